@@ -1,0 +1,20 @@
+"""Refuses to build a wheel around a contract that is not valid OpenAPI."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from openapi_spec_validator import validate
+
+
+class ContractHook(BuildHookInterface):
+    """Validates `openapi.yaml` before anything is packed."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Raise if the contract is invalid."""
+        del version, build_data
+        contract = Path(self.root, "openapi.yaml")
+        if not contract.exists():  # building a wheel from an sdist that was itself checked
+            contract = Path(self.root, "service", "openapi.yaml")
+        validate(yaml.safe_load(contract.read_text(encoding="utf-8")))

@@ -1,0 +1,144 @@
+"""Everything that waits: greenlets, events, deadlines, real threads and the eye on a caller's connection.
+
+The rest of the Gateway is plain sequential code and takes what it needs from here; gevent's own names appear only
+here, in `__main__`, in the server and in the provider transport. Works whether or not the standard library is patched,
+as long as all of it stays in one thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import gevent
+import gevent.threadpool
+from gevent.event import Event as Event
+from gevent.lock import RLock as RLock
+
+T = TypeVar("T")
+
+_READABLE = 1  # gevent's READ flag for an io watcher
+
+
+def spawn(function: Callable[..., object], *args: object) -> gevent.Greenlet:
+    """Run `function(*args)` beside the caller. It must handle its own exceptions."""
+    return gevent.spawn(function, *args)
+
+
+def sleep(seconds: float) -> None:
+    """Let others run for at least `seconds`."""
+    gevent.sleep(seconds)
+
+
+class Deadline(BaseException):
+    """Raised inside `deadline(...)` when the time is up. Not an `Exception`: only its owner handles it."""
+
+
+@contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Bound the time of a block: raises `Deadline` inside it when `seconds` have passed; `None` never does."""
+    if seconds is None:
+        yield
+        return
+    with gevent.Timeout(seconds, Deadline()):
+        yield
+
+
+class Cancelled(BaseException):
+    """Thrown into a greenlet that is inside a `CancelScope` when the scope is cancelled."""
+
+
+class CancelScope:
+    """A stretch of work that another greenlet may end.
+
+    `cancel()` before the block, or inside it, ends the block with `Cancelled`; after the block it does nothing, so
+    what follows (committing a result) is never cut. One use, one greenlet inside.
+    """
+
+    def __init__(self) -> None:
+        self._inside: gevent.Greenlet | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """End the block, now or as soon as it is entered. Twice is a no-op."""
+        if self.cancelled:
+            return
+        self.cancelled = True
+        gevent.get_hub().loop.run_callback(self._deliver)
+
+    def _deliver(self) -> None:
+        # Runs in the event loop, where it is certain whether the block has been left meanwhile.
+        if self._inside is not None:
+            self._inside.throw(Cancelled())
+
+    def __enter__(self) -> CancelScope:
+        if self.cancelled:
+            raise Cancelled
+        self._inside = gevent.getcurrent()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._inside = None
+
+
+class Worker:
+    """One real thread that runs jobs in order, so that a blocking call (SQLite, fsync) never stops the others."""
+
+    def __init__(self) -> None:
+        self._pool = gevent.threadpool.ThreadPool(1)
+
+    def run(self, job: Callable[..., T], *args: Any) -> T:
+        """Run `job(*args)` in the thread, wait for it, return its result or raise its exception."""
+        outcome, error = self._pool.apply(_settled, (job, args))
+        if error is not None:
+            raise error
+        return outcome
+
+    def close(self) -> None:
+        """Finish what was begun and end the thread."""
+        self._pool.join()
+        self._pool.kill()
+
+
+def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    # The pool prints the traceback of whatever escapes a job, so nothing escapes.
+    try:
+        return job(*args), None
+    except BaseException as error:
+        return None, error
+
+
+@contextmanager
+def watch_hangup(connection: socket.socket | None, on_hangup: Callable[[], None]) -> Iterator[None]:
+    """Call `on_hangup` once, soon after the peer closes `connection`, while the block runs.
+
+    Bytes the peer sends meanwhile (a pipelined request) are left unread and end the watch. `on_hangup` runs in the
+    event loop: it must not wait.
+    """
+    if connection is None or connection.fileno() < 0:
+        yield
+        return
+    watcher = gevent.get_hub().loop.io(connection.fileno(), _READABLE)
+
+    def on_readable() -> None:
+        watcher.stop()
+        if _peer_closed(connection):
+            on_hangup()
+
+    watcher.start(on_readable)
+    try:
+        yield
+    finally:
+        watcher.stop()
+        watcher.close()
+
+
+def _peer_closed(connection: socket.socket) -> bool:
+    raw = getattr(connection, "_sock", connection)  # gevent's wrapper waits; the socket inside does not
+    try:
+        return raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)

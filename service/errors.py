@@ -1,0 +1,105 @@
+"""The one error a caller can act on, and the one table that says how each kind of it is told.
+
+Anything that is not a `GatewayError` is a defect: it is logged with its traceback and told as `internal_error`,
+never with its own text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """How one error code is told over HTTP.
+
+    `status` is the HTTP status, `type` the coarse family OpenAI's SDKs know.
+    """
+
+    status: int
+    type: str
+
+
+_REQUEST, _AUTH, _PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
+_LIMIT, _API, _UNAVAILABLE = "rate_limit_error", "api_error", "service_unavailable_error"
+
+#: Every code that can leave the Gateway. A code keeps its meaning for ever; its message may improve.
+KINDS: dict[str, ErrorKind] = {
+    # what the caller wrote
+    "malformed_request": ErrorKind(400, _REQUEST),
+    "invalid_json": ErrorKind(400, _REQUEST),
+    "invalid_value": ErrorKind(400, _REQUEST),
+    "invalid_type": ErrorKind(400, _REQUEST),
+    "missing_required_parameter": ErrorKind(400, _REQUEST),
+    "unsupported_parameter": ErrorKind(400, _REQUEST),
+    "provider_rejected_request": ErrorKind(400, _REQUEST),
+    "request_timeout": ErrorKind(408, _REQUEST),
+    "session_busy": ErrorKind(409, _REQUEST),
+    "request_too_large": ErrorKind(413, _REQUEST),
+    "uri_too_long": ErrorKind(414, _REQUEST),
+    "unsupported_media_type": ErrorKind(415, _REQUEST),
+    "headers_too_large": ErrorKind(431, _REQUEST),
+    # who the caller is
+    "missing_credentials": ErrorKind(401, _AUTH),
+    "invalid_api_key": ErrorKind(401, _AUTH),
+    "too_many_failed_attempts": ErrorKind(429, _LIMIT),
+    "untrusted_proxy_headers": ErrorKind(403, _PERMISSION),
+    "host_not_allowed": ErrorKind(403, _PERMISSION),
+    # what does not exist
+    "not_found": ErrorKind(404, _REQUEST),
+    "model_not_found": ErrorKind(404, _REQUEST),
+    "endpoint_disabled": ErrorKind(404, _REQUEST),
+    "method_not_allowed": ErrorKind(405, _REQUEST),
+    # what went wrong behind the Gateway
+    "internal_error": ErrorKind(500, _API),
+    "provider_error": ErrorKind(502, _API),
+    "provider_authentication_failed": ErrorKind(502, _API),
+    "tool_choice_not_met": ErrorKind(502, _API),
+    "rate_limit_exceeded": ErrorKind(429, _LIMIT),
+    "provider_unavailable": ErrorKind(503, _UNAVAILABLE),
+    "model_not_installed": ErrorKind(503, _UNAVAILABLE),
+    "not_ready": ErrorKind(503, _UNAVAILABLE),
+    "shutting_down": ErrorKind(503, _UNAVAILABLE),
+    "provider_timeout": ErrorKind(504, _API),
+    "run_timeout": ErrorKind(504, _API),
+    "run_aborted": ErrorKind(503, _UNAVAILABLE),
+}
+
+
+class GatewayError(Exception):
+    """Something the caller, or whoever runs the Gateway, can act on.
+
+    `message` is written for people: what is wrong and what would be right. `param` names the offending field as the
+    caller wrote it (`messages[2].content`) or the header. `headers` are extra response headers the contract gives to
+    the code's status (`Retry-After`, `Allow`, `WWW-Authenticate`).
+    """
+
+    def __init__(
+        self, code: str, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = headers or {}
+
+    @property
+    def kind(self) -> ErrorKind:
+        """The row of the table for this code."""
+        return KINDS[self.code]
+
+    @property
+    def status(self) -> int:
+        """The HTTP status this error is told with."""
+        return self.kind.status
+
+    def to_envelope(self) -> dict[str, Any]:
+        """OpenAI's error envelope, all four keys always present."""
+        inner = {"message": self.message, "type": self.kind.type, "param": self.param, "code": self.code}
+        return {"error": inner}
+
+
+def internal_error() -> GatewayError:
+    """What a caller is told about a defect; the details are in the log under the request's id."""
+    return GatewayError("internal_error", "The gateway failed to handle this request. Its log has the details.")

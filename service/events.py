@@ -1,0 +1,38 @@
+"""What a run tells its readers, in order: text and tool calls as they come, then exactly one `RunEnded`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.errors import GatewayError
+from service.messages import StopReason, ToolCall, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The model wrote `text` next."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallRequested:
+    """The model asks the caller to call a function: complete, told once, in the order of the model's answer."""
+
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over: nothing follows. With `error` it failed; what was said before stays said.
+
+    A successful end is told after the turn has been committed to the session's transcript.
+    """
+
+    stop_reason: StopReason = StopReason.STOP
+    usage: Usage = Usage()
+    error: GatewayError | None = None
+
+
+RunEvent = TextDelta | ToolCallRequested | RunEnded

@@ -1,0 +1,64 @@
+"""What a model provider is: one protocol, implemented by each wire dialect beside this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.messages import Function, Message, Sampling, StopReason, ToolCall, ToolChoice, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One call of a model.
+
+    `model` is the provider's own id. `system` is one text (may be empty); `messages` hold no system role.
+    """
+
+    model: str
+    system: str
+    messages: tuple[Message, ...]
+    functions: tuple[Function, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelText:
+    """The model wrote `text` next; never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEnded:
+    """The model's turn is complete; nothing follows.
+
+    `tool_calls` are complete and in order; `usage` is what the provider counted, zeros where it did not say.
+    """
+
+    stop_reason: StopReason
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = Usage()
+
+
+ModelEvent = ModelText | ModelEnded
+
+
+class Provider(Protocol):
+    """A place that runs models."""
+
+    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
+        """Ask the model and yield its answer as it is made, `ModelEnded` last.
+
+        Closing the iterator, or an exception thrown into the greenlet that waits in it, ends the upstream request.
+        Raises `GatewayError`: `provider_rejected_request`, `provider_authentication_failed`, `rate_limit_exceeded`,
+        `provider_error` (5xx, garbage, a connection dropped in mid-answer), `provider_unavailable` (no connection)
+        or `provider_timeout`. An answer that ends without saying so is an error, never a short answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and child processes. The provider is not used afterwards; twice is a no-op."""
+        ...
