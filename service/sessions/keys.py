@@ -1,0 +1,109 @@
+"""How a session key is read, derived and written.
+
+A key is `agent:<agent id>:<rest>`, lower-case throughout, and deriving a key from a derived key changes nothing: what
+a response names, a later request can send back.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+from service.errors import GatewayError
+
+SESSION_KEY_HEADER = "x-openclaw-session-key"
+
+#: The longest header value, in characters as sent.
+MAX_HEADER_CHARACTERS = 1024
+
+_PRINTABLE_ASCII = re.compile(r"[ -~]*")
+_BROKEN_TRIPLET = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
+_UNENCODED = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """The session a request belongs to. `fresh` says that nobody can have used `key` before."""
+
+    key: str
+    fresh: bool
+
+
+def parse_session_key_header(value: str) -> str:
+    """The session key a caller wrote into the header, decoded and trimmed of spaces.
+
+    `value` is 1 to 1024 characters of printable ASCII in which everything else, and `%` itself, is percent-encoded
+    UTF-8. Raises `GatewayError` (`invalid_value`) for anything else, for control characters and for a blank key.
+    """
+    value = value.strip(" \t")
+    if not 1 <= len(value) <= MAX_HEADER_CHARACTERS:
+        raise _refused(f"has {len(value)} characters, where 1 to {MAX_HEADER_CHARACTERS} are allowed")
+    if not _PRINTABLE_ASCII.fullmatch(value):
+        raise _refused("holds a character outside printable ASCII")
+    if _BROKEN_TRIPLET.search(value):
+        raise _refused("holds a % that is not followed by two hexadecimal digits")
+    try:
+        key = unquote_to_bytes(value).decode()
+    except UnicodeDecodeError:
+        raise _refused("is not UTF-8 once its percent-encoding is undone") from None
+    if _has_control_character(key):
+        raise _refused("holds a control character, which no session key may")
+    key = key.strip(" ")
+    if not key:
+        raise _refused("is blank")
+    return key
+
+
+def session_key_for(agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str]) -> SessionKey:
+    """The session of a request to `agent_id`.
+
+    `header_key`, as `parse_session_key_header` returned it, wins: `my-app:1` becomes `agent:<id>:my-app:1`, and what
+    already starts with this agent's `agent:<id>:` is kept. Then a `user` that is not blank has one session with the
+    agent; otherwise the session is fresh, named with `new_id()`. Raises `GatewayError` (`invalid_value`) for a key in
+    a reserved namespace and for a user with control characters.
+    """
+    prefix = f"agent:{agent_id.lower()}:"
+    if header_key is not None:
+        return SessionKey(prefix + _own_part(header_key, prefix), fresh=False)
+    user = (user or "").strip()
+    if _has_control_character(user):
+        raise GatewayError("invalid_value", "`user` must not hold control characters.", param="user")
+    if user:
+        return SessionKey(f"{prefix}openai-user:{user.lower()}", fresh=False)
+    return SessionKey(f"{prefix}openai:{new_id()}", fresh=True)
+
+
+def encode_session_key(key: str) -> str:
+    """`key` as a header value: `%`, the space and all but printable ASCII as percent-encoded UTF-8."""
+    return quote(key, safe=_UNENCODED)
+
+
+def _own_part(header_key: str, prefix: str) -> str:
+    reserved = _RESERVED.match(header_key.lower())
+    if reserved:
+        raise GatewayError(
+            "invalid_value",
+            f"Session keys that begin with `{reserved[1]}:` are reserved for the gateway itself; choose another name.",
+            param=SESSION_KEY_HEADER,
+        )
+    start, rest = header_key[: len(prefix)], header_key[len(prefix) :]
+    own = rest if rest and start.lower() == prefix else header_key
+    # Without the prefix: how a Greek capital sigma is lower-cased depends on what stands before it.
+    return own.lower()
+
+
+def _has_control_character(text: str) -> bool:
+    return any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def _refused(problem: str) -> GatewayError:
+    return GatewayError(
+        "invalid_value",
+        f"The header {SESSION_KEY_HEADER} {problem}. Write the key in printable ASCII and everything else, % itself "
+        "included, as percent-encoded UTF-8: `l%C3%A0 1` for `là 1`.",
+        param=SESSION_KEY_HEADER,
+    )

@@ -1,0 +1,173 @@
+"""Session keys: how the header is read, which session a request belongs to, and that a key told can be sent back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from service.errors import GatewayError
+from service.sessions.keys import (
+    MAX_HEADER_CHARACTERS,
+    SESSION_KEY_HEADER,
+    SessionKey,
+    encode_session_key,
+    parse_session_key_header,
+    session_key_for,
+)
+
+NAMES = ("Nguyễn Thị Minh Khai", "Đặng Trần Đức", "İstanbul", "ΟΔΟΣ", "Σ", "100% sure", "a b", "日本", "~!@#$&'()*+,;=")
+
+keys = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=60).map(
+    lambda text: text.strip(" ")
+)
+
+
+def derive(header_key: str | None = None, user: str | None = None, agent_id: str = "main") -> SessionKey:
+    return session_key_for(agent_id, header_key, user, lambda: "6ba7b810")
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ("my-app:1", "my-app:1"),
+        ("  my app \t", "my app"),
+        ("100%25", "100%"),
+        ("%2520", "%20"),
+        ("Nguy%E1%BB%85n", "Nguyễn"),
+        ("nguy%e1%bb%85n", "nguyễn"),
+        ("%20a%20", "a"),
+        ("a+b", "a+b"),
+        ("x" * MAX_HEADER_CHARACTERS, "x" * MAX_HEADER_CHARACTERS),
+    ],
+)
+def test_the_header_is_decoded_and_trimmed(value: str, key: str) -> None:
+    assert parse_session_key_header(value) == key
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", "has 0 characters"),
+        ("   ", "has 0 characters"),
+        ("%20%20", "blank"),
+        ("x" * (MAX_HEADER_CHARACTERS + 1), "has 1025 characters"),
+        ("Nguyễn", "outside printable ASCII"),
+        ("caf\xe9", "outside printable ASCII"),
+        ("a\tb", "outside printable ASCII"),
+        ("a\x00b", "outside printable ASCII"),
+        ("100%", "two hexadecimal digits"),
+        ("%zz", "two hexadecimal digits"),
+        ("%4", "two hexadecimal digits"),
+        ("%+1", "two hexadecimal digits"),
+        ("%FF", "not UTF-8"),
+        ("%C0%AF", "not UTF-8"),
+        ("%ED%A0%80", "not UTF-8"),
+        ("a%0Ab", "control character"),
+        ("%0Aab", "control character"),
+        ("a%00", "control character"),
+        ("a%7F", "control character"),
+        ("a%C2%85", "control character"),
+    ],
+)
+def test_a_header_that_is_written_wrong_is_refused_and_told_how_to_write_it(value: str, problem: str) -> None:
+    with pytest.raises(GatewayError, match=problem) as caught:
+        parse_session_key_header(value)
+    assert caught.value.code == "invalid_value"
+    assert caught.value.param == SESSION_KEY_HEADER
+    assert "percent-encoded UTF-8" in caught.value.message
+
+
+@given(st.text(max_size=40) | st.text("%0aCE2 x", max_size=12))
+def test_any_header_is_either_a_clean_key_or_refused(value: str) -> None:
+    try:
+        key = parse_session_key_header(value)
+    except GatewayError:
+        return
+    assert key == key.strip(" ") != ""
+    assert parse_session_key_header(encode_session_key(key)) == key
+
+
+@given(keys)
+@example("Nguyễn Thị Minh Khai")
+@example("100%")
+def test_an_encoded_key_is_printable_ascii_and_parses_to_itself(key: str) -> None:
+    encoded = encode_session_key(key)
+    assume(1 <= len(encoded) <= MAX_HEADER_CHARACTERS)
+    assert all("!" <= character <= "~" for character in encoded)
+    assert parse_session_key_header(encoded) == key
+
+
+def test_printable_ascii_is_encoded_as_itself_but_for_percent_and_space() -> None:
+    readable = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+    assert encode_session_key(readable) == readable
+    assert encode_session_key("a b%") == "a%20b%25"
+
+
+def test_without_header_and_user_the_session_is_fresh() -> None:
+    assert derive() == SessionKey("agent:main:openai:6ba7b810", fresh=True)
+
+
+@pytest.mark.parametrize("user", ["", " ", "\t\n"])
+def test_a_blank_user_is_no_user(user: str) -> None:
+    assert derive(user=user).fresh
+
+
+def test_a_user_has_one_session_with_an_agent() -> None:
+    assert derive(user="  Alice@Example.COM ") == SessionKey("agent:main:openai-user:alice@example.com", fresh=False)
+    assert derive(user="alice@example.com") == derive(user="ALICE@example.com")
+    assert derive(user="alice") != derive(user="alice", agent_id="other")
+
+
+def test_a_user_with_control_characters_is_refused() -> None:
+    with pytest.raises(GatewayError, match="control characters") as caught:
+        derive(user="a\x00b")
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "user")
+
+
+@pytest.mark.parametrize(
+    ("header_key", "key"),
+    [
+        ("my-app:1", "agent:main:my-app:1"),
+        ("My-App:ONE", "agent:main:my-app:one"),
+        ("agent:main:my-app:1", "agent:main:my-app:1"),
+        ("AGENT:Main:My-App", "agent:main:my-app"),
+        ("agent:other:x", "agent:main:agent:other:x"),
+        ("agent:mainly:x", "agent:main:agent:mainly:x"),
+        ("agent:main:", "agent:main:agent:main:"),
+        ("openai-user:alice", "agent:main:openai-user:alice"),
+        ("subagents", "agent:main:subagents"),
+        ("my:cron:1", "agent:main:my:cron:1"),
+    ],
+)
+def test_the_header_beats_the_user(header_key: str, key: str) -> None:
+    assert derive(header_key, "alice") == SessionKey(key, fresh=False)
+
+
+@pytest.mark.parametrize("prefix", ["", "agent:main:", "agent:other:", "AGENT:x:"])
+@pytest.mark.parametrize("reserved", ["subagent:1", "cron:", "acp:x", "Cron:nightly", "SUBAGENT:1"])
+def test_reserved_namespaces_are_refused(prefix: str, reserved: str) -> None:
+    with pytest.raises(GatewayError, match="reserved") as caught:
+        derive(prefix + reserved)
+    assert (caught.value.code, caught.value.status, caught.value.param) == ("invalid_value", 400, SESSION_KEY_HEADER)
+
+
+@given(keys | st.sampled_from(NAMES), st.sampled_from(["main", "Main", "support-2"]))
+def test_a_derived_key_can_be_sent_back(name: str, agent_id: str) -> None:
+    assume(name)
+    for header_key, user in ((name, None), (None, name), (None, None)):
+        try:
+            first = derive(header_key, user, agent_id)
+        except GatewayError:
+            continue  # a reserved name
+        encoded = encode_session_key(first.key)
+        assume(len(encoded) <= MAX_HEADER_CHARACTERS)
+        again = derive(parse_session_key_header(encoded), None, agent_id)
+        assert again == SessionKey(first.key, fresh=False)
+
+
+@given(keys | st.sampled_from(NAMES))
+def test_a_name_and_the_same_name_after_the_prefix_are_one_session(name: str) -> None:
+    assume(name and not name.lower().startswith(("agent:", "subagent:", "cron:", "acp:")))
+    assert derive(f"agent:main:{name}") == derive(name)
+    assert derive(f"agent:main:{name.lower()}") == derive(name)
