@@ -1,0 +1,333 @@
+"""The typed configuration: what the file may say, what each key means and what holds where it says nothing.
+
+Names, shapes and defaults are OpenClaw's, so that its file can be used as it is. A `Config` is a frozen value that
+has been checked as a whole; durations carry their unit in their name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+
+from service.configproblems import Section, describe_failures, find_unknown_keys, format_path
+from service.configvalues import (
+    AbsolutePath,
+    AgentId,
+    ApiKey,
+    Bool,
+    Count,
+    HeaderName,
+    HeaderValue,
+    HttpUrl,
+    ModelReference,
+    Network,
+    Port,
+    Positive,
+    ProviderId,
+    Seconds,
+)
+
+DEFAULT_PORT = 18789
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used.
+
+    `problems` holds every fault found, each a sentence for people; `source` names what they are problems of.
+    """
+
+    def __init__(self, problems: Iterable[str], source: str = "The configuration") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__(self.problems, source)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return f"{self.source} cannot be used: {self.problems[0]}"
+        listed = "".join(f"\n  - {problem}" for problem in self.problems)
+        return f"{self.source} cannot be used. It has {len(self.problems)} problems:{listed}"
+
+
+class RateLimitConfig(Section):
+    """How many failed authentications an address has: more than `max_attempts` in the window lock it out."""
+
+    max_attempts: Positive = 10
+    window_ms: Positive = 60_000
+    lockout_ms: Positive = 300_000
+    exempt_loopback: Bool = True
+
+
+class AuthConfig(Section):
+    """Who is let in. Without a mode, whichever of the two secrets there is decides."""
+
+    mode: Literal["token", "password", "none"] | None = None
+    token: SecretStr | None = None
+    password: SecretStr | None = None
+    rate_limit: RateLimitConfig = RateLimitConfig()
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _refuse_trusted_proxy(cls, value: object) -> object:
+        if value == "trusted-proxy":
+            raise ValueError('"trusted-proxy" is not supported by this gateway; use "token" or "password"')
+        return value
+
+
+class TlsConfig(Section):
+    """TLS is not served here; the section exists to say so."""
+
+    enabled: Bool = False
+
+    @field_validator("enabled")
+    @classmethod
+    def _refuse_tls(cls, enabled: bool) -> bool:
+        if enabled:
+            raise ValueError("this gateway serves plain HTTP: let a reverse proxy end TLS, and set this to false")
+        return enabled
+
+
+class ImagesConfig(Section):
+    """Which pictures a request may carry, and whether the gateway fetches those given by address."""
+
+    allow_url: Bool = False
+    url_allowlist: tuple[str, ...] = ()
+    allowed_mimes: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
+    max_bytes: Positive = 10 * 1024 * 1024
+    max_redirects: Count = 3
+    timeout_ms: Positive = 10_000
+
+
+class ChatCompletionsConfig(Section):
+    """The OpenAI-compatible endpoint, off until it is switched on."""
+
+    enabled: Bool = False
+    images: ImagesConfig = ImagesConfig()
+
+
+class EndpointsConfig(Section):
+    """The HTTP endpoints that can be switched."""
+
+    chat_completions: ChatCompletionsConfig = ChatCompletionsConfig()
+
+
+class HttpConfig(Section):
+    """The HTTP door."""
+
+    endpoints: EndpointsConfig = EndpointsConfig()
+
+
+class GatewayConfig(Section):
+    """Where the gateway listens and whom it serves. `mode` "remote" says that another host runs it."""
+
+    port: Port = DEFAULT_PORT
+    mode: Literal["local", "remote"] = "local"
+    bind: Literal["loopback", "lan", "auto", "custom"] = "loopback"
+    custom_bind_host: Annotated[str | None, Field(validate_default=True)] = None
+    auth: AuthConfig = AuthConfig()
+    trusted_proxies: tuple[Network, ...] = ()
+    tls: TlsConfig = TlsConfig()
+    http: HttpConfig = HttpConfig()
+
+    @field_validator("custom_bind_host")
+    @classmethod
+    def _check_custom_bind_host(cls, host: str | None, info: ValidationInfo) -> str | None:
+        if host is None:
+            if info.data.get("bind") == "custom":
+                raise ValueError('is required with gateway.bind "custom": the IP address to listen on')
+            return None
+        try:
+            return str(ip_address(host))
+        except ValueError:
+            raise ValueError('must be an IP address to listen on, such as "192.168.1.10"') from None
+
+
+class ModelChoice(Section):
+    """The model an agent asks and those it turns to when that one fails, in order."""
+
+    primary: ModelReference
+    fallbacks: tuple[ModelReference, ...] = ()
+
+
+class IdentityConfig(Section):
+    """Who an agent says it is."""
+
+    name: str | None = None
+    theme: str | None = None
+    emoji: str | None = None
+
+
+class ToolsConfig(Section):
+    """Which tools an agent has. Only the spelling of the lists is checked."""
+
+    profile: str | None = None
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] | None = None
+
+
+def _model_choice(value: object) -> object:
+    return {"primary": value} if isinstance(value, str) else value
+
+
+#: In the file either "provider/model" or {primary, fallbacks}.
+Model = Annotated[ModelChoice | None, BeforeValidator(_model_choice)]
+
+
+class AgentDefaults(Section):
+    """What holds for every agent that does not say otherwise. `instructions` is the agent's system prompt."""
+
+    openclaw_only: ClassVar[frozenset[str]] = frozenset({"models", "imageModel", "pdfModel"})
+
+    model: Model = None
+    workspace: str | None = None
+    instructions: str | None = None
+    timeout_seconds: Seconds = 600
+    max_concurrent: Positive | None = None
+
+
+class AgentConfig(Section):
+    """One agent of the roster."""
+
+    openclaw_only: ClassVar[frozenset[str]] = frozenset({"models"})
+
+    default: Bool = False
+    name: str | None = None
+    workspace: str | None = None
+    model: Model = None
+    identity: IdentityConfig = IdentityConfig()
+    instructions: str | None = None
+    tools: ToolsConfig = ToolsConfig()
+
+
+class ListedAgent(AgentConfig):
+    """One agent of the older spelling, a list whose items carry their id."""
+
+    id: AgentId
+
+
+class AgentsConfig(Section):
+    """The agents, spelt as a list or as entries under their ids."""
+
+    defaults: AgentDefaults = AgentDefaults()
+    listed: Annotated[tuple[ListedAgent, ...], Field(alias="list")] = ()
+    entries: dict[AgentId, AgentConfig] = Field(default_factory=dict)
+
+    @property
+    def roster(self) -> dict[str, AgentConfig]:
+        """Every agent by its id in lower case, in the order of the file, however the roster was spelt."""
+        listed = {agent.id.lower(): agent for agent in self.listed}
+        return listed | {agent_id.lower(): agent for agent_id, agent in self.entries.items()}
+
+    @field_validator("listed")
+    @classmethod
+    def _check_listed(cls, agents: tuple[ListedAgent, ...]) -> tuple[ListedAgent, ...]:
+        _check_distinct([agent.id for agent in agents])
+        _check_one_default([agent.id for agent in agents if agent.default])
+        return agents
+
+    @field_validator("entries")
+    @classmethod
+    def _check_entries(cls, agents: dict[str, AgentConfig], info: ValidationInfo) -> dict[str, AgentConfig]:
+        if agents and info.data.get("listed"):
+            raise ValueError("agents are given in agents.list too; keep one of the two spellings")
+        _check_distinct(list(agents))
+        _check_one_default([agent_id for agent_id, agent in agents.items() if agent.default])
+        return agents
+
+
+def _check_distinct(agent_ids: list[str]) -> None:
+    lowered = [agent_id.lower() for agent_id in agent_ids]
+    repeated = sorted({agent_id for agent_id in lowered if lowered.count(agent_id) > 1})
+    if repeated:
+        raise ValueError(f"ids must differ, upper and lower case aside; repeated: {', '.join(repeated)}")
+
+
+def _check_one_default(agent_ids: list[str]) -> None:
+    if len(agent_ids) > 1:
+        raise ValueError(f"one agent can be marked `default: true`, not {len(agent_ids)}: {', '.join(agent_ids)}")
+
+
+class ModelConfig(Section):
+    """A model a provider offers."""
+
+    id: str
+    name: str | None = None
+    input: tuple[Literal["text", "image"], ...] = ("text",)
+    context_window: Positive | None = None
+    max_tokens: Positive | None = None
+    cost: dict[str, Any] = Field(default_factory=dict)
+
+
+class LocalServiceConfig(Section):
+    """The program that serves a provider on this machine, started when it is first needed.
+
+    `health_url` is `None` for the provider's base URL followed by `/models`; `idle_stop_ms` 0 never stops it.
+    """
+
+    command: AbsolutePath
+    args: tuple[str, ...] = ()
+    cwd: AbsolutePath | None = None
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    health_url: HttpUrl | None = None
+    ready_timeout_ms: Positive = 120_000
+    idle_stop_ms: Count = 0
+
+
+class ProviderConfig(Section):
+    """A place that runs models and how it is spoken to. `base_url` has no slash at its end."""
+
+    api: Literal["openai-completions", "scripted"] = "openai-completions"
+    base_url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
+    api_key: ApiKey | None = None
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
+    timeout_seconds: Seconds = 120
+    models: tuple[ModelConfig, ...] = ()
+    local_service: LocalServiceConfig | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _require_base_url(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None and info.data.get("api") == "openai-completions":
+            raise ValueError('is required with api "openai-completions": the URL that ends before /chat/completions')
+        return url
+
+
+class ModelsConfig(Section):
+    """The places that run models, by the id that models are named with."""
+
+    providers: dict[ProviderId, ProviderConfig] = Field(default_factory=dict)
+
+
+class Config(Section):
+    """The whole configuration. Without a file's help: loopback, no endpoint, no provider."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    agents: AgentsConfig = AgentsConfig()
+    models: ModelsConfig = ModelsConfig()
+    tools: ToolsConfig = ToolsConfig()
+    session: dict[str, Any] = Field(default_factory=dict)
+
+
+def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:
+    """The configuration `data` (a decoded JSON document) describes, and a notice for each key that is ignored.
+
+    A key that resembles nothing known is ignored, since OpenClaw's file has parts this gateway does not; a misspelt
+    one is refused. Raises `ConfigError` with every problem found.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(["it must be an object in {braces}"])
+    unknown = list(find_unknown_keys(Config, data))
+    problems = [
+        f"{format_path(key.path)}: is not a key of the configuration; did you mean `{key.nearest}`?"
+        for key in unknown
+        if key.nearest is not None
+    ]
+    try:
+        config = Config.model_validate(data, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ConfigError([*problems, *describe_failures(error)]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config, tuple(f"{format_path(key.path)}: not used by this gateway, ignored" for key in unknown)

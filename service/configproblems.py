@@ -1,0 +1,164 @@
+"""What can be wrong with a configuration, told to the person who wrote it.
+
+Every problem names the whole path of its key, what is wrong there and what would be right. No text of the file is
+repeated except keys and the short words a choice was made with: a value may be a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+#: Where a value stands: keys of objects and indexes of lists, outermost first.
+KeyPath = tuple[str | int, ...]
+
+#: The similarity from which an unknown key is taken for a misspelt one; two swapped letters of a short key reach it.
+_RESEMBLANCE = 0.75
+
+_LONGEST_SHOWN_WORD = 40
+
+
+class Section(BaseModel):
+    """A part of the configuration: camelCase keys in the file, snake_case attributes here, frozen."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
+    )
+
+    #: Keys OpenClaw knows here that mean something else than the key of ours they resemble.
+    openclaw_only: ClassVar[frozenset[str]] = frozenset()
+
+
+class UnknownKey(NamedTuple):
+    """A key no section knows, and the known key it was probably meant to be."""
+
+    path: KeyPath
+    nearest: str | None
+
+
+def format_path(path: KeyPath) -> str:
+    """`path` as people write it: `agents.list[0].model`, `models.providers["my.host"].api`."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step.replace("-", "_").isidentifier():
+            text += f".{step}" if text else step
+        else:
+            text += f'["{step}"]'
+    return text or "(the whole file)"
+
+
+def find_unknown_keys(annotation: Any, value: object, path: KeyPath = ()) -> Iterator[UnknownKey]:
+    """Every key of `value` that the type `annotation` has no place for, in the order of the file."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        if isinstance(value, Mapping):
+            yield from _unknown_keys_of_section(annotation, value, path)
+    elif origin in (Union, UnionType):
+        for argument in arguments:
+            yield from find_unknown_keys(argument, value, path)
+    elif origin is Annotated:
+        yield from find_unknown_keys(arguments[0], value, path)
+    elif origin is tuple and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from find_unknown_keys(arguments[0], item, (*path, index))
+    elif origin is dict and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from find_unknown_keys(arguments[1], item, (*path, str(key)))
+
+
+def _unknown_keys_of_section(section: type[Section], value: Mapping[Any, Any], path: KeyPath) -> Iterator[UnknownKey]:
+    known = {field.alias or name: field.annotation for name, field in section.model_fields.items()}
+    for key, item in value.items():
+        if key in known:
+            yield from find_unknown_keys(known[key], item, (*path, key))
+        elif key in section.openclaw_only:
+            yield UnknownKey((*path, key), None)
+        else:
+            yield UnknownKey((*path, str(key)), _nearest(str(key), known))
+
+
+def _nearest(key: str, known: Iterable[str]) -> str | None:
+    spellings = {_plain(name): name for name in known}
+    found = difflib.get_close_matches(_plain(key), spellings, n=1, cutoff=_RESEMBLANCE)
+    return spellings[found[0]] if found else None
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", "").replace("-", "").lower()
+
+
+def describe_failures(error: ValidationError) -> tuple[str, ...]:
+    """One problem for each place pydantic found at fault, in our own words."""
+    return tuple(
+        f"{format_path(_path_of(details))}: {_describe(details)}" for details in error.errors(include_url=False)
+    )
+
+
+def _path_of(details: ErrorDetails) -> KeyPath:
+    *outer, last = details["loc"] or ("",)
+    if last == "[key]":  # pydantic's mark for a fault of the key itself rather than of its value
+        return tuple(outer)
+    if details["type"] == "value_error" and details["input"] is None:
+        # A required value that is absent: only here pydantic names the attribute, not the key.
+        return (*outer, to_camel(str(last)))
+    return (*outer, last)
+
+
+#: What would be right, by pydantic's name of the fault.
+_EXPECTED_KINDS = {
+    "string_type": "a text in quotes",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list in [brackets]",
+    "dict_type": "an object in {braces}",
+    "model_type": "an object in {braces}",
+}
+
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than_equal": ("le", "at most"),
+}
+
+_PLAIN_FAULTS = {"missing": "is required and not there", "finite_number": "must be a finite number"}
+
+
+def _describe(details: ErrorDetails) -> str:
+    fault, value, context = details["type"], details["input"], details.get("ctx", {})
+    if fault in _EXPECTED_KINDS:
+        return f"must be {_EXPECTED_KINDS[fault]}, not {_kind_of(value)}"
+    if fault in _BOUNDS:
+        name, words = _BOUNDS[fault]
+        return f"must be {words} {context[name]}, not {value}"
+    if fault == "literal_error":
+        return f"must be {str(context['expected']).replace(chr(39), chr(34))}, not {_choice(value)}"
+    if fault == "value_error":
+        return str(context["error"])
+    return _PLAIN_FAULTS.get(fault, "is not a value that can be used here")
+
+
+def _choice(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) and len(value) <= _LONGEST_SHOWN_WORD else _kind_of(value)
+
+
+def _kind_of(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int):
+        return "a number"
+    if isinstance(value, float):
+        return "a number with a fraction"
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if isinstance(value, list) else "an object"

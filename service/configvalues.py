@@ -1,0 +1,119 @@
+"""What single values of the configuration may be: numbers, ids, addresses, headers, secrets.
+
+Each type checks the value it stands for and says what would be right; the rule that binds several values together
+belongs to their section.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import PurePosixPath
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
+
+_AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_PROVIDER_ID = re.compile(r"[^\s/]+")
+_MODEL_REFERENCE = re.compile(r"[^\s/]+/\S(?:.*\S)?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def secret_fault(secret: str) -> str | None:
+    """Why `secret` cannot be sent in a header, or `None` when it can. Never repeats the secret."""
+    if not secret.strip():
+        return "is blank"
+    if secret != secret.strip():
+        return "begins or ends with white space, which no client can send"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in secret):
+        return "contains a control character or bytes that are not UTF-8, which no client can send"
+    return None
+
+
+def _whole(value: object) -> object:
+    # JSON has one kind of number: 1e6 is as whole as 1000000.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _agent_id(text: str) -> str:
+    if not _AGENT_ID.fullmatch(text):
+        raise ValueError(
+            "an agent's id is 1 to 64 letters, digits, hyphens and underscores, beginning with a letter or digit"
+        )
+    if text.lower() == "default":
+        raise ValueError('the id "default" means the default agent; choose another and mark it `default: true`')
+    return text
+
+
+def _provider_id(text: str) -> str:
+    if not _PROVIDER_ID.fullmatch(text):
+        raise ValueError('a provider\'s id has no "/" and no white space: models are named "provider/model"')
+    return text
+
+
+def _model_reference(text: str) -> str:
+    if not _MODEL_REFERENCE.fullmatch(text):
+        raise ValueError('a model is named "provider/model", for example "openai/gpt-5"')
+    return text
+
+
+def _http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    return text.rstrip("/")
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(value if isinstance(value, str) else "", strict=False)
+    except ValueError:
+        raise ValueError('must be an IP address or network, such as "10.0.0.5" or "10.0.0.0/8"') from None
+
+
+def _absolute_path(text: str) -> str:
+    if not PurePosixPath(text).is_absolute():
+        raise ValueError("must be an absolute path, beginning with /")
+    return text
+
+
+def _header_name(text: str) -> str:
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError("is not a header name")
+    return text
+
+
+def _header_value(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("must be printable ASCII, as every header's value")
+    return text
+
+
+def _api_key(secret: SecretStr) -> SecretStr:
+    fault = secret_fault(secret.get_secret_value())
+    if fault is not None:
+        raise ValueError(f"{fault}; a provider that needs no key has no apiKey at all")
+    return secret
+
+
+Bool = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
+Port = Annotated[Whole, Field(ge=0, le=65535)]
+Positive = Annotated[Whole, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=0)]
+Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+AgentId = Annotated[str, AfterValidator(_agent_id)]
+ProviderId = Annotated[str, AfterValidator(_provider_id)]
+ModelReference = Annotated[str, AfterValidator(_model_reference)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
