@@ -1,0 +1,183 @@
+"""Lanes: one run at a time in each session, first in first out, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.concurrency import Cancelled, CancelScope, Deadline, Event, deadline, sleep, spawn
+from service.errors import GatewayError
+from service.sessions.lanes import Lanes
+
+GENEROUS_SECONDS = 20
+
+
+def finish(greenlets: list[Any]) -> None:
+    with deadline(GENEROUS_SECONDS):
+        for greenlet in greenlets:
+            greenlet.get()
+
+
+def started(function: Callable[..., object], *args: object) -> Any:
+    """A greenlet that has run until it first waits."""
+    greenlet = spawn(function, *args)
+    sleep(0)
+    return greenlet
+
+
+def run_in(lanes: Lanes, key: str, done: list[object], name: object, timeout_seconds: float | None = None) -> None:
+    with lanes.enter(key, timeout_seconds):
+        done.append(name)
+        sleep(0)
+
+
+def test_a_free_session_is_entered_without_waiting() -> None:
+    lanes = Lanes()
+    lane = lanes.enter("a", 0)
+    assert len(lanes) == 1
+    lane.release()
+    assert len(lanes) == 0
+
+
+def test_runs_of_one_session_follow_one_another_in_the_order_they_came() -> None:
+    lanes = Lanes()
+    done: list[int] = []
+    inside: list[int] = []
+
+    def run(number: int) -> None:
+        with lanes.enter("a", None):
+            inside.append(number)
+            sleep(0)
+            assert inside == [number]  # nobody else came in meanwhile
+            inside.clear()
+            done.append(number)
+
+    finish([spawn(run, number) for number in range(200)])
+    assert done == list(range(200))
+    assert len(lanes) == 0
+
+
+def test_sessions_do_not_wait_for_one_another() -> None:
+    lanes = Lanes()
+    done: list[object] = []
+    with lanes.enter("held", 0):
+        held = started(run_in, lanes, "held", done, "held")
+        finish([spawn(run_in, lanes, f"free-{number}", done, number, 0) for number in range(50)])
+        assert sorted(done, key=str) == sorted(range(50), key=str)
+    finish([held])
+    assert done[-1] == "held"
+
+
+def test_waiting_too_long_is_session_busy() -> None:
+    lanes = Lanes()
+    with lanes.enter("a", 0):
+        for timeout_seconds in (0, 0.01):
+            with pytest.raises(GatewayError, match="Another run of this session") as caught:
+                lanes.enter("a", timeout_seconds)
+            assert (caught.value.code, caught.value.status) == ("session_busy", 409)
+    lanes.enter("a", 0).release()
+    assert len(lanes) == 0
+
+
+def test_releasing_twice_is_a_no_op() -> None:
+    lanes = Lanes()
+    done: list[object] = []
+    first = lanes.enter("a", 0)
+    second = started(lanes.enter, "a", None)
+    third = started(run_in, lanes, "a", done, "third")
+    first.release()
+    first.release()
+    lane = second.get()
+    first.release()
+    sleep(0)
+    assert done == []  # the second still holds the session
+    lane.release()
+    finish([third])
+    assert done == ["third"]
+
+
+def test_a_run_that_fails_releases_its_lane() -> None:
+    lanes = Lanes()
+    with pytest.raises(ZeroDivisionError), lanes.enter("a", 0):
+        raise ZeroDivisionError
+    assert len(lanes) == 0
+
+
+def test_a_waiter_that_is_cancelled_leaves_the_queue_and_the_order_stands() -> None:
+    lanes, scope = Lanes(), CancelScope()
+    done: list[object] = []
+
+    def cancellable() -> None:
+        with pytest.raises(Cancelled), scope:
+            run_in(lanes, "a", done, "cancelled")
+
+    first = lanes.enter("a", 0)
+    waiters = [
+        started(run_in, lanes, "a", done, 1),
+        started(cancellable),
+        started(run_in, lanes, "a", done, 2),
+    ]
+    scope.cancel()
+    finish(waiters[1:2])
+    first.release()
+    finish(waiters)
+    assert done == [1, 2]
+    assert len(lanes) == 0
+
+
+def test_a_waiter_whose_deadline_passes_leaves_the_queue() -> None:
+    lanes = Lanes()
+    with lanes.enter("a", 0), pytest.raises(Deadline), deadline(0.01):
+        lanes.enter("a", None)
+    assert len(lanes) == 0
+
+
+def test_a_waiter_that_is_killed_as_its_turn_comes_passes_the_turn_on() -> None:
+    lanes = Lanes()
+    done: list[object] = []
+    first = lanes.enter("a", 0)
+    second = started(run_in, lanes, "a", done, "second")
+    third = started(run_in, lanes, "a", done, "third")
+    second.kill(block=False)
+    first.release()  # the turn is the second's, but what reaches it first is its end
+    finish([third])
+    assert done == ["third"]
+    assert len(lanes) == 0
+
+
+actions = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["run", "kill", "time out"])), max_size=30)
+
+
+@given(actions)
+@settings(deadline=None, max_examples=100)
+def test_whoever_gives_up_the_others_keep_their_order(plan: list[tuple[str, str]]) -> None:
+    lanes, gate = Lanes(), Event()
+    done: dict[str, list[object]] = {key: [] for key in "abc"}
+
+    def hold(key: str) -> None:
+        with lanes.enter(key, None):
+            gate.wait()
+
+    def busy(key: str) -> None:
+        with pytest.raises(GatewayError):
+            lanes.enter(key, 0)
+
+    greenlets = [started(hold, key) for key in "abc"]
+    doomed: list[Any] = []
+    for number, (key, action) in enumerate(plan):
+        if action == "time out":
+            busy(key)
+            continue
+        waiter = started(run_in, lanes, key, done[key], number)
+        (doomed if action == "kill" else greenlets).append(waiter)
+    gate.set()
+    for waiter in doomed:
+        waiter.kill(block=False)
+    finish(greenlets)
+    for key in "abc":
+        assert done[key] == [number for number, step in enumerate(plan) if step == (key, "run")]
+    assert len(lanes) == 0
