@@ -1,0 +1,256 @@
+"""The grammar of HTTP/1.x requests, strict: bytes in, values or a `GatewayError` out.
+
+What two programs on one connection could read in two ways is refused, never repaired: a proxy in front and the Gateway
+must agree on where a request ends. Nothing here reads, waits or knows a socket. The rules are those of RFC 9112.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, NoReturn
+
+from service.errors import GatewayError
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_TARGET_BYTES = 8 * 1024
+MAX_FIELDS = 128
+MAX_CHUNK_LINE_BYTES = 4 * 1024
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # noqa: S105 - RFC 9110's name for the characters of a name
+_VALUE = r"[^\x00-\x08\x0a-\x1f\x7f]"
+
+_REQUEST_LINE = re.compile(rf"({_TOKEN}{{1,32}}) ([!-~]+) (HTTP/1\.[01])")
+_FIELDS = re.compile(rf"(?:{_TOKEN}++:{_VALUE}*+\r\n)*+")
+_FIELD = re.compile(rf"{_TOKEN}++:{_VALUE}*+")
+_ABSOLUTE_TARGET = re.compile(r"https?://([^/?#]*)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
+_HOST = re.compile(r"(?:[\w.\-~%!$&'()*+,;=]+|\[[0-9A-Fa-f:.%\w]+\])(?::[0-9]{0,5})?", re.ASCII)
+_CHUNK_LINE = re.compile(rf"([0-9A-Fa-f]{{1,15}})(?:[ \t]*;{_VALUE}*+)?".encode())
+_LONE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+
+_TLS_HANDSHAKE = 0x16
+_TOKEN_BYTES = frozenset(byte for byte in range(256) if re.fullmatch(_TOKEN, chr(byte)))
+_MAX_LINE_BYTES = MAX_TARGET_BYTES + 64  # the target, and room for a method and a version
+
+#: Fields that decide who asks and where the body ends: twice is an attempt to be read in two ways.
+_SINGLETONS = frozenset({"host", "content-length", "content-type", "authorization", "x-request-id"})
+_OWN_PREFIX = "x-openclaw-"
+
+
+class Head(NamedTuple):
+    """A request line and its headers.
+
+    `target` is a path with its query, percent-encoded as it came, or `*`; `version` is `HTTP/1.0` or `HTTP/1.1`;
+    `headers` has lower-case names, repeated fields joined.
+    """
+
+    method: str
+    target: str
+    version: str
+    headers: dict[str, str]
+
+
+class Framing(NamedTuple):
+    """Where the body ends (`content_length` in bytes, or `chunked`, or no body) and what becomes of the connection."""
+
+    content_length: int | None
+    chunked: bool
+    expects_continue: bool
+    keep_alive: bool
+
+
+def malformed(message: str) -> GatewayError:
+    """The error for a request that is not HTTP as this server reads it."""
+    return GatewayError("malformed_request", message)
+
+
+def find_head_end(buffer: bytes | bytearray, searched: int) -> int:
+    """The offset just past the blank line that ends a request's head, or -1 when more bytes are needed.
+
+    `searched` bytes were looked at before. Raises `GatewayError` as soon as no further bytes could make it right.
+    """
+    end = buffer.find(b"\r\n\r\n", max(0, searched - 3))
+    if end < 0:
+        _check_beginning(buffer)
+        if _LONE_LINE_FEED.search(buffer, max(0, searched - 1)):
+            raise _lone_line_feed()
+    size = end + 4 if end >= 0 else len(buffer)
+    if size > _MAX_LINE_BYTES and buffer.find(b"\r\n", 2, _MAX_LINE_BYTES + 2) < 0:
+        raise _target_too_long()
+    if size > MAX_HEAD_BYTES:
+        raise GatewayError("headers_too_large", f"The request's headers exceed {MAX_HEAD_BYTES} bytes.")
+    return size if end >= 0 else -1
+
+
+def _check_beginning(buffer: bytes | bytearray) -> None:
+    rest = buffer[2:3] if buffer.startswith(b"\r\n") else buffer[:1]
+    if not rest or rest[0] in _TOKEN_BYTES or bytes(buffer) == b"\r":
+        return
+    if rest[0] == _TLS_HANDSHAKE:
+        raise malformed(
+            "This port speaks plain HTTP and received a TLS handshake. "
+            "Use http://, or put a reverse proxy that terminates TLS in front of the gateway."
+        )
+    raise malformed("A request must begin with a method.")
+
+
+def _target_too_long() -> GatewayError:
+    return GatewayError("uri_too_long", f"The request target exceeds {MAX_TARGET_BYTES} bytes.")
+
+
+def _lone_line_feed() -> GatewayError:
+    return malformed("Lines must end in CR LF; a line of this request ends in LF alone.")
+
+
+def parse_head(raw: bytes) -> Head:
+    """Read a whole head, blank line included. Raises `GatewayError` saying which rule it breaks."""
+    text = raw.decode("latin-1")
+    # RFC 9112 2.2: one empty line before a request is forgiven.
+    line, _, rest = text.removeprefix("\r\n").partition("\r\n")
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        _refuse_line(line)
+    method, target, version = match.groups()
+    if len(target) > MAX_TARGET_BYTES:
+        raise _target_too_long()
+    headers = _parse_fields(rest[:-2])
+    _check_host(version, headers.get("host"))
+    if not target.startswith("/"):
+        target = _parse_other_target(method, target, headers)
+    if "#" in target:
+        raise malformed("The request target must not contain '#': a fragment stays with the client.")
+    return Head(method, target, version, headers)
+
+
+def _refuse_line(line: str) -> NoReturn:
+    if "\n" in line:
+        raise _lone_line_feed()
+    words = line.split(" ")
+    if len(words) != 3 or "" in words:  # noqa: PLR2004 - a request line has three words
+        raise malformed("The request line must be a method, a target and a version, with one space between them.")
+    method, target, version = words
+    if re.fullmatch(rf"{_TOKEN}{{1,32}}", method) is None:
+        raise malformed("The method must be a token of at most 32 characters.")
+    if re.fullmatch(r"[!-~]+", target) is None:
+        raise malformed("The request target must be visible ASCII; percent-encode everything else.")
+    if re.fullmatch(r"HTTP/[0-9]\.[0-9]", version):
+        raise malformed(f"{version} is not spoken here; use HTTP/1.1.")
+    raise malformed("The request line must end in HTTP/1.0 or HTTP/1.1.")
+
+
+def _parse_fields(block: str) -> dict[str, str]:
+    if _FIELDS.fullmatch(block) is None:
+        _refuse_fields(block)
+    lines = block.split("\r\n")
+    if len(lines) > MAX_FIELDS + 1:
+        raise GatewayError("headers_too_large", f"The request has more than {MAX_FIELDS} header fields.")
+    lines.pop()
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if "_" in name:
+            continue  # in the environ X_Y could not be told from X-Y
+        name, value = name.lower(), value.strip(" \t")
+        headers[name] = _join(name, headers[name], value) if name in headers else value
+    return headers
+
+
+def _refuse_fields(block: str) -> NoReturn:
+    for line in block.split("\r\n"):
+        if _FIELD.fullmatch(line):
+            continue
+        if "\n" in line:
+            raise _lone_line_feed()
+        name, colon, _ = line.partition(":")
+        if line.startswith((" ", "\t")):
+            raise malformed("A header must stand on one line; folded header lines are not accepted.")
+        if not colon or re.fullmatch(rf"{_TOKEN}+", name.rstrip(" \t")) is None:
+            raise malformed("Every header must be a name, a colon and a value; one has no valid name.")
+        if name.endswith((" ", "\t")):
+            raise malformed("No space may stand between a header's name and its colon.")
+        raise malformed("A header's value contains a control character.")
+    raise malformed("The headers cannot be read.")
+
+
+def _join(name: str, first: str, second: str) -> str:
+    if name in _SINGLETONS or name.startswith(_OWN_PREFIX):
+        raise GatewayError("malformed_request", f"The header {name} must be given once.", param=name)
+    return f"{first}; {second}" if name == "cookie" else f"{first}, {second}"
+
+
+def _check_host(version: str, host: str | None) -> None:
+    if host is None:
+        if version == "HTTP/1.1":
+            raise GatewayError("malformed_request", "An HTTP/1.1 request must have the header Host.", param="host")
+    elif _HOST.fullmatch(host) is None:
+        raise GatewayError("malformed_request", "The header Host must be a host name and a port.", param="host")
+
+
+def _parse_other_target(method: str, target: str, headers: dict[str, str]) -> str:
+    if target == "*" and method == "OPTIONS":
+        return target
+    match = _ABSOLUTE_TARGET.fullmatch(target)
+    if match is None:
+        raise malformed("The request target must be a path that begins with '/', or a whole http:// address.")
+    authority, path, query = match.groups(default="")
+    if _HOST.fullmatch(authority) is None:
+        raise malformed("The authority in the request target must be a host name and a port.")
+    headers["host"] = authority  # RFC 9112 3.2.2: it replaces the Host that was sent
+    return f"{path or '/'}{query}"
+
+
+def parse_framing(head: Head) -> Framing:
+    """Read from the headers where the body ends. Raises `GatewayError` for what could be read in two ways."""
+    headers = head.headers
+    chunked = _parse_chunked(head)
+    length = headers.get("content-length")
+    if length is not None and not (length.isascii() and length.isdigit() and len(length) <= 18):  # noqa: PLR2004 - below 2**63
+        raise GatewayError("malformed_request", "Content-Length must be plain digits.", param="content-length")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        message = "Compressed request bodies are not accepted; send the body without a Content-Encoding."
+        raise GatewayError("unsupported_media_type", message, param="content-encoding")
+    expect = headers.get("expect")
+    if expect is not None and expect.lower() != "100-continue":
+        raise GatewayError("malformed_request", "The only expectation met here is 100-continue.", param="expect")
+    newer = head.version == "HTTP/1.1"
+    return Framing(
+        content_length=None if length is None else int(length),
+        chunked=chunked,
+        expects_continue=expect is not None and newer,
+        keep_alive=_parse_keep_alive(headers.get("connection"), newer=newer),
+    )
+
+
+def _parse_chunked(head: Head) -> bool:
+    coding = head.headers.get("transfer-encoding")
+    if coding is None:
+        return False
+    if "content-length" in head.headers:
+        message = "A request must not have both Content-Length and Transfer-Encoding."
+    elif head.version == "HTTP/1.0":
+        message = "HTTP/1.0 has no Transfer-Encoding; send a Content-Length."
+    elif coding.lower() != "chunked":
+        message = "The only Transfer-Encoding accepted is chunked."
+    else:
+        return True
+    raise GatewayError("malformed_request", message, param="transfer-encoding")
+
+
+def _parse_keep_alive(connection: str | None, *, newer: bool) -> bool:
+    if connection is None:
+        return newer
+    options = {option.strip(" \t") for option in connection.lower().split(",")}
+    return "close" not in options and (newer or "keep-alive" in options)
+
+
+def parse_chunk_size(line: bytes | bytearray) -> int:
+    """The size in bytes that a chunk's first line announces, its extensions ignored; `line` is without CR LF."""
+    match = _CHUNK_LINE.fullmatch(line)
+    if match is None:
+        raise malformed("The chunked body is broken: a chunk must begin with its size in hexadecimal digits.")
+    return int(match[1], 16)
+
+
+def check_trailer(line: bytes | bytearray) -> None:
+    """Raise unless `line`, without CR LF, is a well-formed header. Trailers are otherwise ignored."""
+    if _FIELD.fullmatch(line.decode("latin-1")) is None:
+        raise malformed("The chunked body is broken: what follows the last chunk is not a header.")
