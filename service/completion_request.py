@@ -1,0 +1,164 @@
+"""OpenAI's chat-completion request, already checked against the contract, in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.conversation import IncomingMessage
+from service.errors import GatewayError
+from service.gateway import Turn
+from service.messages import (
+    Function,
+    Image,
+    Message,
+    Part,
+    Role,
+    Sampling,
+    Text,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+)
+from service.sessions.keys import parse_session_key_header
+
+#: Fields a provider knows under the same name.
+_PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
+_SYSTEM_ROLES = ("system", "developer")
+
+
+def parse_turn(body: Mapping[str, Any], headers: Mapping[str, str]) -> Turn:
+    """What the request asks for.
+
+    `body` satisfies the contract's `ChatCompletionRequest`. Raises `GatewayError` (400) for what a schema cannot say:
+    two tools of one name, a `tool_choice` without its tool.
+    """
+    functions = _parse_functions(body.get("tools", ()))
+    session_key = headers.get("x-openclaw-session-key")
+    return Turn(
+        messages=_parse_messages(body["messages"]),
+        system_text=_system_text(body["messages"]),
+        model=body.get("model"),
+        agent_id=headers.get("x-openclaw-agent-id"),
+        provider_model=headers.get("x-openclaw-model"),
+        session_key=None if session_key is None else parse_session_key_header(session_key),
+        user=body.get("user"),
+        channel=headers.get("x-openclaw-message-channel"),
+        functions=functions,
+        tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
+        sampling=_parse_sampling(body),
+    )
+
+
+def _system_text(messages: list[dict[str, Any]]) -> str:
+    texts = [_plain_text(message["content"]) for message in messages if message["role"] in _SYSTEM_ROLES]
+    return "\n\n".join(text for text in texts if text.strip())
+
+
+def _plain_text(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content)
+
+
+def _parse_messages(messages: list[dict[str, Any]]) -> tuple[IncomingMessage, ...]:
+    incoming: list[IncomingMessage] = []
+    function_calls: dict[str, str] = {}  # the older protocol: a function's name -> the id we give to its last call
+    for index, message in enumerate(messages):
+        if message["role"] in _SYSTEM_ROLES:
+            continue
+        if message["role"] == "assistant":
+            parsed = _parse_assistant(message, index, function_calls)
+        elif message["role"] == "function":
+            call_id = function_calls.get(message["name"], "")
+            parsed = Message(Role.TOOL, _parse_parts(message["content"]), tool_call_id=call_id)
+        else:
+            parsed = _parse_plain(message)
+        incoming.append(IncomingMessage(f"messages[{index}]", parsed))
+    return tuple(incoming)
+
+
+def _parse_plain(message: dict[str, Any]) -> Message:
+    return Message(
+        Role(message["role"]),
+        _parse_parts(message["content"]),
+        name=message.get("name"),
+        tool_call_id=message.get("tool_call_id") if message["role"] == "tool" else None,
+    )
+
+
+def _parse_assistant(message: dict[str, Any], index: int, function_calls: dict[str, str]) -> Message:
+    parts = _parse_parts(message.get("content"))
+    if not parts and message.get("refusal"):
+        parts = (Text(message["refusal"]),)
+    calls = [_parse_call(call) for call in message.get("tool_calls", ())]
+    older = message.get("function_call")
+    if older is not None:
+        function_calls[older["name"]] = f"function_call_{index}"
+        calls.append(ToolCall(f"function_call_{index}", older["name"], older["arguments"]))
+    return Message(Role.ASSISTANT, parts, name=message.get("name"), tool_calls=tuple(calls))
+
+
+def _parse_call(call: dict[str, Any]) -> ToolCall:
+    return ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+
+
+def _parse_parts(content: str | list[dict[str, Any]] | None) -> tuple[Part, ...]:
+    if not content:
+        return ()
+    if isinstance(content, str):
+        return (Text(content),)
+    return tuple(_parse_part(part) for part in content)
+
+
+def _parse_part(part: dict[str, Any]) -> Part:
+    if part["type"] == "image_url":
+        return Image(part["image_url"]["url"], part["image_url"].get("detail", "auto"))
+    return Text(part.get("text") or part.get("refusal") or "")
+
+
+def _parse_functions(tools: list[dict[str, Any]]) -> tuple[Function, ...]:
+    functions: dict[str, Function] = {}
+    for index, tool in enumerate(tools):
+        function = tool["function"]
+        name = function["name"]
+        if name in functions:
+            text = f'Two tools have the name "{name}". Give each tool a name of its own.'
+            raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
+        functions[name] = Function(
+            name, function.get("description"), function.get("parameters"), function.get("strict")
+        )
+    return tuple(functions.values())
+
+
+def _parse_tool_choice(choice: str | dict[str, Any] | None, functions: tuple[Function, ...]) -> ToolChoice:
+    if choice is None:
+        return ToolChoice()
+    if isinstance(choice, str):
+        if choice == "required" and not functions:
+            text = '`tool_choice` is "required", but there are no `tools`. Send at least one tool.'
+            raise GatewayError("invalid_value", text, param="tool_choice")
+        return ToolChoice(ToolChoiceMode(choice))
+    name = choice["function"]["name"]
+    if all(function.name != name for function in functions):
+        text = "`tool_choice` names a function that is not among `tools`. Name one of them."
+        raise GatewayError("invalid_value", text, param="tool_choice.function.name")
+    return ToolChoice(ToolChoiceMode.REQUIRED, name)
+
+
+def _parse_sampling(body: Mapping[str, Any]) -> Sampling:
+    stop = body.get("stop") or ()
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    seed = body.get("seed")
+    return Sampling(
+        temperature=body.get("temperature"),
+        top_p=body.get("top_p"),
+        frequency_penalty=body.get("frequency_penalty"),
+        presence_penalty=body.get("presence_penalty"),
+        seed=None if seed is None else int(seed),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        max_tokens=None if limit is None else int(limit),
+        response_format=body.get("response_format"),
+        parallel_tool_calls=body.get("parallel_tool_calls"),
+        extra={name: body[name] for name in _PASSED_ON if body.get(name) is not None},
+    )

@@ -1,0 +1,105 @@
+"""A run as OpenAI's chat completion: one object, or a stream of chunks as Server-Sent Events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.messages import ToolCall, Usage
+from service.runs import Answer, Run
+
+#: A stream says something at least this often; a comment line, if there is nothing else.
+QUIET_SECONDS = 15.0
+
+_COMMENT = b": still working\n\n"
+_DONE = b"data: [DONE]\n\n"
+
+
+def to_completion(
+    run: Run, answer: Answer, model: str, metadata: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The finished run as one `ChatCompletion`; `model` is given back as the caller wrote it."""
+    content = answer.text if answer.text or not answer.tool_calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if answer.tool_calls:
+        message["tool_calls"] = [_to_tool_call(call) for call in answer.tool_calls]
+    choice = {"index": 0, "message": message, "finish_reason": answer.stop_reason, "logprobs": None}
+    completion = {
+        "id": run.id,
+        "object": "chat.completion",
+        "created": int(run.created_at),
+        "model": model,
+        "choices": [choice],
+        "usage": _to_usage(answer.usage),
+    }
+    if metadata is not None:
+        completion["metadata"] = metadata
+    return completion
+
+
+def _to_tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _to_usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+class ChunkStream:
+    """The events of one run as the bytes of its stream.
+
+    Most of a chunk is the same throughout a stream: it is encoded once, here.
+    """
+
+    def __init__(self, run: Run, model: str, *, include_usage: bool) -> None:
+        self._run = run
+        head = {
+            "id": run.id,
+            "object": "chat.completion.chunk",
+            "created": int(run.created_at),
+            "model": model,
+        }
+        if include_usage:
+            head["usage"] = None
+        self._head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[{"index":0,"logprobs":null,"finish_reason":'
+        self._usage_head = None
+        if include_usage:
+            del head["usage"]
+            self._usage_head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[],"usage":'
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The role at once, then whatever has happened meanwhile in one piece, `[DONE]` last; never raises."""
+        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+        for batch in self._run.follow(QUIET_SECONDS):
+            yield b"".join(map(self._encode, batch)) if batch else _COMMENT
+
+    def _chunk(self, delta: object, finish_reason: bytes = b"null") -> bytes:
+        return b'%b%b,"delta":%b}]}\n\n' % (self._head, finish_reason, orjson.dumps(delta))
+
+    def _encode(self, event: RunEvent) -> bytes:
+        if isinstance(event, TextDelta):
+            return self._chunk({"content": event.text})
+        if isinstance(event, ToolCallRequested):
+            return self._tool_call(event.index, event.call)
+        return self._end(event)
+
+    def _tool_call(self, index: int, call: ToolCall) -> bytes:
+        opening = {"index": index, **_to_tool_call(ToolCall(call.id, call.name, ""))}
+        arguments = {"index": index, "function": {"arguments": call.arguments}}
+        return self._chunk({"tool_calls": [opening]}) + self._chunk({"tool_calls": [arguments]})
+
+    def _end(self, end: RunEnded) -> bytes:
+        if end.error is not None:
+            return b"data: " + orjson.dumps(end.error.to_envelope()) + b"\n\n" + _DONE
+        finish = self._chunk({}, orjson.dumps(end.stop_reason))
+        if self._usage_head is None:
+            return finish + _DONE
+        return finish + self._usage_head + orjson.dumps(_to_usage(end.usage)) + b"}\n\n" + _DONE

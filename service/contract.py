@@ -1,0 +1,133 @@
+"""The contract, `openapi.yaml`: where it is, what of it is served, and what is derived from it.
+
+Nothing else in the Gateway says what a request or an answer looks like.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: Words for the program that serves the contract, not for those who call it.
+_INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc"})
+
+
+def contract_path() -> Path:
+    """Where the contract is: inside the installed package, or at the top of a checkout."""
+    installed = Path(__file__).with_name("openapi.yaml")
+    return installed if installed.exists() else Path(__file__).parents[1] / "openapi.yaml"
+
+
+def load_contract(*, authenticated: bool = True) -> dict[str, Any]:
+    """The whole contract, read anew.
+
+    Without authentication (`gateway.auth.mode: "none"`) it carries no security requirement and no 401.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # The C loader is the safe loader, an order of magnitude faster.
+    document: dict[str, Any] = yaml.load(contract_path().read_bytes(), Loader=loader)  # noqa: S506
+    return document if authenticated else _without_security(document)
+
+
+def _without_security(document: dict[str, Any]) -> dict[str, Any]:
+    open_document = copy.deepcopy(document)
+    del open_document["security"]
+    del open_document["components"]["securitySchemes"]
+    for item in open_document["paths"].values():
+        for operation in item.values():
+            operation.pop("security", None)
+            operation["responses"].pop("401", None)
+    return open_document
+
+
+def to_served_document(document: dict[str, Any]) -> dict[str, Any]:
+    """The contract as callers get it: the same, without the words meant for the program that serves it."""
+    served: dict[str, Any] = _without_keys(document, _INTERNAL_KEYS)
+    return served
+
+
+def _without_keys(node: Any, keys: frozenset[str]) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without_keys(value, keys) for key, value in node.items() if key not in keys}
+    if isinstance(node, list):
+        return [_without_keys(value, keys) for value in node]
+    return node
+
+
+def to_json_schema(schema: Any, document: Mapping[str, Any]) -> dict[str, Any]:
+    """`schema`, a schema object of `document` (OpenAPI 3.0), as a self-contained JSON Schema (2020-12).
+
+    Accepts the same values, but tells faults where they are: a `oneOf` becomes one `if`/`then` for each branch, chosen
+    by its discriminator or by the value's type, so that an error names the field inside the branch that was meant.
+    """
+    components = document["components"]["schemas"]
+    root = _translate(schema, components)
+    root["$defs"] = {name: _translate(component, components) for name, component in components.items()}
+    return root
+
+
+_PLAIN_KEYS = frozenset(
+    "type enum minimum maximum minLength maxLength pattern minItems maxItems minProperties maxProperties required "
+    "x-unsupported x-unsupported-values x-expected".split()
+)
+
+
+def _translate(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        return {"$ref": schema["$ref"].replace("#/components/schemas/", "#/$defs/")}
+    result = {key: value for key, value in schema.items() if key in _PLAIN_KEYS}
+    if "properties" in schema:
+        result["properties"] = {name: _translate(part, components) for name, part in schema["properties"].items()}
+    if "items" in schema:
+        result["items"] = _translate(schema["items"], components)
+    if "additionalProperties" in schema:
+        extra = schema["additionalProperties"]
+        result["additionalProperties"] = extra if isinstance(extra, bool) else _translate(extra, components)
+    if "allOf" in schema:
+        result["allOf"] = [_translate(part, components) for part in schema["allOf"]]
+    if "oneOf" in schema:
+        choose = _by_discriminator if "discriminator" in schema else _by_type
+        result.update(choose(schema, components))
+    return _with_null(result) if schema.get("nullable") else result
+
+
+def _by_discriminator(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
+    del components
+    name, mapping = schema["discriminator"]["propertyName"], schema["discriminator"]["mapping"]
+    values: dict[str, Any] = {"type": "string", "enum": list(mapping)}
+    if "x-unsupported-values" in schema:
+        values["x-unsupported-values"] = schema["x-unsupported-values"]
+    branches = [
+        {
+            "if": {"required": [name], "properties": {name: {"const": value}}},
+            "then": {"$ref": reference.replace("#/components/schemas/", "#/$defs/")},
+        }
+        for value, reference in mapping.items()
+    ]
+    return {"type": "object", "required": [name], "properties": {name: values}, "allOf": branches}
+
+
+def _by_type(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
+    branches = [_translate(branch, components) for branch in schema["oneOf"]]
+    types = [_type_of(branch, components) for branch in branches]
+    choices = [{"if": {"type": kind}, "then": branch} for kind, branch in zip(types, branches, strict=True)]
+    return {"type": types, "allOf": choices}
+
+
+def _type_of(branch: Mapping[str, Any], components: Mapping[str, Any]) -> str:
+    if "$ref" in branch:
+        branch = components[branch["$ref"].rpartition("/")[2]]
+    return str(branch["type"])
+
+
+def _with_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(schema.get("type"), str) and "enum" not in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    if isinstance(schema.get("type"), str):
+        values = schema["enum"]
+        return {**schema, "type": [schema["type"], "null"], "enum": values if None in values else [*values, None]}
+    return {"if": {"type": "null"}, "else": schema}

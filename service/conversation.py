@@ -1,0 +1,91 @@
+"""How what a request brings joins what a session remembers.
+
+Clients differ: some resend the whole history with each request, some send only what is new. Both are right here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.errors import GatewayError
+from service.messages import Message, Role, Text
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingMessage:
+    """A message of the request and where it stood there, for errors: `place` is as `messages[2]`."""
+
+    place: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What the model is about to read: `history` is stored already, `new` is stored with the answer."""
+
+    history: tuple[Message, ...]
+    new: tuple[Message, ...]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All of it, in order."""
+        return self.history + self.new
+
+
+def join_conversation(history: tuple[Message, ...], incoming: Sequence[IncomingMessage]) -> Conversation:
+    """Join a session's stored messages and a request's.
+
+    With a history only what follows the request's last assistant message is new; without one the request's own
+    history seeds the session. Raises `GatewayError` (400) when nothing is new, or naming a tool's result whose call
+    does not stand before it.
+    """
+    new = list(incoming)
+    if history:
+        last = max((index for index, item in enumerate(new) if item.message.role is Role.ASSISTANT), default=-1)
+        new = new[last + 1 :]
+    if not any(_says_something(item.message) for item in new):
+        text = "There is no user message to answer. Add a message with the role user that says or shows something."
+        raise GatewayError("missing_required_parameter", text, param="messages")
+    _check_tool_results(history, new)
+    return Conversation(history, tuple(item.message for item in new))
+
+
+def _says_something(message: Message) -> bool:
+    if message.role is Role.USER:
+        return message.has_image or bool(message.text.strip())
+    return message.role is Role.TOOL
+
+
+def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
+    called = {call.id for message in history for call in message.tool_calls}
+    for item in new:
+        called.update(call.id for call in item.message.tool_calls)
+        wanted = item.message.tool_call_id
+        if wanted is not None and wanted not in called:
+            text = (
+                f"`{item.place}` is a tool's result, but no message before it calls a tool with that id. "
+                "Send the assistant message with its `tool_calls` first."
+            )
+            raise GatewayError("invalid_value", text, param=item.place)
+
+
+def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The same conversation in a form every provider takes: each tool call directly followed by its result.
+
+    Results are moved behind their call, a call that got none gets one that says so, and a second result for one call
+    is dropped.
+    """
+    settled: list[Message] = []
+    unanswered: dict[str, int] = {}  # a call's id -> where its result goes
+    for message in messages:
+        if message.tool_call_id is not None:
+            place = unanswered.pop(message.tool_call_id, None)
+            if place is not None:
+                settled[place] = message
+            continue
+        settled.append(message)
+        for call in message.tool_calls:
+            unanswered[call.id] = len(settled)
+            settled.append(Message(Role.TOOL, (Text("(no result)"),), tool_call_id=call.id))
+    return tuple(settled)

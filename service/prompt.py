@@ -1,0 +1,40 @@
+"""What the model is told before the conversation: who it is, what its workspace says, what the request adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.agents import Agent
+
+#: The workspace's files that every run reads, in this order; names as OpenClaw has them.
+WORKSPACE_FILES = ("AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "TOOLS.md")
+#: Characters taken of each file; what is cut is said.
+MAX_FILE_CHARACTERS = 20_000
+
+
+def to_system_text(agent: Agent, *, channel: str | None, request_text: str) -> str:
+    """The system text of a run; empty when nobody has anything to say.
+
+    The agent's instructions come first, then its workspace's files, the channel the message came through, and the
+    request's own system and developer texts.
+    """
+    parts = [agent.instructions]
+    if agent.workspace is not None:
+        parts += [_file_section(agent.workspace / name) for name in WORKSPACE_FILES]
+    if channel:
+        parts.append(f"The message comes through the channel {channel}.")
+    parts.append(request_text)
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _file_section(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(MAX_FILE_CHARACTERS + 1)
+    except OSError:
+        return ""  # most workspaces have only some of the files
+    if not text.strip():
+        return ""
+    if len(text) > MAX_FILE_CHARACTERS:
+        text = f"{text[:MAX_FILE_CHARACTERS]}\n[{path.name} is longer; the rest is left out]"
+    return f"# {path.name}\n\n{text}"
