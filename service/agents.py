@@ -1,0 +1,138 @@
+"""The roster: which agent a request means, and what that agent is made of.
+
+A request names an agent in its `model` field or in a header; what names none is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.config import AgentConfig, AgentDefaults, Config, IdentityConfig
+from service.errors import GatewayError
+
+#: The agent there is when none is configured, and the default one among several when it is there.
+MAIN_AGENT_ID = "main"
+
+#: The header whose agent beats the model field's.
+AGENT_HEADER = "x-openclaw-agent-id"
+
+_GENERIC_MODEL = "openclaw"
+_DEFAULT_MODEL = "openclaw/default"
+_PREFIXES = ("openclaw/", "openclaw:", "agent:")
+_MOST_SHOWN = 20
+_LONGEST_SHOWN_NAME = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Who answers a request.
+
+    `id` is in lower case. `instructions` is the system prompt, identity included, and may be empty. `model` is
+    "provider/model", `None` where none is configured; `fallbacks` are asked in order when it fails. A run may take
+    `timeout_seconds`.
+    """
+
+    id: str
+    name: str
+    instructions: str
+    model: str | None
+    fallbacks: tuple[str, ...]
+    workspace: Path | None
+    timeout_seconds: float
+
+
+class Roster:
+    """Every agent of this gateway and the one that is meant when none is named; at least one."""
+
+    def __init__(self, agents: Iterable[Agent], default_id: str) -> None:
+        self._agents = {agent.id: agent for agent in agents}
+        self.default = self._agents[default_id]
+
+    @classmethod
+    def from_config(cls, config: Config) -> Roster:
+        """The roster the configuration describes.
+
+        Without any agent there is one, `main`. The default is the agent marked so, else `main`, else the first.
+        """
+        roster = config.agents.roster or {MAIN_AGENT_ID: AgentConfig()}
+        agents = [_agent(agent_id, entry, config.agents.defaults) for agent_id, entry in roster.items()]
+        marked = [agent_id for agent_id, entry in roster.items() if entry.default]
+        if marked:
+            return cls(agents, marked[0])
+        return cls(agents, MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id)
+
+    @property
+    def agents(self) -> tuple[Agent, ...]:
+        """Every agent, in the order of the configuration."""
+        return tuple(self._agents.values())
+
+    def resolve(self, model: str | None, agent_id: str | None) -> Agent:
+        """The agent a request means; `agent_id` is its header, which beats `model` and leaves that text free.
+
+        White space around either and upper case are ignored. Naming neither means the default agent. Raises
+        `GatewayError` `model_not_found`.
+        """
+        if agent_id is not None and agent_id.strip():
+            return self._get(agent_id.strip().lower(), agent_id, AGENT_HEADER)
+        if model is None:
+            return self.default
+        name = model.strip().lower()
+        if name == _GENERIC_MODEL:
+            return self.default
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            raise self._not_found(f"{_quoted(model)} does not name an agent.", "model")
+        return self._get(name.removeprefix(prefix), model, "model")
+
+    def model_ids(self) -> list[str]:
+        """Every text of the `model` field that is offered to callers, the general ones first."""
+        return [_GENERIC_MODEL, _DEFAULT_MODEL, *(f"openclaw/{agent_id}" for agent_id in self._agents)]
+
+    def _get(self, agent_id: str, written: str, param: str) -> Agent:
+        if agent_id == "default":
+            return self.default
+        if agent_id not in self._agents:
+            raise self._not_found(f"{_quoted(written)} names an agent that is not here.", param)
+        return self._agents[agent_id]
+
+    def _not_found(self, fault: str, param: str) -> GatewayError:
+        shown = list(self._agents)[:_MOST_SHOWN]
+        more = f" and {len(self._agents) - _MOST_SHOWN} more" if len(self._agents) > _MOST_SHOWN else ""
+        message = (
+            f"{fault} Use `openclaw` for the default agent or `openclaw/<agent id>` as the model, or the header "
+            f"{AGENT_HEADER}. Agents here: {', '.join(shown)}{more}."
+        )
+        return GatewayError("model_not_found", message, param=param)
+
+
+def _quoted(name: str) -> str:
+    return f"`{name[:_LONGEST_SHOWN_NAME]}{'...' if len(name) > _LONGEST_SHOWN_NAME else ''}`"
+
+
+def _agent(agent_id: str, entry: AgentConfig, defaults: AgentDefaults) -> Agent:
+    # An agent's model counts as a whole: the fallbacks of the defaults belong to the default model.
+    choice = entry.model or defaults.model
+    workspace = entry.workspace or defaults.workspace
+    own_words = entry.instructions if entry.instructions is not None else defaults.instructions
+    return Agent(
+        id=agent_id,
+        name=entry.name or entry.identity.name or agent_id,
+        instructions=_instructions(entry.identity, own_words or ""),
+        model=choice.primary if choice else None,
+        fallbacks=choice.fallbacks if choice else (),
+        workspace=Path(workspace).expanduser() if workspace else None,
+        timeout_seconds=defaults.timeout_seconds,
+    )
+
+
+def _instructions(identity: IdentityConfig, own_words: str) -> str:
+    lines = []
+    if identity.name:
+        lines.append(f"You are {identity.name}.")
+    if identity.theme:
+        lines.append(f"Your character: {identity.theme}.")
+    if identity.emoji:
+        lines.append(f"Your emoji: {identity.emoji}")
+    return "\n\n".join(text for text in ("\n".join(lines), own_words.strip()) if text)
