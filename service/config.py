@@ -19,6 +19,7 @@ from service.configvalues import (
     ApiKey,
     Bool,
     Count,
+    Directory,
     HeaderName,
     HeaderValue,
     HttpUrl,
@@ -181,7 +182,7 @@ class AgentDefaults(Section):
     openclaw_only: ClassVar[frozenset[str]] = frozenset({"models", "imageModel", "pdfModel"})
 
     model: Model = None
-    workspace: str | None = None
+    workspace: Directory | None = None
     instructions: str | None = None
     timeout_seconds: Seconds = 600
     max_concurrent: Positive | None = None
@@ -194,7 +195,7 @@ class AgentConfig(Section):
 
     default: Bool = False
     name: str | None = None
-    workspace: str | None = None
+    workspace: Directory | None = None
     model: Model = None
     identity: IdentityConfig = IdentityConfig()
     instructions: str | None = None

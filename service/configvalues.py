@@ -83,6 +83,12 @@ def _absolute_path(text: str) -> str:
     return text
 
 
+def _directory(text: str) -> str:
+    if not text.strip() or (text.startswith("~") and text != "~" and not text.startswith("~/")):
+        raise ValueError('must be a directory, such as "/srv/agents/main" or "~/agents/main"')
+    return text
+
+
 def _header_name(text: str) -> str:
     if not _HEADER_NAME.fullmatch(text):
         raise ValueError("is not a header name")
@@ -114,6 +120,7 @@ ProviderId = Annotated[str, AfterValidator(_provider_id)]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
+Directory = Annotated[str, AfterValidator(_directory)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
