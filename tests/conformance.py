@@ -1,0 +1,127 @@
+"""Holds every answer of a live gateway against the contract: status, headers, body, each event of a stream.
+
+Stricter than a fuzzer's own checks: a header that the contract does not give to a response is a fault, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import orjson
+import yaml
+
+from service.contract import load_contract, to_served_document
+from service.validation import CompiledSchema
+
+#: What HTTP itself adds; everything else must be in the contract.
+TRANSPORT_HEADERS = frozenset({"date", "content-length", "content-type", "transfer-encoding", "connection"})
+
+
+class Nonconformity(AssertionError):
+    """An answer that the contract does not allow."""
+
+
+class Conformance:
+    """Checks answers against one contract."""
+
+    def __init__(self, document: dict[str, Any] | None = None) -> None:
+        self.document = document or to_served_document(load_contract())
+        self._patterns = [(self._pattern(path), item) for path, item in self.document["paths"].items()]
+        self._schemas: dict[str, CompiledSchema] = {}
+
+    def check(self, response: httpx.Response) -> None:
+        """Raise `Nonconformity` for the first thing the contract does not allow."""
+        request = response.request
+        where = f"{request.method} {request.url.path} -> {response.status_code}"
+        declared = self._declared(request.method, request.url.path, response.status_code, where)
+        self._check_headers(response.headers, declared.get("headers", {}), where)
+        if request.method != "HEAD":
+            self._check_body(response, declared, where)
+
+    def check_chunk(self, data: str) -> None:
+        """Check the `data` of one event: a chunk, an error envelope or `[DONE]`."""
+        if data == "[DONE]":
+            return
+        value = orjson.loads(data)
+        name = "ErrorEnvelope" if "error" in value else "ChatCompletionChunk"
+        self._component(name).check(value)
+
+    def _declared(self, method: str, path: str, status: int, where: str) -> Mapping[str, Any]:
+        item = next((item for pattern, item in self._patterns if pattern.fullmatch(path)), None)
+        if item is None:
+            return self._resolve(self._of_unknown_path(status, where))
+        operation = item.get(method.lower()) or next(iter(item.values()))
+        declared = operation["responses"].get(str(status))
+        if declared is None:
+            raise Nonconformity(f"{where}: this status is not in the contract")
+        return self._resolve(declared)
+
+    def _of_unknown_path(self, status: int, where: str) -> Mapping[str, Any]:
+        names = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 408: "RequestTimeout", 414: "UriTooLong"}
+        names |= {415: "UnsupportedMediaType", 431: "HeadersTooLarge", 500: "InternalError"}
+        if status not in names:
+            raise Nonconformity(f"{where}: an unlisted path cannot answer so")
+        declared: Mapping[str, Any] = self.document["components"]["responses"][names[status]]
+        return declared
+
+    def _check_headers(self, headers: httpx.Headers, declared: Mapping[str, Any], where: str) -> None:
+        known = {name.lower(): self._resolve(header) for name, header in declared.items()}
+        extra = {name.lower() for name in headers} - set(known) - TRANSPORT_HEADERS
+        if extra:
+            raise Nonconformity(f"{where}: headers that are not in the contract: {sorted(extra)}")
+        for name, header in known.items():
+            if name not in headers:
+                if header.get("required"):
+                    raise Nonconformity(f"{where}: the header {name} is missing")
+                continue
+            value = int(headers[name]) if header["schema"]["type"] == "integer" else headers[name]
+            CompiledSchema(header["schema"], self.document).check(value, name)
+
+    def _check_body(self, response: httpx.Response, declared: Mapping[str, Any], where: str) -> None:
+        kind = response.headers.get("content-type", "").partition(";")[0]
+        if kind not in declared["content"]:
+            raise Nonconformity(f"{where}: the content type {kind!r} is not in the contract")
+        if kind == "text/event-stream":
+            check_stream(self, response.text, where)
+        elif kind == "application/json":
+            self._compiled(declared["content"][kind]["schema"]).check(orjson.loads(response.content))
+        elif kind == "application/yaml":
+            self._compiled(declared["content"][kind]["schema"]).check(yaml.safe_load(response.content))
+
+    def _component(self, name: str) -> CompiledSchema:
+        return self._compiled({"$ref": f"#/components/schemas/{name}"})
+
+    def _compiled(self, schema: dict[str, Any]) -> CompiledSchema:
+        key = orjson.dumps(schema).decode()
+        if key not in self._schemas:
+            self._schemas[key] = CompiledSchema(schema, self.document)
+        return self._schemas[key]
+
+    def _resolve(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "$ref" not in node:
+            return node
+        target: Any = self.document
+        for step in node["$ref"].removeprefix("#/").split("/"):
+            target = target[step]
+        resolved: Mapping[str, Any] = target
+        return resolved
+
+    @staticmethod
+    def _pattern(path: str) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\\\{model\\\}", ".+", re.sub(r"\\\{asset\\\}", "[^/]+", re.escape(path))))
+
+
+def check_stream(conformance: Conformance, text: str, where: str = "stream") -> list[str]:
+    """Check a whole event stream; returns the `data` of its events. It must end with one `[DONE]`."""
+    if not text.endswith("data: [DONE]\n\n"):
+        raise Nonconformity(f"{where}: the stream does not end with [DONE]")
+    events = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    data = [event.removeprefix("data: ") for event in events]
+    for item in data:
+        conformance.check_chunk(item)
+    if data.count("[DONE]") != 1:
+        raise Nonconformity(f"{where}: [DONE] is there more than once")
+    return data
