@@ -1,0 +1,58 @@
+"""Messages as JSON text, and back.
+
+What was written once stays readable: a change of shape takes the next `PAYLOAD_VERSION` and keeps reading the old.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from service.messages import Image, Message, Part, Role, Text, ToolCall
+from service.sessions.schema import StoreError
+
+PAYLOAD_VERSION = 1
+
+
+def to_payload(message: Message) -> str:
+    """All of `message` but its role. Raises `StoreError` for text that is not Unicode (a lone surrogate)."""
+    payload: dict[str, Any] = {"v": PAYLOAD_VERSION, "parts": [_to_part(part) for part in message.parts]}
+    if message.name is not None:
+        payload["name"] = message.name
+    if message.tool_calls:
+        payload["tool_calls"] = [
+            {"id": call.id, "name": call.name, "arguments": call.arguments} for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        payload["tool_call_id"] = message.tool_call_id
+    try:
+        return orjson.dumps(payload).decode()
+    except orjson.JSONEncodeError as error:
+        raise StoreError(f"a message cannot be stored: {error}") from error
+
+
+def from_payload(role: str, text: str) -> Message:
+    """The message `to_payload` wrote. Raises `StoreError` for one a newer program wrote."""
+    payload = orjson.loads(text)
+    if payload["v"] != PAYLOAD_VERSION:
+        raise StoreError(f"a stored message has version {payload['v']}, this program reads {PAYLOAD_VERSION}")
+    return Message(
+        Role(role),
+        tuple(_from_part(part) for part in payload["parts"]),
+        payload.get("name"),
+        tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in payload.get("tool_calls", ())),
+        payload.get("tool_call_id"),
+    )
+
+
+def _to_part(part: Part) -> dict[str, str]:
+    if isinstance(part, Image):
+        return {"image": part.url, "detail": part.detail}
+    return {"text": part.text}
+
+
+def _from_part(part: dict[str, str]) -> Part:
+    if "image" in part:
+        return Image(part["image"], part["detail"])
+    return Text(part["text"])
