@@ -1,0 +1,313 @@
+"""The OpenAI chat-completions dialect: our words to its wire and back.
+
+The upstream request always streams and asks for usage; an answer counts as complete only when the provider said so, by
+a finish reason or `[DONE]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from service.errors import GatewayError
+from service.messages import (
+    Function,
+    Image,
+    Message,
+    Part,
+    Role,
+    Sampling,
+    StopReason,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    Usage,
+)
+from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.providers.sse import SSEDecoder
+from service.providers.transport import Upstream, UpstreamResponse
+
+_STREAM_OPTIONS = {"include_usage": True}
+_PLAIN_SAMPLING = (
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "response_format",
+)
+_STOP_REASONS = {
+    "length": StopReason.LENGTH,
+    "tool_calls": StopReason.TOOL_CALLS,
+    "function_call": StopReason.TOOL_CALLS,
+    "content_filter": StopReason.CONTENT_FILTER,
+}
+_REJECTED = frozenset({400, 404, 413, 422})
+_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_MAX_CALLS_CHARS = 4 * 1024 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_MESSAGE_CHARS = 500
+_TAIL_SECONDS = 0.05
+_RETRY_AFTER = re.compile(r"\d{1,6}|[A-Za-z]{3}, [ -~]{10,30}")
+
+
+class OpenAIProvider:
+    """A place that speaks OpenAI's `POST /chat/completions`, below the base address of `upstream`."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        # OpenAI's own reasoning models refuse the old name; the many that copied the API know only that.
+        self._max_tokens = "max_completion_tokens" if upstream.host == "api.openai.com" else "max_tokens"
+
+    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
+        """Ask the model; see `Provider.stream` for the contract."""
+        body = orjson.dumps(self._to_wire(request), default=_to_plain)
+        with self._upstream.post_stream("/chat/completions", body) as response:
+            if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
+                raise self._refusal(response)
+            answer = _Answer(self._upstream, f"call_{len(request.messages)}")
+            if (response.header("content-type") or "").startswith("application/json"):
+                if text := answer.read(response.read_all(_MAX_ANSWER_BYTES)):
+                    yield ModelText(text)
+            else:
+                yield from _read_events(response, answer)
+            yield answer.to_end()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._upstream.close()
+
+    def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        system = [{"role": "system", "content": request.system}] if request.system else []
+        wire = {
+            **sampling.extra,
+            "model": request.model,
+            "messages": system + [_to_message(message) for message in request.messages],
+            "stream": True,
+            "stream_options": _STREAM_OPTIONS,
+        }
+        for name in _PLAIN_SAMPLING:
+            if (value := getattr(sampling, name)) is not None:
+                wire[name] = value
+        if sampling.stop:
+            wire["stop"] = sampling.stop
+        if sampling.max_tokens is not None:
+            wire[self._max_tokens] = sampling.max_tokens
+        if request.functions:
+            wire |= _to_tools(request.functions, request.tool_choice, sampling)
+        return wire
+
+    def _refusal(self, response: UpstreamResponse) -> GatewayError:
+        try:
+            detail = _error_text(self._upstream, response.read_all(_MAX_ERROR_BYTES))
+        except GatewayError:
+            detail = ""  # the status alone has to tell
+        status = response.status
+        because = f": {detail}" if detail else f" (HTTP {status})."
+        if status in _REJECTED:
+            return GatewayError("provider_rejected_request", f"The model provider rejected the request{because}")
+        if status in (401, 403):
+            return GatewayError(
+                "provider_authentication_failed",
+                f"The model provider refused the gateway's credentials (HTTP {status}). Correct its apiKey.",
+            )
+        if status == 429:  # noqa: PLR2004 - Too Many Requests
+            after = response.header("retry-after") or ""
+            headers = {"Retry-After": after} if _RETRY_AFTER.fullmatch(after) else {}
+            message = f"The model provider's rate limit is exceeded{because}"
+            return GatewayError("rate_limit_exceeded", message, headers=headers)
+        if status in (408, 504):
+            return GatewayError("provider_timeout", f"The model provider did not answer in time{because}")
+        return GatewayError("provider_error", f"The model provider failed{because}")
+
+
+class _PartialCall:
+    """A tool call whose pieces are still coming."""
+
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+
+
+class _Answer:
+    """What an answer has said so far beside its text."""
+
+    def __init__(self, upstream: Upstream, call_prefix: str) -> None:
+        self._upstream = upstream
+        self._call_prefix = call_prefix
+        self._calls: list[_PartialCall] = []
+        self._call_by_index: dict[int, _PartialCall] = {}
+        self._calls_chars = 0
+        self._usage = Usage()
+        self._finish_reason: str | None = None
+        self.done = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the provider said that this is all."""
+        return self.done or self._finish_reason is not None
+
+    def read(self, payload: bytes) -> str:
+        """Take in one chunk, or a whole completion, and return its text, perhaps empty."""
+        try:
+            event = orjson.loads(payload)
+            text: Any = ""
+            if choices := event.get("choices"):
+                choice = choices[0]
+                if delta := choice.get("delta") or choice.get("message"):
+                    text = delta.get("content") or delta.get("refusal") or ""
+                    if not isinstance(text, str):
+                        text = "".join(part["text"] for part in text if part.get("type") == "text")
+                    if calls := delta.get("tool_calls"):
+                        self._add_calls(calls)
+                if reason := choice.get("finish_reason"):
+                    self._finish_reason = str(reason)
+            if usage := event.get("usage"):
+                self._usage = _from_usage(usage)
+        except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
+            message = "The model provider sent something that is not a chat completion."
+            raise GatewayError("provider_error", message) from error
+        if event.get("error") or event.get("object") == "error":
+            detail = _error_text(self._upstream, payload) or "it did not say why."
+            raise GatewayError("provider_error", f"The model provider failed in the middle of its answer: {detail}")
+        return str(text)
+
+    def to_end(self) -> ModelEnded:
+        """The end of the turn; raises `provider_error` when the provider never said that it was one."""
+        if not self.complete:
+            raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
+        reason = _STOP_REASONS.get(self._finish_reason or "", StopReason.STOP)
+        if self._calls and reason is StopReason.STOP:
+            reason = StopReason.TOOL_CALLS  # some say "stop" whatever they asked for
+        if reason is not StopReason.TOOL_CALLS:
+            return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
+        calls = tuple(self._to_call(index, call) for index, call in enumerate(self._calls))
+        return ModelEnded(reason, calls, self._usage)
+
+    def _to_call(self, index: int, call: _PartialCall) -> ToolCall:
+        if not call.name:
+            raise GatewayError("provider_error", "The model provider asked for a function without naming it.")
+        return ToolCall(call.id or f"{self._call_prefix}_{index}", call.name, "".join(call.arguments) or "{}")
+
+    def _add_calls(self, pieces: list[dict[str, Any]]) -> None:
+        for piece in pieces:
+            call = self._call_of(piece)
+            function = piece.get("function") or {}
+            arguments = function.get("arguments") or ""
+            if not isinstance(arguments, str):
+                arguments = orjson.dumps(arguments).decode()
+            call.id = call.id or piece.get("id") or ""
+            call.name = call.name or function.get("name") or ""
+            call.arguments.append(arguments)
+            self._calls_chars += len(arguments) + len(call.name) + len(call.id)
+            if self._calls_chars > _MAX_CALLS_CHARS:
+                raise GatewayError("provider_error", "The model provider sent tool calls of more than 4 MiB.")
+
+    def _call_of(self, piece: dict[str, Any]) -> _PartialCall:
+        """The call a piece belongs to: its index says so, or else a new id begins a new call."""
+        index, call_id = piece.get("index"), piece.get("id")
+        call = self._calls[-1] if index is None and self._calls else self._call_by_index.get(index or 0)
+        if call is None or (call_id and call.id and call_id != call.id):
+            call = _PartialCall()
+            self._calls.append(call)
+            self._call_by_index[index or 0] = call
+        return call
+
+
+def _read_events(response: UpstreamResponse, answer: _Answer) -> Iterator[ModelEvent]:
+    decoder = SSEDecoder()
+    while chunk := _next_chunk(response, answer):
+        for payload in decoder.feed(chunk):
+            if payload == b"[DONE]":
+                answer.done = True
+                response.finish(_TAIL_SECONDS)
+                return
+            if text := answer.read(payload):
+                yield ModelText(text)
+
+
+def _next_chunk(response: UpstreamResponse, answer: _Answer) -> bytes:
+    try:
+        return response.read_some()
+    except GatewayError:
+        if answer.complete:
+            return b""  # all that was lost is the usage or the [DONE]
+        raise
+
+
+def _to_message(message: Message) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
+    if message.name is not None:
+        wire["name"] = message.name
+    if message.tool_calls:
+        wire["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.role is Role.TOOL:
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _to_content(message: Message) -> Any:
+    if message.has_image:
+        return [_to_part(part) for part in message.parts]
+    return message.text or (None if message.tool_calls else "")
+
+
+def _to_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, Image):
+        return {"type": "image_url", "image_url": {"url": part.url, "detail": part.detail}}
+    return {"type": "text", "text": part.text}
+
+
+def _to_tools(functions: tuple[Function, ...], choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
+    wire: dict[str, Any] = {"tools": [{"type": "function", "function": _to_function(one)} for one in functions]}
+    if choice.name is not None:
+        wire["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif choice.mode is not ToolChoiceMode.AUTO:
+        wire["tool_choice"] = choice.mode.value
+    if sampling.parallel_tool_calls is not None:
+        wire["parallel_tool_calls"] = sampling.parallel_tool_calls
+    return wire
+
+
+def _to_function(function: Function) -> dict[str, Any]:
+    fields = ("name", "description", "parameters", "strict")
+    return {field: value for field in fields if (value := getattr(function, field)) is not None}
+
+
+def _to_plain(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def _from_usage(usage: dict[str, Any]) -> Usage:
+    details = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        input_tokens=int(usage.get("prompt_tokens") or 0),
+        output_tokens=int(usage.get("completion_tokens") or 0),
+        cached_tokens=int(details.get("cached_tokens") or 0),
+    )
+
+
+def _error_text(upstream: Upstream, body: bytes) -> str:
+    """What the provider says is wrong, wherever it says it: at most 500 characters, and no secret of ours."""
+    try:
+        told: Any = orjson.loads(body)
+    except ValueError:
+        return ""
+    for _ in range(3):  # [{"error": {"message": ...}}] is the deepest that is in use
+        if isinstance(told, list):
+            told = told[0] if told else None
+        elif isinstance(told, dict):
+            told = told.get("error") or told.get("message") or told.get("detail")
+    return upstream.redact(told)[:_MAX_MESSAGE_CHARS] if isinstance(told, str) else ""

@@ -1,0 +1,271 @@
+"""Pooled HTTP to model providers: one request, one answer whose bytes are handed on as they arrive.
+
+Whatever goes wrong on the way is a `GatewayError`. Leaving an answer early, by an exception too, closes its
+connection, which is how a provider learns that nobody listens any more.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakSet
+
+import gevent
+from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
+
+from service import __version__
+from service.errors import GatewayError
+
+_BLOCK_BYTES = 32 * 1024
+_MAX_HEAD_BYTES = 64 * 1024
+_MIN_SECRET_CHARS = 8
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+class _Connections(ConnectionPool):
+    """The package's pool, knowing which connections have never been used and checking idle ones without `select`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._fresh: WeakSet[Any] = WeakSet()
+
+    def after_connect(self, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._fresh.add(sock)
+
+    def take(self, *, fresh: bool) -> tuple[Any, bool]:
+        """A connection, and whether it has never been used; with `fresh` idle ones are closed, not taken."""
+        while True:
+            sock = self.get_socket()
+            if sock in self._fresh:
+                self._fresh.discard(sock)
+                return sock, True
+            if not fresh:
+                return sock, False
+            self.release_socket(sock)
+
+    def _is_socket_alive(self, sock: Any) -> bool:
+        # The package asks select(), which knows no descriptor above 1023 and would throw every such connection away.
+        try:
+            getattr(sock, "_sock", sock).recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True  # open and silent, as an idle connection should be
+        except OSError:
+            return False
+        return False  # closed by the peer, or it speaks out of turn
+
+
+class _TLSConnections(_Connections, SSLConnectionPool):
+    """The same over TLS, the certificate verified."""
+
+
+class _DroppedError(HTTPParseError):
+    """The connection ended before the answer did."""
+
+
+class UpstreamResponse(HTTPSocketPoolResponse):
+    """A provider's answer, its head read, its body still on the way.
+
+    Use it as a context manager. Read to its end, its connection serves the next request; left earlier, the
+    connection is closed.
+    """
+
+    _head_bytes_left: int = _MAX_HEAD_BYTES
+    _head_read: bool = False
+
+    def __init__(self, sock: Any, pool: ConnectionPool) -> None:
+        super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST")
+        self._head_read = True
+
+    def feed(self, data: str | bytes) -> None:
+        """Parse what came, `b""` at the connection's end; a head of more than 64 KiB is refused."""
+        if not self._head_read:
+            self._head_bytes_left -= len(data)
+            if self._head_bytes_left < 0 and not self.headers_complete:
+                raise HTTPParseError("its headers are larger than 64 KiB")
+        try:
+            super().feed(data)
+        except HTTPParseError as error:
+            raise error if data else _DroppedError from error
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return int(self.get_code())
+
+    def header(self, name: str) -> str | None:
+        """The value of header `name`, whatever its case; the first one if it was sent more than once."""
+        value = self.get(name)
+        return value[0] if isinstance(value, list) else value
+
+    def read_some(self) -> bytes:
+        """What has arrived of the body, waiting for at least one byte; `b""` at its end.
+
+        Raises `GatewayError` with `provider_timeout` when nothing came in time and `provider_error` when the
+        connection broke before the end of the body.
+        """
+        body = self._body_buffer
+        try:
+            while not body and not self.message_complete:
+                if self._sock is None:
+                    raise _DroppedError
+                self.feed(self._sock.recv(_BLOCK_BYTES))
+        except (OSError, HTTPParseError) as error:
+            self.release()
+            raise _read_error(error) from error
+        arrived = bytes(body)
+        body.clear()
+        return arrived
+
+    def read_all(self, limit_bytes: int) -> bytes:
+        """The rest of the body; a longer one is cut at `limit_bytes`."""
+        parts, length = [], 0
+        while length < limit_bytes and (data := self.read_some()):
+            parts.append(data)
+            length += len(data)
+        return b"".join(parts)[:limit_bytes]
+
+    def finish(self, within_seconds: float) -> None:
+        """Give the body's end, which says nothing more, this long to arrive, so that the connection can be reused."""
+        if self.message_complete:
+            return
+        try:
+            with gevent.Timeout(within_seconds, exception=False):
+                while self.read_some():
+                    pass
+        except GatewayError:
+            pass  # it is not reused, that is all
+
+
+class Upstream:
+    """One provider's address: a pool of connections and the headers every request carries.
+
+    `headers` may hold secrets; they go nowhere but to `base_url` (`http://` or `https://`, a path prefix and a query
+    are kept). `read_timeout_seconds` bounds the wait for the first byte and between bytes, not the whole answer.
+    Raises `ValueError` for an address or a header that cannot be used; its message holds no header's value.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        connect_timeout_seconds: float = 10.0,
+        read_timeout_seconds: float = 120.0,
+        max_connections: int = 1000,
+    ) -> None:
+        url = urlsplit(base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"{base_url!r} is not an address: http://host[:port][/path] or https://... is expected")
+        self.host = url.hostname
+        self._address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+        self._prefix, self._query = url.path.rstrip("/"), f"?{url.query}" if url.query else ""
+        self._secrets = _secrets(headers or {})
+        self._head = _header_lines(url.netloc.rpartition("@")[2], headers or {})
+        port = url.port or (443 if url.scheme == "https" else 80)
+        connections = _TLSConnections if url.scheme == "https" else _Connections
+        self._pool = connections(
+            *(self.host, port, self.host, port),
+            size=max_connections,
+            connection_timeout=connect_timeout_seconds,
+            network_timeout=read_timeout_seconds,
+        )
+        self._closed = False
+
+    def post_stream(self, path: str, body: bytes) -> UpstreamResponse:
+        """POST the JSON text `body` to `path` below the base address and return the answer once its head is there.
+
+        Raises `GatewayError`: `provider_unavailable` (no connection), `provider_timeout` (no head in time) or
+        `provider_error` (the connection was dropped, or what came is not HTTP).
+        """
+        return self._request("POST", path, body)
+
+    def get(self, path: str) -> UpstreamResponse:
+        """GET `path` below the base address; otherwise like `post_stream`."""
+        return self._request("GET", path, b"")
+
+    def redact(self, text: str) -> str:
+        """`text` without any of the secrets this provider is sent, should it have echoed them."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def close(self) -> None:
+        """Close the idle connections; answers still being read close theirs when they are left."""
+        self._closed = True
+        self._pool.close()
+
+    def _request(self, method: str, path: str, body: bytes) -> UpstreamResponse:
+        target = f"{self._prefix}{path}{self._query}"
+        head = f"{method} {target} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
+        message = head.encode("latin-1") + body
+        sock, unused = self._connect(fresh=False)
+        try:
+            try:
+                return self._exchange(sock, message)
+            except HTTPConnectionClosed:
+                if unused:
+                    raise
+                # An idle connection the provider was closing just then.
+                sock, _ = self._connect(fresh=True)
+                return self._exchange(sock, message)
+        except (OSError, HTTPParseError) as error:
+            raise _read_error(error) from error
+
+    def _connect(self, *, fresh: bool) -> tuple[Any, bool]:
+        if self._closed:
+            raise GatewayError("provider_unavailable", "The connection to the model provider has been closed.")
+        try:
+            return self._pool.take(fresh=fresh)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            message = f"Cannot connect to the model provider at {self._address}: {reason}."
+            raise GatewayError("provider_unavailable", message) from error
+
+    def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
+        try:
+            sock.sendall(message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it may have answered before it stopped listening; reading tells
+        except BaseException:
+            self._pool.release_socket(sock)
+            raise
+        return UpstreamResponse(sock, self._pool)
+
+
+def _read_error(error: Exception) -> GatewayError:
+    if isinstance(error, TimeoutError):
+        return GatewayError("provider_timeout", "The model provider did not answer in time.")
+    if isinstance(error, HTTPParseError) and not isinstance(error, _DroppedError | HTTPConnectionClosed):
+        return GatewayError("provider_error", f"The model provider's answer is not valid HTTP: {error.args[0]}.")
+    return GatewayError("provider_error", "The model provider closed the connection before its answer was complete.")
+
+
+def _header_lines(host: str, headers: Mapping[str, str]) -> str:
+    lines = {
+        "host": f"Host: {host}",
+        "user-agent": f"User-Agent: openclaw-gateway/{__version__}",
+        "accept-encoding": "Accept-Encoding: identity",
+        "content-type": "Content-Type: application/json",
+    }
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of an HTTP header")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(
+                f"the value of header {name!r} holds a character that HTTP does not carry, perhaps a line break"
+            )
+        lines[name.lower()] = f"{name}: {value}"
+    return "".join(f"{line}\r\n" for line in lines.values())
+
+
+def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Every word of a header's value that is long enough to be a secret, the longest first."""
+    words = {word for value in headers.values() for word in value.split() if len(word) >= _MIN_SECRET_CHARS}
+    return tuple(sorted(words, key=len, reverse=True))
