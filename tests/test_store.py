@@ -1,0 +1,355 @@
+"""The transcript store: whole turns, in order, still there after a crash, shared commits that fail one by one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.concurrency import deadline, spawn
+from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
+from service.sessions.payloads import from_payload, to_payload
+from service.sessions.schema import SCHEMA_VERSION
+from service.sessions.store import MAX_TURNS_PER_COMMIT, SessionStore, StoreError
+
+GENEROUS_SECONDS = 30
+NO_USAGE = Usage()
+TOO_MANY_TOKENS = Usage(input_tokens=2**63)  # more than an SQLite integer holds: such a turn cannot be stored
+KEY = "agent:main:nguyễn"
+
+ROOT = Path(__file__).parent.parent
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+messages = st.builds(
+    Message,
+    role=st.sampled_from(Role),
+    parts=st.lists(st.builds(Text, texts) | st.builds(Image, texts, st.sampled_from(["auto", "low"])), max_size=3).map(
+        tuple
+    ),
+    name=st.none() | texts,
+    tool_calls=st.lists(st.builds(ToolCall, texts, texts, texts), max_size=2).map(tuple),
+    tool_call_id=st.none() | texts,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "sessions.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SessionStore]:
+    with closing(SessionStore.open(path, clock=lambda: 1_700_000_000.25, new_id=map(str, count(1)).__next__)) as store:
+        yield store
+
+
+def turn(*said: str) -> tuple[Message, ...]:
+    return tuple(text_message(Role.USER, text) for text in said)
+
+
+def append(
+    store: SessionStore, key: str, said: tuple[Message, ...], usage: Usage = NO_USAGE, run_id: str = "r"
+) -> None:
+    store.append_turn(key, "main", run_id, said, usage=usage, model="openai/gpt")
+
+
+def finish(greenlets: list[Any]) -> None:
+    with deadline(GENEROUS_SECONDS):
+        for greenlet in greenlets:
+            greenlet.get()
+
+
+def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+@given(messages)
+def test_a_message_reads_back_as_it_was_written(message: Message) -> None:
+    assert from_payload(message.role.value, to_payload(message)) == message
+
+
+def test_a_message_a_newer_program_wrote_is_not_guessed_at() -> None:
+    with pytest.raises(StoreError, match="version 2"):
+        from_payload("user", '{"v": 2, "parts": []}')
+
+
+def test_text_that_is_not_unicode_is_refused_before_anything_is_stored(store: SessionStore) -> None:
+    with pytest.raises(StoreError, match="surrogate"):
+        append(store, KEY, turn("fine", "\ud800"))
+    assert store.load_conversation(KEY) == ()
+
+
+def test_a_turn_without_messages_is_refused(store: SessionStore) -> None:
+    with pytest.raises(StoreError, match="at least one"):
+        append(store, KEY, ())
+
+
+def test_the_tables_tell_who_said_what_when_and_what_it_cost(store: SessionStore, path: Path) -> None:
+    append(store, KEY, turn("q", "a"), Usage(3, 4, 1), run_id="run-1")
+    assert rows(path, "SELECT * FROM sessions") == [(KEY, "1", "main", 2, 1_700_000_000_250, 1_700_000_000_250)]
+    columns = "session_key, seq, run_id, role, model, input_tokens, output_tokens, cached_tokens, created_at_ms"
+    assert rows(path, f"SELECT {columns} FROM entries ORDER BY seq") == [
+        (KEY, 0, "run-1", "user", None, None, None, None, 1_700_000_000_250),
+        (KEY, 1, "run-1", "user", "openai/gpt", 3, 4, 1, 1_700_000_000_250),
+    ]
+
+
+operations = st.lists(
+    st.tuples(st.sampled_from(["agent:main:a", "agent:main:ă", "b"]), st.lists(messages, min_size=1, max_size=3)),
+    max_size=12,
+)
+
+
+@given(st.lists(operations, min_size=1, max_size=3))
+@settings(deadline=None, max_examples=25)
+def test_the_store_is_a_dictionary_of_conversations_that_outlives_its_process(
+    lives: list[list[tuple[str, list[Message]]]],
+) -> None:
+    model: dict[str, tuple[Message, ...]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for life in lives:
+            with closing(SessionStore.open(Path(directory) / "sessions.db")) as store:
+                assert store.load_conversation("unknown") == ()
+                for key, said in life:
+                    append(store, key, tuple(said))
+                    model[key] = model.get(key, ()) + tuple(said)
+                    assert store.load_conversation(key) == model[key]
+                assert {key: store.load_conversation(key) for key in model} == model
+
+
+def commits(path: Path) -> int:
+    """How many transactions the write-ahead log holds: a frame that ends one tells the size of the database."""
+    log = path.with_name(path.name + "-wal").read_bytes()
+    frame_bytes = 24 + int.from_bytes(log[8:12])
+    return sum(1 for at in range(32, len(log), frame_bytes) if any(log[at + 4 : at + 8]))
+
+
+def test_turns_that_come_together_share_a_commit(store: SessionStore, path: Path) -> None:
+    for number in range(10):
+        append(store, KEY, turn(str(number)))
+    alone = commits(path)
+    assert alone >= 10
+    finish([spawn(append, store, f"key-{number}", turn("a")) for number in range(MAX_TURNS_PER_COMMIT + 50)])
+    assert commits(path) <= alone + 5
+    assert rows(path, "SELECT count(*) FROM entries") == [(10 + MAX_TURNS_PER_COMMIT + 50,)]
+
+
+def test_turns_that_come_together_each_stay_in_one_piece(store: SessionStore, path: Path) -> None:
+    def talk(number: int) -> None:
+        for step in range(5):
+            append(store, f"key-{number % 4}", turn("first", "second"), run_id=f"{number}-{step}")
+
+    finish([spawn(talk, number) for number in range(40)])
+    runs = rows(path, "SELECT session_key, group_concat(seq) FROM entries GROUP BY run_id")
+    assert len(runs) == 200
+    for _, seqs in runs:
+        first, second = sorted(map(int, seqs.split(",")))
+        assert second == first + 1
+        assert first % 2 == 0
+    for number in range(4):
+        assert len(store.load_conversation(f"key-{number}")) == 100
+
+
+def test_a_turn_that_cannot_be_stored_fails_alone(store: SessionStore) -> None:
+    failed = []
+
+    def talk(number: int) -> None:
+        usage = TOO_MANY_TOKENS if number % 5 == 0 else NO_USAGE
+        try:
+            append(store, f"key-{number % 2}", turn(str(number)), usage)
+        except StoreError as error:
+            failed.append((number, str(error)))
+
+    finish([spawn(talk, number) for number in range(20)])
+    assert sorted(number for number, _ in failed) == [0, 5, 10, 15]
+    assert all(message.startswith("The turn could not be stored: ") for _, message in failed)
+    stored = [message.text for key in ("key-0", "key-1") for message in store.load_conversation(key)]
+    assert sorted(stored, key=int) == [str(number) for number in range(20) if number % 5]
+
+
+def test_a_database_that_fails_fails_every_turn_and_no_longer_than_that(store: SessionStore, path: Path) -> None:
+    append(store, KEY, turn("before"))
+    rename = "ALTER TABLE {} RENAME TO {}"
+    rows(path, rename.format("entries", "elsewhere"))
+    failed = []
+
+    def talk(said: str) -> None:
+        with pytest.raises(StoreError, match="no such table") as caught:
+            append(store, KEY, turn(said))
+        failed.append((said, str(caught.value.__cause__)))
+
+    finish([spawn(talk, said) for said in ("one secret", "two secrets")])
+    assert [said for said, _ in failed] == ["one secret", "two secrets"]
+    assert not any("secret" in cause for _, cause in failed)  # errors reach the log, what was said must not
+    rows(path, rename.format("elsewhere", "entries"))
+    append(store, KEY, turn("after"))
+    assert [message.text for message in store.load_conversation(KEY)] == ["before", "after"]
+
+
+def test_readers_do_not_wait_for_a_writer(store: SessionStore, path: Path) -> None:
+    append(store, KEY, turn("before"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = spawn(append, store, KEY, turn("after"))
+        for _ in range(10):
+            assert [message.text for message in store.load_conversation(KEY)] == ["before"]
+        assert not waiting.ready()
+        other.execute("ROLLBACK")
+    finish([waiting])
+    assert [message.text for message in store.load_conversation(KEY)] == ["before", "after"]
+
+
+def test_two_stores_of_one_database_see_each_others_turns(store: SessionStore, path: Path) -> None:
+    with closing(SessionStore.open(path)) as other:
+        for number in range(6):
+            append((store, other)[number % 2], KEY, turn(str(number)))
+        assert store.load_conversation(KEY) == other.load_conversation(KEY) == turn(*"012345")
+
+
+def test_a_caller_that_is_interrupted_does_not_take_its_turn_back(store: SessionStore) -> None:
+    interrupted = spawn(append, store, KEY, turn("a"))
+    other = spawn(append, store, KEY, turn("b"))
+    spawn(interrupted.kill)
+    finish([interrupted, other])
+    assert store.load_conversation(KEY) == turn("a", "b")
+
+
+def test_closing_finishes_the_turns_that_wait(path: Path) -> None:
+    store = SessionStore.open(path)
+    waiting = [spawn(append, store, KEY, turn(str(number))) for number in range(10)]
+    finish([spawn(store.close), *waiting])
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # no write-ahead log is left to replay
+    with closing(SessionStore.open(path)) as again:
+        assert again.load_conversation(KEY) == turn(*"0123456789")
+
+
+def test_closing_twice_is_a_no_op_and_a_closed_store_says_so(path: Path) -> None:
+    store = SessionStore.open(path)
+    store.close()
+    store.close()
+    for use in (lambda: append(store, KEY, turn("a")), lambda: store.load_conversation(KEY), store.check):
+        with pytest.raises(StoreError, match="closed"):
+            use()
+
+
+def test_only_the_owner_can_read_what_was_said(store: SessionStore, path: Path) -> None:
+    append(store, KEY, turn("a"))
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()}
+    assert modes == {"sessions.db": 0o600, "sessions.db-wal": 0o600, "sessions.db-shm": 0o600}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_that_others_could_read_is_closed_to_them_and_a_directory_that_was_there_is_left(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    path = tmp_path / "sessions.db"
+    path.touch(mode=0o644)
+    SessionStore.open(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_connection_is_configured_as_documented(store: SessionStore, path: Path) -> None:
+    def pragmas(connection: Any) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "query_only")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+    assert store._writer.run(pragmas) == ["wal", 1, 1, 5_000, 0]
+    assert store._reader.run(pragmas) == ["wal", 1, 1, 5_000, 1]
+    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_a_database_of_a_newer_program_is_refused_and_left_alone(path: Path) -> None:
+    SessionStore.open(path).close()
+    rows(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreError, match=rf"{path} cannot be used: its schema has version {SCHEMA_VERSION + 1}"):
+        SessionStore.open(path)
+    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION + 1,)]
+
+
+def test_a_schema_that_cannot_be_made_whole_is_not_begun(path: Path) -> None:
+    path.parent.mkdir()
+    rows(path, "CREATE TABLE entries (something_else TEXT)")
+    with pytest.raises(StoreError, match="already exists"):
+        SessionStore.open(path)
+    assert rows(path, "SELECT name FROM sqlite_master") == [("entries",)]
+    assert rows(path, "PRAGMA user_version") == [(0,)]
+
+
+def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database " * 100)
+    for path, problem in ((tmp_path / "text", "not a database"), (tmp_path, "unable to open")):
+        with pytest.raises(StoreError, match=problem):
+            SessionStore.open(path)
+    assert tmp_path.stat().st_mode & 0o700 == 0o700
+    with pytest.raises(StoreError, match="cannot be used"):
+        SessionStore.open(tmp_path / "text" / "sessions.db")
+
+
+def test_a_database_that_was_removed_or_replaced_fails_its_check(store: SessionStore, path: Path) -> None:
+    store.check()
+    path.rename(path.with_suffix(".old"))
+    with pytest.raises(StoreError, match="removed or replaced"):
+        store.check()
+    path.touch()
+    with pytest.raises(StoreError, match="removed or replaced"):
+        store.check()
+
+
+def test_a_database_that_cannot_be_read_fails_its_check(store: SessionStore, path: Path) -> None:
+    rows(path, "ALTER TABLE sessions RENAME TO elsewhere")
+    with pytest.raises(StoreError, match="no such table"):
+        store.check()
+
+
+APPENDING_PROCESS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+from itertools import count
+from pathlib import Path
+from service.concurrency import sleep, spawn
+from service.messages import Role, Usage, text_message
+from service.sessions.store import SessionStore
+
+def talk(key):
+    for number in count():
+        said = [text_message(Role.USER, f"{number} {part} {'x' * 500}") for part in range(3)]
+        store.append_turn(key, "main", f"{key} {number}", said, usage=Usage(), model="m")
+        sys.stdout.write(f"{key} {number}\\n")
+        sys.stdout.flush()
+
+store = SessionStore.open(Path(sys.argv[1]))
+for greenlet in [spawn(talk, f"key-{number}") for number in range(8)]:
+    greenlet.join()
+"""
+
+
+def test_a_killed_process_loses_no_turn_it_was_told_of_and_leaves_none_half(path: Path) -> None:
+    command = [sys.executable, "-c", APPENDING_PROCESS, str(path)]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(400)]
+        process.send_signal(signal.SIGKILL)
+        told += process.stdout.readlines()
+    acknowledged = [tuple(line.split()) for line in told if line.endswith("\n")]
+    assert process.returncode == -signal.SIGKILL
+    assert len(acknowledged) >= 400
+    with closing(SessionStore.open(path)) as store:
+        for key in {key for key, _ in acknowledged}:
+            texts = [message.text.split()[:2] for message in store.load_conversation(key)]
+            turns = len(texts) // 3
+            assert texts == [[str(number), str(part)] for number in range(turns) for part in range(3)]
+            assert turns >= sum(1 for other, _ in acknowledged if other == key)
