@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple, NoReturn
+from urllib.parse import unquote
 
 from service.errors import GatewayError
 
@@ -47,6 +48,20 @@ class Head(NamedTuple):
     target: str
     version: str
     headers: dict[str, str]
+
+    def to_environ(self) -> dict[str, str]:
+        """What WSGI's environ says of the request itself."""
+        path, _, query = self.target.partition("?")
+        environ = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in self.headers.items()}
+        for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if (value := environ.pop("HTTP_" + key, None)) is not None:
+                environ[key] = value
+        environ["REQUEST_METHOD"] = self.method
+        environ["SCRIPT_NAME"] = ""
+        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+        environ["QUERY_STRING"] = query
+        environ["SERVER_PROTOCOL"] = self.version
+        return environ
 
 
 class Framing(NamedTuple):

@@ -1,0 +1,352 @@
+"""The HTTP edge: gevent's WSGI server, made strict, bounded and quiet, around any WSGI application.
+
+The application never sees a request that is not well formed, and every response, a refusal of this module included,
+leaves through `Exchange.start_response` with the security headers and the request's id.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from service.accesslog import to_logfmt, write_access_line
+from service.connections import Body, Connection, Limits, PeerGoneError
+from service.errors import GatewayError, internal_error
+from service.replies import REQUEST_ID_HEADER, SECURITY_HEADERS, choose_request_id, error_reply
+from service.stopping import StopSignals
+from service.wire import Framing, Head, parse_framing, parse_head
+
+_log = logging.getLogger("openclaw.server")
+
+_NO_BODY = Framing(content_length=None, chunked=False, expects_continue=False, keep_alive=False)
+_SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in SECURITY_HEADERS)
+_BODILESS = (204, 304)
+_ACCEPT_PAUSE_SECONDS = 0.2
+
+
+class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
+    """The requests of one connection and their responses, one after another.
+
+    Besides WSGI's own keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
+    `watch_hangup`) and `openclaw.log` (a dict: what the application puts under `agent` and `run` is logged). With
+    status 101 the socket belongs to the application until it returns, and `openclaw.early` has the bytes that came
+    before the response.
+    """
+
+    connection: Connection
+    head: Head | None
+    body: Body
+    request_id: str
+    environ: dict[str, Any] | None
+    result: Any
+    status: Any  # bytes, None before start_response
+    command: str | None
+    request_version: str | None
+    code: int | None
+    response_headers: list[tuple[bytes, bytes]]
+    complete: bool
+
+    def __init__(self, sock: socket.socket, address: Any, server: Server) -> None:
+        # Not the parent's constructor: it would wrap the socket in a file with a buffer of its own.
+        self.socket = sock
+        self.client_address = address
+        self.server = server
+        self.connection = Connection(sock, server.limits, server.clock)
+        self._expects_more = False
+
+    def handle(self) -> None:
+        """Serve the connection to its end and close it."""
+        try:
+            while self.handle_one_request():
+                pass
+            self.connection.close(expects_more=self._expects_more)
+        except PeerGoneError:
+            pass
+        except Exception:  # noqa: BLE001 - the door of a connection: a defect ends this one and no other
+            _log.exception("A connection was given up.")
+        finally:
+            self.socket.close()
+
+    def handle_one_request(self) -> bool:
+        """Wait for one request and answer it: whether the connection goes on."""
+        if not self.server.wait_for_request(self.connection):
+            return False
+        self._reset()
+        try:
+            framing = self._read_head()
+        except GatewayError as error:
+            self.close_connection = self._expects_more = True
+            self._tell(error)
+            self.log_request()
+            return False
+        self.body = self.wsgi_input = Body(self.connection, framing)
+        self.close_connection = not framing.keep_alive
+        self.environ = self.get_environ()
+        self.application = self.server.application
+        self.handle_one_response()
+        self._expects_more = not self.body.is_at_hand
+        if not self.close_connection:
+            self.body.discard()
+        return not self.close_connection
+
+    def _reset(self) -> None:
+        self.time_start = self.server.clock()
+        self.head = self.environ = self.result = self.status = self.code = self.request_version = self.command = None
+        self.path, self.request_id = "-", ""
+        self.body = Body(self.connection, _NO_BODY)
+        self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.complete = False
+        self.response_length = 0
+
+    def _read_head(self) -> Framing:
+        try:
+            self.head = head = parse_head(self.connection.read_head())
+        finally:
+            self.request_id = choose_request_id(self.head and self.head.headers.get(REQUEST_ID_HEADER))
+        self.command, self.path, self.request_version, self.headers = head
+        return parse_framing(head)
+
+    def get_environ(self) -> dict[str, Any]:
+        """The WSGI environ of the request just read."""
+        environ: dict[str, Any] = self.server.get_environ()
+        if self.head is not None:
+            environ.update(self.head.to_environ())
+        if isinstance(self.client_address, tuple):
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
+        environ["wsgi.input"] = self.body
+        environ["wsgi.input_terminated"] = True
+        environ["openclaw.request_id"] = self.request_id
+        environ["openclaw.connection"] = self.socket
+        environ["openclaw.log"] = {}
+        return environ
+
+    def handle_one_response(self) -> None:
+        """Run the application and send what it answers, or what its failure is told as."""
+        try:
+            self.run_application()
+        except PeerGoneError:
+            self.close_connection = True
+        except GatewayError as error:
+            if self.headers_sent:
+                self._log_failure()
+            self._tell(error)
+        except gevent.GreenletExit:
+            raise
+        except BaseException:  # noqa: BLE001 - the last door: a cancellation astray must not end the process either
+            self._log_failure()
+            self._tell(internal_error())
+        finally:
+            self.log_request()
+
+    def _log_failure(self) -> None:
+        _log.exception("%s %s failed (request %s).", self.command, to_logfmt(self.path), self.request_id)
+
+    def _tell(self, error: GatewayError) -> None:
+        if self.headers_sent:
+            self.close_connection = True  # cut short: the peer sees that the response is not complete
+            return
+        reply = error_reply(error)
+        self.start_response(reply.status, reply.headers)
+        try:
+            self.write(reply.body)
+            self.complete = True
+        except PeerGoneError:
+            self.close_connection = True
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
+        """WSGI's `start_response`; adds the headers that every response carries."""
+        given = {name.lower() for name, _ in headers}
+        own = [pair for name, pair in _SECURITY_HEADERS if name not in given]
+        if REQUEST_ID_HEADER not in given:
+            own.append((REQUEST_ID_HEADER, self.request_id))
+        super().start_response(status, [*headers, *own], exc_info)
+        return self.write
+
+    def finalize_headers(self) -> None:
+        """Settle how the response is framed and whether the connection goes on after it."""
+        super().finalize_headers()
+        if self.connection_upgraded:
+            self._hand_over()
+            return
+        if self.command == "HEAD":
+            self.response_use_chunked = False
+        elif not self._is_framed():
+            self.close_connection = True
+        if self.server.draining or not self.body.is_at_hand:
+            self.close_connection = True
+        self.response_headers = [pair for pair in self.response_headers if pair[0].lower() != b"connection"]
+        if self.close_connection:
+            self.response_headers.append((b"Connection", b"close"))
+        elif self.request_version == "HTTP/1.0":
+            self.response_headers.append((b"Connection", b"keep-alive"))
+
+    def _is_framed(self) -> bool:
+        length_known = self.provided_content_length is not None or hasattr(self.result, "__len__")
+        return length_known or self.response_use_chunked or self.code in _BODILESS
+
+    def _hand_over(self) -> None:
+        self.close_connection = True
+        if self.environ is not None:
+            self.environ["openclaw.early"] = bytes(self.connection.buffer)
+            self.connection.buffer.clear()
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body at once, the headers with the first. Raises `PeerGoneError`."""
+        if self.status is None:
+            raise self.ApplicationError("The application did not call start_response.")
+        if data and self.code in _BODILESS:
+            raise self.ApplicationError(f"A {self.code} response must have no body.")
+        head = b"" if self.headers_sent else self._begin_response()
+        if self.command == "HEAD":
+            data = b""
+        self._sendall(head + (b"%x\r\n%b\r\n" % (len(data), data) if data and self.response_use_chunked else data))
+        self.response_length += len(data)
+
+    def _begin_response(self) -> bytes:
+        self.headers_sent = True
+        self.body.forgo_continue()
+        self.finalize_headers()
+        lines = [b"%b: %b\r\n" % pair for pair in self.response_headers]
+        return b"HTTP/1.1 %b\r\n%b\r\n" % (self.status, b"".join(lines))
+
+    def _sendall(self, data: bytes) -> None:
+        if data:
+            self.connection.send(data)
+        if self.connection_upgraded:
+            self.socket.settimeout(None)
+
+    def process_result(self) -> None:
+        """Send the application's result: what is all there in one write, a stream piece by piece."""
+        pieces = self.result
+        for piece in [b"".join(pieces)] if isinstance(pieces, list | tuple) else pieces:
+            if piece:
+                self.write(piece)
+        if not self.headers_sent:
+            self.write(b"")
+        if self.response_use_chunked:
+            self._sendall(b"0\r\n\r\n")
+        self.complete = self.command == "HEAD" or self.provided_content_length in (None, str(self.response_length))
+        if not self.complete:
+            _log.error("%s %s: the body is not as long as its Content-Length.", self.command, to_logfmt(self.path))
+            self.close_connection = True
+
+    def log_request(self) -> None:
+        """Write the access log's line: the request is over."""
+        self.time_finish = self.server.clock()
+        noted = self.environ["openclaw.log"] if self.environ else {}
+        write_access_line(
+            method=self.command or "-",
+            path=self.path.partition("?")[0],
+            status=self.code or "-",
+            duration_ms=round((self.time_finish - self.time_start) * 1000, 1),
+            bytes=self.response_length,
+            request_id=self.request_id,
+            client=self.client_address[0] if isinstance(self.client_address, tuple) else "unix",
+            agent=noted.get("agent"),
+            run=noted.get("run"),
+            complete=None if self.complete else "no",
+        )
+
+
+class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
+    """Listens, accepts a bounded number of connections and runs an `Exchange` on each.
+
+    `listener` is an address `(host, port)` or a bound socket. `close()` stops accepting and ends connections that wait
+    for a request; running requests go on and their responses say `Connection: close`. Logs go through the loggers
+    `openclaw.server` and `openclaw.access`, whatever `log` is. Constructed by gunicorn, the class's own `limits` hold.
+    """
+
+    handler_class = Exchange
+    backlog = 1024
+    limits = Limits()
+
+    def __init__(
+        self,
+        listener: Any,
+        application: Callable[..., Iterable[bytes]] | None = None,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        spawn: Any = "default",
+        log: Any = None,  # noqa: ARG002 - part of the constructor gunicorn knows
+        handler_class: type[Exchange] | None = None,
+        environ: dict[str, Any] | None = None,
+    ) -> None:
+        self.limits = limits or self.limits
+        self.clock = clock
+        self.draining = False
+        self._idle: set[Connection] = set()
+        pool = Pool(self.limits.connections) if spawn == "default" else spawn
+        super().__init__(
+            listener, application, spawn=pool, log=None, error_log=_log, handler_class=handler_class, environ=environ
+        )
+
+    def update_environ(self) -> None:
+        """Fill in the server's name and port without asking the DNS."""
+        if isinstance(self.address, tuple):
+            self.environ.setdefault("SERVER_NAME", str(self.address[0]))
+        super().update_environ()
+
+    def do_read(self) -> tuple[socket.socket, Any] | None:
+        """Accept one connection; with no descriptor left, leave the rest waiting for a moment."""
+        try:
+            accepted: tuple[socket.socket, Any] | None = super().do_read()
+        except OSError as error:
+            if self.is_fatal_error(error):
+                raise
+            _log.warning("A connection could not be accepted: %s.", error.strerror)
+            self.stop_accepting()
+            self._timer = self.loop.timer(_ACCEPT_PAUSE_SECONDS)
+            self._timer.start(self._start_accepting_if_started)
+            return None
+        if accepted is not None and accepted[0].family != socket.AF_UNIX:
+            with suppress(OSError):
+                accepted[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return accepted
+
+    def wait_for_request(self, connection: Connection) -> bool:
+        """Wait until a request begins to arrive: False when none will, or when the server is closed."""
+        if self.draining:
+            return connection.has_input()
+        self._idle.add(connection)
+        try:
+            return connection.wait_for_request()
+        finally:
+            self._idle.discard(connection)
+
+    def close(self) -> None:
+        """Stop accepting, end idle connections, let running requests finish. Twice is a no-op."""
+        self.draining = True
+        super().close()
+        for connection in self._idle:
+            connection.end_if_idle()
+
+
+def run_until_stopped(
+    server: Server, *, grace_seconds: float = 30, on_stopping: Callable[[], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, let running requests finish, then return.
+
+    `on_stopping` is called first and must be quick. After `grace_seconds`, or at a SIGINT more than a second after the
+    first signal, what still runs is closed. The signals stay caught after the return: a burst of them, as a terminal or
+    a test runner sends, must not cut the process's last steps.
+    """
+    stop = StopSignals(lambda: server.pool.kill(block=False), server.clock)
+    gevent.signal_handler(signal.SIGTERM, stop.on_sigterm)
+    gevent.signal_handler(signal.SIGINT, stop.on_sigint)
+    if not server.started:
+        server.start()
+    stop.asked.wait()
+    if on_stopping is not None:
+        on_stopping()
+    server.close()
+    server.pool.join(timeout=grace_seconds)
+    server.pool.kill(block=True, timeout=1)
