@@ -103,7 +103,7 @@ def test_unclear_or_unusable_secrets_are_refused_without_showing_them(
     with pytest.raises(ConfigError) as caught:
         resolve_credentials(config, environ, "127.0.0.1")
     assert words in str(caught.value)
-    assert "hunter2 " not in str(caught.value).replace("need a secret", "")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
