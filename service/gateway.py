@@ -134,9 +134,7 @@ class Gateway:
         self.catalog.close()
         self._store.close()
 
-    def _prepare(
-        self, turn: Turn, agent: Agent, model: ChosenModel, key: SessionKey, lane: Lane | None
-    ) -> _Work:
+    def _prepare(self, turn: Turn, agent: Agent, model: ChosenModel, key: SessionKey, lane: Lane | None) -> _Work:
         history = () if key.fresh else self._store.load_conversation(key.key)
         conversation = join_conversation(history, turn.messages)
         request = ModelRequest(
@@ -182,7 +180,7 @@ class Gateway:
 
     def _commit(self, run: Run, work: _Work, reply: Reply) -> None:
         messages = (*work.conversation.new, reply.to_message())
-        self._store.append_turn(run.session_key, run.agent_id, run.id, messages, reply.usage, work.model.ref)
+        self._store.append_turn(run.session_key, run.agent_id, run.id, messages, usage=reply.usage, model=work.model.ref)
 
 
 def _check_images(turn: Turn, model: ChosenModel) -> None:

@@ -1,0 +1,56 @@
+"""`POST /v1/chat/completions`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+from flask import Response, current_app, request
+
+from service.completion_request import parse_turn
+from service.completion_response import ChunkStream, to_completion
+from service.concurrency import Cancelled, CancelScope, watch_hangup
+from service.errors import GatewayError
+from service.gateway import Gateway, Turn
+from service.runs import Run
+from service.sessions.keys import encode_session_key
+
+_DEFAULT_MODEL = "openclaw"
+
+
+def create_chat_completion(body: dict[str, Any]) -> Response:
+    """Run an agent and answer with its reply, whole or as a stream."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    connection = request.environ.get("openclaw.connection")
+    run = _start(gateway, parse_turn(body, request.headers), connection)
+    request.environ.get("openclaw.log", {}).update(agent=run.agent_id, run=run.id)
+    headers = {"x-openclaw-session-key": encode_session_key(run.session_key), "Cache-Control": "no-store"}
+    model = body.get("model", _DEFAULT_MODEL)
+    if body.get("stream"):
+        return _stream(run, model, body.get("stream_options") or {}, headers, connection)
+    with watch_hangup(connection, run.abort):
+        completion = to_completion(run, run.wait(), model, body.get("metadata"))
+    return Response(orjson.dumps(completion), headers=headers, content_type="application/json")
+
+
+def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
+    scope = CancelScope()
+    try:
+        with watch_hangup(connection, scope.cancel), scope:
+            return gateway.start(turn)
+    except Cancelled:
+        raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
+
+
+def _stream(
+    run: Run, model: str, options: Mapping[str, Any], headers: dict[str, str], connection: Any
+) -> Response:
+    chunks = ChunkStream(run, model, include_usage=bool(options.get("include_usage")))
+
+    def watched() -> Iterator[bytes]:
+        with watch_hangup(connection, run.abort):
+            yield from chunks
+
+    headers["X-Accel-Buffering"] = "no"
+    response = Response(watched(), headers=headers, content_type="text/event-stream", direct_passthrough=True)
+    response.call_on_close(run.abort)  # a reader that leaves; after the run's end it does nothing
+    return response

@@ -1,0 +1,20 @@
+"""`/openapi.json` and `/openapi.yaml`: the contract, as this gateway serves it."""
+
+import orjson
+import yaml
+from flask import Response, current_app
+
+_HEADERS = {"Cache-Control": "no-store"}
+
+
+def get_contract_json() -> Response:
+    """The contract as JSON."""
+    document = current_app.extensions["served_document"]
+    return Response(orjson.dumps(document), headers=_HEADERS, content_type="application/json")
+
+
+def get_contract_yaml() -> Response:
+    """The contract as YAML, without aliases so that every reader understands it."""
+    document = orjson.loads(orjson.dumps(current_app.extensions["served_document"]))  # no shared parts, no aliases
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    return Response(text.encode(), headers=_HEADERS, content_type="application/yaml")

@@ -1,0 +1,217 @@
+"""The HTTP door as a WSGI application: Connexion binds the contract's operations to `handlers/`, on Flask.
+
+Refusals come in a fixed order: a proxy's headers or a foreign host (403), no such path (404), no such method (405),
+the endpoint switched off (404), credentials (401, 429), the body's type (415) and size (413), then the contract (400).
+The body is not touched before the caller is known.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flask
+import orjson
+from connexion import FlaskApi
+from connexion.exceptions import ProblemException
+from connexion.lifecycle import ConnexionRequest
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from service.auth import Authenticator, ClientAddresses, check_host
+from service.contract import to_served_document
+from service.errors import GatewayError, internal_error
+from service.gateway import Gateway
+from service.replies import error_reply
+from service.validation import CompiledSchema
+
+logger = logging.getLogger("openclaw.http")
+
+MAX_BODY_BYTES = 20 * 1024 * 1024
+ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the HTTP door needs besides the Gateway: who may come in, what is open, what the contract is.
+
+    `authenticator` is None when no authentication is configured; then only loopback host names are served.
+    """
+
+    gateway: Gateway
+    document: dict[str, Any]
+    authenticator: Authenticator | None
+    addresses: ClientAddresses
+    completions_enabled: bool
+
+
+def create_app(door: Door) -> flask.Flask:
+    """The application; the handlers find the Gateway and the served contract in its `extensions`."""
+    app = flask.Flask("openclaw", static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False
+    app.extensions["gateway"] = door.gateway
+    app.extensions["served_document"] = to_served_document(door.document)
+    validators = {
+        "body": functools.partial(_BodyValidator, door.document),
+        "parameter": functools.partial(_ParameterValidator, door.document),
+    }
+    options = {"swagger_ui": False, "serve_spec": False}
+    api = _Api(door.document, base_path="/", validator_map=validators, options=options)
+    app.register_blueprint(api.blueprint)
+    app.before_request(_Admission(door))
+    app.register_error_handler(Exception, _to_response)
+    return app
+
+
+class _Admission:
+    """Lets a request in, or raises; leaves the principal in `g.principal` and the body in `g.body`."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._public = {
+            f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}"
+            for item in door.document["paths"].values()
+            for operation in item.values()
+            if operation.get("security") == []
+        }
+
+    def __call__(self) -> None:
+        request, door = flask.request, self._door
+        environ = request.environ
+        address = door.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
+        if door.authenticator is None:
+            check_host(environ.get("HTTP_HOST"))
+        _check_route(request)
+        public = request.endpoint in self._public
+        if not (door.completions_enabled or public):
+            text = f"The OpenAI-compatible endpoint is switched off. Set {ENABLING_KEY} to true in the configuration."
+            raise GatewayError("endpoint_disabled", text)
+        if not public and door.authenticator is not None:
+            flask.g.principal = door.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
+        flask.g.body = _read_body(request) if request.method == "POST" else b""
+
+
+def _check_route(request: flask.Request) -> None:
+    if request.routing_exception is not None:
+        raise request.routing_exception
+    if request.method == "HEAD":  # the router adds it to every GET; the contract does not have it
+        raise MethodNotAllowed(valid_methods=["GET"])
+
+
+def _read_body(request: flask.Request) -> bytes:
+    if request.mimetype != "application/json":
+        text = "The body must be JSON. Send the header Content-Type: application/json."
+        raise GatewayError("unsupported_media_type", text, param="content-type")
+    if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        text = "The body must be UTF-8. Send the header Content-Type: application/json."
+        raise GatewayError("unsupported_media_type", text, param="content-type")
+    body = b""
+    if (request.content_length or 0) <= MAX_BODY_BYTES:
+        body = request.environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
+    if (request.content_length or len(body)) > MAX_BODY_BYTES:
+        raise GatewayError("request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes (20 MiB).")
+    return body
+
+
+class _Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
+    """Connexion's Flask binding without the per-request work that nothing here uses (forms, files, cookies, URLs)."""
+
+    @classmethod
+    def get_request(cls, *args: Any, **params: Any) -> ConnexionRequest:
+        """The request as Connexion's decorators see it; the body has been read by then."""
+        del args
+        request = flask.request
+        body = flask.g.body
+        return ConnexionRequest(
+            request.path,
+            request.method,
+            headers=request.headers,
+            body=body,
+            json_getter=lambda: _parse_json(body) if request.method == "POST" else None,
+            path_params=params,
+            files={},
+        )
+
+
+def _parse_json(body: bytes) -> Any:
+    if not body:
+        raise GatewayError("invalid_json", "The body is empty. Send a JSON object.")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        text = f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        raise GatewayError("invalid_json", text) from None
+
+
+class _BodyValidator:
+    """Connexion's place for checking bodies, filled with the compiled schema."""
+
+    def __init__(self, document: Mapping[str, Any], schema: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+        self._schema = CompiledSchema(schema, document)
+
+    def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(function)
+        def checked(request: Any) -> Any:
+            self._schema.check(request.json)
+            return function(request)
+
+        return checked
+
+
+class _ParameterValidator:
+    """Connexion's place for checking parameters: headers and path, each with its compiled schema."""
+
+    def __init__(
+        self, document: Mapping[str, Any], parameters: list[dict[str, Any]], *args: Any, **kwargs: Any
+    ) -> None:
+        del args, kwargs
+        compiled = [(one["in"], one["name"], CompiledSchema(one["schema"], document)) for one in parameters]
+        self._headers = [(name, schema) for place, name, schema in compiled if place == "header"]
+        self._path = [(name, schema) for place, name, schema in compiled if place == "path"]
+
+    def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(function)
+        def checked(request: Any) -> Any:
+            for name, schema in self._path:
+                if not schema.is_valid(request.path_params[name]):
+                    raise _not_found()
+            for name, schema in self._headers:
+                value = request.headers.get(name)
+                if value is not None:
+                    schema.check(value, name)
+            return function(request)
+
+        return checked
+
+
+def _not_found() -> GatewayError:
+    return GatewayError(
+        "not_found", "There is nothing at this path. The contract at /openapi.json lists what there is."
+    )
+
+
+def _to_response(exception: Exception) -> flask.Response:
+    reply = error_reply(_to_gateway_error(exception))
+    return flask.Response(reply.body, reply.status, reply.headers)
+
+
+def _to_gateway_error(exception: Exception) -> GatewayError:
+    if isinstance(exception, GatewayError):
+        return exception
+    if isinstance(exception, NotFound):
+        return _not_found()
+    if isinstance(exception, MethodNotAllowed):
+        methods = ", ".join(sorted(set(exception.valid_methods or ()) - {"HEAD", "OPTIONS"}))
+        text = f"This path does not have the method {flask.request.method}. It has {methods}."
+        return GatewayError("method_not_allowed", text, headers={"Allow": methods})
+    if isinstance(exception, ProblemException) and exception.status == 401:  # noqa: PLR2004  # Connexion's own check
+        text = "Send the gateway's token in the header Authorization: Bearer <token>."
+        return GatewayError("missing_credentials", text, headers={"WWW-Authenticate": "Bearer"})
+    if isinstance(exception, HTTPException) and exception.code == 400:  # noqa: PLR2004  # Werkzeug's own checks
+        return GatewayError("malformed_request", "The request is malformed.")
+    logger.error("a request failed", exc_info=exception)
+    return internal_error()

@@ -1,0 +1,110 @@
+"""`openclaw gateway`: serve."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import click
+
+from service import __version__
+from service.assembly import build_app, open_gateway
+from service.auth import Credentials, resolve_credentials
+from service.config import Config, ConfigError
+from service.configfile import (
+    LoadedConfig,
+    Locations,
+    create_dev_config,
+    load_config,
+    locate,
+    resolve_bind,
+    resolve_port,
+)
+from service.server import GatewayServer, raise_file_limit, run_until_stopped
+from service.sessions.store import StoreError
+
+if TYPE_CHECKING:
+    from service.gateway import Gateway
+
+_EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
+
+
+@click.command()
+@click.option("--port", type=int, help="Port to listen on; 0 takes any free one.")
+@click.option("--bind", help='"loopback", "lan", "auto" or "custom".')
+@click.option("--dev", is_flag=True, help="Try it out: a configuration of its own, made on the first start.")
+@click.option("--profile", help="Keep configuration and state apart under this name.")
+def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) -> None:
+    """Serve agents over HTTP until Ctrl-C or SIGTERM."""
+    _configure_logging()
+    try:
+        locations, loaded = _load(dev=dev, profile=profile)
+        host = resolve_bind(bind, loaded.config)
+        port = resolve_port(port, os.environ, loaded.config, dev)
+        credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+        opened = open_gateway(loaded.config, locations.state_dir)
+    except (ConfigError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        _serve(opened, loaded.config, credentials, host, port, locations)
+    finally:
+        opened.close()
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("connexion", "werkzeug"):  # they would repeat what the access log and the answers say
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
+    locations = locate(os.environ, dev=dev, profile=profile)
+    if dev and create_dev_config(locations, secrets.token_urlsafe(32)):
+        click.echo(f"Wrote {locations.config_path}, with a token of its own.")
+    loaded = load_config(locations, os.environ)
+    for notice in loaded.notices:
+        click.echo(f"Note: {notice}")
+    return locations, loaded
+
+
+def _serve(
+    opened: Gateway, config: Config, credentials: Credentials, host: str, port: int, locations: Locations
+) -> None:
+    raise_file_limit()
+    server = GatewayServer((host, port), build_app(config, credentials, opened))
+    try:
+        server.start()
+    except OSError as error:
+        text = f"Cannot listen on {host} port {port}: {error.strerror}. Is another gateway running? Try --port."
+        raise click.ClickException(text) from None
+    _announce(opened, config, credentials, f"http://{_url_host(host)}:{server.server_port}", locations)
+    run_until_stopped(server, on_stopping=opened.drain)
+    click.echo("Stopped.")
+
+
+def _url_host(host: str) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # shown, not listened on
+    return f"[{shown}]" if ":" in shown else shown
+
+
+def _announce(opened: Gateway, config: Config, credentials: Credentials, url: str, locations: Locations) -> None:
+    lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]
+    lines += [
+        f"  agent        {agent.id}, answered by {opened.catalog.describe(agent)}" for agent in opened.roster.agents
+    ]
+    missing = opened.catalog.missing_installation(opened.roster.agents)
+    if missing is not None:
+        lines.append(f"  missing      {missing}")
+    if not config.gateway.http.endpoints.chat_completions.enabled:
+        lines.append("  endpoint     off; set gateway.http.endpoints.chatCompletions.enabled to true to switch it on")
+    elif locations.dev:
+        lines.append(_example(url, credentials))
+    click.echo("\n".join(lines))
+
+
+def _example(url: str, credentials: Credentials) -> str:
+    header = "" if credentials.mode == "none" else f"-H 'Authorization: Bearer {credentials.secret}' "
+    call = f"curl -sS {url}/v1/chat/completions {header}-H 'Content-Type: application/json' -d '{_EXAMPLE_BODY}'"
+    return f"\n{call}\n"
