@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -28,8 +27,6 @@ GENEROUS_SECONDS = 30
 NO_USAGE = Usage()
 TOO_MANY_TOKENS = Usage(input_tokens=2**63)  # more than an SQLite integer holds: such a turn cannot be stored
 KEY = "agent:main:nguyễn"
-
-ROOT = Path(__file__).parent.parent
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 messages = st.builds(
@@ -229,11 +226,11 @@ def test_a_caller_that_is_interrupted_does_not_take_its_turn_back(store: Session
 
 def test_closing_finishes_the_turns_that_wait(path: Path) -> None:
     store = SessionStore.open(path)
-    waiting = [spawn(append, store, KEY, turn(str(number))) for number in range(10)]
+    waiting = [spawn(append, store, KEY, turn("a")) for _ in range(2 * MAX_TURNS_PER_COMMIT + 1)]
     finish([spawn(store.close), *waiting])
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # no write-ahead log is left to replay
     with closing(SessionStore.open(path)) as again:
-        assert again.load_conversation(KEY) == turn(*"0123456789")
+        assert again.load_conversation(KEY) == turn(*"a" * len(waiting))
 
 
 def test_closing_twice_is_a_no_op_and_a_closed_store_says_so(path: Path) -> None:
@@ -298,19 +295,17 @@ def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
         SessionStore.open(tmp_path / "text" / "sessions.db")
 
 
-def test_a_database_that_was_removed_or_replaced_fails_its_check(store: SessionStore, path: Path) -> None:
+def test_a_database_that_cannot_be_read_or_was_replaced_fails_its_check(store: SessionStore, path: Path) -> None:
     store.check()
+    rows(path, "ALTER TABLE sessions RENAME TO elsewhere")
+    with pytest.raises(StoreError, match="no such table"):
+        store.check()
+    rows(path, "ALTER TABLE elsewhere RENAME TO sessions")
     path.rename(path.with_suffix(".old"))
     with pytest.raises(StoreError, match="removed or replaced"):
         store.check()
     path.touch()
     with pytest.raises(StoreError, match="removed or replaced"):
-        store.check()
-
-
-def test_a_database_that_cannot_be_read_fails_its_check(store: SessionStore, path: Path) -> None:
-    rows(path, "ALTER TABLE sessions RENAME TO elsewhere")
-    with pytest.raises(StoreError, match="no such table"):
         store.check()
 
 
@@ -339,7 +334,7 @@ for greenlet in [spawn(talk, f"key-{number}") for number in range(8)]:
 
 def test_a_killed_process_loses_no_turn_it_was_told_of_and_leaves_none_half(path: Path) -> None:
     command = [sys.executable, "-c", APPENDING_PROCESS, str(path)]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         told = [process.stdout.readline() for _ in range(400)]
         process.send_signal(signal.SIGKILL)

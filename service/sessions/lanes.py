@@ -76,9 +76,8 @@ class Lanes:
         queue = self._queues.get(key)
         if queue is None or turn not in queue:
             return
-        was_first = queue[0] is turn
         queue.remove(turn)
-        if not queue:
+        if queue:
+            queue[0].set()  # means nothing to a first that has been first all along
+        else:
             del self._queues[key]
-        elif was_first:
-            queue[0].set()
