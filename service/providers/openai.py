@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
+from service.config import ProviderConfig
 from service.errors import GatewayError
 from service.messages import (
     Function,
@@ -61,6 +62,14 @@ class OpenAIProvider:
         self._upstream = upstream
         # OpenAI's own reasoning models refuse the old name; the many that copied the API know only that.
         self._max_tokens = "max_completion_tokens" if upstream.host == "api.openai.com" else "max_tokens"
+
+    @classmethod
+    def from_config(cls, config: ProviderConfig) -> Self:
+        """The provider a `models.providers` entry describes; its own headers win over the API key's."""
+        headers = dict(config.headers)
+        if config.api_key is not None and "authorization" not in (name.lower() for name in headers):
+            headers["Authorization"] = f"Bearer {config.api_key.get_secret_value()}"
+        return cls(Upstream(config.base_url or "", headers, read_timeout_seconds=config.timeout_seconds))
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""

@@ -24,12 +24,14 @@ _COUNT = re.compile(r"count-([0-9]{1,6})")
 class ScriptedProvider:
     """Answers as the model's id says.
 
-    `echo` says the last user or tool message again, word by word, a fixed text if that is empty; `count-N` counts from
-    1 to N (at most 999999); `slow` says a word every 0.1 s; `silent` waits until it is closed; `tools` calls the first function offered
-    unless the last message is a tool's result, then answers like `echo`; `fail-CODE` raises `GatewayError(CODE)`;
-    `fail-midway` says a few words and raises `provider_error`. A tool choice that demands a function gets a call of it
-    with the arguments `{}`, from any model but the failing ones and `silent`. An answer is cut at `max_tokens` words.
-    Usage counts words. An id that means none of these is `provider_rejected_request`.
+    * `echo` says the last user or tool message again, word by word, or a fixed text if that is empty
+    * `count-N` counts from 1 to N, at most 999999; `slow` says a word every 0.1 s; `silent` waits until it is closed
+    * `tools` calls the first function offered, unless the last message is a tool's result; then it is `echo`
+    * `fail-CODE` raises `GatewayError(CODE)`; `fail-midway` says a few words and then raises `provider_error`
+
+    Any other id is `provider_rejected_request`. A tool choice that demands a function gets a call of it, with the
+    arguments `{}`, from all but the failing ones and `silent`. An answer is cut at `max_tokens` words; usage counts
+    words.
     """
 
     def __init__(self, sleep: Callable[[float], None] = concurrency.sleep) -> None:

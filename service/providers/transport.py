@@ -6,11 +6,12 @@ connection, which is how a provider learns that nobody listens any more.
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from weakref import WeakSet
 
 import gevent
@@ -24,8 +25,9 @@ _BLOCK_BYTES = 32 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
 _MIN_SECRET_CHARS = 8
 
+_URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class _Connections(ConnectionPool):
@@ -146,9 +148,9 @@ class UpstreamResponse(HTTPSocketPoolResponse):
 class Upstream:
     """One provider's address: a pool of connections and the headers every request carries.
 
-    `headers` may hold secrets; they go nowhere but to `base_url` (`http://` or `https://`, a path prefix and a query
-    are kept). `read_timeout_seconds` bounds the wait for the first byte and between bytes, not the whole answer.
-    Raises `ValueError` for an address or a header that cannot be used; its message holds no header's value.
+    `headers` may hold secrets; they go nowhere but to `base_url` (`http://` or `https://`; a path, a query and
+    `user:password@` are honoured). `read_timeout_seconds` bounds the wait for the first byte and between bytes, not
+    the whole answer. Raises `ValueError` for an address or a header that cannot be used, without repeating a secret.
     """
 
     def __init__(
@@ -162,12 +164,15 @@ class Upstream:
     ) -> None:
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"{base_url!r} is not an address: http://host[:port][/path] or https://... is expected")
+            raise ValueError("a provider's address must be http://host[:port][/path] or https://host[:port][/path]")
+        userinfo, _, netloc = url.netloc.rpartition("@")
+        headers = {**_basic_credentials(userinfo), **(headers or {})}
         self.host = url.hostname
-        self._address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-        self._prefix, self._query = url.path.rstrip("/"), f"?{url.query}" if url.query else ""
-        self._secrets = _secrets(headers or {})
-        self._head = _header_lines(url.netloc.rpartition("@")[2], headers or {})
+        self._address = f"{url.scheme}://{netloc}"
+        self._prefix = quote(url.path.rstrip("/"), safe=_URL_CHARACTERS)
+        self._query = f"?{quote(url.query, safe=_URL_CHARACTERS)}" if url.query else ""
+        self._secrets = _secrets(headers)
+        self._head = _header_lines(netloc, headers)
         port = url.port or (443 if url.scheme == "https" else 80)
         connections = _TLSConnections if url.scheme == "https" else _Connections
         self._pool = connections(
@@ -204,7 +209,7 @@ class Upstream:
     def _request(self, method: str, path: str, body: bytes) -> UpstreamResponse:
         target = f"{self._prefix}{path}{self._query}"
         head = f"{method} {target} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
-        message = head.encode("latin-1") + body
+        message = head.encode() + body
         sock, unused = self._connect(fresh=False)
         try:
             try:
@@ -263,6 +268,12 @@ def _header_lines(host: str, headers: Mapping[str, str]) -> str:
             )
         lines[name.lower()] = f"{name}: {value}"
     return "".join(f"{line}\r\n" for line in lines.values())
+
+
+def _basic_credentials(userinfo: str) -> dict[str, str]:
+    if not userinfo:
+        return {}
+    return {"Authorization": f"Basic {base64.b64encode(unquote(userinfo).encode()).decode()}"}
 
 
 def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
