@@ -22,7 +22,8 @@ from service.configfile import (
     resolve_bind,
     resolve_port,
 )
-from service.server import GatewayServer, raise_file_limit, run_until_stopped
+from service.connections import raise_open_file_limit
+from service.server import Server, run_until_stopped
 from service.sessions.store import StoreError
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
 def _serve(
     opened: Gateway, config: Config, credentials: Credentials, host: str, port: int, locations: Locations
 ) -> None:
-    raise_file_limit()
-    server = GatewayServer((host, port), build_app(config, credentials, opened))
+    raise_open_file_limit()
+    server = Server((host, port), build_app(config, credentials, opened))
     try:
         server.start()
     except OSError as error:

@@ -17,7 +17,7 @@ from service.errors import GatewayError
 SESSION_KEY_HEADER = "x-openclaw-session-key"
 
 #: The longest header value, in characters as sent.
-MAX_HEADER_CHARACTERS = 1024
+MAX_HEADER_CHARACTERS = 2048
 
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _BROKEN_TRIPLET = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -36,7 +36,7 @@ class SessionKey:
 def parse_session_key_header(value: str) -> str:
     """The session key a caller wrote into the header, decoded and trimmed of spaces.
 
-    `value` is 1 to 1024 characters of printable ASCII in which everything else, and `%` itself, is percent-encoded
+    `value` is 1 to 2048 characters of printable ASCII in which everything else, and `%` itself, is percent-encoded
     UTF-8. Raises `GatewayError` (`invalid_value`) for anything else, for control characters and for a blank key.
     """
     value = value.strip(" \t")

@@ -1,0 +1,23 @@
+"""What tests share: one live gateway with the scripted provider, and clients that check every answer they get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from live import LiveGateway, live_gateway, scripted_config
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A live gateway whose agents are answered by the scripted provider."""
+    with live_gateway(tmp_path_factory.mktemp("gateway"), scripted_config()) as running:
+        yield running
+
+
+@pytest.fixture
+def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
+    """A client of `gateway`, authenticated, whose every answer is held against the contract."""
+    with gateway.client() as connected:
+        yield connected
