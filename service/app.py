@@ -97,6 +97,8 @@ class _Admission:
 def _check_route(request: flask.Request) -> None:
     if request.routing_exception is not None:
         raise request.routing_exception
+    if request.environ["PATH_INFO"].startswith("//"):  # the router forgives it; the contract does not
+        raise _not_found()
     if request.method == "HEAD":  # the router adds it to every GET; the contract does not have it
         raise MethodNotAllowed(valid_methods=["GET"])
 
