@@ -37,7 +37,8 @@ class LocalService:
     `command` is a path, or a name that PATH finds; `env` is added to the gateway's environment. The program is ready
     when a GET of `health_url` answers with success, or asks for credentials. It is stopped after `idle_stop_seconds`
     without a user, 0 for never. What it prints goes to `log_path`, cut at about 1 MiB (a temporary file by default).
-    `tell` gets a line for people about each start and stop. Its standard input is a pipe that ends with the gateway.
+    `tell` gets a line for people about each start and stop, which calls it `name`. Its standard input is a pipe that
+    ends with the gateway.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LocalService:
         args: Sequence[str] = (),
         *,
         health_url: str,
+        name: str | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         ready_timeout_seconds: float = 120.0,
@@ -55,7 +57,7 @@ class LocalService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = (command, *args)
-        self._name = Path(command).name
+        self._name = name or Path(command).name
         self._health_url = health_url
         self._cwd = cwd
         self._env = {**os.environ, **(env or {})}

@@ -46,7 +46,7 @@ class ScriptedProvider:
         if model.startswith("fail-") and model != "fail-midway":
             raise _failure(model.removeprefix("fail-"))
         words = _words(request)
-        if name := _demanded_function(request):
+        if model != "fail-midway" and (name := _demanded_function(request)):
             yield _call_of(name, request)
             return
         said, reason = 0, StopReason.STOP

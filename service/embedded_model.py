@@ -1,0 +1,97 @@
+"""The embedded model: SmolLM2-135M-Instruct on this machine, so that a fresh installation answers without any account.
+
+It is a demo model: quick, small, often wrong. To the rest it is a provider like any other, whose server happens to be
+a child process that runs while it is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import service
+from service.errors import GatewayError
+from service.providers import ModelEvent, ModelRequest, Provider
+from service.providers.local_service import LocalService, LocalServiceProvider
+from service.providers.openai import OpenAIProvider
+from service.providers.transport import Upstream
+from service.weights import INSTALL_COMMAND, find_weights, has_runtime
+
+logger = logging.getLogger(__name__)
+
+#: The id requests call it by.
+EMBEDDED_MODEL = "smollm2-135m-instruct"
+
+_SERVER = ("-m", "service.providers.llama_server")
+_KEY_VARIABLE = "OPENCLAW_EMBEDDED_MODEL_KEY"
+_IDLE_STOP_SECONDS = 900.0
+_READ_TIMEOUT_SECONDS = 120.0
+
+
+class EmbeddedProvider:
+    """The embedded model's limits around the provider that runs it: text only, and it cannot call functions.
+
+    Functions on offer are left out; a request with a picture is `provider_rejected_request`.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
+        """Ask the model; see `Provider.stream` for the contract."""
+        if any(message.has_image for message in request.messages):
+            message = f"The model {EMBEDDED_MODEL} reads text only. Leave the picture out or choose another model."
+            raise GatewayError("provider_rejected_request", message)
+        return self._provider.stream(replace(request, functions=()))
+
+    def close(self) -> None:
+        """End the model's server."""
+        self._provider.close()
+
+
+def installation_problem() -> str | None:
+    """What is missing for the embedded model to answer, with the command that mends it; `None` when nothing is."""
+    missing = [] if has_runtime() else ["its runtime"]
+    if find_weights() is None:
+        missing.append("its weights")
+    if not missing:
+        return None
+    return f"The embedded model is not installed ({' and '.join(missing)}). Run `{INSTALL_COMMAND}`."
+
+
+def open_embedded_provider(state_dir: Path, tell: Callable[[str], None] = logger.info) -> Provider:
+    """The embedded model, its server started by the first request and stopped after a quarter of an hour without one.
+
+    The server's output goes to `state_dir`/logs; `tell` gets a line about each start and stop. Raises `GatewayError`
+    with `model_not_installed` when `installation_problem` has something to say.
+    """
+    weights, problem = find_weights(), installation_problem()
+    if weights is None or problem is not None:
+        raise GatewayError("model_not_installed", str(problem))
+    key, port = secrets.token_urlsafe(32), _free_port()
+    address = f"http://127.0.0.1:{port}"
+    server = LocalService(
+        sys.executable,
+        [*_SERVER, "--port", str(port), "--model", str(weights), "--key-variable", _KEY_VARIABLE],
+        name=EMBEDDED_MODEL,
+        health_url=f"{address}/health",
+        cwd=str(Path(service.__file__).parent.parent),
+        # A thread of llama.cpp that waits actively makes everything else on a busy machine wait, itself included.
+        env={_KEY_VARIABLE: key, "OMP_WAIT_POLICY": "passive"},
+        idle_stop_seconds=_IDLE_STOP_SECONDS,
+        log_path=state_dir / "logs" / "embedded-model.log",
+        tell=tell,
+    )
+    upstream = Upstream(f"{address}/v1", {"Authorization": f"Bearer {key}"}, read_timeout_seconds=_READ_TIMEOUT_SECONDS)
+    return EmbeddedProvider(LocalServiceProvider(OpenAIProvider(upstream), server))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
