@@ -21,7 +21,7 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
     """Run an agent and answer with its reply, whole or as a stream."""
     gateway: Gateway = current_app.extensions["gateway"]
     connection = request.environ.get("openclaw.connection")
-    run = _start(gateway, parse_turn(body, request.headers), connection)
+    run = _start(gateway, parse_turn(body, request.headers.get), connection)
     request.environ.get("openclaw.log", {}).update(agent=run.agent_id, run=run.id)
     headers = {"x-openclaw-session-key": encode_session_key(run.session_key), "Cache-Control": "no-store"}
     model = body.get("model", _DEFAULT_MODEL)
@@ -41,9 +41,7 @@ def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
         raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
 
 
-def _stream(
-    run: Run, model: str, options: Mapping[str, Any], headers: dict[str, str], connection: Any
-) -> Response:
+def _stream(run: Run, model: str, options: Mapping[str, Any], headers: dict[str, str], connection: Any) -> Response:
     chunks = ChunkStream(run, model, include_usage=bool(options.get("include_usage")))
 
     def watched() -> Iterator[bytes]:

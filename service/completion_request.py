@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from service.conversation import IncomingMessage
@@ -27,23 +27,23 @@ _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key",
 _SYSTEM_ROLES = ("system", "developer")
 
 
-def parse_turn(body: Mapping[str, Any], headers: Mapping[str, str]) -> Turn:
+def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> Turn:
     """What the request asks for.
 
-    `body` satisfies the contract's `ChatCompletionRequest`. Raises `GatewayError` (400) for what a schema cannot say:
-    two tools of one name, a `tool_choice` without its tool.
+    `body` satisfies the contract's `ChatCompletionRequest`, `header` gives a header's value by its name. Raises
+    `GatewayError` (400) for what a schema cannot say: two tools of one name, a `tool_choice` without its tool.
     """
     functions = _parse_functions(body.get("tools", ()))
-    session_key = headers.get("x-openclaw-session-key")
+    session_key = header("x-openclaw-session-key")
     return Turn(
         messages=_parse_messages(body["messages"]),
         system_text=_system_text(body["messages"]),
         model=body.get("model"),
-        agent_id=headers.get("x-openclaw-agent-id"),
-        provider_model=headers.get("x-openclaw-model"),
+        agent_id=header("x-openclaw-agent-id"),
+        provider_model=header("x-openclaw-model"),
         session_key=None if session_key is None else parse_session_key_header(session_key),
         user=body.get("user"),
-        channel=headers.get("x-openclaw-message-channel"),
+        channel=header("x-openclaw-message-channel"),
         functions=functions,
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),

@@ -11,12 +11,25 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import gevent
 import gevent.threadpool
-from gevent.event import Event as Event
-from gevent.lock import RLock as RLock
+from gevent.event import Event
+from gevent.lock import RLock
+
+__all__ = [
+    "CancelScope",
+    "Cancelled",
+    "Deadline",
+    "Event",
+    "RLock",
+    "Worker",
+    "deadline",
+    "sleep",
+    "spawn",
+    "watch_hangup",
+]
 
 T = TypeVar("T")
 
@@ -74,7 +87,7 @@ class CancelScope:
         if self._inside is not None:
             self._inside.throw(Cancelled())
 
-    def __enter__(self) -> CancelScope:
+    def __enter__(self) -> Self:
         if self.cancelled:
             raise Cancelled
         self._inside = gevent.getcurrent()
@@ -95,7 +108,7 @@ class Worker:
         outcome, error = self._pool.apply(_settled, (job, args))
         if error is not None:
             raise error
-        return outcome
+        return cast(T, outcome)
 
     def close(self) -> None:
         """Finish what was begun and end the thread."""
@@ -107,7 +120,7 @@ def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseExc
     # The pool prints the traceback of whatever escapes a job, so nothing escapes.
     try:
         return job(*args), None
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # the caller raises it
         return None, error
 
 

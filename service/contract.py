@@ -71,8 +71,9 @@ def to_json_schema(schema: Any, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _PLAIN_KEYS = frozenset(
-    "type enum minimum maximum minLength maxLength pattern minItems maxItems minProperties maxProperties required "
-    "x-unsupported x-unsupported-values x-expected".split()
+    {"type", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern", "required"}
+    | {"minItems", "maxItems", "minProperties", "maxProperties"}
+    | {"x-unsupported", "x-unsupported-values", "x-expected"}
 )
 
 

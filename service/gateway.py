@@ -180,7 +180,9 @@ class Gateway:
 
     def _commit(self, run: Run, work: _Work, reply: Reply) -> None:
         messages = (*work.conversation.new, reply.to_message())
-        self._store.append_turn(run.session_key, run.agent_id, run.id, messages, usage=reply.usage, model=work.model.ref)
+        self._store.append_turn(
+            run.session_key, run.agent_id, run.id, messages, usage=reply.usage, model=work.model.ref
+        )
 
 
 def _check_images(turn: Turn, model: ChosenModel) -> None:

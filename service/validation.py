@@ -59,10 +59,11 @@ class CompiledSchema:
             if fault.kind.name == "enum" and isinstance(fault.instance, str) and fault.instance in reasons:
                 text = f"`{place}` {_shown(fault.instance)} is not supported. {reasons[fault.instance]}"
                 return GatewayError("unsupported_parameter", text, param=place)
-        if fault.kind.name == "required":
-            missing = f"{place}.{fault.kind.property}" if place else fault.kind.property
+        kind: Any = fault.kind  # each kind has attributes of its own
+        if kind.name == "required":
+            missing = f"{place}.{kind.property}" if place else kind.property
             return GatewayError("missing_required_parameter", f"`{missing}` is missing.", param=missing)
-        code = "invalid_type" if fault.kind.name == "type" else "invalid_value"
+        code = "invalid_type" if kind.name == "type" else "invalid_value"
         subject = f"`{place}`" if place else "The request body"
         return GatewayError(code, f"{subject} {_describe(fault, nodes[-1])}", param=place or None)
 

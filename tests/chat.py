@@ -14,7 +14,7 @@ def user(text: Any) -> dict[str, Any]:
     return {"role": "user", "content": text}
 
 
-def ask(client: httpx.Client, *messages: Any, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+def ask(client: httpx.Client, *messages: Any, headers: Any = None, **fields: Any) -> httpx.Response:
     """Send messages (a text is a user message) and return the answer, whatever its status."""
     listed = [user(message) if isinstance(message, str) else message for message in messages]
     return client.post(PATH, json={"messages": listed, **fields}, headers=headers)

@@ -20,7 +20,7 @@ from service.validation import CompiledSchema
 TRANSPORT_HEADERS = frozenset({"date", "content-length", "content-type", "transfer-encoding", "connection"})
 
 
-class Nonconformity(AssertionError):
+class NonconformityError(AssertionError):
     """An answer that the contract does not allow."""
 
 
@@ -33,7 +33,7 @@ class Conformance:
         self._schemas: dict[str, CompiledSchema] = {}
 
     def check(self, response: httpx.Response) -> None:
-        """Raise `Nonconformity` for the first thing the contract does not allow."""
+        """Raise `NonconformityError` for the first thing the contract does not allow."""
         request = response.request
         where = f"{request.method} {request.url.path} -> {response.status_code}"
         declared = self._declared(request.method, request.url.path, response.status_code, where)
@@ -56,14 +56,14 @@ class Conformance:
         operation = item.get(method.lower()) or next(iter(item.values()))
         declared = operation["responses"].get(str(status))
         if declared is None:
-            raise Nonconformity(f"{where}: this status is not in the contract")
+            raise NonconformityError(f"{where}: this status is not in the contract")
         return self._resolve(declared)
 
     def _of_unknown_path(self, status: int, where: str) -> Mapping[str, Any]:
         names = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 408: "RequestTimeout", 414: "UriTooLong"}
         names |= {415: "UnsupportedMediaType", 431: "HeadersTooLarge", 500: "InternalError"}
         if status not in names:
-            raise Nonconformity(f"{where}: an unlisted path cannot answer so")
+            raise NonconformityError(f"{where}: an unlisted path cannot answer so")
         declared: Mapping[str, Any] = self.document["components"]["responses"][names[status]]
         return declared
 
@@ -71,11 +71,11 @@ class Conformance:
         known = {name.lower(): self._resolve(header) for name, header in declared.items()}
         extra = {name.lower() for name in headers} - set(known) - TRANSPORT_HEADERS
         if extra:
-            raise Nonconformity(f"{where}: headers that are not in the contract: {sorted(extra)}")
+            raise NonconformityError(f"{where}: headers that are not in the contract: {sorted(extra)}")
         for name, header in known.items():
             if name not in headers:
                 if header.get("required"):
-                    raise Nonconformity(f"{where}: the header {name} is missing")
+                    raise NonconformityError(f"{where}: the header {name} is missing")
                 continue
             value = int(headers[name]) if header["schema"]["type"] == "integer" else headers[name]
             CompiledSchema(header["schema"], self.document).check(value, name)
@@ -83,7 +83,7 @@ class Conformance:
     def _check_body(self, response: httpx.Response, declared: Mapping[str, Any], where: str) -> None:
         kind = response.headers.get("content-type", "").partition(";")[0]
         if kind not in declared["content"]:
-            raise Nonconformity(f"{where}: the content type {kind!r} is not in the contract")
+            raise NonconformityError(f"{where}: the content type {kind!r} is not in the contract")
         if kind == "text/event-stream":
             check_stream(self, response.text, where)
         elif kind == "application/json":
@@ -117,11 +117,11 @@ class Conformance:
 def check_stream(conformance: Conformance, text: str, where: str = "stream") -> list[str]:
     """Check a whole event stream; returns the `data` of its events. It must end with one `[DONE]`."""
     if not text.endswith("data: [DONE]\n\n"):
-        raise Nonconformity(f"{where}: the stream does not end with [DONE]")
+        raise NonconformityError(f"{where}: the stream does not end with [DONE]")
     events = [block for block in text.split("\n\n") if block and not block.startswith(":")]
     data = [event.removeprefix("data: ") for event in events]
     for item in data:
         conformance.check_chunk(item)
     if data.count("[DONE]") != 1:
-        raise Nonconformity(f"{where}: [DONE] is there more than once")
+        raise NonconformityError(f"{where}: [DONE] is there more than once")
     return data

@@ -12,7 +12,10 @@ from live import TOKEN, LiveGateway
 JSON = {"Content-Type": "application/json"}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 TOOL = {"type": "function", "function": {"name": "f"}}
-PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAY"
+    "AAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def post(client: httpx.Client, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -164,7 +167,11 @@ def test_a_picture_is_taken_whatever_its_label_says(client: httpx.Client) -> Non
         ("tools", [[], [TOOL]], [[{"type": "custom"}], [{"type": "function", "function": {"name": "a b"}}], None]),
         ("tool_choice", ["none", "auto"], ["required", "maybe", {"type": "function", "function": {"name": "f"}}]),
         ("parallel_tool_calls", [True], [None, "yes"]),
-        ("response_format", [{"type": "text"}, {"type": "json_object"}], [{"type": "xml"}, {"type": "json_schema"}, {}]),
+        (
+            "response_format",
+            [{"type": "text"}, {"type": "json_object"}],
+            [{"type": "xml"}, {"type": "json_schema"}, {}],
+        ),
         ("model", ["openclaw"], ["", 7, "x" * 257]),
         ("x_unknown", [1, None, {"a": []}], []),
     ],
@@ -205,12 +212,13 @@ def test_two_tools_of_one_name_are_refused(client: httpx.Client) -> None:
     ],
 )
 def test_headers_are_held_to_the_contract(client: httpx.Client, name: str, value: str) -> None:
-    response = ask(client, "hi", headers={name: value.encode()})  # type: ignore[dict-item]  # httpx takes bytes
+    response = ask(client, "hi", headers={name: value.encode()})
     assert error_of(response) == (400, "invalid_value", name)
 
 
 @pytest.mark.parametrize(
-    "path", [PATH, "/v1/models", "/v1/models/openclaw", "/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"]
+    "path",
+    [PATH, "/v1/models", "/v1/models/openclaw", "/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "BREW"])
 def test_a_wrong_method_is_405_on_every_path(gateway: LiveGateway, path: str, method: str) -> None:
@@ -223,7 +231,9 @@ def test_a_wrong_method_is_405_on_every_path(gateway: LiveGateway, path: str, me
     assert response.headers["allow"] == right
 
 
-@pytest.mark.parametrize("path", ["/", "//", "/v1", "/v1/chat/completions/", "//healthz", "/docs/", "/docs/x", "/%00", "/v1/models/"])
+@pytest.mark.parametrize(
+    "path", ["/", "//", "/v1", "/v1/chat/completions/", "//healthz", "/docs/", "/docs/x", "/%00", "/v1/models/"]
+)
 def test_an_unknown_path_is_404_with_the_envelope(gateway: LiveGateway, path: str) -> None:
     with gateway.client() as client:
         request = client.build_request("GET", gateway.url)
@@ -242,9 +252,7 @@ def test_an_unknown_path_is_404_with_the_envelope(gateway: LiveGateway, path: st
     ],
 )
 @pytest.mark.parametrize("path", [PATH, "/v1/models", "/v1/models/openclaw"])
-def test_missing_and_wrong_credentials_are_401(
-    gateway: LiveGateway, path: str, header: str | None, code: str
-) -> None:
+def test_missing_and_wrong_credentials_are_401(gateway: LiveGateway, path: str, header: str | None, code: str) -> None:
     headers = {} if header is None else {"Authorization": header.encode()}
     with gateway.client(token=None) as client:
         method = "POST" if path == PATH else "GET"

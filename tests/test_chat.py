@@ -144,7 +144,6 @@ def test_texts_of_any_language_survive(client: httpx.Client) -> None:
 
 def test_many_callers_are_answered_side_by_side(gateway: LiveGateway) -> None:
 
-
     with gateway.client() as shared, ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda number: text_of(ask(shared, f"number {number}")), range(64)))
     assert answers == [f"number {number}" for number in range(64)]

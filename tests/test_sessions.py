@@ -51,7 +51,7 @@ def talk(relay: LiveGateway) -> Iterator[httpx.Client]:
 
 def last_messages(upstream: Upstream) -> list[tuple[str, object]]:
     """What the model was sent last, without the system text."""
-    messages = upstream.requests[-1].json["messages"]
+    messages = upstream.requests[-1].body["messages"]
     return [(message["role"], message.get("content")) for message in messages if message["role"] != "system"]
 
 
@@ -143,8 +143,10 @@ def test_sessions_outlive_the_gateway(upstream: Upstream, tmp_path: Path) -> Non
 
 def test_the_model_is_told_who_it_is_before_the_conversation(talk: httpx.Client, upstream: Upstream) -> None:
     extra = {"role": "developer", "content": "Be brief."}
-    ask(talk, {"role": "system", "content": "Speak French."}, extra, "hi", headers={"x-openclaw-message-channel": "sms"})
-    system = upstream.requests[-1].json["messages"][0]
+    ask(
+        talk, {"role": "system", "content": "Speak French."}, extra, "hi", headers={"x-openclaw-message-channel": "sms"}
+    )
+    system = upstream.requests[-1].body["messages"][0]
     assert system["role"] == "system"
     order = ["You are kind.", "Answer in rhymes.", "SOUL.md is longer", "channel sms", "Speak French.", "Be brief."]
     places = [system["content"].index(text) for text in order]
@@ -153,8 +155,13 @@ def test_the_model_is_told_who_it_is_before_the_conversation(talk: httpx.Client,
 
 def test_roles_and_tool_calls_reach_the_model_as_themselves(talk: httpx.Client, upstream: Upstream) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    ask(talk, "a", {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": "42"})
-    sent = upstream.requests[-1].json["messages"][1:]
+    ask(
+        talk,
+        "a",
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+    )
+    sent = upstream.requests[-1].body["messages"][1:]
     assert sent[1]["tool_calls"] == [call]
     assert (sent[2]["role"], sent[2]["tool_call_id"], sent[2]["content"]) == ("tool", "c1", "42")
 
@@ -162,7 +169,7 @@ def test_roles_and_tool_calls_reach_the_model_as_themselves(talk: httpx.Client, 
 def test_the_older_function_protocol_is_translated(talk: httpx.Client, upstream: Upstream) -> None:
     calling = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
     ask(talk, "a", calling, {"role": "function", "name": "f", "content": "42"})
-    sent = upstream.requests[-1].json["messages"][1:]
+    sent = upstream.requests[-1].body["messages"][1:]
     assert sent[1]["tool_calls"][0]["function"]["name"] == "f"
     assert sent[2]["tool_call_id"] == sent[1]["tool_calls"][0]["id"]
 
@@ -170,7 +177,7 @@ def test_the_older_function_protocol_is_translated(talk: httpx.Client, upstream:
 def test_a_call_that_got_no_result_is_told_so(talk: httpx.Client, upstream: Upstream) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     ask(talk, "a", {"role": "assistant", "tool_calls": [call]}, "never mind")
-    assert upstream.requests[-1].json["messages"][3]["content"] == "(no result)"
+    assert upstream.requests[-1].body["messages"][3]["content"] == "(no result)"
 
 
 def test_a_demanded_call_that_is_not_made_is_502(talk: httpx.Client) -> None:

@@ -49,7 +49,7 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
     except (ConfigError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     try:
-        _serve(opened, loaded.config, credentials, host, port, locations)
+        _serve(opened, loaded.config, credentials, (host, port), dev=dev)
     finally:
         opened.close()
 
@@ -70,17 +70,16 @@ def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
     return locations, loaded
 
 
-def _serve(
-    opened: Gateway, config: Config, credentials: Credentials, host: str, port: int, locations: Locations
-) -> None:
+def _serve(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
     raise_open_file_limit()
-    server = Server((host, port), build_app(config, credentials, opened))
+    server = Server(address, build_app(config, credentials, opened))
     try:
         server.start()
     except OSError as error:
-        text = f"Cannot listen on {host} port {port}: {error.strerror}. Is another gateway running? Try --port."
+        text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
         raise click.ClickException(text) from None
-    _announce(opened, config, credentials, f"http://{_url_host(host)}:{server.server_port}", locations)
+    url = f"http://{_url_host(address[0])}:{server.server_port}"
+    _announce(opened, config, credentials, url, dev=dev)
     run_until_stopped(server, on_stopping=opened.drain)
     click.echo("Stopped.")
 
@@ -90,17 +89,16 @@ def _url_host(host: str) -> str:
     return f"[{shown}]" if ":" in shown else shown
 
 
-def _announce(opened: Gateway, config: Config, credentials: Credentials, url: str, locations: Locations) -> None:
+def _announce(opened: Gateway, config: Config, credentials: Credentials, url: str, *, dev: bool) -> None:
+    agents, catalog = opened.roster.agents, opened.catalog
     lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]
-    lines += [
-        f"  agent        {agent.id}, answered by {opened.catalog.describe(agent)}" for agent in opened.roster.agents
-    ]
-    missing = opened.catalog.missing_installation(opened.roster.agents)
+    lines += [f"  agent        {agent.id}, answered by {catalog.describe(agent)}" for agent in agents]
+    missing = catalog.missing_installation(agents)
     if missing is not None:
         lines.append(f"  missing      {missing}")
     if not config.gateway.http.endpoints.chat_completions.enabled:
         lines.append("  endpoint     off; set gateway.http.endpoints.chatCompletions.enabled to true to switch it on")
-    elif locations.dev:
+    elif dev:
         lines.append(_example(url, credentials))
     click.echo("\n".join(lines))
 
