@@ -1,0 +1,202 @@
+"""Bad days of a model's provider, seen through the endpoint: an honest status, or an error event once a stream began."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from chat import PATH, ask, chunks_of, error_of, streamed_text, text_of, user
+from live import TOKEN, LiveGateway, live_gateway
+from upstream import Upstream
+
+API_KEY = "the-providers-own-key"
+
+
+def relay_config(upstream: Upstream, timeout_seconds: float = 1.5, agent_seconds: float = 20) -> dict[str, Any]:
+    """A gateway whose models are the stub's answers."""
+    auth = {"mode": "token", "token": TOKEN}
+    stub = {"baseUrl": upstream.url, "apiKey": API_KEY, "timeoutSeconds": timeout_seconds}
+    nobody = {"baseUrl": "http://127.0.0.1:9/v1"}  # nothing listens on the discard port
+    return {
+        "gateway": {"auth": auth, "http": {"endpoints": {"chatCompletions": {"enabled": True}}}},
+        "agents": {"defaults": {"model": "stub/ok", "timeoutSeconds": agent_seconds}},
+        "models": {"providers": {"stub": stub, "nobody": nobody}},
+    }
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("relay"), relay_config(upstream)) as running:
+        yield running
+        assert "Traceback" not in running.output
+        assert API_KEY not in running.output
+
+
+@pytest.fixture
+def client(relay: LiveGateway) -> Iterator[httpx.Client]:
+    with relay.client() as connected:
+        yield connected
+
+
+def by(model: str) -> dict[str, str]:
+    return {"x-openclaw-model": model}
+
+
+FAILURES = [
+    ("stub/status-400", 400, "provider_rejected_request"),
+    ("stub/status-404", 400, "provider_rejected_request"),
+    ("stub/status-401", 502, "provider_authentication_failed"),
+    ("stub/status-403", 502, "provider_authentication_failed"),
+    ("stub/status-408", 504, "provider_timeout"),
+    ("stub/status-429", 429, "rate_limit_exceeded"),
+    ("stub/status-500", 502, "provider_error"),
+    ("stub/status-503", 502, "provider_error"),
+    ("stub/garbage", 502, "provider_error"),
+    ("stub/garbage-events", 502, "provider_error"),
+    ("stub/endless-line", 502, "provider_error"),
+    ("stub/endless-head", 502, "provider_error"),
+    ("stub/end-quietly", 502, "provider_error"),
+    ("stub/drop-before", 502, "provider_error"),
+    ("stub/drop-after", 502, "provider_error"),
+    ("stub/hang", 504, "provider_timeout"),
+    ("stub/hang-midway", 504, "provider_timeout"),
+    ("stub/error-event", 502, "provider_error"),
+    ("stub/no-finish", 502, "provider_error"),
+    ("nobody/x", 503, "provider_unavailable"),
+]
+
+
+@pytest.mark.parametrize(("model", "status", "code"), FAILURES)
+def test_a_failing_provider_is_told_with_an_honest_status(
+    client: httpx.Client, model: str, status: int, code: str
+) -> None:
+    response = ask(client, "hi", headers=by(model))
+    assert error_of(response)[:2] == (status, code)
+    assert API_KEY not in response.text
+
+
+@pytest.mark.parametrize(("model", "status", "code"), FAILURES)
+def test_a_stream_tells_the_same_failure_in_an_event(
+    client: httpx.Client, model: str, status: int, code: str
+) -> None:
+    del status
+    assert chunks_of(ask(client, "hi", stream=True, headers=by(model)))[-1]["error"]["code"] == code
+
+
+def test_the_providers_wish_to_wait_is_passed_on(client: httpx.Client) -> None:
+    assert ask(client, "hi", headers=by("stub/status-429")).headers["retry-after"] == "17"
+
+
+def test_the_providers_own_words_reach_the_caller(client: httpx.Client) -> None:
+    assert "refused with 400" in ask(client, "hi", headers=by("stub/status-400")).json()["error"]["message"]
+
+
+def test_usage_is_the_providers_own_count(client: httpx.Client) -> None:
+    usage = ask(client, "hi").json()["usage"]
+    details = {"cached_tokens": 3}
+    assert usage == {
+        "prompt_tokens": 7,
+        "completion_tokens": 5,
+        "total_tokens": 12,
+        "prompt_tokens_details": details,
+    }
+
+
+@pytest.mark.parametrize("model", ["stub/ok", "stub/crlf", "stub/split", "stub/plain-json"])
+def test_an_answer_arrives_however_it_is_sent(client: httpx.Client, model: str) -> None:
+    assert text_of(ask(client, "hi", headers=by(model))) == "Hello from the upstream."
+    assert streamed_text(ask(client, "hi", stream=True, headers=by(model))) == "Hello from the upstream."
+
+
+def test_sampling_fields_reach_the_provider_under_their_names(client: httpx.Client, upstream: Upstream) -> None:
+    sampling = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["x"], "frequency_penalty": 1}
+    sampling |= {"presence_penalty": -1, "max_tokens": 5, "response_format": {"type": "json_object"}}
+    sampling |= {"logit_bias": {"1": 2}, "reasoning_effort": "low", "verbosity": "low"}
+    ask(client, "hi", **sampling)
+    sent = upstream.requests[-1].body
+    assert {name: sent[name] for name in sampling} == sampling
+    assert sent["stream"] is True
+    assert "user" not in sent
+
+
+def test_a_failed_run_leaves_the_session_as_it_was(client: httpx.Client, upstream: Upstream) -> None:
+    headers = {"x-openclaw-session-key": "failing"}
+    ask(client, "lost", headers={**headers, **by("stub/drop-after")})
+    ask(client, "kept", headers=headers)
+    assert [message["content"] for message in upstream.requests[-1].body["messages"]] == ["kept"]
+
+
+def test_a_run_that_takes_too_long_is_504(tmp_path: Path, upstream: Upstream) -> None:
+    config = relay_config(upstream, timeout_seconds=30, agent_seconds=0.5)
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        assert error_of(ask(client, "hi", headers=by("stub/hang-midway")))[:2] == (504, "run_timeout")
+
+
+def test_a_session_that_stays_busy_is_409(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        config = relay_config(upstream, timeout_seconds=30, agent_seconds=1)
+        headers = {"x-openclaw-session-key": "busy", **by("stub/hang-midway")}
+        with live_gateway(tmp_path, config) as running:
+            first = start_request(running, stream=True, headers=headers)
+            with running.client() as client:
+                status, code, _ = error_of(ask(client, "second", headers=headers))
+            first.close()
+    # the first may have ended at its own limit in the very moment the second gave up waiting
+    assert (status, code) in ((409, "session_busy"), (504, "run_timeout"))
+
+
+def start_request(gateway: LiveGateway, *, stream: bool, headers: dict[str, str]) -> socket.socket:
+    """Send a request over a socket of its own and return the socket, the answer unread."""
+    connection = socket.create_connection(gateway.address, timeout=10)
+    body = orjson.dumps({"messages": [user("hi")], "stream": stream})
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Type: application/json\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return connection
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("model", ["stub/hang-midway", "stub/hang"])
+def test_a_caller_that_hangs_up_ends_the_upstream_request(tmp_path: Path, stream: bool, model: str) -> None:
+    with Upstream() as upstream, live_gateway(tmp_path, relay_config(upstream, timeout_seconds=60)) as running:
+        connection = start_request(running, stream=stream, headers=by(model))
+        wait_until(lambda: bool(upstream.requests))
+        left_at = time.monotonic()
+        connection.close()
+        assert upstream.aborted.wait(5)
+        assert upstream.aborted.at is not None
+        assert upstream.aborted.at - left_at < 1
+
+
+def test_what_was_said_before_a_hang_up_is_remembered(tmp_path: Path) -> None:
+    with Upstream() as upstream, live_gateway(tmp_path, relay_config(upstream, timeout_seconds=60)) as running:
+        key = {"x-openclaw-session-key": "cut"}
+        connection = start_request(running, stream=True, headers={**key, **by("stub/hang-midway")})
+        received = b""
+        while b"Hello" not in received:
+            received += connection.recv(4096)
+        connection.close()
+        assert upstream.aborted.wait(5)
+        with running.client() as client:
+            ask(client, "go on", headers=key)
+        roles = [message["role"] for message in upstream.requests[-1].body["messages"]]
+        assert roles == ["user", "assistant", "user"]
+
+
+def wait_until(condition: Any, seconds: float = 10) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not happen in time"
+        time.sleep(0.01)
