@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+import select
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from weakref import WeakSet
 
 import gevent
+from gevent.monkey import get_original
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
 
@@ -53,14 +55,14 @@ class _Connections(ConnectionPool):
             self.release_socket(sock)
 
     def _is_socket_alive(self, sock: Any) -> bool:
-        # The package asks select(), which knows no descriptor above 1023 and would throw every such connection away.
+        # An idle connection has nothing to say. The package asks select(), which knows no descriptor above 1023 and
+        # would throw every such connection away; gevent's own poll() is made for waiting, and this does not wait.
+        poll = get_original("select", "poll")()
         try:
-            getattr(sock, "_sock", sock).recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True  # open and silent, as an idle connection should be
-        except OSError:
-            return False
-        return False  # closed by the peer, or it speaks out of turn
+            poll.register(sock, select.POLLIN)
+            return not poll.poll(0)
+        except (OSError, ValueError):
+            return False  # closed on this side
 
 
 class _TLSConnections(_Connections, SSLConnectionPool):
@@ -228,7 +230,7 @@ class Upstream:
             raise GatewayError("provider_unavailable", "The connection to the model provider has been closed.")
         try:
             return self._pool.take(fresh=fresh)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             message = f"Cannot connect to the model provider at {self._address}: {reason}."
             raise GatewayError("provider_unavailable", message) from error

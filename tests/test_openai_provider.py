@@ -1,0 +1,256 @@
+"""The OpenAI dialect over real sockets: what is sent, what is understood, what becomes of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from asking import KEY, ask, fail, leave, open_provider, request
+from upstream import Upstream
+from upstream_answers import RETRY_AFTER, TEXT, WORDS
+
+from service.config import ProviderConfig
+from service.messages import (
+    Function,
+    Image,
+    Message,
+    Role,
+    Sampling,
+    StopReason,
+    Text,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    Usage,
+)
+from service.providers import ModelEnded, ModelRequest, ModelText
+from service.providers.openai import OpenAIProvider
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+STUB_USAGE = Usage(7, 5, 3)
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
+    opened = open_provider(upstream.url)
+    yield opened
+    opened.close()
+
+
+# what is understood
+
+
+@pytest.mark.parametrize("model", ["ok", "split", "crlf", "plain-json", "only-done", "odd-finish", "hang-after-done"])
+def test_a_complete_answer_is_its_text_and_its_usage(provider: OpenAIProvider, model: str) -> None:
+    assert ask(provider, model) == (TEXT, ModelEnded(StopReason.STOP, (), STUB_USAGE))
+
+
+def test_an_answer_that_lost_only_its_done_is_complete(provider: OpenAIProvider) -> None:
+    assert ask(provider, "no-done") == (TEXT, ModelEnded(StopReason.LENGTH))
+
+
+def test_text_arrives_while_the_answer_is_still_being_made(provider: OpenAIProvider, upstream: Upstream) -> None:
+    events = provider.stream(request("hang-midway"))
+    assert next(events) == ModelText(WORDS[0])
+    leave(events)
+    assert upstream.aborted.wait(2)
+
+
+def test_tool_calls_are_put_together_from_their_pieces(provider: OpenAIProvider) -> None:
+    arguments = '{"city": "Hanoi"}'
+    calls = (ToolCall("call-first", "first", arguments), ToolCall("call-second", "second", arguments))
+    assert ask(provider, "tools") == ("Let me see.", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
+
+
+def test_missing_call_ids_are_made_up_the_same_each_time(provider: OpenAIProvider) -> None:
+    calls = (ToolCall("call_1_0", "f0", '{"n":0}'), ToolCall("call_1_1", "f1", '{"n":1}'))
+    for _ in range(2):
+        assert ask(provider, "bare-tools") == ("", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
+
+
+# what is sent
+
+
+def sent(provider: OpenAIProvider, upstream: Upstream, model_request: ModelRequest) -> Any:
+    list(provider.stream(model_request))
+    return upstream.requests[-1].body
+
+
+def test_the_smallest_request(provider: OpenAIProvider, upstream: Upstream) -> None:
+    assert sent(provider, upstream, request("ok")) == {
+        "model": "ok",
+        "messages": [{"role": "user", "content": "Hello?"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    received = upstream.requests[-1]
+    assert (received.method, received.path) == ("POST", "/v1/chat/completions")
+    assert received.headers["authorization"] == f"Bearer {KEY}"
+    assert received.headers["x-team"] == "blue"
+    assert received.headers["content-type"] == "application/json"
+    assert received.headers["host"] in upstream.url
+
+
+def test_a_whole_conversation_goes_over_as_messages(provider: OpenAIProvider, upstream: Upstream) -> None:
+    messages = (
+        Message(Role.USER, (Text("What is "), Text("this?"), Image(PICTURE, "low")), name="ann"),
+        Message(Role.ASSISTANT, (Text("Let me see."),), tool_calls=(ToolCall("c1", "look", '{"at": 1}'),)),
+        Message(Role.TOOL, (Text("a cat"),), tool_call_id="c1"),
+        Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c2", "look", "{}"),)),
+        Message(Role.TOOL, (), tool_call_id="c2"),
+        Message(Role.USER, (Text("And "), Text("now?"))),
+    )
+    body = sent(provider, upstream, request("ok", *messages, system="Be kind."))
+    call = {"type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
+    assert body["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is "},
+                {"type": "text", "text": "this?"},
+                {"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}},
+            ],
+            "name": "ann",
+        },
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [{"id": "c1", **call}]},
+        {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c2", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        },
+        {"role": "tool", "content": "", "tool_call_id": "c2"},
+        {"role": "user", "content": "And now?"},
+    ]
+
+
+def test_sampling_goes_over_under_the_wires_names(provider: OpenAIProvider, upstream: Upstream) -> None:
+    sampling = Sampling(
+        temperature=0.0,
+        top_p=0.5,
+        frequency_penalty=1.0,
+        presence_penalty=-1.0,
+        seed=7,
+        stop=("a", "b"),
+        max_tokens=9,
+        response_format=MappingProxyType({"type": "json_object"}),
+        parallel_tool_calls=False,
+        extra={"logit_bias": {"50256": -100}, "model": "never this one"},
+    )
+    body = sent(provider, upstream, request("ok", sampling=sampling))
+    del body["messages"], body["stream"], body["stream_options"]
+    assert body == {
+        "model": "ok",
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "frequency_penalty": 1.0,
+        "presence_penalty": -1.0,
+        "seed": 7,
+        "stop": ["a", "b"],
+        "max_tokens": 9,
+        "response_format": {"type": "json_object"},
+        "logit_bias": {"50256": -100},
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "wire"),
+    [
+        (ToolChoice(), None),
+        (ToolChoice(ToolChoiceMode.NONE), "none"),
+        (ToolChoice(ToolChoiceMode.REQUIRED), "required"),
+        (ToolChoice(ToolChoiceMode.REQUIRED, "look"), {"type": "function", "function": {"name": "look"}}),
+    ],
+)
+def test_functions_and_the_choice_among_them(
+    provider: OpenAIProvider, upstream: Upstream, choice: ToolChoice, wire: Any
+) -> None:
+    functions = (Function("look", "Looks.", {"type": "object"}, strict=True), Function("wait"))
+    sampling = Sampling(parallel_tool_calls=False)
+    body = sent(provider, upstream, request("ok", functions=functions, tool_choice=choice, sampling=sampling))
+    full = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}, "strict": True}
+    assert body["tools"] == [
+        {"type": "function", "function": full},
+        {"type": "function", "function": {"name": "wait"}},
+    ]
+    assert body.get("tool_choice") == wire
+    assert body["parallel_tool_calls"] is False
+
+
+def test_the_configuration_says_where_and_with_what(upstream: Upstream) -> None:
+    config = ProviderConfig.model_validate(
+        {"baseUrl": f"{upstream.url}?version=2", "apiKey": KEY, "headers": {"X-Team": "red"}, "timeoutSeconds": 5}
+    )
+    provider = OpenAIProvider.from_config(config)
+    assert ask(provider, "ok")[0] == TEXT
+    received = upstream.requests[-1]
+    assert received.path == "/v1/chat/completions?version=2"
+    assert (received.headers["authorization"], received.headers["x-team"]) == (f"Bearer {KEY}", "red")
+    provider.close()
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("status-400", "provider_rejected_request", "refused with 400"),
+        ("status-404", "provider_rejected_request", "refused with 404"),
+        ("status-413", "provider_rejected_request", "refused with 413"),
+        ("status-422", "provider_rejected_request", "refused with 422"),
+        ("status-401", "provider_authentication_failed", "apiKey"),
+        ("status-403", "provider_authentication_failed", "apiKey"),
+        ("status-408", "provider_timeout", "refused with 408"),
+        ("status-429", "rate_limit_exceeded", "refused with 429"),
+        ("status-500", "provider_error", "refused with 500"),
+        ("status-503", "provider_error", "refused with 503"),
+        ("status-504", "provider_timeout", "refused with 504"),
+        ("status-301", "provider_error", "refused with 301"),
+        ("drop-before", "provider_error", "closed the connection"),
+        ("garbage", "provider_error", "not valid HTTP"),
+        ("garbage-events", "provider_error", "not a chat completion"),
+        ("endless-line", "provider_error", "more than 1024 KiB"),
+        ("endless-head", "provider_error", "larger than 64 KiB"),
+    ],
+)
+def test_a_refusal_or_nonsense_has_its_code(provider: OpenAIProvider, model: str, code: str, said: str) -> None:
+    text, error = fail(provider, model)
+    assert (text, error.code) == ("", code)
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "said"),
+    [
+        ("drop-after", WORDS[0], "closed the connection"),
+        ("end-quietly", TEXT, "stopped before its end"),
+        ("no-finish", TEXT, "stopped before its end"),
+        ("error-event", WORDS[0], "the GPU is on fire"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_an_error_after_its_text(
+    provider: OpenAIProvider, model: str, text: str, said: str
+) -> None:
+    came, error = fail(provider, model)
+    assert (came, error.code) == (text, "provider_error")
+    assert said in error.message
+
+
+def test_a_rate_limit_says_when_to_come_back(provider: OpenAIProvider) -> None:
+    assert fail(provider, "status-429")[1].headers == {"Retry-After": RETRY_AFTER}
+
+
+def test_a_refusal_is_told_shortened_and_without_the_key(provider: OpenAIProvider) -> None:
+    message = fail(provider, "tells-key")[1].message
+    assert "the key Bearer *** may not do this" in message
+    assert len(message) < 600
