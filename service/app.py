@@ -82,6 +82,7 @@ class _Admission:
         request, door = flask.request, self._door
         environ = request.environ
         address = door.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
+        environ.setdefault("openclaw.log", {})["client"] = address
         if door.authenticator is None:
             check_host(environ.get("HTTP_HOST"))
         _check_route(request)
