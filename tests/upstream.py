@@ -58,13 +58,13 @@ class Upstream:
     before its answer is complete.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[Received] = []
         self.aborted = Moment()
         self.connections = 0
         self.closing = threading.Event()
         self._open: set[socket.socket] = set()
-        self._server = _Server(self)
+        self._server = _Server(self, port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_TICK_SECONDS,))
 
     @property
@@ -97,9 +97,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False
     request_queue_size = 128
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, port: int) -> None:
         self.upstream = upstream
-        super().__init__(("127.0.0.1", 0), Exchange)
+        super().__init__(("127.0.0.1", port), Exchange)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # clients may leave as they like
