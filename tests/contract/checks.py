@@ -1,0 +1,49 @@
+"""The check of our own among Schemathesis' checks: every answer, in every detail, against the contract.
+
+Schemathesis does not mind headers that nobody documented, and reads a stream as events without looking into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import schemathesis
+from conformance import Conformance
+from schemathesis import Case, CheckContext, Response
+from schemathesis.checks import CHECKS
+
+from service.errors import GatewayError
+
+
+def conformance_check(document: Mapping[str, Any]) -> Callable[[CheckContext, Response, Case[Any]], bool | None]:
+    """A check that holds whole answers against `document`."""
+    conformance = Conformance(dict(document))
+
+    def contract_conformance(context: CheckContext, response: Response, case: Case[Any]) -> bool | None:
+        del context, case
+        try:
+            conformance.check(_to_httpx(response))
+        except (GatewayError, ValueError) as fault:
+            raise AssertionError(str(fault)) from fault
+        return None
+
+    return contract_conformance
+
+
+def _to_httpx(response: Response) -> httpx.Response:
+    headers = [(name, value) for name, values in response.headers.items() for value in values]
+    request = httpx.Request(str(response.request.method), str(response.request.url))
+    return httpx.Response(response.status_code, headers=headers, content=response.content, request=request)
+
+
+@contextmanager
+def registered(check: Callable[[CheckContext, Response, Case[Any]], bool | None]) -> Iterator[None]:
+    """Run `check` on every answer of every run in this block."""
+    schemathesis.check(check)
+    try:
+        yield
+    finally:
+        CHECKS.unregister(check.__name__)

@@ -1,0 +1,154 @@
+"""One run of Schemathesis, as a library, against a gateway that serves: all phases, all checks, one outcome.
+
+Nothing is judged by the clock, and nothing is kept between runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import schemathesis
+from schemathesis.engine import StopReason, events, from_schema
+from schemathesis.engine.recorder import ScenarioRecorder
+
+from contract.checks import conformance_check, registered
+from contract.steering import COMPLETION, MODEL, Steering
+
+PHASES = ("examples", "coverage", "fuzzing", "stateful")
+DOCS_ASSET = "GET /docs/{asset}"
+
+#: What wrong input is answered with, operation by operation: 401 stands where credentials are asked for, 404 where a
+#: part of the path can be wrong, 415 where there is a body.
+REJECTIONS = {
+    COMPLETION: ["400", "401", "415"],
+    "GET /v1/models": ["400", "401"],
+    MODEL: ["400", "401", "404"],
+    DOCS_ASSET: ["400", "404"],
+}
+
+_LONGEST_STREAM_EVENTS = 1_000_000
+_TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fuzzed and how: `document` is the truth, `token` the credentials, `examples` cases for each operation.
+
+    `operations` are labels such as `GET /healthz`; none means all. With `streaming`, completions are asked for as
+    streams. `accepted` are the statuses with which right input is answered, `rejected` those for wrong input where
+    they are not `REJECTIONS`.
+    """
+
+    url: str
+    document: Mapping[str, Any]
+    token: str | None
+    seed: int
+    examples: int
+    phases: Sequence[str] = PHASES
+    operations: Sequence[str] = ()
+    streaming: bool = False
+    accepted: Sequence[str] = ("200",)
+    rejections: Mapping[str, Sequence[str]] = field(default_factory=lambda: REJECTIONS)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request that was answered: the operation, the parameters it carried, and the answer's status and type."""
+
+    operation: str
+    method: str
+    parameters: frozenset[str]
+    status: int
+    content_type: str
+
+
+@dataclass
+class Outcome:
+    """What a run found (`failures`: check -> one text for each failure) and what it got answered."""
+
+    failures: dict[str, list[str]] = field(default_factory=dict)
+    exchanges: Counter[Exchange] = field(default_factory=Counter)
+
+    def report(self) -> str:
+        """The failures in words, with a command that repeats each."""
+        return "\n\n".join(f"{check}: {text}" for check, texts in self.failures.items() for text in texts)
+
+
+def fuzz(plan: Plan) -> Outcome:
+    """Run `plan` to its end; raises whatever keeps Schemathesis itself from running."""
+    outcome = Outcome()
+    schema = schemathesis.openapi.from_dict(dict(plan.document), config=_to_config(plan))
+    if plan.operations:
+        schema = schema.include(name=list(plan.operations))
+    Steering(plan.document, streaming=plan.streaming).register(schema)
+    with registered(conformance_check(plan.document)):
+        for event in from_schema(schema).execute():
+            _note(event, outcome)
+    return outcome
+
+
+def _note(event: events.EngineEvent, outcome: Outcome) -> None:
+    match event:
+        case events.ScenarioFinished():
+            _note_scenario(event.recorder, outcome)
+        case events.NonFatalError():
+            outcome.failures.setdefault("error", []).append(f"{event.label}: {event.info.title}: {event.info.message}")
+        case events.FatalError():
+            raise event.exception
+        case events.Interrupted():
+            raise KeyboardInterrupt
+        case events.EngineFinished() if event.stop_reason is not StopReason.COMPLETED:
+            outcome.failures.setdefault("error", []).append(f"the run stopped early: {event.stop_reason}")
+
+
+def _note_scenario(recorder: ScenarioRecorder, outcome: Outcome) -> None:
+    for case_id, node in recorder.cases.items():
+        interaction = recorder.interactions.get(case_id)
+        if interaction is None or interaction.response is None:
+            continue
+        case, response = node.value, interaction.response
+        body = case.body if isinstance(case.body, dict) else {}
+        carried = {*(name.lower() for name in case.headers), *case.path_parameters, *(f"body {name}" for name in body)}
+        content_type = response.headers.get("content-type", [""])[0].partition(";")[0]
+        exchange = Exchange(
+            case.operation.label, interaction.request.method, frozenset(carried), response.status_code, content_type
+        )
+        outcome.exchanges[exchange] += 1
+        for check in recorder.checks.get(case_id, []):
+            if check.failure_info is not None:
+                info = check.failure_info
+                text = f"{case.operation.label} -> {response.status_code}: {info.failure.message}\n{info.code_sample}"
+                outcome.failures.setdefault(check.name, []).append(f"{text}\n{response.content[:500]!r}")
+
+
+def _to_config(plan: Plan) -> schemathesis.Config:
+    phases: dict[str, Any] = {name: {"enabled": name in plan.phases} for name in PHASES}
+    # Texts of refusals are for people: values read out of them would not be the contract's.
+    phases["fuzzing"]["error-feedback"] = {"enabled": False}
+    config = {
+        "base-url": plan.url,
+        "seed": plan.seed,
+        "continue-on-failure": True,
+        "request-timeout": _TIMEOUT_SECONDS,
+        "max-stream-events": _LONGEST_STREAM_EVENTS,
+        "suppress-health-check": ["all"],
+        "cache": {"enabled": False},
+        "output": {"sanitization": {"enabled": False}},
+        "generation": {"max-examples": plan.examples, "mode": "all", "database": "none", "no-shrink": True},
+        "phases": phases,
+        "checks": {
+            "positive_data_acceptance": {"expected-statuses": list(plan.accepted)},
+            "negative_data_rejection": {"expected-statuses": ["400"]},
+            "missing_required_header": {"expected-statuses": ["401"]},
+        },
+        "operations": [
+            {"include-name": name, "checks": {"negative_data_rejection": {"expected-statuses": list(statuses)}}}
+            for name, statuses in plan.rejections.items()
+        ],
+    }
+    if plan.token is not None:
+        config["headers"] = {"Authorization": f"Bearer {plan.token}"}
+    return schemathesis.Config.from_dict(config)

@@ -1,0 +1,179 @@
+"""Generation hooks: they give generated requests what a schema cannot say, and nothing else.
+
+A request that satisfies the contract may still be refused for good reasons: an agent that is not configured, a tool's
+result without its call, nobody to answer. Here such a request is changed so that the gateway has to accept it. A
+request that breaks the contract goes through the same hooks, so that what it breaks is the only reason to refuse it;
+a change that would mend it is not made.
+"""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from schemathesis import BaseSchema, Case, HookContext
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.generation.meta import negated_parameters
+
+from service.validation import CompiledSchema
+
+#: Every form in which a request may name an agent of `scripted_config()`, and a few that only differ in writing.
+MODELS = ("openclaw", "openclaw/default", "openclaw/main", "openclaw/beta", "openclaw:beta", "agent:main", "OpenClaw")
+AGENTS = ("main", "beta", "Beta", "default")
+#: `tools` calls the first function offered, so that answers have tool calls without being asked for them, too.
+PROVIDER_MODELS = ("scripted/echo", "scripted/count-3", "scripted/tools")
+
+COMPLETION = "POST /v1/chat/completions"
+MODEL = "GET /v1/models/{model}"
+
+_MAX_TOOLS = 128
+_CALL = {"name": "look_up", "arguments": "{}"}
+
+
+class Steering:
+    """The hooks for one contract; `streaming` asks for a stream wherever a request may."""
+
+    def __init__(self, document: Mapping[str, Any], *, streaming: bool = False) -> None:
+        self._body = CompiledSchema({"$ref": "#/components/schemas/ChatCompletionRequest"}, document)
+        parameters = document["components"]["parameters"].values()
+        self._headers = {one["name"]: CompiledSchema(one["schema"], document) for one in parameters}
+        self._streaming = streaming
+
+    def register(self, schema: BaseSchema) -> None:
+        """Steer every case that is generated from `schema`."""
+
+        @schema.hook
+        def map_case(context: HookContext, case: Case[Any]) -> Case[Any]:
+            del context
+            return self.steer(case)
+
+        @schema.hook
+        def before_add_examples(context: HookContext, examples: list[Case[Any]]) -> None:
+            del context
+            for case in examples:
+                self.steer(case)
+
+    def steer(self, case: Case[Any]) -> Case[Any]:
+        """Change `case` where the contract leaves open what the gateway has to know."""
+        if case.operation.label == MODEL:
+            name = case.path_parameters.get("model")
+            if isinstance(name, str) and 1 <= len(name) <= 256:  # longer ones break the contract
+                case.path_parameters["model"] = _pick(MODELS, name)
+        if case.operation.label == COMPLETION:
+            self._steer_header(case, "x-openclaw-agent-id", AGENTS)
+            self._steer_header(case, "x-openclaw-model", PROVIDER_MODELS)
+            self._steer_body(case)
+        return case
+
+    def _steer_header(self, case: Case[Any], name: str, known: Sequence[str]) -> None:
+        value = case.headers.get(name)
+        if not isinstance(value, str):
+            return
+        # Where Schemathesis finds no right value for a header, it sends a wrong one with every case; only a case that
+        # is about this header may keep it.
+        is_meant = (name, ParameterLocation.HEADER) in negated_parameters(case.meta)
+        if not is_meant or self._headers[name].is_valid(value.strip(" \t")):
+            case.headers[name] = _pick(known, value)
+
+    def _steer_body(self, case: Case[Any]) -> None:
+        if not isinstance(case.body, dict):
+            return
+        body = copy.deepcopy(case.body)
+        if self._streaming:
+            body["stream"] = True
+        if "x-openclaw-agent-id" not in case.headers and isinstance(body.get("model"), str):
+            body["model"] = _pick(MODELS, body["model"])
+        if isinstance(body.get("messages"), list):
+            in_session = "x-openclaw-session-key" in case.headers or _says(body.get("user"))
+            body["messages"] = mend_conversation(body["messages"], in_session=in_session)
+        mend_tools(body)
+        if self._body.is_valid(body) == self._body.is_valid(case.body):
+            case.body = body
+
+
+def mend_conversation(messages: Iterable[Any], *, in_session: bool) -> list[Any]:
+    """`messages` with a call before every result that lacks one, and with somebody to answer at the end.
+
+    In a session only what follows the last assistant message counts, so results must stand before that one.
+    """
+    called: set[str] = set()
+    mended: list[Any] = []
+    for message in messages:
+        match message:
+            case {"role": "tool", "tool_call_id": str(call_id)} if call_id not in called:
+                call = {"id": call_id, "type": "function", "function": _CALL}
+                mended.append({"role": "assistant", "tool_calls": [call]})
+                called.add(call_id)
+            case {"role": "function", "name": str(name)} if f"function {name}" not in called:
+                mended.append({"role": "assistant", "function_call": {**_CALL, "name": name}})
+                called.add(f"function {name}")
+            case {"role": "assistant"}:
+                called |= _calls_of(message)
+        mended.append(message)
+    if not _can_be_answered(mended, in_session=in_session):
+        mended += [{"role": "assistant", "content": "Go on."}, {"role": "user", "content": "Say this again, please."}]
+    return mended
+
+
+def _calls_of(message: Mapping[str, Any]) -> set[str]:
+    calls = {call["id"] for call in _items(message.get("tool_calls")) if isinstance(call.get("id"), str)}
+    match message.get("function_call"):
+        case {"name": str(name)}:
+            calls.add(f"function {name}")
+    return calls
+
+
+def _can_be_answered(messages: Sequence[Any], *, in_session: bool) -> bool:
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    if not in_session:
+        return "tool" in roles or "function" in roles or any(map(_is_said_by_user, messages))
+    begin = max((index for index, role in enumerate(roles) if role == "assistant"), default=-1) + 1
+    has_results = "tool" in roles[begin:] or "function" in roles[begin:]
+    return not has_results and any(map(_is_said_by_user, messages[begin:]))
+
+
+def _is_said_by_user(message: Any) -> bool:
+    match message:
+        case {"role": "user", "content": str(text)}:
+            return _says(text)
+        case {"role": "user", "content": list(parts)}:
+            return any(part.get("type") == "image_url" or _says(part.get("text")) for part in _items(parts))
+    return False
+
+
+def mend_tools(body: dict[str, Any]) -> None:
+    """Give each tool of `body` a name of its own, and `tool_choice` a tool that it can mean."""
+    tools = body.get("tools", [])
+    if not isinstance(tools, list):
+        return
+    functions = [tool["function"] for tool in _items(tools) if isinstance(tool.get("function"), dict)]
+    names: set[str] = set()
+    for index, function in enumerate(functions):
+        if isinstance(function.get("name"), str):
+            if function["name"] in names:
+                function["name"] = f"{function['name'][:50]}-{index}"
+            names.add(function["name"])
+    match body.get("tool_choice"):
+        case "required" if not tools:
+            body["tools"] = [_tool("look_up")]
+        case {"function": {"name": str(name)}} if name not in names:
+            body["tools"] = [*tools[: _MAX_TOOLS - 1], _tool(name)]
+
+
+def _tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def _items(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _says(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip())
+
+
+def _pick(known: Sequence[str], value: str) -> str:
+    """The one of `known` that `value` stands for: the same value always means the same one."""
+    return known[zlib.crc32(value.encode(errors="replace")) % len(known)]
