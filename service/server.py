@@ -336,8 +336,8 @@ def run_until_stopped(
     """Serve until SIGTERM or SIGINT, let running requests finish, then return.
 
     `on_stopping` is called first and must be quick. After `grace_seconds`, or at a SIGINT more than a second after the
-    first signal, what still runs is closed. The signals stay caught after the return: a burst of them, as a terminal or
-    a test runner sends, must not cut the process's last steps.
+    first signal, what still runs is closed. After the return both signals are ignored: the rest of a burst, as a terminal
+    or a test runner sends, must not cut the process's last steps.
     """
     stop = StopSignals(lambda: server.pool.kill(block=False), server.clock)
     gevent.signal_handler(signal.SIGTERM, stop.on_sigterm)
@@ -350,3 +350,5 @@ def run_until_stopped(
     server.close()
     server.pool.join(timeout=grace_seconds)
     server.pool.kill(block=True, timeout=1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,11 +1,9 @@
-"""A patched process that serves a small WSGI application: `python edge_app.py '{"limits": {...}}'`.
+"""A small WSGI application on the real server, for a process of its own with the standard library patched.
 
-Prints the port, then, when it has stopped, how long stopping took.
+`python -m gevent.monkey edge_app.py '{"limits": {...}}'` prints the port, then says when it is stopping and stopped.
 """
 
-from gevent import monkey
-
-monkey.patch_all()
+from __future__ import annotations
 
 import json
 import logging
@@ -13,11 +11,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from service.concurrency import Event, watch_hangup
 from service.connections import Limits

@@ -1,0 +1,208 @@
+"""Bodies and connections on real sockets: whole, broken, slow and abandoned."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from service.connections import Body, Connection, Limits, PeerGoneError, raise_open_file_limit
+from service.errors import GatewayError
+from service.wire import Framing
+
+_LIMITS = Limits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, body_seconds=0.5, send_stall_seconds=0.3)
+_CHUNKED = Framing(content_length=None, chunked=True, expects_continue=False, keep_alive=True)
+
+
+def _sized(size: int, *, expects_continue: bool = False) -> Framing:
+    return Framing(content_length=size, chunked=False, expects_continue=expects_continue, keep_alive=True)
+
+
+class Pair:
+    """The two ends of a connection: `here` the server's, `peer` the client's."""
+
+    def __init__(self) -> None:
+        ours, self.peer = socket.socketpair()
+        self.here = Connection(ours, _LIMITS, time.monotonic)
+        self.peer.settimeout(5)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    with pair.here.socket, pair.peer:
+        yield pair
+
+
+def test_a_body_ends_after_its_length_and_leaves_what_follows(pair: Pair) -> None:
+    pair.peer.sendall(b"12345next")
+    body = Body(pair.here, _sized(5))
+    assert (body.read(2), body.read(), body.read(1), body.finished) == (b"12", b"345", b"", True)
+    assert pair.here.read_some(100, 1) == b"next"
+
+
+def test_a_body_is_read_by_lines_too(pair: Pair) -> None:
+    pair.peer.sendall(b"one\ntwo\nthree")
+    assert list(Body(pair.here, _sized(13))) == [b"one\n", b"two\n", b"three"]
+
+
+@pytest.mark.parametrize("size", [-1, 1, 3, 1000])
+def test_chunks_are_joined_however_they_are_asked_for(pair: Pair, size: int) -> None:
+    pair.peer.sendall(b'3;x="y"\r\nabc\r\n00a\r\n0123456789\r\n0\r\nX-Trailer: a\r\n\r\nnext')
+    body = Body(pair.here, _CHUNKED)
+    pieces = list(iter(lambda: body.read(size), b""))
+    assert b"".join(pieces) == b"abc0123456789"
+    assert {len(piece) for piece in pieces[:-1]} <= {size}
+    assert body.finished
+    assert pair.here.buffer == b"next"
+
+
+def test_chunks_may_arrive_one_byte_at_a_time(pair: Pair) -> None:
+    def trickle() -> None:
+        for byte in b"5\r\nhello\r\n1;a=b\r\n!\r\n0\r\nA: b\r\n\r\n":
+            pair.peer.sendall(bytes([byte]))
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    assert Body(pair.here, _CHUNKED).read() == b"hello!"
+    thread.join()
+
+
+def test_chunks_of_one_byte_are_read_in_linear_time(pair: Pair) -> None:
+    count = 50_000
+    thread = threading.Thread(target=pair.peer.sendall, args=(b"1\r\nx\r\n" * count + b"0\r\n\r\n",))
+    thread.start()
+    assert Body(pair.here, _CHUNKED).read() == b"x" * count
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"x\r\nabc\r\n",
+        b"3\r\nabcd\r\n",
+        b"3\r\nab\r\n0\r\n\r\n",
+        b"3\nabc\r\n",
+        b"3\r\nabc\n\n",
+        b"\r\n",
+        b"3;" + b"a" * 5000,
+        b"0\r\nno trailer\r\n\r\n",
+        b"0\r\n" + b"A: bbbbbbbb\r\n" * 1000 + b"\r\n",
+        (b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 6,
+    ],
+)
+def test_broken_chunks_are_refused_now_and_ever_after(pair: Pair, sent: bytes) -> None:
+    pair.peer.sendall(sent)
+    body = Body(pair.here, _CHUNKED)
+    for _ in range(2):
+        with pytest.raises(GatewayError, match="chunked body is broken") as caught:
+            body.read()
+        assert caught.value.code == "malformed_request"
+    assert not body.is_at_hand
+
+
+@pytest.mark.parametrize("framing", [_CHUNKED, _sized(100)])
+def test_a_client_that_leaves_in_mid_body_is_told_apart_from_the_end(pair: Pair, framing: Framing) -> None:
+    pair.peer.sendall(b"5\r\nab")
+    pair.peer.shutdown(socket.SHUT_WR)
+    with pytest.raises(GatewayError, match="ended before") as caught:
+        Body(pair.here, framing).read()
+    assert caught.value.code == "malformed_request"
+
+
+@pytest.mark.parametrize("framing", [_CHUNKED, _sized(100)])
+def test_a_body_that_stalls_is_given_up(pair: Pair, framing: Framing) -> None:
+    pair.peer.sendall(b"5\r\nab")
+    with pytest.raises(GatewayError, match=r"for 0\.2 seconds") as caught:
+        Body(pair.here, framing).read()
+    assert caught.value.code == "request_timeout"
+
+
+def test_a_body_that_trickles_is_given_up_after_its_whole_time(pair: Pair) -> None:
+    done = threading.Event()
+
+    def trickle() -> None:
+        while not done.wait(0.03):
+            pair.peer.sendall(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    with pytest.raises(GatewayError, match=r"more than 0\.5 seconds") as caught:
+        Body(pair.here, _sized(1000)).read()
+    done.set()
+    thread.join()
+    assert caught.value.code == "request_timeout"
+
+
+def test_a_client_that_waits_is_told_to_continue_once(pair: Pair) -> None:
+    body = Body(pair.here, _sized(4, expects_continue=True))
+    assert not pair.here.has_input()
+    threading.Timer(0.05, pair.peer.sendall, (b"abcd",)).start()
+    assert body.read(1) + body.read(3) == b"abcd"
+    assert pair.peer.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_after_the_response_began_nobody_is_told_to_continue(pair: Pair) -> None:
+    body = Body(pair.here, _sized(2, expects_continue=True))
+    body.forgo_continue()
+    pair.peer.sendall(b"ab")
+    assert body.read() == b"ab"
+    pair.here.send(b"done")
+    assert pair.peer.recv(1000) == b"done"
+
+
+def test_an_unread_body_that_is_here_can_be_discarded(pair: Pair) -> None:
+    pair.peer.sendall(b"bodynext")
+    assert pair.here.fill(1)
+    body = Body(pair.here, _sized(4))
+    assert body.is_at_hand
+    body.discard()
+    assert body.read() == b""
+    assert pair.here.buffer == b"next"
+    assert not Body(pair.here, _sized(5)).is_at_hand
+
+
+def test_a_head_that_stalls_is_given_up_and_one_that_ends_early_is_not_answered(pair: Pair) -> None:
+    pair.peer.sendall(b"GET / HTTP/1.1\r\n")
+    with pytest.raises(GatewayError) as caught:
+        pair.here.read_head()
+    assert caught.value.code == "request_timeout"
+    pair.peer.shutdown(socket.SHUT_WR)
+    with pytest.raises(PeerGoneError):
+        pair.here.read_head()
+
+
+def test_an_idle_connection_is_ended_unless_a_request_has_begun(pair: Pair) -> None:
+    assert not pair.here.wait_for_request()
+    pair.peer.sendall(b"G")
+    pair.here.end_if_idle()
+    assert pair.here.wait_for_request()
+    pair.here.buffer.clear()
+    pair.here.end_if_idle()
+    assert pair.peer.recv(1) == b""
+
+
+def test_a_peer_that_does_not_read_is_dropped(pair: Pair) -> None:
+    with pytest.raises(PeerGoneError):
+        pair.here.send(b"x" * 50_000_000)
+
+
+def test_a_peer_that_reads_slowly_gets_everything(pair: Pair) -> None:
+    size = 3_000_000
+    thread = threading.Thread(target=pair.here.send, args=(b"x" * size,))
+    thread.start()
+    received = 0
+    while received < size:
+        time.sleep(0.02)
+        received += len(pair.peer.recv(200_000))
+    thread.join()
+    assert received == size
+
+
+def test_the_open_file_limit_can_only_grow() -> None:
+    first = raise_open_file_limit()
+    assert raise_open_file_limit() == first
