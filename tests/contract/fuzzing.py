@@ -15,6 +15,7 @@ from schemathesis.engine import StopReason, events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
 
 from contract.checks import conformance_check, registered
+from contract.derived import to_streaming_document
 from contract.steering import COMPLETION, MODEL, Steering
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
@@ -80,9 +81,8 @@ class Outcome:
 def fuzz(plan: Plan) -> Outcome:
     """Run `plan` to its end; raises whatever keeps Schemathesis itself from running."""
     outcome = Outcome()
-    schema = schemathesis.openapi.from_dict(dict(plan.document), config=_to_config(plan))
-    if plan.operations:
-        schema = schema.include(name=list(plan.operations))
+    document = to_streaming_document(plan.document) if plan.streaming else dict(plan.document)
+    schema = schemathesis.openapi.from_dict(document, config=_to_config(plan))
     Steering(plan.document, streaming=plan.streaming).register(schema)
     with registered(conformance_check(plan.document)):
         for event in from_schema(schema).execute():
@@ -128,7 +128,13 @@ def _to_config(plan: Plan) -> schemathesis.Config:
     phases: dict[str, Any] = {name: {"enabled": name in plan.phases} for name in PHASES}
     # Texts of refusals are for people: values read out of them would not be the contract's.
     phases["fuzzing"]["error-feedback"] = {"enabled": False}
-    config = {
+    operations: list[dict[str, Any]] = [
+        {"include-name": name, "checks": {"negative_data_rejection": {"expected-statuses": list(statuses)}}}
+        for name, statuses in plan.rejections.items()
+    ]
+    if plan.operations:
+        operations.append({"exclude-name": list(plan.operations), "enabled": False})
+    config: dict[str, Any] = {
         "base-url": plan.url,
         "seed": plan.seed,
         "continue-on-failure": True,
@@ -144,10 +150,7 @@ def _to_config(plan: Plan) -> schemathesis.Config:
             "negative_data_rejection": {"expected-statuses": ["400"]},
             "missing_required_header": {"expected-statuses": ["401"]},
         },
-        "operations": [
-            {"include-name": name, "checks": {"negative_data_rejection": {"expected-statuses": list(statuses)}}}
-            for name, statuses in plan.rejections.items()
-        ],
+        "operations": operations,
     }
     if plan.token is not None:
         config["headers"] = {"Authorization": f"Bearer {plan.token}"}

@@ -1,0 +1,63 @@
+"""The contract once more, in OpenAPI 3.2, which has words for streams.
+
+There is one source: the document is derived from the served one, OpenAPI 3.0, by writing down what the description of
+`StreamEvent` says in prose. Everything else keeps its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_DONE = "[DONE]"
+_CHUNK = {"$ref": "#/components/schemas/ChatCompletionChunk"}
+_ERROR = {"$ref": "#/components/schemas/ErrorEnvelope"}
+
+#: One event: `data` is JSON, a chunk or an error envelope, or the text that ends the stream.
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "if": {"const": _DONE},
+            "else": {
+                "contentMediaType": "application/json",
+                "contentSchema": {"if": {"type": "object", "required": ["error"]}, "then": _ERROR, "else": _CHUNK},
+            },
+        }
+    },
+}
+#: All events: at least a beginning and the end, which is there once.
+STREAM = {
+    "type": "array",
+    "minItems": 2,
+    "contains": {"type": "object", "properties": {"data": {"const": _DONE}}},
+    "minContains": 1,
+    "maxContains": 1,
+}
+
+
+def to_streaming_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` (OpenAPI 3.0) as OpenAPI 3.2, with schemas for event streams and for what their events carry."""
+    derived: dict[str, Any] = _translate(document)
+    derived["openapi"] = "3.2.0"
+    for item in derived["paths"].values():
+        for operation in item.values():
+            for response in operation["responses"].values():
+                if "text/event-stream" in response.get("content", {}):
+                    response["content"]["text/event-stream"] = {"schema": STREAM, "itemSchema": EVENT}
+    return derived
+
+
+def _translate(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_translate(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    translated = {key: _translate(part) for key, part in node.items() if key != "nullable"}
+    if node.get("nullable") is not True:
+        return translated
+    if isinstance(node.get("type"), str):
+        return {**translated, "type": [node["type"], "null"]}
+    return {"anyOf": [{"type": "null"}, translated]}
