@@ -101,6 +101,10 @@ class Connection:
             return self._take(size)
         return self._receive(min(size, _RECEIVE_BYTES), timeout_seconds)
 
+    def take_buffer(self) -> bytes:
+        """All that has been received and not read; `buffer` is empty after it."""
+        return self._take(len(self.buffer))
+
     def _take(self, size: int) -> bytes:
         with memoryview(self.buffer) as view:
             taken = bytes(view[:size])

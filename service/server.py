@@ -42,13 +42,12 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     before the response.
     """
 
-    connection: Connection
     head: Head | None
     body: Body
     request_id: str
-    environ: dict[str, Any] | None
+    environ: Any
     result: Any
-    status: Any  # bytes, None before start_response
+    status: bytes | None
     command: str | None
     request_version: str | None
     code: int | None
@@ -88,7 +87,7 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self._tell(error)
             self.log_request()
             return False
-        self.body = self.wsgi_input = Body(self.connection, framing)
+        self.body = Body(self.connection, framing)
         self.close_connection = not framing.keep_alive
         self.environ = self.get_environ()
         self.application = self.server.application
@@ -168,13 +167,15 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if REQUEST_ID_HEADER not in given:
             own.append((REQUEST_ID_HEADER, self.request_id))
         super().start_response(status, [*headers, *own], exc_info)
+        self.response_use_chunked = False  # settled by the headers before, if the application changed its mind
         return self.write
 
     def finalize_headers(self) -> None:
         """Settle how the response is framed and whether the connection goes on after it."""
         super().finalize_headers()
         if self.connection_upgraded:
-            self._hand_over()
+            self.close_connection = True
+            self.environ["openclaw.early"] = self.connection.take_buffer()
             return
         if self.command == "HEAD":
             self.response_use_chunked = False
@@ -192,30 +193,25 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         length_known = self.provided_content_length is not None or hasattr(self.result, "__len__")
         return length_known or self.response_use_chunked or self.code in _BODILESS
 
-    def _hand_over(self) -> None:
-        self.close_connection = True
-        if self.environ is not None:
-            self.environ["openclaw.early"] = bytes(self.connection.buffer)
-            self.connection.buffer.clear()
-
     def write(self, data: bytes) -> None:
         """Send a piece of the body at once, the headers with the first. Raises `PeerGoneError`."""
         if self.status is None:
             raise self.ApplicationError("The application did not call start_response.")
         if data and self.code in _BODILESS:
             raise self.ApplicationError(f"A {self.code} response must have no body.")
-        head = b"" if self.headers_sent else self._begin_response()
+        head = b"" if self.headers_sent else self._finish_head(self.status)
         if self.command == "HEAD":
             data = b""
-        self._sendall(head + (b"%x\r\n%b\r\n" % (len(data), data) if data and self.response_use_chunked else data))
-        self.response_length += len(data)
-
-    def _begin_response(self) -> bytes:
+        sent = head + (b"%x\r\n%b\r\n" % (len(data), data) if data and self.response_use_chunked else data)
         self.headers_sent = True
         self.body.forgo_continue()
+        self._sendall(sent)
+        self.response_length += len(data)
+
+    def _finish_head(self, status: bytes) -> bytes:
         self.finalize_headers()
         lines = [b"%b: %b\r\n" % pair for pair in self.response_headers]
-        return b"HTTP/1.1 %b\r\n%b\r\n" % (self.status, b"".join(lines))
+        return b"HTTP/1.1 %b\r\n%b\r\n" % (status, b"".join(lines))
 
     def _sendall(self, data: bytes) -> None:
         if data:
@@ -336,8 +332,8 @@ def run_until_stopped(
     """Serve until SIGTERM or SIGINT, let running requests finish, then return.
 
     `on_stopping` is called first and must be quick. After `grace_seconds`, or at a SIGINT more than a second after the
-    first signal, what still runs is closed. After the return both signals are ignored: the rest of a burst, as a terminal
-    or a test runner sends, must not cut the process's last steps.
+    first signal, what still runs is closed. From then on both signals are ignored: the rest of a burst must not cut the
+    process's last steps.
     """
     stop = StopSignals(lambda: server.pool.kill(block=False), server.clock)
     gevent.signal_handler(signal.SIGTERM, stop.on_sigterm)

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -49,6 +50,14 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
         assert data, f"closed after {received[:200]!r}"
         received += data
     return received
+
+
+def eventually(fact: Callable[[], bool]) -> None:
+    """Wait until `fact` holds."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while not fact():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 class Edge:

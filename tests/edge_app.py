@@ -97,6 +97,15 @@ class Application:
     def answer_error(self, _: Environ, __: Start) -> list[bytes]:
         raise GatewayError("session_busy", "Another run has the session.", headers={"Retry-After": "1"})
 
+    def answer_text(self, _: Environ, start_response: Start) -> Iterator[Any]:
+        start_response("200 OK", [])
+        yield "text where bytes are due"
+
+    def answer_late(self, environ: Environ, start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"begun"
+        yield environ["wsgi.input"].read()
+
     def answer_silent(self, _: Environ, __: Start) -> list[bytes]:
         return [b"no start_response"]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.concurrency import spawn
 from service.connections import Body, Connection, Limits, PeerGoneError, raise_open_file_limit
 from service.errors import GatewayError
 from service.wire import Framing
@@ -78,6 +79,16 @@ def test_chunks_of_one_byte_are_read_in_linear_time(pair: Pair) -> None:
     thread.start()
     assert Body(pair.here, _CHUNKED).read() == b"x" * count
     thread.join()
+
+
+def test_a_body_that_never_pauses_lets_others_run(pair: Pair) -> None:
+    others: list[str] = []
+    spawn(others.append, "ran")
+    thread = threading.Thread(target=pair.peer.sendall, args=(b"x" * 1_000_000,))
+    thread.start()
+    assert len(Body(pair.here, _sized(1_000_000)).read()) == 1_000_000
+    thread.join()
+    assert others == ["ran"]
 
 
 @pytest.mark.parametrize(
