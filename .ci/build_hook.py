@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-from openapi_spec_validator import validate
+from openapi_spec_validator import OpenAPIV30SpecValidator
 
 
 class ContractHook(BuildHookInterface):
@@ -17,4 +17,10 @@ class ContractHook(BuildHookInterface):
         contract = Path(self.root, "openapi.yaml")
         if not contract.exists():  # building a wheel from an sdist that was itself checked
             contract = Path(self.root, "service", "openapi.yaml")
-        validate(yaml.safe_load(contract.read_text(encoding="utf-8")))
+        document = yaml.safe_load(contract.read_text(encoding="utf-8"))
+        try:
+            faults = [fault.message for fault in OpenAPIV30SpecValidator(document).iter_errors()]
+        except Exception as error:  # a reference into nowhere is raised, not listed
+            faults = [str(error)]
+        if faults:
+            raise SystemExit(f"{contract} is not valid OpenAPI 3.0: {faults[0]}")

@@ -17,4 +17,4 @@ def get_contract_yaml() -> Response:
     """The contract as YAML, without aliases so that every reader understands it."""
     document = orjson.loads(orjson.dumps(current_app.extensions["served_document"]))  # no shared parts, no aliases
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
-    return Response(text.encode(), headers=_HEADERS, content_type="application/yaml")
+    return Response(text.encode(), headers=_HEADERS, content_type="text/yaml; charset=utf-8")

@@ -88,7 +88,7 @@ class Conformance:
             check_stream(self, response.text, where)
         elif kind == "application/json":
             self._compiled(declared["content"][kind]["schema"]).check(orjson.loads(response.content))
-        elif kind == "application/yaml":
+        elif kind == "text/yaml":
             self._compiled(declared["content"][kind]["schema"]).check(yaml.safe_load(response.content))
 
     def _component(self, name: str) -> CompiledSchema:

@@ -1,8 +1,8 @@
 """The servers of the benchmark, each a process: `python servers.py upstream|floor PORT [UPSTREAM_PORT]`.
 
-`upstream` is a model provider that answers at once, JSON or 20 tokens as Server-Sent Events. `floor` is the least a gateway
-on gevent can do: a bare pywsgi application that relays such answers over pooled connections, without validation,
-authentication, state or log.
+`upstream` is a model provider that answers at once, JSON or 20 tokens as Server-Sent Events. `floor` is the least that
+a gateway on gevent can do: a bare pywsgi application that relays such answers over pooled connections, without
+validation, authentication, state or log.
 """
 
 from gevent import monkey
@@ -37,7 +37,8 @@ def _stream() -> bytes:
 def _completion() -> bytes:
     text = "".join(f"word{number} " for number in range(TOKENS))
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}).encode()
+    completion = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    return json.dumps(completion).encode()
 
 
 def upstream(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
@@ -55,8 +56,9 @@ def floor(client: HTTPClient) -> Callable[[dict[str, Any], Start], Iterable[byte
     def relay(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         body = environ["wsgi.input"].read()
         response = client.post("/v1/chat/completions", body, headers={"Content-Type": "application/json"})
-        start("200 OK", [("Content-Type", response["content-type"])])
-        if response["content-type"] != "text/event-stream":
+        kind = str(response["content-type"])
+        start("200 OK", [("Content-Type", kind)])
+        if kind != "text/event-stream":
             yield response.read()
             return
         while event := response.readline(b"\n\n"):

@@ -1,7 +1,8 @@
 """Throughput and CPU of the gateway against the floor, on the same upstream in the same run.
 
-`python tests/bench/throughput.py [--rounds 5] [--seconds 3]` prints one table: median of interleaved rounds, ratios last.
-CPU for each request is the figure to look at: load generator, upstream and server share the machine's cores.
+`python tests/bench/throughput.py [--rounds 5] [--seconds 3]` prints one table: the median of interleaved rounds. CPU
+for each request is the figure to look at: load generator, upstream and server
+share the machine's cores.
 """
 
 from gevent import monkey
@@ -45,7 +46,9 @@ def server(name: str, *arguments: str) -> Iterator[tuple[int, psutil.Process]]:
     """One of `servers.py`, listening."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("servers.py")), name, str(port), *arguments])
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("servers.py")), name, str(port), *arguments]
+    )
     try:
         for _ in range(200):
             with socket.socket() as probe:
