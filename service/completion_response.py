@@ -54,11 +54,13 @@ def _to_usage(usage: Usage) -> dict[str, Any]:
 class ChunkStream:
     """The events of one run as the bytes of its stream.
 
-    Most of a chunk is the same throughout a stream: it is encoded once, here.
+    Most of a chunk is the same throughout a stream: it is encoded once, here. After `quiet_seconds` without news
+    there is a comment line.
     """
 
-    def __init__(self, run: Run, model: str, *, include_usage: bool) -> None:
+    def __init__(self, run: Run, model: str, *, include_usage: bool, quiet_seconds: float = QUIET_SECONDS) -> None:
         self._run = run
+        self._quiet_seconds = quiet_seconds
         head = {
             "id": run.id,
             "object": "chat.completion.chunk",
@@ -76,7 +78,7 @@ class ChunkStream:
     def __iter__(self) -> Iterator[bytes]:
         """The role at once, then whatever has happened meanwhile in one piece, `[DONE]` last; never raises."""
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
-        for batch in self._run.follow(QUIET_SECONDS):
+        for batch in self._run.follow(self._quiet_seconds):
             yield b"".join(map(self._encode, batch)) if batch else _COMMENT
 
     def _chunk(self, delta: object, finish_reason: bytes = b"null") -> bytes:

@@ -1,0 +1,65 @@
+"""How a request's messages join a session's, and the form every provider takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.conversation import IncomingMessage, join_conversation, settle_tool_calls
+from service.errors import GatewayError
+from service.messages import Message, Role, Text, ToolCall, text_message
+
+USER, ANSWER = text_message(Role.USER, "one"), text_message(Role.ASSISTANT, "uno")
+NEXT = text_message(Role.USER, "two")
+CALLING = Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "f", "{}"),))
+
+
+def result(text: str, call_id: str = "c") -> Message:
+    return Message(Role.TOOL, (Text(text),), tool_call_id=call_id)
+
+
+def incoming(*messages: Message) -> list[IncomingMessage]:
+    return [IncomingMessage(f"messages[{index}]", message) for index, message in enumerate(messages)]
+
+
+def test_without_a_history_everything_is_new() -> None:
+    assert join_conversation((), incoming(USER, ANSWER, NEXT)).new == (USER, ANSWER, NEXT)
+
+
+@pytest.mark.parametrize("sent", [(NEXT,), (USER, ANSWER, NEXT), (ANSWER, NEXT)])
+def test_with_a_history_only_what_follows_the_last_answer_is_new(sent: tuple[Message, ...]) -> None:
+    joined = join_conversation((USER, ANSWER), incoming(*sent))
+    assert joined.new == (NEXT,)
+    assert joined.messages == (USER, ANSWER, NEXT)
+
+
+def test_a_result_may_answer_a_call_of_the_history() -> None:
+    assert join_conversation((USER, CALLING), incoming(result("42"))).new == (result("42"),)
+
+
+def test_a_result_without_its_call_is_refused_naming_its_place() -> None:
+    with pytest.raises(GatewayError) as caught:
+        join_conversation((), incoming(USER, result("42")))
+    assert caught.value.param == "messages[1]"
+
+
+@pytest.mark.parametrize("message", [text_message(Role.USER, " \n"), ANSWER, Message(Role.USER)])
+def test_nothing_to_answer_is_refused(message: Message) -> None:
+    with pytest.raises(GatewayError) as caught:
+        join_conversation((), incoming(message))
+    assert caught.value.param == "messages"
+
+
+def test_results_stand_behind_their_calls() -> None:
+    twice = Message(Role.ASSISTANT, tool_calls=(ToolCall("a", "f", ""), ToolCall("b", "f", "")))
+    settled = settle_tool_calls((USER, twice, result("B", "b"), result("A", "a"), NEXT))
+    assert settled == (USER, twice, result("A", "a"), result("B", "b"), NEXT)
+
+
+def test_a_call_without_a_result_gets_one_and_a_second_result_is_dropped() -> None:
+    assert settle_tool_calls((CALLING, NEXT)) == (CALLING, result("(no result)"), NEXT)
+    assert settle_tool_calls((CALLING, result("1"), result("2"))) == (CALLING, result("1"))
+
+
+def test_an_id_that_is_used_again_belongs_to_its_own_call() -> None:
+    messages = (CALLING, result("1"), NEXT, CALLING, result("2"))
+    assert settle_tool_calls(messages) == messages
