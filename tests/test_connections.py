@@ -14,7 +14,7 @@ from service.connections import Body, Connection, Limits, PeerGoneError, raise_o
 from service.errors import GatewayError
 from service.wire import Framing
 
-_LIMITS = Limits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, body_seconds=0.5, send_stall_seconds=0.3)
+_SHORT = Limits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, send_stall_seconds=0.2)
 _CHUNKED = Framing(content_length=None, chunked=True, expects_continue=False, keep_alive=True)
 
 
@@ -25,17 +25,22 @@ def _sized(size: int, *, expects_continue: bool = False) -> Framing:
 class Pair:
     """The two ends of a connection: `here` the server's, `peer` the client's."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         ours, self.peer = socket.socketpair()
-        self.here = Connection(ours, _LIMITS, time.monotonic)
-        self.peer.settimeout(5)
+        self.here = Connection(ours, limits, time.monotonic)
+        self.peer.settimeout(10)
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    pair = Pair()
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """A pair with the default limits, or with those a test is parametrized with."""
+    pair = Pair(getattr(request, "param", Limits()))
     with pair.here.socket, pair.peer:
         yield pair
+
+
+def _limits(limits: Limits) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("pair", [limits], indirect=True)
 
 
 def test_a_body_ends_after_its_length_and_leaves_what_follows(pair: Pair) -> None:
@@ -125,6 +130,7 @@ def test_a_client_that_leaves_in_mid_body_is_told_apart_from_the_end(pair: Pair,
     assert caught.value.code == "malformed_request"
 
 
+@_limits(_SHORT)
 @pytest.mark.parametrize("framing", [_CHUNKED, _sized(100)])
 def test_a_body_that_stalls_is_given_up(pair: Pair, framing: Framing) -> None:
     pair.peer.sendall(b"5\r\nab")
@@ -133,6 +139,7 @@ def test_a_body_that_stalls_is_given_up(pair: Pair, framing: Framing) -> None:
     assert caught.value.code == "request_timeout"
 
 
+@_limits(Limits(body_seconds=0.4))
 def test_a_body_that_trickles_is_given_up_after_its_whole_time(pair: Pair) -> None:
     done = threading.Event()
 
@@ -142,7 +149,7 @@ def test_a_body_that_trickles_is_given_up_after_its_whole_time(pair: Pair) -> No
 
     thread = threading.Thread(target=trickle)
     thread.start()
-    with pytest.raises(GatewayError, match=r"more than 0\.5 seconds") as caught:
+    with pytest.raises(GatewayError, match=r"more than 0\.4 seconds") as caught:
         Body(pair.here, _sized(1000)).read()
     done.set()
     thread.join()
@@ -177,6 +184,7 @@ def test_an_unread_body_that_is_here_can_be_discarded(pair: Pair) -> None:
     assert not Body(pair.here, _sized(5)).is_at_hand
 
 
+@_limits(_SHORT)
 def test_a_head_that_stalls_is_given_up_and_one_that_ends_early_is_not_answered(pair: Pair) -> None:
     pair.peer.sendall(b"GET / HTTP/1.1\r\n")
     with pytest.raises(GatewayError) as caught:
@@ -187,6 +195,7 @@ def test_a_head_that_stalls_is_given_up_and_one_that_ends_early_is_not_answered(
         pair.here.read_head()
 
 
+@_limits(_SHORT)
 def test_an_idle_connection_is_ended_unless_a_request_has_begun(pair: Pair) -> None:
     assert not pair.here.wait_for_request()
     pair.peer.sendall(b"G")
@@ -197,6 +206,7 @@ def test_an_idle_connection_is_ended_unless_a_request_has_begun(pair: Pair) -> N
     assert pair.peer.recv(1) == b""
 
 
+@_limits(_SHORT)
 def test_a_peer_that_does_not_read_is_dropped(pair: Pair) -> None:
     with pytest.raises(PeerGoneError):
         pair.here.send(b"x" * 50_000_000)

@@ -283,11 +283,12 @@ def test_a_response_that_cannot_be_finished_is_visibly_cut(edge: Edge, path: str
     assert (answer.status, answer.body) == (200, body)
 
 
-def test_an_upgraded_connection_belongs_to_the_application(edge: Edge) -> None:
-    with edge.connect() as connection:
+def test_an_upgraded_connection_belongs_to_the_application(impatient: Edge) -> None:
+    with impatient.connect() as connection:
         connection.sendall(b"GET /upgrade HTTP/1.1\r\nHost: edge\r\nConnection: Upgrade\r\n\r\nearly")
         answer = parse_answer(read_until(connection, b"early"))
         assert (answer.status, answer.headers["connection"], answer.body) == (101, "Upgrade", b"early")
+        time.sleep(0.4)
         connection.sendall(b"late")
         assert read_until(connection, b"late") == b"late"
 

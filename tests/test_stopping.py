@@ -30,7 +30,7 @@ def _stop(edge: Edge, number: signal.Signals) -> None:
 
 def test_sigterm_lets_requests_finish_and_ends_idle_connections(tmp_path: Path) -> None:
     with (
-        open_edge(tmp_path / "log") as edge,
+        open_edge(tmp_path / "log", grace_seconds=60) as edge,
         edge.connect() as fresh,
         edge.connect() as kept,
         edge.connect() as sending,
