@@ -133,7 +133,9 @@ def _to_config(plan: Plan) -> schemathesis.Config:
         for name, statuses in plan.rejections.items()
     ]
     if plan.operations:
-        operations.append({"exclude-name": list(plan.operations), "enabled": False})
+        # By path: methods that a path does not have are tried only where nothing excludes them.
+        paths = [operation.partition(" ")[2] for operation in plan.operations]
+        operations.append({"exclude-path": paths, "enabled": False})
     config: dict[str, Any] = {
         "base-url": plan.url,
         "seed": plan.seed,

@@ -1,0 +1,192 @@
+"""The real gateway with one thing wrong: `python faulty_gateway.py NAME`.
+
+Every fault is put in from outside, where the parts meet: another document for the application, another door, or
+something between the application and the server that alters what is answered. `none` alters nothing. The process
+takes its configuration from the environment as the gateway does, prints its address and serves until SIGTERM.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import orjson
+
+from service.app import Door, create_app
+from service.assembly import open_gateway
+from service.auth import Authenticator, ClientAddresses, FailureLimiter, resolve_credentials
+from service.configfile import load_config, locate
+from service.contract import load_contract
+from service.gateway import Gateway
+from service.server import Server, run_until_stopped
+
+HOST = "127.0.0.1"
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Fault = Callable[[Door], Application]
+
+
+class Answer(NamedTuple):
+    """A whole response and the method it answers; `headers` has lower-case names."""
+
+    method: str
+    status: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def altered(alter: Callable[[Answer], Answer]) -> Fault:
+    """The fault of an application whose answers pass through `alter`."""
+
+    def build(door: Door) -> Application:
+        application = create_app(door)
+
+        def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+            started: list[Any] = []
+            pieces = application(environ, lambda status, headers, exc_info=None: started.extend((status, headers)))
+            body = b"".join(pieces)
+            if hasattr(pieces, "close"):
+                pieces.close()
+            headers = {name.lower(): value for name, value in started[1]}
+            answer = alter(Answer(environ["REQUEST_METHOD"], started[0], headers, body))
+            start_response(answer.status, [*{**answer.headers, "content-length": str(len(answer.body))}.items()])
+            return [answer.body]
+
+        return serve
+
+    return build
+
+
+def altered_contract(change: Callable[[dict[str, Any]], object]) -> Fault:
+    """The fault of an application that was given a document with `change` made to it."""
+
+    def build(door: Door) -> Application:
+        document = copy.deepcopy(door.document)
+        change(document)
+        return create_app(replace(door, document=document))
+
+    return build
+
+
+def altered_json(change: Callable[[Any], object], *, status: str = "200") -> Fault:
+    """The fault of `change` being made to the JSON of answers with `status`."""
+
+    def alter(answer: Answer) -> Answer:
+        if not (answer.status.startswith(status) and answer.headers["content-type"] == "application/json"):
+            return answer
+        value = orjson.loads(answer.body)
+        change(value)
+        return answer._replace(body=orjson.dumps(value))
+
+    return altered(alter)
+
+
+def altered_stream(change: Callable[[bytes], bytes]) -> Fault:
+    """The fault of `change` being made to the bytes of streams."""
+
+    def alter(answer: Answer) -> Answer:
+        is_stream = answer.headers["content-type"] == "text/event-stream"
+        return answer._replace(body=change(answer.body)) if is_stream else answer
+
+    return altered(alter)
+
+
+def without_authentication(door: Door) -> Application:
+    return create_app(replace(door, document=load_contract(authenticated=False), authenticator=None))
+
+
+def without_header(name: str) -> Fault:
+    def alter(answer: Answer) -> Answer:
+        return answer._replace(headers={key: value for key, value in answer.headers.items() if key != name})
+
+    return altered(alter)
+
+
+def with_headers(**added: str) -> Fault:
+    headers = {name.replace("_", "-"): value for name, value in added.items()}
+    return altered(lambda answer: answer._replace(headers={**answer.headers, **headers}))
+
+
+def with_other_success(status: str, content_type: str | None = None, body: bytes | None = None) -> Fault:
+    """The fault of success being told with another status, type or body."""
+
+    def alter(answer: Answer) -> Answer:
+        if not answer.status.startswith("200"):
+            return answer
+        headers = answer.headers | ({} if content_type is None else {"content-type": content_type})
+        return answer._replace(status=status, headers=headers, body=answer.body if body is None else body)
+
+    return altered(alter)
+
+
+def with_any_method(answer: Answer) -> Answer:
+    if answer.method != "DELETE":
+        return answer
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return answer._replace(status="200 OK", headers=headers, body=b'{"ok":true,"status":"live"}')
+
+
+def with_false_allow(answer: Answer) -> Answer:
+    return answer._replace(headers=answer.headers | {"allow": "GET, DELETE"}) if answer.method == "OPTIONS" else answer
+
+
+def _request_field(document: dict[str, Any], name: str) -> dict[str, Any]:
+    field: dict[str, Any] = document["components"]["schemas"]["ChatCompletionRequest"]["properties"][name]
+    return field
+
+
+FAULTS: dict[str, Fault] = {
+    "none": create_app,
+    "no-authentication": without_authentication,
+    "temperature-without-maximum": altered_contract(lambda it: _request_field(it, "temperature").pop("maximum")),
+    "top-p-at-most-one-half": altered_contract(lambda it: _request_field(it, "top_p").update(maximum=0.5)),
+    "other-status": with_other_success("203 Non-Authoritative Information"),
+    "other-content-type": with_other_success("200 OK", content_type="text/plain"),
+    "plain-text-500": with_other_success("500 Internal Server Error", "text/plain", b"Internal Server Error"),
+    "envelope-without-param": altered_json(lambda it: it["error"].pop("param"), status="4"),
+    "message-without-refusal": altered_json(lambda it: it["choices"][0]["message"].pop("refusal")),
+    "chunk-of-another-object": altered_stream(lambda it: it.replace(b"chat.completion.chunk", b"chat.completion")),
+    "stream-without-done": altered_stream(lambda it: it.replace(b"data: [DONE]\n\n", b"")),
+    "chunk-that-is-not-json": altered_stream(lambda it: it.replace(b'"choices":[', b'"choices":[,', 1)),
+    "no-cache-control": without_header("cache-control"),
+    "sniffing-allowed": with_headers(x_content_type_options="sniff"),
+    "undocumented-header": with_headers(x_powered_by="curiosity"),
+    "method-answered": altered(with_any_method),
+    "no-allow": without_header("allow"),
+    "false-allow": altered(with_false_allow),
+}
+
+
+def serve(fault: Fault, gateway: Gateway, door: Door) -> None:
+    server = Server((HOST, 0), fault(door))
+    server.start()
+    print(f"http://{HOST}:{server.server_port}", flush=True)
+    run_until_stopped(server, on_stopping=gateway.drain)
+
+
+def main() -> None:
+    locations = locate(os.environ, dev=False, profile=None)
+    config = load_config(locations, os.environ).config
+    limiter = FailureLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
+    gateway = open_gateway(config, locations.state_dir)
+    door = Door(
+        gateway=gateway,
+        document=load_contract(),
+        authenticator=Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter),
+        addresses=ClientAddresses(config.gateway.trusted_proxies),
+        completions_enabled=True,
+    )
+    try:
+        serve(FAULTS[sys.argv[1]], gateway, door)
+    finally:
+        gateway.close()
+
+
+if __name__ == "__main__":
+    main()

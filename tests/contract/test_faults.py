@@ -1,0 +1,113 @@
+"""Faults put into the gateway on purpose: the fuzzing must find each, by the checks that are there to find it.
+
+One fault may well be seen from two sides. A header that is missing, say, is missed by Schemathesis' check of headers
+and by our own check of whole answers. So each fault names all checks that fail, and no other check may.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+from live import TOKEN, scripted_config
+
+from contract.fuzzing import Outcome, Plan, fuzz
+from contract.steering import COMPLETION
+from service.contract import load_contract, to_served_document
+
+EXAMPLES = 8
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of `faulty_gateway.py`, the operation where it shows, and the checks that find it, the foremost first."""
+
+    name: str
+    operation: str
+    checks: tuple[str, ...]
+    streaming: bool = False
+
+
+FAULTS = (
+    Fault("no-authentication", "GET /v1/models", ("ignored_auth", "missing_required_header")),
+    Fault("temperature-without-maximum", COMPLETION, ("negative_data_rejection",)),
+    Fault("top-p-at-most-one-half", COMPLETION, ("positive_data_acceptance",)),
+    Fault(
+        "other-status",
+        "GET /healthz",
+        ("status_code_conformance", "positive_data_acceptance", "contract_conformance"),
+    ),
+    Fault("other-content-type", "GET /healthz", ("content_type_conformance", "contract_conformance")),
+    Fault(
+        "plain-text-500",
+        "GET /healthz",
+        ("not_a_server_error", "positive_data_acceptance", "content_type_conformance", "contract_conformance"),
+    ),
+    Fault("envelope-without-param", "GET /healthz", ("response_schema_conformance", "contract_conformance")),
+    Fault("message-without-refusal", COMPLETION, ("response_schema_conformance", "contract_conformance")),
+    Fault("chunk-of-another-object", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
+    Fault("stream-without-done", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
+    Fault("chunk-that-is-not-json", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
+    Fault("no-cache-control", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
+    Fault("sniffing-allowed", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
+    Fault("undocumented-header", "GET /healthz", ("contract_conformance",)),
+    Fault("method-answered", "GET /healthz", ("unsupported_method",)),
+    Fault("no-allow", "GET /healthz", ("unsupported_method", "contract_conformance")),
+    Fault("false-allow", "GET /healthz", ("allow_header_conformance",)),
+)
+
+
+@contextmanager
+def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
+    """The gateway with the fault `name`, in a process of its own; gives its address."""
+    directory.mkdir(parents=True)
+    (directory / "openclaw.json").write_bytes(orjson.dumps(scripted_config()))
+    environment = {
+        **os.environ,
+        "OPENCLAW_CONFIG_PATH": str(directory / "openclaw.json"),
+        "OPENCLAW_STATE_DIR": str(directory / "state"),
+    }
+    command = [sys.executable, str(Path(__file__).with_name("faulty_gateway.py")), name]
+    with (
+        (directory / "log.txt").open("wb") as log,
+        subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        try:
+            assert url, f"the gateway did not start:\n{(directory / 'log.txt').read_text()}"
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+
+def fuzzed(url: str, operation: str, seed: int, *, streaming: bool) -> Outcome:
+    document = to_served_document(load_contract())
+    return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, operations=(operation,), streaming=streaming))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_found_by_the_checks_that_are_there_for_it(fault: Fault, tmp_path: Path, seed: int) -> None:
+    with faulty_gateway(fault.name, tmp_path / "gateway") as url:
+        outcome = fuzzed(url, fault.operation, seed, streaming=fault.streaming)
+    assert set(outcome.failures) == set(fault.checks), outcome.report()
+
+
+@pytest.mark.parametrize(("operation", "streaming"), sorted({(fault.operation, fault.streaming) for fault in FAULTS}))
+def test_without_a_fault_the_same_run_passes(operation: str, streaming: bool, tmp_path: Path, seed: int) -> None:
+    with faulty_gateway("none", tmp_path / "gateway") as url:
+        outcome = fuzzed(url, operation, seed, streaming=streaming)
+    assert not outcome.failures, outcome.report()
