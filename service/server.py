@@ -37,9 +37,8 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
     Besides WSGI's own keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
-    `watch_hangup`) and `openclaw.log` (a dict: what the application puts under `agent` and `run` is logged). With
-    status 101 the socket belongs to the application until it returns, and `openclaw.early` has the bytes that came
-    before the response.
+    `watch_hangup`) and `openclaw.log` (a dict: the application's `client`, `agent` and `run` are logged). With
+    status 101 the socket belongs to the application until it returns; `openclaw.early` has the bytes that came before.
     """
 
     head: Head | None
@@ -58,6 +57,7 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         # Not the parent's constructor: it would wrap the socket in a file with a buffer of its own.
         self.socket = sock
         self.client_address = address
+        self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
         self.server = server
         self.connection = Connection(sock, server.limits, server.clock)
         self._expects_more = False
@@ -245,9 +245,8 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             duration_ms=round((self.time_finish - self.time_start) * 1000, 1),
             bytes=self.response_length,
             request_id=self.request_id,
-            client=self.client_address[0] if isinstance(self.client_address, tuple) else "unix",
-            agent=noted.get("agent"),
-            run=noted.get("run"),
+            client=noted.get("client", self.peer),
+            **{name: noted.get(name) for name in ("agent", "run")},
             complete=None if self.complete else "no",
         )
 
