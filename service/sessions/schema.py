@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.pool import NullPool
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: What SQLite waits for before a commit returns. With NORMAL (in WAL mode) a commit has reached the operating system:
 #: a killed process loses nothing, a power cut or a crashed kernel may lose the last moments, and neither can damage
@@ -58,6 +58,20 @@ entries = sa.Table(
     sa.Column("cached_tokens", _BigInteger),
     sa.Column("created_at_ms", _BigInteger, nullable=False),
     sa.UniqueConstraint("session_key", "seq"),
+)
+
+#: What stands for the beginning of a session once that has become too long for its model: the first `covers` entries
+#: are told by the message in `payload`. The row with the largest `covers` counts; the entries themselves stay.
+summaries = sa.Table(
+    "summaries",
+    metadata,
+    sa.Column("session_key", sa.Text, sa.ForeignKey("sessions.key"), primary_key=True),
+    sa.Column("covers", _BigInteger, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 
@@ -129,13 +143,17 @@ def _engine(path: Path) -> sa.Engine:
 
 
 def _ensure_schema(connection: sa.Connection) -> None:
-    with connection.begin():  # all or nothing: a process killed in here leaves an empty database
+    with connection.begin():  # all or nothing: a process killed in here leaves the database as it was
         version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version == SCHEMA_VERSION:
+            return
         if version == 0:
             metadata.create_all(connection, checkfirst=False)
-            connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
+        elif version == 1:
+            summaries.create(connection)  # all that version 2 added
+        else:
             raise StoreError(
                 f"its schema has version {version}, this program knows versions up to {SCHEMA_VERSION}. Run a newer "
                 "program, or point this one at another state directory."
             )
+        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")

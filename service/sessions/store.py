@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from service.concurrency import Event, Worker, spawn
 from service.messages import Message, Usage
 from service.sessions.payloads import from_payload, to_payload
-from service.sessions.schema import StoreError, create_file, entries, open_reader, open_writer, sessions
+from service.sessions.schema import StoreError, create_file, entries, open_reader, open_writer, sessions, summaries
 
 __all__ = ["SessionStore", "StoreError"]
 
@@ -46,9 +46,16 @@ _ADD_SESSION = sessions.insert()
 _ADD_ENTRY = entries.insert()
 _READ_CONVERSATION = (
     sa.select(entries.c.role, entries.c.payload)
-    .where(entries.c.session_key == sa.bindparam("of_key"))
+    .where(entries.c.session_key == sa.bindparam("of_key"), entries.c.seq >= sa.bindparam("first"))
     .order_by(entries.c.seq)
 )
+_READ_SUMMARY = (
+    sa.select(summaries.c.role, summaries.c.payload, summaries.c.covers)
+    .where(summaries.c.session_key == sa.bindparam("of_key"))
+    .order_by(summaries.c.covers.desc())
+    .limit(1)
+)
+_ADD_SUMMARY = summaries.insert()
 _READ_ANYTHING = sa.select(sessions.c.key).limit(1)
 
 
@@ -128,8 +135,13 @@ class SessionStore:
             raise StoreError(f"The session database {path} cannot be used: {_reason(error)}") from error
 
     def load_conversation(self, key: str) -> tuple[Message, ...]:
-        """Every message of the session `key`, in order; none for a session that has no turn yet."""
-        rows = self._read(_READ_CONVERSATION, {"of_key": key})
+        """What a model has to know of the session `key`, in order; nothing for a session that has no turn yet.
+
+        That is every message, or the latest summary and every message that it does not cover.
+        """
+        summary = self._read(_READ_SUMMARY, {"of_key": key})
+        first = summary[0].covers if summary else 0
+        rows = [*summary, *self._read(_READ_CONVERSATION, {"of_key": key, "first": first})]
         return tuple(from_payload(row.role, row.payload) for row in rows)
 
     def append_turn(
@@ -150,6 +162,25 @@ class SessionStore:
         turn.settled.wait()
         if turn.error is not None:
             raise StoreError(f"The turn could not be stored: {_reason(turn.error)}") from turn.error
+
+    def append_summary(self, key: str, run_id: str, summary: Message, *, kept: int) -> None:
+        """Let `summary` stand for all of the session `key` but its last `kept` messages; return once it is committed.
+
+        `load_conversation` then begins with it; the messages it covers stay stored. One that covers exactly what an
+        earlier one does takes its place. Raises `StoreError`, and then nothing is changed.
+        """
+        self._check_open()
+        row = {
+            "session_key": key,
+            "run_id": run_id,
+            "role": summary.role.value,
+            "payload": to_payload(summary),
+            "created_at_ms": int(self._clock() * 1000),
+        }
+        try:
+            self._writer.run(_write_summary, row, kept)
+        except SQLAlchemyError as error:
+            raise StoreError(f"The summary could not be stored: {_reason(error)}") from error
 
     def check(self) -> None:
         """Return if the store can be used, raise `StoreError` if it is closed, unreadable or its file was replaced."""
@@ -259,6 +290,19 @@ def _write(connection: sa.Connection, turns: Sequence[_Turn]) -> None:
         if extended:
             connection.execute(_EXTEND_SESSION, list(extended.values()))
         connection.execute(_ADD_ENTRY, [row for turn in turns for row in turn.rows])
+
+
+def _write_summary(connection: sa.Connection, row: dict[str, Any], kept: int) -> None:
+    key = row["session_key"]
+    with connection.begin():
+        count = connection.execute(_COUNT_ENTRIES, {"keys": [key]}).first()
+        covers = count.entry_count - kept if count else 0
+        if kept < 0 or covers < 1:
+            raise StoreError(f"A summary covers at least one message: the session has no more than {kept}.")
+        connection.execute(
+            summaries.delete().where(summaries.c.session_key == key, summaries.c.covers == covers),
+        )
+        connection.execute(_ADD_SUMMARY, {**row, "covers": covers})
 
 
 def _reason(error: Exception) -> BaseException:

@@ -1,0 +1,124 @@
+"""Summaries of sessions: what a model is given afterwards, and that the transcript itself keeps everything."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from service.messages import Message, Role, Usage, text_message
+from service.sessions.schema import SCHEMA_VERSION
+from service.sessions.store import SessionStore, StoreError
+
+KEY = "agent:main:nguyễn"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SessionStore]:
+    with closing(SessionStore.open(path, clock=lambda: 1_700_000_000, new_id=map(str, count(1)).__next__)) as store:
+        yield store
+
+
+def append(store: SessionStore, *said: str) -> None:
+    messages = tuple(text_message(Role.USER, text) for text in said)
+    store.append_turn(KEY, "main", "run", messages, usage=Usage(), model="m")
+
+
+def summarise(store: SessionStore, text: str, *, kept: int) -> None:
+    store.append_summary(KEY, "run", text_message(Role.USER, text), kept=kept)
+
+
+def texts(store: SessionStore) -> list[str]:
+    return [message.text for message in store.load_conversation(KEY)]
+
+
+def execute(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_a_summary_takes_the_place_of_all_but_the_last_messages(store: SessionStore) -> None:
+    append(store, "1", "2", "3", "4")
+    summarise(store, "one to three", kept=1)
+    assert texts(store) == ["one to three", "4"]
+    append(store, "5")
+    assert texts(store) == ["one to three", "4", "5"]
+
+
+def test_of_several_summaries_the_one_that_covers_most_counts(store: SessionStore) -> None:
+    append(store, "1", "2", "3", "4")
+    summarise(store, "one and two", kept=2)
+    append(store, "5")
+    summarise(store, "one to five", kept=0)
+    assert texts(store) == ["one to five"]
+
+
+def test_a_summary_of_the_same_messages_takes_the_place_of_the_earlier_one(store: SessionStore) -> None:
+    append(store, "1", "2")
+    summarise(store, "first try", kept=1)
+    summarise(store, "second try", kept=1)
+    assert texts(store) == ["second try", "2"]
+
+
+def test_the_transcript_keeps_what_a_summary_covers(store: SessionStore, path: Path) -> None:
+    append(store, "1", "2", "3")
+    summarise(store, "all", kept=0)
+    assert execute(path, "SELECT count(*) FROM entries") == [(3,)]
+    assert execute(path, "SELECT covers, role, run_id FROM summaries") == [(3, "user", "run")]
+
+
+def test_other_sessions_are_not_touched(store: SessionStore) -> None:
+    append(store, "1", "2")
+    other = text_message(Role.USER, "elsewhere")
+    store.append_turn("other", "main", "run", (other,), usage=Usage(), model="m")
+    summarise(store, "both", kept=0)
+    assert store.load_conversation("other") == (other,)
+
+
+@pytest.mark.parametrize("kept", [2, 3, -1])
+def test_a_summary_of_nothing_is_refused(store: SessionStore, kept: int) -> None:
+    append(store, "1", "2")
+    with pytest.raises(StoreError, match="at least one"):
+        summarise(store, "nothing", kept=kept)
+    assert texts(store) == ["1", "2"]
+
+
+def test_a_session_without_turns_has_nothing_to_summarise(store: SessionStore) -> None:
+    with pytest.raises(StoreError, match="at least one"):
+        summarise(store, "nothing", kept=0)
+
+
+def test_a_database_that_fails_is_told_without_what_was_said(store: SessionStore, path: Path) -> None:
+    append(store, "1", "2")
+    execute(path, "ALTER TABLE summaries RENAME TO elsewhere")
+    with pytest.raises(StoreError, match="no such table") as caught:
+        summarise(store, "a secret", kept=0)
+    assert "secret" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_database_of_the_first_version_is_upgraded_in_place(path: Path) -> None:
+    with closing(SessionStore.open(path)) as store:
+        append(store, "1", "2")
+    execute(path, "DROP TABLE summaries")
+    execute(path, "PRAGMA user_version = 1")
+    with closing(SessionStore.open(path)) as store:
+        assert texts(store) == ["1", "2"]
+        summarise(store, "one", kept=1)
+        assert texts(store) == ["one", "2"]
+    assert execute(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_a_summary_can_hold_more_than_text(store: SessionStore) -> None:
+    append(store, "1")
+    summary = Message(Role.USER, text_message(Role.USER, "a").parts * 2, name="n")
+    store.append_summary(KEY, "run", summary, kept=0)
+    assert store.load_conversation(KEY) == (summary,)
