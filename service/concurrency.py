@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar, cast
 
 import gevent
+import gevent.pool
+import gevent.socket
 import gevent.threadpool
 from gevent.event import Event
 from gevent.lock import RLock
@@ -26,12 +28,17 @@ __all__ = [
     "RLock",
     "Worker",
     "deadline",
+    "run_side_by_side",
     "sleep",
     "spawn",
+    "wait_readable",
     "watch_hangup",
 ]
 
 T = TypeVar("T")
+
+#: How long `run_side_by_side` waits for jobs to let go once it is interrupted.
+LET_GO_SECONDS = 1.0
 
 _READABLE = 1  # gevent's READ flag for an io watcher
 
@@ -44,6 +51,31 @@ def spawn(function: Callable[..., object], *args: object) -> gevent.Greenlet:
 def sleep(seconds: float) -> None:
     """Let others run for at least `seconds`."""
     gevent.sleep(seconds)
+
+
+def wait_readable(fd: int) -> None:
+    """Wait until reading from the pipe or socket `fd` will not block."""
+    gevent.socket.wait_read(fd)
+
+
+def run_side_by_side(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
+    """Run each job in a greenlet of its own, at most `at_most` at once, and return their results in order.
+
+    All have ended when it returns or raises the first job's exception, if any raised. When the caller itself is
+    interrupted, `Cancelled` is thrown into the jobs that run, the others never begin, and they have a second to let go.
+    """
+    pool = gevent.pool.Pool(at_most)
+    try:
+        outcomes = [pool.spawn(_settled, job, ()) for job in jobs]
+        pool.join()
+    finally:
+        pool.kill(Cancelled, timeout=LET_GO_SECONDS)
+    results = []
+    for outcome, error in (greenlet.get() for greenlet in outcomes):
+        if error is not None:
+            raise error
+        results.append(outcome)
+    return results
 
 
 class Deadline(BaseException):
@@ -117,7 +149,7 @@ class Worker:
 
 
 def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-    # The pool prints the traceback of whatever escapes a job, so nothing escapes.
+    # Pools print the traceback of whatever escapes a job, so nothing escapes.
     try:
         return job(*args), None
     except BaseException as error:  # noqa: BLE001  # the caller raises it
