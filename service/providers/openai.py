@@ -6,7 +6,6 @@ a finish reason or `[DONE]`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -28,10 +27,17 @@ from service.messages import (
     Usage,
 )
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
-from service.providers.sse import SSEDecoder
+from service.providers.network import DIRECT, Network
+from service.providers.payloads import read_payloads
+from service.providers.refusals import error_text, refusal
 from service.providers.transport import Upstream, UpstreamResponse
 
 _STREAM_OPTIONS = {"include_usage": True}
+#: What some hosts call a field of the API, `None` for one they refuse; the many that copied it know the common names.
+_OWN_NAMES: Mapping[str, Mapping[str, str | None]] = {
+    "api.openai.com": {"max_tokens": "max_completion_tokens"},  # its reasoning models refuse the old name
+    "api.mistral.ai": {"seed": "random_seed", "stream_options": None},  # it counts usage unasked
+}
 _PLAIN_SAMPLING = (
     "temperature",
     "top_p",
@@ -46,13 +52,9 @@ _STOP_REASONS = {
     "function_call": StopReason.TOOL_CALLS,
     "content_filter": StopReason.CONTENT_FILTER,
 }
-_REJECTED = frozenset({400, 404, 413, 422})
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
-_MAX_ERROR_BYTES = 64 * 1024
-_MAX_MESSAGE_CHARS = 500
 _TAIL_SECONDS = 0.05
-_RETRY_AFTER = re.compile(r"\d{1,6}|[A-Za-z]{3}, [ -~]{10,30}")
 
 
 class OpenAIProvider:
@@ -60,34 +62,46 @@ class OpenAIProvider:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        # OpenAI's own reasoning models refuse the old name; the many that copied the API know only that.
-        self._max_tokens = "max_completion_tokens" if upstream.host == "api.openai.com" else "max_tokens"
+        self._own_names = _OWN_NAMES.get(upstream.host, {})
 
     @classmethod
-    def from_config(cls, config: ProviderConfig) -> Self:
+    def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
         """The provider a `models.providers` entry describes; its own headers win over the API key's."""
         headers = dict(config.headers)
         if config.api_key is not None and "authorization" not in (name.lower() for name in headers):
             headers["Authorization"] = f"Bearer {config.api_key.get_secret_value()}"
-        return cls(Upstream(config.base_url or "", headers, read_timeout_seconds=config.timeout_seconds))
+        return cls(
+            Upstream(config.base_url or "", headers, network=network, read_timeout_seconds=config.timeout_seconds)
+        )
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
         body = orjson.dumps(self._to_wire(request), default=_to_plain)
         with self._upstream.post_stream("/chat/completions", body) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
-                raise self._refusal(response)
+                raise refusal(self._upstream, response)
             answer = _Answer(self._upstream, f"call_{len(request.messages)}")
             if (response.header("content-type") or "").startswith("application/json"):
                 if text := answer.read(response.read_all(_MAX_ANSWER_BYTES)):
                     yield ModelText(text)
             else:
-                yield from _read_events(response, answer)
+                yield from self._read_events(response, answer)
             yield answer.to_end()
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
+
+    def _read_events(self, response: UpstreamResponse, answer: _Answer) -> Iterator[ModelEvent]:
+        timeout_seconds = self._upstream.read_timeout_seconds
+        complete = answer.is_complete
+        for payload in read_payloads(response, timeout_seconds=timeout_seconds, is_complete=complete):
+            if payload == b"[DONE]":
+                answer.done = True
+                response.finish(_TAIL_SECONDS)
+                return
+            if text := answer.read(payload):
+                yield ModelText(text)
 
     def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -105,33 +119,14 @@ class OpenAIProvider:
         if sampling.stop:
             wire["stop"] = sampling.stop
         if sampling.max_tokens is not None:
-            wire[self._max_tokens] = sampling.max_tokens
+            wire["max_tokens"] = sampling.max_tokens
         if request.functions:
             wire |= _to_tools(request.functions, request.tool_choice, sampling)
-        return wire
+        return self._renamed(wire) if self._own_names else wire
 
-    def _refusal(self, response: UpstreamResponse) -> GatewayError:
-        try:
-            detail = _error_text(self._upstream, response.read_all(_MAX_ERROR_BYTES))
-        except GatewayError:
-            detail = ""  # the status alone has to tell
-        status = response.status
-        because = f": {detail}" if detail else f" (HTTP {status})."
-        if status in _REJECTED:
-            return GatewayError("provider_rejected_request", f"The model provider rejected the request{because}")
-        if status in (401, 403):
-            return GatewayError(
-                "provider_authentication_failed",
-                f"The model provider refused the gateway's credentials (HTTP {status}). Correct its apiKey.",
-            )
-        if status == 429:  # noqa: PLR2004 - Too Many Requests
-            after = response.header("retry-after") or ""
-            headers = {"Retry-After": after} if _RETRY_AFTER.fullmatch(after) else {}
-            message = f"The model provider's rate limit is exceeded{because}"
-            return GatewayError("rate_limit_exceeded", message, headers=headers)
-        if status in (408, 504):
-            return GatewayError("provider_timeout", f"The model provider did not answer in time{because}")
-        return GatewayError("provider_error", f"The model provider failed{because}")
+    def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
+        names = ((self._own_names.get(field, field), value) for field, value in wire.items())
+        return {name: value for name, value in names if name is not None}
 
 
 class _PartialCall:
@@ -158,8 +153,7 @@ class _Answer:
         self._finish_reason: str | None = None
         self.done = False
 
-    @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the provider said that this is all."""
         return self.done or self._finish_reason is not None
 
@@ -184,13 +178,13 @@ class _Answer:
             message = "The model provider sent something that is not a chat completion."
             raise GatewayError("provider_error", message) from error
         if event.get("error") or event.get("object") == "error":
-            detail = _error_text(self._upstream, payload) or "it did not say why."
+            detail = error_text(self._upstream, payload) or "it did not say why."
             raise GatewayError("provider_error", f"The model provider failed in the middle of its answer: {detail}")
         return str(text)
 
     def to_end(self) -> ModelEnded:
         """The end of the turn; raises `provider_error` when the provider never said that it was one."""
-        if not self.complete:
+        if not self.is_complete():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = _STOP_REASONS.get(self._finish_reason or "", StopReason.STOP)
         if self._calls and reason is StopReason.STOP:
@@ -228,27 +222,6 @@ class _Answer:
             self._calls.append(call)
             self._call_by_index[index or 0] = call
         return call
-
-
-def _read_events(response: UpstreamResponse, answer: _Answer) -> Iterator[ModelEvent]:
-    decoder = SSEDecoder()
-    while chunk := _next_chunk(response, answer):
-        for payload in decoder.feed(chunk):
-            if payload == b"[DONE]":
-                answer.done = True
-                response.finish(_TAIL_SECONDS)
-                return
-            if text := answer.read(payload):
-                yield ModelText(text)
-
-
-def _next_chunk(response: UpstreamResponse, answer: _Answer) -> bytes:
-    try:
-        return response.read_some()
-    except GatewayError:
-        if answer.complete:
-            return b""  # all that was lost is the usage or the [DONE]
-        raise
 
 
 def _to_message(message: Message) -> dict[str, Any]:
@@ -306,17 +279,3 @@ def _from_usage(usage: dict[str, Any]) -> Usage:
         output_tokens=int(usage.get("completion_tokens") or 0),
         cached_tokens=int(details.get("cached_tokens") or 0),
     )
-
-
-def _error_text(upstream: Upstream, body: bytes) -> str:
-    """What the provider says is wrong, wherever it says it: at most 500 characters, and no secret of ours."""
-    try:
-        told: Any = orjson.loads(body)
-    except ValueError:
-        return ""
-    for _ in range(3):  # [{"error": {"message": ...}}] is the deepest that is in use
-        if isinstance(told, list):
-            told = told[0] if told else None
-        elif isinstance(told, dict):
-            told = told.get("error") or told.get("message") or told.get("detail")
-    return upstream.redact(told)[:_MAX_MESSAGE_CHARS] if isinstance(told, str) else ""

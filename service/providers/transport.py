@@ -11,17 +11,21 @@ import re
 import select
 import socket
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from weakref import WeakSet
 
 import gevent
 from gevent.monkey import get_original
+from gevent.ssl import SSLContext, create_default_context
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
 
 from service import __version__
 from service.errors import GatewayError
+from service.providers.network import DIRECT, Network, Proxy
 
 _BLOCK_BYTES = 32 * 1024
 _MAX_HEAD_BYTES = 64 * 1024
@@ -151,8 +155,10 @@ class Upstream:
     """One provider's address: a pool of connections and the headers every request carries.
 
     `headers` may hold secrets; they go nowhere but to `base_url` (`http://` or `https://`; a path, a query and
-    `user:password@` are honoured). `read_timeout_seconds` bounds the wait for the first byte and between bytes, not
-    the whole answer. Raises `ValueError` for an address or a header that cannot be used, without repeating a secret.
+    `user:password@` are honoured), directly or through the proxy that `network` names for it: an `http://` address in
+    the proxy's hearing, an `https://` one through a tunnel. `read_timeout_seconds` bounds the wait for the first byte
+    and between bytes, not the whole answer. Raises `ValueError` for an address, a proxy, a file of certificates or a
+    header that cannot be used, without repeating a secret.
     """
 
     def __init__(
@@ -160,6 +166,7 @@ class Upstream:
         base_url: str,
         headers: Mapping[str, str] | None = None,
         *,
+        network: Network = DIRECT,
         connect_timeout_seconds: float = 10.0,
         read_timeout_seconds: float = 120.0,
         max_connections: int = 1000,
@@ -167,22 +174,23 @@ class Upstream:
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("a provider's address must be http://host[:port][/path] or https://host[:port][/path]")
+        proxy = network.proxy_for(base_url)
         userinfo, _, netloc = url.netloc.rpartition("@")
         headers = {**_basic_credentials(userinfo), **(headers or {})}
         self.host = url.hostname
+        self.read_timeout_seconds = read_timeout_seconds
         self._address = f"{url.scheme}://{netloc}"
-        self._prefix = quote(url.path.rstrip("/"), safe=_URL_CHARACTERS)
+        path = quote(url.path.rstrip("/"), safe=_URL_CHARACTERS)
+        self._prefix = f"{self._address}{path}" if proxy and url.scheme == "http" else path
         self._query = f"?{quote(url.query, safe=_URL_CHARACTERS)}" if url.query else ""
+        if proxy and proxy.authorization and url.scheme == "http":
+            headers["Proxy-Authorization"] = proxy.authorization
         self._secrets = _secrets(headers)
         self._head = _header_lines(netloc, headers)
+        self._way = f"{self._address} through the proxy {proxy.host}:{proxy.port}" if proxy else self._address
         port = url.port or (443 if url.scheme == "https" else 80)
-        connections = _TLSConnections if url.scheme == "https" else _Connections
-        self._pool = connections(
-            *(self.host, port, self.host, port),
-            size=max_connections,
-            connection_timeout=connect_timeout_seconds,
-            network_timeout=read_timeout_seconds,
-        )
+        options = {"connection_timeout": connect_timeout_seconds, "network_timeout": read_timeout_seconds}
+        self._pool = _open_pool(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
         self._closed = False
 
     def post_stream(self, path: str, body: bytes) -> UpstreamResponse:
@@ -232,7 +240,7 @@ class Upstream:
             return self._pool.take(fresh=fresh)
         except (OSError, RuntimeError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            message = f"Cannot connect to the model provider at {self._address}: {reason}."
+            message = f"Cannot connect to the model provider at {self._way}: {reason}."
             raise GatewayError("provider_unavailable", message) from error
 
     def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
@@ -244,6 +252,30 @@ class Upstream:
             self._pool.release_socket(sock)
             raise
         return UpstreamResponse(sock, self._pool)
+
+
+def _open_pool(
+    scheme: str, origin: tuple[str, int], proxy: Proxy | None, network: Network, **options: Any
+) -> _Connections:
+    host, port = (proxy.host, proxy.port) if proxy else origin
+    if scheme == "http":
+        return _Connections(host, port, *origin, **options)
+    if proxy:
+        options |= {"use_proxy": True, "proxy_user": proxy.user, "proxy_password": proxy.password}
+    if network.ca_path is not None:
+        options["ssl_context_factory"] = partial(_private_tls, network.ca_path)
+    return _TLSConnections(host, port, *origin, **options)
+
+
+def _private_tls(ca_path: str, **_: object) -> SSLContext:
+    """A context that trusts only the certificates at `ca_path`, a file or a directory."""
+    try:
+        if Path(ca_path).is_dir():
+            return create_default_context(capath=ca_path)
+        return create_default_context(cafile=ca_path)
+    except OSError as error:  # SSLError is one
+        message = f"the certificates at {ca_path} (SSL_CERT_FILE or REQUESTS_CA_BUNDLE) cannot be read"
+        raise ValueError(message) from error
 
 
 def _read_error(error: Exception) -> GatewayError:
