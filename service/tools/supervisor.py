@@ -1,0 +1,249 @@
+"""Run one command as the reaper of everything it starts, and end only when nothing of it is left.
+
+Run as a program, `python -I -S supervisor.py LIFELINE_FD`, with nothing but the standard library. The lifeline is one
+end of a socket pair: it brings the order (a line of JSON), and its end-of-file, which comes when the one who gave the
+order is gone, however that happened, ends the command. The report is one JSON object on standard output.
+
+What is guaranteed on Linux: every process the command starts, in whatever session or process group and whichever
+signals it ignores, is gone when this program ends. Orphans fall to this process (PR_SET_CHILD_SUBREAPER), and no
+program gains rights by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so that each of them can be
+signalled. It is no sandbox: a command may ask another program that runs already (cron, systemd, docker) to start
+something, and one that kills its supervisor is free. Elsewhere only the command's process group is ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+GRACE_SECONDS = 0.4
+
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38  # linux/prctl.h
+_BLOCK_BYTES = 64 * 1024
+_LONG_WAIT_SECONDS = 3600.0
+_KILL_AGAIN_SECONDS = 0.005
+_MAX_PIPE_BLOCKS = 32
+
+
+class Capture:
+    """The beginning and the end of a stream, each at most half of `kept_bytes`; what lies between is only counted."""
+
+    def __init__(self, kept_bytes: int) -> None:
+        self.total_bytes = 0
+        self._half = max(kept_bytes // 2, 1)
+        self._head = bytearray()
+        self._tail = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Take what came next."""
+        self.total_bytes += len(data)
+        room = self._half - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:]
+        if len(self._tail) > 4 * self._half:
+            del self._tail[: -self._half]
+
+    def to_json(self) -> dict[str, Any]:
+        """What is told: `head`, `tail` and between them `cut_bytes`; all is in `head` where nothing was cut."""
+        tail = self._tail[-self._half :]
+        cut = self.total_bytes - len(self._head) - len(tail)
+        if not cut:
+            return {"head": _to_text(self._head + tail), "tail": "", "cut_bytes": 0}
+        return {"head": _to_text(self._head), "tail": _to_text(tail), "cut_bytes": cut}
+
+
+def _to_text(data: bytearray) -> str:
+    return data.decode(errors="replace")
+
+
+class Supervision:
+    """One command from its start to the end of the last process it left."""
+
+    def __init__(self, order: dict[str, Any], lifeline: socket.socket) -> None:
+        self._started_at = time.monotonic()
+        self._end_at: float = self._started_at + order["timeout_seconds"]
+        self._max_output_bytes: int = order["max_output_bytes"]
+        self._cause: str | None = None
+        self._stop_asked = False
+        self._ending = False
+        self._childless = False
+        self._left_running = 0
+        self._kill_at = 0.0
+        self._captures = (Capture(order["kept_bytes"]), Capture(order["kept_bytes"]))
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(lifeline, selectors.EVENT_READ, lambda: self._on_hangup(lifeline))
+        self._watch_signals()
+        self._command = subprocess.Popen(
+            order["argv"],
+            cwd=order["cwd"],
+            env=order["env"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        for stream, capture in zip((self._command.stdout, self._command.stderr), self._captures, strict=True):
+            assert stream is not None  # noqa: S101 - for the type checker: both are pipes
+            os.set_blocking(stream.fileno(), False)
+            self._selector.register(stream, selectors.EVENT_READ, self._reader(stream.fileno(), capture))
+
+    def run(self) -> dict[str, Any]:
+        """Wait for the end of everything and return the report."""
+        while not self._childless:
+            for key, _ in self._selector.select(self._patience_seconds()):
+                key.data()
+            self._reap()
+            self._check_limits()
+        self._drain()
+        return {
+            "status": self._command.returncode,
+            "cause": self._cause,
+            "left_running": self._left_running,
+            "seconds": time.monotonic() - self._started_at,
+            "stdout": self._captures[0].to_json(),
+            "stderr": self._captures[1].to_json(),
+        }
+
+    def _watch_signals(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._wakeup = (ours, theirs)
+        signal.set_wakeup_fd(theirs.fileno())
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._ask_to_stop)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(_BLOCK_BYTES))
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop_asked = True
+
+    def _on_hangup(self, lifeline: socket.socket) -> None:
+        self._selector.unregister(lifeline)  # it would be readable for ever
+        self._stop_asked = True
+
+    def _reader(self, descriptor: int, capture: Capture) -> Callable[[], bool]:
+        """What reads a stream once: false when nothing is there now or ever again."""
+
+        def read() -> bool:
+            try:
+                data = os.read(descriptor, _BLOCK_BYTES)
+            except BlockingIOError:
+                return False
+            if not data:
+                self._selector.unregister(descriptor)
+            capture.add(data)
+            return bool(data)
+
+        return read
+
+    def _patience_seconds(self) -> float:
+        if not self._ending:
+            return min(max(self._end_at - time.monotonic(), 0.0), _LONG_WAIT_SECONDS)
+        return max(self._kill_at - time.monotonic(), _KILL_AGAIN_SECONDS)
+
+    def _reap(self) -> None:
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                if pid == self._command.pid:
+                    self._command.returncode = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            self._childless = True
+            return
+        if self._command.returncode is not None and not self._ending:
+            self._left_running = len(_descendants(with_dead=False))
+            self._end(None)
+
+    def _check_limits(self) -> None:
+        now = time.monotonic()
+        if self._ending:
+            if now >= self._kill_at:
+                # Again and again: what was just being forked has not been seen.
+                self._signal(signal.SIGKILL)
+        elif self._stop_asked:
+            self._end("stopped")
+        elif now >= self._end_at:
+            self._end("timeout")
+        elif sum(capture.total_bytes for capture in self._captures) > self._max_output_bytes:
+            self._end("output")
+
+    def _end(self, cause: str | None) -> None:
+        self._ending, self._cause = True, cause
+        self._kill_at = time.monotonic() + GRACE_SECONDS
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            if sys.platform != "linux":
+                os.killpg(self._command.pid, number)
+        for pid in _descendants():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
+    def _drain(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if not isinstance(key.fileobj, socket.socket):
+                # A pipe holds a megabyte at most; somebody outside may hold its other end and write on.
+                any(not key.data() for _ in range(_MAX_PIPE_BLOCKS))
+
+
+def _descendants(*, with_dead: bool = True) -> list[int]:
+    """Every process below this one; the dead are not yet reaped, or have threads that live on."""
+    children: dict[int, list[int]] = {}
+    dead: set[int] = set()
+    for pid in _processes():
+        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 - pathlib is slow to import
+            # pid (name) state parent ...; the name may hold anything, parentheses too
+            state, parent = stat.read().rpartition(b")")[2].split()[:2]
+            children.setdefault(int(parent), []).append(pid)
+            if state == b"Z":
+                dead.add(pid)
+    found = list(children.get(os.getpid(), ()))
+    for pid in found:
+        found.extend(children.get(pid, ()))
+    return found if with_dead else [pid for pid in found if pid not in dead]
+
+
+def _processes() -> list[int]:
+    if sys.platform != "linux":
+        return []
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - pathlib is slow to import
+
+
+def main(arguments: list[str]) -> int:
+    """Take the order, carry it out, report."""
+    if sys.platform == "linux":
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    lifeline = socket.socket(fileno=int(arguments[0]))
+    os.set_inheritable(lifeline.fileno(), False)
+    line = lifeline.makefile("rb").readline()
+    if not line.endswith(b"\n"):
+        return 1  # whoever gives the order is gone
+    order = json.loads(line)
+    try:
+        report = Supervision(order, lifeline).run()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        report = {"problem": f"cannot start {order['argv'][0]}: {reason}"}
+    sys.stdout.write(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

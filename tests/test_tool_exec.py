@@ -1,0 +1,266 @@
+"""The `exec` tool: what a command sees, what is told of it, and that nothing of it outlives the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import concurrency
+from service.tools import ToolContext, ToolError
+from service.tools.shell import ExecTool
+
+GENEROUS_SECONDS = 10.0
+
+#: Seven processes, each in a session of its own and deaf to every polite signal. Two of them leave at once, so that
+#: their four children are orphans.
+TREE = """
+import os, signal, time
+
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+
+def grow(depth):
+    for _ in range(2 if depth else 0):
+        if os.fork() == 0:
+            os.setsid()
+            grow(depth - 1)
+            os._exit(0)
+    with open("pids", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    if depth != 1:
+        time.sleep(120)
+
+grow(2)
+"""
+
+#: A gateway's process in small: patched, a greenlet that counts, and commands beside it.
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import os, sys
+from pathlib import Path
+from service import concurrency
+from service.tools import ToolContext
+from service.tools.shell import ExecTool
+
+def tick():
+    global ticks
+    while True:
+        concurrency.sleep(0.01)
+        ticks += 1
+
+ticks, results = 0, []
+tool, context = ExecTool(os.environ), ToolContext("main", Path(sys.argv[1]), "s", "r")
+concurrency.spawn(tick)
+for _ in range(2):
+    concurrency.spawn(lambda: results.append(tool.run({"command": sys.argv[2]}, context)))
+while len(results) < 2:
+    concurrency.sleep(0.01)
+print(ticks, results)
+"""
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> ToolContext:
+    return ToolContext("main", tmp_path, "agent:main:s", "run")
+
+
+def run(context: ToolContext, **arguments: Any) -> str:
+    return ExecTool(os.environ).run(arguments, context)
+
+
+def run_python(context: ToolContext, program: str, **arguments: Any) -> str:
+    return run(context, argv=[sys.executable, "-c", program], **arguments)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def tree_of(workspace: Path) -> list[int]:
+    """The process ids of a `TREE` that has grown in `workspace`."""
+    give_up_at = time.monotonic() + GENEROUS_SECONDS
+    while time.monotonic() < give_up_at:
+        if (workspace / "pids").exists():
+            pids = (workspace / "pids").read_text().split()
+            if len(pids) == 7:
+                return [int(pid) for pid in pids]
+        concurrency.sleep(0.01)
+    raise AssertionError("the tree did not grow")
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    give_up_at = time.monotonic() + GENEROUS_SECONDS
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < give_up_at, "processes of the command are still alive"
+        time.sleep(0.01)
+
+
+def test_status_and_both_streams_are_told(context: ToolContext) -> None:
+    told = run(context, command="echo out; echo err >&2; exit 3")
+    assert told.startswith("The command exited with status 3 after ")
+    assert told.endswith("stdout:\nout\n\nstderr:\nerr\n")
+
+
+def test_argv_goes_to_no_shell(context: ToolContext) -> None:
+    assert "stdout:\n$HOME; exit 1\n" in run(context, argv=["echo", "$HOME; exit 1"])
+
+
+def test_a_signal_is_told(context: ToolContext) -> None:
+    assert "ended by signal 9" in run(context, command="kill -9 $$")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({}, "either `command`"),
+        ({"command": "true", "argv": ["true"]}, "either `command`"),
+        ({"argv": ["no-such-program"]}, "cannot start no-such-program: No such file"),
+        ({"argv": ["true", "a\0b"]}, "NUL"),
+        ({"command": "true", "env": {"A": "\ud800"}}, "valid Unicode"),
+        ({"command": "true #" + "x" * 130_000}, "script to a file"),
+        ({"command": "true", "env": {"A=B": "1"}}, "a variable's name"),
+        ({"command": "true", "cwd": ".."}, "inside the workspace"),
+        ({"command": "true", "cwd": "/"}, "inside the workspace"),
+        ({"command": "true", "cwd": "out"}, "inside the workspace"),
+        ({"command": "true", "cwd": "a\0b"}, "inside the workspace"),
+        ({"command": "true", "cwd": "x" * 5000}, "inside the workspace"),
+    ],
+)
+def test_what_cannot_run_is_told_with_its_reason(context: ToolContext, arguments: dict[str, Any], reason: str) -> None:
+    assert context.workspace is not None
+    (context.workspace / "out").symlink_to("/")
+    with pytest.raises(ToolError, match=reason):
+        run(context, **arguments)
+
+
+def test_without_a_workspace_nothing_runs() -> None:
+    with pytest.raises(ToolError, match="no workspace"):
+        run(ToolContext("main", None, "s", "r"), command="true")
+
+
+def test_a_command_runs_in_the_workspace_or_below(context: ToolContext) -> None:
+    assert context.workspace is not None
+    (context.workspace / "below").mkdir()
+    assert f"stdout:\n{context.workspace}\n" in run(context, command="pwd -P")
+    assert f"stdout:\n{context.workspace}/below\n" in run(context, command="pwd -P", cwd="below")
+
+
+def test_the_environment_is_a_short_list_without_secrets(context: ToolContext) -> None:
+    own = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "secret-1", "HTTPS_PROXY": "http://user:secret-2@proxy"}
+    command = "env; cat /proc/$PPID/environ | tr '\\0' '\\n'"
+    told = ExecTool(own).run({"command": command, "env": {"EXTRA": "1"}}, context)
+    assert "secret" not in told
+    names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}
+    assert names - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "LANG", "TERM", "EXTRA"}
+
+
+def test_no_command_gains_rights(context: ToolContext) -> None:
+    assert "NoNewPrivs:\t1" in run(context, command="grep NoNewPrivs /proc/self/status")
+
+
+def test_there_is_no_input(context: ToolContext) -> None:
+    assert "status 0" in run(context, command="cat")
+
+
+def test_no_descriptor_of_the_gateway_reaches_a_command(context: ToolContext) -> None:
+    with (Path(str(context.workspace)) / "kept").open("w") as kept:
+        os.set_inheritable(kept.fileno(), True)
+        told = run_python(context, "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])")
+    assert "[0, 1, 2]" in told
+
+
+def test_the_middle_of_long_output_is_cut_with_a_note(context: ToolContext) -> None:
+    told = run_python(context, "print('first'); print('x' * 1_000_000); print('last')")
+    assert "stdout:\nfirst\n" in told
+    assert f"[... {1_000_012 - 32 * 1024} bytes left out here ...]" in told
+    assert "\nlast\n" in told
+    assert len(told) < 40_000
+
+
+def test_endless_output_is_ended(context: ToolContext) -> None:
+    told = run(context, command="yes & yes >&2", timeout_seconds=60)
+    assert "printed more than" in told
+    assert len(told) < 80_000
+
+
+def test_a_command_that_takes_too_long_is_ended_and_what_it_said_is_told(context: ToolContext) -> None:
+    told = run(context, command="trap '' TERM; echo before; sleep 60; echo after", timeout_seconds=0.3)
+    assert "did not finish within 0.3 seconds" in told
+    assert "before" in told
+    assert "after" not in told
+
+
+def test_a_command_may_tidy_up_when_it_is_asked_to_end(context: ToolContext) -> None:
+    told = run(context, command="trap 'echo tidy; exit' TERM; sleep 60 & wait", timeout_seconds=0.3)
+    assert "tidy" in told
+
+
+def test_what_is_left_in_the_background_is_ended_and_told(context: ToolContext) -> None:
+    told = run(context, command="setsid sleep 60 & echo $!; (sleep 60 &) ; echo done")
+    assert "It left 2 process(es) running" in told
+    assert "done" in told
+
+
+def test_a_tree_that_ignores_signals_ends_with_the_command_itself(context: ToolContext) -> None:
+    assert context.workspace is not None
+    run_python(context, TREE, timeout_seconds=1.0)
+    assert not any(is_alive(pid) for pid in tree_of(context.workspace))
+
+
+def test_cancelling_ends_a_tree_that_ignores_signals(context: ToolContext) -> None:
+    assert context.workspace is not None
+    scope, cancelled = concurrency.CancelScope(), concurrency.Event()
+
+    def work() -> None:
+        try:
+            with scope:
+                run_python(context, TREE)
+        except concurrency.Cancelled:
+            cancelled.set()
+
+    concurrency.spawn(work)
+    pids = tree_of(context.workspace)
+    started_at = time.monotonic()
+    scope.cancel()
+    assert cancelled.wait(GENEROUS_SECONDS)
+    wait_until_gone(pids)
+    assert time.monotonic() - started_at < 3  # a second, on a machine that does nothing else
+
+
+def test_a_command_dies_with_the_gateway(context: ToolContext) -> None:
+    assert context.workspace is not None
+    script = context.workspace / "tree.py"
+    script.write_text(TREE)
+    command = [sys.executable, "-c", PATCHED, str(context.workspace), f"exec {sys.executable} {script}"]
+    # One of the two commands grows the tree; the other one finds that it is not the first.
+    command[-1] = f"mkdir mine && exec {sys.executable} {script} || sleep 120"
+    with subprocess.Popen(command) as gateway:
+        pids = tree_of(context.workspace)
+        gateway.send_signal(signal.SIGKILL)
+    wait_until_gone(pids)
+
+
+def test_a_patched_process_goes_on_while_commands_run_side_by_side(context: ToolContext) -> None:
+    command = [sys.executable, "-c", PATCHED, str(context.workspace), "sleep 0.5; echo slept"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    ticks, _, results = done.stdout.partition(" ")
+    assert results.count("status 0") == 2
+    assert results.count("slept") == 2
+    assert int(ticks) >= 10
+
+
+def test_a_supervisor_that_is_killed_is_told(context: ToolContext) -> None:
+    with pytest.raises(ToolError, match="its supervisor was killed"):
+        run(context, command="kill -9 $PPID; exec true")
