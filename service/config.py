@@ -32,6 +32,8 @@ from service.configvalues import (
 )
 
 DEFAULT_PORT = 18789
+#: The dialects a provider may speak.
+Api = Literal["openai-completions", "anthropic-messages", "scripted"]
 
 
 class ConfigError(Exception):
@@ -279,7 +281,7 @@ class LocalServiceConfig(Section):
 class ProviderConfig(Section):
     """A place that runs models and how it is spoken to. `base_url` has no slash at its end."""
 
-    api: Literal["openai-completions", "scripted"] = "openai-completions"
+    api: Api = "openai-completions"
     base_url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
     api_key: ApiKey | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
@@ -290,14 +292,26 @@ class ProviderConfig(Section):
     @field_validator("base_url")
     @classmethod
     def _require_base_url(cls, url: str | None, info: ValidationInfo) -> str | None:
-        if url is None and info.data.get("api") == "openai-completions":
-            raise ValueError('is required with api "openai-completions": the URL that ends before /chat/completions')
+        api = info.data.get("api", "scripted")
+        if url is None and api != "scripted":
+            path = "/v1/messages" if api == "anthropic-messages" else "/chat/completions"
+            raise ValueError(f'is required with api "{api}": the URL that ends before {path}')
         return url
 
 
-class ModelsConfig(Section):
-    """The places that run models, by the id that models are named with."""
+class RetryConfig(Section):
+    """How often a failing model is asked, the first wait and the longest, and when the last attempt may begin."""
 
+    attempts: Positive = 3
+    min_delay_ms: Positive = 500
+    max_delay_ms: Positive = 10_000
+    max_elapsed_ms: Positive = 60_000
+
+
+class ModelsConfig(Section):
+    """The places that run models, by the id that models are named with, and how their failures are borne."""
+
+    retry: RetryConfig = RetryConfig()
     providers: dict[ProviderId, ProviderConfig] = Field(default_factory=dict)
 
 

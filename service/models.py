@@ -1,57 +1,100 @@
 """Which model a name means, and the provider that runs it.
 
 Providers are opened when first needed and kept. A model is named `provider/model`; without any configured, the
-embedded demo model answers.
+embedded demo model answers. A configured provider wins over a known host of the same id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from service.agents import Agent
-from service.config import Config, ProviderConfig
+from service.config import Config, ModelConfig, ProviderConfig
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
-from service.providers import Provider
-from service.providers.local_service import LocalService, LocalServiceProvider
-from service.providers.openai import OpenAIProvider
-from service.providers.scripted import ScriptedProvider
+from service.providers import ModelRequest, Provider
+from service.providers.dialects import open_provider
+from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
+from service.providers.network import Network
+
+logger = logging.getLogger("openclaw.models")
 
 EMBEDDED_PROVIDER = "local"
 EMBEDDED_REFERENCE = f"{EMBEDDED_PROVIDER}/{EMBEDDED_MODEL}"
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenModel:
-    """A model that can be asked: `ref` is `provider/model`, `id` the provider's own name for it."""
+    """A model that can be asked: `ref` is `provider/model`, `id` the provider's own name for it.
+
+    `max_tokens` bounds its answers and `context_window` its whole conversation, both in tokens, `None` where nobody
+    said. With `worth_retrying` a failure may pass by itself; a model of this machine fails the same way twice.
+    """
 
     ref: str
     id: str
     provider: Provider
     takes_images: bool
+    max_tokens: int | None = None
+    context_window: int | None = None
+    worth_retrying: bool = True
+
+    def to_request(self, request: ModelRequest) -> ModelRequest:
+        """`request` put to this model: its id, and no longer an answer than it can give."""
+        asked, limit = request.sampling.max_tokens, self.max_tokens
+        if asked is not None and limit is not None and asked > limit:
+            request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
+        return replace(request, model=self.id)
 
 
 class ModelCatalog:
-    """The models of a configuration."""
+    """The models of a configuration and of the hosts that need none.
 
-    def __init__(self, config: Config, state_dir: Path) -> None:
+    `environ` has the known hosts' keys, OLLAMA_HOST, the proxies and the trusted certificates.
+    """
+
+    def __init__(self, config: Config, state_dir: Path, environ: Mapping[str, str] = _NOTHING) -> None:
         self._configured = config.models.providers
         self._state_dir = state_dir
+        self._environ = environ
+        self._network = Network.from_environment(environ)
         self._open: dict[str, Provider] = {}
 
     def choose(self, requested: str | None, agent: Agent) -> ChosenModel:
         """The model for a run: the one `requested` for it (`x-openclaw-model`), else the agent's own.
 
-        Raises `GatewayError`: `model_not_found` for a provider that is not configured, `model_not_installed` for the
-        embedded model without its packages.
+        Raises `GatewayError`: `model_not_found` for a provider that is neither configured nor known,
+        `model_not_installed` for the embedded model without its packages, `provider_unavailable` for an address, a key
+        or a proxy in the environment that cannot be used.
         """
-        ref = requested or agent.model or EMBEDDED_REFERENCE
-        provider_id, _, model_id = ref.partition("/")
-        if provider_id not in self._configured and ref != EMBEDDED_REFERENCE:
-            raise self._unknown(ref, provider_id, by_caller=requested is not None)
-        return ChosenModel(ref, model_id, self._provider(provider_id), self._takes_images(provider_id, model_id))
+        return self._find(requested or agent.model or EMBEDDED_REFERENCE, by_caller=requested is not None)
+
+    def choices(self, requested: str | None, agent: Agent) -> tuple[ChosenModel, ...]:
+        """The models for a run in the order they are to be asked: the one `choose` means, then the agent's fallbacks.
+
+        A model that a caller names has no fallback: another one is not what was asked for. A fallback that cannot be
+        used is left out and the log says why. Raises what `choose` raises when no model is left.
+        """
+        if requested is not None:
+            return (self.choose(requested, agent),)
+        found: list[ChosenModel] = []
+        problem: GatewayError | None = None
+        for ref in dict.fromkeys((agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)):
+            try:
+                found.append(self._find(ref, by_caller=False))
+            except GatewayError as error:
+                problem = problem or error
+                if agent.fallbacks:
+                    logger.warning("agent %s cannot use the model %s: %s", agent.id, ref, error.code)
+        if not found and problem is not None:
+            raise problem
+        return tuple(found)
 
     def describe(self, agent: Agent) -> str:
         """The agent's model in words for people."""
@@ -73,31 +116,43 @@ class ModelCatalog:
         while self._open:
             self._open.popitem()[1].close()
 
-    def _provider(self, provider_id: str) -> Provider:
-        provider = self._open.get(provider_id)
-        if provider is None:
-            configured = self._configured.get(provider_id)
-            provider = open_embedded_provider(self._state_dir) if configured is None else _open_provider(configured)
-            self._open[provider_id] = provider
-        return provider
-
-    def _takes_images(self, provider_id: str, model_id: str) -> bool:
+    def _find(self, ref: str, *, by_caller: bool) -> ChosenModel:
+        provider_id, _, model_id = ref.partition("/")
         configured = self._configured.get(provider_id)
-        if configured is None:
-            return False
-        listed = next((model for model in configured.models if model.id == model_id), None)
-        return listed is None or "image" in listed.input
+        if configured is None and ref == EMBEDDED_REFERENCE:
+            provider = self._open.get(provider_id) or open_embedded_provider(self._state_dir)
+            self._open[provider_id] = provider
+            return ChosenModel(ref, model_id, provider, takes_images=False, worth_retrying=False)
+        try:
+            config = configured or config_of(provider_id, self._environ)
+            if config is None or not model_id:
+                raise self._unknown(ref, provider_id, by_caller=by_caller)
+            if provider_id not in self._open:
+                self._open[provider_id] = open_provider(config, self._network)
+        except ValueError as error:
+            text = f"The model {ref} cannot be reached: {error}."
+            raise GatewayError("provider_unavailable", text) from error
+        return _chosen(ref, model_id, self._open[provider_id], config)
 
     def _unknown(self, ref: str, provider_id: str, *, by_caller: bool) -> GatewayError:
-        known = ", ".join([*self._configured, EMBEDDED_REFERENCE])
-        text = f'No provider "{provider_id}" is configured for the model {ref}. There are: {known}.'
+        here = dict.fromkeys([*self._configured, *ids_with_key(self._environ), OLLAMA, EMBEDDED_REFERENCE])
+        fault = f'No provider "{provider_id}" is configured for the model {ref}.'
+        if host := KNOWN_HOSTS.get(provider_id):
+            fault = f"The gateway has no key for the model {ref}: set {host.variable} in its environment."
+        text = f"{fault} There are: {', '.join(here)}."
         return GatewayError("model_not_found", text, param="x-openclaw-model" if by_caller else "model")
 
 
-def _open_provider(config: ProviderConfig) -> Provider:
-    if config.api == "scripted":
-        return ScriptedProvider()
-    provider: Provider = OpenAIProvider.from_config(config)
-    if config.local_service is not None:
-        provider = LocalServiceProvider(provider, LocalService.from_config(config.local_service, config.base_url))
-    return provider
+def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig) -> ChosenModel:
+    listed = next((model for model in config.models if model.id == model_id), None)
+    # A model that nobody described may take pictures: its provider decides.
+    known = listed or ModelConfig(id=model_id, input=("text", "image"))
+    return ChosenModel(
+        ref=ref,
+        id=model_id,
+        provider=provider,
+        takes_images="image" in known.input,
+        max_tokens=known.max_tokens,
+        context_window=known.context_window,
+        worth_retrying=config.api != "scripted",
+    )

@@ -1,0 +1,206 @@
+"""The Anthropic Messages dialect: our words to its wire and back.
+
+The upstream request always streams; an answer counts as complete only when the provider told its stop reason.
+
+What the wire has no place for is treated by what it means. A field that would change the answer (penalties other than
+0, `logit_bias`, `response_format` of `json_object`) is refused by name; what is only a wish (`seed`, `verbosity`, cache
+and safety keys, participants' names) is left out. Thinking is left to the model, and not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+import orjson
+
+from service.config import ProviderConfig
+from service.errors import GatewayError
+from service.messages import StopReason, ToolCall, Usage
+from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.providers.anthropic_request import to_wire
+from service.providers.network import DIRECT, Network
+from service.providers.payloads import read_payloads
+from service.providers.refusals import error_text, refusal, status_error
+from service.providers.transport import Upstream, UpstreamResponse
+
+#: The version in which `temperature` and `top_p` exist, and the one that other servers of this dialect know.
+_VERSION = "2023-06-01"
+_STOP_REASONS = {
+    "max_tokens": StopReason.LENGTH,
+    "model_context_window_exceeded": StopReason.LENGTH,
+    "tool_use": StopReason.TOOL_CALLS,
+    "refusal": StopReason.CONTENT_FILTER,
+}
+#: The status that an error told in the middle of a stream would have had before it.
+_ERROR_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+}
+_MAX_CALLS_CHARS = 4 * 1024 * 1024
+_TAIL_SECONDS = 0.05
+
+
+class AnthropicProvider:
+    """A place that speaks Anthropic's `POST /v1/messages`, below the base address of `upstream`.
+
+    `max_tokens` has the longest answer of each model by its id: the wire wants a bound where the request has none.
+    """
+
+    def __init__(self, upstream: Upstream, max_tokens: Mapping[str, int] | None = None) -> None:
+        self._upstream = upstream
+        self._max_tokens = dict(max_tokens or {})
+
+    @classmethod
+    def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
+        """The provider a `models.providers` entry describes, its base URL with or without `/v1` at the end.
+
+        Its own headers win over the API key's and the version's.
+        """
+        headers = {"anthropic-version": _VERSION} | {name.lower(): value for name, value in config.headers.items()}
+        if config.api_key is not None and not headers.keys() & {"x-api-key", "authorization"}:
+            headers["x-api-key"] = config.api_key.get_secret_value()
+        base_url = (config.base_url or "").removesuffix("/v1")
+        upstream = Upstream(base_url, headers, network=network, read_timeout_seconds=config.timeout_seconds)
+        return cls(upstream, {model.id: model.max_tokens for model in config.models if model.max_tokens is not None})
+
+    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
+        """Ask the model; see `Provider.stream` for the contract."""
+        body = orjson.dumps(to_wire(request, self._max_tokens.get(request.model)), default=_to_plain)
+        with self._upstream.post_stream("/v1/messages", body) as response:
+            if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
+                raise refusal(self._upstream, response)
+            answer = _Answer(self._upstream)
+            yield from self._read_events(response, answer)
+            yield answer.to_end()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._upstream.close()
+
+    def _read_events(self, response: UpstreamResponse, answer: _Answer) -> Iterator[ModelEvent]:
+        payloads = read_payloads(
+            response,
+            timeout_seconds=self._upstream.read_timeout_seconds,
+            is_complete=answer.is_complete,
+            is_keep_alive=_is_ping,
+        )
+        for payload in payloads:
+            if text := answer.read(payload):
+                yield ModelText(text)
+            if answer.stopped:
+                response.finish(_TAIL_SECONDS)
+                return
+
+
+class _Answer:
+    """What an answer has said so far beside its text."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._calls: dict[int, tuple[str, str, list[str]]] = {}  # id, name and pieces, by the block's index
+        self._calls_chars = 0
+        self._usage: dict[str, int] = {}
+        self._stop_reason: str | None = None
+        self.stopped = False
+        self._readers: dict[str, Callable[[dict[str, Any]], str]] = {
+            "message_start": self._read_start,
+            "content_block_start": self._read_block,
+            "content_block_delta": self._read_delta,
+            "message_delta": self._read_end,
+            "message_stop": self._read_stop,
+        }
+
+    def is_complete(self) -> bool:
+        """Whether the provider said why it stopped."""
+        return self._stop_reason is not None
+
+    def read(self, payload: bytes) -> str:
+        """Take in one event and return its text, perhaps empty; kinds of event that are new are passed over."""
+        try:
+            event = orjson.loads(payload)
+            kind = event["type"]
+            if kind == "error":
+                raise self._failure(event.get("error") or {}, payload)
+            reader = self._readers.get(kind)
+            return reader(event) if reader is not None else ""
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
+            raise GatewayError("provider_error", "The model provider sent something that is not a message.") from error
+
+    def to_end(self) -> ModelEnded:
+        """The end of the turn; raises `provider_error` when the provider never said that it was one."""
+        if not self.is_complete():
+            raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
+        reason = _STOP_REASONS.get(self._stop_reason or "", StopReason.STOP)
+        if self._calls and reason is StopReason.STOP:
+            reason = StopReason.TOOL_CALLS
+        if reason is not StopReason.TOOL_CALLS:
+            return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
+        calls = tuple(
+            ToolCall(call_id, name, "".join(pieces) or "{}") for call_id, name, pieces in self._calls.values()
+        )
+        return ModelEnded(reason, calls, self._to_usage())
+
+    def _read_start(self, event: dict[str, Any]) -> str:
+        self._count(event["message"].get("usage"))
+        return ""
+
+    def _read_block(self, event: dict[str, Any]) -> str:
+        block = event["content_block"]
+        if block["type"] == "tool_use":
+            given = block.get("input")  # empty where the pieces are to follow
+            self._calls[event["index"]] = (block["id"], block["name"], [orjson.dumps(given).decode()] if given else [])
+        return str(block["text"]) if block["type"] == "text" else ""
+
+    def _read_delta(self, event: dict[str, Any]) -> str:
+        delta = event["delta"]
+        if delta["type"] == "input_json_delta":
+            piece: str = delta["partial_json"]
+            self._calls_chars += len(piece)
+            if self._calls_chars > _MAX_CALLS_CHARS:
+                raise GatewayError("provider_error", "The model provider sent tool calls of more than 4 MiB.")
+            if call := self._calls.get(event["index"]):  # the provider's own tools are not ours to call
+                call[2].append(piece)
+        return str(delta["text"]) if delta["type"] == "text_delta" else ""
+
+    def _read_end(self, event: dict[str, Any]) -> str:
+        self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
+        self._count(event.get("usage"))
+        return ""
+
+    def _read_stop(self, _: dict[str, Any]) -> str:
+        self.stopped = True
+        return ""
+
+    def _count(self, usage: dict[str, Any] | None) -> None:
+        # Each report is of the whole answer so far; the last one may be silent about the input.
+        self._usage |= {name: count for name, count in (usage or {}).items() if isinstance(count, int)}
+
+    def _to_usage(self) -> Usage:
+        counts = self._usage
+        cached = counts.get("cache_read_input_tokens", 0)
+        fresh = counts.get("input_tokens", 0) + counts.get("cache_creation_input_tokens", 0)
+        return Usage(fresh + cached, counts.get("output_tokens", 0), cached)
+
+    def _failure(self, told: dict[str, Any], payload: bytes) -> GatewayError:
+        detail = error_text(self._upstream, payload)
+        status = _ERROR_STATUSES.get(told.get("type", ""))
+        if status is not None:
+            return status_error(status, detail)
+        because = detail or "it did not say why."
+        return GatewayError("provider_error", f"The model provider failed in the middle of its answer: {because}")
+
+
+def _is_ping(payload: bytes) -> bool:
+    return payload[:32].replace(b" ", b"").startswith(b'{"type":"ping"')
+
+
+def _to_plain(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

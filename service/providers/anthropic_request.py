@@ -1,0 +1,165 @@
+"""A request in the words of Anthropic's Messages API.
+
+Its conversation alternates: what neighbours of one role say becomes one turn, and it begins with the user. Blocks of
+nothing but white space are left out, as the API refuses them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from service.errors import GatewayError
+from service.messages import Function, Image, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolChoiceMode
+from service.providers import ModelRequest
+
+_DEFAULT_MAX_TOKENS = 4096
+_MAX_TEMPERATURE = 1.0
+_EFFORTS = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
+_PICTURE = re.compile(r"data:(image/(?:jpeg|png|gif|webp));base64,(.+)", re.DOTALL)
+_NO_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
+_NO_PARAMETERS = {"type": "object", "properties": {}}
+_BEFORE_THE_ASSISTANT = {"type": "text", "text": "(The beginning of this conversation is not shown.)"}
+
+
+def to_wire(request: ModelRequest, model_max_tokens: int | None = None) -> dict[str, Any]:
+    """The body of `POST /v1/messages`; `model_max_tokens` bounds the answer where the request does not.
+
+    Raises `GatewayError` `provider_rejected_request` for what the API cannot be asked, naming the field.
+    """
+    sampling = request.sampling
+    _check_sampling(sampling)
+    wire: dict[str, Any] = {
+        "model": request.model,
+        "max_tokens": sampling.max_tokens or model_max_tokens or _DEFAULT_MAX_TOKENS,
+        "messages": _to_turns(request.messages),
+        "stream": True,
+    }
+    if request.system.strip():
+        wire["system"] = request.system
+    if sampling.temperature is not None:
+        wire["temperature"] = min(sampling.temperature, _MAX_TEMPERATURE)
+    if sampling.top_p is not None:
+        wire["top_p"] = sampling.top_p
+    if sampling.stop:
+        wire["stop_sequences"] = sampling.stop
+    if output := _to_output_config(sampling):
+        wire["output_config"] = output
+    return wire | _to_tools(request)
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    fields = {
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "logit_bias": sampling.extra.get("logit_bias"),
+    }
+    for name, value in fields.items():
+        if value:  # 0 and {} ask for nothing
+            raise _unknown(name, f"`{name}` is not known to the model's provider. Leave it out")
+
+
+def _unknown(param: str, fault: str) -> GatewayError:
+    return GatewayError("provider_rejected_request", f"{fault}, or choose a model of another provider.", param=param)
+
+
+def _to_output_config(sampling: Sampling) -> dict[str, Any]:
+    wire: dict[str, Any] = {}
+    if effort := _EFFORTS.get(sampling.extra.get("reasoning_effort", "")):
+        wire["effort"] = effort
+    asked = sampling.response_format or {}
+    if asked.get("type") == "json_object":
+        fault = "`response_format` of type `json_object` is not known to the model's provider. Send a `json_schema`"
+        raise _unknown("response_format", fault)
+    if asked.get("type") == "json_schema":
+        schema = asked["json_schema"].get("schema")
+        if schema is None:
+            raise _unknown("response_format", "The model's provider needs the `schema` of the `json_schema`. Add it")
+        wire["format"] = {"type": "json_schema", "schema": schema}
+    return wire
+
+
+def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        blocks = list(_to_blocks(message))
+        role = "assistant" if message.role is Role.ASSISTANT else "user"
+        if not blocks:
+            continue
+        if not turns and role == "assistant":
+            turns.append({"role": "user", "content": [_BEFORE_THE_ASSISTANT]})
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    return turns
+
+
+def _to_blocks(message: Message) -> Iterator[dict[str, Any]]:
+    said = [_to_block(part) for part in message.parts if isinstance(part, Image) or part.text.strip()]
+    if message.role is Role.TOOL:
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _to_id(message.tool_call_id or "")}
+        yield result | {"content": said} if said else result
+        return
+    yield from said
+    for call in message.tool_calls:
+        yield {"type": "tool_use", "id": _to_id(call.id), "name": call.name, "input": _to_input(call)}
+
+
+def _to_block(part: Part) -> dict[str, Any]:
+    if not isinstance(part, Image):
+        return {"type": "text", "text": part.text}
+    picture = _PICTURE.fullmatch(part.url)
+    if picture is None:
+        message = "The model's provider takes pictures as base64 data URIs of JPEG, PNG, GIF or WebP only."
+        raise GatewayError("provider_rejected_request", message, param="messages")
+    return {"type": "image", "source": {"type": "base64", "media_type": picture[1], "data": picture[2]}}
+
+
+def _to_id(call_id: str) -> str:
+    """The id in the letters the API allows; calls of other models and callers may have had others."""
+    return _NO_ID_CHARACTER.sub("_", call_id)
+
+
+def _to_input(call: ToolCall) -> dict[str, Any]:
+    """The arguments as the object they must be; what a model wrote that is none stays readable to the next one."""
+    try:
+        arguments = orjson.loads(call.arguments)
+    except ValueError:
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {"not_an_object": call.arguments}
+
+
+def _to_tools(request: ModelRequest) -> dict[str, Any]:
+    if not request.functions:
+        # The API wants tools declared wherever the conversation shows calls of them.
+        names = dict.fromkeys(call.name for message in request.messages for call in message.tool_calls)
+        tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in names]
+        return {"tools": tools, "tool_choice": {"type": "none"}} if tools else {}
+    wire: dict[str, Any] = {"tools": [_to_tool(function) for function in request.functions]}
+    if choice := _to_tool_choice(request.tool_choice, request.sampling):
+        wire["tool_choice"] = choice
+    return wire
+
+
+def _to_tool(function: Function) -> dict[str, Any]:
+    wire: dict[str, Any] = {"name": function.name, "input_schema": {**_NO_PARAMETERS, **(function.parameters or {})}}
+    if function.description is not None:
+        wire["description"] = function.description
+    if function.strict is not None:
+        wire["strict"] = function.strict
+    return wire
+
+
+def _to_tool_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
+    if choice.mode is ToolChoiceMode.NONE:
+        return {"type": "none"}
+    one_at_a_time = {"disable_parallel_tool_use": True} if sampling.parallel_tool_calls is False else {}
+    if choice.name is not None:
+        return {"type": "tool", "name": choice.name, **one_at_a_time}
+    if choice.mode is ToolChoiceMode.REQUIRED:
+        return {"type": "any", **one_at_a_time}
+    return {"type": "auto", **one_at_a_time} if one_at_a_time else {}

@@ -1,0 +1,31 @@
+"""The dialects that providers speak: one row for each, and the module that knows it beside this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from service.config import Api, ProviderConfig
+from service.providers import Provider
+from service.providers.anthropic import AnthropicProvider
+from service.providers.local_service import LocalService, LocalServiceProvider
+from service.providers.network import Network
+from service.providers.openai import OpenAIProvider
+from service.providers.scripted import ScriptedProvider
+
+#: How a provider of each dialect is opened. A new dialect is its row here, named in `config.Api`.
+DIALECTS: Mapping[Api, Callable[[ProviderConfig, Network], Provider]] = {
+    "openai-completions": OpenAIProvider.from_config,
+    "anthropic-messages": AnthropicProvider.from_config,
+    "scripted": lambda _config, _network: ScriptedProvider(),
+}
+
+
+def open_provider(config: ProviderConfig, network: Network) -> Provider:
+    """The provider a `models.providers` entry describes, its local service included; nothing is contacted yet.
+
+    Raises `ValueError` for an address, a proxy or a certificate file that cannot be used.
+    """
+    provider = DIALECTS[config.api](config, network)
+    if config.local_service is None:
+        return provider
+    return LocalServiceProvider(provider, LocalService.from_config(config.local_service, config.base_url))

@@ -1,0 +1,149 @@
+"""Bad days upstream: a failing model is asked again, then the next one, as long as nothing has reached the reader.
+
+What was told stays told: once an answer has begun, its failure is the run's failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import random as randomness
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Self
+
+from service import concurrency
+from service.config import RetryConfig
+from service.errors import GatewayError
+from service.models import ChosenModel
+from service.providers import ModelEvent, ModelRequest
+
+logger = logging.getLogger("openclaw.models")
+
+#: What may pass by itself, so that asking again makes sense.
+RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailable", "rate_limit_exceeded"})
+
+#: What another model may do better: the above, and what is wrong with this one alone. A request that was rejected is
+#: not among them, since the caller has to hear of it.
+REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often one model is asked and how long is waited in between.
+
+    The waits begin at `min_delay_seconds` and double up to `max_delay_seconds`, each shortened at random by up to half.
+    A provider's `Retry-After` is honoured, but one beyond `max_delay_seconds` is not waited for. No attempt begins
+    later than `max_elapsed_seconds` after the first.
+    """
+
+    attempts: int = 3
+    min_delay_seconds: float = 0.5
+    max_delay_seconds: float = 10.0
+    max_elapsed_seconds: float = 60.0
+
+    @classmethod
+    def from_config(cls, config: RetryConfig) -> Self:
+        """What `models.retry` says."""
+        return cls(
+            config.attempts, config.min_delay_ms / 1000, config.max_delay_ms / 1000, config.max_elapsed_ms / 1000
+        )
+
+    def delay_seconds(self, failures: int, share: float, retry_after_seconds: float | None) -> float | None:
+        """The wait after the `failures`th failure, `None` when it is no use; `share` is a random number from 0 to 1."""
+        if failures >= self.attempts or (retry_after_seconds or 0) > self.max_delay_seconds:
+            return None
+        full = min(self.max_delay_seconds, self.min_delay_seconds * 2.0 ** (failures - 1))
+        return max(full * (1 - share / 2), retry_after_seconds or 0)
+
+
+class ResilientProvider:
+    """The models of one run, asked in order until one answers; the first is the one that was meant.
+
+    `answered` is the model that began the latest answer, `None` before any did. Later calls begin with it: what failed
+    is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        choices: Sequence[ChosenModel],
+        policy: RetryPolicy,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = concurrency.sleep,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        self._choices = tuple(choices)
+        self._policy = policy
+        self._clock = clock
+        self._sleep = sleep
+        self._random = random
+        self.answered: ChosenModel | None = None
+
+    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
+        """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
+
+        Raises the last failure when every model has failed. A fallback that takes no images is passed over when the
+        request has some.
+        """
+        *others, last = self._candidates(request)
+        for choice in others:
+            try:
+                first, rest = self._begin(choice, request)
+            except GatewayError as error:
+                if error.code not in REPLACEABLE:
+                    raise
+                logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
+            else:
+                break
+        else:
+            choice = last
+            first, rest = self._begin(choice, request)
+        self.answered = choice
+        with closing(rest):  # type: ignore[type-var]  # a generator in every dialect
+            yield first
+            yield from rest
+
+    def close(self) -> None:
+        """Nothing is held: the models belong to their catalog."""
+
+    def _candidates(self, request: ModelRequest) -> list[ChosenModel]:
+        first = self._choices.index(self.answered) if self.answered is not None else 0
+        has_image = any(message.has_image for message in request.messages)
+        fallbacks = self._choices[first + 1 :]
+        return [self._choices[first], *(choice for choice in fallbacks if choice.takes_images or not has_image)]
+
+    def _begin(self, choice: ChosenModel, request: ModelRequest) -> tuple[ModelEvent, Iterator[ModelEvent]]:
+        """The beginning of one model's answer and its rest, asked for as often as the policy says."""
+        asked = choice.to_request(request)
+        give_up_at = self._clock() + self._policy.max_elapsed_seconds
+        failures = 0
+        while True:
+            events = choice.provider.stream(asked)
+            try:
+                return next(events), events
+            except GatewayError as error:
+                failures += 1
+                delay = self._delay_after(choice, error, failures)
+                if delay is None or self._clock() + delay > give_up_at:
+                    raise
+                logger.warning("the model %s failed (%s), asking again in %.1f s", choice.ref, error.code, delay)
+            self._sleep(delay)
+
+    def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
+        if not choice.worth_retrying or error.code not in RETRYABLE:
+            return None
+        retry_after = _to_seconds(error.headers.get("Retry-After", ""), self._clock())
+        return self._policy.delay_seconds(failures, self._random(), retry_after)
+
+
+def _to_seconds(retry_after: str, now: float) -> float | None:
+    """The wait that a `Retry-After` header asks for, in seconds or up to a date; `None` for one that says nothing."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+    except ValueError:
+        return None
