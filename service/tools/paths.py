@@ -126,7 +126,10 @@ class _Walk:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._directories = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
+        try:
+            self._directories = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
+        except FileNotFoundError:
+            raise ToolError("The workspace is empty: its directory comes with the first file written.") from None
         self._names: list[str] = []
         self._links = 0
 

@@ -1,0 +1,310 @@
+"""The tools that read and change single files of the workspace: `read`, `write`, `edit`, `ls`.
+
+Each works in slices of bounded size, since whatever it does at one go holds up everybody else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, BinaryIO, ClassVar
+
+from service.concurrency import sleep
+from service.tools import Tool, ToolContext, ToolError
+from service.tools.paths import Workspace, kind_of, to_display
+
+MAX_READ_LINES = 2_000
+MAX_LINE_CHARACTERS = 2_000
+MAX_READ_CHARACTERS = 48_000
+MAX_EDIT_BYTES = 2 * 1024 * 1024
+MAX_EDITS = 100
+MAX_WRITE_BYTES = 8 * 1024 * 1024
+MAX_LISTED = 1_000
+MAX_ENTRIES = 20_000
+
+_SLICE_BYTES = 256 * 1024
+_SNIFF_BYTES = 8 * 1024
+_ENTRIES_AT_ONCE = 500
+_TIMEOUT_SECONDS = 30.0
+
+_PATH = {"type": "string", "minLength": 1, "description": "Path in the workspace, such as `notes/a.txt`."}
+
+
+def file_tools() -> tuple[Tool, ...]:
+    """The tools of this module, for an agent that has a workspace."""
+    return ReadTool(), WriteTool(), EditTool(), ListTool()
+
+
+class ReadTool:
+    """`read`: a text file's lines, numbered."""
+
+    name = "read"
+    description = (
+        "Read a text file of the workspace. Lines come with their numbers, which are not part of the file. "
+        f"At most {MAX_READ_LINES} lines at a time: use offset and limit for more."
+    )
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "path": _PATH,
+            "offset": {"type": "integer", "minimum": 1, "description": "The first line to read; 1 by default."},
+            "limit": {
+                "type": "integer",
+                "minimum": 1,
+                "description": f"How many lines to read; at most, and by default, {MAX_READ_LINES}.",
+            },
+        },
+        "required": ["path"],
+        "additionalProperties": False,
+    }
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = True
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """The lines asked for; raises `ToolError` for what is not a text file."""
+        offset, limit = int(arguments.get("offset", 1)), int(arguments.get("limit", MAX_READ_LINES))
+        with Workspace.of(context).open_file(arguments["path"]) as file:
+            _check_text(file, arguments["path"])
+            _skip_lines(file, offset - 1)
+            return _numbered_lines(file, offset, min(limit, MAX_READ_LINES))
+
+
+class WriteTool:
+    """`write`: a whole file, made or replaced."""
+
+    name = "write"
+    description = (
+        "Write a whole text file of the workspace, replacing the one that is there. Missing directories are made. "
+        "To change a part of a file, use edit."
+    )
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {"path": _PATH, "content": {"type": "string", "description": "All of the file's text."}},
+        "required": ["path", "content"],
+        "additionalProperties": False,
+    }
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = False
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """Write it, whole or not at all; raises `ToolError`."""
+        content = arguments["content"].encode()
+        if len(content) > MAX_WRITE_BYTES:
+            raise ToolError(f"The content has {len(content)} bytes; at most {MAX_WRITE_BYTES} can be written at once.")
+        with Workspace.of(context).open_place(arguments["path"], create_parents=True) as place:
+            made = place.replace(content)
+            return f"{'Created' if made else 'Replaced'} {place.shown} ({len(content)} bytes)."
+
+
+class EditTool:
+    """`edit`: exact replacements in a file, all of them or none."""
+
+    name = "edit"
+    description = (
+        "Change a text file of the workspace by exact replacement. Each old_text must stand in the file exactly once, "
+        "white space included: take in enough of its surroundings. Several edits are made in order, all or none. "
+        "Give either edits, or one old_text and new_text."
+    )
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "path": _PATH,
+            "old_text": {"type": "string", "minLength": 1, "description": "The text to replace."},
+            "new_text": {"type": "string", "description": "What takes its place; may be empty."},
+            "edits": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_EDITS,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "old_text": {"type": "string", "minLength": 1},
+                        "new_text": {"type": "string"},
+                    },
+                    "required": ["old_text", "new_text"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+        "required": ["path"],
+        "additionalProperties": False,
+    }
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = False
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """Make the edits; raises `ToolError`, and then the file is as it was.
+
+        Never yields between reading and writing, so that no other tool of the gateway comes in between.
+        """
+        edits = _edits(arguments)
+        with Workspace.of(context).open_place(arguments["path"]) as place:
+            with place.open_file() as file:
+                text = _editable_text(file.read(MAX_EDIT_BYTES + 1), place.shown)
+            # Models write \n; a file whose every line ends in \r\n keeps that.
+            crlf = 0 < text.count("\n") == text.count("\r\n")
+            if crlf:
+                text = text.replace("\r\n", "\n")
+            lines = []
+            for number, (old, new) in enumerate(edits, start=1):
+                text, line = _replace_once(text, old, new, f"edits[{number - 1}]: " if len(edits) > 1 else "")
+                lines.append(line)
+            place.replace((text.replace("\n", "\r\n") if crlf else text).encode())
+            told = ", ".join(map(str, lines))
+            return f"Edited {place.shown} at line{'s' if len(lines) > 1 else ''} {told}."
+
+
+class ListTool:
+    """`ls`: what is in a directory."""
+
+    name = "ls"
+    description = (
+        "List a directory of the workspace: directories end with /, files have their size. "
+        f"At most {MAX_LISTED} entries are told."
+    )
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {"path": {**_PATH, "description": "The directory; the workspace itself by default."}},
+        "additionalProperties": False,
+    }
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = True
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """The entries, sorted by name; raises `ToolError`."""
+        with Workspace.of(context).open_place(arguments.get("path", ".")) as place:
+            directory = place.open_directory()
+            try:
+                names = list(islice(_names(directory), MAX_ENTRIES + 1))
+                shown = sorted(names[:MAX_ENTRIES])[:MAX_LISTED]
+                lines = [_entry(name, directory) for name in shown]
+            finally:
+                os.close(directory)
+        if len(names) > MAX_ENTRIES:
+            lines.append(f"[of more than {MAX_ENTRIES} entries; use find to narrow them down]")
+        elif len(names) > len(shown):
+            lines.append(f"[{len(names) - len(shown)} more; use find to narrow them down]")
+        return "\n".join(lines) or "(the directory is empty)"
+
+
+def _check_text(file: BinaryIO, path: str) -> None:
+    start = file.read(_SNIFF_BYTES)
+    if b"\0" in start:
+        size = os.fstat(file.fileno()).st_size
+        raise ToolError(f'"{to_display(path)}" is a binary file of {size} bytes; only text can be read.')
+    file.seek(0)
+
+
+def _skip_lines(file: BinaryIO, count: int) -> None:
+    """Go to where `count` lines have been passed. Raises `ToolError` when there is nothing behind them."""
+    if count == 0:
+        return
+    passed = 0
+    while piece := file.read(_SLICE_BYTES):
+        breaks = piece.count(b"\n")
+        if passed + breaks >= count:
+            end = -1
+            for _ in range(count - passed):
+                end = piece.index(b"\n", end + 1)
+            file.seek(end + 1 - len(piece), os.SEEK_CUR)
+            if file.read(1):
+                file.seek(-1, os.SEEK_CUR)
+                return
+            raise _too_few(count)
+        passed += breaks
+        sleep(0)
+    raise _too_few(passed if _ends_with_break(file) else passed + 1)
+
+
+def _ends_with_break(file: BinaryIO) -> bool:
+    if file.tell() == 0:
+        return True
+    file.seek(-1, os.SEEK_CUR)
+    return file.read(1) == b"\n"
+
+
+def _too_few(lines: int) -> ToolError:
+    return ToolError(f"The file has only {lines} line{'' if lines == 1 else 's'}. Use a smaller offset.")
+
+
+def _numbered_lines(file: BinaryIO, first: int, limit: int) -> str:
+    lines: list[str] = []
+    characters = 0
+    for number, line in enumerate(_lines(file), start=first):
+        if len(lines) == limit or characters + len(line) > MAX_READ_CHARACTERS:
+            return "\n".join([*lines, f"[the file goes on; continue with offset {number}]"])
+        lines.append(f"{number:>6}\t{line}")
+        characters += len(lines[-1])
+    return "\n".join(lines) or "(the file is empty)"
+
+
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """The lines from here on without their ends, each cut to what is shown of it."""
+    while line := file.readline(MAX_LINE_CHARACTERS * 4):
+        cut = False
+        rest = line
+        while not rest.endswith(b"\n") and (rest := file.readline(_SLICE_BYTES)):
+            cut = True
+            sleep(0)
+        text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+        if cut or len(text) > MAX_LINE_CHARACTERS:
+            text = f"{text[:MAX_LINE_CHARACTERS]} [the line goes on]"
+        yield text
+
+
+def _edits(arguments: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    single = "old_text" in arguments and "new_text" in arguments
+    if single == ("edits" in arguments) or (not single and ("old_text" in arguments or "new_text" in arguments)):
+        raise ToolError("Give either edits, or both old_text and new_text.")
+    if single:
+        return [(arguments["old_text"], arguments["new_text"])]
+    return [(edit["old_text"], edit["new_text"]) for edit in arguments["edits"]]
+
+
+def _editable_text(content: bytes, shown: str) -> str:
+    if len(content) > MAX_EDIT_BYTES:
+        raise ToolError(f'"{shown}" is larger than {MAX_EDIT_BYTES} bytes, the most that can be edited.')
+    if b"\0" in content[:_SNIFF_BYTES]:
+        raise ToolError(f'"{shown}" is a binary file; only text can be edited.')
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ToolError(f'"{shown}" is not UTF-8 at byte {error.start}; only UTF-8 text can be edited.') from None
+
+
+def _replace_once(text: str, old: str, new: str, place: str) -> tuple[str, int]:
+    """`text` with its one `old` replaced, and the line where that stood."""
+    if "\r\n" not in text:
+        old, new = old.replace("\r\n", "\n"), new.replace("\r\n", "\n")
+    count = text.count(old)
+    if count == 0:
+        raise ToolError(f"{place}old_text does not stand in the file. Read it again and copy the text exactly.")
+    if count > 1:
+        raise ToolError(f"{place}old_text stands in the file {count} times. Take in more of its surroundings.")
+    at = text.index(old)
+    return text[:at] + new + text[at + len(old) :], text.count("\n", 0, at) + 1
+
+
+def _names(directory: int) -> Iterator[str]:
+    with closing(os.scandir(directory)) as entries:
+        for number, entry in enumerate(entries, start=1):
+            yield entry.name
+            if number % _ENTRIES_AT_ONCE == 0:
+                sleep(0)
+
+
+def _entry(name: str, directory: int) -> str:
+    shown = to_display(name)
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return f"{shown} (gone meanwhile)"
+    match kind_of(status.st_mode):
+        case "a directory":
+            return f"{shown}/"
+        case "a file":
+            return f"{shown} ({status.st_size} bytes)"
+        case other:
+            return f"{shown} ({other})"

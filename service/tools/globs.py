@@ -1,0 +1,50 @@
+"""File name patterns as coding tools know them: `*`, `?`, `[abc]`, `{a,b}`, and `**` for any number of directories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from service.tools import ToolError
+
+
+def compile_glob(pattern: str) -> Callable[[str], bool]:
+    """What tells whether a relative path matches `pattern`; one without a slash is matched against the name alone.
+
+    Raises `ToolError` for a pattern that cannot be understood.
+    """
+    pattern = pattern.removeprefix("./")
+    try:
+        regex = re.compile(_to_regex(pattern), re.DOTALL)
+    except (re.error, RecursionError):
+        raise ToolError(f"The glob {pattern!r} cannot be understood. Use *, **, ?, [abc] and {{a,b}}.") from None
+    if "/" in pattern:
+        return lambda path: regex.fullmatch(path) is not None
+    return lambda path: regex.fullmatch(path.rpartition("/")[2]) is not None
+
+
+_PIECES = re.compile(r"\*\*/|\*+|\?|\[!?\]?[^\]/]*\]|[{},]|.", re.DOTALL)
+_PLAIN = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+_BRACES = {"{": "(?:", ",": "|", "}": ")"}
+
+
+def _to_regex(pattern: str) -> str:
+    depth = 0
+    parts = []
+    for piece in _PIECES.findall(pattern):
+        depth += piece == "{"
+        parts.append(_BRACES[piece] if depth and piece in _BRACES else _piece_to_regex(piece))
+        depth -= piece == "}" and depth > 0
+    return "".join(parts)
+
+
+def _piece_to_regex(piece: str) -> str:
+    if piece in _PLAIN:
+        return _PLAIN[piece]
+    if piece.startswith("**"):
+        return ".*"
+    if len(piece) > 1:
+        negated = piece.startswith("[!")
+        members = re.sub(r"([\\\[^])", r"\\\1", piece[2 if negated else 1 : -1])
+        return f"[{'^/' if negated else ''}{members}]"
+    return re.escape(piece)
