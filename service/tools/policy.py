@@ -1,0 +1,106 @@
+"""Which tools an agent may use: profiles, allow lists and deny lists, as OpenClaw spells them.
+
+Every list only narrows what is left, and a denial always wins. Where nothing is configured an agent can look, but not
+write, execute or reach the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from service.config import ToolsConfig
+
+_FILES_READ = ("read", "ls", "find", "grep")
+_SESSIONS_READ = ("session_status", "sessions_list", "sessions_history", "agents_list")
+
+#: What lists may name at once. OpenClaw's groups that have no tools here are known, so that nobody is told of them.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "group:fs": (*_FILES_READ, "write", "edit"),
+    "group:runtime": ("exec",),
+    "group:web": ("web_fetch",),
+    "group:sessions": _SESSIONS_READ,
+    "group:automation": (),
+    "group:media": (),
+    "group:memory": (),
+    "group:messaging": (),
+    "group:nodes": (),
+    "group:ui": (),
+}
+
+#: What an agent has before the lists are applied. `full` is every tool there is.
+PROFILES: Mapping[str, tuple[str, ...]] = {
+    "minimal": ("session_status",),
+    "coding": ("group:fs", "group:runtime", "group:web", "group:sessions"),
+    "messaging": ("group:messaging", "sessions_list", "sessions_history", "session_status"),
+    "full": ("*",),
+}
+
+#: What an agent has when no profile and no allow list is configured for it.
+DEFAULT_TOOLS = (*_FILES_READ, *_SESSIONS_READ)
+
+_ALIASES = {"bash": "exec"}
+
+
+def allowed_tools(global_config: ToolsConfig, agent_config: ToolsConfig, names: Iterable[str]) -> list[str]:
+    """Those of `names` an agent may use, in their order.
+
+    The agent's profile replaces the global one; without either, allow lists pick from all tools, and without those
+    there is the careful default. An unknown profile and an empty allow list allow nothing.
+    """
+    allows = [config.allow for config in (global_config, agent_config) if config.allow is not None]
+    denies = [config.deny for config in (global_config, agent_config) if config.deny is not None]
+    base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
+    return [
+        name
+        for name in names
+        if all(_matches(entries, name) for entries in (base, *allows))
+        and not any(_matches(entries, name) for entries in denies)
+    ]
+
+
+def policy_notices(
+    global_config: ToolsConfig, agent_configs: Mapping[str, ToolsConfig], names: Iterable[str]
+) -> tuple[str, ...]:
+    """What the configuration says of tools that has no effect, a sentence each, naming its key.
+
+    `agent_configs` are by the path of the agent's `tools` key; `names` are all tools there are, for any agent.
+    """
+    known = tuple(names)
+    notices = list(_notices_of("tools", global_config, global_config.profile, known))
+    for path, config in agent_configs.items():
+        notices += _notices_of(path, config, config.profile or global_config.profile, known)
+    return tuple(notices)
+
+
+def _base(profile: str | None, *, has_allow_list: bool) -> tuple[str, ...]:
+    if profile is not None:
+        return PROFILES.get(profile.strip().lower(), ())
+    return ("*",) if has_allow_list else DEFAULT_TOOLS
+
+
+def _matches(entries: Iterable[str], name: str) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for entry in entries for pattern in _expand(entry))
+
+
+def _expand(entry: str) -> tuple[str, ...]:
+    entry = entry.strip().lower()
+    # In fnmatch's language [ would begin a set; here only * has a meaning.
+    return GROUPS.get(entry) or (_ALIASES.get(entry, entry).replace("[", "[[]").replace("?", "[?]"),)
+
+
+def _notices_of(path: str, config: ToolsConfig, profile: str | None, known: tuple[str, ...]) -> Iterator[str]:
+    if config.profile is not None and config.profile.strip().lower() not in PROFILES:
+        yield f'{path}.profile: "{config.profile}" is not a profile, so no tool is allowed; use {", ".join(PROFILES)}'
+    for key, entries in (("allow", config.allow or ()), ("deny", config.deny or ())):
+        for entry in entries:
+            if entry.strip().lower() not in GROUPS and not any(_matches([entry], name) for name in known):
+                yield f'{path}.{key}: "{entry}" names no tool of this gateway, ignored'
+    base = _base(profile, has_allow_list=True)
+    for entry in config.allow or ():
+        matched = [name for name in known if _matches([entry], name)]
+        if matched and not any(_matches(base, name) for name in matched):
+            yield (
+                f'{path}.allow: "{entry}" is not part of the profile "{profile}" and lists only narrow a profile; '
+                "leave the profile out to name tools one by one"
+            )
