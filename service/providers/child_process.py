@@ -24,20 +24,27 @@ _LAUNCHER = Path(__file__).with_name("die_with_parent.py")
 _MAX_LOG_BYTES = 1024 * 1024
 _KEPT_LOG_BYTES = 64 * 1024
 _LAST_OUTPUT_BYTES = 4096
-_STOP_POLL_SECONDS = 0.01
+_POLL_SECONDS = 0.01
 
 
 class ChildProcess:
     """One run of `command`, whose first word is a path, with exactly the environment `env`.
 
     Its standard input is a pipe that ends with the gateway; its output is appended to `log_path`, a file that only its
-    owner can read, or to a nameless temporary file. It has to be started in a thread that stays, the main one: the
-    kernel ends it together with that. Raises `OSError` when no process can be made; a command that cannot be executed
-    is a process that ends with status 127.
+    owner can read, or to a nameless temporary file. With `stdout`, a descriptor that stays the caller's, only its
+    standard error goes there. It has to be started in a thread that stays, the main one: the kernel ends it together
+    with that. Raises `OSError` when no process can be made; a command that cannot be executed is a process that ends
+    with status 127.
     """
 
     def __init__(
-        self, command: Sequence[str], cwd: str | None, env: Mapping[str, str], log_path: Path | None = None
+        self,
+        command: Sequence[str],
+        cwd: str | None,
+        env: Mapping[str, str],
+        log_path: Path | None = None,
+        *,
+        stdout: int | None = None,
     ) -> None:
         self.stopped = False
         self._log = _open_log(log_path)
@@ -49,8 +56,8 @@ class ChildProcess:
                 [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command],
                 bufsize=0,
                 stdin=subprocess.PIPE,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
+                stdout=self._log if stdout is None else stdout,
+                stderr=self._log,
                 cwd=cwd,
                 env=env,
                 start_new_session=True,
@@ -83,6 +90,19 @@ class ChildProcess:
         status = self._process.returncode
         return f"exited with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
 
+    def send(self, data: bytes) -> None:
+        """Write all of `data` to its standard input, waiting while it does not read; raises `OSError` once it ended."""
+        rest = memoryview(data)
+        while rest:
+            if self._buried or self._process.stdin is None:
+                raise BrokenPipeError
+            descriptor = self._process.stdin.fileno()  # anew after each wait: it may be closed by now
+            os.set_blocking(descriptor, False)
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:
+                concurrency.sleep(_POLL_SECONDS)
+
     def stop(self, grace_seconds: float = 5.0) -> None:
         """End it and everything in its process group: SIGTERM, and SIGKILL when that has not helped in time."""
         self.stopped = True
@@ -92,7 +112,7 @@ class ChildProcess:
         while self.is_running():
             if time.monotonic() >= give_up_at:
                 self._signal(signal.SIGKILL)
-            concurrency.sleep(_STOP_POLL_SECONDS)
+            concurrency.sleep(_POLL_SECONDS)
 
     def trim_log(self) -> None:
         """Cut the log to its last 64 KiB when it has grown beyond 1 MiB."""
