@@ -5,6 +5,7 @@ Nothing is judged by the clock, and nothing is kept between runs.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class Outcome:
 def fuzz(plan: Plan) -> Outcome:
     """Run `plan` to its end; raises whatever keeps Schemathesis itself from running."""
     outcome = Outcome()
-    document = to_streaming_document(plan.document) if plan.streaming else dict(plan.document)
+    # A copy: Schemathesis writes the links it infers into its document.
+    document = to_streaming_document(plan.document) if plan.streaming else copy.deepcopy(dict(plan.document))
     schema = schemathesis.openapi.from_dict(document, config=_to_config(plan))
     Steering(plan.document, streaming=plan.streaming).register(schema)
     with registered(conformance_check(plan.document)):

@@ -80,7 +80,7 @@ class Steering:
     def _steer_body(self, case: Case[Any]) -> None:
         if not isinstance(case.body, dict):
             return
-        body = copy.deepcopy(case.body)
+        body: dict[str, Any] = copy.deepcopy(case.body)
         if self._streaming:
             body["stream"] = True
         if "x-openclaw-agent-id" not in case.headers and isinstance(body.get("model"), str):
