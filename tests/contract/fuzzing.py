@@ -58,11 +58,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request that was answered: the operation, the parameters it carried, and the answer's status and type."""
+    """One request that was answered: what it was (`is_right`: as the contract wants it), and what the answer was."""
 
     operation: str
     method: str
     parameters: frozenset[str]
+    is_right: bool
     status: int
     content_type: str
 
@@ -116,7 +117,12 @@ def _note_scenario(recorder: ScenarioRecorder, outcome: Outcome) -> None:
         carried = {*(name.lower() for name in case.headers), *case.path_parameters, *(f"body {name}" for name in body)}
         content_type = response.headers.get("content-type", [""])[0].partition(";")[0]
         exchange = Exchange(
-            case.operation.label, interaction.request.method, frozenset(carried), response.status_code, content_type
+            operation=case.operation.label,
+            method=interaction.request.method,
+            parameters=frozenset(carried),
+            is_right=case.meta is not None and case.meta.generation.mode.is_positive,
+            status=response.status_code,
+            content_type=content_type,
         )
         outcome.exchanges[exchange] += 1
         for check in recorder.checks.get(case_id, []):
