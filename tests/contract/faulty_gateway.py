@@ -1,13 +1,11 @@
-"""The real gateway with one thing wrong: `python faulty_gateway.py NAME`.
+"""The real gateway with one thing wrong: `python -m gevent.monkey faulty_gateway.py NAME`.
 
 Every fault is put in from outside, where the parts meet: another document for the application, another door, or
 something between the application and the server that alters what is answered. `none` alters nothing. The process
 takes its configuration from the environment as the gateway does, prints its address and serves until SIGTERM.
 """
 
-from gevent import monkey
-
-monkey.patch_all()
+from __future__ import annotations
 
 import copy
 import os
@@ -45,11 +43,11 @@ def altered(alter: Callable[[Answer], Answer]) -> Fault:
     """The fault of an application whose answers pass through `alter`."""
 
     def build(door: Door) -> Application:
-        application = create_app(door)
+        application: Any = create_app(door)
 
         def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
             started: list[Any] = []
-            pieces = application(environ, lambda status, headers, exc_info=None: started.extend((status, headers)))
+            pieces = application(environ, lambda status, headers, *_: started.extend((status, headers)))
             body = b"".join(pieces)
             if hasattr(pieces, "close"):
                 pieces.close()

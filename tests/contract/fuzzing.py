@@ -5,6 +5,7 @@ Nothing is judged by the clock, and nothing is kept between runs.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,11 +58,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request that was answered: the operation, the parameters it carried, and the answer's status and type."""
+    """One request that was answered: what it was (`is_right`: as the contract wants it), and what the answer was."""
 
     operation: str
     method: str
     parameters: frozenset[str]
+    is_right: bool
     status: int
     content_type: str
 
@@ -81,7 +83,8 @@ class Outcome:
 def fuzz(plan: Plan) -> Outcome:
     """Run `plan` to its end; raises whatever keeps Schemathesis itself from running."""
     outcome = Outcome()
-    document = to_streaming_document(plan.document) if plan.streaming else dict(plan.document)
+    # A copy: Schemathesis writes the links it infers into its document.
+    document = to_streaming_document(plan.document) if plan.streaming else copy.deepcopy(dict(plan.document))
     schema = schemathesis.openapi.from_dict(document, config=_to_config(plan))
     Steering(plan.document, streaming=plan.streaming).register(schema)
     with registered(conformance_check(plan.document)):
@@ -114,7 +117,12 @@ def _note_scenario(recorder: ScenarioRecorder, outcome: Outcome) -> None:
         carried = {*(name.lower() for name in case.headers), *case.path_parameters, *(f"body {name}" for name in body)}
         content_type = response.headers.get("content-type", [""])[0].partition(";")[0]
         exchange = Exchange(
-            case.operation.label, interaction.request.method, frozenset(carried), response.status_code, content_type
+            operation=case.operation.label,
+            method=interaction.request.method,
+            parameters=frozenset(carried),
+            is_right=case.meta is not None and case.meta.generation.mode.is_positive,
+            status=response.status_code,
+            content_type=content_type,
         )
         outcome.exchanges[exchange] += 1
         for check in recorder.checks.get(case_id, []):

@@ -60,27 +60,29 @@ class Steering:
         if case.operation.label == MODEL:
             name = case.path_parameters.get("model")
             if isinstance(name, str) and 1 <= len(name) <= 256:  # longer ones break the contract
-                case.path_parameters["model"] = _pick(MODELS, name)
+                case.path_parameters = {**case.path_parameters, "model": _pick(MODELS, name)}
         if case.operation.label == COMPLETION:
-            self._steer_header(case, "x-openclaw-agent-id", AGENTS)
-            self._steer_header(case, "x-openclaw-model", PROVIDER_MODELS)
+            self._steer_headers(case)
             self._steer_body(case)
         return case
 
-    def _steer_header(self, case: Case[Any], name: str, known: Sequence[str]) -> None:
-        value = case.headers.get(name)
-        if not isinstance(value, str):
-            return
-        # Where Schemathesis finds no right value for a header, it sends a wrong one with every case; only a case that
-        # is about this header may keep it.
-        is_meant = (name, ParameterLocation.HEADER) in negated_parameters(case.meta)
-        if not is_meant or self._headers[name].is_valid(value.strip(" \t")):
-            case.headers[name] = _pick(known, value)
+    def _steer_headers(self, case: Case[Any]) -> None:
+        wrong = {name.lower() for name, place in negated_parameters(case.meta) if place is ParameterLocation.HEADER}
+        if "authorization" in wrong:
+            return  # a case without credentials is refused whatever else it says
+        headers = case.headers.copy()
+        for name, known in (("x-openclaw-agent-id", AGENTS), ("x-openclaw-model", PROVIDER_MODELS)):
+            value = headers.get(name)
+            # Where Schemathesis finds no right value for a header, it sends a wrong one with every case; only a case
+            # that is about this header may keep it.
+            if isinstance(value, str) and (name not in wrong or self._headers[name].is_valid(value.strip(" \t"))):
+                headers[name] = _pick(known, value)
+        case.headers = headers  # changed in place, they would go on being taken for what they were
 
     def _steer_body(self, case: Case[Any]) -> None:
         if not isinstance(case.body, dict):
             return
-        body = copy.deepcopy(case.body)
+        body: dict[str, Any] = copy.deepcopy(case.body)
         if self._streaming:
             body["stream"] = True
         if "x-openclaw-agent-id" not in case.headers and isinstance(body.get("model"), str):

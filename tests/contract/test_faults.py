@@ -75,7 +75,7 @@ def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
         "OPENCLAW_CONFIG_PATH": str(directory / "openclaw.json"),
         "OPENCLAW_STATE_DIR": str(directory / "state"),
     }
-    command = [sys.executable, str(Path(__file__).with_name("faulty_gateway.py")), name]
+    command = [sys.executable, "-m", "gevent.monkey", str(Path(__file__).with_name("faulty_gateway.py")), name]
     with (
         (directory / "log.txt").open("wb") as log,
         subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=log) as process,
@@ -91,7 +91,6 @@ def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-
 
 
 def fuzzed(url: str, operation: str, seed: int, *, streaming: bool) -> Outcome:

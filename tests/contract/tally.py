@@ -1,0 +1,88 @@
+"""What a run has exercised: operations, the statuses they answered with, the parameters and fields that were sent.
+
+A run that finds nothing says little when it has tried little; this says how much it has tried.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from contract.fuzzing import Outcome
+
+#: Statuses that no request can provoke from a gateway whose parts all work.
+UNPROVOKED = {"403", "408", "409", "413", "414", "429", "431", "500", "502", "503", "504"}
+
+
+def to_table(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
+    """Lines for people: each operation's answers, then its parameters as `name accepted/sent`."""
+    lines = []
+    for label, operation in _operations(document):
+        answers = _answers_of(label, outcome)
+        told = ", ".join(f"{status} {kind} {count}" for (status, kind), count in sorted(answers.items()))
+        never = sorted(set(operation["responses"]) - {str(status) for status, _ in answers})
+        lines += [label, f"    answered  {told}", f"    never     {' '.join(never) or '-'}"]
+        sent, accepted = _parameters_of(label, outcome)
+        names = sorted(_declared(operation, document))
+        lines.append(f"    sent      {', '.join(f'{name} {accepted[name]}/{sent[name]}' for name in names)}")
+    return lines
+
+
+def never_accepted(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
+    """The parameters and fields of the contract that no accepted request carried."""
+    found = []
+    for label, operation in _operations(document):
+        accepted = _parameters_of(label, outcome)[1]
+        found += [f"{label}: {name}" for name in sorted(_declared(operation, document)) if not accepted[name]]
+    return found
+
+
+def never_answered(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
+    """The statuses of the contract that never came though requests can provoke them."""
+    found = []
+    for label, operation in _operations(document):
+        seen = {str(status) for status, _ in _answers_of(label, outcome)}
+        wanted = set(operation["responses"]) - UNPROVOKED
+        if "requestBody" not in operation:
+            wanted.discard("415")
+        if "{" not in label:
+            wanted.discard("404")
+        found += [f"{label}: {status}" for status in sorted(wanted - seen)]
+    return found
+
+
+def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def _answers_of(label: str, outcome: Outcome) -> Counter[tuple[int, str]]:
+    answers: Counter[tuple[int, str]] = Counter()
+    for exchange, count in outcome.exchanges.items():
+        if exchange.operation == label:
+            answers[exchange.status, exchange.content_type.rpartition("/")[2]] += count
+    return answers
+
+
+def _parameters_of(label: str, outcome: Outcome) -> tuple[Counter[str], Counter[str]]:
+    """How often each parameter was sent, and how often with success."""
+    sent: Counter[str] = Counter()
+    accepted: Counter[str] = Counter()
+    for exchange, count in outcome.exchanges.items():
+        if exchange.operation == label and exchange.method == label.partition(" ")[0]:
+            for name in exchange.parameters:
+                sent[name] += count
+                accepted[name] += count * (exchange.status == 200)
+    return sent, accepted
+
+
+def _declared(operation: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[str]:
+    components = document["components"]
+    for parameter in operation.get("parameters", ()):
+        name = parameter.get("$ref", "").rpartition("/")[2]
+        yield (components["parameters"][name] if name else parameter)["name"]
+    if "requestBody" in operation:
+        for field in components["schemas"]["ChatCompletionRequest"]["properties"]:
+            yield f"body {field}"

@@ -1,0 +1,100 @@
+"""Schemathesis against the live gateway: every phase, every check, right and wrong data, JSON and streams.
+
+`--examples=N` generates N cases for each operation, `--seed=N` or `--random-seed` other cases; the default seed always
+generates the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import openapi_spec_validator
+import pytest
+from live import TOKEN, LiveGateway
+
+from contract.derived import to_streaming_document
+from contract.fuzzing import Outcome, Plan, fuzz
+from contract.steering import COMPLETION, MODEL
+from contract.tally import never_accepted, never_answered, to_table
+
+#: The least share of completions that are answered rather than refused; about half of what is generated is wrong.
+LEAST_SHARE = 0.15
+SECURED = {COMPLETION: ("401",), "GET /v1/models": ("401",), MODEL: ("401", "404")}
+
+
+@pytest.fixture(scope="module")
+def plan(gateway: LiveGateway, seed: int, examples: int) -> Plan:
+    """Everything, against the contract that is served, with the right credentials."""
+    with gateway.client() as client:
+        document: dict[str, Any] = client.get("/openapi.json").json()
+    return Plan(gateway.url, document, TOKEN, seed, examples)
+
+
+@pytest.fixture(scope="module")
+def everything(plan: Plan, table: Callable[[str], None]) -> Outcome:
+    outcome = fuzz(plan)
+    for line in to_table(outcome, plan.document):
+        table(line)
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def streams(plan: Plan) -> Outcome:
+    return fuzz(replace(plan, operations=(COMPLETION,), streaming=True))
+
+
+def shares(outcome: Outcome) -> dict[str, float]:
+    """Of all requests for completions, the share of right ones that were answered, for each type of answer."""
+    asked = {one: count for one, count in outcome.exchanges.items() if one.operation == COMPLETION}
+    answered: Counter[str] = Counter()
+    for exchange, count in asked.items():
+        if exchange.status == 200 and exchange.is_right:
+            answered[exchange.content_type] += count
+    return {content_type: count / sum(asked.values()) for content_type, count in answered.items()}
+
+
+def test_every_answer_keeps_the_contract(everything: Outcome) -> None:
+    assert not everything.failures, everything.report()
+
+
+def test_every_status_that_a_request_can_provoke_was_provoked(everything: Outcome, plan: Plan) -> None:
+    assert not never_answered(everything, plan.document)
+
+
+def test_every_parameter_and_field_was_accepted_at_least_once(everything: Outcome, plan: Plan) -> None:
+    assert not never_accepted(everything, plan.document)
+
+
+def test_completions_are_answered_with_json_and_with_streams(everything: Outcome) -> None:
+    assert shares(everything)["application/json"] > LEAST_SHARE
+    assert shares(everything)["text/event-stream"] > 0
+
+
+def test_every_event_of_a_stream_keeps_the_contract(streams: Outcome) -> None:
+    assert not streams.failures, streams.report()
+
+
+def test_completions_asked_for_as_streams_are_streams(streams: Outcome) -> None:
+    assert shares(streams).keys() == {"text/event-stream"}
+    assert shares(streams)["text/event-stream"] > LEAST_SHARE
+
+
+def test_strangers_are_told_401_whatever_they_send(plan: Plan) -> None:
+    stranger = replace(
+        plan,
+        token=None,
+        examples=max(plan.examples // 4, 1),
+        operations=tuple(SECURED),
+        accepted=("401",),
+        rejections=SECURED,
+    )
+    outcome = fuzz(stranger)
+    assert not outcome.failures, outcome.report()
+    assert all(exchange.status != 200 for exchange in outcome.exchanges)
+
+
+def test_the_derived_document_is_valid_openapi(plan: Plan) -> None:
+    openapi_spec_validator.validate(to_streaming_document(plan.document))
