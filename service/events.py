@@ -16,6 +16,22 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """The agent begins to carry out a call of one of its own tools."""
+
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnded:
+    """What came of it: `text` is what the model is told, `failed` whether that is about a failure."""
+
+    call: ToolCall
+    text: str
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallRequested:
     """The model asks the caller to call a function: complete, told once, in the order of the model's answer."""
 
@@ -35,4 +51,4 @@ class RunEnded:
     error: GatewayError | None = None
 
 
-RunEvent = TextDelta | ToolCallRequested | RunEnded
+RunEvent = TextDelta | ToolStarted | ToolEnded | ToolCallRequested | RunEnded

@@ -1,55 +1,151 @@
-"""The run itself: ask the model, pass on what it says, tell what it wants.
+"""The run itself: ask the model, run its tools, ask again, until it answers or calls a function of the caller.
 
-A failure is raised as `GatewayError`; what was said before stays in the run's log.
+A failure is raised as `GatewayError`; what was said before stays in the run's log and in the `Reply`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.errors import GatewayError
-from service.events import TextDelta, ToolCallRequested
-from service.messages import Message, Role, StopReason, Text, ToolCall, ToolChoice, ToolChoiceMode, Usage
+from service.events import TextDelta, ToolCallRequested, ToolEnded, ToolStarted
+from service.messages import (
+    Function,
+    Message,
+    Role,
+    StopReason,
+    Text,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    Usage,
+)
 from service.providers import ModelEnded, ModelRequest, ModelText, Provider
 from service.runs import Run
+from service.tools import ToolContext
+from service.tools.toolbox import CallEnded, CallEvent, Toolbox
+
+#: What stands between two messages of one answer, as readers get it.
+PARAGRAPH = "\n\n"
 
 
 @dataclass(slots=True)
 class Reply:
-    """What the model has said so far; complete once `run_model` has returned."""
+    """What a run has produced so far; complete once `run_agent` has returned.
 
-    pieces: list[str] = field(default_factory=list)
-    tool_calls: tuple[ToolCall, ...] = ()
+    `messages` is what the transcript gets: assistant messages and the results of the agent's own tools.
+    """
+
+    messages: list[Message] = field(default_factory=list)
     stop_reason: StopReason = StopReason.STOP
     usage: Usage = Usage()
+    pieces: list[str] = field(default_factory=list)  # of the message that is being written
 
-    def to_message(self) -> Message:
-        """The reply as the assistant's message of the transcript."""
+    def to_messages(self) -> tuple[Message, ...]:
+        """The transcript's messages, what is being written included."""
         text = "".join(self.pieces)
-        return Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=self.tool_calls)
+        return (*self.messages, Message(Role.ASSISTANT, (Text(text),))) if text else tuple(self.messages)
 
 
-def run_model(run: Run, provider: Provider, request: ModelRequest, reply: Reply) -> None:
-    """Ask `provider` and fill `reply`, telling the run's readers piece by piece.
+@dataclass(frozen=True, slots=True)
+class AgentTools:
+    """What the model may call in one run: the agent's own tools and the caller's functions."""
 
-    Returns when the model has finished. Raises what the provider raises, and `tool_choice_not_met` when the model did
-    not make the call the request demands; then no call is told.
-    """
-    with closing(provider.stream(request)) as events:  # type: ignore[type-var]  # a generator in every dialect
-        for event in events:
-            if isinstance(event, ModelText):
-                reply.pieces.append(event.text)
-                run.append(TextDelta(event.text))
-            else:
-                _finish(run, request.tool_choice, event, reply)
+    own: Toolbox
+    context: ToolContext
+    callers: tuple[Function, ...]
+    choice: ToolChoice
+
+    def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
+        """What the model is offered and told to choose.
+
+        A call that the caller demands is a call of the caller's functions: then there is nothing else to choose from.
+        "none" is about the caller's functions, the agent's own stay.
+        """
+        if self.choice.mode is ToolChoiceMode.REQUIRED:
+            return self.callers, self.choice
+        if self.choice.mode is ToolChoiceMode.NONE:
+            return self.own.functions(), ToolChoice()
+        return self.own.functions() + self.callers, self.choice
+
+    def is_callers(self, call: ToolCall) -> bool:
+        """Whether the caller has to carry `call` out."""
+        return any(function.name == call.name for function in self.callers)
 
 
-def _finish(run: Run, choice: ToolChoice, ended: ModelEnded, reply: Reply) -> None:
-    _check_tool_choice(choice, ended.tool_calls)
-    reply.tool_calls, reply.stop_reason, reply.usage = ended.tool_calls, ended.stop_reason, ended.usage
-    for index, call in enumerate(ended.tool_calls):
-        run.append(ToolCallRequested(index, call))
+class AgentLoop:
+    """One run of an agent: `run` once, then `reply` is complete."""
+
+    def __init__(self, run: Run, provider: Provider, tools: AgentTools, max_turns: int, reply: Reply) -> None:
+        self._run = run
+        self._provider = provider
+        self._tools = tools
+        self._max_turns = max_turns
+        self._reply = reply
+
+    def run(self, request: ModelRequest) -> None:
+        """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
+
+        Raises what the provider raises, and `tool_choice_not_met` when the model did not make the call that is
+        demanded; then no call is told. After `max_turns` the model has to answer without tools.
+        """
+        functions, choice = self._tools.offered()
+        request = replace(request, functions=functions, tool_choice=choice)
+        for turn in range(1, self._max_turns + 1):
+            if turn == self._max_turns and choice.mode is ToolChoiceMode.AUTO:
+                request = replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
+            calls = self._ask(request)
+            if not calls or request.tool_choice.mode is ToolChoiceMode.NONE:
+                return
+            results = self._carry_out([call for call in calls if not self._tools.is_callers(call)])
+            asked = [call for call in calls if self._tools.is_callers(call)]
+            if asked:
+                for index, call in enumerate(asked):
+                    self._run.append(ToolCallRequested(index, call))
+                return
+            request = replace(request, messages=(*request.messages, self._reply.messages[-1 - len(results)], *results))
+
+    def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
+        reply = self._reply
+        with closing(self._provider.stream(request)) as events:  # type: ignore[type-var]  # generators
+            for event in events:
+                if isinstance(event, ModelText):
+                    self._tell(event.text)
+                else:
+                    return self._end_message(request, event)
+        raise GatewayError("provider_error", "The model's answer ended without an end.")
+
+    def _tell(self, text: str) -> None:
+        if not self._reply.pieces and any(message.text for message in self._reply.messages):
+            self._run.append(TextDelta(PARAGRAPH))
+        self._reply.pieces.append(text)
+        self._run.append(TextDelta(text))
+
+    def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
+        _check_tool_choice(request.tool_choice, ended.tool_calls)
+        reply = self._reply
+        calls = () if request.tool_choice.mode is ToolChoiceMode.NONE else ended.tool_calls
+        text = "".join(reply.pieces)
+        reply.messages.append(Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=calls))
+        reply.pieces.clear()
+        reply.usage += ended.usage
+        reply.stop_reason = ended.stop_reason if calls or not ended.tool_calls else StopReason.STOP
+        return calls
+
+    def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
+        if not calls:
+            return []
+        results = self._tools.own.execute(calls, self._tools.context, self._log_call)
+        self._reply.messages.extend(results)
+        return results
+
+    def _log_call(self, event: CallEvent) -> None:
+        if isinstance(event, CallEnded):
+            self._run.append(ToolEnded(event.call, event.text, event.failed))
+        else:
+            self._run.append(ToolStarted(event.call))
 
 
 def _check_tool_choice(choice: ToolChoice, calls: tuple[ToolCall, ...]) -> None:
