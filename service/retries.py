@@ -121,8 +121,8 @@ class ResilientProvider:
         give_up_at = self._clock() + self._policy.max_elapsed_seconds
         failures = 0
         while True:
-            events = choice.provider.stream(asked)
             try:
+                events = choice.provider.stream(asked)
                 return next(events), events
             except GatewayError as error:
                 failures += 1

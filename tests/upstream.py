@@ -1,11 +1,14 @@
-"""A stub of a model provider: real sockets, the OpenAI dialect, and every way an answer can go wrong.
+"""A stub of a model provider: real sockets, both dialects, and every way an answer can go wrong.
 
-The `model` of a request chooses the answer, a row of `upstream_answers.ANSWERS`; `status-NNN` answers with that status.
+The `model` of a request chooses the answer, a row of `upstream_answers.ANSWERS` or, for a request to `/messages`, of
+`upstream_answers_anthropic.ANSWERS`. `status-NNN` answers with that status; `fail-N-NNN` does so the first N times it
+is asked, or drops the connection for the status 0, and is `ok` from then on.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import sys
@@ -18,9 +21,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+import upstream_answers_anthropic
 from upstream_answers import ANSWERS, USAGE, WORDS, frame, refuse
 
 _TICK_SECONDS = 0.02
+_FAILING = re.compile(r"fail-(\d+)-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,8 @@ class Exchange(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self._received(self.body)
-        model = str(self.body.get("model"))
         try:
-            if model.startswith("status-"):
-                refuse(self, int(model.removeprefix("status-")))
-            else:
-                ANSWERS[model](self)
+            self._answer(str(self.body.get("model")))
         except (_LeftError, OSError):
             if not self.server.upstream.closing.is_set():
                 self.server.upstream.aborted.set()
@@ -211,6 +212,16 @@ class Exchange(BaseHTTPRequestHandler):
         """Close the connection, whatever has been sent."""
         self.close_connection = True
         shut(self.connection)
+
+    def _answer(self, model: str) -> None:
+        if failing := _FAILING.fullmatch(model):
+            asked = sum(received.body["model"] == model for received in self.server.upstream.requests)
+            model = "ok" if asked > int(failing[1]) else "drop-before" if failing[2] == "0" else f"status-{failing[2]}"
+        dialect = upstream_answers_anthropic.ANSWERS if self.path.endswith("/messages") else ANSWERS
+        if model.startswith("status-"):
+            refuse(self, int(model.removeprefix("status-")))
+        else:
+            dialect[model](self)
 
     def _received(self, body: Any) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -128,6 +128,15 @@ def hang_midway(exchange: Exchange) -> None:
     exchange.wait()
 
 
+def comments_only(exchange: Exchange) -> None:
+    """Signs of life for a minute, and not a word."""
+    exchange.head()
+    exchange.event({"content": WORDS[0]})
+    for _ in range(3000):
+        exchange.send(b": still working\n\n")
+        exchange.wait(0.02)
+
+
 def hang_after_done(exchange: Exchange) -> None:
     """Everything is said but the end of the body."""
     exchange.head()
@@ -199,7 +208,7 @@ ANSWERS: dict[str, Callable[[Exchange], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         *(ok, ok_unless_reused, echo, slow, split, crlf, plain_json, tools, bare_tools, odd_finish, only_done, no_done),
-        *(drop_before, drop_after, end_quietly, no_finish, hang, hang_midway, hang_after_done),
+        *(drop_before, drop_after, end_quietly, no_finish, hang, hang_midway, hang_after_done, comments_only),
         *(garbage, garbage_events, endless_line, endless_head, error_event, tells_key),
     )
 }

@@ -1,0 +1,344 @@
+"""The Anthropic dialect over real sockets: what is sent, what is understood, what becomes of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from anthropic.types.message_create_params import MessageCreateParamsStreaming
+from asking import KEY, ask, fail, leave, request
+from pydantic import TypeAdapter
+from upstream import Upstream
+from upstream_answers import RETRY_AFTER, TEXT, WORDS
+
+from service.config import ProviderConfig
+from service.errors import GatewayError
+from service.messages import (
+    Function,
+    Image,
+    Message,
+    Role,
+    Sampling,
+    StopReason,
+    Text,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    Usage,
+    text_message,
+)
+from service.providers import ModelEnded, ModelRequest, ModelText
+from service.providers.anthropic import AnthropicProvider
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+STUB_USAGE = Usage(9, 5, 3)
+SDK_REQUEST: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsStreaming)
+#: Fields of the version that is asked for, which the SDK's newest types have dropped.
+OLDER_FIELDS = {"temperature", "top_p"}
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+def open_provider(url: str, **fields: Any) -> AnthropicProvider:
+    return AnthropicProvider.from_config(ProviderConfig.model_validate({"baseUrl": url, "apiKey": KEY, **fields}))
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> Iterator[AnthropicProvider]:
+    opened = open_provider(upstream.url, timeoutSeconds=5)
+    yield opened
+    opened.close()
+
+
+# what is understood
+
+
+@pytest.mark.parametrize("model", ["ok", "split", "stop-sequence", "thinking"])
+def test_a_complete_answer_is_its_text_and_its_usage(provider: AnthropicProvider, model: str) -> None:
+    assert ask(provider, model) == (TEXT, ModelEnded(StopReason.STOP, (), STUB_USAGE))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("max-tokens", StopReason.LENGTH), ("refusal", StopReason.CONTENT_FILTER)]
+)
+def test_an_answer_that_was_cut_has_its_reason_and_no_half_call(
+    provider: AnthropicProvider, model: str, reason: StopReason
+) -> None:
+    assert ask(provider, model) == (TEXT, ModelEnded(reason, (), STUB_USAGE))
+
+
+def test_an_answer_that_lost_only_its_stop_is_complete(provider: AnthropicProvider) -> None:
+    assert ask(provider, "no-stop") == (TEXT, ModelEnded(StopReason.LENGTH, (), STUB_USAGE))
+
+
+def test_tool_calls_are_put_together_from_their_pieces(provider: AnthropicProvider) -> None:
+    calls = (ToolCall("toolu_first", "first", '{"city": "Hanoi"}'), ToolCall("toolu_second", "second", "{}"))
+    assert ask(provider, "tools") == ("Let me see.", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
+
+
+def test_text_arrives_while_the_answer_is_still_being_made(provider: AnthropicProvider, upstream: Upstream) -> None:
+    events = provider.stream(request("hang-midway"))
+    assert next(events) == ModelText(WORDS[0])
+    leave(events)
+    assert upstream.aborted.wait(2)
+
+
+def test_answers_read_to_their_end_share_one_connection(provider: AnthropicProvider, upstream: Upstream) -> None:
+    for _ in range(3):
+        ask(provider, "ok")
+    assert upstream.connections == 1
+
+
+# what is sent
+
+
+def sent(provider: AnthropicProvider, upstream: Upstream, model_request: ModelRequest) -> Any:
+    """The body that went over, after the SDK's own types have accepted every field of it."""
+    list(provider.stream(model_request))
+    body = upstream.requests[-1].body
+    accepted = SDK_REQUEST.validate_python({name: body[name] for name in body.keys() - OLDER_FIELDS})
+    assert plain(accepted) == {name: body[name] for name in body.keys() - OLDER_FIELDS}
+    return body
+
+
+def plain(value: Any) -> Any:
+    """JSON again of what was validated: an `Iterable` of the SDK's types is read lazily."""
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return value if isinstance(value, str | int | float | None) else [plain(item) for item in value]
+
+
+def test_the_smallest_request(provider: AnthropicProvider, upstream: Upstream) -> None:
+    assert sent(provider, upstream, request("ok")) == {
+        "model": "ok",
+        "max_tokens": 4096,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}],
+        "stream": True,
+    }
+    received = upstream.requests[-1]
+    assert (received.method, received.path) == ("POST", "/v1/messages")
+    assert received.headers["x-api-key"] == KEY
+    assert received.headers["anthropic-version"] == "2023-06-01"
+    assert "authorization" not in received.headers
+
+
+def test_configured_headers_win_over_the_key_and_the_version(upstream: Upstream) -> None:
+    headers = {"Authorization": "Bearer other", "Anthropic-Version": "2026-10-21"}
+    provider = open_provider(upstream.url.removesuffix("/v1"), headers=headers)
+    ask(provider, "ok")
+    received = upstream.requests[-1]
+    assert received.path == "/v1/messages"
+    assert received.headers["authorization"] == "Bearer other"
+    assert received.headers["anthropic-version"] == "2026-10-21"
+    assert "x-api-key" not in received.headers
+    provider.close()
+
+
+def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, upstream: Upstream) -> None:
+    messages = (
+        Message(Role.USER, (Text("What is"), Text("this?"), Image(PICTURE)), name="ann"),
+        text_message(Role.USER, "Quick!"),
+        Message(Role.ASSISTANT, (Text("Let me see."),), tool_calls=(ToolCall("call.1", "look", '{"at": 1}'),)),
+        Message(Role.TOOL, (Text("a cat"),), tool_call_id="call.1"),
+        Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c2", "look", "{}"), ToolCall("c3", "look", "[oops"))),
+        Message(Role.TOOL, (), tool_call_id="c2"),
+        Message(Role.TOOL, (Text("no"),), tool_call_id="c3"),
+        text_message(Role.USER, "  "),
+        text_message(Role.USER, "And now?"),
+    )
+    functions = (Function("look"),)
+    body = sent(provider, upstream, request("ok", *messages, system="Be kind.", functions=functions))
+    assert body["system"] == "Be kind."
+    picture = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "a cat"}]}
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user", "assistant", "user"]
+    assert [turn["content"] for turn in body["messages"]] == [
+        [
+            {"type": "text", "text": "What is"},
+            {"type": "text", "text": "this?"},
+            {"type": "image", "source": picture},
+            {"type": "text", "text": "Quick!"},
+        ],
+        [
+            {"type": "text", "text": "Let me see."},
+            {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": 1}},
+        ],
+        [result],
+        [
+            {"type": "tool_use", "id": "c2", "name": "look", "input": {}},
+            {"type": "tool_use", "id": "c3", "name": "look", "input": {"not_an_object": "[oops"}},
+        ],
+        [
+            {"type": "tool_result", "tool_use_id": "c2"},
+            {"type": "tool_result", "tool_use_id": "c3", "content": [{"type": "text", "text": "no"}]},
+            {"type": "text", "text": "And now?"},
+        ],
+    ]
+
+
+def test_a_conversation_begins_with_the_user(provider: AnthropicProvider, upstream: Upstream) -> None:
+    messages = (text_message(Role.ASSISTANT, "Welcome."), text_message(Role.USER, "Hi."))
+    turns = sent(provider, upstream, request("ok", *messages))["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    assert turns[1]["content"] == [{"type": "text", "text": "Welcome."}]
+
+
+def test_calls_of_earlier_turns_are_declared_when_no_function_is_on_offer(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    call = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "look", "{}"),))
+    messages = (text_message(Role.USER, "Look!"), call, Message(Role.TOOL, (Text("a cat"),), tool_call_id="c1"))
+    body = sent(provider, upstream, request("ok", *messages))
+    assert body["tools"] == [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
+    assert body["tool_choice"] == {"type": "none"}
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
+
+
+def test_sampling_goes_over_as_far_as_the_wire_knows_it(provider: AnthropicProvider, upstream: Upstream) -> None:
+    asked_format = {"type": "json_schema", "json_schema": {"name": "number", "schema": MappingProxyType(SCHEMA)}}
+    sampling = Sampling(
+        temperature=1.5,
+        top_p=0.5,
+        frequency_penalty=0.0,
+        presence_penalty=0.0,
+        seed=7,
+        stop=("a", "b"),
+        max_tokens=9,
+        response_format=asked_format,
+        extra={"logit_bias": {}, "reasoning_effort": "minimal", "verbosity": "low"},
+    )
+    body = sent(provider, upstream, request("ok", sampling=sampling))
+    del body["messages"], body["stream"], body["model"]
+    assert body == {
+        "max_tokens": 9,
+        "temperature": 1.0,
+        "top_p": 0.5,
+        "stop_sequences": ["a", "b"],
+        "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+    }
+
+
+def test_the_models_own_bound_holds_where_the_request_has_none(upstream: Upstream) -> None:
+    provider = open_provider(upstream.url, models=[{"id": "ok", "maxTokens": 300}])
+    assert sent(provider, upstream, request("ok"))["max_tokens"] == 300
+    assert sent(provider, upstream, request("ok", sampling=Sampling(max_tokens=20)))["max_tokens"] == 20
+    provider.close()
+
+
+REQUIRED = ToolChoiceMode.REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "wire"),
+    [
+        (ToolChoice(), None, None),
+        (ToolChoice(), True, None),
+        (ToolChoice(), False, {"type": "auto", "disable_parallel_tool_use": True}),
+        (ToolChoice(ToolChoiceMode.NONE), False, {"type": "none"}),
+        (ToolChoice(REQUIRED), None, {"type": "any"}),
+        (ToolChoice(REQUIRED), False, {"type": "any", "disable_parallel_tool_use": True}),
+        (ToolChoice(REQUIRED, "look"), None, {"type": "tool", "name": "look"}),
+    ],
+)
+def test_functions_and_the_choice_among_them(
+    provider: AnthropicProvider, upstream: Upstream, choice: ToolChoice, parallel: bool | None, wire: Any
+) -> None:
+    functions = (Function("look", "Looks.", SCHEMA, strict=True), Function("wait"))
+    sampling = Sampling(parallel_tool_calls=parallel)
+    body = sent(provider, upstream, request("ok", functions=functions, tool_choice=choice, sampling=sampling))
+    assert body["tools"] == [
+        {"name": "look", "description": "Looks.", "input_schema": SCHEMA, "strict": True},
+        {"name": "wait", "input_schema": {"type": "object", "properties": {}}},
+    ]
+    assert body.get("tool_choice") == wire
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("sampling", "param"),
+    [
+        (Sampling(frequency_penalty=0.5), "frequency_penalty"),
+        (Sampling(presence_penalty=-1), "presence_penalty"),
+        (Sampling(extra={"logit_bias": {"1": 2}}), "logit_bias"),
+        (Sampling(response_format={"type": "json_object"}), "response_format"),
+        (Sampling(response_format={"type": "json_schema", "json_schema": {"name": "n"}}), "response_format"),
+    ],
+)
+def test_what_the_api_cannot_be_asked_is_refused_by_name(
+    provider: AnthropicProvider, upstream: Upstream, sampling: Sampling, param: str
+) -> None:
+    error = fail(provider, request("ok", sampling=sampling))[1]
+    assert (error.code, error.param) == ("provider_rejected_request", param)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("url", ["https://example.com/cat.png", "data:image/tiff;base64,AAAA", "data:image/png,raw"])
+def test_a_picture_of_another_kind_is_refused(provider: AnthropicProvider, url: str) -> None:
+    error = fail(provider, request("ok", Message(Role.USER, (Image(url),))))[1]
+    assert error.code == "provider_rejected_request"
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("status-400", "provider_rejected_request", "refused with 400"),
+        ("status-401", "provider_authentication_failed", "apiKey"),
+        ("status-403", "provider_authentication_failed", "apiKey"),
+        ("status-404", "provider_rejected_request", "refused with 404"),
+        ("status-409", "provider_error", "refused with 409"),
+        ("status-429", "rate_limit_exceeded", "refused with 429"),
+        ("status-500", "provider_error", "refused with 500"),
+        ("status-529", "provider_error", "refused with 529"),
+        ("error-overloaded_error", "provider_error", "the GPU is on fire"),
+        ("error-api_error", "provider_error", "the GPU is on fire"),
+        ("error-rate_limit_error", "rate_limit_exceeded", "the GPU is on fire"),
+        ("error-invalid_request_error", "provider_rejected_request", "the GPU is on fire"),
+        ("error-authentication_error", "provider_authentication_failed", "apiKey"),
+        ("garbage-events", "provider_error", "not a message"),
+        ("drop-before", "provider_error", "closed the connection"),
+    ],
+)
+def test_a_refusal_or_nonsense_has_its_code(provider: AnthropicProvider, model: str, code: str, said: str) -> None:
+    text, error = fail(provider, model)
+    assert (text, error.code) == ("", code)
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "said"),
+    [
+        ("drop-after", WORDS[0], "closed the connection"),
+        ("no-end", TEXT, "stopped before its end"),
+        ("error-midway", WORDS[0], "the GPU is on fire"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_an_error_after_its_text(
+    provider: AnthropicProvider, model: str, text: str, said: str
+) -> None:
+    came, error = fail(provider, model)
+    assert (came, error.code) == (text, "provider_error")
+    assert said in error.message
+
+
+@pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("pings-only", "")])
+def test_saying_nothing_is_a_timeout_pings_or_not(upstream: Upstream, model: str, text: str) -> None:
+    provider = open_provider(upstream.url, timeoutSeconds=0.2)
+    came, error = fail(provider, model)
+    assert (came, error.code) == (text, "provider_timeout")
+    assert upstream.aborted.wait(2)
+    provider.close()
+
+
+def test_a_rate_limit_says_when_to_come_back(provider: AnthropicProvider) -> None:
+    error: GatewayError = fail(provider, "status-429")[1]
+    assert error.headers == {"Retry-After": RETRY_AFTER}

@@ -1,0 +1,263 @@
+"""A failing model is asked again, then the next one, as long as nothing has reached the reader; over real sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import pytest
+from asking import ask, fail, leave, open_provider, request
+from upstream import Upstream
+from upstream_answers import TEXT, WORDS
+
+from service import concurrency
+from service.config import RetryConfig
+from service.errors import GatewayError
+from service.messages import Image, Message, Role, Sampling
+from service.models import ChosenModel
+from service.providers import ModelEvent, ModelRequest, ModelText
+from service.providers.openai import OpenAIProvider
+from service.providers.scripted import ScriptedProvider
+from service.retries import RETRYABLE, ResilientProvider, RetryPolicy
+
+PICTURE = Message(Role.USER, (Image("data:image/png;base64,iVBORw0KGgo="),))
+
+
+class Clock:
+    """Time that passes only in waits."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.waits: list[float] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+class Refusing:
+    """A provider that always fails, `seconds` after it was asked."""
+
+    def __init__(self, clock: Clock, error: GatewayError, seconds: float = 0.0) -> None:
+        self.clock, self.error, self.seconds = clock, error, seconds
+        self.asked = 0
+
+    def stream(self, _: ModelRequest) -> Iterator[ModelEvent]:
+        self.asked += 1
+        self.clock.now += self.seconds
+        raise self.error
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
+    opened = open_provider(upstream.url, timeout_seconds=0.3)
+    yield opened
+    opened.close()
+
+
+def chosen(provider: OpenAIProvider, model: str, *, takes_images: bool = True) -> ChosenModel:
+    return ChosenModel(f"stub/{model}", model, provider, takes_images)
+
+
+def resilient(clock: Clock, *choices: ChosenModel, policy: RetryPolicy | None = None) -> ResilientProvider:
+    policy = policy or RetryPolicy(min_delay_seconds=1, max_delay_seconds=20)
+    return ResilientProvider(choices, policy, clock=clock.time, sleep=clock.sleep, random=lambda: 0.5)
+
+
+def asked_models(upstream: Upstream) -> list[str]:
+    return [received.body["model"] for received in upstream.requests]
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529, 0])
+def test_a_failure_that_may_pass_is_asked_again(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, status: int
+) -> None:
+    model = f"fail-2-{status}"
+    assert ask(resilient(clock, chosen(provider, model)), "any")[0] == TEXT
+    assert asked_models(upstream) == [model] * 3
+    assert clock.waits == ([17, 17] if status == 429 else [0.75, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "attempts"),
+    [
+        ("status-400", "provider_rejected_request", 1),
+        ("status-404", "provider_rejected_request", 1),
+        ("status-401", "provider_authentication_failed", 1),
+        ("status-503", "provider_error", 3),
+        ("hang", "provider_timeout", 3),
+        ("drop-before", "provider_error", 3),
+        ("garbage", "provider_error", 3),
+    ],
+)
+def test_the_last_failure_is_told_as_it_is(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, code: str, attempts: int
+) -> None:
+    model_provider = resilient(clock, chosen(provider, model))
+    assert fail(model_provider, "any")[1].code == code
+    assert len(upstream.requests) == attempts
+    assert model_provider.answered is None
+
+
+@pytest.mark.parametrize(("model", "text"), [("drop-after", WORDS[0]), ("error-event", WORDS[0]), ("no-finish", TEXT)])
+def test_what_has_reached_the_reader_is_never_said_twice(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, text: str
+) -> None:
+    told, error = fail(resilient(clock, chosen(provider, model), chosen(provider, "ok")), "any")
+    assert (told, error.code) == (text, "provider_error")
+    assert asked_models(upstream) == [model]
+
+
+@pytest.mark.parametrize("model", ["status-503", "status-429", "status-401", "hang", "drop-before"])
+def test_the_fallbacks_are_asked_in_order(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
+) -> None:
+    once = RetryPolicy(attempts=1)
+    choices = [chosen(provider, name) for name in (model, "status-500", "ok", "echo")]
+    answering = resilient(clock, *choices, policy=once)
+    assert ask(answering, "any")[0] == TEXT
+    assert asked_models(upstream) == [model, "status-500", "ok"]
+    assert answering.answered is choices[2]
+    assert clock.waits == []
+
+
+def test_a_rejected_request_is_not_put_to_another_model(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    error = fail(resilient(clock, chosen(provider, "status-400"), chosen(provider, "ok")), "any")[1]
+    assert "refused with 400" in error.message
+    assert asked_models(upstream) == ["status-400"]
+
+
+def test_later_turns_of_a_run_begin_with_the_model_that_answered(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    choices = [chosen(provider, name) for name in ("status-401", "fail-0-500", "echo")]
+    answering = resilient(clock, *choices)
+    for _ in range(2):
+        assert ask(answering, "any")[0] == TEXT
+    assert asked_models(upstream) == ["status-401", "fail-0-500", "fail-0-500"]
+
+
+def test_the_model_that_answered_may_fail_later_and_be_replaced(clock: Clock, provider: OpenAIProvider) -> None:
+    with Upstream() as short_lived:
+        first = open_provider(short_lived.url)
+        choices = [ChosenModel("short/ok", "ok", first, takes_images=True), chosen(provider, "ok")]
+        answering = resilient(clock, *choices)
+        ask(answering, "any")
+        assert answering.answered is choices[0]
+    assert ask(answering, "any")[0] == TEXT
+    assert answering.answered is choices[1]
+    first.close()
+
+
+def test_a_fallback_without_eyes_is_passed_over(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
+    blind = chosen(provider, "ok", takes_images=False)
+    answering = resilient(clock, chosen(provider, "status-401"), blind, chosen(provider, "echo"))
+    assert ask(answering, request("any", PICTURE))[0] == "1 images"
+    assert asked_models(upstream) == ["status-401", "echo"]
+
+
+def test_an_answer_is_no_longer_than_the_model_can_give(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    small = ChosenModel("stub/ok", "ok", provider, takes_images=True, max_tokens=100)
+    for asked, sent in ((500, 100), (50, 50), (None, None)):
+        ask(resilient(clock, small), request("any", sampling=Sampling(max_tokens=asked)))
+        assert upstream.requests[-1].body.get("max_tokens") == sent
+
+
+def test_a_model_of_this_machine_is_asked_once(clock: Clock) -> None:
+    scripted = ChosenModel("scripted/x", "fail-provider_error", ScriptedProvider(), False, worth_retrying=False)
+    echo = ChosenModel("scripted/echo", "echo", ScriptedProvider(), False)
+    assert ask(resilient(clock, scripted, echo), "any")[0] == "Hello?"
+    assert clock.waits == []
+
+
+def test_the_waits_double_up_to_the_longest(clock: Clock) -> None:
+    refusing = Refusing(clock, GatewayError("provider_error", "no"))
+    policy = RetryPolicy(attempts=6, min_delay_seconds=1, max_delay_seconds=5)
+    fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")
+    assert refusing.asked == 6
+    assert clock.waits == [0.75, 1.5, 3, 3.75, 3.75]
+
+
+def test_no_attempt_begins_after_the_time_is_up(clock: Clock) -> None:
+    refusing = Refusing(clock, GatewayError("provider_timeout", "no"), seconds=25)
+    policy = RetryPolicy(attempts=9, max_elapsed_seconds=60)
+    fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")
+    assert refusing.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "waits"),
+    [
+        ("0", [0.75]),
+        ("3", [3]),
+        ("20", [20]),
+        ("21", []),
+        ("999999", []),
+        (formatdate(1_800_000_007, usegmt=True), [7]),
+        (formatdate(1_700_000_000, usegmt=True), [0.75]),
+        ("Mon, nonsense, really", [0.75]),
+    ],
+)
+def test_a_providers_wish_to_wait_is_honoured_within_bounds(clock: Clock, retry_after: str, waits: list[float]) -> None:
+    error = GatewayError("rate_limit_exceeded", "no", headers={"Retry-After": retry_after})
+    policy = RetryPolicy(attempts=2, min_delay_seconds=1, max_delay_seconds=20)
+    refusing = Refusing(clock, error)
+    told = fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")[1]
+    assert told is error
+    assert clock.waits == waits
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(0.0, 2.0), (0.5, 1.5), (1.0, 1.0)])
+def test_a_wait_is_shortened_at_random_by_up_to_half(share: float, seconds: float) -> None:
+    assert RetryPolicy(min_delay_seconds=2).delay_seconds(1, share, None) == seconds
+
+
+def test_what_the_caller_did_wrong_is_never_retried() -> None:
+    assert all(GatewayError(code, "").status in (429, 502, 503, 504) for code in RETRYABLE)
+
+
+def test_the_configuration_speaks_of_milliseconds() -> None:
+    assert RetryPolicy.from_config(RetryConfig()) == RetryPolicy()
+    config = RetryConfig.model_validate({"attempts": 2, "minDelayMs": 100, "maxDelayMs": 200, "maxElapsedMs": 300})
+    assert RetryPolicy.from_config(config) == RetryPolicy(2, 0.1, 0.2, 0.3)
+
+
+def test_a_wait_can_be_cancelled(provider: OpenAIProvider, upstream: Upstream) -> None:
+    patient = RetryPolicy(min_delay_seconds=50, max_delay_seconds=50)
+    answering = ResilientProvider([chosen(provider, "status-500")], patient)
+    began = time.monotonic()
+    with pytest.raises(concurrency.Deadline), concurrency.deadline(0.3):
+        list(answering.stream(request("any")))
+    assert time.monotonic() - began < 5
+    assert len(upstream.requests) == 1
+
+
+def test_leaving_an_answer_ends_the_upstream_request(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    events = resilient(clock, chosen(provider, "slow")).stream(request("any"))
+    assert next(events) == ModelText(WORDS[0])
+    leave(events)
+    assert upstream.aborted.wait(2)
