@@ -22,6 +22,16 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from service.concurrency import Event, Worker, spawn
 from service.messages import Message, Usage
+from service.sessions.overview import (
+    LIST_SESSIONS,
+    LIST_SESSIONS_OF_AGENT,
+    READ_RECENT,
+    READ_SESSION,
+    RecentMessage,
+    SessionOverview,
+    to_overview,
+    to_recent_message,
+)
 from service.sessions.payloads import from_payload, to_payload
 from service.sessions.schema import StoreError, create_file, entries, open_reader, open_writer, sessions, summaries
 
@@ -143,6 +153,21 @@ class SessionStore:
         first = summary[0].covers if summary else 0
         rows = [*summary, *self._read(_READ_CONVERSATION, {"of_key": key, "first": first})]
         return tuple(from_payload(row.role, row.payload) for row in rows)
+
+    def get_session(self, key: str) -> SessionOverview | None:
+        """What is known of the session `key` as a whole; `None` if it has no turn yet."""
+        rows = self._read(READ_SESSION, {"of_key": key, "most": 1})
+        return to_overview(rows[0]) if rows else None
+
+    def list_sessions(self, agent_id: str | None, limit: int) -> tuple[SessionOverview, ...]:
+        """The sessions of one agent, or of all with `None`: at most `limit`, the last used first."""
+        statement = LIST_SESSIONS if agent_id is None else LIST_SESSIONS_OF_AGENT
+        parameters = {"most": limit} if agent_id is None else {"most": limit, "of_agent": agent_id}
+        return tuple(map(to_overview, self._read(statement, parameters)))
+
+    def load_recent_messages(self, key: str, limit: int) -> tuple[RecentMessage, ...]:
+        """The last messages of the session `key`, at most `limit`, newest first."""
+        return tuple(map(to_recent_message, self._read(READ_RECENT, {"of_key": key, "most": limit})))
 
     def append_turn(
         self, key: str, agent_id: str, run_id: str, messages: Sequence[Message], *, usage: Usage, model: str

@@ -1,0 +1,236 @@
+"""The tools that tell an agent of sessions and agents: read only, and of other sessions only those it may see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
+
+import orjson
+
+from service.agents import Roster
+from service.messages import Message, Role
+from service.sessions.overview import RecentMessage, SessionOverview
+from service.sessions.store import SessionStore
+from service.tools import Tool, ToolContext, ToolError
+
+#: Whose sessions a tool tells of: the one that asks, all of the agent that asks, or all there are.
+Visibility = Literal["self", "agent", "all"]
+
+MAX_SESSIONS = 100
+MAX_MESSAGES = 100
+MAX_MESSAGE_CHARACTERS = 4_000
+MAX_HISTORY_CHARACTERS = 40_000
+
+_DEFAULT_LIMIT = 20
+_TIMEOUT_SECONDS = 20.0
+_NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+_KEY = {"type": "string", "minLength": 1, "description": "The key of a session, as sessions_list tells it."}
+
+
+def session_tools(store: SessionStore, roster: Roster, visibility: Visibility = "agent") -> tuple[Tool, ...]:
+    """The tools of this module."""
+    sessions = VisibleSessions(store, visibility)
+    return (
+        SessionStatusTool(sessions),
+        SessionsListTool(sessions),
+        SessionsHistoryTool(sessions),
+        AgentsListTool(roster),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleSessions:
+    """The sessions of `store` as far as whoever asks may see them."""
+
+    store: SessionStore
+    visibility: Visibility
+
+    def list(self, context: ToolContext, limit: int) -> tuple[SessionOverview, ...]:
+        """At most `limit`, the last used first."""
+        if self.visibility == "self":
+            own = self.store.get_session(context.session_key)
+            return () if own is None else (own,)
+        return self.store.list_sessions(None if self.visibility == "all" else context.agent_id, limit)
+
+    def get(self, key: str, context: ToolContext) -> SessionOverview:
+        """The session `key`. Raises `ToolError`, the same for one that is not there and one that is not visible."""
+        session = self.store.get_session(key)
+        if session is None or not self._may_see(session, context):
+            raise ToolError(f'There is no session "{key[:200]}" with messages that you can see. Use sessions_list.')
+        return session
+
+    def _may_see(self, session: SessionOverview, context: ToolContext) -> bool:
+        if session.key == context.session_key or self.visibility == "all":
+            return True
+        return self.visibility == "agent" and session.agent_id == context.agent_id
+
+
+class SessionStatusTool:
+    """`session_status`: one session as a whole."""
+
+    name = "session_status"
+    description = "Tell how long a session is, which model answered last, and how many tokens it took."
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {"session_key": {**_KEY, "description": "The session; this one by default."}},
+        "additionalProperties": False,
+    }
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = True
+
+    def __init__(self, sessions: VisibleSessions) -> None:
+        self._sessions = sessions
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """The session as JSON; raises `ToolError`."""
+        key = arguments.get("session_key", context.session_key)
+        if key == context.session_key and self._sessions.store.get_session(key) is None:
+            return _to_text({"session_key": key, "agent": context.agent_id, "messages": 0})
+        return _to_text(_describe(self._sessions.get(key, context)))
+
+
+class SessionsListTool:
+    """`sessions_list`: the sessions there are."""
+
+    name = "sessions_list"
+    description = "List sessions, the last used first."
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "limit": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_SESSIONS,
+                "description": f"How many at most; {_DEFAULT_LIMIT} by default.",
+            }
+        },
+        "additionalProperties": False,
+    }
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = True
+
+    def __init__(self, sessions: VisibleSessions) -> None:
+        self._sessions = sessions
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """The sessions as JSON."""
+        found = self._sessions.list(context, int(arguments.get("limit", _DEFAULT_LIMIT)))
+        return _to_text({"sessions": [_describe(session) for session in found]})
+
+
+class SessionsHistoryTool:
+    """`sessions_history`: what was said last in a session."""
+
+    name = "sessions_history"
+    description = "Tell the last messages of a session, oldest first. Long messages are cut, pictures left out."
+    parameters: ClassVar[Mapping[str, Any]] = {
+        "type": "object",
+        "properties": {
+            "session_key": _KEY,
+            "limit": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_MESSAGES,
+                "description": f"How many messages at most; {_DEFAULT_LIMIT} by default.",
+            },
+            "include_tools": {"type": "boolean", "description": "Tell tool calls and results too; false by default."},
+        },
+        "required": ["session_key"],
+        "additionalProperties": False,
+    }
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = True
+
+    def __init__(self, sessions: VisibleSessions) -> None:
+        self._sessions = sessions
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """The messages as JSON; raises `ToolError`."""
+        session = self._sessions.get(arguments["session_key"], context)
+        limit, with_tools = int(arguments.get("limit", _DEFAULT_LIMIT)), bool(arguments.get("include_tools", False))
+        recent = self._sessions.store.load_recent_messages(session.key, limit)
+        told: list[dict[str, Any]] = []
+        room = MAX_HISTORY_CHARACTERS
+        for stored in recent:
+            if with_tools or not _is_about_tools(stored):
+                told.append(_to_entry(stored, with_tools=with_tools))
+                room -= len(_to_text(told[-1]))
+            if room < 0 and len(told) > 1:
+                told.pop()
+                break
+        return _to_text({"session_key": session.key, "of": session.message_count, "messages": told[::-1]})
+
+
+class AgentsListTool:
+    """`agents_list`: the agents of this gateway."""
+
+    name = "agents_list"
+    description = "List the agents of this gateway."
+    parameters = _NO_ARGUMENTS
+    timeout_seconds = _TIMEOUT_SECONDS
+    parallel = True
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """The agents as JSON."""
+        del arguments
+        agents = [
+            {
+                "id": agent.id,
+                "name": agent.name,
+                "default": agent is self._roster.default,
+                "you": agent.id == context.agent_id,
+            }
+            for agent in self._roster.agents
+        ]
+        return _to_text({"agents": agents})
+
+
+def _describe(session: SessionOverview) -> dict[str, Any]:
+    return {
+        "session_key": session.key,
+        "session_id": session.session_id,
+        "agent": session.agent_id,
+        "messages": session.message_count,
+        "model": session.model,
+        "input_tokens": session.usage.input_tokens,
+        "output_tokens": session.usage.output_tokens,
+        "started": _to_time(session.created_at_ms),
+        "last_used": _to_time(session.updated_at_ms),
+    }
+
+
+def _is_about_tools(stored: RecentMessage) -> bool:
+    return stored.role == Role.TOOL or (stored.message is not None and not stored.message.parts)
+
+
+def _to_entry(stored: RecentMessage, *, with_tools: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {"role": stored.role, "at": _to_time(stored.at_ms)}
+    if stored.message is None:
+        return {**entry, "text": "[a message too long to be told]"}
+    entry["text"] = _shown_text(stored.message)
+    if with_tools and stored.message.tool_calls:
+        entry["tool_calls"] = [
+            {"name": call.name, "arguments": _cut(call.arguments)} for call in stored.message.tool_calls
+        ]
+    return entry
+
+
+def _shown_text(message: Message) -> str:
+    return _cut(message.text) + (" [with a picture]" if message.has_image else "")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:MAX_MESSAGE_CHARACTERS]} [cut]"
+
+
+def _to_time(ms: int) -> str:
+    return datetime.fromtimestamp(ms // 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _to_text(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
