@@ -1,0 +1,122 @@
+"""The tool policy: careful by default, lists that only narrow, denials that always win."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.config import ToolsConfig
+from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, policy_notices
+
+FILES = ["read", "write", "edit", "ls", "find", "grep"]
+SESSIONS = ["session_status", "sessions_list", "sessions_history", "agents_list"]
+ALL = [*FILES, "exec", "web_fetch", *SESSIONS, "docs__search"]
+NOTHING = ToolsConfig()
+
+
+def allowed(everywhere: ToolsConfig = NOTHING, agent: ToolsConfig = NOTHING) -> list[str]:
+    return allowed_tools(everywhere, agent, ALL)
+
+
+def test_without_configuration_nothing_writes_executes_or_reaches_the_network() -> None:
+    assert allowed() == ["read", "ls", "find", "grep", *SESSIONS]
+
+
+@pytest.mark.parametrize(
+    ("profile", "tools"),
+    [
+        ("minimal", ["session_status"]),
+        ("coding", [*FILES, "exec", "web_fetch", *SESSIONS]),
+        ("messaging", ["session_status", "sessions_list", "sessions_history"]),
+        ("full", ALL),
+        (" Full ", ALL),
+    ],
+)
+def test_a_profile_names_a_set_of_tools(profile: str, tools: list[str]) -> None:
+    assert allowed(ToolsConfig(profile=profile)) == tools
+
+
+def test_an_unknown_profile_allows_nothing() -> None:
+    assert allowed(ToolsConfig(profile="codnig")) == []
+
+
+def test_the_profile_of_an_agent_replaces_the_global_one() -> None:
+    assert allowed(ToolsConfig(profile="full"), ToolsConfig(profile="minimal")) == ["session_status"]
+    assert allowed(ToolsConfig(profile="minimal"), ToolsConfig(profile="full")) == ALL
+
+
+def test_without_a_profile_an_allow_list_names_exactly_what_there_is() -> None:
+    assert allowed(ToolsConfig(allow=("write", "exec"))) == ["write", "exec"]
+    assert allowed(agent=ToolsConfig(allow=("web_fetch",))) == ["web_fetch"]
+    assert allowed(ToolsConfig(allow=())) == []
+
+
+def test_an_allow_list_narrows_a_profile_and_never_widens_it() -> None:
+    assert allowed(ToolsConfig(profile="coding", allow=("read", "docs__search"))) == ["read"]
+
+
+def test_an_agent_cannot_grant_itself_what_the_global_lists_leave_out() -> None:
+    assert allowed(ToolsConfig(allow=("read",)), ToolsConfig(allow=("read", "exec"))) == ["read"]
+    assert allowed(ToolsConfig(deny=("exec",)), ToolsConfig(profile="full", allow=("exec", "ls"))) == ["ls"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "tools"),
+    [
+        ("group:fs", FILES),
+        ("GROUP:Runtime", ["exec"]),
+        ("group:web", ["web_fetch"]),
+        ("group:sessions", SESSIONS),
+        ("group:memory", []),
+        ("sessions_*", ["sessions_list", "sessions_history"]),
+        ("docs__*", ["docs__search"]),
+        ("*", ALL),
+        (" Bash ", ["exec"]),
+        ("[re]*", []),
+        ("rea?", []),
+    ],
+)
+def test_entries_are_names_groups_and_patterns_with_a_star(entry: str, tools: list[str]) -> None:
+    assert allowed(ToolsConfig(allow=(entry,))) == tools
+    assert allowed(ToolsConfig(profile="full", deny=(entry,))) == [name for name in ALL if name not in tools]
+
+
+entries = st.lists(st.sampled_from([*ALL, *GROUPS, "*", "sessions_*", "nothing"]), max_size=4).map(tuple)
+configs = st.builds(
+    ToolsConfig,
+    profile=st.none() | st.sampled_from(list(PROFILES)),
+    allow=st.none() | entries,
+    deny=st.none() | entries,
+)
+
+
+@given(configs, configs)
+def test_a_denial_wins_wherever_it_stands(everywhere: ToolsConfig, agent: ToolsConfig) -> None:
+    tools = set(allowed(everywhere, agent))
+    for config in (everywhere, agent):
+        denied = ToolsConfig(profile="full", allow=config.deny or ())
+        assert tools.isdisjoint(allowed(denied))
+
+
+@given(configs, configs)
+def test_what_is_not_careful_has_been_named(everywhere: ToolsConfig, agent: ToolsConfig) -> None:
+    if everywhere.profile or agent.profile or everywhere.allow or agent.allow:
+        return
+    assert set(allowed(everywhere, agent)) <= set(DEFAULT_TOOLS)
+
+
+def test_what_has_no_effect_is_told_with_its_key() -> None:
+    everywhere = ToolsConfig(profile="coding", allow=("read", "brwoser", "docs__*"), deny=("group:memory", "canvas"))
+    agents = {"agents.list[0].tools": ToolsConfig(profile="codnig"), "agents.list[1].tools": ToolsConfig(deny=("*",))}
+    notices = policy_notices(everywhere, agents, ALL)
+    assert [notice.partition(", ")[0].partition(" and lists")[0] for notice in notices] == [
+        'tools.allow: "brwoser" names no tool of this gateway',
+        'tools.deny: "canvas" names no tool of this gateway',
+        'tools.allow: "docs__*" is not part of the profile "coding"',
+        'agents.list[0].tools.profile: "codnig" is not a profile',
+    ]
+
+
+def test_a_configuration_without_faults_has_no_notices() -> None:
+    assert policy_notices(ToolsConfig(profile="coding", deny=("exec",)), {"a": ToolsConfig(allow=("read",))}, ALL) == ()
