@@ -57,6 +57,7 @@ KINDS: dict[str, ErrorKind] = {
     "provider_authentication_failed": ErrorKind(502, _API),
     "tool_choice_not_met": ErrorKind(502, _API),
     "rate_limit_exceeded": ErrorKind(429, _LIMIT),
+    "too_many_runs": ErrorKind(429, _LIMIT),
     "provider_unavailable": ErrorKind(503, _UNAVAILABLE),
     "model_not_installed": ErrorKind(503, _UNAVAILABLE),
     "not_ready": ErrorKind(503, _UNAVAILABLE),

@@ -1,0 +1,55 @@
+"""How many runs go on at once: a bounded number, a bounded queue behind it, and then an honest refusal.
+
+First in, first out; a waiter that is interrupted gives its place up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from service.concurrency import Event
+from service.errors import GatewayError
+
+#: How many may wait for each one that may run.
+WAITING_PER_SLOT = 4
+
+
+class RunSlots:
+    """Room for `limit` runs at once; `None` is no limit."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._running = 0
+        self._waiting: deque[Event] = deque()
+
+    def enter(self) -> None:
+        """Wait for room and take it; the caller gives it back with `leave`.
+
+        Raises `GatewayError` (`too_many_runs`) at once when too many wait already.
+        """
+        if self._limit is None or self._running < self._limit:
+            self._running += 1
+            return
+        if len(self._waiting) >= self._limit * WAITING_PER_SLOT:
+            text = (
+                f"{self._limit} runs are going on and {len(self._waiting)} wait: that is all that "
+                "agents.defaults.maxConcurrent allows. Try again soon."
+            )
+            raise GatewayError("too_many_runs", text, headers={"Retry-After": "1"})
+        turn = Event()
+        self._waiting.append(turn)
+        try:
+            turn.wait()  # whoever leaves hands its room over
+        except BaseException:
+            if turn.is_set():
+                self.leave()
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def leave(self) -> None:
+        """Give the room back, to whoever has waited longest."""
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._running -= 1

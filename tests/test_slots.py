@@ -1,0 +1,68 @@
+"""Room for a bounded number of runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.concurrency import Cancelled, CancelScope, sleep, spawn
+from service.errors import GatewayError
+from service.slots import WAITING_PER_SLOT, RunSlots
+
+
+def test_no_more_than_the_limit_run_and_the_rest_go_in_their_order() -> None:
+    slots, running, most, order = RunSlots(2), [0], [0], []
+
+    def work(number: int) -> None:
+        slots.enter()
+        order.append(number)
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        sleep(0.001)
+        running[0] -= 1
+        slots.leave()
+
+    for worker in [spawn(work, number) for number in range(8)]:
+        worker.join()
+    assert most == [2]
+    assert order == list(range(8))
+
+
+def test_too_many_waiting_is_refused_with_the_limit_and_when_to_come_back() -> None:
+    slots = RunSlots(1)
+    slots.enter()
+    waiting = [spawn(slots.enter) for _ in range(WAITING_PER_SLOT)]
+    sleep(0)
+    with pytest.raises(GatewayError, match="maxConcurrent") as caught:
+        slots.enter()
+    assert caught.value.status == 429
+    assert caught.value.headers == {"Retry-After": "1"}
+    for _ in range(WAITING_PER_SLOT + 1):
+        slots.leave()
+    for one in waiting:
+        one.join()
+
+
+def test_a_waiter_that_is_cancelled_gives_its_place_up() -> None:
+    slots, scope, outcome = RunSlots(1), CancelScope(), []
+    slots.enter()
+
+    def wait() -> None:
+        try:
+            with scope:
+                slots.enter()
+        except Cancelled:
+            outcome.append("cancelled")
+
+    waiter = spawn(wait)
+    sleep(0)
+    scope.cancel()
+    waiter.join()
+    slots.leave()
+    slots.enter()  # there is room again
+    assert outcome == ["cancelled"]
+
+
+def test_without_a_limit_there_is_always_room() -> None:
+    slots = RunSlots(None)
+    for _ in range(1000):
+        slots.enter()
