@@ -97,20 +97,21 @@ def test_a_failure_that_may_pass_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("model", "code", "attempts"),
+    ("model", "outcome"),
     [
-        ("status-400", "provider_rejected_request", 1),
-        ("status-404", "provider_rejected_request", 1),
-        ("status-401", "provider_authentication_failed", 1),
-        ("status-503", "provider_error", 3),
-        ("hang", "provider_timeout", 3),
-        ("drop-before", "provider_error", 3),
-        ("garbage", "provider_error", 3),
+        ("status-400", ("provider_rejected_request", 1)),
+        ("status-404", ("provider_rejected_request", 1)),
+        ("status-401", ("provider_authentication_failed", 1)),
+        ("status-503", ("provider_error", 3)),
+        ("hang", ("provider_timeout", 3)),
+        ("drop-before", ("provider_error", 3)),
+        ("garbage", ("provider_error", 3)),
     ],
 )
 def test_the_last_failure_is_told_as_it_is(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, code: str, attempts: int
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, outcome: tuple[str, int]
 ) -> None:
+    code, attempts = outcome
     model_provider = resilient(clock, chosen(provider, model))
     assert fail(model_provider, "any")[1].code == code
     assert len(upstream.requests) == attempts

@@ -12,32 +12,13 @@ from pathlib import Path
 
 import pytest
 from asking import KEY, ask, fail, leave, open_provider, request
+from certificate import CERTIFICATE
 from upstream import Upstream
 from upstream_answers import TEXT, WORDS
 
 from service import concurrency
 from service.providers import transport
 from service.providers.openai import OpenAIProvider
-
-#: Made for these tests alone: a certificate for localhost that nobody has signed, and its key.
-CERTIFICATE = """
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgAgDCo9H5pQdwC+xx
-iRihr78c6DgYdu68lPFYtPRCJVChRANCAATkuIjKcFPLEEwAvu59SD6R+lJxLig6
-9xzBcjMlcAAM+ugiKzQtduMOi6KEe+b/358zpvKP+F1ZV/N6AW7abv7G
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBmzCCAUGgAwIBAgIUBfZDLY9W7OIDi1VFh88ECobahMgwCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzAzNTU0MloYDzIxMjYxMDMw
-MDM1NTQyWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAATkuIjKcFPLEEwAvu59SD6R+lJxLig69xzBcjMlcAAM+ugiKzQtduMO
-i6KEe+b/358zpvKP+F1ZV/N6AW7abv7Go28wbTAdBgNVHQ4EFgQUobmNhg0+lNQo
-+lzGSeo6zpPCDGEwHwYDVR0jBBgwFoAUobmNhg0+lNQo+lzGSeo6zpPCDGEwDwYD
-VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
-zj0EAwIDSAAwRQIgcIHn6gO6MfGdLMGhedNyuztT1e+M9yC1ayDs/cr1sWoCIQDa
-oIeG42rWfkkel0hPFKAcPuyWpmDe5pftMXGvpM+Y/Q==
------END CERTIFICATE-----
-"""
 
 
 @pytest.fixture
@@ -53,8 +34,8 @@ def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
     opened.close()
 
 
-@pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0])])
-def test_silence_is_a_timeout(upstream: Upstream, model: str, text: str) -> None:
+@pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("comments-only", WORDS[0])])
+def test_saying_nothing_is_a_timeout_whatever_keeps_the_connection(upstream: Upstream, model: str, text: str) -> None:
     provider = open_provider(upstream.url, timeout_seconds=0.2)
     came, error = fail(provider, model)
     assert (came, error.code) == (text, "provider_timeout")
