@@ -1,0 +1,40 @@
+"""Agents' workspaces in tests: a directory, one beside it that must stay out of reach, and tools used on the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.concurrency import deadline
+from service.tools import Tool, ToolContext, ToolError
+from service.tools.files import file_tools
+
+GENEROUS_SECONDS = 30
+SECRET = "the secret outside"
+FILE_TOOLS: dict[str, Tool] = {tool.name: tool for tool in file_tools()}
+
+
+def make_workspace(directory: Path) -> Path:
+    """A new workspace in `directory`; the directory `outside` beside it holds a secret."""
+    outside = directory / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text(SECRET)
+    root = directory / "workspace"
+    root.mkdir()
+    return root
+
+
+def use(workspace: Path, tool: str | Tool, **arguments: Any) -> str:
+    """The result of a tool, or of the file tool of that name."""
+    used = FILE_TOOLS[tool] if isinstance(tool, str) else tool
+    with deadline(GENEROUS_SECONDS):
+        return used.run(arguments, ToolContext("main", workspace, "agent:main:x", "run-1"))
+
+
+def refusal(workspace: Path, tool: str | Tool, **arguments: Any) -> str:
+    """What a tool says when it does not do what it is asked."""
+    with pytest.raises(ToolError) as caught:
+        use(workspace, tool, **arguments)
+    return str(caught.value)
