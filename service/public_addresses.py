@@ -1,0 +1,66 @@
+"""Which hosts and network addresses may be reached when a stranger names them.
+
+What is not known to be open is closed: an address counts as public only when it can belong to a host on the internet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+# IANA's registries of special-purpose addresses, what is reserved, and the address at which Azure's hosts serve guests.
+_CLOSED_IPV4 = tuple(
+    ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"),
+        *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+    )
+)
+# Of IPv6 only what is given out to networks is open. Outside of it are local, multicast, IPv4-mapped and translated
+# addresses (NAT64); inside of it are closed Teredo and ORCHID, documentation, and 6to4, which wraps an IPv4 address.
+_OPEN_IPV6 = ip_network("2000::/3")
+_CLOSED_IPV6 = tuple(
+    ip_network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+
+
+def is_public(address: str) -> bool:
+    """Whether `address`, IPv4 or IPv6 as text, belongs to the public internet; what is no address does not."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    match parsed:
+        case IPv4Address():
+            return not any(parsed in network for network in _CLOSED_IPV4)
+        case IPv6Address():
+            # With a zone ("2600::1%eth0") it is bound to a link, whatever its number says.
+            return not parsed.scope_id and parsed in _OPEN_IPV6 and not any(parsed in net for net in _CLOSED_IPV6)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPolicy:
+    """What may be reached: public addresses on `ports`, and, unless `hosts` is empty, only by the names it holds.
+
+    A host is a whole name, `example.com`, or all names below one, `*.example.com`. `exempt` are single addresses with
+    their port, (`127.0.0.1`, 8080), that may be reached although they are not public; it is empty but for tests.
+    """
+
+    hosts: tuple[str, ...] = ()
+    ports: frozenset[int] = frozenset({80, 443})
+    exempt: frozenset[tuple[str, int]] = frozenset()
+
+    def permits_host(self, host: str) -> bool:
+        """Whether the name `host`, in lower case, may be used at all."""
+        return not self.hosts or any(_covers(pattern.strip().lower(), host) for pattern in self.hosts)
+
+    def permits(self, address: str, port: int) -> bool:
+        """Whether a connection to `address` may be made."""
+        return (address, port) in self.exempt or (port in self.ports and is_public(address))
+
+
+def _covers(pattern: str, host: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:]) and len(host) >= len(pattern)
+    return host == pattern

@@ -1,0 +1,317 @@
+"""HTTP GET for addresses that strangers name: it reaches public hosts and nothing else.
+
+A name is resolved once, the addresses it has are checked, and the connection goes to a checked address itself; a
+redirect is a new address like the first. So neither a name that resolves inwards, nor one that resolves differently the
+second time, nor a redirect leads to this machine or its neighbours. No proxy is used: it would resolve the name again.
+
+The standard library's `http.client` reads the answers: it takes any connected socket, which is what pins the address,
+and is cooperative where the standard library is. Nothing is fetched often enough for a pool of connections to pay.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, urljoin, urlsplit
+
+from service import __version__
+from service.concurrency import Deadline, deadline
+from service.public_addresses import AddressPolicy
+
+#: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
+Resolver = Callable[[str, int], Sequence[str]]
+
+_BLOCK_BYTES = 64 * 1024
+_MAX_ADDRESSES = 4
+_MAX_URL_CHARACTERS = 8192
+_REDIRECTS = (301, 302, 303, 307, 308)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_HOST = re.compile(r"[a-z0-9._:-]+")
+
+
+class FetchError(Exception):
+    """An address that was not fetched; the text says why and can stand after a colon."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """What one fetch may cost, redirects included; `max_bytes` bounds the body."""
+
+    max_bytes: int
+    timeout_seconds: float
+    max_redirects: int = 5
+
+
+def resolve_host(host: str, port: int) -> list[str]:
+    """The addresses the system knows for `host`, in the order it prefers."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class PublicHttpClient:
+    """Fetches what strangers name, within `policy`.
+
+    `tls` is the context that certificates are verified with; without one the system's authorities are trusted.
+    """
+
+    def __init__(
+        self, policy: AddressPolicy, *, resolver: Resolver = resolve_host, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._policy = policy
+        self._resolver = resolver
+        self._tls = tls
+
+    def open(self, url: str, limits: FetchLimits, *, accept: str = "*/*") -> PublicResponse:
+        """GET `url`, following redirects, and return the answer, of whatever status, once its head is there.
+
+        Raises `FetchError` when an address on the way may not be reached, or does not answer in time or in HTTP.
+        """
+        give_up_at = time.monotonic() + limits.timeout_seconds
+        with _in_time(give_up_at):
+            for _ in range(limits.max_redirects + 1):
+                target = _parse_url(url)
+                with ExitStack() as stack:
+                    connection = stack.enter_context(self._connect(target, give_up_at))
+                    response = _exchange(connection, target, accept)
+                    location = response.headers.get("location") if response.status in _REDIRECTS else None
+                    if location is None:
+                        stack.pop_all()
+                        return PublicResponse(target.url, response, connection, limits.max_bytes)
+                url = _follow(target.url, location)
+        raise FetchError(f"it redirects more than {limits.max_redirects} times")
+
+    def _connect(self, target: _Target, give_up_at: float) -> _Connection:
+        addresses = self._addresses(target)
+        failure: OSError | None = None
+        for index, address in enumerate(addresses):
+            seconds = (give_up_at - time.monotonic()) / (len(addresses) - index)
+            try:
+                plain = socket.create_connection((address, target.port), timeout=max(seconds, 0.001))
+            except OSError as error:
+                failure = error
+                continue
+            connection = _Connection(plain, give_up_at)
+            if target.scheme == "https":
+                connection.secure(self._tls_context(), target.host)
+            return connection
+        raise FetchError(f"{target.host} cannot be reached: {_reason(failure)}")
+
+    def _addresses(self, target: _Target) -> list[str]:
+        if not self._policy.permits_host(target.host):
+            raise FetchError(f"{target.host} is not among the allowed hosts")
+        try:
+            found = self._resolver(target.host, target.port)
+        except (OSError, UnicodeError) as error:
+            raise FetchError(f"the name {target.host} cannot be resolved: {_reason(error)}") from error
+        permitted = [address for address in found if self._policy.permits(address, target.port)]
+        if not permitted:
+            raise FetchError(f"{target.host} port {target.port} is not a public address on an allowed port")
+        return permitted[:_MAX_ADDRESSES]
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+
+class PublicResponse:
+    """An answer whose head has come, its body still on the way. Use it as a context manager.
+
+    `url` is the address that answered, after redirects; `content_type` is in lower case and without parameters.
+    """
+
+    def __init__(self, url: str, response: http.client.HTTPResponse, connection: _Connection, max_bytes: int) -> None:
+        self.url = url
+        self.status = response.status
+        self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self.charset = response.headers.get_content_charset()
+        self._encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        self._response = response
+        self._connection = connection
+        self._max_bytes = max_bytes
+
+    def read_body(self) -> tuple[bytes, bool]:
+        """The body, and whether that is all of it: reading stops at the limit.
+
+        Raises `FetchError` when it does not come in time, breaks off, or is compressed, which was not asked for.
+        """
+        if self._encoding != "identity":
+            raise FetchError(f"the answer is encoded as {self._encoding[:40]!r}, which was not asked for")
+        announced = self._response.length
+        end = self._max_bytes + 1 if announced is None else min(announced, self._max_bytes + 1)
+        body = bytearray()
+        with _in_time(self._connection.give_up_at):
+            while len(body) < end and (data := self._response.read1(min(_BLOCK_BYTES, end - len(body)))):
+                body += data
+        if announced is not None and len(body) < end:
+            raise FetchError("the connection was closed before the answer was complete")
+        return bytes(body[: self._max_bytes]), len(body) <= self._max_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.close()
+
+
+class _Target(NamedTuple):
+    """An address, taken apart; `url` is the whole without its fragment."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    url: str
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+class _Connection:
+    """A connected socket every step of which shares one deadline; what `http.client` reads answers from."""
+
+    def __init__(self, plain: socket.socket, give_up_at: float) -> None:
+        self.give_up_at = give_up_at
+        self._socket = plain
+
+    def secure(self, tls: ssl.SSLContext, host: str) -> None:
+        """Speak TLS from here on, with a peer that proves to be `host`; closes the connection if it does not."""
+        try:
+            self._socket = tls.wrap_socket(self._timed(), server_hostname=host)
+        except BaseException:
+            self.close()
+            raise
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of `data`."""
+        self._timed().sendall(data)
+
+    def recv_into(self, buffer: Any) -> int:
+        """Receive what has come, waiting for at least a byte; 0 at the end."""
+        return self._timed().recv_into(buffer)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """A reader of what comes; closing it leaves the connection open."""
+        assert mode == "rb"  # noqa: S101 - all that http.client asks for
+        return io.BufferedReader(_Incoming(self))
+
+    def close(self) -> None:
+        """Close the socket. Twice is a no-op."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _timed(self) -> socket.socket:
+        seconds = self.give_up_at - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        self._socket.settimeout(seconds)
+        return self._socket
+
+
+class _Incoming(io.RawIOBase):
+    """The receiving side of a connection as a raw stream."""
+
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._connection.recv_into(buffer)
+
+
+@contextmanager
+def _in_time(give_up_at: float) -> Iterator[None]:
+    """Tell whatever goes wrong in the block as a `FetchError`, the end of its time too.
+
+    A resolver and a TLS handshake keep to no deadline of a socket's, so there is one around them as well.
+    """
+    try:
+        with deadline(max(give_up_at - time.monotonic(), 0)):
+            yield
+    except Deadline:
+        if time.monotonic() < give_up_at:
+            raise  # somebody else's
+        raise FetchError("the answer did not come in time") from None
+    except TimeoutError:
+        raise FetchError("the answer did not come in time") from None
+    except ssl.SSLError as error:
+        raise FetchError(f"no secure connection can be made: {error.reason or _reason(error)}") from error
+    except OSError as error:
+        raise FetchError(f"the connection broke: {_reason(error)}") from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise FetchError("the answer is not valid HTTP, or broke off") from error
+
+
+def _exchange(connection: _Connection, target: _Target, accept: str) -> http.client.HTTPResponse:
+    head = (
+        f"GET {target.path} HTTP/1.1",
+        f"Host: {target.authority}",
+        f"User-Agent: openclaw-gateway/{__version__}",
+        f"Accept: {accept}",
+        "Accept-Encoding: identity",
+        "Connection: close",
+    )
+    connection.sendall("".join(f"{line}\r\n" for line in (*head, "")).encode("ascii"))
+    as_socket: Any = connection
+    response = http.client.HTTPResponse(as_socket, method="GET")
+    response.begin()
+    return response
+
+
+def _parse_url(url: str) -> _Target:
+    if len(url) > _MAX_URL_CHARACTERS or _BLANK.search(url):
+        raise FetchError(f"an address has at most {_MAX_URL_CHARACTERS} characters and no white space")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = (
+            (parts.hostname or "").encode("idna" if not url.isascii() else "ascii").decode().lower().removesuffix(".")
+        )
+    except ValueError:
+        raise FetchError("it is not a valid address") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise FetchError("only http:// and https:// addresses are fetched")
+    if not _HOST.fullmatch(host) or port == 0:
+        raise FetchError("it is not a valid address: it names no host")
+    if "@" in parts.netloc:
+        raise FetchError("an address with a user name or password is not fetched")
+    path = quote(parts.path or "/", safe=_URL_CHARACTERS)
+    if parts.query:
+        path += f"?{quote(parts.query, safe=_URL_CHARACTERS)}"
+    target = _Target(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], path, "")
+    return target._replace(url=f"{target.scheme}://{target.authority}{path}")
+
+
+def _follow(url: str, location: str) -> str:
+    # Headers are read as Latin-1; what is sent there is often UTF-8, with blanks in it.
+    try:
+        return urljoin(url, quote(location.encode("latin-1"), safe=f"{_URL_CHARACTERS}#[]"))
+    except ValueError:
+        raise FetchError("it redirects to what is not a valid address") from None
+
+
+def _reason(error: Exception | None) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
