@@ -89,7 +89,9 @@ class ChunkStream:
             return self._chunk({"content": event.text})
         if isinstance(event, ToolCallRequested):
             return self._tool_call(event.index, event.call)
-        return self._end(event)
+        if isinstance(event, RunEnded):
+            return self._end(event)
+        return b""  # the agent's own tools are its own affair
 
     def _tool_call(self, index: int, call: ToolCall) -> bytes:
         opening = {"index": index, **_to_tool_call(ToolCall(call.id, call.name, ""))}

@@ -12,28 +12,21 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from service.configmodels import ModelsConfig
 from service.configproblems import Section, describe_failures, find_unknown_keys, format_path
 from service.configvalues import (
-    AbsolutePath,
     AgentId,
-    ApiKey,
     Bool,
     Count,
     Directory,
-    HeaderName,
-    HeaderValue,
-    HttpUrl,
     ModelReference,
     Network,
     Port,
     Positive,
-    ProviderId,
     Seconds,
 )
 
 DEFAULT_PORT = 18789
-#: The dialects a provider may speak.
-Api = Literal["openai-completions", "anthropic-messages", "scripted"]
 
 
 class ConfigError(Exception):
@@ -162,8 +155,16 @@ class IdentityConfig(Section):
     emoji: str | None = None
 
 
+class SessionToolsConfig(Section):
+    """Which sessions the session tools show: the one that asks, all of its agent, or all there are."""
+
+    visibility: Literal["self", "agent", "all"] = "self"
+
+
 class ToolsConfig(Section):
     """Which tools an agent has. Only the spelling of the lists is checked."""
+
+    sessions: SessionToolsConfig = SessionToolsConfig()
 
     profile: str | None = None
     allow: tuple[str, ...] | None = None
@@ -179,7 +180,10 @@ Model = Annotated[ModelChoice | None, BeforeValidator(_model_choice)]
 
 
 class AgentDefaults(Section):
-    """What holds for every agent that does not say otherwise. `instructions` is the agent's system prompt."""
+    """What holds for every agent that does not say otherwise. `instructions` is the agent's system prompt.
+
+    `max_turns` is how often the model is asked in one run, `max_concurrent` how many runs of all agents go on at once.
+    """
 
     openclaw_only: ClassVar[frozenset[str]] = frozenset({"models", "imageModel", "pdfModel"})
 
@@ -188,6 +192,7 @@ class AgentDefaults(Section):
     instructions: str | None = None
     timeout_seconds: Seconds = 600
     max_concurrent: Positive | None = None
+    max_turns: Positive = 32
 
 
 class AgentConfig(Section):
@@ -250,69 +255,6 @@ def _check_distinct(agent_ids: list[str]) -> None:
 def _check_one_default(agent_ids: list[str]) -> None:
     if len(agent_ids) > 1:
         raise ValueError(f"one agent can be marked `default: true`, not {len(agent_ids)}: {', '.join(agent_ids)}")
-
-
-class ModelConfig(Section):
-    """A model a provider offers."""
-
-    id: str
-    name: str | None = None
-    input: tuple[Literal["text", "image"], ...] = ("text",)
-    context_window: Positive | None = None
-    max_tokens: Positive | None = None
-    cost: dict[str, Any] = Field(default_factory=dict)
-
-
-class LocalServiceConfig(Section):
-    """The program that serves a provider on this machine, started when it is first needed.
-
-    `health_url` is `None` for the provider's base URL followed by `/models`; `idle_stop_ms` 0 never stops it.
-    """
-
-    command: AbsolutePath
-    args: tuple[str, ...] = ()
-    cwd: AbsolutePath | None = None
-    env: dict[str, str] = Field(default_factory=dict, repr=False)
-    health_url: HttpUrl | None = None
-    ready_timeout_ms: Positive = 120_000
-    idle_stop_ms: Count = 0
-
-
-class ProviderConfig(Section):
-    """A place that runs models and how it is spoken to. `base_url` has no slash at its end."""
-
-    api: Api = "openai-completions"
-    base_url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
-    api_key: ApiKey | None = None
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
-    timeout_seconds: Seconds = 120
-    models: tuple[ModelConfig, ...] = ()
-    local_service: LocalServiceConfig | None = None
-
-    @field_validator("base_url")
-    @classmethod
-    def _require_base_url(cls, url: str | None, info: ValidationInfo) -> str | None:
-        api = info.data.get("api", "scripted")
-        if url is None and api != "scripted":
-            path = "/v1/messages" if api == "anthropic-messages" else "/chat/completions"
-            raise ValueError(f'is required with api "{api}": the URL that ends before {path}')
-        return url
-
-
-class RetryConfig(Section):
-    """How often a failing model is asked, the first wait and the longest, and when the last attempt may begin."""
-
-    attempts: Positive = 3
-    min_delay_ms: Positive = 500
-    max_delay_ms: Positive = 10_000
-    max_elapsed_ms: Positive = 60_000
-
-
-class ModelsConfig(Section):
-    """The places that run models, by the id that models are named with, and how their failures are borne."""
-
-    retry: RetryConfig = RetryConfig()
-    providers: dict[ProviderId, ProviderConfig] = Field(default_factory=dict)
 
 
 class Config(Section):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.agents import Agent, Roster
@@ -18,11 +18,15 @@ from service.messages import Function, Sampling, ToolChoice
 from service.models import ChosenModel, ModelCatalog
 from service.prompt import to_system_text
 from service.providers import ModelRequest
-from service.runner import Reply, run_model
+from service.retries import ResilientProvider, RetryPolicy
+from service.runner import AgentLoop, AgentTools, Reply
 from service.runs import Run
 from service.sessions.keys import SessionKey, session_key_for
-from service.sessions.lanes import Lane, Lanes
+from service.sessions.lanes import Lanes
 from service.sessions.store import SessionStore
+from service.slots import RunSlots
+from service.tools import ToolContext
+from service.tools.toolbox import Toolbox
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -49,20 +53,29 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What bounds a run: how often the model is asked in one, how failures of a model are borne."""
+
+    max_turns: int
+    retries: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
-    """All that a started run needs."""
+    """All that a started run needs; `release` gives back the session and the room it took."""
 
     agent: Agent
-    model: ChosenModel
+    choices: tuple[ChosenModel, ...]
     request: ModelRequest
     conversation: Conversation
-    lane: Lane | None
+    tools: AgentTools
+    release: Callable[[], None]
 
 
 class Gateway:
     """Runs agents for its doors.
 
-    `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `toolboxes` has each agent's own tools by its id. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
@@ -70,8 +83,11 @@ class Gateway:
         roster: Roster,
         catalog: ModelCatalog,
         store: SessionStore,
-        lanes: Lanes,
+        toolboxes: Mapping[str, Toolbox],
         *,
+        lanes: Lanes,
+        slots: RunSlots,
+        limits: RunLimits,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -79,7 +95,10 @@ class Gateway:
         self.catalog = catalog
         self.started_at = clock()
         self._store = store
+        self._toolboxes = toolboxes
         self._lanes = lanes
+        self._slots = slots
+        self._limits = limits
         self._clock = clock
         self._new_id = new_id
         self._runs: set[Run] = set()
@@ -94,17 +113,17 @@ class Gateway:
         if self._draining:
             raise GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
         agent = self.roster.resolve(turn.model, turn.agent_id)
-        model = self.catalog.choose(turn.provider_model, agent)
-        _check_images(turn, model)
+        choices = self.catalog.choices(turn.provider_model, agent)
+        _check_images(turn, choices[0])
+        _check_names(turn.functions, self._toolboxes[agent.id])
         key = session_key_for(agent.id, turn.session_key, turn.user, self._new_id)
-        lane = None if key.fresh else self._lanes.enter(key.key, agent.timeout_seconds)
+        release = self._enter(key, agent)
         try:
-            work = self._prepare(turn, agent, model, key, lane)
+            run = Run(f"chatcmpl_{self._new_id()}", key.key, agent.id, self._clock())
+            work = self._prepare(turn, agent, choices, key, run, release)
         except BaseException:
-            if lane is not None:
-                lane.release()
+            release()
             raise
-        run = Run(f"chatcmpl_{self._new_id()}", key.key, agent.id, self._clock())
         self._runs.add(run)
         spawn(self._execute, run, work)
         return run
@@ -134,18 +153,43 @@ class Gateway:
         self.catalog.close()
         self._store.close()
 
-    def _prepare(self, turn: Turn, agent: Agent, model: ChosenModel, key: SessionKey, lane: Lane | None) -> _Work:
+    def _enter(self, key: SessionKey, agent: Agent) -> Callable[[], None]:
+        """Take the session, then room for a run; returns what gives both back."""
+        lane = None if key.fresh else self._lanes.enter(key.key, agent.timeout_seconds)
+        try:
+            self._slots.enter()
+        except BaseException:
+            if lane is not None:
+                lane.release()
+            raise
+
+        def release() -> None:
+            self._slots.leave()
+            if lane is not None:
+                lane.release()
+
+        return release
+
+    def _prepare(
+        self,
+        turn: Turn,
+        agent: Agent,
+        choices: tuple[ChosenModel, ...],
+        key: SessionKey,
+        run: Run,
+        release: Callable[[], None],
+    ) -> _Work:
         history = () if key.fresh else self._store.load_conversation(key.key)
         conversation = join_conversation(history, turn.messages)
         request = ModelRequest(
-            model=model.id,
+            model=choices[0].id,
             system=to_system_text(agent, channel=turn.channel, request_text=turn.system_text),
             messages=settle_tool_calls(conversation.messages),
-            functions=turn.functions,
-            tool_choice=turn.tool_choice,
             sampling=turn.sampling,
         )
-        return _Work(agent, model, request, conversation, lane)
+        context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
+        tools = AgentTools(self._toolboxes[agent.id], context, turn.functions, turn.tool_choice)
+        return _Work(agent, choices, request, conversation, tools, release)
 
     def _execute(self, run: Run, work: _Work) -> None:
         try:
@@ -155,19 +199,20 @@ class Gateway:
             logger.exception("run %s failed", run.id)
             end = RunEnded(error=internal_error())
         finally:
-            if work.lane is not None:
-                work.lane.release()
+            work.release()
             self._runs.discard(run)
         run.append(end)
 
     def _outcome(self, run: Run, work: _Work) -> RunEnded:
         reply = Reply()
+        provider = ResilientProvider(work.choices, self._limits.retries, clock=self._clock)
+        loop = AgentLoop(run, provider, work.tools, self._limits.max_turns, reply)
         try:
             with run.scope, deadline(work.agent.timeout_seconds):
-                run_model(run, work.model.provider, work.request, reply)
+                loop.run(work.request)
         except Cancelled:
-            if reply.pieces:
-                self._commit(run, work, reply)
+            if reply.to_messages():
+                self._commit(run, work, reply, provider)
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
             text = f"The run took longer than the agent's limit of {work.agent.timeout_seconds:g} seconds."
@@ -175,14 +220,20 @@ class Gateway:
         except GatewayError as error:
             logger.warning("run %s failed: %s", run.id, error.code)
             return RunEnded(error=error)
-        self._commit(run, work, reply)
+        self._commit(run, work, reply, provider)
         return RunEnded(reply.stop_reason, reply.usage)
 
-    def _commit(self, run: Run, work: _Work, reply: Reply) -> None:
-        messages = (*work.conversation.new, reply.to_message())
-        self._store.append_turn(
-            run.session_key, run.agent_id, run.id, messages, usage=reply.usage, model=work.model.ref
-        )
+    def _commit(self, run: Run, work: _Work, reply: Reply, provider: ResilientProvider) -> None:
+        messages = (*work.conversation.new, *reply.to_messages())
+        model = (provider.answered or work.choices[0]).ref
+        self._store.append_turn(run.session_key, run.agent_id, run.id, messages, usage=reply.usage, model=model)
+
+
+def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
+    for index, function in enumerate(functions):
+        if function.name in own:
+            text = f'The agent has a tool of its own that is called "{function.name}". Give yours another name.'
+            raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
 
 
 def _check_images(turn: Turn, model: ChosenModel) -> None:

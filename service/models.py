@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from service.agents import Agent
-from service.config import Config, ModelConfig, ProviderConfig
+from service.config import Config
+from service.configmodels import ModelConfig, ProviderConfig
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
 from service.providers import ModelRequest, Provider

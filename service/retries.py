@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Self
 
 from service import concurrency
-from service.config import RetryConfig
+from service.configmodels import RetryConfig
 from service.errors import GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from upstream import Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
 
-from service.config import ProviderConfig
+from service.configmodels import ProviderConfig
 from service.errors import GatewayError
 from service.messages import (
     Function,

@@ -11,7 +11,7 @@ from asking import KEY, ask, fail, leave, open_provider, request
 from upstream import Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
 
-from service.config import ProviderConfig
+from service.configmodels import ProviderConfig
 from service.messages import (
     Function,
     Image,

@@ -12,7 +12,7 @@ from upstream import Upstream
 from upstream_answers import TEXT, WORDS
 
 from service import concurrency
-from service.config import RetryConfig
+from service.configmodels import RetryConfig
 from service.errors import GatewayError
 from service.messages import Image, Message, Role, Sampling
 from service.models import ChosenModel

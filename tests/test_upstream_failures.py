@@ -26,7 +26,7 @@ def relay_config(upstream: Upstream, timeout_seconds: float = 1.5, agent_seconds
     return {
         "gateway": {"auth": auth, "http": {"endpoints": {"chatCompletions": {"enabled": True}}}},
         "agents": {"defaults": {"model": "stub/ok", "timeoutSeconds": agent_seconds}},
-        "models": {"providers": {"stub": stub, "nobody": nobody}},
+        "models": {"retry": {"attempts": 1}, "providers": {"stub": stub, "nobody": nobody}},
     }
 
 

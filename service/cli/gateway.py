@@ -45,7 +45,7 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
         host = resolve_bind(bind, loaded.config)
         port = resolve_port(port, os.environ, loaded.config, dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
-        opened = open_gateway(loaded.config, locations.state_dir)
+        opened = open_gateway(loaded.config, locations.state_dir, os.environ)
     except (ConfigError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from service import concurrency
-from service.config import LocalServiceConfig
+from service.configmodels import LocalServiceConfig
 from service.errors import GatewayError
 from service.providers import ModelEvent, ModelRequest, Provider
 from service.providers.child_process import ChildProcess
