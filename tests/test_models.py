@@ -13,7 +13,8 @@ from upstream import Upstream
 from upstream_answers import TEXT
 
 from service.agents import Agent, Roster
-from service.config import Api, Config, parse_config
+from service.config import Config, parse_config
+from service.configmodels import Api
 from service.errors import GatewayError
 from service.messages import Sampling
 from service.models import EMBEDDED_REFERENCE, ModelCatalog
