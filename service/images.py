@@ -1,0 +1,147 @@
+"""The pictures of a request: checked before any model reads them, and fetched where they are given by address.
+
+A picture is what its content says; what it is labelled as is not looked at. The limit that is met is the one that is
+named, together with the place of the picture that meets it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import replace
+
+from service.config import ImagesConfig
+from service.conversation import IncomingMessage
+from service.errors import GatewayError
+from service.image_headers import parse_image_header
+from service.messages import Image, Part
+from service.public_addresses import AddressPolicy
+from service.public_http import FetchError, FetchLimits, PublicHttpClient
+
+MAX_IMAGES = 8
+MAX_TOTAL_BYTES = 20 * 1024 * 1024
+MAX_SIDE_PIXELS = 16_384
+MAX_PIXELS = 100_000_000
+
+_MEBIBYTE = 1024 * 1024
+_OK = 200
+
+
+def image_client(config: ImagesConfig) -> PublicHttpClient:
+    """A client that fetches pictures from the hosts that `config` allows."""
+    return PublicHttpClient(AddressPolicy(hosts=config.url_allowlist))
+
+
+def check_images(
+    messages: Sequence[IncomingMessage], config: ImagesConfig, client: PublicHttpClient
+) -> tuple[IncomingMessage, ...]:
+    """The same messages, each of their pictures as a `data:` URI that is labelled with what it is.
+
+    At most 8 pictures, 20 MiB and, each, `config.max_bytes`, 16,384 pixels a side and 100 megapixels. Raises
+    `GatewayError` (`invalid_value`) that names the picture. Waits while pictures are fetched, each for
+    `config.timeout_ms` at most, one after the other.
+    """
+    inspection = _Inspection(config, client)
+    return tuple(
+        replace(item, message=replace(item.message, parts=inspection.check_parts(item.place, item.message.parts)))
+        if item.message.has_image
+        else item
+        for item in messages
+    )
+
+
+class _Inspection:
+    """One request's pictures: how many there have been and how large they were together."""
+
+    def __init__(self, config: ImagesConfig, client: PublicHttpClient) -> None:
+        self._config = config
+        self._client = client
+        self._count = 0
+        self._total_bytes = 0
+
+    def check_parts(self, place: str, parts: Sequence[Part]) -> tuple[Part, ...]:
+        return tuple(
+            self._check(f"{place}.content[{index}].image_url.url", part) if isinstance(part, Image) else part
+            for index, part in enumerate(parts)
+        )
+
+    def _check(self, place: str, image: Image) -> Image:
+        self._count += 1
+        if self._count > MAX_IMAGES:
+            raise _refusal(place, f"A request can carry {MAX_IMAGES} images; this is one more. Send fewer.")
+        if image.url[:5].lower() == "data:":
+            encoded, data = self._parse_data_uri(place, image.url)
+        else:
+            data = self._fetch(place, image.url)
+            encoded = base64.b64encode(data).decode()
+        self._total_bytes += len(data)
+        if self._total_bytes > MAX_TOTAL_BYTES:
+            limit = _mebibytes(MAX_TOTAL_BYTES)
+            raise _refusal(place, f"With this image, those of the request are larger than {limit} together.")
+        return replace(image, url=f"data:{self._check_content(place, data)};base64,{encoded}")
+
+    def _parse_data_uri(self, place: str, url: str) -> tuple[str, bytes]:
+        head, comma, encoded = url.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise _refusal(place, "A `data:` URI of an image is written `data:image/png;base64,...`.")
+        if len(encoded) // 4 * 3 > self._config.max_bytes + 2:
+            raise self._too_large(place)
+        try:
+            data = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise _refusal(place, "The data of the image is not valid base64.") from None
+        if len(data) > self._config.max_bytes:
+            raise self._too_large(place)
+        return encoded, data
+
+    def _fetch(self, place: str, url: str) -> bytes:
+        if url.partition(":")[0].lower() not in ("http", "https"):
+            raise _refusal(place, "An image is given as a `data:` URI, such as `data:image/png;base64,...`.")
+        if not self._config.allow_url:
+            text = (
+                "This gateway does not fetch images. Send the image as a `data:` URI, or set "
+                "`gateway.http.endpoints.chatCompletions.images.allowUrl` to true."
+            )
+            raise _refusal(place, text)
+        limits = FetchLimits(self._config.max_bytes, self._config.timeout_ms / 1000, self._config.max_redirects)
+        try:
+            with self._client.open(url, limits, accept=", ".join(self._config.allowed_mimes)) as response:
+                if response.status != _OK:
+                    raise _refusal(place, f"The image was not fetched: its server answered with {response.status}.")
+                data, whole = response.read_body()
+        except FetchError as error:
+            raise _refusal(place, f"The image was not fetched: {error}.") from error
+        if not whole:
+            raise self._too_large(place)
+        return data
+
+    def _check_content(self, place: str, data: bytes) -> str:
+        """The media type of the picture; raises for what is none, is not allowed, or is too large to be decoded."""
+        header = parse_image_header(data)
+        if header is None:
+            raise _refusal(place, "This is no image: its content is not PNG, JPEG, GIF or WebP.")
+        if header.media_type not in self._config.allowed_mimes:
+            allowed = ", ".join(self._config.allowed_mimes)
+            raise _refusal(place, f"The content of the image is {header.media_type}; allowed are {allowed}.")
+        if not (header.width and header.height):
+            raise _refusal(place, "The image has no pixels.")
+        if max(header.width, header.height) > MAX_SIDE_PIXELS or header.width * header.height > MAX_PIXELS:
+            text = (
+                f"The image has {header.width} x {header.height} pixels; the limits are {MAX_SIDE_PIXELS} a side and "
+                f"{MAX_PIXELS // 1_000_000} megapixels. Send a smaller one."
+            )
+            raise _refusal(place, text)
+        return header.media_type
+
+    def _too_large(self, place: str) -> GatewayError:
+        limit = _mebibytes(self._config.max_bytes)
+        return _refusal(place, f"The image is larger than {limit}, the limit for one image. Send a smaller one.")
+
+
+def _refusal(place: str, text: str) -> GatewayError:
+    return GatewayError("invalid_value", text, param=place)
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / _MEBIBYTE:.4g} MiB"
