@@ -236,7 +236,7 @@ def test_cancelling_ends_a_tree_that_ignores_signals(context: ToolContext) -> No
     scope.cancel()
     assert cancelled.wait(GENEROUS_SECONDS)
     wait_until_gone(pids)
-    assert time.monotonic() - started_at < 3  # a second, on a machine that does nothing else
+    assert time.monotonic() - started_at < 5  # half a second, on a machine that has nothing else to do
 
 
 def test_a_command_dies_with_the_gateway(context: ToolContext) -> None:

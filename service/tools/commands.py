@@ -24,7 +24,7 @@ from service.concurrency import Event, watch_hangup
 logger = logging.getLogger("openclaw.tools")
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
-_STOP_SECONDS = 1.0  # more than twice what a supervisor gives between SIGTERM and SIGKILL
+_STOP_SECONDS = 2.0  # a supervisor takes half a second; on a machine with too much to do, more
 _REAP_SECONDS = 1.0
 _MAX_ORDER_BYTES = 120 * 1024  # Linux takes 128 KiB in one argument
 
@@ -79,7 +79,7 @@ def run_command(command: Command) -> Outcome:
     """Run `command` to its end and that of everything it started.
 
     Raises `CommandError` when it cannot be started or its supervisor was killed. Whatever is raised into the wait ends
-    the command: SIGTERM, 0.4 s later SIGKILL, and is raised on when nothing of it is left, at most a second later.
+    the command, with SIGTERM and 0.4 s later SIGKILL, and is raised on once nothing of it is left.
     """
     order = _to_order(command)
     with _to_file(command.stdin) as stdin, tempfile.TemporaryFile() as report:
@@ -148,7 +148,7 @@ def _end(process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
         lifeline.shutdown(socket.SHUT_WR)
     if not _wait_for_hangup(lifeline, _STOP_SECONDS):
         # It keeps killing; ending it would only set free what it holds.
-        logger.warning("a command's processes (supervisor %d) could not be ended within a second", process.pid)
+        logger.warning("a command's processes (supervisor %d) could not be ended in time", process.pid)
         return
     with suppress(subprocess.TimeoutExpired):
         process.wait(_REAP_SECONDS)
