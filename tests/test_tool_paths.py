@@ -17,7 +17,7 @@ import pytest
 from workspaces import SECRET, make_workspace, refusal, use
 
 from service.tools import ToolError
-from service.tools.paths import MAX_DEPTH, MAX_LINKS
+from service.tools.paths import MAX_DEPTH, MAX_LINKS, open_regular_file
 
 #: -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
 _EXCHANGE_FOR_EVER = """
@@ -274,7 +274,7 @@ def test_a_file_that_turns_into_something_else_and_back_is_never_followed(
         (workspace / "evil").symlink_to(outside / "secret.txt")
     else:
         os.mkfifo(workspace / "evil")
-    outcomes = set()
+    outcomes: set[str] = set()
     with changing_places(workspace / "file", workspace / "evil"):
         for _ in attempts(lambda: len(outcomes) > 1):
             try:
@@ -284,6 +284,21 @@ def test_a_file_that_turns_into_something_else_and_back_is_never_followed(
     assert "     1\tinside" in outcomes
     assert len(outcomes) > 1, "the attack never took place"
     assert not any(SECRET in told for told in outcomes)
+
+
+def test_a_file_is_not_followed_even_in_the_moment_it_is_opened(workspace: Path, outside: Path) -> None:
+    (workspace / "file").write_text("inside")
+    (workspace / "evil").symlink_to(outside / "secret.txt")
+    directory = os.open(workspace, os.O_RDONLY)
+    contents = set()
+    try:
+        with changing_places(workspace / "file", workspace / "evil"):
+            for _ in range(30_000):
+                with suppress(ToolError, OSError), open_regular_file("file", directory, "file") as file:
+                    contents.add(file.read())
+    finally:
+        os.close(directory)
+    assert contents == {b"inside"}
 
 
 def test_readers_see_a_file_whole_while_it_is_replaced(workspace: Path) -> None:
