@@ -19,7 +19,7 @@ from service.tools.shell import ExecTool
 GENEROUS_SECONDS = 10.0
 
 #: Seven processes, each in a session of its own and deaf to every polite signal. Two of them leave at once, so that
-#: their four children are orphans.
+#: their four children are orphans; with LEAVE in the environment the first one leaves once all have grown.
 TREE = """
 import os, signal, time
 
@@ -34,6 +34,10 @@ def grow(depth):
             os._exit(0)
     with open("pids", "a") as file:
         file.write(f"{os.getpid()}\\n")
+    while depth == 2 and "LEAVE" in os.environ:
+        if len(open("pids").readlines()) == 7:
+            return
+        time.sleep(0.01)
     if depth != 1:
         time.sleep(120)
 
@@ -215,7 +219,7 @@ def test_what_is_left_in_the_background_is_ended_and_told(context: ToolContext) 
 
 def test_a_tree_that_ignores_signals_ends_with_the_command_itself(context: ToolContext) -> None:
     assert context.workspace is not None
-    run_python(context, TREE, timeout_seconds=1.0)
+    assert "running in the background; they were ended" in run_python(context, TREE, env={"LEAVE": "1"})
     assert not any(is_alive(pid) for pid in tree_of(context.workspace))
 
 
