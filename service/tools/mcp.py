@@ -1,0 +1,106 @@
+"""The tools of MCP servers, as any other tool: `<server>__<tool>`.
+
+The servers are contacted when an agent that may use them is about to run, side by side and never for others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from service import concurrency
+from service.tools import Tool, ToolContext, ToolError
+from service.tools.mcp_server import McpEndpoint, McpServer, RemoteTool
+
+logger = logging.getLogger(__name__)
+
+_MAX_NAME_CHARS = 64
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_DIGEST_CHARS = 8
+_TIMEOUT_SLACK_SECONDS = 1.0
+
+
+class McpTool:
+    """A tool that an MCP server runs, which the model knows as `name`."""
+
+    def __init__(self, name: str, server: McpServer, remote: RemoteTool) -> None:
+        self.name = name
+        self.description = remote.description
+        self.parameters: Mapping[str, Any] = remote.parameters
+        #: The server's own limit comes first: it tells more and knows what to do about a server that hangs.
+        self.timeout_seconds = server.endpoint.timeout_seconds + _TIMEOUT_SLACK_SECONDS
+        #: Only what the server declares to change nothing.
+        self.parallel = remote.read_only
+        self._server = server
+        self._remote_name = remote.name
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:  # noqa: ARG002 - the server has its own
+        """Have the server run it; see `Tool.run` for the contract."""
+        return self._server.call_tool(self._remote_name, arguments)
+
+
+class McpServers:
+    """All configured servers; their children's logs go to `logs_dir` (temporary files by default)."""
+
+    def __init__(self, endpoints: Iterable[McpEndpoint], logs_dir: Path | None = None) -> None:
+        self._servers = {
+            endpoint.name: McpServer(endpoint, logs_dir and logs_dir / f"mcp-{to_tool_name(endpoint.name)}.log")
+            for endpoint in endpoints
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The configured servers, whether they work or not."""
+        return tuple(self._servers)
+
+    def list_tools(self, servers: Collection[str]) -> tuple[Tool, ...]:
+        """The tools of the named servers, their names distinct; a server that fails is left out, the log says why.
+
+        Waits for the slowest one, no longer than its `timeout_seconds`.
+        """
+        asked = [server for name, server in self._servers.items() if name in servers]
+        listings: dict[str, tuple[RemoteTool, ...]] = {}
+        waiting = [concurrency.spawn(_list_into, server, listings) for server in asked]
+        for listing in waiting:
+            listing.join()
+        tools: dict[str, Tool] = {}
+        for server in asked:
+            for remote in listings.get(server.endpoint.name, ()):
+                name = _distinct_name(server.endpoint.name, remote.name, tools)
+                tools[name] = McpTool(name, server, remote)
+        return tuple(tools.values())
+
+    def close(self) -> None:
+        """End all servers, side by side, within about 5 s. Twice is a no-op."""
+        for closing in [concurrency.spawn(server.close) for server in self._servers.values()]:
+            closing.join()
+
+
+def to_tool_name(*words: str, distinct: str = "") -> str:
+    """`words` joined by two underscores, as models take it: 1 to 64 letters, digits, `_` and `-`.
+
+    What does not fit is cut; with `distinct` the name ends with a digest of that text.
+    """
+    name = _NOT_IN_A_NAME.sub("_", "__".join(words))
+    if not distinct:
+        return name[:_MAX_NAME_CHARS] or "_"
+    digest = hashlib.sha256(distinct.encode(errors="replace")).hexdigest()[:_DIGEST_CHARS]
+    return f"{name[: _MAX_NAME_CHARS - _DIGEST_CHARS - 1]}_{digest}"
+
+
+def _distinct_name(server: str, tool: str, taken: Collection[str]) -> str:
+    whole = to_tool_name(server, tool)
+    if len(f"{server}__{tool}") <= _MAX_NAME_CHARS and whole not in taken:
+        return whole
+    return to_tool_name(server, tool, distinct=f"{server}\0{tool}")
+
+
+def _list_into(server: McpServer, listings: dict[str, tuple[RemoteTool, ...]]) -> None:
+    try:
+        listings[server.endpoint.name] = server.list_tools()
+    except ToolError as error:
+        logger.warning("No tools of an MCP server: %s", error)

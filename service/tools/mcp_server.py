@@ -1,0 +1,183 @@
+"""An MCP server as the gateway sees it: connected when first needed, again after a failure, let go when idle.
+
+A server that hangs, crashes or talks nonsense costs the call that meets it, never more: after a failure it is left
+alone for a while that grows with each further one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service import concurrency
+from service.tools import ToolError
+from service.tools.mcp_connection import ConnectionLostError, McpConnection
+
+logger = logging.getLogger(__name__)
+
+IDLE_STOP_SECONDS = 900.0
+#: How long a listing is believed, should the server not tell that it changed.
+LISTING_SECONDS = 60.0
+MAX_BACKOFF_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class McpEndpoint:
+    """Where an MCP server is: a `command` that speaks on its standard streams, or the `url` of a streamable HTTP one.
+
+    `env` is added to the few harmless variables a server gets of the gateway's environment. Of its tools those are
+    offered whose names match a pattern of `allow` (`None`: all) and none of `deny`. `timeout_seconds` bounds one call.
+    """
+
+    name: str
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout_seconds: float = 60.0
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
+
+    def to_order(self) -> dict[str, Any]:
+        """What the child process has to know, secrets included."""
+        order = {"command": self.command, "args": list(self.args), "env": dict(self.env), "cwd": self.cwd}
+        return {**order, "url": self.url, "headers": dict(self.headers)}
+
+    def offers(self, tool_name: str) -> bool:
+        """Whether the configuration lets this tool through; deny wins."""
+        if any(fnmatch.fnmatchcase(tool_name, pattern) for pattern in self.deny):
+            return False
+        return self.allow is None or any(fnmatch.fnmatchcase(tool_name, pattern) for pattern in self.allow)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTool:
+    """A tool as its server describes it; `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    read_only: bool
+
+
+class McpServer:
+    """One configured server. Its child's log goes to `log_path`; see `McpConnection`."""
+
+    def __init__(
+        self,
+        endpoint: McpEndpoint,
+        log_path: Path | None = None,
+        *,
+        idle_stop_seconds: float = IDLE_STOP_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.endpoint = endpoint
+        self._log_path = log_path
+        self._idle_stop_seconds = idle_stop_seconds
+        self._clock = clock
+        self._connection: McpConnection | None = None
+        self._connected_at = 0.0
+        self._failures = 0
+        self._not_before = 0.0
+        self._why = ""
+        self._listing: tuple[RemoteTool, ...] = ()
+        self._listed_until = 0.0
+        self._closed = False
+
+    def list_tools(self) -> tuple[RemoteTool, ...]:
+        """What it offers now, at most `LISTING_SECONDS` old; of a server that fails, what it offered last.
+
+        Raises `ToolError` for one that has not offered anything yet.
+        """
+        if self._clock() < self._listed_until:
+            return self._listing
+        try:
+            described = self._ask({"method": "list_tools"})
+        except ToolError:
+            if not self._listing:
+                raise
+            return self._listing
+        self._listing = tuple(self._parse_tools(described))
+        self._listed_until = self._clock() + LISTING_SECONDS
+        return self._listing
+
+    def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """The result of one call as text; raises `ToolError` for all that can go wrong."""
+        result = str(self._ask({"method": "call_tool", "name": name, "arguments": dict(arguments)}))
+        self._failures = 0
+        return result
+
+    def close(self) -> None:
+        """End child and server, within about 5 s. It is not used afterwards; twice is a no-op."""
+        self._closed = True
+        if self._connection is not None:
+            self._connection.stop()
+
+    def _ask(self, question: Mapping[str, Any]) -> Any:
+        connection = self._connect()
+        answers = connection.answers
+        seconds = self.endpoint.timeout_seconds
+        try:
+            return connection.ask(question, seconds)
+        except ConnectionLostError as error:
+            raise ToolError(f"The MCP server {self.endpoint.name} failed: {error}.") from error
+        except TimeoutError:
+            if connection.answers == answers and connection.is_silent:  # nobody was answered and nobody waits
+                concurrency.spawn(connection.stop, f"it did not answer within {seconds:g} s")
+            raise ToolError(f"The MCP server {self.endpoint.name} did not answer within {seconds:g} s.") from None
+
+    def _connect(self) -> McpConnection:
+        if self._closed:
+            raise ToolError("The gateway is shutting down.")
+        if self._connection is None or self._connection.is_over:
+            wait = self._not_before - self._clock()
+            if wait > 0:
+                text = f"The MCP server {self.endpoint.name} failed: {self._why}. It is tried again in {wait:.0f} s."
+                raise ToolError(text)
+            self._forget_listing()
+            self._connected_at = self._clock()
+            self._connection = McpConnection(
+                self.endpoint.to_order(),
+                self._log_path,
+                idle_stop_seconds=self._idle_stop_seconds,
+                on_tools_changed=self._forget_listing,
+                on_end=self._note_end,
+                clock=self._clock,
+            )
+        return self._connection
+
+    def _forget_listing(self) -> None:
+        self._listed_until = 0.0
+
+    def _note_end(self, why: str) -> None:
+        if not why or self._closed:
+            return
+        self._failures += 1
+        self._why = why
+        # One that answered may be back at once, the first time; one that did not has cost its whole time already.
+        answered = self._connection is not None and self._connection.answers > 0
+        base = min(1.0, self._failures - 1.0) if answered else self._clock() - self._connected_at
+        self._not_before = self._clock() + min(base * 2 ** min(self._failures - 1, 10), MAX_BACKOFF_SECONDS)
+        logger.warning("The MCP server %s failed: %s", self.endpoint.name, why)
+
+    def _parse_tools(self, described: list[dict[str, Any]]) -> list[RemoteTool]:
+        tools = []
+        for tool in described:
+            schema = tool["parameters"]
+            if schema.get("type", "object") != "object":
+                logger.warning(
+                    "The tool %r of the MCP server %s is left out: its arguments are not an object",
+                    tool["name"],
+                    self.endpoint.name,
+                )
+            elif self.endpoint.offers(tool["name"]):
+                parameters = {**schema, "type": "object"}
+                tools.append(RemoteTool(tool["name"], tool["description"], parameters, tool["read_only"]))
+        return tools
