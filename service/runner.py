@@ -68,7 +68,7 @@ class AgentTools:
             return self.callers, self.choice
         if self.choice.mode is ToolChoiceMode.NONE:
             return self.own.functions(), ToolChoice()
-        return self.own.functions() + self.callers, self.choice
+        return self.callers + self.own.functions(), self.choice
 
     def is_callers(self, call: ToolCall) -> bool:
         """Whether the caller has to carry `call` out."""
