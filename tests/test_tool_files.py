@@ -10,7 +10,7 @@ import pytest
 from workspaces import FILE_TOOLS, SECRET, make_workspace, refusal, use
 
 from service.tools import ToolContext, ToolError
-from service.tools.files import MAX_EDIT_BYTES, MAX_LISTED
+from service.tools.files import MAX_EDIT_BYTES, MAX_LISTED, MAX_WRITE_BYTES
 
 
 @pytest.fixture
@@ -91,6 +91,12 @@ def test_write_does_not_replace_a_directory(workspace: Path) -> None:
     (workspace / "a").mkdir()
     assert refusal(workspace, "write", path="a", content="x") == '"a" is a directory, not a file.'
     assert "not a file" in refusal(workspace, "write", path=".", content="x")
+
+
+def test_write_refuses_more_than_it_can_write_at_once(workspace: Path) -> None:
+    told = refusal(workspace, "write", path="a", content="x" * (MAX_WRITE_BYTES + 1))
+    assert told == f"The content has {MAX_WRITE_BYTES + 1} bytes; at most {MAX_WRITE_BYTES} can be written at once."
+    assert use(workspace, "ls") == "(the directory is empty)"
 
 
 def test_edit_replaces_the_one_place(workspace: Path) -> None:

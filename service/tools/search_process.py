@@ -43,6 +43,7 @@ MAX_ENTRIES = 100_000
 LEFT_OUT = frozenset({".git", "node_modules", "__pycache__", ".venv"})
 
 _SNIFF_BYTES = 8 * 1024
+_NICENESS = 10
 _MEMORY_BYTES = 1024 * 1024 * 1024
 #: How much longer than its time for walking the process may live: what is left over is the regular expression's.
 GRACE_SECONDS = 2.0
@@ -231,6 +232,7 @@ def main() -> None:
     """Answer the one request of standard input with `{"text"}` or `{"error"}`."""
     request = json.load(sys.stdin.buffer)
     signal.setitimer(signal.ITIMER_REAL, request["seconds"] + GRACE_SECONDS)  # unhandled, so it ends the process
+    os.nice(_NICENESS)  # streams go first
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     try:
         answer = {"text": search(request)}
