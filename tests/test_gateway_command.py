@@ -154,6 +154,7 @@ def test_a_proxys_headers_count_only_from_a_trusted_proxy(tmp_path: Path) -> Non
     with live_gateway(tmp_path / "b", scripted_config(trustedProxies=["127.0.0.1"])) as running:
         with running.client() as client:
             assert client.get("/v1/models", headers=forwarded).status_code == 200
+        running.stop()  # the log's line is written behind the answer
         assert "client=203.0.113.7" in running.output
 
 

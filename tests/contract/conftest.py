@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 SEED = 20_260_901
-EXAMPLES = 500
+EXAMPLES = 400
 TABLE = pytest.StashKey[list[str]]()
 
 

@@ -40,18 +40,19 @@ class Plan:
     """What is fuzzed and how: `document` is the truth, `token` the credentials, `examples` cases for each operation.
 
     `operations` are labels such as `GET /healthz`; none means all. With `streaming`, completions are asked for as
-    streams. `accepted` are the statuses with which right input is answered, `rejected` those for wrong input where
-    they are not `REJECTIONS`.
+    streams and held against the derived document; with `failing`, their models fail. `accepted` are the statuses that
+    answer right input, `rejections` those that answer wrong input, operation by operation; elsewhere it is 400.
     """
 
     url: str
-    document: Mapping[str, Any]
-    token: str | None
+    document: Mapping[str, Any] = field(repr=False)
+    token: str | None = field(repr=False)
     seed: int
     examples: int
     phases: Sequence[str] = PHASES
     operations: Sequence[str] = ()
     streaming: bool = False
+    failing: bool = False
     accepted: Sequence[str] = ("200",)
     rejections: Mapping[str, Sequence[str]] = field(default_factory=lambda: REJECTIONS)
 
@@ -73,7 +74,7 @@ class Outcome:
     """What a run found (`failures`: check -> one text for each failure) and what it got answered."""
 
     failures: dict[str, list[str]] = field(default_factory=dict)
-    exchanges: Counter[Exchange] = field(default_factory=Counter)
+    exchanges: Counter[Exchange] = field(default_factory=Counter, repr=False)
 
     def report(self) -> str:
         """The failures in words, with a command that repeats each."""
@@ -86,7 +87,7 @@ def fuzz(plan: Plan) -> Outcome:
     # A copy: Schemathesis writes the links it infers into its document.
     document = to_streaming_document(plan.document) if plan.streaming else copy.deepcopy(dict(plan.document))
     schema = schemathesis.openapi.from_dict(document, config=_to_config(plan))
-    Steering(plan.document, streaming=plan.streaming).register(schema)
+    Steering(plan.document, streaming=plan.streaming, failing=plan.failing).register(schema)
     with registered(conformance_check(plan.document)):
         for event in from_schema(schema).execute():
             _note(event, outcome)
@@ -156,6 +157,7 @@ def _to_config(plan: Plan) -> schemathesis.Config:
         "generation": {"max-examples": plan.examples, "mode": "all", "database": "none", "no-shrink": True},
         "phases": phases,
         "checks": {
+            "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", *plan.accepted]},
             "positive_data_acceptance": {"expected-statuses": list(plan.accepted)},
             "negative_data_rejection": {"expected-statuses": ["400"]},
             "missing_required_header": {"expected-statuses": ["401"]},

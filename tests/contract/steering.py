@@ -24,6 +24,13 @@ MODELS = ("openclaw", "openclaw/default", "openclaw/main", "openclaw/beta", "ope
 AGENTS = ("main", "beta", "Beta", "default")
 #: `tools` calls the first function offered, so that answers have tool calls without being asked for them, too.
 PROVIDER_MODELS = ("scripted/echo", "scripted/count-3", "scripted/tools")
+FAILING_MODELS = (
+    "scripted/fail-rate_limit_exceeded",
+    "scripted/fail-provider_error",
+    "scripted/fail-provider_unavailable",
+    "scripted/fail-provider_timeout",
+    "scripted/fail-midway",
+)
 
 COMPLETION = "POST /v1/chat/completions"
 MODEL = "GET /v1/models/{model}"
@@ -33,13 +40,17 @@ _CALL = {"name": "look_up", "arguments": "{}"}
 
 
 class Steering:
-    """The hooks for one contract; `streaming` asks for a stream wherever a request may."""
+    """The hooks for one contract.
 
-    def __init__(self, document: Mapping[str, Any], *, streaming: bool = False) -> None:
+    With `streaming` every request for a completion asks for a stream; with `failing` each is for a model that fails.
+    """
+
+    def __init__(self, document: Mapping[str, Any], *, streaming: bool = False, failing: bool = False) -> None:
         self._body = CompiledSchema({"$ref": "#/components/schemas/ChatCompletionRequest"}, document)
         parameters = document["components"]["parameters"].values()
         self._headers = {one["name"]: CompiledSchema(one["schema"], document) for one in parameters}
         self._streaming = streaming
+        self._failing = failing
 
     def register(self, schema: BaseSchema) -> None:
         """Steer every case that is generated from `schema`."""
@@ -71,7 +82,10 @@ class Steering:
         if "authorization" in wrong:
             return  # a case without credentials is refused whatever else it says
         headers = case.headers.copy()
-        for name, known in (("x-openclaw-agent-id", AGENTS), ("x-openclaw-model", PROVIDER_MODELS)):
+        if self._failing:
+            headers.setdefault("x-openclaw-model", str(case.body))
+        models = FAILING_MODELS if self._failing else PROVIDER_MODELS
+        for name, known in (("x-openclaw-agent-id", AGENTS), ("x-openclaw-model", models)):
             value = headers.get(name)
             # Where Schemathesis finds no right value for a header, it sends a wrong one with every case; only a case
             # that is about this header may keep it.
