@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import flask
@@ -15,6 +16,7 @@ from service.auth import Authenticator, ClientAddresses, Credentials, FailureLim
 from service.config import Config, ToolsConfig
 from service.contract import load_contract
 from service.gateway import Gateway, RunLimits
+from service.images import check_images, image_client
 from service.models import ModelCatalog
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
@@ -40,11 +42,13 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     """
     store = SessionStore.open(state_dir / "sessions.sqlite")
     roster = Roster.from_config(config)
+    images = config.gateway.http.endpoints.chat_completions.images
     return Gateway(
         roster,
         ModelCatalog(config, state_dir, environ),
         store,
         build_toolboxes(config, roster, store, environ),
+        partial(check_images, config=images, client=image_client(images)),
         lanes=Lanes(),
         slots=RunSlots(config.agents.defaults.max_concurrent),
         limits=RunLimits(config.agents.defaults.max_turns, RetryPolicy.from_config(config.models.retry)),

@@ -33,11 +33,11 @@ class Conversation:
         return self.history + self.new
 
 
-def join_conversation(history: tuple[Message, ...], incoming: Sequence[IncomingMessage]) -> Conversation:
-    """Join a session's stored messages and a request's.
+def select_new(history: tuple[Message, ...], incoming: Sequence[IncomingMessage]) -> tuple[IncomingMessage, ...]:
+    """What of a request is new to a session with this history.
 
-    With a history only what follows the request's last assistant message is new; without one the request's own
-    history seeds the session. Raises `GatewayError` (400) when nothing is new, or naming a tool's result whose call
+    With a history it is what follows the request's last assistant message; without one it is all of it: the request's
+    own history seeds the session. Raises `GatewayError` (400) when nothing is new, or naming a tool's result whose call
     does not stand before it.
     """
     new = list(incoming)
@@ -48,7 +48,7 @@ def join_conversation(history: tuple[Message, ...], incoming: Sequence[IncomingM
         text = "There is no user message to answer. Add a message with the role user that says or shows something."
         raise GatewayError("missing_required_parameter", text, param="messages")
     _check_tool_results(history, new)
-    return Conversation(history, tuple(item.message for item in new))
+    return tuple(new)
 
 
 def _says_something(message: Message) -> bool:

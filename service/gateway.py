@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service.agents import Agent, Roster
 from service.concurrency import Cancelled, Deadline, deadline, spawn
-from service.conversation import Conversation, IncomingMessage, join_conversation, settle_tool_calls
+from service.conversation import Conversation, IncomingMessage, select_new, settle_tool_calls
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.messages import Function, Sampling, ToolChoice
@@ -29,6 +29,8 @@ from service.tools import ToolContext
 from service.tools.toolbox import Toolbox
 
 logger = logging.getLogger("openclaw.gateway")
+
+ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class _Work:
 class Gateway:
     """Runs agents for its doors.
 
-    `toolboxes` has each agent's own tools by its id. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `toolboxes` has each agent's own tools by its id, `check_images` makes sure of a request's pictures. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Gateway:
         catalog: ModelCatalog,
         store: SessionStore,
         toolboxes: Mapping[str, Toolbox],
+        check_images: ImageCheck,
         *,
         lanes: Lanes,
         slots: RunSlots,
@@ -96,6 +99,7 @@ class Gateway:
         self.started_at = clock()
         self._store = store
         self._toolboxes = toolboxes
+        self._check_images = check_images
         self._lanes = lanes
         self._slots = slots
         self._limits = limits
@@ -180,7 +184,8 @@ class Gateway:
         release: Callable[[], None],
     ) -> _Work:
         history = () if key.fresh else self._store.load_conversation(key.key)
-        conversation = join_conversation(history, turn.messages)
+        new = self._check_images(select_new(history, turn.messages))
+        conversation = Conversation(history, tuple(item.message for item in new))
         request = ModelRequest(
             model=choices[0].id,
             system=to_system_text(agent, channel=turn.channel, request_text=turn.system_text),

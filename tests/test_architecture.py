@@ -13,14 +13,13 @@ import service
 #: From the ground up; a module imports only from floors below its own. Names are modules or packages of `service`,
 #: but for `handlers`. What stands side by side may not import each other, unless it is one package.
 FLOORS = (
-    ("errors", "messages", "concurrency"),
+    ("errors", "messages", "concurrency", "image_headers", "public_addresses"),
     ("events", "contract", "configvalues", "replies"),
     ("configproblems", "validation"),
     ("configmodels",),
     ("config",),
     ("configfile", "auth", "agents", "sessions", "conversation"),
-    ("providers", "public_addresses"),
-    ("public_http",),
+    ("providers", "public_http"),
     ("images", "tools", "slots"),
     ("weights",),
     ("embedded_model",),

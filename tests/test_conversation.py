@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.conversation import IncomingMessage, join_conversation, settle_tool_calls
+from service.conversation import IncomingMessage, select_new, settle_tool_calls
 from service.errors import GatewayError
 from service.messages import Message, Role, Text, ToolCall, text_message
 
@@ -21,31 +21,33 @@ def incoming(*messages: Message) -> list[IncomingMessage]:
     return [IncomingMessage(f"messages[{index}]", message) for index, message in enumerate(messages)]
 
 
+def new_of(history: tuple[Message, ...], *sent: Message) -> tuple[Message, ...]:
+    return tuple(item.message for item in select_new(history, incoming(*sent)))
+
+
 def test_without_a_history_everything_is_new() -> None:
-    assert join_conversation((), incoming(USER, ANSWER, NEXT)).new == (USER, ANSWER, NEXT)
+    assert new_of((), USER, ANSWER, NEXT) == (USER, ANSWER, NEXT)
 
 
 @pytest.mark.parametrize("sent", [(NEXT,), (USER, ANSWER, NEXT), (ANSWER, NEXT)])
 def test_with_a_history_only_what_follows_the_last_answer_is_new(sent: tuple[Message, ...]) -> None:
-    joined = join_conversation((USER, ANSWER), incoming(*sent))
-    assert joined.new == (NEXT,)
-    assert joined.messages == (USER, ANSWER, NEXT)
+    assert new_of((USER, ANSWER), *sent) == (NEXT,)
 
 
 def test_a_result_may_answer_a_call_of_the_history() -> None:
-    assert join_conversation((USER, CALLING), incoming(result("42"))).new == (result("42"),)
+    assert new_of((USER, CALLING), result("42")) == (result("42"),)
 
 
 def test_a_result_without_its_call_is_refused_naming_its_place() -> None:
     with pytest.raises(GatewayError) as caught:
-        join_conversation((), incoming(USER, result("42")))
+        select_new((), incoming(USER, result("42")))
     assert caught.value.param == "messages[1]"
 
 
 @pytest.mark.parametrize("message", [text_message(Role.USER, " \n"), ANSWER, Message(Role.USER)])
 def test_nothing_to_answer_is_refused(message: Message) -> None:
     with pytest.raises(GatewayError) as caught:
-        join_conversation((), incoming(message))
+        select_new((), incoming(message))
     assert caught.value.param == "messages"
 
 
