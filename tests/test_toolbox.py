@@ -14,7 +14,7 @@ import pytest
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, run_side_by_side, sleep, spawn
 from service.messages import Role, ToolCall
 from service.tools import ToolContext, ToolError
-from service.tools.toolbox import CallEnded, CallEvent, CallStarted, Toolbox, cut_text
+from service.tools.toolbox import MAX_SIDE_BY_SIDE, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
 
 CONTEXT = ToolContext("main", None, "agent:main:x", "run-1")
 SCHEMA: Mapping[str, Any] = {
@@ -208,7 +208,7 @@ def test_no_more_than_a_few_run_at_the_same_time() -> None:
     running = {"now": 0, "most": 0}
     calls = [call("a", "{}", str(number)) for number in range(30)]
     assert overlapping(Toolbox([StubTool("a", counting(running))]), calls, running) == list(map(str, range(30)))
-    assert running["most"] == 8
+    assert running["most"] == MAX_SIDE_BY_SIDE
 
 
 def test_one_tool_that_is_not_parallel_makes_all_run_one_by_one() -> None:
@@ -249,7 +249,7 @@ def test_cancelling_ends_running_calls_and_begins_no_other(*, parallel: bool) ->
 
     runner = spawn(run)
     sleep(0.05)
-    running = 8 if parallel else 1
+    running = MAX_SIDE_BY_SIDE if parallel else 1
     assert log == ["began"] * running
     began = time.monotonic()
     scope.cancel()

@@ -23,8 +23,8 @@ from service.tools import Tool, ToolContext, ToolError
 logger = logging.getLogger("openclaw.tools")
 
 MAX_RESULT_CHARACTERS = 50_000
-#: How many calls of one turn run at the same time.
-MAX_SIDE_BY_SIDE = 8
+#: How many calls of one turn run at the same time; starting a process for one holds everybody up for milliseconds.
+MAX_SIDE_BY_SIDE = 4
 
 _PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
 _MAX_FAULTS = 5
