@@ -69,7 +69,7 @@ def run_side_by_side(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
     """
     pool = gevent.pool.Pool(at_most)
     try:
-        outcomes = []
+        outcomes: list[gevent.Greenlet] = []
         for job in jobs:
             if outcomes:
                 gevent.sleep(_BETWEEN_STARTS_SECONDS)
