@@ -29,7 +29,7 @@ MAX_DESCRIPTION_CHARS = 8_000
 MAX_TOOLS = 1_000
 
 #: A server that makes this program grow beyond it (a line without an end) is given up.
-MAX_MEMORY_BYTES = 512 * 1024 * 1024
+MAX_MEMORY_BYTES = 256 * 1024 * 1024
 
 _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _MEMORY_CHECK_SECONDS = 0.2

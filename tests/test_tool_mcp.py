@@ -1,0 +1,296 @@
+"""Tools of MCP servers: what the model is offered and told, and what a server that misbehaves costs."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from service import concurrency
+from service.tools import Tool, ToolContext, ToolError
+from service.tools.mcp import McpServers, to_tool_name
+from service.tools.mcp_server import McpEndpoint, McpServer
+
+SERVER = str(Path(__file__).with_name("mcp_servers.py"))
+RAW_SERVER = str(Path(__file__).with_name("mcp_raw_server.py"))
+CONTEXT = ToolContext("main", None, "agent:main:x", "run")
+GENEROUS_SECONDS = 20.0
+
+Open = Callable[..., McpServer]
+
+
+def endpoint(kind: str = "", name: str = "test", **settings: Any) -> McpEndpoint:
+    """The server made with the SDK, or the one without, of some kind."""
+    return McpEndpoint(name, command=sys.executable, args=(RAW_SERVER, kind) if kind else (SERVER,), **settings)
+
+
+@pytest.fixture
+def open_server(tmp_path: Path) -> Iterator[Open]:
+    opened: list[McpServer] = []
+
+    def open_one(kind: str = "", idle_stop_seconds: float = 900, **settings: Any) -> McpServer:
+        opened.append(McpServer(endpoint(kind, **settings), tmp_path / "log", idle_stop_seconds=idle_stop_seconds))
+        return opened[-1]
+
+    yield open_one
+    for closing in [concurrency.spawn(server.close) for server in opened]:
+        closing.join()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[McpServers]:
+    servers = McpServers([endpoint(env={"SHOWN": "yes"}), endpoint("odd", "odd one", deny=("bare",))])
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(scope="module")
+def tools(shared: McpServers) -> dict[str, Tool]:
+    return {tool.name: tool for tool in shared.list_tools(shared.names)}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + GENEROUS_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at
+        concurrency.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_remote_tool_is_offered_with_its_description_and_schema(tools: dict[str, Tool]) -> None:
+    add = tools["test__add"]
+    assert add.description == "Add two numbers."
+    assert add.parameters["properties"].keys() == {"a", "b"}
+    assert add.run({"a": 1, "b": 2}, CONTEXT) == "3"
+    assert add.timeout_seconds > 60
+
+
+def test_only_a_tool_that_says_it_changes_nothing_runs_beside_others(tools: dict[str, Tool]) -> None:
+    assert tools["test__add"].parallel
+    assert not tools["test__fail"].parallel
+
+
+def test_names_are_made_fit_for_models(tools: dict[str, Tool]) -> None:
+    odd = {name for name in tools if name.startswith("odd_one__")}
+    assert all(re.fullmatch("[A-Za-z0-9_-]{1,64}", name) for name in tools)
+    assert "odd_one__bad_name_" in odd
+    assert tools["odd_one__bad_name_"].run({}, CONTEXT) == "called bad name!"
+    assert to_tool_name("a", "b", distinct="1") != to_tool_name("a", "b", distinct="2")
+
+
+def test_a_tool_whose_arguments_are_no_object_or_that_is_denied_is_left_out(tools: dict[str, Tool]) -> None:
+    assert "odd_one__list" not in tools
+    assert "odd_one__bare" not in tools
+    assert len([name for name in tools if name.startswith("odd_one__")]) == 2
+
+
+def test_a_schema_without_a_type_becomes_that_of_an_object(open_server: Open) -> None:
+    listed = {tool.name: tool for tool in open_server("odd", allow=("ba*",)).list_tools()}
+    assert set(listed) == {"bare", "bad name!"}
+    assert listed["bare"].parameters == {"type": "object"}
+
+
+def test_an_error_of_the_tool_is_told_in_its_words(tools: dict[str, Tool]) -> None:
+    with pytest.raises(ToolError, match="the disk is full"):
+        tools["test__fail"].run({}, CONTEXT)
+
+
+def test_parts_that_are_not_text_are_named(tools: dict[str, Tool]) -> None:
+    assert tools["test__parts"].run({}, CONTEXT) == "before\n\n[image, image/png, 3 bytes, not shown]\n\nafter"
+
+
+def test_a_huge_result_is_cut_with_a_note(tools: dict[str, Tool]) -> None:
+    answer = tools["test__big"].run({"characters": 3_000_000}, CONTEXT)
+    assert len(answer) < 201_000
+    assert answer.endswith("[2800000 more characters were cut]")
+
+
+def test_garbage_on_its_standard_output_does_not_disturb_a_server(tools: dict[str, Tool]) -> None:
+    assert tools["test__noisy"].run({}, CONTEXT) == "still here"
+
+
+def test_a_server_gets_its_own_environment_and_not_the_gateways(tools: dict[str, Tool]) -> None:
+    environment = tools["test__environment"]
+    assert environment.run({"name": "SHOWN"}, CONTEXT) == "yes"
+    assert "PYTEST_CURRENT_TEST" in os.environ
+    assert environment.run({"name": "PYTEST_CURRENT_TEST"}, CONTEXT) == "(unset)"
+
+
+def test_a_server_that_is_not_asked_for_is_not_started(tmp_path: Path) -> None:
+    servers = McpServers([endpoint()], tmp_path)
+    assert servers.list_tools(["another"]) == ()
+    servers.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is_left_alone(open_server: Open) -> None:
+    server = open_server()
+
+    def crash() -> None:
+        with pytest.raises(ToolError, match="Connection closed"):
+            server.call_tool("crash", {})
+        wait_until(lambda: server._connection is not None and server._connection.ended)
+
+    crash()
+    assert server.call_tool("add", {"a": 2, "b": 2}) == "4"
+    crash()
+    crash()
+    with pytest.raises(ToolError, match=r"tried again in \d+ s"):
+        server.call_tool("add", {"a": 2, "b": 2})
+
+
+def test_a_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Path) -> None:
+    server, touched = open_server(timeout_seconds=2.5), tmp_path / "touched"
+    server.list_tools()
+    with pytest.raises(ToolError, match=r"did not answer within 2.5 s"):
+        server.call_tool("hang", {"touch": str(touched)})
+    wait_until(lambda: touched.read_text() == "begun and called off")
+
+
+def test_a_caller_that_is_ended_calls_its_call_off_and_the_server_lives_on(open_server: Open, tmp_path: Path) -> None:
+    server, touched = open_server(), tmp_path / "touched"
+    pid = server.call_tool("process", {})
+    calling = concurrency.spawn(server.call_tool, "hang", {"touch": str(touched)})
+    wait_until(touched.exists)
+    calling.kill()
+    wait_until(lambda: touched.read_text() == "begun and called off")
+    assert server.call_tool("process", {}) == pid
+
+
+def test_a_server_that_hangs_is_ended_and_started_anew(open_server: Open) -> None:
+    server = open_server(timeout_seconds=4)
+    pid = int(server.call_tool("process", {}))
+    with pytest.raises(ToolError, match="did not answer"):
+        server.call_tool("block", {})
+    wait_until(lambda: is_gone(pid))
+    wait_until(lambda: server._connection is not None and server._connection.ended)
+    assert int(server.call_tool("process", {})) != pid
+
+
+def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
+    server = open_server("mute", timeout_seconds=1)
+    with pytest.raises(ToolError, match="did not answer within 1 s"):
+        server.list_tools()
+    wait_until(lambda: server._failures == 1)
+    began = time.monotonic()
+    with pytest.raises(ToolError, match="tried again in"):
+        server.list_tools()
+    assert time.monotonic() - began < 0.5
+
+
+def test_an_endless_line_ends_the_server(open_server: Open) -> None:
+    server = open_server(timeout_seconds=3)
+    pid = int(server.call_tool("process", {}))
+    with pytest.raises(ToolError, match=r"did not answer|more than fits"):
+        server.call_tool("endless", {})
+    wait_until(lambda: is_gone(pid))
+
+
+def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(tmp_path: Path) -> None:
+    broken = endpoint("broken", "broken")
+    missing = McpEndpoint("missing", command="/nowhere/at-all")
+    servers = McpServers([broken, missing, endpoint()], tmp_path)
+    assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names)} == {"test"}
+    servers.close()
+    assert "cannot find my database" in (tmp_path / "mcp-broken.log").read_text()
+
+
+def test_a_missing_command_is_told() -> None:
+    server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"))
+    with pytest.raises(ToolError, match="its command /nowhere/at-all is not an executable file"):
+        server.list_tools()
+
+
+def test_tools_that_change_are_listed_anew(open_server: Open) -> None:
+    server = open_server()
+    assert "grown" not in {tool.name for tool in server.list_tools()}
+    assert server.call_tool("grow", {}) == "grown"
+    wait_until(lambda: "grown" in {tool.name for tool in server.list_tools()})
+    assert server.call_tool("grown", {}) == "new"
+
+
+def test_a_server_nobody_needs_is_ended_and_started_again_when_needed(open_server: Open) -> None:
+    server = open_server(idle_stop_seconds=0.2)
+    pid = int(server.call_tool("process", {}))
+    wait_until(lambda: is_gone(pid))
+    assert int(server.call_tool("process", {})) != pid
+
+
+def test_closing_ends_the_server_and_what_is_asked_of_it_and_twice_is_a_no_op(
+    open_server: Open, tmp_path: Path
+) -> None:
+    server, touched = open_server(), tmp_path / "touched"
+    pid = int(server.call_tool("process", {}))
+    failed: list[str] = []
+
+    def call() -> None:
+        try:
+            server.call_tool("hang", {"touch": str(touched)})
+        except ToolError as error:
+            failed.append(str(error))
+
+    calling = concurrency.spawn(call)
+    wait_until(touched.exists)
+    server.close()
+    server.close()
+    calling.join()
+    assert failed
+    assert is_gone(pid)
+    with pytest.raises(ToolError, match="shutting down"):
+        server.list_tools()
+
+
+GATEWAY = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys
+from service.tools.mcp_server import McpEndpoint, McpServer
+server = McpServer(McpEndpoint("test", command=sys.executable, args=(sys.argv[1],)))
+print(server.call_tool("process", {}), server._connection._process.pid, flush=True)
+import gevent; gevent.sleep(60)
+"""
+
+
+def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() -> None:
+    command = [sys.executable, "-c", GATEWAY, SERVER]
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as gateway:
+        assert gateway.stdout is not None
+        pids = [int(pid) for pid in gateway.stdout.readline().split()]
+        gateway.kill()
+    assert len(pids) == 2
+    wait_until(lambda: all(map(is_gone, pids)))
+
+
+def test_streamable_http_works_and_survives_a_restart_of_the_server() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/mcp?key=a-secret-key"
+    server = McpServer(McpEndpoint("web", url=url, headers={"Authorization": "Bearer a-secret-token"}))
+    with pytest.raises(ToolError) as caught:
+        server.list_tools()
+    assert "a-secret" not in str(caught.value)
+    for _ in range(2):
+        with subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL) as web:
+            wait_until(lambda: _works(server))
+            assert "add" in {tool.name for tool in server.list_tools()}
+            web.kill()
+    server.close()
+
+
+def _works(server: McpServer) -> bool:
+    try:
+        return server.call_tool("add", {"a": 1, "b": 1}) == "2"
+    except ToolError:
+        return False
