@@ -118,10 +118,13 @@ class AgentLoop:
         raise GatewayError("provider_error", "The model's answer ended without an end.")
 
     def _tell(self, text: str) -> None:
-        if not self._reply.pieces and any(message.text for message in self._reply.messages):
+        if not self._reply.pieces and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
         self._reply.pieces.append(text)
         self._run.append(TextDelta(text))
+
+    def _has_spoken(self) -> bool:
+        return any(message.role is Role.ASSISTANT and message.text for message in self._reply.messages)
 
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         _check_tool_choice(request.tool_choice, ended.tool_calls)

@@ -59,12 +59,14 @@ class Moment:
 class Upstream:
     """The stub, listening on the loopback interface while its block runs.
 
-    `url` is the base URL (`.../v1`), `requests` what it was asked, in order; `aborted` happens when a client leaves
+    `url` is the base URL (`.../v1`), `requests` what it was asked, in order; `answers` are those of the test itself, by
+    model; `aborted` happens when a client leaves
     before its answer is complete.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Received] = []
+        self.answers: dict[str, Callable[[Exchange], None]] = {}
         self.aborted = Moment()
         self.connections = 0
         self.closing = threading.Event()
@@ -221,7 +223,8 @@ class Exchange(BaseHTTPRequestHandler):
         if model.startswith("status-"):
             refuse(self, int(model.removeprefix("status-")))
         else:
-            dialect[model](self)
+            answer = self.server.upstream.answers.get(model) or dialect[model]
+            answer(self)
 
     def _received(self, body: Any) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from service.tools import ToolContext, ToolError
@@ -25,7 +24,7 @@ SAFE_NAMES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_
 _DEFAULTS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _MARGIN_SECONDS = 10.0  # for starting, ending and telling: a command's own limit is to be met first
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TEXT = MappingProxyType({"type": "string"})
+_TEXT: Mapping[str, Any] = {"type": "string"}
 
 
 def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,194 @@
+"""An agent with tools, end to end: a live gateway, a real workspace, a model that is played by the stub."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from chat import ask, chunks_of, error_of, streamed_text, text_of
+from live import TOKEN, LiveGateway, live_gateway
+from upstream import Exchange, Upstream
+
+FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def calls(*named: tuple[str, dict[str, Any]], text: str = "") -> dict[str, Any]:
+    """What the model says next: a text, then calls of tools."""
+    return {"text": text, "calls": [(name, orjson.dumps(arguments).decode()) for name, arguments in named]}
+
+
+class Play:
+    """A model whose lines are written beforehand: each request gets the next one."""
+
+    def __init__(self, *lines: dict[str, Any]) -> None:
+        self.lines = list(lines)
+        self.lock = threading.Lock()
+
+    def __call__(self, exchange: Exchange) -> None:
+        with self.lock:
+            line = self.lines.pop(0)
+        exchange.head()
+        if line["text"]:
+            exchange.event({"content": line["text"]})
+        pieces = [
+            {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": text}}
+            for index, (name, text) in enumerate(line["calls"])
+        ]
+        if pieces:
+            exchange.event({"tool_calls": pieces})
+        exchange.end("tool_calls" if pieces else "stop")
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
+    """A gateway whose agent has a workspace and every tool."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "notes.txt").write_text("tea\nmilk\n")
+    config = {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {
+            "defaults": {"model": "stub/play", "maxTurns": 4, "timeoutSeconds": 30},
+            "list": [
+                {"id": "main", "workspace": str(workspace), "tools": {"profile": "full"}},
+                {"id": "careful", "workspace": str(workspace)},
+            ],
+        },
+        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}},
+    }
+    with live_gateway(tmp_path / "gateway", config) as running:
+        yield running
+
+
+@pytest.fixture
+def client(agent: LiveGateway) -> Iterator[httpx.Client]:
+    with agent.client() as connected:
+        yield connected
+
+
+def sent(upstream: Upstream, index: int = -1) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = upstream.requests[index].body["messages"]
+    return messages
+
+
+def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers["play"] = Play(
+        calls(("read", {"path": "notes.txt"}), text="Let me look."),
+        calls(("edit", {"path": "notes.txt", "old_text": "milk", "new_text": "oat milk"})),
+        calls(text="It says oat milk now."),
+    )
+    answer = ask(client, "Make it oat milk.")
+    assert text_of(answer) == "Let me look.\n\nIt says oat milk now."
+    assert answer.json()["choices"][0]["finish_reason"] == "stop"
+    assert (tmp_path / "workspace" / "notes.txt").read_text() == "tea\noat milk\n"
+    assert "milk" in sent(upstream, 1)[-1]["content"]
+
+
+def test_a_stream_carries_the_same_text(client: httpx.Client, upstream: Upstream) -> None:
+    lines = [calls(("ls", {"path": "."}), text="Looking."), calls(text="Done.")]
+    upstream.answers["play"] = Play(*lines)
+    assert streamed_text(ask(client, "look", stream=True)) == "Looking.\n\nDone."
+
+
+def test_a_failing_tool_is_told_to_the_model_which_goes_on(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(
+        calls(("read", {"path": "../secret"}), ("nonsense", {}), ("read", {"pth": 1})), calls(text="I could not.")
+    )
+    assert text_of(ask(client, "try")) == "I could not."
+    results = [message["content"] for message in sent(upstream)[-3:]]
+    assert all(message["role"] == "tool" for message in sent(upstream)[-3:])
+    assert "nonsense" in results[1]
+    assert "path" in results[2]
+
+
+def test_what_an_agent_may_use_is_what_it_is_told_about(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(calls(text="hi"), calls(text="hi"))
+    ask(client, "hi", model="openclaw/careful")
+    careful = {tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]}
+    ask(client, "hi", model="openclaw/main")
+    full = {tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]}
+    assert careful == {
+        *("read", "ls", "find", "grep"),
+        *("session_status", "sessions_list", "sessions_history", "agents_list"),
+    }
+    assert full == careful | {"write", "edit", "exec", "web_fetch"}
+
+
+def test_a_tool_that_is_not_allowed_is_not_carried_out(
+    client: httpx.Client, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.answers["play"] = Play(calls(("write", {"path": "new.txt", "content": "x"})), calls(text="no"))
+    assert text_of(ask(client, "write", model="openclaw/careful")) == "no"
+    assert not (tmp_path / "workspace" / "new.txt").exists()
+
+
+def test_the_callers_tool_ends_the_run_and_its_result_continues_the_reasoning(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    key = {"x-openclaw-session-key": "weather"}
+    upstream.answers["play"] = Play(
+        calls(("read", {"path": "notes.txt"})),
+        calls(("weather", {"city": "Hue"}), ("ls", {"path": "."}), text="One moment."),
+        calls(text="Sunny, and there is tea."),
+    )
+    first = ask(client, "how is it?", tools=[FUNCTION], headers=key).json()["choices"][0]
+    assert first["finish_reason"] == "tool_calls"
+    assert first["message"]["content"] == "One moment."
+    [call] = first["message"]["tool_calls"]
+    assert call["function"]["name"] == "weather"
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
+    assert text_of(ask(client, result, tools=[FUNCTION], headers=key)) == "Sunny, and there is tea."
+    roles = [message["role"] for message in sent(upstream)]
+    assert roles == ["user", "assistant", "tool", "assistant", "tool", "tool"]
+    assert sent(upstream)[-2]["content"] == "sunny"
+
+
+def test_a_callers_tool_may_not_be_called_like_one_of_the_agents(client: httpx.Client) -> None:
+    tool = {"type": "function", "function": {"name": "read"}}
+    assert error_of(ask(client, "hi", tools=[FUNCTION, tool])) == (400, "invalid_value", "tools[1].function.name")
+
+
+def test_the_last_turn_has_to_be_an_answer(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 3, calls(text="Enough."))
+    assert text_of(ask(client, "look")) == "Enough."
+    assert upstream.requests[-1].body["tool_choice"] == "none"
+
+
+def test_hanging_up_ends_a_running_tool(agent: LiveGateway, upstream: Upstream, tmp_path: Path) -> None:
+    command = "echo started > began; sleep 30; echo ended > ended"
+    upstream.answers["play"] = Play(calls(("exec", {"command": command})), calls(text="never"))
+    with agent.client(timeout=3) as impatient, pytest.raises(httpx.ReadTimeout):
+        ask(impatient, "run it", headers={"x-openclaw-session-key": "long"})
+    workspace = tmp_path / "workspace"
+    assert (workspace / "began").exists()
+    upstream.answers["play"] = Play(calls(text="I am free."))
+    with agent.client() as client:
+        assert text_of(ask(client, "and now?", headers={"x-openclaw-session-key": "long"})) == "I am free."
+    assert not (workspace / "ended").exists()
+
+
+def test_exec_sees_no_secret_of_the_gateway(upstream: Upstream, agent: LiveGateway) -> None:
+    upstream.answers["play"] = Play(calls(("exec", {"command": "env"})), calls(text="ok"))
+    with agent.client() as client:
+        ask(client, "env")
+    assert "OPENCLAW" not in sent(upstream)[-1]["content"]
+
+
+def test_tool_calls_are_no_part_of_the_stream(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(calls(("ls", {"path": "."})), calls(text="Done."))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(ask(client, "look", stream=True))]
+    assert all("tool_calls" not in delta for delta in deltas)
