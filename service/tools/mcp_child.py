@@ -17,10 +17,10 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 #: The result of a call is cut here, before it crosses to the gateway.
@@ -183,6 +183,49 @@ def open_transport(order: dict[str, Any]) -> Any:
     return stdio_client(server, errlog=sys.stderr)
 
 
+class _Lenient:
+    """A stream of the server's messages, its listings mended: one bad tool must not cost all the others."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> Any:
+        return await self._stream.__aexit__(*exc_info)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await self._stream.__anext__()
+        result = getattr(getattr(item, "message", None), "result", None)
+        if isinstance(result, dict) and isinstance(result.get("tools"), list):
+            result["tools"] = [tool for tool in result["tools"] if _mend_tool(tool)]
+        return item
+
+
+def _mend_tool(tool: Any) -> bool:
+    """Give a schema without a type that of an object; returns whether the tool can be used."""
+    schema = tool.get("inputSchema") if isinstance(tool, dict) else None
+    if isinstance(schema, dict) and schema.setdefault("type", "object") == "object":
+        return True
+    name = tool.get("name") if isinstance(tool, dict) else None
+    logging.getLogger(__name__).warning("the tool %r is left out: its arguments are not an object", name)
+    return False
+
+
+@asynccontextmanager
+async def _lenient(transport: Any) -> AsyncIterator[tuple[Any, Any]]:
+    async with transport as (read_stream, write_stream):
+        yield _Lenient(read_stream), write_stream
+
+
 def redactor(order: dict[str, Any]) -> Callable[[str], str]:
     """A function that hides the secrets of `order` in a text: values of headers and environment, the URL's query."""
     values = [
@@ -211,7 +254,7 @@ async def run(order: dict[str, Any], requests: asyncio.StreamReader, tell: Tell)
             tell({"event": "tools_changed"})
 
     client_info = Implementation(name="openclaw-gateway", version=order["version"])
-    client = Client(open_transport(order), cache=None, client_info=client_info, message_handler=on_message)
+    client = Client(_lenient(open_transport(order)), cache=None, client_info=client_info, message_handler=on_message)
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     serving = asyncio.create_task(_serve(client, Bridge(client, tell, redactor(order)), inbox))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)

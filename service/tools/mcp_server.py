@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,17 +167,7 @@ class McpServer:
         self._not_before = self._clock() + min(base * 2 ** min(self._failures - 1, 10), MAX_BACKOFF_SECONDS)
         logger.warning("The MCP server %s failed: %s", self.endpoint.name, why)
 
-    def _parse_tools(self, described: list[dict[str, Any]]) -> list[RemoteTool]:
-        tools = []
+    def _parse_tools(self, described: list[dict[str, Any]]) -> Iterator[RemoteTool]:
         for tool in described:
-            schema = tool["parameters"]
-            if schema.get("type", "object") != "object":
-                logger.warning(
-                    "The tool %r of the MCP server %s is left out: its arguments are not an object",
-                    tool["name"],
-                    self.endpoint.name,
-                )
-            elif self.endpoint.offers(tool["name"]):
-                parameters = {**schema, "type": "object"}
-                tools.append(RemoteTool(tool["name"], tool["description"], parameters, tool["read_only"]))
-        return tools
+            if self.endpoint.offers(tool["name"]):
+                yield RemoteTool(tool["name"], tool["description"], tool["parameters"], tool["read_only"])
