@@ -1,9 +1,11 @@
-"""An MCP server without the SDK, which would not let it misbehave: `python mcp_raw_server.py odd | mute | broken`."""
+"""An MCP server without the SDK, which would not let it misbehave: `python mcp_raw_server.py wild | mute | broken`."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from typing import Any
 
 SCHEMAS = {"list": {"type": "array"}, "bare": {}, "bad name!": {"type": "object"}, "n" * 100: {"type": "object"}}
@@ -16,8 +18,18 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     if method == "tools/list":
         return {"tools": [{"name": name, "inputSchema": schema} for name, schema in SCHEMAS.items()]}
     if method == "tools/call":
-        return {"content": [{"type": "text", "text": f"called {params['name']}"}]}
+        return {"content": [{"type": "text", "text": call(params["name"])}]}
     return None
+
+
+def call(name: str) -> str:
+    if name == "crash":
+        os._exit(3)
+    while name == "block":
+        time.sleep(3600)
+    while name == "endless":
+        os.write(1, b"x" * 1_000_000)
+    return str(os.getpid()) if name == "process" else f"called {name}"
 
 
 def main() -> None:
@@ -25,7 +37,7 @@ def main() -> None:
         sys.exit("cannot find my database")
     for line in sys.stdin:
         message = json.loads(line)
-        if sys.argv[1] == "mute" or "id" not in message:
+        if sys.argv[1] == "mute" or "id" not in message or message.get("params", {}).get("name") == "never":
             continue
         result = answer(message["method"], message.get("params", {}))
         told = {"error": {"code": -32601, "message": "unknown method"}} if result is None else {"result": result}

@@ -48,7 +48,7 @@ def open_server(tmp_path: Path) -> Iterator[Open]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[McpServers]:
-    servers = McpServers([endpoint(env={"SHOWN": "yes"}), endpoint("odd", "odd one", deny=("bare",))])
+    servers = McpServers([endpoint(env={"SHOWN": "yes"}), endpoint("wild", "odd one", deny=("bare",))])
     yield servers
     servers.close()
 
@@ -97,7 +97,7 @@ def test_a_tool_whose_arguments_are_no_object_or_that_is_denied_is_left_out(tool
 
 
 def test_a_schema_without_a_type_becomes_that_of_an_object(open_server: Open) -> None:
-    listed = {tool.name: tool for tool in open_server("odd", allow=("ba*",)).list_tools()}
+    listed = {tool.name: tool for tool in open_server("wild", allow=("ba*",)).list_tools()}
     assert set(listed) == {"bare", "bad name!"}
     assert listed["bare"].parameters == {"type": "object"}
 
@@ -136,7 +136,7 @@ def test_a_server_that_is_not_asked_for_is_not_started(tmp_path: Path) -> None:
 
 
 def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is_left_alone(open_server: Open) -> None:
-    server = open_server()
+    server = open_server("wild")
 
     def crash() -> None:
         with pytest.raises(ToolError, match="Connection closed"):
@@ -144,11 +144,11 @@ def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is
         wait_until(lambda: server._connection is not None and server._connection.ended)
 
     crash()
-    assert server.call_tool("add", {"a": 2, "b": 2}) == "4"
+    assert server.call_tool("process", {}).isdigit()
     crash()
     crash()
     with pytest.raises(ToolError, match=r"tried again in \d+ s"):
-        server.call_tool("add", {"a": 2, "b": 2})
+        server.call_tool("process", {})
 
 
 def test_a_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_caller_that_is_ended_calls_its_call_off_and_the_server_lives_on(open_
 
 
 def test_a_server_that_hangs_is_ended_and_started_anew(open_server: Open) -> None:
-    server = open_server(timeout_seconds=4)
+    server = open_server("wild", timeout_seconds=3)
     pid = int(server.call_tool("process", {}))
     with pytest.raises(ToolError, match="did not answer"):
         server.call_tool("block", {})
@@ -191,7 +191,7 @@ def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
 
 
 def test_an_endless_line_ends_the_server(open_server: Open) -> None:
-    server = open_server(timeout_seconds=3)
+    server = open_server("wild", timeout_seconds=3)
     pid = int(server.call_tool("process", {}))
     with pytest.raises(ToolError, match=r"did not answer|more than fits"):
         server.call_tool("endless", {})
@@ -222,31 +222,29 @@ def test_tools_that_change_are_listed_anew(open_server: Open) -> None:
 
 
 def test_a_server_nobody_needs_is_ended_and_started_again_when_needed(open_server: Open) -> None:
-    server = open_server(idle_stop_seconds=0.2)
+    server = open_server("wild", idle_stop_seconds=0.2)
     pid = int(server.call_tool("process", {}))
     wait_until(lambda: is_gone(pid))
     assert int(server.call_tool("process", {})) != pid
 
 
-def test_closing_ends_the_server_and_what_is_asked_of_it_and_twice_is_a_no_op(
-    open_server: Open, tmp_path: Path
-) -> None:
-    server, touched = open_server(), tmp_path / "touched"
+def test_closing_ends_the_server_and_what_is_asked_of_it_and_twice_is_a_no_op(open_server: Open) -> None:
+    server = open_server("wild")
     pid = int(server.call_tool("process", {}))
     failed: list[str] = []
 
     def call() -> None:
         try:
-            server.call_tool("hang", {"touch": str(touched)})
+            server.call_tool("never", {})
         except ToolError as error:
             failed.append(str(error))
 
     calling = concurrency.spawn(call)
-    wait_until(touched.exists)
+    concurrency.sleep(0)
     server.close()
     server.close()
     calling.join()
-    assert failed
+    assert len(failed) == 1
     assert is_gone(pid)
     with pytest.raises(ToolError, match="shutting down"):
         server.list_tools()
@@ -256,14 +254,14 @@ GATEWAY = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys
 from service.tools.mcp_server import McpEndpoint, McpServer
-server = McpServer(McpEndpoint("test", command=sys.executable, args=(sys.argv[1],)))
+server = McpServer(McpEndpoint("test", command=sys.executable, args=(sys.argv[1], "wild")))
 print(server.call_tool("process", {}), server._connection._process.pid, flush=True)
 import gevent; gevent.sleep(60)
 """
 
 
 def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() -> None:
-    command = [sys.executable, "-c", GATEWAY, SERVER]
+    command = [sys.executable, "-c", GATEWAY, RAW_SERVER]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as gateway:
         assert gateway.stdout is not None
         pids = [int(pid) for pid in gateway.stdout.readline().split()]
