@@ -20,6 +20,8 @@ from contract.derived import to_streaming_document
 from contract.steering import COMPLETION, MODEL, Steering
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
+#: Where the answer depends on little, generated requests do, without all the enumerated ones.
+GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 
 #: What wrong input is answered with, operation by operation: 401 stands where credentials are asked for, 404 where a

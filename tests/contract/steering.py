@@ -82,8 +82,8 @@ class Steering:
         if "authorization" in wrong:
             return  # a case without credentials is refused whatever else it says
         headers = case.headers.copy()
-        if self._failing:
-            headers.setdefault("x-openclaw-model", str(case.body))
+        if self._failing and "x-openclaw-model" not in wrong:
+            headers.setdefault("x-openclaw-model", str(case.body))  # a text to pick one by
         models = FAILING_MODELS if self._failing else PROVIDER_MODELS
         for name, known in (("x-openclaw-agent-id", AGENTS), ("x-openclaw-model", models)):
             value = headers.get(name)

@@ -18,7 +18,7 @@ import orjson
 import pytest
 from live import TOKEN, scripted_config
 
-from contract.fuzzing import Outcome, Plan, fuzz
+from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import COMPLETION
 from service.contract import load_contract, to_served_document
 
@@ -71,7 +71,7 @@ def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
     directory.mkdir(parents=True)
     (directory / "openclaw.json").write_bytes(orjson.dumps(scripted_config()))
     environment = {
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if not key.startswith("OPENCLAW_")},
         "OPENCLAW_CONFIG_PATH": str(directory / "openclaw.json"),
         "OPENCLAW_STATE_DIR": str(directory / "state"),
     }
@@ -95,7 +95,8 @@ def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
 
 def fuzzed(url: str, operation: str, seed: int, *, streaming: bool) -> Outcome:
     document = to_served_document(load_contract())
-    return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, operations=(operation,), streaming=streaming))
+    phases = GENERATED if streaming else PHASES  # any stream shows what is wrong with streams
+    return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, phases, (operation,), streaming=streaming))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -16,7 +16,7 @@ import pytest
 from live import TOKEN, LiveGateway
 
 from contract.derived import to_streaming_document
-from contract.fuzzing import PHASES, Outcome, Plan, fuzz
+from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import COMPLETION, MODEL
 from contract.tally import never_accepted, never_answered, to_table
 
@@ -24,8 +24,6 @@ from contract.tally import never_accepted, never_answered, to_table
 LEAST_SHARE = 0.15
 #: One operation alone has nothing that links to it.
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
-#: Where the answer depends on little, generated requests do, without all the enumerated ones.
-GENERATED = ("examples", "fuzzing")
 SECURED = {COMPLETION: ("401",), "GET /v1/models": ("401",), MODEL: ("401", "404")}
 
 
