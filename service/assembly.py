@@ -13,7 +13,9 @@ import flask
 from service.agents import Roster
 from service.app import Door, create_app
 from service.auth import Authenticator, ClientAddresses, Credentials, FailureLimiter
-from service.config import Config, ToolsConfig
+from service.compaction import TokenEstimator
+from service.config import Config
+from service.configmcp import McpServerConfig
 from service.contract import load_contract
 from service.gateway import Gateway, RunLimits
 from service.images import check_images, image_client
@@ -25,11 +27,12 @@ from service.sessions.lanes import Lanes
 from service.sessions.store import SessionStore
 from service.slots import RunSlots
 from service.tools.files import file_tools
-from service.tools.policy import allowed_tools
+from service.tools.mcp import McpServers
+from service.tools.mcp_server import McpEndpoint
 from service.tools.search import search_tools
 from service.tools.sessions import session_tools
 from service.tools.shell import ExecTool
-from service.tools.toolbox import Toolbox
+from service.tools.toolboxes import Toolboxes
 from service.tools.web import WebFetchTool
 
 
@@ -47,30 +50,46 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         roster,
         ModelCatalog(config, state_dir, environ),
         store,
-        build_toolboxes(config, roster, store, environ),
+        open_toolboxes(config, roster, store, state_dir, environ),
         partial(check_images, config=images, client=image_client(images)),
         lanes=Lanes(),
         slots=RunSlots(config.agents.defaults.max_concurrent),
         limits=RunLimits(config.agents.defaults.max_turns, RetryPolicy.from_config(config.models.retry)),
+        estimator=TokenEstimator(),
         clock=time.time,
         new_id=lambda: str(uuid.uuid4()),
     )
 
 
-def build_toolboxes(
-    config: Config, roster: Roster, store: SessionStore, environ: Mapping[str, str]
-) -> dict[str, Toolbox]:
-    """Each agent's tools, by its id: what its policy allows; what works in a workspace only where there is one."""
-    in_workspace = (*file_tools(), *search_tools(), ExecTool(environ))
+def open_toolboxes(
+    config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
+) -> Toolboxes:
+    """Each agent's tools. MCP servers are started when an agent that may use them runs."""
     web = WebFetchTool(PublicHttpClient(AddressPolicy()), lambda: str(uuid.uuid4()))
-    anywhere = (web, *session_tools(store, roster, config.tools.sessions.visibility))
-    toolboxes = {}
-    for agent in roster.agents:
-        tools = {tool.name: tool for tool in (*(in_workspace if agent.workspace else ()), *anywhere)}
-        agent_tools = config.agents.roster[agent.id].tools if agent.id in config.agents.roster else ToolsConfig()
-        allowed = allowed_tools(config.tools, agent_tools, tools)
-        toolboxes[agent.id] = Toolbox(tools[name] for name in allowed)
-    return toolboxes
+    sessions = session_tools(store, roster, config.tools.sessions.visibility)
+    endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
+    return Toolboxes(
+        config,
+        roster,
+        in_workspace=(*file_tools(), *search_tools(), ExecTool(environ)),
+        anywhere=(web, *sessions),
+        mcp=McpServers(endpoints, state_dir / "logs"),
+    )
+
+
+def _to_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
+    return McpEndpoint(
+        name,
+        command=server.command,
+        args=server.args,
+        env=server.env,
+        cwd=None if server.cwd is None else str(server.cwd),
+        url=server.url,
+        headers=server.headers,
+        timeout_seconds=server.timeout_seconds,
+        allow=server.tools.allow,
+        deny=server.tools.deny,
+    )
 
 
 def build_app(config: Config, credentials: Credentials, gateway: Gateway) -> flask.Flask:

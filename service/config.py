@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from service.configmcp import McpConfig
 from service.configmodels import ModelsConfig
 from service.configproblems import Section, describe_failures, find_unknown_keys, format_path
 from service.configvalues import (
@@ -264,6 +265,7 @@ class Config(Section):
     agents: AgentsConfig = AgentsConfig()
     models: ModelsConfig = ModelsConfig()
     tools: ToolsConfig = ToolsConfig()
+    mcp: McpConfig = McpConfig()
     session: dict[str, Any] = Field(default_factory=dict)
 
 

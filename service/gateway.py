@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.agents import Agent, Roster
+from service.compaction import Compactor, TokenEstimator
 from service.concurrency import Cancelled, Deadline, deadline, spawn
-from service.conversation import Conversation, IncomingMessage, select_new, settle_tool_calls
+from service.conversation import Conversation, IncomingMessage, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.messages import Function, Sampling, ToolChoice
@@ -19,7 +20,7 @@ from service.models import ChosenModel, ModelCatalog
 from service.prompt import to_system_text
 from service.providers import ModelRequest
 from service.retries import ResilientProvider, RetryPolicy
-from service.runner import AgentLoop, AgentTools, Reply
+from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
 from service.runs import Run
 from service.sessions.keys import SessionKey, session_key_for
 from service.sessions.lanes import Lanes
@@ -27,6 +28,7 @@ from service.sessions.store import SessionStore
 from service.slots import RunSlots
 from service.tools import ToolContext
 from service.tools.toolbox import Toolbox
+from service.tools.toolboxes import Toolboxes
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -77,7 +79,8 @@ class _Work:
 class Gateway:
     """Runs agents for its doors.
 
-    `toolboxes` has each agent's own tools by its id, `check_images` makes sure of a request's pictures. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `estimator` learns what
+    conversations cost. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
@@ -85,12 +88,13 @@ class Gateway:
         roster: Roster,
         catalog: ModelCatalog,
         store: SessionStore,
-        toolboxes: Mapping[str, Toolbox],
+        toolboxes: Toolboxes,
         check_images: ImageCheck,
         *,
         lanes: Lanes,
         slots: RunSlots,
         limits: RunLimits,
+        estimator: TokenEstimator,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -103,6 +107,7 @@ class Gateway:
         self._lanes = lanes
         self._slots = slots
         self._limits = limits
+        self._estimator = estimator
         self._clock = clock
         self._new_id = new_id
         self._runs: set[Run] = set()
@@ -119,7 +124,6 @@ class Gateway:
         agent = self.roster.resolve(turn.model, turn.agent_id)
         choices = self.catalog.choices(turn.provider_model, agent)
         _check_images(turn, choices[0])
-        _check_names(turn.functions, self._toolboxes[agent.id])
         key = session_key_for(agent.id, turn.session_key, turn.user, self._new_id)
         release = self._enter(key, agent)
         try:
@@ -131,6 +135,10 @@ class Gateway:
         self._runs.add(run)
         spawn(self._execute, run, work)
         return run
+
+    def notices(self) -> tuple[str, ...]:
+        """What the configuration says that has no effect."""
+        return self._toolboxes.notices()
 
     def failing(self) -> list[str]:
         """What keeps the Gateway from serving, in words; empty when it is ready."""
@@ -154,6 +162,7 @@ class Gateway:
             run.abort()
             for _ in run.follow():
                 pass
+        self._toolboxes.close()
         self.catalog.close()
         self._store.close()
 
@@ -189,11 +198,13 @@ class Gateway:
         request = ModelRequest(
             model=choices[0].id,
             system=to_system_text(agent, channel=turn.channel, request_text=turn.system_text),
-            messages=settle_tool_calls(conversation.messages),
+            messages=conversation.messages,
             sampling=turn.sampling,
         )
+        own = self._toolboxes.of(agent)
+        _check_names(turn.functions, own)
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
-        tools = AgentTools(self._toolboxes[agent.id], context, turn.functions, turn.tool_choice)
+        tools = AgentTools(own, context, turn.functions, turn.tool_choice)
         return _Work(agent, choices, request, conversation, tools, release)
 
     def _execute(self, run: Run, work: _Work) -> None:
@@ -211,7 +222,8 @@ class Gateway:
     def _outcome(self, run: Run, work: _Work) -> RunEnded:
         reply = Reply()
         provider = ResilientProvider(work.choices, self._limits.retries, clock=self._clock)
-        loop = AgentLoop(run, provider, work.tools, self._limits.max_turns, reply)
+        window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
+        loop = AgentLoop(run, provider, work.tools, window, self._limits.max_turns, reply)
         try:
             with run.scope, deadline(work.agent.timeout_seconds):
                 loop.run(work.request)
@@ -232,6 +244,9 @@ class Gateway:
         messages = (*work.conversation.new, *reply.to_messages())
         model = (provider.answered or work.choices[0]).ref
         self._store.append_turn(run.session_key, run.agent_id, run.id, messages, usage=reply.usage, model=model)
+        if reply.summary is not None:
+            kept = reply.kept + len(reply.to_messages())
+            self._store.append_summary(run.session_key, run.id, reply.summary, kept=kept)
 
 
 def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:

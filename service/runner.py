@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
+from service.compaction import Compaction, Compactor, TokenEstimator, input_limit, is_context_overflow
+from service.conversation import settle_tool_calls
 from service.errors import GatewayError
 from service.events import TextDelta, ToolCallRequested, ToolEnded, ToolStarted
 from service.messages import (
@@ -42,11 +44,26 @@ class Reply:
     stop_reason: StopReason = StopReason.STOP
     usage: Usage = Usage()
     pieces: list[str] = field(default_factory=list)  # of the message that is being written
+    summary: Message | None = None  # what now stands for the beginning of the conversation
+    kept: int = 0  # how many messages before this reply's it does not stand for; negative: it covers some of them, too
 
     def to_messages(self) -> tuple[Message, ...]:
         """The transcript's messages, what is being written included."""
         text = "".join(self.pieces)
         return (*self.messages, Message(Role.ASSISTANT, (Text(text),))) if text else tuple(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextWindow:
+    """How much the model can read: `tokens` (None: nobody said), and what is done about a conversation beyond it."""
+
+    tokens: int | None
+    compactor: Compactor
+    estimator: TokenEstimator
+
+    def limit(self, request: ModelRequest) -> int | None:
+        """The tokens that are left for `request` once its answer has room."""
+        return None if self.tokens is None else input_limit(self.tokens, request.sampling.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +95,13 @@ class AgentTools:
 class AgentLoop:
     """One run of an agent: `run` once, then `reply` is complete."""
 
-    def __init__(self, run: Run, provider: Provider, tools: AgentTools, max_turns: int, reply: Reply) -> None:
+    def __init__(
+        self, run: Run, provider: Provider, tools: AgentTools, window: ContextWindow, max_turns: int, reply: Reply
+    ) -> None:
         self._run = run
         self._provider = provider
         self._tools = tools
+        self._window = window
         self._max_turns = max_turns
         self._reply = reply
 
@@ -96,7 +116,7 @@ class AgentLoop:
         for turn in range(1, self._max_turns + 1):
             if turn == self._max_turns and choice.mode is ToolChoiceMode.AUTO:
                 request = replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
-            calls = self._ask(request)
+            request, calls = self._ask_within_window(request)
             if not calls or request.tool_choice.mode is ToolChoiceMode.NONE:
                 return
             results = self._carry_out([call for call in calls if not self._tools.is_callers(call)])
@@ -107,9 +127,32 @@ class AgentLoop:
                 return
             request = replace(request, messages=(*request.messages, self._reply.messages[-1 - len(results)], *results))
 
-    def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
+    def _ask_within_window(self, request: ModelRequest) -> tuple[ModelRequest, tuple[ToolCall, ...]]:
+        compactor, limit = self._window.compactor, self._window.limit(request)
+        if limit is not None:
+            request = self._shortened(request, compactor.compact(self._provider, request, limit))
+        try:
+            return request, self._ask(request)
+        except GatewayError as error:
+            if self._reply.pieces or not is_context_overflow(error):
+                raise
+            shorter = compactor.compact_after_overflow(self._provider, request, limit)
+            if shorter is None:
+                raise
+        request = self._shortened(request, shorter)
+        return request, self._ask(request)
+
+    def _shortened(self, request: ModelRequest, compaction: Compaction | None) -> ModelRequest:
+        if compaction is None:
+            return request
         reply = self._reply
-        with closing(self._provider.stream(request)) as events:  # type: ignore[type-var]  # generators
+        reply.summary, reply.kept = compaction.summary, compaction.kept - len(reply.messages)
+        reply.usage += compaction.usage
+        return replace(request, messages=compaction.messages)
+
+    def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
+        settled = replace(request, messages=settle_tool_calls(request.messages))
+        with closing(self._provider.stream(settled)) as events:  # type: ignore[type-var]  # generators
             for event in events:
                 if isinstance(event, ModelText):
                     self._tell(event.text)
@@ -134,6 +177,8 @@ class AgentLoop:
         reply.messages.append(Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=calls))
         reply.pieces.clear()
         reply.usage += ended.usage
+        if self._window.tokens is not None:
+            self._window.estimator.observe(request, ended.usage)
         reply.stop_reason = ended.stop_reason if calls or not ended.tool_calls else StopReason.STOP
         return calls
 

@@ -91,6 +91,8 @@ def _url_host(host: str) -> str:
 
 def _announce(opened: Gateway, config: Config, credentials: Credentials, url: str, *, dev: bool) -> None:
     agents, catalog = opened.roster.agents, opened.catalog
+    for notice in opened.notices():
+        click.echo(f"Note: {notice}")
     lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]
     lines += [f"  agent        {agent.id}, answered by {catalog.describe(agent)}" for agent in agents]
     missing = catalog.missing_installation(agents)

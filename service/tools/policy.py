@@ -59,6 +59,18 @@ def allowed_tools(global_config: ToolsConfig, agent_config: ToolsConfig, names: 
     ]
 
 
+def may_allow(global_config: ToolsConfig, agent_config: ToolsConfig, prefix: str) -> bool:
+    """Whether a tool whose name begins with `prefix` could be allowed; what it is called otherwise is not known yet."""
+    allows = [config.allow for config in (global_config, agent_config) if config.allow is not None]
+    denies = [config.deny for config in (global_config, agent_config) if config.deny is not None]
+    base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
+    example = f"{prefix}x"
+    return all(
+        _matches(entries, example) or any(entry.strip().lower().startswith(prefix.lower()) for entry in entries)
+        for entries in (base, *allows)
+    ) and not any(_matches(entries, example) for entries in denies)
+
+
 def policy_notices(
     global_config: ToolsConfig, agent_configs: Mapping[str, ToolsConfig], names: Iterable[str]
 ) -> tuple[str, ...]:

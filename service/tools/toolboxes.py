@@ -1,0 +1,69 @@
+"""Each agent's toolbox: the built-in tools its policy allows, and those of the MCP servers it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from service.agents import Agent, Roster
+from service.config import Config, ToolsConfig
+from service.tools import Tool
+from service.tools.mcp import McpServers, to_tool_name
+from service.tools.policy import allowed_tools, may_allow, policy_notices
+from service.tools.toolbox import Toolbox
+
+_SEPARATOR = "__"
+
+
+class Toolboxes:
+    """The toolboxes of all agents of a configuration.
+
+    `in_workspace` are the tools that only an agent with a workspace has, `anywhere` those that every agent may have.
+    """
+
+    def __init__(
+        self, config: Config, roster: Roster, in_workspace: Iterable[Tool], anywhere: Iterable[Tool], mcp: McpServers
+    ) -> None:
+        self._global = config.tools
+        self._own = {agent_id: agent.tools for agent_id, agent in config.agents.roster.items()}
+        self._mcp = mcp
+        files, others = tuple(in_workspace), tuple(anywhere)
+        self._names = [tool.name for tool in (*files, *others)]
+        self._built_in = {
+            agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
+        }
+        self._fixed = {agent_id: Toolbox(tools) for agent_id, tools in self._built_in.items()}
+        self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
+
+    def of(self, agent: Agent) -> Toolbox:
+        """What the agent may use now; waits for the MCP servers it may use, and does without those that fail."""
+        servers = self._servers[agent.id]
+        if not servers:
+            return self._fixed[agent.id]
+        built_in = self._built_in[agent.id]
+        taken = {tool.name for tool in built_in}
+        remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
+        return Toolbox((*built_in, *remote))
+
+    def notices(self) -> tuple[str, ...]:
+        """What the configuration says of tools that has no effect."""
+        own: Mapping[str, ToolsConfig] = {f"agents.{agent_id}.tools": tools for agent_id, tools in self._own.items()}
+        examples = [f"{to_tool_name(name)}{_SEPARATOR}x" for name in self._mcp.names]
+        return policy_notices(self._global, own, [*self._names, *examples])
+
+    def close(self) -> None:
+        """End the MCP servers. Twice is a no-op."""
+        self._mcp.close()
+
+    def _allowed(self, agent: Agent, tools: Iterable[Tool]) -> tuple[Tool, ...]:
+        by_name = {tool.name: tool for tool in tools}
+        return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name))
+
+    def _servers_of(self, agent: Agent) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name in self._mcp.names
+            if may_allow(self._global, self._policy(agent), f"{to_tool_name(name)}{_SEPARATOR}")
+        )
+
+    def _policy(self, agent: Agent) -> ToolsConfig:
+        return self._own.get(agent.id, ToolsConfig())

@@ -1,0 +1,139 @@
+"""The limits of conversations, end to end: context windows, pictures, runs at once, tools of MCP servers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat import ask, error_of, text_of, user
+from live import TOKEN, live_gateway, scripted_config
+from upstream import Exchange, Upstream
+
+PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
+    "fFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+WINDOW = 2000
+
+
+def relay_config(upstream: Upstream, model: dict[str, Any], **agents: Any) -> dict[str, Any]:
+    return {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {"defaults": {"model": "stub/play", **agents}},
+        "models": {
+            "retry": {"attempts": 1},
+            "providers": {"stub": {"baseUrl": upstream.url, "models": [{"id": "play", **model}]}},
+        },
+    }
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+def summarising(exchange: Exchange) -> None:
+    """Answers with a summary where one is asked for, else with a short text; counts a token for four characters."""
+    size = len(str(exchange.body["messages"])) // 4
+    wanted = (
+        "summar" in str(exchange.body["messages"][0]).lower() or "summar" in str(exchange.body["messages"][-1]).lower()
+    )
+    exchange.head()
+    exchange.event({"content": "SUMMARY: they talked about fruit." if wanted else f"answer to {size} tokens"})
+    exchange.end()
+
+
+def test_a_long_session_goes_on_within_the_models_window(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers["play"] = summarising
+    config = relay_config(upstream, {"contextWindow": WINDOW, "maxTokens": 200})
+    key = {"x-openclaw-session-key": "long"}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        for number in range(12):
+            text_of(ask(client, f"number {number}: " + "fruit " * 150, headers=key))
+        sizes = [len(str(request.body["messages"])) / 4 for request in upstream.requests]
+        assert max(sizes) < WINDOW * 1.25
+        assert "SUMMARY" in str(upstream.requests[-1].body["messages"])
+        assert "number 11" in str(upstream.requests[-1].body["messages"][-1])
+
+
+def test_a_refusal_as_too_long_is_mended_by_a_summary(upstream: Upstream, tmp_path: Path) -> None:
+    def strict(exchange: Exchange) -> None:
+        if len(str(exchange.body["messages"])) > 6000:
+            text = "This model's maximum context length is 1500 tokens. However, your messages resulted in 2000 tokens."
+            exchange.json(400, {"error": {"message": text, "code": "context_length_exceeded"}})
+        else:
+            summarising(exchange)
+
+    upstream.answers["play"] = strict
+    key = {"x-openclaw-session-key": "long"}
+    with live_gateway(tmp_path, relay_config(upstream, {})) as running, running.client() as client:
+        for number in range(8):
+            text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=key))
+        assert "SUMMARY" in str(upstream.requests[-1].body["messages"])
+
+
+def test_pictures_are_looked_at_before_the_model_sees_them(tmp_path: Path) -> None:
+    cut = f"{PNG[:40]}AAAA"
+    with live_gateway(tmp_path, scripted_config()) as running, running.client() as client:
+        for url, expected in ((cut, "picture"), ("https://example.com/cat.png", "allowUrl")):
+            response = ask(client, user([{"type": "image_url", "image_url": {"url": url}}]))
+            assert error_of(response) == (400, "invalid_value", "messages[0].content[0].image_url.url")
+            assert expected in response.text or "image" in response.text
+        nine = [{"type": "image_url", "image_url": {"url": PNG}}] * 9
+        assert error_of(ask(client, user(nine)))[:2] == (400, "invalid_value")
+        assert ask(client, user([*nine[:8], {"type": "text", "text": "look"}])).status_code == 200
+
+
+def test_too_many_runs_at_once_are_refused_with_the_limit(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["agents"]["defaults"]["maxConcurrent"] = 1
+    slow = {"x-openclaw-model": "scripted/slow"}
+    with live_gateway(tmp_path, config) as running, running.client() as client, ThreadPoolExecutor(8) as pool:
+        responses = list(pool.map(lambda number: ask(client, f"n{number}", headers=slow), range(8)))
+    statuses = sorted(response.status_code for response in responses)
+    assert statuses[0] == 200
+    refused = [response for response in responses if response.status_code == 429]
+    assert refused
+    assert error_of(refused[0])[1] == "too_many_runs"
+    assert refused[0].headers["retry-after"] == "1"
+
+
+def test_an_agent_uses_the_tools_of_an_mcp_server(upstream: Upstream, tmp_path: Path) -> None:
+    lines = iter([[("files__add", '{"a": 2, "b": 3}')], []])
+
+    def play(exchange: Exchange) -> None:
+        calls = next(lines)
+        exchange.head()
+        pieces = [
+            {"index": 0, "id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+            for name, arguments in calls
+        ]
+        exchange.event({"tool_calls": pieces} if pieces else {"content": "done"})
+        exchange.end("tool_calls" if pieces else "stop")
+
+    upstream.answers["play"] = play
+    server = tmp_path / "server.py"
+    server.write_text(
+        "from mcp.server import MCPServer\n"
+        "server = MCPServer('files')\n"
+        "@server.tool()\n"
+        "def add(a: int, b: int) -> int:\n"
+        "    '''Add.'''\n"
+        "    return a + b\n"
+        "server.run()\n"
+    )
+    config = relay_config(upstream, {}, timeoutSeconds=60)
+    config["tools"] = {"allow": ["files__*"]}
+    config["mcp"] = {"servers": {"files": {"command": sys.executable, "args": [str(server)]}}}
+    with live_gateway(tmp_path / "gateway", config) as running, running.client(timeout=60) as client:
+        assert text_of(ask(client, "add")) == "done"
+        result = upstream.requests[-1].body["messages"][-1]
+        assert (result["role"], "5" in result["content"]) == ("tool", True)
