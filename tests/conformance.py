@@ -111,7 +111,7 @@ class Conformance:
 
     @staticmethod
     def _pattern(path: str) -> re.Pattern[str]:
-        return re.compile(re.sub(r"\\\{model\\\}", ".+", re.sub(r"\\\{asset\\\}", "[^/]+", re.escape(path))))
+        return re.compile(re.sub(r"\\\{model\\\}", ".+", re.sub(r"\\\{asset\\\}", "[^/]+", re.escape(path))), re.DOTALL)
 
 
 def check_stream(conformance: Conformance, text: str, where: str = "stream") -> list[str]:

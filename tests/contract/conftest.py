@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 SEED = 20_260_901
-EXAMPLES = 400
+EXAMPLES = 300
 TABLE = pytest.StashKey[list[str]]()
 
 
