@@ -35,7 +35,14 @@ FAILING_MODELS = (
 COMPLETION = "POST /v1/chat/completions"
 MODEL = "GET /v1/models/{model}"
 
+#: The smallest there is: one pixel.
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
+    "fFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
 _MAX_TOOLS = 128
+_MAX_PICTURES = 8
 _CALL = {"name": "look_up", "arguments": "{}"}
 
 
@@ -105,6 +112,7 @@ class Steering:
             in_session = "x-openclaw-session-key" in case.headers or _says(body.get("user"))
             body["messages"] = mend_conversation(body["messages"], in_session=in_session)
         mend_tools(body)
+        mend_pictures(body)
         if self._body.is_valid(body) == self._body.is_valid(case.body):
             case.body = body
 
@@ -176,6 +184,20 @@ def mend_tools(body: dict[str, Any]) -> None:
             body["tools"] = [_tool("look_up")]
         case {"function": {"name": str(name)}} if name not in names:
             body["tools"] = [*tools[: _MAX_TOOLS - 1], _tool(name)]
+
+
+def mend_pictures(body: dict[str, Any]) -> None:
+    """Let every picture of `body` be a real one, and no more of them than a request may have."""
+    seen = 0
+    for message in _items(body.get("messages")):
+        for part in _items(message.get("content")):
+            match part:
+                case {"type": "image_url", "image_url": {"url": str(url)}} if url.startswith(("data:image/", "http")):
+                    seen += 1
+                    part["image_url"]["url"] = PICTURE
+                    if seen > _MAX_PICTURES:
+                        part.clear()
+                        part.update({"type": "text", "text": "and another picture"})
 
 
 def _tool(name: str) -> dict[str, Any]:
