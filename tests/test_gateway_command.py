@@ -113,12 +113,12 @@ def test_an_openclaw_file_is_used_as_it_is(tmp_path: Path) -> None:
 
 def test_the_environment_can_carry_the_secret(tmp_path: Path) -> None:
     config = scripted_config(auth={"mode": "password"})
-    with live_gateway(tmp_path, config, env={"OPENCLAW_GATEWAY_PASSWORD": "mật khẩu"}) as running:
-        with running.client(None) as client:
-            right = {"Authorization": "Bearer mật khẩu".encode()}
-            wrong = {"Authorization": "Bearer mật khẩu!".encode()}
-            assert client.get("/v1/models", headers=right).status_code == 200  # type: ignore[arg-type]
-            assert client.get("/v1/models", headers=wrong).status_code == 401  # type: ignore[arg-type]
+    secret = {"OPENCLAW_GATEWAY_PASSWORD": "mật khẩu"}
+    with live_gateway(tmp_path, config, env=secret) as running, running.client(None) as client:
+        right: Any = {"Authorization": "Bearer mật khẩu".encode()}
+        wrong: Any = {"Authorization": "Bearer mật khẩu!".encode()}
+        assert client.get("/v1/models", headers=right).status_code == 200
+        assert client.get("/v1/models", headers=wrong).status_code == 401
 
 
 def test_without_authentication_only_loopback_names_are_served(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bad days of a model's provider, seen through the endpoint: an honest status, or an error event once a stream began."""
+"""Bad days of a model's provider, seen through the endpoint: an honest status, or an error event in a stream."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def test_a_failing_provider_is_told_with_an_honest_status(
 
 
 @pytest.mark.parametrize(("model", "status", "code"), FAILURES)
-def test_a_stream_tells_the_same_failure_in_an_event(
-    client: httpx.Client, model: str, status: int, code: str
-) -> None:
+def test_a_stream_tells_the_same_failure_in_an_event(client: httpx.Client, model: str, status: int, code: str) -> None:
     del status
     assert chunks_of(ask(client, "hi", stream=True, headers=by(model)))[-1]["error"]["code"] == code
 
