@@ -172,7 +172,7 @@ def main() -> None:
     locations = locate(os.environ, dev=False, profile=None)
     config = load_config(locations, os.environ).config
     limiter = FailureLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
-    gateway = open_gateway(config, locations.state_dir)
+    gateway = open_gateway(config, locations.state_dir, os.environ)
     door = Door(
         gateway=gateway,
         document=load_contract(),
