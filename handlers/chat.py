@@ -43,12 +43,26 @@ def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
 
 def _stream(run: Run, model: str, options: Mapping[str, Any], headers: dict[str, str], connection: Any) -> Response:
     chunks = ChunkStream(run, model, include_usage=bool(options.get("include_usage")))
-
-    def watched() -> Iterator[bytes]:
-        with watch_hangup(connection, run.abort):
-            yield from chunks
-
     headers["X-Accel-Buffering"] = "no"
-    response = Response(watched(), headers=headers, content_type="text/event-stream", direct_passthrough=True)
-    response.call_on_close(run.abort)  # a reader that leaves; after the run's end it does nothing
-    return response
+    body = _WatchedChunks(run, chunks, connection)
+    return Response(body, headers=headers, content_type="text/event-stream", direct_passthrough=True)
+
+
+class _WatchedChunks:
+    """A stream's body: when the caller leaves, or the server closes it, read or not, the run ends with it.
+
+    The server calls this very `close`: with `direct_passthrough` Werkzeug ignores `call_on_close`.
+    """
+
+    def __init__(self, run: Run, chunks: ChunkStream, connection: Any) -> None:
+        self._run = run
+        self._chunks = chunks
+        self._connection = connection
+
+    def __iter__(self) -> Iterator[bytes]:
+        with watch_hangup(self._connection, self._run.abort):
+            yield from self._chunks
+
+    def close(self) -> None:
+        """End the run; after its end a no-op."""
+        self._run.abort()

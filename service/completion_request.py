@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.gateway import Turn
@@ -82,7 +84,7 @@ def _parse_plain(message: dict[str, Any]) -> Message:
     return Message(
         Role(message["role"]),
         _parse_parts(message["content"]),
-        name=message.get("name"),
+        name=message.get("name") if message["role"] == "user" else None,  # a tool's message has none in the contract
         tool_call_id=message.get("tool_call_id") if message["role"] == "tool" else None,
     )
 
@@ -125,10 +127,20 @@ def _parse_functions(tools: list[dict[str, Any]]) -> tuple[Function, ...]:
         if name in functions:
             text = f'Two tools have the name "{name}". Give each tool a name of its own.'
             raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
+        _check_depth(function.get("parameters"), f"tools[{index}].function.parameters")
         functions[name] = Function(
             name, function.get("description"), function.get("parameters"), function.get("strict")
         )
     return tuple(functions.values())
+
+
+def _check_depth(schema: Mapping[str, Any] | None, place: str) -> None:
+    # What is read is at most 1,024 levels deep, what can be written (to a provider) 254, ten of which are ours.
+    try:
+        orjson.dumps([[[[[[[[[[schema]]]]]]]]]])
+    except orjson.JSONEncodeError:
+        text = f"`{place}` is nested too deeply. Send a schema of fewer than 240 levels."
+        raise GatewayError("invalid_value", text, param=place) from None
 
 
 def _parse_tool_choice(choice: str | dict[str, Any] | None, functions: tuple[Function, ...]) -> ToolChoice:
@@ -150,6 +162,7 @@ def _parse_sampling(body: Mapping[str, Any]) -> Sampling:
     stop = body.get("stop") or ()
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     seed = body.get("seed")
+    _check_depth(body.get("response_format"), "response_format")
     return Sampling(
         temperature=body.get("temperature"),
         top_p=body.get("top_p"),

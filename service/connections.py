@@ -21,6 +21,8 @@ from service.errors import GatewayError
 
 _RECEIVE_BYTES = 64 * 1024
 _TURN_BYTES = 256 * 1024
+_CHUNK_COST_BYTES = 256  # what parsing a chunk takes, as if it had so many bytes
+_PAUSE_SECONDS = 0.0001  # not 0: fifty turns of that are taken before gevent looks at sockets and timers again
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_TRAILER_BYTES = 8 * 1024
 # Framing a chunked body may spend beyond 16 bytes a chunk and twice its data, as Go's net/http allows.
@@ -114,14 +116,17 @@ class Connection:
     def _receive(self, size: int, timeout_seconds: float) -> bytes:
         if timeout_seconds <= 0:
             raise TimeoutError
-        if self._received_in_turn >= _TURN_BYTES:
-            # recv does not wait while bytes are there: without this a fast upload would stop every other connection.
-            self._received_in_turn = 0
-            sleep(0)
         self.socket.settimeout(timeout_seconds)
         data = self.socket.recv(size)
-        self._received_in_turn += len(data)
+        self.count_turn(len(data))
         return data
+
+    def count_turn(self, size: int) -> None:
+        """Let others run after every 256 KiB: recv does not wait while bytes are there."""
+        self._received_in_turn += size
+        if self._received_in_turn >= _TURN_BYTES:
+            self._received_in_turn = 0
+            sleep(_PAUSE_SECONDS)
 
     def send(self, data: bytes | bytearray) -> None:
         """Send all of `data`. Raises `PeerGoneError` if the peer left or takes nothing for `send_stall_seconds`."""
@@ -214,11 +219,11 @@ class Body(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Exactly `size` bytes, fewer only at the end of the body; all of it without a size."""
         left = -1 if size is None else size
-        pieces = []
+        gathered = bytearray()  # not a list: a body in chunks of one byte would be a list of twenty million
         while left and (piece := self._read_some(left if left > 0 else _RECEIVE_BYTES)):
-            pieces.append(piece)
+            gathered += piece
             left -= len(piece) if left > 0 else 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return bytes(gathered)
 
     def _read_some(self, size: int) -> bytes:
         if self.finished or size == 0:
@@ -269,6 +274,7 @@ class Body(io.RawIOBase):
         if self._after_chunk:
             self._read_line(0)
         self._after_chunk = True
+        self._connection.count_turn(_CHUNK_COST_BYTES)
         line = self._read_line(wire.MAX_CHUNK_LINE_BYTES)
         size = wire.parse_chunk_size(line)
         self._excess = max(0, self._excess + len(line) + 2 - 16 - 2 * size)

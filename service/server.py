@@ -7,7 +7,6 @@ leaves through `Exchange.start_response` with the security headers and the reque
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -22,7 +21,6 @@ from service.accesslog import to_logfmt, write_access_line
 from service.connections import Body, Connection, Limits, PeerGoneError
 from service.errors import GatewayError, internal_error
 from service.replies import REQUEST_ID_HEADER, SECURITY_HEADERS, choose_request_id, error_reply
-from service.stopping import StopSignals
 from service.wire import Framing, Head, parse_framing, parse_head
 
 _log = logging.getLogger("openclaw.server")
@@ -31,6 +29,7 @@ _NO_BODY = Framing(content_length=None, chunked=False, expects_continue=False, k
 _SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in SECURITY_HEADERS)
 _BODILESS = (204, 304)
 _ACCEPT_PAUSE_SECONDS = 0.2
+_ROOM = 32
 
 
 class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
@@ -278,7 +277,7 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         self.limits = limits or self.limits
         self.clock = clock
         self.draining = False
-        self._idle: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}  # the one that has waited longest first
         pool = Pool(self.limits.connections) if spawn == "default" else spawn
         super().__init__(
             listener, application, spawn=pool, log=None, error_log=_log, handler_class=handler_class, environ=environ
@@ -299,23 +298,31 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
                 raise
             _log.warning("A connection could not be accepted: %s.", error.strerror)
             self.stop_accepting()
+            self._make_room(_ROOM)
             self._timer = self.loop.timer(_ACCEPT_PAUSE_SECONDS)
             self._timer.start(self._start_accepting_if_started)
             return None
         if accepted is not None and accepted[0].family != socket.AF_UNIX:
             with suppress(OSError):
                 accepted[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.pool is not None and self.pool.free_count() <= 1:  # this one takes the last place
+            self._make_room(1)
         return accepted
+
+    def _make_room(self, count: int) -> None:
+        """End connections that wait for a request, the longest first: who says nothing must not keep others out."""
+        for connection in list(self._idle)[:count]:
+            connection.end_if_idle()
 
     def wait_for_request(self, connection: Connection) -> bool:
         """Wait until a request begins to arrive: False when none will, or when the server is closed."""
         if self.draining:
             return connection.has_input()
-        self._idle.add(connection)
+        self._idle[connection] = None
         try:
             return connection.wait_for_request()
         finally:
-            self._idle.discard(connection)
+            self._idle.pop(connection, None)
 
     def close(self) -> None:
         """Stop accepting, end idle connections, let running requests finish. Twice is a no-op."""
@@ -323,27 +330,3 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         super().close()
         for connection in self._idle:
             connection.end_if_idle()
-
-
-def run_until_stopped(
-    server: Server, *, grace_seconds: float = 30, on_stopping: Callable[[], None] | None = None
-) -> None:
-    """Serve until SIGTERM or SIGINT, let running requests finish, then return.
-
-    `on_stopping` is called first and must be quick. After `grace_seconds`, or at a SIGINT more than a second after the
-    first signal, what still runs is closed. From then on both signals are ignored: the rest of a burst must not cut the
-    process's last steps.
-    """
-    stop = StopSignals(lambda: server.pool.kill(block=False), server.clock)
-    gevent.signal_handler(signal.SIGTERM, stop.on_sigterm)
-    gevent.signal_handler(signal.SIGINT, stop.on_sigint)
-    if not server.started:
-        server.start()
-    stop.asked.wait()
-    if on_stopping is not None:
-        on_stopping()
-    server.close()
-    server.pool.join(timeout=grace_seconds)
-    server.pool.kill(block=True, timeout=1)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

@@ -17,7 +17,8 @@ from urllib.parse import parse_qs
 from service.concurrency import Event, watch_hangup
 from service.connections import Limits
 from service.errors import GatewayError
-from service.server import Server, run_until_stopped
+from service.server import Server
+from service.serving import run_until_stopped
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]

@@ -33,6 +33,7 @@ FLOORS = (
     ("app", "accesslog", "stopping", "wire"),
     ("connections",),
     ("server", "assembly"),
+    ("serving",),
     ("cli",),
     ("__main__",),
 )
@@ -103,7 +104,7 @@ def test_files_are_short() -> None:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("gevent", {"concurrency", "__main__", "server", "connections", "providers"}),
+        ("gevent", {"concurrency", "__main__", "server", "serving", "connections", "providers"}),
         ("flask", {"handlers", "app", "assembly"}),
         ("connexion", {"app"}),
         ("sqlalchemy", {"sessions"}),

@@ -23,7 +23,8 @@ from service.configfile import (
     resolve_port,
 )
 from service.connections import raise_open_file_limit
-from service.server import Server, run_until_stopped
+from service.server import Server
+from service.serving import run_until_stopped
 from service.sessions.store import StoreError
 
 if TYPE_CHECKING:

@@ -54,6 +54,7 @@ _STOP_REASONS = {
 }
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
+_MOST_TOKENS = 2**53 - 1
 _TAIL_SECONDS = 0.05
 
 
@@ -149,6 +150,7 @@ class _Answer:
         self._calls: list[_PartialCall] = []
         self._call_by_index: dict[int, _PartialCall] = {}
         self._calls_chars = 0
+        self._text_chars = 0
         self._usage = Usage()
         self._finish_reason: str | None = None
         self.done = False
@@ -177,6 +179,9 @@ class _Answer:
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
             raise GatewayError("provider_error", message) from error
+        self._text_chars += len(text)
+        if self._text_chars > _MAX_ANSWER_BYTES:
+            raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
         if event.get("error") or event.get("object") == "error":
             detail = error_text(self._upstream, payload) or "it did not say why."
             raise GatewayError("provider_error", f"The model provider failed in the middle of its answer: {detail}")
@@ -206,8 +211,8 @@ class _Answer:
             arguments = function.get("arguments") or ""
             if not isinstance(arguments, str):
                 arguments = orjson.dumps(arguments).decode()
-            call.id = call.id or piece.get("id") or ""
-            call.name = call.name or function.get("name") or ""
+            call.id = call.id or str(piece.get("id") or "")
+            call.name = call.name or _name_of(function)
             call.arguments.append(arguments)
             self._calls_chars += len(arguments) + len(call.name) + len(call.id)
             if self._calls_chars > _MAX_CALLS_CHARS:
@@ -272,10 +277,22 @@ def _to_plain(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
+def _name_of(function: dict[str, Any]) -> str:
+    name = function.get("name") or ""
+    if not isinstance(name, str):
+        raise TypeError("a function's name is a text")
+    return name
+
+
 def _from_usage(usage: dict[str, Any]) -> Usage:
     details = usage.get("prompt_tokens_details") or {}
     return Usage(
-        input_tokens=int(usage.get("prompt_tokens") or 0),
-        output_tokens=int(usage.get("completion_tokens") or 0),
-        cached_tokens=int(details.get("cached_tokens") or 0),
+        input_tokens=_count(usage.get("prompt_tokens")),
+        output_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")),
     )
+
+
+def _count(told: Any) -> int:
+    # A wrong count is no reason to lose an answer.
+    return min(max(int(told or 0), 0), _MOST_TOKENS)

@@ -16,7 +16,7 @@ from service.providers.transport import Upstream, UpstreamResponse
 _REJECTED = frozenset({400, 404, 413, 422})
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARS = 500
-_RETRY_AFTER = re.compile(r"\d{1,6}|[A-Za-z]{3}, [ -~]{10,30}")
+_RETRY_AFTER = re.compile(r"[0-9]{1,6}")
 
 
 def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:

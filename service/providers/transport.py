@@ -28,6 +28,8 @@ from service.errors import GatewayError
 from service.providers.network import DIRECT, Network, Proxy
 
 _BLOCK_BYTES = 32 * 1024
+_TURN_BYTES = 64 * 1024
+_PAUSE_SECONDS = 0.0001
 _MAX_HEAD_BYTES = 64 * 1024
 _MIN_SECRET_CHARS = 8
 
@@ -86,6 +88,7 @@ class UpstreamResponse(HTTPSocketPoolResponse):
 
     _head_bytes_left: int = _MAX_HEAD_BYTES
     _head_read: bool = False
+    _received_in_turn: int = 0
 
     def __init__(self, sock: Any, pool: ConnectionPool) -> None:
         super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST")
@@ -129,6 +132,11 @@ class UpstreamResponse(HTTPSocketPoolResponse):
             raise _read_error(error) from error
         arrived = bytes(body)
         body.clear()
+        self._received_in_turn += len(arrived)
+        if self._received_in_turn >= _TURN_BYTES:
+            # recv does not wait while bytes are there: without this a fast provider would stop everybody else.
+            self._received_in_turn = 0
+            gevent.sleep(_PAUSE_SECONDS)
         return arrived
 
     def read_all(self, limit_bytes: int) -> bytes:

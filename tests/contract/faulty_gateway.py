@@ -22,7 +22,8 @@ from service.auth import Authenticator, ClientAddresses, FailureLimiter, resolve
 from service.configfile import load_config, locate
 from service.contract import load_contract
 from service.gateway import Gateway
-from service.server import Server, run_until_stopped
+from service.server import Server
+from service.serving import run_until_stopped
 
 HOST = "127.0.0.1"
 
