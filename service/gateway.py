@@ -151,6 +151,11 @@ class Gateway:
             reasons.append("session store")
         return reasons
 
+    @property
+    def running(self) -> int:
+        """How many runs go on."""
+        return len(self._runs)
+
     def drain(self) -> None:
         """Accept no further runs; those under way go on."""
         self._draining = True

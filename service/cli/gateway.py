@@ -11,7 +11,7 @@ import click
 
 from service import __version__
 from service.assembly import build_app, open_gateway
-from service.auth import Credentials, resolve_credentials
+from service.auth import Credentials, is_loopback, resolve_credentials
 from service.config import Config, ConfigError
 from service.configfile import (
     LoadedConfig,
@@ -81,8 +81,16 @@ def _serve(opened: Gateway, config: Config, credentials: Credentials, address: t
         raise click.ClickException(text) from None
     url = f"http://{_url_host(address[0])}:{server.server_port}"
     _announce(opened, config, credentials, url, dev=dev)
-    run_until_stopped(server, on_stopping=opened.drain)
+    if not is_loopback(address[0]):
+        click.echo(f"  open to      the network, on {address[0]}")
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
     click.echo("Stopped.")
+
+
+def _stop_accepting(opened: Gateway) -> None:
+    opened.drain()
+    if opened.running:
+        click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
 
 
 def _url_host(host: str) -> str:

@@ -45,6 +45,9 @@ def _to_parameters(options: argparse.Namespace, api_key: str) -> xllamacpp.Commo
     parameters.n_parallel = options.slots
     parameters.n_ctx = options.slots * options.slot_tokens
     parameters.n_predict = options.answer_tokens
+    # Without these a model this small soon writes nonsense, or never ends; a request's own fields still win.
+    parameters.sampling.temp, parameters.sampling.top_p = 0.2, 0.9
+    parameters.sampling.penalty_repeat = 1.1
     # Threads that wait for each other between tokens cost a small model more than they bring: one writes 145 tokens a
     # second on two idle cores and 88 on two busy ones, two write 49 and 27 when they wait passively, 176 and 26 when
     # they spin. A prompt is read in large pieces, for which every core helps.
