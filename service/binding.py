@@ -81,6 +81,10 @@ class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
         options = {"swagger_ui": False, "serve_spec": False, "uri_parser_class": _URIParser}
         super().__init__(document, base_path="/", validator_map=validator_map, options=options)
 
+    def _add_operation_internal(self, method: str, path: str, operation: Any) -> None:
+        operation.get_arguments = _to_arguments
+        super()._add_operation_internal(method, path, operation)
+
     @staticmethod
     def make_security_handler_factory(pass_context_arg_name: str | None) -> _Security:
         """What makes the guards."""
@@ -118,6 +122,11 @@ def current_request() -> flask.Request:
 def environ_key(header: str) -> str:
     """The key under which WSGI's environ has a request's `header`, other than Content-Type and Content-Length."""
     return "HTTP_" + header.upper().replace("-", "_")
+
+
+def _to_arguments(path_params: dict[str, str], _query: object, body: Any, *_: object) -> dict[str, Any]:
+    """What a handler is called with: all of it has been checked."""
+    return path_params if body is None else {**path_params, "body": body}
 
 
 def parse_json(body: bytes) -> Any:
