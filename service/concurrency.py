@@ -194,6 +194,6 @@ class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
 def _peer_closed(connection: Any) -> bool:
     raw = getattr(connection, "_sock", connection)  # gevent's wrapper waits; the socket inside does not
     try:
-        return raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return bool(raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
     except OSError as error:
         return error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
