@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from service.config import Config
 from service.configmcp import McpServerConfig
 from service.contract import load_contract
 from service.gateway import Gateway, RunLimits
+from service.identifiers import new_uuid
 from service.images import check_images, image_client
 from service.models import ModelCatalog
 from service.public_addresses import AddressPolicy
@@ -57,7 +57,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         limits=RunLimits(config.agents.defaults.max_turns, RetryPolicy.from_config(config.models.retry)),
         estimator=TokenEstimator(),
         clock=time.time,
-        new_id=lambda: str(uuid.uuid4()),
+        new_id=new_uuid,
     )
 
 
@@ -65,7 +65,7 @@ def open_toolboxes(
     config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
 ) -> Toolboxes:
     """Each agent's tools. MCP servers are started when an agent that may use them runs."""
-    web = WebFetchTool(PublicHttpClient(AddressPolicy()), lambda: str(uuid.uuid4()))
+    web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
     sessions = session_tools(store, roster, config.tools.sessions.visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return Toolboxes(
