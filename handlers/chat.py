@@ -35,7 +35,7 @@ def create_chat_completion(body: dict[str, Any]) -> Reply:
     if body.get("stream"):
         chunks = _stream(run, model, body.get("stream_options") or {}, connection)
         return ok_reply("text/event-stream", chunks, session_key, _NO_BUFFERING)
-    with watch_hangup(connection, run.abort):
+    with watch_hangup(connection, run.leave):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
     return ok_reply("application/json", orjson.dumps(completion), session_key)
 
@@ -66,9 +66,9 @@ class _WatchedChunks:
         self._connection = connection
 
     def __iter__(self) -> Iterator[bytes]:
-        with watch_hangup(self._connection, self._run.abort):
+        with watch_hangup(self._connection, self._run.leave):
             yield from self._chunks
 
     def close(self) -> None:
-        """End the run; after its end a no-op."""
-        self._run.abort()
+        """The caller is gone; after the run's end a no-op."""
+        self._run.leave()
