@@ -151,11 +151,9 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if self.headers_sent:
             self.close_connection = True  # cut short: the peer sees that the response is not complete
             return
-        reply = error_reply(error)
-        self.start_response(reply.status, reply.headers)
         try:
-            self.write(reply.body)
-            self.complete = True
+            self.result = error_reply(error)(self.environ, self.start_response)
+            self.process_result()
         except PeerGoneError:
             self.close_connection = True
 
