@@ -24,7 +24,7 @@ FLOORS = (
     ("weights",),
     ("embedded_model",),
     ("models", "prompt", "runs"),
-    ("retries",),
+    ("retries", "preflight"),
     ("compaction",),
     ("runner",),
     ("gateway",),
