@@ -22,7 +22,8 @@ from service.providers import ModelRequest
 from service.retries import ResilientProvider, RetryPolicy
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
 from service.runs import Run
-from service.sessions.keys import SessionKey, session_key_for
+from service.session_choice import choose_session
+from service.sessions.keys import SessionKey
 from service.sessions.lanes import Lanes
 from service.sessions.store import SessionStore
 from service.slots import RunSlots
@@ -124,7 +125,7 @@ class Gateway:
         agent = self.roster.resolve(turn.model, turn.agent_id)
         choices = self.catalog.choices(turn.provider_model, agent)
         _check_images(turn, choices[0])
-        key = session_key_for(agent.id, turn.session_key, turn.user, self._new_id)
+        key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         release = self._enter(key, agent)
         try:
             run = Run(f"chatcmpl_{self._new_id()}", key.key, agent.id, self._clock())

@@ -23,7 +23,7 @@ FLOORS = (
     ("images", "tools", "slots"),
     ("weights",),
     ("embedded_model",),
-    ("models", "prompt", "runs"),
+    ("models", "prompt", "runs", "session_choice"),
     ("retries", "preflight"),
     ("compaction",),
     ("runner",),
