@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from service.errors import GatewayError
 from service.gateway import Gateway, Turn
 from service.runs import Run
 from service.sessions.keys import encode_session_key
+
+logger = logging.getLogger("openclaw.http")
 
 _DEFAULT_MODEL = "openclaw"
 
@@ -37,6 +40,9 @@ def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
     try:
         with watch_hangup(connection, scope.cancel), scope:
             return gateway.start(turn)
+    except GatewayError as error:
+        logger.info("request %s was refused: %s", request.environ.get("openclaw.request_id"), error.code)
+        raise
     except Cancelled:
         raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
 
