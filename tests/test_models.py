@@ -32,12 +32,6 @@ Open = Callable[..., ModelCatalog]
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture
 def open_catalog(tmp_path: Path) -> Iterator[Open]:
     opened = []
 

@@ -62,12 +62,6 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture
 def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
     opened = open_provider(upstream.url, timeout_seconds=0.3)
     yield opened
