@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
@@ -43,6 +45,10 @@ _REASONS = {
 }
 
 
+class FinalPiece(bytes):
+    """A stream's last piece: nothing follows it, so the body's end is sent with it."""
+
+
 class Reply(NamedTuple):
     """A response as a WSGI application.
 
@@ -66,6 +72,21 @@ def choose_request_id(offered: str | None) -> str:
     if offered is not None and _REQUEST_ID.fullmatch(offered):
         return offered
     return f"req_{os.urandom(16).hex()}"
+
+
+@lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """The second since 1970 as the header Date has it."""
+    return formatdate(second, usegmt=True)
+
+
+def format_head(status: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    """A response's head, blank line included. Raises `ValueError` for what would break out of its line."""
+    lines = [f"{name}: {value}" for name, value in headers]
+    head = "\r\n".join((f"HTTP/1.1 {status}", *lines, "", ""))
+    if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+        raise ValueError("a response header holds a line break")
+    return head.encode("latin-1")
 
 
 def ok_reply(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[str, str]) -> Reply:
