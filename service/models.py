@@ -14,11 +14,11 @@ from types import MappingProxyType
 
 from service.agents import Agent
 from service.config import Config
-from service.configmodels import ModelConfig, ProviderConfig
+from service.configmodels import KNOWN_APIS, ModelConfig, ProviderConfig
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
 from service.providers import ModelRequest, Provider
-from service.providers.dialects import open_provider
+from service.providers.dialects import DIALECTS, open_provider
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.providers.network import Network
 
@@ -70,7 +70,8 @@ class ModelCatalog:
     def choose(self, requested: str | None, agent: Agent) -> ChosenModel:
         """The model for a run: the one `requested` for it (`x-openclaw-model`), else the agent's own.
 
-        Raises `GatewayError`: `model_not_found` for a provider that is neither configured nor known,
+        Raises `GatewayError`: `model_not_found` for a provider that is neither configured nor known, or that speaks
+        none of our dialects,
         `model_not_installed` for the embedded model without its packages, `provider_unavailable` for an address, a key
         or a proxy in the environment that cannot be used.
         """
@@ -96,6 +97,14 @@ class ModelCatalog:
         if not found and problem is not None:
             raise problem
         return tuple(found)
+
+    def problem_of(self, ref: str) -> GatewayError | None:
+        """What `choose` would raise for the agent's model `ref`; a model that can be chosen may still not answer."""
+        try:
+            self._find(ref, by_caller=False)
+        except GatewayError as error:
+            return error
+        return None
 
     def describe(self, agent: Agent) -> str:
         """The agent's model in words for people."""
@@ -127,7 +136,10 @@ class ModelCatalog:
         try:
             config = configured or config_of(provider_id, self._environ)
             if config is None or not model_id:
-                raise self._unknown(ref, provider_id, by_caller=by_caller)
+                raise _not_found(self._unknown(ref, provider_id), by_caller=by_caller)
+            if config.api not in DIALECTS:
+                text = f'The provider "{provider_id}" of the model {ref} speaks an `api` that this gateway does not'
+                raise _not_found(f"{text}. There are: {', '.join(KNOWN_APIS)}.", by_caller=by_caller)
             if provider_id not in self._open:
                 self._open[provider_id] = open_provider(config, self._network)
         except ValueError as error:
@@ -135,13 +147,16 @@ class ModelCatalog:
             raise GatewayError("provider_unavailable", text) from error
         return _chosen(ref, model_id, self._open[provider_id], config)
 
-    def _unknown(self, ref: str, provider_id: str, *, by_caller: bool) -> GatewayError:
+    def _unknown(self, ref: str, provider_id: str) -> str:
         here = dict.fromkeys([*self._configured, *ids_with_key(self._environ), OLLAMA, EMBEDDED_REFERENCE])
         fault = f'No provider "{provider_id}" is configured for the model {ref}.'
         if host := KNOWN_HOSTS.get(provider_id):
             fault = f"The gateway has no key for the model {ref}: set {host.variable} in its environment."
-        text = f"{fault} There are: {', '.join(here)}."
-        return GatewayError("model_not_found", text, param="x-openclaw-model" if by_caller else "model")
+        return f"{fault} There are: {', '.join(here)}."
+
+
+def _not_found(text: str, *, by_caller: bool) -> GatewayError:
+    return GatewayError("model_not_found", text, param="x-openclaw-model" if by_caller else "model")
 
 
 def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig) -> ChosenModel:

@@ -23,6 +23,7 @@ from service.configfile import (
     resolve_port,
 )
 from service.connections import raise_open_file_limit
+from service.preflight import check_agents, check_mode
 from service.server import Server
 from service.serving import run_until_stopped
 from service.state.errors import StoreError
@@ -43,6 +44,7 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
     _configure_logging()
     try:
         locations, loaded = _load(dev=dev, profile=profile)
+        check_mode(loaded.config)
         host = resolve_bind(bind, loaded.config)
         port = resolve_port(port, os.environ, loaded.config, dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
@@ -50,7 +52,11 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
     except (ConfigError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     try:
+        for notice in check_agents(loaded.config, opened.roster, opened.catalog):
+            click.echo(f"Note: {notice}")
         _serve(opened, loaded.config, credentials, (host, port), dev=dev)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
     finally:
         opened.close()
 

@@ -28,9 +28,9 @@ from service.messages import (
 )
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.network import DIRECT, Network
-from service.providers.payloads import read_payloads
+from service.providers.payloads import read_texts
 from service.providers.refusals import error_text, refusal
-from service.providers.transport import Upstream, UpstreamResponse
+from service.providers.transport import Upstream
 
 _STREAM_OPTIONS = {"include_usage": True}
 #: What some hosts call a field of the API, `None` for one they refuse; the many that copied it know the common names.
@@ -55,7 +55,6 @@ _STOP_REASONS = {
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
 _MOST_TOKENS = 2**53 - 1
-_TAIL_SECONDS = 0.05
 
 
 class OpenAIProvider:
@@ -86,23 +85,13 @@ class OpenAIProvider:
                 if text := answer.read(response.read_all(_MAX_ANSWER_BYTES)):
                     yield ModelText(text)
             else:
-                yield from self._read_events(response, answer)
+                timeout_seconds = self._upstream.read_timeout_seconds
+                yield from map(ModelText, read_texts(response, answer, timeout_seconds=timeout_seconds))
             yield answer.to_end()
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
-
-    def _read_events(self, response: UpstreamResponse, answer: _Answer) -> Iterator[ModelEvent]:
-        timeout_seconds = self._upstream.read_timeout_seconds
-        complete = answer.is_complete
-        for payload in read_payloads(response, timeout_seconds=timeout_seconds, is_complete=complete):
-            if payload == b"[DONE]":
-                answer.done = True
-                response.finish(_TAIL_SECONDS)
-                return
-            if text := answer.read(payload):
-                yield ModelText(text)
 
     def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -153,27 +142,21 @@ class _Answer:
         self._text_chars = 0
         self._usage = Usage()
         self._finish_reason: str | None = None
-        self.done = False
+        self.is_over = False
 
     def is_complete(self) -> bool:
         """Whether the provider said that this is all."""
-        return self.done or self._finish_reason is not None
+        return self.is_over or self._finish_reason is not None
 
     def read(self, payload: bytes) -> str:
-        """Take in one chunk, or a whole completion, and return its text, perhaps empty."""
+        """Take in one chunk, the end mark or a whole completion, and return its text, perhaps empty."""
+        if payload == b"[DONE]":
+            self.is_over = True
+            return ""
         try:
             event = orjson.loads(payload)
-            text: Any = ""
-            if choices := event.get("choices"):
-                choice = choices[0]
-                if delta := choice.get("delta") or choice.get("message"):
-                    text = delta.get("content") or delta.get("refusal") or ""
-                    if not isinstance(text, str):
-                        text = "".join(part["text"] for part in text if part.get("type") == "text")
-                    if calls := delta.get("tool_calls"):
-                        self._add_calls(calls)
-                if reason := choice.get("finish_reason"):
-                    self._finish_reason = str(reason)
+            choices = event.get("choices")
+            text = self._read_choice(choices[0]) if choices else ""
             if usage := event.get("usage"):
                 self._usage = _from_usage(usage)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
@@ -185,7 +168,7 @@ class _Answer:
         if event.get("error") or event.get("object") == "error":
             detail = error_text(self._upstream, payload) or "it did not say why."
             raise GatewayError("provider_error", f"The model provider failed in the middle of its answer: {detail}")
-        return str(text)
+        return text
 
     def to_end(self) -> ModelEnded:
         """The end of the turn; raises `provider_error` when the provider never said that it was one."""
@@ -198,6 +181,19 @@ class _Answer:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
         calls = tuple(self._to_call(index, call) for index, call in enumerate(self._calls))
         return ModelEnded(reason, calls, self._usage)
+
+    def _read_choice(self, choice: dict[str, Any]) -> str:
+        if reason := choice.get("finish_reason"):
+            self._finish_reason = str(reason)
+        delta = choice.get("delta") or choice.get("message")
+        if not delta:
+            return ""
+        if calls := delta.get("tool_calls"):
+            self._add_calls(calls)
+        text = delta.get("content") or delta.get("refusal") or ""
+        if isinstance(text, str):
+            return text
+        return "".join(part["text"] for part in text if part.get("type") == "text")
 
     def _to_call(self, index: int, call: _PartialCall) -> ToolCall:
         if not call.name:
