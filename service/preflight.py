@@ -50,7 +50,8 @@ def _check_models(
     if agent.model is not None and (error := catalog.problem_of(agent.model)) is not None:
         waits_for_key = agent.model.partition("/")[0] in KNOWN_HOSTS
         refused = error.code == "model_not_found" and not waits_for_key
-        (problems if refused else notices)[f"{place}: {error.message}"] = None
+        if error.code != "model_not_installed":  # the catalog tells of that by itself
+            (problems if refused else notices)[f"{place}: {error.message}"] = None
     for ref in agent.fallbacks:
         if (error := catalog.problem_of(ref)) is not None:
             notices[f"{place}.fallbacks: {error.message} It is left out."] = None

@@ -11,7 +11,7 @@ from live import live_gateway, scripted_config
 
 from service.agents import Roster
 from service.config import ConfigError, parse_config
-from service.models import ModelCatalog
+from service.models import EMBEDDED_REFERENCE, ModelCatalog
 from service.preflight import check_agents, check_mode
 
 NOBODY = "http://127.0.0.1:9/v1"
@@ -40,7 +40,7 @@ def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
     }
     claude = {"baseUrl": NOBODY, "api": "anthropic-messages"}
     assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}, "claude": claude}, GROQ_API_KEY="sk-here") == ()
-    assert check(tmp_path, {}) == ()
+    assert check(tmp_path, {}) == check(tmp_path, {"defaults": {"model": EMBEDDED_REFERENCE}}) == ()
 
 
 @pytest.mark.parametrize(
