@@ -84,6 +84,16 @@ def test_a_provider_of_another_dialect_is_told_and_refused_only_to_an_agent_that
     assert 'The provider "odd" of the model odd/a speaks an `api` that this gateway does not.' in problem
 
 
+def test_a_known_host_that_is_described_in_another_dialect_does_not_wait_for_a_key(tmp_path: Path) -> None:
+    providers = {"openai": {"api": "openai-responses"}}
+    assert refused(tmp_path, {"defaults": {"model": "openai/gpt-5"}}, providers).startswith("agents.defaults.model: ")
+
+
+def test_a_workspace_whose_name_cannot_be_is_told(tmp_path: Path) -> None:
+    (notice,) = check(tmp_path, {"defaults": {"workspace": f"/{'x' * 300}"}})
+    assert notice.startswith("agents.defaults.workspace: the directory /xxx")
+
+
 def test_a_workspace_that_is_not_there_is_told(tmp_path: Path) -> None:
     missing = tmp_path / "nothing"
     agents = {"defaults": {"workspace": str(missing)}, "list": [{"id": "a", "workspace": str(tmp_path)}, {"id": "b"}]}
