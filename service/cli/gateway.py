@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +23,7 @@ from service.configfile import (
     resolve_port,
 )
 from service.connections import raise_open_file_limit
+from service.logs import configure_logging
 from service.server import Server
 from service.serving import run_until_stopped
 from service.sessions.store import StoreError
@@ -40,7 +41,7 @@ _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": 
 @click.option("--profile", help="Keep configuration and state apart under this name.")
 def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) -> None:
     """Serve agents over HTTP until Ctrl-C or SIGTERM."""
-    _configure_logging()
+    configure_logging()
     try:
         locations, loaded = _load(dev=dev, profile=profile)
         host = resolve_bind(bind, loaded.config)
@@ -53,12 +54,6 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
         _serve(opened, loaded.config, credentials, (host, port), dev=dev)
     finally:
         opened.close()
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("connexion", "werkzeug"):  # they would repeat what the access log and the answers say
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
@@ -74,17 +69,18 @@ def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
 def _serve(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
     raise_open_file_limit()
     server = Server(address, build_app(config, credentials, opened))
+    _listen(server.start, address)
+    announce(opened, config, credentials, (address[0], server.server_port), dev=dev)
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
+    click.echo("Stopped.")
+
+
+def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
     try:
-        server.start()
+        start()
     except OSError as error:
         text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
         raise click.ClickException(text) from None
-    url = f"http://{_url_host(address[0])}:{server.server_port}"
-    _announce(opened, config, credentials, url, dev=dev)
-    if not is_loopback(address[0]):
-        click.echo(f"  open to      the network, on {address[0]}")
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
-    click.echo("Stopped.")
 
 
 def _stop_accepting(opened: Gateway) -> None:
@@ -98,7 +94,9 @@ def _url_host(host: str) -> str:
     return f"[{shown}]" if ":" in shown else shown
 
 
-def _announce(opened: Gateway, config: Config, credentials: Credentials, url: str, *, dev: bool) -> None:
+def announce(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+    """Tell the terminal where the gateway listens, who answers, and what to try."""
+    url = f"http://{_url_host(address[0])}:{address[1]}"
     agents, catalog = opened.roster.agents, opened.catalog
     for notice in opened.notices():
         click.echo(f"Note: {notice}")
@@ -111,6 +109,8 @@ def _announce(opened: Gateway, config: Config, credentials: Credentials, url: st
         lines.append("  endpoint     off; set gateway.http.endpoints.chatCompletions.enabled to true to switch it on")
     elif dev:
         lines.append(_example(url, credentials))
+    if not is_loopback(address[0]):
+        lines.append(f"  open to      the network, on {address[0]}")
     click.echo("\n".join(lines))
 
 
