@@ -35,6 +35,8 @@ FLOORS = (
     ("server", "assembly"),
     ("serving",),
     ("cli",),
+    ("worker",),
+    ("arbiter",),
     ("__main__",),
 )
 
@@ -104,7 +106,8 @@ def test_files_are_short() -> None:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("gevent", {"concurrency", "__main__", "server", "serving", "connections", "providers"}),
+        ("gevent", {"concurrency", "__main__", "server", "serving", "connections", "providers", "worker"}),
+        ("gunicorn", {"arbiter"}),
         ("flask", {"handlers", "app", "assembly"}),
         ("connexion", {"app"}),
         ("sqlalchemy", {"sessions"}),

@@ -12,6 +12,7 @@ import click
 from service import __version__
 from service.assembly import build_app, open_gateway
 from service.auth import Credentials, is_loopback, resolve_credentials
+from service.cli.workers import become_arbiter
 from service.config import Config, ConfigError
 from service.configfile import (
     LoadedConfig,
@@ -31,6 +32,8 @@ from service.sessions.store import StoreError
 if TYPE_CHECKING:
     from service.gateway import Gateway
 
+_MOST_WORKERS = 64
+
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 
 
@@ -39,7 +42,8 @@ _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": 
 @click.option("--bind", help='"loopback", "lan", "auto" or "custom".')
 @click.option("--dev", is_flag=True, help="Try it out: a configuration of its own, made on the first start.")
 @click.option("--profile", help="Keep configuration and state apart under this name.")
-def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) -> None:
+@click.option("--workers", type=click.IntRange(1, _MOST_WORKERS), default=1, help="Processes that serve side by side.")
+def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None, workers: int) -> None:
     """Serve agents over HTTP until Ctrl-C or SIGTERM."""
     configure_logging()
     try:
@@ -50,6 +54,12 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
         opened = open_gateway(loaded.config, locations.state_dir, os.environ)
     except (ConfigError, StoreError) as error:
         raise click.ClickException(str(error)) from None
+    if workers > 1:
+        opened.close()  # it was opened to be told of faults once
+        server = Server((host, port))
+        _listen(server.init_socket, (host, port))
+        raise_open_file_limit()
+        become_arbiter(server, host, workers=workers, dev=dev, profile=profile)
     try:
         _serve(opened, loaded.config, credentials, (host, port), dev=dev)
     finally:

@@ -16,14 +16,21 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _CANNOT_START = 127  # what a shell answers
 
 
+def tie_to_parent(parent_pid: int, number: int) -> bool:
+    """Have the kernel send this process the signal `number` as soon as its parent is gone.
+
+    Returns whether the parent still was `parent_pid` once the tie was made.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    return os.getppid() == parent_pid
+
+
 def main(arguments: list[str]) -> int:
     """Replace this process by the command; returns an exit status only if that fails."""
     parent_pid, command = int(arguments[0]), arguments[1:]
-    if sys.platform == "linux":
-        # SIGKILL, since it must not be a matter of the command's good will.
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        return 1  # it was gone before the tie was made
+    if not tie_to_parent(parent_pid, signal.SIGKILL):  # which is not a matter of the command's good will
+        return 1
     try:
         os.execv(command[0], command)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
