@@ -21,7 +21,7 @@ from service.configfile import Locations, load_config, locate
 from service.gateway import Gateway
 from service.server import Exchange, Server
 from service.serving import run_until_dismissed
-from service.sessions.store import StoreError
+from service.state.errors import StoreError
 
 _BEAT_SECONDS = 1.0
 

@@ -27,7 +27,7 @@ from service.connections import raise_open_file_limit
 from service.logs import configure_logging
 from service.server import Server
 from service.serving import run_until_stopped
-from service.sessions.store import StoreError
+from service.state.errors import StoreError
 
 if TYPE_CHECKING:
     from service.gateway import Gateway
