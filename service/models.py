@@ -1,7 +1,8 @@
 """Which model a name means, and the provider that runs it.
 
 Providers are opened when first needed and kept. A model is named `provider/model`; without any configured, the
-embedded demo model answers. A configured provider wins over a known host of the same id.
+embedded demo model answers. A configured provider wins over a known host of the same id. A server of this machine runs
+once for all processes with the same state directory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from service.providers import ModelRequest, Provider
 from service.providers.dialects import DIALECTS, open_provider
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.providers.network import Network
+from service.providers.sharing import Share, SharedByLocks
 
 logger = logging.getLogger("openclaw.models")
 
@@ -130,7 +132,8 @@ class ModelCatalog:
         provider_id, _, model_id = ref.partition("/")
         configured = self._configured.get(provider_id)
         if configured is None and ref == EMBEDDED_REFERENCE:
-            provider = self._open.get(provider_id) or open_embedded_provider(self._state_dir)
+            provider = self._open.get(provider_id)
+            provider = provider or open_embedded_provider(self._state_dir, self._share_of(EMBEDDED_MODEL))
             self._open[provider_id] = provider
             return ChosenModel(ref, model_id, provider, takes_images=False, worth_retrying=False)
         try:
@@ -141,11 +144,14 @@ class ModelCatalog:
                 text = f'The provider "{provider_id}" of the model {ref} speaks an `api` that this gateway does not'
                 raise _not_found(f"{text}. There are: {', '.join(KNOWN_APIS)}.", by_caller=by_caller)
             if provider_id not in self._open:
-                self._open[provider_id] = open_provider(config, self._network)
+                self._open[provider_id] = open_provider(config, self._network, self._share_of(provider_id))
         except ValueError as error:
             text = f"The model {ref} cannot be reached: {error}."
             raise GatewayError("provider_unavailable", text) from error
         return _chosen(ref, model_id, self._open[provider_id], config)
+
+    def _share_of(self, service_id: str) -> Share:
+        return SharedByLocks(self._state_dir / "services", service_id)
 
     def _unknown(self, ref: str, provider_id: str) -> str:
         here = dict.fromkeys([*self._configured, *ids_with_key(self._environ), OLLAMA, EMBEDDED_REFERENCE])
