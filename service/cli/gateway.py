@@ -28,7 +28,10 @@ from service.serving import run_until_stopped
 from service.state.errors import StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from service.gateway import Gateway
+    from service.rpc.hub import Hub
 
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 
@@ -50,7 +53,7 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
     except (ConfigError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     try:
-        _serve(opened, loaded.config, credentials, (host, port), dev=dev)
+        _serve(opened, loaded.config, credentials, (host, port), locations.config_path, dev=dev)
     finally:
         opened.close()
 
@@ -71,9 +74,18 @@ def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
     return locations, loaded
 
 
-def _serve(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+def _serve(
+    opened: Gateway,
+    config: Config,
+    credentials: Credentials,
+    address: tuple[str, int],
+    config_path: Path,
+    *,
+    dev: bool,
+) -> None:
     raise_open_file_limit()
-    server = Server(address, build_app(config, credentials, opened))
+    app = build_app(config, credentials, opened, config_path)
+    server = Server(address, app)
     try:
         server.start()
     except OSError as error:
@@ -83,12 +95,13 @@ def _serve(opened: Gateway, config: Config, credentials: Credentials, address: t
     _announce(opened, config, credentials, url, dev=dev)
     if not is_loopback(address[0]):
         click.echo(f"  open to      the network, on {address[0]}")
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened, app.extensions["rpc"]))
     click.echo("Stopped.")
 
 
-def _stop_accepting(opened: Gateway) -> None:
+def _stop_accepting(opened: Gateway, hub: Hub) -> None:
     opened.drain()
+    hub.drain(lambda: opened.running == 0)
     if opened.running:
         click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
 
