@@ -29,7 +29,7 @@ FLOORS = (
     ("compaction",),
     ("runner",),
     ("outcomes",),
-    ("replays",),
+    ("replays", "recall"),
     ("gateway",),
     ("completion_request", "completion_response"),
     ("handlers",),
