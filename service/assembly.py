@@ -140,9 +140,10 @@ def add_rpc_door(
     clock, gateway = time.time, door.gateway
     limits = HubLimits()
     hub = Hub(limits, clock)
-    methods = Methods(Desk(gateway, Starts(gateway, clock), hub, describe, clock), ROWS)
+    broadcasts = Broadcasts(hub, clock)
+    methods = Methods(Desk(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
     greeter = Greeter(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, _new_uuid)
-    gateway.runs.subscribe(Broadcasts(hub, clock))
+    gateway.runs.subscribe(broadcasts)
     app.extensions["rpc"] = hub
     app.wsgi_app = RpcDoor(  # type: ignore[method-assign]  # Flask's own way to put something in front
         app.wsgi_app,

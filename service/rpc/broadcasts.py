@@ -14,10 +14,10 @@ import orjson
 
 from service.concurrency import sleep, spawn
 from service.events import RunEnded, RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
-from service.rpc.history import parse_arguments
 from service.rpc.hub import Hub
+from service.rpc.payloads import parse_arguments, to_chat_message, to_usage
 from service.rpc.peer import TOOL_EVENTS, Peer
-from service.rpc.results import ABORTED, to_usage
+from service.rpc.results import ABORTED
 from service.runs import Run
 
 #: How long pieces of text are gathered at least, and the characters of repeated text that take a second more.
@@ -120,11 +120,7 @@ class Broadcasts:
         self._send_session(run, "run-ended")
 
     def _message(self, text: str) -> dict[str, Any]:
-        return {
-            "role": "assistant",
-            "content": [{"type": "text", "text": text}],
-            "timestamp": int(self._clock() * 1000),
-        }
+        return to_chat_message(text, int(self._clock() * 1000))
 
     def _send_agent(self, run: Run, told: _Told, stream: str, data: dict[str, Any]) -> None:
         _send("agent", self._agent_event(run, told, stream, data), self._readers())
@@ -149,6 +145,12 @@ class Broadcasts:
         """Tell those who follow the list of sessions that one of them changed."""
         payload = {"sessionKey": session_key, "agentId": agent_id, "reason": reason, "ts": int(self._clock() * 1000)}
         _send("sessions.changed", payload, (peer for peer in self._readers() if peer.follows_sessions))
+
+    def tell_injected(self, run_id: str, session_key: str, agent_id: str, message: dict[str, Any]) -> None:
+        """Tell of a message that was put into a session without a run."""
+        about = {"runId": run_id, "sessionKey": session_key, "agentId": agent_id, "seq": 0}
+        _send("chat", {**about, "state": "final", "message": message}, self._readers())
+        self.tell_session(session_key, agent_id, "message-injected")
 
     def _readers(self) -> Iterable[Peer]:
         return (peer for peer in self._hub if peer.may_read)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from service.messages import Image, Message, Part, Role
 from service.rpc.method import Desk
+from service.rpc.payloads import parse_arguments
 from service.rpc.targets import Target
 from service.sessions.overview import RecentMessage, SessionOverview
 
@@ -50,6 +49,8 @@ def to_session_row(desk: Desk, session: SessionOverview) -> dict[str, Any]:
         "outputTokens": session.usage.output_tokens,
         "totalTokens": session.usage.input_tokens + session.usage.output_tokens,
     }
+    if session.title:
+        row["derivedTitle"] = session.title
     if session.model is not None:
         row["modelProvider"], _, row["model"] = session.model.partition("/")
     return row
@@ -77,13 +78,3 @@ def _to_part(part: Part, most: int) -> dict[str, Any]:
     if isinstance(part, Image):
         return {"type": "text", "text": "(a picture)"}
     return {"type": "text", "text": part.text[:most]}
-
-
-def parse_arguments(arguments: str) -> Any:
-    """A call's arguments as an object; what the model wrote is not always one."""
-    try:
-        parsed = orjson.loads(arguments or "{}")
-        orjson.dumps([[parsed]])  # what is read can be nested deeper than what can be written
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        return {"text": arguments}
-    return parsed if isinstance(parsed, dict) else {"value": parsed}

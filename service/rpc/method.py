@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from service.concurrency import spawn
 from service.errors import GatewayError, internal_error
 from service.gateway import Gateway
+from service.rpc.broadcasts import Broadcasts
 from service.rpc.frames import Request
 from service.rpc.hub import Hub
 from service.rpc.peer import Peer
@@ -33,6 +34,7 @@ class Desk:
     gateway: Gateway
     starts: Starts
     hub: Hub
+    broadcasts: Broadcasts
     describe_config: Callable[[], dict[str, Any]]
     clock: Callable[[], float]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from service.events import RunEnded
 from service.gateway import Gateway
-from service.messages import Usage
+from service.rpc.payloads import to_usage
 from service.rpc.starts import Start
 
 #: Why a run that was aborted stopped.
@@ -21,16 +21,6 @@ def to_accepted(start: Start) -> dict[str, Any]:
         "agentId": start.agent_id,
         "status": "accepted",
         "acceptedAt": start.accepted_at_ms,
-    }
-
-
-def to_usage(usage: Usage) -> dict[str, int]:
-    """Tokens as the protocol counts them."""
-    return {
-        "input": usage.input_tokens - usage.cached_tokens,
-        "output": usage.output_tokens,
-        "cacheRead": usage.cached_tokens,
-        "total": usage.input_tokens + usage.output_tokens,
     }
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from service.errors import GatewayError
+from service.messages import Role, text_message
 from service.rpc.history import to_history
 from service.rpc.method import Call, Method
 from service.rpc.methods.runs import begin
-from service.rpc.peer import READ, WRITE
+from service.rpc.payloads import to_chat_message
+from service.rpc.peer import ADMIN, READ, WRITE
 from service.rpc.targets import NAME, find_target
+from service.sessions.records import NewRun, RunOutcome, RunState
 
 _HISTORY_MESSAGES = 200
 _MOST_MESSAGES = 1000
@@ -60,6 +64,21 @@ def get_history(call: Call) -> Any:
     return to_history(call.desk, target, call.params.get("limit", _HISTORY_MESSAGES), call.params.get("maxChars"))
 
 
+def inject_message(call: Call) -> Any:
+    """Puts a message of the assistant into a session's transcript, without asking a model."""
+    desk, target = call.desk, find_target(call.desk.gateway, call.params)
+    state, run_id = desk.gateway.state, f"inject_{uuid.uuid4()}"
+    session = state.store.get_session(target.session_key)
+    new = NewRun(run_id, target.session_key, target.agent.id, "rpc", desk.now_ms, stateless=False)
+    message = text_message(Role.ASSISTANT, call.params["message"])
+    model = session.model if session is not None else None
+    outcome = RunOutcome(RunState.OK, model=model, messages=(message,), reply_count=1)
+    state.ledger.open(new, target.agent.timeout_seconds).finish(outcome)
+    told = to_chat_message(message.text, desk.now_ms)
+    desk.broadcasts.tell_injected(run_id, target.session_key, target.agent.id, told)
+    return {"ok": True, "messageId": run_id}
+
+
 ROWS = (
     Method(
         "chat.send",
@@ -95,5 +114,13 @@ ROWS = (
             "maxChars": {"type": "integer", "minimum": 1, "maximum": 500_000},
         },
         required=("sessionKey",),
+    ),
+    Method(
+        "chat.inject",
+        ADMIN,
+        inject_message,
+        {"sessionKey": NAME, "agentId": NAME, "message": {"type": "string", "minLength": 1}},
+        required=("sessionKey", "message"),
+        ignored=("label",),
     ),
 )

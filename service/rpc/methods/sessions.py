@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.concurrency import sleep
 from service.errors import GatewayError
 from service.rpc.history import to_history, to_session_row
 from service.rpc.method import Call, Method
 from service.rpc.methods.chat import abort_session
-from service.rpc.peer import READ, WRITE
+from service.rpc.peer import ADMIN, READ, WRITE
 from service.rpc.targets import NAME, find_target
 
 _LISTED = 100
 _MOST_LISTED = 1000
 _MESSAGES = 200
+
+#: How long a run that is ended has to give its session back, and how often that is looked for.
+_LET_GO_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 
 _LIST_IGNORED = (
     *("includeGlobal", "includeUnknown", "configuredAgentsOnly", "includeDerivedTitles", "includeLastMessage"),
@@ -58,6 +63,33 @@ def abort_sessions(call: Call) -> Any:
     return {"ok": True, "abortedRunId": ended[0] if ended else None, "status": "aborted" if ended else "no-active-run"}
 
 
+def delete_session(call: Call) -> Any:
+    """Deletes a session with all that was said in it; what goes on in it is ended first."""
+    key, deleted = _delete(call, "session-deleted")
+    return {"ok": True, "key": key, "deleted": deleted, "archived": []}
+
+
+def reset_session(call: Call) -> Any:
+    """Lets a session begin anew: its transcript is gone, its key stays usable."""
+    key, _ = _delete(call, "session-reset")
+    return {"ok": True, "key": key}
+
+
+def _delete(call: Call, reason: str) -> tuple[str, bool]:
+    target = find_target(call.desk.gateway, call.params, "key")
+    key, store = target.session_key, call.desk.gateway.state.store
+    abort_session(call, key, None)
+    give_up_at = call.desk.clock() + _LET_GO_SECONDS
+    while (deleted := store.delete_session(key)) is None:
+        if call.desk.clock() > give_up_at:
+            text = "A run of this session goes on and does not end. Try again, or abort it with sessions.abort."
+            raise GatewayError("session_busy", text, param="key")
+        sleep(_LOOK_SECONDS)
+    if deleted:
+        call.desk.broadcasts.tell_session(key, target.agent.id, reason)
+    return key, deleted
+
+
 def subscribe(call: Call) -> Any:
     """From now on the connection is told in `sessions.changed` when a session changes."""
     call.peer.follows_sessions = True
@@ -97,6 +129,15 @@ ROWS = (
         {"key": NAME, "runId": NAME, "agentId": NAME},
         ignored=("clearQueued",),
     ),
+    Method(
+        "sessions.delete",
+        ADMIN,
+        delete_session,
+        {"key": NAME, "agentId": NAME},
+        required=("key",),
+        ignored=("deleteTranscript", "emitLifecycleHooks"),
+    ),
+    Method("sessions.reset", ADMIN, reset_session, {"key": NAME, "agentId": NAME}, ("key",), ("reason",)),
     Method("sessions.subscribe", READ, subscribe),
     Method("sessions.unsubscribe", READ, unsubscribe),
 )
