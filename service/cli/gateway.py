@@ -31,7 +31,10 @@ from service.serving import run_until_stopped
 from service.state.errors import StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from service.gateway import Gateway
+    from service.rpc.hub import Hub
 
 _MOST_WORKERS = 64
 
@@ -65,7 +68,7 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None, 
             _listen(server.init_socket, (host, port))
             raise_open_file_limit()
             become_arbiter(server, host, workers=workers, dev=dev, profile=profile)
-        _serve(opened, loaded.config, credentials, (host, port), dev=dev)
+        _serve(opened, loaded.config, credentials, (host, port), locations.config_path, dev=dev)
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
     finally:
@@ -82,12 +85,21 @@ def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
     return locations, loaded
 
 
-def _serve(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+def _serve(
+    opened: Gateway,
+    config: Config,
+    credentials: Credentials,
+    address: tuple[str, int],
+    config_path: Path,
+    *,
+    dev: bool,
+) -> None:
     raise_open_file_limit()
-    server = Server(address, build_app(config, credentials, opened))
+    app = build_app(config, credentials, opened, config_path)
+    server = Server(address, app)
     _listen(server.start, address)
     announce(opened, config, credentials, (address[0], server.server_port), dev=dev)
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened, app.extensions["rpc"]))
     click.echo("Stopped.")
 
 
@@ -99,8 +111,9 @@ def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
         raise click.ClickException(text) from None
 
 
-def _stop_accepting(opened: Gateway) -> None:
+def _stop_accepting(opened: Gateway, hub: Hub) -> None:
     opened.drain()
+    hub.drain(lambda: opened.running == 0)
     if opened.running:
         click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
 
