@@ -68,12 +68,15 @@ class Worker:
     @classmethod
     def open(cls, host: str, *, dev: bool, profile: str | None) -> Self:
         """Read the configuration and open what it describes. Raises `CannotOpenError`."""
+        gevent.config.track_greenlet_tree = False  # as in a single process, and as costly
         try:
             settings = Settings.load(host, dev=dev, profile=profile)
             opened = open_gateway(settings.config, settings.locations.state_dir, os.environ)
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
-        return cls(settings, opened, build_app(settings.config, settings.credentials, opened))
+        return cls(
+            settings, opened, build_app(settings.config, settings.credentials, opened, settings.locations.config_path)
+        )
 
     def serve(
         self,
@@ -99,10 +102,14 @@ class Worker:
                 announce(self.gateway, self.settings.config, self.settings.credentials, address, dev=self.settings.dev)
 
         try:
-            run_until_dismissed(server, on_started=tell, on_stopping=self.gateway.drain, is_wanted=is_wanted)
+            run_until_dismissed(server, on_started=tell, on_stopping=self._stop_accepting, is_wanted=is_wanted)
         finally:
             self.gateway.close()
             heart.kill()
+
+    def _stop_accepting(self) -> None:
+        self.gateway.drain()
+        self.app.extensions["rpc"].drain(lambda: self.gateway.running == 0)
 
 
 def _keep_beating(beat: Callable[[], None]) -> None:

@@ -25,12 +25,16 @@ from service.configfile import (
 )
 from service.connections import raise_open_file_limit
 from service.logs import configure_logging
+from service.preflight import check_agents, check_mode
 from service.server import Server
 from service.serving import run_until_stopped
 from service.state.errors import StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from service.gateway import Gateway
+    from service.rpc.hub import Hub
 
 _MOST_WORKERS = 64
 
@@ -48,20 +52,25 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None, 
     configure_logging()
     try:
         locations, loaded = _load(dev=dev, profile=profile)
+        check_mode(loaded.config)
         host = resolve_bind(bind, loaded.config)
         port = resolve_port(port, os.environ, loaded.config, dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
         opened = open_gateway(loaded.config, locations.state_dir, os.environ)
     except (ConfigError, StoreError) as error:
         raise click.ClickException(str(error)) from None
-    if workers > 1:
-        opened.close()  # it was opened to be told of faults once
-        server = Server((host, port))
-        _listen(server.init_socket, (host, port))
-        raise_open_file_limit()
-        become_arbiter(server, host, workers=workers, dev=dev, profile=profile)
     try:
-        _serve(opened, loaded.config, credentials, (host, port), dev=dev)
+        for notice in check_agents(loaded.config, opened.roster, opened.catalog):
+            click.echo(f"Note: {notice}")
+        if workers > 1:
+            opened.close()  # it was opened to be told of faults once
+            server = Server((host, port))
+            _listen(server.init_socket, (host, port))
+            raise_open_file_limit()
+            become_arbiter(server, host, workers=workers, dev=dev, profile=profile)
+        _serve(opened, loaded.config, credentials, (host, port), locations.config_path, dev=dev)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
     finally:
         opened.close()
 
@@ -76,12 +85,21 @@ def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
     return locations, loaded
 
 
-def _serve(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+def _serve(
+    opened: Gateway,
+    config: Config,
+    credentials: Credentials,
+    address: tuple[str, int],
+    config_path: Path,
+    *,
+    dev: bool,
+) -> None:
     raise_open_file_limit()
-    server = Server(address, build_app(config, credentials, opened))
+    app = build_app(config, credentials, opened, config_path)
+    server = Server(address, app)
     _listen(server.start, address)
     announce(opened, config, credentials, (address[0], server.server_port), dev=dev)
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened, app.extensions["rpc"]))
     click.echo("Stopped.")
 
 
@@ -93,8 +111,9 @@ def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
         raise click.ClickException(text) from None
 
 
-def _stop_accepting(opened: Gateway) -> None:
+def _stop_accepting(opened: Gateway, hub: Hub) -> None:
     opened.drain()
+    hub.drain(lambda: opened.running == 0)
     if opened.running:
         click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
 
