@@ -20,7 +20,7 @@ from service.state.database import Operation
 from service.state.dialects import insert
 from service.state.membership import GOING_ON
 from service.state.notify import lane_topic, tell_change
-from service.state.schema import claims, entries, gateways, lanes, runs, sessions, summaries
+from service.state.schema import entries, gateways, lanes, runs, sessions, summaries
 
 _ADD_RUN = runs.insert()
 _ADD_SESSION = sessions.insert()
@@ -55,7 +55,8 @@ _EXTEND_SESSION = (
         cached_tokens=sessions.c.cached_tokens + sa.bindparam("cached"),
     )
 )
-_FREE_LANE = (
+#: Give a session back, if the run still holds it.
+FREE_LANE = (
     lanes.update()
     .where(lanes.c.session_key == sa.bindparam("of_key"), lanes.c.run_id == sa.bindparam("of_run"))
     .values(run_id=None, gateway_id=None)
@@ -83,29 +84,38 @@ class AcceptRun(Operation[None]):
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
         """See `Operation`."""
-        rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
-        connection.execute(insert(connection, runs).on_conflict_do_nothing(), rows)
+        _record_accepted(connection, operations)
         return [None] * len(operations)
 
 
 class Refusal(Enum):
-    """Why a session could not be taken: another run holds it or is next, or this gateway counts as dead."""
+    """Why a session could not be taken.
+
+    Another run holds it or is next; this gateway counts as dead; the run itself was ended by others while it waited.
+    """
 
     BUSY = "busy"
     EXPELLED = "expelled"
+    OVER = "over"
 
 
 @dataclass(slots=True, eq=False)
 class BeginRun(Operation["int | Refusal"]):
     """Take the run's session and record that it runs; the result is the session's fence, or why it was not taken.
 
-    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`.
+    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`;
+    its run is recorded as accepted, so that others can see it and end it.
     """
 
     run: NewRun
     gateway_id: str
     at_ms: int
     impatient: bool = False
+
+    @property
+    def session_key(self) -> str | None:
+        """See `Operation`."""
+        return self.run.session_key
 
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[int | Refusal]:
@@ -119,13 +129,11 @@ class BeginRun(Operation["int | Refusal"]):
         for one in sorted(operations, key=lambda one: one.run.session_key):
             results[id(one)] = one.take(connection) if members[one.gateway_id] else Refusal.EXPELLED
         begun = [one for one in operations if isinstance(results[id(one)], int)]
-        if begun:
-            rows = [
-                {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms} for one in begun
-            ]
-            add = insert(connection, runs)
-            restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
-            connection.execute(add.on_conflict_do_update(index_elements=["id"], set_=restated), rows)
+        for over in _record_beginnings(connection, begun):
+            connection.execute(FREE_LANE, {"of_key": over.run.session_key, "of_run": over.run.id})
+            results[id(over)] = Refusal.OVER
+        refused = [one for one in operations if results[id(one)] is Refusal.BUSY]
+        _record_accepted(connection, refused)
         return [results[id(one)] for one in operations]
 
     def take(self, connection: sa.Connection) -> int | Refusal:
@@ -151,25 +159,22 @@ class BeginRun(Operation["int | Refusal"]):
         return Refusal.BUSY
 
 
-@dataclass(slots=True, eq=False)
-class RetractRun(Operation[None]):
-    """Undo what was recorded of a run that is refused or given up before it began to work, and free its session."""
+def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun | BeginRun]) -> None:
+    rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
+    if rows:
+        connection.execute(insert(connection, runs).on_conflict_do_nothing(), rows)
 
-    run: NewRun
-    gateway_id: str
 
-    @classmethod
-    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
-        """See `Operation`."""
-        for one in sorted(operations, key=lambda one: one.run.session_key):
-            key = one.run.session_key
-            connection.execute(_FREE_LANE, {"of_key": key, "of_run": one.run.id})
-            unwanted = lanes.update().where(lanes.c.session_key == key, lanes.c.wanted_by == one.gateway_id)
-            connection.execute(unwanted.values(wanted_by=None))
-            connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
-            connection.execute(runs.delete().where(runs.c.id == one.run.id, runs.c.state.in_(GOING_ON)))
-            tell_change(connection, lane_topic(key))
-        return [None] * len(operations)
+def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:
+    """Record that runs run; returns those that were ended meanwhile, as a dead gateway's runs are."""
+    if not operations:
+        return []
+    rows = [{**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms} for one in operations]
+    add = insert(connection, runs)
+    restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
+    record = add.on_conflict_do_update(index_elements=["id"], set_=restated, where=runs.c.state != RunState.INTERRUPTED)
+    recorded = set(connection.execute(record.returning(runs.c.id), rows).scalars())
+    return [one for one in operations if one.run.id not in recorded]
 
 
 @dataclass(slots=True, eq=False)
@@ -189,6 +194,11 @@ class FinishRun(Operation[bool]):
     at_ms: int
     session_id: str
     tells_others: bool
+
+    @property
+    def session_key(self) -> str | None:
+        """See `Operation`."""
+        return None if self.fence is None else self.run.session_key
 
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[bool]:
@@ -254,7 +264,7 @@ class _Finishing:
         self._execute(_ADD_RUN, [_ended_row(one) for one in operations if not one.recorded])
         self._execute(_END_RUN, [_ending(one) for one in operations if one.recorded])
         held = [one for one in operations if one.fence is not None]
-        self._execute(_FREE_LANE, [{"of_key": one.run.session_key, "of_run": one.run.id} for one in held])
+        self._execute(FREE_LANE, [{"of_key": one.run.session_key, "of_run": one.run.id} for one in held])
         for one in held:
             if one.tells_others:
                 tell_change(self._connection, lane_topic(one.run.session_key))
