@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.sessions.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
 from service.sessions.statements import (
+    ACCEPT_RUN,
     ADD_ENDED_RUN,
     ADD_ENTRY,
     ADD_SESSION,
@@ -32,10 +33,9 @@ from service.sessions.statements import (
     WANT_LANE,
 )
 from service.state.database import Operation
-from service.state.dialects import insert, to_list
+from service.state.dialects import to_list
 from service.state.membership import GOING_ON
 from service.state.notify import lane_topic, tell_change
-from service.state.schema import claims, lanes, runs
 
 
 @dataclass(slots=True, eq=False)
@@ -48,29 +48,38 @@ class AcceptRun(Operation[None]):
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
         """See `Operation`."""
-        rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
-        connection.execute(insert(connection.dialect, runs).on_conflict_do_nothing(), rows)
+        _record_accepted(connection, operations)
         return [None] * len(operations)
 
 
 class Refusal(Enum):
-    """Why a session could not be taken: another run holds it or is next, or this gateway counts as dead."""
+    """Why a session could not be taken.
+
+    Another run holds it or is next; this gateway counts as dead; the run itself was ended by others while it waited.
+    """
 
     BUSY = "busy"
     EXPELLED = "expelled"
+    OVER = "over"
 
 
 @dataclass(slots=True, eq=False)
 class BeginRun(Operation["int | Refusal"]):
     """Take the run's session and record that it runs; the result is the session's fence, or why it was not taken.
 
-    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`.
+    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`;
+    its run is recorded as accepted, so that others can see it and end it.
     """
 
     run: NewRun
     gateway_id: str
     at_ms: int
     impatient: bool = False
+
+    @property
+    def session_key(self) -> str | None:
+        """See `Operation`."""
+        return self.run.session_key
 
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[int | Refusal]:
@@ -84,9 +93,10 @@ class BeginRun(Operation["int | Refusal"]):
         for one in sorted(operations, key=lambda one: one.run.session_key):
             results[id(one)] = one.take(connection) if members[one.gateway_id] else Refusal.EXPELLED
         begun = [one for one in operations if isinstance(results[id(one)], int)]
-        running = [to_run_row(one.run, one.gateway_id, RunState.RUNNING) for one in begun]
-        rows = [{**row, "started_at_ms": one.at_ms} for row, one in zip(running, begun, strict=True)]
-        BEGIN_RUN.execute_many(connection, rows)
+        for over in _record_beginnings(connection, begun):
+            FREE_LANE.execute(connection, {"of_key": over.run.session_key, "of_run": over.run.id})
+            results[id(over)] = Refusal.OVER
+        _record_accepted(connection, [one for one in operations if results[id(one)] is Refusal.BUSY])
         return [results[id(one)] for one in operations]
 
     def take(self, connection: sa.Connection) -> int | Refusal:
@@ -105,25 +115,19 @@ class BeginRun(Operation["int | Refusal"]):
         return Refusal.BUSY
 
 
-@dataclass(slots=True, eq=False)
-class RetractRun(Operation[None]):
-    """Undo what was recorded of a run that is refused or given up before it began to work, and free its session."""
+def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun | BeginRun]) -> None:
+    rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
+    ACCEPT_RUN.execute_many(connection, rows)
 
-    run: NewRun
-    gateway_id: str
 
-    @classmethod
-    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
-        """See `Operation`."""
-        for one in sorted(operations, key=lambda one: one.run.session_key):
-            key = one.run.session_key
-            FREE_LANE.execute(connection, {"of_key": key, "of_run": one.run.id})
-            unwanted = lanes.update().where(lanes.c.session_key == key, lanes.c.wanted_by == one.gateway_id)
-            connection.execute(unwanted.values(wanted_by=None))
-            connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
-            connection.execute(runs.delete().where(runs.c.id == one.run.id, runs.c.state.in_(GOING_ON)))
-            tell_change(connection, lane_topic(key))
-        return [None] * len(operations)
+def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:
+    """Record that runs run; returns those that were ended meanwhile, as a dead gateway's runs are."""
+    over = []
+    for one in operations:
+        row = {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms}
+        if BEGIN_RUN.execute(connection, row).first() is None:
+            over.append(one)
+    return over
 
 
 @dataclass(slots=True, eq=False)
@@ -143,6 +147,11 @@ class FinishRun(Operation[bool]):
     at_ms: int
     session_id: str
     tells_others: bool
+
+    @property
+    def session_key(self) -> str | None:
+        """See `Operation`."""
+        return None if self.fence is None else self.run.session_key
 
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[bool]:

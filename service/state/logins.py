@@ -68,7 +68,7 @@ class _RecordFailure(SingleOperation[int]):
     def apply(self, connection: sa.Connection) -> int:
         of_address = login_failures.c.address == self.address
         empty = {"address": self.address, "failed_at_ms": "[]", "locked_until_ms": 0, "last_at_ms": self.at_ms}
-        connection.execute(insert(connection, login_failures).values(empty).on_conflict_do_nothing())
+        connection.execute(insert(connection.dialect, login_failures).values(empty).on_conflict_do_nothing())
         row = connection.execute(sa.select(login_failures).where(of_address).with_for_update()).one()
         failed, locked_until_ms = self._counted(row)
         values = {"failed_at_ms": json.dumps(failed), "locked_until_ms": locked_until_ms, "last_at_ms": self.at_ms}
