@@ -11,7 +11,7 @@ from live import live_gateway, scripted_config
 
 from service.agents import Roster
 from service.config import ConfigError, parse_config
-from service.models import ModelCatalog
+from service.models import EMBEDDED_REFERENCE, ModelCatalog
 from service.preflight import check_agents, check_mode
 
 NOBODY = "http://127.0.0.1:9/v1"
@@ -40,7 +40,7 @@ def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
     }
     claude = {"baseUrl": NOBODY, "api": "anthropic-messages"}
     assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}, "claude": claude}, GROQ_API_KEY="sk-here") == ()
-    assert check(tmp_path, {}) == ()
+    assert check(tmp_path, {}) == check(tmp_path, {"defaults": {"model": EMBEDDED_REFERENCE}}) == ()
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,16 @@ def test_a_provider_of_another_dialect_is_told_and_refused_only_to_an_agent_that
     assert "openai-completions, anthropic-messages" in notice
     problem = refused(tmp_path, {"defaults": {"model": "odd/a"}}, providers)
     assert 'The provider "odd" of the model odd/a speaks an `api` that this gateway does not.' in problem
+
+
+def test_a_known_host_that_is_described_in_another_dialect_does_not_wait_for_a_key(tmp_path: Path) -> None:
+    providers = {"openai": {"api": "openai-responses"}}
+    assert refused(tmp_path, {"defaults": {"model": "openai/gpt-5"}}, providers).startswith("agents.defaults.model: ")
+
+
+def test_a_workspace_whose_name_cannot_be_is_told(tmp_path: Path) -> None:
+    (notice,) = check(tmp_path, {"defaults": {"workspace": f"/{'x' * 300}"}})
+    assert notice.startswith("agents.defaults.workspace: the directory /xxx")
 
 
 def test_a_workspace_that_is_not_there_is_told(tmp_path: Path) -> None:

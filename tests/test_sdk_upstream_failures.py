@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
 from live import TOKEN, live_gateway
 from openai import OpenAI
 from upstream import Exchange, Upstream
-from upstream_answers import RETRY_AFTER, TEXT, WORDS
+from upstream_answers import RETRY_AFTER, TEXT, WORDS, frame
+from upstream_answers_anthropic import frame as anthropic_frame
+
+from service.runner import MAX_MESSAGE_CHARACTERS
 
 KEY = "the-providers-own-key"
 TIMEOUT_SECONDS = 0.6
@@ -23,10 +27,24 @@ def overflow(exchange: Exchange) -> None:
     exchange.json(400, OVERFLOWS["anthropic" if exchange.path.endswith("/messages") else "openai"])
 
 
+def endless(exchange: Exchange) -> None:
+    """Good words, a gigabyte of them if nobody leaves; made as they are sent."""
+    exchange.head()
+    word = "x" * 65536
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}}
+    piece = anthropic_frame(delta) if exchange.path.endswith("/messages") else frame(choice_of(word))
+    for _ in range((1 << 30) // len(word)):
+        exchange.send(piece)
+
+
+def choice_of(word: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}
+
+
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
     with Upstream() as running:
-        running.answers["overflow"] = overflow
+        running.answers |= {"overflow": overflow, "endless": endless}
         yield running
 
 
@@ -150,6 +168,17 @@ def test_a_failure_in_a_stream_is_raised_while_reading_after_what_was_said(
         follow(sdk, f"{dialect}/{model}", heard)
     assert (caught.value.code, "".join(heard)) == (code, before)
     assert words in caught.value.message
+
+
+def test_an_answer_without_an_end_is_broken_off(sdk: OpenAI, upstream: Upstream, dialect: str) -> None:
+    words = f"more than {MAX_MESSAGE_CHARACTERS} characters"
+    with pytest.raises(openai.InternalServerError, match=words):
+        ask(sdk, f"{dialect}/endless")
+    heard: list[str] = []
+    with pytest.raises(openai.APIError, match=words):
+        follow(sdk, f"{dialect}/endless", heard)
+    assert 0 < len("".join(heard)) <= MAX_MESSAGE_CHARACTERS
+    assert upstream.aborted.wait(5)
 
 
 def test_an_overflow_is_told_in_the_providers_words(sdk: OpenAI) -> None:

@@ -2,8 +2,9 @@
 
 `python tests/bench/runs.py [--rounds 5] [--seconds 2] [--callers 8]` prints two tables. The upstream answers at once:
 20 tokens, 400 tokens, or a call of the agent's tool `read` and then 20 tokens. The floor is the relay of `servers.py`,
-asked once for each answer of the model. Rounds of both are interleaved; figures are the CPU of the server's process,
-as median (least to most) of the rounds, since load generator and upstream share the machine's cores.
+asked once for each answer of the model. Rounds of both are interleaved. Figures are the CPU of the server's process, as
+median (least to most) of the rounds, since load generator and upstream share the machine's cores; the second table is
+made of the least, which what else the machine does disturbs least.
 """
 
 from gevent import monkey
@@ -189,10 +190,9 @@ def measure(rounds: int, seconds: float, callers: int) -> tuple[Costs, Costs]:
     return cpu, speed
 
 
-def spread(values: Iterable[float], digits: int = 2) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """Median (least to most)."""
-    ordered = sorted(values)
-    shown = [f"{value:.{digits}f}" for value in (statistics.median(ordered), ordered[0], ordered[-1])]
+    shown = [f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))]
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
@@ -201,13 +201,11 @@ def ratios(ours: list[float], floor: list[float]) -> list[float]:
     return [one / other for one, other in zip(ours, floor, strict=True)]
 
 
-def parts(cpu: Costs, kind: str, name: str) -> dict[str, list[float]]:
-    """What a run costs, in microseconds for each round, told apart by comparing the kinds of run."""
-    few, many, read = (cpu[kind, run, name] for run in RUNS)
-    token = [(more - less) / (MANY - FEW) * 1000 for less, more in zip(few, many, strict=True)]
-    turn = [(more - less) * 1000 for less, more in zip(few, read, strict=True)]
-    run = [less * 1000 - FEW * each for less, each in zip(few, token, strict=True)]
-    return {"a run without its tokens": run, "each token": token, "a turn with a tool": turn}
+def parts(cpu: Costs, kind: str, name: str) -> dict[str, float]:
+    """What a run costs, in microseconds, told apart by comparing the kinds of run; each at its least."""
+    few, many, read = (min(cpu[kind, run, name]) * 1000 for run in RUNS)
+    token = (many - few) / (MANY - FEW)
+    return {"a run without its tokens": few - FEW * token, "each token": token, "a turn with a tool": read - few}
 
 
 def main() -> None:
@@ -228,9 +226,9 @@ def main() -> None:
     print("\n| load | of that | gateway CPU µs | floor CPU µs |")
     print("|---|---|---|---|")
     for kind in KINDS:
-        ours_of, floor_of = parts(cpu, kind, "gateway"), parts(cpu, kind, "floor")
-        for part, ours in ours_of.items():
-            print(f"| {kind} | {part} | {spread(ours, 1)} | {spread(floor_of[part], 1)} |")
+        floor_of = parts(cpu, kind, "floor")
+        for part, micros in parts(cpu, kind, "gateway").items():
+            print(f"| {kind} | {part} | {micros:.1f} | {floor_of[part]:.1f} |")
 
 
 if __name__ == "__main__":
