@@ -48,9 +48,7 @@ class Door:
 
 def create_app(door: Door) -> flask.Flask:
     """The application; the handlers find the Gateway and the served contract in its `extensions`."""
-    app = Application("openclaw", static_folder=None)
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.url_map.merge_slashes = False
+    app = Application(_Admission(door))
     app.extensions["gateway"] = door.gateway
     app.extensions["served_document"] = to_served_document(door.document)
     validators = {
@@ -58,7 +56,6 @@ def create_app(door: Door) -> flask.Flask:
         "parameter": functools.partial(_ParameterValidator, door.document),
     }
     app.register_blueprint(Api(door.document, validators).blueprint)
-    app.before_request(_Admission(door))
     app.register_error_handler(Exception, _to_reply)  # type: ignore[arg-type]  # a WSGI application is taken, too
     return app
 

@@ -35,9 +35,32 @@ class _NoSessions(SessionInterface):
 
 
 class Application(flask.Flask):
-    """Flask for handlers that are plain functions and return WSGI applications."""
+    """Flask for handlers that are plain functions and return WSGI applications.
+
+    `admit` is called before anything else is done for a request, and may raise. There are no other hooks.
+    """
 
     session_interface = _NoSessions()
+
+    def __init__(self, admit: Callable[[], None]) -> None:
+        super().__init__("openclaw", static_folder=None)
+        self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+        self.url_map.merge_slashes = False
+        self._admit = admit
+
+    def full_dispatch_request(self) -> Any:
+        """Admit the request and call its handler, or tell what is in the way."""
+        try:
+            self._admit()
+            return self.dispatch_request()
+        except Exception as error:  # noqa: BLE001 - the error handlers know what to say
+            return self.handle_user_exception(error)
+
+    def do_teardown_request(self, exc: BaseException | None = None) -> None:
+        """Nothing is to be torn down."""
+
+    def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
+        """Nothing is to be torn down."""
 
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         """Routing by path and method; which host was asked for decides nothing."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from service.agents import Agent
 from service.config import Config
-from service.configmodels import KNOWN_APIS, ModelConfig, ProviderConfig
+from service.configmodels import KNOWN_APIS, ProviderConfig
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
 from service.providers import ModelRequest, Provider
@@ -51,7 +51,7 @@ class ChosenModel:
         asked, limit = request.sampling.max_tokens, self.max_tokens
         if asked is not None and limit is not None and asked > limit:
             request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
-        return replace(request, model=self.id)
+        return request if request.model == self.id else replace(request, model=self.id)
 
 
 class ModelCatalog:
@@ -161,14 +161,13 @@ def _not_found(text: str, *, by_caller: bool) -> GatewayError:
 
 def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig) -> ChosenModel:
     listed = next((model for model in config.models if model.id == model_id), None)
-    # A model that nobody described may take pictures: its provider decides.
-    known = listed or ModelConfig(id=model_id, input=("text", "image"))
     return ChosenModel(
         ref=ref,
         id=model_id,
         provider=provider,
-        takes_images="image" in known.input,
-        max_tokens=known.max_tokens,
-        context_window=known.context_window,
+        # A model that nobody described may take pictures: its provider decides.
+        takes_images=listed is None or "image" in listed.input,
+        max_tokens=None if listed is None else listed.max_tokens,
+        context_window=None if listed is None else listed.context_window,
         worth_retrying=config.api != "scripted",
     )

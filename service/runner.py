@@ -156,8 +156,9 @@ class AgentLoop:
         return replace(request, messages=compaction.messages)
 
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
-        settled = replace(request, messages=settle_tool_calls(request.messages))
-        with closing(self._provider.stream(settled)) as events:  # type: ignore[type-var]  # generators
+        settled = settle_tool_calls(request.messages)
+        asked = request if settled == request.messages else replace(request, messages=settled)
+        with closing(self._provider.stream(asked)) as events:  # type: ignore[type-var]  # generators
             for event in events:
                 if isinstance(event, ModelText):
                     self._tell(event.text)

@@ -13,7 +13,7 @@ import service
 #: From the ground up; a module imports only from floors below its own. Names are modules or packages of `service`,
 #: but for `handlers`. What stands side by side may not import each other, unless it is one package.
 FLOORS = (
-    ("errors", "messages", "concurrency", "image_headers", "public_addresses"),
+    ("errors", "messages", "concurrency", "identifiers", "image_headers", "public_addresses"),
     ("events", "contract", "configvalues", "replies", "binding"),
     ("configproblems", "validation"),
     ("configmodels", "configmcp"),
@@ -29,7 +29,7 @@ FLOORS = (
     ("compaction",),
     ("runner",),
     ("outcomes",),
-    ("replays",),
+    ("replays", "recall"),
     ("gateway",),
     ("completion_request", "completion_response"),
     ("handlers",),

@@ -63,6 +63,7 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
 
 def _configure_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line tells them
     for name in ("connexion", "werkzeug"):  # they would repeat what the access log and the answers say
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

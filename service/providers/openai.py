@@ -63,6 +63,8 @@ class OpenAIProvider:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._own_names = _OWN_NAMES.get(upstream.host, {})
+        self._functions: tuple[Function, ...] = ()
+        self._encoded_functions = orjson.Fragment(b"[]")
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
@@ -111,8 +113,17 @@ class OpenAIProvider:
         if sampling.max_tokens is not None:
             wire["max_tokens"] = sampling.max_tokens
         if request.functions:
-            wire |= _to_tools(request.functions, request.tool_choice, sampling)
+            wire["tools"] = self._encode(request.functions)
+            wire |= _to_choice(request.tool_choice, sampling)
         return self._renamed(wire) if self._own_names else wire
+
+    def _encode(self, functions: tuple[Function, ...]) -> orjson.Fragment:
+        """The functions as they are sent; most calls offer what the one before offered."""
+        if functions is not self._functions:
+            tools = [{"type": "function", "function": _to_function(one)} for one in functions]
+            self._encoded_functions = orjson.Fragment(orjson.dumps(tools, default=_to_plain))
+            self._functions = functions
+        return self._encoded_functions
 
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
         names = ((self._own_names.get(field, field), value) for field, value in wire.items())
@@ -251,8 +262,8 @@ def _to_part(part: Part) -> dict[str, Any]:
     return {"type": "text", "text": part.text}
 
 
-def _to_tools(functions: tuple[Function, ...], choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
-    wire: dict[str, Any] = {"tools": [{"type": "function", "function": _to_function(one)} for one in functions]}
+def _to_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
+    wire: dict[str, Any] = {}
     if choice.name is not None:
         wire["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
     elif choice.mode is not ToolChoiceMode.AUTO:

@@ -36,6 +36,7 @@ _END_COLUMNS = (
     "cached_tokens",
     "error_code",
     "error_message",
+    "asked_call_id",
 )
 _END_RUN = (
     runs.update()
@@ -250,7 +251,8 @@ class _Finishing:
         self._execute(_ADD_SESSION, starts)
         self._execute(_EXTEND_SESSION, extensions)
         self._execute(_ADD_ENTRY, rows)
-        self._execute(_replace_summary(self._connection), summary_rows)
+        if summary_rows:
+            self._execute(_replace_summary(self._connection), summary_rows)
         self._execute(_ADD_RUN, [_ended_row(one) for one in operations if not one.recorded])
         self._execute(_END_RUN, [_ending(one) for one in operations if one.recorded])
         held = [one for one in operations if one.fence is not None]
@@ -304,6 +306,7 @@ def _end_of(one: FinishRun) -> dict[str, Any]:
         "cached_tokens": outcome.usage.cached_tokens,
         "error_code": outcome.error_code,
         "error_message": outcome.error_message,
+        "asked_call_id": outcome.asked_call_id if one.run.stateless else None,
     }
 
 
