@@ -251,7 +251,8 @@ class _Finishing:
         self._execute(_ADD_SESSION, starts)
         self._execute(_EXTEND_SESSION, extensions)
         self._execute(_ADD_ENTRY, rows)
-        self._execute(_replace_summary(self._connection), summary_rows)
+        if summary_rows:
+            self._execute(_replace_summary(self._connection), summary_rows)
         self._execute(_ADD_RUN, [_ended_row(one) for one in operations if not one.recorded])
         self._execute(_END_RUN, [_ending(one) for one in operations if one.recorded])
         held = [one for one in operations if one.fence is not None]
