@@ -1,6 +1,7 @@
 """What every run says, whatever its door, told to the operators who are connected: `agent` and `chat` events.
 
-Text is told some times a second, not piece by piece: each event repeats all of it, so the longer, the more seldom.
+Text is told some times a second, not piece by piece: each event repeats all of it, so the longer, the more seldom;
+very long texts are not repeated.
 Nothing is done while nobody listens, and nothing here waits.
 """
 
@@ -23,6 +24,9 @@ from service.runs import Run
 #: How long pieces of text are gathered at least, and the characters of repeated text that take a second more.
 _GATHER_SECONDS = 0.05
 _CHARACTERS_A_SECOND = 1_000_000
+
+#: Longer texts are not repeated with each piece.
+_REPEATED_CHARACTERS = 256 * 1024
 
 _TOOL_TEXT_CHARACTERS = 100_000
 
@@ -86,8 +90,12 @@ class Broadcasts:
         told.pieces.clear()
         told.text += delta
         told.next_at = self._clock() + _GATHER_SECONDS + len(told.text) / _CHARACTERS_A_SECOND
-        self._send_agent(run, told, "assistant", {"text": told.text, "delta": delta})
-        self._send_chat(run, told, {"state": "delta", "deltaText": delta, "message": self._message(told.text)})
+        agent: dict[str, Any] = {"delta": delta}
+        chat: dict[str, Any] = {"state": "delta", "deltaText": delta}
+        if len(told.text) <= _REPEATED_CHARACTERS:
+            agent["text"], chat["message"] = told.text, self._message(told.text)
+        self._send_agent(run, told, "assistant", agent)
+        self._send_chat(run, told, chat)
 
     def _tell(self, run: Run, told: _Told, event: RunStarted | RunEvent) -> None:
         if isinstance(event, RunStarted):
