@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from service.configmcp import McpServerConfig
 from service.configview import describe_config
 from service.contract import load_contract
 from service.gateway import Gateway, RunLimits
+from service.identifiers import new_uuid
 from service.images import check_images, image_client
 from service.models import ModelCatalog
 from service.public_addresses import AddressPolicy
@@ -54,7 +54,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
 
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
-    clock, new_id = time.time, _new_uuid
+    clock, new_id = time.time, new_uuid
     state = State(open_database(_state_url(config, environ), state_dir), clock=clock, new_id=new_id)
     state.membership.join()
     roster = Roster.from_config(config)
@@ -74,10 +74,6 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     )
 
 
-def _new_uuid() -> str:
-    return str(uuid.uuid4())
-
-
 def _state_url(config: Config, environ: Mapping[str, str]) -> str | None:
     if config.state.url is not None:
         return config.state.url.get_secret_value()
@@ -88,7 +84,7 @@ def open_toolboxes(
     config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
 ) -> Toolboxes:
     """Each agent's tools. MCP servers are started when an agent that may use them runs."""
-    web = WebFetchTool(PublicHttpClient(AddressPolicy()), _new_uuid)
+    web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
     sessions = session_tools(store, roster, config.tools.sessions.visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return Toolboxes(
@@ -142,7 +138,7 @@ def add_rpc_door(
     hub = Hub(limits, clock)
     broadcasts = Broadcasts(hub, clock)
     methods = Methods(Desk(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
-    greeter = Greeter(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, _new_uuid)
+    greeter = Greeter(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
     app.extensions["rpc"] = hub
     app.wsgi_app = RpcDoor(  # type: ignore[method-assign]  # Flask's own way to put something in front

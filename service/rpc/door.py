@@ -63,9 +63,7 @@ class RpcDoor:
         try:
             self._serve(environ, start_response)
         except GatewayError as error:
-            reply = error_reply(error)
-            start_response(reply.status, reply.headers)
-            return [reply.body]
+            return error_reply(error)(environ, start_response)
         return []
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> None:
