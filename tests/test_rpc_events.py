@@ -16,7 +16,7 @@ import pytest
 from chat import ask
 from live import LiveGateway, live_gateway, scripted_config
 from operator_client import OperatorClient, connect_params, operator_client
-from test_agent_loop import Play, calls
+from plays import Play, calls
 from upstream import Upstream
 
 
