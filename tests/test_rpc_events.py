@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import psutil
 import pytest
 from chat import ask
 from live import LiveGateway, live_gateway, scripted_config
-from operator_client import OperatorClient, connect_params, operator_client
+from operator_client import OperatorClient, operator_client
 from plays import Play, calls
+from raw_operators import UPGRADE, masked, raw_operator
 from upstream import Upstream
 
 
@@ -132,37 +132,11 @@ def test_a_long_answer_reaches_a_slow_reader_whole(gateway: LiveGateway) -> None
     assert outcome["result"]["payloads"][0]["text"] == text
 
 
-def raw_operator(gateway: LiveGateway) -> tuple[socket.socket, bytes]:
-    """A client that was let in and whose socket is ours to read, or not."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
-    sock.connect(gateway.address)
-    sock.settimeout(30)
-    head = (
-        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    sock.sendall(head.encode())
-    sock.sendall(masked({"type": "req", "id": "c", "method": "connect", "params": connect_params()}))
-    received = b""
-    while b"hello-ok" not in received:
-        received += sock.recv(4096)
-    return sock, received
-
-
-def masked(frame: dict[str, Any]) -> bytes:
-    """A frame as a client sends it, with a mask that changes nothing."""
-    data = orjson.dumps(frame)
-    size = len(data)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return b"\x81" + length + b"\0\0\0\0" + data
-
-
 def test_who_does_not_read_is_dropped_and_holds_nobody_up(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running, operator_client(running) as client:
         client.run("x" * 150_000, "big", sessionKey="big")
         before = resident_bytes(running)
-        sock, _ = raw_operator(running)
+        sock = raw_operator(running)
         with sock:
             request = masked(
                 {
@@ -187,7 +161,7 @@ def test_who_does_not_read_is_dropped_and_holds_nobody_up(tmp_path: Path) -> Non
 
 
 def test_a_slow_onlooker_does_not_slow_a_run(gateway: LiveGateway, client: httpx.Client) -> None:
-    sock, _ = raw_operator(gateway)
+    sock = raw_operator(gateway)
     with sock:
         began = time.monotonic()
         headers = {"x-openclaw-model": "scripted/count-20000"}
@@ -205,10 +179,7 @@ def test_strangers_have_bounded_room(tmp_path: Path) -> None:
             for _ in range(100):
                 sock = socket.create_connection(running.address, timeout=20)
                 waiting.append(sock)
-                sock.sendall(
-                    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-                )
+                sock.sendall(UPGRADE)
                 status = sock.recv(12)
                 refused += status == b"HTTP/1.1 503"
             assert refused == 36
@@ -255,7 +226,7 @@ def test_many_idle_connections_are_cheap(tmp_path: Path) -> None:
         before = resident_bytes(running)
         sockets: list[socket.socket] = []
         try:
-            sockets.extend(raw_operator(running)[0] for _ in range(count))
+            sockets.extend(raw_operator(running) for _ in range(count))
             cost = (resident_bytes(running) - before) / count
             assert cost < 200 * 1024
             with operator_client(running) as client:
