@@ -19,7 +19,7 @@ FLOORS = (
     ("configmodels", "configmcp"),
     ("config",),
     ("configfile", "configview", "auth", "agents", "state", "conversation"),
-    ("sessions",),
+    ("sessions", "loginlimits"),
     ("providers", "public_http"),
     ("images", "tools", "slots"),
     ("weights",),

@@ -41,8 +41,8 @@ def workers_of(running: LiveGateway) -> set[int]:
 
 def ask_anew(running: LiveGateway) -> httpx.Response:
     """Ask on a connection of its own, which any worker may take."""
-    with running.client() as client:
-        return ask(client, "hi")
+    body = {"model": "openclaw", "messages": [user("hi")]}
+    return httpx.post(f"{running.url}{PATH}", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
 
 
 def ask_until_answered_by(running: LiveGateway, workers: set[int]) -> bool:
@@ -64,11 +64,8 @@ def begin_slow_streams(running: LiveGateway, count: int) -> Callable[[], list[st
 
     def stream() -> str:
         body = {"model": "openclaw", "messages": [user("hi")], "stream": True}
-        with (
-            running.client() as client,
-            httpx.Client(base_url=running.url, headers=client.headers, timeout=60) as plain,
-            plain.stream("POST", PATH, json=body, headers=SLOW) as response,
-        ):
+        headers = {"Authorization": f"Bearer {TOKEN}", **SLOW}
+        with httpx.stream("POST", f"{running.url}{PATH}", json=body, headers=headers, timeout=60) as response:
             pieces = []
             for piece in response.iter_text():
                 pieces.append(piece)
