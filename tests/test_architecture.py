@@ -30,6 +30,7 @@ FLOORS = (
     ("runner",),
     ("outcomes",),
     ("replays", "recall"),
+    ("turn",),
     ("gateway",),
     ("completion_request", "completion_response"),
     ("handlers",),

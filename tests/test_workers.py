@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ import pytest
 from chat import PATH, ask, error_of, text_of, user
 from edge import eventually
 from live import TOKEN, LiveGateway, live_gateway, scripted_config
+from operator_client import operator_client
 
 TWO = ("--workers", "2")
 SLOW = {"x-openclaw-model": "scripted/slow"}
@@ -256,3 +258,18 @@ def test_a_single_process_does_without_gunicorn_and_an_arbiter_without_the_gatew
     for program in (alone, keeper):
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout.strip() == "[]"
+
+
+def test_a_websocket_of_one_worker_finds_and_ends_the_run_of_another(pair: LiveGateway) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(operator_client(pair)) for _ in range(8)]
+        request = {"message": "x", "idempotencyKey": "across", "sessionKey": "across", "model": "scripted/silent"}
+        request_id = clients[0].send("agent", request)
+        assert clients[0].response(request_id)["payload"]["status"] == "accepted"
+        eventually(lambda: "inFlightRun" in clients[1].call("chat.history", {"sessionKey": "across"}))
+        for client in clients:
+            waited = client.call("agent.wait", {"runId": "across", "timeoutMs": 10})
+            assert waited["status"] == "timeout"
+            assert client.call("chat.history", {"sessionKey": "across"})["inFlightRun"]["runId"] == "across"
+        assert clients[-1].call("chat.abort", {"sessionKey": "across"})["runIds"] == ["across"]
+        assert clients[0].response(request_id)["payload"]["summary"] == "aborted"
