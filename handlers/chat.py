@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,10 +14,13 @@ from service.completion_request import parse_turn
 from service.completion_response import ChunkStream, to_completion
 from service.concurrency import Cancelled, CancelScope, watch_hangup
 from service.errors import GatewayError
-from service.gateway import Gateway, Turn
+from service.gateway import Gateway
 from service.replies import Reply, ok_reply
 from service.runs import Run
 from service.sessions.keys import encode_session_key
+from service.turn import Turn
+
+logger = logging.getLogger("openclaw.http")
 
 _DEFAULT_MODEL = "openclaw"
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
@@ -45,6 +49,9 @@ def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
     try:
         with watch_hangup(connection, scope.cancel), scope:
             return gateway.start(turn)
+    except GatewayError as error:
+        logger.info("request %s was refused: %s", current_request().environ.get("openclaw.request_id"), error.code)
+        raise
     except Cancelled:
         raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
 

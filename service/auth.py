@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
@@ -101,6 +101,19 @@ class _Failures:
     locked_until_seconds: float = -math.inf
 
 
+class FailureLimits(Protocol):
+    """Counts wrong secrets by client address and says who has sent too many. Only `record_failure` may wait."""
+
+    def lockout_seconds(self, address: str) -> float:
+        """How long `address` is still locked out; 0 when it is not."""
+
+    def record_failure(self, address: str) -> None:
+        """Count a wrong secret from `address`."""
+
+    def record_success(self, address: str) -> None:
+        """Forget the failures of `address`."""
+
+
 class FailureLimiter:
     """Counts wrong secrets by client address and locks out addresses that send too many.
 
@@ -121,7 +134,7 @@ class FailureLimiter:
 
     def record_failure(self, address: str) -> None:
         """Count a wrong secret from `address`."""
-        if self._config.exempt_loopback and is_loopback(address):
+        if self.exempts(address):
             return
         now = self._clock()
         failures = self._failures.setdefault(address, _Failures())
@@ -135,6 +148,10 @@ class FailureLimiter:
         if len(self._failures) > _MOST_ADDRESSES:
             self._failures.popitem(last=False)
 
+    def exempts(self, address: str) -> bool:
+        """Whether wrong secrets from `address` are not counted."""
+        return self._config.exempt_loopback and is_loopback(address)
+
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
         self._failures.pop(address, None)
@@ -143,7 +160,8 @@ class FailureLimiter:
 class Authenticator:
     """Lets callers in who send the right secret, and not too many wrong ones before it."""
 
-    def __init__(self, credentials: Credentials, limiter: FailureLimiter) -> None:
+    def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
+        self.mode = credentials.mode
         self._principal = Principal(credentials.mode)
         self._limiter = limiter
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
@@ -154,17 +172,17 @@ class Authenticator:
         Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, whatever it sends;
         `missing_credentials` without a Bearer secret, which is no attempt; `invalid_api_key` for a wrong one.
         """
+        sent = f"This gateway needs its {self._principal.mode}, sent as `Authorization: Bearer <secret>`."
+        return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", sent)
+
+    def check_secret(self, secret: bytes, client_address: str, param: str, missing: str) -> Principal:
+        """The caller who sent `secret` in `param`; raises as `check` does, with the text `missing` if it is empty."""
         if self._digest is None:
             return self._principal
         self._check_lockout(client_address)
-        secret = _parse_bearer(authorization or "")
         if not secret:
-            raise GatewayError(
-                "missing_credentials",
-                f"This gateway needs its {self._principal.mode}, sent as `Authorization: Bearer <secret>`.",
-                param="authorization",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise GatewayError("missing_credentials", missing, param=param, headers=headers)
         # Digests are all of one length, so that comparing them takes the same time for every guess.
         if hmac.compare_digest(_digest(secret), self._digest):
             self._limiter.record_success(client_address)
@@ -174,7 +192,7 @@ class Authenticator:
         raise GatewayError(
             "invalid_api_key",
             f"This is not the gateway's {self._principal.mode}.",
-            param="authorization",
+            param=param,
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
 
