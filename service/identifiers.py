@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 
 def new_uuid() -> str:
-    """A random UUID of version 4 as text; the package `uuid` takes several times as long to say the same."""
-    digits = os.urandom(16).hex()
+    """A UUID of version 7 as text: the millisecond it was made in, and 74 random bits.
+
+    What is made at about the same time stands side by side in an index, so that a commit touches few of its pages.
+    """
+    digits = f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
     variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

@@ -46,7 +46,7 @@ class _Reader:
 class Run:
     """One run of an agent.
 
-    `id` is the run's and the answer's (`chatcmpl_<uuid4>`), `created_at` seconds since 1970, `door` where it was
+    `id` is the run's and the answer's (`chatcmpl_<uuid>`), `created_at` seconds since 1970, `door` where it was
     asked for. `scope` surrounds the part of the run that may be cut. A `kept` run goes on when its caller leaves.
     `observer` is told each event as it is appended.
     """
