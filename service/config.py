@@ -176,13 +176,21 @@ class SessionToolsConfig(Section):
 
 
 class ToolsConfig(Section):
-    """Which tools an agent has. Only the spelling of the lists is checked."""
+    """Which tools an agent has: `also_allow` adds to the profile, `allow` narrows it or stands in its place."""
 
     sessions: SessionToolsConfig = SessionToolsConfig()
 
     profile: str | None = None
     allow: tuple[str, ...] | None = None
+    also_allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] | None = None
+
+    @field_validator("also_allow")
+    @classmethod
+    def _check_one_list(cls, also_allow: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if also_allow and info.data.get("allow") is not None:
+            raise ValueError("adds to the profile, while allow names all there is; keep one of the two lists")
+        return also_allow
 
 
 def _model_choice(value: object) -> object:
