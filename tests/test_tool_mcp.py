@@ -296,4 +296,4 @@ def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:
     command = [sys.executable, "-S", "-P", str(child)]  # -S: without the installed packages
     order = '{"command": "x", "args": [], "env": {}, "cwd": null, "url": null, "headers": {}, "version": "1"}\n'
     told = subprocess.run(command, input=order, capture_output=True, text=True, check=False).stdout
-    assert "Run `pip install 'openclaw-gateway[mcp]'`." in told
+    assert "Run `pip install '.[mcp]'` in the gateway's clone." in told
