@@ -9,15 +9,25 @@ from service.sessions.ledger import RunLedger
 from service.sessions.records import RunRecords
 from service.sessions.store import SessionStore
 from service.state.database import Database
-from service.state.membership import Membership
+from service.state.membership import BEAT_SECONDS, Membership
 
 
 class State:
-    """What is kept in `database`. `clock` gives seconds since 1970, `new_id` ids that nobody has."""
+    """What is kept in `database`.
 
-    def __init__(self, database: Database, *, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
+    `clock` gives seconds since 1970, `new_id` ids that nobody has; `beat_seconds` is how often it shows that it lives.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        beat_seconds: float = BEAT_SECONDS,
+    ) -> None:
         self.database = database
-        self.membership = Membership(database, clock=clock, new_id=new_id)
+        self.membership = Membership(database, clock=clock, new_id=new_id, beat_seconds=beat_seconds)
         self.store = SessionStore(database)
         self.records = RunRecords(database)
         self.claims = Claims(database)

@@ -25,6 +25,7 @@ from service.sessions.overview import (
 from service.sessions.payloads import from_payload
 from service.state.database import Database, SingleOperation
 from service.state.errors import StoreError
+from service.state.membership import GOING_ON
 from service.state.schema import claims, entries, lanes, runs, sessions, summaries
 
 __all__ = ["SessionStore", "StoreError"]
@@ -135,8 +136,13 @@ class SessionStore:
 class _DeleteSession(SingleOperation["bool | None"]):
     key: str
 
+    @property
+    def session_key(self) -> str | None:
+        return self.key
+
     def apply(self, connection: sa.Connection) -> bool | None:
-        return delete_session(connection, self.key)
+        deleted = delete_session(connection, self.key)
+        return True if self.again and deleted is False else deleted
 
 
 def delete_session(connection: sa.Connection, key: str) -> bool | None:
@@ -144,11 +150,12 @@ def delete_session(connection: sa.Connection, key: str) -> bool | None:
     lane = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).first()
     if lane is not None and lane.run_id is not None:
         return None
-    of_its_runs = sa.select(runs.c.id).where(runs.c.session_key == key)
-    connection.execute(claims.delete().where(claims.c.run_id.in_(of_its_runs)))
+    # A run that waits for the session is not of its past.
+    ended = runs.c.session_key == key, runs.c.state.not_in(GOING_ON)
+    connection.execute(claims.delete().where(claims.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(entries.delete().where(entries.c.session_key == key))
     connection.execute(summaries.delete().where(summaries.c.session_key == key))
-    connection.execute(runs.delete().where(runs.c.session_key == key))
+    connection.execute(runs.delete().where(*ended))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
     return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount == 1
 
