@@ -60,6 +60,7 @@ class _Work:
     conversation: Conversation
     tools: AgentTools
     opened: OpenRun
+    takes_back: bool
 
 
 class Gateway:
@@ -232,11 +233,13 @@ class Gateway:
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
         timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
-        return _Work(timeout_seconds, choices, request, conversation, tools, opened)
+        # Whoever sends the same idempotency key may want it as a stream.
+        takes_back = not turn.streamed and turn.idempotency_key is None
+        return _Work(timeout_seconds, choices, request, conversation, tools, opened, takes_back)
 
     def _execute(self, run: Run, work: _Work) -> None:
         reply = Reply()
-        provider = ResilientProvider(work.choices, self._limits.retries, clock=self._clock)
+        provider = ResilientProvider(work.choices, self._limits.retries, takes_back=work.takes_back, clock=self._clock)
         try:
             end = self._drive(run, work, provider, reply)
             model = (provider.answered or work.choices[0]).ref

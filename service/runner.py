@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from service.compaction import Compaction, Compactor, TokenEstimator, input_limit, is_context_overflow
 from service.conversation import settle_tool_calls
 from service.errors import GatewayError
-from service.events import TextDelta, ToolCallRequested, ToolEnded, ToolStarted
+from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.messages import (
     Function,
     Message,
@@ -24,7 +24,7 @@ from service.messages import (
     ToolChoiceMode,
     Usage,
 )
-from service.providers import ModelEnded, ModelRequest, ModelText, Provider
+from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.runs import Run
 from service.tools import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
@@ -162,6 +162,8 @@ class AgentLoop:
             for event in events:
                 if isinstance(event, ModelText):
                     self._tell(event.text)
+                elif isinstance(event, ModelRestarted):
+                    self._take_back()
                 else:
                     return self._end_message(request, event)
         raise GatewayError("provider_error", "The model's answer ended without an end.")
@@ -175,6 +177,15 @@ class AgentLoop:
             self._run.append(TextDelta(PARAGRAPH))
         self._reply.pieces.append(text)
         self._run.append(TextDelta(text))
+
+    def _take_back(self) -> None:
+        """Forget the message that is being written."""
+        pieces = self._reply.pieces
+        if pieces:
+            paragraph = len(PARAGRAPH) if self._has_spoken() else 0
+            self._run.append(TextRetracted(paragraph + sum(map(len, pieces))))
+        pieces.clear()
+        self._message_characters = 0
 
     def _has_spoken(self) -> bool:
         return any(message.role is Role.ASSISTANT and message.text for message in self._reply.messages)
