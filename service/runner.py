@@ -5,6 +5,7 @@ A failure is raised as `GatewayError`; what was said before stays in the run's l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelTex
 from service.runs import Run
 from service.tools import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
+
+logger = logging.getLogger("openclaw.runs")
 
 #: What stands between two messages of one answer, as readers get it.
 PARAGRAPH = "\n\n"
@@ -114,7 +117,8 @@ class AgentLoop:
         """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
 
         Raises what the provider raises, and `tool_choice_not_met` when the model did not make the call that is
-        demanded; then no call is told. After `max_turns` the model has to answer without tools.
+        demanded; then no call is told. The last of `max_turns` has to be an answer without tools; when the model calls
+        some all the same, the answer ends there, with the stop reason "length".
         """
         functions, choice = self._tools.offered()
         request = replace(request, functions=functions, tool_choice=choice)
@@ -201,7 +205,12 @@ class AgentLoop:
         reply.usage += ended.usage
         if self._window.tokens is not None:
             self._window.estimator.observe(request, ended.usage)
-        reply.stop_reason = ended.stop_reason if calls or not ended.tool_calls else StopReason.STOP
+        reply.stop_reason = ended.stop_reason
+        if ended.tool_calls and not calls:
+            logger.warning(
+                "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
+            )
+            reply.stop_reason = StopReason.LENGTH
         return calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
