@@ -83,7 +83,7 @@ class ResilientProvider:
         self._choices = tuple(choices)
         self._policy = policy
         self._takes_back = takes_back
-        self._told = False
+        self._told, self._tried = False, 0
         self._clock = clock
         self._sleep = sleep
         self._random = random
@@ -93,7 +93,7 @@ class ResilientProvider:
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
 
-        Raises the last failure when every model has failed, and the log names its model. A fallback that takes no
+        Raises the last failure when every model has failed; its message and the log name the model. A fallback that takes no
         images is passed over when the request has some.
         """
         try:
@@ -101,13 +101,15 @@ class ResilientProvider:
         except GatewayError as error:
             why = f"{error.code}: {error.message}" if error.code in _IN_OUR_WORDS else error.code
             logger.warning("the model %s failed: %s", self._asked.ref, why)
+            tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
+            error.message = f"{error.message} (The model: {tried}{self._asked.ref}.)"
             raise
 
     def close(self) -> None:
         """Nothing is held: the models belong to their catalog."""
 
     def _answer(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        self._told = False
+        self._told, self._tried = False, 0
         *others, last = self._candidates(request)
         for choice in others:
             try:
@@ -134,6 +136,7 @@ class ResilientProvider:
     def _ask(self, choice: ChosenModel, request: ModelRequest) -> Iterator[ModelEvent]:
         """One model's answer, asked for as often as the policy says."""
         self._asked = choice
+        self._tried += 1
         asked = choice.to_request(request)
         give_up_at = self._clock() + self._policy.max_elapsed_seconds
         failures = 0

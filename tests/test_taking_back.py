@@ -90,3 +90,8 @@ def test_a_run_folds_what_was_taken_back_however_its_log_is_merged() -> None:
     run.append(TextDelta(" All."))
     run.append(RunEnded())
     assert run.text == run.wait().text == "Kept. All."
+
+
+def test_the_caller_hears_which_model_failed_and_how_many_were_tried(client: httpx.Client) -> None:
+    refused = ask(client, "hi", headers={"x-openclaw-model": "stub/status-401"})
+    assert refused.json()["error"]["message"].endswith("(The model: stub/status-401.)")
