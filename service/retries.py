@@ -93,8 +93,8 @@ class ResilientProvider:
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
 
-        Raises the last failure when every model has failed; its message and the log name the model. A fallback that takes no
-        images is passed over when the request has some.
+        Raises the last failure when every model has failed; its message and the log name the model. A fallback that
+        takes no images is passed over when the request has some.
         """
         try:
             yield from self._answer(request)

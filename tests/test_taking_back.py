@@ -11,6 +11,7 @@ import pytest
 from chat import PATH, ask, chunks_of, text_of, user
 from live import TOKEN, live_gateway
 from upstream import Exchange, Upstream
+from upstream_answers import refuse
 
 from service.events import RunEnded, TextDelta, TextRetracted
 from service.runs import Run
@@ -92,6 +93,9 @@ def test_a_run_folds_what_was_taken_back_however_its_log_is_merged() -> None:
     assert run.text == run.wait().text == "Kept. All."
 
 
-def test_the_caller_hears_which_model_failed_and_how_many_were_tried(client: httpx.Client) -> None:
+def test_the_caller_hears_which_model_failed_and_how_many_were_tried(client: httpx.Client, upstream: Upstream) -> None:
     refused = ask(client, "hi", headers={"x-openclaw-model": "stub/status-401"})
     assert refused.json()["error"]["message"].endswith("(The model: stub/status-401.)")
+    upstream.answers["wobbly"] = upstream.answers["ok"] = lambda exchange: refuse(exchange, 500)
+    message = ask(client, "hi").json()["error"]["message"]
+    assert message.endswith("(The model: all 2 models failed, the last was stub/ok.)")
