@@ -168,7 +168,9 @@ def _not_found() -> GatewayError:
 
 
 def _to_reply(exception: Exception) -> Reply:
-    return error_reply(_to_gateway_error(exception))
+    error = _to_gateway_error(exception)
+    current_request().environ.setdefault("openclaw.log", {})["error"] = error.code
+    return error_reply(error)
 
 
 def _to_gateway_error(exception: Exception) -> GatewayError:
