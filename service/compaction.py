@@ -72,6 +72,13 @@ def is_context_overflow(error: GatewayError) -> bool:
     return _OVERFLOW.search(error.message) is not None
 
 
+def to_told(error: GatewayError) -> GatewayError:
+    """`error` as the caller is told it: a conversation that stayed too long has OpenAI's code for that."""
+    if not is_context_overflow(error):
+        return error
+    return GatewayError("context_length_exceeded", error.message, param="messages")
+
+
 def estimate_message(message: Message) -> int:
     """Tokens of one message: a quarter of its UTF-8 bytes (so that scripts with longer codes count more), and images.
 

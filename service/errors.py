@@ -38,6 +38,7 @@ KINDS: dict[str, ErrorKind] = {
     "missing_required_parameter": ErrorKind(400, _REQUEST, _INVALID),
     "unsupported_parameter": ErrorKind(400, _REQUEST, _INVALID),
     "provider_rejected_request": ErrorKind(400, _REQUEST, _INVALID),
+    "context_length_exceeded": ErrorKind(400, _REQUEST, _INVALID),
     "request_timeout": ErrorKind(408, _REQUEST, _INVALID),
     "session_busy": ErrorKind(409, _REQUEST),
     "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.agents import Agent, Roster
-from service.compaction import Compactor, TokenEstimator
+from service.compaction import Compactor, TokenEstimator, to_told
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.conversation import Conversation, IncomingMessage, select_new
 from service.errors import GatewayError, internal_error
@@ -269,7 +269,7 @@ class Gateway:
             text = f"The run took longer than its limit of {work.timeout_seconds:g} seconds."
             return RunEnded(error=GatewayError("run_timeout", text))
         except GatewayError as error:
-            return RunEnded(error=error)
+            return RunEnded(error=to_told(error))
         except Exception:
             # Its session has to be given back like any other's.
             logger.exception("run %s failed", run.id)

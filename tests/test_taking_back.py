@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from chat import PATH, ask, chunks_of, text_of, user
+from chat import PATH, ask, chunks_of, error_of, text_of, user
 from live import TOKEN, live_gateway
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
@@ -80,6 +80,12 @@ def test_what_a_reader_may_have_seen_is_not_taken_back(client: httpx.Client, ups
         body = {"messages": [user("hi")], "stream": True}
         assert chunks_of(client.post(PATH, json=body))[-1]["error"]["code"] == "provider_error"
     assert len(upstream.requests) == 1
+
+
+def test_a_message_that_fits_no_window_has_the_code_that_sdks_know(client: httpx.Client, upstream: Upstream) -> None:
+    fault = {"error": {"message": "This model's maximum context length is 10 tokens.", "type": "invalid_request_error"}}
+    upstream.answers["wobbly"] = lambda exchange: exchange.json(400, fault)
+    assert error_of(ask(client, "hi")) == (400, "context_length_exceeded", "messages")
 
 
 def test_a_run_folds_what_was_taken_back_however_its_log_is_merged() -> None:
