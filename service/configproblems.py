@@ -138,7 +138,7 @@ def _describe(details: ErrorDetails) -> str:
         return f"must be {_EXPECTED_KINDS[fault]}, not {_kind_of(value)}"
     if fault in _BOUNDS:
         name, words = _BOUNDS[fault]
-        return f"must be {words} {context[name]}, not {value}"
+        return f"must be {words} {context[name]:g}, not {value}"
     if fault == "literal_error":
         return f"must be {str(context['expected']).replace(chr(39), chr(34))}, not {_choice(value)}"
     if fault == "value_error":

@@ -127,7 +127,7 @@ def test_the_two_spellings_of_the_roster_are_one() -> None:
         ({"gateway": {"http": []}}, "gateway.http", "not a list"),
         ({"agents": {"defaults": {"model": "gpt-5"}}}, "agents.defaults.model.primary", '"provider/model"'),
         ({"agents": {"defaults": {"model": 5}}}, "agents.defaults.model", "an object"),
-        ({"agents": {"defaults": {"timeoutSeconds": 0}}}, "agents.defaults.timeoutSeconds", "more than 0"),
+        ({"agents": {"defaults": {"timeoutSeconds": 0}}}, "agents.defaults.timeoutSeconds", "more than 0, not"),
         ({"agents": {"defaults": {"timeoutSeconds": float("inf")}}}, "agents.defaults.timeoutSeconds", "finite"),
         ({"agents": {"defaults": {"workspace": "~other/x"}}}, "agents.defaults.workspace", "a directory"),
         ({"agents": {"list": {}}}, "agents.list", "a list in [brackets], not an object"),
