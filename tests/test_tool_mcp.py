@@ -200,12 +200,16 @@ def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
     assert time.monotonic() - began < 0.5
 
 
-def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     broken = endpoint("broken", "broken")
     missing = McpEndpoint("missing", command="/nowhere/at-all")
     servers = McpServers([broken, missing, endpoint()], tmp_path)
     assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names)} == {"test"}
     servers.close()
+    (told,) = [record.getMessage() for record in caplog.records if "server broken" in record.getMessage()]
+    assert "cannot find my database" in told
     assert "cannot find my database" in (tmp_path / "mcp-broken.log").read_text()
 
 

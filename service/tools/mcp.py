@@ -14,6 +14,7 @@ from typing import Any
 
 from service import concurrency
 from service.tools import Tool, ToolContext, ToolError
+from service.tools.mcp_connection import ConnectionLostError
 from service.tools.mcp_server import McpEndpoint, McpServer, RemoteTool
 
 logger = logging.getLogger(__name__)
@@ -103,4 +104,5 @@ def _list_into(server: McpServer, listings: dict[str, tuple[RemoteTool, ...]]) -
     try:
         listings[server.endpoint.name] = server.list_tools()
     except ToolError as error:
-        logger.warning("No tools of an MCP server: %s", error)
+        if not isinstance(error.__cause__, ConnectionLostError):  # that is in the log, with more
+            logger.warning("No tools of an MCP server: %s", error)
