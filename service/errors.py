@@ -37,6 +37,7 @@ KINDS: dict[str, ErrorKind] = {
     "request_timeout": ErrorKind(408, _REQUEST),
     "session_busy": ErrorKind(409, _REQUEST),
     "idempotency_key_reused": ErrorKind(409, _REQUEST),
+    "run_ended": ErrorKind(409, _REQUEST),
     "request_too_large": ErrorKind(413, _REQUEST),
     "uri_too_long": ErrorKind(414, _REQUEST),
     "unsupported_media_type": ErrorKind(415, _REQUEST),
@@ -50,6 +51,8 @@ KINDS: dict[str, ErrorKind] = {
     # what does not exist
     "not_found": ErrorKind(404, _REQUEST),
     "model_not_found": ErrorKind(404, _REQUEST),
+    "session_not_found": ErrorKind(404, _REQUEST),
+    "run_not_found": ErrorKind(404, _REQUEST),
     "endpoint_disabled": ErrorKind(404, _REQUEST),
     "method_not_allowed": ErrorKind(405, _REQUEST),
     # what went wrong behind the Gateway

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from live import LiveGateway, live_gateway, scripted_config
 
+pytest_plugins = ["databases"]
+
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:

@@ -32,6 +32,7 @@ FLOORS = (
     ("replays",),
     ("gateway",),
     ("completion_request", "completion_response"),
+    ("session_response",),
     ("handlers",),
     ("app", "accesslog", "stopping", "wire"),
     ("connections",),

@@ -17,13 +17,16 @@ from service.sessions.overview import (
     LIST_SESSIONS_OF_AGENT,
     READ_RECENT,
     READ_SESSION,
+    Position,
     RecentMessage,
     SessionOverview,
+    list_by_start,
     to_overview,
     to_recent_message,
 )
 from service.sessions.payloads import from_payload
 from service.state.database import Database, SingleOperation
+from service.state.dialects import insert
 from service.state.errors import StoreError
 from service.state.schema import claims, entries, lanes, runs, sessions, summaries
 
@@ -104,6 +107,26 @@ class SessionStore:
             del parameters["of_agent"]
         return tuple(map(to_overview, self._database.fetch(statement, parameters)))
 
+    def list_from(
+        self, after: Position | None, limit: int, *, agent_id: str | None = None, stateless: bool | None = None
+    ) -> tuple[SessionOverview, ...]:
+        """At most `limit` sessions, the last that began first: from the newest on, or behind `after`.
+
+        Every session is on exactly one of the pages that follow each other so, however the sessions are used
+        meanwhile. `agent_id` leaves out those of other agents, `stateless` those that are not as it says.
+        """
+        kinds = (False, True) if stateless is None else (stateless,)
+
+        def load(connection: sa.Connection) -> list[sa.Row[Any]]:
+            return [
+                row
+                for kind in kinds  # one after the other, because each is in the order of an index
+                for row in connection.execute(list_by_start(agent_id, stateless=kind, after=after, limit=limit))
+            ]
+
+        found = sorted(map(to_overview, self._database.read(load)), key=_by_start, reverse=True)
+        return tuple(found[:limit])
+
     def load_recent_messages(self, key: str, limit: int) -> tuple[RecentMessage, ...]:
         """The last messages of the session `key`, at most `limit`, newest first."""
         return tuple(map(to_recent_message, self._database.fetch(READ_RECENT, {"of_key": key, "most": limit})))
@@ -141,8 +164,10 @@ class _DeleteSession(SingleOperation["bool | None"]):
 
 def delete_session(connection: sa.Connection, key: str) -> bool | None:
     """Delete a session in the transaction of `connection`; see `SessionStore.delete_session`."""
-    lane = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).first()
-    if lane is not None and lane.run_id is not None:
+    # A row to hold on to, so that no run begins in the session meanwhile.
+    connection.execute(insert(connection, lanes).values(session_key=key, fence=0).on_conflict_do_nothing())
+    lane = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).one()
+    if lane.run_id is not None:
         return None
     of_its_runs = sa.select(runs.c.id).where(runs.c.session_key == key)
     connection.execute(claims.delete().where(claims.c.run_id.in_(of_its_runs)))
@@ -151,6 +176,10 @@ def delete_session(connection: sa.Connection, key: str) -> bool | None:
     connection.execute(runs.delete().where(runs.c.session_key == key))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
     return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount == 1
+
+
+def _by_start(session: SessionOverview) -> tuple[int, str]:
+    return session.created_at_ms, session.session_id
 
 
 def _to_entry(row: sa.Row[Any]) -> StoredEntry:
