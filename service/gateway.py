@@ -18,7 +18,7 @@ from service.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.messages import Function, Sampling, ToolChoice
 from service.models import ChosenModel, ModelCatalog
-from service.outcomes import failure_of, to_outcome
+from service.outcomes import failure_of, run_not_found, to_outcome
 from service.prompt import to_system_text
 from service.providers import ModelRequest
 from service.replays import Replays
@@ -166,11 +166,7 @@ class Gateway:
         here = self._find_here(run_id)
         found = self.state.records.get(run_id) or here
         if found is None:
-            text = (
-                f'No run "{run_id}" is known here: it was never started, was given up before it began, or has been '
-                "deleted since. One that stands alone is known only to the gateway that executes it until it has ended."
-            )
-            raise GatewayError("run_not_found", text, param="run_id")
+            raise run_not_found(run_id)
         return found
 
     def notices(self) -> tuple[str, ...]:

@@ -103,9 +103,11 @@ def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None
 
 
 def test_variables_come_from_the_environment(locations: Locations) -> None:
-    text = "{session: {a: 'x${A}y${B_2}', b: ['${A}'], c: '$${A}', d: '${lower} $A'}}"
-    config = load(locations, text, A="1", B_2="${A}")
-    assert config.session == {"a": "x1y${A}", "b": ["1"], "c": "${A}", "d": "${lower} $A"}
+    env = "{a: 'x${A}y${B_2}', c: '$${A}', d: '${lower} $A'}"
+    text = f"{{mcp: {{servers: {{one: {{command: '/bin/true', args: ['${{A}}'], env: {env}}}}}}}}}"
+    server = load(locations, text, A="1", B_2="${A}").mcp.servers["one"]
+    assert server.args == ("1",)
+    assert server.env == {"a": "x1y${A}", "c": "${A}", "d": "${lower} $A"}
 
 
 def test_missing_variables_are_refused_with_their_paths(locations: Locations) -> None:

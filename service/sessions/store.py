@@ -46,6 +46,9 @@ _READ_SUMMARY = (
     .order_by(summaries.c.covers.desc())
     .limit(1)
 )
+_READ_SUMMARIES = (
+    sa.select(summaries).where(summaries.c.session_key == sa.bindparam("of_key")).order_by(summaries.c.covers)
+)
 _READ_TURN = (
     sa.select(entries.c.role, entries.c.payload)
     .where(entries.c.session_key == sa.bindparam("of_key"), entries.c.run_id == sa.bindparam("of_run"))
@@ -72,6 +75,16 @@ class StoredEntry:
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSummary:
+    """A message that stands for the first `covers` messages of its session."""
+
+    covers: int
+    run_id: str
+    message: Message
+    at_ms: int
 
 
 class SessionStore:
@@ -146,6 +159,14 @@ class SessionStore:
                 return
             first = rows[-1].seq + 1
 
+    def list_summaries(self, key: str) -> tuple[StoredSummary, ...]:
+        """What stood, one after the other, for the beginning of the session `key`."""
+        rows = self._database.fetch(_READ_SUMMARIES, {"of_key": key})
+        return tuple(
+            StoredSummary(row.covers, row.run_id, from_payload(row.role, row.payload), row.created_at_ms)
+            for row in rows
+        )
+
     def delete_session(self, key: str) -> bool | None:
         """Delete the session `key` with all that was said in it and what is recorded of its runs.
 
@@ -162,13 +183,20 @@ class _DeleteSession(SingleOperation["bool | None"]):
         return delete_session(connection, self.key)
 
 
-def delete_session(connection: sa.Connection, key: str) -> bool | None:
-    """Delete a session in the transaction of `connection`; see `SessionStore.delete_session`."""
+def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None = None) -> bool | None:
+    """Delete a session in the transaction of `connection`; see `SessionStore.delete_session`.
+
+    With `last_used_ms` only if it was used then for the last time.
+    """
     # A row to hold on to, so that no run begins in the session meanwhile.
     connection.execute(insert(connection, lanes).values(session_key=key, fence=0).on_conflict_do_nothing())
     lane = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).one()
     if lane.run_id is not None:
         return None
+    if last_used_ms is not None:
+        used_ms = connection.execute(sa.select(sessions.c.updated_at_ms).where(sessions.c.key == key)).scalar()
+        if used_ms != last_used_ms:
+            return False
     of_its_runs = sa.select(runs.c.id).where(runs.c.session_key == key)
     connection.execute(claims.delete().where(claims.c.run_id.in_(of_its_runs)))
     connection.execute(entries.delete().where(entries.c.session_key == key))
