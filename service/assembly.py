@@ -15,6 +15,7 @@ from service.app import Door, create_app
 from service.auth import Authenticator, ClientAddresses, Credentials
 from service.compaction import TokenEstimator
 from service.config import Config
+from service.configfile import resolve_state_url
 from service.configmcp import McpServerConfig
 from service.configview import describe_config
 from service.contract import load_contract
@@ -57,8 +58,9 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
     clock, new_id = time.time, new_uuid
-    state = State(open_database(_state_url(config, environ), state_dir), clock=clock, new_id=new_id)
+    state = State(open_database(resolve_state_url(environ, config), state_dir), clock=clock, new_id=new_id)
     state.membership.join()
+    state.maintain(config.session.maintenance)
     roster = Roster.from_config(config)
     images = config.gateway.http.endpoints.chat_completions.images
     return Gateway(
@@ -74,12 +76,6 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         clock=clock,
         new_id=new_id,
     )
-
-
-def _state_url(config: Config, environ: Mapping[str, str]) -> str | None:
-    if config.state.url is not None:
-        return config.state.url.get_secret_value()
-    return environ.get("OPENCLAW_STATE_URL") or None
 
 
 def open_toolboxes(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from service.configmcp import McpConfig
 from service.configmodels import ModelsConfig
 from service.configproblems import Section, describe_failures, find_unknown_keys, format_path
+from service.configsession import SessionConfig
 from service.configvalues import (
     AgentId,
     Bool,
@@ -285,7 +286,7 @@ class Config(Section):
     models: ModelsConfig = ModelsConfig()
     tools: ToolsConfig = ToolsConfig()
     mcp: McpConfig = McpConfig()
-    session: dict[str, Any] = Field(default_factory=dict)
+    session: SessionConfig = SessionConfig()
     state: StateConfig = StateConfig()
 
 

@@ -272,6 +272,13 @@ def _check_port(port: int, origin: str) -> int:
     return port
 
 
+def resolve_state_url(environ: Mapping[str, str], config: Config) -> str | None:
+    """The database of the state: `state.url`, else OPENCLAW_STATE_URL; `None` is the file in the state directory."""
+    if config.state.url is not None:
+        return config.state.url.get_secret_value()
+    return environ.get("OPENCLAW_STATE_URL") or None
+
+
 def resolve_bind(flag: str | None, config: Config) -> str:
     """The IP address to listen on: what --bind says, else the file. Raises `ConfigError` for what has no address."""
     bind = flag if flag is not None else config.gateway.bind

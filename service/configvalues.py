@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Sec
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PROVIDER_ID = re.compile(r"[^\s/]+")
 _MODEL_REFERENCE = re.compile(r"[^\s/]+/\S(?:.*\S)?")
+_SPAN = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 
@@ -108,6 +110,15 @@ def _header_value(text: str) -> str:
     return text
 
 
+def _span(value: object) -> int | None:
+    if value is False or value is None:
+        return None
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a time such as "30d" or "12h" (s, m, h, d or w), or false for never')
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
+
+
 def _api_key(secret: SecretStr) -> SecretStr:
     fault = secret_fault(secret.get_secret_value())
     if fault is not None:
@@ -121,6 +132,8 @@ Port = Annotated[Whole, Field(ge=0, le=65535)]
 Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+#: Seconds, or `None` for never; in the file a text such as "30d", or false.
+Span = Annotated[int | None, PlainValidator(_span)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]

@@ -18,7 +18,7 @@ from service.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.messages import Message
 from service.models import ChosenModel, ModelCatalog
-from service.outcomes import failure_of, to_outcome
+from service.outcomes import failure_of, run_not_found, to_outcome
 from service.prompt import to_system_text
 from service.providers import ModelRequest
 from service.recall import recall_steps
@@ -29,7 +29,7 @@ from service.runs import Run, RunRegistry
 from service.session_choice import choose_session
 from service.sessions.claims import Claim, IdempotencyKey
 from service.sessions.ledger import OpenRun
-from service.sessions.records import NewRun, RunRecord
+from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
@@ -98,7 +98,7 @@ class Gateway:
         self._new_id = new_id
         self._replays = Replays(state.records, state.store)
         self._runs: dict[str, tuple[Run, NewRun]] = {}
-        self._queued: dict[str, CancelScope] = {}
+        self._queued: dict[str, tuple[CancelScope, NewRun]] = {}
         self._draining = False
         state.membership.on_expelled = self._abort_in_sessions
         state.membership.on_look = self._abort_requested
@@ -148,6 +148,17 @@ class Gateway:
         """End a run soon, wherever it waits or goes on; whether it was still to end. Raises `StoreError`."""
         return self._abort_here(run_id) or self.state.records.request_abort(run_id)
 
+    def get_run(self, run_id: str) -> RunRecord:
+        """What is known of a run: what is recorded, or that it waits or goes on here.
+
+        Raises `StoreError`, and `GatewayError` (`run_not_found`).
+        """
+        here = self._find_here(run_id)
+        found = self.state.records.get(run_id) or here
+        if found is None:
+            raise run_not_found(run_id)
+        return found
+
     def notices(self) -> tuple[str, ...]:
         """What the configuration says that has no effect."""
         return self._toolboxes.notices()
@@ -170,7 +181,7 @@ class Gateway:
     def drain(self) -> None:
         """Accept no further runs, and refuse those that wait; those under way go on."""
         self._draining = True
-        for scope in list(self._queued.values()):
+        for scope, _new in list(self._queued.values()):
             scope.cancel()
 
     def close(self) -> None:
@@ -188,7 +199,7 @@ class Gateway:
 
     def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
         """Take the session, then room for a run."""
-        with self._abortable(new.id):
+        with self._abortable(new):
             opened = self.state.ledger.open(new, agent.timeout_seconds)
             try:
                 self._slots.enter()
@@ -198,8 +209,9 @@ class Gateway:
         return opened
 
     @contextmanager
-    def _abortable(self, run_id: str) -> Iterator[None]:
-        scope = self._queued[run_id] = CancelScope()
+    def _abortable(self, new: NewRun) -> Iterator[None]:
+        scope = CancelScope()
+        self._queued[new.id] = scope, new
         try:
             with scope:
                 yield
@@ -210,7 +222,7 @@ class Gateway:
                 raise _shutting_down() from None
             raise GatewayError("run_aborted", "The run was aborted while it waited.") from None
         finally:
-            del self._queued[run_id]
+            del self._queued[new.id]
 
     def _prepare(self, turn: Turn, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun) -> _Work:
         own = self._toolboxes.of(agent)
@@ -302,11 +314,19 @@ class Gateway:
             if not new.stateless:
                 run.abort()
 
+    def _find_here(self, run_id: str) -> RunRecord | None:
+        gateway_id = self.state.membership.id
+        if run_id in self._runs:
+            return RunRecord.of(self._runs[run_id][1], gateway_id, RunState.RUNNING)
+        if run_id in self._queued:
+            return RunRecord.of(self._queued[run_id][1], gateway_id, RunState.ACCEPTED)
+        return None
+
     def _abort_here(self, run_id: str) -> bool:
         if run_id in self._runs:
             self._runs[run_id][0].abort()
         elif run_id in self._queued:
-            self._queued[run_id].cancel()
+            self._queued[run_id][0].cancel()
         else:
             return False
         return True

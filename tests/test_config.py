@@ -40,7 +40,7 @@ FULL: dict[str, Any] = {
         }
     },
     "tools": {"profile": "coding", "deny": ["shell"]},
-    "session": {"anything": [1, 2]},
+    "session": {"maintenance": {"mode": "warn", "pruneAfter": "4w", "maxEntries": 500, "statelessAfter": "36h"}},
 }
 
 
@@ -82,7 +82,32 @@ def test_every_key_reaches_its_attribute() -> None:
     assert local.local_service is not None
     assert (local.local_service.ready_timeout_ms, local.local_service.idle_stop_ms) == (120_000, 0)
     assert config.agents.roster["ops"].model is not None
-    assert config.session == {"anything": [1, 2]}
+    assert config.session.maintenance.model_dump() == {
+        "mode": "warn",
+        "prune_after": 28 * 86_400,
+        "max_entries": 500,
+        "stateless_after": 36 * 3_600,
+        "runs_after": 30 * 86_400,
+    }
+
+
+def test_what_was_named_is_kept_unless_the_configuration_says_so() -> None:
+    kept = parse_config({})[0].session.maintenance
+    assert (kept.prune_after, kept.max_entries, kept.stateless_after) == (None, None, 7 * 86_400)
+    never = {"pruneAfter": False, "maxEntries": False, "statelessAfter": False, "runsAfter": False}
+    config, _ = parse_config({"session": {"maintenance": never}})
+    assert config.session.maintenance.model_dump(exclude={"mode"}) == dict.fromkeys(
+        ("prune_after", "max_entries", "stateless_after", "runs_after")
+    )
+
+
+def test_what_else_openclaw_says_of_sessions_is_noticed() -> None:
+    _, notices = parse_config({"session": {"dmScope": "main", "maintenance": {"maxDiskBytes": "1gb", "pruneDays": 3}}})
+    assert [notice.partition(":")[0] for notice in notices] == [
+        "session.dmScope",
+        "session.maintenance.maxDiskBytes",
+        "session.maintenance.pruneDays",
+    ]
 
 
 def test_secrets_are_absent_from_the_representation() -> None:
@@ -123,6 +148,10 @@ def test_the_two_spellings_of_the_roster_are_one() -> None:
         ({"gateway": {"auth": {"mode": "trusted-proxy"}}}, "gateway.auth.mode", "not supported by this gateway"),
         ({"gateway": {"tls": {"enabled": True}}}, "gateway.tls.enabled", "reverse proxy"),
         ({"gateway": {"trustedProxies": ["10.0.0.0/99"]}}, "gateway.trustedProxies[0]", "IP address or network"),
+        ({"session": {"maintenance": {"pruneAfter": 30}}}, "session.maintenance.pruneAfter", 'such as "30d"'),
+        ({"session": {"maintenance": {"runsAfter": "0d"}}}, "session.maintenance.runsAfter", 'such as "30d"'),
+        ({"session": {"maintenance": {"maxEntries": 0}}}, "session.maintenance.maxEntries", "at least 1"),
+        ({"session": {"maintenance": {"pruneAfer": "1d"}}}, "session.maintenance.pruneAfer", "`pruneAfter`"),
         ({"gateway": None}, "gateway", "an object in {braces}, not null"),
         ({"gateway": {"http": []}}, "gateway.http", "not a list"),
         ({"agents": {"defaults": {"model": "gpt-5"}}}, "agents.defaults.model.primary", '"provider/model"'),

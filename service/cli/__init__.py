@@ -7,6 +7,7 @@ import click
 from service import __version__
 from service.cli.gateway import gateway
 from service.cli.models import models
+from service.cli.sessions import sessions
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,3 +18,4 @@ def openclaw() -> None:
 
 openclaw.add_command(gateway)
 openclaw.add_command(models)
+openclaw.add_command(sessions)
