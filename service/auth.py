@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
-from service.config import AuthConfig, ConfigError, RateLimitConfig
+from service.config import AuthConfig, RateLimitConfig
+from service.configtext import ConfigError
 from service.configvalues import secret_fault
 from service.errors import GatewayError
 

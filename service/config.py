@@ -6,7 +6,7 @@ has been checked as a whole; durations carry their unit in their name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +14,9 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 
 from service.configmcp import McpConfig
 from service.configmodels import ModelsConfig
-from service.configproblems import Section, describe_failures, find_unknown_keys, format_path
+from service.configpaths import format_path
+from service.configproblems import Section, describe_failures, find_unknown_keys
+from service.configtext import ConfigError
 from service.configvalues import (
     AgentId,
     Bool,
@@ -28,24 +30,6 @@ from service.configvalues import (
 )
 
 DEFAULT_PORT = 18789
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used.
-
-    `problems` holds every fault found, each a sentence for people; `source` names what they are problems of.
-    """
-
-    def __init__(self, problems: Iterable[str], source: str = "The configuration") -> None:
-        self.problems = tuple(problems)
-        self.source = source
-        super().__init__(self.problems, source)
-
-    def __str__(self) -> str:
-        if len(self.problems) == 1:
-            return f"{self.source} cannot be used: {self.problems[0]}"
-        listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        return f"{self.source} cannot be used. It has {len(self.problems)} problems:{listed}"
 
 
 class RateLimitConfig(Section):

@@ -13,8 +13,8 @@ import service
 #: From the ground up; a module imports only from floors below its own. Names are modules or packages of `service`,
 #: but for `handlers`. What stands side by side may not import each other, unless it is one package.
 FLOORS = (
-    ("errors", "messages", "concurrency", "image_headers", "public_addresses"),
-    ("events", "contract", "configvalues", "replies"),
+    ("errors", "messages", "concurrency", "image_headers", "public_addresses", "configpaths"),
+    ("events", "contract", "configvalues", "configtext", "replies"),
     ("configproblems", "validation"),
     ("configmodels", "configmcp"),
     ("config",),

@@ -12,16 +12,15 @@ import click
 from service import __version__
 from service.assembly import build_app, open_gateway
 from service.auth import Credentials, is_loopback, resolve_credentials
-from service.config import Config, ConfigError
+from service.config import Config
 from service.configfile import (
     LoadedConfig,
-    Locations,
     create_dev_config,
     load_config,
-    locate,
     resolve_bind,
     resolve_port,
 )
+from service.configtext import ConfigError, Locations, locate
 from service.connections import raise_open_file_limit
 from service.server import Server
 from service.serving import run_until_stopped
