@@ -1,16 +1,13 @@
-"""The program `openclaw`: makes the standard library cooperative before anything else is imported."""
+"""The program `openclaw`."""
 
 import sys
 
-from gevent import monkey
+from service.cli import openclaw
 
 
 def main() -> None:
     """Run the command line."""
-    monkey.patch_all()
-    from service.cli import openclaw  # noqa: PLC0415  # what it imports must already be patched
-
-    sys.exit(openclaw(standalone_mode=True))
+    sys.exit(openclaw(prog_name="openclaw", standalone_mode=True))
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def _model_choice(value: object) -> object:
 
 
 #: In the file either "provider/model" or {primary, fallbacks}.
-Model = Annotated[ModelChoice | None, BeforeValidator(_model_choice)]
+Model = Annotated[ModelChoice | None, BeforeValidator(_model_choice, json_schema_input_type=str | ModelChoice | None)]
 
 
 class AgentDefaults(Section):

@@ -1,4 +1,4 @@
-"""The checked configuration of the file, what the command line and environment add to it, and its first writing.
+"""The checked configuration of the file, and what the command line and environment add to it.
 
 The file is JSON5 whose texts may take `${NAME}` from the environment. Everything comes in through arguments: the
 process's own environment is never looked at here.
@@ -7,12 +7,9 @@ process's own environment is never looked at here.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 from service.config import Config, GatewayConfig, parse_config
@@ -26,6 +23,7 @@ from service.configtext import (
     read_config_text,
     substitute,
 )
+from service.configwriting import create_file
 
 _SECTIONS = frozenset(field.alias or name for name, field in Config.model_fields.items())
 _HIGHEST_PORT = 65535
@@ -93,43 +91,11 @@ def find_problems(text: str, source: str, environ: Mapping[str, str]) -> tuple[s
 def create_dev_config(locations: Locations, token: str) -> bool:
     """Write the development configuration, with `token` as its secret, unless there is a file already.
 
-    The file is for its owner alone (0600, new directories 0700) and appears whole or not at all. Returns whether it
-    was written. Raises `ConfigError` where nothing can be written.
+    Returns whether it was written. Raises `ConfigError` where nothing can be written.
     """
-    path = locations.config_path
     # A token that looks like a variable has to be read back as it is.
     quoted = json.dumps(escape_variables(token))
-    try:
-        if path.exists():
-            return False
-        _create_private_directory(locations.state_dir)
-        _create_private_directory(path.parent)
-        return _create_file(path, _DEV_FILE % {"port": DEV_PORT, "token": quoted})
-    except OSError as error:
-        raise ConfigError([f"it cannot be written: {error.strerror}"], str(path)) from None
-
-
-def _create_file(path: Path, text: str) -> bool:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # Unlike a rename, a link never replaces what another process has just written.
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    return True
-
-
-def _create_private_directory(directory: Path) -> None:
-    for missing in reversed([directory, *directory.parents]):
-        if not missing.is_dir():
-            missing.mkdir(mode=0o700, exist_ok=True)
+    return create_file(locations, _DEV_FILE % {"port": DEV_PORT, "token": quoted})
 
 
 def resolve_port(flag: int | None, environ: Mapping[str, str], config: Config, dev: bool) -> int:

@@ -109,12 +109,12 @@ def _api_key(secret: SecretStr) -> SecretStr:
 
 
 Bool = Annotated[bool, Field(strict=True)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int), Field(strict=True)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from service.errors import GatewayError
-from service.weights import install_embedded_model
+from service.cli.common import with_failures_told
 
 
 @click.group()
@@ -14,10 +13,10 @@ def models() -> None:
 
 
 @models.command()
+@with_failures_told
 def install() -> None:
     """Install the embedded demo model: its runtime and its weights. What is there already is left alone."""
-    try:
-        install_embedded_model(click.echo)
-    except GatewayError as error:
-        raise click.ClickException(error.message) from None
+    from service.weights import install_embedded_model
+
+    install_embedded_model(click.echo)
     click.echo("The embedded model is installed. It is a demo model: quick, small, often wrong.")
