@@ -22,6 +22,7 @@ from service.configvalues import (
     Bool,
     Count,
     Directory,
+    GatewayUrl,
     ModelReference,
     Network,
     Port,
@@ -100,6 +101,14 @@ class HttpConfig(Section):
     endpoints: EndpointsConfig = EndpointsConfig()
 
 
+class RemoteConfig(Section):
+    """The gateway on another host that the command line talks to with mode "remote"."""
+
+    url: GatewayUrl | None = None
+    token: SecretStr | None = None
+    password: SecretStr | None = None
+
+
 class GatewayConfig(Section):
     """Where the gateway listens and whom it serves. `mode` "remote" says that another host runs it."""
 
@@ -110,6 +119,7 @@ class GatewayConfig(Section):
     auth: AuthConfig = AuthConfig()
     trusted_proxies: tuple[Network, ...] = ()
     tls: TlsConfig = TlsConfig()
+    remote: RemoteConfig = RemoteConfig()
     http: HttpConfig = HttpConfig()
 
     @field_validator("custom_bind_host")

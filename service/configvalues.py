@@ -70,6 +70,18 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _gateway_url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    try:
+        _http_url(f"http://{rest}")
+        usable = scheme in ("ws", "wss", "http", "https")
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be the address of a gateway, such as wss://gateway.example.com")
+    return text.rstrip("/")
+
+
 def _network(value: object) -> IPv4Network | IPv6Network:
     try:
         return ip_network(value if isinstance(value, str) else "", strict=False)
@@ -119,6 +131,7 @@ AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 Directory = Annotated[str, AfterValidator(_directory)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]

@@ -11,9 +11,13 @@ from typing import Any
 import click
 
 from service import __version__
+from service.cli.agents import agents
+from service.cli.completion import completion
 from service.cli.config import config
 from service.cli.gateway import gateway
+from service.cli.health import health, status
 from service.cli.models import models
+from service.cli.setup import setup
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
@@ -37,5 +41,5 @@ def openclaw(**_place: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 
-for _command in (gateway, config, models):
+for _command in (gateway, agents, completion, config, health, models, setup, status):
     openclaw.add_command(_command)
