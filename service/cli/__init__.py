@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from service import __version__
+from service.cli.agent import agent
 from service.cli.agents import agents
 from service.cli.completion import completion
 from service.cli.config import config
@@ -41,5 +42,5 @@ def openclaw(**_place: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 
-for _command in (gateway, agents, completion, config, health, models, setup, status):
+for _command in (gateway, agent, agents, completion, config, health, models, setup, status):
     openclaw.add_command(_command)

@@ -20,16 +20,25 @@ class Unreachable(click.ClickException):
 
 @contextmanager
 def exchange(
-    url: str, *, body: Any = None, headers: Mapping[str, str] | None = None, timeout_seconds: float | None = None
+    url: str,
+    *,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_seconds: float | None = None,
+    connect_seconds: float | None = None,
 ) -> Iterator[HTTPResponse]:
     """The answer to a GET, or with `body` to a POST of JSON, its body still on the way; leaving hangs up.
 
-    `timeout_seconds` bounds each wait. Raises `Unreachable`, also for what goes wrong inside the block.
+    `timeout_seconds` bounds each wait, `connect_seconds` that for the connection alone. Raises `Unreachable`, also for
+    what goes wrong inside the block.
     """
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds)
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds or connect_seconds)
     try:
+        connection.connect()
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_seconds)
         if body is None:
             connection.request("GET", parts.path, headers=dict(headers or {}))
         else:
@@ -37,7 +46,7 @@ def exchange(
             connection.request("POST", parts.path, json.dumps(body).encode(), head)
         yield connection.getresponse()
     except TimeoutError:
-        raise Unreachable(f"{_address(url)} did not answer within {timeout_seconds:g} s.") from None
+        raise Unreachable(f"{_address(url)} did not answer within {timeout_seconds or connect_seconds:g} s.") from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreachable(f"{_address(url)} does not answer: {reason}.") from None
