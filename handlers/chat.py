@@ -27,7 +27,7 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
     model = body.get("model", _DEFAULT_MODEL)
     if body.get("stream"):
         return _stream(run, model, body.get("stream_options") or {}, headers, connection)
-    with watch_hangup(connection, run.abort):
+    with watch_hangup(connection, run.leave):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
     return Response(orjson.dumps(completion), headers=headers, content_type="application/json")
 
@@ -60,9 +60,9 @@ class _WatchedChunks:
         self._connection = connection
 
     def __iter__(self) -> Iterator[bytes]:
-        with watch_hangup(self._connection, self._run.abort):
+        with watch_hangup(self._connection, self._run.leave):
             yield from self._chunks
 
     def close(self) -> None:
-        """End the run; after its end a no-op."""
-        self._run.abort()
+        """The caller is gone; after the run's end a no-op."""
+        self._run.leave()

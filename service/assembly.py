@@ -23,9 +23,10 @@ from service.models import ModelCatalog
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
 from service.retries import RetryPolicy
-from service.sessions.lanes import Lanes
+from service.sessions.state import State
 from service.sessions.store import SessionStore
 from service.slots import RunSlots
+from service.state.opening import open_database
 from service.tools.files import file_tools
 from service.tools.mcp import McpServers
 from service.tools.mcp_server import McpEndpoint
@@ -37,35 +38,46 @@ from service.tools.web import WebFetchTool
 
 
 def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) -> Gateway:
-    """The Gateway of `config`, with its transcripts under `state_dir`. The caller closes it.
+    """The Gateway of `config`, which the caller closes; its state is under `state_dir`, or where `state.url` says.
 
-    `environ` has keys of known model hosts, proxies and trusted certificates.
+    `environ` has keys of known model hosts, proxies and trusted certificates, and where the database is.
 
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
-    store = SessionStore.open(state_dir / "sessions.sqlite")
+    clock, new_id = time.time, _new_uuid
+    state = State(open_database(_state_url(config, environ), state_dir), clock=clock, new_id=new_id)
+    state.membership.join()
     roster = Roster.from_config(config)
     images = config.gateway.http.endpoints.chat_completions.images
     return Gateway(
         roster,
         ModelCatalog(config, state_dir, environ),
-        store,
-        open_toolboxes(config, roster, store, state_dir, environ),
+        state,
+        open_toolboxes(config, roster, state.store, state_dir, environ),
         partial(check_images, config=images, client=image_client(images)),
-        lanes=Lanes(),
         slots=RunSlots(config.agents.defaults.max_concurrent),
         limits=RunLimits(config.agents.defaults.max_turns, RetryPolicy.from_config(config.models.retry)),
         estimator=TokenEstimator(),
-        clock=time.time,
-        new_id=lambda: str(uuid.uuid4()),
+        clock=clock,
+        new_id=new_id,
     )
+
+
+def _new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def _state_url(config: Config, environ: Mapping[str, str]) -> str | None:
+    if config.state.url is not None:
+        return config.state.url.get_secret_value()
+    return environ.get("OPENCLAW_STATE_URL") or None
 
 
 def open_toolboxes(
     config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
 ) -> Toolboxes:
     """Each agent's tools. MCP servers are started when an agent that may use them runs."""
-    web = WebFetchTool(PublicHttpClient(AddressPolicy()), lambda: str(uuid.uuid4()))
+    web = WebFetchTool(PublicHttpClient(AddressPolicy()), _new_uuid)
     sessions = session_tools(store, roster, config.tools.sessions.visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return Toolboxes(

@@ -22,10 +22,19 @@ from service.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
+from service.sessions.claims import IdempotencyKey
 from service.sessions.keys import parse_session_key_header
 
 #: Fields a provider knows under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
+#: Fields that say how an answer is delivered, not what is asked.
+_DELIVERY = ("stream", "stream_options")
+_CHOOSING_HEADERS = (
+    "x-openclaw-agent-id",
+    "x-openclaw-session-key",
+    "x-openclaw-model",
+    "x-openclaw-message-channel",
+)
 _SYSTEM_ROLES = ("system", "developer")
 
 
@@ -49,7 +58,17 @@ def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> 
         functions=functions,
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
+        idempotency_key=_parse_idempotency_key(body, header),
     )
+
+
+def _parse_idempotency_key(body: Mapping[str, Any], header: Callable[[str], str | None]) -> IdempotencyKey | None:
+    key = header("idempotency-key")
+    if key is None:
+        return None
+    asked = {name: value for name, value in body.items() if name not in _DELIVERY}
+    request = [header(name) for name in _CHOOSING_HEADERS]
+    return IdempotencyKey.of(key, orjson.dumps([request, asked], option=orjson.OPT_SORT_KEYS))
 
 
 def _system_text(messages: list[dict[str, Any]]) -> str:

@@ -252,6 +252,12 @@ def _check_one_default(agent_ids: list[str]) -> None:
         raise ValueError(f"one agent can be marked `default: true`, not {len(agent_ids)}: {', '.join(agent_ids)}")
 
 
+class StateConfig(Section):
+    """Where the state is kept: by default in SQLite under the state directory; `url` names a PostgreSQL database."""
+
+    url: SecretStr | None = None
+
+
 class Config(Section):
     """The whole configuration. Without a file's help: loopback, no endpoint, no provider."""
 
@@ -261,6 +267,7 @@ class Config(Section):
     tools: ToolsConfig = ToolsConfig()
     mcp: McpConfig = McpConfig()
     session: dict[str, Any] = Field(default_factory=dict)
+    state: StateConfig = StateConfig()
 
 
 def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:

@@ -12,6 +12,7 @@ _SECRET_KEY = re.compile(
 )
 #: Objects whose every value may be a secret.
 _SECRET_SECTIONS = frozenset({"headers", "env"})
+_URL_PASSWORD = re.compile(r"(?<=://)[^/?#]*(?=@)")
 _VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
 
 
@@ -26,5 +27,5 @@ def mask_secrets(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [mask_secrets(item, key) for item in value]
     if not _SECRET_KEY.search(key) or value is None or isinstance(value, bool):
-        return value
+        return _URL_PASSWORD.sub(MASK, value) if isinstance(value, str) else value
     return value if isinstance(value, str) and _VARIABLE.fullmatch(value) else MASK

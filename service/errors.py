@@ -36,6 +36,7 @@ KINDS: dict[str, ErrorKind] = {
     "provider_rejected_request": ErrorKind(400, _REQUEST),
     "request_timeout": ErrorKind(408, _REQUEST),
     "session_busy": ErrorKind(409, _REQUEST),
+    "idempotency_key_reused": ErrorKind(409, _REQUEST),
     "request_too_large": ErrorKind(413, _REQUEST),
     "uri_too_long": ErrorKind(414, _REQUEST),
     "unsupported_media_type": ErrorKind(415, _REQUEST),
@@ -65,6 +66,9 @@ KINDS: dict[str, ErrorKind] = {
     "provider_timeout": ErrorKind(504, _API),
     "run_timeout": ErrorKind(504, _API),
     "run_aborted": ErrorKind(503, _UNAVAILABLE),
+    "run_interrupted": ErrorKind(503, _UNAVAILABLE),
+    "session_lost": ErrorKind(503, _UNAVAILABLE),
+    "storage_unavailable": ErrorKind(503, _UNAVAILABLE),
 }
 
 

@@ -6,25 +6,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.agents import Agent, Roster
 from service.compaction import Compactor, TokenEstimator
-from service.concurrency import Cancelled, Deadline, deadline, spawn
+from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.conversation import Conversation, IncomingMessage, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.messages import Function, Sampling, ToolChoice
 from service.models import ChosenModel, ModelCatalog
+from service.outcomes import failure_of, to_outcome
 from service.prompt import to_system_text
 from service.providers import ModelRequest
+from service.replays import Replays
 from service.retries import ResilientProvider, RetryPolicy
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
 from service.runs import Run
-from service.sessions.keys import SessionKey, session_key_for
-from service.sessions.lanes import Lanes
-from service.sessions.store import SessionStore
+from service.sessions.claims import Claim, IdempotencyKey
+from service.sessions.keys import session_key_for
+from service.sessions.ledger import OpenRun
+from service.sessions.records import NewRun
+from service.sessions.state import State
+from service.sessions.store import StoreError
 from service.slots import RunSlots
 from service.tools import ToolContext
 from service.tools.toolbox import Toolbox
@@ -40,7 +46,8 @@ class Turn:
     """What a caller asks for, in our own words; a door makes it from its wire.
 
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
-    `session_key` and `user` pick the session, `channel` is told to the agent.
+    `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
+    get the answer of one run, which goes on when its caller leaves.
     """
 
     messages: tuple[IncomingMessage, ...]
@@ -54,6 +61,7 @@ class Turn:
     functions: tuple[Function, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
+    idempotency_key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +74,14 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """All that a started run needs; `release` gives back the session and the room it took."""
+    """All that a started run needs; `opened` holds its session."""
 
     agent: Agent
     choices: tuple[ChosenModel, ...]
     request: ModelRequest
     conversation: Conversation
     tools: AgentTools
-    release: Callable[[], None]
+    opened: OpenRun
 
 
 class Gateway:
@@ -87,11 +95,10 @@ class Gateway:
         self,
         roster: Roster,
         catalog: ModelCatalog,
-        store: SessionStore,
+        state: State,
         toolboxes: Toolboxes,
         check_images: ImageCheck,
         *,
-        lanes: Lanes,
         slots: RunSlots,
         limits: RunLimits,
         estimator: TokenEstimator,
@@ -100,20 +107,23 @@ class Gateway:
     ) -> None:
         self.roster = roster
         self.catalog = catalog
+        self.state = state
         self.started_at = clock()
-        self._store = store
         self._toolboxes = toolboxes
         self._check_images = check_images
-        self._lanes = lanes
         self._slots = slots
         self._limits = limits
         self._estimator = estimator
         self._clock = clock
         self._new_id = new_id
-        self._runs: set[Run] = set()
+        self._replays = Replays(state.records, state.store)
+        self._runs: dict[str, tuple[Run, NewRun]] = {}
+        self._queued: dict[str, CancelScope] = {}
         self._draining = False
+        state.membership.on_expelled = self._abort_in_sessions
+        state.membership.on_look = self._abort_requested
 
-    def start(self, turn: Turn) -> Run:
+    def start(self, turn: Turn, *, run_id: str | None = None, door: str = "http") -> Run:
         """Begin a run and return it; it goes on by itself whether or not anybody follows it.
 
         Waits for the session's turn if it is busy. Raises `GatewayError` for everything that is wrong with the
@@ -125,16 +135,28 @@ class Gateway:
         choices = self.catalog.choices(turn.provider_model, agent)
         _check_images(turn, choices[0])
         key = session_key_for(agent.id, turn.session_key, turn.user, self._new_id)
-        release = self._enter(key, agent)
+        claimed = turn.idempotency_key is not None
+        run_id = run_id or f"chatcmpl_{self._new_id()}"
+        new = NewRun(run_id, key.key, agent.id, door, int(self._clock() * 1000), key.fresh, claimed)
+        if turn.idempotency_key is not None:
+            claim = self.state.claims.claim(turn.idempotency_key, new, self.state.membership.id)
+            if not claim.is_own:
+                return self._replay(claim, turn.idempotency_key)
+        opened = self._enter(new, agent)
         try:
-            run = Run(f"chatcmpl_{self._new_id()}", key.key, agent.id, self._clock())
-            work = self._prepare(turn, agent, choices, key, run, release)
+            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed)
+            work = self._prepare(turn, agent, choices, run, opened)
         except BaseException:
-            release()
+            self._slots.leave()
+            opened.retract()
             raise
-        self._runs.add(run)
+        self._runs[run.id] = run, new
         spawn(self._execute, run, work)
         return run
+
+    def abort(self, run_id: str) -> bool:
+        """End a run soon, wherever it waits or goes on; whether it was still to end. Raises `StoreError`."""
+        return self._abort_here(run_id) or self.state.records.request_abort(run_id)
 
     def notices(self) -> tuple[str, ...]:
         """What the configuration says that has no effect."""
@@ -144,10 +166,9 @@ class Gateway:
         """What keeps the Gateway from serving, in words; empty when it is ready."""
         reasons = ["shutting down"] if self._draining else []
         try:
-            self._store.check()
-        except Exception:
-            # Whatever is wrong with the store, the answer is the same: not ready, and the log says why.
-            logger.exception("the session store is not usable")
+            self.state.database.check()
+        except StoreError:
+            logger.exception("the session database is not usable")
             reasons.append("session store")
         return reasons
 
@@ -161,43 +182,44 @@ class Gateway:
         self._draining = True
 
     def close(self) -> None:
-        """Abort what still runs and let go of models and store. Twice is a no-op."""
+        """Abort what still runs and let go of models and the database. Twice is a no-op."""
         self._draining = True
-        for run in list(self._runs):
+        for scope in list(self._queued.values()):
+            scope.cancel()
+        for run, _new in list(self._runs.values()):
             run.abort()
             for _ in run.follow():
                 pass
         self._toolboxes.close()
         self.catalog.close()
-        self._store.close()
+        self.state.close()
 
-    def _enter(self, key: SessionKey, agent: Agent) -> Callable[[], None]:
-        """Take the session, then room for a run; returns what gives both back."""
-        lane = None if key.fresh else self._lanes.enter(key.key, agent.timeout_seconds)
+    def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
+        """Take the session, then room for a run."""
+        with self._abortable(new.id):
+            opened = self.state.ledger.open(new, agent.timeout_seconds)
+            try:
+                self._slots.enter()
+            except BaseException:
+                opened.retract()
+                raise
+        return opened
+
+    @contextmanager
+    def _abortable(self, run_id: str) -> Iterator[None]:
+        scope = self._queued[run_id] = CancelScope()
         try:
-            self._slots.enter()
-        except BaseException:
-            if lane is not None:
-                lane.release()
-            raise
+            with scope:
+                yield
+        except Cancelled:
+            if not scope.cancelled:
+                raise
+            raise GatewayError("run_aborted", "The run was aborted while it waited.") from None
+        finally:
+            del self._queued[run_id]
 
-        def release() -> None:
-            self._slots.leave()
-            if lane is not None:
-                lane.release()
-
-        return release
-
-    def _prepare(
-        self,
-        turn: Turn,
-        agent: Agent,
-        choices: tuple[ChosenModel, ...],
-        key: SessionKey,
-        run: Run,
-        release: Callable[[], None],
-    ) -> _Work:
-        history = () if key.fresh else self._store.load_conversation(key.key)
+    def _prepare(self, turn: Turn, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun) -> _Work:
+        history = () if opened.run.stateless else self.state.store.load_conversation(run.session_key)
         new = self._check_images(select_new(history, turn.messages))
         conversation = Conversation(history, tuple(item.message for item in new))
         request = ModelRequest(
@@ -210,48 +232,86 @@ class Gateway:
         _check_names(turn.functions, own)
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
-        return _Work(agent, choices, request, conversation, tools, release)
+        return _Work(agent, choices, request, conversation, tools, opened)
 
     def _execute(self, run: Run, work: _Work) -> None:
+        reply = Reply()
+        provider = ResilientProvider(work.choices, self._limits.retries, clock=self._clock)
         try:
-            end = self._outcome(run, work)
+            end = self._drive(run, work, provider, reply)
+            model = (provider.answered or work.choices[0]).ref
+            work.opened.finish(to_outcome(end, work.conversation.new, reply, model))
+        except GatewayError as error:
+            end = RunEnded(error=error)
         except Exception:
             # A defect must not leave readers waiting: it is logged here and told as itself.
             logger.exception("run %s failed", run.id)
             end = RunEnded(error=internal_error())
         finally:
-            work.release()
-            self._runs.discard(run)
+            self._slots.leave()
+            del self._runs[run.id]
+        if end.error is not None:
+            logger.warning("run %s failed: %s", run.id, end.error.code)
         run.append(end)
 
-    def _outcome(self, run: Run, work: _Work) -> RunEnded:
-        reply = Reply()
-        provider = ResilientProvider(work.choices, self._limits.retries, clock=self._clock)
+    def _drive(self, run: Run, work: _Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
         window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, self._limits.max_turns, reply)
         try:
             with run.scope, deadline(work.agent.timeout_seconds):
                 loop.run(work.request)
         except Cancelled:
-            if reply.to_messages():
-                self._commit(run, work, reply, provider)
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
             text = f"The run took longer than the agent's limit of {work.agent.timeout_seconds:g} seconds."
             return RunEnded(error=GatewayError("run_timeout", text))
         except GatewayError as error:
-            logger.warning("run %s failed: %s", run.id, error.code)
             return RunEnded(error=error)
-        self._commit(run, work, reply, provider)
+        except Exception:
+            # Its session has to be given back like any other's.
+            logger.exception("run %s failed", run.id)
+            return RunEnded(error=internal_error())
         return RunEnded(reply.stop_reason, reply.usage)
 
-    def _commit(self, run: Run, work: _Work, reply: Reply, provider: ResilientProvider) -> None:
-        messages = (*work.conversation.new, *reply.to_messages())
-        model = (provider.answered or work.choices[0]).ref
-        self._store.append_turn(run.session_key, run.agent_id, run.id, messages, usage=reply.usage, model=model)
-        if reply.summary is not None:
-            kept = reply.kept + len(reply.to_messages())
-            self._store.append_summary(run.session_key, run.id, reply.summary, kept=kept)
+    def _replay(self, claim: Claim, key: IdempotencyKey) -> Run:
+        """The answer of an earlier request with the same key, as a run of its own."""
+        if claim.fingerprint != key.fingerprint:
+            text = (
+                "This Idempotency-Key was sent with another request less than a day ago. Send the very same request, "
+                "or use another key."
+            )
+            raise GatewayError("idempotency_key_reused", text, param="Idempotency-Key")
+        if claim.run_id in self._runs:
+            original, _new = self._runs[claim.run_id]
+            copy = Run(original.id, original.session_key, original.agent_id, original.created_at)
+            spawn(self._replays.mirror, original, copy)
+            return copy
+        record = self.state.records.get(claim.run_id)
+        if record is None:
+            raise failure_of(None)
+        copy = Run(record.id, record.session_key, record.agent_id, record.accepted_at_ms / 1000)
+        spawn(self._replays.replay, record.id, copy)
+        return copy
+
+    def _abort_in_sessions(self) -> None:
+        """Others took this gateway for dead and may run its sessions by now: nothing that goes on could be stored."""
+        for run, new in list(self._runs.values()):
+            if not new.stateless:
+                run.abort()
+
+    def _abort_here(self, run_id: str) -> bool:
+        if run_id in self._runs:
+            self._runs[run_id][0].abort()
+        elif run_id in self._queued:
+            self._queued[run_id].cancel()
+        else:
+            return False
+        return True
+
+    def _abort_requested(self) -> None:
+        if self.state.membership.has_others:
+            for run_id in self.state.records.list_to_abort(self.state.membership.id):
+                self._abort_here(run_id)
 
 
 def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:

@@ -28,14 +28,15 @@ class Run:
     """One run of an agent.
 
     `id` is the run's and the answer's (`chatcmpl_<uuid4>`), `created_at` seconds since 1970. `scope` surrounds the
-    part of the run that may be cut.
+    part of the run that may be cut. A `kept` run goes on when its caller leaves.
     """
 
-    def __init__(self, run_id: str, session_key: str, agent_id: str, created_at: float) -> None:
+    def __init__(self, run_id: str, session_key: str, agent_id: str, created_at: float, *, kept: bool = False) -> None:
         self.id = run_id
         self.session_key = session_key
         self.agent_id = agent_id
         self.created_at = created_at
+        self.kept = kept
         self.scope = CancelScope()
         self._log: list[RunEvent] = []
         self._readers: list[Event] = []
@@ -49,6 +50,11 @@ class Run:
     def abort(self) -> None:
         """End the run soon: the upstream request is dropped and what was said is kept. After the end a no-op."""
         self.scope.cancel()
+
+    def leave(self) -> None:
+        """The caller is gone: the run ends, too, unless it is kept for whoever asks again."""
+        if not self.kept:
+            self.abort()
 
     def follow(self, quiet_seconds: float | None = None) -> Iterator[Sequence[RunEvent]]:
         """Yield everything that happened, from the beginning on, in batches; the last one ends with `RunEnded`.

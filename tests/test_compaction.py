@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transcripts import Transcripts
 
 from service.compaction import (
     LATEST_HEADING,
@@ -26,7 +27,6 @@ from service.errors import GatewayError
 from service.messages import Function, Image, Message, Role, StopReason, Text, ToolCall, Usage, text_message
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.scripted import ScriptedProvider
-from service.sessions.store import SessionStore
 
 LIMIT = 2_000
 
@@ -200,7 +200,7 @@ def test_after_an_overflow_a_conversation_is_shortened_whatever_was_estimated(li
 
 
 def test_the_scripted_provider_end_to_end_with_the_store(tmp_path: Path) -> None:
-    with closing(SessionStore.open(tmp_path / "sessions.db")) as store:
+    with closing(Transcripts.open(tmp_path / "sessions.db")) as store:
         store.append_turn("k", "main", "r1", talk(40), usage=Usage(), model="m")
         history = store.load_conversation("k")
         new = user("and now?")

@@ -195,8 +195,7 @@ def test_every_secret_of_the_configuration_is_masked() -> None:
     sections: list[type[Section]] = [*Section.__subclasses__()]
     keys = {key for section in sections for key in secret_keys_of(section)}
     assert {"token", "password", "apiKey", "headers", "env"} <= keys
+    sections_of_texts = {"headers": {"a": "s3cret"}, "env": {"a": "s3cret"}, "url": "postgresql://me:s3cret@host/db"}
     for key in keys:
-        assert "s3cret" not in str(mask_secrets({key: "s3cret"})) or "s3cret" not in str(
-            mask_secrets({key: {"a": "s3cret"}})
-        )
+        assert "s3cret" not in str(mask_secrets({key: sections_of_texts.get(key, "s3cret")}))
     assert Config in sections

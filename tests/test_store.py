@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transcripts import Transcripts
 
 from service.concurrency import deadline, spawn
 from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.sessions.payloads import from_payload, to_payload
-from service.sessions.schema import SCHEMA_VERSION
-from service.sessions.store import MAX_TURNS_PER_COMMIT, SessionStore, StoreError
+from service.state.database import MAX_OPERATIONS_PER_COMMIT
+from service.state.errors import StoreError
+from service.state.schema import HEAD
 
 GENEROUS_SECONDS = 30
 NO_USAGE = Usage()
@@ -47,8 +49,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[SessionStore]:
-    with closing(SessionStore.open(path, clock=lambda: 1_700_000_000.25, new_id=map(str, count(1)).__next__)) as store:
+def store(path: Path) -> Iterator[Transcripts]:
+    with closing(Transcripts.open(path, clock=lambda: 1_700_000_000.25, new_id=map(str, count(1)).__next__)) as store:
         yield store
 
 
@@ -56,9 +58,7 @@ def turn(*said: str) -> tuple[Message, ...]:
     return tuple(text_message(Role.USER, text) for text in said)
 
 
-def append(
-    store: SessionStore, key: str, said: tuple[Message, ...], usage: Usage = NO_USAGE, run_id: str = "r"
-) -> None:
+def append(store: Transcripts, key: str, said: tuple[Message, ...], usage: Usage = NO_USAGE, run_id: str = "r") -> None:
     store.append_turn(key, "main", run_id, said, usage=usage, model="openai/gpt")
 
 
@@ -69,7 +69,7 @@ def finish(greenlets: list[Any]) -> None:
 
 
 def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         return connection.execute(sql).fetchall()
 
 
@@ -83,20 +83,19 @@ def test_a_message_a_newer_program_wrote_is_not_guessed_at() -> None:
         from_payload("user", '{"v": 2, "parts": []}')
 
 
-def test_text_that_is_not_unicode_is_refused_before_anything_is_stored(store: SessionStore) -> None:
+def test_text_that_is_not_unicode_is_refused_before_anything_is_stored(store: Transcripts) -> None:
     with pytest.raises(StoreError, match="surrogate"):
         append(store, KEY, turn("fine", "\ud800"))
     assert store.load_conversation(KEY) == ()
 
 
-def test_a_turn_without_messages_is_refused(store: SessionStore) -> None:
-    with pytest.raises(StoreError, match="at least one"):
-        append(store, KEY, ())
-
-
-def test_the_tables_tell_who_said_what_when_and_what_it_cost(store: SessionStore, path: Path) -> None:
+def test_the_tables_tell_who_said_what_when_and_what_it_cost(store: Transcripts, path: Path) -> None:
     append(store, KEY, turn("q", "a"), Usage(3, 4, 1), run_id="run-1")
-    assert rows(path, "SELECT * FROM sessions") == [(KEY, "1", "main", 2, 1_700_000_000_250, 1_700_000_000_250)]
+    told = "key, agent_id, entry_count, created_at_ms, updated_at_ms, title, model, last_run_id, stateless"
+    assert rows(path, f"SELECT {told} FROM sessions") == [
+        (KEY, "main", 2, 1_700_000_000_250, 1_700_000_000_250, "q", "openai/gpt", "run-1", 0)
+    ]
+    assert rows(path, "SELECT input_tokens, output_tokens, cached_tokens FROM sessions") == [(3, 4, 1)]
     columns = "session_key, seq, run_id, role, model, input_tokens, output_tokens, cached_tokens, created_at_ms"
     assert rows(path, f"SELECT {columns} FROM entries ORDER BY seq") == [
         (KEY, 0, "run-1", "user", None, None, None, None, 1_700_000_000_250),
@@ -118,7 +117,7 @@ def test_the_store_is_a_dictionary_of_conversations_that_outlives_its_process(
     model: dict[str, tuple[Message, ...]] = {}
     with tempfile.TemporaryDirectory() as directory:
         for life in lives:
-            with closing(SessionStore.open(Path(directory) / "sessions.db")) as store:
+            with closing(Transcripts.open(Path(directory) / "sessions.db")) as store:
                 assert store.load_conversation("unknown") == ()
                 for key, said in life:
                     append(store, key, tuple(said))
@@ -134,17 +133,17 @@ def commits(path: Path) -> int:
     return sum(1 for at in range(32, len(log), frame_bytes) if any(log[at + 4 : at + 8]))
 
 
-def test_turns_that_come_together_share_a_commit(store: SessionStore, path: Path) -> None:
+def test_turns_that_come_together_share_a_commit(store: Transcripts, path: Path) -> None:
     for number in range(10):
         append(store, KEY, turn(str(number)))
     alone = commits(path)
     assert alone >= 10
-    finish([spawn(append, store, f"key-{number}", turn("a")) for number in range(MAX_TURNS_PER_COMMIT + 50)])
+    finish([spawn(append, store, f"key-{number}", turn("a")) for number in range(MAX_OPERATIONS_PER_COMMIT + 50)])
     assert commits(path) <= alone + 5
-    assert rows(path, "SELECT count(*) FROM entries") == [(10 + MAX_TURNS_PER_COMMIT + 50,)]
+    assert rows(path, "SELECT count(*) FROM entries") == [(10 + MAX_OPERATIONS_PER_COMMIT + 50,)]
 
 
-def test_turns_that_come_together_each_stay_in_one_piece(store: SessionStore, path: Path) -> None:
+def test_turns_that_come_together_each_stay_in_one_piece(store: Transcripts, path: Path) -> None:
     def talk(number: int) -> None:
         for step in range(5):
             append(store, f"key-{number % 4}", turn("first", "second"), run_id=f"{number}-{step}")
@@ -160,7 +159,7 @@ def test_turns_that_come_together_each_stay_in_one_piece(store: SessionStore, pa
         assert len(store.load_conversation(f"key-{number}")) == 100
 
 
-def test_a_turn_that_cannot_be_stored_fails_alone(store: SessionStore) -> None:
+def test_a_turn_that_cannot_be_stored_fails_alone(store: Transcripts) -> None:
     failed = []
 
     def talk(number: int) -> None:
@@ -172,12 +171,12 @@ def test_a_turn_that_cannot_be_stored_fails_alone(store: SessionStore) -> None:
 
     finish([spawn(talk, number) for number in range(20)])
     assert sorted(number for number, _ in failed) == [0, 5, 10, 15]
-    assert all(message.startswith("The turn could not be stored: ") for _, message in failed)
+    assert all("cannot be written: " in message for _, message in failed)
     stored = [message.text for key in ("key-0", "key-1") for message in store.load_conversation(key)]
     assert sorted(stored, key=int) == [str(number) for number in range(20) if number % 5]
 
 
-def test_a_database_that_fails_fails_every_turn_and_no_longer_than_that(store: SessionStore, path: Path) -> None:
+def test_a_database_that_fails_fails_every_turn_and_no_longer_than_that(store: Transcripts, path: Path) -> None:
     append(store, KEY, turn("before"))
     rename = "ALTER TABLE {} RENAME TO {}"
     rows(path, rename.format("entries", "elsewhere"))
@@ -196,7 +195,7 @@ def test_a_database_that_fails_fails_every_turn_and_no_longer_than_that(store: S
     assert [message.text for message in store.load_conversation(KEY)] == ["before", "after"]
 
 
-def test_readers_do_not_wait_for_a_writer(store: SessionStore, path: Path) -> None:
+def test_readers_do_not_wait_for_a_writer(store: Transcripts, path: Path) -> None:
     append(store, KEY, turn("before"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -209,32 +208,15 @@ def test_readers_do_not_wait_for_a_writer(store: SessionStore, path: Path) -> No
     assert [message.text for message in store.load_conversation(KEY)] == ["before", "after"]
 
 
-def test_two_stores_of_one_database_see_each_others_turns(store: SessionStore, path: Path) -> None:
-    with closing(SessionStore.open(path)) as other:
+def test_two_stores_of_one_database_see_each_others_turns(store: Transcripts, path: Path) -> None:
+    with closing(Transcripts.open(path)) as other:
         for number in range(6):
             append((store, other)[number % 2], KEY, turn(str(number)))
         assert store.load_conversation(KEY) == other.load_conversation(KEY) == turn(*"012345")
 
 
-def test_a_caller_that_is_interrupted_does_not_take_its_turn_back(store: SessionStore) -> None:
-    interrupted = spawn(append, store, KEY, turn("a"))
-    other = spawn(append, store, KEY, turn("b"))
-    spawn(interrupted.kill)
-    finish([interrupted, other])
-    assert store.load_conversation(KEY) == turn("a", "b")
-
-
-def test_closing_finishes_the_turns_that_wait(path: Path) -> None:
-    store = SessionStore.open(path)
-    waiting = [spawn(append, store, KEY, turn("a")) for _ in range(2 * MAX_TURNS_PER_COMMIT + 1)]
-    finish([spawn(store.close), *waiting])
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]  # no write-ahead log is left to replay
-    with closing(SessionStore.open(path)) as again:
-        assert again.load_conversation(KEY) == turn(*"a" * len(waiting))
-
-
 def test_closing_twice_is_a_no_op_and_a_closed_store_says_so(path: Path) -> None:
-    store = SessionStore.open(path)
+    store = Transcripts.open(path)
     store.close()
     store.close()
     for use in (lambda: append(store, KEY, turn("a")), lambda: store.load_conversation(KEY), store.check):
@@ -242,7 +224,7 @@ def test_closing_twice_is_a_no_op_and_a_closed_store_says_so(path: Path) -> None
             use()
 
 
-def test_only_the_owner_can_read_what_was_said(store: SessionStore, path: Path) -> None:
+def test_only_the_owner_can_read_what_was_said(store: Transcripts, path: Path) -> None:
     append(store, KEY, turn("a"))
     modes = {entry.name: entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()}
     assert modes == {"sessions.db": 0o600, "sessions.db-wal": 0o600, "sessions.db-shm": 0o600}
@@ -253,35 +235,35 @@ def test_a_file_that_others_could_read_is_closed_to_them_and_a_directory_that_wa
     tmp_path.chmod(0o755)
     path = tmp_path / "sessions.db"
     path.touch(mode=0o644)
-    SessionStore.open(path).close()
+    Transcripts.open(path).close()
     assert path.stat().st_mode & 0o777 == 0o600
     assert tmp_path.stat().st_mode & 0o777 == 0o755
 
 
-def test_the_connection_is_configured_as_documented(store: SessionStore, path: Path) -> None:
+def test_the_connection_is_configured_as_documented(store: Transcripts, path: Path) -> None:
     def pragmas(connection: Any) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "query_only")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
 
-    assert store._writer.run(pragmas) == ["wal", 1, 1, 5_000, 0]
-    assert store._reader.run(pragmas) == ["wal", 1, 1, 5_000, 1]
-    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    assert store.database._backend.write(pragmas) == ["wal", 1, 1, 5_000, 0]
+    assert store.database._backend.read(pragmas) == ["wal", 1, 1, 5_000, 1]
+    assert rows(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 def test_a_database_of_a_newer_program_is_refused_and_left_alone(path: Path) -> None:
-    SessionStore.open(path).close()
-    rows(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(StoreError, match=rf"{path} cannot be used: its schema has version {SCHEMA_VERSION + 1}"):
-        SessionStore.open(path)
-    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION + 1,)]
+    Transcripts.open(path).close()
+    rows(path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StoreError, match=rf"{path} cannot be used: its schema has version 9999"):
+        Transcripts.open(path)
+    assert rows(path, "SELECT version_num FROM alembic_version") == [("9999",)]
 
 
 def test_a_schema_that_cannot_be_made_whole_is_not_begun(path: Path) -> None:
     path.parent.mkdir()
-    rows(path, "CREATE TABLE entries (something_else TEXT)")
+    rows(path, "CREATE TABLE lanes (something_else TEXT)")
     with pytest.raises(StoreError, match="already exists"):
-        SessionStore.open(path)
-    assert rows(path, "SELECT name FROM sqlite_master") == [("entries",)]
+        Transcripts.open(path)
+    assert rows(path, "SELECT name FROM sqlite_master") == [("lanes",)]
     assert rows(path, "PRAGMA user_version") == [(0,)]
 
 
@@ -289,18 +271,14 @@ def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database " * 100)
     for path, problem in ((tmp_path / "text", "not a database"), (tmp_path, "unable to open")):
         with pytest.raises(StoreError, match=problem):
-            SessionStore.open(path)
+            Transcripts.open(path)
     assert tmp_path.stat().st_mode & 0o700 == 0o700
     with pytest.raises(StoreError, match="cannot be used"):
-        SessionStore.open(tmp_path / "text" / "sessions.db")
+        Transcripts.open(tmp_path / "text" / "sessions.db")
 
 
-def test_a_database_that_cannot_be_read_or_was_replaced_fails_its_check(store: SessionStore, path: Path) -> None:
+def test_a_database_that_cannot_be_read_or_was_replaced_fails_its_check(store: Transcripts, path: Path) -> None:
     store.check()
-    rows(path, "ALTER TABLE sessions RENAME TO elsewhere")
-    with pytest.raises(StoreError, match="no such table"):
-        store.check()
-    rows(path, "ALTER TABLE elsewhere RENAME TO sessions")
     path.rename(path.with_suffix(".old"))
     with pytest.raises(StoreError, match="removed or replaced"):
         store.check()
@@ -317,7 +295,8 @@ from itertools import count
 from pathlib import Path
 from service.concurrency import sleep, spawn
 from service.messages import Role, Usage, text_message
-from service.sessions.store import SessionStore
+sys.path.insert(0, "tests")
+from transcripts import Transcripts
 
 def talk(key):
     for number in count():
@@ -326,7 +305,7 @@ def talk(key):
         sys.stdout.write(f"{key} {number}\\n")
         sys.stdout.flush()
 
-store = SessionStore.open(Path(sys.argv[1]))
+store = Transcripts.open(Path(sys.argv[1]))
 for greenlet in [spawn(talk, f"key-{number}") for number in range(8)]:
     greenlet.join()
 """
@@ -342,7 +321,7 @@ def test_a_killed_process_loses_no_turn_it_was_told_of_and_leaves_none_half(path
     acknowledged = [tuple(line.split()) for line in told if line.endswith("\n")]
     assert process.returncode == -signal.SIGKILL
     assert len(acknowledged) >= 400
-    with closing(SessionStore.open(path)) as store:
+    with closing(Transcripts.open(path)) as store:
         for key in {key for key, _ in acknowledged}:
             texts = [message.text.split()[:2] for message in store.load_conversation(key)]
             turns = len(texts) // 3

@@ -9,10 +9,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from transcripts import Transcripts
 
 from service.messages import Message, Role, Usage, text_message
-from service.sessions.schema import SCHEMA_VERSION
-from service.sessions.store import SessionStore, StoreError
+from service.state.errors import StoreError
+from service.state.schema import HEAD
 
 KEY = "agent:main:nguyễn"
 
@@ -23,21 +24,21 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[SessionStore]:
-    with closing(SessionStore.open(path, clock=lambda: 1_700_000_000, new_id=map(str, count(1)).__next__)) as store:
+def store(path: Path) -> Iterator[Transcripts]:
+    with closing(Transcripts.open(path, clock=lambda: 1_700_000_000, new_id=map(str, count(1)).__next__)) as store:
         yield store
 
 
-def append(store: SessionStore, *said: str) -> None:
+def append(store: Transcripts, *said: str) -> None:
     messages = tuple(text_message(Role.USER, text) for text in said)
     store.append_turn(KEY, "main", "run", messages, usage=Usage(), model="m")
 
 
-def summarise(store: SessionStore, text: str, *, kept: int) -> None:
+def summarise(store: Transcripts, text: str, *, kept: int) -> None:
     store.append_summary(KEY, "run", text_message(Role.USER, text), kept=kept)
 
 
-def texts(store: SessionStore) -> list[str]:
+def texts(store: Transcripts) -> list[str]:
     return [message.text for message in store.load_conversation(KEY)]
 
 
@@ -46,7 +47,7 @@ def execute(path: Path, sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_a_summary_takes_the_place_of_all_but_the_last_messages(store: SessionStore) -> None:
+def test_a_summary_takes_the_place_of_all_but_the_last_messages(store: Transcripts) -> None:
     append(store, "1", "2", "3", "4")
     summarise(store, "one to three", kept=1)
     assert texts(store) == ["one to three", "4"]
@@ -54,7 +55,7 @@ def test_a_summary_takes_the_place_of_all_but_the_last_messages(store: SessionSt
     assert texts(store) == ["one to three", "4", "5"]
 
 
-def test_of_several_summaries_the_one_that_covers_most_counts(store: SessionStore) -> None:
+def test_of_several_summaries_the_one_that_covers_most_counts(store: Transcripts) -> None:
     append(store, "1", "2", "3", "4")
     summarise(store, "one and two", kept=2)
     append(store, "5")
@@ -62,21 +63,21 @@ def test_of_several_summaries_the_one_that_covers_most_counts(store: SessionStor
     assert texts(store) == ["one to five"]
 
 
-def test_a_summary_of_the_same_messages_takes_the_place_of_the_earlier_one(store: SessionStore) -> None:
+def test_a_summary_of_the_same_messages_takes_the_place_of_the_earlier_one(store: Transcripts) -> None:
     append(store, "1", "2")
     summarise(store, "first try", kept=1)
     summarise(store, "second try", kept=1)
     assert texts(store) == ["second try", "2"]
 
 
-def test_the_transcript_keeps_what_a_summary_covers(store: SessionStore, path: Path) -> None:
+def test_the_transcript_keeps_what_a_summary_covers(store: Transcripts, path: Path) -> None:
     append(store, "1", "2", "3")
     summarise(store, "all", kept=0)
     assert execute(path, "SELECT count(*) FROM entries") == [(3,)]
     assert execute(path, "SELECT covers, role, run_id FROM summaries") == [(3, "user", "run")]
 
 
-def test_other_sessions_are_not_touched(store: SessionStore) -> None:
+def test_other_sessions_are_not_touched(store: Transcripts) -> None:
     append(store, "1", "2")
     other = text_message(Role.USER, "elsewhere")
     store.append_turn("other", "main", "run", (other,), usage=Usage(), model="m")
@@ -85,19 +86,19 @@ def test_other_sessions_are_not_touched(store: SessionStore) -> None:
 
 
 @pytest.mark.parametrize("kept", [2, 3, -1])
-def test_a_summary_of_nothing_is_refused(store: SessionStore, kept: int) -> None:
+def test_a_summary_of_nothing_is_refused(store: Transcripts, kept: int) -> None:
     append(store, "1", "2")
     with pytest.raises(StoreError, match="at least one"):
         summarise(store, "nothing", kept=kept)
     assert texts(store) == ["1", "2"]
 
 
-def test_a_session_without_turns_has_nothing_to_summarise(store: SessionStore) -> None:
+def test_a_session_without_turns_has_nothing_to_summarise(store: Transcripts) -> None:
     with pytest.raises(StoreError, match="at least one"):
         summarise(store, "nothing", kept=0)
 
 
-def test_a_database_that_fails_is_told_without_what_was_said(store: SessionStore, path: Path) -> None:
+def test_a_database_that_fails_is_told_without_what_was_said(store: Transcripts, path: Path) -> None:
     append(store, "1", "2")
     execute(path, "ALTER TABLE summaries RENAME TO elsewhere")
     with pytest.raises(StoreError, match="no such table") as caught:
@@ -106,18 +107,24 @@ def test_a_database_that_fails_is_told_without_what_was_said(store: SessionStore
 
 
 def test_a_database_of_the_first_version_is_upgraded_in_place(path: Path) -> None:
-    with closing(SessionStore.open(path)) as store:
+    with closing(Transcripts.open(path)) as store:
         append(store, "1", "2")
     execute(path, "DROP TABLE summaries")
+    for table in ("runs", "lanes", "gateways", "claims", "alembic_version"):
+        execute(path, f"DROP TABLE {table}")
+    for index in ("sessions_by_age", "sessions_of_agent"):
+        execute(path, f"DROP INDEX {index}")
+    for column in ("title", "model", "last_run_id", "input_tokens", "output_tokens", "cached_tokens", "stateless"):
+        execute(path, f"ALTER TABLE sessions DROP COLUMN {column}")
     execute(path, "PRAGMA user_version = 1")
-    with closing(SessionStore.open(path)) as store:
+    with closing(Transcripts.open(path)) as store:
         assert texts(store) == ["1", "2"]
         summarise(store, "one", kept=1)
         assert texts(store) == ["one", "2"]
-    assert execute(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    assert execute(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
-def test_a_summary_can_hold_more_than_text(store: SessionStore) -> None:
+def test_a_summary_can_hold_more_than_text(store: Transcripts) -> None:
     append(store, "1")
     summary = Message(Role.USER, text_message(Role.USER, "a").parts * 2, name="n")
     store.append_summary(KEY, "run", summary, kept=0)

@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 import pytest
+from transcripts import Transcripts
 
 from service.agents import Roster
 from service.config import parse_config
 from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.sessions.overview import MAX_PAYLOAD_CHARACTERS
-from service.sessions.store import SessionStore
 from service.tools import ToolContext, ToolError
 from service.tools.sessions import MAX_HISTORY_CHARACTERS, MAX_MESSAGES, Visibility, session_tools
 
@@ -25,22 +25,35 @@ PICTURE = Image("data:image/png;base64,AAAA")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SessionStore]:
-    clock = map(float, count(1_700_000_000, 60)).__next__
-    with closing(SessionStore.open(tmp_path / "sessions.db", clock, map(str, count(1)).__next__)) as store:
+def store(tmp_path: Path) -> Iterator[Transcripts]:
+    with closing(Transcripts.open(tmp_path / "sessions.db", MinuteClock(), map(str, count(0)).__next__)) as store:
         yield store
 
 
-def say(store: SessionStore, key: str, *messages: Message, model: str = "openai/a") -> None:
+class MinuteClock:
+    """Stands still until `tick`."""
+
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def tick(self) -> None:
+        self.now += 60
+
+
+def say(store: Transcripts, key: str, *messages: Message, model: str = "openai/a") -> None:
     agent_id = key.split(":")[1]
     store.append_turn(key, agent_id, "r", messages, usage=Usage(10, 4, 2), model=model)
+    clock: Any = store.clock
+    clock.tick()
 
 
 def user(text: str) -> Message:
     return text_message(Role.USER, text)
 
 
-def ask(store: SessionStore, name: str, visibility: Visibility = "agent", **arguments: Any) -> Any:
+def ask(store: Transcripts, name: str, visibility: Visibility = "agent", **arguments: Any) -> Any:
     roster = Roster.from_config(parse_config({"agents": {"list": [{"id": "main"}, {"id": "beta", "name": "B"}]}})[0])
     [tool] = [tool for tool in session_tools(store, roster, visibility) if tool.name == name]
     return orjson.loads(tool.run(arguments, CONTEXT))
@@ -50,11 +63,11 @@ def keys(answer: Any) -> list[str]:
     return [session["session_key"] for session in answer["sessions"]]
 
 
-def test_a_session_without_a_turn_has_no_messages(store: SessionStore) -> None:
+def test_a_session_without_a_turn_has_no_messages(store: Transcripts) -> None:
     assert ask(store, "session_status") == {"session_key": OWN, "agent": "main", "messages": 0}
 
 
-def test_the_status_sums_the_turns_of_a_session(store: SessionStore) -> None:
+def test_the_status_sums_the_turns_of_a_session(store: Transcripts) -> None:
     say(store, OWN, user("a"), user("b"))
     say(store, OWN, user("c"), model="openai/b")
     say(store, SIBLING, user("d"))
@@ -72,7 +85,7 @@ def test_the_status_sums_the_turns_of_a_session(store: SessionStore) -> None:
     assert ask(store, "session_status", session_key=SIBLING)["messages"] == 1
 
 
-def test_the_last_used_sessions_come_first(store: SessionStore) -> None:
+def test_the_last_used_sessions_come_first(store: Transcripts) -> None:
     for number in range(5):
         say(store, f"agent:main:{number}", user("x"))
     say(store, "agent:main:1", user("again"))
@@ -84,7 +97,7 @@ def test_the_last_used_sessions_come_first(store: SessionStore) -> None:
     [("self", [OWN]), ("agent", [SIBLING, OWN]), ("all", [FOREIGN, SIBLING, OWN])],
 )
 def test_other_sessions_are_told_of_only_where_they_may_be_seen(
-    store: SessionStore, visibility: Visibility, visible: list[str]
+    store: Transcripts, visibility: Visibility, visible: list[str]
 ) -> None:
     for key in (OWN, SIBLING, FOREIGN):
         say(store, key, user("hello"))
@@ -98,7 +111,7 @@ def test_other_sessions_are_told_of_only_where_they_may_be_seen(
                     ask(store, name, visibility, session_key=key)
 
 
-def test_a_session_that_is_not_there_is_told_like_one_that_may_not_be_seen(store: SessionStore) -> None:
+def test_a_session_that_is_not_there_is_told_like_one_that_may_not_be_seen(store: Transcripts) -> None:
     say(store, FOREIGN, user("hello"))
     told = []
     for key in ("agent:beta:missing", FOREIGN):
@@ -108,7 +121,7 @@ def test_a_session_that_is_not_there_is_told_like_one_that_may_not_be_seen(store
     assert told[0] == told[1]
 
 
-def test_the_history_tells_the_last_messages_oldest_first(store: SessionStore) -> None:
+def test_the_history_tells_the_last_messages_oldest_first(store: Transcripts) -> None:
     say(store, OWN, *(user(str(number)) for number in range(30)))
     answer = ask(store, "sessions_history", session_key=OWN, limit=3)
     assert answer["of"] == 30
@@ -117,7 +130,7 @@ def test_the_history_tells_the_last_messages_oldest_first(store: SessionStore) -
     ]
 
 
-def test_tool_messages_are_told_when_asked_for(store: SessionStore) -> None:
+def test_tool_messages_are_told_when_asked_for(store: Transcripts) -> None:
     call = ToolCall("c", "read", '{"path": "a"}')
     result = Message(Role.TOOL, (Text("content"),), tool_call_id="c")
     say(store, OWN, user("q"), Message(Role.ASSISTANT, tool_calls=(call,)), result, text_message(Role.ASSISTANT, "a"))
@@ -133,14 +146,14 @@ def test_tool_messages_are_told_when_asked_for(store: SessionStore) -> None:
     assert whole[1]["tool_calls"] == [{"name": "read", "arguments": '{"path": "a"}'}]
 
 
-def test_pictures_and_long_messages_are_not_told_whole(store: SessionStore) -> None:
+def test_pictures_and_long_messages_are_not_told_whole(store: Transcripts) -> None:
     huge = Image("data:image/png;base64," + "A" * MAX_PAYLOAD_CHARACTERS)
     say(store, OWN, Message(Role.USER, (Text("see"), PICTURE)), user("x" * 10_000), Message(Role.USER, (huge,)))
     texts = [entry["text"] for entry in ask(store, "sessions_history", session_key=OWN)["messages"]]
     assert texts == ["see [with a picture]", "x" * 4_000 + " [cut]", "[a message too long to be told]"]
 
 
-def test_a_long_history_leaves_the_oldest_out(store: SessionStore) -> None:
+def test_a_long_history_leaves_the_oldest_out(store: Transcripts) -> None:
     say(store, OWN, *(user(f"{number:03}" + "x" * 3_000) for number in range(MAX_MESSAGES)))
     messages = ask(store, "sessions_history", session_key=OWN, limit=MAX_MESSAGES)["messages"]
     assert len(orjson.dumps(messages)) < MAX_HISTORY_CHARACTERS
@@ -148,7 +161,7 @@ def test_a_long_history_leaves_the_oldest_out(store: SessionStore) -> None:
     assert len(messages) > 10
 
 
-def test_the_agents_are_told_with_the_default_and_the_one_that_asks(store: SessionStore) -> None:
+def test_the_agents_are_told_with_the_default_and_the_one_that_asks(store: Transcripts) -> None:
     assert ask(store, "agents_list") == {
         "agents": [
             {"id": "main", "name": "main", "default": True, "you": True},
@@ -157,7 +170,7 @@ def test_the_agents_are_told_with_the_default_and_the_one_that_asks(store: Sessi
     }
 
 
-def test_what_the_store_lists_is_bounded(store: SessionStore) -> None:
+def test_what_the_store_lists_is_bounded(store: Transcripts) -> None:
     for number in range(4):
         say(store, f"agent:main:{number}", user("x"), user("y"))
     assert len(store.list_sessions("main", 2)) == 2

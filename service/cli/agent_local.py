@@ -20,7 +20,7 @@ from service.events import RunEnded, TextDelta, ToolStarted
 from service.gateway import Gateway, Turn
 from service.messages import Message, Role, Text
 from service.runs import Run
-from service.sessions.store import StoreError
+from service.state.errors import StoreError
 
 
 class LocalDoor:

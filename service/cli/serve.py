@@ -24,7 +24,7 @@ from service.configtext import Locations
 from service.connections import raise_open_file_limit
 from service.server import Server
 from service.serving import run_until_stopped
-from service.sessions.store import StoreError
+from service.state.errors import StoreError
 
 if TYPE_CHECKING:
     from service.gateway import Gateway

@@ -1,7 +1,8 @@
 """One run at a time in each session.
 
 A session belongs to whoever has been waiting longest; sessions never wait for one another; one that nobody is in
-costs nothing. Lanes order the runs of one process.
+costs nothing. Lanes order the runs of one process; between processes the database decides
+(`service.sessions.turns`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class Lanes:
         """How many sessions are in use."""
         return len(self._queues)
 
+    def is_free(self, key: str) -> bool:
+        """Whether nobody holds the session `key` or waits for it."""
+        return key not in self._queues
+
     def enter(self, key: str, timeout_seconds: float | None) -> Lane:
         """Wait until the session `key` is free, take it and return its lane, which the caller releases.
 
@@ -65,11 +70,7 @@ class Lanes:
             raise
         if queue[0] is not turn:
             leave()
-            raise GatewayError(
-                "session_busy",
-                f"Another run of this session was still going on after {timeout_seconds} seconds. "
-                "Try again when it has ended, or use another session.",
-            )
+            raise session_busy(timeout_seconds)
         return Lane(leave)
 
     def _leave(self, key: str, turn: Event) -> None:
@@ -81,3 +82,12 @@ class Lanes:
             queue[0].set()  # means nothing to a first that has been first all along
         else:
             del self._queues[key]
+
+
+def session_busy(waited_seconds: float | None) -> GatewayError:
+    """What whoever has waited too long for a session is told."""
+    return GatewayError(
+        "session_busy",
+        f"Another run of this session was still going on after {waited_seconds} seconds. "
+        "Try again when it has ended, or use another session.",
+    )

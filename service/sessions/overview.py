@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from service.messages import Message, Usage
 from service.sessions.payloads import from_payload
-from service.sessions.schema import entries, sessions
+from service.state.schema import entries, sessions
 
 #: Longer messages (pictures, mostly) are not read for an overview.
 MAX_PAYLOAD_CHARACTERS = 200_000
@@ -17,7 +17,10 @@ MAX_PAYLOAD_CHARACTERS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class SessionOverview:
-    """A session as a whole: times in ms since the epoch, `model` the last that answered, `usage` of all its turns."""
+    """A session as a whole: times in ms since the epoch, `model` the last that answered, `usage` of all its turns.
+
+    `title` is how its first message begins. A stateless session belongs to a request that stood alone.
+    """
 
     key: str
     session_id: str
@@ -25,8 +28,11 @@ class SessionOverview:
     message_count: int
     created_at_ms: int
     updated_at_ms: int
+    title: str | None
     model: str | None
+    last_run_id: str | None
     usage: Usage
+    stateless: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +41,24 @@ class RecentMessage:
 
     role: str
     at_ms: int
+    run_id: str
     message: Message | None
 
 
-def _overview(chosen: sa.Select[Any]) -> sa.Select[Any]:
-    # The sums are made for the chosen rows only, so the choice is a query of its own.
-    base = chosen.order_by(sessions.c.updated_at_ms.desc(), sessions.c.key).limit(sa.bindparam("most")).subquery()
-    model = (
-        sa.select(entries.c.model)
-        .where(entries.c.session_key == base.c.key, entries.c.model.is_not(None))
-        .order_by(entries.c.seq.desc())
-        .limit(1)
-    )
-
-    def total(column: sa.Column[Any]) -> sa.ScalarSelect[Any]:
-        summed = sa.func.coalesce(sa.func.sum(column), 0)
-        return sa.select(summed).where(entries.c.session_key == base.c.key).scalar_subquery()
-
-    return sa.select(
-        base,
-        model.scalar_subquery().label("model"),
-        total(entries.c.input_tokens).label("input_tokens"),
-        total(entries.c.output_tokens).label("output_tokens"),
-        total(entries.c.cached_tokens).label("cached_tokens"),
-    ).order_by(base.c.updated_at_ms.desc(), base.c.key)
-
-
-READ_SESSION = _overview(sa.select(sessions).where(sessions.c.key == sa.bindparam("of_key")))
-LIST_SESSIONS = _overview(sa.select(sessions))
-LIST_SESSIONS_OF_AGENT = _overview(sa.select(sessions).where(sessions.c.agent_id == sa.bindparam("of_agent")))
+READ_SESSION = sa.select(sessions).where(sessions.c.key == sa.bindparam("of_key"))
+LIST_SESSIONS = (
+    sa.select(sessions)
+    .order_by(sessions.c.updated_at_ms.desc(), sessions.c.key)
+    .limit(sa.bindparam("most"))
+    .offset(sa.bindparam("offset"))
+)
+LIST_SESSIONS_OF_AGENT = LIST_SESSIONS.where(sessions.c.agent_id == sa.bindparam("of_agent"))
 
 READ_RECENT = (
     sa.select(
         entries.c.role,
         entries.c.created_at_ms,
+        entries.c.run_id,
         sa.case((sa.func.length(entries.c.payload) <= MAX_PAYLOAD_CHARACTERS, entries.c.payload)).label("payload"),
     )
     .where(entries.c.session_key == sa.bindparam("of_key"))
@@ -86,12 +76,15 @@ def to_overview(row: sa.Row[Any]) -> SessionOverview:
         message_count=row.entry_count,
         created_at_ms=row.created_at_ms,
         updated_at_ms=row.updated_at_ms,
+        title=row.title,
         model=row.model,
+        last_run_id=row.last_run_id,
         usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
+        stateless=row.stateless,
     )
 
 
 def to_recent_message(row: sa.Row[Any]) -> RecentMessage:
     """A row of `READ_RECENT`."""
     message = None if row.payload is None else from_payload(row.role, row.payload)
-    return RecentMessage(row.role, row.created_at_ms, message)
+    return RecentMessage(row.role, row.created_at_ms, row.run_id, message)

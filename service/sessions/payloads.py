@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from service.messages import Image, Message, Part, Role, Text, ToolCall
-from service.sessions.schema import StoreError
+from service.state.errors import StoreError
 
 PAYLOAD_VERSION = 1
 

@@ -1,0 +1,37 @@
+"""How a run's end is recorded, and how a record is told again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from service.errors import KINDS, GatewayError
+from service.events import RunEnded
+from service.messages import Message
+from service.runner import Reply
+from service.sessions.records import RunOutcome, RunRecord, RunState
+
+#: What ends a run from outside: it keeps what was said so far.
+_CUT = ("run_aborted", "run_timeout")
+
+
+def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str) -> RunOutcome:
+    """What is recorded of a run that answered `new` with `reply` and ended so; `model` is `provider/model`."""
+    error = end.error
+    if error is None:
+        ended = RunOutcome(RunState.OK, reply.usage, model, stop_reason=end.stop_reason)
+    else:
+        state = RunState.ABORTED if error.code == "run_aborted" else RunState.ERROR
+        ended = RunOutcome(state, reply.usage, model, error_code=error.code, error_message=error.message)
+    said = reply.to_messages()
+    if error is not None and not (said and error.code in _CUT):
+        return ended
+    return replace(
+        ended, messages=(*new, *said), reply_count=len(said), summary=reply.summary, kept=reply.kept + len(said)
+    )
+
+
+def failure_of(record: RunRecord | None) -> GatewayError:
+    """What a recorded run failed with, as whoever waited for it is told."""
+    if record is not None and record.error_code in KINDS:
+        return GatewayError(record.error_code, record.error_message or "The run failed.")
+    return GatewayError("run_interrupted", "The gateway that executed this run has died. Try again.")

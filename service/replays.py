@@ -1,0 +1,71 @@
+"""Answers given again: a run that was started by an earlier request with the same idempotency key.
+
+Whether it still goes on here, goes on in another gateway or has ended, its readers see a run like any other.
+"""
+
+from __future__ import annotations
+
+from service.concurrency import Cancelled, sleep
+from service.errors import GatewayError
+from service.events import RunEnded, TextDelta, ToolCallRequested
+from service.messages import Message, Role, StopReason, ToolCall
+from service.outcomes import failure_of
+from service.runner import PARAGRAPH
+from service.runs import Run
+from service.sessions.records import RunRecords, RunState
+from service.sessions.store import SessionStore
+
+#: How often a run of another gateway is looked at.
+LOOK_SECONDS = 0.1
+
+
+class Replays:
+    """Gives the runs of `records` again, with what `store` has of them."""
+
+    def __init__(self, records: RunRecords, store: SessionStore) -> None:
+        self._records = records
+        self._store = store
+
+    def mirror(self, original: Run, copy: Run) -> None:
+        """Let the readers of `copy` see what those of `original` see; ends with it, or when `copy` is aborted."""
+        try:
+            with copy.scope:
+                for batch in original.follow():
+                    for event in batch:
+                        copy.append(event)
+        except Cancelled:
+            copy.append(RunEnded(error=_left()))
+
+    def replay(self, run_id: str, copy: Run) -> None:
+        """Let the readers of `copy` see the end of the recorded run `run_id`, once it has come. Raises `StoreError`."""
+        try:
+            with copy.scope:
+                record = self._records.get(run_id)
+                while record is not None and not record.state.is_final:
+                    sleep(LOOK_SECONDS)
+                    record = self._records.get(run_id)
+        except Cancelled:
+            copy.append(RunEnded(error=_left()))
+            return
+        if record is None or record.state is not RunState.OK:
+            copy.append(RunEnded(error=failure_of(record)))
+            return
+        reply = self._store.load_reply(record.session_key, record.id, record.reply_count)
+        text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
+        if text:
+            copy.append(TextDelta(text))
+        for index, call in enumerate(_calls_of_the_caller(reply)):
+            copy.append(ToolCallRequested(index, call))
+        copy.append(RunEnded(StopReason(record.stop_reason or StopReason.STOP), record.usage))
+
+
+def _calls_of_the_caller(reply: tuple[Message, ...]) -> tuple[ToolCall, ...]:
+    if not reply:
+        return ()
+    answered = {message.tool_call_id for message in reply if message.tool_call_id is not None}
+    calls = [call for message in reply for call in message.tool_calls]
+    return tuple(call for call in calls if call.id not in answered)
+
+
+def _left() -> GatewayError:
+    return GatewayError("run_aborted", "The caller left.")

@@ -1,0 +1,178 @@
+"""The book of runs: who may run in a session, and what became of each run.
+
+A run is opened, which waits until its session is free in this process and then in the database, and closed with its
+outcome. A stateless run has its session to itself: nothing is written before its end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from time import monotonic
+
+from service.concurrency import sleep, spawn
+from service.errors import GatewayError
+from service.sessions.lanes import Lane, Lanes, session_busy
+from service.sessions.records import NewRun, RunOutcome, RunState
+from service.sessions.turns import AcceptRun, BeginRun, FinishRun, Refusal, RetractRun
+from service.state.database import Database
+from service.state.errors import StoreError
+from service.state.membership import Membership
+from service.state.notify import lane_topic
+
+#: How long a session is left to another gateway that waits for it and does not come.
+_PATIENCE_SECONDS = 1.0
+
+#: How long is waited for word that a session is free before it is tried again.
+_RETRY_SECONDS = 1.0
+
+#: How often an end that could not be recorded is tried again.
+_SETTLE_SECONDS = 2.0
+
+_log = logging.getLogger("openclaw.sessions")
+
+
+class OpenRun:
+    """A run that has its session. Exactly one of `finish` and `retract` ends it."""
+
+    def __init__(self, ledger: RunLedger, run: NewRun, gateway_id: str, fence: int | None, lane: Lane | None) -> None:
+        self.run = run
+        self._ledger = ledger
+        self._gateway_id = gateway_id
+        self._fence = fence
+        self._lane = lane
+
+    def finish(self, outcome: RunOutcome) -> None:
+        """Record the end, with what it adds to its session, and free the session; return once it is committed.
+
+        Raises `StoreError`, and `GatewayError` (`session_lost`) if others took this gateway for dead meanwhile. Nothing
+        of the turn is stored then.
+        """
+        try:
+            self._ledger.record_end(self._to_operation(outcome))
+        finally:
+            self._release()
+
+    def retract(self) -> None:
+        """Forget the run, which has not done anything yet, and free the session. Never raises."""
+        try:
+            if self._fence is not None or self.run.claimed:
+                self._ledger.forget(self.run, self._gateway_id)
+        finally:
+            self._release()
+
+    def _to_operation(self, outcome: RunOutcome) -> FinishRun:
+        recorded = self._fence is not None or self.run.claimed
+        now_ms, session_id = self._ledger.now_ms(), self._ledger.new_id()
+        tells = self._ledger.has_others
+        return FinishRun(self.run, self._gateway_id, self._fence, recorded, outcome, now_ms, session_id, tells)
+
+    def _release(self) -> None:
+        if self._lane is not None:
+            self._lane.release()
+
+
+class RunLedger:
+    """Opens runs and keeps the book. `clock` gives seconds since 1970, `new_id` ids that nobody has."""
+
+    def __init__(
+        self,
+        database: Database,
+        membership: Membership,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.new_id = new_id
+        self._database = database
+        self._membership = membership
+        self._lanes = Lanes()
+        self._clock = clock
+        self._closed = False
+
+    def now_ms(self) -> int:
+        """The time in ms since the epoch."""
+        return int(self._clock() * 1000)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether other gateways may wait for a session."""
+        return self._membership.has_others
+
+    def open(self, run: NewRun, timeout_seconds: float | None) -> OpenRun:
+        """Wait until the run's session is free and take it.
+
+        Raises `StoreError`, and `GatewayError` (`session_busy`) after `timeout_seconds`. An exception thrown into the
+        waiting greenlet gives the place up.
+        """
+        if run.stateless:
+            return OpenRun(self, run, self._membership.id, None, None)
+        give_up_at = None if timeout_seconds is None else monotonic() + timeout_seconds
+        if not self._lanes.is_free(run.session_key):
+            self._database.write(AcceptRun(run, self._membership.id))
+        try:
+            lane = self._lanes.enter(run.session_key, timeout_seconds)
+            try:
+                return self._take(run, lane, timeout_seconds, give_up_at)
+            except BaseException:
+                lane.release()
+                raise
+        except BaseException:
+            # Behind whatever was written before, so that nothing of it stays.
+            spawn(self.forget, run, self._membership.id)
+            raise
+
+    def _take(self, run: NewRun, lane: Lane, timeout_seconds: float | None, give_up_at: float | None) -> OpenRun:
+        began_at = monotonic()
+        while True:
+            gateway_id = self._membership.id
+            impatient = monotonic() - began_at > _PATIENCE_SECONDS
+            answer = self._database.write(BeginRun(run, gateway_id, self.now_ms(), impatient))
+            if not isinstance(answer, Refusal):
+                return OpenRun(self, run, gateway_id, answer, lane)
+            if answer is Refusal.EXPELLED:
+                self._membership.rejoin()
+                continue
+            left = _RETRY_SECONDS if give_up_at is None else min(_RETRY_SECONDS, give_up_at - monotonic())
+            if left <= 0:
+                raise session_busy(timeout_seconds)
+            self._database.wait_change(lane_topic(run.session_key), left)
+
+    def record_end(self, operation: FinishRun) -> None:
+        """Write a run's end. Raises as `OpenRun.finish` does."""
+        try:
+            stored = self._database.write(operation)
+        except StoreError:
+            if operation.recorded:
+                spawn(self._settle_later, operation)
+            raise
+        if not stored:
+            text = (
+                "This gateway was thought dead while the run went on, and its session was given to others: nothing of "
+                "this turn is stored. Try again."
+            )
+            raise GatewayError("session_lost", text)
+
+    def forget(self, run: NewRun, gateway_id: str) -> None:
+        """Undo what was recorded of a run. Never raises."""
+        try:
+            self._database.write(RetractRun(run, gateway_id))
+        except StoreError as error:
+            _log.warning("run %s could not be taken back: %s", run.id, error)
+
+    def close(self) -> None:
+        """Try nothing again from now on."""
+        self._closed = True
+
+    def _settle_later(self, operation: FinishRun) -> None:
+        """Say, as soon as it is possible, that a run failed whose end could not be stored: its session goes on then."""
+        text = "The end of the run could not be stored."
+        outcome = RunOutcome(RunState.ERROR, error_code="storage_unavailable", error_message=text)
+        while not self._closed:
+            sleep(_SETTLE_SECONDS)
+            try:
+                self._database.write(replace(operation, outcome=outcome, at_ms=self.now_ms()))
+            except StoreError:
+                continue
+            return

@@ -1,0 +1,160 @@
+"""What is recorded of a run: when it came and ended, through which door, and what became of it.
+
+What was said in it stands in its session's transcript and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.messages import Message, Usage
+from service.state.database import Database, SingleOperation
+from service.state.membership import GOING_ON
+from service.state.notify import gateway_topic, tell_change
+from service.state.schema import runs
+
+
+class RunState(StrEnum):
+    """Where a run is. `accepted` waits for its session or for room; `interrupted` is what a dead gateway leaves."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    OK = "ok"
+    ERROR = "error"
+    ABORTED = "aborted"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing follows."""
+        return self not in (RunState.ACCEPTED, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run that begins; times in ms since the epoch.
+
+    A stateless one has a session to itself; `claimed` says that an idempotency key is kept for it.
+    """
+
+    id: str
+    session_key: str
+    agent_id: str
+    door: str
+    accepted_at_ms: int
+    stateless: bool
+    claimed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended.
+
+    `messages` is what it adds to its session (nothing if it failed), the last `reply_count` of them its own. `summary`
+    stands for all of the session but its last `kept` messages from now on.
+    """
+
+    state: RunState
+    usage: Usage = Usage()
+    model: str | None = None
+    stop_reason: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    messages: tuple[Message, ...] = ()
+    reply_count: int = 0
+    summary: Message | None = None
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as it is recorded; times in ms since the epoch, `gateway_id` the gateway that executes it."""
+
+    id: str
+    session_key: str
+    agent_id: str
+    gateway_id: str
+    door: str
+    state: RunState
+    accepted_at_ms: int
+    started_at_ms: int | None
+    ended_at_ms: int | None
+    model: str | None
+    stop_reason: str | None
+    reply_count: int
+    usage: Usage
+    error_code: str | None
+    error_message: str | None
+
+
+_BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("run_id"))
+_GOING_ON_IN = (
+    sa.select(runs)
+    .where(runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(GOING_ON))
+    .order_by(runs.c.accepted_at_ms, runs.c.id)
+)
+_TO_ABORT = sa.select(runs.c.id).where(
+    runs.c.gateway_id == sa.bindparam("of_gateway"), runs.c.state.in_(GOING_ON), runs.c.abort_requested
+)
+
+
+class RunRecords:
+    """The runs of all gateways that share a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """The run, `None` if nothing is recorded of it. Raises `StoreError`."""
+        rows = self._database.fetch(_BY_ID, {"run_id": run_id})
+        return _to_record(rows[0]) if rows else None
+
+    def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
+        """The runs that wait or go on in a session, the oldest first. Raises `StoreError`."""
+        return tuple(map(_to_record, self._database.fetch(_GOING_ON_IN, {"of_key": session_key})))
+
+    def request_abort(self, run_id: str) -> bool:
+        """Ask whichever gateway executes the run to end it; whether it was still to end. Raises `StoreError`."""
+        return self._database.write(_RequestAbort(run_id))
+
+    def list_to_abort(self, gateway_id: str) -> tuple[str, ...]:
+        """The runs of a gateway that somebody asked to end. Raises `StoreError`."""
+        return tuple(row.id for row in self._database.fetch(_TO_ABORT, {"of_gateway": gateway_id}))
+
+
+@dataclass(slots=True, eq=False)
+class _RequestAbort(SingleOperation[bool]):
+    run_id: str
+
+    def apply(self, connection: sa.Connection) -> bool:
+        wanted = runs.c.id == self.run_id, runs.c.state.in_(GOING_ON)
+        gateway_id = connection.execute(sa.select(runs.c.gateway_id).where(*wanted)).scalar_one_or_none()
+        if gateway_id is None:
+            return False
+        connection.execute(runs.update().where(*wanted).values(abort_requested=True))
+        tell_change(connection, gateway_topic(gateway_id))
+        return True
+
+
+def _to_record(row: sa.Row[Any]) -> RunRecord:
+    return RunRecord(
+        id=row.id,
+        session_key=row.session_key,
+        agent_id=row.agent_id,
+        gateway_id=row.gateway_id,
+        door=row.door,
+        state=RunState(row.state),
+        accepted_at_ms=row.accepted_at_ms,
+        started_at_ms=row.started_at_ms,
+        ended_at_ms=row.ended_at_ms,
+        model=row.model,
+        stop_reason=row.stop_reason,
+        reply_count=row.reply_count,
+        usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
+        error_code=row.error_code,
+        error_message=row.error_message,
+    )

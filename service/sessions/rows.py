@@ -1,0 +1,108 @@
+"""Runs and turns as rows of the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from service.messages import Message, Role
+from service.sessions.payloads import to_payload
+from service.sessions.records import NewRun, RunOutcome, RunState
+from service.state.errors import StoreError
+
+#: A session is called by as much of its first user message.
+TITLE_CHARACTERS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """A session that begins with the turn of `outcome`."""
+
+    run: NewRun
+    outcome: RunOutcome
+    session_id: str
+    at_ms: int
+
+    def to_row(self) -> dict[str, Any]:
+        """A row of `sessions`."""
+        usage = self.outcome.usage
+        return {
+            "key": self.run.session_key,
+            "session_id": self.session_id,
+            "agent_id": self.run.agent_id,
+            "entry_count": len(self.outcome.messages),
+            "created_at_ms": self.at_ms,
+            "updated_at_ms": self.at_ms,
+            "title": to_title(self.outcome.messages),
+            "model": self.outcome.model,
+            "last_run_id": self.run.id,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "stateless": self.run.stateless,
+        }
+
+
+def to_run_row(run: NewRun, gateway_id: str, state: RunState) -> dict[str, Any]:
+    """A row of `runs` for a run that has not ended."""
+    return {
+        "id": run.id,
+        "session_key": run.session_key,
+        "agent_id": run.agent_id,
+        "gateway_id": gateway_id,
+        "door": run.door,
+        "state": state.value,
+        "accepted_at_ms": run.accepted_at_ms,
+    }
+
+
+def to_entry_rows(run: NewRun, outcome: RunOutcome, first_seq: int, at_ms: int) -> list[dict[str, Any]]:
+    """Rows of `entries`; the last one tells of the whole turn. Raises `StoreError` for what is not Unicode."""
+    rows: list[dict[str, Any]] = [
+        {
+            "session_key": run.session_key,
+            "seq": seq,
+            "run_id": run.id,
+            "role": message.role.value,
+            "payload": to_payload(message),
+            "model": None,
+            "input_tokens": None,
+            "output_tokens": None,
+            "cached_tokens": None,
+            "created_at_ms": at_ms,
+        }
+        for seq, message in enumerate(outcome.messages, start=first_seq)
+    ]
+    usage = outcome.usage
+    rows[-1].update(
+        model=outcome.model,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+    )
+    return rows
+
+
+def to_summary_row(run: NewRun, outcome: RunOutcome, entry_count: int, at_ms: int) -> dict[str, Any]:
+    """A row of `summaries` in a session that has `entry_count` entries now. Raises `StoreError`."""
+    covers = entry_count - outcome.kept
+    if outcome.summary is None or outcome.kept < 0 or covers < 1:
+        raise StoreError(f"A summary covers at least one message: the session has no more than {outcome.kept}.")
+    return {
+        "session_key": run.session_key,
+        "covers": covers,
+        "run_id": run.id,
+        "role": outcome.summary.role.value,
+        "payload": to_payload(outcome.summary),
+        "created_at_ms": at_ms,
+    }
+
+
+def to_title(messages: tuple[Message, ...]) -> str | None:
+    """What a session that begins with `messages` is called: one line of its first user message."""
+    for message in messages:
+        if message.role is Role.USER:
+            line = " ".join(message.text[: TITLE_CHARACTERS * 4].split())
+            line = "".join(character for character in line if character.isprintable())
+            return f"{line[: TITLE_CHARACTERS - 1]}…" if len(line) > TITLE_CHARACTERS else line or None
+    return None

@@ -1,0 +1,316 @@
+"""How a run takes its session and gives it back with a turn: each step one operation of the database.
+
+A session is held with a fence, a number that grows with every change of hands. What a run writes is stored only while
+the session's fence is still its own, in the same transaction that frees the session: a turn is stored whole or not at
+all, and by nobody who lost the session meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from service.sessions.records import NewRun, RunOutcome, RunState
+from service.sessions.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
+from service.state.database import Operation
+from service.state.dialects import insert
+from service.state.membership import GOING_ON
+from service.state.notify import lane_topic, tell_change
+from service.state.schema import claims, entries, gateways, lanes, runs, sessions, summaries
+
+_ADD_RUN = runs.insert()
+_ADD_SESSION = sessions.insert()
+_ADD_ENTRY = entries.insert().inline()
+_END_COLUMNS = (
+    "state",
+    "ended_at_ms",
+    "model",
+    "stop_reason",
+    "reply_count",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "error_code",
+    "error_message",
+)
+_END_RUN = (
+    runs.update()
+    .where(runs.c.id == sa.bindparam("of_run"))
+    .values({name: sa.bindparam(f"new_{name}") for name in _END_COLUMNS})
+)
+_EXTEND_SESSION = (
+    sessions.update()
+    .where(sessions.c.key == sa.bindparam("of_key"))
+    .values(
+        entry_count=sa.bindparam("count"),
+        updated_at_ms=sa.bindparam("at_ms"),
+        model=sa.bindparam("new_model"),
+        last_run_id=sa.bindparam("run_id"),
+        input_tokens=sessions.c.input_tokens + sa.bindparam("input"),
+        output_tokens=sessions.c.output_tokens + sa.bindparam("output"),
+        cached_tokens=sessions.c.cached_tokens + sa.bindparam("cached"),
+    )
+)
+_FREE_LANE = (
+    lanes.update()
+    .where(lanes.c.session_key == sa.bindparam("of_key"), lanes.c.run_id == sa.bindparam("of_run"))
+    .values(run_id=None, gateway_id=None)
+)
+_MEMBER = sa.select(gateways.c.id).where(gateways.c.id == sa.bindparam("own_id")).with_for_update(key_share=True)
+_HELD_LANES = (
+    sa.select(lanes.c.session_key, lanes.c.fence, lanes.c.run_id, sessions.c.entry_count)
+    .select_from(lanes.outerjoin(sessions, sessions.c.key == lanes.c.session_key))
+    .where(lanes.c.session_key.in_(sa.bindparam("keys", expanding=True)))
+    .order_by(lanes.c.session_key)
+    .with_for_update(of=lanes)
+)
+_RUN_STATES = sa.select(runs.c.id, runs.c.state, runs.c.gateway_id).where(
+    runs.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+
+
+@dataclass(slots=True, eq=False)
+class AcceptRun(Operation[None]):
+    """Record a run that has to wait for its session."""
+
+    run: NewRun
+    gateway_id: str
+
+    @classmethod
+    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
+        """See `Operation`."""
+        rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
+        connection.execute(insert(connection, runs).on_conflict_do_nothing(), rows)
+        return [None] * len(operations)
+
+
+class Refusal(Enum):
+    """Why a session could not be taken: another run holds it or is next, or this gateway counts as dead."""
+
+    BUSY = "busy"
+    EXPELLED = "expelled"
+
+
+@dataclass(slots=True, eq=False)
+class BeginRun(Operation["int | Refusal"]):
+    """Take the run's session and record that it runs; the result is the session's fence, or why it was not taken.
+
+    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`.
+    """
+
+    run: NewRun
+    gateway_id: str
+    at_ms: int
+    impatient: bool = False
+
+    @classmethod
+    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[int | Refusal]:
+        """See `Operation`."""
+        members = {
+            own_id: connection.execute(_MEMBER, {"own_id": own_id}).first() is not None
+            for own_id in {one.gateway_id for one in operations}
+        }
+        results: dict[int, int | Refusal] = {}
+        # Always in the same order, so that two gateways never wait for one another.
+        for one in sorted(operations, key=lambda one: one.run.session_key):
+            results[id(one)] = one.take(connection) if members[one.gateway_id] else Refusal.EXPELLED
+        begun = [one for one in operations if isinstance(results[id(one)], int)]
+        if begun:
+            rows = [
+                {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms} for one in begun
+            ]
+            add = insert(connection, runs)
+            restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
+            connection.execute(add.on_conflict_do_update(index_elements=["id"], set_=restated), rows)
+        return [results[id(one)] for one in operations]
+
+    def take(self, connection: sa.Connection) -> int | Refusal:
+        """Take the session, or say that it is wanted."""
+        own = {"run_id": self.run.id, "gateway_id": self.gateway_id}
+        add = insert(connection, lanes).values(session_key=self.run.session_key, fence=1, **own)
+        # Within one gateway its own queue decides: what it holds is a leftover of a run that could not say its end.
+        free = sa.or_(lanes.c.run_id.is_(None), lanes.c.gateway_id == self.gateway_id)
+        next_is_own = sa.or_(
+            lanes.c.wanted_by.is_(None), lanes.c.wanted_by == self.gateway_id, sa.literal(self.impatient)
+        )
+        still_wanted = sa.case((lanes.c.wanted_by != self.gateway_id, lanes.c.wanted_by))
+        take = add.on_conflict_do_update(
+            index_elements=["session_key"],
+            set_={"fence": lanes.c.fence + 1, "wanted_by": still_wanted, **own},
+            where=sa.and_(free, next_is_own),
+        ).returning(lanes.c.fence)
+        fence: int | None = connection.execute(take).scalar_one_or_none()
+        if fence is not None:
+            return fence
+        want = lanes.update().where(lanes.c.session_key == self.run.session_key, lanes.c.wanted_by.is_(None))
+        connection.execute(want.values(wanted_by=self.gateway_id))
+        return Refusal.BUSY
+
+
+@dataclass(slots=True, eq=False)
+class RetractRun(Operation[None]):
+    """Undo what was recorded of a run that is refused or given up before it began to work, and free its session."""
+
+    run: NewRun
+    gateway_id: str
+
+    @classmethod
+    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
+        """See `Operation`."""
+        for one in sorted(operations, key=lambda one: one.run.session_key):
+            key = one.run.session_key
+            connection.execute(_FREE_LANE, {"of_key": key, "of_run": one.run.id})
+            unwanted = lanes.update().where(lanes.c.session_key == key, lanes.c.wanted_by == one.gateway_id)
+            connection.execute(unwanted.values(wanted_by=None))
+            connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
+            connection.execute(runs.delete().where(runs.c.id == one.run.id, runs.c.state.in_(GOING_ON)))
+            tell_change(connection, lane_topic(key))
+        return [None] * len(operations)
+
+
+@dataclass(slots=True, eq=False)
+class FinishRun(Operation[bool]):
+    """Store a run's end and its turn and free its session; whether it was stored.
+
+    It was not if the session changed hands meanwhile (`fence` is what `BeginRun` gave, `None` for a stateless run), or
+    if others took this gateway for dead. `recorded` says that the run has a row already. `session_id` is for a session
+    that begins with this turn; `tells_others` that other gateways may wait for this one.
+    """
+
+    run: NewRun
+    gateway_id: str
+    fence: int | None
+    recorded: bool
+    outcome: RunOutcome
+    at_ms: int
+    session_id: str
+    tells_others: bool
+
+    @classmethod
+    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[bool]:
+        """See `Operation`."""
+        return _Finishing(connection, operations).run()
+
+
+class _Finishing:
+    """One transaction's share of finished runs."""
+
+    def __init__(self, connection: sa.Connection, operations: Sequence[FinishRun]) -> None:
+        self._connection = connection
+        self._operations = operations
+        self._lanes: dict[str, Any] = {}
+
+    def run(self) -> list[bool]:
+        keys = sorted({one.run.session_key for one in self._operations if one.fence is not None})
+        if keys:
+            self._lanes = {row.session_key: row for row in self._connection.execute(_HELD_LANES, {"keys": keys})}
+        doubtful = [one.run.id for one in self._operations if self._is_doubtful(one)]
+        states: dict[str, Any] = {}
+        if doubtful:
+            states = {row.id: row for row in self._connection.execute(_RUN_STATES, {"ids": doubtful})}
+        to_store = [one for one in self._operations if self._is_to_store(one, states)]
+        self._write(to_store)
+        stored = set(map(id, to_store))
+        return [id(one) in stored or _is_stored(one, states) for one in self._operations]
+
+    def _holds(self, one: FinishRun) -> bool:
+        lane = self._lanes.get(one.run.session_key)
+        return lane is not None and (lane.fence, lane.run_id) == (one.fence, one.run.id)
+
+    def _is_doubtful(self, one: FinishRun) -> bool:
+        return one.again or (one.recorded and one.fence is None) or (one.fence is not None and not self._holds(one))
+
+    def _is_to_store(self, one: FinishRun, states: dict[str, Any]) -> bool:
+        if one.fence is not None:
+            return self._holds(one)
+        row = states.get(one.run.id)
+        if one.recorded:
+            return row is not None and row.gateway_id == one.gateway_id and row.state in GOING_ON
+        return row is None
+
+    def _write(self, operations: Sequence[FinishRun]) -> None:
+        starts, extensions, rows, summary_rows = [], [], [], []
+        for one in operations:
+            lane = self._lanes.get(one.run.session_key)
+            count = 0 if lane is None else lane.entry_count or 0
+            if one.outcome.messages:
+                new = to_entry_rows(one.run, one.outcome, count, one.at_ms)
+                rows += new
+                if count:
+                    extensions.append(_extension(one, count + len(new)))
+                else:
+                    starts.append(SessionStart(one.run, one.outcome, one.session_id, one.at_ms).to_row())
+                count += len(new)
+            if one.outcome.summary is not None:
+                summary_rows.append(to_summary_row(one.run, one.outcome, count, one.at_ms))
+        self._execute(_ADD_SESSION, starts)
+        self._execute(_EXTEND_SESSION, extensions)
+        self._execute(_ADD_ENTRY, rows)
+        self._execute(_replace_summary(self._connection), summary_rows)
+        self._execute(_ADD_RUN, [_ended_row(one) for one in operations if not one.recorded])
+        self._execute(_END_RUN, [_ending(one) for one in operations if one.recorded])
+        held = [one for one in operations if one.fence is not None]
+        self._execute(_FREE_LANE, [{"of_key": one.run.session_key, "of_run": one.run.id} for one in held])
+        for one in held:
+            if one.tells_others:
+                tell_change(self._connection, lane_topic(one.run.session_key))
+
+    def _execute(self, statement: sa.Executable, rows: Sequence[dict[str, Any]]) -> None:
+        if rows:
+            self._connection.execute(statement, rows)
+
+
+def _is_stored(one: FinishRun, states: dict[str, Any]) -> bool:
+    # Committed by an earlier attempt that nobody heard of.
+    row = states.get(one.run.id)
+    return row is not None and row.gateway_id == one.gateway_id and row.state == one.outcome.state
+
+
+def _replace_summary(connection: sa.Connection) -> sa.Executable:
+    add = insert(connection, summaries)
+    renewed = {name: add.excluded[name] for name in ("run_id", "role", "payload", "created_at_ms")}
+    return add.on_conflict_do_update(index_elements=["session_key", "covers"], set_=renewed)
+
+
+def _extension(one: FinishRun, count: int) -> dict[str, Any]:
+    usage = one.outcome.usage
+    return {
+        "of_key": one.run.session_key,
+        "count": count,
+        "at_ms": one.at_ms,
+        "new_model": one.outcome.model,
+        "run_id": one.run.id,
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "cached": usage.cached_tokens,
+    }
+
+
+def _end_of(one: FinishRun) -> dict[str, Any]:
+    """The values of `_END_COLUMNS`."""
+    outcome = one.outcome
+    return {
+        "state": outcome.state.value,
+        "ended_at_ms": one.at_ms,
+        "model": outcome.model,
+        "stop_reason": outcome.stop_reason,
+        "reply_count": outcome.reply_count,
+        "input_tokens": outcome.usage.input_tokens,
+        "output_tokens": outcome.usage.output_tokens,
+        "cached_tokens": outcome.usage.cached_tokens,
+        "error_code": outcome.error_code,
+        "error_message": outcome.error_message,
+    }
+
+
+def _ending(one: FinishRun) -> dict[str, Any]:
+    return {"of_run": one.run.id, **{f"new_{name}": value for name, value in _end_of(one).items()}}
+
+
+def _ended_row(one: FinishRun) -> dict[str, Any]:
+    start = to_run_row(one.run, one.gateway_id, one.outcome.state)
+    return {**start, "started_at_ms": one.run.accepted_at_ms, **_end_of(one)}

@@ -1,0 +1,1 @@
+"""What must survive: the database behind the Gateway, its schema, and which gateways share it."""

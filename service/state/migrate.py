@@ -1,0 +1,65 @@
+"""Brings a database to the schema this program knows; each start-up looks, and seldom has anything to do.
+
+Everything happens in the caller's transaction, which holds the database's lock: a process killed in here leaves the
+database as it was, and of several that start together one migrates while the others wait.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from service.state.errors import StoreError
+from service.state.schema import HEAD
+
+_VERSIONS = Path(__file__).parent / "migrations"
+
+
+def current_revision(connection: sa.Connection) -> str | None:
+    """The revision of the database's schema; `None` for an empty one, or one from before they were numbered."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
+    return revision
+
+
+def migrate(connection: sa.Connection) -> None:
+    """Bring the database to `HEAD`, inside the transaction that `connection` has begun.
+
+    Raises `StoreError` for a database that a newer program has changed.
+    """
+    revision = current_revision(connection)
+    if revision == HEAD:
+        return
+    if revision is None and connection.dialect.name == "sqlite":
+        _refuse_unknown_version(connection)
+    # Imported only when there is something to do: Alembic takes 12 MB and 50 ms.
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    script = ScriptDirectory(str(_VERSIONS), version_locations=[str(_VERSIONS)])
+    known = {one.revision for one in script.walk_revisions()}
+    if revision is not None and revision not in known:
+        raise _made_by_newer(revision)
+    environment = EnvironmentContext(
+        Config(),
+        script,
+        fn=lambda current, _context: script._upgrade_revs("head", current),  # noqa: SLF001 - as Alembic's own command
+    )
+    environment.configure(connection=connection, transactional_ddl=True)
+    environment.run_migrations()
+
+
+def _refuse_unknown_version(connection: sa.Connection) -> None:
+    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if version > 2:  # noqa: PLR2004 - the last number from before the revisions
+        raise _made_by_newer(str(version))
+
+
+def _made_by_newer(revision: str) -> StoreError:
+    return StoreError(
+        f"its schema has version {revision}, this program knows versions up to {HEAD}. Run a newer program, or point "
+        "this one at another state directory."
+    )

@@ -1,0 +1,157 @@
+"""The tables of the Gateway's database.
+
+They change only together with a migration in `service/state/migrations/`; `HEAD` is the last one's revision.
+Times are milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+#: The revision of the schema that this program reads and writes.
+HEAD = "0002"
+
+_BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData()
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, _BigInteger, nullable=False, server_default="0")
+
+
+#: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is how its first message begins.
+#: The tokens are those of all turns, `model` and `last_run_id` those of the last one. A stateless session belongs to a
+#: request that stood alone.
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("session_id", sa.Text, nullable=False, unique=True),
+    sa.Column("agent_id", sa.Text, nullable=False),
+    sa.Column("entry_count", _BigInteger, nullable=False),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("updated_at_ms", _BigInteger, nullable=False),
+    sa.Column("title", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("last_run_id", sa.Text),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cached_tokens"),
+    sa.Column("stateless", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Index("sessions_by_age", "stateless", "updated_at_ms"),
+    sa.Index("sessions_of_agent", "agent_id", "updated_at_ms"),
+    sqlite_with_rowid=False,
+)
+
+#: Append-only, one row per message, `seq` counting from 0 in each session. `payload` is the message as JSON
+#: (`service.sessions.payloads`). `model` and the token counts tell of the whole turn and stand on its last entry
+#: only, so that a sum over entries counts every token once.
+entries = sa.Table(
+    "entries",
+    metadata,
+    sa.Column("id", _BigInteger, primary_key=True, autoincrement=True),
+    sa.Column("session_key", sa.Text, sa.ForeignKey("sessions.key"), nullable=False),
+    sa.Column("seq", _BigInteger, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("model", sa.Text),
+    sa.Column("input_tokens", _BigInteger),
+    sa.Column("output_tokens", _BigInteger),
+    sa.Column("cached_tokens", _BigInteger),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.UniqueConstraint("session_key", "seq", name="entries_in_order"),
+)
+
+#: What stands for the beginning of a session once that has become too long for its model: the first `covers` entries
+#: are told by the message in `payload`. The row with the largest `covers` counts; the entries themselves stay.
+summaries = sa.Table(
+    "summaries",
+    metadata,
+    sa.Column("session_key", sa.Text, sa.ForeignKey("sessions.key"), primary_key=True),
+    sa.Column("covers", _BigInteger, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: One row per run (`service.sessions.records`): what became of it; what was said stands in `entries`. `gateway_id` is
+#: the gateway that executes it, `reply_count` how many of the turn's last entries the run itself said. The row of a
+#: stateless run is written with its turn.
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("session_key", sa.Text, nullable=False),
+    sa.Column("agent_id", sa.Text, nullable=False),
+    sa.Column("gateway_id", sa.Text, nullable=False),
+    sa.Column("door", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("accepted_at_ms", _BigInteger, nullable=False),
+    sa.Column("started_at_ms", _BigInteger),
+    sa.Column("ended_at_ms", _BigInteger),
+    sa.Column("model", sa.Text),
+    sa.Column("stop_reason", sa.Text),
+    _count("reply_count"),
+    _count("input_tokens"),
+    _count("output_tokens"),
+    _count("cached_tokens"),
+    sa.Column("error_code", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
+    sa.Index(
+        "runs_going_on",
+        "gateway_id",
+        sqlite_where=sa.text("state IN ('accepted', 'running')"),
+        postgresql_where=sa.text("state IN ('accepted', 'running')"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+#: One row per session that ever had a run: who may run in it. `run_id` and `gateway_id` are set while a run holds it;
+#: `fence` grows with every change of hands. `wanted_by` is a gateway that waits.
+lanes = sa.Table(
+    "lanes",
+    metadata,
+    sa.Column("session_key", sa.Text, primary_key=True),
+    sa.Column("fence", _BigInteger, nullable=False),
+    sa.Column("run_id", sa.Text),
+    sa.Column("gateway_id", sa.Text),
+    sa.Column("wanted_by", sa.Text),
+    sa.Index(
+        "lanes_held",
+        "gateway_id",
+        sqlite_where=sa.text("gateway_id IS NOT NULL"),
+        postgresql_where=sa.text("gateway_id IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+#: The gateways that are up (`service.state.membership`). `beat` grows while one lives.
+gateways = sa.Table(
+    "gateways",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", _BigInteger, nullable=False),
+    sa.Column("process_start", sa.Text, nullable=False),
+    sa.Column("beat", _BigInteger, nullable=False),
+    sa.Column("started_at_ms", _BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Idempotency keys, hashed, and the run that answers each; `fingerprint` is a hash of the request.
+claims = sa.Table(
+    "claims",
+    metadata,
+    sa.Column("key_hash", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Index("claims_by_age", "created_at_ms"),
+    sqlite_with_rowid=False,
+)

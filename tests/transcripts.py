@@ -1,0 +1,59 @@
+"""A store that tests fill turn by turn, on any database, through the same operations that runs use."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.messages import Message, Usage
+from service.sessions.records import NewRun, RunOutcome, RunState
+from service.sessions.state import State
+from service.sessions.store import SessionStore
+from service.state.database import Database
+from service.state.opening import open_file
+
+
+def new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+class Transcripts(SessionStore):
+    """The transcripts of a database of their own; closing them closes it."""
+
+    def __init__(
+        self, database: Database, clock: Callable[[], float] = time.time, new_id: Callable[[], str] = new_uuid
+    ) -> None:
+        super().__init__(database)
+        self.database = database
+        self.clock = clock
+        self.state = State(database, clock=clock, new_id=new_id)
+        self.state.membership.join()
+
+    @classmethod
+    def open(
+        cls, path: Path, clock: Callable[[], float] = time.time, new_id: Callable[[], str] = new_uuid
+    ) -> Transcripts:
+        return cls(open_file(path), clock, new_id)
+
+    def append_turn(
+        self, key: str, agent_id: str, run_id: str, messages: Sequence[Message], *, usage: Usage, model: str
+    ) -> None:
+        """Store one turn of a run."""
+        self.finish_run(key, agent_id, run_id, RunOutcome(RunState.OK, usage, model, "stop", messages=tuple(messages)))
+
+    def append_summary(self, key: str, run_id: str, summary: Message, *, kept: int) -> None:
+        """Let a summary stand for all of a session but its last `kept` messages."""
+        self.finish_run(key, "main", run_id, RunOutcome(RunState.OK, summary=summary, kept=kept))
+
+    def finish_run(self, key: str, agent_id: str, run_id: str, outcome: RunOutcome) -> None:
+        """Open a run of the session and end it so."""
+        run = NewRun(run_id, key, agent_id, "test", self.state.ledger.now_ms(), stateless=False)
+        self.state.ledger.open(run, None).finish(outcome)
+
+    def check(self) -> None:
+        self.database.check()
+
+    def close(self) -> None:
+        self.state.close()
