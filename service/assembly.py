@@ -1,4 +1,4 @@
-"""The composition root: builds every part from the configuration and wires them together."""
+"""The composition root: builds the Gateway's every part from the configuration and wires them together."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import flask
-
 from service.agents import Roster
-from service.app import Door, create_app
-from service.auth import Authenticator, ClientAddresses, Credentials, FailureLimiter
 from service.compaction import TokenEstimator
 from service.config import Config
 from service.configmcp import McpServerConfig
-from service.contract import load_contract
-from service.gateway import Gateway, RunLimits
+from service.gateway import Gateway
 from service.images import check_images, image_client
 from service.models import ModelCatalog
+from service.parts import Parts, RunLimits
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
 from service.retries import RetryPolicy
@@ -47,19 +43,27 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     clock, new_id = time.time, _new_uuid
     state = State(open_database(_state_url(config, environ), state_dir), clock=clock, new_id=new_id)
     state.membership.join()
-    roster = Roster.from_config(config)
-    images = config.gateway.http.endpoints.chat_completions.images
+    parts = open_parts(config, state.store, state_dir, environ)
     return Gateway(
-        roster,
-        ModelCatalog(config, state_dir, environ),
+        parts,
         state,
-        open_toolboxes(config, roster, state.store, state_dir, environ),
-        partial(check_images, config=images, client=image_client(images)),
-        slots=RunSlots(config.agents.defaults.max_concurrent),
-        limits=RunLimits(config.agents.defaults.max_turns, RetryPolicy.from_config(config.models.retry)),
+        slots=RunSlots(parts.limits.max_concurrent),
         estimator=TokenEstimator(),
         clock=clock,
         new_id=new_id,
+    )
+
+
+def open_parts(config: Config, store: SessionStore, state_dir: Path, environ: Mapping[str, str]) -> Parts:
+    """What of the Gateway follows the configuration: agents, models, tools, limits."""
+    defaults, images = config.agents.defaults, config.gateway.http.endpoints.chat_completions.images
+    roster = Roster.from_config(config)
+    return Parts(
+        roster,
+        ModelCatalog(config, state_dir, environ),
+        open_toolboxes(config, roster, store, state_dir, environ),
+        partial(check_images, config=images, client=image_client(images)),
+        RunLimits(defaults.max_turns, RetryPolicy.from_config(config.models.retry), defaults.max_concurrent),
     )
 
 
@@ -102,17 +106,3 @@ def _to_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
         allow=server.tools.allow,
         deny=server.tools.deny,
     )
-
-
-def build_app(config: Config, credentials: Credentials, gateway: Gateway) -> flask.Flask:
-    """The HTTP door to `gateway`."""
-    authenticated = credentials.mode != "none"
-    limiter = FailureLimiter(config.gateway.auth.rate_limit, time.monotonic)
-    door = Door(
-        gateway=gateway,
-        document=load_contract(authenticated=authenticated),
-        authenticator=Authenticator(credentials, limiter) if authenticated else None,
-        addresses=ClientAddresses(config.gateway.trusted_proxies),
-        completions_enabled=config.gateway.http.endpoints.chat_completions.enabled,
-    )
-    return create_app(door)
