@@ -33,11 +33,12 @@ MAX_BODY_BYTES = 20 * 1024 * 1024
 ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Door:
     """What the HTTP door needs besides the Gateway: who may come in, what is open, what the contract is.
 
-    `authenticator` is None when no authentication is configured; then only loopback host names are served.
+    `authenticator` is None when no authentication is configured; then only loopback host names are served. An edit of
+    the configuration changes what is here while requests come in.
     """
 
     gateway: Gateway

@@ -115,6 +115,10 @@ class FailureLimiter:
         self._clock = clock
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
+    def reconfigure(self, config: RateLimitConfig) -> None:
+        """Apply another limit to what fails from now on."""
+        self._config = config
+
     def lockout_seconds(self, address: str) -> float:
         """How long `address` is still locked out; 0 when it is not."""
         failures = self._failures.get(address)
@@ -145,8 +149,16 @@ class Authenticator:
     """Lets callers in who send the right secret, and not too many wrong ones before it."""
 
     def __init__(self, credentials: Credentials, limiter: FailureLimiter) -> None:
-        self._principal = Principal(credentials.mode)
         self._limiter = limiter
+        self._set(credentials)
+
+    def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> None:
+        """Ask for other credentials from now on, within another limit; failures so far still count."""
+        self._limiter.reconfigure(rate_limit)
+        self._set(credentials)
+
+    def _set(self, credentials: Credentials) -> None:
+        self._principal = Principal(credentials.mode)
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
 
     def check(self, authorization: str | None, client_address: str) -> Principal:
@@ -205,6 +217,10 @@ class ClientAddresses:
     """Tells which address a request comes from, believing forwarding headers only of the trusted proxies."""
 
     def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    def reconfigure(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        """Believe these proxies from now on, and no others."""
         self._trusted_proxies = tuple(trusted_proxies)
 
     def check(self, peer: str, headers: Mapping[str, Any]) -> str:

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from service import __version__
-from service.assembly import build_app, open_gateway
+from service.app import Door, create_app
+from service.assembly import open_gateway, open_parts
 from service.auth import Credentials, is_loopback, resolve_credentials
+from service.concurrency import spawn
 from service.config import Config
-from service.configfile import (
-    LoadedConfig,
-    create_dev_config,
-    load_config,
-    resolve_bind,
-    resolve_port,
-)
+from service.configfile import create_dev_config, load_config, resolve_bind, resolve_port
 from service.configtext import Locations
 from service.connections import raise_open_file_limit
+from service.doors import open_door
+from service.filewatch import FileWatch
+from service.reconfiguration import Reconfiguration, Resolved
 from service.server import Server
 from service.serving import run_until_stopped
 from service.state.errors import StoreError
@@ -33,23 +32,42 @@ _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": 
 
 
 def serve(locations: Locations, port: int | None, bind: str | None) -> None:
-    """Serve until Ctrl-C or SIGTERM; `port` and `bind` beat the environment and the file.
+    """Serve until Ctrl-C or SIGTERM, following the configuration; `port` and `bind` beat the environment and the file.
 
     The standard library has to be cooperative. Raises `ConfigError`, and `click.ClickException` for what else is wrong.
     """
     _configure_logging()
-    loaded = _load(locations)
-    host = resolve_bind(bind, loaded.config)
-    port = resolve_port(port, os.environ, loaded.config, locations.dev)
-    credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+    if locations.dev and create_dev_config(locations, secrets.token_urlsafe(32)):
+        click.echo(f"Wrote {locations.config_path}, with a token of its own.")
+    watch = FileWatch(locations.config_path)  # made before the file is read, so that no edit is missed
+    started = _resolve(locations, port, bind)
+    for notice in started.notices:
+        click.echo(f"Note: {notice}")
     try:
-        opened = open_gateway(loaded.config, locations.state_dir, os.environ)
+        opened = open_gateway(started.config, locations.state_dir, os.environ)
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     try:
-        _serve(opened, loaded.config, credentials, (host, port), dev=locations.dev)
+        door = open_door(started.config, started.credentials, opened)
+        live = Reconfiguration(
+            opened,
+            door,
+            started,
+            lambda: _resolve(locations, port, bind),
+            lambda config: open_parts(config, opened.state.store, locations.state_dir, os.environ),
+        )
+        spawn(watch.follow, live.apply)
+        _serve(door, started, dev=locations.dev)
     finally:
         opened.close()
+
+
+def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolved:
+    loaded = load_config(locations, os.environ)
+    host = resolve_bind(bind, loaded.config)
+    address = host, resolve_port(port, os.environ, loaded.config, locations.dev)
+    credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+    return Resolved(loaded.config, loaded.notices, credentials, address)
 
 
 def _configure_logging() -> None:
@@ -58,25 +76,17 @@ def _configure_logging() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _load(locations: Locations) -> LoadedConfig:
-    if locations.dev and create_dev_config(locations, secrets.token_urlsafe(32)):
-        click.echo(f"Wrote {locations.config_path}, with a token of its own.")
-    loaded = load_config(locations, os.environ)
-    for notice in loaded.notices:
-        click.echo(f"Note: {notice}")
-    return loaded
-
-
-def _serve(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+def _serve(door: Door, started: Resolved, *, dev: bool) -> None:
     raise_open_file_limit()
-    server = Server(address, build_app(config, credentials, opened))
+    address, opened = started.address, door.gateway
+    server = Server(address, create_app(door))
     try:
         server.start()
     except OSError as error:
         text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
         raise click.ClickException(text) from None
     url = f"http://{_url_host(address[0])}:{server.server_port}"
-    _announce(opened, config, credentials, url, dev=dev)
+    _announce(opened, started.config, started.credentials, url, dev=dev)
     if not is_loopback(address[0]):
         click.echo(f"  open to      the network, on {address[0]}")
     run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
