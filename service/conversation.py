@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import GatewayError
-from service.messages import Message, Role, Text
+from service.messages import Message, Role, Text, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,17 @@ def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessag
                 "Send the assistant message with its `tool_calls` first."
             )
             raise GatewayError("invalid_value", text, param=item.place)
+
+
+def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+    """The tool calls in `messages` that have no result there: what a run's messages ask of its caller."""
+    waiting: list[ToolCall] = []
+    for message in messages:
+        waiting += message.tool_calls
+        answered = next((call for call in waiting if call.id == message.tool_call_id), None)
+        if answered is not None:
+            waiting.remove(answered)
+    return tuple(waiting)
 
 
 def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:

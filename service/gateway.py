@@ -16,12 +16,13 @@ from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spaw
 from service.conversation import Conversation, IncomingMessage, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.messages import Function, Sampling, ToolChoice
+from service.messages import Function, Message, Sampling, ToolChoice
 from service.models import ChosenModel, ModelCatalog
 from service.outcomes import failure_of, to_outcome
 from service.parts import CurrentParts, Held, Parts
 from service.prompt import to_system_text
 from service.providers import ModelRequest
+from service.recall import recall_steps
 from service.replays import Replays
 from service.retries import ResilientProvider
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
@@ -113,7 +114,7 @@ class Gateway:
         request: an unknown agent or model, a reserved session key, an image the model cannot read, nothing to answer.
         """
         if self._draining:
-            raise GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
+            raise _shutting_down()
         with self._parts.held() as held:
             return self._begin(turn, held, run_id, door)
 
@@ -181,16 +182,18 @@ class Gateway:
         return len(self._runs)
 
     def drain(self) -> None:
-        """Accept no further runs; those under way go on."""
-        self._draining = True
-
-    def close(self) -> None:
-        """Abort what still runs and let go of models and the database. Twice is a no-op."""
+        """Accept no further runs, and refuse those that wait; those under way go on."""
         self._draining = True
         for scope in list(self._queued.values()):
             scope.cancel()
-        for run, _new in list(self._runs.values()):
+
+    def close(self) -> None:
+        """Abort what still runs and let go of models and the database. Twice is a no-op."""
+        self.drain()
+        going_on = [run for run, _new in self._runs.values()]
+        for run in going_on:
             run.abort()
+        for run in going_on:
             for _ in run.follow():
                 pass
         self._parts.close()
@@ -216,6 +219,8 @@ class Gateway:
         except Cancelled:
             if not scope.cancelled:
                 raise
+            if self._draining:
+                raise _shutting_down() from None
             raise GatewayError("run_aborted", "The run was aborted while it waited.") from None
         finally:
             del self._queued[run_id]
@@ -223,8 +228,14 @@ class Gateway:
     def _prepare(
         self, turn: Turn, held: Held, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun
     ) -> _Work:
-        history = () if opened.run.stateless else self.state.store.load_conversation(run.session_key)
-        new = held.parts.check_images(select_new(history, turn.messages))
+        own = held.parts.toolboxes.of(agent)
+        history: tuple[Message, ...] = ()
+        incoming = turn.messages
+        if not opened.run.stateless:
+            history = self.state.store.load_conversation(run.session_key)
+        elif own.functions():
+            incoming = recall_steps(incoming, self.state.records, self.state.store)
+        new = held.parts.check_images(select_new(history, incoming))
         conversation = Conversation(history, tuple(item.message for item in new))
         request = ModelRequest(
             model=choices[0].id,
@@ -232,7 +243,6 @@ class Gateway:
             messages=conversation.messages,
             sampling=turn.sampling,
         )
-        own = held.parts.toolboxes.of(agent)
         _check_names(turn.functions, own)
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
@@ -317,6 +327,10 @@ class Gateway:
         if self.state.membership.has_others:
             for run_id in self.state.records.list_to_abort(self.state.membership.id):
                 self._abort_here(run_id)
+
+
+def _shutting_down() -> GatewayError:
+    return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
 
 
 def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:

@@ -29,7 +29,7 @@ FLOORS = (
     ("compaction",),
     ("runner",),
     ("outcomes",),
-    ("replays", "parts"),
+    ("replays", "recall", "parts"),
     ("gateway",),
     ("completion_request", "completion_response"),
     ("handlers",),

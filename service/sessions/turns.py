@@ -36,6 +36,7 @@ _END_COLUMNS = (
     "cached_tokens",
     "error_code",
     "error_message",
+    "asked_call_id",
 )
 _END_RUN = (
     runs.update()
@@ -304,6 +305,7 @@ def _end_of(one: FinishRun) -> dict[str, Any]:
         "cached_tokens": outcome.usage.cached_tokens,
         "error_code": outcome.error_code,
         "error_message": outcome.error_message,
+        "asked_call_id": outcome.asked_call_id if one.run.stateless else None,
     }
 
 

