@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,6 +54,8 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: b
     Looks for keys in the environment, then for a running Ollama; else the embedded demo model answers. A file that is
     there already is left alone.
     """
+    import secrets
+
     from service.configfile import check_config_text
     from service.configtext import escape_variables
     from service.configwriting import create_file
