@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from service.compaction import TokenEstimator
 from service.config import Config
 from service.configmcp import McpServerConfig
 from service.gateway import Gateway
+from service.identifiers import new_uuid
 from service.images import check_images, image_client
 from service.models import ModelCatalog
 from service.parts import Parts, RunLimits
@@ -40,7 +40,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
 
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
-    clock, new_id = time.time, _new_uuid
+    clock, new_id = time.time, new_uuid
     state = State(open_database(_state_url(config, environ), state_dir), clock=clock, new_id=new_id)
     state.membership.join()
     parts = open_parts(config, state.store, state_dir, environ)
@@ -67,10 +67,6 @@ def open_parts(config: Config, store: SessionStore, state_dir: Path, environ: Ma
     )
 
 
-def _new_uuid() -> str:
-    return str(uuid.uuid4())
-
-
 def _state_url(config: Config, environ: Mapping[str, str]) -> str | None:
     if config.state.url is not None:
         return config.state.url.get_secret_value()
@@ -81,7 +77,7 @@ def open_toolboxes(
     config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
 ) -> Toolboxes:
     """Each agent's tools. MCP servers are started when an agent that may use them runs."""
-    web = WebFetchTool(PublicHttpClient(AddressPolicy()), _new_uuid)
+    web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
     sessions = session_tools(store, roster, config.tools.sessions.visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return Toolboxes(

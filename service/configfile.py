@@ -1,7 +1,7 @@
 """The checked configuration of the file, and what the command line and environment add to it.
 
-The file is JSON5 whose texts may take `${NAME}` from the environment. Everything comes in through arguments: the
-process's own environment is never looked at here.
+The file is JSON5 whose texts may take `${NAME}` from the environment; `$${NAME}` is the text itself. Everything comes
+in through arguments: the process's own environment is never looked at here.
 """
 
 from __future__ import annotations

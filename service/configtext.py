@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ DEV_PORT = 19001
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_VARIABLE = re.compile(r"(?P<literal>\$)?\$\{(?P<name>[A-Z_][A-Z0-9_]*)\}")
+_REFERENCE = re.compile(r"(?P<literal>\$)?\$\{(?P<name>[^{}]*)\}")
+_VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 _MINIMAL_FILE = """{
   gateway: {
@@ -55,6 +56,7 @@ class Locations:
     config_path: Path
     state_dir: Path
     dev: bool
+    profile: str | None = field(default=None, compare=False)
 
 
 def locate(environ: Mapping[str, str], *, dev: bool = False, profile: str | None = None) -> Locations:
@@ -73,7 +75,7 @@ def locate(environ: Mapping[str, str], *, dev: bool = False, profile: str | None
     suffix = "-dev" if dev else f"-{profile}" if profile is not None else ""
     state_dir = _path(environ.get("OPENCLAW_STATE_DIR") or f"~/.openclaw{suffix}", environ)
     given = environ.get("OPENCLAW_CONFIG_PATH")
-    return Locations(_path(given, environ) if given else state_dir / "openclaw.json", state_dir, dev)
+    return Locations(_path(given, environ) if given else state_dir / "openclaw.json", state_dir, dev, profile)
 
 
 def _path(text: str, environ: Mapping[str, str]) -> Path:
@@ -144,7 +146,7 @@ class Gap(NamedTuple):
 def substitute(
     data: Any, environ: Mapping[str, str], sections: Collection[str] | None = None
 ) -> tuple[Any, tuple[Gap, ...]]:
-    """`data` with each `${NAME}` taken from `environ`, and what could not be; such a text stays as it was written.
+    """`data` with each `${NAME}` taken from `environ`, and what could not be; that stays as it was written.
 
     Only in the given top-level sections, in all without: what nobody reads needs no variables.
     """
@@ -159,7 +161,7 @@ def substitute(
 
 def escape_variables(text: str) -> str:
     """`text` written so that `substitute` gives it back as it is."""
-    return _VARIABLE.sub(r"$\g<0>", text)
+    return _REFERENCE.sub(r"$\g<0>", text)
 
 
 def _substitute(value: Any, path: KeyPath, environ: Mapping[str, str], gaps: list[Gap]) -> Any:
@@ -174,13 +176,26 @@ def _substitute(value: Any, path: KeyPath, environ: Mapping[str, str], gaps: lis
         if match["literal"]:
             return match[0][1:]
         found = environ.get(match["name"], "")
-        if found and _is_text(found):
+        fault = _reference_fault(match["name"], found)
+        if fault is None:
             return found
-        fault = "is not UTF-8 text" if found else "is not set, or is empty"
-        gaps.append(Gap(path, f"{format_path(path)}: the environment variable {match['name']} {fault}"))
+        gaps.append(Gap(path, f"{format_path(path)}: {fault}"))
         return match[0]
 
-    return _VARIABLE.sub(replacement, value)
+    return _REFERENCE.sub(replacement, value)
+
+
+def _reference_fault(name: str, found: str) -> str | None:
+    """Why `${name}` cannot be replaced by `found`, or `None`."""
+    if not _VARIABLE_NAME.fullmatch(name):
+        # What stands there is not repeated: it may be a part of a secret.
+        return (
+            "what stands in ${...} must be the name of an environment variable, upper-case letters, digits and "
+            "underscores; write $${...} for a text that is not to be replaced"
+        )
+    if not found:
+        return f"the environment variable {name} is not set, or is empty"
+    return None if _is_text(found) else f"the environment variable {name} is not UTF-8 text"
 
 
 def _is_text(value: str) -> bool:

@@ -87,6 +87,8 @@ def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     Results are moved behind their call, a call that got none gets one that says so, and a second result for one call
     is dropped.
     """
+    if not any(message.tool_calls or message.tool_call_id is not None for message in messages):
+        return tuple(messages)
     settled: list[Message] = []
     unanswered: dict[str, int] = {}  # a call's id -> where its result goes
     for message in messages:

@@ -27,8 +27,8 @@ from service.replays import Replays
 from service.retries import ResilientProvider
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
 from service.runs import Run
+from service.session_choice import choose_session
 from service.sessions.claims import Claim, IdempotencyKey
-from service.sessions.keys import session_key_for
 from service.sessions.ledger import OpenRun
 from service.sessions.records import NewRun
 from service.sessions.state import State
@@ -122,7 +122,7 @@ class Gateway:
         agent = held.parts.roster.resolve(turn.model, turn.agent_id)
         choices = held.parts.catalog.choices(turn.provider_model, agent)
         _check_images(turn, choices[0])
-        key = session_key_for(agent.id, turn.session_key, turn.user, self._new_id)
+        key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"
         new = NewRun(run_id, key.key, agent.id, door, int(self._clock() * 1000), key.fresh, claimed)

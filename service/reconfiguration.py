@@ -6,17 +6,23 @@ Nothing waits between the first and the last change of one edit, so that every r
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.app import Door
+from service.assembly import open_parts
 from service.auth import Credentials
+from service.concurrency import spawn
 from service.config import Config
 from service.configtext import ConfigError
 from service.doors import reconfigure_door
+from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.parts import Parts
+from service.preflight import check_agents, check_mode
 
 logger = logging.getLogger("openclaw.config")
 
@@ -32,6 +38,15 @@ class Resolved:
     notices: tuple[str, ...]
     credentials: Credentials
     address: tuple[str, int]
+
+
+def follow_file(watch: FileWatch, door: Door, started: Resolved, read: Callable[[], Resolved], state_dir: Path) -> None:
+    """From now on have `door` and its Gateway, `started` so, follow the file, which `read` reads."""
+    store = door.gateway.state.store
+    live = Reconfiguration(
+        door.gateway, door, started, read, lambda config: open_parts(config, store, state_dir, os.environ)
+    )
+    spawn(watch.follow, live.apply)
 
 
 class Reconfiguration:
@@ -70,14 +85,20 @@ class Reconfiguration:
             logger.exception("the edited configuration could not be applied")
 
     def _apply(self, wanted: Resolved, changed: list[str]) -> None:
+        check_mode(wanted.config)
         parts = self._open_parts(wanted.config)
+        try:
+            notices = check_agents(wanted.config, parts.roster, parts.catalog)
+        except BaseException:
+            parts.close()
+            raise
         waiting = _waiting_for_restart(self._started, wanted)
         credentials = self._now.credentials if "gateway.auth.mode" in waiting else wanted.credentials
         self._gateway.reconfigure(parts)
         reconfigure_door(self._door, wanted.config, credentials)
         self._now = wanted
         logger.info("The edited configuration is in force: %s", ", ".join(changed))
-        for notice in (*wanted.notices, *self._gateway.notices()):
+        for notice in (*wanted.notices, *notices, *self._gateway.notices()):
             logger.info("Note: %s", notice)
         if waiting:
             logger.warning("In force only after a restart: %s", ", ".join(waiting))

@@ -1,4 +1,4 @@
-"""What tests share: one live gateway with the scripted provider, and clients that check every answer they get."""
+"""What tests share: a live gateway with the scripted provider, clients that check every answer, a provider's stub."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from live import LiveGateway, live_gateway, scripted_config
+from upstream import Upstream
 
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A live gateway whose agents are answered by the scripted provider."""
     with live_gateway(tmp_path_factory.mktemp("gateway"), scripted_config()) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    """A stub of a model provider, for one test."""
+    with Upstream() as running:
         yield running
 
 

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 from chat import ask, chunks_of, error_of, streamed_text, text_of
 from live import TOKEN, LiveGateway, live_gateway
-from upstream import Exchange, Upstream
+from plays import Play, calls
+from upstream import Upstream
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-
-
-def calls(*named: tuple[str, dict[str, Any]], text: str = "") -> dict[str, Any]:
-    """What the model says next: a text, then calls of tools."""
-    return {"text": text, "calls": [(name, orjson.dumps(arguments).decode()) for name, arguments in named]}
-
-
-class Play:
-    """A model whose lines are written beforehand: each request gets the next one."""
-
-    def __init__(self, *lines: dict[str, Any]) -> None:
-        self.lines = list(lines)
-        self.lock = threading.Lock()
-
-    def __call__(self, exchange: Exchange) -> None:
-        with self.lock:
-            line = self.lines.pop(0)
-        exchange.head()
-        if line["text"]:
-            exchange.event({"content": line["text"]})
-        pieces = [
-            {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": text}}
-            for index, (name, text) in enumerate(line["calls"])
-        ]
-        if pieces:
-            exchange.event({"tool_calls": pieces})
-        exchange.end("tool_calls" if pieces else "stop")
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
 
 
 @pytest.fixture

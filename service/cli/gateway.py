@@ -8,14 +8,17 @@ from service.cli.common import with_place
 from service.configtext import Locations
 from service.cooperative import make_cooperative
 
+_MOST_WORKERS = 64
+
 
 @click.command()
 @click.option("--port", type=int, help="Port to listen on; 0 takes any free one.")
 @click.option("--bind", help='"loopback", "lan", "auto" or "custom".')
+@click.option("--workers", type=click.IntRange(1, _MOST_WORKERS), default=1, help="Processes that serve side by side.")
 @with_place
-def gateway(locations: Locations, port: int | None, bind: str | None) -> None:
-    """Serve agents over HTTP until Ctrl-C or SIGTERM."""
+def gateway(locations: Locations, port: int | None, bind: str | None, workers: int) -> None:
+    """Serve agents over HTTP until Ctrl-C or SIGTERM, following edits of the configuration file."""
     make_cooperative()
     from service.cli.serve import serve
 
-    serve(locations, port, bind)
+    serve(locations, port, bind, workers=workers)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from service import __version__
 from service.app import Door, create_app
-from service.assembly import open_gateway, open_parts
+from service.assembly import open_gateway
 from service.auth import Credentials, is_loopback, resolve_credentials
-from service.concurrency import spawn
+from service.cli.workers import become_arbiter
 from service.config import Config
 from service.configfile import create_dev_config, load_config, resolve_bind, resolve_port
 from service.configtext import Locations
 from service.connections import raise_open_file_limit
 from service.doors import open_door
 from service.filewatch import FileWatch
-from service.reconfiguration import Reconfiguration, Resolved
+from service.logs import configure_logging
+from service.preflight import check_agents, check_mode
+from service.reconfiguration import Resolved, follow_file
 from service.server import Server
 from service.serving import run_until_stopped
 from service.state.errors import StoreError
@@ -31,16 +33,17 @@ if TYPE_CHECKING:
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 
 
-def serve(locations: Locations, port: int | None, bind: str | None) -> None:
+def serve(locations: Locations, port: int | None, bind: str | None, *, workers: int) -> None:
     """Serve until Ctrl-C or SIGTERM, following the configuration; `port` and `bind` beat the environment and the file.
 
     The standard library has to be cooperative. Raises `ConfigError`, and `click.ClickException` for what else is wrong.
     """
-    _configure_logging()
+    configure_logging()
     if locations.dev and create_dev_config(locations, secrets.token_urlsafe(32)):
         click.echo(f"Wrote {locations.config_path}, with a token of its own.")
     watch = FileWatch(locations.config_path)  # made before the file is read, so that no edit is missed
     started = _resolve(locations, port, bind)
+    check_mode(started.config)
     for notice in started.notices:
         click.echo(f"Note: {notice}")
     try:
@@ -48,15 +51,13 @@ def serve(locations: Locations, port: int | None, bind: str | None) -> None:
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     try:
+        for notice in check_agents(started.config, opened.roster, opened.catalog):
+            click.echo(f"Note: {notice}")
+        if workers > 1:
+            opened.close()  # it was opened to be told of faults once
+            _hand_over(locations, started.address, workers)
         door = open_door(started.config, started.credentials, opened)
-        live = Reconfiguration(
-            opened,
-            door,
-            started,
-            lambda: _resolve(locations, port, bind),
-            lambda config: open_parts(config, opened.state.store, locations.state_dir, os.environ),
-        )
-        spawn(watch.follow, live.apply)
+        follow_file(watch, door, started, lambda: _resolve(locations, port, bind), locations.state_dir)
         _serve(door, started, dev=locations.dev)
     finally:
         opened.close()
@@ -70,27 +71,29 @@ def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolv
     return Resolved(loaded.config, loaded.notices, credentials, address)
 
 
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("connexion", "werkzeug"):  # they would repeat what the access log and the answers say
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+def _hand_over(locations: Locations, address: tuple[str, int], workers: int) -> NoReturn:
+    server = Server(address)
+    _listen(server.init_socket, address)
+    raise_open_file_limit()
+    become_arbiter(server, address[0], workers=workers, dev=locations.dev, profile=locations.profile)
 
 
 def _serve(door: Door, started: Resolved, *, dev: bool) -> None:
     raise_open_file_limit()
     address, opened = started.address, door.gateway
     server = Server(address, create_app(door))
+    _listen(server.start, address)
+    announce(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev)
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
+    click.echo("Stopped.")
+
+
+def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
     try:
-        server.start()
+        start()
     except OSError as error:
         text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
         raise click.ClickException(text) from None
-    url = f"http://{_url_host(address[0])}:{server.server_port}"
-    _announce(opened, started.config, started.credentials, url, dev=dev)
-    if not is_loopback(address[0]):
-        click.echo(f"  open to      the network, on {address[0]}")
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
-    click.echo("Stopped.")
 
 
 def _stop_accepting(opened: Gateway) -> None:
@@ -104,7 +107,9 @@ def _url_host(host: str) -> str:
     return f"[{shown}]" if ":" in shown else shown
 
 
-def _announce(opened: Gateway, config: Config, credentials: Credentials, url: str, *, dev: bool) -> None:
+def announce(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+    """Tell the terminal where the gateway listens, who answers, and what to try."""
+    url = f"http://{_url_host(address[0])}:{address[1]}"
     agents, catalog = opened.roster.agents, opened.catalog
     for notice in opened.notices():
         click.echo(f"Note: {notice}")
@@ -117,6 +122,8 @@ def _announce(opened: Gateway, config: Config, credentials: Credentials, url: st
         lines.append("  endpoint     off; set gateway.http.endpoints.chatCompletions.enabled to true to switch it on")
     elif dev:
         lines.append(_example(url, credentials))
+    if not is_loopback(address[0]):
+        lines.append(f"  open to      the network, on {address[0]}")
     click.echo("\n".join(lines))
 
 
