@@ -19,6 +19,7 @@ from service.parts import Parts, RunLimits
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
 from service.retries import RetryPolicy
+from service.runs import RunRegistry
 from service.sessions.state import State
 from service.sessions.store import SessionStore
 from service.slots import RunSlots
@@ -47,6 +48,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     return Gateway(
         parts,
         state,
+        runs=RunRegistry(clock),
         slots=RunSlots(parts.limits.max_concurrent),
         estimator=TokenEstimator(),
         clock=clock,

@@ -25,6 +25,7 @@ from service.configvalues import (
     GatewayUrl,
     ModelReference,
     Network,
+    Origin,
     Port,
     Positive,
     Seconds,
@@ -109,6 +110,17 @@ class RemoteConfig(Section):
     password: SecretStr | None = None
 
 
+class ControlUiConfig(Section):
+    """Pages in browsers: the origins, such as "https://ui.example.com", that may open a WebSocket; "*" is any."""
+
+    openclaw_only: ClassVar[frozenset[str]] = frozenset(
+        {"enabled", "basePath", "root", "embedSandbox", "allowInsecureAuth", "dangerouslyDisableDeviceAuth"}
+        | {"dangerouslyAllowHostHeaderOriginFallback", "allowExternalEmbedUrls", "chatMessageMaxWidth"}
+    )
+
+    allowed_origins: tuple[Origin, ...] = ()
+
+
 class GatewayConfig(Section):
     """Where the gateway listens and whom it serves. `mode` "remote" says that another host runs it."""
 
@@ -121,6 +133,7 @@ class GatewayConfig(Section):
     tls: TlsConfig = TlsConfig()
     remote: RemoteConfig = RemoteConfig()
     http: HttpConfig = HttpConfig()
+    control_ui: ControlUiConfig = ControlUiConfig()
 
     @field_validator("custom_bind_host")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-MASK = "********"
+MASK = "__OPENCLAW_REDACTED__"
 
 _SECRET_KEY = re.compile(
     r"(?:token|password|passwd|passphrase|secret|credentials?|(?:api|private|secret)_?key)$", re.IGNORECASE

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from service.agents import Agent, Roster
 from service.compaction import Compactor, TokenEstimator
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
-from service.conversation import Conversation, IncomingMessage, select_new
+from service.conversation import Conversation, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.messages import Function, Message, Sampling, ToolChoice
+from service.messages import Message
 from service.models import ChosenModel, ModelCatalog
 from service.outcomes import failure_of, to_outcome
 from service.parts import CurrentParts, Held, Parts
@@ -26,41 +26,18 @@ from service.recall import recall_steps
 from service.replays import Replays
 from service.retries import ResilientProvider
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
-from service.runs import Run
+from service.runs import Run, RunRegistry
 from service.session_choice import choose_session
 from service.sessions.claims import Claim, IdempotencyKey
 from service.sessions.ledger import OpenRun
-from service.sessions.records import NewRun
+from service.sessions.records import NewRun, RunRecord
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
 from service.tools import ToolContext
-from service.tools.toolbox import Toolbox
+from service.turns import Turn, check_images, check_names
 
 logger = logging.getLogger("openclaw.gateway")
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a caller asks for, in our own words; a door makes it from its wire.
-
-    `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
-    `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
-    get the answer of one run, which goes on when its caller leaves.
-    """
-
-    messages: tuple[IncomingMessage, ...]
-    system_text: str = ""
-    model: str | None = None
-    agent_id: str | None = None
-    provider_model: str | None = None
-    session_key: str | None = None
-    user: str | None = None
-    channel: str | None = None
-    functions: tuple[Function, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
-    sampling: Sampling = Sampling()
-    idempotency_key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +45,7 @@ class _Work:
     """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
 
     held: Held
-    agent: Agent
+    timeout_seconds: float
     choices: tuple[ChosenModel, ...]
     request: ModelRequest
     conversation: Conversation
@@ -79,8 +56,8 @@ class _Work:
 class Gateway:
     """Runs agents for its doors.
 
-    `parts` is what the configuration says, `estimator` learns what conversations cost. `clock` gives seconds since
-    1970, `new_id` fresh UUIDs as text.
+    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost.
+    `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
@@ -88,12 +65,14 @@ class Gateway:
         parts: Parts,
         state: State,
         *,
+        runs: RunRegistry,
         slots: RunSlots,
         estimator: TokenEstimator,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         self.state = state
+        self.runs = runs
         self.started_at = clock()
         self._parts = CurrentParts(parts)
         self._slots = slots
@@ -110,8 +89,9 @@ class Gateway:
     def start(self, turn: Turn, *, run_id: str | None = None, door: str = "http") -> Run:
         """Begin a run and return it; it goes on by itself whether or not anybody follows it.
 
-        Waits for the session's turn if it is busy. Raises `GatewayError` for everything that is wrong with the
-        request: an unknown agent or model, a reserved session key, an image the model cannot read, nothing to answer.
+        `run_id` is the caller's own name for it, `door` where it came in. Waits for the session's turn if it is busy.
+        Raises `GatewayError` for everything that is wrong with the request: an unknown agent or model, a reserved
+        session key, an image the model cannot read, nothing to answer.
         """
         if self._draining:
             raise _shutting_down()
@@ -121,7 +101,7 @@ class Gateway:
     def _begin(self, turn: Turn, held: Held, run_id: str | None, door: str) -> Run:
         agent = held.parts.roster.resolve(turn.model, turn.agent_id)
         choices = held.parts.catalog.choices(turn.provider_model, agent)
-        _check_images(turn, choices[0])
+        check_images(turn, choices[0])
         key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"
@@ -132,13 +112,14 @@ class Gateway:
                 return self._replay(claim, turn.idempotency_key)
         opened = self._enter(new, agent)
         try:
-            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed)
+            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed, door=door)
             work = self._prepare(turn, held, agent, choices, run, opened)
         except BaseException:
             self._slots.leave()
             opened.retract()
             raise
         self._runs[run.id] = run, new
+        self.runs.add(run)
         held.retain()
         spawn(self._execute, run, work)
         return run
@@ -157,6 +138,14 @@ class Gateway:
         """Run what begins from now on with `parts`; what goes on keeps what it began with."""
         self._parts.replace(parts)
         self._slots.resize(parts.limits.max_concurrent)
+
+    def find(self, run_id: str) -> Run | None:
+        """The run with this id: one that goes on or was kept here, or, told again, one that is only recorded."""
+        found = self.runs.find(run_id)
+        if found is not None:
+            return found
+        record = self.state.records.get(run_id)
+        return None if record is None else self._recall(record)
 
     def abort(self, run_id: str) -> bool:
         """End a run soon, wherever it waits or goes on; whether it was still to end. Raises `StoreError`."""
@@ -243,10 +232,11 @@ class Gateway:
             messages=conversation.messages,
             sampling=turn.sampling,
         )
-        _check_names(turn.functions, own)
+        check_names(turn.functions, own)
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
-        return _Work(held, agent, choices, request, conversation, tools, opened)
+        timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
+        return _Work(held, timeout_seconds, choices, request, conversation, tools, opened)
 
     def _execute(self, run: Run, work: _Work) -> None:
         reply = Reply()
@@ -273,12 +263,12 @@ class Gateway:
         window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
-            with run.scope, deadline(work.agent.timeout_seconds):
+            with run.scope, deadline(work.timeout_seconds):
                 loop.run(work.request)
         except Cancelled:
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
-            text = f"The run took longer than the agent's limit of {work.agent.timeout_seconds:g} seconds."
+            text = f"The run took longer than its limit of {work.timeout_seconds:g} seconds."
             return RunEnded(error=GatewayError("run_timeout", text))
         except GatewayError as error:
             return RunEnded(error=error)
@@ -304,6 +294,9 @@ class Gateway:
         record = self.state.records.get(claim.run_id)
         if record is None:
             raise failure_of(None)
+        return self._recall(record)
+
+    def _recall(self, record: RunRecord) -> Run:
         copy = Run(record.id, record.session_key, record.agent_id, record.accepted_at_ms / 1000)
         spawn(self._replays.replay, record.id, copy)
         return copy
@@ -331,19 +324,3 @@ class Gateway:
 
 def _shutting_down() -> GatewayError:
     return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
-
-
-def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
-    for index, function in enumerate(functions):
-        if function.name in own:
-            text = f'The agent has a tool of its own that is called "{function.name}". Give yours another name.'
-            raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
-
-
-def _check_images(turn: Turn, model: ChosenModel) -> None:
-    if model.takes_images:
-        return
-    for item in turn.messages:
-        if item.message.has_image:
-            text = f"The model {model.ref} does not take images. Send text only, or choose a model that takes images."
-            raise GatewayError("invalid_value", text, param=f"{item.place}.content")

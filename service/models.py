@@ -116,6 +116,12 @@ class ModelCatalog:
             return f"{ref}, a small demo model that is often wrong"
         return ref
 
+    def list_models(self, agents: Iterable[Agent]) -> list[str]:
+        """Every model that the configuration names, as `provider/model`: those of `agents` first, each once."""
+        named = [ref for agent in agents for ref in (agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)]
+        described = [f"{provider}/{model.id}" for provider, of in self._configured.items() for model in of.models]
+        return list(dict.fromkeys([*named, *described]))
+
     def missing_installation(self, agents: Iterable[Agent]) -> str | None:
         """What keeps the embedded model from answering for one of `agents`, with the command that mends it."""
         if EMBEDDED_PROVIDER in self._configured:

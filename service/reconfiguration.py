@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.app import Door
 from service.assembly import open_parts
 from service.auth import Credentials
 from service.concurrency import spawn
 from service.config import Config
 from service.configtext import ConfigError
-from service.doors import reconfigure_door
+from service.doors import Doors
 from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.parts import Parts
@@ -40,11 +39,13 @@ class Resolved:
     address: tuple[str, int]
 
 
-def follow_file(watch: FileWatch, door: Door, started: Resolved, read: Callable[[], Resolved], state_dir: Path) -> None:
-    """From now on have `door` and its Gateway, `started` so, follow the file, which `read` reads."""
-    store = door.gateway.state.store
+def follow_file(
+    watch: FileWatch, doors: Doors, started: Resolved, read: Callable[[], Resolved], state_dir: Path
+) -> None:
+    """From now on have `doors` and their Gateway, `started` so, follow the file, which `read` reads."""
+    gateway = doors.http.gateway
     live = Reconfiguration(
-        door.gateway, door, started, read, lambda config: open_parts(config, store, state_dir, os.environ)
+        gateway, doors, started, read, lambda config: open_parts(config, gateway.state.store, state_dir, os.environ)
     )
     spawn(watch.follow, live.apply)
 
@@ -59,13 +60,13 @@ class Reconfiguration:
     def __init__(
         self,
         gateway: Gateway,
-        door: Door,
+        doors: Doors,
         started: Resolved,
         read: Callable[[], Resolved],
         open_parts: Callable[[Config], Parts],
     ) -> None:
         self._gateway = gateway
-        self._door = door
+        self._doors = doors
         self._started = started
         self._now = started
         self._read = read
@@ -95,7 +96,7 @@ class Reconfiguration:
         waiting = _waiting_for_restart(self._started, wanted)
         credentials = self._now.credentials if "gateway.auth.mode" in waiting else wanted.credentials
         self._gateway.reconfigure(parts)
-        reconfigure_door(self._door, wanted.config, credentials)
+        self._doors.reconfigure(wanted.config, credentials)
         self._now = wanted
         logger.info("The edited configuration is in force: %s", ", ".join(changed))
         for notice in (*wanted.notices, *notices, *self._gateway.notices()):

@@ -13,13 +13,12 @@ from typing import Any, Self
 
 import gevent
 
-from service.app import create_app
 from service.assembly import open_gateway
 from service.auth import resolve_credentials
 from service.cli.serve import announce
 from service.configfile import load_config, resolve_bind, resolve_port
 from service.configtext import ConfigError, Locations, locate
-from service.doors import open_door
+from service.doors import open_doors
 from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
@@ -84,9 +83,9 @@ class Worker:
             opened = open_gateway(resolved.config, state_dir, os.environ)
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
-        door = open_door(resolved.config, resolved.credentials, opened)
-        follow_file(watch, door, resolved, lambda: Settings.resolve(settings.locations, host), state_dir)
-        return cls(settings, opened, create_app(door))
+        doors = open_doors(resolved.config, resolved.credentials, opened, settings.locations.config_path)
+        follow_file(watch, doors, resolved, lambda: Settings.resolve(settings.locations, host), state_dir)
+        return cls(settings, opened, doors.app)
 
     def serve(
         self,
@@ -113,10 +112,14 @@ class Worker:
                 announce(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
 
         try:
-            run_until_dismissed(server, on_started=tell, on_stopping=self.gateway.drain, is_wanted=is_wanted)
+            run_until_dismissed(server, on_started=tell, on_stopping=self._stop_accepting, is_wanted=is_wanted)
         finally:
             self.gateway.close()
             heart.kill()
+
+    def _stop_accepting(self) -> None:
+        self.gateway.drain()
+        self.app.extensions["rpc"].drain(lambda: self.gateway.running == 0)
 
 
 def _keep_beating(beat: Callable[[], None]) -> None:

@@ -189,7 +189,7 @@ def test_what_openclaw_knows_and_this_gateway_does_not_is_ignored_with_a_notice(
         "channels",
         "plugins",
         "cron",
-        "gateway.controlUi",
+        "gateway.controlUi.enabled",
         "agents.defaults.models",
         "agents.list[0].sandbox",
     ]

@@ -17,10 +17,11 @@ from service.configtext import Locations
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.events import RunEnded, TextDelta, ToolStarted
-from service.gateway import Gateway, Turn
+from service.gateway import Gateway
 from service.messages import Message, Role, Text
 from service.runs import Run
 from service.state.errors import StoreError
+from service.turns import Turn
 
 
 class LocalDoor:

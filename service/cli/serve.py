@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from service import __version__
-from service.app import Door, create_app
 from service.assembly import open_gateway
 from service.auth import Credentials, is_loopback, resolve_credentials
 from service.cli.workers import become_arbiter
@@ -18,7 +17,7 @@ from service.config import Config
 from service.configfile import create_dev_config, load_config, resolve_bind, resolve_port
 from service.configtext import Locations
 from service.connections import raise_open_file_limit
-from service.doors import open_door
+from service.doors import Doors, open_doors
 from service.filewatch import FileWatch
 from service.logs import configure_logging
 from service.preflight import check_agents, check_mode
@@ -29,6 +28,7 @@ from service.state.errors import StoreError
 
 if TYPE_CHECKING:
     from service.gateway import Gateway
+    from service.rpc.hub import Hub
 
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 
@@ -56,9 +56,9 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
         if workers > 1:
             opened.close()  # it was opened to be told of faults once
             _hand_over(locations, started.address, workers)
-        door = open_door(started.config, started.credentials, opened)
-        follow_file(watch, door, started, lambda: _resolve(locations, port, bind), locations.state_dir)
-        _serve(door, started, dev=locations.dev)
+        doors = open_doors(started.config, started.credentials, opened, locations.config_path)
+        follow_file(watch, doors, started, lambda: _resolve(locations, port, bind), locations.state_dir)
+        _serve(doors, started, dev=locations.dev)
     finally:
         opened.close()
 
@@ -78,13 +78,13 @@ def _hand_over(locations: Locations, address: tuple[str, int], workers: int) -> 
     become_arbiter(server, address[0], workers=workers, dev=locations.dev, profile=locations.profile)
 
 
-def _serve(door: Door, started: Resolved, *, dev: bool) -> None:
+def _serve(doors: Doors, started: Resolved, *, dev: bool) -> None:
     raise_open_file_limit()
-    address, opened = started.address, door.gateway
-    server = Server(address, create_app(door))
+    address, opened = started.address, doors.http.gateway
+    server = Server(address, doors.app)
     _listen(server.start, address)
     announce(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev)
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened, doors.app.extensions["rpc"]))
     click.echo("Stopped.")
 
 
@@ -96,8 +96,9 @@ def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
         raise click.ClickException(text) from None
 
 
-def _stop_accepting(opened: Gateway) -> None:
+def _stop_accepting(opened: Gateway, hub: Hub) -> None:
     opened.drain()
+    hub.drain(lambda: opened.running == 0)
     if opened.running:
         click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
 
