@@ -43,7 +43,6 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
         click.echo(f"Wrote {locations.config_path}, with a token of its own.")
     watch = FileWatch(locations.config_path)  # made before the file is read, so that no edit is missed
     started = _resolve(locations, port, bind)
-    check_mode(started.config)
     for notice in started.notices:
         click.echo(f"Note: {notice}")
     try:
@@ -65,6 +64,7 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
 
 def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolved:
     loaded = load_config(locations, os.environ)
+    check_mode(loaded.config)
     host = resolve_bind(bind, loaded.config)
     address = host, resolve_port(port, os.environ, loaded.config, locations.dev)
     credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
