@@ -235,3 +235,45 @@ def test_an_edit_through_a_symbolic_link_is_seen(tmp_path: Path) -> None:
         new.replace(link)
         Editing(running).wait_for(lambda: "in force: agents.list" in running.output)
         assert text_of(ask(client, "hi", model="openclaw/linked")) == "hi"
+
+
+def test_pages_that_may_open_a_websocket_follow(editing: Editing) -> None:
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Origin": "https://ui.example.com",
+    }
+
+    def status() -> int:
+        with httpx.stream("GET", f"{editing.running.url}/", headers=upgrade, timeout=10) as response:
+            return response.status_code
+
+    assert status() == 403
+    editing.config["gateway"]["controlUi"] = {"allowedOrigins": ["https://ui.example.com"]}
+    editing.apply()
+    assert status() == 101
+
+
+def test_all_workers_follow(tmp_path: Path) -> None:
+    with live_gateway(tmp_path, scripted_config(), arguments=("--workers", "2")) as running:
+        editing = Editing(running)
+        editing.config["agents"]["list"] = [{"id": "gamma"}]
+        editing.write()
+        editing.wait_for(lambda: running.output.count("in force:") == 2)
+        for _ in range(8):  # each on a connection of its own, so that both workers have their turn
+            with running.client() as client:
+                assert text_of(ask(client, "hi", model="openclaw/gamma")) == "hi"
+
+
+def test_an_edit_that_could_never_start_is_refused(editing: Editing) -> None:
+    told = editing.running.output.count("is refused")
+    editing.config["agents"]["defaults"]["model"] = "nowhere/x"
+    editing.write()
+    editing.wait_for(lambda: editing.running.output.count("is refused") > told)
+    assert 'No provider "nowhere"' in editing.running.output.rpartition("is refused")[2]
+    with editing.running.client() as client:
+        assert text_of(ask(client, "hi")) == "hi"
+    editing.config = scripted_config()
+    editing.write()
