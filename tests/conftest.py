@@ -29,3 +29,8 @@ def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
     """A client of `gateway`, authenticated, whose every answer is held against the contract."""
     with gateway.client() as connected:
         yield connected
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="try as hard as the environments made for it do")
+    parser.addoption("--seed", type=int, help="where chance begins")
