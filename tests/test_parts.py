@@ -23,7 +23,7 @@ SECONDS = 20.0
 
 
 def servers() -> set[int]:
-    """The MCP servers that run."""
+    """The processes of the MCP servers that run, their guards included."""
     found = set()
     for child in psutil.Process().children(recursive=True):
         try:
@@ -67,14 +67,15 @@ def use(parts: Parts) -> int:
 def test_what_is_configured_the_same_lives_on(open_some: Open) -> None:
     current = CurrentParts(open_some("x"))
     assert use(current.now) > 0
-    [first] = servers()
+    first = servers()
     current.replace(open_some("x"))
     assert use(current.now) > 0
-    assert servers() == {first}
+    assert servers() == first
     current.replace(open_some("y"))
     wait_for(lambda: servers() == set())
     assert use(current.now) > 0
-    assert len(servers()) == 1
+    assert servers()
+    assert not servers() & first
     current.close()
     current.close()
     assert servers() == set()
@@ -85,11 +86,11 @@ def test_what_a_run_uses_is_closed_after_it_even_if_a_later_configuration_adopte
     with ExitStack() as run:
         held = run.enter_context(current.held())
         assert use(held.parts) > 0
-        [first] = servers()
+        first = servers()
         current.replace(open_some("x"))  # adopts the server
         current.replace(open_some("y"))  # has no use for it
         concurrency.sleep(0.3)
-        assert servers() == {first}
+        assert servers() == first
         assert use(held.parts) > 0
     wait_for(lambda: servers() == set())
     current.close()
