@@ -34,11 +34,12 @@ ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
 _JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Door:
     """What the HTTP door needs besides the Gateway: who may come in, what is open, what the contract is.
 
-    `authenticator` is None when no authentication is configured; then only loopback host names are served.
+    `authenticator` is None when no authentication is configured; then only loopback host names are served. An edit of
+    the configuration changes what is here while requests come in.
     """
 
     gateway: Gateway

@@ -6,24 +6,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.agents import Agent, Roster
 from service.compaction import Compactor, TokenEstimator
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
-from service.conversation import Conversation, IncomingMessage, select_new
+from service.conversation import Conversation, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.messages import Message
 from service.models import ChosenModel, ModelCatalog
 from service.outcomes import failure_of, run_not_found, to_outcome
+from service.parts import CurrentParts, Held, Parts
 from service.prompt import to_system_text
 from service.providers import ModelRequest
 from service.recall import recall_steps
 from service.replays import Replays
-from service.retries import ResilientProvider, RetryPolicy
+from service.retries import ResilientProvider
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
 from service.runs import Run, RunRegistry
 from service.session_choice import choose_session
@@ -34,26 +35,16 @@ from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
 from service.tools import ToolContext
-from service.tools.toolboxes import Toolboxes
 from service.turn import Turn, check_names, check_takes_images
 
 logger = logging.getLogger("openclaw.gateway")
 
-ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """What bounds a run: how often the model is asked in one, how failures of a model are borne."""
-
-    max_turns: int
-    retries: RetryPolicy
-
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """All that a started run needs; `opened` holds its session."""
+    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
 
+    held: Held
     timeout_seconds: float
     choices: tuple[ChosenModel, ...]
     request: ModelRequest
@@ -65,34 +56,26 @@ class _Work:
 class Gateway:
     """Runs agents for its doors.
 
-    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `runs` knows what goes
-    on here, `estimator` learns what conversations cost. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost.
+    `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
         self,
-        roster: Roster,
-        catalog: ModelCatalog,
+        parts: Parts,
         state: State,
-        toolboxes: Toolboxes,
-        check_images: ImageCheck,
         *,
         runs: RunRegistry,
         slots: RunSlots,
-        limits: RunLimits,
         estimator: TokenEstimator,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
-        self.roster = roster
-        self.catalog = catalog
         self.state = state
         self.runs = runs
         self.started_at = clock()
-        self._toolboxes = toolboxes
-        self._check_images = check_images
+        self._parts = CurrentParts(parts)
         self._slots = slots
-        self._limits = limits
         self._estimator = estimator
         self._clock = clock
         self._new_id = new_id
@@ -112,8 +95,12 @@ class Gateway:
         """
         if self._draining:
             raise _shutting_down()
-        agent = self.roster.resolve(turn.model, turn.agent_id)
-        choices = self.catalog.choices(turn.provider_model, agent)
+        with self._parts.held() as held:
+            return self._begin(turn, held, run_id, door)
+
+    def _begin(self, turn: Turn, held: Held, run_id: str | None, door: str) -> Run:
+        agent = held.parts.roster.resolve(turn.model, turn.agent_id)
+        choices = held.parts.catalog.choices(turn.provider_model, agent)
         check_takes_images(turn, choices[0])
         key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
@@ -126,15 +113,31 @@ class Gateway:
         opened = self._enter(new, agent)
         try:
             run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed, door=door)
-            work = self._prepare(turn, agent, choices, run, opened)
+            work = self._prepare(turn, held, agent, choices, run, opened)
         except BaseException:
             self._slots.leave()
             opened.retract()
             raise
         self._runs[run.id] = run, new
         self.runs.add(run)
+        held.retain()
         spawn(self._execute, run, work)
         return run
+
+    @property
+    def roster(self) -> Roster:
+        """The agents there are now."""
+        return self._parts.now.roster
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        """The models there are now."""
+        return self._parts.now.catalog
+
+    def reconfigure(self, parts: Parts) -> None:
+        """Run what begins from now on with `parts`; what goes on keeps what it began with."""
+        self._parts.replace(parts)
+        self._slots.resize(parts.limits.max_concurrent)
 
     def find(self, run_id: str) -> Run | None:
         """The run with this id: one that goes on or was kept here, or, told again, one that is only recorded."""
@@ -161,7 +164,7 @@ class Gateway:
 
     def notices(self) -> tuple[str, ...]:
         """What the configuration says that has no effect."""
-        return self._toolboxes.notices()
+        return self._parts.now.toolboxes.notices()
 
     def failing(self) -> list[str]:
         """What keeps the Gateway from serving, in words; empty when it is ready."""
@@ -193,8 +196,7 @@ class Gateway:
         for run in going_on:
             for _ in run.follow():
                 pass
-        self._toolboxes.close()
-        self.catalog.close()
+        self._parts.close()
         self.state.close()
 
     def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
@@ -224,15 +226,17 @@ class Gateway:
         finally:
             del self._queued[new.id]
 
-    def _prepare(self, turn: Turn, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun) -> _Work:
-        own = self._toolboxes.of(agent)
+    def _prepare(
+        self, turn: Turn, held: Held, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun
+    ) -> _Work:
+        own = held.parts.toolboxes.of(agent)
         history: tuple[Message, ...] = ()
         incoming = turn.messages
         if not opened.run.stateless:
             history = self.state.store.load_conversation(run.session_key)
         elif own.functions():
             incoming = recall_steps(incoming, self.state.records, self.state.store)
-        new = self._check_images(select_new(history, incoming))
+        new = held.parts.check_images(select_new(history, incoming))
         conversation = Conversation(history, tuple(item.message for item in new))
         request = ModelRequest(
             model=choices[0].id,
@@ -244,11 +248,11 @@ class Gateway:
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
         timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
-        return _Work(timeout_seconds, choices, request, conversation, tools, opened)
+        return _Work(held, timeout_seconds, choices, request, conversation, tools, opened)
 
     def _execute(self, run: Run, work: _Work) -> None:
         reply = Reply()
-        provider = ResilientProvider(work.choices, self._limits.retries, clock=self._clock)
+        provider = ResilientProvider(work.choices, work.held.parts.limits.retries, clock=self._clock)
         try:
             end = self._drive(run, work, provider, reply)
             model = (provider.answered or work.choices[0]).ref
@@ -262,13 +266,14 @@ class Gateway:
         finally:
             self._slots.leave()
             del self._runs[run.id]
+            work.held.release()
         if end.error is not None:
             logger.warning("run %s failed: %s", run.id, end.error.code)
         run.append(end)
 
     def _drive(self, run: Run, work: _Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
         window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
-        loop = AgentLoop(run, provider, work.tools, window, self._limits.max_turns, reply)
+        loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.timeout_seconds):
                 loop.run(work.request)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.config import ConfigError, parse_config
+from service.config import parse_config
+from service.configtext import ConfigError
 
 SECRET = "hunter2-is-my-secret"
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.config import Config, ConfigError, parse_config
-from service.configfile import Locations, create_dev_config, load_config, locate, resolve_bind, resolve_port
+from service.config import Config, parse_config
+from service.configfile import create_dev_config, load_config, resolve_bind, resolve_port
+from service.configtext import ConfigError, Locations, locate
 
 
 @pytest.fixture

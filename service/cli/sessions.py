@@ -7,11 +7,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+from service.cli.common import Command, json_option, with_place
+from service.configtext import Locations
 
 if TYPE_CHECKING:
     from service.config import Config
@@ -27,31 +30,26 @@ def sessions() -> None:
     """Look at, export and delete the conversations that are kept."""
 
 
-def _with_place(command: Callable[..., None]) -> Callable[..., None]:
-    @click.option("--dev", is_flag=True, help="The configuration and state that `gateway --dev` uses.")
-    @click.option("--profile", metavar="NAME", help="The configuration and state kept under this name.")
+def _with_state(command: Command) -> Command:
+    """Give `command` what opens the state of the configuration that is meant, as its first argument."""
+
+    @with_place
     @functools.wraps(command)
-    def placed(*arguments: Any, dev: bool, profile: str | None, **options: Any) -> None:
-        from service.config import ConfigError  # noqa: PLC0415  # only a command that runs needs it
-        from service.configfile import load_config, locate  # noqa: PLC0415
-        from service.state.errors import StoreError  # noqa: PLC0415
+    def stated(place: Locations, *arguments: Any, **options: Any) -> None:
+        from service.configfile import load_config  # only a command that runs needs it
 
-        try:
-            locations = locate(os.environ, dev=dev, profile=profile)
-            config = load_config(locations, os.environ).config
-            command(functools.partial(_opened, config, locations.state_dir), *arguments, **options)
-        except (ConfigError, StoreError) as error:
-            raise click.ClickException(str(error)) from None
+        config = load_config(place, os.environ).config
+        command(functools.partial(_opened, config, place.state_dir), *arguments, **options)
 
-    return placed
+    return stated
 
 
 @contextmanager
 def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[State, Config]]:
     """The state; one that `writes` first frees what gateways that died still hold."""
-    from service.configfile import resolve_state_url  # noqa: PLC0415
-    from service.sessions.state import State  # noqa: PLC0415
-    from service.state.opening import open_database  # noqa: PLC0415
+    from service.configfile import resolve_state_url
+    from service.sessions.state import State
+    from service.state.opening import open_database
 
     database = open_database(resolve_state_url(os.environ, config), state_dir)
     with closing(State(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
@@ -60,17 +58,14 @@ def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator
         yield state, config
 
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
-
-
 @sessions.command(name="list")
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
-@_as_json
-@_with_place
+@json_option
+@_with_state
 def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     """List the sessions, the last used first."""
-    from service.sessions.exports import to_object  # noqa: PLC0415
+    from service.sessions.exports import to_object
 
     with opened() as (state, _):
         found = state.store.list_sessions(None if agent is None else agent.lower(), limit)
@@ -96,11 +91,11 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
 @click.option(
     "--limit", type=click.IntRange(0), default=20, show_default=True, help="How many messages, the last ones."
 )
-@_as_json
-@_with_place
+@json_option
+@_with_state
 def show(opened: Any, key: str, *, limit: int, as_json: bool) -> None:
     """Show the session KEY and its last messages."""
-    from service.session_response import to_session_with_messages  # noqa: PLC0415
+    from service.session_response import to_session_with_messages
 
     with opened() as (state, _):
         session = _get(state, key)
@@ -128,10 +123,10 @@ def show(opened: Any, key: str, *, limit: int, as_json: bool) -> None:
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--all", "everything", is_flag=True, help="All sessions instead of those named.")
 @click.option("--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="A file to write to.")
-@_with_place
+@_with_state
 def export(opened: Any, keys: tuple[str, ...], *, everything: bool, output: IO[str]) -> None:
     """Write sessions as JSON, one line for each session, message and summary."""
-    from service.sessions.exports import export_session  # noqa: PLC0415
+    from service.sessions.exports import export_session
 
     if bool(keys) == everything:
         raise click.UsageError("Name the sessions to export, or say --all.")
@@ -144,7 +139,7 @@ def export(opened: Any, keys: tuple[str, ...], *, everything: bool, output: IO[s
 @sessions.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_with_place
+@_with_state
 def delete(opened: Any, keys: tuple[str, ...], *, yes: bool) -> None:
     """Delete sessions with all that was said in them."""
     with opened(writes=True) as (state, _):
@@ -161,11 +156,11 @@ def delete(opened: Any, keys: tuple[str, ...], *, yes: bool) -> None:
 
 @sessions.command()
 @click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
-@_as_json
-@_with_place
+@json_option
+@_with_state
 def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
     """Delete now what `session.maintenance` does not keep."""
-    from service.sessions.maintenance import Maintenance  # noqa: PLC0415
+    from service.sessions.maintenance import Maintenance
 
     with opened(writes=not dry_run) as (state, config):
         maintenance = Maintenance(state.database, config.session.maintenance, time.time)
@@ -195,7 +190,7 @@ def _get(state: State, key: str) -> SessionOverview:
 
 
 def _iter_all(state: State) -> Iterator[SessionOverview]:
-    from service.sessions.overview import Position  # noqa: PLC0415
+    from service.sessions.overview import Position
 
     after = None
     while page := state.store.list_from(after, 100):

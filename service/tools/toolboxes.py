@@ -50,8 +50,12 @@ class Toolboxes:
         examples = [f"{to_tool_name(name)}{_SEPARATOR}x" for name in self._mcp.names]
         return policy_notices(self._global, own, [*self._names, *examples])
 
+    def adopt(self, older: Toolboxes) -> None:
+        """Go on with the MCP servers of `older` that are configured the same here."""
+        self._mcp.adopt(older._mcp)  # one of its own kind
+
     def close(self) -> None:
-        """End the MCP servers. Twice is a no-op."""
+        """End the MCP servers that nobody adopted. Twice is a no-op."""
         self._mcp.close()
 
     def _allowed(self, agent: Agent, tools: Iterable[Tool]) -> tuple[Tool, ...]:
