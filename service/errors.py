@@ -42,6 +42,7 @@ KINDS: dict[str, ErrorKind] = {
     "request_timeout": ErrorKind(408, _REQUEST, _INVALID),
     "session_busy": ErrorKind(409, _REQUEST),
     "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID),
+    "run_ended": ErrorKind(409, _REQUEST, _INVALID),
     "request_too_large": ErrorKind(413, _REQUEST, _INVALID),
     "uri_too_long": ErrorKind(414, _REQUEST, _INVALID),
     "unsupported_media_type": ErrorKind(415, _REQUEST, _INVALID),

@@ -52,6 +52,7 @@ class McpServers:
             endpoint.name: McpServer(endpoint, logs_dir and logs_dir / f"mcp-{to_tool_name(endpoint.name)}.log")
             for endpoint in endpoints
         }
+        self._adopted: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,9 +76,17 @@ class McpServers:
                 tools[name] = McpTool(name, server, remote)
         return tuple(tools.values())
 
+    def adopt(self, older: McpServers) -> None:
+        """Go on with the servers of `older` that are configured the same here; it ends the others."""
+        for name, server in older._servers.items():  # one of its own kind
+            if name in self._servers and self._servers[name].endpoint == server.endpoint:
+                self._servers[name] = server
+                older._adopted.add(name)
+
     def close(self) -> None:
-        """End all servers, side by side, within about 5 s. Twice is a no-op."""
-        for closing in [concurrency.spawn(server.close) for server in self._servers.values()]:
+        """End all servers that were not adopted, side by side, within about 5 s. Twice is a no-op."""
+        own = [server for name, server in self._servers.items() if name not in self._adopted]
+        for closing in [concurrency.spawn(server.close) for server in own]:
             closing.join()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from service.agents import Agent, Roster
 from service.config import Config, ToolsConfig
-from service.configproblems import format_path
+from service.configpaths import format_path
 from service.tools import Tool
 from service.tools.mcp import McpServers, to_tool_name
 from service.tools.policy import allowed_tools, may_allow, policy_notices
@@ -51,8 +51,12 @@ class Toolboxes:
         prefixes = [_prefix(server) for server in self._mcp.names]
         return (*policy_notices(self._global, own, self._names, prefixes), *self._unused_servers())
 
+    def adopt(self, older: Toolboxes) -> None:
+        """Go on with the MCP servers of `older` that are configured the same here."""
+        self._mcp.adopt(older._mcp)  # one of its own kind
+
     def close(self) -> None:
-        """End the MCP servers. Twice is a no-op."""
+        """End the MCP servers that nobody adopted. Twice is a no-op."""
         self._mcp.close()
 
     def _allowed(self, agent: Agent, tools: Iterable[Tool]) -> tuple[Tool, ...]:
