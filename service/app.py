@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import flask
-from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service.auth import Authenticator, ClientAddresses, check_host
@@ -23,6 +22,7 @@ from service.binding import BODY_KEY, Api, Application, current_request, environ
 from service.contract import to_served_document
 from service.errors import GatewayError, internal_error
 from service.gateway import Gateway
+from service.lean_connexion import ProblemException
 from service.replies import Reply, error_reply
 from service.validation import CompiledSchema
 

@@ -7,11 +7,14 @@ executes is prepared instead: SQLAlchemy writes it once, and the driver gets the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 Dialect = sa.engine.interfaces.Dialect
 
@@ -21,14 +24,17 @@ _Text = tuple[str, tuple[str, ...] | None, Mapping[str, Any]]
 
 def insert(dialect: Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT into `table` that knows ON CONFLICT, with a parameter for each column."""
-    add = postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
-    return add.inline()
+    if dialect.name != "postgresql":
+        return sqlite.insert(table).inline()
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - two megabytes that SQLite does not need
+
+    return postgresql.insert(table).inline()
 
 
 def is_among(dialect: Dialect, column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
     """Whether `column` is among the texts of the parameter `name`, which `to_list` makes."""
     if dialect.name == "postgresql":
-        return column == sa.any_(sa.bindparam(name, type_=postgresql.ARRAY(sa.Text)))
+        return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(sa.Text)))
     items = sa.func.json_each(sa.bindparam(name, type_=sa.Text)).table_valued("value")
     return column.in_(sa.select(items.c.value))
 

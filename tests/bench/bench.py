@@ -32,6 +32,7 @@ ROWS = (
     Bench.slow_streams,
     Bench.mixed,
     Bench.sessions,
+    Bench.workers,
     Bench.start,
 )
 

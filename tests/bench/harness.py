@@ -95,7 +95,12 @@ def program(name: str, *arguments: str, measured: bool = True) -> Iterator[Serve
 
 @contextmanager
 def gateway(
-    directory: Path, upstream_port: int, *, before: Sequence[str] = (), env: Mapping[str, str] | None = None
+    directory: Path,
+    upstream_port: int,
+    *,
+    arguments: tuple[str, ...] = (),
+    before: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """The gateway, everything on: validation, authentication, transcripts, access log."""
     http = {"endpoints": {"chatCompletions": {"enabled": True}}}
@@ -104,7 +109,7 @@ def gateway(
         "agents": {"defaults": {"model": "instant/m"}},
         "models": {"providers": {"instant": {"baseUrl": f"http://127.0.0.1:{upstream_port}/v1"}}},
     }
-    with live_gateway(directory, config, before=before, env=env) as live:
+    with live_gateway(directory, config, arguments=arguments, before=before, env=env) as live:
         pin(live.process.pid, measured=True)
         yield Server("gateway", live.address[1], psutil.Process(live.process.pid), "openclaw")
 

@@ -167,6 +167,18 @@ class Bench:
         self.results.add(f"{row}: CPU", "ms", "gateway", (self.gateway.cpu_seconds() - before) / turns * 1000)
         self.results.add(f"{row}: time", "ms", "gateway", (time.perf_counter() - begun) / turns * 1000)
 
+    def workers(self, seconds: float = 2.0) -> None:
+        """CPU for each request of two processes on one port, against one."""
+        with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+            pair = stack.enter_context(gateway(Path(directory), self.upstream.port, arguments=("--workers", "2")))
+            load(pair, CALLERS[0], 1, stream=False)
+            for _ in range(self.rounds):
+                for name, server in (("gateway", pair), ("one worker", self.gateway)):
+                    before = server.cpu_seconds()
+                    answers, _ = load(server, CALLERS[1], seconds, stream=False)
+                    cpu_ms = (server.cpu_seconds() - before) / answers * 1000
+                    self.results.add("two workers, JSON, 64 callers: CPU", "ms", name, cpu_ms)
+
     def start(self) -> None:
         """From the command to the first `/readyz`, and what an idle gateway needs."""
         for _ in range(self.rounds):
