@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
-from service.config import AuthConfig, ConfigError, RateLimitConfig
+from service.config import AuthConfig, RateLimitConfig
+from service.configtext import ConfigError
 from service.configvalues import secret_fault
 from service.errors import GatewayError
 
@@ -113,6 +114,9 @@ class FailureLimits(Protocol):
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
 
+    def reconfigure(self, config: RateLimitConfig) -> None:
+        """Apply another limit to what fails from now on."""
+
 
 class FailureLimiter:
     """Counts wrong secrets by client address and locks out addresses that send too many.
@@ -126,6 +130,10 @@ class FailureLimiter:
         self._config = config
         self._clock = clock
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
+
+    def reconfigure(self, config: RateLimitConfig) -> None:
+        """Apply another limit to what fails from now on."""
+        self._config = config
 
     def lockout_seconds(self, address: str) -> float:
         """How long `address` is still locked out; 0 when it is not."""
@@ -161,9 +169,17 @@ class Authenticator:
     """Lets callers in who send the right secret, and not too many wrong ones before it."""
 
     def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
+        self._limiter = limiter
+        self._set(credentials)
+
+    def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> None:
+        """Ask for other credentials from now on, within another limit; failures so far still count."""
+        self._limiter.reconfigure(rate_limit)
+        self._set(credentials)
+
+    def _set(self, credentials: Credentials) -> None:
         self.mode = credentials.mode
         self._principal = Principal(credentials.mode)
-        self._limiter = limiter
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
 
     def check(self, authorization: str | None, client_address: str) -> Principal:
@@ -222,6 +238,10 @@ class ClientAddresses:
     """Tells which address a request comes from, believing forwarding headers only of the trusted proxies."""
 
     def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    def reconfigure(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        """Believe these proxies from now on, and no others."""
         self._trusted_proxies = tuple(trusted_proxies)
 
     def check(self, peer: str, headers: Mapping[str, Any]) -> str:

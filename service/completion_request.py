@@ -59,6 +59,7 @@ def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> 
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
         idempotency_key=_parse_idempotency_key(body, header),
+        streamed=bool(body.get("stream")),
     )
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 
 from service.config import Config
-
-MASK = "__OPENCLAW_REDACTED__"
+from service.configsecrets import MASK
 
 #: Under these keys every value may be secret, whatever its own key is called.
 _SECRET_SECTIONS = frozenset({"headers", "env", "args"})

@@ -21,6 +21,16 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class TextRetracted:
+    """The last `characters` of the text so far do not hold any more: the model failed and begins its message anew.
+
+    Only in runs that nobody reads piece by piece.
+    """
+
+    characters: int
+
+
+@dataclass(frozen=True, slots=True)
 class ToolStarted:
     """The agent begins to carry out a call of one of its own tools."""
 
@@ -56,4 +66,4 @@ class RunEnded:
     error: GatewayError | None = None
 
 
-RunEvent = TextDelta | ToolStarted | ToolEnded | ToolCallRequested | RunEnded
+RunEvent = TextDelta | TextRetracted | ToolStarted | ToolEnded | ToolCallRequested | RunEnded

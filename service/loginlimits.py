@@ -37,9 +37,14 @@ class SharedFailureLimiter:
         self._failures = failures
         self._has_others = has_others
         self._clock = clock
-        self._allowance = Allowance(config.max_attempts, config.window_ms, config.lockout_ms)
+        self._allowance = _to_allowance(config)
         self._locked_until_ms: OrderedDict[str, int] = OrderedDict()  # of every address known to have failed
         self._refresh_at = -math.inf
+
+    def reconfigure(self, config: RateLimitConfig) -> None:
+        """Apply another limit to what fails from now on."""
+        self._here.reconfigure(config)
+        self._allowance = _to_allowance(config)
 
     def lockout_seconds(self, address: str) -> float:
         """How long `address` is still locked out; 0 when it is not."""
@@ -92,3 +97,7 @@ class SharedFailureLimiter:
             self._failures.forget(address)
         except StoreError:  # told in the log
             return
+
+
+def _to_allowance(config: RateLimitConfig) -> Allowance:
+    return Allowance(config.max_attempts, config.window_ms, config.lockout_ms)

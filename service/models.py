@@ -68,6 +68,7 @@ class ModelCatalog:
         self._environ = environ
         self._network = Network.from_environment(environ)
         self._open: dict[str, Provider] = {}
+        self._adopted: set[str] = set()
 
     def choose(self, requested: str | None, agent: Agent) -> ChosenModel:
         """The model for a run: the one `requested` for it (`x-openclaw-model`), else the agent's own.
@@ -129,10 +130,24 @@ class ModelCatalog:
             return None
         return installation_problem()
 
+    def adopt(self, older: ModelCatalog) -> None:
+        """Go on with the providers that `older` opened and that are configured the same here; it closes the others.
+
+        A model server that took minutes to load is not started anew because something else was edited.
+        """
+        for provider_id, provider in older._open.items():
+            if self._configured.get(provider_id) == older._configured.get(provider_id):
+                if (unused := self._open.pop(provider_id, None)) is not None:
+                    unused.close()
+                self._open[provider_id] = provider
+                older._adopted.add(provider_id)
+
     def close(self) -> None:
-        """Close every provider that was opened. Twice is a no-op."""
+        """Close every provider that was opened and not adopted. Twice is a no-op."""
         while self._open:
-            self._open.popitem()[1].close()
+            provider_id, provider = self._open.popitem()
+            if provider_id not in self._adopted:
+                provider.close()
 
     def _find(self, ref: str, *, by_caller: bool) -> ChosenModel:
         provider_id, _, model_id = ref.partition("/")

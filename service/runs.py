@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from service.concurrency import CancelScope, Event
 from service.errors import internal_error
-from service.events import RunEnded, RunEvent, RunStarted, TextDelta, ToolCallRequested, ToolEnded
+from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 from service.messages import StopReason, ToolCall, Usage
 
 logger = logging.getLogger("openclaw.runs")
@@ -126,8 +126,15 @@ class Run:
 
     @property
     def text(self) -> str:
-        """All text so far."""
-        return "".join(event.text for event in self._log if isinstance(event, TextDelta))
+        """All text so far that holds."""
+        text, pieces = "", []
+        for event in self._log:
+            if isinstance(event, TextDelta):
+                pieces.append(event.text)
+            elif isinstance(event, TextRetracted):
+                text = (text + "".join(pieces))[: -event.characters]
+                pieces.clear()
+        return text + "".join(pieces)
 
     def wait_for_end(self, timeout_seconds: float | None) -> RunEnded | None:
         """Wait for the end and return it; `None` when it has not come after `timeout_seconds`."""

@@ -19,7 +19,8 @@ class Turn:
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
     `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
     get the answer of one run, which goes on when its caller leaves. `timeout_seconds` may shorten, not extend, what
-    the agent's runs may take.
+    the agent's runs may take. Of a turn that is not `streamed` only the end is read, so that a model that fails in the
+    middle may begin anew.
     """
 
     messages: tuple[IncomingMessage, ...]
@@ -35,6 +36,7 @@ class Turn:
     sampling: Sampling = Sampling()
     idempotency_key: IdempotencyKey | None = None
     timeout_seconds: float | None = None
+    streamed: bool = True
 
 
 def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:

@@ -13,12 +13,15 @@ from typing import Any, Self
 
 import gevent
 
-from service.assembly import build_app, open_gateway
-from service.auth import Credentials, resolve_credentials
-from service.cli.gateway import announce
-from service.config import Config, ConfigError
-from service.configfile import Locations, load_config, locate
+from service.assembly import open_gateway
+from service.auth import resolve_credentials
+from service.cli.serve import announce
+from service.configfile import load_config, resolve_bind, resolve_port
+from service.configtext import ConfigError, Locations, locate
+from service.doors import open_doors
+from service.filewatch import FileWatch
 from service.gateway import Gateway
+from service.reconfiguration import Resolved, follow_file
 from service.server import Exchange, Server
 from service.serving import run_until_dismissed
 from service.state.errors import StoreError
@@ -28,20 +31,25 @@ _BEAT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the configuration says, for a gateway that listens on `host`."""
+    """Where the configuration is and what it says, for a gateway that listens on `host`."""
 
     locations: Locations
-    config: Config
-    credentials: Credentials
+    resolved: Resolved
     host: str
-    dev: bool
 
     @classmethod
     def load(cls, host: str, *, dev: bool, profile: str | None) -> Self:
         """Read the configuration. Raises `ConfigError`."""
         locations = locate(os.environ, dev=dev, profile=profile)
-        config = load_config(locations, os.environ).config
-        return cls(locations, config, resolve_credentials(config.gateway.auth, os.environ, host), host, dev)
+        return cls(locations, cls.resolve(locations, host), host)
+
+    @staticmethod
+    def resolve(locations: Locations, host: str) -> Resolved:
+        """What the file says now. Raises `ConfigError`."""
+        loaded = load_config(locations, os.environ)
+        address = resolve_bind(None, loaded.config), resolve_port(None, os.environ, loaded.config, locations.dev)
+        credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+        return Resolved(loaded.config, loaded.notices, credentials, address)
 
 
 def find_fault(host: str, *, dev: bool, profile: str | None) -> str | None:
@@ -70,13 +78,15 @@ class Worker:
         """Read the configuration and open what it describes. Raises `CannotOpenError`."""
         gevent.config.track_greenlet_tree = False  # as in a single process, and as costly
         try:
+            watch = FileWatch(locate(os.environ, dev=dev, profile=profile).config_path)
             settings = Settings.load(host, dev=dev, profile=profile)
-            opened = open_gateway(settings.config, settings.locations.state_dir, os.environ)
+            state_dir, resolved = settings.locations.state_dir, settings.resolved
+            opened = open_gateway(resolved.config, state_dir, os.environ)
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
-        return cls(
-            settings, opened, build_app(settings.config, settings.credentials, opened, settings.locations.config_path)
-        )
+        doors = open_doors(resolved.config, resolved.credentials, opened, settings.locations.config_path)
+        follow_file(watch, doors, resolved, lambda: Settings.resolve(settings.locations, host), state_dir)
+        return cls(settings, opened, doors.app)
 
     def serve(
         self,
@@ -98,8 +108,9 @@ class Worker:
 
         def tell() -> None:
             if is_last():
-                address = (self.settings.host, server.server_port)
-                announce(self.gateway, self.settings.config, self.settings.credentials, address, dev=self.settings.dev)
+                resolved, address = self.settings.resolved, (self.settings.host, server.server_port)
+                dev = self.settings.locations.dev
+                announce(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
 
         try:
             run_until_dismissed(server, on_started=tell, on_stopping=self._stop_accepting, is_wanted=is_wanted)

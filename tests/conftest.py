@@ -9,6 +9,8 @@ import pytest
 from live import LiveGateway, live_gateway, scripted_config
 from upstream import Upstream
 
+pytest_plugins = ["databases"]
+
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:

@@ -197,3 +197,13 @@ def test_tool_calls_are_no_part_of_the_stream(client: httpx.Client, upstream: Up
     upstream.answers["play"] = Play(calls(("ls", {"path": "."})), calls(text="Done."))
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(ask(client, "look", stream=True))]
     assert all("tool_calls" not in delta for delta in deltas)
+
+
+def test_a_model_that_never_stops_calling_tools_ends_with_the_reason_length(
+    client: httpx.Client, upstream: Upstream, agent: LiveGateway
+) -> None:
+    upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 4)
+    answer = ask(client, "look for ever")
+    assert text_of(answer) == ""
+    assert answer.json()["choices"][0]["finish_reason"] == "length"
+    assert "the model still called tools when maxTurns (4) was met" in agent.output

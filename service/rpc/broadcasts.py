@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from service.concurrency import sleep, spawn
-from service.events import RunEnded, RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
+from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolEnded, ToolStarted
 from service.rpc.hub import Hub
 from service.rpc.payloads import parse_arguments, to_chat_message, to_usage
 from service.rpc.peer import TOOL_EVENTS, Peer
@@ -65,6 +65,10 @@ class Broadcasts:
         if isinstance(event, TextDelta):
             told.pieces.append(event.text)
             self._gather(run, told)
+            return
+        if isinstance(event, TextRetracted):  # the next text that is told says all that holds
+            told.pieces.clear()
+            told.text = run.text
             return
         self._flush(run, told)
         self._tell(run, told, event)

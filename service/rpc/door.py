@@ -54,6 +54,10 @@ class RpcDoor:
         self._methods = methods
         self._addresses = addresses
         self._check_hosts = check_hosts
+        self.reconfigure(allowed_origins)
+
+    def reconfigure(self, allowed_origins: Iterable[str]) -> None:
+        """Let pages of these origins in from now on, and no others."""
         self._allowed_origins = frozenset(origin.lower() for origin in allowed_origins)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

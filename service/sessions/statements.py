@@ -93,6 +93,7 @@ EXTEND_SESSION = Prepared(
             updated_at_ms=sa.bindparam("at_ms"),
             model=sa.bindparam("new_model"),
             last_run_id=sa.bindparam("run_id"),
+            stateless=sa.false(),
             input_tokens=sessions.c.input_tokens + sa.bindparam("input"),
             output_tokens=sessions.c.output_tokens + sa.bindparam("output"),
             cached_tokens=sessions.c.cached_tokens + sa.bindparam("cached"),
