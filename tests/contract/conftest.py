@@ -15,7 +15,6 @@ TABLE = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("contract")
     group.addoption("--examples", type=int, default=EXAMPLES, help=f"Examples for each operation ({EXAMPLES}).")
-    group.addoption("--seed", type=int, default=SEED, help=f"The seed of what is generated ({SEED}).")
     group.addoption("--random-seed", action="store_true", help="Take a seed by chance, and print it.")
 
 
@@ -44,7 +43,7 @@ def examples(pytestconfig: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config, table: Callable[[str], None]) -> int:
     """The seed of every run; `--seed` repeats a run with a seed taken by chance."""
-    taken = pytestconfig.getoption("--seed", SEED)
+    taken = pytestconfig.getoption("--seed", None) or SEED
     if pytestconfig.getoption("--random-seed", default=False):
         taken = secrets.randbits(32)
     table(f"seed {taken}")
