@@ -156,7 +156,7 @@ class _ParameterValidator:
         self._headers = [(environ_key(name), name, schema) for place, name, schema in compiled if place == "header"]
         self._path = [(name, schema) for place, name, schema in compiled if place == "path"]
         self._query = [
-            (one["name"], one["schema"]["type"], CompiledSchema(one["schema"], document))
+            (one["name"], one["schema"], CompiledSchema(one["schema"], document))
             for one in parameters
             if one["in"] == "query"
         ]
@@ -171,12 +171,15 @@ class _ParameterValidator:
                 value = request.headers.get(key)
                 if value is not None:
                     schema.check(value, name)
-            for name, kind, schema in self._query:
+            for name, declared, schema in self._query:
                 values = flask.request.args.getlist(name)
                 if len(values) > 1:
                     raise GatewayError("invalid_value", f"`{name}` is given {len(values)} times.", param=name)
                 if values:
-                    schema.check(_to_json_value(values[0], kind), name)
+                    request.query[name] = _to_json_value(values[0], declared["type"])
+                    schema.check(request.query[name], name)
+                elif "default" in declared:
+                    request.query[name] = declared["default"]
             return function(request)
 
         return checked

@@ -1,7 +1,7 @@
 """Connexion and Flask, told to do for each request only what is used here.
 
 Connexion binds the contract's operations to their functions and applies its decorators in its own order: credentials,
-parameters, body. Flask routes by path and keeps the request at hand. There are no cookies, forms or queries, and no
+parameters, body. Flask routes by path and keeps the request at hand. There are no cookies or forms, and no
 second pass over an answer: what a handler returns, a `Reply` most of the time, goes to the server as it is.
 """
 
@@ -147,9 +147,9 @@ def environ_key(header: str) -> str:
     return "HTTP_" + header.upper().replace("-", "_")
 
 
-def _to_arguments(path_params: dict[str, str], _query: object, body: Any, *_: object) -> dict[str, Any]:
-    """What a handler is called with: all of it has been checked."""
-    return path_params if body is None else {**path_params, "body": body}
+def _to_arguments(path: dict[str, str], query: dict[str, Any], body: Any, *_: object) -> dict[str, Any]:
+    """What a handler is called with: all of it has been checked, and the query read as what the contract says."""
+    return {**path, **query} if body is None else {**path, **query, "body": body}
 
 
 def parse_json(body: bytes) -> Any:
