@@ -28,7 +28,7 @@ FLOORS = (
     ("weights",),
     ("embedded_model",),
     ("models", "prompt", "runs", "session_choice"),
-    ("retries", "preflight", "turns"),
+    ("retries", "preflight"),
     ("compaction",),
     ("runner",),
     ("outcomes",),
