@@ -1,35 +1,46 @@
 """`POST /v1/chat/completions`."""
 
+from __future__ import annotations
+
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
-from flask import Response, current_app, request
+from flask import current_app
 
+from service.binding import current_request, environ_key
 from service.completion_request import parse_turn
 from service.completion_response import ChunkStream, to_completion
 from service.concurrency import Cancelled, CancelScope, watch_hangup
 from service.errors import GatewayError
 from service.gateway import Gateway, Turn
+from service.replies import Reply, ok_reply
 from service.runs import Run
 from service.sessions.keys import encode_session_key
 
+logger = logging.getLogger("openclaw.http")
+
 _DEFAULT_MODEL = "openclaw"
+_NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
-def create_chat_completion(body: dict[str, Any]) -> Response:
+def create_chat_completion(body: dict[str, Any]) -> Reply:
     """Run an agent and answer with its reply, whole or as a stream."""
     gateway: Gateway = current_app.extensions["gateway"]
-    connection = request.environ.get("openclaw.connection")
-    run = _start(gateway, parse_turn(body, request.headers.get), connection)
-    request.environ.get("openclaw.log", {}).update(agent=run.agent_id, run=run.id)
-    headers = {"x-openclaw-session-key": encode_session_key(run.session_key), "Cache-Control": "no-store"}
+    environ = current_request().environ
+    connection = environ.get("openclaw.connection")
+    turn = parse_turn(body, lambda header: environ.get(environ_key(header)))
+    run = _start(gateway, turn, connection)
+    environ.get("openclaw.log", {}).update(agent=run.agent_id, run=run.id)
+    session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
     model = body.get("model", _DEFAULT_MODEL)
     if body.get("stream"):
-        return _stream(run, model, body.get("stream_options") or {}, headers, connection)
+        chunks = _stream(run, model, body.get("stream_options") or {}, connection)
+        return ok_reply("text/event-stream", chunks, session_key, _NO_BUFFERING)
     with watch_hangup(connection, run.leave):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
-    return Response(orjson.dumps(completion), headers=headers, content_type="application/json")
+    return ok_reply("application/json", orjson.dumps(completion), session_key)
 
 
 def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
@@ -37,21 +48,22 @@ def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
     try:
         with watch_hangup(connection, scope.cancel), scope:
             return gateway.start(turn)
+    except GatewayError as error:
+        logger.info("request %s was refused: %s", current_request().environ.get("openclaw.request_id"), error.code)
+        raise
     except Cancelled:
         raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
 
 
-def _stream(run: Run, model: str, options: Mapping[str, Any], headers: dict[str, str], connection: Any) -> Response:
+def _stream(run: Run, model: str, options: Mapping[str, Any], connection: Any) -> _WatchedChunks:
     chunks = ChunkStream(run, model, include_usage=bool(options.get("include_usage")))
-    headers["X-Accel-Buffering"] = "no"
-    body = _WatchedChunks(run, chunks, connection)
-    return Response(body, headers=headers, content_type="text/event-stream", direct_passthrough=True)
+    return _WatchedChunks(run, chunks, connection)
 
 
 class _WatchedChunks:
     """A stream's body: when the caller leaves, or the server closes it, read or not, the run ends with it.
 
-    The server calls this very `close`: with `direct_passthrough` Werkzeug ignores `call_on_close`.
+    The server calls this very `close`.
     """
 
     def __init__(self, run: Run, chunks: ChunkStream, connection: Any) -> None:

@@ -2,22 +2,22 @@
 
 import orjson
 import yaml
-from flask import Response, current_app
+from flask import current_app
 
-_HEADERS = {"Cache-Control": "no-store"}
+from service.replies import Reply, ok_reply
 
 
-def get_contract_json() -> Response:
+def get_contract_json() -> Reply:
     """The contract as JSON."""
     document = current_app.extensions["served_document"]
-    return Response(orjson.dumps(document), headers=_HEADERS, content_type="application/json")
+    return ok_reply("application/json", orjson.dumps(document))
 
 
-def get_contract_yaml() -> Response:
+def get_contract_yaml() -> Reply:
     """The contract as YAML, without aliases so that every reader understands it."""
     extensions = current_app.extensions
     if "served_yaml" not in extensions:  # made once: it takes 40 ms, and nobody has to say who asks
         document = orjson.loads(orjson.dumps(extensions["served_document"]))  # no shared parts, no aliases
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
         extensions["served_yaml"] = text.encode()
-    return Response(extensions["served_yaml"], headers=_HEADERS, content_type="text/yaml; charset=utf-8")
+    return ok_reply("text/yaml; charset=utf-8", extensions["served_yaml"])

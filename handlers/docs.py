@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import swagger_ui_bundle
-from flask import Response
+
+from service.replies import Reply
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -25,13 +26,14 @@ _START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#page", deepLinking: t
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 
-def get_docs() -> Response:
+def get_docs() -> Reply:
     """The page."""
-    return Response(_PAGE, headers={"Content-Security-Policy": _POLICY}, content_type="text/html; charset=utf-8")
+    headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)]
+    return Reply("200 OK", headers, _PAGE.encode())
 
 
-def get_docs_asset(asset: str) -> Response:
+def get_docs_asset(asset: str) -> Reply:
     """One of the files the page loads; the contract lists their names."""
     kind = "text/css" if asset.endswith(".css") else "text/javascript"
     content = _START.encode() if asset == "start.js" else Path(swagger_ui_bundle.swagger_ui_path, asset).read_bytes()
-    return Response(content, content_type=f"{kind}; charset=utf-8")
+    return Reply("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], content)

@@ -3,18 +3,19 @@
 from typing import Any
 
 import orjson
-from flask import Response, current_app
+from flask import current_app
 
 from service.gateway import Gateway
+from service.replies import Reply, ok_reply
 
 
-def list_models() -> Response:
+def list_models() -> Reply:
     """Every name a request's `model` may carry, short of the aliases."""
     gateway: Gateway = current_app.extensions["gateway"]
     return _json({"object": "list", "data": [_to_model(gateway, name) for name in gateway.roster.model_ids()]})
 
 
-def get_model(model: str) -> Response:
+def get_model(model: str) -> Reply:
     """One name, aliases included; 404 for a name that no agent has."""
     return _json(_to_model(current_app.extensions["gateway"], model))
 
@@ -30,6 +31,5 @@ def _to_model(gateway: Gateway, name: str) -> dict[str, Any]:
     }
 
 
-def _json(value: object) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    return Response(orjson.dumps(value), headers=headers, content_type="application/json")
+def _json(value: object) -> Reply:
+    return ok_reply("application/json", orjson.dumps(value))

@@ -14,23 +14,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import flask
-import orjson
-from connexion import FlaskApi
 from connexion.exceptions import ProblemException
-from connexion.lifecycle import ConnexionRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service.auth import Authenticator, ClientAddresses, check_host
+from service.binding import BODY_KEY, Api, Application, current_request, environ_key
 from service.contract import to_served_document
 from service.errors import GatewayError, internal_error
 from service.gateway import Gateway
-from service.replies import error_reply
+from service.replies import Reply, error_reply
 from service.validation import CompiledSchema
 
 logger = logging.getLogger("openclaw.http")
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
 ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +48,20 @@ class Door:
 
 def create_app(door: Door) -> flask.Flask:
     """The application; the handlers find the Gateway and the served contract in its `extensions`."""
-    app = flask.Flask("openclaw", static_folder=None)
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.url_map.merge_slashes = False
+    app = Application(_Admission(door))
     app.extensions["gateway"] = door.gateway
     app.extensions["served_document"] = to_served_document(door.document)
     validators = {
         "body": functools.partial(_BodyValidator, door.document),
         "parameter": functools.partial(_ParameterValidator, door.document),
     }
-    options = {"swagger_ui": False, "serve_spec": False}
-    api = _Api(door.document, base_path="/", validator_map=validators, options=options)
-    app.register_blueprint(api.blueprint)
-    app.before_request(_Admission(door))
-    app.register_error_handler(Exception, _to_response)
+    app.register_blueprint(Api(door.document, validators).blueprint)
+    app.register_error_handler(Exception, _to_reply)  # type: ignore[arg-type]  # a WSGI application is taken, too
     return app
 
 
 class _Admission:
-    """Lets a request in, or raises; leaves the principal in `g.principal` and the body in `g.body`."""
+    """Lets a request in, or raises; leaves the principal in `g.principal` and a POST's body in the environ."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -79,7 +73,7 @@ class _Admission:
         }
 
     def __call__(self) -> None:
-        request, door = flask.request, self._door
+        request, door = current_request(), self._door
         environ = request.environ
         address = door.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
         environ.setdefault("openclaw.log", {})["client"] = address
@@ -92,7 +86,7 @@ class _Admission:
             raise GatewayError("endpoint_disabled", text)
         if not public and door.authenticator is not None:
             flask.g.principal = door.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
-        flask.g.body = _read_body(request) if request.method == "POST" else b""
+        environ[BODY_KEY] = _read_body(request, environ) if request.method == "POST" else None
 
 
 def _check_route(request: flask.Request) -> None:
@@ -104,49 +98,25 @@ def _check_route(request: flask.Request) -> None:
         raise MethodNotAllowed(valid_methods=["GET"])
 
 
-def _read_body(request: flask.Request) -> bytes:
-    if request.mimetype != "application/json":
+def _read_body(request: flask.Request, environ: Mapping[str, Any]) -> bytes:
+    if environ.get("CONTENT_TYPE") != _JSON:
+        _check_media_type(request)
+    body = b""
+    announced = int(environ.get("CONTENT_LENGTH", 0))
+    if announced <= MAX_BODY_BYTES:
+        body = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
+    if max(announced, len(body)) > MAX_BODY_BYTES:
+        raise GatewayError("request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes (20 MiB).")
+    return body
+
+
+def _check_media_type(request: flask.Request) -> None:
+    if request.mimetype != _JSON:
         text = "The body must be JSON. Send the header Content-Type: application/json."
         raise GatewayError("unsupported_media_type", text, param="content-type")
     if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         text = "The body must be UTF-8. Send the header Content-Type: application/json."
         raise GatewayError("unsupported_media_type", text, param="content-type")
-    body = b""
-    if (request.content_length or 0) <= MAX_BODY_BYTES:
-        body = request.environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
-    if (request.content_length or len(body)) > MAX_BODY_BYTES:
-        raise GatewayError("request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes (20 MiB).")
-    return body
-
-
-class _Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
-    """Connexion's Flask binding without the per-request work that nothing here uses (forms, files, cookies, URLs)."""
-
-    @classmethod
-    def get_request(cls, *args: Any, **params: Any) -> ConnexionRequest:
-        """The request as Connexion's decorators see it; the body has been read by then."""
-        del args
-        request = flask.request
-        body = flask.g.body
-        return ConnexionRequest(
-            request.path,
-            request.method,
-            headers=request.headers,
-            body=body,
-            json_getter=lambda: _parse_json(body) if request.method == "POST" else None,
-            path_params=params,
-            files={},
-        )
-
-
-def _parse_json(body: bytes) -> Any:
-    if not body:
-        raise GatewayError("invalid_json", "The body is empty. Send a JSON object.")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        text = f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
-        raise GatewayError("invalid_json", text) from None
 
 
 class _BodyValidator:
@@ -173,7 +143,7 @@ class _ParameterValidator:
     ) -> None:
         del args, kwargs
         compiled = [(one["in"], one["name"], CompiledSchema(one["schema"], document)) for one in parameters]
-        self._headers = [(name, schema) for place, name, schema in compiled if place == "header"]
+        self._headers = [(environ_key(name), name, schema) for place, name, schema in compiled if place == "header"]
         self._path = [(name, schema) for place, name, schema in compiled if place == "path"]
 
     def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -182,8 +152,8 @@ class _ParameterValidator:
             for name, schema in self._path:
                 if not schema.is_valid(request.path_params[name]):
                     raise _not_found()
-            for name, schema in self._headers:
-                value = request.headers.get(name)
+            for key, name, schema in self._headers:
+                value = request.headers.get(key)
                 if value is not None:
                     schema.check(value, name)
             return function(request)
@@ -197,9 +167,8 @@ def _not_found() -> GatewayError:
     )
 
 
-def _to_response(exception: Exception) -> flask.Response:
-    reply = error_reply(_to_gateway_error(exception))
-    return flask.Response(reply.body, reply.status, reply.headers)
+def _to_reply(exception: Exception) -> Reply:
+    return error_reply(_to_gateway_error(exception))
 
 
 def _to_gateway_error(exception: Exception) -> GatewayError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import flask
 
@@ -16,13 +16,23 @@ from service.auth import Authenticator, ClientAddresses, Credentials, FailureLim
 from service.compaction import TokenEstimator
 from service.config import Config
 from service.configmcp import McpServerConfig
+from service.configview import describe_config
 from service.contract import load_contract
 from service.gateway import Gateway, RunLimits
+from service.identifiers import new_uuid
 from service.images import check_images, image_client
 from service.models import ModelCatalog
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
 from service.retries import RetryPolicy
+from service.rpc.broadcasts import Broadcasts
+from service.rpc.door import RpcDoor
+from service.rpc.handshake import Greeter
+from service.rpc.hub import Hub, HubLimits
+from service.rpc.method import Desk, Methods
+from service.rpc.methods import ROWS
+from service.rpc.starts import Starts
+from service.runs import RunRegistry
 from service.sessions.state import State
 from service.sessions.store import SessionStore
 from service.slots import RunSlots
@@ -44,7 +54,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
 
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
-    clock, new_id = time.time, _new_uuid
+    clock, new_id = time.time, new_uuid
     state = State(open_database(_state_url(config, environ), state_dir), clock=clock, new_id=new_id)
     state.membership.join()
     roster = Roster.from_config(config)
@@ -55,16 +65,13 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         state,
         open_toolboxes(config, roster, state.store, state_dir, environ),
         partial(check_images, config=images, client=image_client(images)),
+        runs=RunRegistry(clock),
         slots=RunSlots(config.agents.defaults.max_concurrent),
         limits=RunLimits(config.agents.defaults.max_turns, RetryPolicy.from_config(config.models.retry)),
         estimator=TokenEstimator(),
         clock=clock,
         new_id=new_id,
     )
-
-
-def _new_uuid() -> str:
-    return str(uuid.uuid4())
 
 
 def _state_url(config: Config, environ: Mapping[str, str]) -> str | None:
@@ -77,7 +84,7 @@ def open_toolboxes(
     config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
 ) -> Toolboxes:
     """Each agent's tools. MCP servers are started when an agent that may use them runs."""
-    web = WebFetchTool(PublicHttpClient(AddressPolicy()), _new_uuid)
+    web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
     sessions = session_tools(store, roster, config.tools.sessions.visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return Toolboxes(
@@ -104,8 +111,10 @@ def _to_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
     )
 
 
-def build_app(config: Config, credentials: Credentials, gateway: Gateway) -> flask.Flask:
-    """The HTTP door to `gateway`."""
+def build_app(
+    config: Config, credentials: Credentials, gateway: Gateway, config_path: Path | None = None
+) -> flask.Flask:
+    """The HTTP and WebSocket doors to `gateway`; `extensions["rpc"]` is the hub of the latter's connections."""
     authenticated = credentials.mode != "none"
     limiter = FailureLimiter(config.gateway.auth.rate_limit, time.monotonic)
     door = Door(
@@ -115,4 +124,29 @@ def build_app(config: Config, credentials: Credentials, gateway: Gateway) -> fla
         addresses=ClientAddresses(config.gateway.trusted_proxies),
         completions_enabled=config.gateway.http.endpoints.chat_completions.enabled,
     )
-    return create_app(door)
+    app = create_app(door)
+    add_rpc_door(app, door, config.gateway.control_ui.allowed_origins, partial(describe_config, config, config_path))
+    return app
+
+
+def add_rpc_door(
+    app: flask.Flask, door: Door, allowed_origins: tuple[str, ...], describe: Callable[[], dict[str, Any]]
+) -> None:
+    """Let WebSockets in beside the HTTP door; `describe` gives the configuration without its secrets."""
+    clock, gateway = time.time, door.gateway
+    limits = HubLimits()
+    hub = Hub(limits, clock)
+    broadcasts = Broadcasts(hub, clock)
+    methods = Methods(Desk(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
+    greeter = Greeter(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
+    gateway.runs.subscribe(broadcasts)
+    app.extensions["rpc"] = hub
+    app.wsgi_app = RpcDoor(  # type: ignore[method-assign]  # Flask's own way to put something in front
+        app.wsgi_app,
+        hub=hub,
+        greeter=greeter,
+        methods=methods,
+        addresses=door.addresses,
+        check_hosts=door.authenticator is None,
+        allowed_origins=allowed_origins,
+    )

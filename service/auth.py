@@ -144,6 +144,7 @@ class Authenticator:
     """Lets callers in who send the right secret, and not too many wrong ones before it."""
 
     def __init__(self, credentials: Credentials, limiter: FailureLimiter) -> None:
+        self.mode = credentials.mode
         self._principal = Principal(credentials.mode)
         self._limiter = limiter
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
@@ -154,17 +155,17 @@ class Authenticator:
         Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, whatever it sends;
         `missing_credentials` without a Bearer secret, which is no attempt; `invalid_api_key` for a wrong one.
         """
+        sent = f"This gateway needs its {self._principal.mode}, sent as `Authorization: Bearer <secret>`."
+        return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", sent)
+
+    def check_secret(self, secret: bytes, client_address: str, param: str, missing: str) -> Principal:
+        """The caller who sent `secret` in `param`; raises as `check` does, with the text `missing` if it is empty."""
         if self._digest is None:
             return self._principal
         self._check_lockout(client_address)
-        secret = _parse_bearer(authorization or "")
         if not secret:
-            raise GatewayError(
-                "missing_credentials",
-                f"This gateway needs its {self._principal.mode}, sent as `Authorization: Bearer <secret>`.",
-                param="authorization",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise GatewayError("missing_credentials", missing, param=param, headers=headers)
         # Digests are all of one length, so that comparing them takes the same time for every guess.
         if hmac.compare_digest(_digest(secret), self._digest):
             self._limiter.record_success(client_address)
@@ -174,7 +175,7 @@ class Authenticator:
         raise GatewayError(
             "invalid_api_key",
             f"This is not the gateway's {self._principal.mode}.",
-            param="authorization",
+            param=param,
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
 

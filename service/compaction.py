@@ -31,6 +31,7 @@ _SUMMARY_SHARE = 0.15
 _MAX_SUMMARY_TOKENS = 2_048
 _MIN_TOKENS = 64
 
+_MAX_SUMMARY_CHARACTERS = 1024 * 1024
 _MAX_PIECES = 12
 _MIN_PIECE_BYTES = 200
 _MAX_RESULT_BYTES = 4_000
@@ -274,11 +275,15 @@ def _summarise_pieces(provider: Provider, model: str, pieces: Sequence[str], tok
 
 def _ask(provider: Provider, request: ModelRequest) -> tuple[str, Usage]:
     said: list[str] = []
+    characters = 0
     usage = Usage()
     with closing(provider.stream(request)) as events:  # type: ignore[type-var]  # a generator in every dialect
         for event in events:
             if isinstance(event, ModelText):
                 said.append(event.text)
+                characters += len(event.text)
+                if characters > _MAX_SUMMARY_CHARACTERS:
+                    break  # it is clipped to far less anyway
             elif isinstance(event, ModelEnded):
                 usage = event.usage
     return "".join(said), usage

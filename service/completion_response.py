@@ -9,6 +9,7 @@ import orjson
 
 from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.messages import ToolCall, Usage
+from service.replies import FinalPiece
 from service.runs import Answer, Run
 
 #: A stream says something at least this often; a comment line, if there is nothing else.
@@ -79,7 +80,8 @@ class ChunkStream:
         """The role at once, then whatever has happened meanwhile in one piece, `[DONE]` last; never raises."""
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
         for batch in self._run.follow(self._quiet_seconds):
-            yield b"".join(map(self._encode, batch)) if batch else _COMMENT
+            piece = b"".join(map(self._encode, batch)) if batch else _COMMENT
+            yield FinalPiece(piece) if batch and isinstance(batch[-1], RunEnded) else piece
 
     def _chunk(self, delta: object, finish_reason: bytes = b"null") -> bytes:
         return b'%b%b,"delta":%b}]}\n\n' % (self._head, finish_reason, orjson.dumps(delta))

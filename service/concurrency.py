@@ -163,34 +163,37 @@ def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseExc
         return None, error
 
 
-@contextmanager
-def watch_hangup(connection: socket.socket | None, on_hangup: Callable[[], None]) -> Iterator[None]:
+class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
     """Call `on_hangup` once, soon after the peer closes `connection`, while the block runs.
 
     Bytes the peer sends meanwhile (a pipelined request) are left unread and end the watch. `on_hangup` runs in the
     event loop: it must not wait.
     """
-    if connection is None or connection.fileno() < 0:
-        yield
-        return
-    watcher = gevent.get_hub().loop.io(connection.fileno(), _READABLE)
 
-    def on_readable() -> None:
-        watcher.stop()
-        if _peer_closed(connection):
-            on_hangup()
+    def __init__(self, connection: socket.socket | None, on_hangup: Callable[[], None]) -> None:
+        self._connection = connection
+        self._on_hangup = on_hangup
+        self._watcher: Any = None
 
-    watcher.start(on_readable)
-    try:
-        yield
-    finally:
-        watcher.stop()
-        watcher.close()
+    def __enter__(self) -> None:
+        if self._connection is not None and self._connection.fileno() >= 0:
+            self._watcher = gevent.get_hub().loop.io(self._connection.fileno(), _READABLE)
+            self._watcher.start(self._on_readable)
+
+    def _on_readable(self) -> None:
+        self._watcher.stop()
+        if _peer_closed(self._connection):
+            self._on_hangup()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
 
 
-def _peer_closed(connection: socket.socket) -> bool:
+def _peer_closed(connection: Any) -> bool:
     raw = getattr(connection, "_sock", connection)  # gevent's wrapper waits; the socket inside does not
     try:
-        return raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        return bool(raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
     except OSError as error:
         return error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)

@@ -22,6 +22,7 @@ from service.configvalues import (
     Directory,
     ModelReference,
     Network,
+    Origin,
     Port,
     Positive,
     Seconds,
@@ -116,6 +117,17 @@ class HttpConfig(Section):
     endpoints: EndpointsConfig = EndpointsConfig()
 
 
+class ControlUiConfig(Section):
+    """Pages in browsers: the origins, such as "https://ui.example.com", that may open a WebSocket; "*" is any."""
+
+    openclaw_only: ClassVar[frozenset[str]] = frozenset(
+        {"enabled", "basePath", "root", "embedSandbox", "allowInsecureAuth", "dangerouslyDisableDeviceAuth"}
+        | {"dangerouslyAllowHostHeaderOriginFallback", "allowExternalEmbedUrls", "chatMessageMaxWidth"}
+    )
+
+    allowed_origins: tuple[Origin, ...] = ()
+
+
 class GatewayConfig(Section):
     """Where the gateway listens and whom it serves. `mode` "remote" says that another host runs it."""
 
@@ -127,6 +139,7 @@ class GatewayConfig(Section):
     trusted_proxies: tuple[Network, ...] = ()
     tls: TlsConfig = TlsConfig()
     http: HttpConfig = HttpConfig()
+    control_ui: ControlUiConfig = ControlUiConfig()
 
     @field_validator("custom_bind_host")
     @classmethod

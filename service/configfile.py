@@ -1,7 +1,7 @@
 """Where the configuration file is, what reading it means, and what the command line and environment add to it.
 
-The file is JSON5 whose texts may take `${NAME}` from the environment. Everything comes in through arguments: the
-process's own environment is never looked at here.
+The file is JSON5 whose texts may take `${NAME}` from the environment; `$${NAME}` is the text itself. Everything comes
+in through arguments: the process's own environment is never looked at here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 _HIGHEST_PORT = 65535
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DIGITS = re.compile(r"[0-9]{1,5}")
-_VARIABLE = re.compile(r"(?P<literal>\$)?\$\{(?P<name>[A-Z_][A-Z0-9_]*)\}")
+_REFERENCE = re.compile(r"(?P<literal>\$)?\$\{(?P<name>[^{}]*)\}")
+_VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 _BIND_HOSTS = {"loopback": "127.0.0.1", "auto": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - what "lan" means
 
 _MINIMAL_FILE = """{
@@ -183,12 +184,24 @@ def _substitute(value: Any, path: KeyPath, environ: Mapping[str, str], problems:
         if match["literal"]:
             return match[0][1:]
         found = environ.get(match["name"], "")
-        if not found or not _is_text(found):
-            fault = "is not UTF-8 text" if found else "is not set, or is empty"
-            problems.append(f"{format_path(path)}: the environment variable {match['name']} {fault}")
+        if fault := _reference_fault(match["name"], found):
+            problems.append(f"{format_path(path)}: {fault}")
         return found
 
-    return _VARIABLE.sub(replacement, value)
+    return _REFERENCE.sub(replacement, value)
+
+
+def _reference_fault(name: str, found: str) -> str | None:
+    """Why `${name}` cannot be replaced by `found`, or `None`."""
+    if not _VARIABLE_NAME.fullmatch(name):
+        # What stands there is not repeated: it may be a part of a secret.
+        return (
+            "what stands in ${...} must be the name of an environment variable, upper-case letters, digits and "
+            "underscores; write $${...} for a text that is not to be replaced"
+        )
+    if not found:
+        return f"the environment variable {name} is not set, or is empty"
+    return None if _is_text(found) else f"the environment variable {name} is not UTF-8 text"
 
 
 def _is_text(value: str) -> bool:
@@ -204,7 +217,7 @@ def create_dev_config(locations: Locations, token: str) -> bool:
     """
     path = locations.config_path
     # A token that looks like a variable has to be read back as it is.
-    quoted = json.dumps(_VARIABLE.sub(r"$\g<0>", token))
+    quoted = json.dumps(_REFERENCE.sub(r"$\g<0>", token))
     try:
         if path.exists():
             return False

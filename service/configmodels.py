@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -21,6 +21,7 @@ from service.configvalues import (
 
 #: The dialects a provider may speak.
 Api = Literal["openai-completions", "anthropic-messages", "scripted"]
+KNOWN_APIS: tuple[str, ...] = get_args(Api)
 
 
 class ModelConfig(Section):
@@ -50,9 +51,12 @@ class LocalServiceConfig(Section):
 
 
 class ProviderConfig(Section):
-    """A place that runs models and how it is spoken to. `base_url` has no slash at its end."""
+    """A place that runs models and how it is spoken to. `base_url` has no slash at its end.
 
-    api: Api = "openai-completions"
+    OpenClaw knows more dialects than `KNOWN_APIS`: a provider of another one can be described, but not asked.
+    """
+
+    api: str = "openai-completions"
     base_url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
     api_key: ApiKey | None = None
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
@@ -64,7 +68,7 @@ class ProviderConfig(Section):
     @classmethod
     def _require_base_url(cls, url: str | None, info: ValidationInfo) -> str | None:
         api = info.data.get("api", "scripted")
-        if url is None and api != "scripted":
+        if url is None and api in KNOWN_APIS and api != "scripted":
             path = "/v1/messages" if api == "anthropic-messages" else "/chat/completions"
             raise ValueError(f'is required with api "{api}": the URL that ends before {path}')
         return url

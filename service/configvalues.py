@@ -19,6 +19,7 @@ _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PROVIDER_ID = re.compile(r"[^\s/]+")
 _MODEL_REFERENCE = re.compile(r"[^\s/]+/\S(?:.*\S)?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 
 
 def secret_fault(secret: str) -> str | None:
@@ -70,6 +71,12 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _origin(text: str) -> str:
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError('must be an origin, such as "https://ui.example.com" without a slash at its end, or "*"')
+    return text.lower()
+
+
 def _network(value: object) -> IPv4Network | IPv6Network:
     try:
         return ip_network(value if isinstance(value, str) else "", strict=False)
@@ -119,6 +126,7 @@ AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 Directory = Annotated[str, AfterValidator(_directory)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import GatewayError
-from service.messages import Message, Role, Text
+from service.messages import Message, Role, Text, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,25 @@ def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessag
             raise GatewayError("invalid_value", text, param=item.place)
 
 
+def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+    """The tool calls in `messages` that have no result there: what a run's messages ask of its caller."""
+    waiting: list[ToolCall] = []
+    for message in messages:
+        waiting += message.tool_calls
+        answered = next((call for call in waiting if call.id == message.tool_call_id), None)
+        if answered is not None:
+            waiting.remove(answered)
+    return tuple(waiting)
+
+
 def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The same conversation in a form every provider takes: each tool call directly followed by its result.
 
     Results are moved behind their call, a call that got none gets one that says so, and a second result for one call
     is dropped.
     """
+    if not any(message.tool_calls or message.tool_call_id is not None for message in messages):
+        return tuple(messages)
     settled: list[Message] = []
     unanswered: dict[str, int] = {}  # a call's id -> where its result goes
     for message in messages:

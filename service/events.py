@@ -9,6 +9,11 @@ from service.messages import StopReason, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run goes on from here: it has its session and its room. Told to those who look on; not part of the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """The model wrote `text` next."""
 

@@ -16,19 +16,20 @@ from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spaw
 from service.conversation import Conversation, IncomingMessage, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.messages import Function, Sampling, ToolChoice
+from service.messages import Function, Message, Sampling, ToolChoice
 from service.models import ChosenModel, ModelCatalog
 from service.outcomes import failure_of, to_outcome
 from service.prompt import to_system_text
 from service.providers import ModelRequest
+from service.recall import recall_steps
 from service.replays import Replays
 from service.retries import ResilientProvider, RetryPolicy
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
-from service.runs import Run
+from service.runs import Run, RunRegistry
+from service.session_choice import choose_session
 from service.sessions.claims import Claim, IdempotencyKey
-from service.sessions.keys import session_key_for
 from service.sessions.ledger import OpenRun
-from service.sessions.records import NewRun
+from service.sessions.records import NewRun, RunRecord
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
@@ -47,7 +48,8 @@ class Turn:
 
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
     `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
-    get the answer of one run, which goes on when its caller leaves.
+    get the answer of one run, which goes on when its caller leaves. `timeout_seconds` may shorten, not extend, what
+    the agent's runs may take.
     """
 
     messages: tuple[IncomingMessage, ...]
@@ -62,6 +64,7 @@ class Turn:
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
     idempotency_key: IdempotencyKey | None = None
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class RunLimits:
 class _Work:
     """All that a started run needs; `opened` holds its session."""
 
-    agent: Agent
+    timeout_seconds: float
     choices: tuple[ChosenModel, ...]
     request: ModelRequest
     conversation: Conversation
@@ -87,8 +90,8 @@ class _Work:
 class Gateway:
     """Runs agents for its doors.
 
-    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `estimator` learns what
-    conversations cost. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `runs` knows what goes
+    on here, `estimator` learns what conversations cost. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Gateway:
         toolboxes: Toolboxes,
         check_images: ImageCheck,
         *,
+        runs: RunRegistry,
         slots: RunSlots,
         limits: RunLimits,
         estimator: TokenEstimator,
@@ -108,6 +112,7 @@ class Gateway:
         self.roster = roster
         self.catalog = catalog
         self.state = state
+        self.runs = runs
         self.started_at = clock()
         self._toolboxes = toolboxes
         self._check_images = check_images
@@ -126,15 +131,16 @@ class Gateway:
     def start(self, turn: Turn, *, run_id: str | None = None, door: str = "http") -> Run:
         """Begin a run and return it; it goes on by itself whether or not anybody follows it.
 
-        Waits for the session's turn if it is busy. Raises `GatewayError` for everything that is wrong with the
-        request: an unknown agent or model, a reserved session key, an image the model cannot read, nothing to answer.
+        `run_id` is the caller's own name for it, `door` where it came in. Waits for the session's turn if it is busy.
+        Raises `GatewayError` for everything that is wrong with the request: an unknown agent or model, a reserved
+        session key, an image the model cannot read, nothing to answer.
         """
         if self._draining:
-            raise GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
+            raise _shutting_down()
         agent = self.roster.resolve(turn.model, turn.agent_id)
         choices = self.catalog.choices(turn.provider_model, agent)
         _check_images(turn, choices[0])
-        key = session_key_for(agent.id, turn.session_key, turn.user, self._new_id)
+        key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"
         new = NewRun(run_id, key.key, agent.id, door, int(self._clock() * 1000), key.fresh, claimed)
@@ -144,15 +150,24 @@ class Gateway:
                 return self._replay(claim, turn.idempotency_key)
         opened = self._enter(new, agent)
         try:
-            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed)
+            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed, door=door)
             work = self._prepare(turn, agent, choices, run, opened)
         except BaseException:
             self._slots.leave()
             opened.retract()
             raise
         self._runs[run.id] = run, new
+        self.runs.add(run)
         spawn(self._execute, run, work)
         return run
+
+    def find(self, run_id: str) -> Run | None:
+        """The run with this id: one that goes on or was kept here, or, told again, one that is only recorded."""
+        found = self.runs.find(run_id)
+        if found is not None:
+            return found
+        record = self.state.records.get(run_id)
+        return None if record is None else self._recall(record)
 
     def abort(self, run_id: str) -> bool:
         """End a run soon, wherever it waits or goes on; whether it was still to end. Raises `StoreError`."""
@@ -178,16 +193,18 @@ class Gateway:
         return len(self._runs)
 
     def drain(self) -> None:
-        """Accept no further runs; those under way go on."""
-        self._draining = True
-
-    def close(self) -> None:
-        """Abort what still runs and let go of models and the database. Twice is a no-op."""
+        """Accept no further runs, and refuse those that wait; those under way go on."""
         self._draining = True
         for scope in list(self._queued.values()):
             scope.cancel()
-        for run, _new in list(self._runs.values()):
+
+    def close(self) -> None:
+        """Abort what still runs and let go of models and the database. Twice is a no-op."""
+        self.drain()
+        going_on = [run for run, _new in self._runs.values()]
+        for run in going_on:
             run.abort()
+        for run in going_on:
             for _ in run.follow():
                 pass
         self._toolboxes.close()
@@ -214,13 +231,21 @@ class Gateway:
         except Cancelled:
             if not scope.cancelled:
                 raise
+            if self._draining:
+                raise _shutting_down() from None
             raise GatewayError("run_aborted", "The run was aborted while it waited.") from None
         finally:
             del self._queued[run_id]
 
     def _prepare(self, turn: Turn, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun) -> _Work:
-        history = () if opened.run.stateless else self.state.store.load_conversation(run.session_key)
-        new = self._check_images(select_new(history, turn.messages))
+        own = self._toolboxes.of(agent)
+        history: tuple[Message, ...] = ()
+        incoming = turn.messages
+        if not opened.run.stateless:
+            history = self.state.store.load_conversation(run.session_key)
+        elif own.functions():
+            incoming = recall_steps(incoming, self.state.records, self.state.store)
+        new = self._check_images(select_new(history, incoming))
         conversation = Conversation(history, tuple(item.message for item in new))
         request = ModelRequest(
             model=choices[0].id,
@@ -228,11 +253,11 @@ class Gateway:
             messages=conversation.messages,
             sampling=turn.sampling,
         )
-        own = self._toolboxes.of(agent)
         _check_names(turn.functions, own)
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
-        return _Work(agent, choices, request, conversation, tools, opened)
+        timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
+        return _Work(timeout_seconds, choices, request, conversation, tools, opened)
 
     def _execute(self, run: Run, work: _Work) -> None:
         reply = Reply()
@@ -258,12 +283,12 @@ class Gateway:
         window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, self._limits.max_turns, reply)
         try:
-            with run.scope, deadline(work.agent.timeout_seconds):
+            with run.scope, deadline(work.timeout_seconds):
                 loop.run(work.request)
         except Cancelled:
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
-            text = f"The run took longer than the agent's limit of {work.agent.timeout_seconds:g} seconds."
+            text = f"The run took longer than its limit of {work.timeout_seconds:g} seconds."
             return RunEnded(error=GatewayError("run_timeout", text))
         except GatewayError as error:
             return RunEnded(error=error)
@@ -289,6 +314,9 @@ class Gateway:
         record = self.state.records.get(claim.run_id)
         if record is None:
             raise failure_of(None)
+        return self._recall(record)
+
+    def _recall(self, record: RunRecord) -> Run:
         copy = Run(record.id, record.session_key, record.agent_id, record.accepted_at_ms / 1000)
         spawn(self._replays.replay, record.id, copy)
         return copy
@@ -312,6 +340,10 @@ class Gateway:
         if self.state.membership.has_others:
             for run_id in self.state.records.list_to_abort(self.state.membership.id):
                 self._abort_here(run_id)
+
+
+def _shutting_down() -> GatewayError:
+    return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
 
 
 def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:

@@ -1,7 +1,8 @@
 """Which model a name means, and the provider that runs it.
 
 Providers are opened when first needed and kept. A model is named `provider/model`; without any configured, the
-embedded demo model answers. A configured provider wins over a known host of the same id.
+embedded demo model answers. A configured provider wins over a known host of the same id. A server of this machine runs
+once for all processes with the same state directory.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from types import MappingProxyType
 
 from service.agents import Agent
 from service.config import Config
-from service.configmodels import ModelConfig, ProviderConfig
+from service.configmodels import KNOWN_APIS, ProviderConfig
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
 from service.providers import ModelRequest, Provider
-from service.providers.dialects import open_provider
+from service.providers.dialects import DIALECTS, open_provider
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.providers.network import Network
+from service.providers.sharing import Share, SharedByLocks
 
 logger = logging.getLogger("openclaw.models")
 
@@ -51,7 +53,7 @@ class ChosenModel:
         asked, limit = request.sampling.max_tokens, self.max_tokens
         if asked is not None and limit is not None and asked > limit:
             request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
-        return replace(request, model=self.id)
+        return request if request.model == self.id else replace(request, model=self.id)
 
 
 class ModelCatalog:
@@ -70,7 +72,8 @@ class ModelCatalog:
     def choose(self, requested: str | None, agent: Agent) -> ChosenModel:
         """The model for a run: the one `requested` for it (`x-openclaw-model`), else the agent's own.
 
-        Raises `GatewayError`: `model_not_found` for a provider that is neither configured nor known,
+        Raises `GatewayError`: `model_not_found` for a provider that is neither configured nor known, or that speaks
+        none of our dialects,
         `model_not_installed` for the embedded model without its packages, `provider_unavailable` for an address, a key
         or a proxy in the environment that cannot be used.
         """
@@ -97,12 +100,26 @@ class ModelCatalog:
             raise problem
         return tuple(found)
 
+    def problem_of(self, ref: str) -> GatewayError | None:
+        """What `choose` would raise for the agent's model `ref`; a model that can be chosen may still not answer."""
+        try:
+            self._find(ref, by_caller=False)
+        except GatewayError as error:
+            return error
+        return None
+
     def describe(self, agent: Agent) -> str:
         """The agent's model in words for people."""
         ref = agent.model or EMBEDDED_REFERENCE
         if ref == EMBEDDED_REFERENCE and EMBEDDED_PROVIDER not in self._configured:
             return f"{ref}, a small demo model that is often wrong"
         return ref
+
+    def list_models(self, agents: Iterable[Agent]) -> list[str]:
+        """Every model that the configuration names, as `provider/model`: those of `agents` first, each once."""
+        named = [ref for agent in agents for ref in (agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)]
+        described = [f"{provider}/{model.id}" for provider, of in self._configured.items() for model in of.models]
+        return list(dict.fromkeys([*named, *described]))
 
     def missing_installation(self, agents: Iterable[Agent]) -> str | None:
         """What keeps the embedded model from answering for one of `agents`, with the command that mends it."""
@@ -121,39 +138,48 @@ class ModelCatalog:
         provider_id, _, model_id = ref.partition("/")
         configured = self._configured.get(provider_id)
         if configured is None and ref == EMBEDDED_REFERENCE:
-            provider = self._open.get(provider_id) or open_embedded_provider(self._state_dir)
+            provider = self._open.get(provider_id)
+            provider = provider or open_embedded_provider(self._state_dir, self._share_of(EMBEDDED_MODEL))
             self._open[provider_id] = provider
             return ChosenModel(ref, model_id, provider, takes_images=False, worth_retrying=False)
         try:
             config = configured or config_of(provider_id, self._environ)
             if config is None or not model_id:
-                raise self._unknown(ref, provider_id, by_caller=by_caller)
+                raise _not_found(self._unknown(ref, provider_id), by_caller=by_caller)
+            if config.api not in DIALECTS:
+                text = f'The provider "{provider_id}" of the model {ref} speaks an `api` that this gateway does not'
+                raise _not_found(f"{text}. There are: {', '.join(KNOWN_APIS)}.", by_caller=by_caller)
             if provider_id not in self._open:
-                self._open[provider_id] = open_provider(config, self._network)
+                self._open[provider_id] = open_provider(config, self._network, self._share_of(provider_id))
         except ValueError as error:
             text = f"The model {ref} cannot be reached: {error}."
             raise GatewayError("provider_unavailable", text) from error
         return _chosen(ref, model_id, self._open[provider_id], config)
 
-    def _unknown(self, ref: str, provider_id: str, *, by_caller: bool) -> GatewayError:
+    def _share_of(self, service_id: str) -> Share:
+        return SharedByLocks(self._state_dir / "services", service_id)
+
+    def _unknown(self, ref: str, provider_id: str) -> str:
         here = dict.fromkeys([*self._configured, *ids_with_key(self._environ), OLLAMA, EMBEDDED_REFERENCE])
         fault = f'No provider "{provider_id}" is configured for the model {ref}.'
         if host := KNOWN_HOSTS.get(provider_id):
             fault = f"The gateway has no key for the model {ref}: set {host.variable} in its environment."
-        text = f"{fault} There are: {', '.join(here)}."
-        return GatewayError("model_not_found", text, param="x-openclaw-model" if by_caller else "model")
+        return f"{fault} There are: {', '.join(here)}."
+
+
+def _not_found(text: str, *, by_caller: bool) -> GatewayError:
+    return GatewayError("model_not_found", text, param="x-openclaw-model" if by_caller else "model")
 
 
 def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig) -> ChosenModel:
     listed = next((model for model in config.models if model.id == model_id), None)
-    # A model that nobody described may take pictures: its provider decides.
-    known = listed or ModelConfig(id=model_id, input=("text", "image"))
     return ChosenModel(
         ref=ref,
         id=model_id,
         provider=provider,
-        takes_images="image" in known.input,
-        max_tokens=known.max_tokens,
-        context_window=known.context_window,
+        # A model that nobody described may take pictures: its provider decides.
+        takes_images=listed is None or "image" in listed.input,
+        max_tokens=None if listed is None else listed.max_tokens,
+        context_window=None if listed is None else listed.context_window,
         worth_retrying=config.api != "scripted",
     )

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from service.conversation import unanswered_calls
 from service.errors import KINDS, GatewayError
 from service.events import RunEnded
-from service.messages import Message
+from service.messages import Message, Role
 from service.runner import Reply
 from service.sessions.records import RunOutcome, RunRecord, RunState
 
-#: What ends a run from outside: it keeps what was said so far.
+#: What ends a run from outside.
 _CUT = ("run_aborted", "run_timeout")
 
 
 def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str) -> RunOutcome:
-    """What is recorded of a run that answered `new` with `reply` and ended so; `model` is `provider/model`."""
+    """What is recorded of a run that answered `new` with `reply` and ended so; `model` is `provider/model`.
+
+    One that was cut keeps what was said so far. One that failed leaves its session as it was, so that the same can be
+    asked again, unless its tools have done something by then, which the agent has to know.
+    """
     error = end.error
     if error is None:
         ended = RunOutcome(RunState.OK, reply.usage, model, stop_reason=end.stop_reason)
@@ -23,10 +28,17 @@ def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str
         state = RunState.ABORTED if error.code == "run_aborted" else RunState.ERROR
         ended = RunOutcome(state, reply.usage, model, error_code=error.code, error_message=error.message)
     said = reply.to_messages()
-    if error is not None and not (said and error.code in _CUT):
+    has_acted = any(message.role is Role.TOOL for message in said)
+    if error is not None and not (has_acted or (said and error.code in _CUT)):
         return ended
+    asked = unanswered_calls(said) if has_acted else ()
     return replace(
-        ended, messages=(*new, *said), reply_count=len(said), summary=reply.summary, kept=reply.kept + len(said)
+        ended,
+        messages=(*new, *said),
+        reply_count=len(said),
+        summary=reply.summary,
+        kept=reply.kept + len(said),
+        asked_call_id=asked[0].id if asked else None,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from service.agents import Agent
+from service.tools import ToolError
+from service.tools.paths import Workspace
 
 #: The workspace's files that every run reads, in this order; names as OpenClaw has them.
 WORKSPACE_FILES = ("AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "TOOLS.md")
 #: Characters taken of each file; what is cut is said.
 MAX_FILE_CHARACTERS = 20_000
+
+_MAX_CHARACTER_BYTES = 4  # of UTF-8
 
 
 def to_system_text(agent: Agent, *, channel: str | None, request_text: str) -> str:
@@ -20,21 +22,23 @@ def to_system_text(agent: Agent, *, channel: str | None, request_text: str) -> s
     """
     parts = [agent.instructions]
     if agent.workspace is not None:
-        parts += [_file_section(agent.workspace / name) for name in WORKSPACE_FILES]
+        parts += [_file_section(Workspace(agent.workspace), name) for name in WORKSPACE_FILES]
     if channel:
         parts.append(f"The message comes through the channel {channel}.")
     parts.append(request_text)
     return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
-def _file_section(path: Path) -> str:
+def _file_section(workspace: Workspace, name: str) -> str:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(MAX_FILE_CHARACTERS + 1)
-    except OSError:
+        # As the tools read it: no link leads outside, and nothing but a regular file is opened.
+        with workspace.open_file(name) as file:
+            data = file.read((MAX_FILE_CHARACTERS + 1) * _MAX_CHARACTER_BYTES)
+    except (ToolError, OSError):
         return ""  # most workspaces have only some of the files
+    text = data.decode(errors="replace").removeprefix("\ufeff")
     if not text.strip():
         return ""
     if len(text) > MAX_FILE_CHARACTERS:
-        text = f"{text[:MAX_FILE_CHARACTERS]}\n[{path.name} is longer; the rest is left out]"
-    return f"# {path.name}\n\n{text}"
+        text = f"{text[:MAX_FILE_CHARACTERS]}\n[{name} is longer; the rest is left out]"
+    return f"# {name}\n\n{text}"

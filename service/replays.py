@@ -6,9 +6,10 @@ Whether it still goes on here, goes on in another gateway or has ended, its read
 from __future__ import annotations
 
 from service.concurrency import Cancelled, sleep
+from service.conversation import unanswered_calls
 from service.errors import GatewayError
 from service.events import RunEnded, TextDelta, ToolCallRequested
-from service.messages import Message, Role, StopReason, ToolCall
+from service.messages import Role, StopReason
 from service.outcomes import failure_of
 from service.runner import PARAGRAPH
 from service.runs import Run
@@ -54,17 +55,9 @@ class Replays:
         text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
         if text:
             copy.append(TextDelta(text))
-        for index, call in enumerate(_calls_of_the_caller(reply)):
+        for index, call in enumerate(unanswered_calls(reply)):
             copy.append(ToolCallRequested(index, call))
         copy.append(RunEnded(StopReason(record.stop_reason or StopReason.STOP), record.usage))
-
-
-def _calls_of_the_caller(reply: tuple[Message, ...]) -> tuple[ToolCall, ...]:
-    if not reply:
-        return ()
-    answered = {message.tool_call_id for message in reply if message.tool_call_id is not None}
-    calls = [call for message in reply for call in message.tool_calls]
-    return tuple(call for call in calls if call.id not in answered)
 
 
 def _left() -> GatewayError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
+from collections.abc import Callable, Iterable, Sequence
+from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
@@ -19,6 +22,7 @@ SECURITY_HEADERS = (
 
 REQUEST_ID_HEADER = "x-request-id"
 
+_NO_STORE = ("Cache-Control", "no-store")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 _REASONS = {
@@ -41,23 +45,56 @@ _REASONS = {
 }
 
 
+class FinalPiece(bytes):
+    """A stream's last piece: nothing follows it, so the body's end is sent with it."""
+
+
 class Reply(NamedTuple):
-    """A whole response: the status line's text (`404 Not Found`), headers without the security ones, the body."""
+    """A response as a WSGI application.
+
+    It has the status line's text (`404 Not Found`), the headers without those that the server adds, and the body: all
+    of it, or its pieces as they come.
+    """
 
     status: str
     headers: list[tuple[str, str]]
-    body: bytes
+    body: bytes | Iterable[bytes]
+
+    def __call__(self, environ: object, start_response: Callable[..., object]) -> Iterable[bytes]:
+        """Answer, whatever was asked."""
+        del environ
+        start_response(self.status, self.headers)
+        return [self.body] if isinstance(self.body, bytes) else self.body
 
 
 def choose_request_id(offered: str | None) -> str:
     """The id a request goes by: the caller's own if it is 1 to 128 printable ASCII characters, else a new one."""
     if offered is not None and _REQUEST_ID.fullmatch(offered):
         return offered
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{os.urandom(16).hex()}"
+
+
+@lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """The second since 1970 as the header Date has it."""
+    return formatdate(second, usegmt=True)
+
+
+def format_head(status: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    """A response's head, blank line included. Raises `ValueError` for what would break out of its line."""
+    lines = [f"{name}: {value}" for name, value in headers]
+    head = "\r\n".join((f"HTTP/1.1 {status}", *lines, "", ""))
+    if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+        raise ValueError("a response header holds a line break")
+    return head.encode("latin-1")
+
+
+def ok_reply(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[str, str]) -> Reply:
+    """A successful response that nobody may keep."""
+    return Reply("200 OK", [("Content-Type", content_type), _NO_STORE, *headers], body)
 
 
 def error_reply(error: GatewayError) -> Reply:
     """The response that tells `error`."""
-    body = orjson.dumps(error.to_envelope())
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers.items()]
-    return Reply(f"{error.status} {_REASONS[error.status]}", headers, body)
+    headers = [("Content-Type", "application/json"), *error.headers.items()]
+    return Reply(f"{error.status} {_REASONS[error.status]}", headers, orjson.dumps(error.to_envelope()))

@@ -29,6 +29,9 @@ RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailab
 #: not among them, since the caller has to hear of it.
 REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
 
+#: Failures whose messages hold no word of the provider's, who may repeat the conversation: they can be logged whole.
+_IN_OUR_WORDS = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -80,14 +83,26 @@ class ResilientProvider:
         self._clock = clock
         self._sleep = sleep
         self._random = random
+        self._asked = self._choices[0]
         self.answered: ChosenModel | None = None
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
 
-        Raises the last failure when every model has failed. A fallback that takes no images is passed over when the
-        request has some.
+        Raises the last failure when every model has failed, and the log names its model. A fallback that takes no
+        images is passed over when the request has some.
         """
+        try:
+            yield from self._answer(request)
+        except GatewayError as error:
+            why = f"{error.code}: {error.message}" if error.code in _IN_OUR_WORDS else error.code
+            logger.warning("the model %s failed: %s", self._asked.ref, why)
+            raise
+
+    def close(self) -> None:
+        """Nothing is held: the models belong to their catalog."""
+
+    def _answer(self, request: ModelRequest) -> Iterator[ModelEvent]:
         *others, last = self._candidates(request)
         for choice in others:
             try:
@@ -106,9 +121,6 @@ class ResilientProvider:
             yield first
             yield from rest
 
-    def close(self) -> None:
-        """Nothing is held: the models belong to their catalog."""
-
     def _candidates(self, request: ModelRequest) -> list[ChosenModel]:
         first = self._choices.index(self.answered) if self.answered is not None else 0
         has_image = any(message.has_image for message in request.messages)
@@ -117,6 +129,7 @@ class ResilientProvider:
 
     def _begin(self, choice: ChosenModel, request: ModelRequest) -> tuple[ModelEvent, Iterator[ModelEvent]]:
         """The beginning of one model's answer and its rest, asked for as often as the policy says."""
+        self._asked = choice
         asked = choice.to_request(request)
         give_up_at = self._clock() + self._policy.max_elapsed_seconds
         failures = 0

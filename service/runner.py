@@ -32,6 +32,10 @@ from service.tools.toolbox import CallEnded, CallEvent, Toolbox
 #: What stands between two messages of one answer, as readers get it.
 PARAGRAPH = "\n\n"
 
+#: The longest message a model may write, several times what any model can; a provider that writes on and on would
+#: otherwise be listened to until the run's time is up.
+MAX_MESSAGE_CHARACTERS = 4 * 1024 * 1024
+
 
 @dataclass(slots=True)
 class Reply:
@@ -104,6 +108,7 @@ class AgentLoop:
         self._window = window
         self._max_turns = max_turns
         self._reply = reply
+        self._message_characters = 0
 
     def run(self, request: ModelRequest) -> None:
         """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
@@ -151,8 +156,9 @@ class AgentLoop:
         return replace(request, messages=compaction.messages)
 
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
-        settled = replace(request, messages=settle_tool_calls(request.messages))
-        with closing(self._provider.stream(settled)) as events:  # type: ignore[type-var]  # generators
+        settled = settle_tool_calls(request.messages)
+        asked = request if settled == request.messages else replace(request, messages=settled)
+        with closing(self._provider.stream(asked)) as events:  # type: ignore[type-var]  # generators
             for event in events:
                 if isinstance(event, ModelText):
                     self._tell(event.text)
@@ -161,6 +167,10 @@ class AgentLoop:
         raise GatewayError("provider_error", "The model's answer ended without an end.")
 
     def _tell(self, text: str) -> None:
+        self._message_characters += len(text)
+        if self._message_characters > MAX_MESSAGE_CHARACTERS:
+            told = f"The model wrote more than {MAX_MESSAGE_CHARACTERS} characters without coming to an end."
+            raise GatewayError("provider_error", told)
         if not self._reply.pieces and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
         self._reply.pieces.append(text)
@@ -176,6 +186,7 @@ class AgentLoop:
         text = "".join(reply.pieces)
         reply.messages.append(Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=calls))
         reply.pieces.clear()
+        self._message_characters = 0
         reply.usage += ended.usage
         if self._window.tokens is not None:
             self._window.estimator.observe(request, ended.usage)

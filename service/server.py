@@ -17,17 +17,19 @@ import gevent
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from service import replies
 from service.accesslog import to_logfmt, write_access_line
 from service.connections import Body, Connection, Limits, PeerGoneError
 from service.errors import GatewayError, internal_error
-from service.replies import REQUEST_ID_HEADER, SECURITY_HEADERS, choose_request_id, error_reply
 from service.wire import Framing, Head, parse_framing, parse_head
 
 _log = logging.getLogger("openclaw.server")
 
 _NO_BODY = Framing(content_length=None, chunked=False, expects_continue=False, keep_alive=False)
-_SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in SECURITY_HEADERS)
+_SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in replies.SECURITY_HEADERS)
+_SWITCHING_PROTOCOLS = 101
 _BODILESS = (204, 304)
+_LAST_CHUNK = b"0\r\n\r\n"
 _ACCEPT_PAUSE_SECONDS = 0.2
 _ROOM = 32
 
@@ -45,11 +47,12 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     request_id: str
     environ: Any
     result: Any
-    status: bytes | None
+    status: str | None
     command: str | None
     request_version: str | None
     code: int | None
-    response_headers: list[tuple[bytes, bytes]]
+    response_headers: list[tuple[str, str]]
+    ended: bool
     complete: bool
 
     def __init__(self, sock: socket.socket, address: Any, server: Server) -> None:
@@ -101,14 +104,14 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.head = self.environ = self.result = self.status = self.code = self.request_version = self.command = None
         self.path, self.request_id = "-", ""
         self.body = Body(self.connection, _NO_BODY)
-        self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.complete = False
+        self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.ended = self.complete = False
         self.response_length = 0
 
     def _read_head(self) -> Framing:
         try:
             self.head = head = parse_head(self.connection.read_head())
         finally:
-            self.request_id = choose_request_id(self.head and self.head.headers.get(REQUEST_ID_HEADER))
+            self.request_id = replies.choose_request_id(self.head and self.head.headers.get(replies.REQUEST_ID_HEADER))
         self.command, self.path, self.request_version, self.headers = head
         return parse_framing(head)
 
@@ -151,46 +154,56 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if self.headers_sent:
             self.close_connection = True  # cut short: the peer sees that the response is not complete
             return
-        reply = error_reply(error)
-        self.start_response(reply.status, reply.headers)
         try:
-            self.write(reply.body)
-            self.complete = True
+            self.result = replies.error_reply(error)(self.environ, self.start_response)
+            self.process_result()
         except PeerGoneError:
             self.close_connection = True
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
         """WSGI's `start_response`; adds the headers that every response carries."""
-        given = {name.lower() for name, _ in headers}
-        own = [pair for name, pair in _SECURITY_HEADERS if name not in given]
-        if REQUEST_ID_HEADER not in given:
-            own.append((REQUEST_ID_HEADER, self.request_id))
-        super().start_response(status, [*headers, *own], exc_info)
+        if exc_info is not None and self.headers_sent:
+            raise exc_info[1]
+        given = {name.lower(): value for name, value in headers}
+        self.code = int(status[:3])
+        self.status = status
+        self.response_headers = [*headers, *(pair for name, pair in _SECURITY_HEADERS if name not in given)]
+        if replies.REQUEST_ID_HEADER not in given:
+            self.response_headers.append((replies.REQUEST_ID_HEADER, self.request_id))
+        if "date" not in given:
+            self.response_headers.append(("Date", replies.http_date(int(time.time()))))
+        if given.get("connection") == "close":
+            self.close_connection = True
+        self.provided_content_length = given.get("content-length")
         self.response_use_chunked = False  # settled by the headers before, if the application changed its mind
         return self.write
 
     def finalize_headers(self) -> None:
         """Settle how the response is framed and whether the connection goes on after it."""
-        super().finalize_headers()
+        self.connection_upgraded = self.code == _SWITCHING_PROTOCOLS
         if self.connection_upgraded:
             self.close_connection = True
             self.environ["openclaw.early"] = self.connection.take_buffer()
             return
-        if self.command == "HEAD":
-            self.response_use_chunked = False
-        elif not self._is_framed():
-            self.close_connection = True
+        self._frame()
         if self.server.draining or not self.body.is_at_hand:
             self.close_connection = True
-        self.response_headers = [pair for pair in self.response_headers if pair[0].lower() != b"connection"]
+        self.response_headers = [pair for pair in self.response_headers if pair[0].lower() != "connection"]
         if self.close_connection:
-            self.response_headers.append((b"Connection", b"close"))
+            self.response_headers.append(("Connection", "close"))
         elif self.request_version == "HTTP/1.0":
-            self.response_headers.append((b"Connection", b"keep-alive"))
+            self.response_headers.append(("Connection", "keep-alive"))
 
-    def _is_framed(self) -> bool:
-        length_known = self.provided_content_length is not None or hasattr(self.result, "__len__")
-        return length_known or self.response_use_chunked or self.code in _BODILESS
+    def _frame(self) -> None:
+        if self.provided_content_length is not None or self.code in _BODILESS:
+            return
+        if hasattr(self.result, "__len__"):
+            self.response_headers.append(("Content-Length", str(sum(map(len, self.result)))))
+        elif self.request_version != "HTTP/1.0":
+            self.response_use_chunked = self.command != "HEAD"
+            self.response_headers.append(("Transfer-Encoding", "chunked"))
+        elif self.command != "HEAD":
+            self.close_connection = True
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body at once, the headers with the first. Raises `PeerGoneError`."""
@@ -198,19 +211,21 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             raise self.ApplicationError("The application did not call start_response.")
         if data and self.code in _BODILESS:
             raise self.ApplicationError(f"A {self.code} response must have no body.")
-        head = b"" if self.headers_sent else self._finish_head(self.status)
+        sent = b""
+        if not self.headers_sent:
+            self.finalize_headers()
+            sent = replies.format_head(self.status, self.response_headers)
         if self.command == "HEAD":
             data = b""
-        sent = head + (b"%x\r\n%b\r\n" % (len(data), data) if data and self.response_use_chunked else data)
+        if not self.response_use_chunked:
+            sent += data
+        elif data:
+            self.ended = isinstance(data, replies.FinalPiece)
+            sent += b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK if self.ended else b"")
         self.headers_sent = True
         self.body.forgo_continue()
         self._sendall(sent)
         self.response_length += len(data)
-
-    def _finish_head(self, status: bytes) -> bytes:
-        self.finalize_headers()
-        lines = [b"%b: %b\r\n" % pair for pair in self.response_headers]
-        return b"HTTP/1.1 %b\r\n%b\r\n" % (status, b"".join(lines))
 
     def _sendall(self, data: bytes) -> None:
         if data:
@@ -226,8 +241,8 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
                 self.write(piece)
         if not self.headers_sent:
             self.write(b"")
-        if self.response_use_chunked:
-            self._sendall(b"0\r\n\r\n")
+        if self.response_use_chunked and not self.ended:
+            self._sendall(_LAST_CHUNK)
         self.complete = self.command == "HEAD" or self.provided_content_length in (None, str(self.response_length))
         if not self.complete:
             _log.error("%s %s: the body is not as long as its Content-Length.", self.command, to_logfmt(self.path))
@@ -245,7 +260,8 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             bytes=self.response_length,
             request_id=self.request_id,
             client=noted.get("client", self.peer),
-            **{name: noted.get(name) for name in ("agent", "run")},
+            agent=noted.get("agent"),
+            run=noted.get("run"),
             complete=None if self.complete else "no",
         )
 

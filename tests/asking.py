@@ -1,9 +1,13 @@
-"""Words for tests that ask a provider of the OpenAI dialect."""
+"""Words for tests that ask a provider, of the OpenAI dialect unless they open another."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from sdk_types import check_request
+from upstream import Upstream
+from upstream_answers import WORDS
 
 from service.errors import GatewayError
 from service.messages import Message, Role, text_message
@@ -12,6 +16,7 @@ from service.providers.openai import OpenAIProvider
 
 KEY = "sk-a-secret-for-tests"
 QUESTION = text_message(Role.USER, "Hello?")
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 
 def open_provider(url: str, timeout_seconds: float = 5.0) -> OpenAIProvider:
@@ -41,6 +46,35 @@ def fail(provider: Provider, asked: ModelRequest | str) -> tuple[str, GatewayErr
     except GatewayError as error:
         return text, error
     raise AssertionError(f"there was no error after {text!r}")
+
+
+def sent(provider: Provider, upstream: Upstream, asked: ModelRequest) -> Any:
+    """The body that went over, after the types of the dialect's own SDK have accepted every field of it."""
+    list(provider.stream(asked))
+    check_request(upstream.requests[-1])
+    return upstream.requests[-1].body
+
+
+def check_broken_off(provider: Provider, model: str, text: str, said: str) -> None:
+    """An answer that breaks off is an error after its text."""
+    came, error = fail(provider, model)
+    assert (came, error.code) == (text, "provider_error")
+    assert said in error.message
+
+
+def check_refused(provider: Provider, model: str, code: str, said: str) -> None:
+    """A refusal, or nonsense, is an error of its own code and nothing else."""
+    text, error = fail(provider, model)
+    assert (text, error.code) == ("", code)
+    assert said in error.message
+
+
+def check_streams_and_ends(provider: Provider, upstream: Upstream) -> None:
+    """Text arrives while the answer is still being made, and leaving it ends the request."""
+    events = provider.stream(request("hang-midway"))
+    assert next(events) == ModelText(WORDS[0])
+    leave(events)
+    assert upstream.aborted.wait(2)
 
 
 def text_of(event: ModelEvent) -> str:

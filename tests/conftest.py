@@ -1,4 +1,4 @@
-"""What tests share: one live gateway with the scripted provider, and clients that check every answer they get."""
+"""What tests share: a live gateway with the scripted provider, clients that check every answer, a provider's stub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from live import LiveGateway, live_gateway, scripted_config
+from upstream import Upstream
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +18,19 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
 
 
 @pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    """A stub of a model provider, for one test."""
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
 def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
     """A client of `gateway`, authenticated, whose every answer is held against the contract."""
     with gateway.client() as connected:
         yield connected
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="try as hard as the environments made for it do")
+    parser.addoption("--seed", type=int, help="where chance begins")

@@ -1,7 +1,7 @@
 """A stub of a model server to be started as a program: the stub upstream on a given port, with a life of its own.
 
 It prints its process id. Standard input is not watched, SIGTERM can be ignored, and it can start a child that does
-the same: whether they end is the business of whoever started it.
+the same in a session of its own: whether they end is the business of whoever started it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def main() -> None:
     print(f"pid {os.getpid()}", flush=True)
     if options.child:
         ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-        print(f"pid {subprocess.Popen([sys.executable, '-c', ignore]).pid}", flush=True)
+        child = subprocess.Popen([sys.executable, "-c", ignore], start_new_session=True)
+        print(f"pid {child.pid}", flush=True)
     time.sleep(options.delay)
     with Upstream(options.port):
         time.sleep(60)

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 from chat import ask, chunks_of, error_of, streamed_text, text_of
 from live import TOKEN, LiveGateway, live_gateway
-from upstream import Exchange, Upstream
+from plays import Play, calls
+from upstream import Upstream
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-
-
-def calls(*named: tuple[str, dict[str, Any]], text: str = "") -> dict[str, Any]:
-    """What the model says next: a text, then calls of tools."""
-    return {"text": text, "calls": [(name, orjson.dumps(arguments).decode()) for name, arguments in named]}
-
-
-class Play:
-    """A model whose lines are written beforehand: each request gets the next one."""
-
-    def __init__(self, *lines: dict[str, Any]) -> None:
-        self.lines = list(lines)
-        self.lock = threading.Lock()
-
-    def __call__(self, exchange: Exchange) -> None:
-        with self.lock:
-            line = self.lines.pop(0)
-        exchange.head()
-        if line["text"]:
-            exchange.event({"content": line["text"]})
-        pieces = [
-            {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": text}}
-            for index, (name, text) in enumerate(line["calls"])
-        ]
-        if pieces:
-            exchange.event({"tool_calls": pieces})
-        exchange.end("tool_calls" if pieces else "stop")
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
 
 
 @pytest.fixture
@@ -155,6 +121,45 @@ def test_the_callers_tool_ends_the_run_and_its_result_continues_the_reasoning(
     roles = [message["role"] for message in sent(upstream)]
     assert roles == ["user", "assistant", "tool", "assistant", "tool", "tool"]
     assert sent(upstream)[-2]["content"] == "sunny"
+
+
+def test_a_follow_up_that_stands_alone_continues_the_reasoning_too(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(
+        calls(("read", {"path": "notes.txt"}), text="Let me see."),
+        calls(("weather", {"city": "Hue"}), ("ls", {"path": "."}), text="One moment."),
+        calls(("weather", {"city": "Vinh"}), text="And there?"),
+        calls(text="Sunny in both."),
+    )
+    conversation: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "how is it?"}]
+    for weather in ("sunny", "dry"):
+        message = ask(client, *conversation, tools=[FUNCTION]).json()["choices"][0]["message"]
+        [call] = message["tool_calls"]
+        conversation += [message, {"role": "tool", "tool_call_id": call["id"], "content": weather}]
+    assert text_of(ask(client, *conversation, tools=[FUNCTION])) == "Sunny in both."
+    said = [(message["role"], message.get("content")) for message in sent(upstream)[1:]]
+    assert [role for role, _ in said] == [
+        "user",
+        "assistant",
+        *["tool"],
+        "assistant",
+        "tool",
+        "tool",
+        "assistant",
+        "tool",
+    ]
+    assert "milk" in str(said[2][1])
+    assert {said[4][1], said[5][1]} == {"sunny", "notes.txt (9 bytes)"}
+    assert said[-1] == ("tool", "dry")
+
+
+def test_steps_are_not_recalled_for_another_conversation(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(
+        calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
+    )
+    message = ask(client, "how is it?", tools=[FUNCTION]).json()["choices"][0]["message"]
+    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "sunny"}
+    assert text_of(ask(client, "another question", message, result, tools=[FUNCTION])) == "Sunny."
+    assert [one["role"] for one in sent(upstream)] == ["user", "assistant", "tool"]
 
 
 def test_a_callers_tool_may_not_be_called_like_one_of_the_agents(client: httpx.Client) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-from anthropic.types.message_create_params import MessageCreateParamsStreaming
-from asking import KEY, ask, fail, leave, request
-from pydantic import TypeAdapter
+from asking import (
+    KEY,
+    PICTURE,
+    ask,
+    check_broken_off,
+    check_refused,
+    check_streams_and_ends,
+    fail,
+    request,
+    sent,
+)
 from upstream import Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
 
@@ -29,20 +37,10 @@ from service.messages import (
     Usage,
     text_message,
 )
-from service.providers import ModelEnded, ModelRequest, ModelText
+from service.providers import ModelEnded
 from service.providers.anthropic import AnthropicProvider
 
-PICTURE = "data:image/png;base64,iVBORw0KGgo="
 STUB_USAGE = Usage(9, 5, 3)
-SDK_REQUEST: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsStreaming)
-#: Fields of the version that is asked for, which the SDK's newest types have dropped.
-OLDER_FIELDS = {"temperature", "top_p"}
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
 
 
 def open_provider(url: str, **fields: Any) -> AnthropicProvider:
@@ -83,10 +81,7 @@ def test_tool_calls_are_put_together_from_their_pieces(provider: AnthropicProvid
 
 
 def test_text_arrives_while_the_answer_is_still_being_made(provider: AnthropicProvider, upstream: Upstream) -> None:
-    events = provider.stream(request("hang-midway"))
-    assert next(events) == ModelText(WORDS[0])
-    leave(events)
-    assert upstream.aborted.wait(2)
+    check_streams_and_ends(provider, upstream)
 
 
 def test_answers_read_to_their_end_share_one_connection(provider: AnthropicProvider, upstream: Upstream) -> None:
@@ -96,22 +91,6 @@ def test_answers_read_to_their_end_share_one_connection(provider: AnthropicProvi
 
 
 # what is sent
-
-
-def sent(provider: AnthropicProvider, upstream: Upstream, model_request: ModelRequest) -> Any:
-    """The body that went over, after the SDK's own types have accepted every field of it."""
-    list(provider.stream(model_request))
-    body = upstream.requests[-1].body
-    accepted = SDK_REQUEST.validate_python({name: body[name] for name in body.keys() - OLDER_FIELDS})
-    assert plain(accepted) == {name: body[name] for name in body.keys() - OLDER_FIELDS}
-    return body
-
-
-def plain(value: Any) -> Any:
-    """JSON again of what was validated: an `Iterable` of the SDK's types is read lazily."""
-    if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    return value if isinstance(value, str | int | float | None) else [plain(item) for item in value]
 
 
 def test_the_smallest_request(provider: AnthropicProvider, upstream: Upstream) -> None:
@@ -309,9 +288,7 @@ def test_a_picture_of_another_kind_is_refused(provider: AnthropicProvider, url: 
     ],
 )
 def test_a_refusal_or_nonsense_has_its_code(provider: AnthropicProvider, model: str, code: str, said: str) -> None:
-    text, error = fail(provider, model)
-    assert (text, error.code) == ("", code)
-    assert said in error.message
+    check_refused(provider, model, code, said)
 
 
 @pytest.mark.parametrize(
@@ -325,9 +302,7 @@ def test_a_refusal_or_nonsense_has_its_code(provider: AnthropicProvider, model: 
 def test_an_answer_that_breaks_off_is_an_error_after_its_text(
     provider: AnthropicProvider, model: str, text: str, said: str
 ) -> None:
-    came, error = fail(provider, model)
-    assert (came, error.code) == (text, "provider_error")
-    assert said in error.message
+    check_broken_off(provider, model, text, said)
 
 
 @pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("pings-only", "")])

@@ -208,6 +208,7 @@ def test_two_tools_of_one_name_are_refused(client: httpx.Client) -> None:
         ("x-openclaw-model", "no-slash"),
         ("x-openclaw-message-channel", "a b"),
         ("x-openclaw-session-key", "x" * 2049),
+        ("x-openclaw-session-key", "x" * 2048),  # longer once the agent's name stands before it
         ("x-openclaw-session-key", "Nguyễn"),
     ],
 )

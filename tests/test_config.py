@@ -143,7 +143,6 @@ def test_the_two_spellings_of_the_roster_are_one() -> None:
         (provider(baseUrl=None), "models.providers.p.baseUrl", "is required"),
         (provider(baseUrl="ftp://h"), "models.providers.p.baseUrl", "http://"),
         (provider(baseUrl="http://h:port"), "models.providers.p.baseUrl", "http://"),
-        (provider(api="openai-responses"), "models.providers.p.api", '"anthropic-messages" or "scripted"'),
         (provider(apiKey=" "), "models.providers.p.apiKey", "is blank"),
         (provider(headers={"a b": "c"}), 'models.providers.p.headers["a b"]', "not a header name"),
         (provider(headers={"a": "c\n"}), "models.providers.p.headers.a", "printable"),
@@ -189,7 +188,7 @@ def test_what_openclaw_knows_and_this_gateway_does_not_is_ignored_with_a_notice(
         "channels",
         "plugins",
         "cron",
-        "gateway.controlUi",
+        "gateway.controlUi.enabled",
         "agents.defaults.models",
         "agents.list[0].sandbox",
     ]

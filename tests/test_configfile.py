@@ -103,9 +103,17 @@ def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None
 
 
 def test_variables_come_from_the_environment(locations: Locations) -> None:
-    text = "{session: {a: 'x${A}y${B_2}', b: ['${A}'], c: '$${A}', d: '${lower} $A'}}"
+    text = "{session: {a: 'x${A}y${B_2}', b: ['${A}'], c: '$${A}', d: '$${lower} $A {}'}}"
     config = load(locations, text, A="1", B_2="${A}")
-    assert config.session == {"a": "x1y${A}", "b": ["1"], "c": "${A}", "d": "${lower} $A"}
+    assert config.session == {"a": "x1y${A}", "b": ["1"], "c": "${A}", "d": "${lower} $A {}"}
+
+
+@pytest.mark.parametrize("name", ["lower", "Mixed", "WITH-HYPHEN", "A:-default", "1ST", "", " A "])
+def test_what_is_no_name_of_a_variable_is_refused_and_not_taken_as_it_stands(locations: Locations, name: str) -> None:
+    text = refusal(locations, f"{{session: {{a: 'secret ${{{name}}}'}}}}", lower="x", Mixed="x")
+    assert "session.a: what stands in ${...} must be the name of an environment variable" in text
+    assert "$${...}" in text
+    assert "secret" not in text
 
 
 def test_missing_variables_are_refused_with_their_paths(locations: Locations) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 from chat import ask, error_of, text_of, user
 from live import TOKEN, live_gateway, scripted_config
 from upstream import Exchange, Upstream
@@ -32,12 +30,6 @@ def relay_config(upstream: Upstream, model: dict[str, Any], **agents: Any) -> di
             "providers": {"stub": {"baseUrl": upstream.url, "models": [{"id": "play", **model}]}},
         },
     }
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
 
 
 def summarising(exchange: Exchange) -> None:

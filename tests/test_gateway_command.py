@@ -59,6 +59,8 @@ def test_without_a_file_it_says_where_it_looked_and_what_to_do(tmp_path: Path) -
         ({"gateway": {"auth": {"tokn": "a"}}}, "did you mean `token`"),
         ({"gateway": {"port": 99999}}, "gateway.port"),
         ({"gateway": {"tls": {"enabled": True}}}, "reverse proxy"),
+        ({"gateway": {"mode": "remote"}}, 'set it to "local" to serve here'),
+        ({**scripted_config(), "agents": {"defaults": {"model": "nowhere/x"}}}, 'No provider "nowhere" is configured'),
         ("{ gateway: ", "line 1"),
     ],
 )

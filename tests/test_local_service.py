@@ -27,12 +27,12 @@ from service.providers.local_service import LocalService, LocalServiceProvider
 SERVER = str(Path(__file__).with_name("model_server.py"))
 GATEWAY = """
 import gevent.monkey; gevent.monkey.patch_all()
-import sys
+import re, sys
 from service.providers.local_service import LocalService
 url, *args = sys.argv[1:]
 service = LocalService(sys.executable, args, health_url=url, log_path=None, tell=lambda line: print(line, flush=True))
 with service.in_use():
-    print(service._process.pid, flush=True)
+    print(service._process.pid, *re.findall(r"pid ([0-9]+)", service._process.last_output), flush=True)
     gevent.sleep(60)
 """
 
@@ -243,16 +243,35 @@ def test_closing_while_it_starts_ends_the_start(local: Callable[..., Local]) -> 
     assert has_ended(model.pids[0])
 
 
-def test_it_dies_with_a_gateway_that_is_killed() -> None:
+def test_it_dies_with_a_gateway_that_is_killed_and_so_does_what_it_started() -> None:
     port = free_port()
-    program = [sys.executable, "-c", GATEWAY, f"http://127.0.0.1:{port}/v1/models", SERVER, str(port), "--stubborn"]
+    server = [SERVER, str(port), "--stubborn", "--child"]
+    program = [sys.executable, "-c", GATEWAY, f"http://127.0.0.1:{port}/v1/models", *server]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as gateway:
         assert gateway.stdout is not None
         assert [gateway.stdout.readline().split()[0] for _ in range(2)] == ["starting", "python"]
-        pid = int(gateway.stdout.readline())
-        assert not has_ended(pid)
+        pids = [int(pid) for pid in gateway.stdout.readline().split()]
+        assert len(pids) == 3  # the launcher, the server and its child
+        assert not any(map(has_ended, pids))
         gateway.kill()
-    assert eventually(lambda: has_ended(pid))
+    assert eventually(lambda: all(map(has_ended, pids)))
+
+
+def test_what_it_started_ends_with_the_program_itself(local: Callable[..., Local]) -> None:
+    model = local("--child")
+    ask(model.provider, "ok")
+    server, child = model.pids
+    os.kill(server, signal.SIGKILL)
+    assert eventually(lambda: has_ended(child))
+
+
+def test_its_launcher_killed_takes_it_along(local: Callable[..., Local]) -> None:
+    model = local("--stubborn")
+    ask(model.provider, "ok")
+    (server,) = model.pids
+    os.kill(psutil.Process(server).ppid(), signal.SIGKILL)
+    assert eventually(lambda: has_ended(server))
+    assert ask(model.provider, "ok")[0] == TEXT
 
 
 # one process
@@ -272,6 +291,34 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 def test_a_process_has_a_session_of_its_own_so_that_ctrl_c_does_not_reach_it() -> None:
     process = start("-c", "import time; time.sleep(60)")
     assert os.getsid(process.pid) == process.pid != os.getsid(0)
+    process.stop()
+
+
+def test_a_process_that_has_children_of_its_own_is_killed_with_them() -> None:
+    process = start(SERVER, "0", "--stubborn", "--child")
+    assert eventually(lambda: len(re.findall(r"pid (\d+)", process.last_output)) == 2)
+    pids = [int(pid) for pid in re.findall(r"pid (\d+)", process.last_output)]
+    process.stop(grace_seconds=0.1)
+    assert process.ending() == "was ended by SIGKILL"
+    assert all(map(has_ended, pids))
+
+
+def test_a_signal_that_asks_to_end_reaches_the_process_once_and_its_status_is_told() -> None:
+    code = "import signal, sys, time; signal.signal(15, lambda *_: print('asked', flush=True) or sys.exit(7)); "
+    process = start("-c", f"{code}print('ready', flush=True); time.sleep(60)")
+    assert eventually(lambda: process.last_output == "ready\n")
+    process.stop()
+    assert (process.ending(), process.last_output) == ("exited with status 7", "ready\nasked\n")
+
+
+def test_a_closed_output_is_seen_while_the_process_lives_on() -> None:
+    read_end, write_end = os.pipe()
+    code = "import os, time; os.write(1, b'said'); os.close(1); time.sleep(60)"
+    process = ChildProcess([sys.executable, "-c", code], None, dict(os.environ), stdout=write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as output:
+        assert output.read() == b"said"
+    assert process.is_running()
     process.stop()
 
 

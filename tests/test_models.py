@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from asking import ask, fail
@@ -14,7 +14,7 @@ from upstream_answers import TEXT
 
 from service.agents import Agent, Roster
 from service.config import Config, parse_config
-from service.configmodels import Api
+from service.configmodels import KNOWN_APIS
 from service.errors import GatewayError
 from service.messages import Sampling
 from service.models import EMBEDDED_REFERENCE, ModelCatalog
@@ -29,12 +29,6 @@ KEY = "sk-of-the-environment"
 ALL_KEYS = {host.variable: KEY for host in KNOWN_HOSTS.values()}
 
 Open = Callable[..., ModelCatalog]
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
 
 
 @pytest.fixture
@@ -71,7 +65,7 @@ def refused(catalog: ModelCatalog, requested: str | None, of: Agent | None = Non
 
 
 def test_every_dialect_of_the_configuration_has_its_row() -> None:
-    assert set(DIALECTS) == set(get_args(Api))
+    assert set(DIALECTS) == set(KNOWN_APIS)
 
 
 @pytest.mark.parametrize(

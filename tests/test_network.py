@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from service.providers.network import Network, Proxy
 from service.providers.openai import OpenAIProvider
 
 PROXY = {"HTTPS_PROXY": "http://secure.example:3128", "HTTP_PROXY": "plain.example"}
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
 
 
 @pytest.fixture

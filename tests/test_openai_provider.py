@@ -7,7 +7,18 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from asking import KEY, ask, fail, leave, open_provider, request
+from asking import (
+    KEY,
+    PICTURE,
+    ask,
+    check_broken_off,
+    check_refused,
+    check_streams_and_ends,
+    fail,
+    open_provider,
+    request,
+    sent,
+)
 from upstream import Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
 
@@ -25,17 +36,10 @@ from service.messages import (
     ToolChoiceMode,
     Usage,
 )
-from service.providers import ModelEnded, ModelRequest, ModelText
+from service.providers import ModelEnded
 from service.providers.openai import OpenAIProvider
 
-PICTURE = "data:image/png;base64,iVBORw0KGgo="
 STUB_USAGE = Usage(7, 5, 3)
-
-
-@pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
 
 
 @pytest.fixture
@@ -58,10 +62,7 @@ def test_an_answer_that_lost_only_its_done_is_complete(provider: OpenAIProvider)
 
 
 def test_text_arrives_while_the_answer_is_still_being_made(provider: OpenAIProvider, upstream: Upstream) -> None:
-    events = provider.stream(request("hang-midway"))
-    assert next(events) == ModelText(WORDS[0])
-    leave(events)
-    assert upstream.aborted.wait(2)
+    check_streams_and_ends(provider, upstream)
 
 
 def test_tool_calls_are_put_together_from_their_pieces(provider: OpenAIProvider) -> None:
@@ -77,11 +78,6 @@ def test_missing_call_ids_are_made_up_the_same_each_time(provider: OpenAIProvide
 
 
 # what is sent
-
-
-def sent(provider: OpenAIProvider, upstream: Upstream, model_request: ModelRequest) -> Any:
-    list(provider.stream(model_request))
-    return upstream.requests[-1].body
 
 
 def test_the_smallest_request(provider: OpenAIProvider, upstream: Upstream) -> None:
@@ -224,9 +220,7 @@ def test_the_configuration_says_where_and_with_what(upstream: Upstream) -> None:
     ],
 )
 def test_a_refusal_or_nonsense_has_its_code(provider: OpenAIProvider, model: str, code: str, said: str) -> None:
-    text, error = fail(provider, model)
-    assert (text, error.code) == ("", code)
-    assert said in error.message
+    check_refused(provider, model, code, said)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +235,7 @@ def test_a_refusal_or_nonsense_has_its_code(provider: OpenAIProvider, model: str
 def test_an_answer_that_breaks_off_is_an_error_after_its_text(
     provider: OpenAIProvider, model: str, text: str, said: str
 ) -> None:
-    came, error = fail(provider, model)
-    assert (came, error.code) == (text, "provider_error")
-    assert said in error.message
+    check_broken_off(provider, model, text, said)
 
 
 def test_a_rate_limit_says_when_to_come_back(provider: OpenAIProvider) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -61,12 +62,6 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture
 def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
     opened = open_provider(upstream.url, timeout_seconds=0.3)
     yield opened
@@ -116,6 +111,17 @@ def test_the_last_failure_is_told_as_it_is(
     assert fail(model_provider, "any")[1].code == code
     assert len(upstream.requests) == attempts
     assert model_provider.answered is None
+
+
+def test_each_failure_is_logged_with_its_model(
+    clock: Clock, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        fail(resilient(clock, chosen(provider, "status-401"), chosen(provider, "status-400")), "any")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the model stub/status-401 failed (provider_authentication_failed), asking the next",
+        "the model stub/status-400 failed: provider_rejected_request",
+    ]
 
 
 @pytest.mark.parametrize(("model", "text"), [("drop-after", WORDS[0]), ("error-event", WORDS[0]), ("no-finish", TEXT)])

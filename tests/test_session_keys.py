@@ -7,13 +7,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from service.errors import GatewayError
+from service.session_choice import choose_session
 from service.sessions.keys import (
     MAX_HEADER_CHARACTERS,
     SESSION_KEY_HEADER,
     SessionKey,
     encode_session_key,
     parse_session_key_header,
-    session_key_for,
 )
 
 NAMES = ("Nguyễn Thị Minh Khai", "Đặng Trần Đức", "İstanbul", "ΟΔΟΣ", "Σ", "100% sure", "a b", "日本", "~!@#$&'()*+,;=")
@@ -24,7 +24,7 @@ keys = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_s
 
 
 def derive(header_key: str | None = None, user: str | None = None, agent_id: str = "main") -> SessionKey:
-    return session_key_for(agent_id, header_key, user, lambda: "6ba7b810")
+    return choose_session(agent_id, header_key, user, lambda: "6ba7b810")
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,27 @@ def test_a_derived_key_can_be_sent_back(name: str, agent_id: str) -> None:
         except GatewayError:
             continue  # a reserved name
         encoded = encode_session_key(first.key)
-        assume(len(encoded) <= MAX_HEADER_CHARACTERS)
         again = derive(parse_session_key_header(encoded), None, agent_id)
         assert again == SessionKey(first.key, fresh=False)
+
+
+@pytest.mark.parametrize(
+    ("longest", "character"),
+    [("x" * 2037, "x"), ("agent:main:" + "x" * 2037, "x"), (" x" * 509 + "x", "x"), ("é" * 339, "é")],
+)
+def test_a_key_is_as_long_as_can_be_sent_back_and_not_longer(longest: str, character: str) -> None:
+    encoded = encode_session_key(derive(longest).key)
+    assert MAX_HEADER_CHARACTERS - len(character.encode()) * 3 < len(encoded) <= MAX_HEADER_CHARACTERS
+    assert encode_session_key(derive(parse_session_key_header(encoded)).key) == encoded
+    with pytest.raises(GatewayError, match="Use a shorter key") as caught:
+        derive(longest + character)
+    assert (caught.value.code, caught.value.param) == ("invalid_value", SESSION_KEY_HEADER)
+
+
+def test_the_longest_user_has_a_key_that_can_be_sent_back() -> None:
+    for character in ("😀", "İ", "%"):
+        encoded = encode_session_key(derive(user=character * 128, agent_id="a" * 64).key)
+        assert derive(parse_session_key_header(encoded), agent_id="a" * 64).key
 
 
 @given(keys | st.sampled_from(NAMES))

@@ -22,12 +22,6 @@ from service.providers.openai import OpenAIProvider
 
 
 @pytest.fixture
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture
 def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
     opened = open_provider(upstream.url)
     yield opened

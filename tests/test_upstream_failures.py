@@ -93,6 +93,33 @@ def test_a_stream_tells_the_same_failure_in_an_event(client: httpx.Client, model
     assert chunks_of(ask(client, "hi", stream=True, headers=by(model)))[-1]["error"]["code"] == code
 
 
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("nobody/x", "provider_unavailable: Cannot connect to the model provider at http://127.0.0.1:9"),
+        ("stub/status-401", "provider_authentication_failed: The model provider refused the gateway's credentials"),
+        ("stub/drop-after", "provider_error\n"),
+        ("stub/status-400", "provider_rejected_request\n"),
+    ],
+)
+def test_the_log_names_the_model_that_failed_and_why_but_no_word_of_the_provider(
+    client: httpx.Client, relay: LiveGateway, model: str, why: str
+) -> None:
+    ask(client, "hi", headers=by(model))
+    wait_until(lambda: f"the model {model} failed: {why}" in relay.output)
+    assert "refused with" not in relay.output
+
+
+def test_the_log_has_the_code_of_a_run_that_failed_and_of_a_request_that_was_refused(
+    client: httpx.Client, relay: LiveGateway
+) -> None:
+    ask(client, "hi", headers={**by("nowhere/x"), "x-request-id": "find-me"})
+    wait_until(lambda: "request find-me was refused: model_not_found\n" in relay.output)
+    answer = ask(client, "hi", stream=True, headers=by("stub/status-400"))
+    run_id = chunks_of(answer)[0]["id"]
+    wait_until(lambda: f"run {run_id} failed: provider_rejected_request\n" in relay.output)
+
+
 def test_the_providers_wish_to_wait_is_passed_on(client: httpx.Client) -> None:
     assert ask(client, "hi", headers=by("stub/status-429")).headers["retry-after"] == "17"
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from upstream_answers import WORDS, drop_before, hang
+from upstream_answers import WORDS, drop_before, garbage, hang
 
 if TYPE_CHECKING:
     from upstream import Exchange
@@ -75,6 +75,14 @@ def split(exchange: Exchange) -> None:
     exchange.last_chunk()
 
 
+def slow(exchange: Exchange) -> None:
+    exchange.head()
+    for event in [start(), *text(), *end()]:
+        exchange.send(frame(event))
+        exchange.wait(0.1)
+    exchange.last_chunk()
+
+
 def drop_after(exchange: Exchange) -> None:
     exchange.head()
     for event in [start(), *text(WORDS[:1])]:
@@ -124,7 +132,9 @@ ANSWERS: dict[str, Callable[[Exchange], None]] = {
     **{f"error-{kind}": telling(error(kind)) for kind in ("overloaded_error", "rate_limit_error", "api_error")},
     **{f"error-{kind}": telling(error(kind)) for kind in ("invalid_request_error", "authentication_error")},
     "error-midway": telling(start(), *text(WORDS[:1]), error("overloaded_error")),
+    "slow": slow,
     "split": split,
+    "garbage": garbage,
     "drop-before": drop_before,
     "drop-after": drop_after,
     "no-stop": no_stop,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,7 @@ import click
 from service import __version__
 from service.assembly import build_app, open_gateway
 from service.auth import Credentials, is_loopback, resolve_credentials
+from service.cli.workers import become_arbiter
 from service.config import Config, ConfigError
 from service.configfile import (
     LoadedConfig,
@@ -23,12 +24,19 @@ from service.configfile import (
     resolve_port,
 )
 from service.connections import raise_open_file_limit
+from service.logs import configure_logging
+from service.preflight import check_agents, check_mode
 from service.server import Server
 from service.serving import run_until_stopped
 from service.state.errors import StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from service.gateway import Gateway
+    from service.rpc.hub import Hub
+
+_MOST_WORKERS = 64
 
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 
@@ -38,11 +46,13 @@ _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": 
 @click.option("--bind", help='"loopback", "lan", "auto" or "custom".')
 @click.option("--dev", is_flag=True, help="Try it out: a configuration of its own, made on the first start.")
 @click.option("--profile", help="Keep configuration and state apart under this name.")
-def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) -> None:
+@click.option("--workers", type=click.IntRange(1, _MOST_WORKERS), default=1, help="Processes that serve side by side.")
+def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None, workers: int) -> None:
     """Serve agents over HTTP until Ctrl-C or SIGTERM."""
-    _configure_logging()
+    configure_logging()
     try:
         locations, loaded = _load(dev=dev, profile=profile)
+        check_mode(loaded.config)
         host = resolve_bind(bind, loaded.config)
         port = resolve_port(port, os.environ, loaded.config, dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
@@ -50,15 +60,19 @@ def gateway(port: int | None, bind: str | None, dev: bool, profile: str | None) 
     except (ConfigError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     try:
-        _serve(opened, loaded.config, credentials, (host, port), dev=dev)
+        for notice in check_agents(loaded.config, opened.roster, opened.catalog):
+            click.echo(f"Note: {notice}")
+        if workers > 1:
+            opened.close()  # it was opened to be told of faults once
+            server = Server((host, port))
+            _listen(server.init_socket, (host, port))
+            raise_open_file_limit()
+            become_arbiter(server, host, workers=workers, dev=dev, profile=profile)
+        _serve(opened, loaded.config, credentials, (host, port), locations.config_path, dev=dev)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
     finally:
         opened.close()
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("connexion", "werkzeug"):  # they would repeat what the access log and the answers say
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
@@ -71,24 +85,35 @@ def _load(*, dev: bool, profile: str | None) -> tuple[Locations, LoadedConfig]:
     return locations, loaded
 
 
-def _serve(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+def _serve(
+    opened: Gateway,
+    config: Config,
+    credentials: Credentials,
+    address: tuple[str, int],
+    config_path: Path,
+    *,
+    dev: bool,
+) -> None:
     raise_open_file_limit()
-    server = Server(address, build_app(config, credentials, opened))
-    try:
-        server.start()
-    except OSError as error:
-        text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
-        raise click.ClickException(text) from None
-    url = f"http://{_url_host(address[0])}:{server.server_port}"
-    _announce(opened, config, credentials, url, dev=dev)
-    if not is_loopback(address[0]):
-        click.echo(f"  open to      the network, on {address[0]}")
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened))
+    app = build_app(config, credentials, opened, config_path)
+    server = Server(address, app)
+    _listen(server.start, address)
+    announce(opened, config, credentials, (address[0], server.server_port), dev=dev)
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened, app.extensions["rpc"]))
     click.echo("Stopped.")
 
 
-def _stop_accepting(opened: Gateway) -> None:
+def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
+    try:
+        start()
+    except OSError as error:
+        text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
+        raise click.ClickException(text) from None
+
+
+def _stop_accepting(opened: Gateway, hub: Hub) -> None:
     opened.drain()
+    hub.drain(lambda: opened.running == 0)
     if opened.running:
         click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
 
@@ -98,7 +123,9 @@ def _url_host(host: str) -> str:
     return f"[{shown}]" if ":" in shown else shown
 
 
-def _announce(opened: Gateway, config: Config, credentials: Credentials, url: str, *, dev: bool) -> None:
+def announce(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+    """Tell the terminal where the gateway listens, who answers, and what to try."""
+    url = f"http://{_url_host(address[0])}:{address[1]}"
     agents, catalog = opened.roster.agents, opened.catalog
     for notice in opened.notices():
         click.echo(f"Note: {notice}")
@@ -111,6 +138,8 @@ def _announce(opened: Gateway, config: Config, credentials: Credentials, url: st
         lines.append("  endpoint     off; set gateway.http.endpoints.chatCompletions.enabled to true to switch it on")
     elif dev:
         lines.append(_example(url, credentials))
+    if not is_loopback(address[0]):
+        lines.append(f"  open to      the network, on {address[0]}")
     click.echo("\n".join(lines))
 
 

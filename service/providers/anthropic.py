@@ -20,9 +20,9 @@ from service.messages import StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.anthropic_request import to_wire
 from service.providers.network import DIRECT, Network
-from service.providers.payloads import read_payloads
+from service.providers.payloads import read_texts
 from service.providers.refusals import error_text, refusal, status_error
-from service.providers.transport import Upstream, UpstreamResponse
+from service.providers.transport import Upstream
 
 #: The version in which `temperature` and `top_p` exist, and the one that other servers of this dialect know.
 _VERSION = "2023-06-01"
@@ -43,7 +43,6 @@ _ERROR_STATUSES = {
     "timeout_error": 504,
 }
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
-_TAIL_SECONDS = 0.05
 
 
 class AnthropicProvider:
@@ -76,26 +75,14 @@ class AnthropicProvider:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
             answer = _Answer(self._upstream)
-            yield from self._read_events(response, answer)
+            timeout_seconds = self._upstream.read_timeout_seconds
+            texts = read_texts(response, answer, timeout_seconds=timeout_seconds, is_keep_alive=_is_ping)
+            yield from map(ModelText, texts)
             yield answer.to_end()
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
-
-    def _read_events(self, response: UpstreamResponse, answer: _Answer) -> Iterator[ModelEvent]:
-        payloads = read_payloads(
-            response,
-            timeout_seconds=self._upstream.read_timeout_seconds,
-            is_complete=answer.is_complete,
-            is_keep_alive=_is_ping,
-        )
-        for payload in payloads:
-            if text := answer.read(payload):
-                yield ModelText(text)
-            if answer.stopped:
-                response.finish(_TAIL_SECONDS)
-                return
 
 
 class _Answer:
@@ -107,7 +94,7 @@ class _Answer:
         self._calls_chars = 0
         self._usage: dict[str, int] = {}
         self._stop_reason: str | None = None
-        self.stopped = False
+        self.is_over = False
         self._readers: dict[str, Callable[[dict[str, Any]], str]] = {
             "message_start": self._read_start,
             "content_block_start": self._read_block,
@@ -174,7 +161,7 @@ class _Answer:
         return ""
 
     def _read_stop(self, _: dict[str, Any]) -> str:
-        self.stopped = True
+        self.is_over = True
         return ""
 
     def _count(self, usage: dict[str, Any] | None) -> None:

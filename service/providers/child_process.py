@@ -1,7 +1,7 @@
 """A program the gateway starts and keeps: it ends with the gateway, however that ends.
 
-The program is in a session of its own, so that a Ctrl-C in the terminal does not reach it, and everything it starts in
-the same process group is ended together with it.
+The program is in a session of its own, so that a Ctrl-C in the terminal does not reach it, and everything it starts is
+ended together with it: `die_with_parent.py`, its parent, says how and where that holds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ _MAX_LOG_BYTES = 1024 * 1024
 _KEPT_LOG_BYTES = 64 * 1024
 _LAST_OUTPUT_BYTES = 4096
 _POLL_SECONDS = 0.01
+_INSIST_SECONDS = 2.0
+#: Tells the launcher to kill all there is. It is no launcher any more where it has become the program itself.
+_END_ALL = signal.SIGUSR1 if sys.platform == "linux" else signal.SIGKILL
 
 
 class ChildProcess:
@@ -68,7 +71,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The process id, which is also the id of its process group."""
+        """The id of the process that stands for it: on Linux its launcher, which ends as it ends."""
         return self._process.pid
 
     @property
@@ -104,14 +107,15 @@ class ChildProcess:
                 concurrency.sleep(_POLL_SECONDS)
 
     def stop(self, grace_seconds: float = 5.0) -> None:
-        """End it and everything in its process group: SIGTERM, and SIGKILL when that has not helped in time."""
+        """End it: SIGTERM to it, and when that has not helped in time SIGKILL to it and everything it started."""
         self.stopped = True
         if self.is_running():
             self._signal(signal.SIGTERM)
         give_up_at = time.monotonic() + grace_seconds
         while self.is_running():
             if time.monotonic() >= give_up_at:
-                self._signal(signal.SIGKILL)
+                insist = time.monotonic() >= give_up_at + _INSIST_SECONDS
+                self._signal(signal.SIGKILL if insist else _END_ALL)
             concurrency.sleep(_POLL_SECONDS)
 
     def trim_log(self) -> None:
@@ -126,8 +130,9 @@ class ChildProcess:
     def _bury(self) -> None:
         self._last_output = self.last_output
         self._buried = True
-        # What it started must not outlive it. Its id is not given to another group as long as one of them lives.
-        self._signal(signal.SIGKILL)
+        if sys.platform != "linux":
+            # What it started must not outlive it. Its id is no other group's as long as one of them lives.
+            self._signal(signal.SIGKILL)
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._log.close()

@@ -28,9 +28,9 @@ from service.messages import (
 )
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.network import DIRECT, Network
-from service.providers.payloads import read_payloads
+from service.providers.payloads import read_texts
 from service.providers.refusals import error_text, refusal
-from service.providers.transport import Upstream, UpstreamResponse
+from service.providers.transport import Upstream
 
 _STREAM_OPTIONS = {"include_usage": True}
 #: What some hosts call a field of the API, `None` for one they refuse; the many that copied it know the common names.
@@ -55,7 +55,6 @@ _STOP_REASONS = {
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
 _MOST_TOKENS = 2**53 - 1
-_TAIL_SECONDS = 0.05
 
 
 class OpenAIProvider:
@@ -64,6 +63,8 @@ class OpenAIProvider:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._own_names = _OWN_NAMES.get(upstream.host, {})
+        self._functions: tuple[Function, ...] = ()
+        self._encoded_functions = orjson.Fragment(b"[]")
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
@@ -86,23 +87,13 @@ class OpenAIProvider:
                 if text := answer.read(response.read_all(_MAX_ANSWER_BYTES)):
                     yield ModelText(text)
             else:
-                yield from self._read_events(response, answer)
+                timeout_seconds = self._upstream.read_timeout_seconds
+                yield from map(ModelText, read_texts(response, answer, timeout_seconds=timeout_seconds))
             yield answer.to_end()
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
-
-    def _read_events(self, response: UpstreamResponse, answer: _Answer) -> Iterator[ModelEvent]:
-        timeout_seconds = self._upstream.read_timeout_seconds
-        complete = answer.is_complete
-        for payload in read_payloads(response, timeout_seconds=timeout_seconds, is_complete=complete):
-            if payload == b"[DONE]":
-                answer.done = True
-                response.finish(_TAIL_SECONDS)
-                return
-            if text := answer.read(payload):
-                yield ModelText(text)
 
     def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -122,8 +113,17 @@ class OpenAIProvider:
         if sampling.max_tokens is not None:
             wire["max_tokens"] = sampling.max_tokens
         if request.functions:
-            wire |= _to_tools(request.functions, request.tool_choice, sampling)
+            wire["tools"] = self._encode(request.functions)
+            wire |= _to_choice(request.tool_choice, sampling)
         return self._renamed(wire) if self._own_names else wire
+
+    def _encode(self, functions: tuple[Function, ...]) -> orjson.Fragment:
+        """The functions as they are sent; most calls offer what the one before offered."""
+        if functions is not self._functions:
+            tools = [{"type": "function", "function": _to_function(one)} for one in functions]
+            self._encoded_functions = orjson.Fragment(orjson.dumps(tools, default=_to_plain))
+            self._functions = functions
+        return self._encoded_functions
 
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
         names = ((self._own_names.get(field, field), value) for field, value in wire.items())
@@ -153,27 +153,21 @@ class _Answer:
         self._text_chars = 0
         self._usage = Usage()
         self._finish_reason: str | None = None
-        self.done = False
+        self.is_over = False
 
     def is_complete(self) -> bool:
         """Whether the provider said that this is all."""
-        return self.done or self._finish_reason is not None
+        return self.is_over or self._finish_reason is not None
 
     def read(self, payload: bytes) -> str:
-        """Take in one chunk, or a whole completion, and return its text, perhaps empty."""
+        """Take in one chunk, the end mark or a whole completion, and return its text, perhaps empty."""
+        if payload == b"[DONE]":
+            self.is_over = True
+            return ""
         try:
             event = orjson.loads(payload)
-            text: Any = ""
-            if choices := event.get("choices"):
-                choice = choices[0]
-                if delta := choice.get("delta") or choice.get("message"):
-                    text = delta.get("content") or delta.get("refusal") or ""
-                    if not isinstance(text, str):
-                        text = "".join(part["text"] for part in text if part.get("type") == "text")
-                    if calls := delta.get("tool_calls"):
-                        self._add_calls(calls)
-                if reason := choice.get("finish_reason"):
-                    self._finish_reason = str(reason)
+            choices = event.get("choices")
+            text = self._read_choice(choices[0]) if choices else ""
             if usage := event.get("usage"):
                 self._usage = _from_usage(usage)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
@@ -185,7 +179,7 @@ class _Answer:
         if event.get("error") or event.get("object") == "error":
             detail = error_text(self._upstream, payload) or "it did not say why."
             raise GatewayError("provider_error", f"The model provider failed in the middle of its answer: {detail}")
-        return str(text)
+        return text
 
     def to_end(self) -> ModelEnded:
         """The end of the turn; raises `provider_error` when the provider never said that it was one."""
@@ -198,6 +192,19 @@ class _Answer:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
         calls = tuple(self._to_call(index, call) for index, call in enumerate(self._calls))
         return ModelEnded(reason, calls, self._usage)
+
+    def _read_choice(self, choice: dict[str, Any]) -> str:
+        if reason := choice.get("finish_reason"):
+            self._finish_reason = str(reason)
+        delta = choice.get("delta") or choice.get("message")
+        if not delta:
+            return ""
+        if calls := delta.get("tool_calls"):
+            self._add_calls(calls)
+        text = delta.get("content") or delta.get("refusal") or ""
+        if isinstance(text, str):
+            return text
+        return "".join(part["text"] for part in text if part.get("type") == "text")
 
     def _to_call(self, index: int, call: _PartialCall) -> ToolCall:
         if not call.name:
@@ -255,8 +262,8 @@ def _to_part(part: Part) -> dict[str, Any]:
     return {"type": "text", "text": part.text}
 
 
-def _to_tools(functions: tuple[Function, ...], choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
-    wire: dict[str, Any] = {"tools": [{"type": "function", "function": _to_function(one)} for one in functions]}
+def _to_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
+    wire: dict[str, Any] = {}
     if choice.name is not None:
         wire["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
     elif choice.mode is not ToolChoiceMode.AUTO:

@@ -27,6 +27,9 @@ from service import __version__
 from service.errors import GatewayError
 from service.providers.network import DIRECT, Network, Proxy
 
+# gevent's own poll() is made for waiting; select() knows no descriptor above 1023.
+_poll = get_original("select", "poll")
+
 _BLOCK_BYTES = 32 * 1024
 _TURN_BYTES = 64 * 1024
 _PAUSE_SECONDS = 0.0001
@@ -61,9 +64,8 @@ class _Connections(ConnectionPool):
             self.release_socket(sock)
 
     def _is_socket_alive(self, sock: Any) -> bool:
-        # An idle connection has nothing to say. The package asks select(), which knows no descriptor above 1023 and
-        # would throw every such connection away; gevent's own poll() is made for waiting, and this does not wait.
-        poll = get_original("select", "poll")()
+        # An idle connection has nothing to say. The package asks select(), and would throw many away.
+        poll = _poll()
         try:
             poll.register(sock, select.POLLIN)
             return not poll.poll(0)

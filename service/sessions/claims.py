@@ -72,7 +72,7 @@ class _TakeClaim(SingleOperation[Claim]):
             "run_id": self.run.id,
             "created_at_ms": self.run.accepted_at_ms,
         }
-        free = insert(connection, claims).values(own).on_conflict_do_nothing()
+        free = insert(connection.dialect, claims).values(own).on_conflict_do_nothing()
         if connection.execute(free).rowcount == 1:
             return self._record(connection)
         of_key = claims.c.key_hash == self.key.key_hash

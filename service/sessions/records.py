@@ -5,6 +5,7 @@ What was said in it stands in its session's transcript and nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,7 +56,8 @@ class RunOutcome:
     """How a run ended.
 
     `messages` is what it adds to its session (nothing if it failed), the last `reply_count` of them its own. `summary`
-    stands for all of the session but its last `kept` messages from now on.
+    stands for all of the session but its last `kept` messages from now on. `asked_call_id` is the first call that a
+    stateless run asks of its caller after steps of its own: a follow-up finds them by it.
     """
 
     state: RunState
@@ -68,6 +70,7 @@ class RunOutcome:
     reply_count: int = 0
     summary: Message | None = None
     kept: int = 0
+    asked_call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,11 @@ _GOING_ON_IN = (
     .where(runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(GOING_ON))
     .order_by(runs.c.accepted_at_ms, runs.c.id)
 )
+_ASKING = (
+    sa.select(runs)
+    .where(runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)))
+    .order_by(runs.c.accepted_at_ms, runs.c.id)
+)
 _TO_ABORT = sa.select(runs.c.id).where(
     runs.c.gateway_id == sa.bindparam("of_gateway"), runs.c.state.in_(GOING_ON), runs.c.abort_requested
 )
@@ -112,6 +120,11 @@ class RunRecords:
         """The run, `None` if nothing is recorded of it. Raises `StoreError`."""
         rows = self._database.fetch(_BY_ID, {"run_id": run_id})
         return _to_record(rows[0]) if rows else None
+
+    def find_asking(self, call_ids: Collection[str]) -> dict[str, RunRecord]:
+        """By the id of a call: the last run that asked it of its caller after steps of its own. Raises `StoreError`."""
+        rows = self._database.fetch(_ASKING, {"call_ids": list(call_ids)})
+        return {row.asked_call_id: _to_record(row) for row in rows}
 
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
         """The runs that wait or go on in a session, the oldest first. Raises `StoreError`."""

@@ -9,7 +9,7 @@ from typing import Self
 import sqlalchemy as sa
 
 from service.sessions.records import NewRun, RunState
-from service.sessions.turns import FREE_LANE
+from service.sessions.statements import FREE_LANE
 from service.state.database import Operation, SingleOperation
 from service.state.membership import GOING_ON
 from service.state.notify import lane_topic, tell_change
@@ -33,7 +33,7 @@ class RetractRun(Operation[None]):
         """See `Operation`."""
         for one in sorted(operations, key=lambda one: one.run.session_key):
             key = one.run.session_key
-            connection.execute(FREE_LANE, {"of_key": key, "of_run": one.run.id})
+            FREE_LANE.execute(connection, {"of_key": key, "of_run": one.run.id})
             unwanted = lanes.update().where(lanes.c.session_key == key, lanes.c.wanted_by == one.gateway_id)
             connection.execute(unwanted.values(wanted_by=None))
             connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
@@ -57,7 +57,7 @@ class AbandonRun(SingleOperation[None]):
     def apply(self, connection: sa.Connection) -> None:
         """See `SingleOperation`."""
         key = self.run.session_key
-        connection.execute(FREE_LANE, {"of_key": key, "of_run": self.run.id})
+        FREE_LANE.execute(connection, {"of_key": key, "of_run": self.run.id})
         failed = runs.update().where(runs.c.id == self.run.id, runs.c.state.in_(GOING_ON))
         connection.execute(
             failed.values(

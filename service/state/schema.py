@@ -80,7 +80,8 @@ summaries = sa.Table(
 
 #: One row per run (`service.sessions.records`): what became of it; what was said stands in `entries`. `gateway_id` is
 #: the gateway that executes it, `reply_count` how many of the turn's last entries the run itself said. The row of a
-#: stateless run is written with its turn.
+#: stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
+#: with after steps of its own.
 runs = sa.Table(
     "runs",
     metadata,
@@ -101,8 +102,15 @@ runs = sa.Table(
     _count("cached_tokens"),
     sa.Column("error_code", sa.Text),
     sa.Column("error_message", sa.Text),
+    sa.Column("asked_call_id", sa.Text),
     sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
+    sa.Index(
+        "runs_asking",
+        "asked_call_id",
+        sqlite_where=sa.text("asked_call_id IS NOT NULL"),
+        postgresql_where=sa.text("asked_call_id IS NOT NULL"),
+    ),
     sa.Index(
         "runs_going_on",
         "gateway_id",

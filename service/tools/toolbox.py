@@ -72,6 +72,8 @@ class Toolbox:
                 self._tools[tool.name] = _CompiledTool(tool)
             except (ValueError, jsonschema_rs.ReferencingError):
                 logger.warning("the tool %s is left out: its parameters cannot be used as a JSON schema", tool.name)
+        offered = (compiled.tool for compiled in self._tools.values())
+        self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in offered)
 
     def __contains__(self, name: str) -> bool:
         """Whether a tool is called `name`."""
@@ -79,10 +81,7 @@ class Toolbox:
 
     def functions(self) -> tuple[Function, ...]:
         """What the model is told: exactly the tools it may use."""
-        return tuple(
-            Function(compiled.tool.name, compiled.tool.description, compiled.tool.parameters)
-            for compiled in self._tools.values()
-        )
+        return self._functions
 
     def execute(
         self, calls: Sequence[ToolCall], context: ToolContext, on_event: Callable[[CallEvent], None] = ignore_event

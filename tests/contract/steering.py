@@ -12,6 +12,7 @@ import copy
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 from schemathesis import BaseSchema, Case, HookContext
 from schemathesis.core.parameters import ParameterLocation
@@ -43,6 +44,7 @@ PICTURE = (
 
 _MAX_TOOLS = 128
 _MAX_PICTURES = 8
+_MAX_KEY = 2048
 _CALL = {"name": "look_up", "arguments": "{}"}
 
 
@@ -98,6 +100,9 @@ class Steering:
             # that is about this header may keep it.
             if isinstance(value, str) and (name not in wrong or self._headers[name].is_valid(value.strip(" \t"))):
                 headers[name] = _pick(known, value)
+        key = headers.get("x-openclaw-session-key")
+        if isinstance(key, str) and _grows_too_long(key) and self._headers["x-openclaw-session-key"].is_valid(key):
+            headers["x-openclaw-session-key"] = f"of-{len(key)}-characters"
         case.headers = headers  # changed in place, they would go on being taken for what they were
 
     def _steer_body(self, case: Case[Any]) -> None:
@@ -115,6 +120,11 @@ class Steering:
         mend_pictures(body)
         if self._body.is_valid(body) == self._body.is_valid(case.body):
             case.body = body
+
+
+def _grows_too_long(key: str) -> bool:
+    """Whether a session key cannot be sent back once the agent's name stands before it and it is written anew."""
+    return len("agent:main:") + len(quote(unquote(key).lower())) > _MAX_KEY
 
 
 def mend_conversation(messages: Iterable[Any], *, in_session: bool) -> list[Any]:

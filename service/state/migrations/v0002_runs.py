@@ -12,6 +12,7 @@ depends_on = None
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _GOING_ON = sa.text("state IN ('accepted', 'running')")
+_ASKING = sa.text("asked_call_id IS NOT NULL")
 _HELD = sa.text("gateway_id IS NOT NULL")
 
 
@@ -88,10 +89,12 @@ def _create_runs() -> None:
         _count("cached_tokens"),
         sa.Column("error_code", sa.Text),
         sa.Column("error_message", sa.Text),
+        sa.Column("asked_call_id", sa.Text),
         sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
         sqlite_with_rowid=False,
     )
     op.create_index("runs_of_session", "runs", ["session_key", "accepted_at_ms"])
+    op.create_index("runs_asking", "runs", ["asked_call_id"], sqlite_where=_ASKING, postgresql_where=_ASKING)
     op.create_index("runs_going_on", "runs", ["gateway_id"], sqlite_where=_GOING_ON, postgresql_where=_GOING_ON)
 
 

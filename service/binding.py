@@ -1,0 +1,163 @@
+"""Connexion and Flask, told to do for each request only what is used here.
+
+Connexion binds the contract's operations to their functions and applies its decorators in its own order: credentials,
+parameters, body. Flask routes by path and keeps the request at hand. There are no cookies, forms or queries, and no
+second pass over an answer: what a handler returns, a `Reply` most of the time, goes to the server as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flask
+import orjson
+from connexion import FlaskApi
+from connexion.decorators.decorator import BaseDecorator
+from connexion.lifecycle import ConnexionRequest
+from connexion.security import FlaskSecurityHandlerFactory
+from flask.sessions import NullSession, SessionInterface
+from werkzeug.routing import MapAdapter
+
+from service.errors import GatewayError
+
+#: Where the environ keeps the body that has been read.
+BODY_KEY = "openclaw.body"
+
+
+class _NoSessions(SessionInterface):
+    def __init__(self) -> None:
+        self._session = NullSession()
+
+    def open_session(self, app: flask.Flask, request: flask.Request) -> NullSession:
+        del app, request
+        return self._session
+
+
+class Application(flask.Flask):
+    """Flask for handlers that are plain functions and return WSGI applications.
+
+    `admit` is called before anything else is done for a request, and may raise. There are no other hooks.
+    """
+
+    session_interface = _NoSessions()
+
+    def __init__(self, admit: Callable[[], None]) -> None:
+        super().__init__("openclaw", static_folder=None)
+        self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+        self.url_map.merge_slashes = False
+        self._admit = admit
+
+    def full_dispatch_request(self) -> Any:
+        """Admit the request and call its handler, or tell what is in the way."""
+        try:
+            self._admit()
+            return self.dispatch_request()
+        except Exception as error:  # noqa: BLE001 - the error handlers know what to say
+            return self.handle_user_exception(error)
+
+    def do_teardown_request(self, exc: BaseException | None = None) -> None:
+        """Nothing is to be torn down."""
+
+    def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
+        """Nothing is to be torn down."""
+
+    def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
+        """Routing by path and method; which host was asked for decides nothing."""
+        if request is None:
+            return None
+        return MapAdapter(self.url_map, "", "/", "", "http", request.path, request.method)
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """`func`: none is a coroutine."""
+        return func
+
+    def finalize_request(self, rv: Any, from_error_handler: bool = False) -> Any:
+        """`rv`: it is a WSGI application already."""
+        del from_error_handler
+        return rv
+
+
+class _Security(FlaskSecurityHandlerFactory):  # type: ignore[misc]  # connexion has no types
+    """Connexion's guard: it asks for the outcome of the check that was made before the body was read."""
+
+    def verify_bearer(self, token_info_func: Callable[[str], Any]) -> Callable[[Any], Any]:
+        def principal_or_none(request: Any) -> Any:
+            del request
+            principal = token_info_func("")
+            return self.no_value if principal is None else principal
+
+        return principal_or_none
+
+
+class _URIParser(BaseDecorator):  # type: ignore[misc]  # connexion has no types
+    """Leaves path parameters as they are: texts, which Flask has decoded."""
+
+    def __init__(self, *args: object) -> None:
+        del args
+
+
+class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
+    """Connexion's binding of `document` to an `Application`'s blueprint."""
+
+    def __init__(self, document: dict[str, Any], validator_map: dict[str, Any]) -> None:
+        options = {"swagger_ui": False, "serve_spec": False, "uri_parser_class": _URIParser}
+        super().__init__(document, base_path="/", validator_map=validator_map, options=options)
+
+    def _add_operation_internal(self, method: str, path: str, operation: Any) -> None:
+        operation.get_arguments = _to_arguments
+        super()._add_operation_internal(method, path, operation)
+
+    @staticmethod
+    def make_security_handler_factory(pass_context_arg_name: str | None) -> _Security:
+        """What makes the guards."""
+        return _Security(pass_context_arg_name)
+
+    @classmethod
+    def get_request(cls, *args: Any, **params: Any) -> ConnexionRequest:
+        """The request as Connexion's decorators see it; its headers are the environ, under WSGI's names."""
+        del args
+        environ = current_request().environ
+        body = environ[BODY_KEY]
+        return ConnexionRequest(
+            environ["PATH_INFO"],
+            environ["REQUEST_METHOD"],
+            headers=environ,
+            body=body,
+            json_getter=lambda: None if body is None else parse_json(body),
+            path_params=params,
+            files={},
+        )
+
+    @classmethod
+    def get_response(cls, response: Any, mimetype: str | None = None, request: Any = None) -> Any:
+        """`response`: it is a WSGI application already."""
+        del mimetype, request
+        return response
+
+
+def current_request() -> flask.Request:
+    """The request itself, where `flask.request` looks it up anew for each of its attributes."""
+    request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    return request
+
+
+def environ_key(header: str) -> str:
+    """The key under which WSGI's environ has a request's `header`, other than Content-Type and Content-Length."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+def _to_arguments(path_params: dict[str, str], _query: object, body: Any, *_: object) -> dict[str, Any]:
+    """What a handler is called with: all of it has been checked."""
+    return path_params if body is None else {**path_params, "body": body}
+
+
+def parse_json(body: bytes) -> Any:
+    """What a JSON body says. Raises `GatewayError` (`invalid_json`)."""
+    if not body:
+        raise GatewayError("invalid_json", "The body is empty. Send a JSON object.")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        text = f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        raise GatewayError("invalid_json", text) from None

@@ -1,0 +1,92 @@
+"""What whoever runs the gateway has to hear before anybody is served, rather than each caller afterwards.
+
+What can never work is refused; what may come to work (a key that is not in the environment, a directory that is not
+there yet) is a notice.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from service.agents import Agent, Roster
+from service.config import AgentConfig, Config, ConfigError
+from service.configmodels import KNOWN_APIS
+from service.configproblems import format_path
+from service.models import ModelCatalog
+from service.providers.known_hosts import KNOWN_HOSTS
+
+_LONGEST_SHOWN_API = 40
+
+
+def check_mode(config: Config) -> None:
+    """Raises `ConfigError` for a configuration that says another host runs the gateway."""
+    if config.gateway.mode == "remote":
+        problem = 'gateway.mode: "remote" says that the gateway runs on another host; set it to "local" to serve here'
+        raise ConfigError([problem])
+
+
+def check_agents(config: Config, roster: Roster, catalog: ModelCatalog) -> tuple[str, ...]:
+    """Notices about models and directories that agents need and that are not there.
+
+    Providers are opened, none is contacted. Raises `ConfigError` with each model that cannot be asked whatever the
+    environment has, and each workspace that is no directory.
+    """
+    findings = list(_unspoken(config))
+    waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
+    for agent in roster.agents:
+        entry = config.agents.roster.get(agent.id, AgentConfig())
+        place = f"agents.{'defaults' if entry.model is None else agent.id}.model"
+        findings += _check_models(place, agent, catalog, waiting)
+        place = f"agents.{'defaults' if entry.workspace is None else agent.id}.workspace"
+        if agent.workspace is not None:
+            findings += _check_workspace(place, agent.workspace)
+    distinct = dict.fromkeys(findings)
+    problems = [finding.text for finding in distinct if finding.refused]
+    if problems:
+        raise ConfigError(problems)
+    return tuple(finding.text for finding in distinct)
+
+
+class _Finding(NamedTuple):
+    text: str
+    refused: bool = False
+
+
+def _check_models(place: str, agent: Agent, catalog: ModelCatalog, waiting: Container[str]) -> Iterator[_Finding]:
+    """`waiting` are the providers that only lack a key in the environment."""
+    if agent.model is not None and (error := catalog.problem_of(agent.model)) is not None:
+        refused = error.code == "model_not_found" and agent.model.partition("/")[0] not in waiting
+        if error.code != "model_not_installed":  # the catalog tells of that by itself
+            yield _Finding(f"{place}: {error.message}", refused)
+    for ref in agent.fallbacks:
+        if (error := catalog.problem_of(ref)) is not None:
+            yield _Finding(f"{place}.fallbacks: {error.message} It is left out.")
+
+
+def _check_workspace(place: str, path: Path) -> Iterator[_Finding]:
+    try:
+        is_directory = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        yield _Finding(f"{place}: there is no directory {path}; nothing is found in it until it is made")
+        return
+    except OSError as error:
+        yield _Finding(f"{place}: the directory {path} cannot be used: {error.strerror}")
+        return
+    if not is_directory:
+        yield _Finding(f"{place}: {path} is not a directory", refused=True)
+    elif not os.access(path, os.R_OK | os.X_OK):
+        yield _Finding(f"{place}: the directory {path} cannot be read by the user that runs the gateway")
+
+
+def _unspoken(config: Config) -> Iterator[_Finding]:
+    for provider_id, provider in config.models.providers.items():
+        if provider.api not in KNOWN_APIS:
+            known = len(provider.api) <= _LONGEST_SHOWN_API and provider.api.isprintable()
+            shown = f'"{provider.api}"' if known else "this"
+            spoken = ", ".join(KNOWN_APIS)
+            place = format_path(("models", "providers", provider_id, "api"))
+            yield _Finding(f"{place}: {shown} is not spoken here ({spoken} are); the provider is not used")

@@ -1,0 +1,31 @@
+"""The session a turn belongs to, and that what its answer calls it can be sent back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service.errors import GatewayError
+from service.sessions.keys import (
+    MAX_HEADER_CHARACTERS,
+    SESSION_KEY_HEADER,
+    SessionKey,
+    encode_session_key,
+    session_key_for,
+)
+
+
+def choose_session(agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str]) -> SessionKey:
+    """The session `session_key_for` means; raises what it raises.
+
+    Also raises `GatewayError` (`invalid_value`) for a header's key that becomes longer than a header may be once it is
+    completed with the agent's name and written anew: its answer could not be continued.
+    """
+    session = session_key_for(agent_id, header_key, user, new_id)
+    length = len(encode_session_key(session.key))
+    if length > MAX_HEADER_CHARACTERS:
+        text = (
+            f"The header {SESSION_KEY_HEADER} stands for a key of {length} characters, completed with the agent's name "
+            f"and percent-encoded, where {MAX_HEADER_CHARACTERS} are allowed. Use a shorter key."
+        )
+        raise GatewayError("invalid_value", text, param=SESSION_KEY_HEADER)
+    return session

@@ -1,0 +1,117 @@
+"""One of several processes that serve one port: what it does once the standard library is cooperative.
+
+Nothing in it crosses a fork: configuration, store, models and server are opened by the process that uses them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import gevent
+
+from service.assembly import build_app, open_gateway
+from service.auth import Credentials, resolve_credentials
+from service.cli.gateway import announce
+from service.config import Config, ConfigError
+from service.configfile import Locations, load_config, locate
+from service.gateway import Gateway
+from service.server import Exchange, Server
+from service.serving import run_until_dismissed
+from service.state.errors import StoreError
+
+_BEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says, for a gateway that listens on `host`."""
+
+    locations: Locations
+    config: Config
+    credentials: Credentials
+    host: str
+    dev: bool
+
+    @classmethod
+    def load(cls, host: str, *, dev: bool, profile: str | None) -> Self:
+        """Read the configuration. Raises `ConfigError`."""
+        locations = locate(os.environ, dev=dev, profile=profile)
+        config = load_config(locations, os.environ).config
+        return cls(locations, config, resolve_credentials(config.gateway.auth, os.environ, host), host, dev)
+
+
+def find_fault(host: str, *, dev: bool, profile: str | None) -> str | None:
+    """What is wrong with the configuration as it is now, for people, or `None`."""
+    try:
+        Settings.load(host, dev=dev, profile=profile)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+class CannotOpenError(Exception):
+    """The gateway cannot be opened; the text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A gateway opened by this process, and its HTTP door."""
+
+    settings: Settings
+    gateway: Gateway
+    app: Any = field(repr=False)
+
+    @classmethod
+    def open(cls, host: str, *, dev: bool, profile: str | None) -> Self:
+        """Read the configuration and open what it describes. Raises `CannotOpenError`."""
+        try:
+            settings = Settings.load(host, dev=dev, profile=profile)
+            opened = open_gateway(settings.config, settings.locations.state_dir, os.environ)
+        except (ConfigError, StoreError) as error:
+            raise CannotOpenError(str(error)) from None
+        return cls(
+            settings, opened, build_app(settings.config, settings.credentials, opened, settings.locations.config_path)
+        )
+
+    def serve(
+        self,
+        listener: socket.socket,
+        server_class: type[Server],
+        handler_class: type[Exchange],
+        *,
+        is_last: Callable[[], bool],
+        is_wanted: Callable[[], bool],
+        beat: Callable[[], None],
+    ) -> None:
+        """Serve `listener` until dismissed and close the gateway, calling `beat` about every second meanwhile.
+
+        Who finds that it `is_last` to begin tells the terminal for all.
+        """
+        heart = gevent.spawn(_keep_beating, beat)
+        environ = {"wsgi.multiprocess": True}  # gevent then takes one connection at a time and leaves others theirs
+        server = server_class(listener, self.app, handler_class=handler_class, environ=environ)
+
+        def tell() -> None:
+            if is_last():
+                address = (self.settings.host, server.server_port)
+                announce(self.gateway, self.settings.config, self.settings.credentials, address, dev=self.settings.dev)
+
+        try:
+            run_until_dismissed(server, on_started=tell, on_stopping=self._stop_accepting, is_wanted=is_wanted)
+        finally:
+            self.gateway.close()
+            heart.kill()
+
+    def _stop_accepting(self) -> None:
+        self.gateway.drain()
+        self.app.extensions["rpc"].drain(lambda: self.gateway.running == 0)
+
+
+def _keep_beating(beat: Callable[[], None]) -> None:
+    while True:
+        beat()
+        gevent.sleep(_BEAT_SECONDS)
