@@ -378,7 +378,7 @@ def fields(outcome: RunOutcome) -> dict[str, Any]:
 
 
 @pytest.fixture
-def databases(database_url: str | None, tmp_path: Path) -> Iterator[list[Database]]:
+def databases(database_url: str | None, tmp_path: Path) -> Iterator[list[Database]]:  # noqa: F811 - as pytest asks
     opened = [open_database(database_url, tmp_path) for _ in range(MEMBERS)]
     yield opened
     for database in opened:
