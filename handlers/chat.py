@@ -14,10 +14,11 @@ from service.completion_request import parse_turn
 from service.completion_response import ChunkStream, to_completion
 from service.concurrency import Cancelled, CancelScope, watch_hangup
 from service.errors import GatewayError
-from service.gateway import Gateway, Turn
+from service.gateway import Gateway
 from service.replies import Reply, ok_reply
 from service.runs import Run
 from service.sessions.keys import encode_session_key
+from service.turn import Turn
 
 logger = logging.getLogger("openclaw.http")
 

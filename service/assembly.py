@@ -12,7 +12,7 @@ import flask
 
 from service.agents import Roster
 from service.app import Door, create_app
-from service.auth import Authenticator, ClientAddresses, Credentials, FailureLimiter
+from service.auth import Authenticator, ClientAddresses, Credentials
 from service.compaction import TokenEstimator
 from service.config import Config
 from service.configmcp import McpServerConfig
@@ -21,6 +21,7 @@ from service.contract import load_contract
 from service.gateway import Gateway, RunLimits
 from service.identifiers import new_uuid
 from service.images import check_images, image_client
+from service.loginlimits import SharedFailureLimiter
 from service.models import ModelCatalog
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
@@ -36,6 +37,7 @@ from service.runs import RunRegistry
 from service.sessions.state import State
 from service.sessions.store import SessionStore
 from service.slots import RunSlots
+from service.state.logins import LoginFailures
 from service.state.opening import open_database
 from service.tools.files import file_tools
 from service.tools.mcp import McpServers
@@ -116,7 +118,10 @@ def build_app(
 ) -> flask.Flask:
     """The HTTP and WebSocket doors to `gateway`; `extensions["rpc"]` is the hub of the latter's connections."""
     authenticated = credentials.mode != "none"
-    limiter = FailureLimiter(config.gateway.auth.rate_limit, time.monotonic)
+    failures, others = LoginFailures(gateway.state.database), gateway.state.membership
+    limiter = SharedFailureLimiter(
+        config.gateway.auth.rate_limit, failures, has_others=lambda: others.has_others, clock=time.time
+    )
     door = Door(
         gateway=gateway,
         document=load_contract(authenticated=authenticated),

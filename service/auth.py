@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
@@ -101,6 +101,19 @@ class _Failures:
     locked_until_seconds: float = -math.inf
 
 
+class FailureLimits(Protocol):
+    """Counts wrong secrets by client address and says who has sent too many. Only `record_failure` may wait."""
+
+    def lockout_seconds(self, address: str) -> float:
+        """How long `address` is still locked out; 0 when it is not."""
+
+    def record_failure(self, address: str) -> None:
+        """Count a wrong secret from `address`."""
+
+    def record_success(self, address: str) -> None:
+        """Forget the failures of `address`."""
+
+
 class FailureLimiter:
     """Counts wrong secrets by client address and locks out addresses that send too many.
 
@@ -121,7 +134,7 @@ class FailureLimiter:
 
     def record_failure(self, address: str) -> None:
         """Count a wrong secret from `address`."""
-        if self._config.exempt_loopback and is_loopback(address):
+        if self.exempts(address):
             return
         now = self._clock()
         failures = self._failures.setdefault(address, _Failures())
@@ -135,6 +148,10 @@ class FailureLimiter:
         if len(self._failures) > _MOST_ADDRESSES:
             self._failures.popitem(last=False)
 
+    def exempts(self, address: str) -> bool:
+        """Whether wrong secrets from `address` are not counted."""
+        return self._config.exempt_loopback and is_loopback(address)
+
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
         self._failures.pop(address, None)
@@ -143,7 +160,7 @@ class FailureLimiter:
 class Authenticator:
     """Lets callers in who send the right secret, and not too many wrong ones before it."""
 
-    def __init__(self, credentials: Credentials, limiter: FailureLimiter) -> None:
+    def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
         self.mode = credentials.mode
         self._principal = Principal(credentials.mode)
         self._limiter = limiter

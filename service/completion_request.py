@@ -9,7 +9,6 @@ import orjson
 
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
-from service.gateway import Turn
 from service.messages import (
     Function,
     Image,
@@ -24,6 +23,7 @@ from service.messages import (
 )
 from service.sessions.claims import IdempotencyKey
 from service.sessions.keys import parse_session_key_header
+from service.turn import Turn
 
 #: Fields a provider knows under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")

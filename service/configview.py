@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from service.config import Config
 MASK = "__OPENCLAW_REDACTED__"
 
 #: Under these keys every value may be secret, whatever its own key is called.
-_SECRET_SECTIONS = frozenset({"headers", "env"})
+_SECRET_SECTIONS = frozenset({"headers", "env", "args"})
 _SECRET_WORDS = ("token", "password", "secret", "apikey", "authorization", "credential")
 _PYDANTICS_MASK = "**********"
+
+#: In an address: who asks, and what is asked.
+_URL_SECRETS = re.compile(r"(?<=://)[^/?#@\s]*(?=@)|(?<=\?)[^#\s]+")
 
 
 def describe_config(config: Config, path: Path | None) -> dict[str, Any]:
@@ -47,7 +51,9 @@ def _masked(value: Any, *, secret: bool = False) -> Any:
         return [_masked(item, secret=secret) for item in value]
     if value is None or isinstance(value, bool):
         return value
-    return MASK if secret or value == _PYDANTICS_MASK else value
+    if secret or value == _PYDANTICS_MASK:
+        return MASK
+    return _URL_SECRETS.sub(MASK, value) if isinstance(value, str) else value
 
 
 def _is_secret(key: str) -> bool:

@@ -16,7 +16,7 @@ from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spaw
 from service.conversation import Conversation, IncomingMessage, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.messages import Function, Message, Sampling, ToolChoice
+from service.messages import Message
 from service.models import ChosenModel, ModelCatalog
 from service.outcomes import failure_of, to_outcome
 from service.prompt import to_system_text
@@ -34,37 +34,12 @@ from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
 from service.tools import ToolContext
-from service.tools.toolbox import Toolbox
 from service.tools.toolboxes import Toolboxes
+from service.turn import Turn, check_names, check_takes_images
 
 logger = logging.getLogger("openclaw.gateway")
 
 ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a caller asks for, in our own words; a door makes it from its wire.
-
-    `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
-    `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
-    get the answer of one run, which goes on when its caller leaves. `timeout_seconds` may shorten, not extend, what
-    the agent's runs may take.
-    """
-
-    messages: tuple[IncomingMessage, ...]
-    system_text: str = ""
-    model: str | None = None
-    agent_id: str | None = None
-    provider_model: str | None = None
-    session_key: str | None = None
-    user: str | None = None
-    channel: str | None = None
-    functions: tuple[Function, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
-    sampling: Sampling = Sampling()
-    idempotency_key: IdempotencyKey | None = None
-    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +114,7 @@ class Gateway:
             raise _shutting_down()
         agent = self.roster.resolve(turn.model, turn.agent_id)
         choices = self.catalog.choices(turn.provider_model, agent)
-        _check_images(turn, choices[0])
+        check_takes_images(turn, choices[0])
         key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"
@@ -253,7 +228,7 @@ class Gateway:
             messages=conversation.messages,
             sampling=turn.sampling,
         )
-        _check_names(turn.functions, own)
+        check_names(turn.functions, own)
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
         timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
@@ -344,19 +319,3 @@ class Gateway:
 
 def _shutting_down() -> GatewayError:
     return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
-
-
-def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
-    for index, function in enumerate(functions):
-        if function.name in own:
-            text = f'The agent has a tool of its own that is called "{function.name}". Give yours another name.'
-            raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
-
-
-def _check_images(turn: Turn, model: ChosenModel) -> None:
-    if model.takes_images:
-        return
-    for item in turn.messages:
-        if item.message.has_image:
-            text = f"The model {model.ref} does not take images. Send text only, or choose a model that takes images."
-            raise GatewayError("invalid_value", text, param=f"{item.place}.content")

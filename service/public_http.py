@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from service import __version__
-from service.concurrency import Deadline, deadline
+from service.concurrency import Deadline, deadline, sleep
 from service.public_addresses import AddressPolicy
 
 #: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
@@ -31,6 +31,10 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
+_MAX_HEAD_BYTES = 256 * 1024  # interim answers among them
+_BYTES_PER_BODY_BYTE = 2  # what a body may cost on the way: small chunks, trailers
+_BUSY_SECONDS = 0.005
+_PAUSE_SECONDS = 0.0001
 _MAX_URL_CHARACTERS = 8192
 _REDIRECTS = (301, 302, 303, 307, 308)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -45,7 +49,7 @@ class FetchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
-    """What one fetch may cost, redirects included; `max_bytes` bounds the body."""
+    """What one fetch may cost, redirects included; `max_bytes` bounds the body; with what wraps it, twice that."""
 
     max_bytes: int
     timeout_seconds: float
@@ -139,6 +143,7 @@ class PublicResponse:
         self._response = response
         self._connection = connection
         self._max_bytes = max_bytes
+        connection.expect(max_bytes * _BYTES_PER_BODY_BYTE)
 
     def read_body(self) -> tuple[bytes, bool]:
         """The body, and whether that is all of it: reading stops at the limit.
@@ -181,11 +186,20 @@ class _Target(NamedTuple):
 
 
 class _Connection:
-    """A connected socket every step of which shares one deadline; what `http.client` reads answers from."""
+    """A connected socket every step of which shares one deadline; what `http.client` reads answers from.
+
+    It takes no more than it was told to `expect`, at first a head, and holds nobody up who waits for something else.
+    """
 
     def __init__(self, plain: socket.socket, give_up_at: float) -> None:
         self.give_up_at = give_up_at
         self._socket = plain
+        self._bytes_left = _MAX_HEAD_BYTES
+        self._paused_at = time.monotonic()
+
+    def expect(self, count: int) -> None:
+        """Take `count` bytes more."""
+        self._bytes_left += count
 
     def secure(self, tls: ssl.SSLContext, host: str) -> None:
         """Speak TLS from here on, with a peer that proves to be `host`; closes the connection if it does not."""
@@ -200,8 +214,16 @@ class _Connection:
         self._timed().sendall(data)
 
     def recv_into(self, buffer: Any) -> int:
-        """Receive what has come, waiting for at least a byte; 0 at the end."""
-        return self._timed().recv_into(buffer)
+        """Receive what has come, waiting for at least a byte; 0 at the end. Raises `FetchError` for too much."""
+        if time.monotonic() - self._paused_at > _BUSY_SECONDS:
+            # Receiving does not wait while bytes are there, and http.client may look for one line in millions.
+            sleep(_PAUSE_SECONDS)
+            self._paused_at = time.monotonic()
+        received = self._timed().recv_into(buffer)
+        self._bytes_left -= received
+        if self._bytes_left < 0:
+            raise FetchError("it sends far more than its content")
+        return received
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """A reader of what comes; closing it leaves the connection open."""

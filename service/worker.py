@@ -68,6 +68,7 @@ class Worker:
     @classmethod
     def open(cls, host: str, *, dev: bool, profile: str | None) -> Self:
         """Read the configuration and open what it describes. Raises `CannotOpenError`."""
+        gevent.config.track_greenlet_tree = False  # as in a single process, and as costly
         try:
             settings = Settings.load(host, dev=dev, profile=profile)
             opened = open_gateway(settings.config, settings.locations.state_dir, os.environ)

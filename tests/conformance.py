@@ -49,6 +49,10 @@ class Conformance:
         name = "ErrorEnvelope" if "error" in value else "ChatCompletionChunk"
         self._component(name).check(value)
 
+    def check_error(self, body: Any) -> None:
+        """Check the body of a refusal wherever it came from."""
+        self._component("ErrorEnvelope").check(body)
+
     def _declared(self, method: str, path: str, status: int, where: str) -> Mapping[str, Any]:
         item = next((item for pattern, item in self._patterns if pattern.fullmatch(path)), None)
         if item is None:

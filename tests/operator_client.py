@@ -69,14 +69,14 @@ class OperatorClient:
         return self.response(request_id), self.response(request_id)
 
     def event(self, name: str, **wanted: Any) -> dict[str, Any]:
-        """The next event of this name whose payload has these values."""
+        """The first event of this name whose payload has these values, come already or to come."""
 
         def is_it(frame: dict[str, Any]) -> bool:
             if frame["type"] != "event" or frame["event"] != name:
                 return False
             return all(frame["payload"].get(key) == value for key, value in wanted.items())
 
-        return self.receive_until(is_it)
+        return next(filter(is_it, self.frames), None) or self.receive_until(is_it)
 
 
 def connect_params(token: str | None = TOKEN, **changes: Any) -> dict[str, Any]:

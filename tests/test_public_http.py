@@ -50,6 +50,35 @@ for options in ({}, {"resolver": slow_resolver}):
 print(ticks >= 10)
 """
 
+#: A patched process that fetches 1 MB from a server which sends its second argument and, without end, its third; prints
+#: why it gave up, what others had to wait at most and how long it took.
+BESIEGED = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+from service import concurrency
+from service.public_addresses import AddressPolicy
+from service.public_http import FetchError, FetchLimits, PublicHttpClient
+
+def tick():
+    global worst
+    last = time.monotonic()
+    while True:
+        concurrency.sleep(0.005)
+        worst, last = max(worst, time.monotonic() - last), time.monotonic()
+
+worst, began, port = 0.0, time.monotonic(), int(sys.argv[1])
+client = PublicHttpClient(AddressPolicy(exempt=frozenset({("127.0.0.1", port)})))
+concurrency.spawn(tick)
+try:
+    with client.open(f"http://127.0.0.1:{port}/flood", FetchLimits(1_000_000, 20)) as response:
+        print("read", len(response.read_body()[0]))
+except FetchError as error:
+    print(error)
+print(worst < 0.5, time.monotonic() - began < 15)
+"""
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
 
 class Names:
     """A resolver of the test's own; it counts how often it is asked."""
@@ -329,3 +358,23 @@ def test_a_certificate_must_be_the_names_own(tmp_path: Path, names: Names) -> No
 def test_a_patched_process_goes_on_while_it_waits() -> None:
     done = subprocess.run([sys.executable, "-c", PATCHED], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == [*["the answer did not come in time"] * 4, "True"]
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (CHUNKED, b"1\r\nx\r\n" * 10_000),
+        (CHUNKED, b"1;" + b"e" * 60_000 + b"\r\nx\r\n"),
+        (CHUNKED + b"0\r\n", b"a: b\r\n" * 10_000),
+    ],
+    ids=["interim answers", "tiny chunks", "chunk extensions", "trailers"],
+)
+def test_a_flood_that_says_little_is_given_up_and_holds_nobody_up(
+    server: PageServer, head: bytes, piece: bytes
+) -> None:
+    server.pages["/flood"] = endless(head, piece)
+    ran = subprocess.run(
+        [sys.executable, "-c", BESIEGED, str(server.port)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.stdout.splitlines() == ["it sends far more than its content", "True True"], ran.stderr

@@ -268,3 +268,43 @@ def test_a_patched_process_goes_on_while_commands_run_side_by_side(context: Tool
 def test_a_supervisor_that_is_killed_is_told(context: ToolContext) -> None:
     with pytest.raises(ToolError, match="its supervisor was killed"):
         run(context, command="kill -9 $PPID; exec true")
+
+
+@pytest.mark.parametrize(
+    "stop", ["kill -STOP $PPID", "(while kill -STOP $PPID; do :; done) &"], ids=["once", "again and again"]
+)
+def test_a_command_that_stops_its_supervisor_keeps_to_its_time(context: ToolContext, stop: str) -> None:
+    assert context.workspace is not None
+    began = time.monotonic()
+    try:
+        told = run(context, command=f"echo $$ > pid\n{stop}\nexec sleep 60", timeout_seconds=0.5)
+    except ToolError as error:
+        told = str(error)
+    assert "did not finish within 0.5 seconds" in told or "its supervisor was killed" in told
+    assert time.monotonic() - began < 20
+    wait_until_gone([int((context.workspace / "pid").read_text())])
+
+
+def test_a_command_that_stops_its_supervisor_dies_with_the_gateway(context: ToolContext) -> None:
+    assert context.workspace is not None
+    line = f"mkdir mine && kill -STOP $PPID && exec {sys.executable} tree.py || sleep 120"
+    (context.workspace / "tree.py").write_text(TREE)
+    with subprocess.Popen([sys.executable, "-c", PATCHED, str(context.workspace), line]) as gateway:
+        pids = tree_of(context.workspace)
+        gateway.send_signal(signal.SIGKILL)
+    wait_until_gone(pids)
+
+
+def test_a_command_that_kills_its_supervisor_dies_with_it(context: ToolContext) -> None:
+    assert context.workspace is not None
+    with pytest.raises(ToolError, match="its supervisor was killed"):
+        run(context, command="echo $$ > pid; kill -9 $PPID; exec sleep 60")
+    wait_until_gone([int((context.workspace / "pid").read_text())])
+
+
+def test_what_a_command_writes_into_the_report_is_not_believed_and_not_loaded(context: ToolContext) -> None:
+    try:
+        told = run(context, command="head -c 100000000 /dev/zero > /proc/$PPID/fd/1")
+    except ToolError as error:
+        told = str(error)
+    assert "report cannot be read" in told or "Permission denied" in told  # root may open it

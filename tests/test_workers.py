@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ import pytest
 from chat import PATH, ask, error_of, text_of, user
 from edge import eventually
 from live import TOKEN, LiveGateway, live_gateway, scripted_config
+from operator_client import operator_client
 
 TWO = ("--workers", "2")
 SLOW = {"x-openclaw-model": "scripted/slow"}
@@ -39,8 +41,8 @@ def workers_of(running: LiveGateway) -> set[int]:
 
 def ask_anew(running: LiveGateway) -> httpx.Response:
     """Ask on a connection of its own, which any worker may take."""
-    with running.client() as client:
-        return ask(client, "hi")
+    body = {"model": "openclaw", "messages": [user("hi")]}
+    return httpx.post(f"{running.url}{PATH}", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
 
 
 def ask_until_answered_by(running: LiveGateway, workers: set[int]) -> bool:
@@ -62,11 +64,8 @@ def begin_slow_streams(running: LiveGateway, count: int) -> Callable[[], list[st
 
     def stream() -> str:
         body = {"model": "openclaw", "messages": [user("hi")], "stream": True}
-        with (
-            running.client() as client,
-            httpx.Client(base_url=running.url, headers=client.headers, timeout=60) as plain,
-            plain.stream("POST", PATH, json=body, headers=SLOW) as response,
-        ):
+        headers = {"Authorization": f"Bearer {TOKEN}", **SLOW}
+        with httpx.stream("POST", f"{running.url}{PATH}", json=body, headers=headers, timeout=60) as response:
             pieces = []
             for piece in response.iter_text():
                 pieces.append(piece)
@@ -259,3 +258,18 @@ def test_a_single_process_does_without_gunicorn_and_an_arbiter_without_the_gatew
     for program in (alone, keeper):
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout.strip() == "[]"
+
+
+def test_a_websocket_of_one_worker_finds_and_ends_the_run_of_another(pair: LiveGateway) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(operator_client(pair)) for _ in range(8)]
+        request = {"message": "x", "idempotencyKey": "across", "sessionKey": "across", "model": "scripted/silent"}
+        request_id = clients[0].send("agent", request)
+        assert clients[0].response(request_id)["payload"]["status"] == "accepted"
+        eventually(lambda: "inFlightRun" in clients[1].call("chat.history", {"sessionKey": "across"}))
+        for client in clients:
+            waited = client.call("agent.wait", {"runId": "across", "timeoutMs": 10})
+            assert waited["status"] == "timeout"
+            assert client.call("chat.history", {"sessionKey": "across"})["inFlightRun"]["runId"] == "across"
+        assert clients[-1].call("chat.abort", {"sessionKey": "across"})["runIds"] == ["across"]
+        assert clients[0].response(request_id)["payload"]["summary"] == "aborted"

@@ -20,8 +20,9 @@ from service.messages import StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.anthropic_request import to_wire
 from service.providers.network import DIRECT, Network
-from service.providers.payloads import read_texts
+from service.providers.payloads import read_texts, to_count
 from service.providers.refusals import error_text, refusal, status_error
+from service.providers.tool_calls import check_calls, with_distinct_ids
 from service.providers.transport import Upstream
 
 #: The version in which `temperature` and `top_p` exist, and the one that other servers of this dialect know.
@@ -42,7 +43,6 @@ _ERROR_STATUSES = {
     "rate_limit_error": 429,
     "timeout_error": 504,
 }
-_MAX_CALLS_CHARS = 4 * 1024 * 1024
 
 
 class AnthropicProvider:
@@ -128,10 +128,8 @@ class _Answer:
             reason = StopReason.TOOL_CALLS
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
-        calls = tuple(
-            ToolCall(call_id, name, "".join(pieces) or "{}") for call_id, name, pieces in self._calls.values()
-        )
-        return ModelEnded(reason, calls, self._to_usage())
+        calls = (ToolCall(call_id, name, "".join(pieces) or "{}") for call_id, name, pieces in self._calls.values())
+        return ModelEnded(reason, with_distinct_ids(calls), self._to_usage())
 
     def _read_start(self, event: dict[str, Any]) -> str:
         self._count(event["message"].get("usage"))
@@ -141,22 +139,24 @@ class _Answer:
         block = event["content_block"]
         if block["type"] == "tool_use":
             given = block.get("input")  # empty where the pieces are to follow
-            self._calls[event["index"]] = (block["id"], block["name"], [orjson.dumps(given).decode()] if given else [])
+            pieces = [orjson.dumps(given).decode()] if given else []
+            self._calls[event["index"]] = (_text(block["id"]), _text(block["name"]), pieces)
+            check_calls(len(self._calls), self._calls_chars)
         return str(block["text"]) if block["type"] == "text" else ""
 
     def _read_delta(self, event: dict[str, Any]) -> str:
         delta = event["delta"]
         if delta["type"] == "input_json_delta":
-            piece: str = delta["partial_json"]
+            piece = _text(delta["partial_json"])
             self._calls_chars += len(piece)
-            if self._calls_chars > _MAX_CALLS_CHARS:
-                raise GatewayError("provider_error", "The model provider sent tool calls of more than 4 MiB.")
+            check_calls(len(self._calls), self._calls_chars)
             if call := self._calls.get(event["index"]):  # the provider's own tools are not ours to call
                 call[2].append(piece)
         return str(delta["text"]) if delta["type"] == "text_delta" else ""
 
     def _read_end(self, event: dict[str, Any]) -> str:
-        self._stop_reason = event["delta"].get("stop_reason") or self._stop_reason
+        if reason := event["delta"].get("stop_reason"):
+            self._stop_reason = _text(reason)
         self._count(event.get("usage"))
         return ""
 
@@ -166,7 +166,8 @@ class _Answer:
 
     def _count(self, usage: dict[str, Any] | None) -> None:
         # Each report is of the whole answer so far; the last one may be silent about the input.
-        self._usage |= {name: count for name, count in (usage or {}).items() if isinstance(count, int)}
+        counts = usage if isinstance(usage, dict) else {}
+        self._usage |= {name: to_count(told) for name, told in counts.items() if told is not None}
 
     def _to_usage(self) -> Usage:
         counts = self._usage
@@ -181,6 +182,12 @@ class _Answer:
             return status_error(status, detail)
         because = detail or "it did not say why."
         return GatewayError("provider_error", f"The model provider failed in the middle of its answer: {because}")
+
+
+def _text(told: object) -> str:
+    if not isinstance(told, str):
+        raise TypeError(f"{type(told).__name__} where a text belongs")
+    return told
 
 
 def _is_ping(payload: bytes) -> bool:

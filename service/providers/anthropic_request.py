@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from service.errors import GatewayError
-from service.messages import Function, Image, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolChoiceMode
+from service.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
 from service.providers import ModelRequest
+from service.providers.tool_calls import wire_arguments, wire_name
 
 _DEFAULT_MAX_TOKENS = 4096
 _MAX_TEMPERATURE = 1.0
@@ -106,7 +105,7 @@ def _to_blocks(message: Message) -> Iterator[dict[str, Any]]:
         return
     yield from said
     for call in message.tool_calls:
-        yield {"type": "tool_use", "id": _to_id(call.id), "name": call.name, "input": _to_input(call)}
+        yield {"type": "tool_use", "id": _to_id(call.id), "name": wire_name(call), "input": wire_arguments(call)}
 
 
 def _to_block(part: Part) -> dict[str, Any]:
@@ -124,19 +123,10 @@ def _to_id(call_id: str) -> str:
     return _NO_ID_CHARACTER.sub("_", call_id)
 
 
-def _to_input(call: ToolCall) -> dict[str, Any]:
-    """The arguments as the object they must be; what a model wrote that is none stays readable to the next one."""
-    try:
-        arguments = orjson.loads(call.arguments)
-    except ValueError:
-        arguments = None
-    return arguments if isinstance(arguments, dict) else {"not_an_object": call.arguments}
-
-
 def _to_tools(request: ModelRequest) -> dict[str, Any]:
     if not request.functions:
         # The API wants tools declared wherever the conversation shows calls of them.
-        names = dict.fromkeys(call.name for message in request.messages for call in message.tool_calls)
+        names = dict.fromkeys(wire_name(call) for message in request.messages for call in message.tool_calls)
         tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in names]
         return {"tools": tools, "tool_choice": {"type": "none"}} if tools else {}
     wire: dict[str, Any] = {"tools": [_to_tool(function) for function in request.functions]}

@@ -28,8 +28,9 @@ from service.messages import (
 )
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.network import DIRECT, Network
-from service.providers.payloads import read_texts
+from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.refusals import error_text, refusal
+from service.providers.tool_calls import check_calls, wire_arguments_text, wire_name, with_distinct_ids
 from service.providers.transport import Upstream
 
 _STREAM_OPTIONS = {"include_usage": True}
@@ -52,9 +53,6 @@ _STOP_REASONS = {
     "function_call": StopReason.TOOL_CALLS,
     "content_filter": StopReason.CONTENT_FILTER,
 }
-_MAX_ANSWER_BYTES = 16 * 1024 * 1024
-_MAX_CALLS_CHARS = 4 * 1024 * 1024
-_MOST_TOKENS = 2**53 - 1
 
 
 class OpenAIProvider:
@@ -84,7 +82,7 @@ class OpenAIProvider:
                 raise refusal(self._upstream, response)
             answer = _Answer(self._upstream, f"call_{len(request.messages)}")
             if (response.header("content-type") or "").startswith("application/json"):
-                if text := answer.read(response.read_all(_MAX_ANSWER_BYTES)):
+                if text := answer.read(response.read_all(MAX_ANSWER_CHARS)):
                     yield ModelText(text)
             else:
                 timeout_seconds = self._upstream.read_timeout_seconds
@@ -150,7 +148,6 @@ class _Answer:
         self._calls: list[_PartialCall] = []
         self._call_by_index: dict[int, _PartialCall] = {}
         self._calls_chars = 0
-        self._text_chars = 0
         self._usage = Usage()
         self._finish_reason: str | None = None
         self.is_over = False
@@ -173,9 +170,6 @@ class _Answer:
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
             raise GatewayError("provider_error", message) from error
-        self._text_chars += len(text)
-        if self._text_chars > _MAX_ANSWER_BYTES:
-            raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
         if event.get("error") or event.get("object") == "error":
             detail = error_text(self._upstream, payload) or "it did not say why."
             raise GatewayError("provider_error", f"The model provider failed in the middle of its answer: {detail}")
@@ -190,8 +184,8 @@ class _Answer:
             reason = StopReason.TOOL_CALLS  # some say "stop" whatever they asked for
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
-        calls = tuple(self._to_call(index, call) for index, call in enumerate(self._calls))
-        return ModelEnded(reason, calls, self._usage)
+        calls = (self._to_call(index, call) for index, call in enumerate(self._calls))
+        return ModelEnded(reason, with_distinct_ids(calls), self._usage)
 
     def _read_choice(self, choice: dict[str, Any]) -> str:
         if reason := choice.get("finish_reason"):
@@ -219,17 +213,17 @@ class _Answer:
             if not isinstance(arguments, str):
                 arguments = orjson.dumps(arguments).decode()
             call.id = call.id or str(piece.get("id") or "")
-            call.name = call.name or _name_of(function)
+            call.name = call.name or _name_of(piece)
             call.arguments.append(arguments)
             self._calls_chars += len(arguments) + len(call.name) + len(call.id)
-            if self._calls_chars > _MAX_CALLS_CHARS:
-                raise GatewayError("provider_error", "The model provider sent tool calls of more than 4 MiB.")
+            check_calls(len(self._calls), self._calls_chars)
 
     def _call_of(self, piece: dict[str, Any]) -> _PartialCall:
-        """The call a piece belongs to: its index says so, or else a new id begins a new call."""
+        """The call a piece belongs to: its index says so, or else a new id or another name begins a new one."""
         index, call_id = piece.get("index"), piece.get("id")
         call = self._calls[-1] if index is None and self._calls else self._call_by_index.get(index or 0)
-        if call is None or (call_id and call.id and call_id != call.id):
+        names_another = index is None and not call_id and call is not None and call.name and _name_of(piece)
+        if call is None or names_another or (call_id and call.id and call_id != call.id):
             call = _PartialCall()
             self._calls.append(call)
             self._call_by_index[index or 0] = call
@@ -241,13 +235,15 @@ def _to_message(message: Message) -> dict[str, Any]:
     if message.name is not None:
         wire["name"] = message.name
     if message.tool_calls:
-        wire["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
+        wire["tool_calls"] = [_to_call(call) for call in message.tool_calls]
     if message.role is Role.TOOL:
         wire["tool_call_id"] = message.tool_call_id
     return wire
+
+
+def _to_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": wire_name(call), "arguments": wire_arguments_text(call)}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _to_content(message: Message) -> Any:
@@ -284,22 +280,19 @@ def _to_plain(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
-def _name_of(function: dict[str, Any]) -> str:
-    name = function.get("name") or ""
+def _name_of(piece: dict[str, Any]) -> str:
+    name = (piece.get("function") or {}).get("name") or ""
     if not isinstance(name, str):
         raise TypeError("a function's name is a text")
     return name
 
 
-def _from_usage(usage: dict[str, Any]) -> Usage:
-    details = usage.get("prompt_tokens_details") or {}
-    return Usage(
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")),
-    )
-
-
-def _count(told: Any) -> int:
+def _from_usage(usage: Any) -> Usage:
     # A wrong count is no reason to lose an answer.
-    return min(max(int(told or 0), 0), _MOST_TOKENS)
+    counts = usage if isinstance(usage, dict) else {}
+    details = counts.get("prompt_tokens_details")
+    return Usage(
+        input_tokens=to_count(counts.get("prompt_tokens")),
+        output_tokens=to_count(counts.get("completion_tokens")),
+        cached_tokens=to_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+    )

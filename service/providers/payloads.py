@@ -6,15 +6,26 @@ the wait for the first word and between words. What arrived together is told tog
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
+
+import gevent
 
 from service.errors import GatewayError
 from service.providers.sse import SSEDecoder
 from service.providers.transport import UpstreamResponse
 
+logger = logging.getLogger("openclaw.models")
+
+#: The longest answer that is taken; none that is meant for people comes near it.
+MAX_ANSWER_CHARS = 16 * 1024 * 1024
+
 _TAIL_SECONDS = 0.05
+_GRACE_SECONDS = 1.5
+_MOST_TOKENS = 2**53 - 1
 
 
 class Answer(Protocol):
@@ -44,23 +55,50 @@ def read_texts(
 
     Raises what `answer` raises, after what was said before, and `GatewayError`: `provider_timeout` after about
     `timeout_seconds` (twice that at most) without an event that says something, `provider_error` for a dropped
-    connection or an event too large. A connection that breaks once `answer` is complete is an end like any other.
+    connection, an event or an answer too large. Once `answer` is complete nothing is an error any more, and what still
+    belongs to it (the usage, the end mark) has 1.5 s to come.
     """
     decoder = SSEDecoder()
     waiting_since = clock()
+    characters = 0
     while chunk := _read_some(response, answer):
         payloads = decoder.feed(chunk)
         if is_keep_alive is not None:
             payloads = [payload for payload in payloads if not is_keep_alive(payload)]
         if payloads:
-            yield from _read_together(answer, payloads)
+            for text in _read_together(answer, payloads):
+                characters += len(text)
+                if characters > MAX_ANSWER_CHARS:
+                    raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
+                yield text
             waiting_since = clock()
         elif clock() - waiting_since > timeout_seconds:
             message = f"The model provider kept the connection open but said nothing for {timeout_seconds:g} seconds."
             raise GatewayError("provider_timeout", message)
-        if answer.is_over:
-            response.finish(_TAIL_SECONDS)
+        if answer.is_complete():
+            yield from _read_tail(response, answer, decoder)
             return
+
+
+def to_count(told: Any) -> int:
+    """How many tokens `told` says, 0 for what is no number: a wrong count is no reason to lose an answer."""
+    try:
+        count = int(told or 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return min(max(count, 0), _MOST_TOKENS)
+
+
+def _read_tail(response: UpstreamResponse, answer: Answer, decoder: SSEDecoder) -> Iterator[str]:
+    texts: list[str] = []
+    with suppress(GatewayError), gevent.Timeout(_GRACE_SECONDS, exception=False):
+        while not answer.is_over and (chunk := response.read_some()):
+            for payload in decoder.feed(chunk):
+                texts.extend(_read_together(answer, [payload]))
+    if text := "".join(texts)[:MAX_ANSWER_CHARS]:
+        yield text
+    if answer.is_over:
+        response.finish(_TAIL_SECONDS)
 
 
 def _read_together(answer: Answer, payloads: list[bytes]) -> Iterator[str]:
@@ -71,6 +109,11 @@ def _read_together(answer: Answer, payloads: list[bytes]) -> Iterator[str]:
             texts.append(answer.read(payload))
         except GatewayError as error:
             failure = error
+            break
+        except Exception:
+            # Whatever a provider sends is its fault, never the gateway's: another attempt or model may do.
+            logger.exception("an event of a model provider could not be read")
+            failure = GatewayError("provider_error", "The model provider sent something that cannot be read.")
             break
         if answer.is_over:
             break

@@ -9,6 +9,7 @@ from service.rpc.method import Desk
 from service.rpc.payloads import parse_arguments
 from service.rpc.targets import Target
 from service.sessions.overview import RecentMessage, SessionOverview
+from service.sessions.records import RunState
 
 #: Longer texts are cut in a history, unless the caller says otherwise.
 _TEXT_CHARACTERS = 100_000
@@ -29,11 +30,18 @@ def to_history(desk: Desk, target: Target, limit: int, text_characters: int | No
     }
     if session is not None:
         answer["sessionId"] = session.session_id
-    running = desk.gateway.runs.running(key)
-    if running:
-        run = running[0]
-        answer["inFlightRun"] = {"runId": run.id, "text": run.text, "startedAt": int(run.created_at * 1000)}
+    if (run := _in_flight(desk, key)) is not None:
+        answer["inFlightRun"] = run
     return answer
+
+
+def _in_flight(desk: Desk, key: str) -> dict[str, Any] | None:
+    for run in desk.gateway.runs.running(key):
+        return {"runId": run.id, "text": run.text, "startedAt": int(run.created_at * 1000)}
+    for record in desk.gateway.state.records.list_going_on(key):
+        if record.state is RunState.RUNNING:  # in another process: what it has said is not known here
+            return {"runId": record.id, "text": "", "startedAt": record.accepted_at_ms}
+    return None
 
 
 def to_session_row(desk: Desk, session: SessionOverview) -> dict[str, Any]:

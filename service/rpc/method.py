@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from service.agents import AGENT_HEADER
 from service.concurrency import spawn
 from service.errors import GatewayError, internal_error
 from service.gateway import Gateway
@@ -15,6 +16,7 @@ from service.rpc.frames import Request
 from service.rpc.hub import Hub
 from service.rpc.peer import Peer
 from service.rpc.starts import Starts
+from service.sessions.keys import SESSION_KEY_HEADER
 from service.validation import CompiledSchema
 
 logger = logging.getLogger("openclaw.rpc")
@@ -104,6 +106,15 @@ class Method:
             raise GatewayError("unsupported_parameter", text, param=unknown[:64])
 
 
+def _named_here(error: GatewayError, params: Mapping[str, Any]) -> GatewayError:
+    """`error` with the parameter's name where it has the name of the HTTP door's header."""
+    names = {AGENT_HEADER: "agentId", "x-openclaw-model": "model"}
+    names[SESSION_KEY_HEADER] = "key" if "key" in params else "sessionKey"
+    if error.param in names:
+        error.param = names[error.param]
+    return error
+
+
 class Methods:
     """The table of methods, and the requests that are under way."""
 
@@ -139,7 +150,7 @@ class Methods:
             payload = method.function(Call(self._desk, peer, request))
             peer.respond(request.id, payload)
         except GatewayError as error:
-            peer.fail(request.id, error)
+            peer.fail(request.id, _named_here(error, request.params))
         except FailedWithPayload as failure:
             peer.fail(request.id, failure.error, failure.payload)
         except Exception:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from service.concurrency import Cancelled, CancelScope, Event, spawn
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.gateway import Gateway, Turn
+from service.gateway import Gateway
 from service.runs import Run
+from service.turn import Turn
 
 logger = logging.getLogger("openclaw.rpc")
 

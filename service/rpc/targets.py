@@ -9,9 +9,10 @@ from typing import Any
 from service.agents import Agent
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
-from service.gateway import Gateway, Turn
+from service.gateway import Gateway
 from service.messages import Role, text_message
 from service.sessions.keys import session_key_for
+from service.turn import Turn
 
 #: The session of an agent that is meant when none is named.
 MAIN_SESSION = "main"

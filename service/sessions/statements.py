@@ -45,7 +45,9 @@ def _take_lane(dialect: Dialect) -> sa.Executable:
 def _begin_run(dialect: Dialect) -> sa.Executable:
     add = insert(dialect, runs)
     restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
-    return add.on_conflict_do_update(index_elements=["id"], set_=restated)
+    still_open = runs.c.state != sa.literal_column("'interrupted'")
+    record = add.on_conflict_do_update(index_elements=["id"], set_=restated, where=still_open)
+    return record.returning(runs.c.id)
 
 
 def _hold_lanes(dialect: Dialect) -> sa.Executable:
@@ -75,6 +77,7 @@ WANT_LANE = Prepared(
         .values(wanted_by=sa.bindparam("own_id"))
     )
 )
+ACCEPT_RUN = Prepared(lambda dialect: insert(dialect, runs).on_conflict_do_nothing(), columns=_NEW_RUN_COLUMNS)
 BEGIN_RUN = Prepared(_begin_run, columns=(*_NEW_RUN_COLUMNS, "started_at_ms"))
 HOLD_LANES = Prepared(_hold_lanes)
 RUN_STATES = Prepared(

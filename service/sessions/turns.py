@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.sessions.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
 from service.sessions.statements import (
+    ACCEPT_RUN,
     ADD_ENDED_RUN,
     ADD_ENTRY,
     ADD_SESSION,
@@ -32,10 +33,9 @@ from service.sessions.statements import (
     WANT_LANE,
 )
 from service.state.database import Operation
-from service.state.dialects import insert, to_list
+from service.state.dialects import to_list
 from service.state.membership import GOING_ON
 from service.state.notify import lane_topic, tell_change
-from service.state.schema import runs
 
 
 @dataclass(slots=True, eq=False)
@@ -93,13 +93,9 @@ class BeginRun(Operation["int | Refusal"]):
         for one in sorted(operations, key=lambda one: one.run.session_key):
             results[id(one)] = one.take(connection) if members[one.gateway_id] else Refusal.EXPELLED
         begun = [one for one in operations if isinstance(results[id(one)], int)]
-        for over in _ended_meanwhile(connection, begun):
+        for over in _record_beginnings(connection, begun):
             FREE_LANE.execute(connection, {"of_key": over.run.session_key, "of_run": over.run.id})
             results[id(over)] = Refusal.OVER
-            begun = [one for one in begun if one is not over]
-        running = [to_run_row(one.run, one.gateway_id, RunState.RUNNING) for one in begun]
-        rows = [{**row, "started_at_ms": one.at_ms} for row, one in zip(running, begun, strict=True)]
-        BEGIN_RUN.execute_many(connection, rows)
         _record_accepted(connection, [one for one in operations if results[id(one)] is Refusal.BUSY])
         return [results[id(one)] for one in operations]
 
@@ -119,19 +115,19 @@ class BeginRun(Operation["int | Refusal"]):
         return Refusal.BUSY
 
 
-def _ended_meanwhile(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:
-    """Those whose runs were ended while they waited, as a dead gateway's runs are."""
-    if not operations:
-        return []
-    found = RUN_STATES.execute(connection, {"ids": to_list(connection.dialect, [one.run.id for one in operations])})
-    ended = {row.id for row in found if row.state == RunState.INTERRUPTED}
-    return [one for one in operations if one.run.id in ended]
-
-
 def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun | BeginRun]) -> None:
     rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
-    if rows:
-        connection.execute(insert(connection.dialect, runs).on_conflict_do_nothing(), rows)
+    ACCEPT_RUN.execute_many(connection, rows)
+
+
+def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:
+    """Record that runs run; returns those that were ended meanwhile, as a dead gateway's runs are."""
+    over = []
+    for one in operations:
+        row = {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms}
+        if BEGIN_RUN.execute(connection, row).first() is None:
+            over.append(one)
+    return over
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0002"
+HEAD = "0003"
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -161,5 +161,17 @@ claims = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("created_at_ms", _BigInteger, nullable=False),
     sa.Index("claims_by_age", "created_at_ms"),
+    sqlite_with_rowid=False,
+)
+
+#: One row per client address that sent wrong secrets lately: when, as a JSON list, and until when it is locked out.
+login_failures = sa.Table(
+    "login_failures",
+    metadata,
+    sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("failed_at_ms", sa.Text, nullable=False),
+    sa.Column("locked_until_ms", _BigInteger, nullable=False),
+    sa.Column("last_at_ms", _BigInteger, nullable=False),
+    sa.Index("login_failures_by_age", "last_at_ms"),
     sqlite_with_rowid=False,
 )

@@ -7,10 +7,13 @@ exception, or the end of this very process, ends the command and everything it h
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,13 +22,17 @@ from typing import IO, Literal
 
 import orjson
 
-from service.concurrency import Event, watch_hangup
+from service.concurrency import Event, sleep, watch_hangup
+from service.tools.supervisor import descendants_of
 
 logger = logging.getLogger("openclaw.tools")
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _STOP_SECONDS = 2.0  # a supervisor takes half a second; on a machine with too much to do, more
 _REAP_SECONDS = 1.0
+_OVERTIME_SECONDS = 3.0  # for a supervisor that keeps time itself: to start, to end the command and to tell
+_KILL_SECONDS, _KILL_AGAIN_SECONDS = 1.0, 0.01
+_REPORT_BYTES = 4096  # beside the streams, each character of which takes six at most
 _MAX_ORDER_BYTES = 120 * 1024  # Linux takes 128 KiB in one argument
 
 
@@ -93,11 +100,11 @@ def run_command(command: Command) -> Outcome:
             try:
                 with suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the report tells
                     ours.sendall(order)
-                _wait_for_hangup(ours)
+                _wait_for_hangup(ours, command.timeout_seconds + _OVERTIME_SECONDS)
             finally:
                 _end(process, ours)
         report.seek(0)
-        return _parse_report(report.read())
+        return _parse_report(report.read(12 * command.kept_bytes + _REPORT_BYTES))
 
 
 def _to_order(command: Command) -> bytes:
@@ -146,12 +153,27 @@ def _start(stdin: IO[bytes], report: IO[bytes], lifeline: socket.socket) -> subp
 def _end(process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
     with suppress(OSError):
         lifeline.shutdown(socket.SHUT_WR)
+    with suppress(OSError):
+        process.send_signal(signal.SIGCONT)  # the command may have stopped it
     if not _wait_for_hangup(lifeline, _STOP_SECONDS):
-        # It keeps killing; ending it would only set free what it holds.
-        logger.warning("a command's processes (supervisor %d) could not be ended in time", process.pid)
-        return
+        _kill_all(process)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_REAP_SECONDS)
+
+
+def _kill_all(process: subprocess.Popen[bytes]) -> None:
+    """End what a supervisor does not end; it goes last, since as long as it is there orphans are found below it."""
+    give_up_at = time.monotonic() + _KILL_SECONDS
+    while (left := descendants_of(process.pid, with_dead=False)) and time.monotonic() < give_up_at:
+        for pid in left:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        sleep(_KILL_AGAIN_SECONDS)
+    if left:
+        # It keeps killing; ending it would only set free what it holds.
+        logger.warning("a command's processes (supervisor %d) could not be ended in time", process.pid)
+    else:
+        process.kill()
 
 
 def _wait_for_hangup(connection: socket.socket, seconds: float | None = None) -> bool:
@@ -163,14 +185,17 @@ def _wait_for_hangup(connection: socket.socket, seconds: float | None = None) ->
 def _parse_report(data: bytes) -> Outcome:
     if not data:
         raise CommandError("its supervisor was killed; what it started may still be running")
-    report = orjson.loads(data)
-    if "problem" in report:
-        raise CommandError(report["problem"])
-    return Outcome(
-        status=report["status"],
-        cause=report["cause"],
-        left_running=report["left_running"],
-        seconds=report["seconds"],
-        stdout=Output(**report["stdout"]),
-        stderr=Output(**report["stderr"]),
-    )
+    try:
+        report = orjson.loads(data)
+        if "problem" in report:
+            raise CommandError(report["problem"])
+        return Outcome(
+            status=report["status"],
+            cause=report["cause"],
+            left_running=report["left_running"],
+            seconds=report["seconds"],
+            stdout=Output(**report["stdout"]),
+            stderr=Output(**report["stderr"]),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise CommandError("its supervisor's report cannot be read; the command has ended") from error

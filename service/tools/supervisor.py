@@ -7,8 +7,10 @@ order is gone, however that happened, ends the command. The report is one JSON o
 What is guaranteed on Linux: every process the command starts, in whatever session or process group and whichever
 signals it ignores, is gone when this program ends. Orphans fall to this process (PR_SET_CHILD_SUBREAPER), and no
 program gains rights by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so that each of them can be
-signalled. It is no sandbox: a command may ask another program that runs already (cron, systemd, docker) to start
-something, and one that kills its supervisor is free. Elsewhere only the command's process group is ended.
+signalled. One that stops this program gains nothing: whoever gave the order lets it go on, and the kernel does once
+that one is gone. One that kills it takes its own life (PR_SET_PDEATHSIG); only what it had started before is free. It
+is no sandbox: a command may ask another program that runs already (cron, systemd, docker) to start something. Elsewhere
+only the command's process group is ended.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from typing import Any
 
 GRACE_SECONDS = 0.4
 
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38  # linux/prctl.h
+# linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _BLOCK_BYTES = 64 * 1024
 _LONG_WAIT_SECONDS = 3600.0
 _KILL_AGAIN_SECONDS = 0.005
@@ -91,6 +94,7 @@ class Supervision:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            preexec_fn=_die_with_supervisor,  # noqa: PLW1509 - there is one thread
         )
         for stream, capture in zip((self._command.stdout, self._command.stderr), self._captures, strict=True):
             assert stream is not None  # noqa: S101 - for the type checker: both are pipes
@@ -164,7 +168,7 @@ class Supervision:
             self._childless = True
             return
         if self._command.returncode is not None and not self._ending:
-            self._left_running = len(_descendants(with_dead=False))
+            self._left_running = len(descendants_of(os.getpid(), with_dead=False))
             self._end(None)
 
     def _check_limits(self) -> None:
@@ -173,10 +177,10 @@ class Supervision:
             if now >= self._kill_at:
                 # Again and again: what was just being forked has not been seen.
                 self._signal(signal.SIGKILL)
-        elif self._stop_asked:
-            self._end("stopped")
         elif now >= self._end_at:
             self._end("timeout")
+        elif self._stop_asked:
+            self._end("stopped")
         elif sum(capture.total_bytes for capture in self._captures) > self._max_output_bytes:
             self._end("output")
 
@@ -190,7 +194,7 @@ class Supervision:
         with suppress(ProcessLookupError, PermissionError):
             if sys.platform != "linux":
                 os.killpg(self._command.pid, number)
-        for pid in _descendants():
+        for pid in descendants_of(os.getpid()):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
 
@@ -201,21 +205,26 @@ class Supervision:
                 any(not key.data() for _ in range(_MAX_PIPE_BLOCKS))
 
 
-def _descendants(*, with_dead: bool = True) -> list[int]:
-    """Every process below this one; the dead are not yet reaped, or have threads that live on."""
+def _die_with_supervisor() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def descendants_of(pid: int, *, with_dead: bool = True) -> list[int]:
+    """Every process below `pid`; the dead are not yet reaped, or have threads that live on."""
     children: dict[int, list[int]] = {}
     dead: set[int] = set()
-    for pid in _processes():
-        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 - pathlib is slow to import
+    for process in _processes():
+        with suppress(OSError), open(f"/proc/{process}/stat", "rb") as stat:  # noqa: PTH123 - pathlib is slow to import
             # pid (name) state parent ...; the name may hold anything, parentheses too
             state, parent = stat.read().rpartition(b")")[2].split()[:2]
-            children.setdefault(int(parent), []).append(pid)
+            children.setdefault(int(parent), []).append(process)
             if state == b"Z":
-                dead.add(pid)
-    found = list(children.get(os.getpid(), ()))
-    for pid in found:
-        found.extend(children.get(pid, ()))
-    return found if with_dead else [pid for pid in found if pid not in dead]
+                dead.add(process)
+    found = list(children.get(pid, ()))
+    for process in found:
+        found.extend(children.get(process, ()))
+    return found if with_dead else [process for process in found if process not in dead]
 
 
 def _processes() -> list[int]:
@@ -230,6 +239,8 @@ def main(arguments: list[str]) -> int:
         prctl = ctypes.CDLL(None).prctl
         prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # the command must not write into the report
+        prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)  # the lifeline tells the rest, unless this is stopped
     lifeline = socket.socket(fileno=int(arguments[0]))
     os.set_inheritable(lifeline.fileno(), False)
     line = lifeline.makefile("rb").readline()

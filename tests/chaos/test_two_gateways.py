@@ -176,6 +176,8 @@ def test_a_run_is_awaited_and_aborted_through_the_other_gateway(
                 "agent", {"message": "aborted question", "idempotencyKey": run_id, "sessionKey": session_key}
             )
             assert here.response(request)["payload"]["status"] == "accepted"
+            while "aborted question" not in str(upstream.requests[-1].body):
+                time.sleep(0.01)
             began_at = time.monotonic()
             assert there.call("chat.abort", {"sessionKey": session_key, "runId": run_id})["aborted"] is True
             final = here.response(request)

@@ -48,13 +48,16 @@ def abort_runs(call: Call) -> Any:
 def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]:
     """End what waits and goes on in a session, all of it or the one run; the ids of those ended."""
     desk = call.desk
-    found = {start.run_id: start.abort for start in desk.starts.of_session(session_key)}
-    found |= {run.id: run.abort for run in desk.gateway.runs.running(session_key) if run.id not in found}
-    chosen = [one for one in found if run_id in (None, one)]
+    asked_for = {start.run_id: start for start in desk.starts.of_session(session_key)}
+    going_on = [run.id for run in desk.gateway.runs.running(session_key)]
+    # What is recorded may go on in another process.
+    recorded = [run.id for run in desk.gateway.state.records.list_going_on(session_key)]
+    chosen = [one for one in dict.fromkeys((*asked_for, *going_on, *recorded)) if run_id in (None, one)]
     for one in chosen:
-        found[one]()
-    if run_id is not None and not chosen and desk.gateway.abort(run_id):  # another gateway's
-        return [run_id]
+        if one in asked_for:
+            asked_for[one].abort()
+        else:
+            desk.gateway.abort(one)
     return chosen
 
 

@@ -68,25 +68,36 @@ def wait_for_run(call: Call) -> Any:
     """Answers when the run is over, or with `status` "timeout" when the time is."""
     run_id, desk = call.params["runId"], call.desk
     timeout_ms = min(call.params.get("timeoutMs", _WAIT_MS), _LONGEST_WAIT_MS)
-    found = desk.starts.find(run_id) or desk.gateway.find(run_id)
-    if found is None:
-        text = "No run with this id goes on, nor has one ended in the last minutes."
-        raise GatewayError("run_not_found", text, param="runId")
-    if isinstance(found, Run):
-        end = found.wait_for_end(timeout_ms / 1000)
-        started_at, ended_at = int(found.created_at * 1000), int((found.ended_at or 0) * 1000)
+    start = desk.starts.find(run_id)
+    if start is not None:
+        start.over.wait(timeout_ms / 1000)
+        end, started_at, ended_at = start.end, start.accepted_at_ms, start.ended_at_ms
     else:
-        found.over.wait(timeout_ms / 1000)
-        end, started_at, ended_at = found.end, found.accepted_at_ms, found.ended_at_ms or 0
+        run = _wait_for_other(call, run_id, timeout_ms / 1000)
+        end, started_at = run.end, int(run.created_at * 1000)
+        ended_at = None if run.ended_at is None else int(run.ended_at * 1000)
     answer: dict[str, Any] = {"runId": run_id, "status": "timeout", "startedAt": started_at}
     if end is None:
         return answer
-    answer["endedAt"] = ended_at
+    if ended_at is not None:
+        answer["endedAt"] = ended_at
     if end.error is None:
         return answer | {"status": "ok", "stopReason": str(end.stop_reason)}
     if end.error.code == "run_aborted":
         return answer | {"stopReason": ABORTED}
     return answer | {"status": "error", "error": end.error.message}
+
+
+def _wait_for_other(call: Call, run_id: str, seconds: float) -> Run:
+    """Wait for a run that this door did not begin in this process."""
+    here = call.desk.gateway.runs.find(run_id)
+    run = here or call.desk.gateway.find(run_id)
+    if run is None:
+        text = "There is no run with this id. A run's id is the idempotencyKey it was asked for with."
+        raise GatewayError("run_not_found", text, param="runId")
+    if run.wait_for_end(seconds) is None and run is not here:
+        run.abort()  # what is told again to nobody need not be
+    return run
 
 
 ROWS = (

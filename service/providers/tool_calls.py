@@ -1,0 +1,70 @@
+"""What every dialect makes of the calls that models write, and of those it shows to them again.
+
+Models misspell. What they wrote is told to the run as it is; to a provider it is shown in a form that any takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from service.errors import GatewayError
+from service.messages import ToolCall
+
+#: How many calls one answer may make.
+MAX_CALLS = 128
+
+_MAX_CALLS_CHARS = 4 * 1024 * 1024
+_MAX_NAME_CHARS = 64
+_NO_OBJECT = "not_an_object"
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def check_calls(count: int, characters: int) -> None:
+    """Return if an answer's calls so far are within bounds, else raise `GatewayError` (`provider_error`)."""
+    if count > MAX_CALLS:
+        raise GatewayError("provider_error", f"The model provider sent more than {MAX_CALLS} tool calls.")
+    if characters > _MAX_CALLS_CHARS:
+        raise GatewayError("provider_error", "The model provider sent tool calls of more than 4 MiB.")
+
+
+def with_distinct_ids(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    """The calls of one answer, each with an id of its own: results are matched by it."""
+    distinct: dict[str, ToolCall] = {}
+    for call in calls:
+        number, call_id = 1, call.id
+        while call_id in distinct:
+            number += 1
+            call_id = f"{call.id}_{number}"
+        distinct[call_id] = call if number == 1 else replace(call, id=call_id)
+    return tuple(distinct.values())
+
+
+def wire_name(call: ToolCall) -> str:
+    """The name of a call as providers take it: 1 to 64 letters, digits, `_` and `-`."""
+    return _NOT_IN_A_NAME.sub("_", call.name)[:_MAX_NAME_CHARS] or "_"
+
+
+def wire_arguments(call: ToolCall) -> dict[str, Any]:
+    """The arguments as the object they must be; what a model wrote that is none stays readable to the next one."""
+    arguments = _parse(call.arguments)
+    return {_NO_OBJECT: call.arguments} if arguments is None else arguments
+
+
+def wire_arguments_text(call: ToolCall) -> str:
+    """The same as JSON text, letter for letter as the model wrote it where that will do."""
+    if _parse(call.arguments) is not None:
+        return call.arguments
+    return orjson.dumps({_NO_OBJECT: call.arguments}).decode()
+
+
+def _parse(arguments: str) -> dict[str, Any] | None:
+    try:
+        parsed = orjson.loads(arguments)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None
