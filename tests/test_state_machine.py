@@ -222,7 +222,8 @@ class StateMachine(RuleBasedStateMachine):
             self.ended(run, outcome)
         if twice:  # as after a connection that broke in the commit
             operation.again = True
-            stored = self.runs[run.id].state is outcome.state
+            known = self.runs.get(run.id)  # unless the run was interrupted and then deleted with its session
+            stored = known is not None and known.state is outcome.state
             assert self.databases[held.member].write(operation) is stored
 
     def ended(self, run: NewRun, outcome: RunOutcome) -> None:
@@ -254,7 +255,7 @@ class StateMachine(RuleBasedStateMachine):
             del self.holders[run.session_key]
         if self.wanted.get(run.session_key) == held.gateway_id:
             del self.wanted[run.session_key]
-        if not self.runs[run.id].state.is_final:
+        if run.id in self.runs and not self.runs[run.id].state.is_final:
             del self.runs[run.id]
         self.claims = {key: claim for key, claim in self.claims.items() if claim[1] != run.id}
 
