@@ -13,3 +13,4 @@ def configure_logging(*, with_process: bool = False) -> None:
     logging.logProcesses = with_process
     for repeating in ("connexion", "werkzeug"):  # they would repeat what the access log and the answers say
         logging.getLogger(repeating).setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # each step of a first start is nobody's concern

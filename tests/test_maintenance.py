@@ -20,10 +20,11 @@ from service.concurrency import deadline, sleep, spawn
 from service.configsession import MaintenanceConfig
 from service.messages import Message, Role, Usage, text_message
 from service.sessions.claims import KEPT_MS, IdempotencyKey
-from service.sessions.expiry import DeleteExpired
+from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, Expiry
 from service.sessions.maintenance import SESSIONS_AT_ONCE, Deleted, Maintenance
 from service.sessions.records import NewRun, RunOutcome, RunState
-from service.state.database import Database
+from service.sessions.turns import BeginRun, Refusal
+from service.state.database import Database, SingleOperation
 from service.state.opening import open_database
 from service.state.schema import claims, entries, lanes, runs, sessions, summaries
 
@@ -78,6 +79,16 @@ def spelt(config: dict[str, Any]) -> dict[str, Any]:
     return {
         name: f"{value}d" if name.endswith("_after") and value else value or False for name, value in config.items()
     }
+
+
+class AddLanes(SingleOperation[None]):
+    """What runs leave that failed before their sessions had a turn."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+
+    def apply(self, connection: sa.Connection) -> None:
+        connection.execute(lanes.insert(), [{"session_key": key, "fence": 1} for key in self.keys])
 
 
 def keys(store: Transcripts) -> set[str]:
@@ -147,6 +158,42 @@ def test_a_session_that_a_run_holds_stays_and_the_others_go(store: Transcripts, 
     assert keys(store) == {"held"}
     held.finish(outcome("c"))
     assert [message.text for message in store.load_conversation("held")] == ["a", "b", "c"]
+
+
+def lane_keys(store: Transcripts) -> set[str]:
+    return {row.session_key for row in store.database.fetch(sa.select(lanes.c.session_key), {})}
+
+
+def test_lanes_of_sessions_without_a_turn_go_unless_somebody_uses_them(
+    database_url: str | None, store: Transcripts, clock: Clock, tmp_path: Path
+) -> None:
+    store.database.write(AddLanes(*(f"empty {number:04}" for number in range(1_100))))  # more than are read at once
+    store.finish_run("failed", "main", "r1", RunOutcome(RunState.ERROR))
+    use(store, "used")
+    held = store.state.ledger.open(NewRun("r2", "held", "main", "test", 0, stateless=False), None)
+    with closing(Transcripts(open_database(database_url, tmp_path), clock)) as other:
+        busy = BeginRun(NewRun("r3", "held", "main", "test", 0, stateless=False), other.state.membership.id, 0)
+        assert other.database.write(busy) is Refusal.BUSY
+        held.finish(RunOutcome(RunState.ERROR))  # "held" is nobody's now, but wanted
+        again = store.state.ledger.open(NewRun("r4", "failed", "main", "test", 0, stateless=False), None)
+        assert maintain(store) == Deleted()
+        assert lane_keys(store) == {"failed", "held", "used"}
+        again.finish(outcome("first words"))
+    assert maintain(store) == Deleted()
+    assert lane_keys(store) == {"failed", "used"}
+    assert [message.text for message in store.load_conversation("failed")] == ["first words"]
+
+
+def test_a_lane_that_was_taken_since_it_was_found_stays(store: Transcripts) -> None:
+    store.finish_run("s", "main", "r1", RunOutcome(RunState.ERROR))
+    [found] = Expiry(store.database, MaintenanceConfig()).iter_lanes()
+    assert found == ["s"]
+    held = store.state.ledger.open(NewRun("r2", "s", "main", "test", 0, stateless=False), None)
+    store.database.write(DeleteIdleLanes(found))
+    held.finish(outcome("kept"))
+    store.database.write(DeleteIdleLanes(found))
+    assert lane_keys(store) == {"s"}
+    assert [message.text for message in store.load_conversation("s")] == ["kept"]
 
 
 def test_a_session_that_was_used_since_it_was_found_stays(store: Transcripts, clock: Clock) -> None:

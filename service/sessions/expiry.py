@@ -16,10 +16,11 @@ from service.sessions.claims import KEPT_MS
 from service.sessions.store import delete_session
 from service.state.database import Database, SingleOperation
 from service.state.membership import GOING_ON
-from service.state.schema import runs, sessions
+from service.state.schema import lanes, runs, sessions
 
 _PAGE = 500
 _RUNS_READ = 500
+_LANES_READ = 500
 
 _COLUMNS = (sessions.c.key, sessions.c.agent_id, sessions.c.updated_at_ms, sessions.c.entry_count, sessions.c.stateless)
 _AGENTS = sa.select(sessions.c.agent_id).distinct()
@@ -28,6 +29,19 @@ _SOME_RUNS = (
     .where(runs.c.id > sa.bindparam("after"))
     .order_by(runs.c.id)
     .limit(_RUNS_READ)
+)
+#: A lane that tells nothing: nobody holds it or waits for it, and its session has no turn.
+_IDLE = (
+    lanes.c.run_id.is_(None),
+    lanes.c.gateway_id.is_(None),
+    lanes.c.wanted_by.is_(None),
+    ~sa.exists().where(sessions.c.key == lanes.c.session_key),
+)
+_SOME_LANES = (
+    sa.select(lanes.c.session_key, sa.and_(*_IDLE).label("idle"))
+    .where(lanes.c.session_key > sa.bindparam("after"))
+    .order_by(lanes.c.session_key)
+    .limit(_LANES_READ)
 )
 
 
@@ -76,6 +90,16 @@ class Expiry:
             if len(rows) < _RUNS_READ:
                 return
             after = rows[-1].id
+
+    def iter_lanes(self) -> Iterator[Sequence[str]]:
+        """The lanes that nobody holds or waits for and whose sessions have no turn, in steps that may be empty."""
+        after = ""
+        while True:
+            rows = self._database.fetch(_SOME_LANES, {"after": after})
+            yield [row.session_key for row in rows if row.idle]
+            if len(rows) < _LANES_READ:
+                return
+            after = rows[-1].session_key
 
     def _iter_beyond(self, most: int, older_ms: int) -> Iterator[ExpiredSession]:
         """What is named beyond the `most` last used of each agent, but for what was used last until `older_ms`."""
@@ -131,3 +155,17 @@ class DeleteOldRuns(SingleOperation[int]):
         """See `SingleOperation`."""
         ended = runs.c.id.in_(self.run_ids), runs.c.state.not_in(GOING_ON)
         return connection.execute(runs.delete().where(*ended)).rowcount
+
+
+@dataclass(slots=True, eq=False)
+class DeleteIdleLanes(SingleOperation[None]):
+    """Delete the lanes of some sessions in which nothing was ever stored, unless somebody uses them by now."""
+
+    keys: Sequence[str]
+
+    def apply(self, connection: sa.Connection) -> None:
+        """See `SingleOperation`."""
+        # Nobody is waited for: a lane that is being taken is none to delete.
+        idle = sa.select(lanes.c.session_key).where(lanes.c.session_key.in_(self.keys), *_IDLE)
+        held = connection.execute(idle.with_for_update(of=lanes, skip_locked=True)).scalars().all()
+        connection.execute(lanes.delete().where(lanes.c.session_key.in_(held)))

@@ -15,7 +15,7 @@ from time import monotonic
 from service.concurrency import Event, sleep, spawn
 from service.configsession import MaintenanceConfig
 from service.sessions.claims import Claims
-from service.sessions.expiry import DeleteExpired, DeleteOldRuns, ExpiredSession, Expiry
+from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, DeleteOldRuns, ExpiredSession, Expiry
 from service.state.database import Database
 from service.state.errors import StoreError
 
@@ -70,6 +70,7 @@ class Maintenance:
     def run(self, go_on: Callable[[], bool] = lambda: True) -> Deleted:
         """Delete all that is not kept, as long as `go_on()`; what is gone. Raises `StoreError`."""
         sessions = sum(self._delete_sessions(step) for step in _steps(self.iter_expired()) if go_on())
+        self._delete_lanes(go_on)
         return Deleted(sessions, self._delete_runs(go_on), self._delete_keys(go_on))
 
     def _look_now_and_then(self, first_seconds: float, interval_seconds: float) -> None:
@@ -112,6 +113,15 @@ class Maintenance:
                 count += self._database.write(DeleteOldRuns(run_ids))
             _pause(began_at)
         return count
+
+    def _delete_lanes(self, go_on: Callable[[], bool]) -> None:
+        for keys in self._expiry.iter_lanes():
+            if not go_on():
+                break
+            began_at = monotonic()
+            if keys:
+                self._database.write(DeleteIdleLanes(keys))
+            _pause(began_at)
 
     def _delete_keys(self, go_on: Callable[[], bool]) -> int:
         count, claims = 0, Claims(self._database)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -15,10 +17,19 @@ _GOING_ON = sa.text("state IN ('accepted', 'running')")
 _ASKING = sa.text("asked_call_id IS NOT NULL")
 _HELD = sa.text("gateway_id IS NOT NULL")
 
+_TITLE_CHARACTERS = 80
+_SESSIONS_AT_ONCE = 500
+_SOME_KEYS = sa.text("SELECT key FROM sessions WHERE key > :after ORDER BY key LIMIT :most")
+_FIRST_MESSAGE = sa.text(
+    "SELECT payload FROM entries WHERE session_key = :of_key AND role = 'user' ORDER BY seq LIMIT 1"
+)
+_SET_TITLE = sa.text("UPDATE sessions SET title = :title WHERE key = :of_key")
+
 
 def upgrade() -> None:
     """Make the new tables, and tell of each session what its entries say."""
     _extend_sessions()
+    _entitle_sessions()
     _create_runs()
     _create_lanes()
     op.create_table(
@@ -67,6 +78,28 @@ def _extend_sessions() -> None:
         f"last_run_id = (SELECT run_id {of_session} ORDER BY seq DESC LIMIT 1)"
     )
     op.execute("UPDATE sessions SET stateless = true WHERE key LIKE 'agent:' || lower(agent_id) || ':openai:%'")
+
+
+def _entitle_sessions() -> None:
+    """Call each session by its first user message, one message in memory at a time: it may hold pictures."""
+    connection = op.get_bind()
+    after = ""
+    while keys := connection.execute(_SOME_KEYS, {"after": after, "most": _SESSIONS_AT_ONCE}).scalars().all():
+        titles = []
+        for key in keys:
+            payload = connection.execute(_FIRST_MESSAGE, {"of_key": key}).scalar()
+            if payload is not None:
+                titles.append({"of_key": key, "title": _to_title(payload)})
+        if titles:
+            connection.execute(_SET_TITLE, titles)
+        after = keys[-1]
+
+
+def _to_title(payload: str) -> str | None:
+    text = "".join(part.get("text", "") for part in json.loads(payload)["parts"])
+    line = " ".join(text[: _TITLE_CHARACTERS * 4].split())
+    line = "".join(character for character in line if character.isprintable())
+    return f"{line[: _TITLE_CHARACTERS - 1]}…" if len(line) > _TITLE_CHARACTERS else line or None
 
 
 def _create_runs() -> None:
