@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import orjson
+import psutil
 from conformance import Conformance
 
 TOKEN = "a-token-for-tests"
@@ -59,6 +60,12 @@ class LiveGateway:
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
         return self.process.wait(seconds)
+
+
+def is_model_server(process: psutil.Process) -> bool:
+    """Whether it is the embedded model's server itself, not what ends it with the gateway."""
+    command = process.cmdline()
+    return "service.providers.llama_server" in command and not any("die_with_parent" in part for part in command)
 
 
 def scripted_config(**gateway: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from asking import ask, fail, leave, request, text_of
+from live import is_model_server
 
 from service import weights
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
@@ -48,7 +49,7 @@ def question(*messages: Message, max_tokens: int = 8, functions: tuple[Function,
 
 def server_process() -> psutil.Process:
     children = psutil.Process().children(recursive=True)
-    return next(child for child in children if "service.providers.llama_server" in child.cmdline())
+    return next(child for child in children if is_model_server(child))
 
 
 # answering

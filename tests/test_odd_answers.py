@@ -152,7 +152,7 @@ def test_calls_without_end_are_refused(play: Callable[..., httpx.Response], prov
     else:
         pieces = [{"index": n, "function": {"name": "weather"}} for n in range(129)]
         response = play(provider, telling(delta(tool_calls=pieces), delta("tool_calls")), tools=[FUNCTION])
-    assert response.json()["error"]["message"] == "The model provider sent more than 128 tool calls."
+    assert response.json()["error"]["message"].startswith("The model provider sent more than 128 tool calls.")
 
 
 @pytest.mark.parametrize("provider", ["claude", "stub"])

@@ -100,7 +100,7 @@ UNAVAILABLE = openai.InternalServerError
 FAILURES = [
     ("status-400", openai.BadRequestError, 400, "provider_rejected_request", "refused with 400", ""),
     ("status-404", openai.BadRequestError, 400, "provider_rejected_request", "refused with 404", ""),
-    ("overflow", openai.BadRequestError, 400, "provider_rejected_request", "rejected the request: ", ""),
+    ("overflow", openai.BadRequestError, 400, "context_length_exceeded", "rejected the request: ", ""),
     ("status-401", UNAVAILABLE, 502, "provider_authentication_failed", "Correct its apiKey", ""),
     ("status-429", openai.RateLimitError, 429, "rate_limit_exceeded", "refused with 429", ""),
     ("status-500", UNAVAILABLE, 502, "provider_error", "refused with 500", ""),

@@ -112,7 +112,7 @@ def test_a_database_of_the_first_version_is_upgraded_in_place(path: Path) -> Non
     execute(path, "DROP TABLE summaries")
     for table in ("runs", "lanes", "gateways", "claims", "login_failures", "alembic_version"):
         execute(path, f"DROP TABLE {table}")
-    for index in ("sessions_by_age", "sessions_of_agent"):
+    for index in ("sessions_by_age", "sessions_of_agent", "sessions_by_start", "sessions_of_agent_by_start"):
         execute(path, f"DROP INDEX {index}")
     for column in ("title", "model", "last_run_id", "input_tokens", "output_tokens", "cached_tokens", "stateless"):
         execute(path, f"ALTER TABLE sessions DROP COLUMN {column}")
