@@ -240,7 +240,7 @@ class Gateway:
         if not opened.run.stateless:
             history = self.state.store.load_conversation(run.session_key)
         elif own.functions():
-            incoming = recall_steps(incoming, self.state.records, self.state.store)
+            incoming = recall_steps(incoming, agent.id, self.state.records, self.state.store)
         new = held.parts.check_images(select_new(history, incoming))
         conversation = Conversation(history, tuple(item.message for item in new))
         request = ModelRequest(

@@ -15,13 +15,16 @@ from service.sessions.store import SessionStore
 
 
 def recall_steps(
-    incoming: Sequence[IncomingMessage], records: RunRecords, store: SessionStore
+    incoming: Sequence[IncomingMessage], agent_id: str, records: RunRecords, store: SessionStore
 ) -> tuple[IncomingMessage, ...]:
-    """The conversation of a stateless request with the agent's own steps in their places. Raises `StoreError`."""
+    """The conversation of a stateless request to an agent with that agent's own steps in their places.
+
+    Raises `StoreError`.
+    """
     asked = {item.message.tool_calls[0].id for item in incoming if item.message.tool_calls}
     turns = {
         call_id: (store.load_conversation(record.session_key), record.reply_count)
-        for call_id, record in (records.find_asking(asked) if asked else {}).items()
+        for call_id, record in (records.find_asking(asked, agent_id) if asked else {}).items()
     }
     recalled: list[IncomingMessage] = []
     for item in incoming:

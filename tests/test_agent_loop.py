@@ -162,6 +162,17 @@ def test_steps_are_not_recalled_for_another_conversation(client: httpx.Client, u
     assert [one["role"] for one in sent(upstream)] == ["user", "assistant", "tool"]
 
 
+def test_steps_are_not_recalled_for_another_agent(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(
+        calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
+    )
+    message = ask(client, "how is it?", tools=[FUNCTION]).json()["choices"][0]["message"]
+    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "sunny"}
+    answer = ask(client, "how is it?", message, result, tools=[FUNCTION], model="openclaw/careful")
+    assert text_of(answer) == "Sunny."
+    assert "milk" not in str(sent(upstream))
+
+
 def test_a_callers_tool_may_not_be_called_like_one_of_the_agents(client: httpx.Client) -> None:
     tool = {"type": "function", "function": {"name": "read"}}
     assert error_of(ask(client, "hi", tools=[FUNCTION, tool])) == (400, "invalid_value", "tools[1].function.name")

@@ -21,6 +21,7 @@ from transcripts import Transcripts
 from service.concurrency import deadline, spawn
 from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.sessions.payloads import from_payload, to_payload
+from service.sessions.records import NewRun, RunOutcome, RunState
 from service.state.database import MAX_OPERATIONS_PER_COMMIT
 from service.state.errors import StoreError
 from service.state.schema import HEAD
@@ -213,6 +214,14 @@ def test_two_stores_of_one_database_see_each_others_turns(store: Transcripts, pa
         for number in range(6):
             append((store, other)[number % 2], KEY, turn(str(number)))
         assert store.load_conversation(KEY) == other.load_conversation(KEY) == turn(*"012345")
+
+
+def test_a_session_that_was_continued_while_its_first_answer_was_told_keeps_both_turns(store: Transcripts) -> None:
+    first = NewRun("first", KEY, "main", "test", store.state.ledger.now_ms(), stateless=True)
+    opened = store.state.ledger.open(first, None)
+    append(store, KEY, turn("continued"))
+    opened.finish(RunOutcome(RunState.OK, messages=turn("begun"), reply_count=1))
+    assert store.load_conversation(KEY) == turn("continued", "begun")
 
 
 def test_closing_twice_is_a_no_op_and_a_closed_store_says_so(path: Path) -> None:

@@ -123,7 +123,10 @@ _GOING_ON_IN = (
 )
 _ASKING = (
     sa.select(runs)
-    .where(runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)))
+    .where(
+        runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)),
+        runs.c.agent_id == sa.bindparam("of_agent"),
+    )
     .order_by(runs.c.accepted_at_ms, runs.c.id)
 )
 _TO_ABORT = sa.select(runs.c.id).where(
@@ -142,9 +145,12 @@ class RunRecords:
         rows = self._database.fetch(_BY_ID, {"run_id": run_id})
         return _to_record(rows[0]) if rows else None
 
-    def find_asking(self, call_ids: Collection[str]) -> dict[str, RunRecord]:
-        """By the id of a call: the last run that asked it of its caller after steps of its own. Raises `StoreError`."""
-        rows = self._database.fetch(_ASKING, {"call_ids": list(call_ids)})
+    def find_asking(self, call_ids: Collection[str], agent_id: str) -> dict[str, RunRecord]:
+        """By the id of a call: the agent's last run that asked it of its caller after steps of its own.
+
+        Raises `StoreError`.
+        """
+        rows = self._database.fetch(_ASKING, {"call_ids": list(call_ids), "of_agent": agent_id})
         return {row.asked_call_id: _to_record(row) for row in rows}
 
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:

@@ -83,6 +83,7 @@ HOLD_LANES = Prepared(_hold_lanes)
 RUN_STATES = Prepared(
     lambda dialect: sa.select(runs.c.id, runs.c.state, runs.c.gateway_id).where(is_among(dialect, runs.c.id, "ids"))
 )
+ENTRY_COUNT = Prepared(lambda _: sa.select(sessions.c.entry_count).where(sessions.c.key == sa.bindparam("of_key")))
 ADD_SESSION = Prepared(lambda dialect: insert(dialect, sessions))
 EXTEND_SESSION = Prepared(
     lambda _: (

@@ -23,6 +23,7 @@ from service.sessions.statements import (
     ADD_SESSION,
     BEGIN_RUN,
     END_RUN,
+    ENTRY_COUNT,
     EXTEND_SESSION,
     FREE_LANE,
     HOLD_LANES,
@@ -200,8 +201,7 @@ class _Finishing:
     def _write(self, operations: Sequence[FinishRun]) -> None:
         starts, extensions, rows, summary_rows = [], [], [], []
         for one in operations:
-            lane = self._lanes.get(one.run.session_key)
-            count = 0 if lane is None else lane.entry_count or 0
+            count = self._entry_count(one)
             if one.outcome.messages:
                 new = to_entry_rows(one.run, one.outcome, count, one.at_ms)
                 rows += new
@@ -224,6 +224,15 @@ class _Finishing:
         for one in held:
             if one.tells_others:
                 tell_change(self._connection, lane_topic(one.run.session_key))
+
+    def _entry_count(self, one: FinishRun) -> int:
+        lane = self._lanes.get(one.run.session_key)
+        if lane is not None:
+            return lane.entry_count or 0
+        if not one.again:
+            return 0  # a session to itself, unless somebody continued it while its first answer was told
+        row = ENTRY_COUNT.execute(self._connection, {"of_key": one.run.session_key}).first()
+        return 0 if row is None else row.entry_count
 
     def _to_list(self, texts: Sequence[str]) -> object:
         return to_list(self._connection.dialect, texts)

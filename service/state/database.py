@@ -46,8 +46,8 @@ _LOCK_LANES = (
 class Operation(ABC, Generic[T]):
     """One change of the database.
 
-    `again` says that an earlier attempt may have been committed without anybody learning of it (the connection broke
-    in the commit): what must not happen twice has to look.
+    `again` says that an earlier attempt failed, or may have been committed without anybody learning of it (the
+    connection broke in the commit): what must not happen twice, or took something for granted, has to look.
     """
 
     again = False
@@ -209,11 +209,13 @@ class Database:
         try:
             self._patiently(self._backend.write, lambda connection: _execute(connection, batch), batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the operations are told
-            if len(batch) == 1 or not is_of_the_operation(error):
+            is_last_try = len(batch) == 1 and batch[0].operation.again
+            if is_last_try or not is_of_the_operation(error):
                 for pending in batch:
                     pending.error = error
                 return
             for pending in batch:
+                pending.operation.again = True
                 self._commit([pending])
 
     def _patiently(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:
