@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from command import Home
 from live import TOKEN, LiveGateway, live_gateway, scripted_config
+from operator_client import operator_client
+from plays import Play, calls
 from upstream import Upstream
 
 DOORS = [pytest.param((), id="gateway"), pytest.param(("--local",), id="local")]
@@ -50,7 +53,7 @@ def result_of(told: Any, door: tuple[str, ...]) -> Any:
     """The result in what --json printed."""
     if door:
         return told
-    assert told["runId"].startswith("chatcmpl_")
+    assert told["runId"]
     assert (told["status"], told["summary"]) == ("ok", "completed")
     return told["result"]
 
@@ -143,7 +146,7 @@ def test_a_time_limit_ends_the_run(home: Home, door: tuple[str, ...]) -> None:
 def test_without_a_gateway_it_says_what_to_do(home: Home) -> None:
     done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_PORT="9")
     assert done.status == 1
-    assert "127.0.0.1:9 does not answer" in done.err
+    assert "127.0.0.1:9/ does not answer" in done.err
     assert "--local" in done.err
 
 
@@ -188,6 +191,80 @@ def test_ctrl_c_stops_the_run_and_has_its_own_status(home: Home, upstream: Upstr
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in err
     assert upstream.aborted.wait(20)
+
+
+def test_it_works_with_the_endpoint_off_and_shows_its_own_tools_alone(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "notes.txt").write_text("apples")
+    config = scripted_config(http={"endpoints": {"chatCompletions": {"enabled": False}}})
+    with Upstream() as upstream:
+        upstream.answers["play"] = Play(calls(("read", {"path": "notes.txt"})), calls(text="It says apples."))
+        config["models"]["providers"]["up"] = {"baseUrl": upstream.url, "models": [{"id": "play"}]}
+        config["agents"]["list"][0] |= {"model": "up/play", "workspace": str(workspace)}
+        with live_gateway(tmp_path / "gateway", config) as running:
+            with running.client() as client:
+                assert client.get("/v1/models").status_code == 404
+            env = {"OPENCLAW_GATEWAY_URL": running.url, "OPENCLAW_GATEWAY_TOKEN": TOKEN}
+            home = Home(tmp_path, env)
+            other = start(home, "--agent", "beta", "--session-id", "other", "--stream", "--model", "scripted/slow")
+            assert other.stdout is not None
+            assert other.stdout.read(4) == b"This"
+            done = home.run("agent", "--message", "what do they say?", "--stream")
+            assert (done.status, done.out, done.err) == (0, "It says apples.\n", "[read]\n")
+            out, err = other.communicate(timeout=60)
+            assert (other.returncode, err) == (0, b"")
+            assert out.endswith(b"before it ends.\n")
+
+
+def test_a_session_id_is_the_same_session_at_every_door(home: Home, running: LiveGateway) -> None:
+    with operator_client(running) as operator:
+        operator.run("over the websocket", str(uuid.uuid4()), sessionId="Same 1", agentId="beta")
+        for door in ((), ("--local",)):
+            assert home.run("agent", "-m", "here", "--agent", "beta", "--session-id", " Same 1", *door).status == 0
+        messages = operator.call("chat.history", {"sessionKey": "agent:beta:explicit:same 1"})["messages"]
+    assert [one["content"][0]["text"] for one in messages if one["role"] == "user"] == [
+        "over the websocket",
+        "here",
+        "here",
+    ]
+
+
+def test_a_wrong_secret_and_a_stranger_are_told_apart(home: Home, running: LiveGateway, upstream: Upstream) -> None:
+    url = running.url.replace("http", "ws")
+    done = home.run("agent", "-m", "x", "--json", OPENCLAW_GATEWAY_URL=url, OPENCLAW_GATEWAY_TOKEN="wrong")
+    assert done.status == 1
+    assert done.json["error"]["message"].startswith("This is not the gateway's token. The address and its secret are")
+    stranger = upstream.url.removesuffix("/v1")
+    done = home.run("agent", "-m", "x", OPENCLAW_GATEWAY_URL=stranger)
+    assert (done.status, done.out) == (1, "")
+    assert "gateway" in done.err
+
+
+def test_a_gateway_that_goes_away_is_told(tmp_path: Path) -> None:
+    with live_gateway(tmp_path, scripted_config()) as running:
+        env = {"OPENCLAW_GATEWAY_URL": running.url, "OPENCLAW_GATEWAY_TOKEN": TOKEN}
+        process = start(Home(tmp_path, env), "--stream", "--model", "scripted/slow")
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"This"
+        running.process.kill()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"was lost" in err
+    assert b"Traceback" not in err
+
+
+def test_a_run_that_another_client_aborts_has_failed(home: Home, running: LiveGateway, upstream: Upstream) -> None:
+    asked = len(upstream.requests)
+    process = start(home, "--model", "up/hang", "--session-key", "aborted elsewhere")
+    give_up_at = time.monotonic() + 60
+    while len(upstream.requests) == asked and time.monotonic() < give_up_at:
+        time.sleep(0.02)
+    with operator_client(running) as operator:
+        assert operator.call("chat.abort", {"sessionKey": "aborted elsewhere"})["aborted"]
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, b"")
+    assert b"aborted" in err
 
 
 def test_a_local_run_needs_no_file(tmp_path: Path) -> None:

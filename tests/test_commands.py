@@ -183,7 +183,8 @@ def test_commands_and_options_are_completed(home: Home) -> None:
 
 
 LIGHT = [("--help",), ("--version",), ("config", "file"), ("config", "get"), ("health",), ("gateway", "--help")]
-HEAVY = {"gevent", "sqlalchemy", "connexion", "flask", "pydantic", "jsonschema_rs", "trafilatura", "geventhttpclient"}
+HEAVY = {"gevent", "sqlalchemy", "connexion", "flask", "pydantic", "jsonschema_rs", "trafilatura", "websockets"}
+HEAVY |= {"geventhttpclient"}
 
 
 @pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -50,12 +49,11 @@ def agent(
     agent_id, key = session_of(agent_id, session_id, session_key)
     text = sys.stdin.read() if message == "-" else message
     request = AgentRequest(text, agent_id, key, model, timeout)
-    began = time.monotonic()
-    said, done = _run(door, request, stream=stream)
+    done = _run(door, request, stream=stream)
     if as_json:
-        print_json(_to_json(said, done, round((time.monotonic() - began) * 1000), local=local))
+        print_json(done.outcome)
     elif not stream:
-        click.echo(said)
+        click.echo(done.text)
 
 
 def _open_door(locations: Locations, *, local: bool) -> AgentDoor:
@@ -67,33 +65,24 @@ def _open_door(locations: Locations, *, local: bool) -> AgentDoor:
 
         return LocalDoor(locations)
     from service.cli.address import find_gateway
-    from service.cli.agent_http import HttpDoor
+    from service.cli.agent_websocket import WebSocketDoor
 
-    return HttpDoor(find_gateway(locations, os.environ))
+    return WebSocketDoor(find_gateway(locations, os.environ))
 
 
-def _run(door: AgentDoor, request: AgentRequest, *, stream: bool) -> tuple[str, AgentDone]:
+def _run(door: AgentDoor, request: AgentRequest, *, stream: bool) -> AgentDone:
     from service.cli.agent_doors import AgentDone, AgentFailure, TextSaid
 
-    said: list[str] = []
     with closing(door.run(request)) as events:  # type: ignore[type-var]  # a generator at every door
         for event in events:
             if isinstance(event, AgentDone):
                 if stream:
                     click.echo()
-                return "".join(said), event
+                return event
+            if not stream:
+                continue
             if isinstance(event, TextSaid):
-                said.append(event.text)
-                if stream:
-                    click.echo(event.text, nl=False)
-            elif stream:
+                click.echo(event.text, nl=False)
+            else:
                 click.echo(click.style(f"[{event.name}]", dim=True), err=True)
     raise AgentFailure("The answer has no end.")
-
-
-def _to_json(said: str, done: AgentDone, duration_ms: int, *, local: bool) -> dict[str, Any]:
-    payloads = [{"text": said, "mediaUrl": None}] if said else []
-    result = {"payloads": payloads, "meta": done.to_meta(duration_ms)}
-    if local:
-        return result
-    return {"runId": done.run_id, "status": "ok", "summary": "completed", "result": result}

@@ -8,14 +8,12 @@ from typing import Any, Protocol
 
 import click
 
-MAIN_SESSION = "main"
-#: Sessions that a caller names by an id of its own.
-_BY_ID = "explicit"
+from service.sessions.keys import own_key_for
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
-    """One turn of an agent: `agent_id` `None` is the default agent, `session_key` as the header has it.
+    """One turn of an agent: `agent_id` `None` is the default agent, `session_key` may lack the agent's name.
 
     `model` is "provider/model" for this run alone; `timeout_seconds` bounds the whole, `None` leaves that to the agent.
     """
@@ -43,26 +41,10 @@ class ToolUsed:
 
 @dataclass(frozen=True, slots=True)
 class AgentDone:
-    """The turn is over. The usage is counted in tokens."""
+    """The turn is over: `text` is all that was said, `outcome` what programs are told."""
 
-    run_id: str
-    session_key: str
-    input_tokens: int
-    output_tokens: int
-
-    def to_meta(self, duration_ms: int) -> dict[str, Any]:
-        """What programs are told besides the text."""
-        usage = {"input": self.input_tokens, "output": self.output_tokens}
-        agent_id = self.session_key.split(":")[1]
-        return {
-            "durationMs": duration_ms,
-            "aborted": False,
-            "agentMeta": {
-                "agentId": agent_id,
-                "sessionKey": self.session_key,
-                "usage": {**usage, "total": sum(usage.values())},
-            },
-        }
+    text: str
+    outcome: dict[str, Any]
 
 
 AgentEvent = TextSaid | ToolUsed | AgentDone
@@ -95,12 +77,11 @@ def session_of(agent_id: str | None, session_id: str | None, session_key: str | 
     """
     if session_id is not None and session_key is not None:
         raise click.UsageError("Give --session-id or --session-key, not both.")
-    if session_id is not None:
-        return agent_id, f"{_BY_ID}:{session_id}"
+    own = own_key_for(session_key, session_id)
     if session_key is None:
-        return agent_id, MAIN_SESSION
-    first, _, rest = session_key.partition(":")
+        return agent_id, own
+    first, _, rest = own.partition(":")
     named = rest.partition(":")[0] if first.lower() == "agent" else ""
     if named and agent_id is not None and agent_id.lower() != named.lower():
         raise click.UsageError(f"The session {session_key} belongs to the agent {named}, not to {agent_id}.")
-    return named or agent_id, session_key
+    return named or agent_id, own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -19,6 +20,7 @@ from service.errors import GatewayError
 from service.events import RunEnded, TextDelta, ToolStarted
 from service.gateway import Gateway
 from service.messages import Message, Role, Text
+from service.rpc.results import to_meta
 from service.runs import Run
 from service.state.errors import StoreError
 from service.turn import Turn
@@ -42,7 +44,7 @@ class LocalDoor:
         with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):
             try:
                 with deadline(request.timeout_seconds):
-                    yield from self._follow(self._start(gateway, request))
+                    yield from self._follow(gateway, self._start(gateway, request))
             except Deadline:
                 raise timed_out(request.timeout_seconds) from None
             except GatewayError as error:
@@ -72,16 +74,16 @@ class LocalDoor:
         except Cancelled:
             raise KeyboardInterrupt from None
 
-    def _follow(self, run: Run) -> Iterator[AgentEvent]:
+    def _follow(self, gateway: Gateway, run: Run) -> Iterator[AgentEvent]:
         self._interrupt = run.abort
         try:
             for batch in run.follow():
                 for event in batch:
-                    yield from self._tell(run, event)
+                    yield from self._tell(gateway, run, event)
         finally:
             run.abort()
 
-    def _tell(self, run: Run, event: object) -> Iterator[AgentEvent]:
+    def _tell(self, gateway: Gateway, run: Run, event: object) -> Iterator[AgentEvent]:
         if isinstance(event, TextDelta):
             yield TextSaid(event.text)
         elif isinstance(event, ToolStarted):
@@ -91,4 +93,7 @@ class LocalDoor:
                 raise KeyboardInterrupt
             if event.error is not None:
                 raise event.error
-            yield AgentDone(run.id, run.session_key, event.usage.input_tokens, event.usage.output_tokens)
+            duration_ms = round((time.time() - run.created_at) * 1000)
+            payloads = [{"text": run.text, "mediaUrl": None}] if run.text else []
+            meta = to_meta(run.agent_id, run.session_key, event, gateway, duration_ms)
+            yield AgentDone(run.text, {"payloads": payloads, "meta": meta})

@@ -33,19 +33,22 @@ def to_outcome(start: Start, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
         outcome |= {"status": "timeout", "summary": "aborted", "stopReason": ABORTED}
     text = start.text
     payloads = [{"text": text, "mediaUrl": None}] if text else []
-    outcome["result"] = {"payloads": payloads, "meta": _to_meta(start, end, gateway)}
+    duration_ms = (start.ended_at_ms or start.accepted_at_ms) - start.accepted_at_ms
+    meta = to_meta(start.agent_id, start.session_key, end, gateway, duration_ms)
+    outcome["result"] = {"payloads": payloads, "meta": meta}
     return outcome
 
 
-def _to_meta(start: Start, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
-    session = gateway.state.store.get_session(start.session_key)
-    agent_meta: dict[str, Any] = {"sessionKey": start.session_key, "usage": to_usage(end.usage)}
+def to_meta(agent_id: str, session_key: str, end: RunEnded, gateway: Gateway, duration_ms: int) -> dict[str, Any]:
+    """What there is to know of a run besides what was said in it."""
+    session = gateway.state.store.get_session(session_key)
+    agent_meta: dict[str, Any] = {"agentId": agent_id, "sessionKey": session_key, "usage": to_usage(end.usage)}
     if session is not None:
         agent_meta["sessionId"] = session.session_id
         if session.model is not None:
             agent_meta["provider"], _, agent_meta["model"] = session.model.partition("/")
     return {
-        "durationMs": (start.ended_at_ms or start.accepted_at_ms) - start.accepted_at_ms,
+        "durationMs": duration_ms,
         "agentMeta": agent_meta,
         "aborted": end.error is not None,
         "stopReason": ABORTED if end.error is not None else str(end.stop_reason),

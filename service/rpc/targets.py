@@ -11,11 +11,8 @@ from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.gateway import Gateway
 from service.messages import Role, text_message
-from service.sessions.keys import session_key_for
+from service.sessions.keys import own_key_for, session_key_for
 from service.turn import Turn
-
-#: The session of an agent that is meant when none is named.
-MAIN_SESSION = "main"
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a text without control characters"
@@ -37,9 +34,7 @@ def find_target(gateway: Gateway, params: Mapping[str, Any], key_name: str = "se
     """
     key = str(params.get(key_name) or "").strip()
     agent = _find_agent(gateway, params.get("agentId"), key, key_name)
-    session_id = str(params.get("sessionId") or "").strip()
-    own = key or (f"explicit:{session_id}" if session_id else MAIN_SESSION)
-    derived = session_key_for(agent.id, own, None, str)
+    derived = session_key_for(agent.id, own_key_for(key, params.get("sessionId")), None, str)
     return Target(agent, derived.key)
 
 

@@ -16,6 +16,9 @@ from service.errors import GatewayError
 
 SESSION_KEY_HEADER = "x-openclaw-session-key"
 
+#: The session of an agent that is meant when none is named.
+MAIN_SESSION = "main"
+
 #: The longest header value, in characters as sent.
 MAX_HEADER_CHARACTERS = 2048
 
@@ -75,6 +78,15 @@ def session_key_for(agent_id: str, header_key: str | None, user: str | None, new
     if user:
         return SessionKey(f"{prefix}openai-user:{user.lower()}", fresh=False)
     return SessionKey(f"{prefix}openai:{new_id()}", fresh=True)
+
+
+def own_key_for(session_key: str | None, session_id: str | None) -> str:
+    """The key, to be completed with the agent's name, that a caller means by a key or by an id of its own.
+
+    Spaces around them do not count. A key wins over an id; nothing at all is the agent's main session.
+    """
+    key, session_id = (session_key or "").strip(), (session_id or "").strip()
+    return key or (f"explicit:{session_id}" if session_id else MAIN_SESSION)
 
 
 def encode_session_key(key: str) -> str:

@@ -9,7 +9,8 @@ from service.agents import Agent
 from service.errors import GatewayError
 from service.rpc.method import Call, Method
 from service.rpc.peer import READ
-from service.rpc.targets import MAIN_SESSION, NAME
+from service.rpc.targets import NAME
+from service.sessions.keys import MAIN_SESSION
 
 
 def list_agents(call: Call) -> Any:
