@@ -439,3 +439,26 @@ def test_what_was_killed_on_this_host_is_free_at_once(database_url: str | None, 
         assert going_on() == ["interrupted"]
         store.state.ledger.open(new_run(store, "next", "agent:beta:killed"), 0.0).finish(outcome("next"))
         assert told(store, "agent:beta:killed") == ["next"]
+
+
+def test_a_run_that_is_being_prepared_can_be_ended(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.create_database()
+    engine = sa.create_engine(url)
+    with (
+        live_gateway(tmp_path, scripted_config(), env={"OPENCLAW_STATE_URL": url}) as gateway,
+        gateway.client() as client,
+        ThreadPoolExecutor(1) as pool,
+        engine.connect() as other,
+    ):
+        other.exec_driver_sql("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")  # the conversation cannot be read
+        asked = pool.submit(ask, client, "hello", headers={"x-openclaw-session-key": "prepared"})
+        give_up_at = time.monotonic() + GENEROUS_SECONDS
+        while not (going_on := other.execute(sa.select(runs.c.id)).scalars().all()) and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        try:
+            assert client.post(f"/v1/runs/{going_on[0]}/cancel").status_code < 300
+            assert error_of(asked.result(10))[1] == "run_aborted"
+        finally:
+            other.rollback()
+        assert other.execute(sa.select(runs.c.state)).scalars().all() == []
+    engine.dispose()
