@@ -149,14 +149,17 @@ def look(path: Path) -> tuple[object, ...]:
     return schema, version, counts
 
 
-def open_and_kill(directory: Path, after_seconds: float) -> None:
-    """Open a directory's database in a process that is killed while it does so, or when it has."""
+def open_and_kill(directory: Path, after_seconds: float) -> float:
+    """Open a directory's database in a process that is killed while it does so, or when it has; how long it had."""
     start = context.Barrier(2)
     process = start_opening(None, directory, directory / "log", start)
     start.wait(GENEROUS_SECONDS)
+    began_at = time.monotonic()
     process.join(after_seconds)
+    seconds = time.monotonic() - began_at
     process.kill()
     process.join()
+    return seconds
 
 
 def test_a_process_killed_while_it_migrates_leaves_the_database_as_it_was_or_migrated(tmp_path: Path) -> None:
@@ -167,9 +170,7 @@ def test_a_process_killed_while_it_migrates_leaves_the_database_as_it_was_or_mig
     for directory in directories[1:]:
         shutil.copy(directories[0] / FILE_NAME, directory / FILE_NAME)
     before = look(directories[0] / FILE_NAME)
-    began_at = time.monotonic()
-    open_and_kill(directories[0], GENEROUS_SECONDS)
-    seconds = time.monotonic() - began_at
+    seconds = open_and_kill(directories[0], GENEROUS_SECONDS)
     after = look(directories[0] / FILE_NAME)
     assert (after[0] != before[0], after[2]) == (True, before[2])
     seen = []
