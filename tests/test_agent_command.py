@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat import ask
 from command import Home
 from live import TOKEN, LiveGateway, live_gateway, scripted_config
 from operator_client import operator_client
@@ -101,6 +102,24 @@ def test_both_doors_and_the_endpoint_continue_one_conversation(
     home.run("agent", "--message", "fourth", *session)
     texts = [message["content"] for message in upstream.requests[-1].body["messages"] if message["role"] != "system"]
     assert texts == ["first", "first", "second", "second", "third", "third", "fourth"]
+
+
+def test_every_door_tells_of_one_transcript(home: Home, running: LiveGateway) -> None:
+    key = "agent:main:one-transcript"
+    home.run("agent", "--message", "through the gateway", "--session-key", key)
+    home.run("agent", "--message", "without it", "--session-key", key, "--local")
+    with running.client() as client, operator_client(running) as operator:
+        ask(client, "over HTTP", headers={"x-openclaw-session-key": key})
+        _, final = operator.run("over a WebSocket", str(uuid.uuid4()), sessionKey=key)
+        assert final["ok"]
+        told = client.get(f"/v1/sessions/{key}").json()["messages"]
+        history = operator.call("chat.history", {"sessionKey": key})["messages"]
+    texts = [text for text in ("through the gateway", "without it", "over HTTP", "over a WebSocket") for _ in "qa"]
+    assert [message["content"] for message in told] == texts
+    assert [message["role"] for message in told] == ["user", "assistant"] * 4
+    assert [part["text"] for message in history for part in message["content"]] == texts
+    exported = home.run("sessions", "export", key).stdout.splitlines()
+    assert len([line for line in exported if '"role"' in line]) >= len(texts)
 
 
 @pytest.mark.parametrize("door", DOORS)

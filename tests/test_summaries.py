@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from old_databases import connect
 from transcripts import Transcripts
 
 from service.messages import Message, Role, Usage, text_message
+from service.state.database import Database
 from service.state.errors import StoreError
-from service.state.schema import HEAD
+from service.state.schema import summaries
 
 KEY = "agent:main:nguyễn"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "sessions.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Transcripts]:
-    with closing(Transcripts.open(path, clock=lambda: 1_700_000_000, new_id=map(str, count(1)).__next__)) as store:
+def store(database: Database) -> Iterator[Transcripts]:
+    with closing(Transcripts(database, clock=lambda: 1_700_000_000, new_id=map(str, count(1)).__next__)) as store:
         yield store
 
 
@@ -40,11 +37,6 @@ def summarise(store: Transcripts, text: str, *, kept: int) -> None:
 
 def texts(store: Transcripts) -> list[str]:
     return [message.text for message in store.load_conversation(KEY)]
-
-
-def execute(path: Path, sql: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
 
 
 def test_a_summary_takes_the_place_of_all_but_the_last_messages(store: Transcripts) -> None:
@@ -70,11 +62,12 @@ def test_a_summary_of_the_same_messages_takes_the_place_of_the_earlier_one(store
     assert texts(store) == ["second try", "2"]
 
 
-def test_the_transcript_keeps_what_a_summary_covers(store: Transcripts, path: Path) -> None:
+def test_the_transcript_keeps_what_a_summary_covers(store: Transcripts) -> None:
     append(store, "1", "2", "3")
     summarise(store, "all", kept=0)
-    assert execute(path, "SELECT count(*) FROM entries") == [(3,)]
-    assert execute(path, "SELECT covers, role, run_id FROM summaries") == [(3, "user", "run")]
+    assert [entry.message.text for entry in store.iter_entries(KEY)] == ["1", "2", "3"]
+    rows = store.database.fetch(sa.select(summaries.c.covers, summaries.c.role, summaries.c.run_id), {})
+    assert [tuple(row) for row in rows] == [(3, "user", "run")]
 
 
 def test_other_sessions_are_not_touched(store: Transcripts) -> None:
@@ -98,30 +91,15 @@ def test_a_session_without_turns_has_nothing_to_summarise(store: Transcripts) ->
         summarise(store, "nothing", kept=0)
 
 
-def test_a_database_that_fails_is_told_without_what_was_said(store: Transcripts, path: Path) -> None:
+def test_a_database_that_fails_is_told_without_what_was_said(
+    store: Transcripts, database_url: str | None, tmp_path: Path
+) -> None:
     append(store, "1", "2")
-    execute(path, "ALTER TABLE summaries RENAME TO elsewhere")
-    with pytest.raises(StoreError, match="no such table") as caught:
+    with closing(connect(database_url, tmp_path).connect()) as connection, connection.begin():
+        connection.exec_driver_sql("ALTER TABLE summaries RENAME TO elsewhere")
+    with pytest.raises(StoreError, match=r"no such table|does not exist") as caught:
         summarise(store, "a secret", kept=0)
     assert "secret" not in f"{caught.value} {caught.value.__cause__}"
-
-
-def test_a_database_of_the_first_version_is_upgraded_in_place(path: Path) -> None:
-    with closing(Transcripts.open(path)) as store:
-        append(store, "1", "2")
-    execute(path, "DROP TABLE summaries")
-    for table in ("runs", "lanes", "gateways", "claims", "login_failures", "alembic_version"):
-        execute(path, f"DROP TABLE {table}")
-    for index in ("sessions_by_age", "sessions_of_agent", "sessions_by_start", "sessions_of_agent_by_start"):
-        execute(path, f"DROP INDEX {index}")
-    for column in ("title", "model", "last_run_id", "input_tokens", "output_tokens", "cached_tokens", "stateless"):
-        execute(path, f"ALTER TABLE sessions DROP COLUMN {column}")
-    execute(path, "PRAGMA user_version = 1")
-    with closing(Transcripts.open(path)) as store:
-        assert texts(store) == ["1", "2"]
-        summarise(store, "one", kept=1)
-        assert texts(store) == ["one", "2"]
-    assert execute(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 def test_a_summary_can_hold_more_than_text(store: Transcripts) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,6 +15,7 @@ from service.agents import Roster
 from service.config import parse_config
 from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.sessions.overview import MAX_PAYLOAD_CHARACTERS
+from service.state.database import Database
 from service.tools import ToolContext, ToolError
 from service.tools.sessions import MAX_HISTORY_CHARACTERS, MAX_MESSAGES, Visibility, session_tools
 
@@ -25,8 +25,8 @@ PICTURE = Image("data:image/png;base64,AAAA")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Transcripts]:
-    with closing(Transcripts.open(tmp_path / "sessions.db", MinuteClock(), map(str, count(0)).__next__)) as store:
+def store(database: Database) -> Iterator[Transcripts]:
+    with closing(Transcripts(database, MinuteClock(), map(str, count(0)).__next__)) as store:
         yield store
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
 
 from service import __version__
+from service.state.schema import HEAD
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = ("service", "handlers")
@@ -65,6 +68,28 @@ def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None
     modules = {path.relative_to(CHECKOUT).as_posix() for name in PACKAGES for path in (CHECKOUT / name).rglob("*.py")}
     packed = {name for name in wheel.namelist() if not name.startswith(f"{DIST_INFO}/")}
     assert packed == modules | {"service/openapi.yaml"}
+
+
+MIGRATING_PROGRAM = """
+import sys
+from pathlib import Path
+from service.state.opening import open_file
+open_file(Path(sys.argv[1])).close()
+print(sys.modules["service"].__file__)
+"""
+
+
+def test_the_migrations_are_inside_and_found(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / "installed")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-c", MIGRATING_PROGRAM, str(tmp_path / "made.sqlite")]
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert Path(run.stdout.strip()).is_relative_to(tmp_path / "installed")
+    with closing(sqlite3.connect(tmp_path / "made.sqlite")) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
 
 
 def test_the_metadata_tells_what_is_needed(distribution: PathDistribution) -> None:

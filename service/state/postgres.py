@@ -159,4 +159,7 @@ def parse_postgres_url(text: str) -> sa.URL:
         raise StoreError(
             f'state.url names "{url.drivername}"; this program speaks "postgresql+psycopg://user@host/database"'
         )
+    if "@" in f"{url.host}{url.database}":
+        # Part of a password, then, which messages would tell as the host or the database.
+        raise StoreError('state.url has too many "@"; write those of the user\'s name and password as %40')
     return url.set(drivername="postgresql+psycopg")

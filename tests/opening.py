@@ -1,0 +1,35 @@
+"""A process that opens a database when others do: its own module, so that it is imported once for all of them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import alembic.config
+import alembic.runtime.environment
+import alembic.script
+import psycopg
+
+from service.state.opening import open_database
+
+__all__ = ["alembic", "context", "psycopg", "start_opening"]
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["__main__", __name__])
+
+
+def _open(url: str | None, state_dir: Path, log: Path, start: Barrier) -> None:
+    logging.basicConfig(filename=log, format="%(message)s")
+    logging.getLogger("alembic").setLevel(logging.INFO)
+    start.wait()
+    open_database(url, state_dir).close()
+
+
+def start_opening(url: str | None, state_dir: Path, log: Path, start: Barrier) -> ForkServerProcess:
+    """A process that opens the database once all parties of `start` are there; it writes its log to the file `log`."""
+    process = context.Process(target=_open, args=(url, state_dir, log, start))
+    process.start()
+    return process
