@@ -58,7 +58,8 @@ def ignore_event(_event: CallEvent) -> None:
 class Toolbox:
     """The tools of one agent, already chosen by its policy.
 
-    A tool whose `parameters` are not a JSON schema is left out, with a warning in the log. Two tools of one name are a
+    A tool whose `parameters` are not a JSON schema, or cannot be written as JSON, is left out, with a warning in the
+    log. Two tools of one name are a
     `ValueError`. Results are cut to `max_result_characters`.
     """
 
@@ -70,7 +71,7 @@ class Toolbox:
                 raise ValueError(f"Two tools are called {tool.name}.")
             try:
                 self._tools[tool.name] = _CompiledTool(tool)
-            except (ValueError, jsonschema_rs.ReferencingError):
+            except (ValueError, TypeError, jsonschema_rs.ReferencingError):
                 logger.warning("the tool %s is left out: its parameters cannot be used as a JSON schema", tool.name)
         offered = (compiled.tool for compiled in self._tools.values())
         self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in offered)
@@ -130,6 +131,7 @@ class _CompiledTool:
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
+        orjson.dumps(tool.parameters, default=dict)  # an integer of more than 64 bits would fail every run
         # Schemas may come from elsewhere: no reference is fetched, and no pattern takes for ever.
         self._validator = jsonschema_rs.validator_for(
             dict(tool.parameters), retriever=_refuse_reference, pattern_options=_PATTERN_OPTIONS
