@@ -85,16 +85,28 @@ class Toolbox:
         return self._functions
 
     def execute(
-        self, calls: Sequence[ToolCall], context: ToolContext, on_event: Callable[[CallEvent], None] = ignore_event
+        self,
+        calls: Sequence[ToolCall],
+        context: ToolContext,
+        on_event: Callable[[CallEvent], None] = ignore_event,
+        results: dict[int, Message] | None = None,
     ) -> list[Message]:
         """Carry out the calls of one turn and return their results, tool messages in the order of the calls.
+
+        `results` gets each as it comes, by its call's place: what is there stays there when the rest is interrupted.
 
         The calls run side by side if all their tools allow that, else one by one. `on_event` is told of each call's
         start and end, in a greenlet of that call; it must not wait or raise. When the caller is interrupted, running
         tools are ended within a second, no further call begins, and an interrupted call tells no end.
         """
         together = all(self._tools[call.name].tool.parallel for call in calls if call.name in self._tools)
-        jobs = [partial(self._execute_one, call, context, on_event) for call in calls]
+        told: dict[int, Message] = {} if results is None else results
+
+        def execute(place: int, call: ToolCall) -> Message:
+            told[place] = self._execute_one(call, context, on_event)
+            return told[place]
+
+        jobs = [partial(execute, place, call) for place, call in enumerate(calls)]
         return run_side_by_side(jobs, MAX_SIDE_BY_SIDE if together else 1)
 
     def _execute_one(self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None]) -> Message:
