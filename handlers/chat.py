@@ -14,10 +14,11 @@ from service.completion_request import parse_turn
 from service.completion_response import ChunkStream, to_completion
 from service.concurrency import Cancelled, CancelScope, watch_hangup
 from service.errors import GatewayError
-from service.gateway import Gateway, Turn
+from service.gateway import Gateway
 from service.replies import Reply, ok_reply
 from service.runs import Run
 from service.sessions.keys import encode_session_key
+from service.turn import Turn
 
 logger = logging.getLogger("openclaw.http")
 
@@ -32,11 +33,12 @@ def create_chat_completion(body: dict[str, Any]) -> Reply:
     connection = environ.get("openclaw.connection")
     turn = parse_turn(body, lambda header: environ.get(environ_key(header)))
     run = _start(gateway, turn, connection)
-    environ.get("openclaw.log", {}).update(agent=run.agent_id, run=run.id)
+    noted = environ.get("openclaw.log", {})
+    noted.update(agent=run.agent_id, run=run.id)
     session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
     model = body.get("model", _DEFAULT_MODEL)
     if body.get("stream"):
-        chunks = _stream(run, model, body.get("stream_options") or {}, connection)
+        chunks = _stream(run, model, body.get("stream_options") or {}, connection, noted)
         return ok_reply("text/event-stream", chunks, session_key, _NO_BUFFERING)
     with watch_hangup(connection, run.leave):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
@@ -55,18 +57,19 @@ def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
         raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
 
 
-def _stream(run: Run, model: str, options: Mapping[str, Any], connection: Any) -> _WatchedChunks:
+def _stream(run: Run, model: str, options: Mapping[str, Any], connection: Any, noted: dict[str, Any]) -> _WatchedChunks:
     chunks = ChunkStream(run, model, include_usage=bool(options.get("include_usage")))
-    return _WatchedChunks(run, chunks, connection)
+    return _WatchedChunks(run, chunks, connection, noted)
 
 
 class _WatchedChunks:
     """A stream's body: when the caller leaves, or the server closes it, read or not, the run ends with it.
 
-    The server calls this very `close`.
+    The server calls this very `close`. `noted` gets the code of the error that ends the stream.
     """
 
-    def __init__(self, run: Run, chunks: ChunkStream, connection: Any) -> None:
+    def __init__(self, run: Run, chunks: ChunkStream, connection: Any, noted: dict[str, Any]) -> None:
+        self._noted = noted
         self._run = run
         self._chunks = chunks
         self._connection = connection
@@ -74,6 +77,8 @@ class _WatchedChunks:
     def __iter__(self) -> Iterator[bytes]:
         with watch_hangup(self._connection, self._run.leave):
             yield from self._chunks
+        if self._run.end is not None and self._run.end.error is not None:
+            self._noted["error"] = self._run.end.error.code
 
     def close(self) -> None:
         """The caller is gone; after the run's end a no-op."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import flask
-from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service.auth import Authenticator, ClientAddresses, check_host
@@ -22,21 +22,24 @@ from service.binding import BODY_KEY, Api, Application, current_request, environ
 from service.contract import to_served_document
 from service.errors import GatewayError, internal_error
 from service.gateway import Gateway
+from service.lean_connexion import ProblemException
 from service.replies import Reply, error_reply
 from service.validation import CompiledSchema
 
 logger = logging.getLogger("openclaw.http")
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
 _JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Door:
     """What the HTTP door needs besides the Gateway: who may come in, what is open, what the contract is.
 
-    `authenticator` is None when no authentication is configured; then only loopback host names are served.
+    `authenticator` is None when no authentication is configured; then only loopback host names are served. An edit of
+    the configuration changes what is here while requests come in.
     """
 
     gateway: Gateway
@@ -61,16 +64,22 @@ def create_app(door: Door) -> flask.Flask:
 
 
 class _Admission:
-    """Lets a request in, or raises; leaves the principal in `g.principal` and a POST's body in the environ."""
+    """Lets a request in, or raises.
+
+    Leaves the principal in `g.principal` and the body in the environ, `None` where the contract asks for none.
+    """
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._public = {
-            f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}"
+        operations = {
+            f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}": (
+                operation
+            )
             for item in door.document["paths"].values()
             for operation in item.values()
-            if operation.get("security") == []
         }
+        self._public = {name for name, operation in operations.items() if operation.get("security") == []}
+        self._with_body = {name for name, operation in operations.items() if "requestBody" in operation}
 
     def __call__(self) -> None:
         request, door = current_request(), self._door
@@ -86,7 +95,7 @@ class _Admission:
             raise GatewayError("endpoint_disabled", text)
         if not public and door.authenticator is not None:
             flask.g.principal = door.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
-        environ[BODY_KEY] = _read_body(request, environ) if request.method == "POST" else None
+        environ[BODY_KEY] = _read_body(request, environ) if request.endpoint in self._with_body else None
 
 
 def _check_route(request: flask.Request) -> None:
@@ -95,7 +104,8 @@ def _check_route(request: flask.Request) -> None:
     if request.environ["PATH_INFO"].startswith("//"):  # the router forgives it; the contract does not
         raise _not_found()
     if request.method == "HEAD":  # the router adds it to every GET; the contract does not have it
-        raise MethodNotAllowed(valid_methods=["GET"])
+        adapter = flask.globals.request_ctx.url_adapter
+        raise MethodNotAllowed(valid_methods=adapter.allowed_methods() if adapter else None)
 
 
 def _read_body(request: flask.Request, environ: Mapping[str, Any]) -> bytes:
@@ -136,7 +146,7 @@ class _BodyValidator:
 
 
 class _ParameterValidator:
-    """Connexion's place for checking parameters: headers and path, each with its compiled schema."""
+    """Connexion's place for checking parameters: headers, path and query, each with its compiled schema."""
 
     def __init__(
         self, document: Mapping[str, Any], parameters: list[dict[str, Any]], *args: Any, **kwargs: Any
@@ -145,6 +155,11 @@ class _ParameterValidator:
         compiled = [(one["in"], one["name"], CompiledSchema(one["schema"], document)) for one in parameters]
         self._headers = [(environ_key(name), name, schema) for place, name, schema in compiled if place == "header"]
         self._path = [(name, schema) for place, name, schema in compiled if place == "path"]
+        self._query = [
+            (one["name"], one["schema"]["type"], CompiledSchema(one["schema"], document))
+            for one in parameters
+            if one["in"] == "query"
+        ]
 
     def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(function)
@@ -156,9 +171,24 @@ class _ParameterValidator:
                 value = request.headers.get(key)
                 if value is not None:
                     schema.check(value, name)
+            for name, kind, schema in self._query:
+                values = flask.request.args.getlist(name)
+                if len(values) > 1:
+                    raise GatewayError("invalid_value", f"`{name}` is given {len(values)} times.", param=name)
+                if values:
+                    schema.check(_to_json_value(values[0], kind), name)
             return function(request)
 
         return checked
+
+
+def _to_json_value(text: str, kind: str) -> object:
+    """What `text` means where the contract has a `kind`; the text itself where it cannot mean one."""
+    if kind == "integer" and _INTEGER.fullmatch(text):
+        return int(text)
+    if kind == "boolean" and text in ("true", "false"):
+        return text == "true"
+    return text
 
 
 def _not_found() -> GatewayError:
@@ -168,7 +198,9 @@ def _not_found() -> GatewayError:
 
 
 def _to_reply(exception: Exception) -> Reply:
-    return error_reply(_to_gateway_error(exception))
+    error = _to_gateway_error(exception)
+    current_request().environ.setdefault("openclaw.log", {})["error"] = error.code
+    return error_reply(error)
 
 
 def _to_gateway_error(exception: Exception) -> GatewayError:

@@ -1,4 +1,4 @@
-"""The composition root: builds every part from the configuration and wires them together."""
+"""The composition root: builds the Gateway's every part from the configuration and wires them together."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-import flask
-
 from service.agents import Roster
-from service.app import Door, create_app
-from service.auth import Authenticator, ClientAddresses, Credentials, FailureLimiter
 from service.compaction import TokenEstimator
 from service.config import Config
+from service.configfile import resolve_state_url
 from service.configmcp import McpServerConfig
-from service.contract import load_contract
-from service.gateway import Gateway, RunLimits
+from service.gateway import Gateway
 from service.identifiers import new_uuid
 from service.images import check_images, image_client
 from service.models import ModelCatalog
+from service.parts import Parts, RunLimits
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
 from service.retries import RetryPolicy
+from service.runs import RunRegistry
 from service.sessions.state import State
 from service.sessions.store import SessionStore
 from service.slots import RunSlots
@@ -45,28 +43,32 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
     clock, new_id = time.time, new_uuid
-    state = State(open_database(_state_url(config, environ), state_dir), clock=clock, new_id=new_id)
+    state = State(open_database(resolve_state_url(environ, config), state_dir), clock=clock, new_id=new_id)
     state.membership.join()
-    roster = Roster.from_config(config)
-    images = config.gateway.http.endpoints.chat_completions.images
+    state.maintain(config.session.maintenance)
+    parts = open_parts(config, state.store, state_dir, environ)
     return Gateway(
-        roster,
-        ModelCatalog(config, state_dir, environ),
+        parts,
         state,
-        open_toolboxes(config, roster, state.store, state_dir, environ),
-        partial(check_images, config=images, client=image_client(images)),
-        slots=RunSlots(config.agents.defaults.max_concurrent),
-        limits=RunLimits(config.agents.defaults.max_turns, RetryPolicy.from_config(config.models.retry)),
+        runs=RunRegistry(clock),
+        slots=RunSlots(parts.limits.max_concurrent),
         estimator=TokenEstimator(),
         clock=clock,
         new_id=new_id,
     )
 
 
-def _state_url(config: Config, environ: Mapping[str, str]) -> str | None:
-    if config.state.url is not None:
-        return config.state.url.get_secret_value()
-    return environ.get("OPENCLAW_STATE_URL") or None
+def open_parts(config: Config, store: SessionStore, state_dir: Path, environ: Mapping[str, str]) -> Parts:
+    """What of the Gateway follows the configuration: agents, models, tools, limits."""
+    defaults, images = config.agents.defaults, config.gateway.http.endpoints.chat_completions.images
+    roster = Roster.from_config(config)
+    return Parts(
+        roster,
+        ModelCatalog(config, state_dir, environ),
+        open_toolboxes(config, roster, store, state_dir, environ),
+        partial(check_images, config=images, client=image_client(images)),
+        RunLimits(defaults.max_turns, RetryPolicy.from_config(config.models.retry), defaults.max_concurrent),
+    )
 
 
 def open_toolboxes(
@@ -98,17 +100,3 @@ def _to_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
         allow=server.tools.allow,
         deny=server.tools.deny,
     )
-
-
-def build_app(config: Config, credentials: Credentials, gateway: Gateway) -> flask.Flask:
-    """The HTTP door to `gateway`."""
-    authenticated = credentials.mode != "none"
-    limiter = FailureLimiter(config.gateway.auth.rate_limit, time.monotonic)
-    door = Door(
-        gateway=gateway,
-        document=load_contract(authenticated=authenticated),
-        authenticator=Authenticator(credentials, limiter) if authenticated else None,
-        addresses=ClientAddresses(config.gateway.trusted_proxies),
-        completions_enabled=config.gateway.http.endpoints.chat_completions.enabled,
-    )
-    return create_app(door)

@@ -13,11 +13,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
-from service.config import AuthConfig, ConfigError, RateLimitConfig
+from service.config import AuthConfig, RateLimitConfig
+from service.configtext import ConfigError
 from service.configvalues import secret_fault
 from service.errors import GatewayError
 
@@ -101,6 +102,22 @@ class _Failures:
     locked_until_seconds: float = -math.inf
 
 
+class FailureLimits(Protocol):
+    """Counts wrong secrets by client address and says who has sent too many. Only `record_failure` may wait."""
+
+    def lockout_seconds(self, address: str) -> float:
+        """How long `address` is still locked out; 0 when it is not."""
+
+    def record_failure(self, address: str) -> None:
+        """Count a wrong secret from `address`."""
+
+    def record_success(self, address: str) -> None:
+        """Forget the failures of `address`."""
+
+    def reconfigure(self, config: RateLimitConfig) -> None:
+        """Apply another limit to what fails from now on."""
+
+
 class FailureLimiter:
     """Counts wrong secrets by client address and locks out addresses that send too many.
 
@@ -114,6 +131,10 @@ class FailureLimiter:
         self._clock = clock
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
+    def reconfigure(self, config: RateLimitConfig) -> None:
+        """Apply another limit to what fails from now on."""
+        self._config = config
+
     def lockout_seconds(self, address: str) -> float:
         """How long `address` is still locked out; 0 when it is not."""
         failures = self._failures.get(address)
@@ -121,7 +142,7 @@ class FailureLimiter:
 
     def record_failure(self, address: str) -> None:
         """Count a wrong secret from `address`."""
-        if self._config.exempt_loopback and is_loopback(address):
+        if self.exempts(address):
             return
         now = self._clock()
         failures = self._failures.setdefault(address, _Failures())
@@ -135,6 +156,10 @@ class FailureLimiter:
         if len(self._failures) > _MOST_ADDRESSES:
             self._failures.popitem(last=False)
 
+    def exempts(self, address: str) -> bool:
+        """Whether wrong secrets from `address` are not counted."""
+        return self._config.exempt_loopback and is_loopback(address)
+
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
         self._failures.pop(address, None)
@@ -143,9 +168,18 @@ class FailureLimiter:
 class Authenticator:
     """Lets callers in who send the right secret, and not too many wrong ones before it."""
 
-    def __init__(self, credentials: Credentials, limiter: FailureLimiter) -> None:
-        self._principal = Principal(credentials.mode)
+    def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
         self._limiter = limiter
+        self._set(credentials)
+
+    def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> None:
+        """Ask for other credentials from now on, within another limit; failures so far still count."""
+        self._limiter.reconfigure(rate_limit)
+        self._set(credentials)
+
+    def _set(self, credentials: Credentials) -> None:
+        self.mode = credentials.mode
+        self._principal = Principal(credentials.mode)
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
 
     def check(self, authorization: str | None, client_address: str) -> Principal:
@@ -154,17 +188,17 @@ class Authenticator:
         Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, whatever it sends;
         `missing_credentials` without a Bearer secret, which is no attempt; `invalid_api_key` for a wrong one.
         """
+        sent = f"This gateway needs its {self._principal.mode}, sent as `Authorization: Bearer <secret>`."
+        return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", sent)
+
+    def check_secret(self, secret: bytes, client_address: str, param: str, missing: str) -> Principal:
+        """The caller who sent `secret` in `param`; raises as `check` does, with the text `missing` if it is empty."""
         if self._digest is None:
             return self._principal
         self._check_lockout(client_address)
-        secret = _parse_bearer(authorization or "")
         if not secret:
-            raise GatewayError(
-                "missing_credentials",
-                f"This gateway needs its {self._principal.mode}, sent as `Authorization: Bearer <secret>`.",
-                param="authorization",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise GatewayError("missing_credentials", missing, param=param, headers=headers)
         # Digests are all of one length, so that comparing them takes the same time for every guess.
         if hmac.compare_digest(_digest(secret), self._digest):
             self._limiter.record_success(client_address)
@@ -174,7 +208,7 @@ class Authenticator:
         raise GatewayError(
             "invalid_api_key",
             f"This is not the gateway's {self._principal.mode}.",
-            param="authorization",
+            param=param,
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
 
@@ -204,6 +238,10 @@ class ClientAddresses:
     """Tells which address a request comes from, believing forwarding headers only of the trusted proxies."""
 
     def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    def reconfigure(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        """Believe these proxies from now on, and no others."""
         self._trusted_proxies = tuple(trusted_proxies)
 
     def check(self, peer: str, headers: Mapping[str, Any]) -> str:

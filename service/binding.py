@@ -12,14 +12,11 @@ from typing import Any
 
 import flask
 import orjson
-from connexion import FlaskApi
-from connexion.decorators.decorator import BaseDecorator
-from connexion.lifecycle import ConnexionRequest
-from connexion.security import FlaskSecurityHandlerFactory
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
 from service.errors import GatewayError
+from service.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
 
 #: Where the environ keeps the body that has been read.
 BODY_KEY = "openclaw.body"
@@ -78,8 +75,11 @@ class Application(flask.Flask):
         return rv
 
 
-class _Security(FlaskSecurityHandlerFactory):  # type: ignore[misc]  # connexion has no types
+class _Security(AbstractSecurityHandlerFactory):  # type: ignore[misc]  # connexion has no types
     """Connexion's guard: it asks for the outcome of the check that was made before the body was read."""
+
+    def get_token_info_remote(self, token_info_url: str) -> Callable[[str], Any]:
+        raise ValueError(f"tokens are not checked by others: {token_info_url}")
 
     def verify_bearer(self, token_info_func: Callable[[str], Any]) -> Callable[[Any], Any]:
         def principal_or_none(request: Any) -> Any:

@@ -15,7 +15,7 @@ import orjson
 
 from service.errors import GatewayError
 from service.messages import Image, Message, Part, Role, Sampling, Text, Usage, text_message
-from service.providers import ModelEnded, ModelRequest, ModelText, Provider
+from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 
 _BYTES_PER_TOKEN = 4
 _MESSAGE_TOKENS = 4  # what providers add around each message and each call
@@ -70,6 +70,13 @@ def is_context_overflow(error: GatewayError) -> bool:
     if error.code != "provider_rejected_request" or _OTHER_LIMITS.search(error.message):
         return False
     return _OVERFLOW.search(error.message) is not None
+
+
+def to_told(error: GatewayError) -> GatewayError:
+    """`error` as the caller is told it: a conversation that stayed too long has OpenAI's code for that."""
+    if not is_context_overflow(error):
+        return error
+    return GatewayError("context_length_exceeded", error.message, param="messages")
 
 
 def estimate_message(message: Message) -> int:
@@ -284,6 +291,9 @@ def _ask(provider: Provider, request: ModelRequest) -> tuple[str, Usage]:
                 characters += len(event.text)
                 if characters > _MAX_SUMMARY_CHARACTERS:
                     break  # it is clipped to far less anyway
+            elif isinstance(event, ModelRestarted):
+                said.clear()
+                characters = 0
             elif isinstance(event, ModelEnded):
                 usage = event.usage
     return "".join(said), usage

@@ -9,7 +9,6 @@ import orjson
 
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
-from service.gateway import Turn
 from service.messages import (
     Function,
     Image,
@@ -24,6 +23,7 @@ from service.messages import (
 )
 from service.sessions.claims import IdempotencyKey
 from service.sessions.keys import parse_session_key_header
+from service.turn import Turn
 
 #: Fields a provider knows under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
@@ -59,6 +59,7 @@ def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> 
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
         idempotency_key=_parse_idempotency_key(body, header),
+        streamed=bool(body.get("stream")),
     )
 
 

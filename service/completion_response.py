@@ -32,7 +32,7 @@ def to_completion(run: Run, answer: Answer, model: str, metadata: Mapping[str, s
         "created": int(run.created_at),
         "model": model,
         "choices": [choice],
-        "usage": _to_usage(answer.usage),
+        "usage": to_usage(answer.usage),
     }
     if metadata is not None:
         completion["metadata"] = metadata
@@ -43,7 +43,8 @@ def _to_tool_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _to_usage(usage: Usage) -> dict[str, Any]:
+def to_usage(usage: Usage) -> dict[str, Any]:
+    """Tokens as the contract's `Usage`."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -106,4 +107,4 @@ class ChunkStream:
         finish = self._chunk({}, orjson.dumps(end.stop_reason))
         if self._usage_head is None:
             return finish + _DONE
-        return finish + self._usage_head + orjson.dumps(_to_usage(end.usage)) + b"}\n\n" + _DONE
+        return finish + self._usage_head + orjson.dumps(to_usage(end.usage)) + b"}\n\n" + _DONE

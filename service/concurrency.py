@@ -28,6 +28,7 @@ __all__ = [
     "RLock",
     "Worker",
     "deadline",
+    "on_signal",
     "run_side_by_side",
     "sleep",
     "spawn",
@@ -49,6 +50,16 @@ _READABLE = 1  # gevent's READ flag for an io watcher
 def spawn(function: Callable[..., object], *args: object) -> gevent.Greenlet:
     """Run `function(*args)` beside the caller. It must handle its own exceptions."""
     return gevent.spawn(function, *args)
+
+
+@contextmanager
+def on_signal(number: int, callback: Callable[[], None]) -> Iterator[None]:
+    """Have the signal call `callback`, in a greenlet of its own, while the block runs."""
+    watcher = gevent.signal_handler(number, callback)
+    try:
+        yield
+    finally:
+        watcher.cancel()
 
 
 def sleep(seconds: float) -> None:

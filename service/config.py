@@ -6,46 +6,33 @@ has been checked as a whole; durations carry their unit in their name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from service.configmcp import McpConfig
 from service.configmodels import ModelsConfig
-from service.configproblems import Section, describe_failures, find_unknown_keys, format_path
+from service.configpaths import format_path
+from service.configproblems import Section, describe_failures, find_unknown_keys
+from service.configsession import SessionConfig
+from service.configtext import ConfigError
 from service.configvalues import (
     AgentId,
     Bool,
     Count,
     Directory,
+    GatewayUrl,
     ModelReference,
     Network,
+    Origin,
     Port,
     Positive,
     Seconds,
 )
 
 DEFAULT_PORT = 18789
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used.
-
-    `problems` holds every fault found, each a sentence for people; `source` names what they are problems of.
-    """
-
-    def __init__(self, problems: Iterable[str], source: str = "The configuration") -> None:
-        self.problems = tuple(problems)
-        self.source = source
-        super().__init__(self.problems, source)
-
-    def __str__(self) -> str:
-        if len(self.problems) == 1:
-            return f"{self.source} cannot be used: {self.problems[0]}"
-        listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        return f"{self.source} cannot be used. It has {len(self.problems)} problems:{listed}"
 
 
 class RateLimitConfig(Section):
@@ -116,6 +103,25 @@ class HttpConfig(Section):
     endpoints: EndpointsConfig = EndpointsConfig()
 
 
+class RemoteConfig(Section):
+    """The gateway on another host that the command line talks to with mode "remote"."""
+
+    url: GatewayUrl | None = None
+    token: SecretStr | None = None
+    password: SecretStr | None = None
+
+
+class ControlUiConfig(Section):
+    """Pages in browsers: the origins, such as "https://ui.example.com", that may open a WebSocket; "*" is any."""
+
+    openclaw_only: ClassVar[frozenset[str]] = frozenset(
+        {"enabled", "basePath", "root", "embedSandbox", "allowInsecureAuth", "dangerouslyDisableDeviceAuth"}
+        | {"dangerouslyAllowHostHeaderOriginFallback", "allowExternalEmbedUrls", "chatMessageMaxWidth"}
+    )
+
+    allowed_origins: tuple[Origin, ...] = ()
+
+
 class GatewayConfig(Section):
     """Where the gateway listens and whom it serves. `mode` "remote" says that another host runs it."""
 
@@ -126,7 +132,9 @@ class GatewayConfig(Section):
     auth: AuthConfig = AuthConfig()
     trusted_proxies: tuple[Network, ...] = ()
     tls: TlsConfig = TlsConfig()
+    remote: RemoteConfig = RemoteConfig()
     http: HttpConfig = HttpConfig()
+    control_ui: ControlUiConfig = ControlUiConfig()
 
     @field_validator("custom_bind_host")
     @classmethod
@@ -163,13 +171,21 @@ class SessionToolsConfig(Section):
 
 
 class ToolsConfig(Section):
-    """Which tools an agent has. Only the spelling of the lists is checked."""
+    """Which tools an agent has: `also_allow` adds to the profile, `allow` narrows it or stands in its place."""
 
     sessions: SessionToolsConfig = SessionToolsConfig()
 
     profile: str | None = None
     allow: tuple[str, ...] | None = None
+    also_allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] | None = None
+
+    @field_validator("also_allow")
+    @classmethod
+    def _check_one_list(cls, also_allow: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if also_allow and info.data.get("allow") is not None:
+            raise ValueError("adds to the profile, while allow names all there is; keep one of the two lists")
+        return also_allow
 
 
 def _model_choice(value: object) -> object:
@@ -177,7 +193,7 @@ def _model_choice(value: object) -> object:
 
 
 #: In the file either "provider/model" or {primary, fallbacks}.
-Model = Annotated[ModelChoice | None, BeforeValidator(_model_choice)]
+Model = Annotated[ModelChoice | None, BeforeValidator(_model_choice, json_schema_input_type=str | ModelChoice | None)]
 
 
 class AgentDefaults(Section):
@@ -272,7 +288,7 @@ class Config(Section):
     models: ModelsConfig = ModelsConfig()
     tools: ToolsConfig = ToolsConfig()
     mcp: McpConfig = McpConfig()
-    session: dict[str, Any] = Field(default_factory=dict)
+    session: SessionConfig = SessionConfig()
     state: StateConfig = StateConfig()
 
 

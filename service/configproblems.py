@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-#: Where a value stands: keys of objects and indexes of lists, outermost first.
-KeyPath = tuple[str | int, ...]
+from service.configpaths import KeyPath, format_path
 
 #: The similarity from which an unknown key is taken for a misspelt one; two swapped letters of a short key reach it.
 _RESEMBLANCE = 0.75
@@ -40,19 +39,6 @@ class UnknownKey(NamedTuple):
 
     path: KeyPath
     nearest: str | None
-
-
-def format_path(path: KeyPath) -> str:
-    """`path` as people write it: `agents.list[0].model`, `models.providers["my.host"].api`."""
-    text = ""
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif step.replace("-", "_").isidentifier():
-            text += f".{step}" if text else step
-        else:
-            text += f'["{step}"]'
-    return text or "(the whole file)"
 
 
 def find_unknown_keys(annotation: Any, value: object, path: KeyPath = ()) -> Iterator[UnknownKey]:
@@ -85,7 +71,14 @@ def _unknown_keys_of_section(section: type[Section], value: Mapping[Any, Any], p
             yield UnknownKey((*path, str(key)), _nearest(str(key), known))
 
 
+#: What other programs call a key of ours, beyond resemblance.
+_ELSEWHERE = {"mcpservers": "mcp.servers", "timeout": "timeoutSeconds"}
+
+
 def _nearest(key: str, known: Iterable[str]) -> str | None:
+    elsewhere = _ELSEWHERE.get(_plain(key))
+    if elsewhere is not None and elsewhere.partition(".")[0] in known:
+        return elsewhere
     spellings = {_plain(name): name for name in known}
     found = difflib.get_close_matches(_plain(key), spellings, n=1, cutoff=_RESEMBLANCE)
     return spellings[found[0]] if found else None
@@ -138,7 +131,7 @@ def _describe(details: ErrorDetails) -> str:
         return f"must be {_EXPECTED_KINDS[fault]}, not {_kind_of(value)}"
     if fault in _BOUNDS:
         name, words = _BOUNDS[fault]
-        return f"must be {words} {context[name]}, not {value}"
+        return f"must be {words} {context[name]:g}, not {value}"
     if fault == "literal_error":
         return f"must be {str(context['expected']).replace(chr(39), chr(34))}, not {_choice(value)}"
     if fault == "value_error":

@@ -18,7 +18,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Sec
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PROVIDER_ID = re.compile(r"[^\s/]+")
 _MODEL_REFERENCE = re.compile(r"[^\s/]+/\S(?:.*\S)?")
+_SPAN = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 
 
 def secret_fault(secret: str) -> str | None:
@@ -70,6 +73,24 @@ def _http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _gateway_url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    try:
+        _http_url(f"http://{rest}")
+        usable = scheme in ("ws", "wss", "http", "https")
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("must be the address of a gateway, such as wss://gateway.example.com")
+    return text.rstrip("/")
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError('must be an origin, such as "https://ui.example.com" without a slash at its end, or "*"')
+    return text.lower()
+
+
 def _network(value: object) -> IPv4Network | IPv6Network:
     try:
         return ip_network(value if isinstance(value, str) else "", strict=False)
@@ -101,6 +122,15 @@ def _header_value(text: str) -> str:
     return text
 
 
+def _span(value: object) -> int | None:
+    if value is False or value is None:
+        return None
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('must be a time such as "30d" or "12h" (s, m, h, d or w), or false for never')
+    return int(found[1]) * _UNIT_SECONDS[found[2]]
+
+
 def _api_key(secret: SecretStr) -> SecretStr:
     fault = secret_fault(secret.get_secret_value())
     if fault is not None:
@@ -109,16 +139,20 @@ def _api_key(secret: SecretStr) -> SecretStr:
 
 
 Bool = Annotated[bool, Field(strict=True)]
-Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int), Field(strict=True)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
 Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+#: Seconds, or `None` for never; in the file a text such as "30d", or false.
+Span = Annotated[int | None, PlainValidator(_span, json_schema_input_type=str | bool)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 Directory = Annotated[str, AfterValidator(_directory)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]

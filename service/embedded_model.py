@@ -17,8 +17,9 @@ from pathlib import Path
 import service
 from service.errors import GatewayError
 from service.providers import ModelEvent, ModelRequest, Provider
-from service.providers.local_service import LocalService, LocalServiceProvider
+from service.providers.local_service import LocalService
 from service.providers.openai import OpenAIProvider
+from service.providers.sharing import Endpoint, Share
 from service.providers.transport import Upstream
 from service.weights import INSTALL_COMMAND, find_weights, has_runtime
 
@@ -64,11 +65,44 @@ def installation_problem() -> str | None:
     return f"The embedded model is not installed ({' and '.join(missing)}). Run `{INSTALL_COMMAND}`."
 
 
-def open_embedded_provider(state_dir: Path, tell: Callable[[str], None] = logger.info) -> Provider:
+class _ServedModel:
+    """The provider at the server that runs, which is another one after each start."""
+
+    def __init__(self, server: LocalService) -> None:
+        self._server = server
+        self._endpoint: Endpoint = {}
+        self._provider: Provider | None = None
+
+    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
+        """Have a server ready, then ask the model; see `Provider.stream` for the contract."""
+        with self._server.in_use() as endpoint:
+            yield from self._at(endpoint).stream(request)
+
+    def close(self) -> None:
+        """Let go of the connections and end the server, if this process runs it."""
+        if self._provider is not None:
+            self._provider.close()
+        self._server.close()
+
+    def _at(self, endpoint: Endpoint) -> Provider:
+        if self._provider is None or endpoint != self._endpoint:
+            if self._provider is not None:
+                self._provider.close()  # its server is gone
+            self._endpoint = endpoint
+            headers = {"Authorization": f"Bearer {endpoint['key']}"}
+            upstream = Upstream(endpoint["url"], headers, read_timeout_seconds=_READ_TIMEOUT_SECONDS)
+            self._provider = OpenAIProvider(upstream)
+        return self._provider
+
+
+def open_embedded_provider(
+    state_dir: Path, share: Share | None = None, *, tell: Callable[[str], None] = logger.info
+) -> Provider:
     """The embedded model, its server started by the first request and stopped after a quarter of an hour without one.
 
-    The server's output goes to `state_dir`/logs; `tell` gets a line about each start and stop. Raises `GatewayError`
-    with `model_not_installed` when `installation_problem` has something to say.
+    The processes with the same `share` have one server. Its output goes to `state_dir`/logs; `tell` gets a line about
+    each start and stop. Raises `GatewayError` with `model_not_installed` when `installation_problem` has something to
+    say.
     """
     weights, problem = find_weights(), installation_problem()
     if weights is None or problem is not None:
@@ -86,9 +120,10 @@ def open_embedded_provider(state_dir: Path, tell: Callable[[str], None] = logger
         idle_stop_seconds=_IDLE_STOP_SECONDS,
         log_path=state_dir / "logs" / "embedded-model.log",
         tell=tell,
+        share=share,
+        endpoint={"url": f"{address}/v1", "key": key},
     )
-    upstream = Upstream(f"{address}/v1", {"Authorization": f"Bearer {key}"}, read_timeout_seconds=_READ_TIMEOUT_SECONDS)
-    return EmbeddedProvider(LocalServiceProvider(OpenAIProvider(upstream), server))
+    return EmbeddedProvider(_ServedModel(server))
 
 
 def _free_port() -> int:

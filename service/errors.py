@@ -12,46 +12,58 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """How one error code is told over HTTP.
+    """How one error code is told at the doors.
 
-    `status` is the HTTP status, `type` the coarse family OpenAI's SDKs know.
+    `status` is the HTTP status, `type` the coarse family OpenAI's SDKs know. `rpc` is the WebSocket protocol's coarse
+    code and `detail` its fine one, where that is not simply the code in capitals.
     """
 
     status: int
     type: str
+    rpc: str = "UNAVAILABLE"
+    detail: str | None = None
 
 
 _REQUEST, _AUTH, _PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
 _LIMIT, _API, _UNAVAILABLE = "rate_limit_error", "api_error", "service_unavailable_error"
+_INVALID, _FORBIDDEN = "INVALID_REQUEST", "FORBIDDEN"
 
 #: Every code that can leave the Gateway. A code keeps its meaning for ever; its message may improve.
 KINDS: dict[str, ErrorKind] = {
     # what the caller wrote
-    "malformed_request": ErrorKind(400, _REQUEST),
-    "invalid_json": ErrorKind(400, _REQUEST),
-    "invalid_value": ErrorKind(400, _REQUEST),
-    "invalid_type": ErrorKind(400, _REQUEST),
-    "missing_required_parameter": ErrorKind(400, _REQUEST),
-    "unsupported_parameter": ErrorKind(400, _REQUEST),
-    "provider_rejected_request": ErrorKind(400, _REQUEST),
-    "request_timeout": ErrorKind(408, _REQUEST),
+    "malformed_request": ErrorKind(400, _REQUEST, _INVALID),
+    "invalid_json": ErrorKind(400, _REQUEST, _INVALID),
+    "invalid_value": ErrorKind(400, _REQUEST, _INVALID),
+    "invalid_type": ErrorKind(400, _REQUEST, _INVALID),
+    "missing_required_parameter": ErrorKind(400, _REQUEST, _INVALID),
+    "unsupported_parameter": ErrorKind(400, _REQUEST, _INVALID),
+    "provider_rejected_request": ErrorKind(400, _REQUEST, _INVALID),
+    "context_length_exceeded": ErrorKind(400, _REQUEST, _INVALID),
+    "request_timeout": ErrorKind(408, _REQUEST, _INVALID),
     "session_busy": ErrorKind(409, _REQUEST),
-    "idempotency_key_reused": ErrorKind(409, _REQUEST),
-    "request_too_large": ErrorKind(413, _REQUEST),
-    "uri_too_long": ErrorKind(414, _REQUEST),
-    "unsupported_media_type": ErrorKind(415, _REQUEST),
-    "headers_too_large": ErrorKind(431, _REQUEST),
+    "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID),
+    "run_ended": ErrorKind(409, _REQUEST, _INVALID),
+    "request_too_large": ErrorKind(413, _REQUEST, _INVALID),
+    "uri_too_long": ErrorKind(414, _REQUEST, _INVALID),
+    "unsupported_media_type": ErrorKind(415, _REQUEST, _INVALID),
+    "protocol_mismatch": ErrorKind(400, _REQUEST, _INVALID),
+    "headers_too_large": ErrorKind(431, _REQUEST, _INVALID),
     # who the caller is
-    "missing_credentials": ErrorKind(401, _AUTH),
-    "invalid_api_key": ErrorKind(401, _AUTH),
-    "too_many_failed_attempts": ErrorKind(429, _LIMIT),
-    "untrusted_proxy_headers": ErrorKind(403, _PERMISSION),
-    "host_not_allowed": ErrorKind(403, _PERMISSION),
+    "missing_credentials": ErrorKind(401, _AUTH, _INVALID, "AUTH_TOKEN_MISSING"),
+    "invalid_api_key": ErrorKind(401, _AUTH, _INVALID, "AUTH_TOKEN_MISMATCH"),
+    "too_many_failed_attempts": ErrorKind(429, _LIMIT, _INVALID, "AUTH_RATE_LIMITED"),
+    "untrusted_proxy_headers": ErrorKind(403, _PERMISSION, _FORBIDDEN),
+    "host_not_allowed": ErrorKind(403, _PERMISSION, _FORBIDDEN),
+    "origin_not_allowed": ErrorKind(403, _PERMISSION, _FORBIDDEN),
+    "missing_scope": ErrorKind(403, _PERMISSION, _FORBIDDEN),
     # what does not exist
-    "not_found": ErrorKind(404, _REQUEST),
-    "model_not_found": ErrorKind(404, _REQUEST),
-    "endpoint_disabled": ErrorKind(404, _REQUEST),
-    "method_not_allowed": ErrorKind(405, _REQUEST),
+    "not_found": ErrorKind(404, _REQUEST, _INVALID),
+    "run_not_found": ErrorKind(404, _REQUEST, _INVALID),
+    "session_not_found": ErrorKind(404, _REQUEST, _INVALID),
+    "model_not_found": ErrorKind(404, _REQUEST, _INVALID),
+    "endpoint_disabled": ErrorKind(404, _REQUEST, _INVALID),
+    "method_not_allowed": ErrorKind(405, _REQUEST, _INVALID),
+    "unknown_method": ErrorKind(404, _REQUEST, _INVALID),
     # what went wrong behind the Gateway
     "internal_error": ErrorKind(500, _API),
     "provider_error": ErrorKind(502, _API),
@@ -59,12 +71,15 @@ KINDS: dict[str, ErrorKind] = {
     "tool_choice_not_met": ErrorKind(502, _API),
     "rate_limit_exceeded": ErrorKind(429, _LIMIT),
     "too_many_runs": ErrorKind(429, _LIMIT),
+    "too_many_requests": ErrorKind(429, _LIMIT),
+    "too_many_connections": ErrorKind(503, _UNAVAILABLE),
     "provider_unavailable": ErrorKind(503, _UNAVAILABLE),
     "model_not_installed": ErrorKind(503, _UNAVAILABLE),
     "not_ready": ErrorKind(503, _UNAVAILABLE),
     "shutting_down": ErrorKind(503, _UNAVAILABLE),
     "provider_timeout": ErrorKind(504, _API),
     "run_timeout": ErrorKind(504, _API),
+    "run_failed": ErrorKind(502, _API),
     "run_aborted": ErrorKind(503, _UNAVAILABLE),
     "run_interrupted": ErrorKind(503, _UNAVAILABLE),
     "session_lost": ErrorKind(503, _UNAVAILABLE),
@@ -77,17 +92,24 @@ class GatewayError(Exception):
 
     `message` is written for people: what is wrong and what would be right. `param` names the offending field as the
     caller wrote it (`messages[2].content`) or the header. `headers` are extra response headers the contract gives to
-    the code's status (`Retry-After`, `Allow`, `WWW-Authenticate`).
+    the code's status (`Retry-After`, `Allow`, `WWW-Authenticate`), `details` further facts for the WebSocket's error.
     """
 
     def __init__(
-        self, code: str, message: str, *, param: str | None = None, headers: dict[str, str] | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.param = param
         self.headers = headers or {}
+        self.details = details or {}
 
     @property
     def kind(self) -> ErrorKind:

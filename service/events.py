@@ -9,10 +9,25 @@ from service.messages import StopReason, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run goes on from here: it has its session and its room. Told to those who look on; not part of the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """The model wrote `text` next."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextRetracted:
+    """The last `characters` of the text so far do not hold any more: the model failed and begins its message anew.
+
+    Only in runs that nobody reads piece by piece.
+    """
+
+    characters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +66,4 @@ class RunEnded:
     error: GatewayError | None = None
 
 
-RunEvent = TextDelta | ToolStarted | ToolEnded | ToolCallRequested | RunEnded
+RunEvent = TextDelta | TextRetracted | ToolStarted | ToolEnded | ToolCallRequested | RunEnded

@@ -6,120 +6,83 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.agents import Agent, Roster
-from service.compaction import Compactor, TokenEstimator
+from service.compaction import Compactor, TokenEstimator, to_told
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
-from service.conversation import Conversation, IncomingMessage, select_new
+from service.conversation import Conversation, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.messages import Function, Message, Sampling, ToolChoice
+from service.messages import Message
 from service.models import ChosenModel, ModelCatalog
-from service.outcomes import failure_of, to_outcome
+from service.outcomes import failure_of, run_not_found, to_outcome
+from service.parts import CurrentParts, Held, Parts
 from service.prompt import to_system_text
 from service.providers import ModelRequest
 from service.recall import recall_steps
 from service.replays import Replays
-from service.retries import ResilientProvider, RetryPolicy
+from service.retries import ResilientProvider
 from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
-from service.runs import Run
+from service.runs import Run, RunRegistry
 from service.session_choice import choose_session
 from service.sessions.claims import Claim, IdempotencyKey
 from service.sessions.ledger import OpenRun
-from service.sessions.records import NewRun
+from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
 from service.tools import ToolContext
-from service.tools.toolbox import Toolbox
-from service.tools.toolboxes import Toolboxes
+from service.turn import Turn, check_names, check_takes_images
 
 logger = logging.getLogger("openclaw.gateway")
-
-ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What a caller asks for, in our own words; a door makes it from its wire.
-
-    `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
-    `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
-    get the answer of one run, which goes on when its caller leaves.
-    """
-
-    messages: tuple[IncomingMessage, ...]
-    system_text: str = ""
-    model: str | None = None
-    agent_id: str | None = None
-    provider_model: str | None = None
-    session_key: str | None = None
-    user: str | None = None
-    channel: str | None = None
-    functions: tuple[Function, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
-    sampling: Sampling = Sampling()
-    idempotency_key: IdempotencyKey | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """What bounds a run: how often the model is asked in one, how failures of a model are borne."""
-
-    max_turns: int
-    retries: RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """All that a started run needs; `opened` holds its session."""
+    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
 
-    agent: Agent
+    held: Held
+    timeout_seconds: float
     choices: tuple[ChosenModel, ...]
     request: ModelRequest
     conversation: Conversation
     tools: AgentTools
     opened: OpenRun
+    takes_back: bool
 
 
 class Gateway:
     """Runs agents for its doors.
 
-    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `estimator` learns what
-    conversations cost. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost.
+    `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
         self,
-        roster: Roster,
-        catalog: ModelCatalog,
+        parts: Parts,
         state: State,
-        toolboxes: Toolboxes,
-        check_images: ImageCheck,
         *,
+        runs: RunRegistry,
         slots: RunSlots,
-        limits: RunLimits,
         estimator: TokenEstimator,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
-        self.roster = roster
-        self.catalog = catalog
         self.state = state
+        self.runs = runs
         self.started_at = clock()
-        self._toolboxes = toolboxes
-        self._check_images = check_images
+        self._parts = CurrentParts(parts)
         self._slots = slots
-        self._limits = limits
         self._estimator = estimator
         self._clock = clock
         self._new_id = new_id
         self._replays = Replays(state.records, state.store)
         self._runs: dict[str, tuple[Run, NewRun]] = {}
-        self._queued: dict[str, CancelScope] = {}
+        self._queued: dict[str, tuple[CancelScope, NewRun]] = {}
         self._draining = False
         state.membership.on_expelled = self._abort_in_sessions
         state.membership.on_look = self._abort_requested
@@ -127,14 +90,19 @@ class Gateway:
     def start(self, turn: Turn, *, run_id: str | None = None, door: str = "http") -> Run:
         """Begin a run and return it; it goes on by itself whether or not anybody follows it.
 
-        Waits for the session's turn if it is busy. Raises `GatewayError` for everything that is wrong with the
-        request: an unknown agent or model, a reserved session key, an image the model cannot read, nothing to answer.
+        `run_id` is the caller's own name for it, `door` where it came in. Waits for the session's turn if it is busy.
+        Raises `GatewayError` for everything that is wrong with the request: an unknown agent or model, a reserved
+        session key, an image the model cannot read, nothing to answer.
         """
         if self._draining:
             raise _shutting_down()
-        agent = self.roster.resolve(turn.model, turn.agent_id)
-        choices = self.catalog.choices(turn.provider_model, agent)
-        _check_images(turn, choices[0])
+        with self._parts.held() as held:
+            return self._begin(turn, held, run_id, door)
+
+    def _begin(self, turn: Turn, held: Held, run_id: str | None, door: str) -> Run:
+        agent = held.parts.roster.resolve(turn.model, turn.agent_id)
+        choices = held.parts.catalog.choices(turn.provider_model, agent)
+        check_takes_images(turn, choices[0])
         key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"
@@ -145,23 +113,59 @@ class Gateway:
                 return self._replay(claim, turn.idempotency_key)
         opened = self._enter(new, agent)
         try:
-            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed)
-            work = self._prepare(turn, agent, choices, run, opened)
+            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed, door=door)
+            work = self._prepare(turn, held, agent, choices, run, opened)
         except BaseException:
             self._slots.leave()
             opened.retract()
             raise
         self._runs[run.id] = run, new
+        self.runs.add(run)
+        held.retain()
         spawn(self._execute, run, work)
         return run
+
+    @property
+    def roster(self) -> Roster:
+        """The agents there are now."""
+        return self._parts.now.roster
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        """The models there are now."""
+        return self._parts.now.catalog
+
+    def reconfigure(self, parts: Parts) -> None:
+        """Run what begins from now on with `parts`; what goes on keeps what it began with."""
+        self._parts.replace(parts)
+        self._slots.resize(parts.limits.max_concurrent)
+
+    def find(self, run_id: str) -> Run | None:
+        """The run with this id: one that goes on or was kept here, or, told again, one that is only recorded."""
+        found = self.runs.find(run_id)
+        if found is not None:
+            return found
+        record = self.state.records.get(run_id)
+        return None if record is None else self._recall(record)
 
     def abort(self, run_id: str) -> bool:
         """End a run soon, wherever it waits or goes on; whether it was still to end. Raises `StoreError`."""
         return self._abort_here(run_id) or self.state.records.request_abort(run_id)
 
+    def get_run(self, run_id: str) -> RunRecord:
+        """What is known of a run: what is recorded, or that it waits or goes on here.
+
+        Raises `StoreError`, and `GatewayError` (`run_not_found`).
+        """
+        here = self._find_here(run_id)
+        found = self.state.records.get(run_id) or here
+        if found is None:
+            raise run_not_found(run_id)
+        return found
+
     def notices(self) -> tuple[str, ...]:
         """What the configuration says that has no effect."""
-        return self._toolboxes.notices()
+        return self._parts.now.toolboxes.notices()
 
     def failing(self) -> list[str]:
         """What keeps the Gateway from serving, in words; empty when it is ready."""
@@ -181,7 +185,7 @@ class Gateway:
     def drain(self) -> None:
         """Accept no further runs, and refuse those that wait; those under way go on."""
         self._draining = True
-        for scope in list(self._queued.values()):
+        for scope, _new in list(self._queued.values()):
             scope.cancel()
 
     def close(self) -> None:
@@ -193,13 +197,12 @@ class Gateway:
         for run in going_on:
             for _ in run.follow():
                 pass
-        self._toolboxes.close()
-        self.catalog.close()
+        self._parts.close()
         self.state.close()
 
     def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
         """Take the session, then room for a run."""
-        with self._abortable(new.id):
+        with self._abortable(new):
             opened = self.state.ledger.open(new, agent.timeout_seconds)
             try:
                 self._slots.enter()
@@ -209,8 +212,9 @@ class Gateway:
         return opened
 
     @contextmanager
-    def _abortable(self, run_id: str) -> Iterator[None]:
-        scope = self._queued[run_id] = CancelScope()
+    def _abortable(self, new: NewRun) -> Iterator[None]:
+        scope = CancelScope()
+        self._queued[new.id] = scope, new
         try:
             with scope:
                 yield
@@ -221,17 +225,19 @@ class Gateway:
                 raise _shutting_down() from None
             raise GatewayError("run_aborted", "The run was aborted while it waited.") from None
         finally:
-            del self._queued[run_id]
+            del self._queued[new.id]
 
-    def _prepare(self, turn: Turn, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun) -> _Work:
-        own = self._toolboxes.of(agent)
+    def _prepare(
+        self, turn: Turn, held: Held, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun
+    ) -> _Work:
+        own = held.parts.toolboxes.of(agent)
         history: tuple[Message, ...] = ()
         incoming = turn.messages
         if not opened.run.stateless:
             history = self.state.store.load_conversation(run.session_key)
         elif own.functions():
             incoming = recall_steps(incoming, self.state.records, self.state.store)
-        new = self._check_images(select_new(history, incoming))
+        new = held.parts.check_images(select_new(history, incoming))
         conversation = Conversation(history, tuple(item.message for item in new))
         request = ModelRequest(
             model=choices[0].id,
@@ -239,14 +245,18 @@ class Gateway:
             messages=conversation.messages,
             sampling=turn.sampling,
         )
-        _check_names(turn.functions, own)
+        check_names(turn.functions, own)
         context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
         tools = AgentTools(own, context, turn.functions, turn.tool_choice)
-        return _Work(agent, choices, request, conversation, tools, opened)
+        timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
+        # Whoever sends the same idempotency key may want it as a stream.
+        takes_back = not turn.streamed and turn.idempotency_key is None
+        return _Work(held, timeout_seconds, choices, request, conversation, tools, opened, takes_back)
 
     def _execute(self, run: Run, work: _Work) -> None:
         reply = Reply()
-        provider = ResilientProvider(work.choices, self._limits.retries, clock=self._clock)
+        retries = work.held.parts.limits.retries
+        provider = ResilientProvider(work.choices, retries, takes_back=work.takes_back, clock=self._clock)
         try:
             end = self._drive(run, work, provider, reply)
             model = (provider.answered or work.choices[0]).ref
@@ -260,23 +270,24 @@ class Gateway:
         finally:
             self._slots.leave()
             del self._runs[run.id]
+            work.held.release()
         if end.error is not None:
             logger.warning("run %s failed: %s", run.id, end.error.code)
         run.append(end)
 
     def _drive(self, run: Run, work: _Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
         window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
-        loop = AgentLoop(run, provider, work.tools, window, self._limits.max_turns, reply)
+        loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
-            with run.scope, deadline(work.agent.timeout_seconds):
+            with run.scope, deadline(work.timeout_seconds):
                 loop.run(work.request)
         except Cancelled:
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
-            text = f"The run took longer than the agent's limit of {work.agent.timeout_seconds:g} seconds."
+            text = f"The run took longer than its limit of {work.timeout_seconds:g} seconds."
             return RunEnded(error=GatewayError("run_timeout", text))
         except GatewayError as error:
-            return RunEnded(error=error)
+            return RunEnded(error=to_told(error))
         except Exception:
             # Its session has to be given back like any other's.
             logger.exception("run %s failed", run.id)
@@ -299,6 +310,9 @@ class Gateway:
         record = self.state.records.get(claim.run_id)
         if record is None:
             raise failure_of(None)
+        return self._recall(record)
+
+    def _recall(self, record: RunRecord) -> Run:
         copy = Run(record.id, record.session_key, record.agent_id, record.accepted_at_ms / 1000)
         spawn(self._replays.replay, record.id, copy)
         return copy
@@ -309,11 +323,19 @@ class Gateway:
             if not new.stateless:
                 run.abort()
 
+    def _find_here(self, run_id: str) -> RunRecord | None:
+        gateway_id = self.state.membership.id
+        if run_id in self._runs:
+            return RunRecord.of(self._runs[run_id][1], gateway_id, RunState.RUNNING)
+        if run_id in self._queued:
+            return RunRecord.of(self._queued[run_id][1], gateway_id, RunState.ACCEPTED)
+        return None
+
     def _abort_here(self, run_id: str) -> bool:
         if run_id in self._runs:
             self._runs[run_id][0].abort()
         elif run_id in self._queued:
-            self._queued[run_id].cancel()
+            self._queued[run_id][0].cancel()
         else:
             return False
         return True
@@ -326,19 +348,3 @@ class Gateway:
 
 def _shutting_down() -> GatewayError:
     return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
-
-
-def _check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
-    for index, function in enumerate(functions):
-        if function.name in own:
-            text = f'The agent has a tool of its own that is called "{function.name}". Give yours another name.'
-            raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
-
-
-def _check_images(turn: Turn, model: ChosenModel) -> None:
-    if model.takes_images:
-        return
-    for item in turn.messages:
-        if item.message.has_image:
-            text = f"The model {model.ref} does not take images. Send text only, or choose a model that takes images."
-            raise GatewayError("invalid_value", text, param=f"{item.place}.content")

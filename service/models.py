@@ -1,7 +1,8 @@
 """Which model a name means, and the provider that runs it.
 
 Providers are opened when first needed and kept. A model is named `provider/model`; without any configured, the
-embedded demo model answers. A configured provider wins over a known host of the same id.
+embedded demo model answers. A configured provider wins over a known host of the same id. A server of this machine runs
+once for all processes with the same state directory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from service.providers import ModelRequest, Provider
 from service.providers.dialects import DIALECTS, open_provider
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.providers.network import Network
+from service.providers.sharing import Share, SharedByLocks
 
 logger = logging.getLogger("openclaw.models")
 
@@ -66,6 +68,7 @@ class ModelCatalog:
         self._environ = environ
         self._network = Network.from_environment(environ)
         self._open: dict[str, Provider] = {}
+        self._adopted: set[str] = set()
 
     def choose(self, requested: str | None, agent: Agent) -> ChosenModel:
         """The model for a run: the one `requested` for it (`x-openclaw-model`), else the agent's own.
@@ -113,6 +116,12 @@ class ModelCatalog:
             return f"{ref}, a small demo model that is often wrong"
         return ref
 
+    def list_models(self, agents: Iterable[Agent]) -> list[str]:
+        """Every model that the configuration names, as `provider/model`: those of `agents` first, each once."""
+        named = [ref for agent in agents for ref in (agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)]
+        described = [f"{provider}/{model.id}" for provider, of in self._configured.items() for model in of.models]
+        return list(dict.fromkeys([*named, *described]))
+
     def missing_installation(self, agents: Iterable[Agent]) -> str | None:
         """What keeps the embedded model from answering for one of `agents`, with the command that mends it."""
         if EMBEDDED_PROVIDER in self._configured:
@@ -121,16 +130,31 @@ class ModelCatalog:
             return None
         return installation_problem()
 
+    def adopt(self, older: ModelCatalog) -> None:
+        """Go on with the providers that `older` opened and that are configured the same here; it closes the others.
+
+        A model server that took minutes to load is not started anew because something else was edited.
+        """
+        for provider_id, provider in older._open.items():
+            if self._configured.get(provider_id) == older._configured.get(provider_id):
+                if (unused := self._open.pop(provider_id, None)) is not None:
+                    unused.close()
+                self._open[provider_id] = provider
+                older._adopted.add(provider_id)
+
     def close(self) -> None:
-        """Close every provider that was opened. Twice is a no-op."""
+        """Close every provider that was opened and not adopted. Twice is a no-op."""
         while self._open:
-            self._open.popitem()[1].close()
+            provider_id, provider = self._open.popitem()
+            if provider_id not in self._adopted:
+                provider.close()
 
     def _find(self, ref: str, *, by_caller: bool) -> ChosenModel:
         provider_id, _, model_id = ref.partition("/")
         configured = self._configured.get(provider_id)
         if configured is None and ref == EMBEDDED_REFERENCE:
-            provider = self._open.get(provider_id) or open_embedded_provider(self._state_dir)
+            provider = self._open.get(provider_id)
+            provider = provider or open_embedded_provider(self._state_dir, self._share_of(EMBEDDED_MODEL))
             self._open[provider_id] = provider
             return ChosenModel(ref, model_id, provider, takes_images=False, worth_retrying=False)
         try:
@@ -141,11 +165,14 @@ class ModelCatalog:
                 text = f'The provider "{provider_id}" of the model {ref} speaks an `api` that this gateway does not'
                 raise _not_found(f"{text}. There are: {', '.join(KNOWN_APIS)}.", by_caller=by_caller)
             if provider_id not in self._open:
-                self._open[provider_id] = open_provider(config, self._network)
+                self._open[provider_id] = open_provider(config, self._network, self._share_of(provider_id))
         except ValueError as error:
             text = f"The model {ref} cannot be reached: {error}."
             raise GatewayError("provider_unavailable", text) from error
         return _chosen(ref, model_id, self._open[provider_id], config)
+
+    def _share_of(self, service_id: str) -> Share:
+        return SharedByLocks(self._state_dir / "services", service_id)
 
     def _unknown(self, ref: str, provider_id: str) -> str:
         here = dict.fromkeys([*self._configured, *ids_with_key(self._environ), OLLAMA, EMBEDDED_REFERENCE])

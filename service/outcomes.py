@@ -47,3 +47,12 @@ def failure_of(record: RunRecord | None) -> GatewayError:
     if record is not None and record.error_code in KINDS:
         return GatewayError(record.error_code, record.error_message or "The run failed.")
     return GatewayError("run_interrupted", "The gateway that executed this run has died. Try again.")
+
+
+def run_not_found(run_id: str) -> GatewayError:
+    """What is told of a run of which nothing is known."""
+    text = (
+        f'No run "{run_id}" is known here: it was never started, was given up before it began, or has been deleted '
+        "since. One that stands alone is known only to the gateway that executes it until it has ended."
+    )
+    return GatewayError("run_not_found", text, param="run_id")

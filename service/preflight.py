@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.agents import Agent, Roster
-from service.config import AgentConfig, Config, ConfigError
+from service.config import AgentConfig, Config
 from service.configmodels import KNOWN_APIS
-from service.configproblems import format_path
+from service.configpaths import format_path
+from service.configtext import ConfigError
 from service.models import ModelCatalog
 from service.providers.known_hosts import KNOWN_HOSTS
 

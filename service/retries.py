@@ -1,6 +1,6 @@
 """Bad days upstream: a failing model is asked again, then the next one, as long as nothing has reached the reader.
 
-What was told stays told: once an answer has begun, its failure is the run's failure.
+What a reader was told stays told: once such an answer has begun, its failure is the run's failure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service import concurrency
 from service.configmodels import RetryConfig
 from service.errors import GatewayError
 from service.models import ChosenModel
-from service.providers import ModelEvent, ModelRequest
+from service.providers import ModelEvent, ModelRequest, ModelRestarted
 
 logger = logging.getLogger("openclaw.models")
 
@@ -67,6 +67,7 @@ class ResilientProvider:
 
     `answered` is the model that began the latest answer, `None` before any did. Later calls begin with it: what failed
     is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
+    With `takes_back` an answer that has begun may fail, too: `ModelRestarted` is told before it comes anew.
     """
 
     def __init__(
@@ -74,12 +75,15 @@ class ResilientProvider:
         choices: Sequence[ChosenModel],
         policy: RetryPolicy,
         *,
+        takes_back: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = concurrency.sleep,
         random: Callable[[], float] = randomness.random,
     ) -> None:
         self._choices = tuple(choices)
         self._policy = policy
+        self._takes_back = takes_back
+        self._told, self._tried = False, 0
         self._clock = clock
         self._sleep = sleep
         self._random = random
@@ -89,37 +93,34 @@ class ResilientProvider:
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
 
-        Raises the last failure when every model has failed, and the log names its model. A fallback that takes no
-        images is passed over when the request has some.
+        Raises the last failure when every model has failed; its message and the log name the model. A fallback that
+        takes no images is passed over when the request has some.
         """
         try:
             yield from self._answer(request)
         except GatewayError as error:
             why = f"{error.code}: {error.message}" if error.code in _IN_OUR_WORDS else error.code
             logger.warning("the model %s failed: %s", self._asked.ref, why)
+            tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
+            error.message = f"{error.message} (The model: {tried}{self._asked.ref}.)"
             raise
 
     def close(self) -> None:
         """Nothing is held: the models belong to their catalog."""
 
     def _answer(self, request: ModelRequest) -> Iterator[ModelEvent]:
+        self._told, self._tried = False, 0
         *others, last = self._candidates(request)
         for choice in others:
             try:
-                first, rest = self._begin(choice, request)
+                yield from self._ask(choice, request)
             except GatewayError as error:
-                if error.code not in REPLACEABLE:
+                if self._stands or error.code not in REPLACEABLE:
                     raise
                 logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
             else:
-                break
-        else:
-            choice = last
-            first, rest = self._begin(choice, request)
-        self.answered = choice
-        with closing(rest):  # type: ignore[type-var]  # a generator in every dialect
-            yield first
-            yield from rest
+                return
+        yield from self._ask(last, request)
 
     def _candidates(self, request: ModelRequest) -> list[ChosenModel]:
         first = self._choices.index(self.answered) if self.answered is not None else 0
@@ -127,23 +128,40 @@ class ResilientProvider:
         fallbacks = self._choices[first + 1 :]
         return [self._choices[first], *(choice for choice in fallbacks if choice.takes_images or not has_image)]
 
-    def _begin(self, choice: ChosenModel, request: ModelRequest) -> tuple[ModelEvent, Iterator[ModelEvent]]:
-        """The beginning of one model's answer and its rest, asked for as often as the policy says."""
+    @property
+    def _stands(self) -> bool:
+        """Whether something was told that cannot be taken back."""
+        return self._told and not self._takes_back
+
+    def _ask(self, choice: ChosenModel, request: ModelRequest) -> Iterator[ModelEvent]:
+        """One model's answer, asked for as often as the policy says."""
         self._asked = choice
+        self._tried += 1
         asked = choice.to_request(request)
         give_up_at = self._clock() + self._policy.max_elapsed_seconds
         failures = 0
         while True:
             try:
-                events = choice.provider.stream(asked)
-                return next(events), events
+                yield from self._attempt(choice, asked)
             except GatewayError as error:
                 failures += 1
-                delay = self._delay_after(choice, error, failures)
+                delay = None if self._stands else self._delay_after(choice, error, failures)
                 if delay is None or self._clock() + delay > give_up_at:
                     raise
                 logger.warning("the model %s failed (%s), asking again in %.1f s", choice.ref, error.code, delay)
+            else:
+                return
             self._sleep(delay)
+
+    def _attempt(self, choice: ChosenModel, asked: ModelRequest) -> Iterator[ModelEvent]:
+        events = choice.provider.stream(asked)
+        with closing(events):  # type: ignore[type-var]  # a generator in every dialect
+            first = next(events)
+            if self._told:
+                yield ModelRestarted()
+            self._told, self.answered = True, choice
+            yield first
+            yield from events
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
         if not choice.worth_retrying or error.code not in RETRYABLE:

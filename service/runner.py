@@ -5,6 +5,7 @@ A failure is raised as `GatewayError`; what was said before stays in the run's l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from service.compaction import Compaction, Compactor, TokenEstimator, input_limit, is_context_overflow
 from service.conversation import settle_tool_calls
 from service.errors import GatewayError
-from service.events import TextDelta, ToolCallRequested, ToolEnded, ToolStarted
+from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.messages import (
     Function,
     Message,
@@ -24,10 +25,12 @@ from service.messages import (
     ToolChoiceMode,
     Usage,
 )
-from service.providers import ModelEnded, ModelRequest, ModelText, Provider
+from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.runs import Run
 from service.tools import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
+
+logger = logging.getLogger("openclaw.runs")
 
 #: What stands between two messages of one answer, as readers get it.
 PARAGRAPH = "\n\n"
@@ -115,7 +118,8 @@ class AgentLoop:
         """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
 
         Raises what the provider raises, and `tool_choice_not_met` when the model did not make the call that is
-        demanded; then no call is told. After `max_turns` the model has to answer without tools.
+        demanded; then no call is told. The last of `max_turns` has to be an answer without tools; when the model calls
+        some all the same, the answer ends there, with the stop reason "length".
         """
         functions, choice = self._tools.offered()
         request = replace(request, functions=functions, tool_choice=choice)
@@ -163,6 +167,8 @@ class AgentLoop:
             for event in events:
                 if isinstance(event, ModelText):
                     self._tell(event.text)
+                elif isinstance(event, ModelRestarted):
+                    self._take_back()
                 else:
                     return self._end_message(request, event)
         raise GatewayError("provider_error", "The model's answer ended without an end.")
@@ -176,6 +182,15 @@ class AgentLoop:
             self._run.append(TextDelta(PARAGRAPH))
         self._reply.pieces.append(text)
         self._run.append(TextDelta(text))
+
+    def _take_back(self) -> None:
+        """Forget the message that is being written."""
+        pieces = self._reply.pieces
+        if pieces:
+            paragraph = len(PARAGRAPH) if self._has_spoken() else 0
+            self._run.append(TextRetracted(paragraph + sum(map(len, pieces))))
+        pieces.clear()
+        self._message_characters = 0
 
     def _has_spoken(self) -> bool:
         return any(message.role is Role.ASSISTANT and message.text for message in self._reply.messages)
@@ -191,7 +206,12 @@ class AgentLoop:
         reply.usage += ended.usage
         if self._window.tokens is not None:
             self._window.estimator.observe(request, ended.usage)
-        reply.stop_reason = ended.stop_reason if calls or not ended.tool_calls else StopReason.STOP
+        reply.stop_reason = ended.stop_reason
+        if ended.tool_calls and not calls:
+            logger.warning(
+                "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
+            )
+            reply.stop_reason = StopReason.LENGTH
         return calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:

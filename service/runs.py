@@ -1,17 +1,28 @@
 """A run: an append-only log of events that one greenlet writes and any number of readers follow at their own pace.
 
-The reader never holds the run: a door that wants the run to end with its client says `abort()`.
+The reader never holds the run: a door that wants the run to end with its client says `abort()`. What nobody needs
+apart any more is merged, so that a slow or an absent reader costs what was said and not how it came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from service.concurrency import CancelScope, Event
 from service.errors import internal_error
-from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 from service.messages import StopReason, ToolCall, Usage
+
+logger = logging.getLogger("openclaw.runs")
+
+#: Events that are left as they came; beyond so many the log is looked through for what can be merged.
+_UNMERGED = 256
+
+#: The longest text that deltas are merged into, so that merging again and again does not copy all of it.
+_MERGED_CHARACTERS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +35,59 @@ class Answer:
     usage: Usage
 
 
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """How far a reader has come, and what wakes it."""
+
+    position: int = 0
+    news: Event = field(default_factory=Event)
+
+
 class Run:
     """One run of an agent.
 
-    `id` is the run's and the answer's (`chatcmpl_<uuid4>`), `created_at` seconds since 1970. `scope` surrounds the
-    part of the run that may be cut. A `kept` run goes on when its caller leaves.
+    `id` is the run's and the answer's (`chatcmpl_<uuid4>`), `created_at` seconds since 1970, `door` where it was
+    asked for. `scope` surrounds the part of the run that may be cut. A `kept` run goes on when its caller leaves.
+    `observer` is told each event as it is appended.
     """
 
-    def __init__(self, run_id: str, session_key: str, agent_id: str, created_at: float, *, kept: bool = False) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        session_key: str,
+        agent_id: str,
+        created_at: float,
+        *,
+        kept: bool = False,
+        door: str = "http",
+    ) -> None:
         self.id = run_id
         self.session_key = session_key
         self.agent_id = agent_id
         self.created_at = created_at
+        self.ended_at: float | None = None
         self.kept = kept
+        self.door = door
         self.scope = CancelScope()
+        self.characters = 0
+        self.observer: Observer | None = None
         self._log: list[RunEvent] = []
-        self._readers: list[Event] = []
+        self._readers: list[_Reader] = []
+        self._ended = Event()
+        self._merge_at = _UNMERGED
 
     def append(self, event: RunEvent) -> None:
         """Tell the readers; for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)
+        self.characters += len(event.text) if isinstance(event, TextDelta | ToolEnded) else 0
         for reader in self._readers:
-            reader.set()
+            reader.news.set()
+        if len(self._log) >= self._merge_at or isinstance(event, RunEnded):
+            self._merge()
+        if self.observer is not None:
+            self.observer(self, event)
+        if isinstance(event, RunEnded):
+            self._ended.set()
 
     def abort(self) -> None:
         """End the run soon: the upstream request is dropped and what was said is kept. After the end a no-op."""
@@ -59,31 +101,177 @@ class Run:
     def follow(self, quiet_seconds: float | None = None) -> Iterator[Sequence[RunEvent]]:
         """Yield everything that happened, from the beginning on, in batches; the last one ends with `RunEnded`.
 
-        Waits for news; whenever none came for `quiet_seconds` it yields an empty batch.
+        Waits for news; whenever none came for `quiet_seconds` it yields an empty batch. Pieces of text that came while
+        the reader was busy may reach it in one.
         """
-        position = 0
-        news = Event()
-        self._readers.append(news)
+        reader = _Reader()
+        self._readers.append(reader)
         try:
             while True:
-                news.clear()
-                batch = self._log[position:]
-                if batch or not news.wait(quiet_seconds):
-                    position += len(batch)
+                reader.news.clear()
+                batch = self._log[reader.position :]
+                if batch or not reader.news.wait(quiet_seconds):
+                    reader.position += len(batch)
                     yield batch
                     if batch and isinstance(batch[-1], RunEnded):
                         return
         finally:
-            self._readers.remove(news)
+            self._readers.remove(reader)
+
+    @property
+    def end(self) -> RunEnded | None:
+        """How the run ended; `None` while it goes on."""
+        last = self._log[-1] if self._log else None
+        return last if isinstance(last, RunEnded) else None
+
+    @property
+    def text(self) -> str:
+        """All text so far that holds."""
+        text, pieces = "", []
+        for event in self._log:
+            if isinstance(event, TextDelta):
+                pieces.append(event.text)
+            elif isinstance(event, TextRetracted):
+                text = (text + "".join(pieces))[: -event.characters]
+                pieces.clear()
+        return text + "".join(pieces)
+
+    def wait_for_end(self, timeout_seconds: float | None) -> RunEnded | None:
+        """Wait for the end and return it; `None` when it has not come after `timeout_seconds`."""
+        self._ended.wait(timeout_seconds)
+        return self.end
 
     def wait(self) -> Answer:
         """Wait for the end and return the whole answer; raises the `GatewayError` the run failed with."""
-        events = [event for batch in self.follow() for event in batch]
-        end = events[-1]
-        if not isinstance(end, RunEnded):
+        end = self.wait_for_end(None)
+        if end is None:
             raise internal_error()
         if end.error is not None:
             raise end.error
-        text = "".join(event.text for event in events if isinstance(event, TextDelta))
-        calls = tuple(event.call for event in events if isinstance(event, ToolCallRequested))
-        return Answer(text, calls, end.stop_reason, end.usage)
+        calls = tuple(event.call for event in self._log if isinstance(event, ToolCallRequested))
+        return Answer(self.text, calls, end.stop_reason, end.usage)
+
+    def _merge(self) -> None:
+        """Join neighbouring pieces of text, but for those a reader stands between."""
+        barriers = {reader.position for reader in self._readers}
+        moved: dict[int, int] = {}
+        merged: list[RunEvent] = []
+        pieces: list[str] = []
+        size = 0
+        for position, event in enumerate(self._log):
+            text = event.text if isinstance(event, TextDelta) else ""
+            if pieces and (position in barriers or not text or size + len(text) > _MERGED_CHARACTERS):
+                merged.append(TextDelta("".join(pieces)))
+                pieces, size = [], 0
+            if position in barriers:
+                moved[position] = len(merged)
+            if text:
+                pieces.append(text)
+                size += len(text)
+            else:
+                merged.append(event)
+        if pieces:
+            merged.append(TextDelta("".join(pieces)))
+        moved[len(self._log)] = len(merged)
+        for reader in self._readers:
+            reader.position = moved[reader.position]
+        self._log = merged
+        self._merge_at = 2 * len(merged) + _UNMERGED
+
+
+#: Is told that a run began and then each of its events, in order, before anybody else comes to run: it must not wait.
+Observer = Callable[[Run, RunStarted | RunEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long, how many and how many characters of finished runs are kept, of each door."""
+
+    seconds: float = 300
+    runs: int = 512
+    characters: int = 16 * 1024 * 1024
+
+
+class RunRegistry:
+    """The runs that go on and, for a while, those that have ended; and who is told of them all.
+
+    `clock` gives seconds since 1970.
+    """
+
+    def __init__(self, clock: Callable[[], float], retention: Retention | None = None) -> None:
+        self._clock = clock
+        self._retention = retention or Retention()
+        self._running: dict[str, Run] = {}
+        self._sessions: defaultdict[str, list[Run]] = defaultdict(list)
+        self._ended: defaultdict[str, OrderedDict[str, Run]] = defaultdict(OrderedDict)
+        self._ended_characters: defaultdict[str, int] = defaultdict(int)
+        self._observers: tuple[Observer, ...] = ()
+
+    def __len__(self) -> int:
+        """How many runs go on."""
+        return len(self._running)
+
+    def add(self, run: Run) -> None:
+        """Let `run`, which begins, be found, and tell the observers of it from now on."""
+        self._running[run.id] = run
+        self._sessions[run.session_key].append(run)
+        run.observer = self._on_event
+        self._tell(run, RunStarted())
+
+    def find(self, run_id: str) -> Run | None:
+        """The run with this id, going on or kept."""
+        self._forget_old()
+        found = self._running.get(run_id)
+        kept = (ended[run_id] for ended in self._ended.values() if run_id in ended)
+        return found or next(kept, None)
+
+    def running(self, session_key: str | None = None) -> tuple[Run, ...]:
+        """The runs that go on, all or those of one session, the oldest first."""
+        if session_key is None:
+            return tuple(self._running.values())
+        return tuple(self._sessions.get(session_key, ()))
+
+    def subscribe(self, observer: Observer) -> Callable[[], None]:
+        """Tell `observer` of every run from now on, until what is returned is called."""
+        self._observers = (*self._observers, observer)
+
+        def unsubscribe() -> None:
+            self._observers = tuple(one for one in self._observers if one is not observer)
+
+        return unsubscribe
+
+    def _on_event(self, run: Run, event: RunStarted | RunEvent) -> None:
+        if isinstance(event, RunEnded):
+            run.ended_at = self._clock()
+            self._retire(run)
+        self._tell(run, event)
+
+    def _tell(self, run: Run, event: RunStarted | RunEvent) -> None:
+        for observer in self._observers:
+            try:
+                observer(run, event)
+            except Exception:
+                # Whoever looks on must not break what is looked at: the defect is logged, the run goes on.
+                logger.exception("an observer of run %s failed", run.id)
+
+    def _retire(self, run: Run) -> None:
+        self._running.pop(run.id, None)
+        runs = self._sessions.get(run.session_key, [])
+        if run in runs:
+            runs.remove(run)
+        if not runs:
+            self._sessions.pop(run.session_key, None)
+        self._ended[run.door][run.id] = run
+        self._ended_characters[run.door] += run.characters
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        kept, oldest = self._retention, self._clock() - self._retention.seconds
+        for door, ended in self._ended.items():
+            while ended:
+                first = next(iter(ended.values()))
+                within = len(ended) <= kept.runs and self._ended_characters[door] <= kept.characters
+                if within and (first.ended_at or 0) >= oldest:
+                    break
+                del ended[first.id]
+                self._ended_characters[door] -= first.characters

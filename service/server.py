@@ -38,7 +38,7 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
     Besides WSGI's own keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
-    `watch_hangup`) and `openclaw.log` (a dict: the application's `client`, `agent` and `run` are logged). With
+    `watch_hangup`) and `openclaw.log` (a dict: the application's `client`, `agent`, `run` and `error` are logged). With
     status 101 the socket belongs to the application until it returns; `openclaw.early` has the bytes that came before.
     """
 
@@ -262,6 +262,7 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             client=noted.get("client", self.peer),
             agent=noted.get("agent"),
             run=noted.get("run"),
+            error=noted.get("error"),
             complete=None if self.complete else "no",
         )
 

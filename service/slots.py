@@ -49,7 +49,15 @@ class RunSlots:
 
     def leave(self) -> None:
         """Give the room back, to whoever has waited longest."""
-        if self._waiting:
+        self._running -= 1
+        self._hand_over()
+
+    def resize(self, limit: int | None) -> None:
+        """Have room for `limit` runs from now on. Fewer than run already lets those end, and nobody in before that."""
+        self._limit = limit
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        while self._waiting and (self._limit is None or self._running < self._limit):
+            self._running += 1
             self._waiting.popleft().set()
-        else:
-            self._running -= 1

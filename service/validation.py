@@ -36,25 +36,26 @@ class CompiledSchema:
         self._schema = to_json_schema(schema, document)
         self._validator = jsonschema_rs.Draft202012Validator(self._schema)
 
-    def check(self, value: Any, name: str = "") -> None:
+    def check(self, value: Any, name: str = "", *, subject: str = "The request body") -> None:
         """Return if `value` is right; else raise `GatewayError` (400) for its first fault.
 
         What is not supported comes before what is wrong: it explains why something else is missing.
-        `name` is what the value as a whole is called (a header's name); in a body the place inside it is named.
+        `name` is what the value as a whole is called (a header's name); in a body the place inside it is named, and
+        `subject` stands for all of it.
         """
         try:
             self._validator.validate(value)  # stops at the first fault
         except jsonschema_rs.ValidationError as fault:
             # `iter_errors` collects every fault before it yields one: 16 KiB of memory for each.
             more = islice(self._validator.iter_errors(_beginning(value)), _FAULTS_READ)
-            errors = [self._to_error(one, name) for one in (fault, *more)]
+            errors = [self._to_error(one, name, subject) for one in (fault, *more)]
             raise next((error for error in errors if error.code == "unsupported_parameter"), errors[0]) from None
 
     def is_valid(self, value: Any) -> bool:
         """Whether `value` is right."""
         return self._validator.is_valid(value)
 
-    def _to_error(self, fault: jsonschema_rs.ValidationError, name: str) -> GatewayError:
+    def _to_error(self, fault: jsonschema_rs.ValidationError, name: str, whole: str) -> GatewayError:
         place = name + _to_place(fault.instance_path)
         nodes = _nodes_along(self._schema, fault.schema_path)
         for node in reversed(nodes):
@@ -69,7 +70,7 @@ class CompiledSchema:
             missing = f"{place}.{kind.property}" if place else kind.property
             return GatewayError("missing_required_parameter", f"`{missing}` is missing.", param=missing)
         code = "invalid_type" if kind.name == "type" else "invalid_value"
-        subject = f"`{place}`" if place else "The request body"
+        subject = f"`{place}`" if place else whole
         return GatewayError(code, f"{subject} {_describe(fault, nodes[-1])}", param=place or None)
 
 

@@ -29,7 +29,7 @@ class Conformance:
 
     def __init__(self, document: dict[str, Any] | None = None) -> None:
         self.document = document or to_served_document(load_contract())
-        self._patterns = [(self._pattern(path), item) for path, item in self.document["paths"].items()]
+        self._patterns = [(self._pattern(path, item), item) for path, item in self.document["paths"].items()]
         self._schemas: dict[str, CompiledSchema] = {}
 
     def check(self, response: httpx.Response) -> None:
@@ -48,6 +48,10 @@ class Conformance:
         value = orjson.loads(data)
         name = "ErrorEnvelope" if "error" in value else "ChatCompletionChunk"
         self._component(name).check(value)
+
+    def check_error(self, body: Any) -> None:
+        """Check the body of a refusal wherever it came from."""
+        self._component("ErrorEnvelope").check(body)
 
     def _declared(self, method: str, path: str, status: int, where: str) -> Mapping[str, Any]:
         item = next((item for pattern, item in self._patterns if pattern.fullmatch(path)), None)
@@ -110,8 +114,13 @@ class Conformance:
         return resolved
 
     @staticmethod
-    def _pattern(path: str) -> re.Pattern[str]:
-        return re.compile(re.sub(r"\\\{model\\\}", ".+", re.sub(r"\\\{asset\\\}", "[^/]+", re.escape(path))), re.DOTALL)
+    def _pattern(path: str, item: Mapping[str, Any]) -> re.Pattern[str]:
+        pattern = re.escape(path)
+        for parameter in next(iter(item.values())).get("parameters", ()):
+            if parameter.get("in") == "path":
+                anything = ".+" if parameter["schema"].get("format") == "path" else "[^/]+"
+                pattern = pattern.replace(re.escape(f"{{{parameter['name']}}}"), anything)
+        return re.compile(pattern, re.DOTALL)
 
 
 def check_stream(conformance: Conformance, text: str, where: str = "stream") -> list[str]:

@@ -9,6 +9,8 @@ import pytest
 from live import LiveGateway, live_gateway, scripted_config
 from upstream import Upstream
 
+pytest_plugins = ["databases"]
+
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
@@ -29,3 +31,8 @@ def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
     """A client of `gateway`, authenticated, whose every answer is held against the contract."""
     with gateway.client() as connected:
         yield connected
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="try as hard as the environments made for it do")
+    parser.addoption("--seed", type=int, help="where chance begins")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,10 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """PostgreSQL, from a wheel, for the whole session."""
-    with get_server(tmp_path_factory.mktemp("postgres")) as server:
+    # Not in pytest's own place: another run of it may clear that away, and the path of a socket has to be short.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as directory, get_server(directory) as server:
         [socket_dir] = parse_qs(urlsplit(server.get_uri()).query)["host"]
         yield Postgres(socket_dir)
 

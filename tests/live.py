@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +77,17 @@ def scripted_config(**gateway: Any) -> dict[str, Any]:
 
 @contextmanager
 def live_gateway(
-    directory: Path, config: Mapping[str, Any], *, arguments: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+    directory: Path,
+    config: Mapping[str, Any],
+    *,
+    arguments: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
 ) -> Iterator[LiveGateway]:
-    """Start the gateway with `config`; it is stopped, or killed if it will not stop, at the end of the block."""
+    """Start the gateway with `config`; it is stopped, or killed if it will not stop, at the end of the block.
+
+    `before` is a command that runs it: a debugger, a profiler.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "openclaw.json").write_bytes(orjson.dumps(config))
     environment = {
@@ -90,7 +98,7 @@ def live_gateway(
         **(env or {}),
     }
     output_path = directory / "output.txt"
-    command = [sys.executable, "-m", "service", "gateway", "--port", "0", *arguments]
+    command = [*before, sys.executable, "-m", "service", "gateway", "--port", "0", *arguments]
     with output_path.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output

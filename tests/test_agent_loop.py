@@ -222,3 +222,13 @@ def test_hanging_up_keeps_the_results_of_tools_that_had_finished(agent: LiveGate
     with agent.client() as client:
         assert text_of(ask(client, "and now?", headers=key)) == "I remember."
     assert "it is 42" in str(sent(upstream))
+
+
+def test_a_model_that_never_stops_calling_tools_ends_with_the_reason_length(
+    client: httpx.Client, upstream: Upstream, agent: LiveGateway
+) -> None:
+    upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 4)
+    answer = ask(client, "look for ever")
+    assert text_of(answer) == ""
+    assert answer.json()["choices"][0]["finish_reason"] == "length"
+    assert "the model still called tools when maxTurns (4) was met" in agent.output

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.config import ConfigError, parse_config
+from service.config import parse_config
+from service.configtext import ConfigError
 
 SECRET = "hunter2-is-my-secret"
 
@@ -40,7 +41,7 @@ FULL: dict[str, Any] = {
         }
     },
     "tools": {"profile": "coding", "deny": ["shell"]},
-    "session": {"anything": [1, 2]},
+    "session": {"maintenance": {"mode": "warn", "pruneAfter": "4w", "maxEntries": 500, "statelessAfter": "36h"}},
 }
 
 
@@ -82,7 +83,32 @@ def test_every_key_reaches_its_attribute() -> None:
     assert local.local_service is not None
     assert (local.local_service.ready_timeout_ms, local.local_service.idle_stop_ms) == (120_000, 0)
     assert config.agents.roster["ops"].model is not None
-    assert config.session == {"anything": [1, 2]}
+    assert config.session.maintenance.model_dump() == {
+        "mode": "warn",
+        "prune_after": 28 * 86_400,
+        "max_entries": 500,
+        "stateless_after": 36 * 3_600,
+        "runs_after": 30 * 86_400,
+    }
+
+
+def test_what_was_named_is_kept_unless_the_configuration_says_so() -> None:
+    kept = parse_config({})[0].session.maintenance
+    assert (kept.prune_after, kept.max_entries, kept.stateless_after) == (None, None, 7 * 86_400)
+    never = {"pruneAfter": False, "maxEntries": False, "statelessAfter": False, "runsAfter": False}
+    config, _ = parse_config({"session": {"maintenance": never}})
+    assert config.session.maintenance.model_dump(exclude={"mode"}) == dict.fromkeys(
+        ("prune_after", "max_entries", "stateless_after", "runs_after")
+    )
+
+
+def test_what_else_openclaw_says_of_sessions_is_noticed() -> None:
+    _, notices = parse_config({"session": {"dmScope": "main", "maintenance": {"maxDiskBytes": "1gb", "pruneDays": 3}}})
+    assert [notice.partition(":")[0] for notice in notices] == [
+        "session.dmScope",
+        "session.maintenance.maxDiskBytes",
+        "session.maintenance.pruneDays",
+    ]
 
 
 def test_secrets_are_absent_from_the_representation() -> None:
@@ -107,6 +133,13 @@ def test_the_two_spellings_of_the_roster_are_one() -> None:
             "chatC",
         ),
         ({"gateway": {"prot": 1}}, "gateway.prot", "`port`"),
+        ({"mcpServers": {}}, "mcpServers", "`mcp.servers`"),
+        ({"mcp": {"servers": {"a": {"command": "x", "timeout": 5}}}}, "mcp.servers.a.timeout", "`timeoutSeconds`"),
+        (
+            {"tools": {"allow": ["read"], "alsoAllow": ["exec"]}},
+            "tools.alsoAllow",
+            "keep one of the two lists",
+        ),
         ({"gateway": {"trusted_proxies": []}}, "gateway.trusted_proxies", "`trustedProxies`"),
         ({"agents": {"list": [{"id": "a", "modle": "x/y"}]}}, "agents.list[0].modle", "`model`"),
         ({"agents": {"entries": {"a": {"workspce": "/x"}}}}, "agents.entries.a.workspce", "`workspace`"),
@@ -123,11 +156,15 @@ def test_the_two_spellings_of_the_roster_are_one() -> None:
         ({"gateway": {"auth": {"mode": "trusted-proxy"}}}, "gateway.auth.mode", "not supported by this gateway"),
         ({"gateway": {"tls": {"enabled": True}}}, "gateway.tls.enabled", "reverse proxy"),
         ({"gateway": {"trustedProxies": ["10.0.0.0/99"]}}, "gateway.trustedProxies[0]", "IP address or network"),
+        ({"session": {"maintenance": {"pruneAfter": 30}}}, "session.maintenance.pruneAfter", 'such as "30d"'),
+        ({"session": {"maintenance": {"runsAfter": "0d"}}}, "session.maintenance.runsAfter", 'such as "30d"'),
+        ({"session": {"maintenance": {"maxEntries": 0}}}, "session.maintenance.maxEntries", "at least 1"),
+        ({"session": {"maintenance": {"pruneAfer": "1d"}}}, "session.maintenance.pruneAfer", "`pruneAfter`"),
         ({"gateway": None}, "gateway", "an object in {braces}, not null"),
         ({"gateway": {"http": []}}, "gateway.http", "not a list"),
         ({"agents": {"defaults": {"model": "gpt-5"}}}, "agents.defaults.model.primary", '"provider/model"'),
         ({"agents": {"defaults": {"model": 5}}}, "agents.defaults.model", "an object"),
-        ({"agents": {"defaults": {"timeoutSeconds": 0}}}, "agents.defaults.timeoutSeconds", "more than 0"),
+        ({"agents": {"defaults": {"timeoutSeconds": 0}}}, "agents.defaults.timeoutSeconds", "more than 0, not"),
         ({"agents": {"defaults": {"timeoutSeconds": float("inf")}}}, "agents.defaults.timeoutSeconds", "finite"),
         ({"agents": {"defaults": {"workspace": "~other/x"}}}, "agents.defaults.workspace", "a directory"),
         ({"agents": {"list": {}}}, "agents.list", "a list in [brackets], not an object"),
@@ -188,7 +225,7 @@ def test_what_openclaw_knows_and_this_gateway_does_not_is_ignored_with_a_notice(
         "channels",
         "plugins",
         "cron",
-        "gateway.controlUi",
+        "gateway.controlUi.enabled",
         "agents.defaults.models",
         "agents.list[0].sandbox",
     ]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.config import Config, ConfigError, parse_config
-from service.configfile import Locations, create_dev_config, load_config, locate, resolve_bind, resolve_port
+from service.config import Config, parse_config
+from service.configfile import create_dev_config, load_config, resolve_bind, resolve_port
+from service.configtext import ConfigError, Locations, locate
 
 
 @pytest.fixture
@@ -103,15 +104,17 @@ def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None
 
 
 def test_variables_come_from_the_environment(locations: Locations) -> None:
-    text = "{session: {a: 'x${A}y${B_2}', b: ['${A}'], c: '$${A}', d: '$${lower} $A {}'}}"
-    config = load(locations, text, A="1", B_2="${A}")
-    assert config.session == {"a": "x1y${A}", "b": ["1"], "c": "${A}", "d": "${lower} $A {}"}
+    env = "{a: 'x${A}y${B_2}', c: '$${A}', d: '$${lower} $A {}'}"
+    text = f"{{mcp: {{servers: {{one: {{command: '/bin/true', args: ['${{A}}'], env: {env}}}}}}}}}"
+    server = load(locations, text, A="1", B_2="${A}").mcp.servers["one"]
+    assert server.args == ("1",)
+    assert server.env == {"a": "x1y${A}", "c": "${A}", "d": "${lower} $A {}"}
 
 
 @pytest.mark.parametrize("name", ["lower", "Mixed", "WITH-HYPHEN", "A:-default", "1ST", "", " A "])
 def test_what_is_no_name_of_a_variable_is_refused_and_not_taken_as_it_stands(locations: Locations, name: str) -> None:
-    text = refusal(locations, f"{{session: {{a: 'secret ${{{name}}}'}}}}", lower="x", Mixed="x")
-    assert "session.a: what stands in ${...} must be the name of an environment variable" in text
+    text = refusal(locations, f"{{state: {{url: 'secret ${{{name}}}'}}}}", lower="x", Mixed="x")
+    assert "state.url: what stands in ${...} must be the name of an environment variable" in text
     assert "$${...}" in text
     assert "secret" not in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,28 @@ def test_the_models_process_ends_with_the_gateway_even_when_it_is_killed(tmp_pat
         running.process.kill()
         _, alive = psutil.wait_procs(children, timeout=10)
         assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_several_workers_have_one_model_between_them(tmp_path: Path) -> None:
+    arguments, environment = ("--dev", "--workers", "2"), {"OPENCLAW_CONFIG_PATH": ""}
+    with live_gateway(tmp_path, {}, arguments=arguments, env=environment) as running:
+        token = re.search(r"Bearer ([\w-]+)", running.output)
+        assert token is not None
+
+        def ask_anew(_: int) -> str:
+            with running.client(token[1], timeout=120) as client:
+                return text_of(ask(client, "Say hello.", max_tokens=4, temperature=0))
+
+        workers: set[str] = set()
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(20):
+                assert all(pool.map(ask_anew, range(4)))
+                workers = set(re.findall(r"openclaw\.access\[(\d+)\]", running.output))
+                if len(workers) == 2:
+                    break
+        assert len(workers) == 2
+        servers = [child for child in children_of(running) if "service.providers.llama_server" in child.cmdline()]
+        assert len(servers) == 1
+        assert running.output.count("starting smollm2") == 1
+        assert running.stop() == 0
+        assert not servers[0].is_running()

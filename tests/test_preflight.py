@@ -10,7 +10,8 @@ from chat import ask, error_of, text_of
 from live import live_gateway, scripted_config
 
 from service.agents import Roster
-from service.config import ConfigError, parse_config
+from service.config import parse_config
+from service.configtext import ConfigError
 from service.models import EMBEDDED_REFERENCE, ModelCatalog
 from service.preflight import check_agents, check_mode
 
@@ -131,3 +132,13 @@ def test_a_gateway_serves_with_its_notices_told(tmp_path: Path) -> None:
         assert error_of(refusal) == (404, "model_not_found", "x-openclaw-model")
         assert "Note: models.providers.odd.api:" in running.output
         assert "Note: agents.lost.workspace: there is no directory" in running.output
+
+
+def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_not(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["mcp"] = {"servers": {"unused": {"url": f"{NOBODY}/mcp"}, "named": {"url": f"{NOBODY}/mcp"}}}
+    config["tools"] = {"profile": "coding", "alsoAllow": ["named__add"]}
+    with live_gateway(tmp_path, config) as running:
+        (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
+        assert note.startswith("Note: mcp.servers.unused: no agent may use its tools")
+        assert 'tools.alsoAllow: ["unused__*"]' in note

@@ -66,3 +66,28 @@ def test_without_a_limit_there_is_always_room() -> None:
     slots = RunSlots(None)
     for _ in range(1000):
         slots.enter()
+
+
+def test_more_room_lets_those_in_who_wait_and_less_room_lets_those_end_who_run() -> None:
+    slots, entered = RunSlots(1), []
+
+    def work(number: int) -> None:
+        slots.enter()
+        entered.append(number)
+
+    workers = [spawn(work, number) for number in range(4)]
+    sleep(0)
+    assert entered == [0]
+    slots.resize(3)
+    sleep(0)
+    assert entered == [0, 1, 2]
+    slots.resize(1)
+    slots.leave()
+    slots.leave()
+    sleep(0)
+    assert entered == [0, 1, 2]
+    slots.leave()
+    sleep(0)
+    assert entered == [0, 1, 2, 3]
+    for worker in workers:
+        worker.join()

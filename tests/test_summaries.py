@@ -110,7 +110,7 @@ def test_a_database_of_the_first_version_is_upgraded_in_place(path: Path) -> Non
     with closing(Transcripts.open(path)) as store:
         append(store, "1", "2")
     execute(path, "DROP TABLE summaries")
-    for table in ("runs", "lanes", "gateways", "claims", "alembic_version"):
+    for table in ("runs", "lanes", "gateways", "claims", "login_failures", "alembic_version"):
         execute(path, f"DROP TABLE {table}")
     for index in ("sessions_by_age", "sessions_of_agent"):
         execute(path, f"DROP INDEX {index}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,9 @@ def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is
 
 
 def test_a_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Path) -> None:
-    server, touched = open_server(timeout_seconds=2.5), tmp_path / "touched"
-    server.list_tools()
+    server, touched = open_server(), tmp_path / "touched"
+    server.list_tools()  # the start of the server may take its time
+    server.endpoint = replace(server.endpoint, timeout_seconds=2.5)
     with pytest.raises(ToolError, match=r"did not answer within 2.5 s"):
         server.call_tool("hang", {"touch": str(touched)})
     wait_until(lambda: touched.read_text() == "begun and called off")
@@ -171,13 +173,16 @@ def test_a_caller_that_is_ended_calls_its_call_off_and_the_server_lives_on(open_
 
 def test_a_server_that_hangs_or_sends_a_line_without_end_is_ended_and_started_anew(open_server: Open) -> None:
     def suffer(tool: str) -> None:
-        server = open_server("wild", timeout_seconds=3)
+        server = open_server("wild")
         pid = int(server.call_tool("process", {}))
+        patient = server.endpoint
+        server.endpoint = replace(patient, timeout_seconds=3)
         with pytest.raises(ToolError, match=r"did not answer|more than fits"):
             server.call_tool(tool, {})
         wait_until(lambda: is_gone(pid))
         wait_until(lambda: server._connection is not None and server._connection.ended)
         concurrency.sleep(max(0.0, server._not_before - time.monotonic()))
+        server.endpoint = patient
         assert int(server.call_tool("process", {})) != pid
 
     for suffering in [concurrency.spawn(suffer, tool) for tool in ("block", "endless")]:
@@ -195,12 +200,16 @@ def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
     assert time.monotonic() - began < 0.5
 
 
-def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     broken = endpoint("broken", "broken")
     missing = McpEndpoint("missing", command="/nowhere/at-all")
     servers = McpServers([broken, missing, endpoint()], tmp_path)
     assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names)} == {"test"}
     servers.close()
+    (told,) = [record.getMessage() for record in caplog.records if "server broken" in record.getMessage()]
+    assert "cannot find my database" in told
     assert "cannot find my database" in (tmp_path / "mcp-broken.log").read_text()
 
 
@@ -296,4 +305,4 @@ def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:
     command = [sys.executable, "-S", "-P", str(child)]  # -S: without the installed packages
     order = '{"command": "x", "args": [], "env": {}, "cwd": null, "url": null, "headers": {}, "version": "1"}\n'
     told = subprocess.run(command, input=order, capture_output=True, text=True, check=False).stdout
-    assert "Run `pip install 'openclaw-gateway[mcp]'`." in told
+    assert "Run `pip install '.[mcp]'` in the gateway's clone." in told

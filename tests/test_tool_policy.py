@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.config import ToolsConfig
-from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, policy_notices
+from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
 
 FILES = ["read", "write", "edit", "ls", "find", "grep"]
 SESSIONS = ["session_status", "sessions_list", "sessions_history", "agents_list"]
@@ -54,6 +54,37 @@ def test_without_a_profile_an_allow_list_names_exactly_what_there_is() -> None:
 
 def test_an_allow_list_narrows_a_profile_and_never_widens_it() -> None:
     assert allowed(ToolsConfig(profile="coding", allow=("read", "docs__search"))) == ["read"]
+
+
+def test_also_allow_adds_to_the_profile_or_the_default_and_a_denial_still_wins() -> None:
+    assert allowed(ToolsConfig(profile="minimal", also_allow=("docs__*",))) == ["session_status", "docs__search"]
+    assert allowed(agent=ToolsConfig(also_allow=("write",))) == ["read", "write", "ls", "find", "grep", *SESSIONS]
+    assert allowed(ToolsConfig(also_allow=("exec",)), ToolsConfig(profile="minimal")) == ["exec", "session_status"]
+    assert allowed(ToolsConfig(deny=("exec",)), ToolsConfig(also_allow=("exec", "write"))) == [
+        *("read", "write", "ls", "find", "grep"),
+        *SESSIONS,
+    ]
+    assert allowed(ToolsConfig(allow=("read",)), ToolsConfig(also_allow=("exec",))) == ["read"]
+
+
+@pytest.mark.parametrize(
+    ("config", "may"),
+    [
+        (ToolsConfig(), False),
+        (ToolsConfig(profile="coding"), False),
+        (ToolsConfig(profile="coding", also_allow=("Docs__search",)), True),
+        (ToolsConfig(allow=("docs__search",)), True),
+        (ToolsConfig(allow=("*_search",)), True),
+        (ToolsConfig(allow=("do*",)), True),
+        (ToolsConfig(allow=("docs",)), False),
+        (ToolsConfig(profile="full", deny=("docs__search",)), True),
+        (ToolsConfig(profile="full", deny=("docs__*",)), False),
+    ],
+)
+def test_a_server_is_asked_only_for_agents_that_could_be_allowed_one_of_its_tools(
+    config: ToolsConfig, may: bool
+) -> None:
+    assert may_allow(config, NOTHING, "docs__") is may
 
 
 def test_an_agent_cannot_grant_itself_what_the_global_lists_leave_out() -> None:
@@ -109,8 +140,8 @@ def test_what_is_not_careful_has_been_named(everywhere: ToolsConfig, agent: Tool
 def test_what_has_no_effect_is_told_with_its_key() -> None:
     everywhere = ToolsConfig(profile="coding", allow=("read", "brwoser", "docs__*"), deny=("group:memory", "canvas"))
     agents = {"agents.list[0].tools": ToolsConfig(profile="codnig"), "agents.list[1].tools": ToolsConfig(deny=("*",))}
-    notices = policy_notices(everywhere, agents, ALL)
-    assert [notice.partition(", ")[0].partition(" and lists")[0] for notice in notices] == [
+    notices = policy_notices(everywhere, agents, ALL[:-1], ["docs__"])
+    assert [notice.partition(", ")[0] for notice in notices] == [
         'tools.allow: "brwoser" names no tool of this gateway',
         'tools.deny: "canvas" names no tool of this gateway',
         'tools.allow: "docs__*" is not part of the profile "coding"',
@@ -120,3 +151,9 @@ def test_what_has_no_effect_is_told_with_its_key() -> None:
 
 def test_a_configuration_without_faults_has_no_notices() -> None:
     assert policy_notices(ToolsConfig(profile="coding", deny=("exec",)), {"a": ToolsConfig(allow=("read",))}, ALL) == ()
+
+
+def test_a_tool_of_a_server_that_was_not_asked_yet_may_be_there() -> None:
+    config = ToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
+    (notice,) = policy_notices(config, {}, ALL[:-1], ["docs__"])
+    assert notice == 'tools.alsoAllow: "dosc__search" names no tool of this gateway, ignored'

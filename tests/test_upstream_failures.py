@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -118,6 +119,10 @@ def test_the_log_has_the_code_of_a_run_that_failed_and_of_a_request_that_was_ref
     answer = ask(client, "hi", stream=True, headers=by("stub/status-400"))
     run_id = chunks_of(answer)[0]["id"]
     wait_until(lambda: f"run {run_id} failed: provider_rejected_request\n" in relay.output)
+    refused = re.compile(r"access.* status=404 .*request_id=find-me .* error=model_not_found\n")
+    broken = re.compile(rf"access.* status=200 .* run={run_id} error=provider_rejected_request\n")
+    wait_until(lambda: refused.search(relay.output) is not None)
+    wait_until(lambda: broken.search(relay.output) is not None)
 
 
 def test_the_providers_wish_to_wait_is_passed_on(client: httpx.Client) -> None:

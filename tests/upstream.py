@@ -60,13 +60,13 @@ class Upstream:
     """The stub, listening on the loopback interface while its block runs.
 
     `url` is the base URL (`.../v1`), `requests` what it was asked, in order; `answers` are those of the test itself, by
-    model; `aborted` happens when a client leaves
-    before its answer is complete.
+    model; `models` are those it lists; `aborted` happens when a client leaves before its answer is complete.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Received] = []
         self.answers: dict[str, Callable[[Exchange], None]] = {}
+        self.models: list[str] = []
         self.aborted = Moment()
         self.connections = 0
         self.closing = threading.Event()
@@ -137,7 +137,8 @@ class Exchange(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._received(None)
         if self.path in ("/health", "/v1/models"):
-            self.json(200, {"object": "list", "data": []})
+            data = [{"id": model, "object": "model"} for model in self.server.upstream.models]
+            self.json(200, {"object": "list", "data": data})
         else:
             self.json(404, {"error": {"message": f"no {self.path} here"}})
 

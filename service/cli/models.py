@@ -1,11 +1,17 @@
-"""`openclaw models`: the models this machine has."""
+"""`openclaw models`: the models that can be named, and those of this machine."""
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from service.errors import GatewayError
-from service.weights import install_embedded_model
+from service.cli.common import json_option, print_json, print_table, with_failures_told, with_place
+from service.configtext import Locations
+
+if TYPE_CHECKING:
+    from service.cli.found_models import FoundModel
 
 
 @click.group()
@@ -13,11 +19,41 @@ def models() -> None:
     """Manage the models on this machine."""
 
 
+@models.command(name="list")
+@json_option
+@with_place
+def list_(locations: Locations, *, as_json: bool) -> None:
+    """List the models that agents and requests can name, where they come from and who uses them."""
+    from service.cli.found_models import find_models
+    from service.config import Config
+    from service.configfile import load_config
+
+    config = load_config(locations, os.environ).config if locations.config_path.exists() else Config()
+    found = find_models(config, os.environ)
+    if as_json:
+        print_json([_to_json(model) for model in found])
+        return
+    rows = [(model.ref, model.source, model.problem or "yes", ", ".join(model.agents) or "-") for model in found]
+    print_table(("MODEL", "FROM", "USABLE", "AGENTS"), rows)
+
+
+def _to_json(model: FoundModel) -> dict[str, Any]:
+    return {
+        "key": model.ref,
+        "source": model.source,
+        "available": model.problem is None,
+        "problem": model.problem,
+        "agents": list(model.agents),
+        "input": None if model.input is None else list(model.input),
+        "contextWindow": model.context_window,
+    }
+
+
 @models.command()
+@with_failures_told
 def install() -> None:
     """Install the embedded demo model: its runtime and its weights. What is there already is left alone."""
-    try:
-        install_embedded_model(click.echo)
-    except GatewayError as error:
-        raise click.ClickException(error.message) from None
+    from service.weights import install_embedded_model
+
+    install_embedded_model(click.echo)
     click.echo("The embedded model is installed. It is a demo model: quick, small, often wrong.")

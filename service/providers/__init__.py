@@ -43,7 +43,12 @@ class ModelEnded:
     usage: Usage = Usage()
 
 
-ModelEvent = ModelText | ModelEnded
+@dataclass(frozen=True, slots=True)
+class ModelRestarted:
+    """The answer failed and begins anew: the text so far is not part of it. Only told to those who can take it back."""
+
+
+ModelEvent = ModelText | ModelEnded | ModelRestarted
 
 
 class Provider(Protocol):

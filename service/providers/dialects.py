@@ -11,6 +11,7 @@ from service.providers.local_service import LocalService, LocalServiceProvider
 from service.providers.network import Network
 from service.providers.openai import OpenAIProvider
 from service.providers.scripted import ScriptedProvider
+from service.providers.sharing import Share
 
 #: How a provider of each dialect is opened. A new dialect is its row here, named in `configmodels.Api`.
 DIALECTS: Mapping[str, Callable[[ProviderConfig, Network], Provider]] = {
@@ -20,13 +21,13 @@ DIALECTS: Mapping[str, Callable[[ProviderConfig, Network], Provider]] = {
 }
 
 
-def open_provider(config: ProviderConfig, network: Network) -> Provider:
+def open_provider(config: ProviderConfig, network: Network, share: Share | None = None) -> Provider:
     """The provider a `models.providers` entry describes, its local service included; nothing is contacted yet.
 
-    `config.api` is one of `DIALECTS`. Raises `ValueError` for an address, a proxy or a certificate file that cannot be
-    used.
+    `config.api` is one of `DIALECTS`. The processes with the same `share` run that service once. Raises `ValueError`
+    for an address, a proxy or a certificate file that cannot be used.
     """
     provider = DIALECTS[config.api](config, network)
     if config.local_service is None:
         return provider
-    return LocalServiceProvider(provider, LocalService.from_config(config.local_service, config.base_url))
+    return LocalServiceProvider(provider, LocalService.from_config(config.local_service, config.base_url, share))

@@ -26,6 +26,16 @@ _END_ALL = signal.SIGUSR1
 _WATCHED = (*_ASKS_TO_END, _END_ALL, signal.SIGCHLD)
 
 
+def tie_to_parent(parent_pid: int, number: int) -> bool:
+    """Have the kernel send this process the signal `number` as soon as its parent is gone.
+
+    Returns whether the parent still was `parent_pid` once the tie was made.
+    """
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, number)
+    return os.getppid() == parent_pid
+
+
 def main(arguments: list[str]) -> int:
     """Carry the command out; returns its exit status, and a signal that ended it ends this process, too."""
     parent_pid, command = int(arguments[0]), arguments[1:]
@@ -33,16 +43,14 @@ def main(arguments: list[str]) -> int:
         return _execute(command)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_PDEATHSIG, _END_ALL)
-    if os.getppid() != parent_pid:
-        return 1  # it was gone before the tie was made
+    if not tie_to_parent(parent_pid, _END_ALL):
+        return 1
     own_pid = os.getpid()
     command_pid = os.fork()
     if command_pid == 0:
         try:
             os.setsid()
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == own_pid:
+            if tie_to_parent(own_pid, signal.SIGKILL):
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 _execute(command)
         finally:

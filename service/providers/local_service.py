@@ -1,6 +1,7 @@
 """A model server on this machine, started when it is first needed and gone when the gateway is.
 
-One start serves everybody who waits for it; the program is never stopped while it is in use.
+One start serves everybody who waits for it; the program is never stopped while it is in use. Of the processes that
+have a `Share` of it, one runs it and the others use it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from service import concurrency
 from service.configmodels import LocalServiceConfig
 from service.errors import GatewayError
 from service.providers import ModelEvent, ModelRequest, Provider
 from service.providers.child_process import ChildProcess
+from service.providers.sharing import Endpoint, Share, Unshared, wait_for_stop
 from service.providers.transport import Upstream
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ _WATCH_SECONDS = 1.0
 _HEALTH_TIMEOUT_SECONDS = 5.0
 _MAX_HEALTH_BYTES = 64 * 1024
 _GIST_CHARS = 200
+_OTHERS_SECONDS = 30.0  # how long a process that ends lets others finish with the program it runs
 
 
 class LocalService:
@@ -38,7 +42,8 @@ class LocalService:
     when a GET of `health_url` answers with success, or asks for credentials. It is stopped after `idle_stop_seconds`
     without a user, 0 for never. What it prints goes to `log_path`, cut at about 1 MiB (a temporary file by default).
     `tell` gets a line for people about each start and stop, which calls it `name`. Its standard input is a pipe that
-    ends with the gateway.
+    ends with the gateway. Other processes with the same `share` may run it instead; `endpoint` tells them how to reach
+    the one that this process runs, beside where it listens.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class LocalService:
         log_path: Path | None = None,
         tell: Callable[[str], None] = logger.info,
         clock: Callable[[], float] = time.monotonic,
+        share: Share | None = None,
+        endpoint: Endpoint | None = None,
     ) -> None:
         self._command = (command, *args)
         self._name = name or Path(command).name
@@ -66,6 +73,8 @@ class LocalService:
         self._log_path = log_path
         self._tell = tell
         self._clock = clock
+        self._share = share or Unshared()
+        self._endpoint = {"address": _address_of(health_url), **(endpoint or {})}
         self._users = 0
         self._idle_since = clock()
         self._start: _Start | None = None  # under way
@@ -74,7 +83,7 @@ class LocalService:
         self._closed = False
 
     @classmethod
-    def from_config(cls, config: LocalServiceConfig, base_url: str | None) -> Self:
+    def from_config(cls, config: LocalServiceConfig, base_url: str | None, share: Share | None = None) -> Self:
         """The service a provider's `localService` describes, its health asked at `base_url` + `/models` by default."""
         return cls(
             config.command,
@@ -84,41 +93,61 @@ class LocalService:
             env=config.env,
             ready_timeout_seconds=config.ready_timeout_ms / 1000,
             idle_stop_seconds=config.idle_stop_ms / 1000,
+            share=share,
         )
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Have the program running and ready while the block runs.
+    def in_use(self) -> Iterator[Endpoint]:
+        """Have the program running and ready while the block runs, which gets how to reach it.
 
         Raises `GatewayError` with `provider_unavailable` when it does not start or does not get ready in time, and
         `shutting_down` once closed.
         """
         self._users += 1
         try:
-            self._await_ready()
-            yield
+            while not self._closed and not self._runs_here():
+                with self._share.use():
+                    found = self._share.find()
+                    if found is not None:
+                        yield found
+                        return
+                self._await_start()
+                if self._process is not None:
+                    break
+            self._check_open()
+            yield self._endpoint
         finally:
             self._users -= 1
             self._idle_since = self._clock()
 
     def close(self) -> None:
-        """End the program and whatever it started: SIGTERM, and after 5 s SIGKILL. Twice is a no-op."""
+        """End the program and whatever it started: SIGTERM, and after 5 s SIGKILL. Twice is a no-op.
+
+        Other processes that use it have half a minute to finish; no new ones begin.
+        """
         self._closed = True
         if self._process is not None:
+            self._share.withdraw()
+            wait_for_stop(self._share, _OTHERS_SECONDS)
             self._process.stop()
         with self._turn:  # a start under way sees that it is no longer wanted
             self._process = None
+            self._share.release()
 
-    def _await_ready(self) -> None:
-        if self._start is None and not self._closed:
-            if self._process is not None and self._process.is_running():
-                return
+    def _runs_here(self) -> bool:
+        return self._start is None and self._process is not None and self._process.is_running()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise GatewayError("shutting_down", "The gateway is shutting down.")
+
+    def _await_start(self) -> None:
+        if self._start is None:
             self._start = _Start()
             # Beside the caller, who may leave while others still wait.
             concurrency.spawn(self._run_start, self._start)
-        problem = self._start.wait() if self._start is not None else ""
-        if self._closed:
-            raise GatewayError("shutting_down", "The gateway is shutting down.")
+        problem = self._start.wait()
+        self._check_open()
         if problem:
             raise GatewayError("provider_unavailable", problem)
 
@@ -126,12 +155,32 @@ class LocalService:
         problem = f"The model server {self._name} could not be started. The gateway's log has the details."
         try:
             with self._turn:
-                problem = self._launch()
+                problem = self._launch_unless_served()
         except Exception:  # whatever it was, those who wait have to be told
             logger.exception("Starting the model server %s failed", self._name)
         finally:
             self._start = None
             start.end(problem)
+
+    def _launch_unless_served(self) -> str:
+        """Have the program ready, here or in another process; returns what went wrong, or an empty text."""
+        give_up_at = self._clock() + self._ready_timeout_seconds
+        pause = _POLL_SECONDS
+        while not self._closed and not self._share.claim():
+            if self._share.find() is not None:
+                return ""
+            if self._clock() >= give_up_at:
+                return f"The model server {self._name} was not ready within {self._ready_timeout_seconds:g} s."
+            concurrency.sleep(pause)
+            pause = min(pause * 1.5, _MAX_POLL_SECONDS)
+        try:
+            problem = self._launch()
+            if not problem:
+                self._share.publish(self._endpoint)
+        finally:
+            if self._process is None:
+                self._share.release()
+        return problem
 
     def _launch(self) -> str:
         """Start the program and wait until it is ready; returns what went wrong, or an empty text."""
@@ -181,14 +230,22 @@ class LocalService:
         while process.is_running():
             concurrency.sleep(min(_WATCH_SECONDS, idle_stop / 4) if idle_stop else _WATCH_SECONDS)
             process.trim_log()
+            if self._share.was_used():
+                self._idle_since = self._clock()
             if idle_stop and self._is_idle():
                 with self._turn:
-                    if self._is_idle():  # nobody came while another start or stop was under way
+                    # Unless somebody came while another start or stop was under way.
+                    if self._is_idle() and self._process is process and self._share.begin_stop():
                         self._process = None  # who comes now waits for a new start, which waits for this stop
                         process.stop()
+                        self._share.release()
                         self._tell(f"{self._name} stopped: not needed for {idle_stop:g} s")
         if not process.stopped:
             self._tell(f"{self._name} {process.ending()}; the next request starts it again")
+        with self._turn:
+            if self._process is process:
+                self._process = None
+                self._share.release()
 
     def _is_idle(self) -> bool:
         return not self._users and self._clock() - self._idle_since >= self._idle_stop_seconds
@@ -228,6 +285,11 @@ class _Start:
         """Wait for the end and return what went wrong, or an empty text."""
         self._ended.wait()
         return self._problem
+
+
+def _address_of(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _is_healthy(health: Upstream) -> bool:

@@ -179,7 +179,7 @@ class Upstream:
         network: Network = DIRECT,
         connect_timeout_seconds: float = 10.0,
         read_timeout_seconds: float = 120.0,
-        max_connections: int = 1000,
+        max_connections: int = 8192,
     ) -> None:
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname:

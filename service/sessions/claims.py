@@ -72,8 +72,8 @@ class _TakeClaim(SingleOperation[Claim]):
             "run_id": self.run.id,
             "created_at_ms": self.run.accepted_at_ms,
         }
-        free = insert(connection, claims).values(own).on_conflict_do_nothing()
-        if connection.execute(free).rowcount == 1:
+        free = insert(connection.dialect, claims).values(own).on_conflict_do_nothing().returning(claims.c.run_id)
+        if connection.execute(free).first() is not None:
             return self._record(connection)
         of_key = claims.c.key_hash == self.key.key_hash
         held = connection.execute(sa.select(claims).where(of_key).with_for_update()).one()

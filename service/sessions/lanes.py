@@ -17,12 +17,35 @@ from service.errors import GatewayError
 
 
 class Lane:
-    """The right to run in one session, from `Lanes.enter` until `release`. Leaving its `with` block releases it."""
+    """A place in the queue of one session; at its head the right to run there. Leaving its `with` block releases it."""
 
-    __slots__ = ("_leave",)
+    __slots__ = ("_leave", "_queue", "_turn")
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, queue: deque[Event], turn: Event, leave: Callable[[], None]) -> None:
+        self._queue = queue
+        self._turn = turn
         self._leave = leave
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the session may be run in."""
+        return self._queue[0] is self._turn
+
+    def wait(self, timeout_seconds: float | None) -> None:
+        """Wait until the session may be run in.
+
+        Raises `GatewayError` (`session_busy`) after `timeout_seconds`; with `None` it waits as long as it takes. The
+        place is given up then, as it is when an exception is thrown into the waiting greenlet.
+        """
+        try:
+            if not self.is_first:
+                self._turn.wait(timeout_seconds)
+        except BaseException:
+            self.release()
+            raise
+        if not self.is_first:
+            self.release()
+            raise session_busy(timeout_seconds)
 
     def release(self) -> None:
         """Let the next in the queue go on. Twice is a no-op."""
@@ -46,32 +69,18 @@ class Lanes:
         """How many sessions are in use."""
         return len(self._queues)
 
-    def is_free(self, key: str) -> bool:
-        """Whether nobody holds the session `key` or waits for it."""
-        return key not in self._queues
-
-    def enter(self, key: str, timeout_seconds: float | None) -> Lane:
-        """Wait until the session `key` is free, take it and return its lane, which the caller releases.
-
-        Raises `GatewayError` (`session_busy`) when its turn has not come after `timeout_seconds`; with `None` it
-        waits as long as it takes. An exception thrown into the waiting greenlet gives its place up. Entering a
-        session while holding it waits for oneself.
-        """
+    def queue_up(self, key: str) -> Lane:
+        """Take the last place in the queue of the session `key`, which the caller releases; does not wait."""
         turn = Event()
-        leave = partial(self._leave, key, turn)
         queue = self._queues.setdefault(key, deque())
         queue.append(turn)
-        if queue[0] is turn:
-            return Lane(leave)
-        try:
-            turn.wait(timeout_seconds)
-        except BaseException:
-            leave()
-            raise
-        if queue[0] is not turn:
-            leave()
-            raise session_busy(timeout_seconds)
-        return Lane(leave)
+        return Lane(queue, turn, partial(self._leave, key, turn))
+
+    def enter(self, key: str, timeout_seconds: float | None) -> Lane:
+        """Queue up and wait; raises as `Lane.wait` does. Entering a session while holding it waits for oneself."""
+        lane = self.queue_up(key)
+        lane.wait(timeout_seconds)
+        return lane
 
     def _leave(self, key: str, turn: Event) -> None:
         queue = self._queues.get(key)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from time import monotonic
 
 from service.concurrency import sleep, spawn
 from service.errors import GatewayError
 from service.sessions.lanes import Lane, Lanes, session_busy
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.sessions.turns import AcceptRun, BeginRun, FinishRun, Refusal, RetractRun
-from service.state.database import Database
+from service.sessions.records import NewRun, RunOutcome
+from service.sessions.retractions import AbandonRun, RetractRun
+from service.sessions.turns import AcceptRun, BeginRun, FinishRun, Refusal
+from service.state.database import Database, Operation
 from service.state.errors import StoreError
 from service.state.membership import Membership
 from service.state.notify import lane_topic
@@ -109,18 +109,16 @@ class RunLedger:
         if run.stateless:
             return OpenRun(self, run, self._membership.id, None, None)
         give_up_at = None if timeout_seconds is None else monotonic() + timeout_seconds
-        if not self._lanes.is_free(run.session_key):
-            self._database.write(AcceptRun(run, self._membership.id))
+        lane = self._lanes.queue_up(run.session_key)  # before anything is waited for: who comes first runs first
         try:
-            lane = self._lanes.enter(run.session_key, timeout_seconds)
-            try:
-                return self._take(run, lane, timeout_seconds, give_up_at)
-            except BaseException:
-                lane.release()
-                raise
+            if not lane.is_first:
+                self._database.write(AcceptRun(run, self._membership.id))
+            lane.wait(timeout_seconds)
+            return self._take(run, lane, timeout_seconds, give_up_at)
         except BaseException:
-            # Behind whatever was written before, so that nothing of it stays.
+            # What was written is carried out even if nobody waits for it any more: this comes behind it.
             spawn(self.forget, run, self._membership.id)
+            lane.release()
             raise
 
     def _take(self, run: NewRun, lane: Lane, timeout_seconds: float | None, give_up_at: float | None) -> OpenRun:
@@ -132,8 +130,10 @@ class RunLedger:
             if not isinstance(answer, Refusal):
                 return OpenRun(self, run, gateway_id, answer, lane)
             if answer is Refusal.EXPELLED:
-                self._membership.rejoin()
+                self._membership.rejoin(gateway_id)
                 continue
+            if answer is Refusal.OVER:
+                raise _session_lost()
             left = _RETRY_SECONDS if give_up_at is None else min(_RETRY_SECONDS, give_up_at - monotonic())
             if left <= 0:
                 raise session_busy(timeout_seconds)
@@ -145,34 +145,38 @@ class RunLedger:
             stored = self._database.write(operation)
         except StoreError:
             if operation.recorded:
-                spawn(self._settle_later, operation)
+                spawn(self._write_surely, AbandonRun(operation.run, self.now_ms()))
             raise
         if not stored:
-            text = (
-                "This gateway was thought dead while the run went on, and its session was given to others: nothing of "
-                "this turn is stored. Try again."
-            )
-            raise GatewayError("session_lost", text)
+            raise _session_lost()
 
     def forget(self, run: NewRun, gateway_id: str) -> None:
-        """Undo what was recorded of a run. Never raises."""
+        """Undo what was recorded of a run, later if it is not possible now. Never raises."""
+        retract = RetractRun(run, gateway_id)
         try:
-            self._database.write(RetractRun(run, gateway_id))
+            self._database.write(retract)
         except StoreError as error:
-            _log.warning("run %s could not be taken back: %s", run.id, error)
+            _log.warning("run %s could not be taken back yet: %s", run.id, error)
+            spawn(self._write_surely, retract)
 
     def close(self) -> None:
         """Try nothing again from now on."""
         self._closed = True
 
-    def _settle_later(self, operation: FinishRun) -> None:
-        """Say, as soon as it is possible, that a run failed whose end could not be stored: its session goes on then."""
-        text = "The end of the run could not be stored."
-        outcome = RunOutcome(RunState.ERROR, error_code="storage_unavailable", error_message=text)
+    def _write_surely(self, operation: Operation[None]) -> None:
+        """Write what has to be written before others can have the session, as soon as it is possible."""
         while not self._closed:
-            sleep(_SETTLE_SECONDS)
             try:
-                self._database.write(replace(operation, outcome=outcome, at_ms=self.now_ms()))
+                self._database.write(operation)
             except StoreError:
-                continue
-            return
+                sleep(_SETTLE_SECONDS)
+            else:
+                return
+
+
+def _session_lost() -> GatewayError:
+    text = (
+        "This gateway was thought dead while the run went on, and its session was given to others: nothing of "
+        "this turn is stored. Try again."
+    )
+    return GatewayError("session_lost", text)

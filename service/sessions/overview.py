@@ -36,9 +36,18 @@ class SessionOverview:
 
 
 @dataclass(frozen=True, slots=True)
-class RecentMessage:
-    """One stored message; `message` is `None` where it is too long to be read here."""
+class Position:
+    """A place between two sessions in the order in which they began; it stays right whatever becomes of either."""
 
+    created_at_ms: int
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecentMessage:
+    """One stored message, the `seq`th of its session; `message` is `None` where it is too long to be read here."""
+
+    seq: int
     role: str
     at_ms: int
     run_id: str
@@ -54,8 +63,21 @@ LIST_SESSIONS = (
 )
 LIST_SESSIONS_OF_AGENT = LIST_SESSIONS.where(sessions.c.agent_id == sa.bindparam("of_agent"))
 
+
+def list_by_start(agent_id: str | None, *, stateless: bool, after: Position | None, limit: int) -> sa.Select[Any]:
+    """The sessions of one agent (`None`: of all) that are stateless, or that are not: the last that began first."""
+    order = sessions.c.created_at_ms, sessions.c.session_id
+    listed = sa.select(sessions).where(sessions.c.stateless.is_(stateless))
+    if agent_id is not None:
+        listed = listed.where(sessions.c.agent_id == agent_id)
+    if after is not None:
+        listed = listed.where(sa.tuple_(*order) < sa.tuple_(after.created_at_ms, after.session_id))
+    return listed.order_by(*(column.desc() for column in order)).limit(limit)
+
+
 READ_RECENT = (
     sa.select(
+        entries.c.seq,
         entries.c.role,
         entries.c.created_at_ms,
         entries.c.run_id,
@@ -87,4 +109,4 @@ def to_overview(row: sa.Row[Any]) -> SessionOverview:
 def to_recent_message(row: sa.Row[Any]) -> RecentMessage:
     """A row of `READ_RECENT`."""
     message = None if row.payload is None else from_payload(row.role, row.payload)
-    return RecentMessage(row.role, row.created_at_ms, row.run_id, message)
+    return RecentMessage(row.seq, row.role, row.created_at_ms, row.run_id, message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -92,6 +92,27 @@ class RunRecord:
     usage: Usage
     error_code: str | None
     error_message: str | None
+
+    @classmethod
+    def of(cls, run: NewRun, gateway_id: str, state: RunState) -> Self:
+        """A run that waits or goes on, before anything is recorded of it."""
+        return cls(
+            id=run.id,
+            session_key=run.session_key,
+            agent_id=run.agent_id,
+            gateway_id=gateway_id,
+            door=run.door,
+            state=state,
+            accepted_at_ms=run.accepted_at_ms,
+            started_at_ms=run.accepted_at_ms if state is RunState.RUNNING else None,
+            ended_at_ms=None,
+            model=None,
+            stop_reason=None,
+            reply_count=0,
+            usage=Usage(),
+            error_code=None,
+            error_message=None,
+        )
 
 
 _BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("run_id"))

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from service.configsession import MaintenanceConfig
 from service.sessions.claims import Claims
 from service.sessions.ledger import RunLedger
+from service.sessions.maintenance import Maintenance
 from service.sessions.records import RunRecords
 from service.sessions.store import SessionStore
 from service.state.database import Database
-from service.state.membership import Membership
+from service.state.membership import BEAT_SECONDS, Membership
 
 
 class State:
-    """What is kept in `database`. `clock` gives seconds since 1970, `new_id` ids that nobody has."""
+    """What is kept in `database`.
 
-    def __init__(self, database: Database, *, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
+    `clock` gives seconds since 1970, `new_id` ids that nobody has; `beat_seconds` is how often it shows that it lives.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        beat_seconds: float = BEAT_SECONDS,
+    ) -> None:
         self.database = database
-        self.membership = Membership(database, clock=clock, new_id=new_id)
+        self.membership = Membership(database, clock=clock, new_id=new_id, beat_seconds=beat_seconds)
         self.store = SessionStore(database)
         self.records = RunRecords(database)
         self.claims = Claims(database)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)
+        self._clock = clock
+        self._maintenance: Maintenance | None = None
+
+    def maintain(self, config: MaintenanceConfig) -> None:
+        """Delete what `config` does not keep, in the background until `close`."""
+        self._maintenance = Maintenance(self.database, config, self._clock)
+        self._maintenance.start()
 
     def close(self) -> None:
         """Finish what waits, say goodbye to the others and let go of the database. Twice is a no-op."""
+        if self._maintenance is not None:
+            self._maintenance.stop()
         self.ledger.close()
         self.membership.leave()
         self.database.close()

@@ -17,14 +17,18 @@ from service.sessions.overview import (
     LIST_SESSIONS_OF_AGENT,
     READ_RECENT,
     READ_SESSION,
+    Position,
     RecentMessage,
     SessionOverview,
+    list_by_start,
     to_overview,
     to_recent_message,
 )
 from service.sessions.payloads import from_payload
 from service.state.database import Database, SingleOperation
+from service.state.dialects import insert
 from service.state.errors import StoreError
+from service.state.membership import GOING_ON
 from service.state.schema import claims, entries, lanes, runs, sessions, summaries
 
 __all__ = ["SessionStore", "StoreError"]
@@ -42,6 +46,9 @@ _READ_SUMMARY = (
     .where(summaries.c.session_key == sa.bindparam("of_key"))
     .order_by(summaries.c.covers.desc())
     .limit(1)
+)
+_READ_SUMMARIES = (
+    sa.select(summaries).where(summaries.c.session_key == sa.bindparam("of_key")).order_by(summaries.c.covers)
 )
 _READ_TURN = (
     sa.select(entries.c.role, entries.c.payload)
@@ -69,6 +76,16 @@ class StoredEntry:
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSummary:
+    """A message that stands for the first `covers` messages of its session."""
+
+    covers: int
+    run_id: str
+    message: Message
+    at_ms: int
 
 
 class SessionStore:
@@ -104,6 +121,26 @@ class SessionStore:
             del parameters["of_agent"]
         return tuple(map(to_overview, self._database.fetch(statement, parameters)))
 
+    def list_from(
+        self, after: Position | None, limit: int, *, agent_id: str | None = None, stateless: bool | None = None
+    ) -> tuple[SessionOverview, ...]:
+        """At most `limit` sessions, the last that began first: from the newest on, or behind `after`.
+
+        Every session is on exactly one of the pages that follow each other so, however the sessions are used
+        meanwhile. `agent_id` leaves out those of other agents, `stateless` those that are not as it says.
+        """
+        kinds = (False, True) if stateless is None else (stateless,)
+
+        def load(connection: sa.Connection) -> list[sa.Row[Any]]:
+            return [
+                row
+                for kind in kinds  # one after the other, because each is in the order of an index
+                for row in connection.execute(list_by_start(agent_id, stateless=kind, after=after, limit=limit))
+            ]
+
+        found = sorted(map(to_overview, self._database.read(load)), key=_by_start, reverse=True)
+        return tuple(found[:limit])
+
     def load_recent_messages(self, key: str, limit: int) -> tuple[RecentMessage, ...]:
         """The last messages of the session `key`, at most `limit`, newest first."""
         return tuple(map(to_recent_message, self._database.fetch(READ_RECENT, {"of_key": key, "most": limit})))
@@ -123,6 +160,14 @@ class SessionStore:
                 return
             first = rows[-1].seq + 1
 
+    def list_summaries(self, key: str) -> tuple[StoredSummary, ...]:
+        """What stood, one after the other, for the beginning of the session `key`."""
+        rows = self._database.fetch(_READ_SUMMARIES, {"of_key": key})
+        return tuple(
+            StoredSummary(row.covers, row.run_id, from_payload(row.role, row.payload), row.created_at_ms)
+            for row in rows
+        )
+
     def delete_session(self, key: str) -> bool | None:
         """Delete the session `key` with all that was said in it and what is recorded of its runs.
 
@@ -135,22 +180,41 @@ class SessionStore:
 class _DeleteSession(SingleOperation["bool | None"]):
     key: str
 
+    @property
+    def session_key(self) -> str | None:
+        return self.key
+
     def apply(self, connection: sa.Connection) -> bool | None:
-        return delete_session(connection, self.key)
+        deleted = delete_session(connection, self.key)
+        return True if self.again and deleted is False else deleted
 
 
-def delete_session(connection: sa.Connection, key: str) -> bool | None:
-    """Delete a session in the transaction of `connection`; see `SessionStore.delete_session`."""
-    lane = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).first()
-    if lane is not None and lane.run_id is not None:
+def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None = None) -> bool | None:
+    """Delete a session in the transaction of `connection`; see `SessionStore.delete_session`.
+
+    With `last_used_ms` only if it was used then for the last time.
+    """
+    # A row to hold on to, so that no run begins in the session meanwhile.
+    connection.execute(insert(connection.dialect, lanes).values(session_key=key, fence=0).on_conflict_do_nothing())
+    lane = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).one()
+    if lane.run_id is not None:
         return None
-    of_its_runs = sa.select(runs.c.id).where(runs.c.session_key == key)
-    connection.execute(claims.delete().where(claims.c.run_id.in_(of_its_runs)))
+    if last_used_ms is not None:
+        used_ms = connection.execute(sa.select(sessions.c.updated_at_ms).where(sessions.c.key == key)).scalar()
+        if used_ms != last_used_ms:
+            return False
+    # A run that waits for the session is not of its past.
+    ended = runs.c.session_key == key, runs.c.state.not_in(GOING_ON)
+    connection.execute(claims.delete().where(claims.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(entries.delete().where(entries.c.session_key == key))
     connection.execute(summaries.delete().where(summaries.c.session_key == key))
-    connection.execute(runs.delete().where(runs.c.session_key == key))
+    connection.execute(runs.delete().where(*ended))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
     return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount == 1
+
+
+def _by_start(session: SessionOverview) -> tuple[int, str]:
+    return session.created_at_ms, session.session_id
 
 
 def _to_entry(row: sa.Row[Any]) -> StoredEntry:

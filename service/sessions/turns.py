@@ -16,62 +16,26 @@ import sqlalchemy as sa
 
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.sessions.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
+from service.sessions.statements import (
+    ACCEPT_RUN,
+    ADD_ENDED_RUN,
+    ADD_ENTRY,
+    ADD_SESSION,
+    BEGIN_RUN,
+    END_RUN,
+    EXTEND_SESSION,
+    FREE_LANE,
+    HOLD_LANES,
+    MEMBER,
+    REPLACE_SUMMARY,
+    RUN_STATES,
+    TAKE_LANE,
+    WANT_LANE,
+)
 from service.state.database import Operation
-from service.state.dialects import insert
+from service.state.dialects import to_list
 from service.state.membership import GOING_ON
 from service.state.notify import lane_topic, tell_change
-from service.state.schema import claims, entries, gateways, lanes, runs, sessions, summaries
-
-_ADD_RUN = runs.insert()
-_ADD_SESSION = sessions.insert()
-_ADD_ENTRY = entries.insert().inline()
-_END_COLUMNS = (
-    "state",
-    "ended_at_ms",
-    "model",
-    "stop_reason",
-    "reply_count",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "error_code",
-    "error_message",
-    "asked_call_id",
-)
-_END_RUN = (
-    runs.update()
-    .where(runs.c.id == sa.bindparam("of_run"))
-    .values({name: sa.bindparam(f"new_{name}") for name in _END_COLUMNS})
-)
-_EXTEND_SESSION = (
-    sessions.update()
-    .where(sessions.c.key == sa.bindparam("of_key"))
-    .values(
-        entry_count=sa.bindparam("count"),
-        updated_at_ms=sa.bindparam("at_ms"),
-        model=sa.bindparam("new_model"),
-        last_run_id=sa.bindparam("run_id"),
-        input_tokens=sessions.c.input_tokens + sa.bindparam("input"),
-        output_tokens=sessions.c.output_tokens + sa.bindparam("output"),
-        cached_tokens=sessions.c.cached_tokens + sa.bindparam("cached"),
-    )
-)
-_FREE_LANE = (
-    lanes.update()
-    .where(lanes.c.session_key == sa.bindparam("of_key"), lanes.c.run_id == sa.bindparam("of_run"))
-    .values(run_id=None, gateway_id=None)
-)
-_MEMBER = sa.select(gateways.c.id).where(gateways.c.id == sa.bindparam("own_id")).with_for_update(key_share=True)
-_HELD_LANES = (
-    sa.select(lanes.c.session_key, lanes.c.fence, lanes.c.run_id, sessions.c.entry_count)
-    .select_from(lanes.outerjoin(sessions, sessions.c.key == lanes.c.session_key))
-    .where(lanes.c.session_key.in_(sa.bindparam("keys", expanding=True)))
-    .order_by(lanes.c.session_key)
-    .with_for_update(of=lanes)
-)
-_RUN_STATES = sa.select(runs.c.id, runs.c.state, runs.c.gateway_id).where(
-    runs.c.id.in_(sa.bindparam("ids", expanding=True))
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -84,23 +48,27 @@ class AcceptRun(Operation[None]):
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
         """See `Operation`."""
-        rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
-        connection.execute(insert(connection, runs).on_conflict_do_nothing(), rows)
+        _record_accepted(connection, operations)
         return [None] * len(operations)
 
 
 class Refusal(Enum):
-    """Why a session could not be taken: another run holds it or is next, or this gateway counts as dead."""
+    """Why a session could not be taken.
+
+    Another run holds it or is next; this gateway counts as dead; the run itself was ended by others while it waited.
+    """
 
     BUSY = "busy"
     EXPELLED = "expelled"
+    OVER = "over"
 
 
 @dataclass(slots=True, eq=False)
 class BeginRun(Operation["int | Refusal"]):
     """Take the run's session and record that it runs; the result is the session's fence, or why it was not taken.
 
-    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`.
+    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`;
+    its run is recorded as accepted, so that others can see it and end it.
     """
 
     run: NewRun
@@ -108,11 +76,16 @@ class BeginRun(Operation["int | Refusal"]):
     at_ms: int
     impatient: bool = False
 
+    @property
+    def session_key(self) -> str | None:
+        """See `Operation`."""
+        return self.run.session_key
+
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[int | Refusal]:
         """See `Operation`."""
         members = {
-            own_id: connection.execute(_MEMBER, {"own_id": own_id}).first() is not None
+            own_id: MEMBER.execute(connection, {"own_id": own_id}).first() is not None
             for own_id in {one.gateway_id for one in operations}
         }
         results: dict[int, int | Refusal] = {}
@@ -120,57 +93,41 @@ class BeginRun(Operation["int | Refusal"]):
         for one in sorted(operations, key=lambda one: one.run.session_key):
             results[id(one)] = one.take(connection) if members[one.gateway_id] else Refusal.EXPELLED
         begun = [one for one in operations if isinstance(results[id(one)], int)]
-        if begun:
-            rows = [
-                {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms} for one in begun
-            ]
-            add = insert(connection, runs)
-            restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
-            connection.execute(add.on_conflict_do_update(index_elements=["id"], set_=restated), rows)
+        for over in _record_beginnings(connection, begun):
+            FREE_LANE.execute(connection, {"of_key": over.run.session_key, "of_run": over.run.id})
+            results[id(over)] = Refusal.OVER
+        _record_accepted(connection, [one for one in operations if results[id(one)] is Refusal.BUSY])
         return [results[id(one)] for one in operations]
 
     def take(self, connection: sa.Connection) -> int | Refusal:
         """Take the session, or say that it is wanted."""
-        own = {"run_id": self.run.id, "gateway_id": self.gateway_id}
-        add = insert(connection, lanes).values(session_key=self.run.session_key, fence=1, **own)
-        # Within one gateway its own queue decides: what it holds is a leftover of a run that could not say its end.
-        free = sa.or_(lanes.c.run_id.is_(None), lanes.c.gateway_id == self.gateway_id)
-        next_is_own = sa.or_(
-            lanes.c.wanted_by.is_(None), lanes.c.wanted_by == self.gateway_id, sa.literal(self.impatient)
-        )
-        still_wanted = sa.case((lanes.c.wanted_by != self.gateway_id, lanes.c.wanted_by))
-        take = add.on_conflict_do_update(
-            index_elements=["session_key"],
-            set_={"fence": lanes.c.fence + 1, "wanted_by": still_wanted, **own},
-            where=sa.and_(free, next_is_own),
-        ).returning(lanes.c.fence)
-        fence: int | None = connection.execute(take).scalar_one_or_none()
-        if fence is not None:
-            return fence
-        want = lanes.update().where(lanes.c.session_key == self.run.session_key, lanes.c.wanted_by.is_(None))
-        connection.execute(want.values(wanted_by=self.gateway_id))
+        key = self.run.session_key
+        wish = {
+            "session_key": key,
+            "run_id": self.run.id,
+            "gateway_id": self.gateway_id,
+            "impatient": self.impatient,
+        }
+        row = TAKE_LANE.execute(connection, wish).first()
+        if row is not None:
+            return int(row.fence)
+        WANT_LANE.execute(connection, {"of_key": key, "own_id": self.gateway_id})
         return Refusal.BUSY
 
 
-@dataclass(slots=True, eq=False)
-class RetractRun(Operation[None]):
-    """Undo what was recorded of a run that is refused or given up before it began to work, and free its session."""
+def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun | BeginRun]) -> None:
+    rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
+    ACCEPT_RUN.execute_many(connection, rows)
 
-    run: NewRun
-    gateway_id: str
 
-    @classmethod
-    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
-        """See `Operation`."""
-        for one in sorted(operations, key=lambda one: one.run.session_key):
-            key = one.run.session_key
-            connection.execute(_FREE_LANE, {"of_key": key, "of_run": one.run.id})
-            unwanted = lanes.update().where(lanes.c.session_key == key, lanes.c.wanted_by == one.gateway_id)
-            connection.execute(unwanted.values(wanted_by=None))
-            connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
-            connection.execute(runs.delete().where(runs.c.id == one.run.id, runs.c.state.in_(GOING_ON)))
-            tell_change(connection, lane_topic(key))
-        return [None] * len(operations)
+def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:
+    """Record that runs run; returns those that were ended meanwhile, as a dead gateway's runs are."""
+    over = []
+    for one in operations:
+        row = {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms}
+        if BEGIN_RUN.execute(connection, row).first() is None:
+            over.append(one)
+    return over
 
 
 @dataclass(slots=True, eq=False)
@@ -191,6 +148,11 @@ class FinishRun(Operation[bool]):
     session_id: str
     tells_others: bool
 
+    @property
+    def session_key(self) -> str | None:
+        """See `Operation`."""
+        return None if self.fence is None else self.run.session_key
+
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[bool]:
         """See `Operation`."""
@@ -208,11 +170,13 @@ class _Finishing:
     def run(self) -> list[bool]:
         keys = sorted({one.run.session_key for one in self._operations if one.fence is not None})
         if keys:
-            self._lanes = {row.session_key: row for row in self._connection.execute(_HELD_LANES, {"keys": keys})}
+            held = HOLD_LANES.execute(self._connection, {"keys": self._to_list(keys)})
+            self._lanes = {row.session_key: row for row in held}
         doubtful = [one.run.id for one in self._operations if self._is_doubtful(one)]
         states: dict[str, Any] = {}
         if doubtful:
-            states = {row.id: row for row in self._connection.execute(_RUN_STATES, {"ids": doubtful})}
+            found = RUN_STATES.execute(self._connection, {"ids": self._to_list(doubtful)})
+            states = {row.id: row for row in found}
         to_store = [one for one in self._operations if self._is_to_store(one, states)]
         self._write(to_store)
         stored = set(map(id, to_store))
@@ -248,34 +212,27 @@ class _Finishing:
                 count += len(new)
             if one.outcome.summary is not None:
                 summary_rows.append(to_summary_row(one.run, one.outcome, count, one.at_ms))
-        self._execute(_ADD_SESSION, starts)
-        self._execute(_EXTEND_SESSION, extensions)
-        self._execute(_ADD_ENTRY, rows)
-        if summary_rows:
-            self._execute(_replace_summary(self._connection), summary_rows)
-        self._execute(_ADD_RUN, [_ended_row(one) for one in operations if not one.recorded])
-        self._execute(_END_RUN, [_ending(one) for one in operations if one.recorded])
+        ADD_SESSION.execute_many(self._connection, starts)
+        EXTEND_SESSION.execute_many(self._connection, extensions)
+        ADD_ENTRY.execute_many(self._connection, rows)
+        REPLACE_SUMMARY.execute_many(self._connection, summary_rows)
+        ADD_ENDED_RUN.execute_many(self._connection, [_ended_row(one) for one in operations if not one.recorded])
+        END_RUN.execute_many(self._connection, [_ending(one) for one in operations if one.recorded])
         held = [one for one in operations if one.fence is not None]
-        self._execute(_FREE_LANE, [{"of_key": one.run.session_key, "of_run": one.run.id} for one in held])
+        freed = [{"of_key": one.run.session_key, "of_run": one.run.id} for one in held]
+        FREE_LANE.execute_many(self._connection, freed)
         for one in held:
             if one.tells_others:
                 tell_change(self._connection, lane_topic(one.run.session_key))
 
-    def _execute(self, statement: sa.Executable, rows: Sequence[dict[str, Any]]) -> None:
-        if rows:
-            self._connection.execute(statement, rows)
+    def _to_list(self, texts: Sequence[str]) -> object:
+        return to_list(self._connection.dialect, texts)
 
 
 def _is_stored(one: FinishRun, states: dict[str, Any]) -> bool:
     # Committed by an earlier attempt that nobody heard of.
     row = states.get(one.run.id)
     return row is not None and row.gateway_id == one.gateway_id and row.state == one.outcome.state
-
-
-def _replace_summary(connection: sa.Connection) -> sa.Executable:
-    add = insert(connection, summaries)
-    renewed = {name: add.excluded[name] for name in ("run_id", "role", "payload", "created_at_ms")}
-    return add.on_conflict_do_update(index_elements=["session_key", "covers"], set_=renewed)
 
 
 def _extension(one: FinishRun, count: int) -> dict[str, Any]:
@@ -293,7 +250,7 @@ def _extension(one: FinishRun, count: int) -> dict[str, Any]:
 
 
 def _end_of(one: FinishRun) -> dict[str, Any]:
-    """The values of `_END_COLUMNS`."""
+    """The values of `END_COLUMNS`."""
     outcome = one.outcome
     return {
         "state": outcome.state.value,

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.concurrency import Event, sleep, spawn
 from service.state.errors import StoreError, is_of_the_operation, may_pass, reason_of
+from service.state.schema import lanes
 
 _log = logging.getLogger("openclaw.state")
 
@@ -34,6 +35,13 @@ PATIENCE_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 
+_LOCK_LANES = (
+    sa.select(lanes.c.fence)
+    .where(lanes.c.session_key.in_(sa.bindparam("keys", expanding=True)))
+    .order_by(lanes.c.session_key)
+    .with_for_update()
+)
+
 
 class Operation(ABC, Generic[T]):
     """One change of the database.
@@ -43,6 +51,11 @@ class Operation(ABC, Generic[T]):
     """
 
     again = False
+
+    @property
+    def session_key(self) -> str | None:
+        """The session whose lane the operation needs, if it needs one."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -174,19 +187,23 @@ class Database:
         self._backend.close()
 
     def _commit_waiting(self) -> None:
-        while self._waiting:
-            count = min(len(self._waiting), MAX_OPERATIONS_PER_COMMIT)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            try:
-                self._commit(batch)
-            except BaseException as error:
-                for pending in batch:
-                    pending.error = StoreError(f"the program failed: {error!r}")
-                raise
-            finally:
-                for pending in batch:
-                    pending.settled.set()
-        self._idle.set()
+        try:
+            while self._waiting:
+                count = min(len(self._waiting), MAX_OPERATIONS_PER_COMMIT)
+                self._settle([self._waiting.popleft() for _ in range(count)])
+        finally:
+            self._idle.set()
+
+    def _settle(self, batch: Sequence[_Pending]) -> None:
+        try:
+            self._commit(batch)
+        except BaseException as error:
+            for pending in batch:
+                pending.error = StoreError(f"the program failed: {error!r}")
+            raise
+        finally:
+            for pending in batch:
+                pending.settled.set()
 
     def _commit(self, batch: Sequence[_Pending]) -> None:
         try:
@@ -224,6 +241,11 @@ class Database:
 
 
 def _execute(connection: sa.Connection, batch: Sequence[_Pending]) -> None:
+    keys = {pending.operation.session_key for pending in batch} - {None}
+    if len(keys) > 1 and connection.dialect.name == "postgresql":
+        # All at once and in one order: two gateways that took lanes as their operations come would wait for each
+        # other, and PostgreSQL takes a second to notice that.
+        connection.execute(_LOCK_LANES, {"keys": list(keys)}).all()
     # Neighbours of one kind go together; the order in which operations came is kept.
     for kind, neighbours in groupby(batch, key=lambda pending: type(pending.operation)):
         group = list(neighbours)

@@ -1,11 +1,80 @@
-"""The one thing that the two databases spell differently and SQLAlchemy's common core leaves out: upserts."""
+"""What the databases spell differently, and statements that are compiled once for each.
+
+SQLAlchemy finds a statement's text anew at each use: several times what SQLite then needs for it. What every run
+executes is prepared instead: SQLAlchemy writes it once, and the driver gets the text.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
+
+Dialect = sa.engine.interfaces.Dialect
+
+#: What the driver gets, the order of its parameters where they have no names, and those that are always the same.
+_Text = tuple[str, tuple[str, ...] | None, Mapping[str, Any]]
 
 
-def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT into `table` that knows ON CONFLICT, for the database of `connection`."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+def insert(dialect: Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT into `table` that knows ON CONFLICT, with a parameter for each column."""
+    if dialect.name != "postgresql":
+        return sqlite.insert(table).inline()
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - two megabytes that SQLite does not need
+
+    return postgresql.insert(table).inline()
+
+
+def is_among(dialect: Dialect, column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
+    """Whether `column` is among the texts of the parameter `name`, which `to_list` makes."""
+    if dialect.name == "postgresql":
+        return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(sa.Text)))
+    items = sa.func.json_each(sa.bindparam(name, type_=sa.Text)).table_valued("value")
+    return column.in_(sa.select(items.c.value))
+
+
+def to_list(dialect: Dialect, texts: Sequence[str]) -> object:
+    """A parameter of `is_among`."""
+    return list(texts) if dialect.name == "postgresql" else orjson.dumps(texts).decode()
+
+
+class Prepared:
+    """A statement that `build` writes for a dialect, with named parameters, compiled once for each dialect.
+
+    `columns` are the columns an INSERT fills, where its parameters are its columns.
+    """
+
+    def __init__(self, build: Callable[[Dialect], sa.Executable], columns: Sequence[str] | None = None) -> None:
+        self._build = build
+        self._columns = columns
+        self._texts: dict[str, _Text] = {}
+
+    def execute(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> sa.CursorResult[Any]:
+        """Execute it once."""
+        text, order, constants = self._text(connection.dialect)
+        return connection.exec_driver_sql(text, _bound(order, constants, parameters))
+
+    def execute_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Execute it for each of `rows`, which may be none."""
+        if rows:
+            text, order, constants = self._text(connection.dialect)
+            connection.exec_driver_sql(text, [_bound(order, constants, row) for row in rows])
+
+    def _text(self, dialect: Dialect) -> _Text:
+        if dialect.name not in self._texts:
+            compiled: Any = self._build(dialect)
+            compiled = compiled.compile(dialect=dialect, column_keys=self._columns)
+            order = compiled.positiontup
+            self._texts[dialect.name] = str(compiled), None if order is None else tuple(order), compiled.params
+        return self._texts[dialect.name]
+
+
+def _bound(order: tuple[str, ...] | None, constants: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
+    given = {**constants, **parameters}
+    return given if order is None else tuple([given[name] for name in order])

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.concurrency import Event, spawn
+from service.concurrency import Event, RLock, spawn
 from service.state.database import Database, SingleOperation
 from service.state.errors import StoreError
 from service.state.notify import gateway_topic, lane_topic, tell_change
@@ -35,6 +35,8 @@ GOING_ON = ("accepted", "running")
 _log = logging.getLogger("openclaw.state")
 
 _OTHERS = sa.select(gateways).where(gateways.c.id != sa.bindparam("own_id"))
+_ORPHANED = runs.c.state.in_(GOING_ON), runs.c.gateway_id.not_in(sa.select(gateways.c.id))
+_AN_ORPHAN = sa.select(runs.c.id).where(*_ORPHANED).limit(1)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,15 +74,26 @@ class _Bury(SingleOperation[bool]):
             remove = remove.where(gateways.c.beat == self.beat)
         if connection.execute(remove).rowcount == 0:
             return False
-        going_on = runs.c.gateway_id == self.gateway_id, runs.c.state.in_(GOING_ON)
-        connection.execute(runs.update().where(*going_on).values(state="interrupted", ended_at_ms=self.at_ms))
+        # Lanes before runs, as whoever ends a run takes them.
         held = sa.select(lanes.c.session_key).where(lanes.c.gateway_id == self.gateway_id)
         for key in connection.execute(held.order_by(lanes.c.session_key).with_for_update()).scalars().all():
             freed = lanes.update().where(lanes.c.session_key == key, lanes.c.gateway_id == self.gateway_id)
             connection.execute(freed.values(run_id=None, gateway_id=None, fence=lanes.c.fence + 1))
             tell_change(connection, lane_topic(key))
         connection.execute(lanes.update().where(lanes.c.wanted_by == self.gateway_id).values(wanted_by=None))
+        going_on = runs.c.gateway_id == self.gateway_id, runs.c.state.in_(GOING_ON)
+        connection.execute(runs.update().where(*going_on).values(state="interrupted", ended_at_ms=self.at_ms))
         return True
+
+
+@dataclass(slots=True, eq=False)
+class _InterruptOrphans(SingleOperation[None]):
+    """End the runs of gateways that are on the list no more: one that was paused may accept some before it notices."""
+
+    at_ms: int
+
+    def apply(self, connection: sa.Connection) -> None:
+        connection.execute(runs.update().where(*_ORPHANED).values(state="interrupted", ended_at_ms=self.at_ms))
 
 
 class Membership:
@@ -91,13 +104,22 @@ class Membership:
     may be something to look for. Both must be quick or do their work elsewhere.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        beat_seconds: float = BEAT_SECONDS,
+    ) -> None:
         self.id = ""
         self.on_expelled: Callable[[], None] = lambda: None
         self.on_look: Callable[[], None] = lambda: None
         self._database = database
         self._clock = clock
         self._new_id = new_id
+        self._beat_seconds = beat_seconds
+        self._rejoining = RLock()
         self._seen: dict[str, tuple[int, int]] = {}  # another's id -> its beat, and how often it was seen
         self._left = Event()
         self._left.set()
@@ -109,11 +131,16 @@ class Membership:
         self._left.clear()
         spawn(self._live)
 
-    def rejoin(self) -> None:
-        """Become a member again after others took this gateway for dead. Raises `StoreError`."""
-        _log.warning("gateway %s was taken for dead by others; it goes on under a new name", self.id)
-        self._enlist()
-        self.on_expelled()
+    def rejoin(self, lost_id: str) -> None:
+        """Become a member again after others took `lost_id` for dead, unless that is done. Raises `StoreError`."""
+        with self._rejoining:
+            if self._left.is_set():
+                raise StoreError("The gateway has left those that share its database.")
+            if self.id != lost_id:
+                return
+            _log.warning("gateway %s was taken for dead by others; it goes on under a new name", lost_id)
+            self._enlist()
+            self.on_expelled()
 
     def leave(self) -> None:
         """Be a member no more; what still runs counts as interrupted. After this a no-op, before `join` too."""
@@ -139,14 +166,14 @@ class Membership:
         self.id = gateway_id
 
     def _live(self) -> None:
-        beat_at = monotonic() + BEAT_SECONDS
+        beat_at = monotonic() + self._beat_seconds
         while not self._left.is_set():
-            self._pause(min(_LOOK_SECONDS, BEAT_SECONDS))
+            self._pause(min(_LOOK_SECONDS, self._beat_seconds))
             if self._left.is_set():
                 return
             try:
                 if monotonic() >= beat_at:
-                    beat_at = monotonic() + BEAT_SECONDS
+                    beat_at = monotonic() + self._beat_seconds
                     self._beat()
                 self.on_look()
             except StoreError as error:
@@ -163,8 +190,9 @@ class Membership:
             self._left.wait(max(0.0, until - monotonic()))
 
     def _beat(self) -> None:
-        if not self._database.write(_Beat(self.id)):
-            self.rejoin()
+        own_id = self.id
+        if not self._database.write(_Beat(own_id)) and not self._left.is_set():
+            self.rejoin(own_id)
         self._look_at_others()
 
     def _look_at_others(self) -> None:
@@ -178,6 +206,8 @@ class Membership:
             else:
                 seen[row.id] = (row.beat, looks)
         self._seen = seen
+        if self._database.fetch(_AN_ORPHAN, {}):
+            self._database.write(_InterruptOrphans(self._now_ms()))
 
     @property
     def has_others(self) -> bool:

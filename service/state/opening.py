@@ -28,7 +28,7 @@ def open_database(url: str | None, state_dir: Path, *, patience_seconds: float =
         parsed = parse_postgres_url(url)
         backend: Backend = PostgresBackend.open(parsed)
     except ModuleNotFoundError as error:
-        text = f"state.url needs the driver: pip install 'openclaw-gateway[postgres]' ({error.name} is missing)."
+        text = f"state.url needs the driver: pip install '.[postgres]' ({error.name} is missing)."
         raise StoreError(text) from None
     except (OSError, SQLAlchemyError, StoreError) as error:
         raise StoreError(f"The database of state.url cannot be used: {reason_of(error)}") from error

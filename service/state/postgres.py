@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from service.concurrency import Event, sleep, spawn, wait_readable
+from service.state.database import PATIENCE_SECONDS
 from service.state.errors import StoreError
 from service.state.migrate import current_revision, migrate
 from service.state.notify import CHANNEL, to_payload
@@ -30,6 +31,15 @@ HEARD_AT_LEAST_SECONDS = 1.0
 _MIGRATION_LOCK = 0x6F70656E636C6177  # "openclaw": nobody else's advisory lock
 _RECONNECT_SECONDS = 1.0
 
+#: A server that is silent for about this long (its host is gone, the network is cut) counts as lost.
+_NOTICES_SILENCE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+
 _log = logging.getLogger("openclaw.state")
 
 
@@ -39,7 +49,8 @@ class PostgresBackend:
     tells_changes = True
 
     def __init__(self, engine: sa.Engine) -> None:
-        self.name = f"session database {engine.url.render_as_string(hide_password=True)}"
+        shown = engine.url._replace(password=None, query=sa.util.immutabledict())  # either may hold a password
+        self.name = f"session database {shown.render_as_string()}"
         self._engine = engine
         self._reading = engine.execution_options(postgresql_readonly=True)
         self._listener = _Listener(engine)
@@ -52,8 +63,9 @@ class PostgresBackend:
             poolclass=QueuePool,
             pool_size=CONNECTIONS,
             max_overflow=0,
+            pool_timeout=PATIENCE_SECONDS,
             hide_parameters=True,  # they hold what was said, and errors reach the log
-            connect_args={"connect_timeout": 10, "application_name": "openclaw-gateway"},
+            connect_args={"application_name": "openclaw-gateway", **_NOTICES_SILENCE},
         )
         try:
             with engine.begin() as connection:
@@ -126,7 +138,7 @@ class _Listener:
     def _connect(self) -> Any:
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         dbapi: Any = self._engine.dialect.loaded_dbapi
-        return dbapi.connect(*arguments, **options, autocommit=True)
+        return dbapi.connect(*arguments, **{**_NOTICES_SILENCE, **options}, autocommit=True)
 
     def _hear(self, connection: Any) -> None:
         connection.execute(f"LISTEN {CHANNEL}")
@@ -141,7 +153,7 @@ def parse_postgres_url(text: str) -> sa.URL:
     """The URL of a PostgreSQL database; raises `StoreError` in words that do not repeat it (it may hold a password)."""
     try:
         url = sa.make_url(text)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # the latter for a port that is no number
         raise StoreError('state.url is not a URL; write "postgresql+psycopg://user@host/database"') from None
     if url.get_backend_name() != "postgresql" or url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise StoreError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0002"
+HEAD = "0004"
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -22,7 +22,7 @@ def _count(name: str) -> sa.Column[int]:
 
 #: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is how its first message begins.
 #: The tokens are those of all turns, `model` and `last_run_id` those of the last one. A stateless session belongs to a
-#: request that stood alone.
+#: request that stood alone; once it is continued it is like any other.
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -41,6 +41,8 @@ sessions = sa.Table(
     sa.Column("stateless", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("sessions_by_age", "stateless", "updated_at_ms"),
     sa.Index("sessions_of_agent", "agent_id", "updated_at_ms"),
+    sa.Index("sessions_by_start", "stateless", "created_at_ms", "session_id"),
+    sa.Index("sessions_of_agent_by_start", "agent_id", "stateless", "created_at_ms", "session_id"),
     sqlite_with_rowid=False,
 )
 
@@ -161,5 +163,17 @@ claims = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("created_at_ms", _BigInteger, nullable=False),
     sa.Index("claims_by_age", "created_at_ms"),
+    sqlite_with_rowid=False,
+)
+
+#: One row per client address that sent wrong secrets lately: when, as a JSON list, and until when it is locked out.
+login_failures = sa.Table(
+    "login_failures",
+    metadata,
+    sa.Column("address", sa.Text, primary_key=True),
+    sa.Column("failed_at_ms", sa.Text, nullable=False),
+    sa.Column("locked_until_ms", _BigInteger, nullable=False),
+    sa.Column("last_at_ms", _BigInteger, nullable=False),
+    sa.Index("login_failures_by_age", "last_at_ms"),
     sqlite_with_rowid=False,
 )

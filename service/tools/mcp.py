@@ -14,6 +14,7 @@ from typing import Any
 
 from service import concurrency
 from service.tools import Tool, ToolContext, ToolError
+from service.tools.mcp_connection import ConnectionLostError
 from service.tools.mcp_server import McpEndpoint, McpServer, RemoteTool
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class McpServers:
             endpoint.name: McpServer(endpoint, logs_dir and logs_dir / f"mcp-{to_tool_name(endpoint.name)}.log")
             for endpoint in endpoints
         }
+        self._adopted: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,9 +76,17 @@ class McpServers:
                 tools[name] = McpTool(name, server, remote)
         return tuple(tools.values())
 
+    def adopt(self, older: McpServers) -> None:
+        """Go on with the servers of `older` that are configured the same here; it ends the others."""
+        for name, server in older._servers.items():  # one of its own kind
+            if name in self._servers and self._servers[name].endpoint == server.endpoint:
+                self._servers[name] = server
+                older._adopted.add(name)
+
     def close(self) -> None:
-        """End all servers, side by side, within about 5 s. Twice is a no-op."""
-        for closing in [concurrency.spawn(server.close) for server in self._servers.values()]:
+        """End all servers that were not adopted, side by side, within about 5 s. Twice is a no-op."""
+        own = [server for name, server in self._servers.items() if name not in self._adopted]
+        for closing in [concurrency.spawn(server.close) for server in own]:
             closing.join()
 
 
@@ -103,4 +113,5 @@ def _list_into(server: McpServer, listings: dict[str, tuple[RemoteTool, ...]]) -
     try:
         listings[server.endpoint.name] = server.list_tools()
     except ToolError as error:
-        logger.warning("No tools of an MCP server: %s", error)
+        if not isinstance(error.__cause__, ConnectionLostError):  # that is in the log, with more
+            logger.warning("No tools of an MCP server: %s", error)

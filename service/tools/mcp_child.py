@@ -36,7 +36,7 @@ _MEMORY_CHECK_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
 _MIN_SECRET_CHARS = 6
 _LAUNCHER = Path(__file__).parents[1] / "providers" / "die_with_parent.py"
-_MISSING_SDK = "MCP servers need a package that is not installed. Run `pip install 'openclaw-gateway[mcp]'`."
+_MISSING_SDK = "MCP servers need a package that is not installed. Run `pip install '.[mcp]'` in the gateway's clone."
 
 Tell = Callable[[dict[str, Any]], None]
 

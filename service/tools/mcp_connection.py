@@ -109,6 +109,11 @@ class McpConnection:
         return self.ended or self._stopping
 
     @property
+    def last_output(self) -> str:
+        """What child and server printed to standard error last."""
+        return "" if self._process is None else self._process.last_output
+
+    @property
     def is_silent(self) -> bool:
         """Whether nobody waits for an answer."""
         return not self._questions

@@ -20,6 +20,9 @@ from service.tools.mcp_connection import ConnectionLostError, McpConnection
 
 logger = logging.getLogger(__name__)
 
+_LAST_LINES = 5
+_MAX_LINE_CHARS = 300
+
 IDLE_STOP_SECONDS = 900.0
 #: How long a listing is believed, should the server not tell that it changed.
 LISTING_SECONDS = 60.0
@@ -165,7 +168,17 @@ class McpServer:
         answered = self._connection is not None and self._connection.answers > 0
         base = min(1.0, self._failures - 1.0) if answered else self._clock() - self._connected_at
         self._not_before = self._clock() + min(base * 2 ** min(self._failures - 1, 10), MAX_BACKOFF_SECONDS)
-        logger.warning("The MCP server %s failed: %s", self.endpoint.name, why)
+        logger.warning("The MCP server %s failed: %s%s", self.endpoint.name, why, self._last_words())
+
+    def _last_words(self) -> str:
+        # Imported here: a program of its own, of which only a failure needs anything.
+        from service.tools.mcp_child import redactor  # noqa: PLC0415
+
+        printed = "" if self._connection is None else self._connection.last_output
+        shown = redactor(self.endpoint.to_order())(printed)  # before anything is cut
+        lines = [line for line in shown.splitlines() if line.strip()][-_LAST_LINES:]
+        words = "".join(f"\n  {line[:_MAX_LINE_CHARS]}" for line in lines)
+        return f". It printed last:{words}" if words else ""
 
     def _parse_tools(self, described: list[dict[str, Any]]) -> Iterator[RemoteTool]:
         for tool in described:

@@ -1,6 +1,7 @@
 """Which tools an agent may use: profiles, allow lists and deny lists, as OpenClaw spells them.
 
-Every list only narrows what is left, and a denial always wins. Where nothing is configured an agent can look, but not
+A profile, or the careful default, is what an agent begins with; `alsoAllow` adds to it, `allow` narrows it, and a
+denial always wins. Where nothing is configured an agent can look, but not
 write, execute or reach the network.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from service.config import ToolsConfig
 
@@ -46,43 +48,63 @@ def allowed_tools(global_config: ToolsConfig, agent_config: ToolsConfig, names: 
     """Those of `names` an agent may use, in their order.
 
     The agent's profile replaces the global one; without either, allow lists pick from all tools, and without those
-    there is the careful default. An unknown profile and an empty allow list allow nothing.
+    there is the careful default. `also_allow` adds to that. An unknown profile and an empty allow list allow nothing.
     """
-    allows = [config.allow for config in (global_config, agent_config) if config.allow is not None]
-    denies = [config.deny for config in (global_config, agent_config) if config.deny is not None]
-    base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
+    granted, denies = _lists(global_config, agent_config)
     return [
         name
         for name in names
-        if all(_matches(entries, name) for entries in (base, *allows))
+        if all(_matches(entries, name) for entries in granted)
         and not any(_matches(entries, name) for entries in denies)
     ]
 
 
 def may_allow(global_config: ToolsConfig, agent_config: ToolsConfig, prefix: str) -> bool:
     """Whether a tool whose name begins with `prefix` could be allowed; what it is called otherwise is not known yet."""
-    allows = [config.allow for config in (global_config, agent_config) if config.allow is not None]
-    denies = [config.deny for config in (global_config, agent_config) if config.deny is not None]
-    base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
-    example = f"{prefix}x"
-    return all(
-        _matches(entries, example) or any(entry.strip().lower().startswith(prefix.lower()) for entry in entries)
-        for entries in (base, *allows)
-    ) and not any(_matches(entries, example) for entries in denies)
+    granted, denies = _lists(global_config, agent_config)
+    any_tool = f"{prefix}\0"  # only what is meant for all of them matches it
+    return all(any(_may_name(entry, prefix) for entry in entries) for entries in granted) and not any(
+        _matches(entries, any_tool) for entries in denies
+    )
 
 
 def policy_notices(
-    global_config: ToolsConfig, agent_configs: Mapping[str, ToolsConfig], names: Iterable[str]
+    global_config: ToolsConfig,
+    agent_configs: Mapping[str, ToolsConfig],
+    names: Iterable[str],
+    prefixes: Iterable[str] = (),
 ) -> tuple[str, ...]:
     """What the configuration says of tools that has no effect, a sentence each, naming its key.
 
-    `agent_configs` are by the path of the agent's `tools` key; `names` are all tools there are, for any agent.
+    `agent_configs` are by the path of the agent's `tools` key; `names` are all tools there are, for any agent, and
+    `prefixes` begin the names of those that are not known yet.
     """
-    known = tuple(names)
+    known = _Known(tuple(names), tuple(prefixes))
     notices = list(_notices_of("tools", global_config, global_config.profile, known))
     for path, config in agent_configs.items():
         notices += _notices_of(path, config, config.profile or global_config.profile, known)
     return tuple(notices)
+
+
+class _Known(NamedTuple):
+    names: tuple[str, ...]
+    prefixes: tuple[str, ...]
+
+    def matched(self, entry: str) -> list[str]:
+        """The tools, or beginnings of tools, that `entry` may mean."""
+        named = [name for name in self.names if _matches([entry], name)]
+        return named + [prefix for prefix in self.prefixes if _may_name(entry, prefix)]
+
+
+def _lists(
+    global_config: ToolsConfig, agent_config: ToolsConfig
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The lists of which each has to name a tool, and those of which none may."""
+    both = (global_config, agent_config)
+    allows = [config.allow for config in both if config.allow is not None]
+    base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
+    also = (*(global_config.also_allow or ()), *(agent_config.also_allow or ()))
+    return [(*base, *also), *allows], [config.deny for config in both if config.deny is not None]
 
 
 def _base(profile: str | None, *, has_allow_list: bool) -> tuple[str, ...]:
@@ -101,18 +123,27 @@ def _expand(entry: str) -> tuple[str, ...]:
     return GROUPS.get(entry) or (_ALIASES.get(entry, entry).replace("[", "[[]").replace("?", "[?]"),)
 
 
-def _notices_of(path: str, config: ToolsConfig, profile: str | None, known: tuple[str, ...]) -> Iterator[str]:
+def _may_name(entry: str, prefix: str) -> bool:
+    """Whether `entry` may match a name that begins with `prefix` and goes on."""
+    for pattern in _expand(entry):
+        head, star, _ = pattern.partition("*")
+        if head.startswith(prefix.lower()) or (star and prefix.lower().startswith(head)):
+            return True
+    return False
+
+
+def _notices_of(path: str, config: ToolsConfig, profile: str | None, known: _Known) -> Iterator[str]:
     if config.profile is not None and config.profile.strip().lower() not in PROFILES:
         yield f'{path}.profile: "{config.profile}" is not a profile, so no tool is allowed; use {", ".join(PROFILES)}'
-    for key, entries in (("allow", config.allow or ()), ("deny", config.deny or ())):
-        for entry in entries:
-            if entry.strip().lower() not in GROUPS and not any(_matches([entry], name) for name in known):
+    for key, entries in (("allow", config.allow), ("alsoAllow", config.also_allow), ("deny", config.deny)):
+        for entry in entries or ():
+            if entry.strip().lower() not in GROUPS and not known.matched(entry):
                 yield f'{path}.{key}: "{entry}" names no tool of this gateway, ignored'
     base = _base(profile, has_allow_list=True)
     for entry in config.allow or ():
-        matched = [name for name in known if _matches([entry], name)]
+        matched = known.matched(entry)
         if matched and not any(_matches(base, name) for name in matched):
             yield (
-                f'{path}.allow: "{entry}" is not part of the profile "{profile}" and lists only narrow a profile; '
-                "leave the profile out to name tools one by one"
+                f'{path}.allow: "{entry}" is not part of the profile "{profile}", which allow only narrows; '
+                "name it in alsoAllow to add it"
             )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from service.agents import Agent, Roster
 from service.config import Config, ToolsConfig
+from service.configpaths import format_path
 from service.tools import Tool
 from service.tools.mcp import McpServers, to_tool_name
 from service.tools.policy import allowed_tools, may_allow, policy_notices
@@ -47,11 +48,15 @@ class Toolboxes:
     def notices(self) -> tuple[str, ...]:
         """What the configuration says of tools that has no effect."""
         own: Mapping[str, ToolsConfig] = {f"agents.{agent_id}.tools": tools for agent_id, tools in self._own.items()}
-        examples = [f"{to_tool_name(name)}{_SEPARATOR}x" for name in self._mcp.names]
-        return policy_notices(self._global, own, [*self._names, *examples])
+        prefixes = [_prefix(server) for server in self._mcp.names]
+        return (*policy_notices(self._global, own, self._names, prefixes), *self._unused_servers())
+
+    def adopt(self, older: Toolboxes) -> None:
+        """Go on with the MCP servers of `older` that are configured the same here."""
+        self._mcp.adopt(older._mcp)  # one of its own kind
 
     def close(self) -> None:
-        """End the MCP servers. Twice is a no-op."""
+        """End the MCP servers that nobody adopted. Twice is a no-op."""
         self._mcp.close()
 
     def _allowed(self, agent: Agent, tools: Iterable[Tool]) -> tuple[Tool, ...]:
@@ -59,11 +64,21 @@ class Toolboxes:
         return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name))
 
     def _servers_of(self, agent: Agent) -> tuple[str, ...]:
-        return tuple(
-            name
-            for name in self._mcp.names
-            if may_allow(self._global, self._policy(agent), f"{to_tool_name(name)}{_SEPARATOR}")
-        )
+        return tuple(name for name in self._mcp.names if may_allow(self._global, self._policy(agent), _prefix(name)))
+
+    def _unused_servers(self) -> Iterator[str]:
+        used = {server for servers in self._servers.values() for server in servers}
+        for server in self._mcp.names:
+            if server not in used:
+                place = format_path(("mcp", "servers", server))
+                yield (
+                    f"{place}: no agent may use its tools, so it is never contacted; name them, for example "
+                    f'tools.alsoAllow: ["{_prefix(server)}*"], for all agents or for one'
+                )
 
     def _policy(self, agent: Agent) -> ToolsConfig:
         return self._own.get(agent.id, ToolsConfig())
+
+
+def _prefix(server: str) -> str:
+    return f"{to_tool_name(server)}{_SEPARATOR}"

@@ -1,8 +1,9 @@
-"""The servers of the benchmark, each a process: `python servers.py upstream|floor PORT [UPSTREAM_PORT]`.
+"""The servers of the benchmark, each a process: `python servers.py upstream|floor|fold PORT [UPSTREAM_PORT]`.
 
-`upstream` is a model provider that answers at once, JSON or 20 tokens as Server-Sent Events. `floor` is the least that
-a gateway on gevent can do: a bare pywsgi application that relays such answers over pooled connections, without
-validation, authentication, state or log.
+`upstream` is a model provider that answers at once, JSON or 20 tokens as Server-Sent Events; the model `paced-16-250`
+takes 250 ms for each of its 16 tokens, which tell when they were sent. `floor` is the least that a gateway on gevent
+can do: a bare pywsgi application that relays such answers over pooled connections, without validation, authentication,
+state or log. `fold` does the same for JSON alone, but asks for a stream, as the gateway does, and joins it.
 """
 
 from gevent import monkey
@@ -10,15 +11,22 @@ from gevent import monkey
 monkey.patch_all()
 
 import json  # noqa: E402  # what follows must already be patched
+import re  # noqa: E402
+import resource  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable, Iterable  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterable, Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
+import gevent  # noqa: E402
+import orjson  # noqa: E402
 from gevent.pywsgi import WSGIServer  # noqa: E402
 from geventhttpclient import HTTPClient  # noqa: E402
 
 TOKENS = 20
+CONNECTIONS = 4096
+_PACED = re.compile(rb'"model": ?"paced-([0-9]+)-([0-9]+)"')
 Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
@@ -41,9 +49,22 @@ def _completion() -> bytes:
     return json.dumps(completion).encode()
 
 
+def _pace(tokens: int, pause_seconds: float) -> Iterator[bytes]:
+    due = time.monotonic()
+    for _ in range(tokens):
+        due += pause_seconds
+        gevent.sleep(max(0.0, due - time.monotonic()))
+        yield PACED_TOKEN % time.monotonic()
+    yield STREAM_END
+
+
 def upstream(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-    """Answer at once."""
-    streaming = b'"stream":true' in environ["wsgi.input"].read().replace(b" ", b"")
+    """Answer at once, or at the pace that the model's name asks for."""
+    asked = environ["wsgi.input"].read()
+    if paced := _PACED.search(asked):
+        start("200 OK", [("Content-Type", "text/event-stream")])
+        return _pace(int(paced[1]), int(paced[2]) / 1000)
+    streaming = b'"stream":true' in asked.replace(b" ", b"")
     body = STREAM if streaming else COMPLETION
     kind = "text/event-stream" if streaming else "application/json"
     start("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
@@ -67,8 +88,30 @@ def floor(client: HTTPClient) -> Callable[[dict[str, Any], Start], Iterable[byte
     return relay
 
 
+def fold(client: HTTPClient) -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
+    """Join a stream into the object that is asked for."""
+
+    def relay(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        body = orjson.loads(environ["wsgi.input"].read())
+        body["stream"] = True
+        response = client.post("/v1/chat/completions", orjson.dumps(body), headers={"Content-Type": "application/json"})
+        pieces = []
+        while (event := response.readline(b"\n\n")) and event != b"data: [DONE]\n\n":
+            pieces.append(orjson.loads(event[6:])["choices"][0]["delta"].get("content", ""))
+        response.read()
+        message = {"role": "assistant", "content": "".join(pieces)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        completion = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        start("200 OK", [("Content-Type", "application/json")])
+        return [orjson.dumps(completion)]
+
+    return relay
+
+
 class NoDelayServer(WSGIServer):  # type: ignore[misc]  # gevent has no types
     """Sends small packets at once."""
+
+    backlog = 2048
 
     def do_read(self) -> Any:
         """Accept one connection."""
@@ -79,8 +122,14 @@ class NoDelayServer(WSGIServer):  # type: ignore[misc]  # gevent has no types
 
 
 STREAM, COMPLETION = _stream(), _completion()
+PACED_TOKEN = _event({"content": "PACE"}).replace(b"%", b"%%").replace(b"PACE", b"%.6f ")
+STREAM_END = _event({}, "stop") + b"data: [DONE]\n\n"
 
 if __name__ == "__main__":
     name, port, *rest = sys.argv[1:]
-    application = upstream if name == "upstream" else floor(HTTPClient("127.0.0.1", int(rest[0]), concurrency=256))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    application: Callable[[dict[str, Any], Start], Iterable[bytes]] = upstream
+    if name != "upstream":
+        client = HTTPClient("127.0.0.1", int(rest[0]), concurrency=CONNECTIONS, network_timeout=60)
+        application = {"floor": floor, "fold": fold}[name](client)
     NoDelayServer(("127.0.0.1", int(port)), application, log=None).serve_forever()

@@ -19,7 +19,8 @@ import orjson
 from service.app import Door, create_app
 from service.assembly import open_gateway
 from service.auth import Authenticator, ClientAddresses, FailureLimiter, resolve_credentials
-from service.configfile import load_config, locate
+from service.configfile import load_config
+from service.configtext import locate
 from service.contract import load_contract
 from service.gateway import Gateway
 from service.server import Server

@@ -17,7 +17,8 @@ from schemathesis.engine.recorder import ScenarioRecorder
 
 from contract.checks import conformance_check, registered
 from contract.derived import to_streaming_document
-from contract.steering import COMPLETION, MODEL, Steering
+from contract.seeds import Seeds
+from contract.steering import CANCEL_RUN, COMPLETION, DELETE_SESSION, MODEL, RUN, SESSION, Steering
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 #: Where the answer depends on little, generated requests do, without all the enumerated ones.
@@ -29,7 +30,8 @@ DOCS_ASSET = "GET /docs/{asset}"
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
     "GET /v1/models": ["400", "401"],
-    MODEL: ["400", "401", "404"],
+    **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN)},
+    "GET /v1/sessions": ["400", "401"],
     DOCS_ASSET: ["400", "404"],
 }
 
@@ -89,10 +91,15 @@ def fuzz(plan: Plan) -> Outcome:
     # A copy: Schemathesis writes the links it infers into its document.
     document = to_streaming_document(plan.document) if plan.streaming else copy.deepcopy(dict(plan.document))
     schema = schemathesis.openapi.from_dict(document, config=_to_config(plan))
-    Steering(plan.document, streaming=plan.streaming, failing=plan.failing).register(schema)
-    with registered(conformance_check(plan.document)):
-        for event in from_schema(schema).execute():
-            _note(event, outcome)
+    seeds = None if plan.token is None else Seeds(plan.url, plan.token)
+    Steering(plan.document, seeds, streaming=plan.streaming, failing=plan.failing).register(schema)
+    try:
+        with registered(conformance_check(plan.document)):
+            for event in from_schema(schema).execute():
+                _note(event, outcome)
+    finally:
+        if seeds is not None:
+            seeds.close()
     return outcome
 
 
@@ -118,6 +125,7 @@ def _note_scenario(recorder: ScenarioRecorder, outcome: Outcome) -> None:
         case, response = node.value, interaction.response
         body = case.body if isinstance(case.body, dict) else {}
         carried = {*(name.lower() for name in case.headers), *case.path_parameters, *(f"body {name}" for name in body)}
+        carried |= set(case.query)
         content_type = response.headers.get("content-type", [""])[0].partition(";")[0]
         exchange = Exchange(
             operation=case.operation.label,

@@ -9,6 +9,7 @@ a change that would mend it is not made.
 from __future__ import annotations
 
 import copy
+import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from schemathesis import BaseSchema, Case, HookContext
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.meta import negated_parameters
 
+from contract.seeds import Seeds
 from service.validation import CompiledSchema
 
 #: Every form in which a request may name an agent of `scripted_config()`, and a few that only differ in writing.
@@ -35,6 +37,10 @@ FAILING_MODELS = (
 
 COMPLETION = "POST /v1/chat/completions"
 MODEL = "GET /v1/models/{model}"
+SESSION = "GET /v1/sessions/{key}"
+DELETE_SESSION = "DELETE /v1/sessions/{key}"
+RUN = "GET /v1/runs/{run_id}"
+CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
 
 #: The smallest there is: one pixel.
 PICTURE = (
@@ -52,9 +58,13 @@ class Steering:
     """The hooks for one contract.
 
     With `streaming` every request for a completion asks for a stream; with `failing` each is for a model that fails.
+    Without `seeds` nothing is there to be looked at or deleted.
     """
 
-    def __init__(self, document: Mapping[str, Any], *, streaming: bool = False, failing: bool = False) -> None:
+    def __init__(
+        self, document: Mapping[str, Any], seeds: Seeds | None, *, streaming: bool = False, failing: bool = False
+    ) -> None:
+        self._seeds = seeds
         self._body = CompiledSchema({"$ref": "#/components/schemas/ChatCompletionRequest"}, document)
         parameters = document["components"]["parameters"].values()
         self._headers = {one["name"]: CompiledSchema(one["schema"], document) for one in parameters}
@@ -84,6 +94,8 @@ class Steering:
         if case.operation.label == COMPLETION:
             self._steer_headers(case)
             self._steer_body(case)
+        if self._seeds is not None:
+            _steer_path(case, self._seeds)
         return case
 
     def _steer_headers(self, case: Case[Any]) -> None:
@@ -103,6 +115,9 @@ class Steering:
         key = headers.get("x-openclaw-session-key")
         if isinstance(key, str) and _grows_too_long(key) and self._headers["x-openclaw-session-key"].is_valid(key):
             headers["x-openclaw-session-key"] = f"of-{len(key)}-characters"
+        key = headers.get("Idempotency-Key")
+        if isinstance(key, str) and self._headers["Idempotency-Key"].is_valid(key.strip(" \t")):
+            headers["Idempotency-Key"] = str(uuid.uuid4())  # one that was sent before is good for that request only
         case.headers = headers  # changed in place, they would go on being taken for what they were
 
     def _steer_body(self, case: Case[Any]) -> None:
@@ -125,6 +140,22 @@ class Steering:
 def _grows_too_long(key: str) -> bool:
     """Whether a session key cannot be sent back once the agent's name stands before it and it is written anew."""
     return len("agent:main:") + len(quote(unquote(key).lower())) > _MAX_KEY
+
+
+def _steer_path(case: Case[Any], seeds: Seeds) -> None:
+    """Let a request whose path is right be about something that is there; a wrong request must not change that."""
+    label, path = case.operation.label, case.path_parameters
+    if any(place is ParameterLocation.PATH for _, place in negated_parameters(case.meta)):
+        return
+    is_right = case.meta is None or case.meta.generation.mode.is_positive
+    if label == SESSION:
+        case.path_parameters = {**path, "key": _pick(seeds.sessions, str(path["key"]))}
+    elif label == DELETE_SESSION:
+        case.path_parameters = {**path, "key": seeds.make_session() if is_right else "agent:main:nobody"}
+    elif label == RUN:
+        case.path_parameters = {**path, "run_id": _pick(seeds.runs, str(path["run_id"]))}
+    elif label == CANCEL_RUN:
+        case.path_parameters = {**path, "run_id": seeds.make_run() if is_right else "nobody"}
 
 
 def mend_conversation(messages: Iterable[Any], *, in_session: bool) -> list[Any]:

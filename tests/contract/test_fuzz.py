@@ -17,14 +17,17 @@ from live import TOKEN, LiveGateway
 
 from contract.derived import to_streaming_document
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
-from contract.steering import COMPLETION, MODEL
+from contract.steering import CANCEL_RUN, COMPLETION, DELETE_SESSION, MODEL, RUN, SESSION
 from contract.tally import never_accepted, never_answered, to_table
 
 #: The least share of completions that are answered rather than refused; about half of what is generated is wrong.
 LEAST_SHARE = 0.15
 #: One operation alone has nothing that links to it.
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
-SECURED = {COMPLETION: ("401",), "GET /v1/models": ("401",), MODEL: ("401", "404")}
+SECURED = {
+    **dict.fromkeys((COMPLETION, "GET /v1/models", "GET /v1/sessions"), ("401",)),
+    **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN), ("401", "404")),
+}
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def _extend_sessions() -> None:
         f"model = (SELECT model {of_session} AND model IS NOT NULL ORDER BY seq DESC LIMIT 1), "
         f"last_run_id = (SELECT run_id {of_session} ORDER BY seq DESC LIMIT 1)"
     )
-    op.execute("UPDATE sessions SET stateless = true WHERE key LIKE 'agent:' || agent_id || ':openai:%'")
+    op.execute("UPDATE sessions SET stateless = true WHERE key LIKE 'agent:' || lower(agent_id) || ':openai:%'")
 
 
 def _create_runs() -> None:

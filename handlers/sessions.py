@@ -1,0 +1,62 @@
+"""`/v1/sessions`: the conversations that are kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from flask import Response, current_app
+
+from service.errors import GatewayError
+from service.gateway import Gateway
+from service.session_response import parse_cursor, to_session_list, to_session_with_messages
+from service.sessions.records import RunRecord, RunState
+
+
+def list_sessions(
+    limit: int, agent: str | None = None, stateless: bool | None = None, after: str | None = None
+) -> Response:
+    """One page of sessions, the last that began first."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    position = None if after is None else parse_cursor(after)
+    agent_id = None if agent is None else agent.lower()
+    found = gateway.state.store.list_from(position, limit + 1, agent_id=agent_id, stateless=stateless)
+    return _json(to_session_list(found, limit))
+
+
+def get_session(key: str, limit: int) -> Response:
+    """One session with its last messages."""
+    state = current_app.extensions["gateway"].state
+    session = state.store.get_session(key)
+    if session is None:
+        raise _not_found(key)
+    active = state.records.list_going_on(key)
+    return _json(to_session_with_messages(session, active, state.store.load_recent_messages(key, limit)))
+
+
+def delete_session(key: str) -> Response:
+    """Delete a session that no run holds."""
+    state = current_app.extensions["gateway"].state
+    deleted = state.store.delete_session(key)
+    if deleted is None:
+        raise _busy(state.records.list_going_on(key))
+    if not deleted:
+        raise _not_found(key)
+    return _json({"object": "session.deleted", "key": key, "deleted": True})
+
+
+def _not_found(key: str) -> GatewayError:
+    text = f'There is no session "{key[:200]}" with messages. GET /v1/sessions lists the keys; they are in lower case.'
+    return GatewayError("session_not_found", text, param="key")
+
+
+def _busy(going_on: Sequence[RunRecord]) -> GatewayError:
+    holder = next((run.id for run in going_on if run.state is RunState.RUNNING), None)
+    if holder is None:  # it has ended since
+        return GatewayError("session_busy", "A run held this session just now. Try again.")
+    text = f"The run {holder} holds this session. Wait for its end or POST /v1/runs/{holder}/cancel, then try again."
+    return GatewayError("session_busy", text, param="key")
+
+
+def _json(value: dict[str, Any]) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(orjson.dumps(value), headers=headers, content_type="application/json")

@@ -1,0 +1,89 @@
+"""Which gateway the command line talks to, and with which secret: read from the file without checking all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.configtext import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
+
+_DEFAULT_PORT = 18789
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A gateway's HTTP address, without a slash at its end, its secret (empty for none), and what both came from."""
+
+    url: str
+    secret: str = field(repr=False)
+    origin: str
+
+
+def find_gateway(locations: Locations, environ: Mapping[str, str]) -> Address:
+    """The gateway that OPENCLAW_GATEWAY_URL names, else `gateway.remote`, else the one of this machine.
+
+    A secret goes only where it belongs: with OPENCLAW_GATEWAY_URL those of the environment are used alone. Raises
+    `ConfigError` for a file or an address that cannot be used.
+    """
+    url = environ.get("OPENCLAW_GATEWAY_URL", "").strip()
+    if url:
+        return Address(_http_url(url, "OPENCLAW_GATEWAY_URL"), _from_environ(environ), "OPENCLAW_GATEWAY_URL")
+    gateway = _read_gateway(locations, environ)
+    if _get(gateway, "mode") == "remote":
+        remote = _get(gateway, "remote", "url")
+        if not isinstance(remote, str):
+            raise ConfigError(['gateway.remote.url: is required with mode "remote"'], str(locations.config_path))
+        secret = _get(gateway, "remote", "token") or _get(gateway, "remote", "password") or _from_environ(environ)
+        return Address(_http_url(remote, "gateway.remote.url"), str(secret), "gateway.remote")
+    host = _get(gateway, "customBindHost") if _get(gateway, "bind") == "custom" else None
+    shown = f"[{host}]" if ":" in str(host) else host or "127.0.0.1"
+    default = DEV_PORT if locations.dev else _DEFAULT_PORT
+    port = environ.get("OPENCLAW_GATEWAY_PORT", "").strip() or _get(gateway, "port") or default
+    return Address(f"http://{shown}:{port}", _own_secret(gateway, environ), str(locations.config_path))
+
+
+def _read_gateway(locations: Locations, environ: Mapping[str, str]) -> Any:
+    if not locations.config_path.exists():
+        return {}
+    data = parse_json5(read_config_text(locations), str(locations.config_path))
+    complete, gaps = substitute(_get(data, "gateway"), environ)
+    for gap in gaps:  # what is missing may not be needed; it must not be sent as it is written
+        _forget(complete, gap.path)
+    return complete
+
+
+def _forget(data: Any, path: tuple[str | int, ...]) -> None:
+    for step in path[:-1]:
+        data = data[step]
+    data[path[-1]] = None
+
+
+def _own_secret(gateway: Any, environ: Mapping[str, str]) -> str:
+    token = _get(gateway, "auth", "token") or environ.get("OPENCLAW_GATEWAY_TOKEN")
+    password = _get(gateway, "auth", "password") or environ.get("OPENCLAW_GATEWAY_PASSWORD")
+    by_mode = {"none": "", "token": token, "password": password}
+    return str(by_mode.get(str(_get(gateway, "auth", "mode")), token or password) or "")
+
+
+def _from_environ(environ: Mapping[str, str]) -> str:
+    return environ.get("OPENCLAW_GATEWAY_TOKEN") or environ.get("OPENCLAW_GATEWAY_PASSWORD") or ""
+
+
+def _get(data: Any, *keys: str) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _http_url(text: str, origin: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(["must be the address of a gateway, such as ws://127.0.0.1:18789"], origin)
+    return f"{_SCHEMES[parts.scheme]}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"

@@ -1,0 +1,99 @@
+"""`openclaw agent`: one turn of an agent, as the endpoint runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.cli.common import json_option, print_json, with_place
+from service.configtext import Locations
+
+if TYPE_CHECKING:
+    from service.cli.agent_doors import AgentDone, AgentDoor, AgentRequest
+
+
+@click.command()
+@click.option("-m", "--message", required=True, help="What to say; `-` reads it from standard input.")
+@click.option("--agent", "agent_id", metavar="ID", help="The agent; the default one without.")
+@click.option("--session-id", metavar="ID", help="The session, by an id of your own.")
+@click.option("--session-key", metavar="KEY", help="The session, by its key; the agent's main session without.")
+@click.option("--model", metavar="PROVIDER/MODEL", help="Another model for this turn.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds to wait for the whole answer.")
+@click.option("--stream", is_flag=True, help="Show the answer as it comes.")
+@click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
+@json_option
+@with_place
+def agent(
+    locations: Locations,
+    message: str,
+    agent_id: str | None,
+    session_id: str | None,
+    session_key: str | None,
+    model: str | None,
+    timeout: float | None,
+    *,
+    stream: bool,
+    local: bool,
+    as_json: bool,
+) -> None:
+    """Run one turn of an agent, through the gateway or with --local here, and print what it says."""
+    if stream and as_json:
+        raise click.UsageError("Give --stream or --json, not both.")
+    door = _open_door(locations, local=local)
+    from service.cli.agent_doors import AgentRequest, session_of
+
+    agent_id, key = session_of(agent_id, session_id, session_key)
+    text = sys.stdin.read() if message == "-" else message
+    request = AgentRequest(text, agent_id, key, model, timeout)
+    began = time.monotonic()
+    said, done = _run(door, request, stream=stream)
+    if as_json:
+        print_json(_to_json(said, done, round((time.monotonic() - began) * 1000), local=local))
+    elif not stream:
+        click.echo(said)
+
+
+def _open_door(locations: Locations, *, local: bool) -> AgentDoor:
+    if local:
+        from service.cooperative import make_cooperative
+
+        make_cooperative()
+        from service.cli.agent_local import LocalDoor
+
+        return LocalDoor(locations)
+    from service.cli.address import find_gateway
+    from service.cli.agent_http import HttpDoor
+
+    return HttpDoor(find_gateway(locations, os.environ))
+
+
+def _run(door: AgentDoor, request: AgentRequest, *, stream: bool) -> tuple[str, AgentDone]:
+    from service.cli.agent_doors import AgentDone, AgentFailure, TextSaid
+
+    said: list[str] = []
+    with closing(door.run(request)) as events:  # type: ignore[type-var]  # a generator at every door
+        for event in events:
+            if isinstance(event, AgentDone):
+                if stream:
+                    click.echo()
+                return "".join(said), event
+            if isinstance(event, TextSaid):
+                said.append(event.text)
+                if stream:
+                    click.echo(event.text, nl=False)
+            elif stream:
+                click.echo(click.style(f"[{event.name}]", dim=True), err=True)
+    raise AgentFailure("The answer has no end.")
+
+
+def _to_json(said: str, done: AgentDone, duration_ms: int, *, local: bool) -> dict[str, Any]:
+    payloads = [{"text": said, "mediaUrl": None}] if said else []
+    result = {"payloads": payloads, "meta": done.to_meta(duration_ms)}
+    if local:
+        return result
+    return {"runId": done.run_id, "status": "ok", "summary": "completed", "result": result}

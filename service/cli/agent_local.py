@@ -1,0 +1,94 @@
+"""The way to an agent without a gateway: the same Gateway object, here, on the same store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from service.assembly import open_gateway
+from service.cli.agent_doors import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
+from service.concurrency import Cancelled, CancelScope, Deadline, deadline, on_signal
+from service.config import Config
+from service.configfile import load_config
+from service.configtext import Locations
+from service.conversation import IncomingMessage
+from service.errors import GatewayError
+from service.events import RunEnded, TextDelta, ToolStarted
+from service.gateway import Gateway
+from service.messages import Message, Role, Text
+from service.runs import Run
+from service.state.errors import StoreError
+from service.turn import Turn
+
+
+class LocalDoor:
+    """Runs the agent in this process, whose standard library is cooperative; transcripts are shared with gateways."""
+
+    def __init__(self, locations: Locations) -> None:
+        self._locations = locations
+        self._interrupted = False
+        self._interrupt: Callable[[], None] = lambda: None
+
+    def run(self, request: AgentRequest) -> Iterator[AgentEvent]:
+        """See `AgentDoor.run`."""
+        logging.basicConfig(level=logging.ERROR)  # what fails is said by the command itself
+        try:
+            gateway = open_gateway(self._config(), self._locations.state_dir, os.environ)
+        except StoreError as error:
+            raise AgentFailure(str(error)) from None
+        with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):
+            try:
+                with deadline(request.timeout_seconds):
+                    yield from self._follow(self._start(gateway, request))
+            except Deadline:
+                raise timed_out(request.timeout_seconds) from None
+            except GatewayError as error:
+                raise AgentFailure(error.message) from None
+
+    def _config(self) -> Config:
+        # Without a file an agent can be asked all the same: the embedded model needs none.
+        return load_config(self._locations, os.environ).config if self._locations.config_path.exists() else Config()
+
+    def _on_interrupt(self) -> None:
+        self._interrupted = True
+        self._interrupt()
+
+    def _start(self, gateway: Gateway, request: AgentRequest) -> Run:
+        message = IncomingMessage("message", Message(Role.USER, (Text(request.message),)))
+        turn = Turn(
+            messages=(message,),
+            agent_id=request.agent_id,
+            provider_model=request.model,
+            session_key=request.session_key,
+        )
+        scope = CancelScope()
+        self._interrupt = scope.cancel
+        try:
+            with scope:
+                return gateway.start(turn)
+        except Cancelled:
+            raise KeyboardInterrupt from None
+
+    def _follow(self, run: Run) -> Iterator[AgentEvent]:
+        self._interrupt = run.abort
+        try:
+            for batch in run.follow():
+                for event in batch:
+                    yield from self._tell(run, event)
+        finally:
+            run.abort()
+
+    def _tell(self, run: Run, event: object) -> Iterator[AgentEvent]:
+        if isinstance(event, TextDelta):
+            yield TextSaid(event.text)
+        elif isinstance(event, ToolStarted):
+            yield ToolUsed(event.call.name)
+        elif isinstance(event, RunEnded):
+            if self._interrupted:
+                raise KeyboardInterrupt
+            if event.error is not None:
+                raise event.error
+            yield AgentDone(run.id, run.session_key, event.usage.input_tokens, event.usage.output_tokens)

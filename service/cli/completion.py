@@ -1,0 +1,24 @@
+"""`openclaw completion`: let a shell complete the commands."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that lets SHELL complete the commands.
+
+    \b
+    bash: add to ~/.bashrc:   eval "$(openclaw completion bash)"
+    zsh:  add to ~/.zshrc:    eval "$(openclaw completion zsh)"
+    fish: openclaw completion fish > ~/.config/fish/completions/openclaw.fish
+    """  # noqa: D301  # click's mark for lines that are to stay
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.ClickException(f"There is no completion for {shell}.")
+    root = click.get_current_context().find_root()
+    click.echo(found(root.command, {}, "openclaw", "_OPENCLAW_COMPLETE").source())

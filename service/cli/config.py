@@ -1,0 +1,180 @@
+"""`openclaw config`: read and change the configuration file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from service.cli.common import json_option, note, print_json, with_place
+from service.configpaths import KeyPath, format_path, parse_path
+from service.configtext import ConfigError, Locations, parse_json5, read_config_text
+
+
+class _Path(click.ParamType[KeyPath]):
+    """A key of the configuration."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> KeyPath:
+        """The key that a text means."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_path(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group()
+def config() -> None:
+    """Read and change the configuration file."""
+
+
+@config.command()
+@json_option
+@with_place
+def file(locations: Locations, *, as_json: bool) -> None:
+    """Say where the file is."""
+    path = locations.config_path
+    if as_json:
+        print_json({"path": str(path), "exists": path.exists()})
+    else:
+        click.echo(path)
+
+
+@config.command()
+@click.argument("path", type=_Path(), required=False)
+@json_option
+@with_place
+def get(locations: Locations, path: KeyPath | None, *, as_json: bool) -> None:
+    """Show what the file says, all of it or at PATH, such as gateway.port or agents.list[0].model.
+
+    Secrets are masked unless PATH names them.
+    """
+    from service.configedit import get_value
+    from service.configsecrets import mask_secrets
+
+    data = parse_json5(read_config_text(locations), str(locations.config_path))
+    try:
+        found = get_value(data, path or ())
+    except KeyError:
+        raise click.ClickException(f"{format_path(path or ())} is not set in {locations.config_path}.") from None
+    if path is None or isinstance(found, dict | list):
+        keys = [step for step in path or () if isinstance(step, str) and not step.isdecimal()]
+        found = mask_secrets(found, keys[-1] if keys else "")
+    if isinstance(found, str) and not as_json:
+        click.echo(found)
+    else:
+        print_json(found)
+
+
+@config.command(name="set")
+@click.argument("path", type=_Path())
+@click.argument("value")
+@click.option("--text", "as_text", is_flag=True, help="Take VALUE as a text whatever it looks like.")
+@json_option
+@with_place
+def set_(locations: Locations, path: KeyPath, value: str, *, as_text: bool, as_json: bool) -> None:
+    """Set PATH to VALUE, which is JSON5 or else a text; `-` reads it from standard input.
+
+    Comments and layout stay. A file that would be wrong is not written.
+    """
+    from service.configedit import set_value
+
+    text = sys.stdin.read().removesuffix("\n") if value == "-" else value
+    parsed = text if as_text else _parse_value(text)
+    _edit(locations, lambda before: set_value(before, path, parsed))
+    _tell_edit(locations, path, "Set", as_json=as_json)
+
+
+@config.command()
+@click.argument("path", type=_Path())
+@json_option
+@with_place
+def unset(locations: Locations, path: KeyPath, *, as_json: bool) -> None:
+    """Remove PATH from the file, so that what holds by default holds again."""
+    from service.configedit import remove_value
+
+    _edit(locations, lambda before: remove_value(before, path))
+    _tell_edit(locations, path, "Removed", as_json=as_json)
+
+
+@config.command()
+@json_option
+@with_place
+def validate(locations: Locations, *, as_json: bool) -> None:
+    """Say whether the gateway could start with the file, here and now; status 1 if not."""
+    from service.auth import resolve_credentials
+    from service.configfile import load_config, resolve_bind, resolve_port
+
+    path = str(locations.config_path)
+    try:
+        loaded = load_config(locations, os.environ)
+        host = resolve_bind(None, loaded.config)
+        resolve_port(None, os.environ, loaded.config, locations.dev)
+        resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json({"valid": False, "path": path, "problems": list(error.problems), "notices": []})
+        raise click.exceptions.Exit(1) from None
+    if as_json:
+        print_json({"valid": True, "path": path, "problems": [], "notices": list(loaded.notices)})
+        return
+    for notice in loaded.notices:
+        note(notice)
+    click.echo(f"{path} is valid.")
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the file, for editors."""
+    from service.config import Config
+
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema(by_alias=True)}
+    print_json(document)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return parse_json5(text, "The value")
+    except ConfigError:
+        return text
+
+
+def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
+    from service.configedit import EditError
+    from service.configfile import find_problems
+    from service.configwriting import edit_file
+
+    source = str(locations.config_path)
+    left: list[str] = []
+
+    def checked_edit(before: str) -> str:
+        parse_json5(before, source)  # only what is JSON5 can be edited
+        return edit(before)
+
+    def check(before: str, after: str) -> None:
+        had = find_problems(before, source, os.environ)
+        left.extend(find_problems(after, source, os.environ))
+        new = [problem for problem in left if problem not in had]
+        if new:
+            raise ConfigError(new, f"Nothing was written. With this change {source}")
+
+    try:
+        edit_file(locations, checked_edit, check)
+    except EditError as error:
+        raise click.ClickException(f"{error}.") from None
+    for problem in left:  # of before: whoever mends a file may do so step by step
+        note(f"still wrong: {problem}")
+
+
+def _tell_edit(locations: Locations, path: KeyPath, verb: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"ok": True, "path": format_path(path), "file": str(locations.config_path)})
+    else:
+        click.echo(f"{verb} {format_path(path)} in {locations.config_path}.")

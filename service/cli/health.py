@@ -1,0 +1,138 @@
+"""`openclaw health` and `openclaw status`: how the gateway is."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from service.cli.common import json_option, print_json, with_place
+from service.configtext import ConfigError, Locations
+
+_START = "Start one with `openclaw gateway`."
+
+_timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, help="Seconds to wait.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Health:
+    """What a gateway says of itself, `problem` in its words when it is not ready."""
+
+    url: str
+    problem: str | None
+    latency_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        ready = self.problem is None
+        return {"ok": ready, "url": self.url, "live": True, "ready": ready, "problem": self.problem} | {
+            "latencyMs": self.latency_ms
+        }
+
+
+@click.command()
+@_timeout
+@json_option
+@with_place
+def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
+    """Say whether the gateway is live and ready; status 1 if not."""
+    from service.cli.address import find_gateway
+
+    found = _ask_health(find_gateway(locations, os.environ).url, timeout)
+    if as_json:
+        print_json(found.to_json())
+    elif found.problem is None:
+        click.echo(f"The gateway at {found.url} is live and ready ({found.latency_ms:g} ms).")
+    if found.problem is not None:
+        click.echo(f"The gateway at {found.url} is live, but not ready. {found.problem}", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _ask_health(url: str, timeout: float) -> _Health:
+    from service.cli.http_client import Unreachable, error_message, get_json
+
+    began = time.monotonic()
+    try:
+        _, live = get_json(f"{url}/healthz", timeout_seconds=timeout)
+        latency_ms = round((time.monotonic() - began) * 1000, 1)
+        status, ready = get_json(f"{url}/readyz", timeout_seconds=timeout)
+    except Unreachable as error:
+        raise Unreachable(f"No gateway is running there: {error.message} {_START}") from None
+    if not isinstance(live, dict) or live.get("ok") is not True:
+        raise Unreachable(f"What answers at {url} is not a gateway.")
+    return _Health(url, None if status < 400 else error_message(ready), latency_ms)  # noqa: PLR2004
+
+
+@click.command()
+@_timeout
+@json_option
+@with_place
+def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
+    """Tell all about the configuration and the gateway that should be running; status 1 when it is not."""
+    from service.cli.address import find_gateway
+    from service.cli.http_client import Unreachable
+
+    report: dict[str, Any] = {"ok": False, "config": _config_status(locations), "gateway": None}
+    try:
+        address = find_gateway(locations, os.environ)
+        report["gateway"] = {"url": address.url, "running": False, "problem": None}
+        found = _ask_health(address.url, timeout)
+        report["gateway"] |= {"running": True, "problem": found.problem, "latencyMs": found.latency_ms}
+        report["ok"] = found.problem is None
+        report |= _endpoint_status(address.url, address.secret, timeout)
+    except (Unreachable, ConfigError) as error:
+        problem = error.message if isinstance(error, Unreachable) else str(error)
+        report["gateway"] = {**(report["gateway"] or {"url": None, "running": False}), "problem": problem}
+    if as_json:
+        print_json(report)
+    else:
+        _tell_status(report)
+    if not report["ok"]:
+        raise click.exceptions.Exit(1)
+
+
+def _config_status(locations: Locations) -> dict[str, Any]:
+    from service.configfile import load_config
+
+    path = str(locations.config_path)
+    if not locations.config_path.exists():
+        return {"path": path, "valid": False, "problems": ["there is no such file; write one with `openclaw setup`"]}
+    try:
+        load_config(locations, os.environ)
+    except ConfigError as error:
+        return {"path": path, "valid": False, "problems": list(error.problems)}
+    return {"path": path, "valid": True, "problems": []}
+
+
+def _endpoint_status(url: str, secret: str, timeout: float) -> dict[str, Any]:
+    from service.cli.http_client import error_message, get_json
+
+    answered, body = get_json(f"{url}/v1/models", secret=secret, timeout_seconds=timeout)
+    agents: list[dict[str, str]] = []
+    problem = None
+    if answered == 200 and isinstance(body, dict):  # noqa: PLR2004
+        names = [item for item in body.get("data", ()) if str(item.get("id", "")).startswith("openclaw/")]
+        agents = [{"id": item["id"].partition("/")[2], "description": item.get("description", "")} for item in names]
+        agents = [agent for agent in agents if agent["id"] != "default"]
+    else:
+        problem = error_message(body)
+    return {"endpoint": {"enabled": answered != 404, "problem": problem}, "agents": agents}  # noqa: PLR2004
+
+
+def _tell_status(report: dict[str, Any]) -> None:
+    config, gateway = report["config"], report["gateway"]
+    lines = [("configuration", f"{config['path']}{'' if config['valid'] else ' cannot be used'}", config["valid"])]
+    lines += [("", problem, False) for problem in config["problems"]]
+    if gateway["running"]:
+        words = "is running" if gateway["problem"] is None else f"is not ready. {gateway['problem']}"
+        lines.append(("gateway", f"{gateway['url']} {words}", gateway["problem"] is None))
+        problem = report["endpoint"]["problem"]
+        lines.append(("endpoint", problem or "answers, and takes the configured credentials", problem is None))
+        lines += [("agent", f"{agent['id']}. {agent['description']}", None) for agent in report["agents"]]
+    else:
+        lines.append(("gateway", gateway["problem"], False))
+    for name, text, good in lines:
+        colour = {True: "green", False: "red", None: None}[good]
+        click.echo(f"{click.style(name.ljust(13), bold=True)}  {click.style(text, fg=colour)}")

@@ -1,0 +1,134 @@
+"""Serving on behalf of `openclaw gateway`: what is opened, listened on and said."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from service import __version__
+from service.assembly import open_gateway
+from service.auth import Credentials, is_loopback, resolve_credentials
+from service.cli.workers import become_arbiter
+from service.config import Config
+from service.configfile import create_dev_config, load_config, resolve_bind, resolve_port
+from service.configtext import Locations
+from service.connections import raise_open_file_limit
+from service.doors import Doors, open_doors
+from service.filewatch import FileWatch
+from service.logs import configure_logging
+from service.preflight import check_agents, check_mode
+from service.reconfiguration import Resolved, follow_file
+from service.server import Server
+from service.serving import run_until_stopped
+from service.state.errors import StoreError
+
+if TYPE_CHECKING:
+    from service.gateway import Gateway
+    from service.rpc.hub import Hub
+
+_EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
+
+
+def serve(locations: Locations, port: int | None, bind: str | None, *, workers: int) -> None:
+    """Serve until Ctrl-C or SIGTERM, following the configuration; `port` and `bind` beat the environment and the file.
+
+    The standard library has to be cooperative. Raises `ConfigError`, and `click.ClickException` for what else is wrong.
+    """
+    configure_logging()
+    if locations.dev and create_dev_config(locations, secrets.token_urlsafe(32)):
+        click.echo(f"Wrote {locations.config_path}, with a token of its own.")
+    watch = FileWatch(locations.config_path)  # made before the file is read, so that no edit is missed
+    started = _resolve(locations, port, bind)
+    for notice in started.notices:
+        click.echo(f"Note: {notice}")
+    try:
+        opened = open_gateway(started.config, locations.state_dir, os.environ)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        for notice in check_agents(started.config, opened.roster, opened.catalog):
+            click.echo(f"Note: {notice}")
+        if workers > 1:
+            opened.close()  # it was opened to be told of faults once
+            _hand_over(locations, started.address, workers)
+        doors = open_doors(started.config, started.credentials, opened, locations.config_path)
+        follow_file(watch, doors, started, lambda: _resolve(locations, port, bind), locations.state_dir)
+        _serve(doors, started, dev=locations.dev)
+    finally:
+        opened.close()
+
+
+def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolved:
+    loaded = load_config(locations, os.environ)
+    check_mode(loaded.config)
+    host = resolve_bind(bind, loaded.config)
+    address = host, resolve_port(port, os.environ, loaded.config, locations.dev)
+    credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+    return Resolved(loaded.config, loaded.notices, credentials, address)
+
+
+def _hand_over(locations: Locations, address: tuple[str, int], workers: int) -> NoReturn:
+    server = Server(address)
+    _listen(server.init_socket, address)
+    raise_open_file_limit()
+    become_arbiter(server, address[0], workers=workers, dev=locations.dev, profile=locations.profile)
+
+
+def _serve(doors: Doors, started: Resolved, *, dev: bool) -> None:
+    raise_open_file_limit()
+    address, opened = started.address, doors.http.gateway
+    server = Server(address, doors.app)
+    _listen(server.start, address)
+    announce(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev)
+    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened, doors.app.extensions["rpc"]))
+    click.echo("Stopped.")
+
+
+def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
+    try:
+        start()
+    except OSError as error:
+        text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
+        raise click.ClickException(text) from None
+
+
+def _stop_accepting(opened: Gateway, hub: Hub) -> None:
+    opened.drain()
+    hub.drain(lambda: opened.running == 0)
+    if opened.running:
+        click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
+
+
+def _url_host(host: str) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # shown, not listened on
+    return f"[{shown}]" if ":" in shown else shown
+
+
+def announce(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
+    """Tell the terminal where the gateway listens, who answers, and what to try."""
+    url = f"http://{_url_host(address[0])}:{address[1]}"
+    agents, catalog = opened.roster.agents, opened.catalog
+    for notice in opened.notices():
+        click.echo(f"Note: {notice}")
+    lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]
+    lines += [f"  agent        {agent.id}, answered by {catalog.describe(agent)}" for agent in agents]
+    missing = catalog.missing_installation(agents)
+    if missing is not None:
+        lines.append(f"  missing      {missing}")
+    if not config.gateway.http.endpoints.chat_completions.enabled:
+        lines.append("  endpoint     off; set gateway.http.endpoints.chatCompletions.enabled to true to switch it on")
+    elif dev:
+        lines.append(_example(url, credentials))
+    if not is_loopback(address[0]):
+        lines.append(f"  open to      the network, on {address[0]}")
+    click.echo("\n".join(lines))
+
+
+def _example(url: str, credentials: Credentials) -> str:
+    header = "" if credentials.mode == "none" else f"-H 'Authorization: Bearer {credentials.secret}' "
+    call = f"curl -sS {url}/v1/chat/completions {header}-H 'Content-Type: application/json' -d '{_EXAMPLE_BODY}'"
+    return f"\n{call}\n"

@@ -1,0 +1,231 @@
+"""`openclaw sessions`: the conversations that are kept, read and deleted where they are, gateway or no gateway."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from service.cli.common import Command, json_option, with_place
+from service.configtext import Locations
+
+if TYPE_CHECKING:
+    from service.config import Config
+    from service.sessions.overview import RecentMessage, SessionOverview
+    from service.sessions.state import State
+
+_TITLE_CHARACTERS = 40
+_SHOWN_CHARACTERS = 2_000
+
+
+@click.group()
+def sessions() -> None:
+    """Look at, export and delete the conversations that are kept."""
+
+
+def _with_state(command: Command) -> Command:
+    """Give `command` what opens the state of the configuration that is meant, as its first argument."""
+
+    @with_place
+    @functools.wraps(command)
+    def stated(place: Locations, *arguments: Any, **options: Any) -> None:
+        from service.configfile import load_config  # only a command that runs needs it
+
+        config = load_config(place, os.environ).config
+        command(functools.partial(_opened, config, place.state_dir), *arguments, **options)
+
+    return stated
+
+
+@contextmanager
+def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[State, Config]]:
+    """The state; one that `writes` first frees what gateways that died still hold."""
+    from service.configfile import resolve_state_url
+    from service.sessions.state import State
+    from service.state.opening import open_database
+
+    database = open_database(resolve_state_url(os.environ, config), state_dir)
+    with closing(State(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
+        if writes:
+            state.membership.join()
+        yield state, config
+
+
+@sessions.command(name="list")
+@click.option("--agent", metavar="ID", help="Only sessions of this agent.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@json_option
+@_with_state
+def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
+    """List the sessions, the last used first."""
+    from service.sessions.exports import to_object
+
+    with opened() as (state, _):
+        found = state.store.list_sessions(None if agent is None else agent.lower(), limit)
+    if as_json:
+        _print_json({"sessions": [to_object(session) for session in found]})
+        return
+    rows = [
+        (
+            session.key,
+            _to_minute(session.updated_at_ms),
+            str(session.message_count),
+            str(session.usage.input_tokens + session.usage.output_tokens),
+            session.model or "-",
+            _cut(session.title or "-", _TITLE_CHARACTERS),
+        )
+        for session in found
+    ]
+    _print_table(("KEY", "LAST USED (UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"), rows)
+
+
+@sessions.command()
+@click.argument("key")
+@click.option(
+    "--limit", type=click.IntRange(0), default=20, show_default=True, help="How many messages, the last ones."
+)
+@json_option
+@_with_state
+def show(opened: Any, key: str, *, limit: int, as_json: bool) -> None:
+    """Show the session KEY and its last messages."""
+    from service.session_response import to_session_with_messages
+
+    with opened() as (state, _):
+        session = _get(state, key)
+        active = state.records.list_going_on(key)
+        recent = state.store.load_recent_messages(key, limit)
+    if as_json:
+        _print_json(to_session_with_messages(session, active, recent))
+        return
+    click.echo(f"{session.key}: {_printable(session.title or '(no title)')}")
+    click.echo(
+        f"  begun       {_to_minute(session.created_at_ms)}, last used {_to_minute(session.updated_at_ms)} (UTC)"
+    )
+    usage = session.usage
+    click.echo(
+        f"  messages    {session.message_count}, {usage.input_tokens} tokens read, {usage.output_tokens} written"
+    )
+    click.echo(f"  model       {session.model or '-'}")
+    for run in active:
+        click.echo(f"  {run.state:<11} {run.id}")
+    for stored in reversed(recent):
+        click.echo(f"\n{stored.role} ({_to_minute(stored.at_ms)})\n{_to_text(stored)}")
+
+
+@sessions.command()
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--all", "everything", is_flag=True, help="All sessions instead of those named.")
+@click.option("--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="A file to write to.")
+@_with_state
+def export(opened: Any, keys: tuple[str, ...], *, everything: bool, output: IO[str]) -> None:
+    """Write sessions as JSON, one line for each session, message and summary."""
+    from service.sessions.exports import export_session
+
+    if bool(keys) == everything:
+        raise click.UsageError("Name the sessions to export, or say --all.")
+    with opened() as (state, _):
+        for session in _iter_all(state) if everything else [_get(state, key) for key in keys]:
+            for line in export_session(state.store, session):
+                output.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+@sessions.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_with_state
+def delete(opened: Any, keys: tuple[str, ...], *, yes: bool) -> None:
+    """Delete sessions with all that was said in them."""
+    with opened(writes=True) as (state, _):
+        messages = sum(_get(state, key).message_count for key in keys)
+        if not yes:
+            many = f"{len(keys)} sessions" if len(keys) > 1 else f"the session {keys[0]}"
+            click.confirm(f"Delete {many} with {messages} messages? There is no way back.", abort=True)
+        for key in keys:
+            if state.store.delete_session(key) is None:
+                text = f"A run holds the session {key}. Try again when it has ended, or cancel it first."
+                raise click.ClickException(text)
+            click.echo(f"Deleted {key}.")
+
+
+@sessions.command()
+@click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
+@json_option
+@_with_state
+def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
+    """Delete now what `session.maintenance` does not keep."""
+    from service.sessions.maintenance import Maintenance
+
+    with opened(writes=not dry_run) as (state, config):
+        maintenance = Maintenance(state.database, config.session.maintenance, time.time)
+        if dry_run:
+            found = [(one.key, _to_minute(one.updated_at_ms), one.reason) for one in maintenance.iter_expired()]
+            if as_json:
+                _print_json({"dryRun": True, "sessions": [{"key": key, "reason": reason} for key, _, reason in found]})
+            else:
+                _print_table(("KEY", "LAST USED (UTC)", "WHY"), found)
+            return
+        deleted = maintenance.run()
+    if as_json:
+        counts = {"sessions": deleted.sessions, "runs": deleted.runs, "idempotencyKeys": deleted.idempotency_keys}
+        _print_json({"dryRun": False, "deleted": counts})
+        return
+    click.echo(
+        f"Deleted {deleted.sessions} sessions, {deleted.runs} records of runs and "
+        f"{deleted.idempotency_keys} idempotency keys."
+    )
+
+
+def _get(state: State, key: str) -> SessionOverview:
+    session = state.store.get_session(key)
+    if session is None:
+        raise click.ClickException(f"There is no session {key}. `openclaw sessions list` tells the keys.")
+    return session
+
+
+def _iter_all(state: State) -> Iterator[SessionOverview]:
+    from service.sessions.overview import Position
+
+    after = None
+    while page := state.store.list_from(after, 100):
+        yield from page
+        after = Position(page[-1].created_at_ms, page[-1].session_id)
+
+
+def _to_minute(ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms // 1000))
+
+
+def _to_text(stored: RecentMessage) -> str:
+    if stored.message is None:
+        return "  [too long to be shown; `openclaw sessions export` has it]"
+    said = [_cut(stored.message.text, _SHOWN_CHARACTERS)] if stored.message.text else []
+    said += [f"[calls {call.name} {_cut(call.arguments, _SHOWN_CHARACTERS)}]" for call in stored.message.tool_calls]
+    said += ["[a picture]"] if stored.message.has_image else []
+    return "\n".join(f"  {line}" for text in said for line in _printable(text).split("\n"))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _printable(text: str) -> str:
+    """`text` without what a terminal would obey."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    lines = [tuple(headings), *map(tuple, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,26 @@
+"""Several workers on one port: from the command line's process to the small one that keeps them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from service.server import Server
+
+
+def become_arbiter(server: Server, host: str, *, workers: int, dev: bool, profile: str | None) -> NoReturn:
+    """Replace this process by the one that keeps `workers` of them on the socket that `server` has bound.
+
+    The arbiter forks, so it must be a process without greenlets, threads or connections: a new program is one.
+    """
+    listener = server.socket.fileno()
+    os.set_inheritable(listener, True)
+    # -P: a directory called `service` where the operator happens to be is not the one that is meant.
+    command = [sys.executable, "-P", "-m", "service.arbiter", "--workers", str(workers)]
+    command += ["--listener", str(listener), "--host", host]
+    command += ["--dev"] if dev else []
+    command += [] if profile is None else ["--profile", profile]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 - no shell is what is wanted

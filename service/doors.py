@@ -1,0 +1,102 @@
+"""The doors to a Gateway, HTTP and WebSocket on one port, as the configuration wants them and wants them later on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flask
+
+from service.app import Door, create_app
+from service.auth import Authenticator, ClientAddresses, Credentials
+from service.config import Config
+from service.configview import describe_config
+from service.contract import load_contract
+from service.gateway import Gateway
+from service.identifiers import new_uuid
+from service.loginlimits import SharedFailureLimiter
+from service.rpc.broadcasts import Broadcasts
+from service.rpc.door import RpcDoor
+from service.rpc.handshake import Greeter
+from service.rpc.hub import Hub, HubLimits
+from service.rpc.method import Desk, Methods
+from service.rpc.methods import ROWS
+from service.rpc.starts import Starts
+from service.state.logins import LoginFailures
+
+
+class Shown:
+    """What is told of the configuration in force: everything but its secrets."""
+
+    def __init__(self, config: Config, path: Path | None) -> None:
+        self.config = config
+        self._path = path
+
+    def describe(self) -> dict[str, Any]:
+        """See `describe_config`."""
+        return describe_config(self.config, self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Both doors; `app` is the application in front, whose `extensions["rpc"]` is the hub of the WebSockets."""
+
+    app: flask.Flask
+    http: Door
+    rpc: RpcDoor
+    shown: Shown
+
+    def reconfigure(self, config: Config, credentials: Credentials) -> None:
+        """Follow another configuration from the next request on; whether there is authentication stays."""
+        if self.http.authenticator is not None:
+            self.http.authenticator.reconfigure(credentials, config.gateway.auth.rate_limit)
+        self.http.addresses.reconfigure(config.gateway.trusted_proxies)
+        self.http.completions_enabled = config.gateway.http.endpoints.chat_completions.enabled
+        self.rpc.reconfigure(config.gateway.control_ui.allowed_origins)
+        self.shown.config = config
+
+
+def open_doors(config: Config, credentials: Credentials, gateway: Gateway, config_path: Path | None = None) -> Doors:
+    """The doors to `gateway`; WebSockets are let in beside HTTP."""
+    authenticated = credentials.mode != "none"
+    failures, others = LoginFailures(gateway.state.database), gateway.state.membership
+    limiter = SharedFailureLimiter(
+        config.gateway.auth.rate_limit, failures, has_others=lambda: others.has_others, clock=time.time
+    )
+    http = Door(
+        gateway=gateway,
+        document=load_contract(authenticated=authenticated),
+        authenticator=Authenticator(credentials, limiter) if authenticated else None,
+        addresses=ClientAddresses(config.gateway.trusted_proxies),
+        completions_enabled=config.gateway.http.endpoints.chat_completions.enabled,
+    )
+    app, shown = create_app(http), Shown(config, config_path)
+    return Doors(app, http, add_rpc_door(app, http, config.gateway.control_ui.allowed_origins, shown.describe), shown)
+
+
+def add_rpc_door(
+    app: flask.Flask, door: Door, allowed_origins: tuple[str, ...], describe: Callable[[], dict[str, Any]]
+) -> RpcDoor:
+    """Let WebSockets in beside the HTTP door; `describe` gives the configuration without its secrets."""
+    clock, gateway = time.time, door.gateway
+    limits = HubLimits()
+    hub = Hub(limits, clock)
+    broadcasts = Broadcasts(hub, clock)
+    methods = Methods(Desk(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
+    greeter = Greeter(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
+    gateway.runs.subscribe(broadcasts)
+    app.extensions["rpc"] = hub
+    rpc = RpcDoor(
+        app.wsgi_app,
+        hub=hub,
+        greeter=greeter,
+        methods=methods,
+        addresses=door.addresses,
+        check_hosts=door.authenticator is None,
+        allowed_origins=allowed_origins,
+    )
+    app.wsgi_app = rpc  # type: ignore[method-assign]  # Flask's own way to put something in front
+    return rpc

@@ -1,0 +1,135 @@
+"""A running gateway follows its configuration file: what can be changed is, the rest is told, a wrong file is refused.
+
+Nothing waits between the first and the last change of one edit, so that every request sees one configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.assembly import open_parts
+from service.auth import Credentials
+from service.concurrency import spawn
+from service.config import Config
+from service.configtext import ConfigError
+from service.doors import Doors
+from service.filewatch import FileWatch
+from service.gateway import Gateway
+from service.parts import Parts
+from service.preflight import check_agents, check_mode
+
+logger = logging.getLogger("openclaw.config")
+
+#: How deep changed keys are named.
+_DEPTH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """All that the file, the environment and the command line come to. `address` is what is listened on."""
+
+    config: Config
+    notices: tuple[str, ...]
+    credentials: Credentials
+    address: tuple[str, int]
+
+
+def follow_file(
+    watch: FileWatch, doors: Doors, started: Resolved, read: Callable[[], Resolved], state_dir: Path
+) -> None:
+    """From now on have `doors` and their Gateway, `started` so, follow the file, which `read` reads."""
+    gateway = doors.http.gateway
+    live = Reconfiguration(
+        gateway, doors, started, read, lambda config: open_parts(config, gateway.state.store, state_dir, os.environ)
+    )
+    spawn(watch.follow, live.apply)
+
+
+class Reconfiguration:
+    """Brings a gateway that was started as `started` in line with what `read` gives now.
+
+    `read` raises `ConfigError` for a file that cannot be used; `open_parts` makes of a configuration what the Gateway
+    runs with.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        doors: Doors,
+        started: Resolved,
+        read: Callable[[], Resolved],
+        open_parts: Callable[[Config], Parts],
+    ) -> None:
+        self._gateway = gateway
+        self._doors = doors
+        self._started = started
+        self._now = started
+        self._read = read
+        self._open_parts = open_parts
+
+    def apply(self) -> None:
+        """Follow the file. Never raises: whatever is wrong, the configuration before stays in force and is told."""
+        try:
+            wanted = self._read()
+            changed = _changed_keys(self._now, wanted)
+            if changed:
+                self._apply(wanted, changed)
+        except ConfigError as error:
+            logger.error("The edited configuration is refused, the one before stays in force. %s", error)  # noqa: TRY400  # no defect: the message says it all
+        except Exception:
+            # A defect must not end the watch over the file: it is logged here, and the next edit gets its chance.
+            logger.exception("the edited configuration could not be applied")
+
+    def _apply(self, wanted: Resolved, changed: list[str]) -> None:
+        check_mode(wanted.config)
+        parts = self._open_parts(wanted.config)
+        try:
+            notices = check_agents(wanted.config, parts.roster, parts.catalog)
+        except BaseException:
+            parts.close()
+            raise
+        waiting = _waiting_for_restart(self._started, wanted)
+        credentials = self._now.credentials if "gateway.auth.mode" in waiting else wanted.credentials
+        self._gateway.reconfigure(parts)
+        self._doors.reconfigure(wanted.config, credentials)
+        self._now = wanted
+        logger.info("The edited configuration is in force: %s", ", ".join(changed))
+        for notice in (*wanted.notices, *notices, *self._gateway.notices()):
+            logger.info("Note: %s", notice)
+        if waiting:
+            logger.warning("In force only after a restart: %s", ", ".join(waiting))
+
+
+def _waiting_for_restart(started: Resolved, wanted: Resolved) -> list[str]:
+    found = {
+        "gateway.bind": started.address[0] != wanted.address[0],
+        "gateway.port": started.address[1] != wanted.address[1],
+        # Without authentication the contract itself is another one.
+        "gateway.auth.mode": (started.credentials.mode == "none") != (wanted.credentials.mode == "none"),
+        "state": started.config.state != wanted.config.state,
+    }
+    return [key for key, waits in found.items() if waits]
+
+
+def _changed_keys(before: Resolved, after: Resolved) -> list[str]:
+    """The keys whose values differ, a few steps deep and without the values: they may be secrets."""
+    if before.config == after.config and before.credentials == after.credentials:
+        return []
+    old, new = before.config.model_dump(by_alias=True), after.config.model_dump(by_alias=True)
+    return list(_differing(old, new, "", _DEPTH)) or ["gateway.auth"]
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str, depth: int) -> Iterator[str]:
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if depth > 1 and isinstance(before, dict) and isinstance(after, dict):
+            yield from _differing(before, after, f"{prefix}{key}.", depth - 1)
+        else:
+            yield f"{prefix}{key}"

@@ -1,0 +1,149 @@
+"""The WebSocket door as a WSGI application: upgrades come in here, everything else goes to the application behind.
+
+An upgrade is accepted on any path. Refusals come in the HTTP door's order and with its envelope: a proxy's headers, a
+foreign host, a foreign origin (403), a broken handshake (400), no room (503).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from service.accesslog import to_logfmt
+from service.auth import ClientAddresses, check_host
+from service.errors import GatewayError
+from service.replies import error_reply
+from service.rpc.frames import NO_ID, FrameError, parse_request
+from service.rpc.handshake import NOT_UTF8, Greeter, RefusedError
+from service.rpc.hub import Hub
+from service.rpc.method import Methods
+from service.rpc.peer import Peer
+from service.rpc.websocket import WebSocket, accept_upgrade
+
+logger = logging.getLogger("openclaw.rpc")
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+ALLOWED_ORIGINS_KEY = "gateway.controlUi.allowedOrigins"
+
+_ORIGIN = re.compile(r"https?://(?P<host>[^/?#]+)", re.IGNORECASE)
+
+
+class RpcDoor:
+    """Takes WebSocket upgrades and serves their connections; other requests go to `application`.
+
+    `check_hosts` says that nobody authenticates, so that only loopback names are served.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        hub: Hub,
+        greeter: Greeter,
+        methods: Methods,
+        addresses: ClientAddresses,
+        check_hosts: bool,
+        allowed_origins: Iterable[str],
+    ) -> None:
+        self._application = application
+        self._hub = hub
+        self._greeter = greeter
+        self._methods = methods
+        self._addresses = addresses
+        self._check_hosts = check_hosts
+        self.reconfigure(allowed_origins)
+
+    def reconfigure(self, allowed_origins: Iterable[str]) -> None:
+        """Let pages of these origins in from now on, and no others."""
+        self._allowed_origins = frozenset(origin.lower() for origin in allowed_origins)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """WSGI. Returns when the connection has ended."""
+        if not _is_upgrade(environ):
+            return self._application(environ, start_response)
+        try:
+            self._serve(environ, start_response)
+        except GatewayError as error:
+            return error_reply(error)(environ, start_response)
+        return []
+
+    def _serve(self, environ: dict[str, Any], start_response: Any) -> None:
+        address = self._addresses.check(environ.get("REMOTE_ADDR", ""), environ)
+        environ.setdefault("openclaw.log", {})["client"] = address
+        if self._check_hosts:
+            check_host(environ.get("HTTP_HOST"))
+        self._check_origin(environ)
+        _check_bodiless(environ)
+        headers = accept_upgrade(environ)
+        with self._hub.stranger(address) as introduced:
+            start_response("101 Switching Protocols", headers)(b"")
+            socket = WebSocket(
+                environ["openclaw.connection"],
+                early=environ["openclaw.early"],
+                on_buffered=self._hub.count_backlog,
+            )
+            try:
+                self._converse(socket, address, introduced)
+            finally:
+                if socket.dropped is not None:
+                    logger.warning("a connection of %s was dropped: %s", to_logfmt(address), socket.dropped)
+
+    def _converse(self, socket: WebSocket, address: str, introduced: Callable[[], None]) -> None:
+        try:
+            greeted = self._greeter.greet(socket, address)
+        except RefusedError as refusal:
+            socket.close(refusal.code, str(refusal))
+            greeted = None
+        if greeted is not None:
+            introduced()
+            peer, request_id = greeted
+            with self._hub.joined(peer):
+                self._greeter.welcome(peer, request_id)
+                self._listen(peer)
+        socket.finish()
+
+    def _listen(self, peer: Peer) -> None:
+        for message in peer.socket.messages():
+            if not peer.socket.is_open:
+                return
+            try:
+                self._methods.take(peer, parse_request(b"" if message is None else message))
+            except FrameError as fault:
+                if message is not None and fault.id == NO_ID and not _is_utf8(message):
+                    peer.socket.close(NOT_UTF8, "text must be UTF-8")
+                else:
+                    peer.fail(fault.id, fault.error)
+
+    def _check_origin(self, environ: Mapping[str, Any]) -> None:
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None or origin.lower() in self._allowed_origins or "*" in self._allowed_origins:
+            return
+        match = _ORIGIN.fullmatch(origin)
+        if match is not None and match["host"].lower() == environ.get("HTTP_HOST", "").lower():
+            return
+        text = (
+            "A page of another origin may not connect to this gateway. "
+            f"Whoever runs it can list the origin in {ALLOWED_ORIGINS_KEY}."
+        )
+        raise GatewayError("origin_not_allowed", text, param="origin")
+
+
+def _is_upgrade(environ: Mapping[str, Any]) -> bool:
+    upgrade = str(environ.get("HTTP_UPGRADE", "")).lower()
+    return environ.get("REQUEST_METHOD") == "GET" and "websocket" in [one.strip() for one in upgrade.split(",")]
+
+
+def _check_bodiless(environ: Mapping[str, Any]) -> None:
+    if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+        raise GatewayError("malformed_request", "A WebSocket upgrade must not have a body.")
+
+
+def _is_utf8(message: bytes) -> bool:
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

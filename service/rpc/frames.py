@@ -1,0 +1,101 @@
+"""The protocol's frames: bytes in, requests out; responses and events as bytes.
+
+Nothing here reads, waits or knows a connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from service.errors import GatewayError
+
+PROTOCOL = 4
+
+#: What a client may send in one message once it is connected, and before.
+MAX_PAYLOAD_BYTES = 25 * 1024 * 1024
+MAX_HANDSHAKE_BYTES = 64 * 1024
+
+#: The id of a response to what has no id of its own.
+NO_ID = "invalid"
+
+_MAX_ID_CHARACTERS = 512
+_RETRYABLE = (429, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request: `id` names its responses, `params` is not checked yet."""
+
+    id: str
+    method: str
+    params: dict[str, Any]
+
+
+class FrameError(Exception):
+    """A message that is no request; `id` is what its response is named with."""
+
+    def __init__(self, frame_id: str, error: GatewayError) -> None:
+        super().__init__(error.message)
+        self.id = frame_id
+        self.error = error
+
+
+def parse_request(message: bytes) -> Request:
+    """The request in a message. Raises `FrameError`."""
+    try:
+        frame = orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        text = f"The frame is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        raise FrameError(NO_ID, GatewayError("invalid_json", text)) from None
+    if not isinstance(frame, dict):
+        raise FrameError(NO_ID, _malformed("A frame must be a JSON object."))
+    frame_id, method, params = frame.get("id"), frame.get("method"), frame.get("params")
+    if not isinstance(frame_id, str) or not 1 <= len(frame_id) <= _MAX_ID_CHARACTERS:
+        text = f"A request needs an `id`, a text of 1 to {_MAX_ID_CHARACTERS} characters that its responses repeat."
+        raise FrameError(NO_ID, _malformed(text))
+    if frame.get("type") != "req":
+        raise FrameError(frame_id, _malformed('A client sends requests: `type` must be "req".'))
+    if not isinstance(method, str) or not method:
+        raise FrameError(frame_id, _malformed("`method` must be the name of a method."))
+    if not isinstance(params, dict | None):
+        raise FrameError(frame_id, _malformed("`params` must be an object."))
+    return Request(frame_id, method, params or {})
+
+
+def _malformed(message: str) -> GatewayError:
+    return GatewayError("malformed_request", f"Invalid request frame: {message}")
+
+
+def to_response(request_id: str, payload: object) -> bytes:
+    """A response that tells of success."""
+    return orjson.dumps({"type": "res", "id": request_id, "ok": True, "payload": payload})
+
+
+def to_failure(request_id: str, error: GatewayError, payload: object = None) -> bytes:
+    """A response that tells of `error`, with `payload` where the method gives one with its failures."""
+    frame = {"type": "res", "id": request_id, "ok": False, "error": to_error(error)}
+    if payload is not None:
+        frame["payload"] = payload
+    return orjson.dumps(frame)
+
+
+def to_error(error: GatewayError) -> dict[str, Any]:
+    """`error` as the protocol tells it; its `details.code` is what a program decides by."""
+    details: dict[str, Any] = {"code": error.kind.detail or error.code.upper()}
+    if error.param is not None:
+        details["param"] = error.param
+    shape: dict[str, Any] = {"code": error.kind.rpc, "message": error.message, "details": {**details, **error.details}}
+    if error.status in _RETRYABLE:
+        shape["retryable"] = True
+    if (seconds := error.headers.get("Retry-After")) is not None:
+        shape["retryAfterMs"] = int(seconds) * 1000
+    return shape
+
+
+def to_event(name: str, payload: bytes, seq: int | None = None) -> bytes:
+    """An event whose payload is encoded already: it is the same for every connection, `seq` is not."""
+    tail = b"}" if seq is None else b',"seq":%d}' % seq
+    return b'{"type":"event","event":%b,"payload":%b%b' % (orjson.dumps(name), payload, tail)

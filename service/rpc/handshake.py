@@ -1,0 +1,181 @@
+"""Who is there: the challenge, the client's `connect`, and the `hello-ok` or the close that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from service import __version__
+from service.auth import Authenticator
+from service.concurrency import Deadline, deadline
+from service.errors import GatewayError
+from service.gateway import Gateway
+from service.rpc.frames import (
+    MAX_HANDSHAKE_BYTES,
+    MAX_PAYLOAD_BYTES,
+    PROTOCOL,
+    FrameError,
+    Request,
+    parse_request,
+    to_event,
+    to_failure,
+)
+from service.rpc.peer import SCOPES, Peer
+from service.rpc.websocket import MAX_BUFFERED_BYTES, WebSocket
+from service.validation import CompiledSchema
+
+HANDSHAKE_SECONDS = 10.0
+
+EVENTS = ("connect.challenge", "agent", "chat", "sessions.changed", "tick", "shutdown")
+
+#: Close codes: the client broke a rule of ours; it speaks another protocol.
+POLICY, PROTOCOL_ERROR, NOT_UTF8 = 1008, 1002, 1007
+
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 256}
+_LIST = {"type": "array", "maxItems": 256, "items": _TEXT}
+_SECRET = {"type": "string", "maxLength": 8192}
+_CONNECT = CompiledSchema(
+    {
+        "type": "object",
+        "required": ["minProtocol", "maxProtocol", "client"],
+        "properties": {
+            "minProtocol": {"type": "integer", "minimum": 1},
+            "maxProtocol": {"type": "integer", "minimum": 1},
+            "client": {
+                "type": "object",
+                "required": ["id", "version", "platform", "mode"],
+                "properties": {"id": _TEXT, "version": _TEXT, "platform": _TEXT, "mode": _TEXT},
+            },
+            "caps": _LIST,
+            "scopes": _LIST,
+            "role": _TEXT,
+            "auth": {"type": "object", "properties": {"token": _SECRET, "password": _SECRET}},
+        },
+    },
+    {"components": {"schemas": {}}},
+)
+
+
+class RefusedError(Exception):
+    """The client is not let in: the close code and its reason, which has been sent already."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Greeter:
+    """Lets clients in. `authenticator` is None when everybody may; `tick_seconds` is what clients are promised."""
+
+    gateway: Gateway
+    authenticator: Authenticator | None
+    methods: tuple[str, ...]
+    tick_seconds: float
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    handshake_seconds: float = HANDSHAKE_SECONDS
+
+    def greet(self, socket: WebSocket, address: str) -> tuple[Peer, str] | None:
+        """The client that says who it is in time, and the id of its request; `None` if it leaves.
+
+        `welcome` answers it. Raises `RefusedError` once the client has been told why.
+        """
+        socket.limit_messages(MAX_HANDSHAKE_BYTES)
+        challenge = {"nonce": self.new_id(), "ts": int(self.clock() * 1000)}
+        socket.send(to_event("connect.challenge", orjson.dumps(challenge)))
+        try:
+            with deadline(self.handshake_seconds):
+                message = next(socket.messages(), b"")
+        except Deadline:
+            raise RefusedError(POLICY, "connect did not come in time") from None
+        if message == b"" and not socket.is_open:
+            return None
+        request = _parse_connect(socket, message)
+        try:
+            peer = self._admit(request, socket, address)
+        except GatewayError as error:
+            socket.send(to_failure(request.id, error))
+            code = PROTOCOL_ERROR if error.code == "protocol_mismatch" else POLICY
+            raise RefusedError(code, error.message) from None
+        socket.limit_messages(MAX_PAYLOAD_BYTES)
+        return peer, request.id
+
+    def welcome(self, peer: Peer, request_id: str) -> None:
+        """Tell a client that was let in what there is."""
+        policy = {
+            "maxPayload": MAX_PAYLOAD_BYTES,
+            "maxBufferedBytes": MAX_BUFFERED_BYTES,
+            "tickIntervalMs": int(self.tick_seconds * 1000),
+        }
+        hello = {
+            "type": "hello-ok",
+            "protocol": PROTOCOL,
+            "server": {"version": __version__, "connId": peer.id},
+            "features": {"methods": list(self.methods), "events": list(EVENTS)},
+            "snapshot": self._snapshot(),
+            "auth": {"role": "operator", "scopes": [scope for scope in SCOPES if scope in peer.scopes]},
+            "policy": policy,
+        }
+        peer.respond(request_id, hello)
+
+    def _snapshot(self) -> dict[str, Any]:
+        now, default = self.clock(), self.gateway.roster.default.id
+        return {
+            "presence": [],
+            "health": {"ok": True, "ts": int(now * 1000)},
+            "stateVersion": {"presence": 0, "health": 0},
+            "uptimeMs": max(0, int((now - self.gateway.started_at) * 1000)),
+            "sessionDefaults": {
+                "defaultAgentId": default,
+                "mainKey": "main",
+                "mainSessionKey": f"agent:{default}:main",
+                "scope": "per-sender",
+            },
+            "authMode": self.authenticator.mode if self.authenticator else "none",
+        }
+
+    def _admit(self, request: Request, socket: WebSocket, address: str) -> Peer:
+        params = request.params
+        _CONNECT.check(params, subject="The parameters of connect")
+        _check_protocol(params)
+        if params.get("role", "operator") != "operator":
+            raise GatewayError("invalid_value", 'Only the role "operator" is served here.', param="role")
+        if self.authenticator is not None:
+            self._check_secret(self.authenticator, params.get("auth", {}), address)
+        scopes = [scope for scope in params.get("scopes", ()) if scope in SCOPES]
+        return Peer(self.new_id(), socket, scopes, params.get("caps", ()))
+
+    def _check_secret(self, authenticator: Authenticator, auth: Mapping[str, str], address: str) -> None:
+        mode = authenticator.mode
+        missing = f"This gateway needs its {mode}: send it as `auth.{mode}` with `connect`."
+        secret = auth.get(mode, "").encode()
+        try:
+            authenticator.check_secret(secret, address, f"auth.{mode}", missing)
+        except GatewayError as error:
+            if error.kind.detail and mode == "password":
+                error.details["code"] = error.kind.detail.replace("TOKEN", "PASSWORD")
+            raise
+
+
+def _check_protocol(params: Mapping[str, Any]) -> None:
+    if not params["minProtocol"] <= PROTOCOL <= params["maxProtocol"]:
+        text = f"protocol mismatch: this gateway speaks protocol {PROTOCOL}. Update the client or the gateway."
+        details = {"expectedProtocol": PROTOCOL, "clientMinProtocol": params["minProtocol"]}
+        raise GatewayError("protocol_mismatch", text, details={**details, "clientMaxProtocol": params["maxProtocol"]})
+
+
+def _parse_connect(socket: WebSocket, message: bytes | None) -> Request:
+    try:
+        request = parse_request(b"" if message is None else message)
+    except FrameError as fault:
+        socket.send(to_failure(fault.id, fault.error))
+        raise RefusedError(POLICY, fault.error.message) from None
+    if request.method != "connect":
+        error = GatewayError("malformed_request", "invalid handshake: the first request must be `connect`.")
+        socket.send(to_failure(request.id, error))
+        raise RefusedError(POLICY, error.message)
+    return request

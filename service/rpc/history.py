@@ -1,0 +1,88 @@
+"""A session's transcript in the protocol's shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.messages import Image, Message, Part, Role
+from service.rpc.method import Desk
+from service.rpc.payloads import parse_arguments
+from service.rpc.targets import Target
+from service.sessions.overview import RecentMessage, SessionOverview
+from service.sessions.records import RunState
+
+#: Longer texts are cut in a history, unless the caller says otherwise.
+_TEXT_CHARACTERS = 100_000
+
+_ROLES = {Role.TOOL.value: "toolResult"}
+
+
+def to_history(desk: Desk, target: Target, limit: int, text_characters: int | None) -> dict[str, Any]:
+    """The answer to `chat.history`."""
+    key, store = target.session_key, desk.gateway.state.store
+    session = store.get_session(key)
+    recent = store.load_recent_messages(key, limit) if session is not None else ()
+    most = text_characters or _TEXT_CHARACTERS
+    answer: dict[str, Any] = {
+        "sessionKey": key,
+        "agentId": target.agent.id,
+        "messages": [_to_message(one, most) for one in reversed(recent)],
+    }
+    if session is not None:
+        answer["sessionId"] = session.session_id
+    if (run := _in_flight(desk, key)) is not None:
+        answer["inFlightRun"] = run
+    return answer
+
+
+def _in_flight(desk: Desk, key: str) -> dict[str, Any] | None:
+    for run in desk.gateway.runs.running(key):
+        return {"runId": run.id, "text": run.text, "startedAt": int(run.created_at * 1000)}
+    for record in desk.gateway.state.records.list_going_on(key):
+        if record.state is RunState.RUNNING:  # in another process: what it has said is not known here
+            return {"runId": record.id, "text": "", "startedAt": record.accepted_at_ms}
+    return None
+
+
+def to_session_row(desk: Desk, session: SessionOverview) -> dict[str, Any]:
+    """One row of `sessions.list`."""
+    row: dict[str, Any] = {
+        "key": session.key,
+        "sessionId": session.session_id,
+        "kind": "direct",
+        "agentId": session.agent_id,
+        "updatedAt": session.updated_at_ms,
+        "hasActiveRun": bool(desk.gateway.runs.running(session.key)),
+        "inputTokens": session.usage.input_tokens,
+        "outputTokens": session.usage.output_tokens,
+        "totalTokens": session.usage.input_tokens + session.usage.output_tokens,
+    }
+    if session.title:
+        row["derivedTitle"] = session.title
+    if session.model is not None:
+        row["modelProvider"], _, row["model"] = session.model.partition("/")
+    return row
+
+
+def _to_message(recent: RecentMessage, most: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": _ROLES.get(recent.role, recent.role), "timestamp": recent.at_ms}
+    if recent.message is None:
+        return {**message, "content": [{"type": "text", "text": "(too long to be shown here)"}], "truncated": True}
+    message["content"] = _to_content(recent.message, most)
+    if recent.message.tool_call_id is not None:
+        message["toolCallId"] = recent.message.tool_call_id
+    return message
+
+
+def _to_content(message: Message, most: int) -> list[dict[str, Any]]:
+    calls = [
+        {"type": "toolCall", "id": call.id, "name": call.name, "arguments": parse_arguments(call.arguments)}
+        for call in message.tool_calls
+    ]
+    return [*(_to_part(part, most) for part in message.parts), *calls]
+
+
+def _to_part(part: Part, most: int) -> dict[str, Any]:
+    if isinstance(part, Image):
+        return {"type": "text", "text": "(a picture)"}
+    return {"type": "text", "text": part.text[:most]}

@@ -1,0 +1,163 @@
+"""What a method of the protocol is: a name, the scope it needs, the schema of its parameters, a function."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from service.agents import AGENT_HEADER
+from service.concurrency import spawn
+from service.errors import GatewayError, internal_error
+from service.gateway import Gateway
+from service.rpc.broadcasts import Broadcasts
+from service.rpc.frames import Request
+from service.rpc.hub import Hub
+from service.rpc.peer import Peer
+from service.rpc.starts import Starts
+from service.sessions.keys import SESSION_KEY_HEADER
+from service.validation import CompiledSchema
+
+logger = logging.getLogger("openclaw.rpc")
+
+T = TypeVar("T")
+
+#: How many requests one connection may have going on.
+MAX_REQUESTS = 256
+
+_NO_COMPONENTS: dict[str, Any] = {"components": {"schemas": {}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What methods work with. `describe_config` gives the configuration without its secrets, `clock` seconds."""
+
+    gateway: Gateway
+    starts: Starts
+    hub: Hub
+    broadcasts: Broadcasts
+    describe_config: Callable[[], dict[str, Any]]
+    clock: Callable[[], float]
+
+    @property
+    def now_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return int(self.clock() * 1000)
+
+
+class Call:
+    """One request under way: `params` satisfy the method's schema."""
+
+    def __init__(self, desk: Desk, peer: Peer, request: Request) -> None:
+        self.desk = desk
+        self.peer = peer
+        self.params = request.params
+        self._id = request.id
+
+    def respond(self, payload: object) -> None:
+        """Send a response now; what the method returns is one more."""
+        self.peer.respond(self._id, payload)
+
+
+class FailedWithPayload(Exception):  # noqa: N818 - it carries an answer
+    """A failure whose response has a payload, too."""
+
+    def __init__(self, error: GatewayError, payload: object) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.payload = payload
+
+
+class Method:
+    """A row of the table.
+
+    `function` returns the response's payload or raises `GatewayError`. `properties` are its parameters' schemas (as in
+    the contract), `required` those that must be there; `ignored` are the protocol's other ones that change nothing
+    here, and anything else is refused by name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scope: str,
+        function: Callable[[Call], Any],
+        properties: Mapping[str, Any] | None = None,
+        required: Iterable[str] = (),
+        ignored: Iterable[str] = (),
+    ) -> None:
+        self.name = name
+        self.scope = scope
+        self.function = function
+        schema: dict[str, Any] = {"type": "object", "properties": dict(properties or {}), "required": list(required)}
+        self._schema = CompiledSchema(schema, _NO_COMPONENTS)
+        self._known = {*(properties or {}), *ignored}
+
+    def check(self, peer: Peer, params: Mapping[str, Any]) -> None:
+        """Return if `peer` may call this with `params`; else raise `GatewayError`."""
+        if not peer.has_scope(self.scope):
+            text = f"The method {self.name} needs the scope {self.scope}. Ask for it in `scopes` when connecting."
+            details = {"missingScope": self.scope, "requiredScopes": [self.scope]}
+            raise GatewayError("missing_scope", text, details=details)
+        self._schema.check(params, subject="The parameters")
+        unknown = next((name for name in params if name not in self._known), None)
+        if unknown is not None:
+            text = f"The method {self.name} does not have the parameter `{unknown[:64]}` here. Leave it out."
+            raise GatewayError("unsupported_parameter", text, param=unknown[:64])
+
+
+def _named_here(error: GatewayError, params: Mapping[str, Any]) -> GatewayError:
+    """`error` with the parameter's name where it has the name of the HTTP door's header."""
+    names = {AGENT_HEADER: "agentId", "x-openclaw-model": "model"}
+    names[SESSION_KEY_HEADER] = "key" if "key" in params else "sessionKey"
+    if error.param in names:
+        error.param = names[error.param]
+    return error
+
+
+class Methods:
+    """The table of methods, and the requests that are under way."""
+
+    def __init__(self, desk: Desk, rows: Iterable[Method]) -> None:
+        self._desk = desk
+        self._rows = {row.name: row for row in rows}
+        self._under_way: dict[str, int] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Every method, in the order of the table."""
+        return list(self._rows)
+
+    def take(self, peer: Peer, request: Request) -> None:
+        """Carry `request` out beside the caller; its responses go to `peer`, at least one and one last."""
+        under_way = self._under_way.get(peer.id, 0)
+        if under_way >= MAX_REQUESTS:
+            text = f"{MAX_REQUESTS} requests of this connection are under way. Wait for their responses."
+            peer.fail(request.id, GatewayError("too_many_requests", text))
+            return
+        self._under_way[peer.id] = under_way + 1
+        spawn(self._carry_out, peer, request)
+
+    def _find(self, name: str) -> Method:
+        if name not in self._rows:
+            raise GatewayError("unknown_method", f"unknown method: {name[:100]}", param="method")
+        return self._rows[name]
+
+    def _carry_out(self, peer: Peer, request: Request) -> None:
+        try:
+            method = self._find(request.method)
+            method.check(peer, request.params)
+            payload = method.function(Call(self._desk, peer, request))
+            peer.respond(request.id, payload)
+        except GatewayError as error:
+            peer.fail(request.id, _named_here(error, request.params))
+        except FailedWithPayload as failure:
+            peer.fail(request.id, failure.error, failure.payload)
+        except Exception:
+            # The door of a request: a defect is logged here and told as itself.
+            logger.exception("the method %s failed", request.method[:100])
+            peer.fail(request.id, internal_error())
+        finally:
+            self._under_way[peer.id] -= 1
+            if not self._under_way[peer.id]:
+                del self._under_way[peer.id]

@@ -1,0 +1,129 @@
+"""`chat.*`: a conversation as a chat window sees it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from service.errors import GatewayError
+from service.messages import Role, text_message
+from service.rpc.history import to_history
+from service.rpc.method import Call, Method
+from service.rpc.methods.runs import begin
+from service.rpc.payloads import to_chat_message
+from service.rpc.peer import ADMIN, READ, WRITE
+from service.rpc.targets import NAME, find_target
+from service.sessions.records import NewRun, RunOutcome, RunState
+
+_HISTORY_MESSAGES = 200
+_MOST_MESSAGES = 1000
+
+_SEND_IGNORED = (
+    *("thinking", "fastMode", "fastAutoOnSeconds", "deliver", "originatingChannel", "originatingTo"),
+    *("originatingAccountId", "originatingThreadId", "replyToId", "suppressCommandInterpretation", "sessionId"),
+)
+
+
+def send_message(call: Call) -> Any:
+    """Begins a run and answers at once; what becomes of it is told in `chat` events and to `agent.wait`."""
+    if call.params.get("attachments"):
+        text = "Attachments are not taken here. Send pictures to the HTTP endpoint, in the message's content."
+        raise GatewayError("unsupported_parameter", text, param="attachments")
+    params = {key: value for key, value in call.params.items() if key != "sessionId"}
+    timeout_ms = call.params.get("timeoutMs")
+    start = begin(call, find_target(call.desk.gateway, params), timeout_ms / 1000 if timeout_ms else None)
+    status = "started"
+    if start.end is not None:
+        status = "ok" if start.end.error is None else "error"
+    return {"runId": start.run_id, "status": status}
+
+
+def abort_runs(call: Call) -> Any:
+    """Ends the session's runs, or the one that is named, whatever their doors."""
+    target = find_target(call.desk.gateway, call.params)
+    ended = abort_session(call, target.session_key, call.params.get("runId"))
+    return {"ok": True, "aborted": bool(ended), "runIds": ended}
+
+
+def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]:
+    """End what waits and goes on in a session, all of it or the one run; the ids of those ended."""
+    desk = call.desk
+    asked_for = {start.run_id: start for start in desk.starts.of_session(session_key)}
+    going_on = [run.id for run in desk.gateway.runs.running(session_key)]
+    # What is recorded may go on in another process.
+    recorded = [run.id for run in desk.gateway.state.records.list_going_on(session_key)]
+    chosen = [one for one in dict.fromkeys((*asked_for, *going_on, *recorded)) if run_id in (None, one)]
+    for one in chosen:
+        if one in asked_for:
+            asked_for[one].abort()
+        else:
+            desk.gateway.abort(one)
+    return chosen
+
+
+def get_history(call: Call) -> Any:
+    """The last messages of a session, the oldest first, and what is being said right now."""
+    target = find_target(call.desk.gateway, {**call.params, "sessionId": None})
+    return to_history(call.desk, target, call.params.get("limit", _HISTORY_MESSAGES), call.params.get("maxChars"))
+
+
+def inject_message(call: Call) -> Any:
+    """Puts a message of the assistant into a session's transcript, without asking a model."""
+    desk, target = call.desk, find_target(call.desk.gateway, call.params)
+    state, run_id = desk.gateway.state, f"inject_{uuid.uuid4()}"
+    session = state.store.get_session(target.session_key)
+    new = NewRun(run_id, target.session_key, target.agent.id, "rpc", desk.now_ms, stateless=False)
+    message = text_message(Role.ASSISTANT, call.params["message"])
+    model = session.model if session is not None else None
+    outcome = RunOutcome(RunState.OK, model=model, messages=(message,), reply_count=1)
+    state.ledger.open(new, target.agent.timeout_seconds).finish(outcome)
+    told = to_chat_message(message.text, desk.now_ms)
+    desk.broadcasts.tell_injected(run_id, target.session_key, target.agent.id, told)
+    return {"ok": True, "messageId": run_id}
+
+
+ROWS = (
+    Method(
+        "chat.send",
+        WRITE,
+        send_message,
+        {
+            "sessionKey": NAME,
+            "agentId": NAME,
+            "message": {"type": "string"},
+            "idempotencyKey": NAME,
+            "timeoutMs": {"type": "integer", "minimum": 0},
+            "attachments": {"type": "array"},
+        },
+        required=("sessionKey", "message", "idempotencyKey"),
+        ignored=_SEND_IGNORED,
+    ),
+    Method(
+        "chat.abort",
+        WRITE,
+        abort_runs,
+        {"sessionKey": NAME, "agentId": NAME, "runId": NAME},
+        required=("sessionKey",),
+        ignored=("preserveSideRuns",),
+    ),
+    Method(
+        "chat.history",
+        READ,
+        get_history,
+        {
+            "sessionKey": NAME,
+            "agentId": NAME,
+            "limit": {"type": "integer", "minimum": 1, "maximum": _MOST_MESSAGES},
+            "maxChars": {"type": "integer", "minimum": 1, "maximum": 500_000},
+        },
+        required=("sessionKey",),
+    ),
+    Method(
+        "chat.inject",
+        ADMIN,
+        inject_message,
+        {"sessionKey": NAME, "agentId": NAME, "message": {"type": "string", "minLength": 1}},
+        required=("sessionKey", "message"),
+        ignored=("label",),
+    ),
+)

@@ -1,0 +1,143 @@
+"""`sessions.*`: the conversations that are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.concurrency import sleep
+from service.errors import GatewayError
+from service.rpc.history import to_history, to_session_row
+from service.rpc.method import Call, Method
+from service.rpc.methods.chat import abort_session
+from service.rpc.peer import ADMIN, READ, WRITE
+from service.rpc.targets import NAME, find_target
+
+_LISTED = 100
+_MOST_LISTED = 1000
+_MESSAGES = 200
+
+#: How long a run that is ended has to give its session back, and how often that is looked for.
+_LET_GO_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+
+_LIST_IGNORED = (
+    *("includeGlobal", "includeUnknown", "configuredAgentsOnly", "includeDerivedTitles", "includeLastMessage"),
+    *("requireLastInteraction", "ownerFirst", "includePeople", "sortBy"),
+)
+
+
+def list_sessions(call: Call) -> Any:
+    """The sessions, the last used first."""
+    desk, params = call.desk, call.params
+    agent = find_target(desk.gateway, {"agentId": params["agentId"]}).agent.id if "agentId" in params else None
+    found = desk.gateway.state.store.list_sessions(agent, min(params.get("limit", _LISTED), _MOST_LISTED))
+    since = desk.now_ms - params["activeMinutes"] * 60_000 if "activeMinutes" in params else 0
+    search = params.get("search", "").lower()
+    chosen = [one for one in found if one.updated_at_ms >= since and search in one.key]
+    rows = [to_session_row(desk, one) for one in chosen]
+    return {"ts": desk.now_ms, "count": len(rows), "sessions": rows}
+
+
+def get_session(call: Call) -> Any:
+    """One session and its last messages."""
+    target = find_target(call.desk.gateway, call.params, "key")
+    session = call.desk.gateway.state.store.get_session(target.session_key)
+    if session is None:
+        text = "There is no such session. sessions.list names those there are."
+        raise GatewayError("session_not_found", text, param="key")
+    history = to_history(call.desk, target, call.params.get("limit", _MESSAGES), None)
+    return {"session": to_session_row(call.desk, session), **history}
+
+
+def abort_sessions(call: Call) -> Any:
+    """Ends what goes on in a session, or one run wherever it is."""
+    run_id, key = call.params.get("runId"), call.params.get("key")
+    if key is None:
+        found = call.desk.starts.find(run_id or "") or call.desk.gateway.runs.find(run_id or "")
+        if found is None:
+            raise GatewayError(
+                "run_not_found", "Name a session by `key`, or a run that goes on by `runId`.", param="key"
+            )
+        key = found.session_key
+    ended = abort_session(call, find_target(call.desk.gateway, {"key": key}, "key").session_key, run_id)
+    return {"ok": True, "abortedRunId": ended[0] if ended else None, "status": "aborted" if ended else "no-active-run"}
+
+
+def delete_session(call: Call) -> Any:
+    """Deletes a session with all that was said in it; what goes on in it is ended first."""
+    key, deleted = _delete(call, "session-deleted")
+    return {"ok": True, "key": key, "deleted": deleted, "archived": []}
+
+
+def reset_session(call: Call) -> Any:
+    """Lets a session begin anew: its transcript is gone, its key stays usable."""
+    key, _ = _delete(call, "session-reset")
+    return {"ok": True, "key": key}
+
+
+def _delete(call: Call, reason: str) -> tuple[str, bool]:
+    target = find_target(call.desk.gateway, call.params, "key")
+    key, store = target.session_key, call.desk.gateway.state.store
+    abort_session(call, key, None)
+    give_up_at = call.desk.clock() + _LET_GO_SECONDS
+    while (deleted := store.delete_session(key)) is None:
+        if call.desk.clock() > give_up_at:
+            text = "A run of this session goes on and does not end. Try again, or abort it with sessions.abort."
+            raise GatewayError("session_busy", text, param="key")
+        sleep(_LOOK_SECONDS)
+    if deleted:
+        call.desk.broadcasts.tell_session(key, target.agent.id, reason)
+    return key, deleted
+
+
+def subscribe(call: Call) -> Any:
+    """From now on the connection is told in `sessions.changed` when a session changes."""
+    call.peer.follows_sessions = True
+    return {"subscribed": True}
+
+
+def unsubscribe(call: Call) -> Any:
+    """The connection is no longer told."""
+    call.peer.follows_sessions = False
+    return {"subscribed": False}
+
+
+ROWS = (
+    Method(
+        "sessions.list",
+        READ,
+        list_sessions,
+        {
+            "limit": {"type": "integer", "minimum": 1},
+            "activeMinutes": {"type": "integer", "minimum": 1},
+            "agentId": NAME,
+            "search": {"type": "string"},
+        },
+        ignored=_LIST_IGNORED,
+    ),
+    Method(
+        "sessions.get",
+        READ,
+        get_session,
+        {"key": NAME, "agentId": NAME, "limit": {"type": "integer", "minimum": 1, "maximum": 1000}},
+        required=("key",),
+    ),
+    Method(
+        "sessions.abort",
+        WRITE,
+        abort_sessions,
+        {"key": NAME, "runId": NAME, "agentId": NAME},
+        ignored=("clearQueued",),
+    ),
+    Method(
+        "sessions.delete",
+        ADMIN,
+        delete_session,
+        {"key": NAME, "agentId": NAME},
+        required=("key",),
+        ignored=("deleteTranscript", "emitLifecycleHooks"),
+    ),
+    Method("sessions.reset", ADMIN, reset_session, {"key": NAME, "agentId": NAME}, ("key",), ("reason",)),
+    Method("sessions.subscribe", READ, subscribe),
+    Method("sessions.unsubscribe", READ, unsubscribe),
+)

@@ -1,0 +1,242 @@
+"""One WebSocket on a socket that the server has handed over: whole messages in, messages out.
+
+Sending never waits. What the peer does not read is kept up to a bound, then the connection is dropped: nobody waits
+for a slow reader. Framing is the sans-IO part of `websockets`; compression is not offered.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from websockets.datastructures import Headers
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from service.concurrency import Event, sleep, spawn
+from service.errors import GatewayError
+
+#: A peer that takes no byte for so long is gone.
+STALL_SECONDS = 60.0
+
+#: How long the peer has for its part of a closing handshake.
+CLOSE_SECONDS = 5.0
+
+MAX_BUFFERED_BYTES = 50 * 1024 * 1024
+
+_RECEIVE_BYTES = 64 * 1024
+_SEND_BYTES = 256 * 1024
+_TURN_BYTES = 256 * 1024
+_PAUSE_SECONDS = 0.0001  # not 0: gevent looks at sockets and timers in between
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_MAX_REASON_BYTES = 120  # a close frame has room for 123
+
+_log = logging.getLogger("openclaw.rpc")
+
+
+class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
+    """Says nothing of connections that come and go; the access log does."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
+        return level >= logging.WARNING and super().isEnabledFor(level)
+
+
+_frames_log = _QuietLogger(logging.getLogger("openclaw.rpc.frames"), {})
+
+
+def accept_upgrade(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Check a request's part of the opening handshake: the headers of the 101 that answers it.
+
+    Raises `GatewayError` (`malformed_request`).
+    """
+    protocol = ServerProtocol(logger=_frames_log)
+    fields = [(key[5:].replace("_", "-"), str(value)) for key, value in environ.items() if key.startswith("HTTP_")]
+    wanted = [(name, value) for name, value in fields if name.startswith(("SEC-WEBSOCKET-", "CONNECTION", "UPGRADE"))]
+    kept = [pair for pair in wanted if pair[0] not in ("SEC-WEBSOCKET-EXTENSIONS", "SEC-WEBSOCKET-PROTOCOL")]
+    response = protocol.accept(Request(environ.get("PATH_INFO", "/"), Headers(kept)))
+    if response.status_code != 101:  # noqa: PLR2004 - "Switching Protocols"
+        text = f"This is not a WebSocket upgrade that can be accepted: {protocol.handshake_exc}."
+        raise GatewayError("malformed_request", text)
+    return [(name, value) for name, value in response.headers.raw_items() if name.lower() != "date"]
+
+
+class WebSocket:
+    """A connection that has been upgraded.
+
+    One greenlet receives; any may send or close. `on_buffered` is told by how many bytes the backlog grew or shrank.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        early: bytes = b"",
+        stall_seconds: float = STALL_SECONDS,
+        max_buffered_bytes: int = MAX_BUFFERED_BYTES,
+        on_buffered: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._socket = sock
+        self._protocol = ServerProtocol(state=State.OPEN, logger=_frames_log, max_size=None)
+        self._early = early
+        self._max_buffered_bytes = max_buffered_bytes
+        self._on_buffered = on_buffered
+        self._queue: deque[bytes] = deque()
+        self._writing = False
+        self._written = Event()
+        self._written.set()
+        self._message: bytearray | None = None  # of fragments, so far
+        self._binary = False
+        self._inbox: deque[bytes | None] = deque()
+        self._received_in_turn = 0
+        self.buffered_bytes = 0
+        self.dropped: str | None = None
+        sock.settimeout(stall_seconds)
+        with suppress(OSError):  # a peer that vanished is noticed even when there is hardly anything to send
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1000))
+
+    def limit_messages(self, max_bytes: int) -> None:
+        """Refuse longer messages from now on: they close the connection with 1009."""
+        self._protocol.max_message_size = max_bytes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent now may still arrive."""
+        return self.dropped is None and self._protocol.state is State.OPEN
+
+    def messages(self) -> Iterator[bytes | None]:
+        """Yield each message as it arrives, `None` for one that is not text, until the connection ends."""
+        while True:
+            while self._inbox:
+                yield self._inbox.popleft()
+            if not self._receive():
+                return
+
+    def _receive(self) -> bool:
+        """Take in what arrives next: False when there is nothing more to come."""
+        if self.dropped is not None or self._protocol.state is State.CLOSED or self._protocol.eof_sent:
+            return False
+        data, self._early = self._early or self._recv(), b""
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        for frame in self._protocol.events_received():
+            self._take(frame)
+        self._flush()
+        return bool(data) or bool(self._inbox)
+
+    def _recv(self) -> bytes:
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except TimeoutError:
+                continue  # a client may be silent for as long as it likes
+            except OSError:
+                return b""
+            self._received_in_turn += len(data)
+            if self._received_in_turn >= _TURN_BYTES:
+                self._received_in_turn = 0
+                sleep(_PAUSE_SECONDS)
+            return data
+
+    def _take(self, frame: Any) -> None:
+        if not isinstance(frame, Frame) or frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            return
+        if frame.opcode is not Opcode.CONT:
+            self._binary = frame.opcode is Opcode.BINARY
+            if frame.fin:
+                self._inbox.append(None if self._binary else bytes(frame.data))
+                return
+            self._message = bytearray()
+        if self._message is not None:
+            self._message += frame.data
+            if frame.fin:
+                self._inbox.append(None if self._binary else bytes(self._message))
+                self._message = None
+
+    def send(self, message: bytes) -> None:
+        """Send `message`, UTF-8, as soon as the peer takes it. Never waits; without effect once the end has begun."""
+        if self.is_open:
+            self._protocol.send_text(message)
+            self._flush()
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the end: what was sent before still arrives, then the peer has a moment to answer. Twice is a no-op."""
+        if self.is_open:
+            self._protocol.send_close(code, reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore"))
+            self._flush()
+            spawn(self._close_later)
+
+    def drop(self, reason: str) -> None:
+        """End at once: the peer does not take part any more. What it did not read is thrown away."""
+        if self.dropped is None:
+            self.dropped = reason
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._queue.clear()
+            self._count(-self.buffered_bytes)
+
+    def finish(self) -> None:
+        """Wait until what was sent has left, and for the peer's part of the end; what it still says is ignored."""
+        for _ in self.messages():
+            pass
+        self._written.wait()
+
+    def _close_later(self) -> None:
+        self._written.wait()
+        sleep(CLOSE_SECONDS)
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _count(self, change: int) -> None:
+        self.buffered_bytes += change
+        self._on_buffered(change)
+
+    def _flush(self) -> None:
+        pieces = [piece for piece in self._protocol.data_to_send() if piece]
+        if self.dropped is not None or not pieces:
+            return
+        self._queue.extend(pieces)
+        self._count(sum(map(len, pieces)))
+        if self.buffered_bytes > self._max_buffered_bytes:
+            self.drop("it reads too slowly")
+        elif not self._writing:
+            self._writing = True
+            self._written.clear()
+            spawn(self._write)
+
+    def _write(self) -> None:
+        try:
+            while self._queue and self.dropped is None:
+                self._send_all(memoryview(self._next_batch()))
+        except TimeoutError:
+            self.drop("it took nothing for too long")
+        except OSError:
+            self.drop("it left")
+        finally:
+            self._writing = False
+            self._written.set()
+
+    def _next_batch(self) -> bytes:
+        batch = [self._queue.popleft()]
+        size = len(batch[0])
+        while self._queue and size + len(self._queue[0]) <= _SEND_BYTES:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1])
+        return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def _send_all(self, rest: memoryview) -> None:
+        while rest and self.dropped is None:
+            sent = self._socket.send(rest[:_SEND_BYTES])
+            rest = rest[sent:]
+            if self.dropped is None:
+                self._count(-sent)

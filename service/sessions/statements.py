@@ -1,0 +1,124 @@
+"""The statements that every turn executes, prepared (`service.state.dialects`)."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from service.state.dialects import Dialect, Prepared, insert, is_among
+from service.state.schema import entries, gateways, lanes, runs, sessions, summaries
+
+_NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms")
+END_COLUMNS = (
+    "state",
+    "ended_at_ms",
+    "model",
+    "stop_reason",
+    "reply_count",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "error_code",
+    "error_message",
+    "asked_call_id",
+)
+
+
+def _take_lane(dialect: Dialect) -> sa.Executable:
+    own_id = sa.bindparam("gateway_id", type_=sa.Text)
+    add = insert(dialect, lanes).values(
+        session_key=sa.bindparam("session_key"), fence=1, run_id=sa.bindparam("run_id"), gateway_id=own_id
+    )
+    # Within one gateway its own queue decides: what it holds is a leftover of a run that could not say its end.
+    free = sa.or_(lanes.c.run_id.is_(None), lanes.c.gateway_id == own_id)
+    wanted_by_own = sa.or_(lanes.c.wanted_by.is_(None), lanes.c.wanted_by == own_id)
+    next_is_own = sa.or_(wanted_by_own, sa.bindparam("impatient", type_=sa.Boolean))
+    taken = {
+        "fence": lanes.c.fence + 1,
+        "run_id": add.excluded.run_id,
+        "gateway_id": add.excluded.gateway_id,
+        "wanted_by": sa.case((lanes.c.wanted_by != own_id, lanes.c.wanted_by)),
+    }
+    take = add.on_conflict_do_update(index_elements=["session_key"], set_=taken, where=sa.and_(free, next_is_own))
+    return take.returning(lanes.c.fence)
+
+
+def _begin_run(dialect: Dialect) -> sa.Executable:
+    add = insert(dialect, runs)
+    restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
+    still_open = runs.c.state != sa.literal_column("'interrupted'")
+    record = add.on_conflict_do_update(index_elements=["id"], set_=restated, where=still_open)
+    return record.returning(runs.c.id)
+
+
+def _hold_lanes(dialect: Dialect) -> sa.Executable:
+    return (
+        sa.select(lanes.c.session_key, lanes.c.fence, lanes.c.run_id, sessions.c.entry_count)
+        .select_from(lanes.outerjoin(sessions, sessions.c.key == lanes.c.session_key))
+        .where(is_among(dialect, lanes.c.session_key, "keys"))
+        .order_by(lanes.c.session_key)
+        .with_for_update(of=lanes)
+    )
+
+
+def _replace_summary(dialect: Dialect) -> sa.Executable:
+    add = insert(dialect, summaries)
+    renewed = {name: add.excluded[name] for name in ("run_id", "role", "payload", "created_at_ms")}
+    return add.on_conflict_do_update(index_elements=["session_key", "covers"], set_=renewed)
+
+
+MEMBER = Prepared(
+    lambda _: sa.select(gateways.c.id).where(gateways.c.id == sa.bindparam("own_id")).with_for_update(key_share=True)
+)
+TAKE_LANE = Prepared(_take_lane)
+WANT_LANE = Prepared(
+    lambda _: (
+        lanes.update()
+        .where(lanes.c.session_key == sa.bindparam("of_key"), lanes.c.wanted_by.is_(None))
+        .values(wanted_by=sa.bindparam("own_id"))
+    )
+)
+ACCEPT_RUN = Prepared(lambda dialect: insert(dialect, runs).on_conflict_do_nothing(), columns=_NEW_RUN_COLUMNS)
+BEGIN_RUN = Prepared(_begin_run, columns=(*_NEW_RUN_COLUMNS, "started_at_ms"))
+HOLD_LANES = Prepared(_hold_lanes)
+RUN_STATES = Prepared(
+    lambda dialect: sa.select(runs.c.id, runs.c.state, runs.c.gateway_id).where(is_among(dialect, runs.c.id, "ids"))
+)
+ADD_SESSION = Prepared(lambda dialect: insert(dialect, sessions))
+EXTEND_SESSION = Prepared(
+    lambda _: (
+        sessions.update()
+        .where(sessions.c.key == sa.bindparam("of_key"))
+        .values(
+            entry_count=sa.bindparam("count"),
+            updated_at_ms=sa.bindparam("at_ms"),
+            model=sa.bindparam("new_model"),
+            last_run_id=sa.bindparam("run_id"),
+            stateless=sa.false(),
+            input_tokens=sessions.c.input_tokens + sa.bindparam("input"),
+            output_tokens=sessions.c.output_tokens + sa.bindparam("output"),
+            cached_tokens=sessions.c.cached_tokens + sa.bindparam("cached"),
+        )
+    )
+)
+ADD_ENTRY = Prepared(
+    lambda dialect: insert(dialect, entries), columns=[column.name for column in entries.c if column.name != "id"]
+)
+REPLACE_SUMMARY = Prepared(_replace_summary)
+ADD_ENDED_RUN = Prepared(
+    lambda dialect: insert(dialect, runs),
+    columns=(*dict.fromkeys((*_NEW_RUN_COLUMNS, "started_at_ms", *END_COLUMNS)),),
+)
+END_RUN = Prepared(
+    lambda _: (
+        runs.update()
+        .where(runs.c.id == sa.bindparam("of_run"))
+        .values({name: sa.bindparam(f"new_{name}") for name in END_COLUMNS})
+    )
+)
+FREE_LANE = Prepared(
+    lambda _: (
+        lanes.update()
+        .where(lanes.c.session_key == sa.bindparam("of_key"), lanes.c.run_id == sa.bindparam("of_run"))
+        .values(run_id=None, gateway_id=None)
+    )
+)

@@ -1,0 +1,57 @@
+"""What a caller asks for, whatever the door, and what can be wrong with it for an agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.conversation import IncomingMessage
+from service.errors import GatewayError
+from service.messages import Function, Sampling, ToolChoice
+from service.models import ChosenModel
+from service.sessions.claims import IdempotencyKey
+from service.tools.toolbox import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a caller asks for, in our own words; a door makes it from its wire.
+
+    `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
+    `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
+    get the answer of one run, which goes on when its caller leaves. `timeout_seconds` may shorten, not extend, what
+    the agent's runs may take. Of a turn that is not `streamed` only the end is read, so that a model that fails in the
+    middle may begin anew.
+    """
+
+    messages: tuple[IncomingMessage, ...]
+    system_text: str = ""
+    model: str | None = None
+    agent_id: str | None = None
+    provider_model: str | None = None
+    session_key: str | None = None
+    user: str | None = None
+    channel: str | None = None
+    functions: tuple[Function, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    sampling: Sampling = Sampling()
+    idempotency_key: IdempotencyKey | None = None
+    timeout_seconds: float | None = None
+    streamed: bool = True
+
+
+def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
+    """Raise `GatewayError` if one of the caller's functions is called like one of the agent's own tools."""
+    for index, function in enumerate(functions):
+        if function.name in own:
+            text = f'The agent has a tool of its own that is called "{function.name}". Give yours another name.'
+            raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
+
+
+def check_takes_images(turn: Turn, model: ChosenModel) -> None:
+    """Raise `GatewayError` if the turn has pictures and `model` cannot see them."""
+    if model.takes_images:
+        return
+    for item in turn.messages:
+        if item.message.has_image:
+            text = f"The model {model.ref} does not take images. Send text only, or choose a model that takes images."
+            raise GatewayError("invalid_value", text, param=f"{item.place}.content")

@@ -1,0 +1,129 @@
+"""One of several processes that serve one port: what it does once the standard library is cooperative.
+
+Nothing in it crosses a fork: configuration, store, models and server are opened by the process that uses them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import gevent
+
+from service.assembly import open_gateway
+from service.auth import resolve_credentials
+from service.cli.serve import announce
+from service.configfile import load_config, resolve_bind, resolve_port
+from service.configtext import ConfigError, Locations, locate
+from service.doors import open_doors
+from service.filewatch import FileWatch
+from service.gateway import Gateway
+from service.reconfiguration import Resolved, follow_file
+from service.server import Exchange, Server
+from service.serving import run_until_dismissed
+from service.state.errors import StoreError
+
+_BEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the configuration is and what it says, for a gateway that listens on `host`."""
+
+    locations: Locations
+    resolved: Resolved
+    host: str
+
+    @classmethod
+    def load(cls, host: str, *, dev: bool, profile: str | None) -> Self:
+        """Read the configuration. Raises `ConfigError`."""
+        locations = locate(os.environ, dev=dev, profile=profile)
+        return cls(locations, cls.resolve(locations, host), host)
+
+    @staticmethod
+    def resolve(locations: Locations, host: str) -> Resolved:
+        """What the file says now. Raises `ConfigError`."""
+        loaded = load_config(locations, os.environ)
+        address = resolve_bind(None, loaded.config), resolve_port(None, os.environ, loaded.config, locations.dev)
+        credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+        return Resolved(loaded.config, loaded.notices, credentials, address)
+
+
+def find_fault(host: str, *, dev: bool, profile: str | None) -> str | None:
+    """What is wrong with the configuration as it is now, for people, or `None`."""
+    try:
+        Settings.load(host, dev=dev, profile=profile)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+class CannotOpenError(Exception):
+    """The gateway cannot be opened; the text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A gateway opened by this process, and its HTTP door."""
+
+    settings: Settings
+    gateway: Gateway
+    app: Any = field(repr=False)
+
+    @classmethod
+    def open(cls, host: str, *, dev: bool, profile: str | None) -> Self:
+        """Read the configuration and open what it describes. Raises `CannotOpenError`."""
+        gevent.config.track_greenlet_tree = False  # as in a single process, and as costly
+        try:
+            watch = FileWatch(locate(os.environ, dev=dev, profile=profile).config_path)
+            settings = Settings.load(host, dev=dev, profile=profile)
+            state_dir, resolved = settings.locations.state_dir, settings.resolved
+            opened = open_gateway(resolved.config, state_dir, os.environ)
+        except (ConfigError, StoreError) as error:
+            raise CannotOpenError(str(error)) from None
+        doors = open_doors(resolved.config, resolved.credentials, opened, settings.locations.config_path)
+        follow_file(watch, doors, resolved, lambda: Settings.resolve(settings.locations, host), state_dir)
+        return cls(settings, opened, doors.app)
+
+    def serve(
+        self,
+        listener: socket.socket,
+        server_class: type[Server],
+        handler_class: type[Exchange],
+        *,
+        is_last: Callable[[], bool],
+        is_wanted: Callable[[], bool],
+        beat: Callable[[], None],
+    ) -> None:
+        """Serve `listener` until dismissed and close the gateway, calling `beat` about every second meanwhile.
+
+        Who finds that it `is_last` to begin tells the terminal for all.
+        """
+        heart = gevent.spawn(_keep_beating, beat)
+        environ = {"wsgi.multiprocess": True}  # gevent then takes one connection at a time and leaves others theirs
+        server = server_class(listener, self.app, handler_class=handler_class, environ=environ)
+
+        def tell() -> None:
+            if is_last():
+                resolved, address = self.settings.resolved, (self.settings.host, server.server_port)
+                dev = self.settings.locations.dev
+                announce(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
+
+        try:
+            run_until_dismissed(server, on_started=tell, on_stopping=self._stop_accepting, is_wanted=is_wanted)
+        finally:
+            self.gateway.close()
+            heart.kill()
+
+    def _stop_accepting(self) -> None:
+        self.gateway.drain()
+        self.app.extensions["rpc"].drain(lambda: self.gateway.running == 0)
+
+
+def _keep_beating(beat: Callable[[], None]) -> None:
+    while True:
+        beat()
+        gevent.sleep(_BEAT_SECONDS)

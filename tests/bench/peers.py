@@ -1,0 +1,44 @@
+"""Other gateways, each in an environment of its own that is made when it is first asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import Server, free_port, started
+from live import TOKEN
+
+ENVIRONMENTS = Path(__file__).parents[2] / ".tox"
+
+_LITELLM_CONFIG = """\
+model_list:
+  - model_name: m
+    litellm_params: {{model: openai/m, api_base: "http://127.0.0.1:{upstream}/v1", api_key: unused}}
+general_settings: {{master_key: {token}}}
+litellm_settings: {{telemetry: false}}
+"""
+
+
+@contextmanager
+def litellm(directory: Path, upstream_port: int) -> Iterator[Server]:
+    """LiteLLM's proxy, one process, as its manual starts it."""
+    home = _environment("litellm", "litellm[proxy]")
+    config, port = directory / "litellm.yaml", free_port()
+    config.write_text(_LITELLM_CONFIG.format(upstream=upstream_port, token=TOKEN))
+    command = [str(home / "bin" / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    with started("litellm", command, port, measured=True) as server:
+        yield server
+
+
+def _environment(name: str, requirement: str) -> Path:
+    home = ENVIRONMENTS / f"peer-{name}"
+    if not (home / "bin" / name).exists():
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(home / "bin" / "pip"), "install", "--quiet", requirement], check=True)
+    return home
+
+
+PEERS = {"litellm": litellm}

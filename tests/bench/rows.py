@@ -1,0 +1,205 @@
+"""The rows of the benchmark: each measures one thing and adds its figures, one for each round, to the results."""
+
+from __future__ import annotations
+
+import base64
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness import MEGABYTE, PATH, Server, ask, client_of, gateway, load
+from results import Results
+from streams import disturbed_by, percentile, run_streams
+
+from service.contract import load_contract
+from service.validation import CompiledSchema
+
+CALLERS = (8, 64)
+KINDS = ("JSON", "SSE")
+CONVERSATION = 500
+SLOW_STREAMS = 2000
+
+
+class Bench:
+    """The servers that are compared and what is found of them: `floor` and `fold` first, the gateway last."""
+
+    def __init__(self, upstream: Server, servers: Sequence[Server], results: Results, rounds: int) -> None:
+        self.upstream = upstream
+        self.servers = servers
+        self.gateway = servers[-1]
+        self.floor = servers[0]
+        self.results = results
+        self.rounds = rounds
+
+    def throughput(self, seconds: float = 1.5) -> None:
+        """CPU for each request and requests each second, JSON and SSE, rounds interleaved."""
+        for server in self.servers:
+            load(server, CALLERS[0], 1, stream=False)
+        for _ in range(self.rounds):
+            for kind in KINDS:
+                for callers in CALLERS:
+                    for server in self.servers:
+                        if (kind, server.name) == ("SSE", "fold"):
+                            continue
+                        before = server.cpu_seconds()
+                        answers, took = load(server, callers, seconds, stream=kind == "SSE")
+                        cpu_ms = (server.cpu_seconds() - before) / answers * 1000
+                        self.results.add(f"{kind}, {callers} callers: CPU a request", "ms", server.name, cpu_ms)
+                        self.results.add(f"{kind}, {callers} callers: throughput", "/s", server.name, answers / took)
+        for server in self.servers:
+            self.results.add("memory after this load", "MB", server.name, server.resident_bytes() / MEGABYTE)
+
+    def tokens_apart(self, streams: int = 32, tokens: int = 100, pause_ms: int = 10) -> None:
+        """CPU for each token of streams whose tokens come one by one, the requests' own cost included."""
+        for _ in range(self.rounds):
+            for server in (self.floor, self.gateway):
+                before = server.cpu_seconds()
+                followed = run_streams(server, streams, tokens, pause_ms, 0.1)
+                cpu_us = (server.cpu_seconds() - before) / len(followed.late_seconds) * 1e6
+                self.results.add("SSE, tokens one by one: CPU a token", "µs", server.name, cpu_us)
+
+    def latency(self, requests: int = 200) -> None:
+        """What one caller waits, less what the upstream itself takes."""
+        asked = [self.upstream, self.floor, self.gateway]
+        clients = {server.name: client_of(server) for server in asked}
+        for _ in range(self.rounds):
+            took: dict[str, list[float]] = {server.name: [] for server in asked}
+            for _ in range(requests):
+                for server in asked:
+                    begun = time.perf_counter()
+                    ask(clients[server.name], server, server.body())
+                    took[server.name].append((time.perf_counter() - begun) * 1000)
+            for server in asked[1:]:
+                for name, share in (("p50", 0.5), ("p99", 0.99)):
+                    added = percentile(took[server.name], share) - percentile(took[self.upstream.name], share)
+                    self.results.add(f"added latency, 1 caller, {name}", "ms", server.name, added)
+
+    def first_byte(self, requests: int = 100) -> None:
+        """When a stream's head and its first byte are here."""
+        for _ in range(self.rounds):
+            for server in (self.floor, self.gateway):
+                client, took = client_of(server), []
+                for _ in range(requests):
+                    begun = time.perf_counter()
+                    response = client.post(PATH, server.body(stream=True), headers=server.headers())
+                    response.read(1)
+                    took.append((time.perf_counter() - begun) * 1000)
+                    response.read()
+                client.close()
+                self.results.add("first byte of a stream, p50", "ms", server.name, statistics.median(took))
+
+    def conversation(self) -> None:
+        """A conversation of 500 messages, about 1 MB: its validation, and the longest stall of another stream."""
+        messages = [
+            {"role": "assistant" if number % 2 else "user", "content": f"{number} " + "x" * 2000}
+            for number in range(CONVERSATION)
+        ] + [{"role": "user", "content": "hi"}]
+        body = {"model": "openclaw", "messages": messages}
+        document = load_contract()
+        operation = document["paths"][PATH]["post"]["requestBody"]["content"]["application/json"]
+        schema = CompiledSchema(operation["schema"], document)
+        for _ in range(self.rounds * 5):
+            begun = time.perf_counter()
+            schema.check(body)
+            self.results.add("500 messages: validation", "ms", "gateway", (time.perf_counter() - begun) * 1000)
+        for server in (self.floor, self.gateway):
+            asker = client_of(server)
+            for _ in range(self.rounds):
+                quiet = run_streams(server, 1, 150, 5, 0)
+                with disturbed_by(partial(ask, asker, server, server.body(messages=messages)), 0.1):
+                    stalled = run_streams(server, 1, 150, 5, 0)
+                stall = max(stalled.late_seconds) - percentile(quiet.late_seconds, 0.5)
+                self.results.add("500 messages: longest stall of another stream", "ms", server.name, stall * 1000)
+
+    def slow_streams(self, count: int = SLOW_STREAMS, tokens: int = 24) -> None:
+        """Many streams of one token every 250 ms."""
+        for server in (self.floor, self.gateway):
+            peak = [idle := server.resident_bytes()]
+            with disturbed_by(partial(_note_memory, server, peak), 0.5):
+                followed = run_streams(server, count, tokens, 250, 4.0)
+            prefix = f"{count} slow streams"
+            self.results.add(f"{prefix}: complete", "", server.name, followed.complete)
+            for name, share in (("p50", 0.5), ("p99", 0.99)):
+                late = percentile(followed.late_seconds, share) * 1000
+                self.results.add(f"{prefix}: lateness {name}", "ms", server.name, late)
+            self.results.add(f"{prefix}: memory of one", "KB", server.name, (max(peak) - idle) / count / 1024)
+            self.results.notes += followed.problems[:3]
+
+    def mixed(self, streams: int = 200, tokens: int = 60, pause_ms: int = 100) -> None:
+        """Streams, while somebody sends a picture of 10 MB every second."""
+        picture = f"data:image/png;base64,{base64.b64encode(_png(10_000_000)).decode()}"
+        content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "What is it?"}]
+        for server in (self.floor, self.gateway):
+            sender, body = client_of(server), server.body(messages=[{"role": "user", "content": content}])
+            with disturbed_by(partial(ask, sender, server, body), 1.0):
+                followed = run_streams(server, streams, tokens, pause_ms, 1.0)
+            late = percentile(followed.late_seconds, 0.99) * 1000
+            self.results.add(f"{streams} streams beside 10 MB pictures: lateness p99", "ms", server.name, late)
+            self.results.notes += followed.problems[:3]
+
+    def sessions(self, turns: int = 50) -> None:
+        """Turns of one session, one after another: the first ones, and those behind 5,000 messages."""
+        client = client_of(self.gateway)
+        for number in range(self.rounds):
+            self._turns(client, f"short-{number}", turns, "session turn, up to 100 messages")
+        long = [
+            {"role": "assistant" if number % 2 else "user", "content": f"message {number} of a long session"}
+            for number in range(5000)
+        ] + [{"role": "user", "content": "hi"}]
+        headers = self.gateway.headers() | {"x-openclaw-session-key": "long"}
+        client.post(PATH, self.gateway.body(messages=long), headers=headers).read()
+        for _ in range(self.rounds):
+            self._turns(client, "long", 3, "session turn behind 5,000 messages")
+        client.close()
+
+    def _turns(self, client: Any, key: str, turns: int, row: str) -> None:
+        headers = self.gateway.headers() | {"x-openclaw-session-key": key}
+        before, begun = self.gateway.cpu_seconds(), time.perf_counter()
+        for _ in range(turns):
+            response = client.post(PATH, self.gateway.body(), headers=headers)
+            if b"word19" not in response.read():
+                raise RuntimeError("a turn of a session failed")
+        self.results.add(f"{row}: CPU", "ms", "gateway", (self.gateway.cpu_seconds() - before) / turns * 1000)
+        self.results.add(f"{row}: time", "ms", "gateway", (time.perf_counter() - begun) / turns * 1000)
+
+    def workers(self, seconds: float = 2.0) -> None:
+        """CPU for each request of two processes on one port, against one."""
+        with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+            pair = stack.enter_context(gateway(Path(directory), self.upstream.port, arguments=("--workers", "2")))
+            load(pair, CALLERS[0], 1, stream=False)
+            for _ in range(self.rounds):
+                for name, server in (("gateway", pair), ("one worker", self.gateway)):
+                    before = server.cpu_seconds()
+                    answers, _ = load(server, CALLERS[1], seconds, stream=False)
+                    cpu_ms = (server.cpu_seconds() - before) / answers * 1000
+                    self.results.add("two workers, JSON, 64 callers: CPU", "ms", name, cpu_ms)
+
+    def start(self) -> None:
+        """From the command to the first `/readyz`, and what an idle gateway needs."""
+        for _ in range(self.rounds):
+            with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+                begun = time.perf_counter()
+                server = stack.enter_context(gateway(Path(directory), self.upstream.port))
+                client = client_of(server)
+                while client.get("/readyz").status_code != 200:
+                    time.sleep(0.01)
+                self.results.add("start to /readyz", "s", "gateway", time.perf_counter() - begun)
+                time.sleep(0.5)
+                self.results.add("memory idle", "MB", "gateway", server.resident_bytes() / MEGABYTE)
+
+
+def _note_memory(server: Server, seen: list[int]) -> None:
+    seen.append(server.resident_bytes())
+
+
+def _png(size: int) -> bytes:
+    """A picture of one pixel and `size` bytes."""
+    pixel = base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    )
+    return pixel + bytes(size - len(pixel))

@@ -1,0 +1,88 @@
+"""Streams whose tokens tell when they were sent: how late they arrive, and what keeps them waiting."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import gevent
+from geventhttpclient import HTTPClient
+from harness import PATH, Server, client_of
+
+_SENT = re.compile(rb'"content": ?"((?:[0-9.]+ )+)"')
+
+
+@dataclass
+class Followed:
+    """What came of the streams: seconds between a token's sending and its arrival, and how many streams were whole."""
+
+    late_seconds: list[float] = field(default_factory=list)
+    complete: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add_tokens(self, piece: bytes) -> None:
+        """Note what `piece` of a stream brought."""
+        now = time.monotonic()
+        for told in _SENT.findall(piece):
+            self.late_seconds += [now - float(sent) for sent in told.split()]
+
+
+def follow(client: HTTPClient, server: Server, tokens: int, pause_ms: int, followed: Followed) -> None:
+    """Ask for one stream of `tokens` and read it to its end."""
+    model = f"paced-{tokens}-{pause_ms}"
+    last = b""
+    try:
+        response = client.post(PATH, server.body(model, stream=True), headers=server.headers(model))
+        while piece := bytes(response.readline(b"\n\n")):
+            followed.add_tokens(piece)
+            last = piece
+    except OSError as error:
+        followed.problems.append(repr(error))
+    if last == b"data: [DONE]\n\n":
+        followed.complete += 1
+    else:
+        followed.problems.append(repr(last[:200]))
+
+
+def run_streams(server: Server, count: int, tokens: int, pause_ms: int, ramp_seconds: float) -> Followed:
+    """So many streams at once, begun one after another within `ramp_seconds`."""
+    followed, client = Followed(), client_of(server, count)
+
+    def one(number: int) -> None:
+        gevent.sleep(ramp_seconds * number / count)
+        follow(client, server, tokens, pause_ms, followed)
+
+    gevent.joinall([gevent.spawn(one, number) for number in range(count)], raise_error=True)
+    client.close()
+    return followed
+
+
+@contextmanager
+def disturbed_by(disturbance: Callable[[], object], every_seconds: float) -> Iterator[list[float]]:
+    """Meanwhile call `disturbance` again and again; gives the seconds that each call took."""
+    took: list[float] = []
+
+    def disturb() -> None:
+        while True:
+            begun = time.monotonic()
+            disturbance()
+            took.append(time.monotonic() - begun)
+            gevent.sleep(max(0.0, every_seconds - took[-1]))
+
+    greenlet = gevent.spawn(disturb)
+    try:
+        yield took
+    finally:
+        failed = greenlet.exception
+        greenlet.kill()
+    if failed is not None:
+        raise failed
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that `share` of `values` do not exceed."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

@@ -1,0 +1,1 @@
+"""Live gateways that are killed, and gateways that share a database."""

@@ -1,0 +1,63 @@
+"""Looks at a database from outside, as another process would, and holds it against what clients were told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from chaos.clients import Ledger
+from service.sessions.payloads import from_payload
+from service.state.opening import FILE_NAME
+from service.state.schema import entries, runs
+
+
+@contextmanager
+def connected(database_url: str | None, state_dir: Path) -> Iterator[sa.Connection]:
+    """A connection that reads what is committed."""
+    url = sa.make_url(database_url) if database_url else sa.URL.create("sqlite", database=str(state_dir / FILE_NAME))
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def read_turns(connection: sa.Connection) -> dict[str, list[str]]:
+    """The questions of each session, in order. Fails where a turn is not whole or stands twice."""
+    rows = connection.execute(sa.select(entries).order_by(entries.c.session_key, entries.c.seq)).all()
+    connection.rollback()  # the next look sees what is committed by then
+    turns: dict[str, list[str]] = {}
+    sessions: dict[str, list[sa.Row[tuple[object, ...]]]] = {}
+    for row in rows:
+        sessions.setdefault(row.session_key, []).append(row)
+    for key, session in sessions.items():
+        assert [row.seq for row in session] == list(range(len(session))), key
+        assert len(session) % 2 == 0, f"half a turn in {key}"
+        for asked, answered in zip(session[::2], session[1::2], strict=True):
+            said = [from_payload(row.role, row.payload).text for row in (asked, answered)]
+            assert (asked.role, answered.role) == ("user", "assistant"), key
+            assert said[0] == said[1], key
+            assert asked.run_id == answered.run_id, key
+            turns.setdefault(key, []).append(said[0])
+    return turns
+
+
+def check_against(ledger: Ledger, turns: dict[str, list[str]]) -> None:
+    """Every answer a client received is in its session, exactly once; a question with a key is nowhere twice."""
+    for session, question in ledger.answers:
+        assert turns.get(session, []).count(question.text) == 1, (session, question)
+    said = Counter(text for texts in turns.values() for text in texts)
+    keyed = {question.text for _, question in ledger.answers if question.idempotency_key is not None}
+    assert {text: count for text, count in said.items() if text in keyed and count > 1} == {}
+
+
+def runs_by_state(connection: sa.Connection) -> Counter[str]:
+    """How many runs are recorded in each state."""
+    states = connection.execute(sa.select(runs.c.state)).scalars().all()
+    connection.rollback()
+    return Counter(states)

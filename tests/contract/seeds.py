@@ -1,0 +1,46 @@
+"""Sessions and runs that are there when a steered request asks for them."""
+
+from __future__ import annotations
+
+import uuid
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+_PATH = "/v1/chat/completions"
+_MESSAGES = [{"role": "user", "content": "Be there."}]
+
+
+class Seeds:
+    """Makes what requests can be about, on the gateway at `url`.
+
+    `sessions` and `runs` (which have ended) stay; a session to delete and a run to cancel are made anew each time.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        made = [self._ask(name) for name in ("seed/one", "seed:two", "seed drei é")]
+        self.sessions = [key for key, _ in made]
+        self.runs = [run_id for _, run_id in made]
+
+    def close(self) -> None:
+        self._client.close()
+
+    def make_session(self) -> str:
+        """The key of a session that nobody else knows."""
+        return self._ask(f"doomed {uuid.uuid4()}")[0]
+
+    def make_run(self) -> str:
+        """The id of a run that goes on until it is cancelled."""
+        headers = {"x-openclaw-model": "scripted/silent", "Idempotency-Key": str(uuid.uuid4())}
+        body = {"messages": _MESSAGES, "stream": True}
+        with self._client.stream("POST", _PATH, json=body, headers=headers) as response:
+            first = next(line for line in response.iter_lines() if line.startswith("data: {"))
+        run_id: str = orjson.loads(first.removeprefix("data: "))["id"]
+        return run_id
+
+    def _ask(self, name: str) -> tuple[str, str]:
+        headers = {"x-openclaw-session-key": quote(name)}
+        answer = self._client.post(_PATH, json={"messages": _MESSAGES}, headers=headers).raise_for_status()
+        return f"agent:main:{name}", answer.json()["id"]

@@ -1,0 +1,197 @@
+"""`openclaw agent` as its user meets it, through a running gateway and without one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Home
+from live import TOKEN, LiveGateway, live_gateway, scripted_config
+from upstream import Upstream
+
+DOORS = [pytest.param((), id="gateway"), pytest.param(("--local",), id="local")]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[LiveGateway]:
+    config = scripted_config()
+    config["models"]["providers"]["up"] = {"baseUrl": upstream.url}
+    config["models"]["retry"] = {"attempts": 1}
+    with live_gateway(tmp_path_factory.mktemp("gateway"), config) as running:
+        yield running
+
+
+@pytest.fixture
+def home(running: LiveGateway, tmp_path: Path) -> Home:
+    """A user of the running gateway, with its configuration and its state."""
+    env = {
+        "OPENCLAW_CONFIG_PATH": str(running.output_path.with_name("openclaw.json")),
+        "OPENCLAW_STATE_DIR": str(running.state_dir),
+        "OPENCLAW_GATEWAY_PORT": str(running.address[1]),
+        "OLLAMA_HOST": "127.0.0.1:9",
+    }
+    return Home(tmp_path, env)
+
+
+def result_of(told: Any, door: tuple[str, ...]) -> Any:
+    """The result in what --json printed."""
+    if door:
+        return told
+    assert told["runId"].startswith("chatcmpl_")
+    assert (told["status"], told["summary"]) == ("ok", "completed")
+    return told["result"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_answer_alone_is_printed(home: Home, door: tuple[str, ...]) -> None:
+    done = home.run("agent", "--message", "Xin chào, thế giới", *door)
+    assert (done.status, done.out, done.err) == (0, "Xin chào, thế giới\n", "")
+    done = home.run("agent", "-m", "-", *door, text="from a pipe")
+    assert done.out == "from a pipe\n"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_json_tells_the_text_and_all_about_it(home: Home, door: tuple[str, ...]) -> None:
+    done = home.run("agent", "--message", "one two", "--agent", "beta", "--session-id", "S1", "--json", *door)
+    assert done.status == 0
+    result = result_of(done.json, door)
+    assert result["payloads"] == [{"text": "one two", "mediaUrl": None}]
+    meta = result["meta"]
+    assert meta["agentMeta"]["agentId"] == "beta"
+    assert meta["agentMeta"]["sessionKey"] == "agent:beta:explicit:s1"
+    assert meta["agentMeta"]["usage"]["output"] == 2
+    assert meta["durationMs"] >= 0
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_session_key_names_the_agent_and_the_model_may_be_another(home: Home, door: tuple[str, ...]) -> None:
+    arguments = ("--session-key", "agent:beta:Là 1", "--model", "scripted/count-3", "--json", *door)
+    result = result_of(home.run("agent", "--message", "x", *arguments).json, door)
+    assert result["payloads"][0]["text"].split() == ["1", "2", "3"]
+    assert result["meta"]["agentMeta"]["sessionKey"] == "agent:beta:là 1"
+
+
+def test_both_doors_and_the_endpoint_continue_one_conversation(
+    home: Home, running: LiveGateway, upstream: Upstream
+) -> None:
+    session = ("--session-key", "shared", "--model", "up/echo")
+    home.run("agent", "--message", "first", *session)
+    home.run("agent", "--message", "second", *session, "--local")
+    with running.client() as client:
+        headers = {"x-openclaw-session-key": "shared", "x-openclaw-model": "up/echo"}
+        client.post(
+            "/v1/chat/completions", json={"messages": [{"role": "user", "content": "third"}]}, headers=headers
+        ).raise_for_status()
+    home.run("agent", "--message", "fourth", *session)
+    texts = [message["content"] for message in upstream.requests[-1].body["messages"] if message["role"] != "system"]
+    assert texts == ["first", "first", "second", "second", "third", "third", "fourth"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--agent", "nobody"), "nobody"),
+        (("--model", "nowhere/x"), "nowhere"),
+        (("--model", "up/drop-before"), "provider"),
+        (("--model", "scripted/fail-midway"), "middle"),
+        (("--session-key", "subagent:x"), "reserved"),
+    ],
+)
+def test_a_failure_is_told_in_words_and_with_status_1(
+    home: Home, door: tuple[str, ...], arguments: tuple[str, ...], words: str
+) -> None:
+    done = home.run("agent", "--message", "x", *arguments, "--json", *door)
+    assert done.status == 1
+    assert done.json["ok"] is False
+    assert done.json["error"]["type"] == "cli_error"
+    assert done.json["error"]["message"] in done.err
+    assert words in done.err
+
+
+def test_options_that_contradict_each_other_are_refused(home: Home) -> None:
+    for arguments in (
+        ("--session-id", "a", "--session-key", "b"),
+        ("--agent", "main", "--session-key", "agent:beta:x"),
+        ("--stream", "--json"),
+        ("--timeout", "0"),
+    ):
+        assert home.run("agent", "--message", "x", *arguments).status == 2
+    assert home.run("agent").status == 2
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_time_limit_ends_the_run(home: Home, door: tuple[str, ...]) -> None:
+    done = home.run("agent", "--message", "x", "--model", "scripted/silent", "--timeout", "0.5", *door)
+    assert (done.status, done.out) == (1, "")
+    assert "did not finish within 0.5 s" in done.err
+
+
+def test_without_a_gateway_it_says_what_to_do(home: Home) -> None:
+    done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_PORT="9")
+    assert done.status == 1
+    assert "127.0.0.1:9 does not answer" in done.err
+    assert "--local" in done.err
+
+
+def test_the_environment_names_another_gateway_and_its_secret(home: Home, running: LiveGateway) -> None:
+    url = running.url.replace("http", "ws")
+    assert home.run("agent", "--message", "hi", OPENCLAW_GATEWAY_URL=url).status == 1
+    done = home.run("agent", "--message", "hi", OPENCLAW_GATEWAY_URL=url, OPENCLAW_GATEWAY_TOKEN=TOKEN)
+    assert done.out == "hi\n"
+
+
+def start(home: Home, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "service", "agent", "--message", "x", *arguments]
+    return subprocess.Popen(
+        command, env=home.environment(), cwd=home.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_stream_shows_the_answer_as_it_comes(home: Home, door: tuple[str, ...]) -> None:
+    process = start(home, "--stream", "--model", "scripted/slow", *door)
+    assert process.stdout is not None
+    first = process.stdout.read(4)
+    arrived = time.monotonic()
+    rest = process.stdout.read()
+    assert first == b"This"
+    assert rest.endswith(b"before it ends.\n")
+    assert time.monotonic() - arrived > 0.5  # seventeen more words, one each 0.1 s
+    assert process.wait(60) == 0
+    process.communicate()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_ctrl_c_stops_the_run_and_has_its_own_status(home: Home, upstream: Upstream, door: tuple[str, ...]) -> None:
+    upstream.aborted.at = None
+    asked = len(upstream.requests)
+    process = start(home, "--model", "up/hang", *door)
+    give_up_at = time.monotonic() + 60
+    while len(upstream.requests) == asked and time.monotonic() < give_up_at:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
+    assert upstream.aborted.wait(20)
+
+
+def test_a_local_run_needs_no_file(tmp_path: Path) -> None:
+    home = Home(tmp_path, {"OLLAMA_HOST": "127.0.0.1:9"})
+    done = home.run("agent", "--message", "x", "--model", "nowhere/x", "--local", "--json")
+    assert done.status == 1
+    assert "nowhere" in json.loads(done.out)["error"]["message"]

@@ -1,0 +1,72 @@
+"""What connections may cost together: room for strangers, one backlog for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gevent.socket
+import pytest
+
+from service.errors import GatewayError
+from service.rpc.hub import Hub, HubLimits
+from service.rpc.peer import Peer
+from service.rpc.websocket import WebSocket
+
+
+@contextmanager
+def new_peer(hub: Hub, name: str) -> Iterator[Peer]:
+    """A peer that has joined and whose other end nobody reads."""
+    ours, theirs = gevent.socket.socketpair()
+    with ours, theirs:
+        peer = Peer(name, WebSocket(ours, on_buffered=hub.count_backlog), ["operator.read"], [])
+        with hub.joined(peer):
+            yield peer
+        peer.socket.drop("the test is over")
+        peer.socket.finish()
+
+
+def test_the_slowest_is_dropped_when_all_together_leave_too_much_unread() -> None:
+    hub = Hub(HubLimits(backlog_bytes=3_000_000), lambda: 0.0)
+    with new_peer(hub, "quick") as quick, new_peer(hub, "slow") as slow:
+        slow.socket.send(b"x" * 2_000_000)
+        quick.socket.send(b"x" * 900_000)
+        assert (quick.socket.dropped, slow.socket.dropped) == (None, None)
+        quick.socket.send(b"x" * 200_000)
+        assert quick.socket.dropped is None
+        assert slow.socket.dropped == "it reads too slowly, and others need the room"
+        assert quick.socket.buffered_bytes > 0
+
+
+def test_strangers_have_room_for_each_address_and_for_all() -> None:
+    hub = Hub(HubLimits(unknown=3, unknown_of_address=2), lambda: 0.0)
+    with hub.stranger("a") as leave, hub.stranger("a"):
+        with pytest.raises(GatewayError) as refused, hub.stranger("a"):
+            pytest.fail("a third one of this address was let in")
+        assert (refused.value.code, refused.value.headers) == ("too_many_connections", {"Retry-After": "10"})
+        with hub.stranger("b"), pytest.raises(GatewayError), hub.stranger("c"):
+            pytest.fail("a fourth one was let in")
+        leave()
+        leave()
+        with hub.stranger("a"):
+            pass
+
+
+def test_when_there_are_as_many_as_there_may_be_nobody_new_comes_in() -> None:
+    hub = Hub(HubLimits(connections=1), lambda: 0.0)
+    with (
+        new_peer(hub, "only"),
+        pytest.raises(GatewayError, match="as many WebSocket connections"),
+        hub.stranger("a"),
+    ):
+        pytest.fail("a second one was let in")
+    with hub.stranger("a"):
+        pass
+
+
+def test_while_it_stops_nobody_new_comes_in() -> None:
+    hub = Hub(HubLimits(), lambda: 0.0)
+    hub.drain(lambda: True)
+    with pytest.raises(GatewayError) as refused, hub.stranger("a"):
+        pytest.fail("a connection was let in")
+    assert refused.value.code == "shutting_down"

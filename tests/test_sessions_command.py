@@ -1,0 +1,182 @@
+"""`openclaw sessions`, as a process beside a live gateway and without one, on both databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from chat import ask
+from live import TOKEN, LiveGateway, live_gateway, scripted_config
+
+SESSION_KEY = "x-openclaw-session-key"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a gateway with `config` keeps its things."""
+
+    directory: Path
+    config: dict[str, Any]
+
+    def openclaw(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `openclaw sessions` here."""
+        self.directory.mkdir(exist_ok=True)
+        (self.directory / "openclaw.json").write_bytes(orjson.dumps(self.config))
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")},
+            "OPENCLAW_CONFIG_PATH": str(self.directory / "openclaw.json"),
+            "OPENCLAW_STATE_DIR": str(self.directory / "state"),
+        }
+        command = [sys.executable, "-m", "service", "sessions", *arguments]
+        return subprocess.run(
+            command, env=environment, input=typed, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def json(self, *arguments: str) -> Any:
+        done = self.openclaw(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def listed(self) -> list[str]:
+        return [session["key"] for session in self.json("list")["sessions"]]
+
+
+@pytest.fixture
+def place(database_url: str | None, tmp_path: Path) -> Place:
+    state = {} if database_url is None else {"state": {"url": database_url}}
+    return Place(tmp_path / "place", {**scripted_config(), **state})
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, LiveGateway]]:
+    """A gateway that goes on while the commands look at what it keeps."""
+    place = Place(tmp_path_factory.mktemp("used"), scripted_config())
+    with live_gateway(place.directory, place.config) as running, running.client() as client:
+        for text in ("how are you?", "and\x1b[31m now"):
+            ask(client, text, headers={SESSION_KEY: "Talk"})
+        tool = {"type": "function", "function": {"name": "look"}}
+        ask(
+            client,
+            "look",
+            headers={SESSION_KEY: "tools", "x-openclaw-agent-id": "beta", "x-openclaw-model": "scripted/tools"},
+            tools=[tool],
+        )
+        yield place, running
+
+
+def test_what_a_gateway_keeps_is_listed_and_deleted_without_it(place: Place) -> None:
+    with live_gateway(place.directory, place.config) as running, running.client() as client:
+        for name in ("one", "two"):
+            ask(client, "hi", headers={SESSION_KEY: name})
+        assert place.listed() == ["agent:main:two", "agent:main:one"]
+    assert place.openclaw("delete", "agent:main:one", "--yes").stdout == "Deleted agent:main:one.\n"
+    assert place.listed() == ["agent:main:two"]
+
+
+def test_the_list_is_a_table_for_people(used: tuple[Place, LiveGateway]) -> None:
+    lines = used[0].openclaw("list").stdout.splitlines()
+    assert lines[0].split() == ["KEY", "LAST", "USED", "(UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"]
+    assert any(line.startswith("agent:main:talk ") and line.endswith("how are you?") for line in lines)
+    assert len(used[0].openclaw("list", "--agent", "Beta").stdout.splitlines()) == 2
+
+
+def test_a_session_is_shown_without_what_a_terminal_obeys(used: tuple[Place, LiveGateway]) -> None:
+    shown = used[0].openclaw("show", "agent:main:talk").stdout
+    assert "how are you?" in shown
+    assert "\x1b" not in shown
+    assert "[calls look {}]" in used[0].openclaw("show", "agent:beta:tools").stdout
+    [last] = used[0].json("show", "agent:main:talk", "--limit", "1")["messages"]
+    assert (last["role"], last["index"]) == ("assistant", 3)
+
+
+def test_an_export_has_everything_one_line_each(used: tuple[Place, LiveGateway], tmp_path: Path) -> None:
+    done = used[0].openclaw("export", "--all", "--output", str(tmp_path / "all.jsonl"))
+    assert (done.returncode, done.stdout) == (0, "")
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    sessions = {line["key"]: line for line in lines if line["type"] == "session"}
+    assert set(sessions) == {"agent:main:talk", "agent:beta:tools"}
+    messages = [line for line in lines if line.get("sessionKey") == "agent:main:talk"]
+    assert [(line["index"], line["role"]) for line in messages] == [
+        (0, "user"),
+        (1, "assistant"),
+        (2, "user"),
+        (3, "assistant"),
+    ]
+    assert messages[2]["parts"] == [{"text": "and\x1b[31m now"}]
+    assert "usage" not in messages[2]
+    assert (messages[3]["model"], messages[3]["runId"]) == ("scripted/echo", sessions["agent:main:talk"]["lastRunId"])
+    total = sessions["agent:main:talk"]["usage"]["inputTokens"]
+    assert sum(line["usage"]["inputTokens"] for line in messages if "usage" in line) == total
+    one = used[0].openclaw("export", "agent:beta:tools").stdout.splitlines()
+    assert json.loads(one[2])["toolCalls"][0]["name"] == "look"
+
+
+def test_deleting_asks_first(used: tuple[Place, LiveGateway]) -> None:
+    place, _ = used
+    for typed in ("", "n\n"):
+        asked = place.openclaw("delete", "agent:main:talk", typed=typed)
+        assert asked.returncode == 1
+        assert "Delete the session agent:main:talk with 4 messages?" in asked.stdout
+    assert "agent:main:talk" in place.listed()
+
+
+def test_a_session_that_a_run_holds_is_left(used: tuple[Place, LiveGateway]) -> None:
+    place, running = used
+    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+    headers = {SESSION_KEY: "talk", "x-openclaw-model": "scripted/silent", "Authorization": f"Bearer {TOKEN}"}
+    url = f"{running.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as response:
+        lines = response.iter_lines()  # closes the connection when nobody has it any more
+        assert next(lines).startswith("data: ")
+        done = place.openclaw("delete", "agent:main:talk", "--yes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "A run holds the session agent:main:talk" in done.stderr
+    assert "agent:main:talk" in place.listed()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "agent:main:nobody"), "There is no session agent:main:nobody"),
+        (("delete", "agent:main:nobody", "--yes"), "There is no session"),
+        (("export", "agent:main:nobody"), "There is no session"),
+        (("export",), "or say --all"),
+        (("delete",), "Missing argument"),
+    ],
+)
+def test_what_cannot_be_done_is_said(used: tuple[Place, LiveGateway], arguments: tuple[str, ...], words: str) -> None:
+    done = used[0].openclaw(*arguments)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    place = Place(tmp_path, {**scripted_config(), "state": {"url": "postgresql://nobody:secret@127.0.0.1:1/x"}})
+    done = place.openclaw("list")
+    assert done.returncode == 1
+    assert "The database of state.url cannot be used" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_pruning_tells_first_and_then_deletes(place: Place) -> None:
+    with live_gateway(place.directory, place.config) as running, running.client() as client:
+        ask(client, "hi")
+        ask(client, "hi", headers={SESSION_KEY: "one"})
+        ask(client, "hi", headers={SESSION_KEY: "two"})
+    place.config["session"] = {"maintenance": {"mode": "warn", "maxEntries": 1}}
+    told = place.json("prune", "--dry-run")["sessions"]
+    assert told == [{"key": "agent:main:one", "reason": "beyond the last 1 of main"}]
+    assert len(place.listed()) == 3
+    assert place.json("prune")["deleted"] == {"sessions": 1, "runs": 0, "idempotencyKeys": 0}
+    assert "agent:main:two" in place.listed()
+    assert len(place.listed()) == 2
