@@ -111,15 +111,21 @@ class Gateway:
             claim = self.state.claims.claim(turn.idempotency_key, new, self.state.membership.id)
             if not claim.is_own:
                 return self._replay(claim, turn.idempotency_key)
-        opened = self._enter(new, agent)
+        run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed, door=door)
+        opened: OpenRun | None = None
         try:
-            run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed, door=door)
-            work = self._prepare(turn, held, agent, choices, run, opened)
+            # To be found and ended by its id at every moment: until it goes on here, then as what goes on.
+            with self._abortable(new) as scope:
+                opened = self._enter(new, agent)
+                work = self._prepare(turn, held, agent, choices, run, opened)
+                self._runs[run.id] = run, new
         except BaseException:
-            self._slots.leave()
-            opened.retract()
+            if opened is not None:
+                self._slots.leave()
+                opened.retract()
             raise
-        self._runs[run.id] = run, new
+        if scope.cancelled:  # too late to end the wait
+            run.abort()
         self.runs.add(run)
         held.retain()
         spawn(self._execute, run, work)
@@ -201,23 +207,21 @@ class Gateway:
         self.state.close()
 
     def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
-        """Take the session, then room for a run."""
-        with self._abortable(new):
-            opened = self.state.ledger.open(new, agent.timeout_seconds)
-            try:
-                self._slots.enter()
-            except BaseException:
-                opened.retract()
-                raise
+        opened = self.state.ledger.open(new, agent.timeout_seconds)  # the session first, then room for a run
+        try:
+            self._slots.enter()
+        except BaseException:
+            opened.retract()
+            raise
         return opened
 
     @contextmanager
-    def _abortable(self, new: NewRun) -> Iterator[None]:
+    def _abortable(self, new: NewRun) -> Iterator[CancelScope]:
         scope = CancelScope()
         self._queued[new.id] = scope, new
         try:
             with scope:
-                yield
+                yield scope
         except Cancelled:
             if not scope.cancelled:
                 raise
