@@ -95,8 +95,9 @@ class AgentTools:
         return self.callers + self.own.functions(), self.choice
 
     def is_callers(self, call: ToolCall) -> bool:
-        """Whether the caller has to carry `call` out."""
-        return any(function.name == call.name for function in self.callers)
+        """Whether the caller has to carry `call` out: a function that was offered."""
+        offered = self.choice.mode is not ToolChoiceMode.NONE
+        return offered and any(function.name == call.name for function in self.callers)
 
 
 class AgentLoop:
@@ -195,7 +196,7 @@ class AgentLoop:
         return any(message.role is Role.ASSISTANT and message.text for message in self._reply.messages)
 
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
-        _check_tool_choice(request.tool_choice, ended.tool_calls)
+        _check_tool_choice(request, ended.tool_calls)
         reply = self._reply
         calls = () if request.tool_choice.mode is ToolChoiceMode.NONE else ended.tool_calls
         text = "".join(reply.pieces)
@@ -216,9 +217,12 @@ class AgentLoop:
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
         if not calls:
             return []
-        results = self._tools.own.execute(calls, self._tools.context, self._log_call)
-        self._reply.messages.extend(results)
-        return results
+        ended: dict[int, Message] = {}
+        try:
+            return self._tools.own.execute(calls, self._tools.context, self._log_call, ended)
+        finally:
+            # Of an interrupted turn the transcript has what its tools have done.
+            self._reply.messages.extend(ended[place] for place in sorted(ended))
 
     def _log_call(self, event: CallEvent) -> None:
         if isinstance(event, CallEnded):
@@ -227,12 +231,15 @@ class AgentLoop:
             self._run.append(ToolStarted(event.call))
 
 
-def _check_tool_choice(choice: ToolChoice, calls: tuple[ToolCall, ...]) -> None:
+def _check_tool_choice(request: ModelRequest, calls: tuple[ToolCall, ...]) -> None:
+    choice = request.tool_choice
     if choice.mode is not ToolChoiceMode.REQUIRED:
         return
-    if choice.name is None and not calls:
-        text = "`tool_choice` requires a tool call, but the model answered without one. Try again or use another model."
-        raise GatewayError("tool_choice_not_met", text, param="tool_choice")
-    if choice.name is not None and not any(call.name == choice.name for call in calls):
-        text = f"`tool_choice` requires a call of {choice.name}, but the model did not make it. Try again."
+    offered = {function.name for function in request.functions} if choice.name is None else {choice.name}
+    if offered.isdisjoint(call.name for call in calls):
+        demanded = "one of the request's `tools`" if choice.name is None else choice.name
+        text = (
+            f"`tool_choice` requires a call of {demanded}, but the model did not make it. "
+            "Try again or use another model."
+        )
         raise GatewayError("tool_choice_not_met", text, param="tool_choice")

@@ -210,6 +210,31 @@ def test_tool_calls_are_no_part_of_the_stream(client: httpx.Client, upstream: Up
     assert all("tool_calls" not in delta for delta in deltas)
 
 
+@pytest.mark.parametrize(("choice", "called"), [("none", "weather"), ("required", "ls")])
+def test_what_was_not_offered_is_not_handed_out_and_meets_no_demand(
+    client: httpx.Client, upstream: Upstream, choice: str, called: str
+) -> None:
+    line = calls((called, {"path": "."}))
+    upstream.answers["play"] = Play(line, calls(text="I see.")) if choice == "none" else Play(*[line] * 4)
+    answer = ask(client, "hi", tools=[FUNCTION], tool_choice=choice)
+    if choice == "none":
+        assert text_of(answer) == "I see."
+    else:
+        assert error_of(answer) == (502, "tool_choice_not_met", "tool_choice")
+
+
+def test_hanging_up_keeps_the_results_of_tools_that_had_finished(agent: LiveGateway, upstream: Upstream) -> None:
+    both = calls(("exec", {"command": "echo it is $((40 + 2))"}), ("exec", {"command": "sleep 30"}))
+    upstream.answers["play"] = Play(both, calls(text="never"))
+    key = {"x-openclaw-session-key": "kept"}
+    with agent.client(timeout=4) as impatient, pytest.raises(httpx.ReadTimeout):
+        ask(impatient, "run them", headers=key)
+    upstream.answers["play"] = Play(calls(text="I remember."))
+    with agent.client() as client:
+        assert text_of(ask(client, "and now?", headers=key)) == "I remember."
+    assert "it is 42" in str(sent(upstream))
+
+
 def test_a_model_that_never_stops_calling_tools_ends_with_the_reason_length(
     client: httpx.Client, upstream: Upstream, agent: LiveGateway
 ) -> None:

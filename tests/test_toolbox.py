@@ -80,7 +80,7 @@ def test_two_tools_of_one_name_are_refused() -> None:
         Toolbox([StubTool("a", str), StubTool("a", str)])
 
 
-@pytest.mark.parametrize("parameters", [{"type": "objekt"}, {"$ref": "http://127.0.0.1:9/schema"}])
+@pytest.mark.parametrize("parameters", [{"type": "objekt"}, {"$ref": "http://127.0.0.1:9/schema"}, {"maximum": 2**70}])
 def test_a_tool_whose_schema_cannot_be_used_is_left_out_with_a_warning(
     parameters: Mapping[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

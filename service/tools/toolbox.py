@@ -58,7 +58,8 @@ def ignore_event(_event: CallEvent) -> None:
 class Toolbox:
     """The tools of one agent, already chosen by its policy.
 
-    A tool whose `parameters` are not a JSON schema is left out, with a warning in the log. Two tools of one name are a
+    A tool whose `parameters` are not a JSON schema, or cannot be written as JSON, is left out, with a warning in the
+    log. Two tools of one name are a
     `ValueError`. Results are cut to `max_result_characters`.
     """
 
@@ -70,7 +71,7 @@ class Toolbox:
                 raise ValueError(f"Two tools are called {tool.name}.")
             try:
                 self._tools[tool.name] = _CompiledTool(tool)
-            except (ValueError, jsonschema_rs.ReferencingError):
+            except (ValueError, TypeError, jsonschema_rs.ReferencingError):
                 logger.warning("the tool %s is left out: its parameters cannot be used as a JSON schema", tool.name)
         offered = (compiled.tool for compiled in self._tools.values())
         self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in offered)
@@ -84,16 +85,28 @@ class Toolbox:
         return self._functions
 
     def execute(
-        self, calls: Sequence[ToolCall], context: ToolContext, on_event: Callable[[CallEvent], None] = ignore_event
+        self,
+        calls: Sequence[ToolCall],
+        context: ToolContext,
+        on_event: Callable[[CallEvent], None] = ignore_event,
+        results: dict[int, Message] | None = None,
     ) -> list[Message]:
         """Carry out the calls of one turn and return their results, tool messages in the order of the calls.
+
+        `results` gets each as it comes, by its call's place: what is there stays there when the rest is interrupted.
 
         The calls run side by side if all their tools allow that, else one by one. `on_event` is told of each call's
         start and end, in a greenlet of that call; it must not wait or raise. When the caller is interrupted, running
         tools are ended within a second, no further call begins, and an interrupted call tells no end.
         """
         together = all(self._tools[call.name].tool.parallel for call in calls if call.name in self._tools)
-        jobs = [partial(self._execute_one, call, context, on_event) for call in calls]
+        told: dict[int, Message] = {} if results is None else results
+
+        def execute(place: int, call: ToolCall) -> Message:
+            told[place] = self._execute_one(call, context, on_event)
+            return told[place]
+
+        jobs = [partial(execute, place, call) for place, call in enumerate(calls)]
         return run_side_by_side(jobs, MAX_SIDE_BY_SIDE if together else 1)
 
     def _execute_one(self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None]) -> Message:
@@ -130,6 +143,7 @@ class _CompiledTool:
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
+        orjson.dumps(tool.parameters, default=dict)  # an integer of more than 64 bits would fail every run
         # Schemas may come from elsewhere: no reference is fetched, and no pattern takes for ever.
         self._validator = jsonschema_rs.validator_for(
             dict(tool.parameters), retriever=_refuse_reference, pattern_options=_PATTERN_OPTIONS
