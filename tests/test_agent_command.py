@@ -115,10 +115,10 @@ def test_every_door_tells_of_one_transcript(home: Home, running: LiveGateway) ->
         told = client.get(f"/v1/sessions/{key}").json()["messages"]
         history = operator.call("chat.history", {"sessionKey": key})["messages"]
     texts = [text for text in ("through the gateway", "without it", "over HTTP", "over a WebSocket") for _ in "qa"]
-    assert [message["content"] for message in told] == texts
+    assert [part["text"] for message in told for part in message["content"]] == texts
     assert [message["role"] for message in told] == ["user", "assistant"] * 4
     assert [part["text"] for message in history for part in message["content"]] == texts
-    exported = home.run("sessions", "export", key).stdout.splitlines()
+    exported = home.run("sessions", "export", key).out.splitlines()
     assert len([line for line in exported if '"role"' in line]) >= len(texts)
 
 
