@@ -8,24 +8,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from service.agents import Agent, Roster
 from service.compaction import Compactor, TokenEstimator, to_told
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
-from service.conversation import Conversation, select_new
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.messages import Message
-from service.models import ChosenModel, ModelCatalog
+from service.models import ModelCatalog
 from service.outcomes import failure_of, run_not_found, to_outcome
 from service.parts import CurrentParts, Held, Parts
-from service.prompt import to_system_text
-from service.providers import ModelRequest
-from service.recall import recall_steps
+from service.preparation import Work, prepare, run_timeout
 from service.replays import Replays
 from service.retries import ResilientProvider
-from service.runner import AgentLoop, AgentTools, ContextWindow, Reply
+from service.runner import AgentLoop, ContextWindow, Reply
 from service.runs import Run, RunRegistry
 from service.session_choice import choose_session
 from service.sessions.claims import Claim, IdempotencyKey
@@ -34,24 +29,9 @@ from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
-from service.tools import ToolContext
-from service.turn import Turn, check_names, check_takes_images
+from service.turn import Turn, check_takes_images
 
 logger = logging.getLogger("openclaw.gateway")
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
-
-    held: Held
-    timeout_seconds: float
-    choices: tuple[ChosenModel, ...]
-    request: ModelRequest
-    conversation: Conversation
-    tools: AgentTools
-    opened: OpenRun
-    takes_back: bool
 
 
 class Gateway:
@@ -117,7 +97,7 @@ class Gateway:
             # To be found and ended by its id at every moment: until it goes on here, then as what goes on.
             with self._abortable(new) as scope:
                 opened = self._enter(new, agent)
-                work = self._prepare(turn, held, agent, choices, run, opened)
+                work = prepare(turn, held, agent, choices, run, opened, self.state)
                 self._runs[run.id] = run, new
         except BaseException:
             if opened is not None:
@@ -231,33 +211,7 @@ class Gateway:
         finally:
             del self._queued[new.id]
 
-    def _prepare(
-        self, turn: Turn, held: Held, agent: Agent, choices: tuple[ChosenModel, ...], run: Run, opened: OpenRun
-    ) -> _Work:
-        own = held.parts.toolboxes.of(agent)
-        history: tuple[Message, ...] = ()
-        incoming = turn.messages
-        if not opened.run.stateless:
-            history = self.state.store.load_conversation(run.session_key)
-        elif own.functions():
-            incoming = recall_steps(incoming, agent.id, self.state.records, self.state.store)
-        new = held.parts.check_images(select_new(history, incoming))
-        conversation = Conversation(history, tuple(item.message for item in new))
-        request = ModelRequest(
-            model=choices[0].id,
-            system=to_system_text(agent, channel=turn.channel, request_text=turn.system_text),
-            messages=conversation.messages,
-            sampling=turn.sampling,
-        )
-        check_names(turn.functions, own)
-        context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
-        tools = AgentTools(own, context, turn.functions, turn.tool_choice)
-        timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
-        # Whoever sends the same idempotency key may want it as a stream.
-        takes_back = not turn.streamed and turn.idempotency_key is None
-        return _Work(held, timeout_seconds, choices, request, conversation, tools, opened, takes_back)
-
-    def _execute(self, run: Run, work: _Work) -> None:
+    def _execute(self, run: Run, work: Work) -> None:
         reply = Reply()
         retries = work.held.parts.limits.retries
         provider = ResilientProvider(work.choices, retries, takes_back=work.takes_back, clock=self._clock)
@@ -279,17 +233,16 @@ class Gateway:
             logger.warning("run %s failed: %s", run.id, end.error.code)
         run.append(end)
 
-    def _drive(self, run: Run, work: _Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
+    def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
         window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
-            with run.scope, deadline(work.timeout_seconds):
+            with run.scope, deadline(work.left_seconds):
                 loop.run(work.request)
         except Cancelled:
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
-            text = f"The run took longer than its limit of {work.timeout_seconds:g} seconds."
-            return RunEnded(error=GatewayError("run_timeout", text))
+            return RunEnded(error=run_timeout(work.timeout_seconds))
         except GatewayError as error:
             return RunEnded(error=to_told(error))
         except Exception:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Self
 
 from service import concurrency
@@ -166,15 +165,5 @@ class ResilientProvider:
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
         if not choice.worth_retrying or error.code not in RETRYABLE:
             return None
-        retry_after = _to_seconds(error.headers.get("Retry-After", ""), self._clock())
-        return self._policy.delay_seconds(failures, self._random(), retry_after)
-
-
-def _to_seconds(retry_after: str, now: float) -> float | None:
-    """The wait that a `Retry-After` header asks for, in seconds or up to a date; `None` for one that says nothing."""
-    if retry_after.isdecimal():
-        return float(retry_after)
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
-    except ValueError:
-        return None
+        told = error.headers.get("Retry-After")
+        return self._policy.delay_seconds(failures, self._random(), None if told is None else float(told))

@@ -34,6 +34,7 @@ FLOORS = (
     ("outcomes",),
     ("replays", "recall", "parts"),
     ("turn",),
+    ("preparation",),
     ("gateway",),
     ("completion_request", "completion_response"),
     ("session_response",),

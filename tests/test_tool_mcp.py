@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+from chat import ask, error_of
+from live import live_gateway, scripted_config
 
 from service import concurrency
 from service.tools import Tool, ToolContext, ToolError
@@ -56,7 +58,7 @@ def shared() -> Iterator[McpServers]:
 
 @pytest.fixture(scope="module")
 def tools(shared: McpServers) -> dict[str, Tool]:
-    return {tool.name: tool for tool in shared.list_tools(shared.names)}
+    return {tool.name: tool for tool in shared.list_tools(shared.names, None)}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -200,13 +202,40 @@ def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
     assert time.monotonic() - began < 0.5
 
 
+def test_a_run_does_not_wait_long_for_a_listing_that_goes_on(tmp_path: Path) -> None:
+    servers = McpServers([endpoint("mute", "mute"), endpoint()], tmp_path)
+    try:
+        assert servers.list_tools(["test"], None)
+        began = time.monotonic()
+        assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names, 0.5)} == {"test"}
+        for _ in range(20):  # the wait was that of all who ask
+            assert servers.list_tools(["mute"], 0.5) == ()
+        assert 0.4 < time.monotonic() - began < 5
+        assert servers._servers["mute"]._failures == 0  # it may still answer
+    finally:
+        servers.close()
+
+
+def test_the_time_of_a_run_covers_the_servers_it_waits_for_and_they_are_waited_for_once(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["agents"]["defaults"]["timeoutSeconds"] = 2
+    config["agents"]["defaults"]["maxConcurrent"] = 1
+    config["mcp"] = {"servers": {"mute": {"command": sys.executable, "args": [RAW_SERVER, "mute"]}}}
+    config["tools"] = {"alsoAllow": ["mute__*"]}
+    with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        began = time.monotonic()
+        assert error_of(ask(client, "hi"))[:2] == (504, "run_timeout")
+        concurrency.sleep(max(0.0, began + 5.5 - time.monotonic()))
+        assert ask(client, "hi").status_code == 200
+
+
 def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = endpoint("broken", "broken")
     missing = McpEndpoint("missing", command="/nowhere/at-all")
     servers = McpServers([broken, missing, endpoint()], tmp_path)
-    assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names)} == {"test"}
+    assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names, None)} == {"test"}
     servers.close()
     (told,) = [record.getMessage() for record in caplog.records if "server broken" in record.getMessage()]
     assert "cannot find my database" in told

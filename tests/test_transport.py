@@ -37,6 +37,34 @@ def test_saying_nothing_is_a_timeout_whatever_keeps_the_connection(upstream: Ups
     provider.close()
 
 
+@pytest.mark.parametrize(
+    ("head", "code"), [(b"HTTP/1.1 200 OK\r\nX: ", "provider_timeout"), (b"HTTP/1.1 503 No\r\n\r\n", "provider_error")]
+)
+def test_a_head_or_an_error_that_drips_is_ended_by_the_time_limit(head: bytes, code: str) -> None:
+    def drip(listener: socket.socket) -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            connection.sendall(head)
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_seconds=0.5)
+        began = time.monotonic()
+        assert fail(provider, "ok")[1].code == code
+        assert time.monotonic() - began < 8
+        thread.join()
+        provider.close()
+
+
+def test_user_and_query_of_the_address_are_not_told() -> None:
+    url = "http://someone-secret:pass%20word@127.0.0.1:1/v1?key=query%2Fsecret&k=v"
+    redact = transport.Upstream(url).redact
+    assert redact("someone-secret pass word pass%20word query/secret query%2Fsecret v") == "*** *** *** *** *** v"
+
+
 def test_pauses_shorter_than_the_timeout_add_up_to_no_timeout(upstream: Upstream) -> None:
     provider = open_provider(upstream.url, timeout_seconds=0.4)
     assert ask(provider, "slow")[0] == TEXT

@@ -5,7 +5,9 @@ A refusal is told with the provider's own words where the caller can act on them
 
 from __future__ import annotations
 
-import re
+import math
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -16,13 +18,18 @@ from service.providers.transport import Upstream, UpstreamResponse
 _REJECTED = frozenset({400, 404, 413, 422})
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARS = 500
-_RETRY_AFTER = re.compile(r"[0-9]{1,6}")
+#: For an error's body as a whole: the status has told that it failed, this only says why.
+_ERROR_BODY_SECONDS = 10.0
+#: The statuses that may say when to come back; dates are told on as seconds.
+_RETRY_LATER = frozenset({408, 409, 429, 503})
+_MAX_WAIT_SECONDS = 999_999
 
 
 def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
     """The error that a status other than success stands for; reads the rest of the answer."""
     try:
-        detail = error_text(upstream, response.read_all(_MAX_ERROR_BYTES))
+        within_seconds = min(upstream.read_timeout_seconds, _ERROR_BODY_SECONDS)
+        detail = error_text(upstream, response.read_all(_MAX_ERROR_BYTES, within_seconds))
     except GatewayError:
         detail = ""  # the status alone has to tell
     return status_error(response.status, detail, response.header("retry-after") or "")
@@ -30,7 +37,14 @@ def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
 
 def status_error(status: int, detail: str = "", retry_after: str = "") -> GatewayError:
     """The error for HTTP `status`, `detail` being the provider's words and `retry_after` its header, perhaps empty."""
-    because = f": {detail}" if detail else f" (HTTP {status})."
+    error = _status_error(status, f": {detail}" if detail else f" (HTTP {status}).")
+    seconds = _to_seconds(retry_after) if status in _RETRY_LATER else None
+    if seconds is not None:
+        error.headers["Retry-After"] = str(seconds)
+    return error
+
+
+def _status_error(status: int, because: str) -> GatewayError:
     if status in _REJECTED:
         return GatewayError("provider_rejected_request", f"The model provider rejected the request{because}")
     if status in (401, 403):
@@ -39,12 +53,22 @@ def status_error(status: int, detail: str = "", retry_after: str = "") -> Gatewa
             f"The model provider refused the gateway's credentials (HTTP {status}). Correct its apiKey.",
         )
     if status == 429:  # noqa: PLR2004 - Too Many Requests
-        headers = {"Retry-After": retry_after} if _RETRY_AFTER.fullmatch(retry_after) else {}
-        message = f"The model provider's rate limit is exceeded{because}"
-        return GatewayError("rate_limit_exceeded", message, headers=headers)
+        return GatewayError("rate_limit_exceeded", f"The model provider's rate limit is exceeded{because}")
     if status in (408, 504):
         return GatewayError("provider_timeout", f"The model provider did not answer in time{because}")
     return GatewayError("provider_error", f"The model provider failed{because}")
+
+
+def _to_seconds(retry_after: str) -> int | None:
+    """The wait that a `Retry-After` header asks for, in whole seconds or up to a date; `None` for nonsense."""
+    told = retry_after.strip()
+    if told.isascii() and told.isdecimal():
+        return int(told) if len(told) <= len(str(_MAX_WAIT_SECONDS)) else _MAX_WAIT_SECONDS
+    try:
+        seconds = parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return min(max(0, math.ceil(seconds)), _MAX_WAIT_SECONDS)
 
 
 def error_text(upstream: Upstream, body: bytes) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 from weakref import WeakSet
 
 import gevent
@@ -141,12 +141,13 @@ class UpstreamResponse(HTTPSocketPoolResponse):
             gevent.sleep(_PAUSE_SECONDS)
         return arrived
 
-    def read_all(self, limit_bytes: int) -> bytes:
-        """The rest of the body; a longer one is cut at `limit_bytes`."""
+    def read_all(self, limit_bytes: int, within_seconds: float | None = None) -> bytes:
+        """The rest of the body; a longer one is cut at `limit_bytes`, a slower one at `within_seconds`."""
         parts, length = [], 0
-        while length < limit_bytes and (data := self.read_some()):
-            parts.append(data)
-            length += len(data)
+        with gevent.Timeout(within_seconds, exception=False):
+            while length < limit_bytes and (data := self.read_some()):
+                parts.append(data)
+                length += len(data)
         return b"".join(parts)[:limit_bytes]
 
     def finish(self, within_seconds: float) -> None:
@@ -195,7 +196,7 @@ class Upstream:
         self._query = f"?{quote(url.query, safe=_URL_CHARACTERS)}" if url.query else ""
         if proxy and proxy.authorization and url.scheme == "http":
             headers["Proxy-Authorization"] = proxy.authorization
-        self._secrets = _secrets(headers)
+        self._secrets = _secrets(headers, userinfo, url.query)
         self._head = _header_lines(netloc, headers)
         self._way = f"{self._address} through the proxy {proxy.host}:{proxy.port}" if proxy else self._address
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -243,6 +244,11 @@ class Upstream:
         except (OSError, HTTPParseError) as error:
             raise _read_error(error) from error
 
+    def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
+        # The pool's time limit is between bytes: a head that drips would never meet it.
+        with gevent.Timeout(self.read_timeout_seconds, TimeoutError):
+            return self._send_and_await_head(sock, message)
+
     def _connect(self, *, fresh: bool) -> tuple[Any, bool]:
         if self._closed:
             raise GatewayError("provider_unavailable", "The connection to the model provider has been closed.")
@@ -253,7 +259,7 @@ class Upstream:
             message = f"Cannot connect to the model provider at {self._way}: {reason}."
             raise GatewayError("provider_unavailable", message) from error
 
-    def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
+    def _send_and_await_head(self, sock: Any, message: bytes) -> UpstreamResponse:
         try:
             sock.sendall(message)
         except (BrokenPipeError, ConnectionResetError):
@@ -320,7 +326,15 @@ def _basic_credentials(userinfo: str) -> dict[str, str]:
     return {"Authorization": f"Basic {base64.b64encode(unquote(userinfo).encode()).decode()}"}
 
 
-def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Every word of a header's value that is long enough to be a secret, the longest first."""
-    words = {word for value in headers.values() for word in value.split() if len(word) >= _MIN_SECRET_CHARS}
-    return tuple(sorted(words, key=len, reverse=True))
+def _secrets(headers: Mapping[str, str], userinfo: str, query: str) -> tuple[str, ...]:
+    """What may be a secret, being long enough, the longest first.
+
+    Every word of a header's value, and an address's user, password and query and its values, as written, as sent and
+    as meant.
+    """
+    told = [word for value in headers.values() for word in value.split()]
+    values = (pair.partition("=")[2] or pair for pair in query.split("&"))
+    for written in (userinfo, *userinfo.split(":", 1), query, *values):
+        told += (written, quote(written, safe=_URL_CHARACTERS), unquote(written), unquote_plus(written))
+    secrets = {word for word in told if len(word) >= _MIN_SECRET_CHARS}
+    return tuple(sorted(secrets, key=len, reverse=True))

@@ -15,7 +15,7 @@ from typing import Any
 from service import concurrency
 from service.tools import Tool, ToolContext, ToolError
 from service.tools.mcp_connection import ConnectionLostError
-from service.tools.mcp_server import McpEndpoint, McpServer, RemoteTool
+from service.tools.mcp_server import LISTING_WAIT_SECONDS, McpEndpoint, McpServer, RemoteTool
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,17 @@ class McpServers:
         """The configured servers, whether they work or not."""
         return tuple(self._servers)
 
-    def list_tools(self, servers: Collection[str]) -> tuple[Tool, ...]:
+    def list_tools(
+        self, servers: Collection[str], wait_seconds: float | None = LISTING_WAIT_SECONDS
+    ) -> tuple[Tool, ...]:
         """The tools of the named servers, their names distinct; a server that fails is left out, the log says why.
 
-        Waits for the slowest one, no longer than its `timeout_seconds`.
+        Waits for the slowest one, no longer than `wait_seconds` (`None`: its `timeout_seconds`); one that is slower
+        is waited for no more until it answers or is tried again.
         """
         asked = [server for name, server in self._servers.items() if name in servers]
         listings: dict[str, tuple[RemoteTool, ...]] = {}
-        waiting = [concurrency.spawn(_list_into, server, listings) for server in asked]
+        waiting = [concurrency.spawn(_list_into, server, listings, wait_seconds) for server in asked]
         for listing in waiting:
             listing.join()
         tools: dict[str, Tool] = {}
@@ -109,9 +112,9 @@ def _distinct_name(server: str, tool: str, taken: Collection[str]) -> str:
     return to_tool_name(server, tool, distinct=f"{server}\0{tool}")
 
 
-def _list_into(server: McpServer, listings: dict[str, tuple[RemoteTool, ...]]) -> None:
+def _list_into(server: McpServer, listings: dict[str, tuple[RemoteTool, ...]], wait_seconds: float | None) -> None:
     try:
-        listings[server.endpoint.name] = server.list_tools()
+        listings[server.endpoint.name] = server.list_tools(wait_seconds)
     except ToolError as error:
         if not isinstance(error.__cause__, ConnectionLostError):  # that is in the log, with more
             logger.warning("No tools of an MCP server: %s", error)

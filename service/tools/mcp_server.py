@@ -27,6 +27,8 @@ IDLE_STOP_SECONDS = 900.0
 #: How long a listing is believed, should the server not tell that it changed.
 LISTING_SECONDS = 60.0
 MAX_BACKOFF_SECONDS = 300.0
+#: How long a run waits for a listing, which may go on: it then does without that server's tools.
+LISTING_WAIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,15 @@ class RemoteTool:
     read_only: bool
 
 
+@dataclass(slots=True, eq=False)
+class _Listing:
+    """A listing under way, for all who wait for it."""
+
+    began: float
+    settled: concurrency.Event = field(default_factory=concurrency.Event)
+    error: ToolError | None = None
+
+
 class McpServer:
     """One configured server. Its child's log goes to `log_path`; see `McpConnection`."""
 
@@ -92,24 +103,28 @@ class McpServer:
         self._why = ""
         self._listing: tuple[RemoteTool, ...] = ()
         self._listed_until = 0.0
+        self._under_way: _Listing | None = None
         self._closed = False
 
-    def list_tools(self) -> tuple[RemoteTool, ...]:
+    def list_tools(self, wait_seconds: float | None = None) -> tuple[RemoteTool, ...]:
         """What it offers now, at most `LISTING_SECONDS` old; of a server that fails, what it offered last.
 
-        Raises `ToolError` for one that has not offered anything yet.
+        All who ask share one listing and wait for it until `wait_seconds` after it began (`None`: to its end); it goes
+        on when they leave. Raises `ToolError` for a server that has not offered anything yet.
         """
         if self._clock() < self._listed_until:
             return self._listing
-        try:
-            described = self._ask({"method": "list_tools"})
-        except ToolError:
-            if not self._listing:
-                raise
+        listing = self._under_way
+        if listing is None:
+            listing = self._under_way = _Listing(self._clock())
+            concurrency.spawn(self._list, listing)
+        left = None if wait_seconds is None else max(0.0, listing.began + wait_seconds - self._clock())
+        settled = listing.settled.wait(left)
+        if (settled and listing.error is None) or self._listing:
             return self._listing
-        self._listing = tuple(self._parse_tools(described))
-        self._listed_until = self._clock() + LISTING_SECONDS
-        return self._listing
+        if settled and listing.error is not None:
+            raise listing.error
+        raise ToolError(f"The MCP server {self.endpoint.name} did not tell its tools within {wait_seconds:g} s.")
 
     def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
         """The result of one call as text; raises `ToolError` for all that can go wrong."""
@@ -122,6 +137,20 @@ class McpServer:
         self._closed = True
         if self._connection is not None:
             self._connection.stop()
+
+    def _list(self, listing: _Listing) -> None:
+        try:
+            self._listing = tuple(self._parse_tools(self._ask({"method": "list_tools"})))
+            self._listed_until = self._clock() + LISTING_SECONDS
+        except ToolError as error:
+            listing.error = error
+        except Exception:
+            # Nobody waits for this greenlet but those who are told here.
+            logger.exception("The tools of the MCP server %s could not be listed", self.endpoint.name)
+            listing.error = ToolError(f"The tools of the MCP server {self.endpoint.name} could not be listed.")
+        finally:
+            self._under_way = None
+            listing.settled.set()
 
     def _ask(self, question: Mapping[str, Any]) -> Any:
         connection = self._connect()
