@@ -173,7 +173,12 @@ class Authenticator:
         self._set(credentials)
 
     def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> None:
-        """Ask for other credentials from now on, within another limit; failures so far still count."""
+        """Ask for other credentials from now on, within another limit; failures so far still count.
+
+        Raises `ValueError` when that would begin or end doing without: it needs another contract, hence a restart.
+        """
+        if (credentials.mode == "none") != (self.mode == "none"):
+            raise ValueError("a running gateway cannot begin or cease to do without authentication")
         self._limiter.reconfigure(rate_limit)
         self._set(credentials)
 

@@ -56,6 +56,8 @@ class Doors:
         self.http.addresses.reconfigure(config.gateway.trusted_proxies)
         self.http.completions_enabled = config.gateway.http.endpoints.chat_completions.enabled
         self.rpc.reconfigure(config.gateway.control_ui.allowed_origins)
+        if config.session.maintenance != self.shown.config.session.maintenance:
+            self.http.gateway.state.maintain(config.session.maintenance)
         self.shown.config = config
 
 

@@ -69,6 +69,7 @@ class Reconfiguration:
         self._doors = doors
         self._started = started
         self._now = started
+        self._credentials = started.credentials  # in force, which those of `_now` are not while they wait for a restart
         self._read = read
         self._open_parts = open_parts
 
@@ -94,9 +95,10 @@ class Reconfiguration:
             parts.close()
             raise
         waiting = _waiting_for_restart(self._started, wanted)
-        credentials = self._now.credentials if "gateway.auth.mode" in waiting else wanted.credentials
+        if "gateway.auth.mode" not in waiting:
+            self._credentials = wanted.credentials
         self._gateway.reconfigure(parts)
-        self._doors.reconfigure(wanted.config, credentials)
+        self._doors.reconfigure(wanted.config, self._credentials)
         self._now = wanted
         logger.info("The edited configuration is in force: %s", ", ".join(changed))
         for notice in (*wanted.notices, *notices, *self._gateway.notices()):

@@ -107,6 +107,12 @@ def test_limits_and_trusted_proxies_follow(editing: Editing) -> None:
         assert right.get("/v1/models").status_code == 200
 
 
+def test_what_is_kept_follows(editing: Editing) -> None:
+    editing.config["session"] = {"maintenance": {"pruneAfter": "30d"}}
+    editing.apply()
+    editing.wait_for(lambda: "in force: session" in editing.running.output)
+
+
 def test_a_running_answer_is_not_disturbed(editing: Editing) -> None:
     answers: list[httpx.Response] = []
     with editing.running.client() as client:
@@ -167,9 +173,12 @@ def test_what_needs_a_restart_is_told_and_the_rest_applied(editing: Editing) -> 
     editing.wait_for(lambda: "only after a restart: gateway.auth.mode" in editing.running.output)
     with editing.running.client(None) as client:
         assert client.get("/v1/models").status_code == 401  # the credentials before hold until then
+        editing.config["agents"]["list"][1]["id"] = "epsilon"
+        editing.apply()
+        assert client.get("/v1/models").status_code == 401  # whatever else is edited
     editing.config = config
     with editing.running.client(TOKEN) as client:
-        assert text_of(ask(client, "hi", model="openclaw/delta")) == "hi"
+        assert text_of(ask(client, "hi", model="openclaw/epsilon")) == "hi"
 
 
 def test_the_command_line_reaches_the_running_gateway(editing: Editing, tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ class State:
         self._maintenance: Maintenance | None = None
 
     def maintain(self, config: MaintenanceConfig) -> None:
-        """Delete what `config` does not keep, in the background until `close`."""
+        """Delete what `config` does not keep, in the background until `close` or until another one is given."""
+        if self._maintenance is not None:
+            self._maintenance.stop()
         self._maintenance = Maintenance(self.database, config, self._clock)
         self._maintenance.start()
 
