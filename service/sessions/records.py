@@ -144,7 +144,8 @@ class RunRecords:
 
     def find_asking(self, call_ids: Collection[str]) -> dict[str, RunRecord]:
         """By the id of a call: the last run that asked it of its caller after steps of its own. Raises `StoreError`."""
-        rows = self._database.fetch(_ASKING, {"call_ids": list(call_ids)})
+        storable = [call_id for call_id in call_ids if "\0" not in call_id]  # PostgreSQL refuses to compare the others
+        rows = self._database.fetch(_ASKING, {"call_ids": storable})
         return {row.asked_call_id: _to_record(row) for row in rows}
 
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
