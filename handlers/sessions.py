@@ -9,6 +9,7 @@ from flask import Response, current_app
 from service.errors import GatewayError
 from service.gateway import Gateway
 from service.session_response import parse_cursor, to_session_list, to_session_with_messages
+from service.sessions.keys import find_kept_key
 from service.sessions.records import RunRecord, RunState
 
 
@@ -26,6 +27,7 @@ def list_sessions(
 def get_session(key: str, limit: int) -> Response:
     """One session with its last messages."""
     state = current_app.extensions["gateway"].state
+    key = _find_key(key)
     session = state.store.get_session(key)
     if session is None:
         raise _not_found(key)
@@ -36,12 +38,21 @@ def get_session(key: str, limit: int) -> Response:
 def delete_session(key: str) -> Response:
     """Delete a session that no run holds."""
     state = current_app.extensions["gateway"].state
+    key = _find_key(key)
     deleted = state.store.delete_session(key)
     if deleted is None:
         raise _busy(state.records.list_going_on(key))
     if not deleted:
         raise _not_found(key)
     return _json({"object": "session.deleted", "key": key, "deleted": True})
+
+
+def _find_key(key: str) -> str:
+    gateway: Gateway = current_app.extensions["gateway"]
+    found = find_kept_key(key, gateway.roster.default.id, gateway.state.store.get_session)
+    if found is None:
+        raise _not_found(key.encode("utf-8", "replace").decode())
+    return found
 
 
 def _not_found(key: str) -> GatewayError:

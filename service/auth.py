@@ -172,15 +172,18 @@ class Authenticator:
         self._limiter = limiter
         self._set(credentials)
 
-    def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> None:
-        """Ask for other credentials from now on, within another limit; failures so far still count.
+    def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> bool:
+        """Ask for other credentials from now on, within another limit; whether they are others.
 
-        Raises `ValueError` when that would begin or end doing without: it needs another contract, hence a restart.
+        Failures so far still count. Raises `ValueError` when that would begin or end doing without: it needs another
+        contract, hence a restart.
         """
         if (credentials.mode == "none") != (self.mode == "none"):
             raise ValueError("a running gateway cannot begin or cease to do without authentication")
         self._limiter.reconfigure(rate_limit)
+        before = self.mode, self._digest
         self._set(credentials)
+        return before != (self.mode, self._digest)
 
     def _set(self, credentials: Credentials) -> None:
         self.mode = credentials.mode

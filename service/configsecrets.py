@@ -11,8 +11,9 @@ _SECRET_KEY = re.compile(
     r"(?:token|password|passwd|passphrase|secret|credentials?|(?:api|private|secret)_?key)$", re.IGNORECASE
 )
 #: Objects whose every value may be a secret.
-_SECRET_SECTIONS = frozenset({"headers", "env"})
-_URL_PASSWORD = re.compile(r"(?<=://)[^/?#]*(?=@)")
+SECRET_SECTIONS = frozenset({"headers", "env", "args"})
+#: In an address: who asks, and what is asked.
+URL_SECRETS = re.compile(r"(?<=://)[^/?#\s]*(?=@)|(?<=\?)[^#\s]+")
 _VARIABLE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
 
 
@@ -22,10 +23,10 @@ def mask_secrets(value: Any, key: str = "") -> Any:
     A `${NAME}` alone is shown: it says where the secret is, not what it is.
     """
     if isinstance(value, dict):
-        inside = key in _SECRET_SECTIONS or _SECRET_KEY.search(key)
+        inside = key in SECRET_SECTIONS or _SECRET_KEY.search(key)
         return {name: mask_secrets(item, "secret" if inside else str(name)) for name, item in value.items()}
     if isinstance(value, list):
-        return [mask_secrets(item, key) for item in value]
+        return [mask_secrets(item, "secret" if key in SECRET_SECTIONS else key) for item in value]
     if not _SECRET_KEY.search(key) or value is None or isinstance(value, bool):
-        return _URL_PASSWORD.sub(MASK, value) if isinstance(value, str) else value
+        return URL_SECRETS.sub(MASK, value) if isinstance(value, str) else value
     return value if isinstance(value, str) and _VARIABLE.fullmatch(value) else MASK

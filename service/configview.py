@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from service.config import Config
-from service.configsecrets import MASK
+from service.configsecrets import MASK, SECRET_SECTIONS, URL_SECRETS
 
-#: Under these keys every value may be secret, whatever its own key is called.
-_SECRET_SECTIONS = frozenset({"headers", "env", "args"})
 _SECRET_WORDS = ("token", "password", "secret", "apikey", "authorization", "credential")
 _PYDANTICS_MASK = "**********"
-
-#: In an address: who asks, and what is asked.
-_URL_SECRETS = re.compile(r"(?<=://)[^/?#@\s]*(?=@)|(?<=\?)[^#\s]+")
 
 
 def describe_config(config: Config, path: Path | None) -> dict[str, Any]:
@@ -43,7 +37,7 @@ def describe_config(config: Config, path: Path | None) -> dict[str, Any]:
 def _masked(value: Any, *, secret: bool = False) -> Any:
     if isinstance(value, dict):
         return {
-            key: _masked(item, secret=secret or key in _SECRET_SECTIONS or (_is_secret(key) and isinstance(item, str)))
+            key: _masked(item, secret=secret or key in SECRET_SECTIONS or (_is_secret(key) and isinstance(item, str)))
             for key, item in value.items()
         }
     if isinstance(value, list):
@@ -52,7 +46,7 @@ def _masked(value: Any, *, secret: bool = False) -> Any:
         return value
     if secret or value == _PYDANTICS_MASK:
         return MASK
-    return _URL_SECRETS.sub(MASK, value) if isinstance(value, str) else value
+    return URL_SECRETS.sub(MASK, value) if isinstance(value, str) else value
 
 
 def _is_secret(key: str) -> bool:

@@ -51,8 +51,9 @@ class Doors:
 
     def reconfigure(self, config: Config, credentials: Credentials) -> None:
         """Follow another configuration from the next request on; whether there is authentication stays."""
-        if self.http.authenticator is not None:
-            self.http.authenticator.reconfigure(credentials, config.gateway.auth.rate_limit)
+        authenticator = self.http.authenticator
+        if authenticator is not None and authenticator.reconfigure(credentials, config.gateway.auth.rate_limit):
+            self.app.extensions["rpc"].dismiss("the credentials have changed")
         self.http.addresses.reconfigure(config.gateway.trusted_proxies)
         self.http.completions_enabled = config.gateway.http.endpoints.chat_completions.enabled
         self.rpc.reconfigure(config.gateway.control_ui.allowed_origins)

@@ -199,3 +199,18 @@ def test_every_secret_of_the_configuration_is_masked() -> None:
     for key in keys:
         assert "s3cret" not in str(mask_secrets({key: sections_of_texts.get(key, "s3cret")}))
     assert Config in sections
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"mcp": {"servers": {"x": {"args": ["--api-key=s3cret"]}}}},
+        {"mcp": {"servers": {"x": {"url": "https://host/mcp?key=s3cret"}}}},
+        {"state": {"url": "postgresql://host/name?password=s3cret"}},
+        {"state": {"url": "postgresql://me:s3cret@host/name"}},
+    ],
+)
+def test_secrets_in_arguments_and_addresses_are_masked(section: dict[str, object]) -> None:
+    shown = str(mask_secrets(section))
+    assert "s3cret" not in shown
+    assert MASK in shown

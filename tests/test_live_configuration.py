@@ -16,7 +16,9 @@ import pytest
 from chat import ask, error_of, streamed_text, text_of
 from command import Home
 from live import TOKEN, LiveGateway, live_gateway, scripted_config
+from operator_client import operator_client
 from upstream import Upstream
+from websockets.exceptions import ConnectionClosed
 
 SECONDS = 30
 
@@ -93,6 +95,18 @@ def test_a_new_secret_holds_from_the_next_request_on(editing: Editing) -> None:
         assert old.get("/v1/models").status_code == 401
         assert new.get("/v1/models").status_code == 200
     assert "another" not in editing.running.output
+
+
+def test_who_came_in_with_the_old_secret_is_sent_away(editing: Editing) -> None:
+    with operator_client(editing.running) as operator:
+        editing.config["gateway"]["auth"]["token"] = "the-next-token-for-tests"
+        editing.apply()
+        with pytest.raises(ConnectionClosed) as closed:
+            operator.receive_until(lambda _frame: False)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+    editing.config["gateway"]["auth"]["token"] = TOKEN
+    editing.apply()
 
 
 def test_limits_and_trusted_proxies_follow(editing: Editing) -> None:

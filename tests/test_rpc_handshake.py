@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -236,3 +237,14 @@ def test_stopping_closes_connections_at_once(tmp_path: Path) -> None:
         assert client.event("shutdown")["payload"]["reason"]
         assert closed(client)[0] == 1012
         assert running.process.wait(20) == 0
+
+
+def test_a_stranger_cannot_fill_the_memory(gateway: LiveGateway) -> None:
+    with socket.create_connection(gateway.address, 10) as stranger:
+        stranger.sendall(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        ping = b"\x89\xfd\0\0\0\0" + b"p" * 125
+        with pytest.raises(OSError, match=r"(?i)reset|broken pipe"):  # nothing of the pongs is read
+            stranger.sendall(ping * 1_000_000)

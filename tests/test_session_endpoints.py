@@ -359,3 +359,16 @@ def test_a_body_is_not_needed_to_cancel_and_does_no_harm(talk: httpx.Client) -> 
     for options in bodies:
         assert error_of(talk.post(f"/v1/runs/{run_id}/cancel", **options)) == (409, "run_ended", None)
     assert text_of(ask(talk, "still there?"))
+
+
+def test_a_short_key_means_the_default_agents_session(talk: httpx.Client) -> None:
+    name = f"short-{uuid.uuid4()}"
+    key = begin(talk, name)
+    assert talk.get(path_of(name)).json()["key"] == key
+    assert talk.delete(path_of(name)).json()["key"] == key
+
+
+@pytest.mark.parametrize("key", ["%ED%A0%80", "a%ED%B0%80"])
+def test_a_key_that_no_database_takes_is_not_there(talk: httpx.Client, key: str) -> None:
+    assert error_of(talk.get(f"/v1/sessions/{key}")) == (404, "session_not_found", "key")
+    assert error_of(talk.delete(f"/v1/sessions/{key}")) == (404, "session_not_found", "key")

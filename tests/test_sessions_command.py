@@ -180,3 +180,4 @@ def test_pruning_tells_first_and_then_deletes(place: Place) -> None:
     assert place.json("prune")["deleted"] == {"sessions": 1, "runs": 0, "idempotencyKeys": 0}
     assert "agent:main:two" in place.listed()
     assert len(place.listed()) == 2
+    assert place.openclaw("prune", "--dry-run").stdout == "Nothing to delete.\n"

@@ -168,8 +168,10 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
             found = [(one.key, _to_minute(one.updated_at_ms), one.reason) for one in maintenance.iter_expired()]
             if as_json:
                 _print_json({"dryRun": True, "sessions": [{"key": key, "reason": reason} for key, _, reason in found]})
-            else:
+            elif found:
                 _print_table(("KEY", "LAST USED (UTC)", "WHY"), found)
+            else:
+                click.echo("Nothing to delete.")
             return
         deleted = maintenance.run()
     if as_json:

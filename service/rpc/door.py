@@ -20,13 +20,16 @@ from service.rpc.handshake import NOT_UTF8, Greeter, RefusedError
 from service.rpc.hub import Hub
 from service.rpc.method import Methods
 from service.rpc.peer import Peer
-from service.rpc.websocket import WebSocket, accept_upgrade
+from service.rpc.websocket import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade
 
 logger = logging.getLogger("openclaw.rpc")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 ALLOWED_ORIGINS_KEY = "gateway.controlUi.allowedOrigins"
+
+#: What may wait to be read by somebody who has not said who they are.
+STRANGER_BUFFERED_BYTES = 64 * 1024
 
 _ORIGIN = re.compile(r"https?://(?P<host>[^/?#]+)", re.IGNORECASE)
 
@@ -83,6 +86,7 @@ class RpcDoor:
             socket = WebSocket(
                 environ["openclaw.connection"],
                 early=environ["openclaw.early"],
+                max_buffered_bytes=STRANGER_BUFFERED_BYTES,
                 on_buffered=self._hub.count_backlog,
             )
             try:
@@ -99,6 +103,7 @@ class RpcDoor:
             greeted = None
         if greeted is not None:
             introduced()
+            socket.limit_backlog(MAX_BUFFERED_BYTES)
             peer, request_id = greeted
             with self._hub.joined(peer):
                 self._greeter.welcome(peer, request_id)

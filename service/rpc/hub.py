@@ -17,8 +17,8 @@ from service.rpc.websocket import MAX_BUFFERED_BYTES
 
 _DRAIN_LOOK_SECONDS = 0.05
 
-#: RFC 6455's registry: the service restarts; come again.
-RESTARTING = 1012
+#: RFC 6455's registry: the service restarts, come again; somebody may not be here.
+RESTARTING, POLICY = 1012, 1008
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,11 @@ class Hub:
         if self._backlog_bytes > self.limits.backlog_bytes and change > 0 and self._peers:
             slowest = max(self._peers.values(), key=lambda peer: peer.socket.buffered_bytes)
             slowest.socket.drop("it reads too slowly, and others need the room")
+
+    def dismiss(self, reason: str) -> None:
+        """Close every operator's connection: whoever still may can connect again."""
+        for peer in self:
+            peer.socket.close(POLICY, reason)
 
     def drain(self, is_idle: Callable[[], bool]) -> None:
         """Say that the end is near; close every connection once `is_idle()`. Does not wait."""

@@ -101,6 +101,10 @@ class WebSocket:
         with suppress(OSError):  # a peer that vanished is noticed even when there is hardly anything to send
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1000))
 
+    def limit_backlog(self, max_bytes: int) -> None:
+        """Drop the connection once more than this waits to be read by the peer."""
+        self._max_buffered_bytes = max_bytes
+
     def limit_messages(self, max_bytes: int) -> None:
         """Refuse longer messages from now on: they close the connection with 1009."""
         self._protocol.max_message_size = max_bytes

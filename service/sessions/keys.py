@@ -94,6 +94,22 @@ def encode_session_key(key: str) -> str:
     return quote(key, safe=_UNENCODED)
 
 
+def find_kept_key(key: str, agent_id: str, is_kept: Callable[[str], object]) -> str | None:
+    """The key of the session that `key` means: the very one if it is kept, else the short one of `agent_id`.
+
+    `key` itself where neither is kept; `None` for text that no database takes.
+    """
+    if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
+        return None
+    if is_kept(key):
+        return key
+    try:
+        full = session_key_for(agent_id, key, None, str).key
+    except GatewayError:  # a reserved name
+        return key
+    return full if full != key and is_kept(full) else key
+
+
 def _own_part(header_key: str, prefix: str) -> str:
     reserved = _RESERVED.match(header_key.lower())
     if reserved:

@@ -150,7 +150,8 @@ class RunRecords:
 
         Raises `StoreError`.
         """
-        rows = self._database.fetch(_ASKING, {"call_ids": list(call_ids), "of_agent": agent_id})
+        storable = [call_id for call_id in call_ids if "\0" not in call_id]  # PostgreSQL refuses to compare the others
+        rows = self._database.fetch(_ASKING, {"call_ids": storable, "of_agent": agent_id})
         return {row.asked_call_id: _to_record(row) for row in rows}
 
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
