@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import cached_property
 from urllib.parse import quote
 
 import httpx
@@ -15,14 +16,20 @@ _MESSAGES = [{"role": "user", "content": "Be there."}]
 class Seeds:
     """Makes what requests can be about, on the gateway at `url`.
 
-    `sessions` and `runs` (which have ended) stay; a session to delete and a run to cancel are made anew each time.
+    `sessions` and `runs` (which have ended) are made when first asked for, and stay; a session to delete and a run to
+    cancel are made anew each time.
     """
 
     def __init__(self, url: str, token: str) -> None:
         self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
-        made = [self._ask(name) for name in ("seed/one", "seed:two", "seed drei é")]
-        self.sessions = [key for key, _ in made]
-        self.runs = [run_id for _, run_id in made]
+
+    @cached_property
+    def sessions(self) -> list[str]:
+        return [key for key, _ in self._made]
+
+    @cached_property
+    def runs(self) -> list[str]:
+        return [run_id for _, run_id in self._made]
 
     def close(self) -> None:
         self._client.close()
@@ -39,6 +46,10 @@ class Seeds:
             first = next(line for line in response.iter_lines() if line.startswith("data: {"))
         run_id: str = orjson.loads(first.removeprefix("data: "))["id"]
         return run_id
+
+    @cached_property
+    def _made(self) -> list[tuple[str, str]]:
+        return [self._ask(name) for name in ("seed/one", "seed:two", "seed drei é")]
 
     def _ask(self, name: str) -> tuple[str, str]:
         headers = {"x-openclaw-session-key": quote(name)}
