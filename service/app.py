@@ -155,11 +155,8 @@ class _ParameterValidator:
         compiled = [(one["in"], one["name"], CompiledSchema(one["schema"], document)) for one in parameters]
         self._headers = [(environ_key(name), name, schema) for place, name, schema in compiled if place == "header"]
         self._path = [(name, schema) for place, name, schema in compiled if place == "path"]
-        self._query = [
-            (one["name"], one["schema"], CompiledSchema(one["schema"], document))
-            for one in parameters
-            if one["in"] == "query"
-        ]
+        declared = {one["name"]: one["schema"] for one in parameters}
+        self._query = [(name, declared[name], schema) for place, name, schema in compiled if place == "query"]
 
     def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(function)

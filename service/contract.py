@@ -66,8 +66,21 @@ def to_json_schema(schema: Any, document: Mapping[str, Any]) -> dict[str, Any]:
     """
     components = document["components"]["schemas"]
     root = _translate(schema, components)
-    root["$defs"] = {name: _translate(component, components) for name, component in components.items()}
-    return root
+    definitions: dict[str, Any] = {}
+    wanted = _referred(root)
+    while wanted:
+        name = wanted.pop()
+        definitions[name] = _translate(components[name], components)
+        wanted |= _referred(definitions[name]) - definitions.keys()
+    return root | {"$defs": definitions}
+
+
+def _referred(schema: Any) -> set[str]:
+    """The names of the definitions that a JSON Schema refers to."""
+    if isinstance(schema, Mapping):
+        names = set().union(*map(_referred, schema.values()))
+        return names | {schema["$ref"].rpartition("/")[2]} if "$ref" in schema else names
+    return set().union(*map(_referred, schema)) if isinstance(schema, list) else set()
 
 
 _PLAIN_KEYS = frozenset(

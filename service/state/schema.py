@@ -20,6 +20,11 @@ def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, _BigInteger, nullable=False, server_default="0")
 
 
+def _partial_index(name: str, column: str, where: str) -> sa.Index:
+    """An index of some rows. It is so in PostgreSQL too, by the migrations: its option here would load its dialect."""
+    return sa.Index(name, column, sqlite_where=sa.text(where))
+
+
 #: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is how its first message begins.
 #: The tokens are those of all turns, `model` and `last_run_id` those of the last one. A stateless session belongs to a
 #: request that stood alone; once it is continued it is like any other.
@@ -107,18 +112,8 @@ runs = sa.Table(
     sa.Column("asked_call_id", sa.Text),
     sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
-    sa.Index(
-        "runs_asking",
-        "asked_call_id",
-        sqlite_where=sa.text("asked_call_id IS NOT NULL"),
-        postgresql_where=sa.text("asked_call_id IS NOT NULL"),
-    ),
-    sa.Index(
-        "runs_going_on",
-        "gateway_id",
-        sqlite_where=sa.text("state IN ('accepted', 'running')"),
-        postgresql_where=sa.text("state IN ('accepted', 'running')"),
-    ),
+    _partial_index("runs_asking", "asked_call_id", "asked_call_id IS NOT NULL"),
+    _partial_index("runs_going_on", "gateway_id", "state IN ('accepted', 'running')"),
     sqlite_with_rowid=False,
 )
 
@@ -132,12 +127,7 @@ lanes = sa.Table(
     sa.Column("run_id", sa.Text),
     sa.Column("gateway_id", sa.Text),
     sa.Column("wanted_by", sa.Text),
-    sa.Index(
-        "lanes_held",
-        "gateway_id",
-        sqlite_where=sa.text("gateway_id IS NOT NULL"),
-        postgresql_where=sa.text("gateway_id IS NOT NULL"),
-    ),
+    _partial_index("lanes_held", "gateway_id", "gateway_id IS NOT NULL"),
     sqlite_with_rowid=False,
 )
 
