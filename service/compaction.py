@@ -273,6 +273,7 @@ def _summarise_pieces(provider: Provider, model: str, pieces: Sequence[str], tok
             SUMMARY_PROMPT.format(words=tokens // 2),
             (text_message(Role.USER, question),),
             sampling=Sampling(max_tokens=tokens),
+            collected=True,
         )
         text, cost = _ask(provider, request)
         usage += cost

@@ -66,7 +66,8 @@ class ResilientProvider:
 
     `answered` is the model that began the latest answer, `None` before any did. Later calls begin with it: what failed
     is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
-    With `takes_back` an answer that has begun may fail, too: `ModelRestarted` is told before it comes anew.
+    With `takes_back`, or of a request that is `collected`, an answer that has begun may fail, too: `ModelRestarted` is
+    told before it comes anew.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ResilientProvider:
     ) -> None:
         self._choices = tuple(choices)
         self._policy = policy
-        self._takes_back = takes_back
+        self._takes_back = self._may_restart = takes_back
         self._told, self._tried = False, 0
         self._clock = clock
         self._sleep = sleep
@@ -109,6 +110,7 @@ class ResilientProvider:
 
     def _answer(self, request: ModelRequest) -> Iterator[ModelEvent]:
         self._told, self._tried = False, 0
+        self._may_restart = self._takes_back or request.collected
         *others, last = self._candidates(request)
         for choice in others:
             try:
@@ -130,7 +132,7 @@ class ResilientProvider:
     @property
     def _stands(self) -> bool:
         """Whether something was told that cannot be taken back."""
-        return self._told and not self._takes_back
+        return self._told and not self._may_restart
 
     def _ask(self, choice: ChosenModel, request: ModelRequest) -> Iterator[ModelEvent]:
         """One model's answer, asked for as often as the policy says."""
