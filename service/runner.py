@@ -198,7 +198,7 @@ class AgentLoop:
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         _check_tool_choice(request, ended.tool_calls)
         reply = self._reply
-        calls = () if request.tool_choice.mode is ToolChoiceMode.NONE else ended.tool_calls
+        calls = self._permitted(request.tool_choice, ended.tool_calls)
         text = "".join(reply.pieces)
         reply.messages.append(Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=calls))
         reply.pieces.clear()
@@ -207,12 +207,22 @@ class AgentLoop:
         if self._window.tokens is not None:
             self._window.estimator.observe(request, ended.usage)
         reply.stop_reason = ended.stop_reason
-        if ended.tool_calls and not calls:
+        if ended.tool_calls and request.tool_choice.mode is ToolChoiceMode.NONE:
             logger.warning(
                 "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
             )
             reply.stop_reason = StopReason.LENGTH
         return calls
+
+    def _permitted(self, choice: ToolChoice, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+        """Of what the model calls the part that counts: where a call is demanded, others were not on offer."""
+        match choice.mode:
+            case ToolChoiceMode.NONE:
+                return ()
+            case ToolChoiceMode.REQUIRED:
+                return tuple(call for call in calls if self._tools.is_callers(call))
+            case ToolChoiceMode.AUTO:
+                return calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
         if not calls:
