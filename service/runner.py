@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from service.compaction import Compaction, Compactor, TokenEstimator, input_limit, is_context_overflow
+from service.compaction import Compaction, Compactor, is_context_overflow
 from service.conversation import settle_tool_calls
 from service.errors import GatewayError
+from service.estimates import TokenEstimator, input_limit
 from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.messages import (
     Function,
@@ -156,7 +157,8 @@ class AgentLoop:
         if compaction is None:
             return request
         reply = self._reply
-        reply.summary, reply.kept = compaction.summary, compaction.kept - len(reply.messages)
+        if compaction.summary is not None:
+            reply.summary, reply.kept = compaction.summary, compaction.kept - len(reply.messages)
         reply.usage += compaction.usage
         return replace(request, messages=compaction.messages)
 
