@@ -235,7 +235,7 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
+        window = ContextWindow(lambda: provider.asked.context_window, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.left_seconds):

@@ -6,7 +6,7 @@ A failure is raised as `GatewayError`; what was said before stays in the run's l
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -63,15 +63,19 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ContextWindow:
-    """How much the model can read: `tokens` (None: nobody said), and what is done about a conversation beyond it."""
+    """How much the model can read, and what is done about a conversation beyond it.
 
-    tokens: int | None
+    `tokens` tells it for the model that was asked last, a fallback perhaps (None: nobody said).
+    """
+
+    tokens: Callable[[], int | None]
     compactor: Compactor
     estimator: TokenEstimator
 
     def limit(self, request: ModelRequest) -> int | None:
         """The tokens that are left for `request` once its answer has room."""
-        return None if self.tokens is None else input_limit(self.tokens, request.sampling.max_tokens)
+        tokens = self.tokens()
+        return None if tokens is None else input_limit(tokens, request.sampling.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ class AgentLoop:
         except GatewayError as error:
             if self._reply.pieces or not is_context_overflow(error):
                 raise
-            shorter = compactor.compact_after_overflow(self._provider, request, limit)
+            shorter = compactor.compact_after_overflow(self._provider, request, self._window.limit(request))
             if shorter is None:
                 raise
         request = self._shortened(request, shorter)
@@ -206,7 +210,7 @@ class AgentLoop:
         reply.pieces.clear()
         self._message_characters = 0
         reply.usage += ended.usage
-        if self._window.tokens is not None:
+        if self._window.tokens() is not None:
             self._window.estimator.observe(request, ended.usage)
         reply.stop_reason = ended.stop_reason
         if ended.tool_calls and request.tool_choice.mode is ToolChoiceMode.NONE:
