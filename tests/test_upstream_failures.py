@@ -208,6 +208,8 @@ def test_a_caller_that_hangs_up_ends_the_upstream_request(tmp_path: Path, stream
         assert upstream.aborted.wait(5)
         assert upstream.aborted.at is not None
         assert upstream.aborted.at - left_at < 1
+        status = 200 if stream else 499
+        wait_until(lambda: f"path=/v1/chat/completions status={status} " in running.output)
 
 
 def test_what_was_said_before_a_hang_up_is_remembered(tmp_path: Path) -> None:
