@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -23,6 +23,7 @@ from service.turn import Turn
 logger = logging.getLogger("openclaw.http")
 
 _DEFAULT_MODEL = "openclaw"
+_CALLER_LEFT = 499  # nginx's word for it
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
@@ -32,29 +33,39 @@ def create_chat_completion(body: dict[str, Any]) -> Reply:
     environ = current_request().environ
     connection = environ.get("openclaw.connection")
     turn = parse_turn(body, lambda header: environ.get(environ_key(header)))
-    run = _start(gateway, turn, connection)
     noted = environ.get("openclaw.log", {})
+    run = _start(gateway, turn, connection, noted)
     noted.update(agent=run.agent_id, run=run.id)
     session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
     model = body.get("model", _DEFAULT_MODEL)
     if body.get("stream"):
         chunks = _stream(run, model, body.get("stream_options") or {}, connection, noted)
         return ok_reply("text/event-stream", chunks, session_key, _NO_BUFFERING)
-    with watch_hangup(connection, run.leave):
+    with watch_hangup(connection, _leaving(run.leave, noted)):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
     return ok_reply("application/json", orjson.dumps(completion), session_key)
 
 
-def _start(gateway: Gateway, turn: Turn, connection: Any) -> Run:
+def _start(gateway: Gateway, turn: Turn, connection: Any, noted: dict[str, Any]) -> Run:
     scope = CancelScope()
     try:
-        with watch_hangup(connection, scope.cancel), scope:
+        with watch_hangup(connection, _leaving(scope.cancel, noted)), scope:
             return gateway.start(turn)
     except GatewayError as error:
         logger.info("request %s was refused: %s", current_request().environ.get("openclaw.request_id"), error.code)
         raise
     except Cancelled:
         raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
+
+
+def _leaving(leave: Callable[[], None], noted: dict[str, Any]) -> Callable[[], None]:
+    """`leave`, noting for the log that whatever is answered now has no reader."""
+
+    def note_and_leave() -> None:
+        noted["status"] = _CALLER_LEFT
+        leave()
+
+    return note_and_leave
 
 
 def _stream(run: Run, model: str, options: Mapping[str, Any], connection: Any, noted: dict[str, Any]) -> _WatchedChunks:

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from service.agents import Roster
-from service.compaction import TokenEstimator
 from service.config import Config
 from service.configfile import resolve_state_url
 from service.configmcp import McpServerConfig
+from service.estimates import TokenEstimator
 from service.gateway import Gateway
 from service.identifiers import new_uuid
 from service.images import check_images, image_client

@@ -9,23 +9,13 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
-import orjson
-
+from service.cuts import choose_tail, latest_user
 from service.errors import GatewayError
-from service.messages import Image, Message, Part, Role, Sampling, Text, Usage, text_message
+from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request
+from service.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 
-_BYTES_PER_TOKEN = 4
-_MESSAGE_TOKENS = 4  # what providers add around each message and each call
-_IMAGE_TOKENS = {"low": 100}
-_FULL_IMAGE_TOKENS = 1_600  # the most that the large providers count for one
-_MIN_CORRECTION, _MAX_CORRECTION = 0.5, 4.0
-_MAX_CORRECTED_MODELS = 256
-
-_MARGIN_PART = 20  # a twentieth of the window, for what the estimate misses
-_DEFAULT_ANSWER_TOKENS = 4_096
 _TAIL_SHARE = 0.4
 _SUMMARY_SHARE = 0.15
 _MAX_SUMMARY_TOKENS = 2_048
@@ -79,126 +69,15 @@ def to_told(error: GatewayError) -> GatewayError:
     return GatewayError("context_length_exceeded", error.message, param="messages")
 
 
-def estimate_message(message: Message) -> int:
-    """Tokens of one message: a quarter of its UTF-8 bytes (so that scripts with longer codes count more), and images.
-
-    The same for every provider, and within a factor of two of most; `TokenEstimator` corrects it.
-    """
-    tokens = _MESSAGE_TOKENS
-    for part in message.parts:
-        tokens += _IMAGE_TOKENS.get(part.detail, _FULL_IMAGE_TOKENS) if isinstance(part, Image) else _tokens(part.text)
-    return tokens + sum(_MESSAGE_TOKENS + _tokens(call.name + call.arguments) for call in message.tool_calls)
-
-
-def estimate_request(request: ModelRequest) -> int:
-    """Tokens of all that a request says: its system text, its functions and its messages."""
-    functions = sum(
-        _MESSAGE_TOKENS + _tokens(function.name + (function.description or "")) + _json_tokens(function.parameters)
-        for function in request.functions
-    )
-    return _tokens(request.system) + functions + sum(map(estimate_message, request.messages))
-
-
-def _tokens(text: str) -> int:
-    return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
-
-
-def _json_tokens(value: object) -> int:
-    return len(orjson.dumps(value, default=dict)) // _BYTES_PER_TOKEN
-
-
-class TokenEstimator:
-    """Estimates what requests cost, corrected by what providers really counted.
-
-    Holds one number per model, for the models that were used last.
-    """
-
-    def __init__(self) -> None:
-        self._corrections: dict[str, float] = {}
-
-    def estimate(self, request: ModelRequest) -> int:
-        """The input tokens `request` will probably be counted as."""
-        return round(estimate_request(request) * self.correction(request.model))
-
-    def correction(self, model: str) -> float:
-        """What the plain estimate has to be multiplied by for `model`: 1 until it has been used, 0.5 to 4."""
-        return self._corrections.get(model, 1.0)
-
-    def observe(self, request: ModelRequest, usage: Usage) -> None:
-        """Learn from an answered `request`; a provider that does not count teaches nothing."""
-        if usage.input_tokens:
-            self._learn(request.model, usage.input_tokens / max(1, estimate_request(request)))
-
-    def observe_overflow(self, request: ModelRequest, limit_tokens: int) -> None:
-        """Learn that `request` was more than `limit_tokens`, whatever was thought."""
-        at_least = limit_tokens / max(1, estimate_request(request))
-        if at_least > self.correction(request.model):
-            self._learn(request.model, at_least)
-
-    def _learn(self, model: str, correction: float) -> None:
-        self._corrections.pop(model, None)  # the latest stands last
-        self._corrections[model] = min(max(correction, _MIN_CORRECTION), _MAX_CORRECTION)
-        if len(self._corrections) > _MAX_CORRECTED_MODELS:
-            del self._corrections[next(iter(self._corrections))]
-
-
-def input_limit(window_tokens: int, answer_tokens: int | None) -> int:
-    """How many tokens a request may have: the context window less the room for the answer and a margin.
-
-    `answer_tokens` is the most the answer may have, `None` if that is open; it takes no more than half the window.
-    """
-    answer = min(answer_tokens or _DEFAULT_ANSWER_TOKENS, window_tokens // (2 if answer_tokens else 4))
-    return max(1, window_tokens - answer - window_tokens // _MARGIN_PART)
-
-
-def safe_cuts(messages: Sequence[Message]) -> list[int]:
-    """Where a conversation may be cut, ascending: no tool call before such a place has a result behind it."""
-    parted = [0] * (len(messages) + 1)  # how many calls begin, less how many end, to be summed up
-    called: dict[str, int] = {}
-    for index, message in enumerate(messages):
-        called |= {call.id: index for call in message.tool_calls}
-        if message.tool_call_id in called:
-            parted[called[message.tool_call_id] + 1] += 1
-            parted[index + 1] -= 1
-    cuts, open_calls = [], 0
-    for index, change in enumerate(parted):
-        open_calls += change
-        if not open_calls:
-            cuts.append(index)
-    return cuts
-
-
-def choose_cut(messages: Sequence[Message], tail_tokens: float) -> int:
-    """The first message that stays verbatim: as many as fit `tail_tokens`, at least the latest user message.
-
-    Should what follows that message be too much for it, the cut comes later and the summary has to repeat it.
-    """
-    sizes = [estimate_message(message) for message in messages]
-    tails = [*accumulate(reversed(sizes), initial=0)][::-1]  # the size of all from each place on
-    latest = _latest_user(messages)
-    cuts = safe_cuts(messages)
-    for cut in cuts:
-        repeated = sizes[latest] if latest is not None and cut > latest else 0
-        if tails[cut] + repeated <= tail_tokens:
-            return cut
-    if latest is not None and latest == len(messages) - 1:
-        return max(cut for cut in cuts if cut <= latest)
-    return len(messages)
-
-
-def _latest_user(messages: Sequence[Message]) -> int | None:
-    users = (index for index in reversed(range(len(messages))) if messages[index].role is Role.USER)
-    return next(users, None)
-
-
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """A shorter conversation: `summary`, then the last `kept` messages as they were.
+    """A shorter conversation: `summary`, then the last `kept` messages, the results of tools perhaps cut.
 
-    `usage` is what the summary cost. The store takes `summary` and `kept` once these messages are in it.
+    `usage` is what the summary cost. The store takes `summary` and `kept` once these messages are in it; without a
+    summary there is nothing to store.
     """
 
-    summary: Message
+    summary: Message | None
     kept: int
     messages: tuple[Message, ...]
     usage: Usage
@@ -240,18 +119,20 @@ class Compactor:
         room = plain_limit - estimate_request(replace(request, messages=()))
         summary_tokens = int(max(_MIN_TOKENS, min(room * _SUMMARY_SHARE, _MAX_SUMMARY_TOKENS)))
         messages = request.messages
-        cut = choose_cut(messages, room * _TAIL_SHARE)
+        cut, tail = choose_tail(messages, room * _TAIL_SHARE)
+        if tail != messages[cut:] and cut == 1:  # nothing to summarise before the step whose results were cut
+            return Compaction(None, len(messages), (messages[0], *tail), Usage())
         if cut == 0 or (cut == 1 and _is_summary(messages[0])):
             return None
         text, usage = self._summarise(provider, request, messages[:cut], plain_limit, summary_tokens)
         summary = _summary_message(text, messages, cut)
-        return Compaction(summary, len(messages) - cut, (summary, *messages[cut:]), usage)
+        return Compaction(summary, len(messages) - cut, (summary, *tail), usage)
 
     def _summarise(
         self, provider: Provider, request: ModelRequest, older: Sequence[Message], limit: float, summary_tokens: int
     ) -> tuple[str, Usage]:
         # A piece and the summary so far fit together; each refusal as too long halves the piece.
-        piece_bytes = int(max(_MIN_PIECE_BYTES, (limit * 0.8 - 2 * summary_tokens) * _BYTES_PER_TOKEN))
+        piece_bytes = int(max(_MIN_PIECE_BYTES, (limit * 0.8 - 2 * summary_tokens) * BYTES_PER_TOKEN))
         transcript = "\n\n".join(map(_to_lines, older))
         for attempt in range(_SHRINKS + 1):
             try:
@@ -273,10 +154,11 @@ def _summarise_pieces(provider: Provider, model: str, pieces: Sequence[str], tok
             SUMMARY_PROMPT.format(words=tokens // 2),
             (text_message(Role.USER, question),),
             sampling=Sampling(max_tokens=tokens),
+            collected=True,
         )
         text, cost = _ask(provider, request)
         usage += cost
-        summary = _clip(text.strip(), tokens * _BYTES_PER_TOKEN) or summary
+        summary = _clip(text.strip(), tokens * BYTES_PER_TOKEN) or summary
     return summary or "(The model gave no summary.)", usage
 
 
@@ -333,7 +215,7 @@ def _is_summary(message: Message) -> bool:
 
 
 def _summary_message(text: str, messages: Sequence[Message], cut: int) -> Message:
-    latest = _latest_user(messages)
+    latest = latest_user(messages)
     summary = f"{SUMMARY_HEADING}\n\n{text}"
     repeated: tuple[Part, ...] = ()
     if latest is not None and latest < cut:

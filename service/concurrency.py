@@ -19,6 +19,7 @@ import gevent.socket
 import gevent.threadpool
 from gevent.event import Event
 from gevent.lock import RLock
+from gevent.monkey import get_original
 
 __all__ = [
     "CancelScope",
@@ -28,6 +29,7 @@ __all__ = [
     "RLock",
     "Worker",
     "deadline",
+    "get_addresses",
     "on_signal",
     "run_side_by_side",
     "sleep",
@@ -37,6 +39,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: `socket.getaddrinfo` as it was before it was patched, for a `Worker`.
+get_addresses: Callable[..., list[Any]] = get_original("socket", "getaddrinfo")
 
 #: How long `run_side_by_side` waits for jobs to let go once it is interrupted.
 LET_GO_SECONDS = 1.0
@@ -148,20 +153,24 @@ class CancelScope:
 
 
 class Worker:
-    """One real thread that runs jobs in order, so that a blocking call (SQLite, fsync) never stops the others."""
+    """A real thread that runs jobs in order, so that a blocking call (SQLite, fsync) never stops the others.
 
-    def __init__(self) -> None:
-        self._pool = gevent.threadpool.ThreadPool(1)
+    It may be several `threads`, and each may end when it had nothing to do for `idle_seconds`. Jobs must use nothing
+    that is patched.
+    """
+
+    def __init__(self, threads: int = 1, idle_seconds: float = -1) -> None:
+        self._pool = gevent.threadpool.ThreadPool(threads, idle_task_timeout=idle_seconds)
 
     def run(self, job: Callable[..., T], *args: Any) -> T:
-        """Run `job(*args)` in the thread, wait for it, return its result or raise its exception."""
+        """Run `job(*args)` in a thread, wait for it, return its result or raise its exception."""
         outcome, error = self._pool.apply(_settled, (job, args))
         if error is not None:
             raise error
         return cast(T, outcome)
 
     def close(self) -> None:
-        """Finish what was begun and end the thread."""
+        """Finish what was begun and end the threads."""
         self._pool.join()
         self._pool.kill()
 

@@ -22,6 +22,8 @@ from service.configvalues import (
 #: The dialects a provider may speak.
 Api = Literal["openai-completions", "anthropic-messages", "scripted"]
 KNOWN_APIS: tuple[str, ...] = get_args(Api)
+#: Those of them that somebody runs; the others are for trying the gateway itself.
+OFFERED_APIS = tuple(api for api in KNOWN_APIS if api != "scripted")
 
 
 class ModelConfig(Section):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.agents import Agent, Roster
-from service.compaction import Compactor, TokenEstimator, to_told
+from service.compaction import Compactor, to_told
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.errors import GatewayError, internal_error
+from service.estimates import TokenEstimator
 from service.events import RunEnded
 from service.models import ModelCatalog
 from service.outcomes import failure_of, run_not_found, to_outcome
@@ -234,7 +235,7 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        window = ContextWindow(work.choices[0].context_window, Compactor(self._estimator), self._estimator)
+        window = ContextWindow(lambda: provider.asked.context_window, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.left_seconds):

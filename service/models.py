@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from service.agents import Agent
 from service.config import Config
-from service.configmodels import KNOWN_APIS, ProviderConfig
+from service.configmodels import OFFERED_APIS, ProviderConfig
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
 from service.providers import ModelRequest, Provider
@@ -163,7 +163,7 @@ class ModelCatalog:
                 raise _not_found(self._unknown(ref, provider_id), by_caller=by_caller)
             if config.api not in DIALECTS:
                 text = f'The provider "{provider_id}" of the model {ref} speaks an `api` that this gateway does not'
-                raise _not_found(f"{text}. There are: {', '.join(KNOWN_APIS)}.", by_caller=by_caller)
+                raise _not_found(f"{text}. There are: {', '.join(OFFERED_APIS)}.", by_caller=by_caller)
             if provider_id not in self._open:
                 self._open[provider_id] = open_provider(config, self._network, self._share_of(provider_id))
         except ValueError as error:
@@ -179,7 +179,9 @@ class ModelCatalog:
         fault = f'No provider "{provider_id}" is configured for the model {ref}.'
         if host := KNOWN_HOSTS.get(provider_id):
             fault = f"The gateway has no key for the model {ref}: set {host.variable} in its environment."
-        return f"{fault} There are: {', '.join(here)}."
+        meant = next((known for known in here if known != provider_id and known.lower() == provider_id.lower()), None)
+        hint = f" Did you mean {meant}{ref.removeprefix(provider_id)}?" if meant else ""
+        return f"{fault}{hint} There are: {', '.join(here)}."
 
 
 def _not_found(text: str, *, by_caller: bool) -> GatewayError:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from service.agents import Agent, Roster
 from service.config import AgentConfig, Config
-from service.configmodels import KNOWN_APIS
+from service.configmodels import KNOWN_APIS, OFFERED_APIS
 from service.configpaths import format_path
 from service.configtext import ConfigError
 from service.models import ModelCatalog
@@ -88,6 +88,6 @@ def _unspoken(config: Config) -> Iterator[_Finding]:
         if provider.api not in KNOWN_APIS:
             known = len(provider.api) <= _LONGEST_SHOWN_API and provider.api.isprintable()
             shown = f'"{provider.api}"' if known else "this"
-            spoken = ", ".join(KNOWN_APIS)
+            spoken = ", ".join(OFFERED_APIS)
             place = format_path(("models", "providers", provider_id, "api"))
             yield _Finding(f"{place}: {shown} is not spoken here ({spoken} are); the provider is not used")

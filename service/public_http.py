@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from service import __version__
-from service.concurrency import Deadline, deadline, sleep
+from service.concurrency import Deadline, Worker, deadline, get_addresses, sleep
 from service.public_addresses import AddressPolicy
 
 #: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
@@ -31,6 +31,7 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
+_LOOKUP_THREADS, _IDLE_SECONDS = 4, 10.0
 _MAX_HEAD_BYTES = 256 * 1024  # interim answers among them
 _BYTES_PER_BODY_BYTE = 2  # what a body may cost on the way: small chunks, trailers
 _BUSY_SECONDS = 0.005
@@ -56,10 +57,19 @@ class FetchLimits:
     max_redirects: int = 5
 
 
-def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses the system knows for `host`, in the order it prefers."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+class SystemResolver:
+    """The addresses the system knows for a name, in the order it prefers.
+
+    It has threads of its own: names that strangers make slow must not hold up those of model providers.
+    """
+
+    def __init__(self) -> None:
+        self._threads = Worker(_LOOKUP_THREADS, _IDLE_SECONDS)
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        """A `Resolver`."""
+        found = self._threads.run(get_addresses, host, port, 0, socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class PublicHttpClient:
@@ -69,10 +79,10 @@ class PublicHttpClient:
     """
 
     def __init__(
-        self, policy: AddressPolicy, *, resolver: Resolver = resolve_host, tls: ssl.SSLContext | None = None
+        self, policy: AddressPolicy, *, resolver: Resolver | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
         self._policy = policy
-        self._resolver = resolver
+        self._resolver = resolver or SystemResolver()
         self._tls = tls
 
     def open(self, url: str, limits: FetchLimits, *, accept: str = "*/*") -> PublicResponse:

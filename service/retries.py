@@ -64,9 +64,11 @@ class RetryPolicy:
 class ResilientProvider:
     """The models of one run, asked in order until one answers; the first is the one that was meant.
 
-    `answered` is the model that began the latest answer, `None` before any did. Later calls begin with it: what failed
+    `answered` is the model that began the latest answer, `None` before any did; `asked` the one that was asked last, at
+    first the one that will be. Later calls begin with it: what failed
     is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
-    With `takes_back` an answer that has begun may fail, too: `ModelRestarted` is told before it comes anew.
+    With `takes_back`, or of a request that is `collected`, an answer that has begun may fail, too: `ModelRestarted` is
+    told before it comes anew.
     """
 
     def __init__(
@@ -81,12 +83,12 @@ class ResilientProvider:
     ) -> None:
         self._choices = tuple(choices)
         self._policy = policy
-        self._takes_back = takes_back
+        self._takes_back = self._may_restart = takes_back
         self._told, self._tried = False, 0
         self._clock = clock
         self._sleep = sleep
         self._random = random
-        self._asked = self._choices[0]
+        self.asked = self._choices[0]
         self.answered: ChosenModel | None = None
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
@@ -99,9 +101,9 @@ class ResilientProvider:
             yield from self._answer(request)
         except GatewayError as error:
             why = f"{error.code}: {error.message}" if error.code in _IN_OUR_WORDS else error.code
-            logger.warning("the model %s failed: %s", self._asked.ref, why)
+            logger.warning("the model %s failed: %s", self.asked.ref, why)
             tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
-            error.message = f"{error.message} (The model: {tried}{self._asked.ref}.)"
+            error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
             raise
 
     def close(self) -> None:
@@ -109,6 +111,7 @@ class ResilientProvider:
 
     def _answer(self, request: ModelRequest) -> Iterator[ModelEvent]:
         self._told, self._tried = False, 0
+        self._may_restart = self._takes_back or request.collected
         *others, last = self._candidates(request)
         for choice in others:
             try:
@@ -130,11 +133,11 @@ class ResilientProvider:
     @property
     def _stands(self) -> bool:
         """Whether something was told that cannot be taken back."""
-        return self._told and not self._takes_back
+        return self._told and not self._may_restart
 
     def _ask(self, choice: ChosenModel, request: ModelRequest) -> Iterator[ModelEvent]:
         """One model's answer, asked for as often as the policy says."""
-        self._asked = choice
+        self.asked = choice
         self._tried += 1
         asked = choice.to_request(request)
         give_up_at = self._clock() + self._policy.max_elapsed_seconds

@@ -6,13 +6,14 @@ A failure is raised as `GatewayError`; what was said before stays in the run's l
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from service.compaction import Compaction, Compactor, TokenEstimator, input_limit, is_context_overflow
+from service.compaction import Compaction, Compactor, is_context_overflow
 from service.conversation import settle_tool_calls
 from service.errors import GatewayError
+from service.estimates import TokenEstimator, input_limit
 from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.messages import (
     Function,
@@ -62,15 +63,19 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ContextWindow:
-    """How much the model can read: `tokens` (None: nobody said), and what is done about a conversation beyond it."""
+    """How much the model can read, and what is done about a conversation beyond it.
 
-    tokens: int | None
+    `tokens` tells it for the model that was asked last, a fallback perhaps (None: nobody said).
+    """
+
+    tokens: Callable[[], int | None]
     compactor: Compactor
     estimator: TokenEstimator
 
     def limit(self, request: ModelRequest) -> int | None:
         """The tokens that are left for `request` once its answer has room."""
-        return None if self.tokens is None else input_limit(self.tokens, request.sampling.max_tokens)
+        tokens = self.tokens()
+        return None if tokens is None else input_limit(tokens, request.sampling.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,7 @@ class AgentLoop:
         except GatewayError as error:
             if self._reply.pieces or not is_context_overflow(error):
                 raise
-            shorter = compactor.compact_after_overflow(self._provider, request, limit)
+            shorter = compactor.compact_after_overflow(self._provider, request, self._window.limit(request))
             if shorter is None:
                 raise
         request = self._shortened(request, shorter)
@@ -156,7 +161,8 @@ class AgentLoop:
         if compaction is None:
             return request
         reply = self._reply
-        reply.summary, reply.kept = compaction.summary, compaction.kept - len(reply.messages)
+        if compaction.summary is not None:
+            reply.summary, reply.kept = compaction.summary, compaction.kept - len(reply.messages)
         reply.usage += compaction.usage
         return replace(request, messages=compaction.messages)
 
@@ -198,21 +204,31 @@ class AgentLoop:
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         _check_tool_choice(request, ended.tool_calls)
         reply = self._reply
-        calls = () if request.tool_choice.mode is ToolChoiceMode.NONE else ended.tool_calls
+        calls = self._permitted(request.tool_choice, ended.tool_calls)
         text = "".join(reply.pieces)
         reply.messages.append(Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=calls))
         reply.pieces.clear()
         self._message_characters = 0
         reply.usage += ended.usage
-        if self._window.tokens is not None:
+        if self._window.tokens() is not None:
             self._window.estimator.observe(request, ended.usage)
         reply.stop_reason = ended.stop_reason
-        if ended.tool_calls and not calls:
+        if ended.tool_calls and request.tool_choice.mode is ToolChoiceMode.NONE:
             logger.warning(
                 "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
             )
             reply.stop_reason = StopReason.LENGTH
         return calls
+
+    def _permitted(self, choice: ToolChoice, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+        """Of what the model calls the part that counts: where a call is demanded, others were not on offer."""
+        match choice.mode:
+            case ToolChoiceMode.NONE:
+                return ()
+            case ToolChoiceMode.REQUIRED:
+                return tuple(call for call in calls if self._tools.is_callers(call))
+            case ToolChoiceMode.AUTO:
+                return calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
         if not calls:

@@ -38,8 +38,9 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
     Besides WSGI's own keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
-    `watch_hangup`) and `openclaw.log` (a dict: the application's `client`, `agent`, `run` and `error` are logged). With
-    status 101 the socket belongs to the application until it returns; `openclaw.early` has the bytes that came before.
+    `watch_hangup`) and `openclaw.log` (a dict: the application's `client`, `agent`, `run` and `error` are logged, its
+    `status` in the place of one that nobody received). With status 101 the socket belongs to the application until it
+    returns; `openclaw.early` has the bytes that came before.
     """
 
     head: Head | None
@@ -255,7 +256,7 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         write_access_line(
             method=self.command or "-",
             path=self.path.partition("?")[0],
-            status=self.code or "-",
+            status=noted.get("status", self.code or "-"),
             duration_ms=round((self.time_finish - self.time_start) * 1000, 1),
             bytes=self.response_length,
             request_id=self.request_id,

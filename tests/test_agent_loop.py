@@ -178,6 +178,22 @@ def test_a_callers_tool_may_not_be_called_like_one_of_the_agents(client: httpx.C
     assert error_of(ask(client, "hi", tools=[FUNCTION, tool])) == (400, "invalid_value", "tools[1].function.name")
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_demanded_call_runs_no_tool_that_was_not_offered(
+    client: httpx.Client, upstream: Upstream, tmp_path: Path, choice: Any
+) -> None:
+    key = {"x-openclaw-session-key": "demanding"}
+    upstream.answers["play"] = Play(
+        calls(("write", {"path": "new.txt", "content": "x"}), ("weather", {"city": "Hue"})), calls(text="Dry.")
+    )
+    message = ask(client, "go", tools=[FUNCTION], tool_choice=choice, headers=key).json()["choices"][0]["message"]
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["weather"]
+    assert not (tmp_path / "workspace" / "new.txt").exists()
+    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "dry"}
+    assert text_of(ask(client, result, tools=[FUNCTION], headers=key)) == "Dry."
+    assert [one["role"] for one in sent(upstream)] == ["user", "assistant", "tool"]
+
+
 def test_the_last_turn_has_to_be_an_answer(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 3, calls(text="Enough."))
     assert text_of(ask(client, "look")) == "Enough."

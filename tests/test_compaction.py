@@ -11,19 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transcripts import Transcripts
 
-from service.compaction import (
-    LATEST_HEADING,
-    SUMMARY_HEADING,
-    Compactor,
-    TokenEstimator,
-    choose_cut,
-    estimate_message,
-    estimate_request,
-    input_limit,
-    is_context_overflow,
-    safe_cuts,
-)
+from service.compaction import LATEST_HEADING, SUMMARY_HEADING, Compactor, is_context_overflow
+from service.cuts import choose_cut, safe_cuts
 from service.errors import GatewayError
+from service.estimates import TokenEstimator, estimate_message, estimate_request, input_limit
 from service.messages import Function, Image, Message, Role, StopReason, Text, ToolCall, Usage, text_message
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.scripted import ScriptedProvider
@@ -104,7 +95,13 @@ def test_a_compacted_conversation_fits_keeps_its_calls_whole_and_its_latest_user
         assert compaction is None
         return
     assert compaction is not None
-    assert compaction.messages == (compaction.summary, *messages[len(messages) - compaction.kept :])
+    kept = messages[len(messages) - compaction.kept :]
+    shown = compaction.messages[len(compaction.messages) - len(kept) :]
+    assert compaction.messages[: len(compaction.messages) - len(kept)] == (
+        () if compaction.summary is None else (compaction.summary,)
+    )
+    for before, after in zip(kept, shown, strict=True):
+        assert after == before or (after.tool_call_id and len(after.text) < len(before.text))
     assert estimate_request(request(*compaction.messages)) <= LIMIT
     called = {call.id for message in compaction.messages for call in message.tool_calls}
     results = {message.tool_call_id for message in compaction.messages if message.tool_call_id}
@@ -148,13 +145,52 @@ def test_the_latest_user_message_is_repeated_when_what_follows_it_is_too_long() 
     compactor = Compactor(TokenEstimator())
     first = compactor.compact(Summariser("early work"), request(question, *work), LIMIT)
     assert first is not None
+    assert first.summary is not None
     assert first.summary.parts[1:] == question.parts
     assert f"{SUMMARY_HEADING}\n\nearly work\n\n{LATEST_HEADING}" in first.summary.text
     more = [message for step in "abcdef" for message in (assistant("", step), result(step, "z" * 2_000))]
     second = compactor.compact(Summariser("more work"), request(*first.messages, *more), LIMIT)
     assert second is not None
+    assert second.summary is not None
     assert second.summary.parts[1:] == question.parts  # and the earlier summary is not repeated
     assert "early work" not in second.summary.text
+
+
+def test_the_results_of_the_latest_calls_stay_in_sight_cut_to_fit() -> None:
+    head, tail = "the first line ", " the last line"
+    step = (assistant("let me see", "1", "2"), result("1", "short"), result("2", head + "z" * 20_000 + tail))
+    provider = Summariser("early work")
+    found = Compactor(TokenEstimator()).compact(provider, request(*talk(10), user("read it"), *step), LIMIT)
+    assert found is not None
+    assert found.kept == 3
+    assert len(provider.asked) == 1
+    assert "zzz" not in provider.asked[0]
+    summary, call, short, long = found.messages
+    assert "read it" in summary.text
+    assert (call, short) == step[:2]
+    assert long.text.startswith(head)
+    assert long.text.endswith(tail)
+    assert f"of {len(step[2].text)} bytes left out here ...]" in long.text
+    assert estimate_message(long) > 400
+
+
+def test_a_result_that_alone_is_too_long_is_cut_without_a_summary() -> None:
+    provider = Summariser()
+    question = user("read it")
+    asked = request(question, assistant("", "1"), result("1", "z" * 20_000))
+    found = Compactor(TokenEstimator()).compact(provider, asked, LIMIT)
+    assert found is not None
+    assert (found.summary, found.kept, found.messages[:2]) == (None, 3, asked.messages[:2])
+    assert estimate_request(request(*found.messages)) <= LIMIT
+    assert provider.asked == []
+
+
+def test_results_too_many_to_be_cut_are_summarised() -> None:
+    calls = [str(number) for number in range(60)]
+    step = (assistant("", *calls), *(result(call, "z" * 4_000) for call in calls))
+    found = Compactor(TokenEstimator()).compact(Summariser("much"), request(user("read it"), *step), LIMIT)
+    assert found is not None
+    assert (found.kept, len(found.messages)) == (0, 1)
 
 
 def test_an_earlier_summary_is_part_of_the_next() -> None:
@@ -207,6 +243,7 @@ def test_the_scripted_provider_end_to_end_with_the_store(tmp_path: Path) -> None
         asked = request(*history, new, model="count-20")
         compaction = Compactor(TokenEstimator()).compact(ScriptedProvider(), asked, LIMIT)
         assert compaction is not None
+        assert compaction.summary is not None
         assert "1 2 3" in compaction.summary.text
         store.append_turn("k", "main", "r2", [new], usage=Usage(), model="m")
         store.append_summary("k", "r2", compaction.summary, kept=compaction.kept)

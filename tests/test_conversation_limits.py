@@ -9,7 +9,9 @@ from typing import Any
 
 from chat import ask, error_of, text_of, user
 from live import TOKEN, live_gateway, scripted_config
+from plays import Play, calls
 from upstream import Exchange, Upstream
+from upstream_answers import refuse
 
 PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
@@ -56,20 +58,47 @@ def test_a_long_session_goes_on_within_the_models_window(upstream: Upstream, tmp
         assert "number 11" in str(upstream.requests[-1].body["messages"][-1])
 
 
-def test_a_refusal_as_too_long_is_mended_by_a_summary(upstream: Upstream, tmp_path: Path) -> None:
-    def strict(exchange: Exchange) -> None:
-        if len(str(exchange.body["messages"])) > 6000:
-            text = "This model's maximum context length is 1500 tokens. However, your messages resulted in 2000 tokens."
-            exchange.json(400, {"error": {"message": text, "code": "context_length_exceeded"}})
-        else:
-            summarising(exchange)
+def strict(exchange: Exchange) -> None:
+    """As `summarising`, for no more than about 1500 tokens."""
+    if len(str(exchange.body["messages"])) > 6000:
+        text = "This model's maximum context length is 1500 tokens. However, your messages resulted in 2000 tokens."
+        exchange.json(400, {"error": {"message": text, "code": "context_length_exceeded"}})
+    else:
+        summarising(exchange)
 
+
+def test_a_refusal_as_too_long_is_mended_by_a_summary(upstream: Upstream, tmp_path: Path) -> None:
     upstream.answers["play"] = strict
     key = {"x-openclaw-session-key": "long"}
     with live_gateway(tmp_path, relay_config(upstream, {})) as running, running.client() as client:
         for number in range(8):
             text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=key))
         assert "SUMMARY" in str(upstream.requests[-1].body["messages"])
+
+
+def test_a_fallback_with_a_smaller_window_gets_what_fits_it(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers |= {"play": lambda exchange: refuse(exchange, 503), "small": strict}
+    config = relay_config(upstream, {"contextWindow": 100_000})
+    config["agents"]["defaults"]["model"] = {"primary": "stub/play", "fallbacks": ["stub/small"]}
+    config["models"]["providers"]["stub"]["models"].append({"id": "small", "contextWindow": 1600, "maxTokens": 200})
+    key = {"x-openclaw-session-key": "long"}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        for number in range(8):
+            text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=key))
+        assert "SUMMARY" in str(upstream.requests[-1].body["messages"])
+        assert len(str(upstream.requests[-1].body["messages"])) < 6000
+
+
+def test_a_large_result_is_shown_in_part_instead_of_being_summarised(upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_text("begins here\n" + "fruit\n" * 3_000)
+    upstream.answers["play"] = Play(calls(("read", {"path": "large.txt"})), calls(text="I see."))
+    config = relay_config(upstream, {"contextWindow": WINDOW, "maxTokens": 200}, workspace=str(tmp_path))
+    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+        assert text_of(ask(client, "look")) == "I see."
+        asked, called, found = upstream.requests[-1].body["messages"][-3:]
+    assert (asked["content"], called["tool_calls"][0]["function"]["name"]) == ("look", "read")
+    assert "begins here" in found["content"]
+    assert "left out here" in found["content"]
 
 
 def test_pictures_are_looked_at_before_the_model_sees_them(tmp_path: Path) -> None:

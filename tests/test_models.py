@@ -191,6 +191,12 @@ def test_what_names_no_model_is_told_what_there_is(open_catalog: Open, ref: str)
     assert refused(catalog, None, agent("nowhere/model")).param == "model"
 
 
+def test_the_name_of_a_provider_in_other_letters_is_pointed_at(open_catalog: Open) -> None:
+    catalog = open_catalog({"oA": {"baseUrl": "http://127.0.0.1:9/v1"}, "odd": {"api": "openai-responses"}})
+    assert "configured for the model OA/m1. Did you mean oA/m1? There are: oA" in refused(catalog, "OA/m1").message
+    assert refused(catalog, "odd/m").message.endswith("There are: openai-completions, anthropic-messages.")
+
+
 def test_the_hosts_with_a_key_are_known_by_their_ids() -> None:
     assert ids_with_key({"GEMINI_API_KEY": KEY, "GROQ_API_KEY": ""}) == ("google", "gemini")
 

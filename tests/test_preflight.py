@@ -80,7 +80,7 @@ def test_a_provider_of_another_dialect_is_told_and_refused_only_to_an_agent_that
     providers = {"odd": {"api": "openai-responses"}, "stub": {"baseUrl": NOBODY}}
     (notice,) = check(tmp_path, {"defaults": {"model": "stub/a"}}, providers)
     assert notice.startswith('models.providers.odd.api: "openai-responses" is not spoken here')
-    assert "openai-completions, anthropic-messages" in notice
+    assert "(openai-completions, anthropic-messages are)" in notice
     problem = refused(tmp_path, {"defaults": {"model": "odd/a"}}, providers)
     assert 'The provider "odd" of the model odd/a speaks an `api` that this gateway does not.' in problem
 

@@ -14,7 +14,7 @@ from certificate import CERTIFICATE
 from page_server import PageServer, endless, page, raw, redirect
 
 from service.public_addresses import AddressPolicy, is_public
-from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse, resolve_host
+from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse, SystemResolver
 
 LIMITS = FetchLimits(max_bytes=1_000_000, timeout_seconds=20, max_redirects=3)
 
@@ -76,6 +76,20 @@ try:
 except FetchError as error:
     print(error)
 print(worst < 0.5, time.monotonic() - began < 15)
+"""
+#: A patched process whose common threads are all busy, as slow names keep them; prints whether a name was found all
+#: the same, and whether that was before they were free again.
+BLOCKED = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from service.public_http import SystemResolver
+
+pool = gevent.get_hub().threadpool
+sleep = monkey.get_original("time", "sleep")
+jobs = [pool.spawn(sleep, 3) for _ in range(pool.maxsize)]
+print("127.0.0.1" in SystemResolver()("localhost", 80))
+print(not any(job.ready() for job in jobs))
 """
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -204,10 +218,15 @@ def test_a_name_that_resolves_inwards_is_refused(client: PublicHttpClient, names
     "host", ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "localhost"]
 )
 def test_this_machine_is_refused_however_it_is_spelt(server: PageServer, host: str) -> None:
-    client = PublicHttpClient(AddressPolicy(ports=frozenset({server.port})), resolver=resolve_host)
+    client = PublicHttpClient(AddressPolicy(ports=frozenset({server.port})), resolver=SystemResolver())
     with pytest.raises(FetchError, match="not a public address"):
         client.open(server.url("/", host), LIMITS)
     assert server.requests == []
+
+
+def test_names_are_looked_up_by_threads_that_others_do_not_wait_for() -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["True", "True"], done.stderr
 
 
 def test_only_the_permitted_ones_of_several_addresses_are_connected_to(

@@ -17,7 +17,7 @@ from service.configmodels import RetryConfig
 from service.errors import GatewayError
 from service.messages import Image, Message, Role, Sampling
 from service.models import ChosenModel
-from service.providers import ModelEvent, ModelRequest, ModelText
+from service.providers import ModelEvent, ModelRequest, ModelRestarted, ModelText
 from service.providers.openai import OpenAIProvider
 from service.providers.refusals import status_error
 from service.providers.scripted import ScriptedProvider
@@ -132,6 +132,18 @@ def test_what_has_reached_the_reader_is_never_said_twice(
     told, error = fail(resilient(clock, chosen(provider, model), chosen(provider, "ok")), "any")
     assert (told, error.code) == (text, "provider_error")
     assert asked_models(upstream) == [model]
+
+
+@pytest.mark.parametrize("model", ["drop-after", "error-event", "no-finish"])
+def test_an_answer_of_which_only_the_whole_counts_may_fail_in_the_middle(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
+) -> None:
+    asking = resilient(clock, chosen(provider, model), chosen(provider, "ok"))
+    events = list(asking.stream(request("any", collected=True)))
+    while ModelRestarted() in events:
+        del events[: events.index(ModelRestarted()) + 1]
+    assert "".join(event.text for event in events if isinstance(event, ModelText)) == TEXT
+    assert asked_models(upstream) == [model] * 3 + ["ok"]
 
 
 @pytest.mark.parametrize("model", ["status-503", "status-429", "status-401", "hang", "drop-before"])

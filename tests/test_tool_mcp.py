@@ -239,6 +239,7 @@ def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
     servers.close()
     (told,) = [record.getMessage() for record in caplog.records if "server broken" in record.getMessage()]
     assert "cannot find my database" in told
+    assert told.endswith("It exited with status 1.")
     assert "cannot find my database" in (tmp_path / "mcp-broken.log").read_text()
 
 

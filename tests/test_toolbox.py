@@ -19,7 +19,11 @@ from service.tools.toolbox import MAX_SIDE_BY_SIDE, CallEnded, CallEvent, CallSt
 CONTEXT = ToolContext("main", None, "agent:main:x", "run-1")
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
-    "properties": {"path": {"type": "string"}, "count": {"type": "integer", "minimum": 1}},
+    "properties": {
+        "path": {"type": "string"},
+        "count": {"type": "integer", "minimum": 1},
+        "steps": {"items": {"properties": {"to": {}}, "additionalProperties": False}},
+    },
     "required": ["path"],
     "additionalProperties": False,
 }
@@ -110,7 +114,12 @@ def test_missing_arguments_are_no_arguments() -> None:
         ("{}", '"path" is a required property'),
         ('{"path": 7}', 'path: 7 is not of type "string"'),
         ('{"path": "x", "count": 0}', "count: 0 is less than the minimum of 1"),
-        ('{"path": "x", "pth": 1}', "'pth' was unexpected"),
+        ('{"path": "x", "pth": 1}', "('pth' was unexpected); there are path, count, steps"),
+        (
+            '{"path": "x", "steps": [{"too": 1}]}',
+            "steps.0: Additional properties are not allowed ('too' was unexpected",
+        ),
+        ('{"path": "x", "steps": [{"too": 1}]}', "; there are to."),
     ],
 )
 def test_wrong_arguments_are_explained_and_the_tool_does_not_run(arguments: str, told: str) -> None:

@@ -20,6 +20,8 @@ from service import concurrency
 from service.providers import transport
 from service.providers.openai import OpenAIProvider
 
+INTERIM_ANSWER = b"HTTP/1.1 199 Nearly\r\nTransfer-Encoding: chunked\r\n\r\n"
+
 
 @pytest.fixture
 def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
@@ -57,6 +59,26 @@ def test_a_head_or_an_error_that_drips_is_ended_by_the_time_limit(head: bytes, c
         assert time.monotonic() - began < 8
         thread.join()
         provider.close()
+
+
+def test_an_interim_answer_with_a_body_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_seconds=60)
+        thread = threading.Thread(target=write_without_end, args=(listener, INTERIM_ANSWER))
+        thread.start()
+        began = time.monotonic()
+        _, error = fail(provider, "ok")
+        assert (error.code, "an interim answer has a body" in error.message) == ("provider_error", True)
+        assert time.monotonic() - began < 30
+        thread.join()
+        provider.close()
+
+
+def write_without_end(listener: socket.socket, head: bytes) -> None:
+    with suppress(OSError), listener.accept()[0] as connection:
+        connection.sendall(head)
+        while True:
+            connection.sendall(b"5\r\nhello\r\n")
 
 
 def test_user_and_query_of_the_address_are_not_told() -> None:

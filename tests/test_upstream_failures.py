@@ -208,6 +208,25 @@ def test_a_caller_that_hangs_up_ends_the_upstream_request(tmp_path: Path, stream
         assert upstream.aborted.wait(5)
         assert upstream.aborted.at is not None
         assert upstream.aborted.at - left_at < 1
+        status = 200 if stream else 499
+        wait_until(lambda: f"path=/v1/chat/completions status={status} " in running.output)
+
+
+def test_a_caller_that_leaves_the_queue_gives_its_place_up(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        config = relay_config(upstream, timeout_seconds=60)
+        config["agents"]["defaults"]["maxConcurrent"] = 1
+        with live_gateway(tmp_path, config) as running, running.client() as client:
+            first = start_request(running, stream=False, headers=by("stub/hang"))
+            wait_until(lambda: bool(upstream.requests))
+            waiting = [start_request(running, stream=stream, headers=by("stub/split")) for stream in (True, False)]
+            time.sleep(0.3)  # they wait by now; who comes later leaves in the same way
+            for connection in waiting:
+                connection.close()
+            wait_until(lambda: running.output.count("status=499") == len(waiting))
+            first.close()
+            assert ask(client, "hi").status_code == 200
+        assert [received.body["model"] for received in upstream.requests] == ["hang", "ok"]
 
 
 def test_what_was_said_before_a_hang_up_is_remembered(tmp_path: Path) -> None:

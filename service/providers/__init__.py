@@ -13,7 +13,8 @@ from service.messages import Function, Message, Sampling, StopReason, ToolCall, 
 class ModelRequest:
     """One call of a model.
 
-    `model` is the provider's own id. `system` is one text (may be empty); `messages` hold no system role.
+    `model` is the provider's own id. `system` is one text (may be empty); `messages` hold no system role. Of an answer
+    that is `collected` only the whole counts: it may fail in the middle and begin anew, which `ModelRestarted` tells.
     """
 
     model: str
@@ -22,6 +23,7 @@ class ModelRequest:
     functions: tuple[Function, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
+    collected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """Run a command that ends, with everything it starts, as soon as the process that asked for it is gone.
 
-Run as a program, `python -I -S die_with_parent.py PARENT_PID COMMAND [ARGUMENT ...]`, with nothing but the standard
-library. It stays as the command's parent and ends as the command does. On Linux every process the command starts, in
-whatever session or process group, is killed once the command itself has ended, the parent is gone, however that
-happened, or SIGUSR1 says so: orphans fall to this process (PR_SET_CHILD_SUBREAPER). Other signals that ask to end go
-on to the command's process group. Killed itself, it takes only the command along. A program that runs as another user
-cannot be killed; that is the kernel's rule. Elsewhere the command just starts.
+Run as a program, `python -I -S die_with_parent.py [--tell] PARENT_PID COMMAND [ARGUMENT ...]`, with nothing but the
+standard library. It stays as the command's parent and ends as the command does; with `--tell` it says on standard error
+how that was. On Linux every process the command starts, in whatever session or process group, is killed once the
+command itself has ended, the parent is gone, however that happened, or SIGUSR1 says so: orphans fall to this process
+(PR_SET_CHILD_SUBREAPER). Other signals that ask to end go on to the command's process group. Killed itself, it takes
+only the command along. A program that runs as another user cannot be killed; that is the kernel's rule. Elsewhere the
+command just starts, `--tell` or not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from contextlib import suppress
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_TELL = "--tell"
 _CANNOT_START = 127  # what a shell answers
 _KILL_AGAIN_SECONDS = 0.005
 
@@ -38,7 +40,8 @@ def tie_to_parent(parent_pid: int, number: int) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Carry the command out; returns its exit status, and a signal that ended it ends this process, too."""
-    parent_pid, command = int(arguments[0]), arguments[1:]
+    tells = arguments[0] == _TELL
+    parent_pid, command = int(arguments[tells]), arguments[tells + 1 :]
     if sys.platform != "linux":
         return _execute(command)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
@@ -55,8 +58,13 @@ def main(arguments: list[str]) -> int:
                 _execute(command)
         finally:
             os._exit(_CANNOT_START)
+    report = os.dup(2) if tells else None
     _let_go_of_streams()
-    return _end_like(_supervise(command_pid))
+    status = _supervise(command_pid)
+    if report is not None:
+        with suppress(OSError):
+            os.write(report, f"{_ending(os.waitstatus_to_exitcode(status))}\n".encode())
+    return _end_like(status)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -109,6 +117,10 @@ def _kill_children() -> None:
             # pid (name) state parent ...; the name may hold anything, parentheses too
             if int(stat.read().rpartition(b")")[2].split()[1]) == os.getpid():
                 os.kill(int(name), signal.SIGKILL)
+
+
+def _ending(exit_code: int) -> str:
+    return f"It exited with status {exit_code}." if exit_code >= 0 else f"It was ended by signal {-exit_code}."
 
 
 def _end_like(status: int) -> int:

@@ -34,6 +34,7 @@ _BLOCK_BYTES = 32 * 1024
 _TURN_BYTES = 64 * 1024
 _PAUSE_SECONDS = 0.0001
 _MAX_HEAD_BYTES = 64 * 1024
+_FIRST_FINAL_STATUS = 200
 _MIN_SECRET_CHARS = 8
 
 _URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
@@ -106,6 +107,11 @@ class UpstreamResponse(HTTPSocketPoolResponse):
             super().feed(data)
         except HTTPParseError as error:
             raise error if data else _DroppedError from error
+
+    def _on_body(self, buf: bytearray) -> None:
+        if self.get_code() < _FIRST_FINAL_STATUS:  # it would be no part of the answer that follows, and may have no end
+            raise HTTPParseError("an interim answer has a body")
+        super()._on_body(buf)
 
     @property
     def status(self) -> int:

@@ -43,10 +43,11 @@ MAX_ENTRIES = 100_000
 LEFT_OUT = frozenset({".git", "node_modules", "__pycache__", ".venv"})
 
 _SNIFF_BYTES = 8 * 1024
+_LINES_BETWEEN_CHECKS = 50
 _NICENESS = 10
 _MEMORY_BYTES = 1024 * 1024 * 1024
 #: How much longer than its time for walking the process may live: what is left over is the regular expression's.
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 0.5
 
 
 class Entry(NamedTuple):
@@ -202,7 +203,7 @@ def _text_lines(entry: Entry, findings: Findings) -> list[str]:
 
 def _matching_lines(regex: re.Pattern[str], lines: list[str], findings: Findings) -> Iterator[int]:
     for index, line in enumerate(lines):
-        if index % 1_000 == 0:
+        if index % _LINES_BETWEEN_CHECKS == 0:
             findings.check_time()
             if findings.stopped:
                 return

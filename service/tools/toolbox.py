@@ -158,10 +158,26 @@ class _CompiledTool:
             raise ToolError(f"The arguments of {name} are not valid JSON: {error}. Write one JSON object.") from None
         if not isinstance(arguments, dict):
             raise ToolError(f"The arguments of {name} must be one JSON object.")
-        faults = [_to_words(fault) for fault in islice(self._validator.iter_errors(arguments), _MAX_FAULTS)]
+        faults = [self._to_words(fault) for fault in islice(self._validator.iter_errors(arguments), _MAX_FAULTS)]
         if faults:
             raise ToolError(f"The arguments of {name} are not right: {'; '.join(faults)}.")
         return arguments
+
+    def _to_words(self, fault: jsonschema_rs.ValidationError) -> str:
+        place = ".".join(map(str, fault.instance_path))
+        words = _cut_words(f"{place}: {fault.message}" if place else fault.message)
+        names = self._names_where(fault.schema_path) if fault.schema_path[-1:] == ["additionalProperties"] else ()
+        return f"{words}; there are {_cut_words(', '.join(names))}" if names else words
+
+    def _names_where(self, schema_path: Sequence[str | int]) -> Sequence[str]:
+        """The names that an object may have, by the place of the rule that was broken; none where that is not said."""
+        schema: Any = self.tool.parameters
+        try:
+            for step in schema_path[:-1]:
+                schema = schema[step]
+            return tuple(schema["properties"])
+        except (LookupError, TypeError):
+            return ()
 
 
 def cut_text(text: str, limit: int) -> str:
@@ -178,12 +194,8 @@ def _refuse_reference(uri: str) -> Any:
     raise ValueError(f"the schema refers to {uri}, which is not part of it")
 
 
-def _to_words(fault: jsonschema_rs.ValidationError) -> str:
-    place = ".".join(map(str, fault.instance_path))
-    words = (
-        fault.message if len(fault.message) <= _MAX_FAULT_CHARACTERS else f"{fault.message[:_MAX_FAULT_CHARACTERS]}..."
-    )
-    return f"{place}: {words}" if place else words
+def _cut_words(words: str) -> str:
+    return words if len(words) <= _MAX_FAULT_CHARACTERS else f"{words[:_MAX_FAULT_CHARACTERS]}..."
 
 
 def _short(name: str) -> str:

@@ -1,0 +1,94 @@
+"""Where a conversation may be cut, so that what is before can be summarised and what is behind stays as it is.
+
+What the model is working on stays in sight: results too long for that are shown in part, as their tools would cut them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+from service.estimates import BYTES_PER_TOKEN, estimate_message
+from service.messages import Message, Role, Text
+
+_MIN_RESULT_TOKENS = 64
+_NOTE_BYTES = 64
+
+
+def safe_cuts(messages: Sequence[Message]) -> list[int]:
+    """Where a conversation may be cut, ascending: no tool call before such a place has a result behind it."""
+    parted = [0] * (len(messages) + 1)  # how many calls begin, less how many end, to be summed up
+    called: dict[str, int] = {}
+    for index, message in enumerate(messages):
+        called |= {call.id: index for call in message.tool_calls}
+        if message.tool_call_id in called:
+            parted[called[message.tool_call_id] + 1] += 1
+            parted[index + 1] -= 1
+    cuts, open_calls = [], 0
+    for index, change in enumerate(parted):
+        open_calls += change
+        if not open_calls:
+            cuts.append(index)
+    return cuts
+
+
+def choose_cut(messages: Sequence[Message], tail_tokens: float) -> int:
+    """The first message that stays verbatim: as many as fit `tail_tokens`, at least the latest user message.
+
+    Should what follows that message be too much for it, the cut comes later and the summary has to repeat it.
+    """
+    sizes = [estimate_message(message) for message in messages]
+    tails = [*accumulate(reversed(sizes), initial=0)][::-1]  # the size of all from each place on
+    latest = latest_user(messages)
+    cuts = safe_cuts(messages)
+    for cut in cuts:
+        repeated = sizes[latest] if latest is not None and cut > latest else 0
+        if tails[cut] + repeated <= tail_tokens:
+            return cut
+    if latest is not None and latest == len(messages) - 1:
+        return max(cut for cut in cuts if cut <= latest)
+    return len(messages)
+
+
+def choose_tail(messages: Sequence[Message], tail_tokens: float) -> tuple[int, tuple[Message, ...]]:
+    """The first message that is not summarised, and what is shown from there on, which fits `tail_tokens`.
+
+    That is everything as it was, or, where nothing fits, the last calls with as much of their results as does.
+    """
+    cut = choose_cut(messages, tail_tokens)
+    if cut < len(messages) or not messages:
+        return cut, tuple(messages[cut:])
+    start = max(place for place in safe_cuts(messages) if place < len(messages))
+    latest = latest_user(messages)
+    repeated = estimate_message(messages[latest]) if latest is not None and latest < start else 0
+    step = _cut_results(messages[start:], tail_tokens - repeated)
+    return (start, step) if step and start else (cut, ())
+
+
+def _cut_results(step: Sequence[Message], tokens: float) -> tuple[Message, ...]:
+    """Calls and their results within `tokens`, each result with a fair share; nothing if that would be too little."""
+    results = [(index, estimate_message(message)) for index, message in enumerate(step) if message.tool_call_id]
+    left = tokens - sum(estimate_message(message) for message in step if not message.tool_call_id)
+    shown = list(step)
+    for done, (index, size) in enumerate(sorted(results, key=lambda one: one[1])):
+        share = left / (len(results) - done)
+        if size > share and share < _MIN_RESULT_TOKENS:
+            return ()
+        left -= min(size, share)
+        shown[index] = step[index] if size <= share else _cut_result(step[index], share)
+    return tuple(shown) if results else ()
+
+
+def _cut_result(message: Message, tokens: float) -> Message:
+    data = message.text.encode(errors="replace")
+    room = max(0, int((tokens - estimate_message(replace(message, parts=()))) * BYTES_PER_TOKEN) - _NOTE_BYTES)
+    head, tail = data[: room * 2 // 3], data[len(data) - room // 3 :]
+    note = f"\n[... {len(data) - len(head) - len(tail)} of {len(data)} bytes left out here ...]\n"
+    return replace(message, parts=(Text(head.decode(errors="ignore") + note + tail.decode(errors="ignore")),))
+
+
+def latest_user(messages: Sequence[Message]) -> int | None:
+    """The place of the latest message of the user, `None` without any."""
+    users = (index for index in reversed(range(len(messages))) if messages[index].role is Role.USER)
+    return next(users, None)
