@@ -125,7 +125,7 @@ def test_the_models_are_listed_wherever_they_come_from(home: Home) -> None:
     [
         ({}, (), "local/smollm2-135m-instruct"),
         ({"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": " "}, ("--endpoint",), "anthropic/"),
-        ({"OPENAI_API_KEY": "k"}, ("--model", "vllm/x", "--profile", "p"), "vllm/x"),
+        ({"OPENAI_API_KEY": "k"}, ("--model", "groq/x", "--profile", "p"), "groq/x"),
     ],
 )
 def test_setup_writes_a_configuration_that_the_gateway_takes(
@@ -162,6 +162,9 @@ def test_setup_refuses_what_is_not_a_model(home: Home) -> None:
     done = home.run("setup", "--model", "gpt")
     assert done.status == 1
     assert "provider/model" in done.err
+    done = home.run("setup", "--model", "nowhere/x")
+    assert done.status == 1
+    assert 'No provider "nowhere"' in done.err
     assert not home.config_path.exists()
 
 

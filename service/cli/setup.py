@@ -59,13 +59,15 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: b
     from service.configfile import check_config_text
     from service.configtext import escape_variables
     from service.configwriting import create_file
+    from service.preflight import check_startable
 
     path = locations.config_path
     _refuse_another(path)
     chosen, reason = (model, "you named it") if model is not None else _choose_model(os.environ)
     values = {"token": secrets.token_urlsafe(32), "enabled": endpoint, "model": escape_variables(chosen)}
     text = _FILE % {key: json.dumps(value) for key, value in values.items()}
-    check_config_text(text, "What would be written", os.environ)
+    checked = check_config_text(text, "What would be written", os.environ)
+    check_startable(checked.config, locations.state_dir, os.environ)
     if not create_file(locations, text):
         _refuse_another(path)
     missing = _missing(chosen)
