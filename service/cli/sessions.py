@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from service.sessions.state import State
 
 #: What a KEY may be.
-_KEYS = """A KEY is a whole one, agent:ID:NAME, or NAME alone where only one agent has such a session; --agent says whose.
+_KEYS = """
+A KEY is a whole one, agent:ID:NAME, or NAME alone where only one agent has such a session; --agent says whose.
 """
 _agent_option = click.option("--agent", metavar="ID", help="The agent whose session it is.")
 
