@@ -21,8 +21,6 @@ from service.configpaths import format_path
 from service.configtext import ConfigError
 from service.models import ModelCatalog
 from service.providers.known_hosts import KNOWN_HOSTS
-from service.state.errors import StoreError
-from service.state.opening import check_url
 
 _LONGEST_SHOWN_API = 40
 
@@ -40,9 +38,13 @@ def check_mode(config: Config) -> None:
 def check_state(config: Config, environ: Mapping[str, str]) -> None:
     """Raises `ConfigError` for a database of a kind that is not spoken here. Nothing is contacted."""
     url = resolve_state_url(environ, config)
+    if url is None:
+        return
+    from service.state.errors import StoreError  # noqa: PLC0415 - half a second that SQLite's users need not wait
+    from service.state.opening import check_url  # noqa: PLC0415
+
     try:
-        if url is not None:
-            check_url(url)
+        check_url(url)
     except StoreError as error:
         origin = "state.url" if config.state.url is not None else "OPENCLAW_STATE_URL"
         raise ConfigError([f"{origin}: {error}"]) from None

@@ -124,6 +124,18 @@ def test_limits_and_trusted_proxies_follow(editing: Editing) -> None:
         assert right.get("/v1/models").status_code == 200
 
 
+def test_tools_follow(editing: Editing, tmp_path: Path) -> None:
+    (tmp_path / "in the workspace").write_text("")
+    agent = {"id": "main", "workspace": str(tmp_path), "model": "scripted/tools", "tools": {"allow": ["ls"]}}
+    editing.config["agents"]["list"] = [agent]
+    editing.apply()
+    with editing.running.client() as client:
+        assert "in the workspace" in text_of(ask(client, "hi"))
+        agent["tools"] = {"deny": ["*"]}
+        editing.apply()
+        assert text_of(ask(client, "hi")) == "hi"
+
+
 def test_what_is_kept_follows(editing: Editing) -> None:
     editing.config["session"] = {"maintenance": {"pruneAfter": "30d"}}
     editing.apply()
