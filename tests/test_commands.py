@@ -153,7 +153,7 @@ def test_setup_writes_a_configuration_that_the_gateway_takes(
 
 def test_setup_finds_a_running_ollama(home: Home) -> None:
     with Upstream() as ollama:
-        ollama.models = ["llama3.2", "qwen3"]
+        ollama.models = ["nomic-embed-text:latest", "llama3.2", "qwen3"]
         done = home.run("setup", "--json", OLLAMA_HOST=ollama.url.removesuffix("/v1"))
     assert done.json["model"] == "ollama/llama3.2"
 
@@ -186,6 +186,7 @@ def test_commands_and_options_are_completed(home: Home) -> None:
 
 
 LIGHT = [("--help",), ("--version",), ("config", "file"), ("config", "get"), ("health",), ("gateway", "--help")]
+LIGHT += [("completion", "bash"), ("agent", "--help")]
 HEAVY = {"gevent", "sqlalchemy", "connexion", "flask", "pydantic", "jsonschema_rs", "trafilatura", "websockets"}
 HEAVY |= {"geventhttpclient"}
 

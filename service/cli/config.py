@@ -110,7 +110,10 @@ def unset(locations: Locations, path: KeyPath, *, as_json: bool) -> None:
 @json_option
 @with_place
 def validate(locations: Locations, *, as_json: bool) -> None:
-    """Say whether the gateway could start with the file, here and now; status 1 if not."""
+    """Say whether the gateway could start with the file, here and now; status 1 if not.
+
+    A file that says that the gateway runs on another host is judged all the same.
+    """
     from service.auth import resolve_credentials
     from service.configfile import load_config, resolve_bind, resolve_port
     from service.preflight import check_startable

@@ -97,12 +97,13 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
 
 def _config_status(locations: Locations) -> dict[str, Any]:
     from service.configfile import load_config
+    from service.preflight import check_startable
 
     path = str(locations.config_path)
     if not locations.config_path.exists():
         return {"path": path, "valid": False, "problems": ["there is no such file; write one with `openclaw setup`"]}
     try:
-        load_config(locations, os.environ)
+        check_startable(load_config(locations, os.environ).config, locations.state_dir, os.environ)
     except ConfigError as error:
         return {"path": path, "valid": False, "problems": list(error.problems)}
     return {"path": path, "valid": True, "problems": []}

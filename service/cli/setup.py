@@ -42,6 +42,9 @@ _FIRST_MODELS = {
     "google": "gemini-2.5-flash",
 }
 
+#: What the names of models hold that embed texts.
+_OF_VECTORS = ("embed", "minilm", "bge-")
+
 
 @click.command()
 @click.option("--endpoint", is_flag=True, help="Switch the OpenAI-compatible endpoint on.")
@@ -94,9 +97,14 @@ def _choose_model(environ: Mapping[str, str]) -> tuple[str, str]:
     for provider_id in ids_with_key(environ):
         if provider_id in _FIRST_MODELS:
             return f"{provider_id}/{_FIRST_MODELS[provider_id]}", f"{KNOWN_HOSTS[provider_id].variable} is set"
-    for name in find_ollama_models(environ):
+    for name in filter(_may_talk, find_ollama_models(environ)):
         return f"{OLLAMA}/{name}", "Ollama is running and has it"
-    return EMBEDDED_REFERENCE, "neither a key nor Ollama was found: a small demo model that is often wrong"
+    return EMBEDDED_REFERENCE, "neither a key nor a model of Ollama's was found: a small demo model that is often wrong"
+
+
+def _may_talk(name: str) -> bool:
+    """Not so the models that only make vectors, which Ollama lists among the others."""
+    return not any(word in name.lower() for word in _OF_VECTORS)
 
 
 def _missing(model: str) -> str | None:
