@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +33,17 @@ class Place:
         """Run `openclaw sessions` here."""
         self.directory.mkdir(exist_ok=True)
         (self.directory / "openclaw.json").write_bytes(orjson.dumps(self.config))
-        environment = {
+        command = [sys.executable, "-m", "service", "sessions", *arguments]
+        return subprocess.run(
+            command, env=self.environment(), input=typed, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def environment(self) -> dict[str, str]:
+        return {
             **{name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")},
             "OPENCLAW_CONFIG_PATH": str(self.directory / "openclaw.json"),
             "OPENCLAW_STATE_DIR": str(self.directory / "state"),
         }
-        command = [sys.executable, "-m", "service", "sessions", *arguments]
-        return subprocess.run(
-            command, env=environment, input=typed, capture_output=True, text=True, timeout=60, check=False
-        )
 
     def json(self, *arguments: str) -> Any:
         done = self.openclaw(*arguments, "--json")
@@ -152,6 +156,27 @@ def test_deleting_asks_first(used: tuple[Place, LiveGateway]) -> None:
         assert asked.returncode == 1
         assert asked.stdout == ""
         assert "Delete the session agent:main:talk with 4 messages?" in asked.stderr
+    assert "agent:main:talk" in place.listed()
+
+
+def test_ctrl_c_at_the_question_deletes_nothing_and_has_its_own_status(used: tuple[Place, LiveGateway]) -> None:
+    place, _ = used
+    place.listed()  # writes the configuration
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", "sessions", "delete", "talk"],
+        env=place.environment(),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        told = b""
+        while b"no way back" not in told:
+            byte = process.stderr.read(1)
+            assert byte, told
+            told += byte
+        time.sleep(0.2)  # it asks first and waits for the answer then
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
     assert "agent:main:talk" in place.listed()
 
 

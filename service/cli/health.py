@@ -61,7 +61,7 @@ def _ask_health(address: Address, timeout: float) -> _Health:
         latency_ms = round((time.monotonic() - began) * 1000, 1)
         status, ready = get_json(f"{url}/readyz", timeout_seconds=timeout)
     except Unreachable as error:
-        raise Unreachable(f"No gateway is running there: {error.message} {address.start_hint}") from None
+        raise Unreachable(f"{error.message} {address.start_hint}") from None
     if not isinstance(live, dict) or live.get("ok") is not True:
         raise Unreachable(f"What answers at {url} is not a gateway.")
     return _Health(url, None if status < 400 else error_message(ready), latency_ms)  # noqa: PLR2004
