@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from service.config import Config, GatewayConfig, parse_config
 from service.configpaths import format_path
@@ -58,6 +58,13 @@ class LoadedConfig:
     notices: tuple[str, ...]
 
 
+class Judgement(NamedTuple):
+    """The problems of a file; `complete` says that its values were right by themselves, so that all of it was seen."""
+
+    problems: tuple[str, ...]
+    complete: bool
+
+
 def load_config(locations: Locations, environ: Mapping[str, str]) -> LoadedConfig:
     """Read, complete from `environ` and check the configuration file. Raises `ConfigError`, with the file's path."""
     return check_config_text(read_config_text(locations), str(locations.config_path), environ)
@@ -74,18 +81,24 @@ def check_config_text(text: str, source: str, environ: Mapping[str, str]) -> Loa
         raise ConfigError(error.problems, source) from None
 
 
-def find_problems(text: str, source: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+def judge_config_text(
+    text: str, source: str, environ: Mapping[str, str], check: Callable[[Config], object]
+) -> Judgement:
     """What is wrong with the file's `text` whatever the environment holds; a text that lacks a variable is not judged.
 
-    For who writes the file in another environment than the gateway's. Raises `ConfigError` for what is not JSON5.
+    For who writes the file in another environment than the gateway's. `check` looks at what the file comes to, and
+    raises `ConfigError` as this does for what is not JSON5.
     """
     data, gaps = substitute(parse_json5(text, source), environ, _SECTIONS)
+    complete = False
     try:
-        parse_config(data)
+        config, _ = parse_config(data)
+        complete = True
+        check(config)
     except ConfigError as error:
         unjudged = tuple(f"{format_path(gap.path)}:" for gap in gaps)
-        return tuple(problem for problem in error.problems if not problem.startswith(unjudged))
-    return ()
+        return Judgement(tuple(one for one in error.problems if not one.startswith(unjudged)), complete)
+    return Judgement((), complete)
 
 
 def create_dev_config(locations: Locations, token: str) -> bool:

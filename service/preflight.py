@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from service.agents import Agent, Roster
 from service.config import AgentConfig, Config
+from service.configfile import resolve_state_url
 from service.configmodels import KNOWN_APIS, OFFERED_APIS
 from service.configpaths import format_path
 from service.configtext import ConfigError
@@ -22,12 +24,54 @@ from service.providers.known_hosts import KNOWN_HOSTS
 
 _LONGEST_SHOWN_API = 40
 
+#: In a message: what could be named instead, which changes with everything else.
+_OFFER = " There are: "
+
 
 def check_mode(config: Config) -> None:
     """Raises `ConfigError` for a configuration that says another host runs the gateway."""
     if config.gateway.mode == "remote":
         problem = 'gateway.mode: "remote" says that the gateway runs on another host; set it to "local" to serve here'
         raise ConfigError([problem])
+
+
+def check_state(config: Config, environ: Mapping[str, str]) -> None:
+    """Raises `ConfigError` for a database of a kind that is not spoken here. Nothing is contacted."""
+    url = resolve_state_url(environ, config)
+    if url is None:
+        return
+    from service.state.errors import StoreError  # noqa: PLC0415 - half a second that SQLite's users need not wait
+    from service.state.opening import check_url  # noqa: PLC0415
+
+    try:
+        check_url(url)
+    except StoreError as error:
+        origin = "state.url" if config.state.url is not None else "OPENCLAW_STATE_URL"
+        raise ConfigError([f"{origin}: {error}"]) from None
+
+
+def check_startable(config: Config, state_dir: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What `check_agents` finds, without a gateway. Raises `ConfigError` with all that keeps one from starting."""
+    problems: list[str] = []
+    notices: tuple[str, ...] = ()
+    try:
+        check_state(config, environ)
+    except ConfigError as error:
+        problems += error.problems
+    with closing(ModelCatalog(config, state_dir, environ)) as catalog:
+        try:
+            notices = check_agents(config, Roster.from_config(config), catalog)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return notices
+
+
+def tell_apart(before: Iterable[str], after: Iterable[str]) -> list[str]:
+    """The problems of `after` that `before` does not have, whatever else there is to choose from by now."""
+    had = {problem.partition(_OFFER)[0] for problem in before}
+    return [problem for problem in after if problem.partition(_OFFER)[0] not in had]
 
 
 def check_agents(config: Config, roster: Roster, catalog: ModelCatalog) -> tuple[str, ...]:

@@ -21,12 +21,20 @@ from service.doors import Doors
 from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.parts import Parts
-from service.preflight import check_agents, check_mode
+from service.preflight import check_agents, check_mode, check_state
 
 logger = logging.getLogger("openclaw.config")
 
-#: How deep changed keys are named.
+#: How deep changed keys are named, and what of them deeper: where a part may wait for a restart.
 _DEPTH = 2
+_DEEPER = frozenset({"gateway.auth"})
+
+#: What else waits with a key that waits for a restart.
+_WITH = {
+    "gateway.bind": ("gateway.customBindHost",),
+    "gateway.auth.mode": ("gateway.auth.token", "gateway.auth.password"),
+    "state": ("state.url",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ class Reconfiguration:
 
     def _apply(self, wanted: Resolved, changed: list[str]) -> None:
         check_mode(wanted.config)
+        check_state(wanted.config, os.environ)
         parts = self._open_parts(wanted.config)
         try:
             notices = check_agents(wanted.config, parts.roster, parts.catalog)
@@ -100,7 +109,9 @@ class Reconfiguration:
         self._gateway.reconfigure(parts)
         self._doors.reconfigure(wanted.config, self._credentials)
         self._now = wanted
-        logger.info("The edited configuration is in force: %s", ", ".join(changed))
+        in_force = [key for key in changed if not any(_is_of(key, waits) for waits in waiting)]
+        if in_force:
+            logger.info("The edited configuration is in force: %s", ", ".join(in_force))
         for notice in (*wanted.notices, *notices, *self._gateway.notices()):
             logger.info("Note: %s", notice)
         if waiting:
@@ -118,6 +129,10 @@ def _waiting_for_restart(started: Resolved, wanted: Resolved) -> list[str]:
     return [key for key, waits in found.items() if waits]
 
 
+def _is_of(key: str, waiting: str) -> bool:
+    return key == waiting or key in _WITH.get(waiting, ())
+
+
 def _changed_keys(before: Resolved, after: Resolved) -> list[str]:
     """The keys whose values differ, a few steps deep and without the values: they may be secrets."""
     if before.config == after.config and before.credentials == after.credentials:
@@ -131,7 +146,8 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str, dept
         before, after = old.get(key), new.get(key)
         if before == after:
             continue
-        if depth > 1 and isinstance(before, dict) and isinstance(after, dict):
+        deeper = depth > 1 or f"{prefix}{key}" in _DEEPER
+        if deeper and isinstance(before, dict) and isinstance(after, dict):
             yield from _differing(before, after, f"{prefix}{key}.", depth - 1)
         else:
             yield f"{prefix}{key}"

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import orjson
 from live import LiveGateway
 from operator_client import connect_params
+from websockets.client import ClientProtocol
+from websockets.frames import Frame
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+_REST_SECONDS = 0.7
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -15,13 +23,39 @@ UPGRADE = (
 )
 
 
-def raw_operator(gateway: LiveGateway) -> socket.socket:
-    """A connection that was let in, with a small buffer."""
+def raw_connection(gateway: LiveGateway) -> socket.socket:
+    """A connection with a small buffer that has asked to be let in, and of which nothing was read yet."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
     sock.connect(gateway.address)
     sock.settimeout(30)
     sock.sendall(UPGRADE + masked({"type": "req", "id": "c", "method": "connect", "params": connect_params()}))
+    return sock
+
+
+def paused_frames(sock: socket.socket, pause_after: Collection[int]) -> Iterator[bytes]:
+    """What the messages of a connection hold; the reader takes a rest each time it has so many bytes."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += sock.recv(4096)
+    protocol = ClientProtocol(parse_uri("ws://x/"), state=State.OPEN, max_size=None)
+    data, total, rests = received.partition(b"\r\n\r\n")[2], 0, sorted(pause_after)
+    while True:
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            assert isinstance(event, Frame)
+            yield bytes(event.data)
+        if rests and total >= rests[0]:
+            time.sleep(_REST_SECONDS)
+            del rests[0]
+        data = sock.recv(64 * 1024)
+        assert data
+        total += len(data)
+
+
+def raw_operator(gateway: LiveGateway) -> socket.socket:
+    """A connection that was let in, with a small buffer."""
+    sock = raw_connection(gateway)
     received = b""
     while b"hello-ok" not in received:
         received += sock.recv(4096)

@@ -166,7 +166,56 @@ def test_without_a_gateway_it_says_what_to_do(home: Home) -> None:
     done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_PORT="9")
     assert done.status == 1
     assert "127.0.0.1:9/ does not answer" in done.err
+    assert "`openclaw gateway` starts one" in done.err
     assert "--local" in done.err
+    assert "openclaw setup" not in done.err
+
+
+def test_without_a_configuration_it_names_what_writes_one(tmp_path: Path) -> None:
+    home = Home(tmp_path, {"OPENCLAW_GATEWAY_PORT": "9"})
+    for command in (("agent", "--message", "x"), ("health",), ("status",)):
+        done = home.run(*command)
+        assert done.status == 1
+        told = done.out + done.err
+        assert f"There is no configuration at {home.config_path}: `openclaw setup` writes one." in told
+
+
+def test_without_a_secret_it_names_where_one_is_set(tmp_path: Path, running: LiveGateway) -> None:
+    home = Home(tmp_path, {"OPENCLAW_GATEWAY_PORT": str(running.address[1])})
+    done = home.run("agent", "--message", "x")
+    assert done.status == 1
+    assert "This gateway needs its token" in done.err
+    for key in ("gateway.auth.token", "OPENCLAW_GATEWAY_TOKEN", "`openclaw setup`"):
+        assert key in done.err
+    assert "gateway.auth.token or" in home.run("status", "--json").json["endpoint"]["problem"]
+    home.write({"gateway": {"mode": "remote", "remote": {"url": running.url}}})
+    done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_TOKEN="wrong")
+    assert "This is not the gateway's token" in done.err
+    assert "gateway.remote.token or" in done.err
+    done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_URL=running.url)
+    assert "Set the gateway's own secret in OPENCLAW_GATEWAY_TOKEN or OPENCLAW_GATEWAY_PASSWORD." in done.err
+    done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_URL="ws://127.0.0.1:9")
+    assert "does not answer" in done.err
+    assert "The address is from OPENCLAW_GATEWAY_URL." in done.err
+    assert "starts one" not in done.err
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_said_of_a_stream_stands_on_lines_of_its_own(home: Home, door: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "service", "agent", "--message", "x", "--stream", *door]
+    done = subprocess.run(
+        [*command, "--model", "scripted/fail-midway"],
+        env=home.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 1
+    said, told = done.stdout.splitlines()
+    assert said == "This will not"
+    assert told.startswith("Error: This model fails in the middle of its answer.")
 
 
 def test_the_environment_names_another_gateway_and_its_secret(home: Home, running: LiveGateway) -> None:

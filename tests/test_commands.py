@@ -125,7 +125,7 @@ def test_the_models_are_listed_wherever_they_come_from(home: Home) -> None:
     [
         ({}, (), "local/smollm2-135m-instruct"),
         ({"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": " "}, ("--endpoint",), "anthropic/"),
-        ({"OPENAI_API_KEY": "k"}, ("--model", "vllm/x", "--profile", "p"), "vllm/x"),
+        ({"OPENAI_API_KEY": "k"}, ("--model", "groq/x", "--profile", "p"), "groq/x"),
     ],
 )
 def test_setup_writes_a_configuration_that_the_gateway_takes(
@@ -153,7 +153,7 @@ def test_setup_writes_a_configuration_that_the_gateway_takes(
 
 def test_setup_finds_a_running_ollama(home: Home) -> None:
     with Upstream() as ollama:
-        ollama.models = ["llama3.2", "qwen3"]
+        ollama.models = ["nomic-embed-text:latest", "llama3.2", "qwen3"]
         done = home.run("setup", "--json", OLLAMA_HOST=ollama.url.removesuffix("/v1"))
     assert done.json["model"] == "ollama/llama3.2"
 
@@ -162,6 +162,9 @@ def test_setup_refuses_what_is_not_a_model(home: Home) -> None:
     done = home.run("setup", "--model", "gpt")
     assert done.status == 1
     assert "provider/model" in done.err
+    done = home.run("setup", "--model", "nowhere/x")
+    assert done.status == 1
+    assert 'No provider "nowhere"' in done.err
     assert not home.config_path.exists()
 
 
@@ -183,6 +186,7 @@ def test_commands_and_options_are_completed(home: Home) -> None:
 
 
 LIGHT = [("--help",), ("--version",), ("config", "file"), ("config", "get"), ("health",), ("gateway", "--help")]
+LIGHT += [("completion", "bash"), ("agent", "--help")]
 HEAVY = {"gevent", "sqlalchemy", "connexion", "flask", "pydantic", "jsonschema_rs", "trafilatura", "websockets"}
 HEAVY |= {"geventhttpclient"}
 

@@ -97,6 +97,10 @@ def test_values_are_json5_or_else_text_and_may_come_by_standard_input(home: Home
         (("set", "gateway.auth.token.x", "1"), "neither an object nor a list"),
         (("unset", "models.providers.openai.baseUrl"), "baseUrl: is required"),
         (("unset", "gateway.port"), "gateway.port is not set"),
+        (("set", "agents.defaults.model", "nowhere/x"), 'agents.defaults.model: No provider "nowhere" is configured'),
+        (("set", "agents.defaults.workspace", "/etc/passwd"), "/etc/passwd is not a directory"),
+        (("set", "state.url", "mysql://user:pass@host/x"), 'state.url: it names "mysql"'),
+        (("set", "state.url", "nothing"), "state.url: it is not a URL"),
     ],
 )
 def test_a_change_for_the_worse_is_refused_and_the_file_stays(
@@ -122,6 +126,32 @@ def test_a_file_that_is_wrong_already_can_be_mended_step_by_step(home: Home) -> 
     assert "gateway.bind" in done.err
     home.write("{ gateway: ")
     assert "line 1" in home.run("config", "set", "gateway.port", "1").err
+
+
+def test_what_start_up_would_refuse_is_no_change_for_the_better(home: Home) -> None:
+    assert home.run("config", "set", "models.providers.vllm.baseUrl", "http://127.0.0.1:1/v1").status == 0
+    assert home.run("config", "set", "agents.defaults.model", "vllm/x").status == 0
+    assert home.run("config", "set", "agents.defaults.model", "groq/x").status == 0  # a key may come
+    assert home.run("config", "set", "agents.defaults.model", "vllm/x").status == 0
+    before = home.config_path.read_text()
+    done = home.run("config", "unset", "models.providers.vllm", "--json")
+    assert (done.status, home.config_path.read_text()) == (1, before)
+    assert 'No provider "vllm"' in done.json["error"]["message"]
+
+
+def test_what_was_hidden_behind_a_mistake_does_not_keep_it_from_being_mended(home: Home) -> None:
+    home.write("{ gateway: { port: 'x' }, agents: { defaults: { model: 'nowhere/x' } } }")
+    for path, value in (("gateway.port", "1"), ("models.providers.vllm.baseUrl", "http://127.0.0.1:1/v1")):
+        done = home.run("config", "set", path, value)
+        assert done.status == 0, done.err
+        assert 'still wrong: agents.defaults.model: No provider "nowhere"' in done.err
+    done = home.run("config", "set", "agents.defaults.model", "vllm/x")
+    assert (done.status, done.err) == (0, "")
+
+
+def test_what_lacks_a_variable_is_not_judged(home: Home) -> None:
+    assert home.run("config", "set", "state.url", "${DATABASE_URL}").status == 0
+    assert "state.url" in home.run("config", "set", "gateway.port", "1", DATABASE_URL="mysql://h/x").err
 
 
 def test_set_makes_a_file_where_there_is_none_and_unset_does_not(tmp_path: Path) -> None:
@@ -163,6 +193,15 @@ def test_validate_says_what_the_gateway_would(home: Home) -> None:
     wrong = home.run("config", "validate", "--json")
     assert (wrong.status, wrong.json["valid"]) == (1, False)
     assert "everyone" in wrong.json["problems"][0]
+    home.write("{ agents: { defaults: { model: 'nowhere/x' } }, state: { url: 'mysql://u:hidden@h/x' } }")
+    wrong = home.run("config", "validate", "--json", OPENCLAW_GATEWAY_TOKEN="t")
+    assert (wrong.status, wrong.json["valid"]) == (1, False)
+    assert [problem.partition(":")[0] for problem in wrong.json["problems"]] == ["state.url", "agents.defaults.model"]
+    assert "hidden" not in wrong.out + wrong.err
+    home.write("{ agents: { defaults: { model: 'groq/x' } } }")
+    noticed = home.run("config", "validate", "--json", OPENCLAW_GATEWAY_TOKEN="t")
+    assert noticed.status == 0
+    assert "GROQ_API_KEY" in noticed.json["notices"][0]
     home.write("{ gateway: { auth: { mode: 'none' } }, channels: {} }")
     noticed = home.run("config", "validate")
     assert (noticed.status, noticed.out) == (0, f"{home.config_path} is valid.\n")

@@ -44,10 +44,13 @@ class Editing:
         new.replace(self.path)
 
     def apply(self) -> None:
-        """Write the configuration and wait until it is in force."""
-        told = self.running.output.count("in force:")
+        """Write the configuration and wait until it is in force, or waits for a restart."""
+        told = self._times_told()
         self.write()
-        self.wait_for(lambda: self.running.output.count("in force:") > told)
+        self.wait_for(lambda: self._times_told() > told)
+
+    def _times_told(self) -> int:
+        return self.running.output.count("in force:") + self.running.output.count("after a restart:")
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + SECONDS
@@ -121,6 +124,18 @@ def test_limits_and_trusted_proxies_follow(editing: Editing) -> None:
         assert right.get("/v1/models").status_code == 200
 
 
+def test_tools_follow(editing: Editing, tmp_path: Path) -> None:
+    (tmp_path / "in the workspace").write_text("")
+    agent = {"id": "main", "workspace": str(tmp_path), "model": "scripted/tools", "tools": {"allow": ["ls"]}}
+    editing.config["agents"]["list"] = [agent]
+    editing.apply()
+    with editing.running.client() as client:
+        assert "in the workspace" in text_of(ask(client, "hi"))
+        agent["tools"] = {"deny": ["*"]}
+        editing.apply()
+        assert text_of(ask(client, "hi")) == "hi"
+
+
 def test_what_is_kept_follows(editing: Editing) -> None:
     editing.config["session"] = {"maintenance": {"pruneAfter": "30d"}}
     editing.apply()
@@ -181,10 +196,14 @@ def test_what_needs_a_restart_is_told_and_the_rest_applied(editing: Editing) -> 
     editing.config["agents"]["list"][1]["id"] = "delta"
     editing.apply()
     editing.wait_for(lambda: "only after a restart: gateway.bind" in editing.running.output)
+    assert "is in force: agents.list\n" in editing.running.output
+    assert "is in force: gateway.bind" not in editing.running.output
     editing.config["gateway"]["bind"] = "loopback"
     editing.config["gateway"]["auth"]["mode"] = "none"
+    editing.config["gateway"]["auth"]["rateLimit"]["maxAttempts"] = 11
     editing.apply()
     editing.wait_for(lambda: "only after a restart: gateway.auth.mode" in editing.running.output)
+    assert "is in force: gateway.bind, gateway.auth.rateLimit\n" in editing.running.output
     with editing.running.client(None) as client:
         assert client.get("/v1/models").status_code == 401  # the credentials before hold until then
         editing.config["agents"]["list"][1]["id"] = "epsilon"
@@ -290,12 +309,19 @@ def test_all_workers_follow(tmp_path: Path) -> None:
                 assert text_of(ask(client, "hi", model="openclaw/gamma")) == "hi"
 
 
-def test_an_edit_that_could_never_start_is_refused(editing: Editing) -> None:
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"agents": {"defaults": {"model": "nowhere/x"}}}, 'No provider "nowhere"'),
+        ({"state": {"url": "mysql://user:hidden@host/x"}}, 'state.url: it names "mysql"'),
+    ],
+)
+def test_an_edit_that_could_never_start_is_refused(editing: Editing, edit: dict[str, Any], words: str) -> None:
     told = editing.running.output.count("is refused")
-    editing.config["agents"]["defaults"]["model"] = "nowhere/x"
-    editing.write()
+    editing.write(editing.config | edit)
     editing.wait_for(lambda: editing.running.output.count("is refused") > told)
-    assert 'No provider "nowhere"' in editing.running.output.rpartition("is refused")[2]
+    assert words in editing.running.output.rpartition("is refused")[2]
+    assert "hidden" not in editing.running.output
     with editing.running.client() as client:
         assert text_of(ask(client, "hi")) == "hi"
     editing.config = scripted_config()

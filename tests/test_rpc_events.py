@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import psutil
 import pytest
 from chat import ask
 from live import LiveGateway, live_gateway, scripted_config
 from operator_client import OperatorClient, operator_client
 from plays import Play, calls
-from raw_operators import UPGRADE, masked, raw_operator
+from raw_operators import UPGRADE, masked, paused_frames, raw_connection, raw_operator
 from upstream import Upstream
 
 
@@ -130,6 +131,22 @@ def test_a_long_answer_reaches_a_slow_reader_whole(gateway: LiveGateway) -> None
         time.sleep(1.5)
         outcome = client.response(request_id)["payload"]
     assert outcome["result"]["payloads"][0]["text"] == text
+
+
+def test_a_frame_of_20_mb_reaches_a_reader_that_pauses_whole(gateway: LiveGateway) -> None:
+    said = [f"{number} {'0123456789abcdef' * 11_700}" for number in range(112)]
+    with operator_client(gateway) as client:
+        for text in said:
+            client.call("chat.inject", {"sessionKey": "told at length", "message": text})
+    with raw_connection(gateway) as sock:
+        params = {"sessionKey": "told at length", "limit": 1000, "maxChars": 500_000}
+        sock.sendall(masked({"type": "req", "id": "h", "method": "chat.history", "params": params}))
+        frames = paused_frames(sock, pause_after=(0, 1_000_000, 8_000_000, 16_000_000))
+        whole = next(data for data in frames if b'"id":"h"' in data[:100])
+        sock.sendall(masked({"type": "req", "id": "s", "method": "health"}))
+        assert next(data for data in frames if b'"id":"s"' in data[:100])
+    assert len(whole) > 20 * 1024 * 1024
+    assert [message["content"][0]["text"] for message in orjson.loads(whole)["payload"]["messages"]] == said
 
 
 def test_who_does_not_read_is_dropped_and_holds_nobody_up(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import http.client
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,13 @@ def test_before_connect_a_message_has_at_most_64_kib(gateway: LiveGateway) -> No
     with raw_client(gateway) as client:
         client.receive()
         client.connection.send("x" * (64 * 1024 + 1))
+        assert closed(client)[0] == 1009
+
+
+def test_after_connect_a_message_has_at_most_25_mib(gateway: LiveGateway) -> None:
+    with operator_client(gateway) as client:
+        with suppress(ConnectionClosed):  # it may be closed before all of it is sent
+            client.connection.send("x" * (25 * 1024 * 1024 + 1))
         assert closed(client)[0] == 1009
 
 

@@ -64,6 +64,21 @@ def test_when_there_are_as_many_as_there_may_be_nobody_new_comes_in() -> None:
         pass
 
 
+def test_every_operator_gets_a_tick_again_and_again() -> None:
+    hub = Hub(HubLimits(tick_seconds=0.05), lambda: 1.5)
+    ours, theirs = gevent.socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(30)
+        peer = Peer("a", WebSocket(ours), [], [])
+        with hub.joined(peer):
+            received = b""
+            while received.count(b'"event":"tick"') < 3:
+                received += theirs.recv(4096)
+        assert b'"ts":1500' in received
+        peer.socket.drop("the test is over")
+        peer.socket.finish()
+
+
 def test_while_it_stops_nobody_new_comes_in() -> None:
     hub = Hub(HubLimits(), lambda: 0.0)
     hub.drain(lambda: True)

@@ -203,6 +203,22 @@ def test_sessions_are_listed_got_reset_and_deleted(operator: OperatorClient) -> 
     assert operator.refusal("sessions.get", {"key": key})["details"]["code"] == "SESSION_NOT_FOUND"
 
 
+def test_sessions_are_searched_before_they_are_counted(operator: OperatorClient) -> None:
+    name = fresh("Searched_%")
+    for session in (name, fresh("later"), fresh("later")):
+        operator.run("hello", fresh("key"), sessionKey=session)
+
+    def found(**params: Any) -> list[str]:
+        return [row["key"] for row in operator.call("sessions.list", {"search": name, **params})["sessions"]]
+
+    key = f"agent:main:{name.lower()}"
+    assert found(limit=1) == found(limit=1, activeMinutes=5) == found(limit=1, agentId="main") == [key]
+    assert found(agentId="beta") == found(search=name.replace("%", "")) == found(search=name.replace("_", "x")) == []
+    assert found(search=name.upper()) == [key]
+    assert found(search="\0") == found(search="x" * 100_000) == []
+    assert len(found(search="", limit=2)) == 2
+
+
 def test_deleting_a_session_ends_what_goes_on_in_it(operator: OperatorClient) -> None:
     session = fresh("busy")
     params = {"message": "x", "idempotencyKey": fresh("key"), "sessionKey": session, "model": "scripted/silent"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +33,17 @@ class Place:
         """Run `openclaw sessions` here."""
         self.directory.mkdir(exist_ok=True)
         (self.directory / "openclaw.json").write_bytes(orjson.dumps(self.config))
-        environment = {
+        command = [sys.executable, "-m", "service", "sessions", *arguments]
+        return subprocess.run(
+            command, env=self.environment(), input=typed, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def environment(self) -> dict[str, str]:
+        return {
             **{name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")},
             "OPENCLAW_CONFIG_PATH": str(self.directory / "openclaw.json"),
             "OPENCLAW_STATE_DIR": str(self.directory / "state"),
         }
-        command = [sys.executable, "-m", "service", "sessions", *arguments]
-        return subprocess.run(
-            command, env=environment, input=typed, capture_output=True, text=True, timeout=60, check=False
-        )
 
     def json(self, *arguments: str) -> Any:
         done = self.openclaw(*arguments, "--json")
@@ -70,6 +74,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Live
             headers={SESSION_KEY: "tools", "x-openclaw-agent-id": "beta", "x-openclaw-model": "scripted/tools"},
             tools=[tool],
         )
+        for agent in ("main", "beta"):
+            ask(client, "hi", headers={SESSION_KEY: "both", "x-openclaw-agent-id": agent})
         yield place, running
 
 
@@ -86,7 +92,7 @@ def test_the_list_is_a_table_for_people(used: tuple[Place, LiveGateway]) -> None
     lines = used[0].openclaw("list").stdout.splitlines()
     assert lines[0].split() == ["KEY", "LAST", "USED", "(UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"]
     assert any(line.startswith("agent:main:talk ") and line.endswith("how are you?") for line in lines)
-    assert len(used[0].openclaw("list", "--agent", "Beta").stdout.splitlines()) == 2
+    assert len(used[0].openclaw("list", "--agent", "Beta").stdout.splitlines()) == 3
 
 
 def test_a_session_is_shown_without_what_a_terminal_obeys(used: tuple[Place, LiveGateway]) -> None:
@@ -103,7 +109,7 @@ def test_an_export_has_everything_one_line_each(used: tuple[Place, LiveGateway],
     assert (done.returncode, done.stdout) == (0, "")
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     sessions = {line["key"]: line for line in lines if line["type"] == "session"}
-    assert set(sessions) == {"agent:main:talk", "agent:beta:tools"}
+    assert set(sessions) == {"agent:main:talk", "agent:beta:tools", "agent:main:both", "agent:beta:both"}
     messages = [line for line in lines if line.get("sessionKey") == "agent:main:talk"]
     assert [(line["index"], line["role"]) for line in messages] == [
         (0, "user"),
@@ -120,12 +126,57 @@ def test_an_export_has_everything_one_line_each(used: tuple[Place, LiveGateway],
     assert json.loads(one[2])["toolCalls"][0]["name"] == "look"
 
 
+def test_a_short_key_means_the_session_of_the_one_agent_that_has_it(used: tuple[Place, LiveGateway]) -> None:
+    place, _ = used
+    assert place.json("show", "Talk")["key"] == "agent:main:talk"
+    assert place.json("show", "tools")["key"] == place.json("show", "tools", "--agent", "Beta")["key"]
+    assert place.json("show", "both", "--agent", "beta")["key"] == "agent:beta:both"
+    lines = place.openclaw("export", "talk", "agent:main:talk", "both", "--agent", "main").stdout.splitlines()
+    exported = [line["key"] for line in map(json.loads, lines) if line["type"] == "session"]
+    assert exported == ["agent:main:talk", "agent:main:both"]
+    lines = place.openclaw("export", "--all", "--agent", "beta").stdout.splitlines()
+    exported = [line["key"] for line in map(json.loads, lines) if line["type"] == "session"]
+    assert sorted(exported) == ["agent:beta:both", "agent:beta:tools"]
+
+
+def test_a_short_key_deletes_one_session_and_tells_which(place: Place) -> None:
+    with live_gateway(place.directory, place.config) as running, running.client() as client:
+        for agent in ("main", "beta"):
+            ask(client, "hi", headers={SESSION_KEY: "both", "x-openclaw-agent-id": agent})
+    told = place.json("delete", "both", "--agent", "beta", "--yes")
+    assert told == {"ok": True, "deleted": ["agent:beta:both"], "messages": 2}
+    assert place.openclaw("delete", "both", "--yes").stdout == "Deleted agent:main:both.\n"
+    assert place.listed() == []
+
+
 def test_deleting_asks_first(used: tuple[Place, LiveGateway]) -> None:
     place, _ = used
     for typed in ("", "n\n"):
         asked = place.openclaw("delete", "agent:main:talk", typed=typed)
         assert asked.returncode == 1
-        assert "Delete the session agent:main:talk with 4 messages?" in asked.stdout
+        assert asked.stdout == ""
+        assert "Delete the session agent:main:talk with 4 messages?" in asked.stderr
+    assert "agent:main:talk" in place.listed()
+
+
+def test_ctrl_c_at_the_question_deletes_nothing_and_has_its_own_status(used: tuple[Place, LiveGateway]) -> None:
+    place, _ = used
+    place.listed()  # writes the configuration
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", "sessions", "delete", "talk"],
+        env=place.environment(),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        told = b""
+        while b"no way back" not in told:
+            byte = process.stderr.read(1)
+            assert byte, told
+            told += byte
+        time.sleep(0.2)  # it asks first and waits for the answer then
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
     assert "agent:main:talk" in place.listed()
 
 
@@ -150,6 +201,14 @@ def test_a_session_that_a_run_holds_is_left(used: tuple[Place, LiveGateway]) -> 
         (("delete", "agent:main:nobody", "--yes"), "There is no session"),
         (("export", "agent:main:nobody"), "There is no session"),
         (("export",), "or say --all"),
+        (("show", "talk", "--agent", "beta"), "There is no session talk of the agent beta"),
+        (("show", "agent:main:talk", "--agent", "beta"), "There is no session agent:main:talk of the agent beta"),
+        (("show", "talk", "--agent", "nobody"), "There is no session talk of the agent nobody"),
+        (("delete", "talk", "nothing", "--yes"), "There is no session nothing"),
+        (("show", "cron:1"), "There is no session cron:1"),
+        (("show", "x\udcff\n"), "There is no session x"),
+        (("show", "both"), "Several agents have a session both: agent:main:both, agent:beta:both."),
+        (("delete", "both", "--yes"), "or add --agent ID"),
         (("delete",), "Missing argument"),
     ],
 )
@@ -166,6 +225,10 @@ def test_a_database_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "The database of state.url cannot be used" in done.stderr
     assert "secret" not in done.stderr
+    done = place.openclaw("list", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["ok"], told["error"]["type"]) == (1, False, "cli_error")
+    assert "The database of state.url cannot be used" in told["error"]["message"]
 
 
 def test_pruning_tells_first_and_then_deletes(place: Place) -> None:

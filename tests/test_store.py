@@ -220,6 +220,19 @@ def test_readers_do_not_wait_for_a_writer(file_store: Transcripts, path: Path) -
     assert [message.text for message in file_store.load_conversation(KEY)] == ["before", "after"]
 
 
+def test_sessions_are_searched_before_the_list_is_cut(store: Transcripts) -> None:
+    for number, key in enumerate(("agent:main:50%_off", "agent:main:50x_off", "agent:main:later")):
+        append(store, key, turn("hi"), run_id=f"r{number}")
+
+    def found(search: str, since_ms: int = 0, agent_id: str | None = None) -> list[str]:
+        return [one.key for one in store.list_sessions(agent_id, 1, search=search, since_ms=since_ms)]
+
+    assert found("50%_o") == found("50%_o", agent_id="main") == ["agent:main:50%_off"]
+    assert found("50x_") == ["agent:main:50x_off"]
+    assert found("50__off") == found("50%_o", agent_id="beta") == found("50%_o", 2**50) == []
+    assert found("\0") == found("x" * 1_000_000) == []
+
+
 def test_two_stores_of_one_database_see_each_others_turns(
     store: Transcripts, database_url: str | None, tmp_path: Path
 ) -> None:

@@ -33,6 +33,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
+        except click.Abort as abort:  # which is what click makes of Ctrl-C, and of the end of input, at a question
+            if not isinstance(abort.__context__, KeyboardInterrupt):
+                raise
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

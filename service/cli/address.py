@@ -10,16 +10,42 @@ from urllib.parse import urlsplit
 from service.configtext import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
 
 _DEFAULT_PORT = 18789
+_VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
+#: What names a gateway that may be on another host.
+_BY_ENVIRONMENT, _BY_FILE = _ELSEWHERE = ("OPENCLAW_GATEWAY_URL", "gateway.remote")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A gateway's HTTP address, without a slash at its end, its secret (empty for none), and what both came from."""
+    """A gateway's HTTP address, without a slash at its end, its secret (empty for none), and what both came from.
+
+    `secret_keys` are the places where its secret can be set, `missing_file` a configuration that is not there.
+    """
 
     url: str
     secret: str = field(repr=False)
     origin: str
+    secret_keys: tuple[str, ...] = ()
+    missing_file: str | None = None
+
+    @property
+    def secret_hint(self) -> str:
+        """What to do when the secret is not the gateway's, or when there is none."""
+        return f"Set the gateway's own secret in {' or '.join(self.secret_keys)}.{self._setup_hint}"
+
+    @property
+    def start_hint(self) -> str:
+        """What to do when nothing answers there."""
+        if self.origin in _ELSEWHERE:
+            return f"The address is from {self.origin}."
+        return f"Is the gateway running? `openclaw gateway` starts one.{self._setup_hint}"
+
+    @property
+    def _setup_hint(self) -> str:
+        if self.missing_file is None:
+            return ""
+        return f" There is no configuration at {self.missing_file}: `openclaw setup` writes one."
 
 
 def find_gateway(locations: Locations, environ: Mapping[str, str]) -> Address:
@@ -30,19 +56,27 @@ def find_gateway(locations: Locations, environ: Mapping[str, str]) -> Address:
     """
     url = environ.get("OPENCLAW_GATEWAY_URL", "").strip()
     if url:
-        return Address(_http_url(url, "OPENCLAW_GATEWAY_URL"), _from_environ(environ), "OPENCLAW_GATEWAY_URL")
+        return Address(_http_url(url, _BY_ENVIRONMENT), _from_environ(environ), _BY_ENVIRONMENT, _VARIABLES)
     gateway = _read_gateway(locations, environ)
     if _get(gateway, "mode") == "remote":
         remote = _get(gateway, "remote", "url")
         if not isinstance(remote, str):
             raise ConfigError(['gateway.remote.url: is required with mode "remote"'], str(locations.config_path))
         secret = _get(gateway, "remote", "token") or _get(gateway, "remote", "password") or _from_environ(environ)
-        return Address(_http_url(remote, "gateway.remote.url"), str(secret), "gateway.remote")
+        keys = ("gateway.remote.token", "gateway.remote.password", *_VARIABLES)
+        return Address(_http_url(remote, "gateway.remote.url"), str(secret), _BY_FILE, keys)
     host = _get(gateway, "customBindHost") if _get(gateway, "bind") == "custom" else None
     shown = f"[{host}]" if ":" in str(host) else host or "127.0.0.1"
     default = DEV_PORT if locations.dev else _DEFAULT_PORT
     port = environ.get("OPENCLAW_GATEWAY_PORT", "").strip() or _get(gateway, "port") or default
-    return Address(f"http://{shown}:{port}", _own_secret(gateway, environ), str(locations.config_path))
+    path = str(locations.config_path)
+    return Address(
+        f"http://{shown}:{port}",
+        _own_secret(gateway, environ),
+        path,
+        ("gateway.auth.token", "gateway.auth.password", *_VARIABLES),
+        None if locations.config_path.exists() else path,
+    )
 
 
 def _read_gateway(locations: Locations, environ: Mapping[str, str]) -> Any:

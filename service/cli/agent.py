@@ -73,16 +73,23 @@ def _open_door(locations: Locations, *, local: bool) -> AgentDoor:
 def _run(door: AgentDoor, request: AgentRequest, *, stream: bool) -> AgentDone:
     from service.cli.agent_doors import AgentDone, AgentFailure, TextSaid
 
-    with closing(door.run(request)) as events:  # type: ignore[type-var]  # a generator at every door
-        for event in events:
-            if isinstance(event, AgentDone):
-                if stream:
-                    click.echo()
-                return event
-            if not stream:
-                continue
-            if isinstance(event, TextSaid):
-                click.echo(event.text, nl=False)
-            else:
-                click.echo(click.style(f"[{event.name}]", dim=True), err=True)
+    begun = False  # a line of the answer: whatever else is said must not stand on it
+    try:
+        with closing(door.run(request)) as events:  # type: ignore[type-var]  # a generator at every door
+            for event in events:
+                if isinstance(event, AgentDone):
+                    begun = stream
+                    return event
+                if not stream:
+                    continue
+                if isinstance(event, TextSaid):
+                    click.echo(event.text, nl=False)
+                    begun = not event.text.endswith("\n")
+                else:
+                    line = click.style(f"[{event.name}]", dim=True)
+                    click.echo(f"\n{line}" if begun else line, err=True)
+                    begun = False
+    finally:
+        if begun:
+            click.echo()
     raise AgentFailure("The answer has no end.")

@@ -45,7 +45,7 @@ class WebSocketDoor:
         except TimeoutError:
             raise timed_out(seconds) from None
         except UnreachableError as error:
-            hint = "Is the gateway running? `openclaw gateway` starts one, --local does without."
+            hint = f"{self._address.start_hint} --local does without."
             if asked:
                 hint = f"The run {run_id} may go on without it; its session has what becomes of it."
             raise AgentFailure(f"{error.message} {hint}") from None

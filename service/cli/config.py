@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from service.cli.common import json_option, note, print_json, with_place
 from service.configpaths import KeyPath, format_path, parse_path
 from service.configtext import ConfigError, Locations, parse_json5, read_config_text
+
+if TYPE_CHECKING:
+    from service.configfile import Judgement
 
 
 class _Path(click.ParamType[KeyPath]):
@@ -107,9 +110,13 @@ def unset(locations: Locations, path: KeyPath, *, as_json: bool) -> None:
 @json_option
 @with_place
 def validate(locations: Locations, *, as_json: bool) -> None:
-    """Say whether the gateway could start with the file, here and now; status 1 if not."""
+    """Say whether the gateway could start with the file, here and now; status 1 if not.
+
+    A file that says that the gateway runs on another host is judged all the same.
+    """
     from service.auth import resolve_credentials
     from service.configfile import load_config, resolve_bind, resolve_port
+    from service.preflight import check_startable
 
     path = str(locations.config_path)
     try:
@@ -117,15 +124,16 @@ def validate(locations: Locations, *, as_json: bool) -> None:
         host = resolve_bind(None, loaded.config)
         resolve_port(None, os.environ, loaded.config, locations.dev)
         resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+        notices = [*loaded.notices, *check_startable(loaded.config, locations.state_dir, os.environ)]
     except ConfigError as error:
         if not as_json:
             raise
         print_json({"valid": False, "path": path, "problems": list(error.problems), "notices": []})
         raise click.exceptions.Exit(1) from None
     if as_json:
-        print_json({"valid": True, "path": path, "problems": [], "notices": list(loaded.notices)})
+        print_json({"valid": True, "path": path, "problems": [], "notices": notices})
         return
-    for notice in loaded.notices:
+    for notice in notices:
         note(notice)
     click.echo(f"{path} is valid.")
 
@@ -148,8 +156,9 @@ def _parse_value(text: str) -> Any:
 
 def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
     from service.configedit import EditError
-    from service.configfile import find_problems
+    from service.configfile import judge_config_text
     from service.configwriting import edit_file
+    from service.preflight import check_startable, tell_apart
 
     source = str(locations.config_path)
     left: list[str] = []
@@ -158,11 +167,16 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
         parse_json5(before, source)  # only what is JSON5 can be edited
         return edit(before)
 
+    def judge(text: str) -> Judgement:
+        return judge_config_text(
+            text, source, os.environ, lambda config: check_startable(config, locations.state_dir, os.environ)
+        )
+
     def check(before: str, after: str) -> None:
-        had = find_problems(before, source, os.environ)
-        left.extend(find_problems(after, source, os.environ))
-        new = [problem for problem in left if problem not in had]
-        if new:
+        had, has = judge(before), judge(after)
+        left.extend(has.problems)
+        new = tell_apart(had.problems, has.problems)
+        if new and (had.complete or not has.complete):  # else they were there, only hidden behind what is mended now
             raise ConfigError(new, f"Nothing was written. With this change {source}")
 
     try:

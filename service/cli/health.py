@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from service.cli.common import json_option, print_json, with_place
 from service.configtext import ConfigError, Locations
 
-_START = "Start one with `openclaw gateway`."
+if TYPE_CHECKING:
+    from service.cli.address import Address
 
 _timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, help="Seconds to wait.")
 
@@ -40,7 +41,7 @@ def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
     """Say whether the gateway is live and ready; status 1 if not."""
     from service.cli.address import find_gateway
 
-    found = _ask_health(find_gateway(locations, os.environ).url, timeout)
+    found = _ask_health(find_gateway(locations, os.environ), timeout)
     if as_json:
         print_json(found.to_json())
     elif found.problem is None:
@@ -50,16 +51,17 @@ def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _ask_health(url: str, timeout: float) -> _Health:
+def _ask_health(address: Address, timeout: float) -> _Health:
     from service.cli.http_client import Unreachable, error_message, get_json
 
+    url = address.url
     began = time.monotonic()
     try:
         _, live = get_json(f"{url}/healthz", timeout_seconds=timeout)
         latency_ms = round((time.monotonic() - began) * 1000, 1)
         status, ready = get_json(f"{url}/readyz", timeout_seconds=timeout)
     except Unreachable as error:
-        raise Unreachable(f"No gateway is running there: {error.message} {_START}") from None
+        raise Unreachable(f"{error.message} {address.start_hint}") from None
     if not isinstance(live, dict) or live.get("ok") is not True:
         raise Unreachable(f"What answers at {url} is not a gateway.")
     return _Health(url, None if status < 400 else error_message(ready), latency_ms)  # noqa: PLR2004
@@ -78,10 +80,10 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
     try:
         address = find_gateway(locations, os.environ)
         report["gateway"] = {"url": address.url, "running": False, "problem": None}
-        found = _ask_health(address.url, timeout)
+        found = _ask_health(address, timeout)
         report["gateway"] |= {"running": True, "problem": found.problem, "latencyMs": found.latency_ms}
         report["ok"] = found.problem is None
-        report |= _endpoint_status(address.url, address.secret, timeout)
+        report |= _endpoint_status(address, timeout)
     except (Unreachable, ConfigError) as error:
         problem = error.message if isinstance(error, Unreachable) else str(error)
         report["gateway"] = {**(report["gateway"] or {"url": None, "running": False}), "problem": problem}
@@ -95,21 +97,22 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
 
 def _config_status(locations: Locations) -> dict[str, Any]:
     from service.configfile import load_config
+    from service.preflight import check_startable
 
     path = str(locations.config_path)
     if not locations.config_path.exists():
         return {"path": path, "valid": False, "problems": ["there is no such file; write one with `openclaw setup`"]}
     try:
-        load_config(locations, os.environ)
+        check_startable(load_config(locations, os.environ).config, locations.state_dir, os.environ)
     except ConfigError as error:
         return {"path": path, "valid": False, "problems": list(error.problems)}
     return {"path": path, "valid": True, "problems": []}
 
 
-def _endpoint_status(url: str, secret: str, timeout: float) -> dict[str, Any]:
+def _endpoint_status(address: Address, timeout: float) -> dict[str, Any]:
     from service.cli.http_client import error_message, get_json
 
-    answered, body = get_json(f"{url}/v1/models", secret=secret, timeout_seconds=timeout)
+    answered, body = get_json(f"{address.url}/v1/models", secret=address.secret, timeout_seconds=timeout)
     agents: list[dict[str, str]] = []
     problem = None
     if answered == 200 and isinstance(body, dict):  # noqa: PLR2004
@@ -118,6 +121,8 @@ def _endpoint_status(url: str, secret: str, timeout: float) -> dict[str, Any]:
         agents = [agent for agent in agents if agent["id"] != "default"]
     else:
         problem = error_message(body)
+        if answered == 401:  # noqa: PLR2004
+            problem = f"{problem} {address.secret_hint}"
     return {"endpoint": {"enabled": answered != 404, "problem": problem}, "agents": agents}  # noqa: PLR2004
 
 

@@ -30,7 +30,11 @@ class UnreachableError(click.ClickException):
 
 
 class RefusedRequestError(click.ClickException):
-    """The gateway said no, in its own words."""
+    """The gateway said no, in its own words; `code` is its finer one, empty without."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class OperatorConnection:
@@ -66,7 +70,9 @@ class OperatorConnection:
 def payload_of(response: dict[str, Any]) -> Any:
     """What a response carries. Raises `RefusedRequestError` with its error's words."""
     if not response.get("ok"):
-        raise RefusedRequestError(error_message(response))
+        details = response["error"].get("details") if isinstance(response.get("error"), dict) else None
+        code = details.get("code") if isinstance(details, dict) else None
+        raise RefusedRequestError(error_message(response), str(code or ""))
     return response.get("payload")
 
 
@@ -123,7 +129,10 @@ def _introduce(connection: OperatorConnection, address: Address) -> None:
     try:
         connection.wait_for(connection.send("connect", params))
     except RefusedRequestError as refusal:
-        raise RefusedRequestError(f"{refusal.message} The address and its secret are from {address.origin}.") from None
+        text = f"{refusal.message} The address and its secret are from {address.origin}."
+        if refusal.code.endswith(("_MISSING", "_MISMATCH")) and refusal.code.startswith("AUTH_"):
+            text = f"{text} {address.secret_hint}"
+        raise RefusedRequestError(text, refusal.code) from None
 
 
 def _refusal_of(url: str, error: InvalidStatus) -> str:

@@ -7,13 +7,13 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Command, json_option, with_place
+from service.cli.common import Command, json_option, print_json, print_table, with_place
 from service.configtext import Locations
 
 if TYPE_CHECKING:
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from service.sessions.overview import RecentMessage, SessionOverview
     from service.sessions.state import State
 
+#: What a KEY may be.
+_KEYS = """
+A KEY is a whole one, agent:ID:NAME, or NAME alone where only one agent has such a session; --agent says whose.
+"""
+_agent_option = click.option("--agent", metavar="ID", help="The agent whose session it is.")
+
 _TITLE_CHARACTERS = 40
 _SHOWN_CHARACTERS = 2_000
+_SHOWN_KEY_CHARACTERS = 200
 
 
 @click.group()
@@ -70,7 +77,7 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     with opened() as (state, _):
         found = state.store.list_sessions(None if agent is None else agent.lower(), limit)
     if as_json:
-        _print_json({"sessions": [to_object(session) for session in found]})
+        print_json({"sessions": [to_object(session) for session in found]})
         return
     rows = [
         (
@@ -83,26 +90,27 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
         )
         for session in found
     ]
-    _print_table(("KEY", "LAST USED (UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"), rows)
+    print_table(("KEY", "LAST USED (UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"), rows)
 
 
-@sessions.command()
+@sessions.command(epilog=_KEYS)
 @click.argument("key")
+@_agent_option
 @click.option(
     "--limit", type=click.IntRange(0), default=20, show_default=True, help="How many messages, the last ones."
 )
 @json_option
 @_with_state
-def show(opened: Any, key: str, *, limit: int, as_json: bool) -> None:
+def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool) -> None:
     """Show the session KEY and its last messages."""
     from service.session_response import to_session_with_messages
 
-    with opened() as (state, _):
-        session = _get(state, key)
-        active = state.records.list_going_on(key)
-        recent = state.store.load_recent_messages(key, limit)
+    with opened() as (state, config):
+        [session] = _find(state, config, [key], agent)
+        active = state.records.list_going_on(session.key)
+        recent = state.store.load_recent_messages(session.key, limit)
     if as_json:
-        _print_json(to_session_with_messages(session, active, recent))
+        print_json(to_session_with_messages(session, active, recent))
         return
     click.echo(f"{session.key}: {_printable(session.title or '(no title)')}")
     click.echo(
@@ -119,39 +127,46 @@ def show(opened: Any, key: str, *, limit: int, as_json: bool) -> None:
         click.echo(f"\n{stored.role} ({_to_minute(stored.at_ms)})\n{_to_text(stored)}")
 
 
-@sessions.command()
+@sessions.command(epilog=_KEYS)
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
-@click.option("--all", "everything", is_flag=True, help="All sessions instead of those named.")
+@_agent_option
+@click.option("--all", "everything", is_flag=True, help="All sessions, or all of --agent.")
 @click.option("--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="A file to write to.")
 @_with_state
-def export(opened: Any, keys: tuple[str, ...], *, everything: bool, output: IO[str]) -> None:
+def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything: bool, output: IO[str]) -> None:
     """Write sessions as JSON, one line for each session, message and summary."""
     from service.sessions.exports import export_session
 
     if bool(keys) == everything:
         raise click.UsageError("Name the sessions to export, or say --all.")
-    with opened() as (state, _):
-        for session in _iter_all(state) if everything else [_get(state, key) for key in keys]:
+    with opened() as (state, config):
+        for session in _iter_all(state, agent) if everything else _find(state, config, keys, agent):
             for line in export_session(state.store, session):
                 output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-@sessions.command()
+@sessions.command(epilog=_KEYS)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@_agent_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
 @_with_state
-def delete(opened: Any, keys: tuple[str, ...], *, yes: bool) -> None:
+def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, as_json: bool) -> None:
     """Delete sessions with all that was said in them."""
-    with opened(writes=True) as (state, _):
-        messages = sum(_get(state, key).message_count for key in keys)
+    with opened(writes=True) as (state, config):
+        found = _find(state, config, keys, agent)
+        messages = sum(session.message_count for session in found)
         if not yes:
-            many = f"{len(keys)} sessions" if len(keys) > 1 else f"the session {keys[0]}"
-            click.confirm(f"Delete {many} with {messages} messages? There is no way back.", abort=True)
-        for key in keys:
-            if state.store.delete_session(key) is None:
-                text = f"A run holds the session {key}. Try again when it has ended, or cancel it first."
+            many = f"{len(found)} sessions" if len(found) > 1 else f"the session {found[0].key}"
+            click.confirm(f"Delete {many} with {messages} messages? There is no way back.", abort=True, err=True)
+        for session in found:
+            if state.store.delete_session(session.key) is None:
+                text = f"A run holds the session {session.key}. Try again when it has ended, or cancel it first."
                 raise click.ClickException(text)
-            click.echo(f"Deleted {key}.")
+            if not as_json:
+                click.echo(f"Deleted {session.key}.")
+    if as_json:
+        print_json({"ok": True, "deleted": [session.key for session in found], "messages": messages})
 
 
 @sessions.command()
@@ -167,16 +182,16 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
         if dry_run:
             found = [(one.key, _to_minute(one.updated_at_ms), one.reason) for one in maintenance.iter_expired()]
             if as_json:
-                _print_json({"dryRun": True, "sessions": [{"key": key, "reason": reason} for key, _, reason in found]})
+                print_json({"dryRun": True, "sessions": [{"key": key, "reason": reason} for key, _, reason in found]})
             elif found:
-                _print_table(("KEY", "LAST USED (UTC)", "WHY"), found)
+                print_table(("KEY", "LAST USED (UTC)", "WHY"), found)
             else:
                 click.echo("Nothing to delete.")
             return
         deleted = maintenance.run()
     if as_json:
         counts = {"sessions": deleted.sessions, "runs": deleted.runs, "idempotencyKeys": deleted.idempotency_keys}
-        _print_json({"dryRun": False, "deleted": counts})
+        print_json({"dryRun": False, "deleted": counts})
         return
     click.echo(
         f"Deleted {deleted.sessions} sessions, {deleted.runs} records of runs and "
@@ -184,18 +199,43 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
     )
 
 
-def _get(state: State, key: str) -> SessionOverview:
-    session = state.store.get_session(key)
-    if session is None:
-        raise click.ClickException(f"There is no session {key}. `openclaw sessions list` tells the keys.")
-    return session
+def _find(state: State, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
+    """The sessions that `keys` mean, each once, in order. Raises `click.ClickException` for one that means none."""
+    from service.agents import Roster
+
+    agents = [agent.lower()] if agent is not None else [known.id for known in Roster.from_config(config).agents]
+    found = [_find_one(state, key, agents, agent) for key in keys]
+    return list({session.key: session for session in found}.values())
 
 
-def _iter_all(state: State) -> Iterator[SessionOverview]:
+def _find_one(state: State, key: str, agents: Iterable[str], agent: str | None) -> SessionOverview:
+    from service.sessions.keys import find_kept_key
+
+    meant = dict.fromkeys(find_kept_key(key, agent_id, state.store.get_session) for agent_id in agents)
+    kept = [session for one in meant if one is not None and (session := state.store.get_session(one)) is not None]
+    if agent is not None:
+        kept = [session for session in kept if session.agent_id == agent.lower()]
+    if len(kept) > 1:
+        listed = ", ".join(session.key for session in kept)
+        text = f"Several agents have a session {_shown(key)}: {listed}. Name one of these, or add --agent ID."
+        raise click.ClickException(text)
+    if not kept:
+        whose = "" if agent is None else f" of the agent {_shown(agent)}"
+        text = f"There is no session {_shown(key)}{whose}. `openclaw sessions list` tells the keys."
+        raise click.ClickException(text)
+    return kept[0]
+
+
+def _shown(text: str) -> str:
+    return _printable(_cut(text, _SHOWN_KEY_CHARACTERS))
+
+
+def _iter_all(state: State, agent: str | None) -> Iterator[SessionOverview]:
     from service.sessions.overview import Position
 
     after = None
-    while page := state.store.list_from(after, 100):
+    agent_id = None if agent is None else agent.lower()
+    while page := state.store.list_from(after, 100, agent_id=agent_id):
         yield from page
         after = Position(page[-1].created_at_ms, page[-1].session_id)
 
@@ -220,14 +260,3 @@ def _cut(text: str, most: int) -> str:
 def _printable(text: str) -> str:
     """`text` without what a terminal would obey."""
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    lines = [tuple(headings), *map(tuple, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -42,6 +42,9 @@ _FIRST_MODELS = {
     "google": "gemini-2.5-flash",
 }
 
+#: What the names of models hold that embed texts.
+_OF_VECTORS = ("embed", "minilm", "bge-")
+
 
 @click.command()
 @click.option("--endpoint", is_flag=True, help="Switch the OpenAI-compatible endpoint on.")
@@ -59,13 +62,15 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: b
     from service.configfile import check_config_text
     from service.configtext import escape_variables
     from service.configwriting import create_file
+    from service.preflight import check_startable
 
     path = locations.config_path
     _refuse_another(path)
     chosen, reason = (model, "you named it") if model is not None else _choose_model(os.environ)
     values = {"token": secrets.token_urlsafe(32), "enabled": endpoint, "model": escape_variables(chosen)}
     text = _FILE % {key: json.dumps(value) for key, value in values.items()}
-    check_config_text(text, "What would be written", os.environ)
+    checked = check_config_text(text, "What would be written", os.environ)
+    check_startable(checked.config, locations.state_dir, os.environ)
     if not create_file(locations, text):
         _refuse_another(path)
     missing = _missing(chosen)
@@ -92,9 +97,14 @@ def _choose_model(environ: Mapping[str, str]) -> tuple[str, str]:
     for provider_id in ids_with_key(environ):
         if provider_id in _FIRST_MODELS:
             return f"{provider_id}/{_FIRST_MODELS[provider_id]}", f"{KNOWN_HOSTS[provider_id].variable} is set"
-    for name in find_ollama_models(environ):
+    for name in filter(_may_talk, find_ollama_models(environ)):
         return f"{OLLAMA}/{name}", "Ollama is running and has it"
-    return EMBEDDED_REFERENCE, "neither a key nor Ollama was found: a small demo model that is often wrong"
+    return EMBEDDED_REFERENCE, "neither a key nor a model of Ollama's was found: a small demo model that is often wrong"
+
+
+def _may_talk(name: str) -> bool:
+    """Not so the models that only make vectors, which Ollama lists among the others."""
+    return not any(word in name.lower() for word in _OF_VECTORS)
 
 
 def _missing(model: str) -> str | None:

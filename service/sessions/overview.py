@@ -55,13 +55,18 @@ class RecentMessage:
 
 
 READ_SESSION = sa.select(sessions).where(sessions.c.key == sa.bindparam("of_key"))
-LIST_SESSIONS = (
-    sa.select(sessions)
-    .order_by(sessions.c.updated_at_ms.desc(), sessions.c.key)
-    .limit(sa.bindparam("most"))
-    .offset(sa.bindparam("offset"))
-)
-LIST_SESSIONS_OF_AGENT = LIST_SESSIONS.where(sessions.c.agent_id == sa.bindparam("of_agent"))
+
+
+def list_by_use(agent_id: str | None, *, search: str, since_ms: int, limit: int) -> sa.Select[Any]:
+    """The sessions of one agent (`None`: of all) used since then, `search` in their keys: the last used first."""
+    listed = sa.select(sessions)
+    if agent_id is not None:
+        listed = listed.where(sessions.c.agent_id == agent_id)
+    if search:
+        listed = listed.where(sessions.c.key.contains(search, autoescape=True))
+    if since_ms:
+        listed = listed.where(sessions.c.updated_at_ms >= since_ms)
+    return listed.order_by(sessions.c.updated_at_ms.desc(), sessions.c.key).limit(limit)
 
 
 def list_by_start(agent_id: str | None, *, stateless: bool, after: Position | None, limit: int) -> sa.Select[Any]:

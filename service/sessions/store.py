@@ -13,14 +13,13 @@ import sqlalchemy as sa
 
 from service.messages import Message
 from service.sessions.overview import (
-    LIST_SESSIONS,
-    LIST_SESSIONS_OF_AGENT,
     READ_RECENT,
     READ_SESSION,
     Position,
     RecentMessage,
     SessionOverview,
     list_by_start,
+    list_by_use,
     to_overview,
     to_recent_message,
 )
@@ -35,6 +34,8 @@ __all__ = ["SessionStore", "StoreError"]
 
 #: How many entries are read at once where a whole session is told.
 PAGE_ENTRIES = 500
+
+_LONGEST_SEARCH = 4096
 
 _READ_CONVERSATION = (
     sa.select(entries.c.role, entries.c.payload)
@@ -113,13 +114,17 @@ class SessionStore:
         rows = self._database.fetch(READ_SESSION, {"of_key": key})
         return to_overview(rows[0]) if rows else None
 
-    def list_sessions(self, agent_id: str | None, limit: int, offset: int = 0) -> tuple[SessionOverview, ...]:
-        """The sessions of one agent, or of all with `None`: at most `limit` after `offset`, the last used first."""
-        statement = LIST_SESSIONS if agent_id is None else LIST_SESSIONS_OF_AGENT
-        parameters = {"most": limit, "offset": offset, "of_agent": agent_id}
-        if agent_id is None:
-            del parameters["of_agent"]
-        return tuple(map(to_overview, self._database.fetch(statement, parameters)))
+    def list_sessions(
+        self, agent_id: str | None, limit: int, *, search: str = "", since_ms: int = 0
+    ) -> tuple[SessionOverview, ...]:
+        """The sessions of one agent, or of all with `None`: at most `limit`, the last used first.
+
+        Only those whose keys hold `search`, in lower case, and that were used at `since_ms` or later.
+        """
+        if len(search) > _LONGEST_SEARCH or "\0" in search:
+            return ()  # no key is so long or holds that
+        statement = list_by_use(agent_id, search=search, since_ms=since_ms, limit=limit)
+        return tuple(map(to_overview, self._database.fetch(statement, {})))
 
     def list_from(
         self, after: Position | None, limit: int, *, agent_id: str | None = None, stateless: bool | None = None

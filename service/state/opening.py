@@ -35,6 +35,16 @@ def open_database(url: str | None, state_dir: Path, *, patience_seconds: float =
     return Database(backend, patience_seconds=patience_seconds)
 
 
+def check_url(url: str) -> None:
+    """Raises `StoreError`, which does not repeat it, for a `url` of a database that is not spoken here.
+
+    Nothing is contacted.
+    """
+    from service.state.postgres import parse_postgres_url  # noqa: PLC0415 - who uses SQLite does not need it
+
+    parse_postgres_url(url)
+
+
 def open_file(path: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> Database:
     """Open SQLite's file at `path`, making it if there is none. Raises `StoreError`."""
     try:

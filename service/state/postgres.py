@@ -154,12 +154,10 @@ def parse_postgres_url(text: str) -> sa.URL:
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):  # the latter for a port that is no number
-        raise StoreError('state.url is not a URL; write "postgresql+psycopg://user@host/database"') from None
+        raise StoreError('it is not a URL; write "postgresql+psycopg://user@host/database"') from None
     if url.get_backend_name() != "postgresql" or url.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise StoreError(
-            f'state.url names "{url.drivername}"; this program speaks "postgresql+psycopg://user@host/database"'
-        )
+        raise StoreError(f'it names "{url.drivername}"; this program speaks "postgresql+psycopg://user@host/database"')
     if "@" in f"{url.host}{url.database}":
         # Part of a password, then, which messages would tell as the host or the database.
-        raise StoreError('state.url has too many "@"; write those of the user\'s name and password as %40')
+        raise StoreError('it has too many "@"; write those of the user\'s name and password as %40')
     return url.set(drivername="postgresql+psycopg")

@@ -30,11 +30,14 @@ def list_sessions(call: Call) -> Any:
     """The sessions, the last used first."""
     desk, params = call.desk, call.params
     agent = find_target(desk.gateway, {"agentId": params["agentId"]}).agent.id if "agentId" in params else None
-    found = desk.gateway.state.store.list_sessions(agent, min(params.get("limit", _LISTED), _MOST_LISTED))
-    since = desk.now_ms - params["activeMinutes"] * 60_000 if "activeMinutes" in params else 0
-    search = params.get("search", "").lower()
-    chosen = [one for one in found if one.updated_at_ms >= since and search in one.key]
-    rows = [to_session_row(desk, one) for one in chosen]
+    since_ms = max(0, desk.now_ms - params["activeMinutes"] * 60_000) if "activeMinutes" in params else 0
+    found = desk.gateway.state.store.list_sessions(
+        agent,
+        min(params.get("limit", _LISTED), _MOST_LISTED),
+        search=params.get("search", "").lower(),
+        since_ms=since_ms,
+    )
+    rows = [to_session_row(desk, one) for one in found]
     return {"ts": desk.now_ms, "count": len(rows), "sessions": rows}
 
 
