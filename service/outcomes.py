@@ -49,6 +49,20 @@ def failure_of(record: RunRecord | None) -> GatewayError:
     return GatewayError("run_interrupted", "The gateway that executed this run has died. Try again.")
 
 
+def key_reused() -> GatewayError:
+    """What is told to who sends a known idempotency key with something else."""
+    text = (
+        "This Idempotency-Key was sent with another request less than a day ago. Send the very same request, "
+        "or use another key."
+    )
+    return GatewayError("idempotency_key_reused", text, param="Idempotency-Key")
+
+
+def shutting_down() -> GatewayError:
+    """What is told to who comes too late."""
+    return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
+
+
 def run_not_found(run_id: str) -> GatewayError:
     """What is told of a run of which nothing is known."""
     text = (

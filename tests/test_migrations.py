@@ -99,7 +99,7 @@ def test_what_earlier_programs_kept_is_kept(database_url: str | None, tmp_path: 
 def test_a_session_is_called_the_same_whether_it_is_new_or_old(database_url: str | None, tmp_path: Path) -> None:
     with closing(Transcripts(open_database(database_url, tmp_path))) as store:
         for session in SESSIONS:
-            store.append_turn(session.key, session.agent_id, "r", session.messages, usage=Usage(), model="m")
+            store.append_turn(session.key, session.agent_id, session.key, session.messages, usage=Usage(), model="m")
             known = store.get_session(session.key)
             assert known is not None
             assert known.title == session.title
