@@ -112,16 +112,19 @@ class Starts:
 
         What is found too late is found by the claim that the run itself makes.
         """
-        claim = self._gateway.state.claims.find(key)
-        if claim is not None and claim.fingerprint != key.fingerprint:
-            raise _key_reused()
         found = self._gateway.find(run_id)
-        if found is None or found.session_key == session_key:
+        claim = self._gateway.state.claims.find(key)  # behind the run that it is recorded with
+        refusal = None
+        if claim is not None and claim.fingerprint != key.fingerprint:
+            refusal = _key_reused()
+        elif found is not None and found.session_key != session_key:
+            text = "This idempotencyKey is the id of a run of another session. Send a fresh one."
+            refusal = GatewayError("invalid_value", text, param="idempotencyKey")
+        if refusal is None:
             return found
-        if found is not self._gateway.runs.find(run_id):
+        if found is not None and found is not self._gateway.runs.find(run_id):
             found.abort()  # nobody wants it told again
-        text = "This idempotencyKey is the id of a run of another session. Send a fresh one."
-        raise GatewayError("invalid_value", text, param="idempotencyKey")
+        raise refusal
 
     def _run(self, start: Start, turn: Turn) -> None:
         is_kept = True
