@@ -144,7 +144,10 @@ class Gateway:
         Raises `StoreError`, and `GatewayError` (`run_not_found`).
         """
         here = self._find_here(run_id)
-        found = self.state.records.get(run_id) or here
+        recorded = self.state.records.get(run_id)
+        # That a run without a session to wait for has begun is not recorded.
+        has_begun = here is not None and here.state is RunState.RUNNING
+        found = here if recorded is None or (has_begun and recorded.state is RunState.ACCEPTED) else recorded
         if found is None:
             raise run_not_found(run_id)
         return found

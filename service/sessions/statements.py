@@ -117,7 +117,10 @@ END_RUN = Prepared(
     lambda _: (
         runs.update()
         .where(runs.c.id == sa.bindparam("of_run"))
-        .values({name: sa.bindparam(f"new_{name}") for name in END_COLUMNS})
+        .values(
+            {name: sa.bindparam(f"new_{name}") for name in END_COLUMNS}
+            | {"started_at_ms": sa.func.coalesce(runs.c.started_at_ms, runs.c.accepted_at_ms)}
+        )
     )
 )
 FREE_LANE = Prepared(
