@@ -216,3 +216,17 @@ def test_the_run_that_asked_a_call_is_found_by_its_id(ann: Transcripts, ben: Tra
     assert ben.state.records.find_asking(strange, "beta") == {}
     assert ben.state.records.find_asking(["call\0"], "main") == {}
     assert ben.state.records.find_asking([], "main") == {}
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+def test_ids_and_errors_with_nul_do_not_keep_a_run_from_being_stored(ann: Transcripts, *, stateless: bool) -> None:
+    said = (text_message(Role.USER, "a\0b"), *ANSWERED.messages)
+    asking = RunOutcome(RunState.OK, messages=said, reply_count=1, asked_call_id="call\0")
+    run_with_key(ann, new_run(ann, "asks", stateless=stateless), asking)
+    failing = RunOutcome(RunState.ERROR, error_code="provider_error", error_message="It said \0.")
+    run_with_key(ann, new_run(ann, "fails", stateless=stateless), failing, IdempotencyKey.of("another", b""))
+    assert (state_of(ann, "asks"), state_of(ann, "fails")) == (RunState.OK, RunState.ERROR)
+    assert ann.state.records.find_asking(["call\0"], "main") == {}
+    record = ann.state.records.get("fails")
+    assert record is not None
+    assert record.error_message == "It said \ufffd."
