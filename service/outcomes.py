@@ -46,7 +46,10 @@ def failure_of(record: RunRecord | None) -> GatewayError:
     """What a recorded run failed with, as whoever waited for it is told."""
     if record is not None and record.error_code in KINDS:
         return GatewayError(record.error_code, record.error_message or "The run failed.")
-    return GatewayError("run_interrupted", "The gateway that executed this run has died. Try again.")
+    text = "The gateway that executed this run has died. Try again."
+    if record is None:
+        text = "This run was given up before it began, or its answer has been deleted. Send the request again."
+    return GatewayError("run_interrupted", text)
 
 
 def key_reused() -> GatewayError:

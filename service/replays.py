@@ -72,6 +72,9 @@ class Replays:
             copy.append(RunEnded(error=failure_of(record)))
             return
         reply = self._store.load_reply(record.session_key, record.id, record.reply_count)
+        if len(reply) != record.reply_count:  # deleted since
+            copy.append(RunEnded(error=failure_of(None)))
+            return
         text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
         if text:
             copy.append(TextDelta(text))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from transcripts import Transcripts
 
 from service.concurrency import deadline, sleep, spawn
 from service.events import RunEnded, TextDelta
 from service.messages import Role, ToolCall, Usage, text_message
 from service.replays import Replays
+from service.runs import Run
 from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey, _TakeClaim
 from service.sessions.records import NewRun, RunOutcome, RunState
-from service.state.database import Database
+from service.state.database import Database, SingleOperation
 from service.state.membership import _Bury
 from service.state.opening import open_database
+from service.state.schema import entries
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:claimed"
@@ -201,6 +205,34 @@ def test_an_answer_that_cannot_be_told_again_ends_with_an_error(ann: Transcripts
         ends = [copy.wait_for_end(None) for copy in copies]
     assert [end and end.error and end.error.code for end in ends] == ["storage_unavailable"] * 3
     opened.finish(ANSWERED)
+
+
+def test_an_answer_that_is_gone_is_no_empty_answer(ann: Transcripts, ben: Transcripts) -> None:
+    run_with_key(ann, new_run(ann, "r"), ANSWERED)
+    record = ben.state.records.get("r")
+    assert record is not None
+    replays = Replays(ben.state.records, ben)
+    ann.database.write(_Clear(entries))
+    assert _error_of(replays.recall(record)) == ("run_interrupted", "its answer has been deleted")
+    assert ann.delete_session(SESSION)
+    assert _error_of(replays.recall(record)) == ("run_interrupted", "its answer has been deleted")
+    run_with_key(ben, new_run(ben, "again"), ANSWERED)
+
+
+def _error_of(copy: Run) -> tuple[str, str]:
+    with deadline(GENEROUS_SECONDS):
+        end = copy.wait_for_end(None)
+    assert end is not None
+    assert end.error is not None
+    return end.error.code, "its answer has been deleted" if "its answer has been deleted" in end.error.message else ""
+
+
+@dataclass(slots=True, eq=False)
+class _Clear(SingleOperation[None]):
+    table: sa.Table
+
+    def apply(self, connection: sa.Connection) -> None:
+        connection.execute(self.table.delete())
 
 
 def test_the_run_that_asked_a_call_is_found_by_its_id(ann: Transcripts, ben: Transcripts) -> None:
