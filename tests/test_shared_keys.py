@@ -118,6 +118,26 @@ def test_a_caller_that_leaves_during_its_claim_does_not_block_its_key(
     assert len(upstream.requests) == 1
 
 
+def test_a_caller_that_leaves_while_its_session_is_busy_is_forgotten(
+    hosts: list[LiveGateway], upstream: Upstream
+) -> None:
+    session = {"x-openclaw-session-key": "busy"}
+    key = session | {"Idempotency-Key": str(uuid.uuid4())}
+    with operator_client(hosts[1]) as holder:
+        holding = {"message": "x", "idempotencyKey": "holder", "sessionKey": "busy", "model": "scripted/silent"}
+        assert holder.response(holder.send("agent", holding))["ok"]
+        eventually(lambda: "inFlightRun" in holder.call("chat.history", {"sessionKey": "busy"}))
+        with hosts[0].client(timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
+            ask(impatient, "never mind", headers=key)
+        eventually(lambda: "run_aborted" in hosts[0].output)
+        assert holder.call("chat.abort", {"sessionKey": "busy", "runId": "holder"})["aborted"]
+    with hosts[0].client() as client:
+        assert text_of(ask(client, "something else", headers=key))
+    said = [message["content"] for message in upstream.requests[-1].body["messages"]]
+    assert said[-1] == "something else"
+    assert "never mind" not in said
+
+
 def test_a_stateless_run_with_a_key_is_said_to_run_while_it_does(hosts: list[LiveGateway]) -> None:
     headers = {
         "Authorization": f"Bearer {TOKEN}",
