@@ -16,7 +16,7 @@ from service.errors import GatewayError, internal_error
 from service.estimates import TokenEstimator
 from service.events import RunEnded
 from service.models import ModelCatalog
-from service.outcomes import failure_of, run_not_found, to_outcome
+from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
 from service.parts import CurrentParts, Held, Parts
 from service.preparation import Work, prepare, run_timeout
 from service.replays import Replays
@@ -76,7 +76,7 @@ class Gateway:
         session key, an image the model cannot read, nothing to answer.
         """
         if self._draining:
-            raise _shutting_down()
+            raise shutting_down()
         with self._parts.held() as held:
             return self._begin(turn, held, run_id, door)
 
@@ -89,7 +89,7 @@ class Gateway:
         run_id = run_id or f"chatcmpl_{self._new_id()}"
         new = NewRun(run_id, key.key, agent.id, door, int(self._clock() * 1000), key.fresh, claimed)
         if turn.idempotency_key is not None:
-            claim = self.state.claims.claim(turn.idempotency_key, new, self.state.membership.id)
+            claim = self._claim(turn.idempotency_key, new)
             if not claim.is_own:
                 return self._replay(claim, turn.idempotency_key)
         run = Run(new.id, new.session_key, agent.id, new.accepted_at_ms / 1000, kept=claimed, door=door)
@@ -133,11 +133,11 @@ class Gateway:
         if found is not None:
             return found
         record = self.state.records.get(run_id)
-        return None if record is None else self._recall(record)
+        return None if record is None else self._replays.recall(record)
 
     def abort(self, run_id: str) -> bool:
         """End a run soon, wherever it waits or goes on; whether it was still to end. Raises `StoreError`."""
-        return self._abort_here(run_id) or self.state.records.request_abort(run_id)
+        return self._abort_here(run_id) or self._end_forgotten(run_id) or self.state.records.request_abort(run_id)
 
     def get_run(self, run_id: str) -> RunRecord:
         """What is known of a run: what is recorded, or that it waits or goes on here.
@@ -145,7 +145,10 @@ class Gateway:
         Raises `StoreError`, and `GatewayError` (`run_not_found`).
         """
         here = self._find_here(run_id)
-        found = self.state.records.get(run_id) or here
+        recorded = self.state.records.get(run_id)
+        # That a run without a session to wait for has begun is not recorded.
+        has_begun = here is not None and here.state is RunState.RUNNING
+        found = here if recorded is None or (has_begun and recorded.state is RunState.ACCEPTED) else recorded
         if found is None:
             raise run_not_found(run_id)
         return found
@@ -187,6 +190,16 @@ class Gateway:
         self._parts.close()
         self.state.close()
 
+    def _claim(self, key: IdempotencyKey, new: NewRun) -> Claim:
+        gateway_id = self.state.membership.id
+        with self._abortable(new):
+            try:
+                return self.state.claims.claim(key, new, gateway_id)
+            except BaseException:
+                # It is carried out even if nobody waits for it any more: this comes behind it.
+                spawn(self.state.ledger.forget, new, gateway_id)
+                raise
+
     def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
         opened = self.state.ledger.open(new, agent.timeout_seconds)  # the session first, then room for a run
         try:
@@ -207,7 +220,7 @@ class Gateway:
             if not scope.cancelled:
                 raise
             if self._draining:
-                raise _shutting_down() from None
+                raise shutting_down() from None
             raise GatewayError("run_aborted", "The run was aborted while it waited.") from None
         finally:
             del self._queued[new.id]
@@ -255,11 +268,7 @@ class Gateway:
     def _replay(self, claim: Claim, key: IdempotencyKey) -> Run:
         """The answer of an earlier request with the same key, as a run of its own."""
         if claim.fingerprint != key.fingerprint:
-            text = (
-                "This Idempotency-Key was sent with another request less than a day ago. Send the very same request, "
-                "or use another key."
-            )
-            raise GatewayError("idempotency_key_reused", text, param="Idempotency-Key")
+            raise key_reused()
         if claim.run_id in self._runs:
             original, _new = self._runs[claim.run_id]
             copy = Run(original.id, original.session_key, original.agent_id, original.created_at)
@@ -268,12 +277,7 @@ class Gateway:
         record = self.state.records.get(claim.run_id)
         if record is None:
             raise failure_of(None)
-        return self._recall(record)
-
-    def _recall(self, record: RunRecord) -> Run:
-        copy = Run(record.id, record.session_key, record.agent_id, record.accepted_at_ms / 1000)
-        spawn(self._replays.replay, record.id, copy)
-        return copy
+        return self._replays.recall(record)
 
     def _abort_in_sessions(self) -> None:
         """Others took this gateway for dead and may run its sessions by now: nothing that goes on could be stored."""
@@ -301,8 +305,10 @@ class Gateway:
     def _abort_requested(self) -> None:
         if self.state.membership.has_others:
             for run_id in self.state.records.list_to_abort(self.state.membership.id):
-                self._abort_here(run_id)
+                if not self._abort_here(run_id):
+                    self._end_forgotten(run_id)
 
-
-def _shutting_down() -> GatewayError:
-    return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
+    def _end_forgotten(self, run_id: str) -> bool:
+        record = self.state.records.get(run_id)
+        # What was recorded by then may have come here since.
+        return record is not None and (self._abort_here(run_id) or self.state.ledger.end_forgotten(record))

@@ -46,7 +46,24 @@ def failure_of(record: RunRecord | None) -> GatewayError:
     """What a recorded run failed with, as whoever waited for it is told."""
     if record is not None and record.error_code in KINDS:
         return GatewayError(record.error_code, record.error_message or "The run failed.")
-    return GatewayError("run_interrupted", "The gateway that executed this run has died. Try again.")
+    text = "The gateway that executed this run has died. Try again."
+    if record is None:
+        text = "This run was given up before it began, or its answer has been deleted. Send the request again."
+    return GatewayError("run_interrupted", text)
+
+
+def key_reused() -> GatewayError:
+    """What is told to who sends a known idempotency key with something else."""
+    text = (
+        "This Idempotency-Key was sent with another request less than a day ago. Send the very same request, "
+        "or use another key."
+    )
+    return GatewayError("idempotency_key_reused", text, param="Idempotency-Key")
+
+
+def shutting_down() -> GatewayError:
+    """What is told to who comes too late."""
+    return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
 
 
 def run_not_found(run_id: str) -> GatewayError:

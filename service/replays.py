@@ -5,16 +5,20 @@ Whether it still goes on here, goes on in another gateway or has ended, its read
 
 from __future__ import annotations
 
-from service.concurrency import Cancelled, sleep
+import logging
+
+from service.concurrency import Cancelled, sleep, spawn
 from service.conversation import unanswered_calls
-from service.errors import GatewayError
+from service.errors import GatewayError, internal_error
 from service.events import RunEnded, TextDelta, ToolCallRequested
 from service.messages import Role, StopReason
 from service.outcomes import failure_of
 from service.runner import PARAGRAPH
 from service.runs import Run
-from service.sessions.records import RunRecords, RunState
+from service.sessions.records import RunRecord, RunRecords, RunState
 from service.sessions.store import SessionStore
+
+logger = logging.getLogger("openclaw.gateway")
 
 #: How often a run of another gateway is looked at.
 LOOK_SECONDS = 0.1
@@ -37,8 +41,24 @@ class Replays:
         except Cancelled:
             copy.append(RunEnded(error=_left()))
 
+    def recall(self, record: RunRecord) -> Run:
+        """The recorded run as one of its own, whose readers see the end once it has come."""
+        copy = Run(record.id, record.session_key, record.agent_id, record.accepted_at_ms / 1000)
+        spawn(self.replay, record.id, copy)
+        return copy
+
     def replay(self, run_id: str, copy: Run) -> None:
-        """Let the readers of `copy` see the end of the recorded run `run_id`, once it has come. Raises `StoreError`."""
+        """Let the readers of `copy` see the end of the recorded run `run_id`, once it has come. Never raises."""
+        try:
+            self._replay(run_id, copy)
+        except GatewayError as error:
+            copy.append(RunEnded(error=error))
+        except Exception:
+            # A defect must not leave readers waiting: it is logged here and told as itself.
+            logger.exception("run %s could not be told again", run_id)
+            copy.append(RunEnded(error=internal_error()))
+
+    def _replay(self, run_id: str, copy: Run) -> None:
         try:
             with copy.scope:
                 record = self._records.get(run_id)
@@ -52,6 +72,9 @@ class Replays:
             copy.append(RunEnded(error=failure_of(record)))
             return
         reply = self._store.load_reply(record.session_key, record.id, record.reply_count)
+        if len(reply) != record.reply_count:  # deleted since
+            copy.append(RunEnded(error=failure_of(None)))
+            return
         text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
         if text:
             copy.append(TextDelta(text))

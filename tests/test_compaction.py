@@ -246,7 +246,7 @@ def test_the_scripted_provider_end_to_end_with_the_store(tmp_path: Path) -> None
         assert compaction.summary is not None
         assert "1 2 3" in compaction.summary.text
         store.append_turn("k", "main", "r2", [new], usage=Usage(), model="m")
-        store.append_summary("k", "r2", compaction.summary, kept=compaction.kept)
+        store.append_summary("k", "r3", compaction.summary, kept=compaction.kept)
         assert store.load_conversation("k") == compaction.messages
 
 

@@ -19,7 +19,7 @@ from transcripts import Transcripts
 from service.concurrency import deadline, sleep, spawn
 from service.configsession import MaintenanceConfig
 from service.messages import Message, Role, Usage, text_message
-from service.sessions.claims import KEPT_MS, IdempotencyKey
+from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey
 from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, Expiry
 from service.sessions.maintenance import SESSIONS_AT_ONCE, Deleted, Maintenance
 from service.sessions.records import NewRun, RunOutcome, RunState
@@ -279,3 +279,40 @@ def test_a_gateway_deletes_in_the_background(tmp_path: Path) -> None:
             assert time.monotonic() < give_up_at
             time.sleep(0.1)
         assert client.get(f"/v1/sessions/{named}").status_code == 200
+
+
+def use_with_key(store: Transcripts, key: str, idempotency_key: IdempotencyKey, *, stateless: bool) -> NewRun:
+    now_ms = store.state.ledger.now_ms()
+    run = NewRun(f"run {key}", key, "main", "test", now_ms, stateless, claimed=True)
+    assert store.state.claims.claim(idempotency_key, run, store.state.membership.id).is_own
+    store.state.ledger.open(run, None).finish(outcome("question", "answer"))
+    return run
+
+
+@pytest.mark.parametrize(
+    "config", [{"stateless_after": "1h", "prune_after": "1h"}, {"stateless_after": "1h", "max_entries": 1}]
+)
+def test_an_answer_that_a_key_stands_for_is_kept_as_long_as_the_key(
+    store: Transcripts, clock: Clock, config: dict[str, Any]
+) -> None:
+    names = {name: IdempotencyKey.of(name, b"") for name in ("alone", "named", "named too")}
+    for name, key in names.items():
+        use_with_key(store, name, key, stateless=name == "alone")
+        use(store, f"{name} without a key")
+    clock.now += KEPT_MS / 1000 - 1
+    use(store, "young")
+    spelt_out: dict[str, Any] = {"runs_after": "1h", **config}
+    maintenance = Maintenance(store.database, MaintenanceConfig(**spelt_out), clock)
+    with deadline(GENEROUS_SECONDS):
+        maintenance.run()
+    assert keys(store) == {*names, "young"}
+    for name, key in names.items():
+        assert store.state.claims.find(key) == Claim(f"run {name}", key.fingerprint, is_own=False)
+        record = store.state.records.get(f"run {name}")
+        assert record is not None
+        assert [message.text for message in store.load_reply(name, record.id, record.reply_count)] == ["answer"]
+    clock.now += 2
+    with deadline(GENEROUS_SECONDS):
+        maintenance.run()
+    assert keys(store) == {"young"}
+    assert [store.state.claims.find(key) for key in names.values()] == [None] * 3

@@ -99,7 +99,7 @@ def test_what_earlier_programs_kept_is_kept(database_url: str | None, tmp_path: 
 def test_a_session_is_called_the_same_whether_it_is_new_or_old(database_url: str | None, tmp_path: Path) -> None:
     with closing(Transcripts(open_database(database_url, tmp_path))) as store:
         for session in SESSIONS:
-            store.append_turn(session.key, session.agent_id, "r", session.messages, usage=Usage(), model="m")
+            store.append_turn(session.key, session.agent_id, session.key, session.messages, usage=Usage(), model="m")
             known = store.get_session(session.key)
             assert known is not None
             assert known.title == session.title
@@ -185,6 +185,66 @@ def test_a_process_killed_while_it_migrates_leaves_the_database_as_it_was_or_mig
     with closing(sqlite3.connect(interrupted / FILE_NAME)) as connection:
         told = connection.execute("SELECT title, input_tokens, last_run_id FROM sessions WHERE key = 'agent:main:7'")
         assert told.fetchall() == [("message 140", 40, "run 79")]
+
+
+def look_at_server(connection: psycopg.Connection) -> list[object]:
+    """All that tells which schema a database has, and how much is in it."""
+    queries = (
+        "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'",
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "SELECT conname, contype FROM pg_constraint WHERE connamespace = 'public'::regnamespace",
+        "SELECT 'version', version_num FROM alembic_version",
+        "SELECT 'sessions', count(*)::text FROM sessions UNION ALL SELECT 'entries', count(*)::text FROM entries",
+    )
+    return [sorted(map(tuple, connection.execute(query).fetchall())) for query in queries]
+
+
+def wait_until(connection: psycopg.Connection, question: str) -> None:
+    """Until the server says yes."""
+    give_up_at = time.monotonic() + GENEROUS_SECONDS
+    while connection.execute(question).fetchone() != (True,):
+        assert time.monotonic() < give_up_at, question
+        time.sleep(0.02)
+
+
+OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+STUCK = f"SELECT count(*) > 0 {OTHERS} AND wait_event_type = 'Lock' AND backend_xid IS NOT NULL"
+ALONE = f"SELECT count(*) = 0 {OTHERS}"
+
+
+@pytest.mark.parametrize(
+    ("schema", "held"),
+    [
+        ("0001", "entries IN ACCESS EXCLUSIVE MODE"),
+        ("0001", "alembic_version IN EXCLUSIVE MODE"),
+        ("0002", "sessions IN ROW EXCLUSIVE MODE"),
+    ],
+    ids=["amid a revision", "at a revision's end", "amid the last revision"],
+)
+def test_a_process_killed_while_it_migrates_a_server_leaves_nothing_behind(
+    postgres: Postgres, tmp_path: Path, schema: str, held: str
+) -> None:
+    url = postgres.create_database()
+    prepare(url, tmp_path, schema)
+    server = f"host={postgres.socket_dir} user=postgres dbname={sa.make_url(url).database}"
+    with psycopg.connect(server, autocommit=True) as watching, psycopg.connect(server) as holding:
+        before = look_at_server(watching)
+        holding.execute(f"LOCK TABLE {held}")
+        start = context.Barrier(2)
+        process = start_opening(url, tmp_path, tmp_path / "log", start)
+        start.wait(GENEROUS_SECONDS)
+        wait_until(watching, STUCK)  # it has changed something, and cannot go on
+        assert f"Running upgrade {schema} -> " in (tmp_path / "log").read_text()
+        process.kill()
+        process.join()
+        holding.close()
+        wait_until(watching, ALONE)
+        assert look_at_server(watching) == before
+    for _ in range(2):
+        with closing(Transcripts(open_database(url, tmp_path))) as store:
+            assert_all_is_there(store)
+    assert revisions(url, tmp_path) == [HEAD]
+    assert differences(url, tmp_path) == []
 
 
 def test_a_database_of_a_newer_program_is_refused_and_left_alone(database_url: str | None, tmp_path: Path) -> None:

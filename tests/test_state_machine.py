@@ -129,8 +129,10 @@ class StateMachine(RuleBasedStateMachine):
     def id_of(self, member: int) -> str:
         return self.states[member].membership.id
 
-    def new_run(self, key: str, *, stateless: bool = False, claimed: bool = False) -> NewRun:
-        return NewRun(f"run-{self.new_id()}", key, key.split(":")[1], "test", int(self.time), stateless, claimed)
+    def new_run(self, key: str, *, stateless: bool = False, claimed: bool = False, name: str = "") -> NewRun:
+        number = self.new_id()
+        accepted_at_ms = int(self.time) * 1000 + int(number)
+        return NewRun(name or f"run-{number}", key, key.split(":")[1], "test", accepted_at_ms, stateless, claimed)
 
     def settle(self, member: int) -> None:
         sleep(0)  # what was spawned begins
@@ -154,8 +156,13 @@ class StateMachine(RuleBasedStateMachine):
     def forgotten(self, member: int, run: NewRun) -> None:
         if self.wanted.get(run.session_key) == self.id_of(member):
             del self.wanted[run.session_key]
-        if run.id in self.runs and not self.runs[run.id].state.is_final:
-            del self.runs[run.id]
+        self.taken_back(run)
+
+    def taken_back(self, run: NewRun) -> None:
+        """Nothing is left of a run, unless it has ended meanwhile."""
+        if run.id in self.runs and self.runs[run.id].state.is_final:
+            return
+        self.runs.pop(run.id, None)
         self.claims = {key: claim for key, claim in self.claims.items() if claim[1] != run.id}
 
     def open(self, member: int, run: NewRun) -> None:
@@ -255,9 +262,7 @@ class StateMachine(RuleBasedStateMachine):
             del self.holders[run.session_key]
         if self.wanted.get(run.session_key) == held.gateway_id:
             del self.wanted[run.session_key]
-        if run.id in self.runs and not self.runs[run.id].state.is_final:
-            del self.runs[run.id]
-        self.claims = {key: claim for key, claim in self.claims.items() if claim[1] != run.id}
+        self.taken_back(run)
 
     @rule(member=members, messages=said, usage=usages)
     def answer_a_stateless_request(self, member: int, messages: tuple[Message, ...], usage: Usage) -> None:
@@ -284,6 +289,33 @@ class StateMachine(RuleBasedStateMachine):
         self.claims[name] = fingerprint, run.id
         self.runs[run.id] = ModelRun(key, RunState.ACCEPTED, gateway_id)
         self.open(member, run)
+
+    @rule(
+        member=members,
+        key=keys,
+        name=st.sampled_from("pq"),
+        fingerprint=st.sampled_from("fg"),
+        abandoned=st.booleans(),
+    )
+    def claim_for_a_run_of_a_callers_naming(
+        self, member: int, key: str, name: str, fingerprint: str, *, abandoned: bool
+    ) -> None:
+        run, gateway_id = self.new_run(key, claimed=True, name=f"own-{name}"), self.id_of(member)
+        got = self.states[member].claims.claim(IdempotencyKey(f"own {name}", fingerprint), run, gateway_id)
+        had, _ = self.claims.get(f"own {name}", (fingerprint, ""))
+        is_own = run.id not in self.runs and had == fingerprint
+        assert got == Claim(run.id, had, is_own=is_own)
+        if is_own:
+            self.claims[f"own {name}"] = fingerprint, run.id
+            self.runs[run.id] = ModelRun(key, RunState.ACCEPTED, gateway_id)
+        if abandoned:  # its caller left before it learnt whose the key is
+            self.states[member].ledger.forget(run, gateway_id)
+            if self.wanted.get(key) == gateway_id:
+                del self.wanted[key]
+            if is_own:
+                self.taken_back(run)
+        elif is_own:
+            self.open(member, run)
 
     @rule(member=members, key=keys)
     def delete_a_session(self, member: int, key: str) -> None:

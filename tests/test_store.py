@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcripts import Transcripts
+from transcripts import Transcripts, new_uuid
 
 from service.concurrency import deadline, spawn
 from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
@@ -69,8 +69,10 @@ def turn(*said: str) -> tuple[Message, ...]:
     return tuple(text_message(Role.USER, text) for text in said)
 
 
-def append(store: Transcripts, key: str, said: tuple[Message, ...], usage: Usage = NO_USAGE, run_id: str = "r") -> None:
-    store.append_turn(key, "main", run_id, said, usage=usage, model="openai/gpt")
+def append(
+    store: Transcripts, key: str, said: tuple[Message, ...], usage: Usage = NO_USAGE, run_id: str | None = None
+) -> None:
+    store.append_turn(key, "main", run_id or new_uuid(), said, usage=usage, model="openai/gpt")
 
 
 def finish(greenlets: list[Any]) -> None:

@@ -28,11 +28,11 @@ def store(database: Database) -> Iterator[Transcripts]:
 
 def append(store: Transcripts, *said: str) -> None:
     messages = tuple(text_message(Role.USER, text) for text in said)
-    store.append_turn(KEY, "main", "run", messages, usage=Usage(), model="m")
+    store.append_turn(KEY, "main", store.state.ledger.new_id(), messages, usage=Usage(), model="m")
 
 
-def summarise(store: Transcripts, text: str, *, kept: int) -> None:
-    store.append_summary(KEY, "run", text_message(Role.USER, text), kept=kept)
+def summarise(store: Transcripts, text: str, *, kept: int, run_id: str | None = None) -> None:
+    store.append_summary(KEY, run_id or store.state.ledger.new_id(), text_message(Role.USER, text), kept=kept)
 
 
 def texts(store: Transcripts) -> list[str]:
@@ -64,7 +64,7 @@ def test_a_summary_of_the_same_messages_takes_the_place_of_the_earlier_one(store
 
 def test_the_transcript_keeps_what_a_summary_covers(store: Transcripts) -> None:
     append(store, "1", "2", "3")
-    summarise(store, "all", kept=0)
+    summarise(store, "all", kept=0, run_id="run")
     assert [entry.message.text for entry in store.iter_entries(KEY)] == ["1", "2", "3"]
     rows = store.database.fetch(sa.select(summaries.c.covers, summaries.c.role, summaries.c.run_id), {})
     assert [tuple(row) for row in rows] == [(3, "user", "run")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from transcripts import Transcripts
+from transcripts import Transcripts, new_uuid
 
 from service.agents import Roster
 from service.config import parse_config
@@ -44,7 +44,7 @@ class MinuteClock:
 
 def say(store: Transcripts, key: str, *messages: Message, model: str = "openai/a") -> None:
     agent_id = key.split(":")[1]
-    store.append_turn(key, agent_id, "r", messages, usage=Usage(10, 4, 2), model=model)
+    store.append_turn(key, agent_id, new_uuid(), messages, usage=Usage(10, 4, 2), model=model)
     clock: Any = store.clock
     clock.tick()
 

@@ -273,3 +273,17 @@ def test_a_websocket_of_one_worker_finds_and_ends_the_run_of_another(pair: LiveG
             assert client.call("chat.history", {"sessionKey": "across"})["inFlightRun"]["runId"] == "across"
         assert clients[-1].call("chat.abort", {"sessionKey": "across"})["runIds"] == ["across"]
         assert clients[0].response(request_id)["payload"]["summary"] == "aborted"
+
+
+def test_one_key_that_all_websockets_send_runs_one_turn(pair: LiveGateway) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(operator_client(pair)) for _ in range(8)]
+        request = {"message": "x", "idempotencyKey": "of all", "sessionKey": "of all", "model": "scripted/slow"}
+        requests = [(client, client.send("agent", request)) for client in clients]
+        texts = set()
+        for client, request_id in requests:
+            assert client.response(request_id)["payload"]["status"] == "accepted"
+            texts.add(client.response(request_id)["payload"]["result"]["payloads"][0]["text"])
+        assert len(texts) == 1
+        for client in clients:
+            assert len(client.call("chat.history", {"sessionKey": "of all"})["messages"]) == 2

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.concurrency import Cancelled, CancelScope, Event, spawn
 from service.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.gateway import Gateway
 from service.runs import Run
+from service.sessions.claims import IdempotencyKey
 from service.turn import Turn
 
 logger = logging.getLogger("openclaw.rpc")
@@ -35,7 +36,7 @@ class Start:
     run_id: str
     session_key: str
     agent_id: str
-    asked: bytes
+    key: IdempotencyKey
     accepted_at_ms: int
     run: Run | None = None
     end: RunEnded | None = None
@@ -83,35 +84,50 @@ class Starts:
 
         `asked` stands for what was asked: the same id with something else is refused. Raises `GatewayError`.
         """
+        # No key of another door has a control character: the two never meet.
+        key = IdempotencyKey.of(f"rpc\0{run_id}", asked)
         known = self.find(run_id)
         if known is not None:
-            if known.asked != asked:
-                text = "This idempotencyKey belongs to another request. Send a fresh one with what is new."
-                raise GatewayError("invalid_value", text, param="idempotencyKey")
+            if known.key != key:
+                raise _key_reused()
             return known
         if len(self._going_on) >= _MOST_WAITING:
             raise GatewayError(
                 "too_many_runs", "Too many runs wait for their sessions. Try again when some have ended."
             )
-        start = Start(run_id, session_key, agent_id, asked, self._now_ms())
+        start = Start(run_id, session_key, agent_id, key, self._now_ms())
         self._going_on[run_id] = start
         try:
-            start.run = self._recall(run_id, session_key)
-        except BaseException:
-            del self._going_on[run_id]
+            start.run = self._recall(run_id, session_key, key)
+        except BaseException as error:
+            # Somebody else may have found it meanwhile.
+            told = error if isinstance(error, GatewayError) else internal_error()
+            self._end(start, RunEnded(error=told), is_kept=False)
             raise
-        spawn(self._run, start, turn)
+        spawn(self._run, start, replace(turn, idempotency_key=key))
         return start
 
-    def _recall(self, run_id: str, session_key: str) -> Run | None:
-        """The run that had this id before this process began, or that another door began."""
+    def _recall(self, run_id: str, session_key: str, key: IdempotencyKey) -> Run | None:
+        """The run that had this id before this process began, or that another door or process began.
+
+        What is found too late is found by the claim that the run itself makes.
+        """
         found = self._gateway.find(run_id)
-        if found is not None and found.session_key != session_key:
+        claim = self._gateway.state.claims.find(key)  # behind the run that it is recorded with
+        refusal = None
+        if claim is not None and claim.fingerprint != key.fingerprint:
+            refusal = _key_reused()
+        elif found is not None and found.session_key != session_key:
             text = "This idempotencyKey is the id of a run of another session. Send a fresh one."
-            raise GatewayError("invalid_value", text, param="idempotencyKey")
-        return found
+            refusal = GatewayError("invalid_value", text, param="idempotencyKey")
+        if refusal is None:
+            return found
+        if found is not None and found is not self._gateway.runs.find(run_id):
+            found.abort()  # nobody wants it told again
+        raise refusal
 
     def _run(self, start: Start, turn: Turn) -> None:
+        is_kept = True
         try:
             if start.run is None:
                 with start.waiting:
@@ -120,16 +136,22 @@ class Starts:
         except Cancelled:
             end = RunEnded(error=GatewayError("run_aborted", "The run was aborted before it began."))
         except GatewayError as error:
-            end = RunEnded(error=error)
+            # Another process was faster: the run that has this id is what the other asked for.
+            is_kept = error.code != "idempotency_key_reused"
+            end = RunEnded(error=error if is_kept else _key_reused())
         except Exception:
             # A defect must not leave those waiting who asked: it is logged here and told as itself.
             logger.exception("run %s could not begin", start.run_id)
             end = RunEnded(error=internal_error())
+        self._end(start, end, is_kept=is_kept)
+
+    def _end(self, start: Start, end: RunEnded, *, is_kept: bool) -> None:
         start.end, start.ended_at_ms = end, self._now_ms()
         del self._going_on[start.run_id]
-        self._over[start.run_id] = start
-        self._over_characters += _weight(start)
-        self._forget_old()
+        if is_kept:
+            self._over[start.run_id] = start
+            self._over_characters += _weight(start)
+            self._forget_old()
         start.over.set()
 
     def _forget_old(self) -> None:
@@ -144,6 +166,11 @@ class Starts:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _key_reused() -> GatewayError:
+    text = "This idempotencyKey belongs to another request. Send a fresh one with what is new."
+    return GatewayError("invalid_value", text, param="idempotencyKey")
 
 
 def _weight(start: Start) -> int:

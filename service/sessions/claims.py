@@ -21,6 +21,8 @@ KEPT_MS = 24 * 60 * 60 * 1000
 
 _PRUNED_AT_ONCE = 500
 
+_OF_KEY = sa.select(claims).where(claims.c.key_hash == sa.bindparam("of_key"))
+
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
@@ -54,6 +56,11 @@ class Claims:
         """Claim `key` for `run`, which is then recorded as accepted; or tell which run has it. Raises `StoreError`."""
         return self._database.write(_TakeClaim(key, run, gateway_id))
 
+    def find(self, key: IdempotencyKey) -> Claim | None:
+        """Who has `key`; `None` if nobody has. Raises `StoreError`."""
+        rows = self._database.fetch(_OF_KEY, {"of_key": key.key_hash})
+        return Claim(rows[0].run_id, rows[0].fingerprint, is_own=False) if rows else None
+
     def prune(self, now_ms: int) -> int:
         """Forget keys that have been kept long enough, a few at a time; how many. Raises `StoreError`."""
         return self._database.write(_Prune(now_ms - KEPT_MS))
@@ -77,9 +84,9 @@ class _TakeClaim(SingleOperation[Claim]):
             return self._record(connection)
         of_key = claims.c.key_hash == self.key.key_hash
         held = connection.execute(sa.select(claims).where(of_key).with_for_update()).one()
-        if held.run_id == self.run.id:  # this very operation was committed before
-            return Claim(self.run.id, self.key.fingerprint, is_own=True)
         state = connection.execute(sa.select(runs.c.state).where(runs.c.id == held.run_id)).scalar_one_or_none()
+        if held.run_id == self.run.id and state is not None:  # a caller's own name for the run is no two runs' name
+            return Claim(held.run_id, held.fingerprint, is_own=self._is_recorded(connection))
         expired = held.created_at_ms <= self.run.accepted_at_ms - KEPT_MS
         failed = state is None or (RunState(state).is_final and state != RunState.OK)
         if not expired and not (failed and held.fingerprint == self.key.fingerprint):
@@ -88,8 +95,18 @@ class _TakeClaim(SingleOperation[Claim]):
         return self._record(connection)
 
     def _record(self, connection: sa.Connection) -> Claim:
-        connection.execute(runs.insert(), to_run_row(self.run, self.gateway_id, RunState.ACCEPTED))
-        return Claim(self.run.id, self.key.fingerprint, is_own=True)
+        row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)
+        new = insert(connection.dialect, runs).values(row).on_conflict_do_nothing().returning(runs.c.id)
+        is_own = connection.execute(new).first() is not None or self._is_recorded(connection)
+        return Claim(self.run.id, self.key.fingerprint, is_own)
+
+    def _is_recorded(self, connection: sa.Connection) -> bool:
+        """Whether this very operation was committed before."""
+        if not self.again:
+            return False
+        row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)
+        same = (runs.c[name] == value for name, value in row.items())
+        return connection.execute(sa.select(runs.c.id).where(*same)).first() is not None
 
 
 @dataclass(slots=True, eq=False)

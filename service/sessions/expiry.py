@@ -16,7 +16,7 @@ from service.sessions.claims import KEPT_MS
 from service.sessions.store import delete_session
 from service.state.database import Database, SingleOperation
 from service.state.membership import GOING_ON
-from service.state.schema import lanes, runs, sessions
+from service.state.schema import claims, lanes, runs, sessions
 
 _PAGE = 500
 _RUNS_READ = 500
@@ -30,6 +30,9 @@ _SOME_RUNS = (
     .order_by(runs.c.id)
     .limit(_RUNS_READ)
 )
+#: The sessions of runs that a caller may ask for again by its idempotency key.
+_KEYED = sa.select(runs.c.session_key).select_from(claims.join(runs, runs.c.id == claims.c.run_id))
+
 #: A lane that tells nothing: nobody holds it or waits for it, and its session has no turn.
 _IDLE = (
     lanes.c.run_id.is_(None),
@@ -65,17 +68,24 @@ class Expiry:
         self._config = config
 
     def iter_sessions(self, now_ms: int) -> Iterator[ExpiredSession]:
-        """The sessions that are too old or too many, each once, read page by page."""
+        """The sessions that are too old or too many, each once, read page by page.
+
+        Those whose answers an idempotency key still stands for are neither found nor counted.
+        """
         config = self._config
+        # What was last used before any key that is kept was sent need not be looked for among the keys.
+        unkeyed = sa.or_(sessions.c.updated_at_ms <= now_ms - KEPT_MS, sessions.c.key.not_in(_KEYED))
         if config.stateless_after is not None:
             before_ms = now_ms - config.stateless_after * 1000
-            yield from self._iter_oldest(sessions.c.stateless.is_(True), "stood alone", before_ms)
+            alone = sa.and_(sessions.c.stateless.is_(True), unkeyed)
+            yield from self._iter_oldest(alone, "stood alone", before_ms)
+        named = sa.and_(sessions.c.stateless.is_(False), unkeyed)
         before_ms = -1
         if config.prune_after is not None:
             before_ms = now_ms - config.prune_after * 1000
-            yield from self._iter_oldest(sessions.c.stateless.is_(False), "not used for long", before_ms)
+            yield from self._iter_oldest(named, "not used for long", before_ms)
         if config.max_entries is not None:
-            yield from self._iter_beyond(config.max_entries, before_ms)
+            yield from self._iter_beyond(config.max_entries, named, before_ms)
 
     def iter_runs(self, now_ms: int) -> Iterator[Sequence[str]]:
         """The runs whose record is too old, in steps that may be empty."""
@@ -101,11 +111,10 @@ class Expiry:
                 return
             after = rows[-1].session_key
 
-    def _iter_beyond(self, most: int, older_ms: int) -> Iterator[ExpiredSession]:
-        """What is named beyond the `most` last used of each agent, but for what was used last until `older_ms`."""
+    def _iter_beyond(self, most: int, which: sa.ColumnElement[bool], older_ms: int) -> Iterator[ExpiredSession]:
+        """Which sessions are beyond the `most` last used of each agent, but for what was used last until `older_ms`."""
         for agent in self._database.fetch(_AGENTS, {}):
-            named = sa.and_(sessions.c.agent_id == agent.agent_id, sessions.c.stateless.is_(False))
-            newer = sa.and_(named, sessions.c.updated_at_ms > older_ms)
+            newer = sa.and_(sessions.c.agent_id == agent.agent_id, which, sessions.c.updated_at_ms > older_ms)
             counted = sa.select(sa.func.count().label("number")).select_from(sessions).where(newer)
             excess = self._database.fetch(counted, {})[0].number - most
             oldest = self._iter_oldest(newer, f"beyond the last {most} of {agent.agent_id}")

@@ -13,7 +13,7 @@ from time import monotonic
 from service.concurrency import sleep, spawn
 from service.errors import GatewayError
 from service.sessions.lanes import Lane, Lanes, session_busy
-from service.sessions.records import NewRun, RunOutcome
+from service.sessions.records import NewRun, RunOutcome, RunRecord
 from service.sessions.retractions import AbandonRun, RetractRun
 from service.sessions.turns import AcceptRun, BeginRun, FinishRun, Refusal
 from service.state.database import Database, Operation
@@ -69,6 +69,7 @@ class OpenRun:
         return FinishRun(self.run, self._gateway_id, self._fence, recorded, outcome, now_ms, session_id, tells)
 
     def _release(self) -> None:
+        self._ledger.let_go(self.run)
         if self._lane is not None:
             self._lane.release()
 
@@ -90,6 +91,7 @@ class RunLedger:
         self._lanes = Lanes()
         self._clock = clock
         self._closed = False
+        self._known: set[str] = set()
 
     def now_ms(self) -> int:
         """The time in ms since the epoch."""
@@ -106,6 +108,7 @@ class RunLedger:
         Raises `StoreError`, and `GatewayError` (`session_busy`) after `timeout_seconds`. An exception thrown into the
         waiting greenlet gives the place up.
         """
+        self._known.add(run.id)
         if run.stateless:
             return OpenRun(self, run, self._membership.id, None, None)
         give_up_at = None if timeout_seconds is None else monotonic() + timeout_seconds
@@ -118,6 +121,7 @@ class RunLedger:
         except BaseException:
             # What was written is carried out even if nobody waits for it any more: this comes behind it.
             spawn(self.forget, run, self._membership.id)
+            self._known.discard(run.id)
             lane.release()
             raise
 
@@ -145,7 +149,8 @@ class RunLedger:
             stored = self._database.write(operation)
         except StoreError:
             if operation.recorded:
-                spawn(self._write_surely, AbandonRun(operation.run, self.now_ms()))
+                lost = GatewayError("storage_unavailable", "The end of the run could not be stored.")
+                spawn(self._write_surely, AbandonRun(operation.run, self.now_ms(), lost))
             raise
         if not stored:
             raise _session_lost()
@@ -158,6 +163,18 @@ class RunLedger:
         except StoreError as error:
             _log.warning("run %s could not be taken back yet: %s", run.id, error)
             spawn(self._write_surely, retract)
+
+    def end_forgotten(self, record: RunRecord) -> bool:
+        """End the record of a run of this gateway that nobody here executes; whether it is one. Raises `StoreError`."""
+        own = record.gateway_id == self._membership.id and record.id not in self._known
+        if not own or record.state.is_final:
+            return False
+        self._database.write(AbandonRun(record, self.now_ms(), GatewayError("run_aborted", "The run was aborted.")))
+        return True
+
+    def let_go(self, run: NewRun) -> None:
+        """The run is over here, for `OpenRun`."""
+        self._known.discard(run.id)
 
     def close(self) -> None:
         """Try nothing again from now on."""

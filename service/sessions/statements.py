@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from service.state.dialects import Dialect, Prepared, insert, is_among
+from service.state.membership import GOING_ON
 from service.state.schema import entries, gateways, lanes, runs, sessions, summaries
 
 _NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms")
@@ -45,8 +46,11 @@ def _take_lane(dialect: Dialect) -> sa.Executable:
 def _begin_run(dialect: Dialect) -> sa.Executable:
     add = insert(dialect, runs)
     restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
-    still_open = runs.c.state != sa.literal_column("'interrupted'")
-    record = add.on_conflict_do_update(index_elements=["id"], set_=restated, where=still_open)
+    going_on = runs.c.state.in_([sa.literal_column(f"'{state}'") for state in GOING_ON])
+    # A gateway that was taken for dead has another id since it recorded the run; its old one is nobody's.
+    own = sa.or_(runs.c.gateway_id == add.excluded.gateway_id, runs.c.gateway_id.not_in(sa.select(gateways.c.id)))
+    same = sa.and_(going_on, own, runs.c.accepted_at_ms == add.excluded.accepted_at_ms)
+    record = add.on_conflict_do_update(index_elements=["id"], set_=restated, where=same)
     return record.returning(runs.c.id)
 
 
@@ -113,7 +117,10 @@ END_RUN = Prepared(
     lambda _: (
         runs.update()
         .where(runs.c.id == sa.bindparam("of_run"))
-        .values({name: sa.bindparam(f"new_{name}") for name in END_COLUMNS})
+        .values(
+            {name: sa.bindparam(f"new_{name}") for name in END_COLUMNS}
+            | {"started_at_ms": sa.func.coalesce(runs.c.started_at_ms, runs.c.accepted_at_ms)}
+        )
     )
 )
 FREE_LANE = Prepared(

@@ -261,6 +261,9 @@ def _extension(one: FinishRun, count: int) -> dict[str, Any]:
 def _end_of(one: FinishRun) -> dict[str, Any]:
     """The values of `END_COLUMNS`."""
     outcome = one.outcome
+    # PostgreSQL stores no NUL, nor is a call looked for whose id has one (`RunRecords.find_asking`).
+    asked = outcome.asked_call_id if one.run.stateless else None
+    message = outcome.error_message
     return {
         "state": outcome.state.value,
         "ended_at_ms": one.at_ms,
@@ -271,8 +274,8 @@ def _end_of(one: FinishRun) -> dict[str, Any]:
         "output_tokens": outcome.usage.output_tokens,
         "cached_tokens": outcome.usage.cached_tokens,
         "error_code": outcome.error_code,
-        "error_message": outcome.error_message,
-        "asked_call_id": outcome.asked_call_id if one.run.stateless else None,
+        "error_message": None if message is None else message.replace("\0", "\ufffd"),
+        "asked_call_id": None if asked is None or "\0" in asked else asked,
     }
 
 

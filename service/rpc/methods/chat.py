@@ -56,7 +56,7 @@ def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]
     for one in chosen:
         if one in asked_for:
             asked_for[one].abort()
-        else:
+        if one not in asked_for or one in recorded:
             desk.gateway.abort(one)
     return chosen
 

@@ -32,7 +32,7 @@ def begin(call: Call, target: Target, timeout_seconds: float | None) -> Start:
     params = call.params
     turn = to_turn(target, params, timeout_seconds)
     call.desk.gateway.catalog.choices(turn.provider_model, target.agent)
-    asked = orjson.dumps([target.session_key, params["message"], params.get("model"), params.get("extraSystemPrompt")])
+    asked = orjson.dumps([target.session_key, params["message"], turn.provider_model, turn.system_text, turn.channel])
     return call.desk.starts.begin(
         turn,
         run_id=params["idempotencyKey"],
