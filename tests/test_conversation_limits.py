@@ -155,6 +155,10 @@ def test_an_agent_uses_the_tools_of_an_mcp_server(upstream: Upstream, tmp_path: 
     config["tools"] = {"allow": ["files__*"]}
     config["mcp"] = {"servers": {"files": {"command": sys.executable, "args": [str(server)]}}}
     with live_gateway(tmp_path / "gateway", config) as running, running.client(timeout=60) as client:
+        for _ in range(20):  # a run waits 5 s for what a server offers; on a busy machine that may be too short
+            text_of(ask(client, "hi", headers={"x-openclaw-model": "stub/ok"}))
+            if "files__add" in str(upstream.requests[-1].body.get("tools")):
+                break
         assert text_of(ask(client, "add")) == "done"
         result = upstream.requests[-1].body["messages"][-1]
         assert (result["role"], "5" in result["content"]) == ("tool", True)
