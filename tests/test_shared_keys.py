@@ -138,6 +138,20 @@ def test_a_caller_that_leaves_while_its_session_is_busy_is_forgotten(
     assert "never mind" not in said
 
 
+def test_a_run_of_another_gateway_is_ended_by_its_id_alone(hosts: list[LiveGateway]) -> None:
+    with operator_client(hosts[0]) as here, operator_client(hosts[1]) as there:
+        params = {"message": "x", "idempotencyKey": "far", "sessionKey": "far", "model": "scripted/silent"}
+        request = there.send("agent", params)
+        assert there.response(request)["payload"]["status"] == "accepted"
+        eventually(lambda: "inFlightRun" in here.call("chat.history", {"sessionKey": "far"}))
+        waiting = here.send("agent", params)  # follows the run of the other
+        assert here.response(waiting)["payload"]["status"] == "accepted"
+        assert here.call("sessions.abort", {"runId": "far"}) == {"ok": True, "abortedRunId": "far", "status": "aborted"}
+        for client, request_id in ((there, request), (here, waiting)):
+            assert outcome_of(client, request_id)["payload"]["summary"] == "aborted"
+        assert here.call("sessions.abort", {"runId": "far"})["status"] == "no-active-run"
+
+
 def test_a_stateless_run_with_a_key_is_said_to_run_while_it_does(hosts: list[LiveGateway]) -> None:
     headers = {
         "Authorization": f"Bearer {TOKEN}",
