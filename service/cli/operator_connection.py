@@ -138,5 +138,5 @@ def _introduce(connection: OperatorConnection, address: Address) -> None:
 def _refusal_of(url: str, error: InvalidStatus) -> str:
     body = decode(bytes(error.response.body or b""))
     if isinstance(body, dict) and "error" in body:
-        return error_message(body)
+        return f"No gateway's WebSocket at {url}: {error_message(body)}"
     return f"What answers at {url} is not a gateway."
