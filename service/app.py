@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from service.auth import Authenticator, ClientAddresses, check_host
 from service.binding import BODY_KEY, Api, Application, current_request, environ_key
 from service.contract import to_served_document
-from service.errors import GatewayError, internal_error
+from service.errors import GatewayError, forget_frames, internal_error
 from service.gateway import Gateway
 from service.lean_connexion import ProblemException
 from service.replies import Reply, error_reply
@@ -199,6 +199,7 @@ def _not_found() -> GatewayError:
 
 def _to_reply(exception: Exception) -> Reply:
     error = _to_gateway_error(exception)
+    forget_frames(exception)
     current_request().environ.setdefault("openclaw.log", {})["error"] = error.code
     return error_reply(error)
 

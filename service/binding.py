@@ -13,7 +13,7 @@ from typing import Any
 import flask
 import orjson
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import Map, MapAdapter, Rule
 
 from service.errors import GatewayError
 from service.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
@@ -44,6 +44,7 @@ class Application(flask.Flask):
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         self.url_map.merge_slashes = False
         self._admit = admit
+        self._plain_rules: dict[tuple[str, str], Rule] = {}
 
     def full_dispatch_request(self) -> Any:
         """Admit the request and call its handler, or tell what is in the way."""
@@ -63,7 +64,7 @@ class Application(flask.Flask):
         """Routing by path and method; which host was asked for decides nothing."""
         if request is None:
             return None
-        return MapAdapter(self.url_map, "", "/", "", "http", request.path, request.method)
+        return _Adapter(self.url_map, self._plain_rules, request.path, request.method)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """`func`: none is a coroutine."""
@@ -73,6 +74,29 @@ class Application(flask.Flask):
         """`rv`: it is a WSGI application already."""
         del from_error_handler
         return rv
+
+
+class _Adapter(MapAdapter):
+    """Finds the rule of a request; one without parameters is looked for once.
+
+    What Werkzeug's search leaves behind each time refers to itself and waits for the garbage collector.
+    """
+
+    def __init__(self, rules: Map, plain_rules: dict[tuple[str, str], Rule], path: str, method: str) -> None:
+        super().__init__(rules, "", "/", "", "http", path, method)
+        self._plain_rules = plain_rules
+
+    def match(self, *args: Any, **kwargs: Any) -> Any:
+        """The rule and its parameters; raises what Flask turns into an answer."""
+        if args or kwargs != {"return_rule": True}:  # not the request's own path and method
+            return super().match(*args, **kwargs)
+        asked = self.path_info, self.default_method
+        if asked in self._plain_rules:
+            return self._plain_rules[asked], {}
+        rule, parameters = super().match(return_rule=True)
+        if rule.rule == self.path_info:
+            self._plain_rules[asked] = rule
+        return rule, parameters
 
 
 class _Security(AbstractSecurityHandlerFactory):  # type: ignore[misc]  # connexion has no types

@@ -121,10 +121,23 @@ class GatewayError(Exception):
         """The HTTP status this error is told with."""
         return self.kind.status
 
+    def renewed(self) -> GatewayError:
+        """The same, to be raised anew: one that is kept must not gather the frames of all who are told."""
+        return GatewayError(self.code, self.message, param=self.param, headers=self.headers, details=self.details)
+
     def to_envelope(self) -> dict[str, Any]:
         """OpenAI's error envelope, all four keys always present."""
         inner = {"message": self.message, "type": self.kind.type, "param": self.param, "code": self.code}
         return {"error": inner}
+
+
+def forget_frames(error: BaseException) -> None:
+    """Let go of the frames that `error` came through and of the errors it came from.
+
+    They hold all that was at hand there, bodies of requests too: for as long as the error is kept, or, where one of
+    them holds the error in turn, until the garbage collector comes by.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def internal_error() -> GatewayError:

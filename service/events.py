@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.errors import GatewayError
+from service.errors import GatewayError, forget_frames
 from service.messages import StopReason, ToolCall, Usage
 
 
@@ -64,6 +64,10 @@ class RunEnded:
     stop_reason: StopReason = StopReason.STOP
     usage: Usage = Usage()
     error: GatewayError | None = None
+
+    def __post_init__(self) -> None:
+        if self.error is not None:
+            forget_frames(self.error)  # the end is kept for a while
 
 
 RunEvent = TextDelta | TextRetracted | ToolStarted | ToolEnded | ToolCallRequested | RunEnded

@@ -147,7 +147,7 @@ class Run:
         if end is None:
             raise internal_error()
         if end.error is not None:
-            raise end.error
+            raise end.error.renewed()
         calls = tuple(event.call for event in self._log if isinstance(event, ToolCallRequested))
         return Answer(self.text, calls, end.stop_reason, end.usage)
 

@@ -48,8 +48,7 @@ class CompiledSchema:
         except jsonschema_rs.ValidationError as fault:
             # `iter_errors` collects every fault before it yields one: 16 KiB of memory for each.
             more = islice(self._validator.iter_errors(_beginning(value)), _FAULTS_READ)
-            errors = [self._to_error(one, name, subject) for one in (fault, *more)]
-            raise next((error for error in errors if error.code == "unsupported_parameter"), errors[0]) from None
+            raise _foremost([self._to_error(one, name, subject) for one in (fault, *more)]) from None
 
     def is_valid(self, value: Any) -> bool:
         """Whether `value` is right."""
@@ -72,6 +71,10 @@ class CompiledSchema:
         code = "invalid_type" if kind.name == "type" else "invalid_value"
         subject = f"`{place}`" if place else whole
         return GatewayError(code, f"{subject} {_describe(fault, nodes[-1])}", param=place or None)
+
+
+def _foremost(errors: Sequence[GatewayError]) -> GatewayError:
+    return next((error for error in errors if error.code == "unsupported_parameter"), errors[0])
 
 
 def _beginning(value: Any, levels: int = _LEVELS_READ) -> Any:

@@ -103,24 +103,29 @@ def _read_tail(response: UpstreamResponse, answer: Answer, decoder: SSEDecoder) 
 
 def _read_together(answer: Answer, payloads: list[bytes]) -> Iterator[str]:
     texts: list[str] = []
-    failure: GatewayError | None = None
-    for payload in payloads:
-        try:
-            texts.append(answer.read(payload))
-        except GatewayError as error:
-            failure = error
-            break
-        except Exception:
-            # Whatever a provider sends is its fault, never the gateway's: another attempt or model may do.
-            logger.exception("an event of a model provider could not be read")
-            failure = GatewayError("provider_error", "The model provider sent something that cannot be read.")
-            break
-        if answer.is_over:
-            break
+    try:
+        for payload in payloads:
+            texts.append(_read(answer, payload))
+            if answer.is_over:
+                break
+    except GatewayError:
+        if text := "".join(texts):
+            yield text
+        raise
     if text := "".join(texts):
         yield text
-    if failure is not None:
-        raise failure
+
+
+def _read(answer: Answer, payload: bytes) -> str:
+    try:
+        return answer.read(payload)
+    except GatewayError:
+        raise
+    except Exception:
+        # Whatever a provider sends is its fault, never the gateway's: another attempt or model may do.
+        logger.exception("an event of a model provider could not be read")
+        text = "The model provider sent something that cannot be read."
+        raise GatewayError("provider_error", text) from None
 
 
 def _read_some(response: UpstreamResponse, answer: Answer) -> bytes:
