@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 from flask import current_app
 
-from service.binding import current_request, environ_key
-from service.completion_request import parse_turn
-from service.completion_response import ChunkStream, to_completion
 from service.concurrency import Cancelled, CancelScope, watch_hangup
 from service.errors import GatewayError
 from service.gateway import Gateway
-from service.replies import Reply, ok_reply
+from service.http.binding import current_request, environ_key
+from service.http.completion_request import parse_turn
+from service.http.completion_response import ChunkStream, to_completion
+from service.http.replies import Reply, ok_reply
 from service.runs import Run
 from service.sessions.keys import encode_session_key
 from service.turn import Turn

@@ -5,7 +5,7 @@ from flask import current_app
 
 from service.errors import GatewayError
 from service.gateway import Gateway
-from service.replies import Reply, ok_reply
+from service.http.replies import Reply, ok_reply
 
 
 def get_health() -> Reply:

@@ -6,7 +6,7 @@ import orjson
 from flask import current_app
 
 from service.gateway import Gateway
-from service.replies import Reply, ok_reply
+from service.http.replies import Reply, ok_reply
 
 
 def list_models() -> Reply:

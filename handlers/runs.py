@@ -5,7 +5,7 @@ from flask import Response, current_app
 
 from service.errors import GatewayError
 from service.gateway import Gateway
-from service.session_response import to_run
+from service.http.session_response import to_run
 from service.sessions.records import RunRecord
 
 

@@ -8,7 +8,7 @@ from flask import Response, current_app
 
 from service.errors import GatewayError
 from service.gateway import Gateway
-from service.session_response import parse_cursor, to_session_list, to_session_with_messages
+from service.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.sessions.keys import find_kept_key
 from service.sessions.records import RunRecord, RunState
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.config import AgentConfig, AgentDefaults, Config, IdentityConfig
+from service.config.schema import AgentConfig, AgentDefaults, Config, IdentityConfig
 from service.errors import GatewayError
 
 #: The agent there is when none is configured, and the default one among several when it is there.

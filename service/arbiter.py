@@ -26,7 +26,7 @@ from gunicorn.workers.ggevent import GeventPyWSGIWorker
 from service.logs import configure_logging
 
 _BURST_SECONDS = 1.0
-_GRACE_SECONDS = 30.0  # a worker's own, from service.serving
+_GRACE_SECONDS = 30.0  # a worker's own, from service.edge.serving
 _CLOSING_SECONDS = 10.0  # what a worker may take beyond it to let go of models and store
 _INSISTED_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0  # a worker whose event loop has not turned for so long is replaced
@@ -100,8 +100,8 @@ class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         """Open the gateway; one that cannot be opened ends this process and, by its status, the arbiter."""
+        from service.edge.server import Exchange, Server  # noqa: PLC0415
         from service.providers.die_with_parent import tie_to_parent  # noqa: PLC0415 - only now all is patched
-        from service.server import Exchange, Server  # noqa: PLC0415
         from service.worker import CannotOpenError, Worker  # noqa: PLC0415
 
         self.server_class, self.wsgi_handler = Server, Exchange

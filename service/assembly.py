@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from service.agents import Roster
-from service.config import Config
-from service.configfile import resolve_state_url
-from service.configmcp import McpServerConfig
+from service.config.file import resolve_state_url
+from service.config.mcp import McpServerConfig
+from service.config.schema import Config
 from service.estimates import TokenEstimator
 from service.gateway import Gateway
 from service.identifiers import new_uuid

@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
-from service.config import AuthConfig, RateLimitConfig
-from service.configtext import ConfigError
-from service.configvalues import secret_fault
+from service.config.schema import AuthConfig, RateLimitConfig
+from service.config.text import ConfigError
+from service.config.values import secret_fault
 from service.errors import GatewayError
 
 AuthMode = Literal["token", "password", "none"]

@@ -10,12 +10,12 @@ from typing import Any
 
 import flask
 
-from service.app import Door, create_app
 from service.auth import Authenticator, ClientAddresses, Credentials
-from service.config import Config
-from service.configview import describe_config
+from service.config.schema import Config
+from service.config.view import describe_config
 from service.contract import load_contract
 from service.gateway import Gateway
+from service.http.app import Door, create_app
 from service.identifiers import new_uuid
 from service.loginlimits import SharedFailureLimiter
 from service.rpc.broadcasts import Broadcasts

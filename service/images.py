@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import replace
 
-from service.config import ImagesConfig
+from service.config.schema import ImagesConfig
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.image_headers import parse_image_header

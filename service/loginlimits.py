@@ -9,7 +9,7 @@ from time import monotonic
 
 from service import concurrency
 from service.auth import FailureLimiter
-from service.config import RateLimitConfig
+from service.config.schema import RateLimitConfig
 from service.state.errors import StoreError
 from service.state.logins import Allowance, LoginFailures
 

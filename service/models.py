@@ -14,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from service.agents import Agent
-from service.config import Config
-from service.configmodels import OFFERED_APIS, ProviderConfig
+from service.config.models import OFFERED_APIS, ProviderConfig
+from service.config.schema import Config
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
 from service.providers import ModelRequest, Provider

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.agents import Agent, Roster
-from service.config import AgentConfig, Config
-from service.configfile import resolve_state_url
-from service.configmodels import KNOWN_APIS, OFFERED_APIS
-from service.configpaths import format_path
-from service.configtext import ConfigError
+from service.config.file import resolve_state_url
+from service.config.models import KNOWN_APIS, OFFERED_APIS
+from service.config.paths import format_path
+from service.config.schema import AgentConfig, Config
+from service.config.text import ConfigError
 from service.models import ModelCatalog
 from service.providers.known_hosts import KNOWN_HOSTS
 

@@ -15,8 +15,8 @@ from typing import Any
 from service.assembly import open_parts
 from service.auth import Credentials
 from service.concurrency import spawn
-from service.config import Config
-from service.configtext import ConfigError
+from service.config.schema import Config
+from service.config.text import ConfigError
 from service.doors import Doors
 from service.filewatch import FileWatch
 from service.gateway import Gateway

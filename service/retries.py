@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from service import concurrency
-from service.configmodels import RetryConfig
+from service.config.models import RetryConfig
 from service.errors import GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted

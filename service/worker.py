@@ -16,14 +16,14 @@ import gevent
 from service.assembly import open_gateway
 from service.auth import resolve_credentials
 from service.cli.serve import announce
-from service.configfile import load_config, resolve_bind, resolve_port
-from service.configtext import ConfigError, Locations, locate
+from service.config.file import load_config, resolve_bind, resolve_port
+from service.config.text import ConfigError, Locations, locate
 from service.doors import open_doors
+from service.edge.server import Exchange, Server
+from service.edge.serving import run_until_dismissed
 from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
-from service.server import Exchange, Server
-from service.serving import run_until_dismissed
 from service.state.errors import StoreError
 
 _BEAT_SECONDS = 1.0

@@ -14,7 +14,7 @@ import orjson
 import yaml
 
 from service.contract import load_contract, to_served_document
-from service.validation import CompiledSchema
+from service.http.validation import CompiledSchema
 
 #: What HTTP itself adds; everything else must be in the contract.
 TRANSPORT_HEADERS = frozenset({"date", "content-length", "content-type", "transfer-encoding", "connection"})

@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from service.concurrency import Event, watch_hangup
-from service.connections import Limits
+from service.edge.connections import Limits
+from service.edge.server import Server
+from service.edge.serving import run_until_stopped
 from service.errors import GatewayError
-from service.server import Server
-from service.serving import run_until_stopped
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.agents import Roster
-from service.config import parse_config
+from service.config.schema import parse_config
 from service.errors import GatewayError
 
 

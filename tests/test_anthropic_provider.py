@@ -21,7 +21,7 @@ from asking import (
 from upstream import Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
 
-from service.configmodels import ProviderConfig
+from service.config.models import ProviderConfig
 from service.errors import GatewayError
 from service.messages import (
     Function,

@@ -18,8 +18,8 @@ from service.auth import (
     is_loopback,
     resolve_credentials,
 )
-from service.config import AuthConfig, RateLimitConfig, parse_config
-from service.configtext import ConfigError
+from service.config.schema import AuthConfig, RateLimitConfig, parse_config
+from service.config.text import ConfigError
 from service.errors import GatewayError
 
 TOKEN = "right-token-日本-à"  # its last byte in UTF-8, 0xA0, is white space to str.strip()

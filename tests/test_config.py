@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.config import parse_config
-from service.configtext import ConfigError
+from service.config.schema import parse_config
+from service.config.text import ConfigError
 
 SECRET = "hunter2-is-my-secret"
 

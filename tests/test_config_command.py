@@ -11,9 +11,9 @@ import jsonschema_rs
 import pytest
 from command import Home
 
-from service.config import Config, parse_config
-from service.configproblems import Section
-from service.configsecrets import MASK, mask_secrets
+from service.config.problems import Section
+from service.config.schema import Config, parse_config
+from service.config.secrets import MASK, mask_secrets
 
 FILE = """// mine
 {

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 
 from service.contract import load_contract, to_json_schema, to_served_document
 from service.errors import KINDS, GatewayError
-from service.replies import error_reply
+from service.http.replies import error_reply
 
 OPERATIONS = [
     (path, method, operation) for path, item in load_contract()["paths"].items() for method, operation in item.items()

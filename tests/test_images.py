@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_server import PageServer, endless, page, redirect
 
-from service.config import ImagesConfig
+from service.config.schema import ImagesConfig
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.image_headers import ImageHeader, parse_image_header

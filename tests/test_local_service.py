@@ -19,7 +19,7 @@ from asking import ask, fail, leave, open_provider, request
 from upstream_answers import TEXT
 
 from service import concurrency
-from service.configmodels import LocalServiceConfig
+from service.config.models import LocalServiceConfig
 from service.errors import GatewayError
 from service.providers.child_process import ChildProcess
 from service.providers.local_service import LocalService, LocalServiceProvider

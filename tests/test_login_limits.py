@@ -13,7 +13,7 @@ from chat import error_of
 from live import live_gateway, scripted_config
 
 from service import concurrency
-from service.config import RateLimitConfig
+from service.config.schema import RateLimitConfig
 from service.loginlimits import SharedFailureLimiter
 from service.state.database import Database
 from service.state.logins import LoginFailures

@@ -17,7 +17,7 @@ from live import live_gateway, scripted_config
 from transcripts import Transcripts
 
 from service.concurrency import deadline, sleep, spawn
-from service.configsession import MaintenanceConfig
+from service.config.session import MaintenanceConfig
 from service.messages import Message, Role, Usage, text_message
 from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey
 from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, Expiry

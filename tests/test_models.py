@@ -13,8 +13,8 @@ from upstream import Upstream
 from upstream_answers import TEXT
 
 from service.agents import Agent, Roster
-from service.config import Config, parse_config
-from service.configmodels import KNOWN_APIS
+from service.config.models import KNOWN_APIS
+from service.config.schema import Config, parse_config
 from service.errors import GatewayError
 from service.messages import Sampling
 from service.models import EMBEDDED_REFERENCE, ModelCatalog

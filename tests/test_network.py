@@ -13,7 +13,7 @@ from tunnel import Tunnel
 from upstream import Upstream
 from upstream_answers import TEXT
 
-from service.configmodels import ProviderConfig
+from service.config.models import ProviderConfig
 from service.messages import Sampling
 from service.providers.network import Network, Proxy
 from service.providers.openai import OpenAIProvider

@@ -15,7 +15,7 @@ from transcripts import Transcripts
 
 from service import concurrency
 from service.assembly import open_parts
-from service.config import parse_config
+from service.config.schema import parse_config
 from service.parts import CurrentParts, Parts
 
 RAW_SERVER = str(Path(__file__).with_name("mcp_raw_server.py"))

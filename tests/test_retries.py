@@ -13,7 +13,7 @@ from upstream import Upstream
 from upstream_answers import TEXT, WORDS
 
 from service import concurrency
-from service.configmodels import RetryConfig
+from service.config.models import RetryConfig
 from service.errors import GatewayError
 from service.messages import Image, Message, Role, Sampling
 from service.models import ChosenModel

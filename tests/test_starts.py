@@ -12,7 +12,7 @@ from live import scripted_config
 
 from service.assembly import open_gateway
 from service.concurrency import deadline, sleep, spawn
-from service.config import parse_config
+from service.config.schema import parse_config
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.gateway import Gateway

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.config import ToolsConfig
+from service.config.schema import ToolsConfig
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
 
 FILES = ["read", "write", "edit", "ls", "find", "grep"]

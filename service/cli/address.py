@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.configtext import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
+from service.config.text import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
 
 _DEFAULT_PORT = 18789
 _VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")

@@ -12,9 +12,9 @@ from contextlib import closing
 from service.assembly import open_gateway
 from service.cli.agent_doors import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, on_signal
-from service.config import Config
-from service.configfile import load_config
-from service.configtext import Locations
+from service.config.file import load_config
+from service.config.schema import Config
+from service.config.text import Locations
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.events import RunEnded, TextDelta, ToolStarted

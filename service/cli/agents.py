@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import json_option, print_json, print_table, with_place
-from service.configtext import Locations
+from service.config.text import Locations
 
 if TYPE_CHECKING:
     from service.agents import Agent
@@ -25,7 +25,7 @@ def agents() -> None:
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the configured agents; the one that answers when none is named is marked."""
     from service.agents import Roster
-    from service.configfile import load_config
+    from service.config.file import load_config
     from service.models import EMBEDDED_REFERENCE
 
     roster = Roster.from_config(load_config(locations, os.environ).config)

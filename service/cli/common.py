@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from service.configtext import ConfigError, locate
+from service.config.text import ConfigError, locate
 from service.errors import GatewayError
 
 Command = Callable[..., None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from service.agents import Roster
 from service.cli.http_client import Unreachable, get_json
-from service.config import Config
+from service.config.schema import Config
 from service.embedded_model import installation_problem
 from service.models import EMBEDDED_PROVIDER, EMBEDDED_REFERENCE
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key

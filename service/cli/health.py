@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import json_option, print_json, with_place
-from service.configtext import ConfigError, Locations
+from service.config.text import ConfigError, Locations
 
 if TYPE_CHECKING:
     from service.cli.address import Address
@@ -96,7 +96,7 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
 
 
 def _config_status(locations: Locations) -> dict[str, Any]:
-    from service.configfile import load_config
+    from service.config.file import load_config
     from service.preflight import check_startable
 
     path = str(locations.config_path)

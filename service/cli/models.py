@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import json_option, print_json, print_table, with_failures_told, with_place
-from service.configtext import Locations
+from service.config.text import Locations
 
 if TYPE_CHECKING:
     from service.cli.found_models import FoundModel
@@ -25,8 +25,8 @@ def models() -> None:
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the models that agents and requests can name, where they come from and who uses them."""
     from service.cli.found_models import find_models
-    from service.config import Config
-    from service.configfile import load_config
+    from service.config.file import load_config
+    from service.config.schema import Config
 
     config = load_config(locations, os.environ).config if locations.config_path.exists() else Config()
     found = find_models(config, os.environ)

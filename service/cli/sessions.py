@@ -14,10 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from service.cli.common import Command, json_option, print_json, print_table, with_place
-from service.configtext import Locations
+from service.config.text import Locations
 
 if TYPE_CHECKING:
-    from service.config import Config
+    from service.config.schema import Config
     from service.sessions.overview import RecentMessage, SessionOverview
     from service.sessions.state import State
 
@@ -43,7 +43,7 @@ def _with_state(command: Command) -> Command:
     @with_place
     @functools.wraps(command)
     def stated(place: Locations, *arguments: Any, **options: Any) -> None:
-        from service.configfile import load_config  # only a command that runs needs it
+        from service.config.file import load_config  # only a command that runs needs it
 
         config = load_config(place, os.environ).config
         command(functools.partial(_opened, config, place.state_dir), *arguments, **options)
@@ -54,7 +54,7 @@ def _with_state(command: Command) -> Command:
 @contextmanager
 def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[State, Config]]:
     """The state; one that `writes` first frees what gateways that died still hold."""
-    from service.configfile import resolve_state_url
+    from service.config.file import resolve_state_url
     from service.sessions.state import State
     from service.state.opening import open_database
 
@@ -103,7 +103,7 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
 @_with_state
 def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool) -> None:
     """Show the session KEY and its last messages."""
-    from service.session_response import to_session_with_messages
+    from service.http.session_response import to_session_with_messages
 
     with opened() as (state, config):
         [session] = _find(state, config, [key], agent)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from service.server import Server
+from service.edge.server import Server
 
 
 def become_arbiter(server: Server, host: str, *, workers: int, dev: bool, profile: str | None) -> NoReturn:

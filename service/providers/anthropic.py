@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import orjson
 
-from service.configmodels import ProviderConfig
+from service.config.models import ProviderConfig
 from service.errors import GatewayError
 from service.messages import StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText

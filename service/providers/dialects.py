@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from service.configmodels import ProviderConfig
+from service.config.models import ProviderConfig
 from service.providers import Provider
 from service.providers.anthropic import AnthropicProvider
 from service.providers.local_service import LocalService, LocalServiceProvider

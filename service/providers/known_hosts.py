@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from service.configmodels import Api, ProviderConfig
+from service.config.models import Api, ProviderConfig
 
 OLLAMA = "ollama"
 _OLLAMA_PORT = 11434

@@ -17,7 +17,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from service import concurrency
-from service.configmodels import LocalServiceConfig
+from service.config.models import LocalServiceConfig
 from service.errors import GatewayError
 from service.providers import ModelEvent, ModelRequest, Provider
 from service.providers.child_process import ChildProcess

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import orjson
 
-from service.configmodels import ProviderConfig
+from service.config.models import ProviderConfig
 from service.errors import GatewayError
 from service.messages import (
     Function,

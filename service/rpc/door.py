@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from service.accesslog import to_logfmt
 from service.auth import ClientAddresses, check_host
+from service.edge.accesslog import to_logfmt
 from service.errors import GatewayError
-from service.replies import error_reply
+from service.http.replies import error_reply
 from service.rpc.frames import NO_ID, FrameError, parse_request
 from service.rpc.handshake import NOT_UTF8, Greeter, RefusedError
 from service.rpc.hub import Hub

@@ -13,6 +13,7 @@ from service.auth import Authenticator
 from service.concurrency import Deadline, deadline
 from service.errors import GatewayError
 from service.gateway import Gateway
+from service.http.validation import CompiledSchema
 from service.rpc.frames import (
     MAX_HANDSHAKE_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -25,7 +26,6 @@ from service.rpc.frames import (
 )
 from service.rpc.peer import SCOPES, Peer
 from service.rpc.websocket import MAX_BUFFERED_BYTES, WebSocket
-from service.validation import CompiledSchema
 
 HANDSHAKE_SECONDS = 10.0
 

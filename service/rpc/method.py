@@ -11,13 +11,13 @@ from service.agents import AGENT_HEADER
 from service.concurrency import spawn
 from service.errors import GatewayError, internal_error
 from service.gateway import Gateway
+from service.http.validation import CompiledSchema
 from service.rpc.broadcasts import Broadcasts
 from service.rpc.frames import Request
 from service.rpc.hub import Hub
 from service.rpc.peer import Peer
 from service.rpc.starts import Starts
 from service.sessions.keys import SESSION_KEY_HEADER
-from service.validation import CompiledSchema
 
 logger = logging.getLogger("openclaw.rpc")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.configsession import MaintenanceConfig
+from service.config.session import MaintenanceConfig
 from service.sessions.claims import KEPT_MS
 from service.sessions.store import delete_session
 from service.state.database import Database, SingleOperation

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from service.concurrency import Event, sleep, spawn
-from service.configsession import MaintenanceConfig
+from service.config.session import MaintenanceConfig
 from service.sessions.claims import Claims
 from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, DeleteOldRuns, ExpiredSession, Expiry
 from service.state.database import Database

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from service.config import ToolsConfig
+from service.config.schema import ToolsConfig
 
 _FILES_READ = ("read", "ls", "find", "grep")
 _SESSIONS_READ = ("session_status", "sessions_list", "sessions_history", "agents_list")

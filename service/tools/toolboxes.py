@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from service.agents import Agent, Roster
-from service.config import Config, ToolsConfig
-from service.configpaths import format_path
+from service.config.paths import format_path
+from service.config.schema import Config, ToolsConfig
 from service.tools import Tool
 from service.tools.mcp import McpServers, to_tool_name
 from service.tools.policy import allowed_tools, may_allow, policy_notices

@@ -17,7 +17,7 @@ from results import Results
 from streams import disturbed_by, percentile, run_streams
 
 from service.contract import load_contract
-from service.validation import CompiledSchema
+from service.http.validation import CompiledSchema
 
 CALLERS = (8, 64)
 KINDS = ("JSON", "SSE")

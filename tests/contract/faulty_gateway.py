@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.app import Door, create_app
 from service.assembly import open_gateway
 from service.auth import Authenticator, ClientAddresses, FailureLimiter, resolve_credentials
-from service.configfile import load_config
-from service.configtext import locate
+from service.config.file import load_config
+from service.config.text import locate
 from service.contract import load_contract
+from service.edge.server import Server
+from service.edge.serving import run_until_stopped
 from service.gateway import Gateway
-from service.server import Server
-from service.serving import run_until_stopped
+from service.http.app import Door, create_app
 
 HOST = "127.0.0.1"
 

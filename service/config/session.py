@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from service.configproblems import Section
-from service.configvalues import Positive, Span
+from service.config.problems import Section
+from service.config.values import Positive, Span
 
 _DAY_SECONDS = 24 * 60 * 60
 

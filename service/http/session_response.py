@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.completion_response import to_usage
+from service.http.completion_response import to_usage
 from service.messages import Message, Part, Role, Text
 from service.outcomes import failure_of
 from service.sessions.overview import Position, RecentMessage, SessionOverview

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from service.configproblems import Section
-from service.configvalues import AbsolutePath, HeaderName, HeaderValue, HttpUrl, Seconds
+from service.config.problems import Section
+from service.config.values import AbsolutePath, HeaderName, HeaderValue, HttpUrl, Seconds
 
 
 class McpToolsConfig(Section):

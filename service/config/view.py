@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from service.config import Config
-from service.configsecrets import MASK, SECRET_SECTIONS, URL_SECRETS
+from service.config.schema import Config
+from service.config.secrets import MASK, SECRET_SECTIONS, URL_SECRETS
 
 _SECRET_WORDS = ("token", "password", "secret", "apikey", "authorization", "credential")
 _PYDANTICS_MASK = "**********"

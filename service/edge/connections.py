@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from service import wire
 from service.concurrency import sleep
+from service.edge import wire
 from service.errors import GatewayError
 
 _RECEIVE_BYTES = 64 * 1024

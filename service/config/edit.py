@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from service.configpaths import KeyPath, format_path
-from service.configscan import REST_OF_LINE, Member, Value, scan, tokens_of
+from service.config.paths import KeyPath, format_path
+from service.config.scan import REST_OF_LINE, Member, Value, scan, tokens_of
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _INDENT = "  "

@@ -16,7 +16,7 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 
 from service.errors import GatewayError
-from service.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
+from service.http.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
 
 #: Where the environ keeps the body that has been read.
 BODY_KEY = "openclaw.body"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyjson5
 
-from service.configpaths import KeyPath, format_path
+from service.config.paths import KeyPath, format_path
 
 DEV_PORT = 19001
 

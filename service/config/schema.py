@@ -12,13 +12,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
-from service.configmcp import McpConfig
-from service.configmodels import ModelsConfig
-from service.configpaths import format_path
-from service.configproblems import Section, describe_failures, find_unknown_keys
-from service.configsession import SessionConfig
-from service.configtext import ConfigError
-from service.configvalues import (
+from service.config.mcp import McpConfig
+from service.config.models import ModelsConfig
+from service.config.paths import format_path
+from service.config.problems import Section, describe_failures, find_unknown_keys
+from service.config.session import SessionConfig
+from service.config.text import ConfigError
+from service.config.values import (
     AgentId,
     Bool,
     Count,

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from service.configproblems import Section
-from service.configvalues import (
+from service.config.problems import Section
+from service.config.values import (
     AbsolutePath,
     ApiKey,
     Count,

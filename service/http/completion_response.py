@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.http.replies import FinalPiece
 from service.messages import ToolCall, Usage
-from service.replies import FinalPiece
 from service.runs import Answer, Run
 
 #: A stream says something at least this often; a comment line, if there is nothing else.

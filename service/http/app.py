@@ -18,13 +18,13 @@ import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service.auth import Authenticator, ClientAddresses, check_host
-from service.binding import BODY_KEY, Api, Application, current_request, environ_key
 from service.contract import to_served_document
 from service.errors import GatewayError, forget_frames, internal_error
 from service.gateway import Gateway
-from service.lean_connexion import ProblemException
-from service.replies import Reply, error_reply
-from service.validation import CompiledSchema
+from service.http.binding import BODY_KEY, Api, Application, current_request, environ_key
+from service.http.lean_connexion import ProblemException
+from service.http.replies import Reply, error_reply
+from service.http.validation import CompiledSchema
 
 logger = logging.getLogger("openclaw.http")
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
-from service.config import Config, GatewayConfig, parse_config
-from service.configpaths import format_path
-from service.configtext import (
+from service.config.paths import format_path
+from service.config.schema import Config, GatewayConfig, parse_config
+from service.config.text import (
     DEV_PORT,
     ConfigError,
     Locations,
@@ -23,7 +23,7 @@ from service.configtext import (
     read_config_text,
     substitute,
 )
-from service.configwriting import create_file
+from service.config.writing import create_file
 
 _SECTIONS = frozenset(field.alias or name for name, field in Config.model_fields.items())
 _HIGHEST_PORT = 65535

@@ -1,0 +1,1 @@
+"""The typed configuration: its file, its values and what is said of it."""

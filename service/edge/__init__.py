@@ -1,0 +1,1 @@
+"""The server: listening, connections, heads of requests, the access log, stopping."""

@@ -1,0 +1,1 @@
+"""The HTTP door: the contract bound to the handlers, and the wire's words for ours."""
