@@ -1,11 +1,10 @@
 """`/healthz` and `/readyz`: for whoever runs the gateway."""
 
-import orjson
 from flask import current_app
 
 from service.errors import GatewayError
 from service.gateway import Gateway
-from service.http.replies import Reply, ok_reply
+from service.http.replies import Reply, json_reply, ok_reply
 
 
 def get_health() -> Reply:
@@ -19,4 +18,4 @@ def get_readiness() -> Reply:
     failing = gateway.failing()
     if failing:
         raise GatewayError("not_ready", f"The gateway is not ready: {', '.join(failing)}.")
-    return ok_reply("application/json", orjson.dumps({"ready": True, "failing": failing}))
+    return json_reply({"ready": True, "failing": failing})

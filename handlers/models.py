@@ -2,22 +2,21 @@
 
 from typing import Any
 
-import orjson
 from flask import current_app
 
 from service.gateway import Gateway
-from service.http.replies import Reply, ok_reply
+from service.http.replies import Reply, json_reply
 
 
 def list_models() -> Reply:
     """Every name a request's `model` may carry, short of the aliases."""
     gateway: Gateway = current_app.extensions["gateway"]
-    return _json({"object": "list", "data": [_to_model(gateway, name) for name in gateway.roster.model_ids()]})
+    return json_reply({"object": "list", "data": [_to_model(gateway, name) for name in gateway.roster.model_ids()]})
 
 
 def get_model(model: str) -> Reply:
     """One name, aliases included; 404 for a name that no agent has."""
-    return _json(_to_model(current_app.extensions["gateway"], model))
+    return json_reply(_to_model(current_app.extensions["gateway"], model))
 
 
 def _to_model(gateway: Gateway, name: str) -> dict[str, Any]:
@@ -29,7 +28,3 @@ def _to_model(gateway: Gateway, name: str) -> dict[str, Any]:
         "owned_by": "openclaw",
         "description": f"The agent {agent.id}, answered by {gateway.catalog.describe(agent)}.",
     }
-
-
-def _json(value: object) -> Reply:
-    return ok_reply("application/json", orjson.dumps(value))

@@ -1,13 +1,12 @@
 """`/v1/sessions`: the conversations that are kept."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import orjson
-from flask import Response, current_app
+from flask import current_app
 
 from service.errors import GatewayError
 from service.gateway import Gateway
+from service.http.replies import Reply, json_reply
 from service.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.sessions.keys import find_kept_key
 from service.sessions.records import RunRecord, RunState
@@ -15,16 +14,16 @@ from service.sessions.records import RunRecord, RunState
 
 def list_sessions(
     limit: int, agent: str | None = None, stateless: bool | None = None, after: str | None = None
-) -> Response:
+) -> Reply:
     """One page of sessions, the last that began first."""
     gateway: Gateway = current_app.extensions["gateway"]
     position = None if after is None else parse_cursor(after)
     agent_id = None if agent is None else agent.lower()
     found = gateway.state.store.list_from(position, limit + 1, agent_id=agent_id, stateless=stateless)
-    return _json(to_session_list(found, limit))
+    return json_reply(to_session_list(found, limit))
 
 
-def get_session(key: str, limit: int) -> Response:
+def get_session(key: str, limit: int) -> Reply:
     """One session with its last messages."""
     state = current_app.extensions["gateway"].state
     key = _find_key(key)
@@ -32,10 +31,10 @@ def get_session(key: str, limit: int) -> Response:
     if session is None:
         raise _not_found(key)
     active = state.records.list_going_on(key)
-    return _json(to_session_with_messages(session, active, state.store.load_recent_messages(key, limit)))
+    return json_reply(to_session_with_messages(session, active, state.store.load_recent_messages(key, limit)))
 
 
-def delete_session(key: str) -> Response:
+def delete_session(key: str) -> Reply:
     """Delete a session that no run holds."""
     state = current_app.extensions["gateway"].state
     key = _find_key(key)
@@ -44,7 +43,7 @@ def delete_session(key: str) -> Response:
         raise _busy(state.records.list_going_on(key))
     if not deleted:
         raise _not_found(key)
-    return _json({"object": "session.deleted", "key": key, "deleted": True})
+    return json_reply({"object": "session.deleted", "key": key, "deleted": True})
 
 
 def _find_key(key: str) -> str:
@@ -66,8 +65,3 @@ def _busy(going_on: Sequence[RunRecord]) -> GatewayError:
         return GatewayError("session_busy", "A run held this session just now. Try again.")
     text = f"The run {holder} holds this session. Wait for its end or POST /v1/runs/{holder}/cancel, then try again."
     return GatewayError("session_busy", text, param="key")
-
-
-def _json(value: dict[str, Any]) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    return Response(orjson.dumps(value), headers=headers, content_type="application/json")

@@ -94,6 +94,11 @@ def ok_reply(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[s
     return Reply("200 OK", [("Content-Type", content_type), _NO_STORE, *headers], body)
 
 
+def json_reply(value: object) -> Reply:
+    """A successful response with `value` as JSON, which nobody may keep."""
+    return ok_reply("application/json", orjson.dumps(value))
+
+
 def error_reply(error: GatewayError) -> Reply:
     """The response that tells `error`."""
     headers = [("Content-Type", "application/json"), *error.headers.items()]
