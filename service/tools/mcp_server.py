@@ -123,7 +123,7 @@ class McpServer:
         if (settled and listing.error is None) or self._listing:
             return self._listing
         if settled and listing.error is not None:
-            raise ToolError(str(listing.error))
+            raise ToolError(str(listing.error)) from listing.error.__cause__
         raise ToolError(f"The MCP server {self.endpoint.name} did not tell its tools within {wait_seconds:g} s.")
 
     def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
