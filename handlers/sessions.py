@@ -48,7 +48,11 @@ def delete_session(key: str) -> Reply:
 
 def _find_key(key: str) -> str:
     gateway: Gateway = current_app.extensions["gateway"]
-    found = find_kept_key(key, gateway.roster.default.id, gateway.state.store.get_session)
+    state = gateway.state
+    # One whose first run goes on has no messages yet, but is there.
+    found = find_kept_key(
+        key, gateway.roster.default.id, lambda one: state.store.get_session(one) or state.records.list_going_on(one)
+    )
     if found is None:
         raise _not_found(key.encode("utf-8", "replace").decode())
     return found

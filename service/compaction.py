@@ -5,6 +5,7 @@ A tool call is never parted from its results, and the latest user message always
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,6 +16,8 @@ from service.errors import GatewayError
 from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request
 from service.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
+
+logger = logging.getLogger("openclaw.runs")
 
 _TAIL_SHARE = 0.4
 _SUMMARY_SHARE = 0.15
@@ -125,6 +128,9 @@ class Compactor:
         if cut == 0 or (cut == 1 and _is_summary(messages[0])):
             return None
         text, usage = self._summarise(provider, request, messages[:cut], plain_limit, summary_tokens)
+        if not text:
+            logger.warning("the model %s gave no summary, so the conversation stays as it is", request.model)
+            return None
         summary = _summary_message(text, messages, cut)
         return Compaction(summary, len(messages) - cut, (summary, *tail), usage)
 
@@ -159,7 +165,7 @@ def _summarise_pieces(provider: Provider, model: str, pieces: Sequence[str], tok
         text, cost = _ask(provider, request)
         usage += cost
         summary = _clip(text.strip(), tokens * BYTES_PER_TOKEN) or summary
-    return summary or "(The model gave no summary.)", usage
+    return summary, usage
 
 
 def _ask(provider: Provider, request: ModelRequest) -> tuple[str, Usage]:

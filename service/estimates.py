@@ -13,6 +13,7 @@ _IMAGE_TOKENS = {"low": 100}
 _FULL_IMAGE_TOKENS = 1_600  # the most that the large providers count for one
 _MIN_CORRECTION, _MAX_CORRECTION = 0.5, 4.0
 _MAX_CORRECTED_MODELS = 256
+_MIN_TELLING_TOKENS = 1_000
 
 _MARGIN_PART = 20  # a twentieth of the window, for what the estimate misses
 _DEFAULT_ANSWER_TOKENS = 4_096
@@ -64,9 +65,13 @@ class TokenEstimator:
         return self._corrections.get(model, 1.0)
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
-        """Learn from an answered `request`; a provider that does not count teaches nothing."""
-        if usage.input_tokens:
-            self._learn(request.model, usage.input_tokens / max(1, estimate_request(request)))
+        """Learn from an answered `request`; a provider that does not count teaches nothing, nor does a short request.
+
+        What providers add to each request would there be taken for what all text costs.
+        """
+        estimated = estimate_request(request)
+        if usage.input_tokens and estimated >= _MIN_TELLING_TOKENS:
+            self._learn(request.model, usage.input_tokens / estimated)
 
     def observe_overflow(self, request: ModelRequest, limit_tokens: int) -> None:
         """Learn that `request` was more than `limit_tokens`, whatever was thought."""

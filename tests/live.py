@@ -64,7 +64,10 @@ class LiveGateway:
 
 def is_model_server(process: psutil.Process) -> bool:
     """Whether it is the embedded model's server itself, not what ends it with the gateway."""
-    command = process.cmdline()
+    try:
+        command = process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
     return "service.providers.llama_server" in command and not any("die_with_parent" in part for part in command)
 
 

@@ -276,7 +276,13 @@ def test_the_estimate_follows_what_the_provider_counted() -> None:
     estimator.observe(asked, Usage(input_tokens=10**9))
     assert estimator.correction("m") == 4
     for number in range(300):
-        estimator.observe(request(user("a"), model=str(number)), Usage(input_tokens=1))
+        estimator.observe(request(user("a" * 4_000), model=str(number)), Usage(input_tokens=1))
+    assert estimator.correction("m") == 1
+
+
+def test_a_short_request_teaches_nothing_about_long_ones() -> None:
+    estimator = TokenEstimator()
+    estimator.observe(request(user("hi")), Usage(input_tokens=350))  # 346 of them stand before every request
     assert estimator.correction("m") == 1
 
 

@@ -82,7 +82,7 @@ class OpenAIProvider:
                 raise refusal(self._upstream, response)
             answer = _Answer(self._upstream, f"call_{len(request.messages)}")
             if (response.header("content-type") or "").startswith("application/json"):
-                if text := answer.read(response.read_all(MAX_ANSWER_CHARS)):
+                if text := answer.read(response.read_all(MAX_ANSWER_CHARS, self._upstream.read_timeout_seconds)):
                     yield ModelText(text)
             else:
                 timeout_seconds = self._upstream.read_timeout_seconds
@@ -182,6 +182,8 @@ class _Answer:
         reason = _STOP_REASONS.get(self._finish_reason or "", StopReason.STOP)
         if self._calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS  # some say "stop" whatever they asked for
+        if reason is StopReason.TOOL_CALLS and not self._calls:
+            reason = StopReason.STOP
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
         calls = (self._to_call(index, call) for index, call in enumerate(self._calls))

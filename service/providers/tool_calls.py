@@ -19,6 +19,7 @@ from service.messages import ToolCall
 MAX_CALLS = 128
 
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
+_MAX_ID_CHARS = 256
 _MAX_NAME_CHARS = 64
 _NO_OBJECT = "not_an_object"
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -33,14 +34,14 @@ def check_calls(count: int, characters: int) -> None:
 
 
 def with_distinct_ids(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
-    """The calls of one answer, each with an id of its own: results are matched by it."""
+    """The calls of one answer, each with an id of its own, by which results are matched, and which can be stored."""
     distinct: dict[str, ToolCall] = {}
     for call in calls:
-        number, call_id = 1, call.id
+        number, call_id = 1, call.id[:_MAX_ID_CHARS]
         while call_id in distinct:
             number += 1
-            call_id = f"{call.id}_{number}"
-        distinct[call_id] = call if number == 1 else replace(call, id=call_id)
+            call_id = f"{call.id[:_MAX_ID_CHARS]}_{number}"
+        distinct[call_id] = call if call.id == call_id else replace(call, id=call_id)
     return tuple(distinct.values())
 
 

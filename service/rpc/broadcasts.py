@@ -60,8 +60,8 @@ class Broadcasts:
         told = self._told.get(run.id)
         if told is None:
             told = self._told[run.id] = _Told()
-            if isinstance(event, TextDelta):  # said before anybody listened; `event` is part of it
-                told.pieces.append(run.text.removesuffix(event.text))
+            before = run.text  # said before anybody listened; `event` may be part of it
+            told.pieces.append(before.removesuffix(event.text) if isinstance(event, TextDelta) else before)
         if isinstance(event, TextDelta):
             told.pieces.append(event.text)
             self._gather(run, told)

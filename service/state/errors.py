@@ -14,8 +14,9 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 #: of transactions (40001, 40P01). Source: the appendix of error codes in PostgreSQL's manual.
 _PASSING = ("08", "53300", "57P", "40001", "40P01")
 
-#: What a single operation may be at fault for: its values (22), a constraint (23). Everything else is the database's.
-_OF_VALUES = ("22", "23")
+#: What a single operation may be at fault for: its values (22), a constraint (23), their size (54). Everything else is
+#: the database's.
+_OF_VALUES = ("22", "23", "54")
 
 
 class StoreError(GatewayError):

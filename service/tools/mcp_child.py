@@ -82,8 +82,9 @@ class Bridge:
             else:
                 answer = await self._call_tool(request["name"], request["arguments"])
         except Exception as error:  # whatever it is, the one who waits is told
-            self._tell({"id": request["id"], "error": self._redact(describe(error))})
-            if not await self._is_alive():
+            is_lost = not await self._is_alive()
+            self._tell({"id": request["id"], "error": self._redact(describe(error)), "is_lost": is_lost})
+            if is_lost:
                 raise ConnectionError(describe(error)) from error
         else:
             self._tell({"id": request["id"], **answer})

@@ -99,6 +99,8 @@ class McpConnection:
             self._last_used = self._clock()
         if asked.answer is None:
             raise ConnectionLostError(self._reason)
+        if asked.answer.get("is_lost"):
+            raise ConnectionLostError(asked.answer["error"])
         if "error" in asked.answer:
             raise ToolError(asked.answer["error"])
         return asked.answer["result"]
