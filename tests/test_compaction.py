@@ -218,6 +218,10 @@ def test_a_summary_request_that_is_refused_as_too_long_is_cut_smaller() -> None:
     assert len(provider.asked[-1]) <= 2_500
 
 
+def test_without_a_summary_the_conversation_stays_as_it_is() -> None:
+    assert Compactor(TokenEstimator()).compact(Summariser(" \n"), request(*talk(40)), LIMIT) is None
+
+
 def test_a_provider_that_fails_fails_the_compaction() -> None:
     asked = request(*talk(40), model="fail-rate_limit_exceeded")
     with pytest.raises(GatewayError) as caught:

@@ -38,6 +38,7 @@ from service.messages import (
 )
 from service.providers import ModelEnded
 from service.providers.openai import OpenAIProvider
+from service.providers.tool_calls import with_distinct_ids
 
 STUB_USAGE = Usage(7, 5, 3)
 
@@ -75,6 +76,13 @@ def test_missing_call_ids_are_made_up_the_same_each_time(provider: OpenAIProvide
     calls = (ToolCall("call_1_0", "f0", '{"n":0}'), ToolCall("call_1_1", "f1", '{"n":1}'))
     for _ in range(2):
         assert ask(provider, "bare-tools") == ("", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
+
+
+def test_call_ids_are_distinct_and_can_be_stored() -> None:
+    calls = with_distinct_ids(ToolCall("x" * 6_000, name, "{}") for name in ("first", "second"))
+    assert [call.name for call in calls] == ["first", "second"]
+    assert len({call.id for call in calls}) == 2
+    assert max(len(call.id) for call in calls) < 300
 
 
 # what is sent

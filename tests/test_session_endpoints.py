@@ -298,6 +298,8 @@ def test_a_run_that_goes_on_can_be_looked_at_and_cancelled(
         busy = talk.delete(path_of(run["session_key"]))
         assert error_of(busy) == (409, "session_busy", "key")
         assert run_id in busy.json()["error"]["message"]
+        short = run["session_key"].removeprefix("agent:main:")
+        assert error_of(talk.delete(path_of(short))) == (409, "session_busy", "key")
     assert talk.post(f"/v1/runs/{run_id}/cancel").json()["id"] == run_id
     assert '"code":"run_aborted"' in streamed.result(GENEROUS_SECONDS)
     run = talk.get(f"/v1/runs/{run_id}").json()
