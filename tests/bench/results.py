@@ -28,8 +28,8 @@ class Target:
 
 #: By the beginning of a row's name.
 TARGETS = {
-    "JSON, 8 callers: CPU": Target(2, "fold"),
-    "JSON, 64 callers: CPU": Target(2, "fold"),
+    "JSON, 8 callers: CPU": Target(2, "floor"),
+    "JSON, 64 callers: CPU": Target(2, "floor"),
     "SSE, 8 callers: CPU": Target(2, "floor"),
     "SSE, 64 callers: CPU": Target(2, "floor"),
     "JSON, 64 callers: throughput": Target(18, "litellm", at_least=True),
