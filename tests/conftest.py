@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from clocks import Clock
 from live import LiveGateway, live_gateway, scripted_config
 from upstream import Upstream
 
@@ -31,6 +32,12 @@ def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
     """A client of `gateway`, authenticated, whose every answer is held against the contract."""
     with gateway.client() as connected:
         yield connected
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that goes when it is told to."""
+    return Clock()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

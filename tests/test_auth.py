@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 import pytest
+from clocks import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,21 +25,6 @@ from service.errors import GatewayError
 
 TOKEN = "right-token-日本-à"  # its last byte in UTF-8, 0xA0, is white space to str.strip()
 CLIENT = "203.0.113.7"
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def authenticator(clock: Clock, **limits: object) -> Authenticator:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from clocks import Clock
 from transcripts import Transcripts
 
 from service.concurrency import deadline, sleep, spawn
@@ -36,20 +37,6 @@ ANSWERED = RunOutcome(
     messages=(text_message(Role.USER, "question"), text_message(Role.ASSISTANT, "answer")),
     reply_count=1,
 )
-
-
-class Clock:
-    """A clock that goes when it is told to."""
-
-    now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

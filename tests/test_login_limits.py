@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from chat import error_of
+from clocks import Clock
 from live import live_gateway, scripted_config
 
 from service import concurrency
@@ -24,19 +25,6 @@ pytest_plugins = ["databases"]
 CLIENT, OTHER = "203.0.113.7", "203.0.113.8"
 
 OpenLimiter = Callable[..., SharedFailureLimiter]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

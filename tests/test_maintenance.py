@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from chat import ask
+from clocks import Clock
 from live import live_gateway, scripted_config
 from transcripts import Transcripts
 
@@ -30,21 +30,6 @@ from service.state.schema import claims, entries, lanes, runs, sessions, summari
 
 GENEROUS_SECONDS = 60
 DAY_SECONDS = 24 * 60 * 60
-
-
-@dataclass
-class Clock:
-    """A clock that goes when it is told to."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

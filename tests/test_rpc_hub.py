@@ -9,9 +9,12 @@ import gevent.socket
 import pytest
 
 from service.errors import GatewayError
+from service.events import RunEnded, TextDelta
+from service.rpc.broadcasts import Broadcasts
 from service.rpc.hub import Hub, HubLimits
 from service.rpc.peer import Peer
 from service.rpc.websocket import WebSocket
+from service.runs import Run, RunRegistry
 
 
 @contextmanager
@@ -75,6 +78,26 @@ def test_every_operator_gets_a_tick_again_and_again() -> None:
             while received.count(b'"event":"tick"') < 3:
                 received += theirs.recv(4096)
         assert b'"ts":1500' in received
+        peer.socket.drop("the test is over")
+        peer.socket.finish()
+
+
+def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
+    hub = Hub(HubLimits(), lambda: 0.0)
+    runs = RunRegistry(lambda: 0.0)
+    runs.subscribe(Broadcasts(hub, lambda: 0.0))
+    run = Run("run", "agent:main:main", "main", 0.0)
+    runs.add(run)
+    run.append(TextDelta("said before anybody came"))
+    ours, theirs = gevent.socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(30)
+        peer = Peer("late", WebSocket(ours), ["operator.read"], [])
+        with hub.joined(peer):
+            run.append(RunEnded())
+            received = b""
+            while b"said before anybody came" not in received.partition(b'"state":"final"')[2]:
+                received += theirs.recv(4096)
         peer.socket.drop("the test is over")
         peer.socket.finish()
 
