@@ -27,6 +27,8 @@ def estimate_message(message: Message) -> int:
     tokens = _MESSAGE_TOKENS
     for part in message.parts:
         tokens += _IMAGE_TOKENS.get(part.detail, _FULL_IMAGE_TOKENS) if isinstance(part, Image) else _tokens(part.text)
+    if (data := message.provider_data) is not None:
+        tokens += _json_tokens(data.message) + _json_tokens(data.calls)
     return tokens + sum(_MESSAGE_TOKENS + _tokens(call.name + call.arguments) for call in message.tool_calls)
 
 

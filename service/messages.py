@@ -57,11 +57,25 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderData:
+    """What a model adds to a message that calls tools and wants back with it: reasoning, signatures.
+
+    Only the dialect that read it understands it, and only `model` (`provider/model`), which said it, is shown it again.
+    `message` belongs to the message as a whole, `calls` to its calls, by their ids; both are JSON.
+    """
+
+    message: Mapping[str, Any]
+    calls: Mapping[str, Mapping[str, Any]]
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation.
 
     `parts` is what is said, in order; `tool_calls` only on assistant messages; `tool_call_id` only on, and always on,
-    tool messages; `name` tells several participants of one role apart.
+    tool messages; `name` tells several participants of one role apart. `provider_data` is no part of what is said:
+    with or without it a message is the same.
     """
 
     role: Role
@@ -69,6 +83,7 @@ class Message:
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    provider_data: ProviderData | None = field(default=None, compare=False, repr=False)
 
     @property
     def text(self) -> str:

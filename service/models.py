@@ -18,7 +18,8 @@ from service.config.models import OFFERED_APIS, ProviderConfig
 from service.config.schema import Config
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
-from service.providers import ModelRequest, Provider
+from service.messages import Message
+from service.providers import ModelEnded, ModelEvent, ModelRequest, Provider
 from service.providers.dialects import DIALECTS, open_provider
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.providers.network import Network
@@ -49,11 +50,23 @@ class ChosenModel:
     worth_retrying: bool = True
 
     def to_request(self, request: ModelRequest) -> ModelRequest:
-        """`request` put to this model: its id, and no longer an answer than it can give."""
+        """`request` put to this model: its id, no longer an answer than it can give, no data of another model."""
+        if any(self._is_foreign(message) for message in request.messages):
+            messages = (replace(one, provider_data=None) if self._is_foreign(one) else one for one in request.messages)
+            request = replace(request, messages=tuple(messages))
         asked, limit = request.sampling.max_tokens, self.max_tokens
         if asked is not None and limit is not None and asked > limit:
             request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
         return request if request.model == self.id else replace(request, model=self.id)
+
+    def signed(self, event: ModelEvent) -> ModelEvent:
+        """`event` of this model's answer, its data in this model's name."""
+        if not isinstance(event, ModelEnded) or event.provider_data is None:
+            return event
+        return replace(event, provider_data=replace(event.provider_data, model=self.ref))
+
+    def _is_foreign(self, message: Message) -> bool:
+        return message.provider_data is not None and message.provider_data.model != self.ref
 
 
 class ModelCatalog:

@@ -31,7 +31,9 @@ def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str
     has_acted = any(message.role is Role.TOOL for message in said)
     if error is not None and not (has_acted or (said and error.code in _CUT)):
         return ended
-    asked = unanswered_calls(said) if has_acted else ()
+    # What the caller cannot send back is looked for by the call it answers: `recall_steps`.
+    keeps_more = has_acted or any(message.provider_data is not None for message in said)
+    asked = unanswered_calls(said) if keeps_more else ()
     return replace(
         ended,
         messages=(*new, *said),

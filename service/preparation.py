@@ -68,7 +68,7 @@ def prepare(
             incoming = turn.messages
             if not opened.run.stateless:
                 history = state.store.load_conversation(run.session_key)
-            elif own.functions():
+            else:
                 incoming = recall_steps(incoming, agent.id, state.records, state.store)
             new = held.parts.check_images(select_new(history, incoming))
     except Deadline:

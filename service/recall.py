@@ -1,8 +1,8 @@
 """What a caller that stands alone cannot send back: the steps an agent took by itself before it asked the caller.
 
-A run that ends with a call of the caller's functions may have used its own tools before. In a session the transcript
-has those steps. A stateless follow-up brings back only what the caller saw; the steps are taken from the transcript of
-the run that asked, if the conversation before it is the very same.
+A run that ends with a call of the caller's functions may have used its own tools before, and its provider may have
+added data to the call. In a session the transcript has both. A stateless follow-up brings back only what the caller
+saw; the rest is taken from the transcript of the run that asked, if the conversation before it is the very same.
 """
 
 from __future__ import annotations

@@ -162,8 +162,8 @@ class ResilientProvider:
             if self._told:
                 yield ModelRestarted()
             self._told, self.answered = True, choice
-            yield first
-            yield from events
+            yield choice.signed(first)
+            yield from map(choice.signed, events)
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
         if not choice.worth_retrying or error.code not in RETRYABLE:

@@ -206,7 +206,9 @@ class AgentLoop:
         reply = self._reply
         calls = self._permitted(request.tool_choice, ended.tool_calls)
         text = "".join(reply.pieces)
-        reply.messages.append(Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=calls))
+        data = ended.provider_data if calls else None
+        said = (Text(text),) if text else ()
+        reply.messages.append(Message(Role.ASSISTANT, said, tool_calls=calls, provider_data=data))
         reply.pieces.clear()
         self._message_characters = 0
         reply.usage += ended.usage

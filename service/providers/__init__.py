@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.messages import Function, Message, Sampling, StopReason, ToolCall, ToolChoice, Usage
+from service.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,14 @@ class ModelText:
 class ModelEnded:
     """The model's turn is complete; nothing follows.
 
-    `tool_calls` are complete and in order; `usage` is what the provider counted, zeros where it did not say.
+    `tool_calls` are complete and in order; `usage` is what the provider counted, zeros where it did not say;
+    `provider_data` is what it wants back with the calls, its `model` not yet told.
     """
 
     stop_reason: StopReason
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage = Usage()
+    provider_data: ProviderData | None = None
 
 
 @dataclass(frozen=True, slots=True)

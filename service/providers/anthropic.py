@@ -4,7 +4,8 @@ The upstream request always streams; an answer counts as complete only when the 
 
 What the wire has no place for is treated by what it means. A field that would change the answer (penalties other than
 0, `logit_bias`, `response_format` of `json_object`) is refused by name; what is only a wish (`seed`, `verbosity`, cache
-and safety keys, participants' names) is left out. Thinking is left to the model, and not kept.
+and safety keys, participants' names) is left out. Thinking is left to the model, and told to nobody; what led to calls
+goes back with them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import orjson
 
 from service.config.models import ProviderConfig
 from service.errors import GatewayError
-from service.messages import StopReason, ToolCall, Usage
+from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.providers.anthropic_content import Content
 from service.providers.anthropic_request import to_wire
 from service.providers.network import DIRECT, Network
 from service.providers.payloads import read_texts, to_count
@@ -92,6 +94,7 @@ class _Answer:
         self._upstream = upstream
         self._calls: dict[int, tuple[str, str, list[str]]] = {}  # id, name and pieces, by the block's index
         self._calls_chars = 0
+        self._content = Content()
         self._usage: dict[str, int] = {}
         self._stop_reason: str | None = None
         self.is_over = False
@@ -129,7 +132,9 @@ class _Answer:
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
         calls = (ToolCall(call_id, name, "".join(pieces) or "{}") for call_id, name, pieces in self._calls.values())
-        return ModelEnded(reason, with_distinct_ids(calls), self._to_usage())
+        blocks = self._content.to_blocks()
+        data = ProviderData({"content": blocks}, {}) if blocks else None
+        return ModelEnded(reason, with_distinct_ids(calls), self._to_usage(), data)
 
     def _read_start(self, event: dict[str, Any]) -> str:
         self._count(event["message"].get("usage"))
@@ -137,6 +142,7 @@ class _Answer:
 
     def _read_block(self, event: dict[str, Any]) -> str:
         block = event["content_block"]
+        self._content.begin(event["index"], block)
         if block["type"] == "tool_use":
             given = block.get("input")  # empty where the pieces are to follow
             pieces = [orjson.dumps(given).decode()] if given else []
@@ -146,6 +152,7 @@ class _Answer:
 
     def _read_delta(self, event: dict[str, Any]) -> str:
         delta = event["delta"]
+        self._content.extend(event["index"], delta)
         if delta["type"] == "input_json_delta":
             piece = _text(delta["partial_json"])
             self._calls_chars += len(piece)

@@ -13,6 +13,7 @@ from typing import Any
 from service.errors import GatewayError
 from service.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
 from service.providers import ModelRequest
+from service.providers.anthropic_content import in_order
 from service.providers.tool_calls import wire_arguments, wire_name
 
 _DEFAULT_MAX_TOKENS = 4096
@@ -103,9 +104,12 @@ def _to_blocks(message: Message) -> Iterator[dict[str, Any]]:
         result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _to_id(message.tool_call_id or "")}
         yield result | {"content": said} if said else result
         return
-    yield from said
-    for call in message.tool_calls:
-        yield {"type": "tool_use", "id": _to_id(call.id), "name": wire_name(call), "input": wire_arguments(call)}
+    calls = [
+        {"type": "tool_use", "id": _to_id(call.id), "name": wire_name(call), "input": wire_arguments(call)}
+        for call in message.tool_calls
+    ]
+    thought = message.provider_data.message.get("content") if message.provider_data is not None else None
+    yield from in_order(thought, calls) if thought else [*said, *calls]
 
 
 def _to_block(part: Part) -> dict[str, Any]:

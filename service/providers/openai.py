@@ -6,47 +6,26 @@ a finish reason or `[DONE]`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Self
 
 import orjson
 
 from service.config.models import ProviderConfig
 from service.errors import GatewayError
-from service.messages import (
-    Function,
-    Image,
-    Message,
-    Part,
-    Role,
-    Sampling,
-    StopReason,
-    ToolCall,
-    ToolChoice,
-    ToolChoiceMode,
-    Usage,
-)
+from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.network import DIRECT, Network
+from service.providers.openai_hosts import habits_of
+from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
+from service.providers.reasoning import Reasoning
 from service.providers.refusals import error_text, refusal
-from service.providers.tool_calls import check_calls, wire_arguments_text, wire_name, with_distinct_ids
+from service.providers.tool_calls import check_calls, with_distinct_ids
 from service.providers.transport import Upstream
 
-_STREAM_OPTIONS = {"include_usage": True}
-#: What some hosts call a field of the API, `None` for one they refuse; the many that copied it know the common names.
-_OWN_NAMES: Mapping[str, Mapping[str, str | None]] = {
-    "api.openai.com": {"max_tokens": "max_completion_tokens"},  # its reasoning models refuse the old name
-    "api.mistral.ai": {"seed": "random_seed", "stream_options": None},  # it counts usage unasked
-}
-_PLAIN_SAMPLING = (
-    "temperature",
-    "top_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-    "response_format",
-)
+#: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
+_CALL_DATA = "extra_content"
 _STOP_REASONS = {
     "length": StopReason.LENGTH,
     "tool_calls": StopReason.TOOL_CALLS,
@@ -60,9 +39,7 @@ class OpenAIProvider:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._own_names = _OWN_NAMES.get(upstream.host, {})
-        self._functions: tuple[Function, ...] = ()
-        self._encoded_functions = orjson.Fragment(b"[]")
+        self._writer = RequestWriter(habits_of(upstream.host))
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
@@ -76,8 +53,7 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        body = orjson.dumps(self._to_wire(request), default=_to_plain)
-        with self._upstream.post_stream("/chat/completions", body) as response:
+        with self._upstream.post_stream("/chat/completions", self._writer.write(request)) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
             answer = _Answer(self._upstream, f"call_{len(request.messages)}")
@@ -93,50 +69,17 @@ class OpenAIProvider:
         """Let go of the connections."""
         self._upstream.close()
 
-    def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
-        sampling = request.sampling
-        system = [{"role": "system", "content": request.system}] if request.system else []
-        wire = {
-            **sampling.extra,
-            "model": request.model,
-            "messages": system + [_to_message(message) for message in request.messages],
-            "stream": True,
-            "stream_options": _STREAM_OPTIONS,
-        }
-        for name in _PLAIN_SAMPLING:
-            if (value := getattr(sampling, name)) is not None:
-                wire[name] = value
-        if sampling.stop:
-            wire["stop"] = sampling.stop
-        if sampling.max_tokens is not None:
-            wire["max_tokens"] = sampling.max_tokens
-        if request.functions:
-            wire["tools"] = self._encode(request.functions)
-            wire |= _to_choice(request.tool_choice, sampling)
-        return self._renamed(wire) if self._own_names else wire
-
-    def _encode(self, functions: tuple[Function, ...]) -> orjson.Fragment:
-        """The functions as they are sent; most calls offer what the one before offered."""
-        if functions is not self._functions:
-            tools = [{"type": "function", "function": _to_function(one)} for one in functions]
-            self._encoded_functions = orjson.Fragment(orjson.dumps(tools, default=_to_plain))
-            self._functions = functions
-        return self._encoded_functions
-
-    def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
-        names = ((self._own_names.get(field, field), value) for field, value in wire.items())
-        return {name: value for name, value in names if name is not None}
-
 
 class _PartialCall:
     """A tool call whose pieces are still coming."""
 
-    __slots__ = ("arguments", "id", "name")
+    __slots__ = ("arguments", "extra", "id", "name")
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
+        self.extra: dict[str, Any] = {}  # what its provider wants back with it
 
 
 class _Answer:
@@ -148,6 +91,7 @@ class _Answer:
         self._calls: list[_PartialCall] = []
         self._call_by_index: dict[int, _PartialCall] = {}
         self._calls_chars = 0
+        self._reasoning = Reasoning()
         self._usage = Usage()
         self._finish_reason: str | None = None
         self.is_over = False
@@ -186,8 +130,13 @@ class _Answer:
             reason = StopReason.STOP
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
-        calls = (self._to_call(index, call) for index, call in enumerate(self._calls))
-        return ModelEnded(reason, with_distinct_ids(calls), self._usage)
+        calls = with_distinct_ids(self._to_call(index, call) for index, call in enumerate(self._calls))
+        return ModelEnded(reason, calls, self._usage, self._to_data(calls))
+
+    def _to_data(self, calls: tuple[ToolCall, ...]) -> ProviderData | None:
+        message = self._reasoning.to_message()
+        extras = {call.id: told.extra for call, told in zip(calls, self._calls, strict=True) if told.extra}
+        return ProviderData(message, extras) if message or extras else None
 
     def _read_choice(self, choice: dict[str, Any]) -> str:
         if reason := choice.get("finish_reason"):
@@ -197,6 +146,7 @@ class _Answer:
             return ""
         if calls := delta.get("tool_calls"):
             self._add_calls(calls)
+        self._reasoning.read(delta)
         text = delta.get("content") or delta.get("refusal") or ""
         if isinstance(text, str):
             return text
@@ -217,6 +167,9 @@ class _Answer:
             call.id = call.id or str(piece.get("id") or "")
             call.name = call.name or _name_of(piece)
             call.arguments.append(arguments)
+            if extra := piece.get(_CALL_DATA):
+                call.extra[_CALL_DATA] = extra
+                self._calls_chars += len(orjson.dumps(extra))
             self._calls_chars += len(arguments) + len(call.name) + len(call.id)
             check_calls(len(self._calls), self._calls_chars)
 
@@ -230,56 +183,6 @@ class _Answer:
             self._calls.append(call)
             self._call_by_index[index or 0] = call
         return call
-
-
-def _to_message(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
-    if message.name is not None:
-        wire["name"] = message.name
-    if message.tool_calls:
-        wire["tool_calls"] = [_to_call(call) for call in message.tool_calls]
-    if message.role is Role.TOOL:
-        wire["tool_call_id"] = message.tool_call_id
-    return wire
-
-
-def _to_call(call: ToolCall) -> dict[str, Any]:
-    function = {"name": wire_name(call), "arguments": wire_arguments_text(call)}
-    return {"id": call.id, "type": "function", "function": function}
-
-
-def _to_content(message: Message) -> Any:
-    if message.has_image:
-        return [_to_part(part) for part in message.parts]
-    return message.text or (None if message.tool_calls else "")
-
-
-def _to_part(part: Part) -> dict[str, Any]:
-    if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": part.url, "detail": part.detail}}
-    return {"type": "text", "text": part.text}
-
-
-def _to_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
-    wire: dict[str, Any] = {}
-    if choice.name is not None:
-        wire["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
-    elif choice.mode is not ToolChoiceMode.AUTO:
-        wire["tool_choice"] = choice.mode.value
-    if sampling.parallel_tool_calls is not None:
-        wire["parallel_tool_calls"] = sampling.parallel_tool_calls
-    return wire
-
-
-def _to_function(function: Function) -> dict[str, Any]:
-    fields = ("name", "description", "parameters", "strict")
-    return {field: value for field in fields if (value := getattr(function, field)) is not None}
-
-
-def _to_plain(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def _name_of(piece: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service.messages import Image, Message, Part, Role, Text, ToolCall
+from service.messages import Image, Message, Part, ProviderData, Role, Text, ToolCall
 from service.state.errors import StoreError
 
 PAYLOAD_VERSION = 1
@@ -26,6 +26,8 @@ def to_payload(message: Message) -> str:
         ]
     if message.tool_call_id is not None:
         payload["tool_call_id"] = message.tool_call_id
+    if (data := message.provider_data) is not None:
+        payload["provider_data"] = {"model": data.model, "message": data.message, "calls": data.calls}
     try:
         return orjson.dumps(payload).decode()
     except orjson.JSONEncodeError as error:
@@ -43,6 +45,7 @@ def from_payload(role: str, text: str) -> Message:
         payload.get("name"),
         tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in payload.get("tool_calls", ())),
         payload.get("tool_call_id"),
+        ProviderData(**data) if (data := payload.get("provider_data")) else None,
     )
 
 

@@ -57,7 +57,7 @@ class RunOutcome:
 
     `messages` is what it adds to its session (nothing if it failed), the last `reply_count` of them its own. `summary`
     stands for all of the session but its last `kept` messages from now on. `asked_call_id` is the first call that a
-    stateless run asks of its caller after steps of its own: a follow-up finds them by it.
+    stateless run asks of its caller after steps of its own, or with data of its provider: a follow-up finds them by it.
     """
 
     state: RunState
@@ -146,7 +146,7 @@ class RunRecords:
         return _to_record(rows[0]) if rows else None
 
     def find_asking(self, call_ids: Collection[str], agent_id: str) -> dict[str, RunRecord]:
-        """By the id of a call: the agent's last run that asked it of its caller after steps of its own.
+        """By the id of a call: the agent's last run that asked it of its caller, who did not see all that led to it.
 
         Raises `StoreError`.
         """

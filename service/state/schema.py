@@ -88,7 +88,7 @@ summaries = sa.Table(
 #: One row per run (`service.sessions.records`): what became of it; what was said stands in `entries`. `gateway_id` is
 #: the gateway that executes it, `reply_count` how many of the turn's last entries the run itself said. The row of a
 #: stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
-#: with after steps of its own.
+#: with, if there is more to it than the caller saw.
 runs = sa.Table(
     "runs",
     metadata,

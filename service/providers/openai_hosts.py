@@ -1,0 +1,68 @@
+"""What hosts of the OpenAI dialect want otherwise; the many that copied the API are content with the common ways."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
+_ALPHANUMERICS = string.digits + string.ascii_letters
+
+
+def _same(call_id: str) -> str:
+    return call_id
+
+
+def to_mistral_id(call_id: str) -> str:
+    """The id as Mistral takes it, nine letters and digits, the same each time; calls of others have other ids."""
+    if _NINE_ALPHANUMERICS.fullmatch(call_id):
+        return call_id
+    number = int.from_bytes(hashlib.sha256(call_id.encode(errors="surrogatepass")).digest())
+    return "".join(_ALPHANUMERICS[number // 62**place % 62] for place in range(9))
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How a host is spoken to.
+
+    `names` are its own names of fields, `None` for one that it refuses; `to_call_id` makes an id that it takes.
+    `message` is what it wants on each message of the assistant that has no data of its own, `first_call` what on the
+    first call of such a message, but for models whose id has `except_for` in it.
+    """
+
+    names: Mapping[str, str | None] = field(default_factory=dict)
+    to_call_id: Callable[[str], str] = _same
+    message: Mapping[str, Any] = field(default_factory=dict)
+    first_call: Mapping[str, Any] = field(default_factory=dict)
+    except_for: str | None = None
+
+    def first_call_of(self, model: str) -> Mapping[str, Any]:
+        """What the first call of a message without data needs for `model`."""
+        return {} if self.except_for is not None and self.except_for in model else self.first_call
+
+
+_COMMON = Habits()
+_HABITS: Mapping[str, Habits] = {
+    # Its reasoning models refuse the old name.
+    "api.openai.com": Habits({"max_tokens": "max_completion_tokens"}),
+    # It counts usage unasked.
+    "mistral.ai": Habits({"seed": "random_seed", "stream_options": None}, to_mistral_id),
+    # Where tools are on offer it refuses messages without reasoning, but not with an empty one:
+    # https://api-docs.deepseek.com/guides/thinking_mode
+    "api.deepseek.com": Habits(message={"reasoning_content": ""}),
+    # From Gemini 3 on it refuses calls without a signature, but for this one, meant for calls that others made:
+    # https://ai.google.dev/gemini-api/docs/thought-signatures
+    "generativelanguage.googleapis.com": Habits(
+        first_call={"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}},
+        except_for="gemini-2",
+    ),
+}
+
+
+def habits_of(host: str) -> Habits:
+    """How `host`, or the one it belongs to, wants to be spoken to."""
+    return next((habits for name, habits in _HABITS.items() if f".{host}".endswith(f".{name}")), _COMMON)

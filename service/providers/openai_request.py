@@ -1,0 +1,133 @@
+"""A request in the words of OpenAI's chat-completions API, as its host wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from service.messages import Function, Image, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolChoiceMode
+from service.providers import ModelRequest
+from service.providers.openai_hosts import Habits
+from service.providers.reasoning import REASONING
+from service.providers.tool_calls import wire_arguments_text, wire_name
+
+_STREAM_OPTIONS = {"include_usage": True}
+_PLAIN_SAMPLING = (
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "response_format",
+)
+
+
+class RequestWriter:
+    """Writes the requests to one host."""
+
+    def __init__(self, habits: Habits) -> None:
+        self._habits = habits
+        self._functions: tuple[Function, ...] = ()
+        self._encoded_functions = orjson.Fragment(b"[]")
+
+    def write(self, request: ModelRequest) -> bytes:
+        """The body of `POST /chat/completions`."""
+        return orjson.dumps(self._to_wire(request), default=_to_plain)
+
+    def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        system = [{"role": "system", "content": request.system}] if request.system else []
+        wire = {
+            **sampling.extra,
+            "model": request.model,
+            "messages": [*system, *self._to_messages(request)],
+            "stream": True,
+            "stream_options": _STREAM_OPTIONS,
+        }
+        for name in _PLAIN_SAMPLING:
+            if (value := getattr(sampling, name)) is not None:
+                wire[name] = value
+        if sampling.stop:
+            wire["stop"] = sampling.stop
+        if sampling.max_tokens is not None:
+            wire["max_tokens"] = sampling.max_tokens
+        if request.functions:
+            wire["tools"] = self._encode(request.functions)
+            wire |= _to_choice(request.tool_choice, sampling)
+        return self._renamed(wire) if self._habits.names else wire
+
+    def _encode(self, functions: tuple[Function, ...]) -> orjson.Fragment:
+        """The functions as they are sent; most calls offer what the one before offered."""
+        if functions is not self._functions:
+            tools = [{"type": "function", "function": _to_function(one)} for one in functions]
+            self._encoded_functions = orjson.Fragment(orjson.dumps(tools, default=_to_plain))
+            self._functions = functions
+        return self._encoded_functions
+
+    def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
+        names = ((self._habits.names.get(field, field), value) for field, value in wire.items())
+        return {name: value for name, value in names if name is not None}
+
+    def _to_messages(self, request: ModelRequest) -> Iterator[dict[str, Any]]:
+        first_call = self._habits.first_call_of(request.model)
+        for message in request.messages:
+            wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
+            if message.name is not None:
+                wire["name"] = message.name
+            if message.role is Role.ASSISTANT:
+                wire |= self._to_assistant(message, first_call)
+            elif message.tool_call_id is not None:
+                wire["tool_call_id"] = self._habits.to_call_id(message.tool_call_id)
+            yield wire
+
+    def _to_assistant(self, message: Message, first_call: Mapping[str, Any]) -> dict[str, Any]:
+        """What is said of an assistant's message beside its content: its calls, and the data its model wants back."""
+        data = message.provider_data
+        thoughts = data.message if data is not None else {}
+        wire = {**self._habits.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
+        if calls := message.tool_calls:
+            extras = data.calls if data is not None else {}
+            if all(call.id not in extras for call in calls):
+                extras = {calls[0].id: first_call}
+            wire["tool_calls"] = [{**self._to_call(call), **extras.get(call.id, {})} for call in calls]
+        return wire
+
+    def _to_call(self, call: ToolCall) -> dict[str, Any]:
+        function = {"name": wire_name(call), "arguments": wire_arguments_text(call)}
+        return {"id": self._habits.to_call_id(call.id), "type": "function", "function": function}
+
+
+def _to_content(message: Message) -> Any:
+    if message.has_image:
+        return [_to_part(part) for part in message.parts]
+    return message.text or (None if message.tool_calls else "")
+
+
+def _to_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, Image):
+        return {"type": "image_url", "image_url": {"url": part.url, "detail": part.detail}}
+    return {"type": "text", "text": part.text}
+
+
+def _to_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
+    wire: dict[str, Any] = {}
+    if choice.name is not None:
+        wire["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif choice.mode is not ToolChoiceMode.AUTO:
+        wire["tool_choice"] = choice.mode.value
+    if sampling.parallel_tool_calls is not None:
+        wire["parallel_tool_calls"] = sampling.parallel_tool_calls
+    return wire
+
+
+def _to_function(function: Function) -> dict[str, Any]:
+    fields = ("name", "description", "parameters", "strict")
+    return {field: value for field in fields if (value := getattr(function, field)) is not None}
+
+
+def _to_plain(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

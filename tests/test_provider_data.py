@@ -1,0 +1,258 @@
+"""What providers add to calls of tools and want back with them, through the endpoint: in a session and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import upstream_answers_anthropic as anthropic
+from chat import ask, streamed_text, text_of
+from live import TOKEN, LiveGateway, live_gateway
+from plays import Play, calls
+from upstream import Exchange, Upstream
+from upstream_answers import refuse
+
+FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+SIGNED = {"google": {"thought_signature": "c2lnbmF0dXJl"}}
+UNSIGNED = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+THOUGHT = "The user wants the weather."
+DETAILS = [
+    {"type": "reasoning.text", "index": 0, "text": THOUGHT, "signature": "c2ln", "format": "x"},
+    {"type": "reasoning.encrypted", "index": 1, "data": "ZW5j", "format": "x"},
+]
+BY_OTHERS = {"x-openclaw-model": "stub/other"}
+SECRETS = ("c2ln", "The user wants", "ZW5j", "provider_data")
+
+Line = Callable[[Exchange], None]
+
+
+class Lines:
+    """Each request gets the next answer."""
+
+    def __init__(self, *lines: Line) -> None:
+        self.lines = list(lines)
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.lines.pop(0)(exchange)
+
+
+def call_of(name: str, index: int = 0, **more: Any) -> dict[str, Any]:
+    function = {"name": name, "arguments": '{"path": "."}'}
+    return {"index": index, "id": f"call_{name}", "type": "function", "function": function, **more}
+
+
+def telling(*deltas: dict[str, Any]) -> Line:
+    """A stream of `deltas` that ends with calls."""
+
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        for delta in deltas:
+            exchange.event(delta)
+        exchange.end("tool_calls")
+
+    return answer
+
+
+def whole(**message: Any) -> Line:
+    """An answer in one piece."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": None, **message}, "finish_reason": "tool_calls"}
+    return lambda exchange: exchange.json(200, {"choices": [choice]})
+
+
+def said(text: str = "Done.") -> Line:
+    return Play(calls(text=text))
+
+
+def config_of(upstream: Upstream, workspace: Path, **providers: Any) -> dict[str, Any]:
+    return {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {
+            "defaults": {"model": "stub/play", "timeoutSeconds": 30},
+            "list": [{"id": "main", "workspace": str(workspace)}, {"id": "bare", "tools": {"deny": ["*"]}}],
+        },
+        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}, **providers}},
+    }
+
+
+@pytest.fixture
+def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
+    claude = {"baseUrl": upstream.url, "api": "anthropic-messages"}
+    with live_gateway(tmp_path / "gateway", config_of(upstream, tmp_path, claude=claude)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(agent: LiveGateway) -> Iterator[httpx.Client]:
+    with agent.client() as connected:
+        yield connected
+
+
+def asked(upstream: Upstream, index: int = -1) -> list[dict[str, Any]]:
+    """The assistant's messages that a request showed."""
+    return [one for one in upstream.requests[index].body["messages"] if one["role"] == "assistant"]
+
+
+PIECES: list[dict[str, Any]] = [
+    {"reasoning_content": THOUGHT[:9]},
+    {"reasoning_content": THOUGHT[9:]},
+    {"tool_calls": [call_of("ls")]},
+]
+PARTS: list[dict[str, Any]] = [
+    {"reasoning": THOUGHT, "reasoning_details": [{**DETAILS[0], "text": THOUGHT[:9], "signature": None}]},
+    {"reasoning_details": [{**DETAILS[0], "text": THOUGHT[9:]}]},
+    {"reasoning_details": [DETAILS[1]], "tool_calls": [call_of("ls")]},
+]
+DATA = [
+    (telling({"tool_calls": [call_of("ls", extra_content=SIGNED)]}), {}, {"extra_content": SIGNED}),
+    (whole(tool_calls=[call_of("ls", extra_content=SIGNED)]), {}, {"extra_content": SIGNED}),
+    (telling(*PIECES), {"reasoning_content": THOUGHT}, {}),
+    (whole(reasoning_content=THOUGHT, tool_calls=[call_of("ls")]), {"reasoning_content": THOUGHT}, {}),
+    (telling({"reasoning": THOUGHT}, {"tool_calls": [call_of("ls")]}), {"reasoning": THOUGHT}, {}),
+    (telling(*PARTS), {"reasoning_details": DETAILS}, {}),
+]
+
+
+@pytest.mark.parametrize(("line", "message", "call"), DATA)
+def test_what_a_provider_adds_to_a_call_goes_back_with_it(
+    client: httpx.Client, upstream: Upstream, line: Line, message: dict[str, Any], call: dict[str, Any]
+) -> None:
+    upstream.answers["play"] = Lines(line, said())
+    answer = ask(client, "look")
+    assert text_of(answer) == "Done."
+    assert not any(secret in answer.text for secret in SECRETS)
+    [shown] = asked(upstream)
+    function = {"name": "ls", "arguments": '{"path": "."}'}
+    called = {"id": "call_ls", "type": "function", "function": function, **call}
+    assert shown == {"role": "assistant", "content": None, **message, "tool_calls": [called]}
+
+
+def test_of_calls_side_by_side_each_keeps_its_own(client: httpx.Client, upstream: Upstream) -> None:
+    pieces = [call_of("ls", extra_content=SIGNED), call_of("agents_list", 1)]
+    upstream.answers["play"] = Lines(telling({"tool_calls": pieces}), said())
+    assert text_of(ask(client, "look")) == "Done."
+    first, second = asked(upstream)[0]["tool_calls"]
+    assert first["extra_content"] == SIGNED
+    assert second.keys() == {"id", "type", "function"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["openclaw/main", "openclaw/bare"])
+@pytest.mark.parametrize("headers", [{}, {"x-openclaw-session-key": "weather"}])
+def test_a_callers_result_goes_on_with_the_data_of_the_call_it_never_saw(
+    client: httpx.Client, upstream: Upstream, headers: dict[str, str], model: str, stream: bool
+) -> None:
+    weather = {"tool_calls": [call_of("weather", extra_content=SIGNED)]}
+    upstream.answers["play"] = Lines(telling({"reasoning_content": THOUGHT}, weather), said("Sunny."))
+    options: dict[str, Any] = {"tools": [FUNCTION], "model": model, "headers": headers}
+    first = ask(client, "how is it?", stream=stream, **options)
+    assert not any(secret in first.text for secret in SECRETS)
+    function = {"name": "weather", "arguments": '{"path": "."}'}
+    call = {"id": "call_weather", "type": "function", "function": function}
+    assert '"call_weather"' in first.text
+    result = {"role": "tool", "tool_call_id": "call_weather", "content": "sunny"}
+    before = [] if headers else ["how is it?", {"role": "assistant", "content": None, "tool_calls": [call]}]
+    answer = ask(client, *before, result, stream=stream, **options)
+    assert (streamed_text if stream else text_of)(answer) == "Sunny."
+    [shown] = asked(upstream)
+    assert shown["reasoning_content"] == THOUGHT
+    assert shown["tool_calls"] == [{**call, "extra_content": SIGNED}]
+
+
+def test_a_session_goes_on_with_it_after_a_restart_and_shows_it_to_nobody(upstream: Upstream, tmp_path: Path) -> None:
+    key = {"x-openclaw-session-key": "kept"}
+    config = config_of(upstream, tmp_path)
+    upstream.answers["play"] = Lines(telling({"tool_calls": [call_of("ls", extra_content=SIGNED)]}), said(), said())
+    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+        text_of(ask(client, "look", headers=key))
+    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+        text_of(ask(client, "and now?", headers=key))
+        shown = client.get("/v1/sessions/agent:main:kept")
+        assert "call_ls" in shown.text
+        assert not any(secret in shown.text for secret in SECRETS)
+    assert asked(upstream)[0]["tool_calls"][0]["extra_content"] == SIGNED
+
+
+def test_another_model_is_not_shown_it(client: httpx.Client, upstream: Upstream) -> None:
+    key = {"x-openclaw-session-key": "mixed"}
+    signed = {"tool_calls": [call_of("ls", extra_content=SIGNED)]}
+    upstream.answers |= {
+        "play": Lines(telling({"reasoning_content": THOUGHT}, signed), said(), said()),
+        "other": said(),
+    }
+    text_of(ask(client, "look", headers=key))
+    text_of(ask(client, "and you?", headers=key | BY_OTHERS))
+    assert "tool_calls" in asked(upstream)[0]
+    assert not any(secret in str(upstream.requests[-1].body) for secret in SECRETS)
+    text_of(ask(client, "and now?", headers=key))
+    assert asked(upstream)[0]["tool_calls"][0]["extra_content"] == SIGNED
+
+
+def test_a_fallback_is_not_shown_it(upstream: Upstream, tmp_path: Path) -> None:
+    signed = {"tool_calls": [call_of("ls", extra_content=SIGNED)]}
+    upstream.answers |= {"play": Lines(telling(signed), lambda exchange: refuse(exchange, 503)), "other": said()}
+    config = config_of(upstream, tmp_path)
+    config["agents"]["defaults"]["model"] = {"primary": "stub/play", "fallbacks": ["stub/other"]}
+    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+        assert text_of(ask(client, "look")) == "Done."
+    assert upstream.requests[-1].body["model"] == "other"
+    assert not any(secret in str(upstream.requests[-1].body) for secret in SECRETS)
+    assert "c2ln" in str(upstream.requests[-2].body)
+
+
+REDACTED = {"type": "redacted_thinking", "data": "ZW5j"}
+
+
+def test_thinking_goes_back_whole_signed_and_in_its_place(client: httpx.Client, upstream: Upstream) -> None:
+    called = anthropic.call(4, "ls", ['{"path": "."}'])
+    thought = [*anthropic.THINKING, *anthropic.text(("Let me see.",), 1), *anthropic.block(2, REDACTED, ())]
+    first = [*thought, *anthropic.text((" ",), 3), *called, *anthropic.end("tool_use")]
+    upstream.answers["play"] = Lines(anthropic.telling(anthropic.start(), *first), said())
+    assert text_of(ask(client, "look", headers={"x-openclaw-model": "claude/play"})) == "Let me see. \n\nDone."
+    assert asked(upstream)[0]["content"] == [
+        {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
+        {"type": "text", "text": "Let me see."},
+        REDACTED,
+        {"type": "tool_use", "id": "toolu_ls", "name": "ls", "input": {"path": "."}},
+    ]
+
+
+HOSTS = [
+    ("api.mistral.ai", "play", {}, {}),
+    ("api.deepseek.com", "play", {"reasoning_content": ""}, {}),
+    ("generativelanguage.googleapis.com", "gemini-3-pro", {}, {"extra_content": UNSIGNED}),
+    ("generativelanguage.googleapis.com", "gemini-2.5-pro", {}, {}),
+    ("api.groq.com", "play", {}, {}),
+]
+
+
+@pytest.mark.parametrize(("host", "model", "message", "call"), HOSTS)
+def test_a_host_is_shown_the_calls_of_another_model_as_it_takes_them(
+    upstream: Upstream, tmp_path: Path, host: str, model: str, message: dict[str, Any], call: dict[str, Any]
+) -> None:
+    key = {"x-openclaw-session-key": "mixed"}
+    upstream.answers["play"] = Play(calls(("ls", {}), ("agents_list", {})), calls(text="Done."))
+    config = config_of(upstream, tmp_path, hosted={"baseUrl": f"http://{host}/v1"})
+    proxy = {"HTTP_PROXY": upstream.url.removesuffix("/v1"), "http_proxy": "", "NO_PROXY": "", "no_proxy": ""}
+    with live_gateway(tmp_path / "gateway", config, env=proxy) as running, running.client() as client:
+        text_of(ask(client, "look", headers=key))
+        upstream.answers[model] = said()
+        text_of(ask(client, "and you?", headers=key | {"x-openclaw-model": f"hosted/{model}"}))
+    messages = upstream.requests[-1].body["messages"]
+    shown, *results = [one for one in messages if one["role"] in ("assistant", "tool")][:3]
+    assert {name: shown[name] for name in shown.keys() - {"role", "content", "tool_calls"}} == message
+    first, second = shown["tool_calls"]
+    assert {name: first[name] for name in first.keys() - {"id", "type", "function"}} == call
+    assert second.keys() == {"id", "type", "function"}
+    ids = [first["id"], second["id"]]
+    assert [one["tool_call_id"] for one in results] == ids
+    if "mistral" in host:
+        assert len(set(ids)) == 2
+        assert all(len(one) == 9 and one.isalnum() and one.isascii() for one in ids)
+    else:
+        assert ids == ["call_0", "call_1"]
