@@ -6,15 +6,15 @@ A tool call is never parted from its results, and the latest user message always
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from service.cuts import choose_tail, latest_user
 from service.errors import GatewayError
-from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request
+from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request, input_limit
 from service.messages import Message, Part, Role, Sampling, Text, Usage, text_message
+from service.overflows import Overflow, overflow_of, told_limit
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 
 logger = logging.getLogger("openclaw.runs")
@@ -40,36 +40,6 @@ nothing that is not in it. Write plain text in the language of the conversation,
 
 SUMMARY_HEADING = "Summary of the conversation so far, whose messages are no longer shown:"
 LATEST_HEADING = "The user's latest message, which is being worked on:"
-
-_OVERFLOW = re.compile(
-    r"""context[ _](length|window|size|limit)                # OpenAI, llama.cpp, vLLM
-    |maximum[ ](model[ ]|context[ ]|input[ ]|sequence[ ])*length
-    |prompt[ ]is[ ]too[ ]long                               # Anthropic
-    |input[ ]length[ ]and[ ]`?max_tokens`?[ ]exceed         # Anthropic
-    |exceeds?[ ](the[ ])?(available[ ]|maximum[ ])*(context|number[ ]of[ ](input[ ])?tokens)
-    |(input|prompt)([ ]tokens?)?([ ]count|[ ]length)?([ ]\(?\d+\)?)?[ ](is[ ])?(exceeds|too[ ]l(ong|arge)|longer[ ]than)
-    |too[ ]many[ ](input[ ]|prompt[ ])?tokens
-    |reduce[ ]the[ ]length[ ]of[ ]the[ ](messages|prompt|input)""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_OTHER_LIMITS = re.compile(r"rate limit|tokens per (minute|day)|quota", re.IGNORECASE)
-
-
-def is_context_overflow(error: GatewayError) -> bool:
-    """Whether a provider refused a request because it does not fit the model's context window.
-
-    Providers have no code for it in common: this reads the words of OpenAI, Anthropic, llama.cpp, vLLM and the like.
-    """
-    if error.code != "provider_rejected_request" or _OTHER_LIMITS.search(error.message):
-        return False
-    return _OVERFLOW.search(error.message) is not None
-
-
-def to_told(error: GatewayError) -> GatewayError:
-    """`error` as the caller is told it: a conversation that stayed too long has OpenAI's code for that."""
-    if not is_context_overflow(error):
-        return error
-    return GatewayError("context_length_exceeded", error.message, param="messages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +76,22 @@ class Compactor:
         return self._shorten(provider, request, limit_tokens)
 
     def compact_after_overflow(
-        self, provider: Provider, request: ModelRequest, limit_tokens: int | None
+        self, provider: Provider, request: ModelRequest, limit_tokens: int | None, error: GatewayError
     ) -> Compaction | None:
-        """What a `request` should hold that the provider refused as too long, `None` if nothing can be left out.
+        """What a `request` should hold that was refused with `error`; `None` if that was for something else.
 
-        `limit_tokens` is what was thought to be the limit, `None` for a model whose window is not known.
+        Also when nothing can be left out. `limit_tokens` is what was thought to be the limit, `None` for a model whose
+        window is not known; `error` may know better.
         """
-        if limit_tokens is None:
+        overflow = overflow_of(error)
+        if overflow is None or (overflow is Overflow.PICTURES and not _shows_old_pictures(request.messages)):
+            return None
+        if limit_tokens is None or overflow is not Overflow.TOKENS:
             limit_tokens = self._estimator.estimate(request)
-        self._estimator.observe_overflow(request, limit_tokens)
+        if overflow is Overflow.TOKENS:
+            if (told := told_limit(error)) is not None:
+                limit_tokens = min(limit_tokens, input_limit(told, request.sampling.max_tokens))
+            self._estimator.observe_overflow(request, limit_tokens)
         return self._shorten(provider, request, round(limit_tokens * _OVERFLOW_SHARE))
 
     def _shorten(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
@@ -144,7 +121,7 @@ class Compactor:
             try:
                 return _summarise_pieces(provider, request.model, _pieces(transcript, piece_bytes), summary_tokens)
             except GatewayError as error:
-                if attempt == _SHRINKS or not is_context_overflow(error):
+                if attempt == _SHRINKS or overflow_of(error) is None:
                     raise
                 piece_bytes = max(_MIN_PIECE_BYTES, piece_bytes // 2)
         raise AssertionError("the last attempt returns or raises")
@@ -214,6 +191,11 @@ def _to_lines(message: Message) -> str:
 def _clip(text: str, max_bytes: int) -> str:
     data = text.encode(errors="replace")
     return text if len(data) <= max_bytes else data[:max_bytes].decode(errors="ignore") + " ..."
+
+
+def _shows_old_pictures(messages: Sequence[Message]) -> bool:
+    """Whether there are pictures beside those that are asked about now."""
+    return any(message.has_image for message in messages[: latest_user(messages)])
 
 
 def _is_summary(message: Message) -> bool:

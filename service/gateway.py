@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.agents import Agent, Roster
-from service.compaction import Compactor, to_told
+from service.compaction import Compactor
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.errors import GatewayError, internal_error
 from service.estimates import TokenEstimator
 from service.events import RunEnded
 from service.models import ModelCatalog
 from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
+from service.overflows import to_told
 from service.parts import CurrentParts, Held, Parts
 from service.preparation import Work, prepare, run_timeout
 from service.replays import Replays

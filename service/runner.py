@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from service.compaction import Compaction, Compactor, is_context_overflow
+from service.compaction import Compaction, Compactor
 from service.conversation import settle_tool_calls
 from service.errors import GatewayError
 from service.estimates import TokenEstimator, input_limit
@@ -39,6 +39,9 @@ PARAGRAPH = "\n\n"
 #: The longest message a model may write, several times what any model can; a provider that writes on and on would
 #: otherwise be listened to until the run's time is up.
 MAX_MESSAGE_CHARACTERS = 4 * 1024 * 1024
+
+#: How often a conversation is shortened that is refused as too long, where nobody says how much would be taken.
+MAX_OVERFLOWS = 3
 
 
 @dataclass(slots=True)
@@ -146,15 +149,17 @@ class AgentLoop:
         compactor, limit = self._window.compactor, self._window.limit(request)
         if limit is not None:
             request = self._shortened(request, compactor.compact(self._provider, request, limit))
-        try:
-            return request, self._ask(request)
-        except GatewayError as error:
-            if self._reply.pieces or not is_context_overflow(error):
-                raise
-            shorter = compactor.compact_after_overflow(self._provider, request, self._window.limit(request))
-            if shorter is None:
-                raise
-        request = self._shortened(request, shorter)
+        for _ in range(MAX_OVERFLOWS):
+            try:
+                return request, self._ask(request)
+            except GatewayError as error:
+                if self._reply.pieces:
+                    raise
+                limit = self._window.limit(request)
+                shorter = compactor.compact_after_overflow(self._provider, request, limit, error)
+                if shorter is None:
+                    raise
+            request = self._shortened(request, shorter)
         return request, self._ask(request)
 
     def _shortened(self, request: ModelRequest, compaction: Compaction | None) -> ModelRequest:

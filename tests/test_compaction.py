@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transcripts import Transcripts
 
-from service.compaction import LATEST_HEADING, SUMMARY_HEADING, Compactor, is_context_overflow
+from service.compaction import LATEST_HEADING, SUMMARY_HEADING, Compactor
 from service.cuts import choose_cut, safe_cuts
 from service.errors import GatewayError
 from service.estimates import TokenEstimator, estimate_message, estimate_request, input_limit
@@ -20,6 +20,7 @@ from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.scripted import ScriptedProvider
 
 LIMIT = 2_000
+TOO_LONG = GatewayError("provider_rejected_request", "prompt is too long")
 
 
 class Summariser:
@@ -234,7 +235,7 @@ def test_after_an_overflow_a_conversation_is_shortened_whatever_was_estimated(li
     estimator = TokenEstimator()
     asked = request(*talk(20))
     assert estimator.estimate(asked) < LIMIT
-    compaction = Compactor(estimator).compact_after_overflow(Summariser(), asked, limit_tokens)
+    compaction = Compactor(estimator).compact_after_overflow(Summariser(), asked, limit_tokens, TOO_LONG)
     assert compaction is not None
     assert estimate_request(request(*compaction.messages)) < 0.6 * estimate_request(asked)
 
@@ -295,37 +296,3 @@ def test_a_short_request_teaches_nothing_about_long_ones() -> None:
 )
 def test_the_input_leaves_room_for_the_answer(window: int, answer: int | None, limit: int) -> None:
     assert input_limit(window, answer) == limit
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.",
-        "Your input exceeds the context window of this model. Please adjust your input and try again.",
-        "context_length_exceeded",
-        "prompt is too long: 213421 tokens > 200000 maximum",
-        "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000",
-        "the request exceeds the available context size, try increasing it",
-        "request (9001 tokens) exceeds the available context size (8192 tokens), try increasing it",
-        "The decoder prompt (length 9001) is longer than the maximum model length of 8192.",
-        "You passed 9001 input tokens and requested 100 output tokens. However, the model's context length is 8192",
-        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
-        "Please reduce the length of the messages or completion.",
-    ],
-)
-def test_an_overflow_is_known_by_the_words_of_its_provider(words: str) -> None:
-    assert is_context_overflow(GatewayError("provider_rejected_request", f"The provider rejected it: {words}"))
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        ("provider_rejected_request", "Invalid value for temperature: 3"),
-        ("provider_rejected_request", "max_tokens is too large: 900000"),
-        ("provider_rejected_request", "Rate limit reached: too many tokens per minute"),
-        ("provider_rejected_request", "string too long at messages[0].name"),
-        ("provider_error", "maximum context length is 8192 tokens"),
-    ],
-)
-def test_other_refusals_are_no_overflow(code: str, words: str) -> None:
-    assert not is_context_overflow(GatewayError(code, words))

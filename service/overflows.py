@@ -1,0 +1,83 @@
+"""Refusals of requests that are too much for their model, known by the words of whoever refused.
+
+Providers have no code for it in common, nor a field that says how much they would take.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from service.errors import GatewayError
+
+_TOKENS = re.compile(
+    r"""context[ _](length|window|size|limit)                   # OpenAI, OpenRouter, llama.cpp, vLLM
+    |maximum[ ](model[ ]|context[ ]|input[ ]|sequence[ ]|prompt[ ])*length         # Mistral, vLLM, xAI
+    |(input|prompt)[ ](is[ ])?too[ ]l(ong|arge)                 # Anthropic, Bedrock, Ollama
+    |input[ ]length[ ]and[ ]`?max_tokens`?[ ]exceed             # Anthropic
+    |exceed(s|ed)?[ ](the[ ])?(available[ ]|maximum[ ]|allowed[ ])*(context|input[ ]length)
+    |exceeds[ ]the[ ]maximum[ ]number[ ]of[ ](input[ ])?tokens   # Gemini
+    |exceed(s|ed)?[ ](the[ ])?(model'?s?[ ])?token[ ]limit      # Moonshot
+    |(input|prompt)([ ]tokens?)?([ ]count|[ ]length)?([ ]of)?([ ]\(?\d+\)?)?[ ](is[ ])?(exceeds|longer[ ]than)
+    |too[ ]many[ ](input[ ]|prompt[ ])?tokens
+    |`inputs`[ ]tokens[ ]\+|`inputs`[ ]must[ ]have[ ]less[ ]than                   # TGI
+    |must[ ]be[ ]less[ ]than[ ]max_seq_len                      # SiliconFlow
+    |range[ ]of[ ]input[ ]length[ ]should[ ]be                  # Alibaba
+    |request[ ]too[ ]large[ ]for[ ]model                        # Groq, of more tokens than a minute may have
+    |reduce[ ]the[ ]length[ ]of[ ]the[ ](messages|prompt|input) # Groq, OpenAI""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BYTES = re.compile(
+    r"""request[ ]exceeds[ ]the[ ]maximum[ ]size                # Anthropic
+    |request_too_large|(request|payload|content|body)([ ]entity|[ ]body)?[ ](is[ ])?too[ ]large|\(HTTP[ ]413\)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_PICTURES = re.compile(
+    r"too many images|many-image requests|at most \d+ images?\b|maximum (number )?of \d+ images?\b", re.IGNORECASE
+)
+#: What waiting or paying would mend.
+_OTHER_LIMITS = re.compile(r"rate limit|tokens per (minute|day)|quota", re.IGNORECASE)
+_TOO_LARGE_AT_ANY_TIME = re.compile(r"request too large for model", re.IGNORECASE)
+
+_LIMITS = re.compile(
+    r"""(?:length|size|limit|window)[ ](?:is|of)[ ](?:only[ ])?(\d+)              # ... context length is 8192 tokens
+    |>[ ]*(\d+)                                                 # 213421 tokens > 200000 maximum
+    |<=?[ ]*(\d+)|less[ ]than[ ](\d+)                           # `inputs` tokens + `max_new_tokens` must be <= 2048
+    |(?:size|length|allowed|max_seq_len)[ ]\((\d+)              # ... the available context size (8192 tokens)
+    |limit:?[ ](\d+)\b(?![ ]\+)|for[ ]model[ ]with[ ](\d+)|\[\d+,[ ]*(\d+)\]""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_LEAST_LIMIT = 256
+
+
+class Overflow(Enum):
+    """What there is too much of: tokens for the model's window, bytes in the request, or pictures."""
+
+    TOKENS = "tokens"
+    BYTES = "bytes"
+    PICTURES = "pictures"
+
+
+def overflow_of(error: GatewayError) -> Overflow | None:
+    """What a provider refused a request for, if a shorter conversation may be taken; else `None`."""
+    said = error.message
+    if error.code != "provider_rejected_request":
+        return None
+    if _OTHER_LIMITS.search(said) and not _TOO_LARGE_AT_ANY_TIME.search(said):
+        return None
+    kinds = ((Overflow.TOKENS, _TOKENS), (Overflow.PICTURES, _PICTURES), (Overflow.BYTES, _BYTES))
+    return next((overflow for overflow, words in kinds if words.search(said)), None)
+
+
+def told_limit(error: GatewayError) -> int | None:
+    """The tokens that a refusal for too many says would be taken, the answer included; `None` if it does not say."""
+    found = _LIMITS.search(error.message)
+    limit = 0 if found is None else int(next(filter(None, found.groups())))
+    return limit if limit >= _LEAST_LIMIT else None
+
+
+def to_told(error: GatewayError) -> GatewayError:
+    """`error` as the caller is told it: a conversation that stayed too long has OpenAI's code for that."""
+    if overflow_of(error) is not Overflow.TOKENS:
+        return error
+    return GatewayError("context_length_exceeded", error.message, param="messages")
