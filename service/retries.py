@@ -18,6 +18,7 @@ from service.config.models import RetryConfig
 from service.errors import GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted
+from service.providers.refusals import SAYS, LastingError
 
 logger = logging.getLogger("openclaw.models")
 
@@ -28,7 +29,8 @@ RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailab
 #: not among them, since the caller has to hear of it.
 REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
 
-#: Failures whose messages hold no word of the provider's, who may repeat the conversation: they can be logged whole.
+#: Failures that are told in our words: a provider's own, who may repeat the conversation, come after `SAYS` and are not
+#: logged.
 _IN_OUR_WORDS = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
 
 
@@ -100,7 +102,8 @@ class ResilientProvider:
         try:
             yield from self._answer(request)
         except GatewayError as error:
-            why = f"{error.code}: {error.message}" if error.code in _IN_OUR_WORDS else error.code
+            in_our_words = error.code in _IN_OUR_WORDS or isinstance(error, LastingError)
+            why = f"{error.code}: {error.message.partition(SAYS)[0]}" if in_our_words else error.code
             logger.warning("the model %s failed: %s", self.asked.ref, why)
             tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
             error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
@@ -166,7 +169,7 @@ class ResilientProvider:
             yield from map(choice.signed, events)
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
-        if not choice.worth_retrying or error.code not in RETRYABLE:
+        if not choice.worth_retrying or error.code not in RETRYABLE or isinstance(error, LastingError):
             return None
         told = error.headers.get("Retry-After")
         return self._policy.delay_seconds(failures, self._random(), None if told is None else float(told))

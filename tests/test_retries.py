@@ -9,8 +9,8 @@ from email.utils import formatdate
 
 import pytest
 from asking import ask, fail, leave, open_provider, request
-from upstream import Upstream
-from upstream_answers import TEXT, WORDS
+from upstream import Exchange, Upstream
+from upstream_answers import TEXT, WORDS, ok
 
 from service import concurrency
 from service.config.models import RetryConfig
@@ -98,6 +98,7 @@ def test_a_failure_that_may_pass_is_asked_again(
         ("status-400", ("provider_rejected_request", 1)),
         ("status-404", ("provider_rejected_request", 1)),
         ("status-401", ("provider_authentication_failed", 1)),
+        *((f"status-{status}", ("provider_error", 1)) for status in (301, 302, 307, 308, 402, 405, 410)),
         ("status-503", ("provider_error", 3)),
         ("hang", ("provider_timeout", 3)),
         ("drop-before", ("provider_error", 3)),
@@ -227,15 +228,35 @@ def test_no_attempt_begins_after_the_time_is_up(clock: Clock) -> None:
     assert refusing.asked == 3
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 503])
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 def test_a_date_to_come_back_at_is_told_as_seconds(status: int) -> None:
     at = time.time() + 60
     told = int(status_error(status, "", formatdate(at, usegmt=True)).headers["Retry-After"])
     assert 30 < told <= 61
     assert status_error(status, "", formatdate(0, usegmt=True)).headers == {"Retry-After": "0"}
-    assert status_error(status, "", "7").headers == {"Retry-After": "7"}
-    for nonsense in ("", "soon", "-5", "1.5", "Fri, 99 Foo 2026 00:00:00 GMT"):
+    for wish, seconds in (("7", "7"), ("1.5", "2"), (".2", "1"), ("0.0", "0"), ("9" * 400, "999999")):
+        assert status_error(status, "", wish).headers == {"Retry-After": seconds}
+    for nonsense in ("", "soon", "-5", "1,5", "1e9", "nan", "Fri, 99 Foo 2026 00:00:00 GMT"):
         assert status_error(status, "", nonsense).headers == {}
+
+
+def test_what_does_not_pass_is_not_waited_for() -> None:
+    assert status_error(402, "", "7").headers == {}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 529])
+@pytest.mark.parametrize(("told", "wait"), [("3", 3), ("2.5", 3), (formatdate(0, usegmt=True), 0.75)])
+def test_a_failing_provider_says_when_to_come_back(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, status: int, told: str, wait: float
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if len(upstream.requests) > 1:
+            return ok(exchange)
+        return exchange.json(status, {}, Retry_After=told)
+
+    upstream.answers["later"] = answer
+    assert ask(resilient(clock, chosen(provider, "later")), "any")[0] == TEXT
+    assert clock.waits == [wait]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import orjson
 import pytest
 from chat import PATH, ask, chunks_of, error_of, streamed_text, text_of, user
 from live import TOKEN, LiveGateway, live_gateway
-from upstream import Upstream
+from upstream import Exchange, Upstream
+from upstream_answers import frame
 
 API_KEY = "the-providers-own-key"
 
@@ -60,6 +61,9 @@ FAILURES = [
     ("stub/status-404", 400, "provider_rejected_request"),
     ("stub/status-401", 502, "provider_authentication_failed"),
     ("stub/status-403", 502, "provider_authentication_failed"),
+    ("stub/status-402", 502, "provider_error"),
+    ("stub/status-405", 502, "provider_error"),
+    ("stub/status-308", 502, "provider_error"),
     ("stub/status-408", 504, "provider_timeout"),
     ("stub/status-429", 429, "rate_limit_exceeded"),
     ("stub/status-500", 502, "provider_error"),
@@ -99,6 +103,7 @@ def test_a_stream_tells_the_same_failure_in_an_event(client: httpx.Client, model
     [
         ("nobody/x", "provider_unavailable: Cannot connect to the model provider at http://127.0.0.1:9"),
         ("stub/status-401", "provider_authentication_failed: The model provider refused the gateway's credentials"),
+        ("stub/status-402", "provider_error: The model provider wants to be paid first (HTTP 402).\n"),
         ("stub/drop-after", "provider_error\n"),
         ("stub/status-400", "provider_rejected_request\n"),
     ],
@@ -131,6 +136,64 @@ def test_the_providers_wish_to_wait_is_passed_on(client: httpx.Client) -> None:
 
 def test_the_providers_own_words_reach_the_caller(client: httpx.Client) -> None:
     assert "refused with 400" in ask(client, "hi", headers=by("stub/status-400")).json()["error"]["message"]
+
+
+def test_a_refused_key_is_told_with_the_providers_words_but_no_piece_of_a_key(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    told = f"no key {API_KEY}, nor sk-proj-ab***xyz, sk-ab...xyz or sk-ab\u2026xyz; this model is for others..."
+    upstream.answers["closed"] = lambda exchange: exchange.json(403, {"error": {"message": told}})
+    message = ask(client, "hi", headers=by("stub/closed")).json()["error"]["message"]
+    assert "It says: no key *** nor *** *** or *** this model is for others..." in message
+    assert "xyz" not in message
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(
+    ("location", "hint"),
+    [
+        ("https://ann:s3cret@models.example/api/v1/chat/completions?x=1", "perhaps to https://models.example/api/v1."),
+        ("/v2/chat/completions", "/v2."),
+        ("/login", "Correct its baseUrl."),
+        (None, "Correct its baseUrl."),
+    ],
+)
+def test_a_redirect_is_not_followed_but_says_where_the_provider_may_be(
+    client: httpx.Client, upstream: Upstream, status: int, location: str | None, hint: str
+) -> None:
+    headers = {} if location is None else {"Location": location}
+    upstream.answers["moved"] = lambda exchange: exchange.json(status, {}, **headers)
+    asked = len(upstream.requests)
+    response = ask(client, "hi", headers=by("stub/moved"))
+    message = response.json()["error"]["message"]
+    assert response.status_code == 502
+    assert f"points elsewhere (HTTP {status}). Correct its baseUrl" in message
+    assert hint in message
+    assert "s3cret" not in message
+    assert len(upstream.requests) == asked + 1
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (400, (400, "provider_rejected_request")),
+        (429, (429, "rate_limit_exceeded")),
+        (503, (502, "provider_error")),
+        ("server_error", (502, "provider_error")),
+    ],
+)
+def test_an_error_told_in_a_stream_has_the_status_it_would_have_had_before(
+    client: httpx.Client, upstream: Upstream, code: Any, expected: tuple[int, str]
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        exchange.send(frame({"error": {"message": "no room", "code": code}}))
+        exchange.last_chunk()
+
+    upstream.answers["streamed"] = answer
+    response = ask(client, "hi", headers=by("stub/streamed"))
+    assert error_of(response)[:2] == expected
+    assert "no room" in response.text
 
 
 def test_usage_is_the_providers_own_count(client: httpx.Client) -> None:

@@ -20,12 +20,14 @@ from service.providers.openai_hosts import habits_of
 from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
-from service.providers.refusals import error_text, refusal
+from service.providers.refusals import error_text, refusal, status_error
 from service.providers.tool_calls import check_calls, with_distinct_ids
 from service.providers.transport import Upstream
 
 #: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
 _CALL_DATA = "extra_content"
+#: The codes of an error told in the middle of a stream (OpenRouter, llama.cpp) that are the status it would have had.
+_ERROR_STATUSES = range(400, 600)
 _STOP_REASONS = {
     "length": StopReason.LENGTH,
     "tool_calls": StopReason.TOOL_CALLS,
@@ -115,8 +117,7 @@ class _Answer:
             message = "The model provider sent something that is not a chat completion."
             raise GatewayError("provider_error", message) from error
         if event.get("error") or event.get("object") == "error":
-            detail = error_text(self._upstream, payload) or "it did not say why."
-            raise GatewayError("provider_error", f"The model provider failed in the middle of its answer: {detail}")
+            raise self._failure(event, payload)
         return text
 
     def to_end(self) -> ModelEnded:
@@ -132,6 +133,15 @@ class _Answer:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
         calls = with_distinct_ids(self._to_call(index, call) for index, call in enumerate(self._calls))
         return ModelEnded(reason, calls, self._usage, self._to_data(calls))
+
+    def _failure(self, event: dict[str, Any], payload: bytes) -> GatewayError:
+        detail = error_text(self._upstream, payload)
+        told = event.get("error")
+        code = told.get("code") if isinstance(told, dict) else None
+        if isinstance(code, int) and code in _ERROR_STATUSES:
+            return status_error(code, detail)
+        because = detail or "it did not say why."
+        return GatewayError("provider_error", f"The model provider failed in the middle of its answer: {because}")
 
     def _to_data(self, calls: tuple[ToolCall, ...]) -> ProviderData | None:
         message = self._reasoning.to_message()

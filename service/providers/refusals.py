@@ -6,9 +6,11 @@ A refusal is told with the provider's own words where the caller can act on them
 from __future__ import annotations
 
 import math
+import re
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import orjson
 
@@ -16,13 +18,24 @@ from service.errors import GatewayError
 from service.providers.transport import Upstream, UpstreamResponse
 
 _REJECTED = frozenset({400, 404, 413, 422})
+#: What may pass by itself, beside 5xx.
+_PASSING = frozenset({408, 409, 425, 429})
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARS = 500
 #: For an error's body as a whole: the status has told that it failed, this only says why.
 _ERROR_BODY_SECONDS = 10.0
-#: The statuses that may say when to come back; dates are told on as seconds.
-_RETRY_LATER = frozenset({408, 409, 429, 503})
 _MAX_WAIT_SECONDS = 999_999
+_SECONDS = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
+#: A key as providers show it, its middle left out: sk-abc***xyz, sk-abc...xyz.
+_SHORTENED_KEY = re.compile(r"\S*(?:\*{3}|[\w-](?:\.{3}|\u2026)(?=\w))\S*")
+_PATHS = ("/chat/completions", "/v1/messages")
+
+#: What stands before the provider's words in a message that may be logged up to there.
+SAYS = " It says: "
+
+
+class LastingError(GatewayError):
+    """A `provider_error` that does not pass by itself: asking again is no use, asking another model may be."""
 
 
 def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
@@ -32,26 +45,23 @@ def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
         detail = error_text(upstream, response.read_all(_MAX_ERROR_BYTES, within_seconds))
     except GatewayError:
         detail = ""  # the status alone has to tell
+    if 300 <= response.status < 400:  # noqa: PLR2004 - the family of statuses that point elsewhere
+        return _moved(upstream, response.status, response.header("location") or "")
     return status_error(response.status, detail, response.header("retry-after") or "")
 
 
 def status_error(status: int, detail: str = "", retry_after: str = "") -> GatewayError:
     """The error for HTTP `status`, `detail` being the provider's words and `retry_after` its header, perhaps empty."""
-    error = _status_error(status, f": {detail}" if detail else f" (HTTP {status}).")
-    seconds = _to_seconds(retry_after) if status in _RETRY_LATER else None
+    is_passing = status in _PASSING or status >= 500  # noqa: PLR2004 - the provider's own failures
+    error = _passing_error(status, detail) if is_passing else _lasting_error(status, detail)
+    seconds = _to_seconds(retry_after) if is_passing else None
     if seconds is not None:
         error.headers["Retry-After"] = str(seconds)
     return error
 
 
-def _status_error(status: int, because: str) -> GatewayError:
-    if status in _REJECTED:
-        return GatewayError("provider_rejected_request", f"The model provider rejected the request{because}")
-    if status in (401, 403):
-        return GatewayError(
-            "provider_authentication_failed",
-            f"The model provider refused the gateway's credentials (HTTP {status}). Correct its apiKey.",
-        )
+def _passing_error(status: int, detail: str) -> GatewayError:
+    because = _because(status, detail)
     if status == 429:  # noqa: PLR2004 - Too Many Requests
         return GatewayError("rate_limit_exceeded", f"The model provider's rate limit is exceeded{because}")
     if status in (408, 504):
@@ -59,16 +69,44 @@ def _status_error(status: int, because: str) -> GatewayError:
     return GatewayError("provider_error", f"The model provider failed{because}")
 
 
+def _lasting_error(status: int, detail: str) -> GatewayError:
+    if status in _REJECTED:
+        return GatewayError(
+            "provider_rejected_request", f"The model provider rejected the request{_because(status, detail)}"
+        )
+    says = f"{SAYS}{_SHORTENED_KEY.sub('***', detail)}" if detail else ""
+    if status in (401, 403):
+        message = f"The model provider refused the gateway's credentials (HTTP {status}). Correct its apiKey.{says}"
+        return GatewayError("provider_authentication_failed", message)
+    if status == 402:  # noqa: PLR2004 - Payment Required
+        return LastingError("provider_error", f"The model provider wants to be paid first (HTTP {status}).{says}")
+    message = f"The model provider will not answer such requests (HTTP {status}). Is its baseUrl right?{says}"
+    return LastingError("provider_error", message)
+
+
+def _because(status: int, detail: str) -> str:
+    return f": {detail}" if detail else f" (HTTP {status})."
+
+
+def _moved(upstream: Upstream, status: int, location: str) -> GatewayError:
+    """A redirect, which is not followed: it may lead anywhere, and the request has a key."""
+    there = urlsplit(urljoin(upstream.address, location))
+    path = next((there.path.removesuffix(end) for end in _PATHS if there.path.endswith(end)), None)
+    hint = "Correct its baseUrl."
+    if path is not None and there.hostname:
+        netloc = there.netloc.rpartition("@")[2]
+        hint = f"Correct its baseUrl, perhaps to {upstream.redact(f'{there.scheme}://{netloc}{path}')}."
+    return LastingError("provider_error", f"The model provider points elsewhere (HTTP {status}). {hint}")
+
+
 def _to_seconds(retry_after: str) -> int | None:
     """The wait that a `Retry-After` header asks for, in whole seconds or up to a date; `None` for nonsense."""
     told = retry_after.strip()
-    if told.isascii() and told.isdecimal():
-        return int(told) if len(told) <= len(str(_MAX_WAIT_SECONDS)) else _MAX_WAIT_SECONDS
     try:
-        seconds = parsedate_to_datetime(told).timestamp() - time.time()
+        seconds = float(told) if _SECONDS.fullmatch(told) else parsedate_to_datetime(told).timestamp() - time.time()
     except (ValueError, OverflowError, TypeError):
         return None
-    return min(max(0, math.ceil(seconds)), _MAX_WAIT_SECONDS)
+    return math.ceil(min(max(0.0, seconds), _MAX_WAIT_SECONDS))
 
 
 def error_text(upstream: Upstream, body: bytes) -> str:

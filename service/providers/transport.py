@@ -196,15 +196,15 @@ class Upstream:
         headers = {**_basic_credentials(userinfo), **(headers or {})}
         self.host = url.hostname
         self.read_timeout_seconds = read_timeout_seconds
-        self._address = f"{url.scheme}://{netloc}"
+        self.address = f"{url.scheme}://{netloc}"
         path = quote(url.path.rstrip("/"), safe=_URL_CHARACTERS)
-        self._prefix = f"{self._address}{path}" if proxy and url.scheme == "http" else path
+        self._prefix = f"{self.address}{path}" if proxy and url.scheme == "http" else path
         self._query = f"?{quote(url.query, safe=_URL_CHARACTERS)}" if url.query else ""
         if proxy and proxy.authorization and url.scheme == "http":
             headers["Proxy-Authorization"] = proxy.authorization
         self._secrets = _secrets(headers, userinfo, url.query)
         self._head = _header_lines(netloc, headers)
-        self._way = f"{self._address} through the proxy {proxy.host}:{proxy.port}" if proxy else self._address
+        self._way = f"{self.address} through the proxy {proxy.host}:{proxy.port}" if proxy else self.address
         port = url.port or (443 if url.scheme == "https" else 80)
         options = {"connection_timeout": connect_timeout_seconds, "network_timeout": read_timeout_seconds}
         self._pool = _open_pool(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
