@@ -173,6 +173,9 @@ def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path: Path) ->
     ("host", "names"),
     [
         ("api.openai.com", {"seed": 7, "max_completion_tokens": 9, "stream_options": {"include_usage": True}}),
+        ("eu.api.openai.com", {"seed": 7, "max_completion_tokens": 9, "stream_options": {"include_usage": True}}),
+        ("x.openai.azure.com", {"seed": 7, "max_completion_tokens": 9, "stream_options": {"include_usage": True}}),
+        ("notapi.openai.com", {"seed": 7, "max_tokens": 9, "stream_options": {"include_usage": True}}),
         ("api.mistral.ai", {"random_seed": 7, "max_tokens": 9}),
         ("api.groq.com", {"seed": 7, "max_tokens": 9, "stream_options": {"include_usage": True}}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,20 @@ def test_thinking_goes_back_whole_signed_and_in_its_place(client: httpx.Client, 
         REDACTED,
         {"type": "tool_use", "id": "toolu_ls", "name": "ls", "input": {"path": "."}},
     ]
+
+
+@pytest.mark.parametrize(("model", "ids"), [("nine", r"[a-zA-Z0-9]{9}"), ("other", "call_ls")])
+def test_a_model_that_takes_nine_alphanumerics_elsewhere_says_so_in_the_configuration(
+    upstream: Upstream, tmp_path: Path, model: str, ids: str
+) -> None:
+    upstream.answers |= {name: Lines(telling({"tool_calls": [call_of("ls")]}), said()) for name in ("nine", "other")}
+    config = config_of(upstream, tmp_path)
+    config["models"]["providers"]["stub"]["models"] = [{"id": "nine", "compat": {"requiresMistralToolIds": True}}]
+    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+        text_of(ask(client, "look", headers={"x-openclaw-model": f"stub/{model}"}))
+    [shown] = asked(upstream)[0]["tool_calls"]
+    assert re.fullmatch(ids, shown["id"])
+    assert upstream.requests[-1].body["messages"][-1]["tool_call_id"] == shown["id"]
 
 
 HOSTS = [

@@ -6,6 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from chat import PATH, ask, chunks_of, error_of, streamed_text, text_of, user
 from live import TOKEN, LiveGateway, live_gateway
 from upstream import Exchange, Upstream
-from upstream_answers import frame
+from upstream_answers import frame, ok
 
 API_KEY = "the-providers-own-key"
 
@@ -222,6 +223,47 @@ def test_sampling_fields_reach_the_provider_under_their_names(client: httpx.Clie
     assert {name: sent[name] for name in sampling} == sampling
     assert sent["stream"] is True
     assert "user" not in sent
+
+
+NAMES = ["max_tokens", "max_completion_tokens"]
+REFUSALS = [
+    ("max_tokens", "Unsupported parameter: 'max_tokens' is not supported with this model. Use {} instead."),
+    ("max_completion_tokens", "Unrecognized request argument supplied: max_completion_tokens"),
+]
+
+
+@pytest.mark.parametrize(("refused", "words"), REFUSALS)
+def test_a_model_that_knows_the_bound_by_its_other_name_is_asked_with_that(
+    upstream: Upstream, tmp_path: Path, refused: str, words: str
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if refused in exchange.body:
+            exchange.wait(0.3)  # so that requests side by side are all refused
+            exchange.json(400, {"error": {"message": words.format("'max_completion_tokens'")}})
+        else:
+            ok(exchange)
+
+    upstream.answers["named"] = answer
+    config = relay_config(upstream, timeout_seconds=10)
+    config["models"]["providers"]["stub"]["models"] = [{"id": "named", "compat": {"maxTokensField": refused}}]
+    asked = len(upstream.requests)
+    with live_gateway(tmp_path, config) as running, running.client() as client, ThreadPoolExecutor(3) as pool:
+        for response in pool.map(lambda _: ask(client, "hi", headers=by("stub/named"), max_tokens=9), range(3)):
+            text_of(response)
+        text_of(ask(client, "hi", headers=by("stub/named"), max_tokens=9))
+        text_of(ask(client, "hi", headers=by("stub/named")))
+    bodies = [received.body for received in upstream.requests[asked:]]
+    [other] = {*NAMES} - {refused}
+    assert sum(refused in body for body in bodies) == 3
+    assert [{name: body[name] for name in body.keys() & NAMES} for body in bodies[-5:]] == [{other: 9}] * 4 + [{}]
+
+
+def test_a_bound_that_is_too_large_is_told_as_it_is(client: httpx.Client, upstream: Upstream) -> None:
+    words = "'max_tokens' or 'max_completion_tokens' is too large: 5000. Unsupported value."
+    upstream.answers["small"] = lambda exchange: exchange.json(400, {"error": {"message": words}})
+    asked = len(upstream.requests)
+    assert words in ask(client, "hi", headers=by("stub/small"), max_tokens=5000).json()["error"]["message"]
+    assert len(upstream.requests) == asked + 1
 
 
 def test_a_failed_run_leaves_the_session_as_it_was(client: httpx.Client, upstream: Upstream) -> None:

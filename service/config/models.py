@@ -26,6 +26,13 @@ KNOWN_APIS: tuple[str, ...] = get_args(Api)
 OFFERED_APIS = tuple(api for api in KNOWN_APIS if api != "scripted")
 
 
+class ModelCompat(Section):
+    """What a model of the OpenAI dialect wants; `None` is as is usual at its host."""
+
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    requires_mistral_tool_ids: bool | None = None
+
+
 class ModelConfig(Section):
     """A model a provider offers."""
 
@@ -35,6 +42,7 @@ class ModelConfig(Section):
     context_window: Positive | None = None
     max_tokens: Positive | None = None
     cost: dict[str, Any] = Field(default_factory=dict)
+    compat: ModelCompat = ModelCompat()
 
 
 class LocalServiceConfig(Section):

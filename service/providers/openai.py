@@ -6,12 +6,12 @@ a finish reason or `[DONE]`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import orjson
 
-from service.config.models import ProviderConfig
+from service.config.models import ModelCompat, ProviderConfig
 from service.errors import GatewayError
 from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
@@ -37,11 +37,14 @@ _STOP_REASONS = {
 
 
 class OpenAIProvider:
-    """A place that speaks OpenAI's `POST /chat/completions`, below the base address of `upstream`."""
+    """A place that speaks OpenAI's `POST /chat/completions`, below the base address of `upstream`.
 
-    def __init__(self, upstream: Upstream) -> None:
+    `models` says by their ids what some of its models want otherwise than the host.
+    """
+
+    def __init__(self, upstream: Upstream, models: Mapping[str, ModelCompat] | None = None) -> None:
         self._upstream = upstream
-        self._writer = RequestWriter(habits_of(upstream.host))
+        self._writer = RequestWriter(habits_of(upstream.host), models or {})
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
@@ -49,12 +52,25 @@ class OpenAIProvider:
         headers = dict(config.headers)
         if config.api_key is not None and "authorization" not in (name.lower() for name in headers):
             headers["Authorization"] = f"Bearer {config.api_key.get_secret_value()}"
-        return cls(
-            Upstream(config.base_url or "", headers, network=network, read_timeout_seconds=config.timeout_seconds)
-        )
+        seconds = config.timeout_seconds
+        upstream = Upstream(config.base_url or "", headers, network=network, read_timeout_seconds=seconds)
+        return cls(upstream, {model.id: model.compat for model in config.models})
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
+        bound = self._writer.bound_of(request.model)
+        try:
+            yield from self._ask(request)
+        except GatewayError as error:
+            if not self._writer.learns(request, bound, error):
+                raise
+            yield from self._ask(request)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._upstream.close()
+
+    def _ask(self, request: ModelRequest) -> Iterator[ModelEvent]:
         with self._upstream.post_stream("/chat/completions", self._writer.write(request)) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
@@ -66,10 +82,6 @@ class OpenAIProvider:
                 timeout_seconds = self._upstream.read_timeout_seconds
                 yield from map(ModelText, read_texts(response, answer, timeout_seconds=timeout_seconds))
             yield answer.to_end()
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._upstream.close()
 
 
 class _PartialCall:

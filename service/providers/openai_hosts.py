@@ -7,10 +7,14 @@ import re
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
+
+
+#: The two names of the field that bounds an answer.
+Bound = Literal["max_tokens", "max_completion_tokens"]
 
 
 def _same(call_id: str) -> str:
@@ -29,12 +33,14 @@ def to_mistral_id(call_id: str) -> str:
 class Habits:
     """How a host is spoken to.
 
-    `names` are its own names of fields, `None` for one that it refuses; `to_call_id` makes an id that it takes.
+    `names` are its own names of fields, `None` for one that it refuses, `bound` that of the longest answer;
+    `to_call_id` makes an id that it takes.
     `message` is what it wants on each message of the assistant that has no data of its own, `first_call` what on the
     first call of such a message, but for models whose id has `except_for` in it.
     """
 
     names: Mapping[str, str | None] = field(default_factory=dict)
+    bound: Bound = "max_tokens"
     to_call_id: Callable[[str], str] = _same
     message: Mapping[str, Any] = field(default_factory=dict)
     first_call: Mapping[str, Any] = field(default_factory=dict)
@@ -48,9 +54,10 @@ class Habits:
 _COMMON = Habits()
 _HABITS: Mapping[str, Habits] = {
     # Its reasoning models refuse the old name.
-    "api.openai.com": Habits({"max_tokens": "max_completion_tokens"}),
+    "api.openai.com": Habits(bound="max_completion_tokens"),
+    "openai.azure.com": Habits(bound="max_completion_tokens"),
     # It counts usage unasked.
-    "mistral.ai": Habits({"seed": "random_seed", "stream_options": None}, to_mistral_id),
+    "mistral.ai": Habits({"seed": "random_seed", "stream_options": None}, to_call_id=to_mistral_id),
     # Where tools are on offer it refuses messages without reasoning, but not with an empty one:
     # https://api-docs.deepseek.com/guides/thinking_mode
     "api.deepseek.com": Habits(message={"reasoning_content": ""}),
@@ -61,6 +68,22 @@ _HABITS: Mapping[str, Habits] = {
         except_for="gemini-2",
     ),
 }
+
+
+# Azure and others leave it to the model which name is right: their refusals tell.
+_WANTS_NEW_NAME = re.compile(r"use\W+max_completion_tokens", re.IGNORECASE)
+_WANTS_OLD_NAME = re.compile(
+    r"(unrecogni[sz]ed|unsupported|unknown|unexpected|extra)[^.]{0,40}max_completion_tokens"
+    r"|max_completion_tokens\W{1,3}[^.]{0,20}not (supported|permitted|allowed)",
+    re.IGNORECASE,
+)
+
+
+def wanted_bound(refusal: str) -> Bound | None:
+    """The name of the field that bounds an answer, if a model's refusal says that it has to be another one."""
+    if _WANTS_NEW_NAME.search(refusal):
+        return "max_completion_tokens"
+    return "max_tokens" if _WANTS_OLD_NAME.search(refusal) else None
 
 
 def habits_of(host: str) -> Habits:

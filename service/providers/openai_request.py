@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
+from service.config.models import ModelCompat
+from service.errors import GatewayError
 from service.messages import Function, Image, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolChoiceMode
 from service.providers import ModelRequest
-from service.providers.openai_hosts import Habits
+from service.providers.openai_hosts import Bound, Habits, to_mistral_id, wanted_bound
 from service.providers.reasoning import REASONING
 from service.providers.tool_calls import wire_arguments_text, wire_name
 
 _STREAM_OPTIONS = {"include_usage": True}
+_NOTHING: Mapping[str, ModelCompat] = MappingProxyType({})
 _PLAIN_SAMPLING = (
     "temperature",
     "top_p",
@@ -25,16 +29,34 @@ _PLAIN_SAMPLING = (
 
 
 class RequestWriter:
-    """Writes the requests to one host."""
+    """Writes the requests to one host, whose `models` may differ in what they want."""
 
-    def __init__(self, habits: Habits) -> None:
+    def __init__(self, habits: Habits, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._habits = habits
+        self._bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
+        self._call_ids = {
+            model: to_mistral_id if wants.requires_mistral_tool_ids else str
+            for model, wants in models.items()
+            if wants.requires_mistral_tool_ids is not None
+        }
         self._functions: tuple[Function, ...] = ()
         self._encoded_functions = orjson.Fragment(b"[]")
 
     def write(self, request: ModelRequest) -> bytes:
         """The body of `POST /chat/completions`."""
         return orjson.dumps(self._to_wire(request), default=_to_plain)
+
+    def bound_of(self, model: str) -> Bound:
+        """The name by which `model` is told the longest answer."""
+        return self._bounds.get(model, self._habits.bound)
+
+    def learns(self, request: ModelRequest, bound: Bound, error: GatewayError) -> bool:
+        """Whether `error` tells that `bound` is the wrong name for the model of `request`, which is changed then."""
+        wanted = wanted_bound(error.message) if error.code == "provider_rejected_request" else None
+        if request.sampling.max_tokens is None or wanted is None or wanted == bound:
+            return False
+        self._bounds[request.model] = wanted
+        return True
 
     def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -52,7 +74,7 @@ class RequestWriter:
         if sampling.stop:
             wire["stop"] = sampling.stop
         if sampling.max_tokens is not None:
-            wire["max_tokens"] = sampling.max_tokens
+            wire[self.bound_of(request.model)] = sampling.max_tokens
         if request.functions:
             wire["tools"] = self._encode(request.functions)
             wire |= _to_choice(request.tool_choice, sampling)
@@ -72,17 +94,20 @@ class RequestWriter:
 
     def _to_messages(self, request: ModelRequest) -> Iterator[dict[str, Any]]:
         first_call = self._habits.first_call_of(request.model)
+        to_call_id = self._call_ids.get(request.model, self._habits.to_call_id)
         for message in request.messages:
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
             if message.name is not None:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
-                wire |= self._to_assistant(message, first_call)
+                wire |= self._to_assistant(message, first_call, to_call_id)
             elif message.tool_call_id is not None:
-                wire["tool_call_id"] = self._habits.to_call_id(message.tool_call_id)
+                wire["tool_call_id"] = to_call_id(message.tool_call_id)
             yield wire
 
-    def _to_assistant(self, message: Message, first_call: Mapping[str, Any]) -> dict[str, Any]:
+    def _to_assistant(
+        self, message: Message, first_call: Mapping[str, Any], to_call_id: Callable[[str], str]
+    ) -> dict[str, Any]:
         """What is said of an assistant's message beside its content: its calls, and the data its model wants back."""
         data = message.provider_data
         thoughts = data.message if data is not None else {}
@@ -91,12 +116,14 @@ class RequestWriter:
             extras = data.calls if data is not None else {}
             if all(call.id not in extras for call in calls):
                 extras = {calls[0].id: first_call}
-            wire["tool_calls"] = [{**self._to_call(call), **extras.get(call.id, {})} for call in calls]
+            wire["tool_calls"] = [
+                {"id": to_call_id(call.id), **_to_call(call), **extras.get(call.id, {})} for call in calls
+            ]
         return wire
 
-    def _to_call(self, call: ToolCall) -> dict[str, Any]:
-        function = {"name": wire_name(call), "arguments": wire_arguments_text(call)}
-        return {"id": self._habits.to_call_id(call.id), "type": "function", "function": function}
+
+def _to_call(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": wire_name(call), "arguments": wire_arguments_text(call)}}
 
 
 def _to_content(message: Message) -> Any:
