@@ -52,7 +52,8 @@ def _json_tokens(value: object) -> int:
 class TokenEstimator:
     """Estimates what requests cost, corrected by what providers really counted.
 
-    Holds one number per model, for the models that were used last.
+    Holds one number per model, for the models that were used last. Requests name theirs as `provider/model`: what one
+    provider counts says nothing of another's model of the same name.
     """
 
     def __init__(self) -> None:

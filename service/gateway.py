@@ -249,7 +249,7 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        window = ContextWindow(lambda: provider.asked.context_window, Compactor(self._estimator), self._estimator)
+        window = ContextWindow(lambda: provider.asked, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.left_seconds):

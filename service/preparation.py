@@ -76,7 +76,7 @@ def prepare(
     check_names(turn.functions, own)
     conversation = Conversation(history, tuple(item.message for item in new))
     request = ModelRequest(
-        model=choices[0].id,
+        model=choices[0].ref,
         system=to_system_text(agent, channel=turn.channel, request_text=turn.system_text),
         messages=conversation.messages,
         sampling=turn.sampling,

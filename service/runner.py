@@ -26,6 +26,7 @@ from service.messages import (
     ToolChoiceMode,
     Usage,
 )
+from service.models import ChosenModel
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.runs import Run
 from service.tools import ToolContext
@@ -68,17 +69,26 @@ class Reply:
 class ContextWindow:
     """How much the model can read, and what is done about a conversation beyond it.
 
-    `tokens` tells it for the model that was asked last, a fallback perhaps (None: nobody said).
+    `asked` tells the model that was asked last, a fallback perhaps, or the one that will be; its window may be unknown.
     """
 
-    tokens: Callable[[], int | None]
+    asked: Callable[[], ChosenModel]
     compactor: Compactor
     estimator: TokenEstimator
 
     def limit(self, request: ModelRequest) -> int | None:
         """The tokens that are left for `request` once its answer has room."""
-        tokens = self.tokens()
+        tokens = self.asked().context_window
         return None if tokens is None else input_limit(tokens, request.sampling.max_tokens)
+
+    def addressed(self, request: ModelRequest) -> ModelRequest:
+        """`request` in the name of the model, by which is known what it costs."""
+        return replace(request, model=self.asked().ref)
+
+    def observe(self, request: ModelRequest, usage: Usage) -> None:
+        """Learn what the model counted for `request`."""
+        if self.asked().context_window is not None:
+            self.estimator.observe(self.addressed(request), usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,9 @@ class AgentLoop:
             request = replace(request, messages=(*request.messages, self._reply.messages[-1 - len(results)], *results))
 
     def _ask_within_window(self, request: ModelRequest) -> tuple[ModelRequest, tuple[ToolCall, ...]]:
-        compactor, limit = self._window.compactor, self._window.limit(request)
+        window, compactor = self._window, self._window.compactor
+        request = window.addressed(request)
+        limit = window.limit(request)
         if limit is not None:
             request = self._shortened(request, compactor.compact(self._provider, request, limit))
         for _ in range(MAX_OVERFLOWS):
@@ -155,8 +167,8 @@ class AgentLoop:
             except GatewayError as error:
                 if self._reply.pieces:
                     raise
-                limit = self._window.limit(request)
-                shorter = compactor.compact_after_overflow(self._provider, request, limit, error)
+                request = window.addressed(request)  # a fallback may have refused it
+                shorter = compactor.compact_after_overflow(self._provider, request, window.limit(request), error)
                 if shorter is None:
                     raise
             request = self._shortened(request, shorter)
@@ -217,8 +229,7 @@ class AgentLoop:
         reply.pieces.clear()
         self._message_characters = 0
         reply.usage += ended.usage
-        if self._window.tokens() is not None:
-            self._window.estimator.observe(request, ended.usage)
+        self._window.observe(request, ended.usage)
         reply.stop_reason = ended.stop_reason
         if ended.tool_calls and request.tool_choice.mode is ToolChoiceMode.NONE:
             logger.warning(

@@ -13,8 +13,9 @@ from service.messages import Function, Message, ProviderData, Sampling, StopReas
 class ModelRequest:
     """One call of a model.
 
-    `model` is the provider's own id. `system` is one text (may be empty); `messages` hold no system role. Of an answer
-    that is `collected` only the whole counts: it may fail in the middle and begin anew, which `ModelRestarted` tells.
+    `model` is the provider's own id, or `provider/model` while it is open whom the request will be put to. `system` is
+    one text (may be empty); `messages` hold no system role. Of an answer that is `collected` only the whole counts: it
+    may fail in the middle and begin anew, which `ModelRestarted` tells.
     """
 
     model: str
