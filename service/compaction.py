@@ -76,12 +76,17 @@ class Compactor:
         return self._shorten(provider, request, limit_tokens)
 
     def compact_after_overflow(
-        self, provider: Provider, request: ModelRequest, limit_tokens: int | None, error: GatewayError
+        self,
+        provider: Provider,
+        request: ModelRequest,
+        limit_tokens: int | None,
+        answer_tokens: int | None,
+        error: GatewayError,
     ) -> Compaction | None:
         """What a `request` should hold that was refused with `error`; `None` if that was for something else.
 
         Also when nothing can be left out. `limit_tokens` is what was thought to be the limit, `None` for a model whose
-        window is not known; `error` may know better.
+        window is not known; `error` may know better. `answer_tokens` is the most the answer may have, `None` if open.
         """
         overflow = overflow_of(error)
         if overflow is None or (overflow is Overflow.PICTURES and not _shows_old_pictures(request.messages)):
@@ -90,7 +95,7 @@ class Compactor:
             limit_tokens = self._estimator.estimate(request)
         if overflow is Overflow.TOKENS:
             if (told := told_limit(error)) is not None:
-                limit_tokens = min(limit_tokens, input_limit(told, request.sampling.max_tokens))
+                limit_tokens = min(limit_tokens, input_limit(told, answer_tokens))
             self._estimator.observe_overflow(request, limit_tokens)
         return self._shorten(provider, request, round(limit_tokens * _OVERFLOW_SHARE))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from service.messages import Image, Message, Usage
-from service.providers import ModelRequest
+from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
 
 BYTES_PER_TOKEN = 4
 _MESSAGE_TOKENS = 4  # what providers add around each message and each call
@@ -16,7 +16,6 @@ _MAX_CORRECTED_MODELS = 256
 _MIN_TELLING_TOKENS = 1_000
 
 _MARGIN_PART = 20  # a twentieth of the window, for what the estimate misses
-_DEFAULT_ANSWER_TOKENS = 4_096
 
 
 def estimate_message(message: Message) -> int:
@@ -92,7 +91,8 @@ class TokenEstimator:
 def input_limit(window_tokens: int, answer_tokens: int | None) -> int:
     """How many tokens a request may have: the context window less the room for the answer and a margin.
 
-    `answer_tokens` is the most the answer may have, `None` if that is open; it takes no more than half the window.
+    `answer_tokens` is the most the answer may have (`ChosenModel.answer_tokens`), `None` if that is open; it takes no
+    more than half the window.
     """
-    answer = min(answer_tokens or _DEFAULT_ANSWER_TOKENS, window_tokens // (2 if answer_tokens else 4))
+    answer = min(answer_tokens or DEFAULT_ANSWER_TOKENS, window_tokens // (2 if answer_tokens else 4))
     return max(1, window_tokens - answer - window_tokens // _MARGIN_PART)

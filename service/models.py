@@ -19,7 +19,7 @@ from service.config.schema import Config
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.errors import GatewayError
 from service.messages import Message
-from service.providers import ModelEnded, ModelEvent, ModelRequest, Provider
+from service.providers import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelEvent, ModelRequest, Provider
 from service.providers.dialects import DIALECTS, open_provider
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.providers.network import Network
@@ -38,7 +38,8 @@ class ChosenModel:
     """A model that can be asked: `ref` is `provider/model`, `id` the provider's own name for it.
 
     `max_tokens` bounds its answers and `context_window` its whole conversation, both in tokens, `None` where nobody
-    said. With `worth_retrying` a failure may pass by itself; a model of this machine fails the same way twice.
+    said. With `wants_bound` its answers have to be bounded by somebody. With `worth_retrying` a failure may pass by
+    itself; a model of this machine fails the same way twice.
     """
 
     ref: str
@@ -48,15 +49,27 @@ class ChosenModel:
     max_tokens: int | None = None
     context_window: int | None = None
     worth_retrying: bool = True
+    wants_bound: bool = False
+
+    def answer_tokens(self, asked: int | None) -> int | None:
+        """The most tokens its answer may have where `asked` were asked for, `None` if the provider is to say.
+
+        That is what it is told, and what its window keeps free for it: at most half, so that there is room to ask.
+        """
+        bound = asked or self.max_tokens or (DEFAULT_ANSWER_TOKENS if self.wants_bound else None)
+        if bound is None:
+            return None
+        half = None if self.context_window is None else max(1, self.context_window // 2)
+        return min(limit for limit in (bound, self.max_tokens, half) if limit is not None)
 
     def to_request(self, request: ModelRequest) -> ModelRequest:
         """`request` put to this model: its id, no longer an answer than it can give, no data of another model."""
         if any(self._is_foreign(message) for message in request.messages):
             messages = (replace(one, provider_data=None) if self._is_foreign(one) else one for one in request.messages)
             request = replace(request, messages=tuple(messages))
-        asked, limit = request.sampling.max_tokens, self.max_tokens
-        if asked is not None and limit is not None and asked > limit:
-            request = replace(request, sampling=replace(request.sampling, max_tokens=limit))
+        bound = self.answer_tokens(request.sampling.max_tokens)
+        if bound != request.sampling.max_tokens:
+            request = replace(request, sampling=replace(request.sampling, max_tokens=bound))
         return request if request.model == self.id else replace(request, model=self.id)
 
     def signed(self, event: ModelEvent) -> ModelEvent:
@@ -212,4 +225,5 @@ def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig)
         max_tokens=None if listed is None else listed.max_tokens,
         context_window=None if listed is None else listed.context_window,
         worth_retrying=config.api != "scripted",
+        wants_bound=config.api == "anthropic-messages",
     )

@@ -79,7 +79,11 @@ class ContextWindow:
     def limit(self, request: ModelRequest) -> int | None:
         """The tokens that are left for `request` once its answer has room."""
         tokens = self.asked().context_window
-        return None if tokens is None else input_limit(tokens, request.sampling.max_tokens)
+        return None if tokens is None else input_limit(tokens, self.answer_tokens(request))
+
+    def answer_tokens(self, request: ModelRequest) -> int | None:
+        """The most tokens that the answer may have, `None` if nobody says."""
+        return self.asked().answer_tokens(request.sampling.max_tokens)
 
     def addressed(self, request: ModelRequest) -> ModelRequest:
         """`request` in the name of the model, by which is known what it costs."""
@@ -168,7 +172,8 @@ class AgentLoop:
                 if self._reply.pieces:
                     raise
                 request = window.addressed(request)  # a fallback may have refused it
-                shorter = compactor.compact_after_overflow(self._provider, request, window.limit(request), error)
+                limit, answer = window.limit(request), window.answer_tokens(request)
+                shorter = compactor.compact_after_overflow(self._provider, request, limit, answer, error)
                 if shorter is None:
                     raise
             request = self._shortened(request, shorter)

@@ -205,13 +205,6 @@ def test_sampling_goes_over_as_far_as_the_wire_knows_it(provider: AnthropicProvi
     }
 
 
-def test_the_models_own_bound_holds_where_the_request_has_none(upstream: Upstream) -> None:
-    provider = open_provider(upstream.url, models=[{"id": "ok", "maxTokens": 300}])
-    assert sent(provider, upstream, request("ok"))["max_tokens"] == 300
-    assert sent(provider, upstream, request("ok", sampling=Sampling(max_tokens=20)))["max_tokens"] == 20
-    provider.close()
-
-
 REQUIRED = ToolChoiceMode.REQUIRED
 
 

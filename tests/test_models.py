@@ -100,10 +100,24 @@ def test_a_models_row_says_what_it_takes_and_gives(open_catalog: Open) -> None:
     assert (unlisted.takes_images, unlisted.max_tokens, unlisted.context_window) == (True, None, None)
 
 
-def test_a_request_is_put_to_the_model_within_its_bounds(open_catalog: Open) -> None:
-    provider = {"baseUrl": "http://127.0.0.1:9/v1", "models": [{"id": "m", "maxTokens": 100}]}
+BOUNDS = [
+    ("openai-completions", {}, ((200, 200), (None, None))),
+    ("openai-completions", {"maxTokens": 100}, ((200, 100), (100, 100), (5, 5), (None, 100))),
+    ("openai-completions", {"contextWindow": 300}, ((200, 150), (5, 5), (None, None))),
+    ("openai-completions", {"maxTokens": 300, "contextWindow": 300}, ((200, 150), (5, 5), (None, 150))),
+    ("anthropic-messages", {}, ((9000, 9000), (5, 5), (None, 4096))),
+    ("anthropic-messages", {"maxTokens": 9000}, ((9001, 9000), (None, 9000))),
+    ("anthropic-messages", {"contextWindow": 300}, ((None, 150),)),
+]
+
+
+@pytest.mark.parametrize(("api", "row", "bounds"), BOUNDS)
+def test_a_request_is_put_to_the_model_within_its_bounds(
+    open_catalog: Open, api: str, row: dict[str, int], bounds: tuple[tuple[int | None, int | None], ...]
+) -> None:
+    provider = {"api": api, "baseUrl": "http://127.0.0.1:9/v1", "models": [{"id": "m", **row}]}
     chosen = open_catalog({"stub": provider}).choose("stub/m", agent())
-    for asked, given in ((200, 100), (100, 100), (5, 5), (None, None)):
+    for asked, given in bounds:
         request = chosen.to_request(ModelRequest("?", "", (), sampling=Sampling(max_tokens=asked, seed=3)))
         assert (request.model, request.sampling) == ("m", Sampling(max_tokens=given, seed=3))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+import upstream_answers_anthropic as anthropic
 from chat import ask, text_of
 from live import TOKEN, live_gateway
 from upstream import Exchange, Upstream
@@ -38,15 +40,19 @@ def counting(exchange: Exchange) -> None:
     """An answer that is counted at four times its length by a dear model, and as it is by others."""
     size = len(str(exchange.body["messages"])) // 4
     is_dear = "dear" in exchange.headers["authorization"] or exchange.body["model"] == "dearer"
+    count(exchange, size * 4 if is_dear else size)
+
+
+def count(exchange: Exchange, tokens: int) -> None:
     exchange.head()
     exchange.event({"content": "OK"})
-    exchange.event({}, "stop", usage={"prompt_tokens": size * (4 if is_dear else 1), "completion_tokens": 1})
+    exchange.event({}, "stop", usage={"prompt_tokens": tokens, "completion_tokens": 1})
     exchange.send(b"data: [DONE]\n\n")
     exchange.last_chunk()
 
 
-def is_summary(exchange_body: Any) -> bool:
-    return "condense conversations" in str(exchange_body["messages"][0])
+def is_summary(body: Any) -> bool:
+    return "condense conversations" in str(body.get("system") or body["messages"][0])
 
 
 def summaries(upstream: Upstream) -> int:
@@ -76,3 +82,45 @@ def test_a_fallbacks_counts_are_its_own(upstream: Upstream, tmp_path: Path) -> N
         assert summaries(upstream) == 0
         text_of(ask(client, *TALK, headers={"x-openclaw-model": "fair/dearer"}))
         assert summaries(upstream) > 0
+
+
+def strict(exchange: Exchange) -> None:
+    """As many servers do: what is asked and the longest answer together have to fit the window."""
+    bound = exchange.body.get("max_tokens")
+    size = len(str(exchange.body["messages"])) // 4
+    if bound is None or size + bound > WINDOW:
+        refuse(exchange, 400)
+    elif exchange.path.endswith("/messages"):
+        start = anthropic.start()
+        start["message"]["usage"] = {"input_tokens": size, "output_tokens": 1}
+        anthropic.telling(start, *anthropic.text(), *anthropic.end())(exchange)
+    else:
+        count(exchange, size)
+
+
+@pytest.mark.parametrize("asked", [None, 100, 100_000])
+@pytest.mark.parametrize(
+    ("api", "bound"),
+    [
+        ("openai-completions", {"maxTokens": 3_500}),
+        ("openai-completions", {"maxTokens": WINDOW}),
+        ("anthropic-messages", {"maxTokens": 3_500}),
+        ("anthropic-messages", {"maxTokens": WINDOW}),
+        ("anthropic-messages", {}),
+    ],
+)
+def test_the_room_that_is_kept_for_an_answer_is_the_bound_that_is_sent(
+    upstream: Upstream, tmp_path: Path, api: str, bound: dict[str, int], asked: int | None
+) -> None:
+    upstream.answers["play"] = strict
+    config = config_of(upstream, "play", **bound)
+    config["models"]["providers"]["dear"]["api"] = api
+    options = {} if asked is None else {"max_tokens": asked}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        for length in range(1, 8):
+            talk = [MESSAGE, {"role": "assistant", "content": "OK"}] * (length // 2)
+            text_of(ask(client, *talk, "fruit " * 400 * (length % 2), "and now?", **options))
+    half = WINDOW // 2
+    expected = min(asked or bound.get("maxTokens", 4_096), bound.get("maxTokens", half), half)
+    told = {received.body["max_tokens"] for received in upstream.requests if not is_summary(received.body)}
+    assert told == {expected}

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from service.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
 
+#: How many tokens an answer is taken to need where nobody bounds it.
+DEFAULT_ANSWER_TOKENS = 4_096
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:

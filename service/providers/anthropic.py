@@ -48,14 +48,10 @@ _ERROR_STATUSES = {
 
 
 class AnthropicProvider:
-    """A place that speaks Anthropic's `POST /v1/messages`, below the base address of `upstream`.
+    """A place that speaks Anthropic's `POST /v1/messages`, below the base address of `upstream`."""
 
-    `max_tokens` has the longest answer of each model by its id: the wire wants a bound where the request has none.
-    """
-
-    def __init__(self, upstream: Upstream, max_tokens: Mapping[str, int] | None = None) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._max_tokens = dict(max_tokens or {})
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
@@ -67,12 +63,11 @@ class AnthropicProvider:
         if config.api_key is not None and not headers.keys() & {"x-api-key", "authorization"}:
             headers["x-api-key"] = config.api_key.get_secret_value()
         base_url = (config.base_url or "").removesuffix("/v1")
-        upstream = Upstream(base_url, headers, network=network, read_timeout_seconds=config.timeout_seconds)
-        return cls(upstream, {model.id: model.max_tokens for model in config.models if model.max_tokens is not None})
+        return cls(Upstream(base_url, headers, network=network, read_timeout_seconds=config.timeout_seconds))
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        body = orjson.dumps(to_wire(request, self._max_tokens.get(request.model)), default=_to_plain)
+        body = orjson.dumps(to_wire(request), default=_to_plain)
         with self._upstream.post_stream("/v1/messages", body) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)

@@ -12,11 +12,10 @@ from typing import Any
 
 from service.errors import GatewayError
 from service.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
-from service.providers import ModelRequest
+from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.providers.anthropic_content import in_order
 from service.providers.tool_calls import wire_arguments, wire_name
 
-_DEFAULT_MAX_TOKENS = 4096
 _MAX_TEMPERATURE = 1.0
 _EFFORTS = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
 _PICTURE = re.compile(r"data:(image/(?:jpeg|png|gif|webp));base64,(.+)", re.DOTALL)
@@ -25,8 +24,8 @@ _NO_PARAMETERS = {"type": "object", "properties": {}}
 _BEFORE_THE_ASSISTANT = {"type": "text", "text": "(The beginning of this conversation is not shown.)"}
 
 
-def to_wire(request: ModelRequest, model_max_tokens: int | None = None) -> dict[str, Any]:
-    """The body of `POST /v1/messages`; `model_max_tokens` bounds the answer where the request does not.
+def to_wire(request: ModelRequest) -> dict[str, Any]:
+    """The body of `POST /v1/messages`, which always bounds the answer.
 
     Raises `GatewayError` `provider_rejected_request` for what the API cannot be asked, naming the field.
     """
@@ -34,7 +33,7 @@ def to_wire(request: ModelRequest, model_max_tokens: int | None = None) -> dict[
     _check_sampling(sampling)
     wire: dict[str, Any] = {
         "model": request.model,
-        "max_tokens": sampling.max_tokens or model_max_tokens or _DEFAULT_MAX_TOKENS,
+        "max_tokens": sampling.max_tokens or DEFAULT_ANSWER_TOKENS,
         "messages": _to_turns(request.messages),
         "stream": True,
     }
