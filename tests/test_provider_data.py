@@ -206,6 +206,22 @@ def test_a_fallback_is_not_shown_it(upstream: Upstream, tmp_path: Path) -> None:
     assert "c2ln" in str(upstream.requests[-2].body)
 
 
+def test_a_provider_that_refuses_its_own_data_is_asked_without_it(client: httpx.Client, upstream: Upstream) -> None:
+    def strict(exchange: Exchange) -> None:
+        if "reasoning_content" in str(exchange.body["messages"]):
+            words = "'messages.1' : for 'role:assistant' the following must be satisfied[('messages.1' : property "
+            exchange.json(400, {"error": {"message": f"{words}'reasoning_content' is unsupported)]"}})
+        else:
+            lines.pop(0)(exchange)
+
+    thinking = telling({"reasoning_content": THOUGHT}, {"tool_calls": [call_of("ls")]})
+    lines = [thinking, thinking, said(), thinking, said()]
+    upstream.answers["play"] = strict
+    for _ in range(2):
+        assert text_of(ask(client, "look")) == "Done."
+    assert ["reasoning_content" in str(received.body) for received in upstream.requests].count(True) == 1
+
+
 REDACTED = {"type": "redacted_thinking", "data": "ZW5j"}
 
 

@@ -28,6 +28,8 @@ from service.providers.transport import Upstream
 _CALL_DATA = "extra_content"
 #: The codes of an error told in the middle of a stream (OpenRouter, llama.cpp) that are the status it would have had.
 _ERROR_STATUSES = range(400, 600)
+#: How often one request is put in another manner: a model may have a word to say on each part of it.
+_CORRECTIONS = 2
 _STOP_REASONS = {
     "length": StopReason.LENGTH,
     "tool_calls": StopReason.TOOL_CALLS,
@@ -58,13 +60,16 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        bound = self._writer.bound_of(request.model)
-        try:
-            yield from self._ask(request)
-        except GatewayError as error:
-            if not self._writer.learns(request, bound, error):
-                raise
-            yield from self._ask(request)
+        for _ in range(_CORRECTIONS):
+            manner = self._writer.manner_of(request.model)
+            try:
+                yield from self._ask(request)
+            except GatewayError as error:
+                if not self._writer.learns(request, manner, error):
+                    raise
+            else:
+                return
+        yield from self._ask(request)
 
     def close(self) -> None:
         """Let go of the connections."""

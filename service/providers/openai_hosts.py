@@ -6,7 +6,7 @@ import hashlib
 import re
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
@@ -77,13 +77,28 @@ _WANTS_OLD_NAME = re.compile(
     r"|max_completion_tokens\W{1,3}[^.]{0,20}not (supported|permitted|allowed)",
     re.IGNORECASE,
 )
+# "property 'reasoning_content' is unsupported" (Groq), of hosts that tell what they do not want to hear.
+_WANTS_NO_DATA = re.compile(
+    r"(unrecogni[sz]ed|unsupported|unknown|unexpected|extra)[^.]{0,40}\b(reasoning(_content|_details)?|extra_content)\b"
+    r"|\b(reasoning(_content|_details)?|extra_content)\W[^.]{0,20}(unsupported|not (supported|permitted|allowed))",
+    re.IGNORECASE,
+)
 
 
-def wanted_bound(refusal: str) -> Bound | None:
-    """The name of the field that bounds an answer, if a model's refusal says that it has to be another one."""
-    if _WANTS_NEW_NAME.search(refusal):
-        return "max_completion_tokens"
-    return "max_tokens" if _WANTS_OLD_NAME.search(refusal) else None
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one model is spoken to: the name by which its answer is bounded, whether it is shown its own data again."""
+
+    bound: Bound
+    shows_data: bool = True
+
+    def corrected(self, refusal: str) -> Manner:
+        """The manner that a model's words ask for, the same if they are about something else."""
+        if _WANTS_NEW_NAME.search(refusal):
+            return replace(self, bound="max_completion_tokens")
+        if _WANTS_OLD_NAME.search(refusal):
+            return replace(self, bound="max_tokens")
+        return replace(self, shows_data=False) if _WANTS_NO_DATA.search(refusal) else self
 
 
 def habits_of(host: str) -> Habits:

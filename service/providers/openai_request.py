@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -10,9 +11,20 @@ import orjson
 
 from service.config.models import ModelCompat
 from service.errors import GatewayError
-from service.messages import Function, Image, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolChoiceMode
+from service.messages import (
+    Function,
+    Image,
+    Message,
+    Part,
+    ProviderData,
+    Role,
+    Sampling,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from service.providers import ModelRequest
-from service.providers.openai_hosts import Bound, Habits, to_mistral_id, wanted_bound
+from service.providers.openai_hosts import Habits, Manner, to_mistral_id
 from service.providers.reasoning import REASONING
 from service.providers.tool_calls import wire_arguments_text, wire_name
 
@@ -33,7 +45,9 @@ class RequestWriter:
 
     def __init__(self, habits: Habits, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._habits = habits
-        self._bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
+        self._manners = {
+            model: Manner(wants.max_tokens_field) for model, wants in models.items() if wants.max_tokens_field
+        }
         self._call_ids = {
             model: to_mistral_id if wants.requires_mistral_tool_ids else str
             for model, wants in models.items()
@@ -46,16 +60,20 @@ class RequestWriter:
         """The body of `POST /chat/completions`."""
         return orjson.dumps(self._to_wire(request), default=_to_plain)
 
-    def bound_of(self, model: str) -> Bound:
-        """The name by which `model` is told the longest answer."""
-        return self._bounds.get(model, self._habits.bound)
+    def manner_of(self, model: str) -> Manner:
+        """How `model` is spoken to."""
+        return self._manners.get(model) or Manner(self._habits.bound)
 
-    def learns(self, request: ModelRequest, bound: Bound, error: GatewayError) -> bool:
-        """Whether `error` tells that `bound` is the wrong name for the model of `request`, which is changed then."""
-        wanted = wanted_bound(error.message) if error.code == "provider_rejected_request" else None
-        if request.sampling.max_tokens is None or wanted is None or wanted == bound:
+    def learns(self, request: ModelRequest, manner: Manner, error: GatewayError) -> bool:
+        """Whether `request`, put in this `manner`, was refused for just that; its model gets another one then."""
+        wanted = manner.corrected(error.message) if error.code == "provider_rejected_request" else manner
+        if request.sampling.max_tokens is None:
+            wanted = replace(wanted, bound=manner.bound)
+        if all(message.provider_data is None for message in request.messages):
+            wanted = replace(wanted, shows_data=manner.shows_data)
+        if wanted == manner:
             return False
-        self._bounds[request.model] = wanted
+        self._manners[request.model] = wanted
         return True
 
     def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
@@ -74,7 +92,7 @@ class RequestWriter:
         if sampling.stop:
             wire["stop"] = sampling.stop
         if sampling.max_tokens is not None:
-            wire[self.bound_of(request.model)] = sampling.max_tokens
+            wire[self.manner_of(request.model).bound] = sampling.max_tokens
         if request.functions:
             wire["tools"] = self._encode(request.functions)
             wire |= _to_choice(request.tool_choice, sampling)
@@ -94,22 +112,27 @@ class RequestWriter:
 
     def _to_messages(self, request: ModelRequest) -> Iterator[dict[str, Any]]:
         first_call = self._habits.first_call_of(request.model)
+        shows_data = self.manner_of(request.model).shows_data
         to_call_id = self._call_ids.get(request.model, self._habits.to_call_id)
         for message in request.messages:
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
             if message.name is not None:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
-                wire |= self._to_assistant(message, first_call, to_call_id)
+                data = message.provider_data if shows_data else None
+                wire |= self._to_assistant(message, data, first_call, to_call_id)
             elif message.tool_call_id is not None:
                 wire["tool_call_id"] = to_call_id(message.tool_call_id)
             yield wire
 
     def _to_assistant(
-        self, message: Message, first_call: Mapping[str, Any], to_call_id: Callable[[str], str]
+        self,
+        message: Message,
+        data: ProviderData | None,
+        first_call: Mapping[str, Any],
+        to_call_id: Callable[[str], str],
     ) -> dict[str, Any]:
         """What is said of an assistant's message beside its content: its calls, and the data its model wants back."""
-        data = message.provider_data
         thoughts = data.message if data is not None else {}
         wire = {**self._habits.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
         if calls := message.tool_calls:
