@@ -24,6 +24,7 @@ from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
 
 from service import __version__
+from service.concurrency import Alarm
 from service.errors import GatewayError
 from service.providers.network import DIRECT, Network, Proxy
 
@@ -93,9 +94,10 @@ class UpstreamResponse(HTTPSocketPoolResponse):
     _head_read: bool = False
     _received_in_turn: int = 0
 
-    def __init__(self, sock: Any, pool: ConnectionPool) -> None:
+    def __init__(self, sock: Any, pool: ConnectionPool, timeout_seconds: float) -> None:
         super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST")
         self._head_read = True
+        self._patience = Alarm(timeout_seconds)
 
     def feed(self, data: str | bytes) -> None:
         """Parse what came, `b""` at the connection's end; a head of more than 64 KiB is refused."""
@@ -134,7 +136,9 @@ class UpstreamResponse(HTTPSocketPoolResponse):
             while not body and not self.message_complete:
                 if self._sock is None:
                     raise _DroppedError
-                self.feed(self._sock.recv(_BLOCK_BYTES))
+                with self._patience:
+                    data = self._sock.recv(_BLOCK_BYTES)
+                self.feed(data)
         except (OSError, HTTPParseError) as error:
             self.release()
             raise _read_error(error) from error
@@ -206,7 +210,8 @@ class Upstream:
         self._head = _header_lines(netloc, headers)
         self._way = f"{self._address} through the proxy {proxy.host}:{proxy.port}" if proxy else self._address
         port = url.port or (443 if url.scheme == "https" else 80)
-        options = {"connection_timeout": connect_timeout_seconds, "network_timeout": read_timeout_seconds}
+        # What is waited for on a connection is bounded here; the package's own limit costs more at each wait.
+        options = {"connection_timeout": connect_timeout_seconds, "network_timeout": None}
         self._pool = _open_pool(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
         self._closed = False
 
@@ -251,7 +256,6 @@ class Upstream:
             raise _read_error(error) from error
 
     def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
-        # The pool's time limit is between bytes: a head that drips would never meet it.
         with gevent.Timeout(self.read_timeout_seconds, TimeoutError):
             return self._send_and_await_head(sock, message)
 
@@ -273,7 +277,7 @@ class Upstream:
         except BaseException:
             self._pool.release_socket(sock)
             raise
-        return UpstreamResponse(sock, self._pool)
+        return UpstreamResponse(sock, self._pool, self.read_timeout_seconds)
 
 
 def _open_pool(
