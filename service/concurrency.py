@@ -56,6 +56,7 @@ LET_GO_SECONDS = 1.0
 # Jobs may begin with what holds everybody up (starting a process): whoever else is ready comes in between.
 _BETWEEN_STARTS_SECONDS = 0.001
 
+_SOON = 1e-6  # the loop takes a timer of 0 for none
 _READABLE = 1  # gevent's READ flag for an io watcher
 
 
@@ -112,32 +113,35 @@ class Deadline(BaseException):
     """Raised inside `deadline(...)` when the time is up. Not an `Exception`: only its owner handles it."""
 
 
-@contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
-    """Bound the time of a block: raises `Deadline` inside it when `seconds` have passed; `None` never does."""
-    if seconds is None:
-        yield
-        return
-    with gevent.Timeout(seconds, Deadline()):
-        yield
-
-
 class Alarm:
-    """Bounds many waits, one at a time: a block under it that takes longer than `seconds` ends with `TimeoutError`.
+    """Bounds the time of blocks, one at a time: raises `error` inside one that takes longer than `seconds`.
 
-    `None` never does. What `deadline` does, for a sixth of its cost where something is waited for again and again.
+    `None` never does. It can be used again and again.
     """
 
-    def __init__(self, seconds: float | None) -> None:
-        self._timer = None if seconds is None else gevent.get_hub().loop.timer(seconds, seconds)
+    def __init__(self, seconds: float | None, error: type[BaseException] = TimeoutError) -> None:
+        self._timer: Any = None
+        if seconds is not None:
+            seconds = max(seconds, _SOON)
+            self._timer = gevent.get_hub().loop.timer(seconds, seconds)
+        self._error = error
 
     def __enter__(self) -> None:
         if self._timer is not None:
-            self._timer.again(gevent.getcurrent().throw, TimeoutError)  # started, it would go on with what was left
+            self._timer.again(self._ring, gevent.getcurrent())  # started, it would go on with what was left
 
     def __exit__(self, *exc_info: object) -> None:
         if self._timer is not None:
             self._timer.stop()
+
+    def _ring(self, greenlet: gevent.Greenlet) -> None:
+        self._timer.stop()  # once: what is cleaned up in the block may wait, too
+        greenlet.throw(self._error)
+
+
+def deadline(seconds: float | None) -> Alarm:
+    """Bound the time of a block: raises `Deadline` inside it when `seconds` have passed; `None` never does."""
+    return Alarm(seconds, Deadline)
 
 
 class Cancelled(BaseException):

@@ -256,7 +256,7 @@ class Upstream:
             raise _read_error(error) from error
 
     def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
-        with gevent.Timeout(self.read_timeout_seconds, TimeoutError):
+        with Alarm(self.read_timeout_seconds):
             return self._send_and_await_head(sock, message)
 
     def _connect(self, *, fresh: bool) -> tuple[Any, bool]:

@@ -1,4 +1,4 @@
-"""A real thread runs jobs in order, and whoever waits for one may be interrupted."""
+"""Real threads for what blocks, and bounds for what waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from gevent.monkey import get_original
 
-from service.concurrency import Deadline, Worker, deadline, run_side_by_side, sleep
+from service.concurrency import Alarm, Deadline, Worker, deadline, run_side_by_side, sleep
 
 _blocking_sleep: Callable[[float], None] = get_original("time", "sleep")
 _thread_id: Callable[[], int] = get_original("threading", "get_ident")
@@ -77,3 +77,31 @@ def test_closing_waits_for_what_was_begun() -> None:
         worker.run(job)
     worker.close()
     assert ended == [True]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.02])
+def test_a_deadline_interrupts_once_so_that_what_is_cleaned_up_may_wait(seconds: float) -> None:
+    cleaned: list[bool] = []
+    with pytest.raises(Deadline), deadline(seconds):
+        try:
+            sleep(5)
+        finally:
+            sleep(0.06)
+            cleaned.append(True)
+    assert cleaned
+
+
+def test_a_deadline_that_was_met_interrupts_nothing_later() -> None:
+    with deadline(0.02):
+        pass
+    with deadline(None):
+        sleep(0.05)
+
+
+def test_an_alarm_gives_each_block_all_of_its_time() -> None:
+    alarm = Alarm(0.2)
+    for _ in range(6):
+        with alarm:
+            sleep(0.05)
+    with pytest.raises(TimeoutError), alarm:
+        sleep(5)
