@@ -82,12 +82,16 @@ def test_closing_waits_for_what_was_begun() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.02])
 def test_a_deadline_interrupts_once_so_that_what_is_cleaned_up_may_wait(seconds: float) -> None:
     cleaned: list[bool] = []
-    with pytest.raises(Deadline), deadline(seconds):
+
+    def work() -> None:
         try:
             sleep(5)
         finally:
             sleep(0.06)
             cleaned.append(True)
+
+    with pytest.raises(Deadline), deadline(seconds):
+        work()
     assert cleaned
 
 
