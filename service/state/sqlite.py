@@ -1,4 +1,4 @@
-"""SQLite: one file for one host, touched in two real threads, one that writes and one that reads.
+"""SQLite: one file for one host, touched in real threads: one writes, one reads, one keeps the log of writes short.
 
 Nobody else waits for a disk, and readers never wait for the writer.
 """
@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from service.concurrency import Worker, sleep
+from service.state.checkpoints import LIMIT_BYTES, Checkpointer
 from service.state.errors import StoreError
 from service.state.migrate import migrate
 
@@ -48,12 +49,15 @@ class SqliteBackend:
 
     tells_changes = False
 
-    def __init__(self, path: Path, writer: _DatabaseThread, reader: _DatabaseThread) -> None:
+    def __init__(
+        self, path: Path, writer: _DatabaseThread, reader: _DatabaseThread, checkpointer: Checkpointer
+    ) -> None:
         self.name = f"session database {path}"
         self._path = path
         self._file = path.stat()
         self._writer = writer
         self._reader = reader
+        self._checkpointer = checkpointer
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -67,7 +71,9 @@ class SqliteBackend:
             opened.callback(writer.close)
             reader = _DatabaseThread(partial(_open_reader, path), _BEGIN_READING)
             opened.callback(reader.close)
-            backend = cls(path, writer, reader)
+            checkpointer = Checkpointer(path, writer.run_between)
+            opened.callback(checkpointer.close)
+            backend = cls(path, writer, reader, checkpointer)
             opened.pop_all()
             return backend
 
@@ -77,7 +83,9 @@ class SqliteBackend:
 
     def write(self, job: Job[T]) -> T:
         """See `Backend.write`."""
-        return self._writer.run(job)
+        outcome = self._writer.run(job)
+        self._checkpointer.note_commit()
+        return outcome
 
     def check(self) -> None:
         """See `Backend.check`: the file is still the one that was opened."""
@@ -96,6 +104,7 @@ class SqliteBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self._reader.close()
+        self._checkpointer.close()
         self._writer.close()  # last, because the last connection folds the write-ahead log into the database
 
 
@@ -113,6 +122,12 @@ class _DatabaseThread:
 
     def run(self, job: Job[T]) -> T:
         outcome: T = self._worker.run(self._transact, job)
+        return outcome
+
+    def run_between(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` with the driver's connection, between two transactions."""
+        driver: Any = self._connection.connection.driver_connection
+        outcome: T = self._worker.run(job, driver)
         return outcome
 
     def close(self) -> None:
@@ -162,6 +177,11 @@ def _create_file(path: Path) -> None:
 def _open_writer(path: Path) -> sa.Connection:
     """The connection that writes, its schema in place."""
     engine = _engine(path)
+
+    @event.listens_for(engine, "connect")
+    def leave_checkpoints_to_others(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES}")
 
     connection = engine.connect()
     try:
