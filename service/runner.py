@@ -15,6 +15,7 @@ from service.conversation import settle_tool_calls
 from service.errors import GatewayError
 from service.estimates import TokenEstimator, input_limit
 from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
+from service.identifiers import new_call_id
 from service.messages import (
     Function,
     Message,
@@ -86,6 +87,7 @@ class AgentTools:
     context: ToolContext
     callers: tuple[Function, ...]
     choice: ToolChoice
+    new_call_id: Callable[[], str] = new_call_id
 
     def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
         """What the model is offered and told to choose.
@@ -103,6 +105,10 @@ class AgentTools:
         """Whether the caller has to carry `call` out: a function that was offered."""
         offered = self.choice.mode is not ToolChoiceMode.NONE
         return offered and any(function.name == call.name for function in self.callers)
+
+    def with_own_ids(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+        """`calls`, those of the caller's functions with ids that nobody else has: many a provider only counts them."""
+        return tuple(replace(call, id=self.new_call_id()) if self.is_callers(call) else call for call in calls)
 
 
 class AgentLoop:
@@ -201,10 +207,17 @@ class AgentLoop:
     def _has_spoken(self) -> bool:
         return any(message.role is Role.ASSISTANT and message.text for message in self._reply.messages)
 
+    def _has_acted(self, calls: Sequence[ToolCall]) -> bool:
+        """Whether the agent has used tools of its own, or does so by one of `calls`."""
+        earlier = any(message.role is Role.TOOL for message in self._reply.messages)
+        return earlier or not all(map(self._tools.is_callers, calls))
+
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         _check_tool_choice(request, ended.tool_calls)
         reply = self._reply
         calls = self._permitted(request.tool_choice, ended.tool_calls)
+        if self._has_acted(calls):  # a caller that stands alone gets these steps again by the id that it is told
+            calls = self._tools.with_own_ids(calls)
         text = "".join(reply.pieces)
         reply.messages.append(Message(Role.ASSISTANT, (Text(text),) if text else (), tool_calls=calls))
         reply.pieces.clear()
