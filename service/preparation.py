@@ -19,6 +19,7 @@ from service.runner import AgentTools
 from service.runs import Run
 from service.sessions.ledger import OpenRun
 from service.sessions.state import State
+from service.text_only import fit_choices
 from service.tools import ToolContext
 from service.turn import Turn, check_names
 
@@ -85,6 +86,7 @@ def prepare(
     tools = AgentTools(own, context, turn.functions, turn.tool_choice)
     # Whoever sends the same idempotency key may want it as a stream.
     takes_back = not turn.streamed and turn.idempotency_key is None
+    choices = fit_choices(choices, conversation.new)
     return Work(held, timeout_seconds, ends_at, choices, request, conversation, tools, opened, takes_back)
 
 

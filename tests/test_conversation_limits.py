@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from chat import ask, error_of, text_of, user
 from live import TOKEN, live_gateway, scripted_config
 from plays import Play, calls
@@ -111,6 +112,28 @@ def test_pictures_are_looked_at_before_the_model_sees_them(tmp_path: Path) -> No
         nine = [{"type": "image_url", "image_url": {"url": PNG}}] * 9
         assert error_of(ask(client, user(nine)))[:2] == (400, "invalid_value")
         assert ask(client, user([*nine[:8], {"type": "text", "text": "look"}])).status_code == 200
+
+
+@pytest.mark.parametrize("as_fallback", [False, True])
+def test_a_model_without_eyes_is_told_of_an_old_picture_and_refuses_a_new_one(
+    upstream: Upstream, tmp_path: Path, *, as_fallback: bool
+) -> None:
+    config = relay_config(upstream, {"input": ["text", "image"]})
+    config["agents"]["defaults"]["model"] = {"primary": "stub/play", "fallbacks": ["stub/echo"]}
+    config["models"]["providers"]["stub"]["models"].append({"id": "echo", "input": ["text"]})
+    upstream.answers["play"] = Play(calls(text="A cat."))
+    key = {"x-openclaw-session-key": "cat"}
+    blind = key if as_fallback else {**key, "x-openclaw-model": "stub/echo"}
+    shown = user([{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": PNG}}])
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        assert text_of(ask(client, shown, headers=key)) == "A cat."
+        upstream.answers["play"] = lambda exchange: refuse(exchange, 503)
+        assert text_of(ask(client, "How old?", headers=blind)) == "How old?"
+        noted = upstream.requests[-1].body["messages"][-3]["content"]
+        assert noted == "What is it?\n[picture left out: this model takes no pictures]\n"
+        answer = ask(client, shown, headers=blind)
+        expected = (502, "provider_error", None) if as_fallback else (400, "invalid_value", "messages[0].content")
+        assert error_of(answer) == expected
 
 
 def test_too_many_runs_at_once_are_refused_with_the_limit(tmp_path: Path) -> None:
