@@ -18,7 +18,7 @@ from service.events import RunEnded
 from service.models import ModelCatalog
 from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
 from service.parts import CurrentParts, Held, Parts
-from service.preparation import Work, prepare, run_timeout
+from service.preparation import RunTime, Work, prepare
 from service.replays import Replays
 from service.retries import ResilientProvider
 from service.runner import AgentLoop, ContextWindow, Reply
@@ -97,8 +97,8 @@ class Gateway:
         try:
             # To be found and ended by its id at every moment: until it goes on here, then as what goes on.
             with self._abortable(new) as scope:
-                opened = self._enter(new, agent)
-                work = prepare(turn, held, agent, choices, run, opened, self.state)
+                opened, time = self._enter(new, turn, agent)
+                work = prepare(turn, time, held, agent, choices, run, opened, self.state)
                 self._runs[run.id] = run, new
         except BaseException:
             if opened is not None:
@@ -200,14 +200,15 @@ class Gateway:
                 spawn(self.state.ledger.forget, new, gateway_id)
                 raise
 
-    def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
+    def _enter(self, new: NewRun, turn: Turn, agent: Agent) -> tuple[OpenRun, RunTime]:
         opened = self.state.ledger.open(new, agent.timeout_seconds)  # the session first, then room for a run
+        time = RunTime.begin(turn, agent)
         try:
-            self._slots.enter()
+            self._slots.enter(time.left_seconds)
         except BaseException:
             opened.retract()
             raise
-        return opened
+        return opened, time
 
     @contextmanager
     def _abortable(self, new: NewRun) -> Iterator[CancelScope]:
@@ -251,12 +252,12 @@ class Gateway:
         window = ContextWindow(lambda: provider.asked.context_window, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
-            with run.scope, deadline(work.left_seconds):
+            with run.scope, deadline(work.time.left_seconds):
                 loop.run(work.request)
         except Cancelled:
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
-            return RunEnded(error=run_timeout(work.timeout_seconds))
+            return RunEnded(error=work.time.is_up())
         except GatewayError as error:
             return RunEnded(error=to_told(error))
         except Exception:
