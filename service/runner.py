@@ -101,6 +101,15 @@ class AgentTools:
             return self.own.functions(), ToolChoice()
         return self.callers + self.own.functions(), self.choice
 
+    def limit_to_ends(self, request: ModelRequest) -> ModelRequest:
+        """`request` with what ends the run whichever is chosen: the caller's functions, which are others to carry out.
+
+        Without any on offer it is "none"; the functions stay, since providers want those that were called before.
+        """
+        if self.choice.mode is ToolChoiceMode.NONE or not self.callers:
+            return replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
+        return replace(request, functions=self.callers)
+
     def is_callers(self, call: ToolCall) -> bool:
         """Whether the caller has to carry `call` out: a function that was offered."""
         offered = self.choice.mode is not ToolChoiceMode.NONE
@@ -124,21 +133,23 @@ class AgentLoop:
         self._max_turns = max_turns
         self._reply = reply
         self._message_characters = 0
+        self._is_last_turn = False
 
     def run(self, request: ModelRequest) -> None:
         """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
 
         Raises what the provider raises, and `tool_choice_not_met` when the model did not make the call that is
-        demanded; then no call is told. The last of `max_turns` has to be an answer without tools; when the model calls
-        some all the same, the answer ends there, with the stop reason "length".
+        demanded; then no call is told. The last of `max_turns` has to be an answer, or calls of the caller's functions;
+        when the model calls something else all the same, the answer ends there, with the stop reason "length".
         """
         functions, choice = self._tools.offered()
         request = replace(request, functions=functions, tool_choice=choice)
         for turn in range(1, self._max_turns + 1):
-            if turn == self._max_turns and choice.mode is ToolChoiceMode.AUTO:
-                request = replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
+            if turn == self._max_turns:
+                self._is_last_turn = True
+                request = self._tools.limit_to_ends(request)
             request, calls = self._ask_within_window(request)
-            if not calls or request.tool_choice.mode is ToolChoiceMode.NONE:
+            if not calls:
                 return
             results = self._carry_out([call for call in calls if not self._tools.is_callers(call)])
             asked = [call for call in calls if self._tools.is_callers(call)]
@@ -226,7 +237,7 @@ class AgentLoop:
         if self._window.tokens() is not None:
             self._window.estimator.observe(request, ended.usage)
         reply.stop_reason = ended.stop_reason
-        if ended.tool_calls and request.tool_choice.mode is ToolChoiceMode.NONE:
+        if ended.tool_calls and not calls:
             logger.warning(
                 "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
             )
@@ -234,14 +245,10 @@ class AgentLoop:
         return calls
 
     def _permitted(self, choice: ToolChoice, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        """Of what the model calls the part that counts: where a call is demanded, others were not on offer."""
-        match choice.mode:
-            case ToolChoiceMode.NONE:
-                return ()
-            case ToolChoiceMode.REQUIRED:
-                return tuple(call for call in calls if self._tools.is_callers(call))
-            case ToolChoiceMode.AUTO:
-                return calls
+        """Of what the model calls the part that counts: in the last turn, and on demand, the caller's alone."""
+        if self._is_last_turn or choice.mode is ToolChoiceMode.REQUIRED:
+            return tuple(call for call in calls if self._tools.is_callers(call))
+        return calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
         if not calls:

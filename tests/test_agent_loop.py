@@ -150,6 +150,28 @@ def test_the_last_turn_has_to_be_an_answer(client: httpx.Client, upstream: Upstr
     assert upstream.requests[-1].body["tool_choice"] == "none"
 
 
+def test_in_the_last_turn_the_callers_functions_can_still_be_called(client: httpx.Client, upstream: Upstream) -> None:
+    looks = [calls(("ls", {"path": "."}))] * 3
+    upstream.answers["play"] = Play(*looks, calls(("ls", {"path": "."}), ("weather", {"city": "Hue"}), text="There?"))
+    choice = ask(client, "look", tools=[FUNCTION]).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "There?"
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["weather"]
+    last = upstream.requests[-1].body
+    assert [tool["function"]["name"] for tool in last["tools"]] == ["weather"]
+    assert "tool_choice" not in last
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_in_the_last_turn_what_is_not_the_callers_ends_the_answer(
+    client: httpx.Client, upstream: Upstream, choice: str
+) -> None:
+    upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 4)
+    answer = ask(client, "look", tools=[FUNCTION], tool_choice=choice)
+    assert (text_of(answer), answer.json()["choices"][0]["finish_reason"]) == ("", "length")
+    assert upstream.requests[-1].body.get("tool_choice") == (None if choice == "auto" else "none")
+
+
 def test_hanging_up_ends_a_running_tool(agent: LiveGateway, upstream: Upstream, tmp_path: Path) -> None:
     command = "echo started > began; sleep 30; echo ended > ended"
     upstream.answers["play"] = Play(calls(("exec", {"command": command})), calls(text="never"))
