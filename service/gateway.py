@@ -178,13 +178,17 @@ class Gateway:
         for scope, _new in list(self._queued.values()):
             scope.cancel()
 
+    def abort_all(self) -> tuple[Run, ...]:
+        """End what goes on, as `abort` does each of it, and return it; does not wait."""
+        going_on = tuple(run for run, _new in self._runs.values())
+        for run in going_on:
+            run.abort()
+        return going_on
+
     def close(self) -> None:
         """Abort what still runs and let go of models and the database. Twice is a no-op."""
         self.drain()
-        going_on = [run for run, _new in self._runs.values()]
-        for run in going_on:
-            run.abort()
-        for run in going_on:
+        for run in self.abort_all():
             for _ in run.follow():
                 pass
         self._parts.close()
