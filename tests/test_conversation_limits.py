@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from chat import ask, error_of, text_of, user
 from live import TOKEN, live_gateway, scripted_config
+from pictures import data_uri, picture
 from plays import Play, calls
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
@@ -112,6 +114,24 @@ def test_pictures_are_looked_at_before_the_model_sees_them(tmp_path: Path) -> No
         nine = [{"type": "image_url", "image_url": {"url": PNG}}] * 9
         assert error_of(ask(client, user(nine)))[:2] == (400, "invalid_value")
         assert ask(client, user([*nine[:8], {"type": "text", "text": "look"}])).status_code == 200
+
+
+def test_a_picture_is_refused_for_the_limit_it_meets(client: httpx.Client) -> None:
+    for size in (11_000_000, 15_000_000):
+        answer = ask(
+            client, user([{"type": "image_url", "image_url": {"url": data_uri(picture("PNG") + bytes(size))}}])
+        )
+        assert error_of(answer) == (400, "invalid_value", "messages[0].content[0].image_url.url")
+        assert "larger than 10 MiB, the limit for one image" in answer.text
+
+
+def test_a_jpeg_may_be_called_a_jpg(upstream: Upstream, tmp_path: Path) -> None:
+    jpeg = picture("JPEG")
+    with live_gateway(tmp_path, relay_config(upstream, {})) as running, running.client() as client:
+        shown = user([{"type": "image_url", "image_url": {"url": data_uri(jpeg, "image/jpg")}}])
+        assert ask(client, shown, headers={"x-openclaw-model": "stub/ok"}).status_code == 200
+    [part] = upstream.requests[-1].body["messages"][-1]["content"]
+    assert part["image_url"]["url"] == data_uri(jpeg, "image/jpeg")
 
 
 @pytest.mark.parametrize("as_fallback", [False, True])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +9,10 @@ from typing import Any
 
 import httpx
 import orjson
-import PIL.Image
 import pytest
 from chat import ask, text_of, user
 from live import TOKEN, LiveGateway, live_gateway
+from pictures import data_uri, picture
 from plays import Play, calls
 from transcripts import Transcripts
 from upstream import Exchange, Upstream
@@ -153,9 +151,7 @@ def test_a_wrong_label_of_a_picture_does_not_lose_the_steps(client: httpx.Client
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
     )
-    file = io.BytesIO()
-    PIL.Image.new("RGB", (3, 2)).save(file, "PNG")
-    mislabelled = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    mislabelled = data_uri(picture("PNG"), "image/webp")
     question = user([{"type": "text", "text": "here?"}, {"type": "image_url", "image_url": {"url": mislabelled}}])
     message = asked(ask(client, question, tools=[FUNCTION]))
     assert text_of(ask(client, question, message, result_of(message), tools=[FUNCTION])) == "Sunny."
