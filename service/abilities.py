@@ -1,6 +1,7 @@
-"""Models that take no pictures, in sessions that have some: they are told that there was one, and go on.
+"""Which of a run's models can answer it, and what those that take no pictures read in a session that has some.
 
-A picture of the new turn is another matter: it is what is asked about, so only models that take it may answer.
+A picture of the new turn is what is asked about, so only models that take it may answer. Of an earlier one they are
+told that it was there, and go on.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from service.providers import ModelEvent, ModelRequest, Provider
 NOTE = "\n[picture left out: this model takes no pictures]\n"
 
 
-def fit_choices(choices: Sequence[ChosenModel], new: Sequence[Message]) -> tuple[ChosenModel, ...]:
+def fit_choices(
+    choices: Sequence[ChosenModel], new: Sequence[Message], *, with_functions: bool
+) -> tuple[ChosenModel, ...]:
     """Of `choices` those that can answer the messages `new`, each able to read whatever pictures came before.
 
-    The first is known to be one of them (`service.turn.check_takes_images`).
+    With the caller's functions on offer only those that can call them. The first is known to be one of them
+    (`service.turn.check_model`).
     """
+    if with_functions:
+        choices = [choice for choice in choices if choice.calls_functions]
     if any(message.has_image for message in new):
         return tuple(choice for choice in choices if choice.takes_images)
     return tuple(choice if choice.takes_images else _with_notes(choice) for choice in choices)

@@ -30,7 +30,7 @@ from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
-from service.turn import Turn, check_takes_images
+from service.turn import Turn, check_model
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -83,7 +83,7 @@ class Gateway:
     def _begin(self, turn: Turn, held: Held, run_id: str | None, door: str) -> Run:
         agent = held.parts.roster.resolve(turn.model, turn.agent_id)
         choices = held.parts.catalog.choices(turn.provider_model, agent)
-        check_takes_images(turn, choices[0])
+        check_model(turn, choices[0])
         key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"

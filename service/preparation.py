@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Self
 
+from service.abilities import fit_choices
 from service.agents import Agent
 from service.concurrency import Deadline, deadline
 from service.conversation import Conversation, select_new
@@ -20,7 +21,6 @@ from service.runner import AgentTools
 from service.runs import Run
 from service.sessions.ledger import OpenRun
 from service.sessions.state import State
-from service.text_only import fit_choices
 from service.tools import ToolContext
 from service.turn import Turn, check_names
 
@@ -104,5 +104,5 @@ def prepare(
     tools = AgentTools(own, context, turn.functions, turn.tool_choice)
     # Whoever sends the same idempotency key may want it as a stream.
     takes_back = not turn.streamed and turn.idempotency_key is None
-    choices = fit_choices(choices, conversation.new)
+    choices = fit_choices(choices, conversation.new, with_functions=turn.offers_functions)
     return Work(held, time, choices, request, conversation, tools, opened, takes_back)
