@@ -26,7 +26,6 @@ from gunicorn.workers.ggevent import GeventPyWSGIWorker
 from service.logs import configure_logging
 
 _BURST_SECONDS = 1.0
-_GRACE_SECONDS = 30.0  # a worker's own, from service.edge.serving
 _CLOSING_SECONDS = 10.0  # what a worker may take beyond it to let go of models and store
 _INSISTED_SECONDS = 5.0
 _SILENCE_SECONDS = 60.0  # a worker whose event loop has not turned for so long is replaced
@@ -71,7 +70,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "worker_class": GatewayWorker,
             "logger_class": _Log,
             "timeout": int(_SILENCE_SECONDS),
-            "graceful_timeout": int(_GRACE_SECONDS + _CLOSING_SECONDS),
+            "graceful_timeout": int(self.options.grace + _CLOSING_SECONDS),
             "control_socket_disable": True,
         }
         for name, value in settings.items():
@@ -120,6 +119,7 @@ class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
             self.sockets[0],
             self.server_class,
             self.wsgi_handler,
+            self.app.options.grace,
             is_last=self.app.tokens.draw_last,
             is_wanted=lambda: self.alive,
             beat=self.tmp.notify,
@@ -174,7 +174,10 @@ class GatewayArbiter(Arbiter):  # type: ignore[misc]
             os._exit(status)
 
     def stop(self, graceful: bool = True) -> None:
-        """Dismiss the workers and wait for them: their grace, or less once a later SIGINT or a SIGQUIT insists."""
+        """Dismiss the workers and wait for them: their grace, or less once somebody insists.
+
+        A SIGQUIT does, and a SIGINT or SIGTERM that comes more than a second later.
+        """
         for listener in self.LISTENERS:
             listener.close()
         self.LISTENERS = []
@@ -185,14 +188,16 @@ class GatewayArbiter(Arbiter):  # type: ignore[misc]
         while self.WORKERS and time.monotonic() < give_up_at:
             numbers = self.wait_for_signals(timeout=0.1)
             waited = time.monotonic() - began
-            if signal.SIGQUIT in numbers or (signal.SIGINT in numbers and waited > _BURST_SECONDS):
+            asked_again = signal.SIGINT in numbers or signal.SIGTERM in numbers
+            if signal.SIGQUIT in numbers or (asked_again and waited > _BURST_SECONDS):
                 self.kill_workers(signal.SIGQUIT)
                 give_up_at = min(give_up_at, time.monotonic() + _INSISTED_SECONDS)
             with suppress(HaltServer):  # one that could not begin, when all are to end
                 self.reap_workers()
             if not told and self.WORKERS and waited > _TELL_AFTER_SECONDS:
                 told = True
-                _tell(f"Stopping: answers are under way, {_GRACE_SECONDS:g} s at most. Ctrl-C again stops at once.")
+                grace_seconds = self.app.options.grace
+                _tell(f"Stopping: answers are under way, {grace_seconds:g} s at most. Ctrl-C again stops at once.")
         self.kill_workers(signal.SIGKILL)
         with suppress(HaltServer):
             self.reap_workers()
@@ -215,6 +220,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--listener", type=int, required=True, help="the descriptor of a socket that listens")
     parser.add_argument("--host", required=True, help="the address it listens on")
+    parser.add_argument("--grace", type=float, default=30.0, help="how many seconds answers may go on at the end")
     parser.add_argument("--dev", action="store_true")
     parser.add_argument("--profile")
     configure_logging(with_process=True)

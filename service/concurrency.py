@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar, cast
@@ -18,16 +19,19 @@ import gevent.pool
 import gevent.socket
 import gevent.threadpool
 from gevent.event import Event
+from gevent.hub import Waiter
 from gevent.lock import RLock
 from gevent.monkey import get_original
 
 __all__ = [
+    "Alarm",
     "CancelScope",
     "Cancelled",
     "Deadline",
     "Event",
     "RLock",
     "Worker",
+    "WorkerPool",
     "deadline",
     "get_addresses",
     "on_signal",
@@ -43,12 +47,16 @@ T = TypeVar("T")
 #: `socket.getaddrinfo` as it was before it was patched, for a `Worker`.
 get_addresses: Callable[..., list[Any]] = get_original("socket", "getaddrinfo")
 
+_JobQueue: Any = get_original("queue", "SimpleQueue")
+_start_thread: Callable[..., object] = get_original("_thread", "start_new_thread")
+
 #: How long `run_side_by_side` waits for jobs to let go once it is interrupted.
 LET_GO_SECONDS = 1.0
 
 # Jobs may begin with what holds everybody up (starting a process): whoever else is ready comes in between.
 _BETWEEN_STARTS_SECONDS = 0.001
 
+_SOON = 1e-6  # the loop takes a timer of 0 for none
 _READABLE = 1  # gevent's READ flag for an io watcher
 
 
@@ -105,14 +113,35 @@ class Deadline(BaseException):
     """Raised inside `deadline(...)` when the time is up. Not an `Exception`: only its owner handles it."""
 
 
-@contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
+class Alarm:
+    """Bounds the time of blocks, one at a time: raises `error` inside one that takes longer than `seconds`.
+
+    `None` never does. It can be used again and again.
+    """
+
+    def __init__(self, seconds: float | None, error: type[BaseException] = TimeoutError) -> None:
+        self._timer: Any = None
+        if seconds is not None:
+            seconds = max(seconds, _SOON)
+            self._timer = gevent.get_hub().loop.timer(seconds, seconds)
+        self._error = error
+
+    def __enter__(self) -> None:
+        if self._timer is not None:
+            self._timer.again(self._ring, gevent.getcurrent())  # started, it would go on with what was left
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+
+    def _ring(self, greenlet: gevent.Greenlet) -> None:
+        self._timer.stop()  # once: what is cleaned up in the block may wait, too
+        greenlet.throw(self._error)
+
+
+def deadline(seconds: float | None) -> Alarm:
     """Bound the time of a block: raises `Deadline` inside it when `seconds` have passed; `None` never does."""
-    if seconds is None:
-        yield
-        return
-    with gevent.Timeout(seconds, Deadline()):
-        yield
+    return Alarm(seconds, Deadline)
 
 
 class Cancelled(BaseException):
@@ -155,11 +184,55 @@ class CancelScope:
 class Worker:
     """A real thread that runs jobs in order, so that a blocking call (SQLite, fsync) never stops the others.
 
-    It may be several `threads`, and each may end when it had nothing to do for `idle_seconds`. Jobs must use nothing
-    that is patched.
+    Jobs must use nothing that is patched. It belongs to the thread that makes it. A job through it takes half of what
+    one through a `WorkerPool` takes.
     """
 
-    def __init__(self, threads: int = 1, idle_seconds: float = -1) -> None:
+    def __init__(self) -> None:
+        self._jobs: Any = _JobQueue()
+        self._done: deque[tuple[Waiter, object]] = deque()
+        self._ended = False
+        self._bell = gevent.get_hub().loop.async_()
+        self._bell.start(self._hand_back)
+        _start_thread(self._work, ())
+
+    def run(self, job: Callable[..., T], *args: Any) -> T:
+        """Run `job(*args)` in the thread, wait for it, return its result or raise its exception."""
+        waiter = Waiter()
+        self._jobs.put((waiter, job, args))
+        outcome, error = waiter.get()
+        if error is not None:
+            raise error
+        return cast(T, outcome)
+
+    def close(self) -> None:
+        """Finish what was begun and end the thread."""
+        self.run(self._end)
+        self._bell.close()
+
+    def _work(self) -> None:
+        while not self._ended:
+            waiter, job, args = self._jobs.get()
+            self._done.append((waiter, _settled(job, args)))
+            del waiter, job, args  # what they hold is not to be held until the next ones come
+            self._bell.send()
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def _hand_back(self) -> None:
+        while self._done:
+            waiter, outcome = self._done.popleft()
+            waiter.switch(outcome)
+
+
+class WorkerPool:
+    """Up to `threads` real threads for calls that block, each ending when it had nothing to do for `idle_seconds`.
+
+    Jobs must use nothing that is patched.
+    """
+
+    def __init__(self, threads: int, idle_seconds: float) -> None:
         self._pool = gevent.threadpool.ThreadPool(threads, idle_task_timeout=idle_seconds)
 
     def run(self, job: Callable[..., T], *args: Any) -> T:
@@ -168,11 +241,6 @@ class Worker:
         if error is not None:
             raise error
         return cast(T, outcome)
-
-    def close(self) -> None:
-        """Finish what was begun and end the threads."""
-        self._pool.join()
-        self._pool.kill()
 
 
 def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:

@@ -19,7 +19,7 @@ from service.models import ModelCatalog
 from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
 from service.overflows import to_told
 from service.parts import CurrentParts, Held, Parts
-from service.preparation import Work, prepare, run_timeout
+from service.preparation import RunTime, Work, prepare
 from service.replays import Replays
 from service.retries import ResilientProvider
 from service.runner import AgentLoop, ContextWindow, Reply
@@ -31,7 +31,7 @@ from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
-from service.turn import Turn, check_takes_images
+from service.turn import Turn, check_model
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -84,7 +84,7 @@ class Gateway:
     def _begin(self, turn: Turn, held: Held, run_id: str | None, door: str) -> Run:
         agent = held.parts.roster.resolve(turn.model, turn.agent_id)
         choices = held.parts.catalog.choices(turn.provider_model, agent)
-        check_takes_images(turn, choices[0])
+        check_model(turn, choices[0])
         key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"
@@ -98,8 +98,8 @@ class Gateway:
         try:
             # To be found and ended by its id at every moment: until it goes on here, then as what goes on.
             with self._abortable(new) as scope:
-                opened = self._enter(new, agent)
-                work = prepare(turn, held, agent, choices, run, opened, self.state)
+                opened, time = self._enter(new, turn, agent)
+                work = prepare(turn, time, held, agent, choices, run, opened, self.state)
                 self._runs[run.id] = run, new
         except BaseException:
             if opened is not None:
@@ -179,13 +179,17 @@ class Gateway:
         for scope, _new in list(self._queued.values()):
             scope.cancel()
 
+    def abort_all(self) -> tuple[Run, ...]:
+        """End what goes on, as `abort` does each of it, and return it; does not wait."""
+        going_on = tuple(run for run, _new in self._runs.values())
+        for run in going_on:
+            run.abort()
+        return going_on
+
     def close(self) -> None:
         """Abort what still runs and let go of models and the database. Twice is a no-op."""
         self.drain()
-        going_on = [run for run, _new in self._runs.values()]
-        for run in going_on:
-            run.abort()
-        for run in going_on:
+        for run in self.abort_all():
             for _ in run.follow():
                 pass
         self._parts.close()
@@ -201,14 +205,15 @@ class Gateway:
                 spawn(self.state.ledger.forget, new, gateway_id)
                 raise
 
-    def _enter(self, new: NewRun, agent: Agent) -> OpenRun:
+    def _enter(self, new: NewRun, turn: Turn, agent: Agent) -> tuple[OpenRun, RunTime]:
         opened = self.state.ledger.open(new, agent.timeout_seconds)  # the session first, then room for a run
+        time = RunTime.begin(turn, agent)
         try:
-            self._slots.enter()
+            self._slots.enter(time.left_seconds)
         except BaseException:
             opened.retract()
             raise
-        return opened
+        return opened, time
 
     @contextmanager
     def _abortable(self, new: NewRun) -> Iterator[CancelScope]:
@@ -252,12 +257,12 @@ class Gateway:
         window = ContextWindow(lambda: provider.asked, Compactor(self._estimator), self._estimator)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
-            with run.scope, deadline(work.left_seconds):
+            with run.scope, deadline(work.time.left_seconds):
                 loop.run(work.request)
         except Cancelled:
             return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
         except Deadline:
-            return RunEnded(error=run_timeout(work.timeout_seconds))
+            return RunEnded(error=work.time.is_up())
         except GatewayError as error:
             return RunEnded(error=to_told(error))
         except Exception:

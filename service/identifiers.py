@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
+import string
 import time
+
+_CALL_ID_CHARACTERS = string.ascii_letters + string.digits
 
 
 def new_uuid() -> str:
@@ -14,3 +18,12 @@ def new_uuid() -> str:
     digits = f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def new_call_id() -> str:
+    """A name for a call of a tool that nobody can guess: 9 letters and digits, 53 random bits.
+
+    Every provider takes it; Mistral takes no other form
+    (https://mistralai.github.io/mistral-common/usage/tools/).
+    """
+    return "".join(secrets.choice(_CALL_ID_CHARACTERS) for _ in range(9))

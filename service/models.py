@@ -39,7 +39,8 @@ class ChosenModel:
 
     `max_tokens` bounds its answers and `context_window` its whole conversation, both in tokens, `None` where nobody
     said. With `wants_bound` its answers have to be bounded by somebody. With `worth_retrying` a failure may pass by
-    itself; a model of this machine fails the same way twice.
+    itself; a model of this machine fails the same way twice. Without `calls_functions` it leaves out those it is
+    offered.
     """
 
     ref: str
@@ -49,6 +50,7 @@ class ChosenModel:
     max_tokens: int | None = None
     context_window: int | None = None
     worth_retrying: bool = True
+    calls_functions: bool = True
     wants_bound: bool = False
 
     def answer_tokens(self, asked: int | None) -> int | None:
@@ -139,7 +141,7 @@ class ModelCatalog:
         """The agent's model in words for people."""
         ref = agent.model or EMBEDDED_REFERENCE
         if ref == EMBEDDED_REFERENCE and EMBEDDED_PROVIDER not in self._configured:
-            return f"{ref}, a small demo model that is often wrong"
+            return f"{ref}, a small demo model that is often wrong and uses no tools"
         return ref
 
     def list_models(self, agents: Iterable[Agent]) -> list[str]:
@@ -182,7 +184,7 @@ class ModelCatalog:
             provider = self._open.get(provider_id)
             provider = provider or open_embedded_provider(self._state_dir, self._share_of(EMBEDDED_MODEL))
             self._open[provider_id] = provider
-            return ChosenModel(ref, model_id, provider, takes_images=False, worth_retrying=False)
+            return ChosenModel(ref, model_id, provider, takes_images=False, worth_retrying=False, calls_functions=False)
         try:
             config = configured or config_of(provider_id, self._environ)
             if config is None or not model_id:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from time import monotonic
+from typing import Self
 
+from service.abilities import fit_choices
 from service.agents import Agent
 from service.concurrency import Deadline, deadline
 from service.conversation import Conversation, select_new
@@ -24,15 +26,37 @@ from service.turn import Turn, check_names
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began.
+class RunTime:
+    """The time a run has, from when it has its session on: `seconds` of it, until `ends_at` of the monotonic clock.
 
-    The run has `timeout_seconds` from its admission on, until `ends_at` of the monotonic clock.
+    All of it counts: what it waits for room, and for what it needs.
     """
 
-    held: Held
-    timeout_seconds: float
+    seconds: float
     ends_at: float
+
+    @classmethod
+    def begin(cls, turn: Turn, agent: Agent) -> Self:
+        """What the agent's runs may take, or the turn wants if that is less, from now on."""
+        seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
+        return cls(seconds, monotonic() + seconds)
+
+    @property
+    def left_seconds(self) -> float:
+        """What is left of it."""
+        return max(0.0, self.ends_at - monotonic())
+
+    def is_up(self) -> GatewayError:
+        """What the caller of a run that has used it up is told."""
+        return GatewayError("run_timeout", f"The run took longer than its limit of {self.seconds:g} seconds.")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
+
+    held: Held
+    time: RunTime
     choices: tuple[ChosenModel, ...]
     request: ModelRequest
     conversation: Conversation
@@ -40,14 +64,10 @@ class Work:
     opened: OpenRun
     takes_back: bool
 
-    @property
-    def left_seconds(self) -> float:
-        """What is left of the run's time."""
-        return max(0.0, self.ends_at - time.monotonic())
-
 
 def prepare(
     turn: Turn,
+    time: RunTime,
     held: Held,
     agent: Agent,
     choices: tuple[ChosenModel, ...],
@@ -55,14 +75,13 @@ def prepare(
     opened: OpenRun,
     state: State,
 ) -> Work:
-    """Make the work of a run that has just been admitted: its time begins now.
+    """Make the work of a run that has its session and room.
 
-    Waits for MCP servers and pictures. Raises `GatewayError` for what is wrong with the turn, or `run_timeout`.
+    Waits for MCP servers and pictures, within its time. Raises `GatewayError` for what is wrong with the turn, or
+    `run_timeout`.
     """
-    timeout_seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
-    ends_at = time.monotonic() + timeout_seconds
     try:
-        with deadline(timeout_seconds):
+        with deadline(time.left_seconds):
             own = held.parts.toolboxes.of(agent)
             history: tuple[Message, ...] = ()
             incoming = turn.messages
@@ -72,7 +91,7 @@ def prepare(
                 incoming = recall_steps(incoming, agent.id, state.records, state.store)
             new = held.parts.check_images(select_new(history, incoming))
     except Deadline:
-        raise run_timeout(timeout_seconds) from None
+        raise time.is_up() from None
     check_names(turn.functions, own)
     conversation = Conversation(history, tuple(item.message for item in new))
     request = ModelRequest(
@@ -85,9 +104,5 @@ def prepare(
     tools = AgentTools(own, context, turn.functions, turn.tool_choice)
     # Whoever sends the same idempotency key may want it as a stream.
     takes_back = not turn.streamed and turn.idempotency_key is None
-    return Work(held, timeout_seconds, ends_at, choices, request, conversation, tools, opened, takes_back)
-
-
-def run_timeout(limit_seconds: float) -> GatewayError:
-    """What the caller of a run that has used up its time is told."""
-    return GatewayError("run_timeout", f"The run took longer than its limit of {limit_seconds:g} seconds.")
+    choices = fit_choices(choices, conversation.new, with_functions=turn.offers_functions)
+    return Work(held, time, choices, request, conversation, tools, opened, takes_back)

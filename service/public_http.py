@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from service import __version__
-from service.concurrency import Deadline, Worker, deadline, get_addresses, sleep
+from service.concurrency import Deadline, WorkerPool, deadline, get_addresses, sleep
 from service.public_addresses import AddressPolicy
 
 #: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
@@ -64,7 +64,7 @@ class SystemResolver:
     """
 
     def __init__(self) -> None:
-        self._threads = Worker(_LOOKUP_THREADS, _IDLE_SECONDS)
+        self._threads = WorkerPool(_LOOKUP_THREADS, _IDLE_SECONDS)
 
     def __call__(self, host: str, port: int) -> list[str]:
         """A `Resolver`."""

@@ -2,14 +2,18 @@
 
 A run that ends with a call of the caller's functions may have used its own tools before, and its provider may have
 added data to the call. In a session the transcript has both. A stateless follow-up brings back only what the caller
-saw; the rest is taken from the transcript of the run that asked, if the conversation before it is the very same.
+saw; the rest is taken from the transcript of the run that asked, which is found by the id of the call, if the
+conversation before it is the very same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import orjson
+
 from service.conversation import IncomingMessage, unanswered_calls
+from service.messages import Image, Message, ToolCall
 from service.sessions.records import RunRecords
 from service.sessions.store import SessionStore
 
@@ -23,7 +27,7 @@ def recall_steps(
     """
     asked = {item.message.tool_calls[0].id for item in incoming if item.message.tool_calls}
     turns = {
-        call_id: (store.load_conversation(record.session_key), record.reply_count)
+        call_id: (store.load_turn(record.session_key, record.id), record.reply_count)
         for call_id, record in (records.find_asking(asked, agent_id) if asked else {}).items()
     }
     recalled: list[IncomingMessage] = []
@@ -31,8 +35,38 @@ def recall_steps(
         calls = item.message.tool_calls
         turn, reply_count = turns.get(calls[0].id, ((), 0)) if calls else ((), 0)
         asked_after, reply = turn[: len(turn) - reply_count], turn[len(turn) - reply_count :]
-        if reply and unanswered_calls(reply) == calls and asked_after == tuple(one.message for one in recalled):
+        before = [one.message for one in recalled]
+        if reply and _is_same(unanswered_calls(reply), calls) and _says_same(asked_after, before):
             recalled.extend(IncomingMessage(item.place, message) for message in reply)
         else:
             recalled.append(item)
     return tuple(recalled)
+
+
+def _says_same(stored: Sequence[Message], sent: Sequence[Message]) -> bool:
+    return len(stored) == len(sent) and all(
+        _shown(one) == _shown(other) and _is_same(one.tool_calls, other.tool_calls)
+        for one, other in zip(stored, sent, strict=True)
+    )
+
+
+def _shown(message: Message) -> tuple[object, ...]:
+    """What does not change on the way into a transcript: of a picture, labelled anew or fetched there, that it is."""
+    parts = tuple("" if isinstance(part, Image) else part for part in message.parts)
+    return message.role, message.name, message.tool_call_id, parts
+
+
+def _is_same(stored: Sequence[ToolCall], sent: Sequence[ToolCall]) -> bool:
+    """Whether the calls are the same; libraries read their arguments and write them anew, in a form of their own."""
+    return len(stored) == len(sent) and all(
+        (one.id, one.name) == (other.id, other.name)
+        and (one.arguments == other.arguments or _parse(one.arguments) == _parse(other.arguments))
+        for one, other in zip(stored, sent, strict=True)
+    )
+
+
+def _parse(arguments: str) -> object:
+    try:
+        return orjson.loads(arguments)
+    except ValueError:
+        return arguments

@@ -15,6 +15,7 @@ from service.conversation import settle_tool_calls
 from service.errors import GatewayError
 from service.estimates import TokenEstimator, input_limit
 from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
+from service.identifiers import new_call_id
 from service.messages import (
     Function,
     Message,
@@ -103,6 +104,7 @@ class AgentTools:
     context: ToolContext
     callers: tuple[Function, ...]
     choice: ToolChoice
+    new_call_id: Callable[[], str] = new_call_id
 
     def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
         """What the model is offered and told to choose.
@@ -116,10 +118,23 @@ class AgentTools:
             return self.own.functions(), ToolChoice()
         return self.callers + self.own.functions(), self.choice
 
+    def limit_to_ends(self, request: ModelRequest) -> ModelRequest:
+        """`request` with what ends the run whichever is chosen: the caller's functions, which are others to carry out.
+
+        Without any on offer it is "none"; the functions stay, since providers want those that were called before.
+        """
+        if self.choice.mode is ToolChoiceMode.NONE or not self.callers:
+            return replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
+        return replace(request, functions=self.callers)
+
     def is_callers(self, call: ToolCall) -> bool:
         """Whether the caller has to carry `call` out: a function that was offered."""
         offered = self.choice.mode is not ToolChoiceMode.NONE
         return offered and any(function.name == call.name for function in self.callers)
+
+    def with_own_ids(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+        """`calls`, those of the caller's functions with ids that nobody else has: many a provider only counts them."""
+        return tuple(replace(call, id=self.new_call_id()) if self.is_callers(call) else call for call in calls)
 
 
 class AgentLoop:
@@ -135,21 +150,23 @@ class AgentLoop:
         self._max_turns = max_turns
         self._reply = reply
         self._message_characters = 0
+        self._is_last_turn = False
 
     def run(self, request: ModelRequest) -> None:
         """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
 
         Raises what the provider raises, and `tool_choice_not_met` when the model did not make the call that is
-        demanded; then no call is told. The last of `max_turns` has to be an answer without tools; when the model calls
-        some all the same, the answer ends there, with the stop reason "length".
+        demanded; then no call is told. The last of `max_turns` has to be an answer, or calls of the caller's functions;
+        when the model calls something else all the same, the answer ends there, with the stop reason "length".
         """
         functions, choice = self._tools.offered()
         request = replace(request, functions=functions, tool_choice=choice)
         for turn in range(1, self._max_turns + 1):
-            if turn == self._max_turns and choice.mode is ToolChoiceMode.AUTO:
-                request = replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
+            if turn == self._max_turns:
+                self._is_last_turn = True
+                request = self._tools.limit_to_ends(request)
             request, calls = self._ask_within_window(request)
-            if not calls or request.tool_choice.mode is ToolChoiceMode.NONE:
+            if not calls:
                 return
             results = self._carry_out([call for call in calls if not self._tools.is_callers(call)])
             asked = [call for call in calls if self._tools.is_callers(call)]
@@ -223,10 +240,17 @@ class AgentLoop:
     def _has_spoken(self) -> bool:
         return any(message.role is Role.ASSISTANT and message.text for message in self._reply.messages)
 
+    def _has_acted(self, calls: Sequence[ToolCall]) -> bool:
+        """Whether the agent has used tools of its own, or does so by one of `calls`."""
+        earlier = any(message.role is Role.TOOL for message in self._reply.messages)
+        return earlier or not all(map(self._tools.is_callers, calls))
+
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         _check_tool_choice(request, ended.tool_calls)
         reply = self._reply
         calls = self._permitted(request.tool_choice, ended.tool_calls)
+        if self._has_acted(calls):  # a caller that stands alone gets these steps again by the id that it is told
+            calls = self._tools.with_own_ids(calls)
         text = "".join(reply.pieces)
         data = ended.provider_data if calls else None
         said = (Text(text),) if text else ()
@@ -236,7 +260,7 @@ class AgentLoop:
         reply.usage += ended.usage
         self._window.observe(request, ended.usage)
         reply.stop_reason = ended.stop_reason
-        if ended.tool_calls and request.tool_choice.mode is ToolChoiceMode.NONE:
+        if ended.tool_calls and not calls:
             logger.warning(
                 "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
             )
@@ -244,14 +268,10 @@ class AgentLoop:
         return calls
 
     def _permitted(self, choice: ToolChoice, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        """Of what the model calls the part that counts: where a call is demanded, others were not on offer."""
-        match choice.mode:
-            case ToolChoiceMode.NONE:
-                return ()
-            case ToolChoiceMode.REQUIRED:
-                return tuple(call for call in calls if self._tools.is_callers(call))
-            case ToolChoiceMode.AUTO:
-                return calls
+        """Of what the model calls the part that counts: in the last turn, and on demand, the caller's alone."""
+        if self._is_last_turn or choice.mode is ToolChoiceMode.REQUIRED:
+            return tuple(call for call in calls if self._tools.is_callers(call))
+        return calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
         if not calls:

@@ -11,7 +11,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from service.concurrency import CancelScope, Event
+from service.concurrency import Alarm, CancelScope, Event
 from service.errors import internal_error
 from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 from service.messages import StopReason, ToolCall, Usage
@@ -104,13 +104,13 @@ class Run:
         Waits for news; whenever none came for `quiet_seconds` it yields an empty batch. Pieces of text that came while
         the reader was busy may reach it in one.
         """
-        reader = _Reader()
+        reader, quiet = _Reader(), Alarm(quiet_seconds)
         self._readers.append(reader)
         try:
             while True:
                 reader.news.clear()
                 batch = self._log[reader.position :]
-                if batch or not reader.news.wait(quiet_seconds):
+                if batch or not _comes(reader.news, quiet):
                     reader.position += len(batch)
                     yield batch
                     if batch and isinstance(batch[-1], RunEnded):
@@ -177,6 +177,15 @@ class Run:
             reader.position = moved[reader.position]
         self._log = merged
         self._merge_at = 2 * len(merged) + _UNMERGED
+
+
+def _comes(news: Event, quiet: Alarm) -> bool:
+    try:
+        with quiet:
+            news.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 #: Is told that a run began and then each of its events, in order, before anybody else comes to run: it must not wait.

@@ -22,30 +22,27 @@ class RunSlots:
         self._running = 0
         self._waiting: deque[Event] = deque()
 
-    def enter(self) -> None:
+    def enter(self, timeout_seconds: float | None = None) -> None:
         """Wait for room and take it; the caller gives it back with `leave`.
 
-        Raises `GatewayError` (`too_many_runs`) at once when too many wait already.
+        Raises `GatewayError` (`too_many_runs`) at once when too many wait already, and when `timeout_seconds` have
+        passed.
         """
         if self._limit is None or self._running < self._limit:
             self._running += 1
             return
         if len(self._waiting) >= self._limit * WAITING_PER_SLOT:
-            text = (
-                f"{self._limit} runs are going on and {len(self._waiting)} wait: that is all that "
-                "agents.defaults.maxConcurrent allows. Try again soon."
-            )
-            raise GatewayError("too_many_runs", text, headers={"Retry-After": "1"})
+            raise _no_room(f"{self._limit} runs are going on and {len(self._waiting)} wait")
         turn = Event()
         self._waiting.append(turn)
         try:
-            turn.wait()  # whoever leaves hands its room over
+            handed_over = turn.wait(timeout_seconds)  # by whoever leaves
         except BaseException:
-            if turn.is_set():
-                self.leave()
-            else:
-                self._waiting.remove(turn)
+            self._give_up(turn)
             raise
+        if not handed_over:
+            self._give_up(turn)
+            raise _no_room(f"This run waited for all of its time ({timeout_seconds:.3g} s) while others go on")
 
     def leave(self) -> None:
         """Give the room back, to whoever has waited longest."""
@@ -57,7 +54,18 @@ class RunSlots:
         self._limit = limit
         self._hand_over()
 
+    def _give_up(self, turn: Event) -> None:
+        if turn.is_set():
+            self.leave()
+        else:
+            self._waiting.remove(turn)
+
     def _hand_over(self) -> None:
         while self._waiting and (self._limit is None or self._running < self._limit):
             self._running += 1
             self._waiting.popleft().set()
+
+
+def _no_room(why: str) -> GatewayError:
+    text = f"{why}: that is all that agents.defaults.maxConcurrent allows. Try again soon."
+    return GatewayError("too_many_runs", text, headers={"Retry-After": "1"})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
-from service.messages import Function, Sampling, ToolChoice
+from service.messages import Function, Sampling, ToolChoice, ToolChoiceMode
 from service.models import ChosenModel
 from service.sessions.claims import IdempotencyKey
 from service.tools.toolbox import Toolbox
@@ -38,6 +38,11 @@ class Turn:
     timeout_seconds: float | None = None
     streamed: bool = True
 
+    @property
+    def offers_functions(self) -> bool:
+        """Whether the model may call a function of the caller."""
+        return bool(self.functions) and self.tool_choice.mode is not ToolChoiceMode.NONE
+
 
 def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
     """Raise `GatewayError` if one of the caller's functions is called like one of the agent's own tools."""
@@ -47,8 +52,11 @@ def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
             raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
 
 
-def check_takes_images(turn: Turn, model: ChosenModel) -> None:
-    """Raise `GatewayError` if the turn has pictures and `model` cannot see them."""
+def check_model(turn: Turn, model: ChosenModel) -> None:
+    """Raise `GatewayError` if the turn has pictures that `model` cannot see or functions that it cannot call."""
+    if turn.offers_functions and not model.calls_functions:
+        text = f"The model {model.ref} cannot call functions. Leave `tools` out, or choose a model that calls them."
+        raise GatewayError("unsupported_parameter", text, param="tools")
     if model.takes_images:
         return
     for item in turn.messages:

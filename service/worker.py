@@ -20,7 +20,7 @@ from service.config.file import load_config, resolve_bind, resolve_port
 from service.config.text import ConfigError, Locations, locate
 from service.doors import open_doors
 from service.edge.server import Exchange, Server
-from service.edge.serving import run_until_dismissed
+from service.edge.serving import Stop, run_until_dismissed
 from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
@@ -93,6 +93,7 @@ class Worker:
         listener: socket.socket,
         server_class: type[Server],
         handler_class: type[Exchange],
+        grace_seconds: float,
         *,
         is_last: Callable[[], bool],
         is_wanted: Callable[[], bool],
@@ -100,6 +101,7 @@ class Worker:
     ) -> None:
         """Serve `listener` until dismissed and close the gateway, calling `beat` about every second meanwhile.
 
+        Answers may go on for `grace_seconds` then.
         Who finds that it `is_last` to begin tells the terminal for all.
         """
         heart = gevent.spawn(_keep_beating, beat)
@@ -113,7 +115,8 @@ class Worker:
                 announce(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
 
         try:
-            run_until_dismissed(server, on_started=tell, on_stopping=self._stop_accepting, is_wanted=is_wanted)
+            stop = Stop(grace_seconds, self._stop_accepting, self.gateway.abort_all)
+            run_until_dismissed(server, stop, on_started=tell, is_wanted=is_wanted)
         finally:
             self.gateway.close()
             heart.kill()

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 from service.concurrency import Event, watch_hangup
 from service.edge.connections import Limits
 from service.edge.server import Server
-from service.edge.serving import run_until_stopped
+from service.edge.serving import Stop, run_until_stopped
 from service.errors import GatewayError
 
 Environ = dict[str, Any]
@@ -136,9 +136,7 @@ def main() -> None:
     server = Server(("127.0.0.1", 0), Application(), limits=Limits(**options.get("limits", {})))
     server.start()
     print(server.server_port, flush=True)
-    run_until_stopped(
-        server, grace_seconds=options.get("grace_seconds", 5), on_stopping=lambda: print("stopping", flush=True)
-    )
+    run_until_stopped(server, Stop(options.get("grace_seconds", 5), lambda: print("stopping", flush=True)))
     print("stopped", flush=True)
 
 

@@ -123,56 +123,6 @@ def test_the_callers_tool_ends_the_run_and_its_result_continues_the_reasoning(
     assert sent(upstream)[-2]["content"] == "sunny"
 
 
-def test_a_follow_up_that_stands_alone_continues_the_reasoning_too(client: httpx.Client, upstream: Upstream) -> None:
-    upstream.answers["play"] = Play(
-        calls(("read", {"path": "notes.txt"}), text="Let me see."),
-        calls(("weather", {"city": "Hue"}), ("ls", {"path": "."}), text="One moment."),
-        calls(("weather", {"city": "Vinh"}), text="And there?"),
-        calls(text="Sunny in both."),
-    )
-    conversation: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "how is it?"}]
-    for weather in ("sunny", "dry"):
-        message = ask(client, *conversation, tools=[FUNCTION]).json()["choices"][0]["message"]
-        [call] = message["tool_calls"]
-        conversation += [message, {"role": "tool", "tool_call_id": call["id"], "content": weather}]
-    assert text_of(ask(client, *conversation, tools=[FUNCTION])) == "Sunny in both."
-    said = [(message["role"], message.get("content")) for message in sent(upstream)[1:]]
-    assert [role for role, _ in said] == [
-        "user",
-        "assistant",
-        *["tool"],
-        "assistant",
-        "tool",
-        "tool",
-        "assistant",
-        "tool",
-    ]
-    assert "milk" in str(said[2][1])
-    assert {said[4][1], said[5][1]} == {"sunny", "notes.txt (9 bytes)"}
-    assert said[-1] == ("tool", "dry")
-
-
-def test_steps_are_not_recalled_for_another_conversation(client: httpx.Client, upstream: Upstream) -> None:
-    upstream.answers["play"] = Play(
-        calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
-    )
-    message = ask(client, "how is it?", tools=[FUNCTION]).json()["choices"][0]["message"]
-    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "sunny"}
-    assert text_of(ask(client, "another question", message, result, tools=[FUNCTION])) == "Sunny."
-    assert [one["role"] for one in sent(upstream)] == ["user", "assistant", "tool"]
-
-
-def test_steps_are_not_recalled_for_another_agent(client: httpx.Client, upstream: Upstream) -> None:
-    upstream.answers["play"] = Play(
-        calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
-    )
-    message = ask(client, "how is it?", tools=[FUNCTION]).json()["choices"][0]["message"]
-    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "sunny"}
-    answer = ask(client, "how is it?", message, result, tools=[FUNCTION], model="openclaw/careful")
-    assert text_of(answer) == "Sunny."
-    assert "milk" not in str(sent(upstream))
-
-
 def test_a_callers_tool_may_not_be_called_like_one_of_the_agents(client: httpx.Client) -> None:
     tool = {"type": "function", "function": {"name": "read"}}
     assert error_of(ask(client, "hi", tools=[FUNCTION, tool])) == (400, "invalid_value", "tools[1].function.name")
@@ -198,6 +148,28 @@ def test_the_last_turn_has_to_be_an_answer(client: httpx.Client, upstream: Upstr
     upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 3, calls(text="Enough."))
     assert text_of(ask(client, "look")) == "Enough."
     assert upstream.requests[-1].body["tool_choice"] == "none"
+
+
+def test_in_the_last_turn_the_callers_functions_can_still_be_called(client: httpx.Client, upstream: Upstream) -> None:
+    looks = [calls(("ls", {"path": "."}))] * 3
+    upstream.answers["play"] = Play(*looks, calls(("ls", {"path": "."}), ("weather", {"city": "Hue"}), text="There?"))
+    choice = ask(client, "look", tools=[FUNCTION]).json()["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "There?"
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["weather"]
+    last = upstream.requests[-1].body
+    assert [tool["function"]["name"] for tool in last["tools"]] == ["weather"]
+    assert "tool_choice" not in last
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_in_the_last_turn_what_is_not_the_callers_ends_the_answer(
+    client: httpx.Client, upstream: Upstream, choice: str
+) -> None:
+    upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 4)
+    answer = ask(client, "look", tools=[FUNCTION], tool_choice=choice)
+    assert (text_of(answer), answer.json()["choices"][0]["finish_reason"]) == ("", "length")
+    assert upstream.requests[-1].body.get("tool_choice") == (None if choice == "auto" else "none")
 
 
 def test_hanging_up_ends_a_running_tool(agent: LiveGateway, upstream: Upstream, tmp_path: Path) -> None:

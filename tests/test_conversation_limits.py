@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 from chat import ask, error_of, text_of, user
 from live import TOKEN, live_gateway, scripted_config
+from pictures import data_uri, picture
 from plays import Play, calls
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
@@ -113,6 +116,46 @@ def test_pictures_are_looked_at_before_the_model_sees_them(tmp_path: Path) -> No
         nine = [{"type": "image_url", "image_url": {"url": PNG}}] * 9
         assert error_of(ask(client, user(nine)))[:2] == (400, "invalid_value")
         assert ask(client, user([*nine[:8], {"type": "text", "text": "look"}])).status_code == 200
+
+
+def test_a_picture_is_refused_for_the_limit_it_meets(client: httpx.Client) -> None:
+    for size in (11_000_000, 15_000_000):
+        answer = ask(
+            client, user([{"type": "image_url", "image_url": {"url": data_uri(picture("PNG") + bytes(size))}}])
+        )
+        assert error_of(answer) == (400, "invalid_value", "messages[0].content[0].image_url.url")
+        assert "larger than 10 MiB, the limit for one image" in answer.text
+
+
+def test_a_jpeg_may_be_called_a_jpg(upstream: Upstream, tmp_path: Path) -> None:
+    jpeg = picture("JPEG")
+    with live_gateway(tmp_path, relay_config(upstream, {})) as running, running.client() as client:
+        shown = user([{"type": "image_url", "image_url": {"url": data_uri(jpeg, "image/jpg")}}])
+        assert ask(client, shown, headers={"x-openclaw-model": "stub/ok"}).status_code == 200
+    [part] = upstream.requests[-1].body["messages"][-1]["content"]
+    assert part["image_url"]["url"] == data_uri(jpeg, "image/jpeg")
+
+
+@pytest.mark.parametrize("as_fallback", [False, True])
+def test_a_model_without_eyes_is_told_of_an_old_picture_and_refuses_a_new_one(
+    upstream: Upstream, tmp_path: Path, *, as_fallback: bool
+) -> None:
+    config = relay_config(upstream, {"input": ["text", "image"]})
+    config["agents"]["defaults"]["model"] = {"primary": "stub/play", "fallbacks": ["stub/echo"]}
+    config["models"]["providers"]["stub"]["models"].append({"id": "echo", "input": ["text"]})
+    upstream.answers["play"] = Play(calls(text="A cat."))
+    key = {"x-openclaw-session-key": "cat"}
+    blind = key if as_fallback else {**key, "x-openclaw-model": "stub/echo"}
+    shown = user([{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": PNG}}])
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        assert text_of(ask(client, shown, headers=key)) == "A cat."
+        upstream.answers["play"] = lambda exchange: refuse(exchange, 503)
+        assert text_of(ask(client, "How old?", headers=blind)) == "How old?"
+        noted = upstream.requests[-1].body["messages"][-3]["content"]
+        assert noted == "What is it?\n[picture left out: this model takes no pictures]\n"
+        answer = ask(client, shown, headers=blind)
+        expected = (502, "provider_error", None) if as_fallback else (400, "invalid_value", "messages[0].content")
+        assert error_of(answer) == expected
 
 
 def test_too_many_runs_at_once_are_refused_with_the_limit(tmp_path: Path) -> None:

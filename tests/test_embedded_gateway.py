@@ -11,7 +11,10 @@ from typing import Any
 import psutil
 import pytest
 from chat import ask, chunks_of, error_of, streamed_text, text_of, user
-from live import LiveGateway, is_model_server, live_gateway
+from live import LiveGateway, is_model_server, live_gateway, scripted_config
+from upstream import Upstream
+
+from service.models import EMBEDDED_REFERENCE
 
 PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
@@ -59,6 +62,27 @@ def test_the_embedded_model_reads_text_only(dev: tuple[LiveGateway, str]) -> Non
     parts: list[Any] = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": PNG}}]
     with running.client(token) as client:
         assert error_of(ask(client, user(parts))) == (400, "invalid_value", "messages[0].content")
+
+
+def test_the_embedded_model_says_that_it_calls_no_functions(dev: tuple[LiveGateway, str]) -> None:
+    running, token = dev
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    with running.client(token, timeout=120) as client:
+        assert error_of(ask(client, "How is it?", tools=tools)) == (400, "unsupported_parameter", "tools")
+        assert text_of(ask(client, "Say hello.", tools=tools, tool_choice="none", max_tokens=4))
+    assert "uses no tools" in running.output
+
+
+def test_the_embedded_model_stands_in_for_no_model_that_was_offered_functions(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    config = scripted_config()
+    config["agents"]["defaults"]["model"] = {"primary": "stub/status-503", "fallbacks": [EMBEDDED_REFERENCE]}
+    config["models"] = {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}}
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    with live_gateway(tmp_path, config) as running, running.client(timeout=120) as client:
+        assert error_of(ask(client, "How is it?", tools=tools)) == (502, "provider_error", None)
+        assert text_of(ask(client, "Say hello.", max_tokens=4))
 
 
 def test_the_models_process_ends_with_the_gateway_even_when_it_is_killed(tmp_path: Path) -> None:

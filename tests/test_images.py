@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from page_server import PageServer, endless, page, redirect
+from pictures import data_uri, picture
 
 from service.config.schema import ImagesConfig
 from service.conversation import IncomingMessage
@@ -27,18 +26,7 @@ MIB = 1024 * 1024
 PLACE = "messages[2].content[1].image_url.url"
 
 
-def picture(picture_format: str, size: tuple[int, int] = (31, 17), mode: str = "RGB", **options: Any) -> bytes:
-    """A real picture, made by a library that the gateway does not use."""
-    file = io.BytesIO()
-    PIL.Image.new(mode, size).save(file, picture_format, **options)
-    return file.getvalue()
-
-
 PNG = picture("PNG")
-
-
-def data_uri(data: bytes, media_type: str = "image/png") -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def incoming(*urls: str) -> list[IncomingMessage]:

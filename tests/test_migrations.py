@@ -79,6 +79,39 @@ def test_a_new_database_is_as_the_program_expects_it(database_url: str | None, t
     assert revisions(database_url, tmp_path) == [HEAD]
 
 
+def anatomy(path: Path) -> dict[str, object]:
+    """What SQLite knows of the tables and indices of the database file `path`."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        return {
+            name: ("WITHOUT ROWID" in sql, _columns(connection, name)) if kind == "table" else _condensed(sql)
+            for kind, name, sql in found
+        }
+
+
+def _condensed(sql: str) -> str:
+    return "".join(sql.replace('"', "").split())
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> tuple[object, ...]:
+    columns = sorted(row[1:] for row in connection.execute(f"PRAGMA table_info({table})"))
+    keys = [row[2:] for row in connection.execute(f"PRAGMA foreign_key_list({table})")]
+    unique = sorted(
+        [row[2] for row in connection.execute(f"PRAGMA index_info({index[1]})")]
+        for index in connection.execute(f"PRAGMA index_list({table})")
+        if index[2]
+    )
+    return columns, keys, unique
+
+
+def test_a_new_file_is_what_the_migrations_make_of_an_empty_one(tmp_path: Path) -> None:
+    open_database(None, tmp_path / "new").close()
+    (tmp_path / "migrated").mkdir()
+    with closing(connect(None, tmp_path / "migrated").connect()) as connection, connection.begin():
+        make_old(connection, HEAD)
+    assert anatomy(tmp_path / "new" / FILE_NAME) == anatomy(tmp_path / "migrated" / FILE_NAME)
+
+
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_what_earlier_programs_kept_is_kept(database_url: str | None, tmp_path: Path, schema: str) -> None:
     if database_url is not None and schema.startswith("user_version"):

@@ -72,10 +72,14 @@ def test_tool_calls_are_put_together_from_their_pieces(provider: OpenAIProvider)
     assert ask(provider, "tools") == ("Let me see.", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
 
 
-def test_missing_call_ids_are_made_up_the_same_each_time(provider: OpenAIProvider) -> None:
-    calls = (ToolCall("call_1_0", "f0", '{"n":0}'), ToolCall("call_1_1", "f1", '{"n":1}'))
+def test_missing_call_ids_are_made_up_and_nobody_elses(provider: OpenAIProvider) -> None:
+    ids: set[str] = set()
     for _ in range(2):
-        assert ask(provider, "bare-tools") == ("", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
+        text, end = ask(provider, "bare-tools")
+        assert (text, end.stop_reason) == ("", StopReason.TOOL_CALLS)
+        assert [(call.name, call.arguments) for call in end.tool_calls] == [("f0", '{"n":0}'), ("f1", '{"n":1}')]
+        ids |= {call.id for call in end.tool_calls}
+    assert len(ids) == 4
 
 
 def test_call_ids_are_distinct_and_can_be_stored() -> None:

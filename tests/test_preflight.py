@@ -138,7 +138,18 @@ def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_n
     config = scripted_config()
     config["mcp"] = {"servers": {"unused": {"url": f"{NOBODY}/mcp"}, "named": {"url": f"{NOBODY}/mcp"}}}
     config["tools"] = {"profile": "coding", "alsoAllow": ["named__add"]}
+    config["agents"]["defaults"]["workspace"] = str(tmp_path)
     with live_gateway(tmp_path, config) as running:
         (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
         assert note.startswith("Note: mcp.servers.unused: no agent may use its tools")
         assert 'tools.alsoAllow: ["unused__*"]' in note
+
+
+def test_tools_that_are_named_for_agents_without_a_workspace_are_told(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["tools"] = {"alsoAllow": ["exec"]}
+    config["agents"]["list"].append({"id": "settled", "workspace": str(tmp_path)})
+    with live_gateway(tmp_path, config) as running:
+        (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
+    assert note.startswith("Note: agents.defaults.workspace: nothing comes of allowing exec without a workspace")
+    assert "(agents: main, beta)" in note

@@ -62,6 +62,16 @@ def test_a_waiter_that_is_cancelled_gives_its_place_up() -> None:
     assert outcome == ["cancelled"]
 
 
+def test_a_waiter_whose_time_is_up_is_refused_and_gives_its_place_up() -> None:
+    slots = RunSlots(1)
+    slots.enter()
+    with pytest.raises(GatewayError, match=r"all of its time \(0\.01 s\).*maxConcurrent") as caught:
+        slots.enter(0.01)
+    assert (caught.value.code, caught.value.headers) == ("too_many_runs", {"Retry-After": "1"})
+    slots.leave()
+    slots.enter(0.01)  # there is room again
+
+
 def test_without_a_limit_there_is_always_room() -> None:
     slots = RunSlots(None)
     for _ in range(1000):

@@ -150,8 +150,13 @@ def test_what_cannot_run_is_told_with_its_reason(context: ToolContext, arguments
 
 
 def test_without_a_workspace_nothing_runs() -> None:
-    with pytest.raises(ToolError, match="no workspace"):
+    with pytest.raises(ToolError, match=r"no workspace.* Whoever runs the gateway names .*agents\.defaults\.workspace"):
         run(ToolContext("main", None, "s", "r"), command="true")
+
+
+def test_a_workspace_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match=r"workspace is not there.* has to make it"):
+        run(ToolContext("main", tmp_path / "later", "s", "r"), command="true")
 
 
 def test_a_command_runs_in_the_workspace_or_below(context: ToolContext) -> None:

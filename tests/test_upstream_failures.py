@@ -334,6 +334,25 @@ def test_a_caller_that_leaves_the_queue_gives_its_place_up(tmp_path: Path) -> No
         assert [received.body["model"] for received in upstream.requests] == ["hang", "ok"]
 
 
+def test_waiting_for_room_takes_no_longer_than_the_run_may(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        config = relay_config(upstream, timeout_seconds=60)
+        config["agents"]["defaults"]["maxConcurrent"] = 1
+        with live_gateway(tmp_path, config) as running, running.client() as client:
+            first = start_request(running, stream=False, headers=by("stub/hang"))
+            wait_until(lambda: bool(upstream.requests))
+            config["agents"]["defaults"]["timeoutSeconds"] = 0.5  # for those that come later
+            (tmp_path / "openclaw.json").write_bytes(orjson.dumps(config))
+            wait_until(lambda: "in force:" in running.output)
+            refused = ask(client, "hi")
+            assert error_of(refused)[:2] == (429, "too_many_runs")
+            assert refused.headers["retry-after"] == "1"
+            assert not upstream.aborted.at
+            first.close()
+            assert upstream.aborted.wait(5)
+        assert [received.body["model"] for received in upstream.requests] == ["hang"]
+
+
 def test_what_was_said_before_a_hang_up_is_remembered(tmp_path: Path) -> None:
     with Upstream() as upstream, live_gateway(tmp_path, relay_config(upstream, timeout_seconds=60)) as running:
         key = {"x-openclaw-session-key": "cut"}

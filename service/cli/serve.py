@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -19,7 +20,7 @@ from service.config.text import Locations
 from service.doors import Doors, open_doors
 from service.edge.connections import raise_open_file_limit
 from service.edge.server import Server
-from service.edge.serving import run_until_stopped
+from service.edge.serving import Stop, run_until_stopped
 from service.filewatch import FileWatch
 from service.logs import configure_logging
 from service.preflight import check_agents, check_mode
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 
 
-def serve(locations: Locations, port: int | None, bind: str | None, *, workers: int) -> None:
+def serve(locations: Locations, port: int | None, bind: str | None, *, workers: int, grace_seconds: float) -> None:
     """Serve until Ctrl-C or SIGTERM, following the configuration; `port` and `bind` beat the environment and the file.
 
+    Answers may go on for `grace_seconds` once it is told to stop.
     The standard library has to be cooperative. Raises `ConfigError`, and `click.ClickException` for what else is wrong.
     """
     configure_logging()
@@ -54,10 +56,10 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
             click.echo(f"Note: {notice}")
         if workers > 1:
             opened.close()  # it was opened to be told of faults once
-            _hand_over(locations, started.address, workers)
+            _hand_over(locations, started.address, workers, grace_seconds)
         doors = open_doors(started.config, started.credentials, opened, locations.config_path)
         follow_file(watch, doors, started, lambda: _resolve(locations, port, bind), locations.state_dir)
-        _serve(doors, started, dev=locations.dev)
+        _serve(doors, started, grace_seconds, dev=locations.dev)
     finally:
         opened.close()
 
@@ -71,20 +73,22 @@ def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolv
     return Resolved(loaded.config, loaded.notices, credentials, address)
 
 
-def _hand_over(locations: Locations, address: tuple[str, int], workers: int) -> NoReturn:
+def _hand_over(locations: Locations, address: tuple[str, int], workers: int, grace_seconds: float) -> NoReturn:
     server = Server(address)
     _listen(server.init_socket, address)
     raise_open_file_limit()
-    become_arbiter(server, address[0], workers=workers, dev=locations.dev, profile=locations.profile)
+    dev, profile = locations.dev, locations.profile
+    become_arbiter(server, address[0], workers=workers, grace_seconds=grace_seconds, dev=dev, profile=profile)
 
 
-def _serve(doors: Doors, started: Resolved, *, dev: bool) -> None:
+def _serve(doors: Doors, started: Resolved, grace_seconds: float, *, dev: bool) -> None:
     raise_open_file_limit()
     address, opened = started.address, doors.http.gateway
     server = Server(address, doors.app)
     _listen(server.start, address)
     announce(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev)
-    run_until_stopped(server, on_stopping=lambda: _stop_accepting(opened, doors.app.extensions["rpc"]))
+    on_asked = partial(_stop_accepting, opened, doors.app.extensions["rpc"], grace_seconds)
+    run_until_stopped(server, Stop(grace_seconds, on_asked, opened.abort_all))
     click.echo("Stopped.")
 
 
@@ -96,11 +100,12 @@ def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
         raise click.ClickException(text) from None
 
 
-def _stop_accepting(opened: Gateway, hub: Hub) -> None:
+def _stop_accepting(opened: Gateway, hub: Hub, grace_seconds: float) -> None:
     opened.drain()
     hub.drain(lambda: opened.running == 0)
     if opened.running:
-        click.echo(f"Stopping: {opened.running} still running, 30 s at most. Ctrl-C again stops at once.")
+        told = f"{opened.running} still running, {grace_seconds:g} s at most"
+        click.echo(f"Stopping: {told}. Ctrl-C again stops at once.")
 
 
 def _url_host(host: str) -> str:

@@ -9,7 +9,9 @@ from typing import NoReturn
 from service.edge.server import Server
 
 
-def become_arbiter(server: Server, host: str, *, workers: int, dev: bool, profile: str | None) -> NoReturn:
+def become_arbiter(
+    server: Server, host: str, *, workers: int, grace_seconds: float, dev: bool, profile: str | None
+) -> NoReturn:
     """Replace this process by the one that keeps `workers` of them on the socket that `server` has bound.
 
     The arbiter forks, so it must be a process without greenlets, threads or connections: a new program is one.
@@ -18,7 +20,7 @@ def become_arbiter(server: Server, host: str, *, workers: int, dev: bool, profil
     os.set_inheritable(listener, True)
     # -P: a directory called `service` where the operator happens to be is not the one that is meant.
     command = [sys.executable, "-P", "-m", "service.arbiter", "--workers", str(workers)]
-    command += ["--listener", str(listener), "--host", host]
+    command += ["--listener", str(listener), "--host", host, "--grace", str(grace_seconds)]
     command += ["--dev"] if dev else []
     command += [] if profile is None else ["--profile", profile]
     sys.stdout.flush()

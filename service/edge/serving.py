@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import gevent
-from gevent.event import Event
 
 from service.edge.server import Server
 from service.edge.stopping import StopSignals
@@ -16,59 +16,70 @@ from service.edge.stopping import StopSignals
 #: A request makes hundreds that reference counting frees; a collection costs the more, the more requests are under way.
 _COLLECT_AFTER = (10_000, 20, 20)
 
-#: How long requests that run may go on once the process has been asked to stop.
+#: How long requests that run may go on once the process has been asked to stop, unless it is told otherwise.
 GRACE_SECONDS = 30.0
 
+#: How long requests have to tell their end once what they wait for is ended.
+_LAST_WORDS_SECONDS = 1.0
 
-def run_until_stopped(
-    server: Server, *, grace_seconds: float = GRACE_SECONDS, on_stopping: Callable[[], None] | None = None
-) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How a process stops: requests that run may go on for `grace_seconds`.
+
+    `on_asked` is called first, `on_over` when the time is up or somebody insists: it ends what requests wait for. Both
+    must be quick.
+    """
+
+    grace_seconds: float = GRACE_SECONDS
+    on_asked: Callable[[], None] = lambda: None
+    on_over: Callable[[], object] = lambda: None
+
+
+def run_until_stopped(server: Server, stop: Stop) -> None:
     """Serve until SIGTERM or SIGINT, let running requests finish, then return.
 
-    `on_stopping` is called first and must be quick. After `grace_seconds`, or at a SIGINT more than a second after the
-    first signal, what still runs is closed. From then on both signals are ignored: the rest of a burst must not cut the
-    process's last steps.
+    After the grace, or at a signal more than a second after the first one, what still runs is closed. From then on both
+    signals are ignored: the rest of a burst must not cut the process's last steps.
     """
-    stop = StopSignals(lambda: server.pool.kill(block=False), server.clock)
-    gevent.signal_handler(signal.SIGTERM, stop.on_sigterm)
-    gevent.signal_handler(signal.SIGINT, stop.on_sigint)
-    _serve(server, stop.asked, grace_seconds, on_stopping)
+    signals = StopSignals(server.clock)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, signals.on_signal)
+    _serve(server, signals, stop)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 def run_until_dismissed(
-    server: Server, *, on_started: Callable[[], None], on_stopping: Callable[[], None], is_wanted: Callable[[], bool]
+    server: Server, stop: Stop, *, on_started: Callable[[], None], is_wanted: Callable[[], bool]
 ) -> None:
     """The same for one process of several, whose arbiter alone hears the terminal: SIGTERM asks, SIGQUIT insists.
 
     `is_wanted` is asked once both signals are heard: whether none came before.
     """
-    dismissed = Event()
-    gevent.signal_handler(signal.SIGTERM, dismissed.set)
-    gevent.signal_handler(signal.SIGQUIT, _close_at_once, server, dismissed)
+    signals = StopSignals(server.clock)
+    gevent.signal_handler(signal.SIGTERM, signals.asked.set)
+    gevent.signal_handler(signal.SIGQUIT, signals.insist)
     if is_wanted():
         server.start()
         on_started()
-        _serve(server, dismissed, GRACE_SECONDS, on_stopping)
+        _serve(server, signals, stop)
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _close_at_once(server: Server, dismissed: Event) -> None:
-    dismissed.set()
-    server.pool.kill(block=False)
-
-
-def _serve(server: Server, asked: Event, grace_seconds: float, on_stopping: Callable[[], None] | None) -> None:
+def _serve(server: Server, signals: StopSignals, stop: Stop) -> None:
     if not server.started:
         server.start()
     _spare_what_stays()
-    asked.wait()
-    if on_stopping is not None:
-        on_stopping()
+    signals.asked.wait()
+    stop.on_asked()
     server.close()
-    server.pool.join(timeout=grace_seconds)
+    finished = gevent.spawn(server.pool.join)
+    gevent.wait([finished, signals.insisted], timeout=stop.grace_seconds, count=1)
+    finished.kill()
+    stop.on_over()
+    server.pool.join(timeout=_LAST_WORDS_SECONDS)
     server.pool.kill(block=True, timeout=1)
 
 

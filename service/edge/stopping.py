@@ -1,6 +1,6 @@
-"""What SIGTERM and SIGINT mean to a serving process: the first asks it to stop, a later SIGINT insists.
+"""What SIGTERM and SIGINT mean to a serving process: the first asks it to stop, a later one insists.
 
-Test runners and terminals send SIGINT in bursts; a burst is one request.
+Test runners, terminals and supervisors send signals in bursts; a burst is one request.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ BURST_SECONDS = 1.0
 
 
 class StopSignals:
-    """Counts the signals: `asked` is set by the first, `insist` is called by a SIGINT more than a second after it."""
+    """Counts the signals: `asked` is set by the first, `insisted` by one that comes more than a second after it.
 
-    def __init__(self, insist: Callable[[], None], clock: Callable[[], float]) -> None:
+    `clock` gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.asked = Event()
-        self._insist = insist
+        self.insisted = Event()
         self._clock = clock
         self._asked_at = 0.0
 
-    def on_sigterm(self) -> None:
-        """Ask to stop; again is a no-op."""
+    def on_signal(self) -> None:
+        """Ask to stop, or insist on it."""
         if not self.asked.is_set():
             self._asked_at = self._clock()
             self.asked.set()
+        elif self._clock() - self._asked_at > BURST_SECONDS:
+            self.insist()
 
-    def on_sigint(self) -> None:
-        """Ask to stop, or insist on it."""
-        if self.asked.is_set() and self._clock() - self._asked_at > BURST_SECONDS:
-            self._insist()
-        self.on_sigterm()
+    def insist(self) -> None:
+        """Ask to stop at once."""
+        self.asked.set()
+        self.insisted.set()

@@ -13,6 +13,7 @@ import orjson
 
 from service.config.models import ModelCompat, ProviderConfig
 from service.errors import GatewayError
+from service.identifiers import new_call_id
 from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.network import DIRECT, Network
@@ -79,7 +80,7 @@ class OpenAIProvider:
         with self._upstream.post_stream("/chat/completions", self._writer.write(request)) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
-            answer = _Answer(self._upstream, f"call_{len(request.messages)}")
+            answer = _Answer(self._upstream, f"call_{new_call_id()}")
             if (response.header("content-type") or "").startswith("application/json"):
                 if text := answer.read(response.read_all(MAX_ANSWER_CHARS, self._upstream.read_timeout_seconds)):
                     yield ModelText(text)

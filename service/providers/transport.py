@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import base64
 import re
-import select
-import socket
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
-from weakref import WeakSet
 
 import gevent
-from gevent.monkey import get_original
-from gevent.ssl import SSLContext, create_default_context
-from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
+from geventhttpclient.connectionpool import ConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
 
 from service import __version__
+from service.concurrency import Alarm
 from service.errors import GatewayError
-from service.providers.network import DIRECT, Network, Proxy
-
-# gevent's own poll() is made for waiting; select() knows no descriptor above 1023.
-_poll = get_original("select", "poll")
+from service.providers.connections import open_connections
+from service.providers.network import DIRECT, Network
 
 _BLOCK_BYTES = 32 * 1024
 _TURN_BYTES = 64 * 1024
@@ -40,42 +32,6 @@ _MIN_SECRET_CHARS = 8
 _URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-
-
-class _Connections(ConnectionPool):
-    """The package's pool, knowing which connections have never been used and checking idle ones without `select`."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._fresh: WeakSet[Any] = WeakSet()
-
-    def after_connect(self, sock: Any) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._fresh.add(sock)
-
-    def take(self, *, fresh: bool) -> tuple[Any, bool]:
-        """A connection, and whether it has never been used; with `fresh` idle ones are closed, not taken."""
-        while True:
-            sock = self.get_socket()
-            if sock in self._fresh:
-                self._fresh.discard(sock)
-                return sock, True
-            if not fresh:
-                return sock, False
-            self.release_socket(sock)
-
-    def _is_socket_alive(self, sock: Any) -> bool:
-        # An idle connection has nothing to say. The package asks select(), and would throw many away.
-        poll = _poll()
-        try:
-            poll.register(sock, select.POLLIN)
-            return not poll.poll(0)
-        except (OSError, ValueError):
-            return False  # closed on this side
-
-
-class _TLSConnections(_Connections, SSLConnectionPool):
-    """The same over TLS, the certificate verified."""
 
 
 class _DroppedError(HTTPParseError):
@@ -93,9 +49,10 @@ class UpstreamResponse(HTTPSocketPoolResponse):
     _head_read: bool = False
     _received_in_turn: int = 0
 
-    def __init__(self, sock: Any, pool: ConnectionPool) -> None:
+    def __init__(self, sock: Any, pool: ConnectionPool, timeout_seconds: float) -> None:
         super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST")
         self._head_read = True
+        self._patience = Alarm(timeout_seconds)
 
     def feed(self, data: str | bytes) -> None:
         """Parse what came, `b""` at the connection's end; a head of more than 64 KiB is refused."""
@@ -134,7 +91,9 @@ class UpstreamResponse(HTTPSocketPoolResponse):
             while not body and not self.message_complete:
                 if self._sock is None:
                     raise _DroppedError
-                self.feed(self._sock.recv(_BLOCK_BYTES))
+                with self._patience:
+                    data = self._sock.recv(_BLOCK_BYTES)
+                self.feed(data)
         except (OSError, HTTPParseError) as error:
             self.release()
             raise _read_error(error) from error
@@ -206,8 +165,9 @@ class Upstream:
         self._head = _header_lines(netloc, headers)
         self._way = f"{self.address} through the proxy {proxy.host}:{proxy.port}" if proxy else self.address
         port = url.port or (443 if url.scheme == "https" else 80)
-        options = {"connection_timeout": connect_timeout_seconds, "network_timeout": read_timeout_seconds}
-        self._pool = _open_pool(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
+        # What is waited for on a connection is bounded here; the package's own limit costs more at each wait.
+        options = {"connection_timeout": connect_timeout_seconds, "network_timeout": None}
+        self._pool = open_connections(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
         self._closed = False
 
     def post_stream(self, path: str, body: bytes) -> UpstreamResponse:
@@ -251,8 +211,7 @@ class Upstream:
             raise _read_error(error) from error
 
     def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
-        # The pool's time limit is between bytes: a head that drips would never meet it.
-        with gevent.Timeout(self.read_timeout_seconds, TimeoutError):
+        with Alarm(self.read_timeout_seconds):
             return self._send_and_await_head(sock, message)
 
     def _connect(self, *, fresh: bool) -> tuple[Any, bool]:
@@ -273,31 +232,7 @@ class Upstream:
         except BaseException:
             self._pool.release_socket(sock)
             raise
-        return UpstreamResponse(sock, self._pool)
-
-
-def _open_pool(
-    scheme: str, origin: tuple[str, int], proxy: Proxy | None, network: Network, **options: Any
-) -> _Connections:
-    host, port = (proxy.host, proxy.port) if proxy else origin
-    if scheme == "http":
-        return _Connections(host, port, *origin, **options)
-    if proxy:
-        options |= {"use_proxy": True, "proxy_user": proxy.user, "proxy_password": proxy.password}
-    if network.ca_path is not None:
-        options["ssl_context_factory"] = partial(_private_tls, network.ca_path)
-    return _TLSConnections(host, port, *origin, **options)
-
-
-def _private_tls(ca_path: str, **_: object) -> SSLContext:
-    """A context that trusts only the certificates at `ca_path`, a file or a directory."""
-    try:
-        if Path(ca_path).is_dir():
-            return create_default_context(capath=ca_path)
-        return create_default_context(cafile=ca_path)
-    except OSError as error:  # SSLError is one
-        message = f"the certificates at {ca_path} (SSL_CERT_FILE or REQUESTS_CA_BUNDLE) cannot be read"
-        raise ValueError(message) from error
+        return UpstreamResponse(sock, self._pool, self.read_timeout_seconds)
 
 
 def _read_error(error: Exception) -> GatewayError:

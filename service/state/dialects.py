@@ -64,7 +64,12 @@ class Prepared:
         """Execute it for each of `rows`, which may be none."""
         if rows:
             text, order, constants = self._text(connection.dialect)
-            connection.exec_driver_sql(text, [_bound(order, constants, row) for row in rows])
+            bound = [_bound(order, constants, row) for row in rows]
+            if connection.dialect.name == "sqlite":
+                driver: Any = connection.connection.driver_connection
+                driver.executemany(text, bound)
+            else:
+                connection.exec_driver_sql(text, bound)
 
     def _text(self, dialect: Dialect) -> _Text:
         if dialect.name not in self._texts:

@@ -1,4 +1,4 @@
-"""SQLite: one file for one host, touched in two real threads, one that writes and one that reads.
+"""SQLite: one file for one host, touched in real threads: one writes, one reads, one keeps the log of writes short.
 
 Nobody else waits for a disk, and readers never wait for the writer.
 """
@@ -6,19 +6,25 @@ Nobody else waits for a disk, and readers never wait for the writer.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from service.concurrency import Worker, sleep
+from service.state.checkpoints import LIMIT_BYTES, Checkpointer
 from service.state.errors import StoreError
 from service.state.migrate import migrate
+
+_BEGIN_READING = "BEGIN"
+_BEGIN_WRITING = "BEGIN IMMEDIATE"  # holds the write lock from its first moment
 
 T = TypeVar("T")
 Job = Callable[[sa.Connection], T]
@@ -43,12 +49,15 @@ class SqliteBackend:
 
     tells_changes = False
 
-    def __init__(self, path: Path, writer: _DatabaseThread, reader: _DatabaseThread) -> None:
+    def __init__(
+        self, path: Path, writer: _DatabaseThread, reader: _DatabaseThread, checkpointer: Checkpointer
+    ) -> None:
         self.name = f"session database {path}"
         self._path = path
         self._file = path.stat()
         self._writer = writer
         self._reader = reader
+        self._checkpointer = checkpointer
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -58,11 +67,13 @@ class SqliteBackend:
         """
         _create_file(path)
         with ExitStack() as opened:
-            writer = _DatabaseThread(partial(_open_writer, path))
+            writer = _DatabaseThread(partial(_open_writer, path), _BEGIN_WRITING)
             opened.callback(writer.close)
-            reader = _DatabaseThread(partial(_open_reader, path))
+            reader = _DatabaseThread(partial(_open_reader, path), _BEGIN_READING)
             opened.callback(reader.close)
-            backend = cls(path, writer, reader)
+            checkpointer = Checkpointer(path, writer.run_between)
+            opened.callback(checkpointer.close)
+            backend = cls(path, writer, reader, checkpointer)
             opened.pop_all()
             return backend
 
@@ -72,7 +83,9 @@ class SqliteBackend:
 
     def write(self, job: Job[T]) -> T:
         """See `Backend.write`."""
-        return self._writer.run(job)
+        outcome = self._writer.run(job)
+        self._checkpointer.note_commit()
+        return outcome
 
     def check(self) -> None:
         """See `Backend.check`: the file is still the one that was opened."""
@@ -91,14 +104,16 @@ class SqliteBackend:
     def close(self) -> None:
         """See `Backend.close`."""
         self._reader.close()
+        self._checkpointer.close()
         self._writer.close()  # last, because the last connection folds the write-ahead log into the database
 
 
 class _DatabaseThread:
     """One connection in one real thread: every use of it is a transaction that runs there, in order."""
 
-    def __init__(self, connect: Callable[[], sa.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sa.Connection], begin: str) -> None:
         self._worker = Worker()
+        self._begin = begin
         try:
             self._connection = self._worker.run(connect)
         except BaseException:
@@ -109,6 +124,12 @@ class _DatabaseThread:
         outcome: T = self._worker.run(self._transact, job)
         return outcome
 
+    def run_between(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` with the driver's connection, between two transactions."""
+        driver: Any = self._connection.connection.driver_connection
+        outcome: T = self._worker.run(job, driver)
+        return outcome
+
     def close(self) -> None:
         try:
             self._worker.run(self._connection.close)
@@ -116,8 +137,27 @@ class _DatabaseThread:
             self._worker.close()
 
     def _transact(self, job: Job[T]) -> T:
-        with self._connection.begin():
+        with _transaction(self._connection, self._begin):
             return job(self._connection)
+
+
+@contextmanager
+def _transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
+    """A transaction that the driver begins and ends itself, its errors told as SQLAlchemy's.
+
+    SQLAlchemy's own statements need several times what SQLite needs for them.
+    """
+    driver: Any = connection.connection.driver_connection
+    try:
+        driver.execute(begin)
+        try:
+            yield
+            driver.commit()
+        finally:
+            connection.rollback()  # SQLAlchemy's share of it, which ends the transaction if it is still open
+            driver.rollback()
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(None, None, error, sqlite3.Error, hide_parameters=True) from error
 
 
 def _create_file(path: Path) -> None:
@@ -135,17 +175,18 @@ def _create_file(path: Path) -> None:
 
 
 def _open_writer(path: Path) -> sa.Connection:
-    """The connection that writes, its schema in place. Its transactions hold the write lock from their first moment."""
+    """The connection that writes, its schema in place."""
     engine = _engine(path)
 
-    @event.listens_for(engine, "begin")
-    def begin_immediate(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    @event.listens_for(engine, "connect")
+    def leave_checkpoints_to_others(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES}")
 
     connection = engine.connect()
     try:
         _set_busy_timeout(connection, MIGRATION_TIMEOUT_MS)
-        with connection.begin():
+        with _transaction(connection, _BEGIN_WRITING):
             migrate(connection)
         _set_busy_timeout(connection, BUSY_TIMEOUT_MS)
     except BaseException:
@@ -162,10 +203,6 @@ def _set_busy_timeout(connection: sa.Connection, milliseconds: int) -> None:
 def _open_reader(path: Path) -> sa.Connection:
     """A connection that cannot write; each transaction sees all that was committed before it."""
     engine = _engine(path)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
 
     @event.listens_for(engine, "connect")
     def forbid_writes(connection: Any, _record: object) -> None:

@@ -98,7 +98,16 @@ def _argv(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _directory(workspace: Path | None, cwd: str) -> Path:
     if workspace is None:
-        raise ToolError("This agent has no workspace, and commands run nowhere else.")
+        raise ToolError(
+            "This agent has no workspace, and commands run nowhere else. Whoever runs the gateway names a directory in "
+            "`agents.defaults.workspace`."
+        )
+    if not _is_directory(workspace):
+        raise ToolError(
+            "The directory of this agent's workspace is not there, and commands run nowhere else. It comes with the "
+            "first file written; else whoever runs the gateway has to make it or to name another in "
+            "`agents.defaults.workspace`."
+        )
     try:
         root = workspace.resolve()
         directory = (root / cwd).resolve()
@@ -108,6 +117,13 @@ def _directory(workspace: Path | None, cwd: str) -> Path:
     if not usable:
         raise ToolError("`cwd` must be a directory inside the workspace, relative to it, such as `src`.")
     return directory
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _variables(env: Mapping[str, str]) -> Mapping[str, str]:

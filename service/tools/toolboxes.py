@@ -29,6 +29,8 @@ class Toolboxes:
         self._mcp = mcp
         files, others = tuple(in_workspace), tuple(anywhere)
         self._names = [tool.name for tool in (*files, *others)]
+        self._file_names = [tool.name for tool in files]
+        self._homeless = [agent for agent in roster.agents if agent.workspace is None]
         self._built_in = {
             agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
         }
@@ -49,7 +51,11 @@ class Toolboxes:
         """What the configuration says of tools that has no effect."""
         own: Mapping[str, ToolsConfig] = {f"agents.{agent_id}.tools": tools for agent_id, tools in self._own.items()}
         prefixes = [_prefix(server) for server in self._mcp.names]
-        return (*policy_notices(self._global, own, self._names, prefixes), *self._unused_servers())
+        return (
+            *policy_notices(self._global, own, self._names, prefixes),
+            *self._unused_servers(),
+            *self._without_workspace(),
+        )
 
     def adopt(self, older: Toolboxes) -> None:
         """Go on with the MCP servers of `older` that are configured the same here."""
@@ -75,6 +81,19 @@ class Toolboxes:
                     f"{place}: no agent may use its tools, so it is never contacted; name them, for example "
                     f'tools.alsoAllow: ["{_prefix(server)}*"], for all agents or for one'
                 )
+
+    def _without_workspace(self) -> Iterator[str]:
+        usual = allowed_tools(ToolsConfig(), ToolsConfig(), self._file_names)
+        agents_with: dict[tuple[str, ...], list[str]] = {}
+        for agent in self._homeless:
+            allowed = allowed_tools(self._global, self._policy(agent), self._file_names)
+            if named := tuple(name for name in allowed if name not in usual):
+                agents_with.setdefault(named, []).append(agent.id)
+        for named, agents in agents_with.items():
+            yield (
+                f"agents.defaults.workspace: nothing comes of allowing {', '.join(named)} without a workspace to work "
+                f"in (agents: {', '.join(agents)}); name a directory here or for each agent"
+            )
 
     def _policy(self, agent: Agent) -> ToolsConfig:
         return self._own.get(agent.id, ToolsConfig())

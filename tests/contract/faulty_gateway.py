@@ -22,7 +22,7 @@ from service.config.file import load_config
 from service.config.text import locate
 from service.contract import load_contract
 from service.edge.server import Server
-from service.edge.serving import run_until_stopped
+from service.edge.serving import Stop, run_until_stopped
 from service.gateway import Gateway
 from service.http.app import Door, create_app
 
@@ -167,7 +167,7 @@ def serve(fault: Fault, gateway: Gateway, door: Door) -> None:
     server = Server((HOST, 0), fault(door))
     server.start()
     print(f"http://{HOST}:{server.server_port}", flush=True)
-    run_until_stopped(server, on_stopping=gateway.drain)
+    run_until_stopped(server, Stop(on_asked=gateway.drain, on_over=gateway.abort_all))
 
 
 def main() -> None:

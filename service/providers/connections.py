@@ -1,0 +1,100 @@
+"""Connections to one model provider, kept open between requests.
+
+The pools are geventhttpclient's; here is what they are asked to do otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from gevent.monkey import get_original
+from gevent.ssl import SSLContext, create_default_context
+from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
+
+from service.providers.network import Network, Proxy
+
+# gevent's own poll() is made for waiting; select() knows no descriptor above 1023.
+_poll = get_original("select", "poll")
+
+#: How long it is remembered where a provider is found.
+_RESOLVED_SECONDS = 5.0
+
+
+class Connections(ConnectionPool):
+    """The package's pool, knowing which connections have never been used and checking idle ones without `select`.
+
+    Where a provider is found is asked once for all connections of some seconds.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._fresh: WeakSet[Any] = WeakSet()
+        self._resolved: list[Any] = []
+        self._resolved_at = -math.inf
+
+    def _resolve(self) -> list[Any]:
+        now = time.monotonic()
+        if now - self._resolved_at > _RESOLVED_SECONDS:
+            self._resolved, self._resolved_at = super()._resolve(), now
+        return self._resolved
+
+    def after_connect(self, sock: Any) -> None:
+        """What a request consists of is sent at once."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._fresh.add(sock)
+
+    def take(self, *, fresh: bool) -> tuple[Any, bool]:
+        """A connection, and whether it has never been used; with `fresh` idle ones are closed, not taken."""
+        while True:
+            sock = self.get_socket()
+            if sock in self._fresh:
+                self._fresh.discard(sock)
+                return sock, True
+            if not fresh:
+                return sock, False
+            self.release_socket(sock)
+
+    def _is_socket_alive(self, sock: Any) -> bool:
+        # An idle connection has nothing to say. The package asks select(), and would throw many away.
+        poll = _poll()
+        try:
+            poll.register(sock, select.POLLIN)
+            return not poll.poll(0)
+        except (OSError, ValueError):
+            return False  # closed on this side
+
+
+class TLSConnections(Connections, SSLConnectionPool):
+    """The same over TLS, the certificate verified."""
+
+
+def open_connections(
+    scheme: str, origin: tuple[str, int], proxy: Proxy | None, network: Network, **options: Any
+) -> Connections:
+    """A pool for `origin`, a host and a port; `options` are geventhttpclient's."""
+    host, port = (proxy.host, proxy.port) if proxy else origin
+    if scheme == "http":
+        return Connections(host, port, *origin, **options)
+    if proxy:
+        options |= {"use_proxy": True, "proxy_user": proxy.user, "proxy_password": proxy.password}
+    if network.ca_path is not None:
+        options["ssl_context_factory"] = partial(_private_tls, network.ca_path)
+    return TLSConnections(host, port, *origin, **options)
+
+
+def _private_tls(ca_path: str, **_: object) -> SSLContext:
+    """A context that trusts only the certificates at `ca_path`, a file or a directory."""
+    try:
+        if Path(ca_path).is_dir():
+            return create_default_context(capath=ca_path)
+        return create_default_context(cafile=ca_path)
+    except OSError as error:  # SSLError is one
+        message = f"the certificates at {ca_path} (SSL_CERT_FILE or REQUESTS_CA_BUNDLE) cannot be read"
+        raise ValueError(message) from error
