@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from service.conversation import Conversation
 from service.messages import Image, Message, Text
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, Provider
@@ -18,18 +19,20 @@ NOTE = "\n[picture left out: this model takes no pictures]\n"
 
 
 def fit_choices(
-    choices: Sequence[ChosenModel], new: Sequence[Message], *, with_functions: bool
+    choices: Sequence[ChosenModel], conversation: Conversation, *, with_functions: bool
 ) -> tuple[ChosenModel, ...]:
-    """Of `choices` those that can answer the messages `new`, each able to read whatever pictures came before.
+    """Of `choices` those that can answer what is new, each able to read whatever pictures came before.
 
     With the caller's functions on offer only those that can call them. The first is known to be one of them
     (`service.turn.check_model`).
     """
     if with_functions:
         choices = [choice for choice in choices if choice.calls_functions]
-    if any(message.has_image for message in new):
+    if any(message.has_image for message in conversation.new):
         return tuple(choice for choice in choices if choice.takes_images)
-    return tuple(choice if choice.takes_images else _with_notes(choice) for choice in choices)
+    if any(message.has_image for message in conversation.history):
+        return tuple(choice if choice.takes_images else _with_notes(choice) for choice in choices)
+    return tuple(choices)
 
 
 def _with_notes(choice: ChosenModel) -> ChosenModel:

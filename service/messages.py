@@ -68,6 +68,12 @@ class ProviderData:
     calls: Mapping[str, Mapping[str, Any]]
     model: str = ""
 
+    def renamed(self, ids: Mapping[str, str]) -> ProviderData:
+        """The same of calls that have other ids now."""
+        return ProviderData(
+            self.message, {ids[one]: data for one, data in self.calls.items() if one in ids}, self.model
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -104,5 +104,5 @@ def prepare(
     tools = AgentTools(own, context, turn.functions, turn.tool_choice)
     # Whoever sends the same idempotency key may want it as a stream.
     takes_back = not turn.streamed and turn.idempotency_key is None
-    choices = fit_choices(choices, conversation.new, with_functions=turn.offers_functions)
+    choices = fit_choices(choices, conversation, with_functions=turn.offers_functions)
     return Work(held, time, choices, request, conversation, tools, opened, takes_back)

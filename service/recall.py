@@ -30,22 +30,23 @@ def recall_steps(
         call_id: (store.load_turn(record.session_key, record.id), record.reply_count)
         for call_id, record in (records.find_asking(asked, agent_id) if asked else {}).items()
     }
+    if not turns:
+        return tuple(incoming)
     recalled: list[IncomingMessage] = []
     for item in incoming:
         calls = item.message.tool_calls
         turn, reply_count = turns.get(calls[0].id, ((), 0)) if calls else ((), 0)
         asked_after, reply = turn[: len(turn) - reply_count], turn[len(turn) - reply_count :]
-        before = [one.message for one in recalled]
-        if reply and _is_same(unanswered_calls(reply), calls) and _says_same(asked_after, before):
+        if reply and _is_same(unanswered_calls(reply), calls) and _says_same(asked_after, recalled):
             recalled.extend(IncomingMessage(item.place, message) for message in reply)
         else:
             recalled.append(item)
     return tuple(recalled)
 
 
-def _says_same(stored: Sequence[Message], sent: Sequence[Message]) -> bool:
+def _says_same(stored: Sequence[Message], sent: Sequence[IncomingMessage]) -> bool:
     return len(stored) == len(sent) and all(
-        _shown(one) == _shown(other) and _is_same(one.tool_calls, other.tool_calls)
+        _shown(one) == _shown(other.message) and _is_same(one.tool_calls, other.message.tool_calls)
         for one, other in zip(stored, sent, strict=True)
     )
 

@@ -249,10 +249,13 @@ class AgentLoop:
         _check_tool_choice(request, ended.tool_calls)
         reply = self._reply
         calls = self._permitted(request.tool_choice, ended.tool_calls)
-        if self._has_acted(calls):  # a caller that stands alone gets these steps again by the id that it is told
-            calls = self._tools.with_own_ids(calls)
-        text = "".join(reply.pieces)
         data = ended.provider_data if calls else None
+        if data is not None or self._has_acted(calls):
+            # By the id it is told a caller that stands alone gets the data and the agent's steps again.
+            named = self._tools.with_own_ids(calls)
+            data = data and data.renamed({one.id: other.id for one, other in zip(calls, named, strict=True)})
+            calls = named
+        text = "".join(reply.pieces)
         said = (Text(text),) if text else ()
         reply.messages.append(Message(Role.ASSISTANT, said, tool_calls=calls, provider_data=data))
         reply.pieces.clear()

@@ -80,7 +80,7 @@ class OpenAIProvider:
         with self._upstream.post_stream("/chat/completions", self._writer.write(request)) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
-            answer = _Answer(self._upstream, f"call_{new_call_id()}")
+            answer = _Answer(self._upstream)
             if (response.header("content-type") or "").startswith("application/json"):
                 if text := answer.read(response.read_all(MAX_ANSWER_CHARS, self._upstream.read_timeout_seconds)):
                     yield ModelText(text)
@@ -105,9 +105,8 @@ class _PartialCall:
 class _Answer:
     """What an answer has said so far beside its text."""
 
-    def __init__(self, upstream: Upstream, call_prefix: str) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._call_prefix = call_prefix
         self._calls: list[_PartialCall] = []
         self._call_by_index: dict[int, _PartialCall] = {}
         self._calls_chars = 0
@@ -149,7 +148,7 @@ class _Answer:
             reason = StopReason.STOP
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
-        calls = with_distinct_ids(self._to_call(index, call) for index, call in enumerate(self._calls))
+        calls = with_distinct_ids(map(_to_call, self._calls))
         return ModelEnded(reason, calls, self._usage, self._to_data(calls))
 
     def _failure(self, event: dict[str, Any], payload: bytes) -> GatewayError:
@@ -180,11 +179,6 @@ class _Answer:
             return text
         return "".join(part["text"] for part in text if part.get("type") == "text")
 
-    def _to_call(self, index: int, call: _PartialCall) -> ToolCall:
-        if not call.name:
-            raise GatewayError("provider_error", "The model provider asked for a function without naming it.")
-        return ToolCall(call.id or f"{self._call_prefix}_{index}", call.name, "".join(call.arguments) or "{}")
-
     def _add_calls(self, pieces: list[dict[str, Any]]) -> None:
         for piece in pieces:
             call = self._call_of(piece)
@@ -211,6 +205,12 @@ class _Answer:
             self._calls.append(call)
             self._call_by_index[index or 0] = call
         return call
+
+
+def _to_call(call: _PartialCall) -> ToolCall:
+    if not call.name:
+        raise GatewayError("provider_error", "The model provider asked for a function without naming it.")
+    return ToolCall(call.id or new_call_id(), call.name, "".join(call.arguments) or "{}")
 
 
 def _name_of(piece: dict[str, Any]) -> str:

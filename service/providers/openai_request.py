@@ -45,6 +45,7 @@ class RequestWriter:
 
     def __init__(self, habits: Habits, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._habits = habits
+        self._manner = Manner(habits.bound)
         self._manners = {
             model: Manner(wants.max_tokens_field) for model, wants in models.items() if wants.max_tokens_field
         }
@@ -62,7 +63,7 @@ class RequestWriter:
 
     def manner_of(self, model: str) -> Manner:
         """How `model` is spoken to."""
-        return self._manners.get(model) or Manner(self._habits.bound)
+        return self._manners.get(model, self._manner)
 
     def learns(self, request: ModelRequest, manner: Manner, error: GatewayError) -> bool:
         """Whether `request`, put in this `manner`, was refused for just that; its model gets another one then."""
