@@ -5,11 +5,16 @@ Clients differ: some resend the whole history with each request, some send only 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from service.errors import GatewayError
-from service.messages import Message, Role, Text, ToolCall
+from service.messages import Image, Message, Role, Text, ToolCall
+
+_EXACT = 2**53  # below it a float that is whole is an integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,46 @@ def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessag
                 "Send the assistant message with its `tool_calls` first."
             )
             raise GatewayError("invalid_value", text, param=item.place)
+
+
+class ConversationDigest:
+    """A short text, `str()` of it, that two conversations share only if they say the same.
+
+    Of a picture it counts that it is there: in a transcript it is labelled anew, or fetched. The arguments of a call
+    count as what they mean: libraries read them and write them in a form of their own.
+    """
+
+    def __init__(self, messages: Sequence[Message] = ()) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        for message in messages:
+            self.add(message)
+
+    def add(self, message: Message) -> None:
+        """Go on with `message`."""
+        parts = [None if isinstance(part, Image) else part.text for part in message.parts]
+        said = [message.role, message.name, message.tool_call_id, parts, len(message.tool_calls)]
+        self._hash.update(orjson.dumps(said))
+        for call in message.tool_calls:
+            self._hash.update(orjson.dumps([call.id, call.name]) + _meaning(call.arguments))
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _meaning(arguments: str) -> bytes:
+    try:
+        return orjson.dumps(_plain(orjson.loads(arguments)), option=orjson.OPT_SORT_KEYS)
+    except (ValueError, TypeError, RecursionError):  # no JSON, or deeper than can be written
+        return arguments.encode()
+
+
+def _plain(value: object) -> object:
+    """`value` with 1 for 1.0, as JavaScript writes it."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT else value
 
 
 def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:

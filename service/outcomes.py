@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.conversation import unanswered_calls
+from service.conversation import ConversationDigest, unanswered_calls
 from service.errors import KINDS, GatewayError
 from service.events import RunEnded
 from service.messages import Message, Role
@@ -41,6 +41,7 @@ def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str
         summary=reply.summary,
         kept=reply.kept + len(said),
         asked_call_id=asked[0].id if asked else None,
+        asked_after=str(ConversationDigest(new)) if asked else None,
     )
 
 

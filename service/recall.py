@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
-from service.conversation import IncomingMessage, unanswered_calls
-from service.messages import Image, Message, ToolCall
+from service.conversation import ConversationDigest, IncomingMessage, unanswered_calls
+from service.messages import Message, ToolCall
 from service.sessions.records import RunRecords
 from service.sessions.store import SessionStore
 
@@ -26,48 +24,23 @@ def recall_steps(
     Raises `StoreError`.
     """
     asked = {item.message.tool_calls[0].id for item in incoming if item.message.tool_calls}
-    turns = {
-        call_id: (store.load_turn(record.session_key, record.id), record.reply_count)
-        for call_id, record in (records.find_asking(asked, agent_id) if asked else {}).items()
-    }
-    if not turns:
+    asking = records.find_asking(asked, agent_id) if asked else {}
+    if not asking:
         return tuple(incoming)
+    before = ConversationDigest()
     recalled: list[IncomingMessage] = []
     for item in incoming:
         calls = item.message.tool_calls
-        turn, reply_count = turns.get(calls[0].id, ((), 0)) if calls else ((), 0)
-        asked_after, reply = turn[: len(turn) - reply_count], turn[len(turn) - reply_count :]
-        if reply and _is_same(unanswered_calls(reply), calls) and _says_same(asked_after, recalled):
-            recalled.extend(IncomingMessage(item.place, message) for message in reply)
-        else:
-            recalled.append(item)
+        record = asking.get(calls[0].id) if calls else None
+        own: tuple[Message, ...] = ()
+        if record is not None and record.asked_after == str(before):
+            own = store.load_reply(record.session_key, record.id, record.reply_count)
+        shown = own if own and _is_same(unanswered_calls(own), calls) else (item.message,)
+        for message in shown:
+            before.add(message)
+            recalled.append(item if message is item.message else IncomingMessage(item.place, message))
     return tuple(recalled)
 
 
-def _says_same(stored: Sequence[Message], sent: Sequence[IncomingMessage]) -> bool:
-    return len(stored) == len(sent) and all(
-        _shown(one) == _shown(other.message) and _is_same(one.tool_calls, other.message.tool_calls)
-        for one, other in zip(stored, sent, strict=True)
-    )
-
-
-def _shown(message: Message) -> tuple[object, ...]:
-    """What does not change on the way into a transcript: of a picture, labelled anew or fetched there, that it is."""
-    parts = tuple("" if isinstance(part, Image) else part for part in message.parts)
-    return message.role, message.name, message.tool_call_id, parts
-
-
 def _is_same(stored: Sequence[ToolCall], sent: Sequence[ToolCall]) -> bool:
-    """Whether the calls are the same; libraries read their arguments and write them anew, in a form of their own."""
-    return len(stored) == len(sent) and all(
-        (one.id, one.name) == (other.id, other.name)
-        and (one.arguments == other.arguments or _parse(one.arguments) == _parse(other.arguments))
-        for one, other in zip(stored, sent, strict=True)
-    )
-
-
-def _parse(arguments: str) -> object:
-    try:
-        return orjson.loads(arguments)
-    except ValueError:
-        return arguments
+    return [(one.id, one.name) for one in stored] == [(one.id, one.name) for one in sent]

@@ -57,7 +57,8 @@ class RunOutcome:
 
     `messages` is what it adds to its session (nothing if it failed), the last `reply_count` of them its own. `summary`
     stands for all of the session but its last `kept` messages from now on. `asked_call_id` is the first call that a
-    stateless run asks of its caller after steps of its own, or with data of its provider: a follow-up finds them by it.
+    stateless run asks of its caller after steps of its own, or with data of its provider: a follow-up finds them by it,
+    if the conversation before them has the digest `asked_after` (`ConversationDigest`).
     """
 
     state: RunState
@@ -71,6 +72,7 @@ class RunOutcome:
     summary: Message | None = None
     kept: int = 0
     asked_call_id: str | None = None
+    asked_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class RunRecord:
     usage: Usage
     error_code: str | None
     error_message: str | None
+    asked_after: str | None = None
 
     @classmethod
     def of(cls, run: NewRun, gateway_id: str, state: RunState) -> Self:
@@ -198,4 +201,5 @@ def _to_record(row: sa.Row[Any]) -> RunRecord:
         usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
         error_code=row.error_code,
         error_message=row.error_message,
+        asked_after=row.asked_after,
     )

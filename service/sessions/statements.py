@@ -21,6 +21,7 @@ END_COLUMNS = (
     "error_code",
     "error_message",
     "asked_call_id",
+    "asked_after",
 )
 
 

@@ -51,12 +51,12 @@ _READ_SUMMARY = (
 _READ_SUMMARIES = (
     sa.select(summaries).where(summaries.c.session_key == sa.bindparam("of_key")).order_by(summaries.c.covers)
 )
-_READ_TURN = (
+_READ_REPLY = (
     sa.select(entries.c.role, entries.c.payload)
     .where(entries.c.session_key == sa.bindparam("of_key"), entries.c.run_id == sa.bindparam("of_run"))
     .order_by(entries.c.seq.desc())
+    .limit(sa.bindparam("most"))
 )
-_READ_REPLY = _READ_TURN.limit(sa.bindparam("most"))
 _READ_PAGE = (
     sa.select(entries)
     .where(entries.c.session_key == sa.bindparam("of_key"), entries.c.seq >= sa.bindparam("first"))
@@ -153,11 +153,6 @@ class SessionStore:
     def load_reply(self, key: str, run_id: str, count: int) -> tuple[Message, ...]:
         """The last `count` messages of a run's turn in the session `key`, in order: what the run itself said."""
         rows = self._database.fetch(_READ_REPLY, {"of_key": key, "of_run": run_id, "most": count})
-        return tuple(from_payload(row.role, row.payload) for row in reversed(rows))
-
-    def load_turn(self, key: str, run_id: str) -> tuple[Message, ...]:
-        """All messages of a run's turn in the session `key`, in order, whether or not a summary stands for them."""
-        rows = self._database.fetch(_READ_TURN, {"of_key": key, "of_run": run_id})
         return tuple(from_payload(row.role, row.payload) for row in reversed(rows))
 
     def iter_entries(self, key: str) -> Iterator[StoredEntry]:

@@ -276,6 +276,7 @@ def _end_of(one: FinishRun) -> dict[str, Any]:
         "error_code": outcome.error_code,
         "error_message": None if message is None else message.replace("\0", "\ufffd"),
         "asked_call_id": None if asked is None or "\0" in asked else asked,
+        "asked_after": outcome.asked_after,
     }
 
 

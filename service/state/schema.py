@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0004"
+HEAD = "0005"
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -88,7 +88,7 @@ summaries = sa.Table(
 #: One row per run (`service.sessions.records`): what became of it; what was said stands in `entries`. `gateway_id` is
 #: the gateway that executes it, `reply_count` how many of the turn's last entries the run itself said. The row of a
 #: stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
-#: with, if there is more to it than the caller saw.
+#: with, if there is more to it than the caller saw, `asked_after` a digest of the conversation before.
 runs = sa.Table(
     "runs",
     metadata,
@@ -111,6 +111,7 @@ runs = sa.Table(
     sa.Column("error_message", sa.Text),
     sa.Column("asked_call_id", sa.Text),
     sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("asked_after", sa.Text),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
     _partial_index("runs_asking", "asked_call_id", "asked_call_id IS NOT NULL"),
     _partial_index("runs_going_on", "gateway_id", "state IN ('accepted', 'running')"),
