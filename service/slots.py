@@ -42,7 +42,7 @@ class RunSlots:
             raise
         if not handed_over:
             self._give_up(turn)
-            raise _no_room(f"This run waited for all of its time ({timeout_seconds:.3g} s) while others go on")
+            raise _no_room(f"This run waited for all of its time ({timeout_seconds or 0:g} s) while others go on")
 
     def leave(self) -> None:
         """Give the room back, to whoever has waited longest."""

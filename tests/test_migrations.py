@@ -84,8 +84,11 @@ def anatomy(path: Path) -> dict[str, object]:
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         return {
-            name: ("WITHOUT ROWID" in sql, _columns(connection, name)) if kind == "table" else _condensed(sql)
-            for kind, name, sql in found
+            "user_version": connection.execute("PRAGMA user_version").fetchall(),
+            **{
+                name: ("WITHOUT ROWID" in sql, _columns(connection, name)) if kind == "table" else _condensed(sql)
+                for kind, name, sql in found
+            },
         }
 
 

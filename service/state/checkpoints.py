@@ -8,35 +8,32 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from service.concurrency import Worker, spawn
+from service.concurrency import Event, Worker, spawn
 
 #: The log is looked after when so many commits were made or it has grown by so much.
 _COMMITS = 250
 _GROWN_BYTES = 4 * 1024 * 1024
 
-#: A log that writers never leave alone long enough to be emptied is emptied between two commits once it is so long; it
-#: is short work then, most of it has been copied. A longer file is cut to this when it is begun anew.
-LIMIT_BYTES = 16 * 1024 * 1024
-_PAGE_BYTES = 4096
+#: Where writers are faster than the disk, commits wait for the copying once the log is so long. What is longer all the
+#: same is cut to this when the log begins anew.
+LIMIT_BYTES = 8 * 1024 * 1024
+_PATIENCE_SECONDS = 0.25
 
 _log = logging.getLogger("openclaw.state")
 
 
 class Checkpointer:
-    """Empties the log of the database file `path` in a thread and through a connection of its own.
+    """Empties the log of the database file `path` in a thread and through a connection of its own."""
 
-    `between_commits` runs a job with the connection that writes, while no transaction is open.
-    """
-
-    def __init__(self, path: Path, between_commits: Callable[[Callable[[sqlite3.Connection], object]], object]) -> None:
+    def __init__(self, path: Path) -> None:
         self._log_file = path.with_name(f"{path.name}-wal")
-        self._between_commits = between_commits
         self._commits = self._size = 0
-        self._busy = self._closed = False
+        self._idle = Event()
+        self._idle.set()
+        self._closed = self._fails = False
         self._worker = Worker()
         try:
             self._connection: sqlite3.Connection = self._worker.run(_connect, path)
@@ -44,32 +41,43 @@ class Checkpointer:
             self._worker.close()
             raise
 
+    def wait_for_room(self) -> None:
+        """Return when the log may grow, or after a moment: other processes may keep it from becoming shorter."""
+        if not self._idle.is_set() and self._file_bytes() > LIMIT_BYTES:
+            self._idle.wait(_PATIENCE_SECONDS)
+
     def note_commit(self) -> None:
         """Something was committed."""
         self._commits += 1
-        if not self._busy and (self._commits >= _COMMITS or self._file_bytes() >= self._size + _GROWN_BYTES):
-            self._busy = True
+        is_due = self._commits >= _COMMITS or self._file_bytes() >= self._size + _GROWN_BYTES
+        if is_due and self._idle.is_set() and not self._closed:
+            self._idle.clear()
             spawn(self._empty)
 
     def close(self) -> None:
         """Finish what was begun and let go of the file."""
         self._closed = True
+        self._idle.wait()
         self._worker.run(self._connection.close)
         self._worker.close()
 
     def _empty(self) -> None:
-        if self._closed:
-            return
+        self._commits = 0
         try:
-            self._commits = 0
-            pages = self._worker.run(checkpoint, self._connection)
-            if pages * _PAGE_BYTES > LIMIT_BYTES and not self._closed:
-                self._between_commits(checkpoint)
-            self._size = self._file_bytes()
+            self._copy()
+            if self._file_bytes() > LIMIT_BYTES:
+                self._copy()  # what came meanwhile; nothing comes now, so that the log can begin anew
+            self._fails = False
         except sqlite3.Error as error:
-            _log.warning("the write-ahead log %s could not be emptied: %s", self._log_file, error)
+            if not self._fails:
+                _log.warning("the write-ahead log %s cannot be emptied: %s", self._log_file, error)
+            self._fails = True
         finally:
-            self._busy = False
+            self._size = self._file_bytes()
+            self._idle.set()
+
+    def _copy(self) -> None:
+        self._worker.run(_checkpoint, self._connection)
 
     def _file_bytes(self) -> int:
         with suppress(OSError):
@@ -77,10 +85,9 @@ class Checkpointer:
         return 0
 
 
-def checkpoint(connection: sqlite3.Connection) -> int:
-    """Copy what can be copied without holding up anybody; how many pages the log has, 0 where others are at it."""
-    busy, pages, _copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    return 0 if busy else max(0, pages)
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Copy what can be copied without holding up anybody."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

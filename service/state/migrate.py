@@ -46,6 +46,8 @@ def _create(connection: sa.Connection) -> None:
     version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
     version.create(connection)
     connection.execute(version.insert().values(version_num=HEAD))
+    # Programs from before the revisions were numbered look at this number, and refuse what they do not know.
+    connection.exec_driver_sql("PRAGMA user_version = 3")
 
 
 def _upgrade(connection: sa.Connection, revision: str | None) -> None:

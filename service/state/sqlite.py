@@ -71,7 +71,7 @@ class SqliteBackend:
             opened.callback(writer.close)
             reader = _DatabaseThread(partial(_open_reader, path), _BEGIN_READING)
             opened.callback(reader.close)
-            checkpointer = Checkpointer(path, writer.run_between)
+            checkpointer = Checkpointer(path)
             opened.callback(checkpointer.close)
             backend = cls(path, writer, reader, checkpointer)
             opened.pop_all()
@@ -83,6 +83,7 @@ class SqliteBackend:
 
     def write(self, job: Job[T]) -> T:
         """See `Backend.write`."""
+        self._checkpointer.wait_for_room()
         outcome = self._writer.run(job)
         self._checkpointer.note_commit()
         return outcome
@@ -124,12 +125,6 @@ class _DatabaseThread:
         outcome: T = self._worker.run(self._transact, job)
         return outcome
 
-    def run_between(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` with the driver's connection, between two transactions."""
-        driver: Any = self._connection.connection.driver_connection
-        outcome: T = self._worker.run(job, driver)
-        return outcome
-
     def close(self) -> None:
         try:
             self._worker.run(self._connection.close)
@@ -152,10 +147,12 @@ def _transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
         driver.execute(begin)
         try:
             yield
+            connection.commit()  # SQLAlchemy's share of it, if it has one
             driver.commit()
-        finally:
-            connection.rollback()  # SQLAlchemy's share of it, which ends the transaction if it is still open
+        except BaseException:
+            connection.rollback()
             driver.rollback()
+            raise
     except sqlite3.Error as error:
         raise DBAPIError.instance(None, None, error, sqlite3.Error, hide_parameters=True) from error
 
