@@ -191,24 +191,34 @@ class Worker:
     def __init__(self) -> None:
         self._jobs: Any = _JobQueue()
         self._done: deque[tuple[Waiter, object]] = deque()
-        self._ended = False
+        self._closed = self._ended = False
         self._bell = gevent.get_hub().loop.async_()
         self._bell.start(self._hand_back)
         _start_thread(self._work, ())
 
     def run(self, job: Callable[..., T], *args: Any) -> T:
-        """Run `job(*args)` in the thread, wait for it, return its result or raise its exception."""
+        """Run `job(*args)` in the thread, wait for it, return its result or raise its exception.
+
+        Raises `RuntimeError` once the worker is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the worker is closed")
+        return self._hand_over(job, args)
+
+    def close(self) -> None:
+        """Finish what was begun and end the thread. Twice is a no-op."""
+        if not self._closed:
+            self._closed = True
+            self._hand_over(self._end, ())
+            self._bell.close()
+
+    def _hand_over(self, job: Callable[..., T], args: tuple[Any, ...]) -> T:
         waiter = Waiter()
         self._jobs.put((waiter, job, args))
         outcome, error = waiter.get()
         if error is not None:
             raise error
         return cast(T, outcome)
-
-    def close(self) -> None:
-        """Finish what was begun and end the thread."""
-        self.run(self._end)
-        self._bell.close()
 
     def _work(self) -> None:
         while not self._ended:

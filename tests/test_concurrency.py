@@ -66,6 +66,13 @@ def test_a_job_whose_caller_was_interrupted_disturbs_nobody(worker: Worker) -> N
     assert worker.run(lambda: "mine") == "mine"
 
 
+def test_a_closed_worker_says_so(worker: Worker) -> None:
+    worker.close()
+    worker.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        worker.run(lambda: 7)
+
+
 def test_closing_waits_for_what_was_begun() -> None:
     worker, ended = Worker(), []
 

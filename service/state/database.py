@@ -230,6 +230,8 @@ class Database:
             for pending in batch:
                 pending.operation.again = True
             sleep(pause)
+            if not batch:  # closing waits for what is to be written, and for nothing else
+                self._check_open()
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _failed(self, done: str, error: Exception) -> StoreError:
