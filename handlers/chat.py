@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -39,8 +39,11 @@ def create_chat_completion(body: dict[str, Any]) -> Reply:
     session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
     model = body.get("model", _DEFAULT_MODEL)
     if body.get("stream"):
-        chunks = _stream(run, model, body.get("stream_options") or {}, connection, noted)
-        return ok_reply("text/event-stream", chunks, session_key, _NO_BUFFERING)
+        chunks = ChunkStream(run, model, include_usage=bool((body.get("stream_options") or {}).get("include_usage")))
+        with watch_hangup(connection, _leaving(run.leave, noted)):
+            chunks.begin()
+        pieces = _WatchedChunks(run, chunks, connection, noted)
+        return ok_reply("text/event-stream", pieces, session_key, _NO_BUFFERING)
     with watch_hangup(connection, _leaving(run.leave, noted)):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
     return ok_reply("application/json", orjson.dumps(completion), session_key)
@@ -66,11 +69,6 @@ def _leaving(leave: Callable[[], None], noted: dict[str, Any]) -> Callable[[], N
         leave()
 
     return note_and_leave
-
-
-def _stream(run: Run, model: str, options: Mapping[str, Any], connection: Any, noted: dict[str, Any]) -> _WatchedChunks:
-    chunks = ChunkStream(run, model, include_usage=bool(options.get("include_usage")))
-    return _WatchedChunks(run, chunks, connection, noted)
 
 
 class _WatchedChunks:

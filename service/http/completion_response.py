@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -12,8 +13,11 @@ from service.http.replies import FinalPiece
 from service.messages import ToolCall, Usage
 from service.runs import Answer, Run
 
-#: A stream says something at least this often; a comment line, if there is nothing else.
+#: A stream says something at least this often, from the request on; a comment line, if there is nothing else.
 QUIET_SECONDS = 15.0
+
+#: What a caller is told of.
+_WORDS = (TextDelta, ToolCallRequested, RunEnded)
 
 _COMMENT = b": still working\n\n"
 _DONE = b"data: [DONE]\n\n"
@@ -54,15 +58,16 @@ def to_usage(usage: Usage) -> dict[str, Any]:
 
 
 class ChunkStream:
-    """The events of one run as the bytes of its stream.
+    """The events of one run as the bytes of its stream: first `begin`, then the iteration.
 
     Most of a chunk is the same throughout a stream: it is encoded once, here. After `quiet_seconds` without news
     there is a comment line.
     """
 
     def __init__(self, run: Run, model: str, *, include_usage: bool, quiet_seconds: float = QUIET_SECONDS) -> None:
-        self._run = run
         self._quiet_seconds = quiet_seconds
+        self._batches = run.follow(quiet_seconds)
+        self._first: list[RunEvent] = []
         head = {
             "id": run.id,
             "object": "chat.completion.chunk",
@@ -77,12 +82,31 @@ class ChunkStream:
             del head["usage"]
             self._usage_head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[],"usage":'
 
+    def begin(self) -> None:
+        """Wait for the run's first word to the caller, at most `quiet_seconds`.
+
+        Raises the `GatewayError` the run fails with before it, while the response can still have a status of its own.
+        """
+        give_up_at = monotonic() + self._quiet_seconds
+        for batch in self._batches:
+            self._first += batch
+            if not batch or any(isinstance(event, _WORDS) for event in batch) or monotonic() >= give_up_at:
+                break
+        words = [event for event in self._first if isinstance(event, _WORDS)]
+        if len(words) == 1 and isinstance(words[0], RunEnded) and words[0].error is not None:
+            raise words[0].error.renewed()
+
     def __iter__(self) -> Iterator[bytes]:
-        """The role at once, then whatever has happened meanwhile in one piece, `[DONE]` last; never raises."""
-        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
-        for batch in self._run.follow(self._quiet_seconds):
-            piece = b"".join(map(self._encode, batch)) if batch else _COMMENT
-            yield FinalPiece(piece) if batch and isinstance(batch[-1], RunEnded) else piece
+        """The role and what there is, then each time what has happened meanwhile, `[DONE]` last; never raises."""
+        opening = self._chunk({"role": "assistant", "content": "", "refusal": None})
+        yield self._to_piece(self._first, opening)
+        if not self._first or not isinstance(self._first[-1], RunEnded):
+            for batch in self._batches:
+                yield self._to_piece(batch) if batch else _COMMENT
+
+    def _to_piece(self, batch: Sequence[RunEvent], opening: bytes = b"") -> bytes:
+        piece = opening + b"".join(map(self._encode, batch))
+        return FinalPiece(piece) if batch and isinstance(batch[-1], RunEnded) else piece
 
     def _chunk(self, delta: object, finish_reason: bytes = b"null") -> bytes:
         return b'%b%b,"delta":%b}]}\n\n' % (self._head, finish_reason, orjson.dumps(delta))
