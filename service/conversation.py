@@ -63,16 +63,20 @@ def _says_something(message: Message) -> bool:
 
 
 def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
-    called = {call.id for message in history for call in message.tool_calls}
+    waiting = {call.id for call in unanswered_calls(history)}
     for item in new:
-        called.update(call.id for call in item.message.tool_calls)
+        waiting.update(call.id for call in item.message.tool_calls)
         wanted = item.message.tool_call_id
-        if wanted is not None and wanted not in called:
+        if wanted is None or wanted in waiting:
+            continue
+        if any(message.tool_call_id == wanted for message in history):
+            text = f"`{item.place}` is the result of a call that has its result already. Send what is new."
+        else:
             text = (
                 f"`{item.place}` is a tool's result, but no message before it calls a tool with that id. "
                 "Send the assistant message with its `tool_calls` first."
             )
-            raise GatewayError("invalid_value", text, param=item.place)
+        raise GatewayError("invalid_value", text, param=item.place)
 
 
 class ConversationDigest:

@@ -103,6 +103,11 @@ def test_a_streamed_tool_call_comes_as_a_name_and_then_its_arguments(client: htt
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+def test_an_answer_that_a_library_dumped_with_its_nulls_can_be_sent_back(client: httpx.Client) -> None:
+    nulls = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "tool_calls"))
+    assert ask(client, "hi", {"role": "assistant", "content": "Hello.", **nulls}, "again").status_code == 200
+
+
 def test_metadata_comes_back(client: httpx.Client) -> None:
     assert ask(client, "hi", metadata={"ticket": "7"}).json()["metadata"] == {"ticket": "7"}
 

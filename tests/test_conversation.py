@@ -44,6 +44,12 @@ def test_a_result_without_its_call_is_refused_naming_its_place() -> None:
     assert caught.value.param == "messages[1]"
 
 
+def test_a_result_that_came_before_is_refused_when_it_comes_again() -> None:
+    with pytest.raises(GatewayError, match="has its result already") as caught:
+        select_new((USER, CALLING, result("42"), ANSWER), incoming(result("42")))
+    assert caught.value.param == "messages[0]"
+
+
 @pytest.mark.parametrize("message", [text_message(Role.USER, " \n"), ANSWER, Message(Role.USER)])
 def test_nothing_to_answer_is_refused(message: Message) -> None:
     with pytest.raises(GatewayError) as caught:

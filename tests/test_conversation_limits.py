@@ -127,13 +127,15 @@ def test_a_picture_is_refused_for_the_limit_it_meets(client: httpx.Client) -> No
         assert "larger than 10 MiB, the limit for one image" in answer.text
 
 
-def test_a_jpeg_may_be_called_a_jpg(upstream: Upstream, tmp_path: Path) -> None:
+def test_a_picture_is_what_it_shows_whatever_it_is_called(upstream: Upstream, tmp_path: Path) -> None:
     jpeg = picture("JPEG")
+    names = ("image/jpg", "image/png", "application/octet-stream", "image/jpeg;charset=utf-8", "")
     with live_gateway(tmp_path, relay_config(upstream, {})) as running, running.client() as client:
-        shown = user([{"type": "image_url", "image_url": {"url": data_uri(jpeg, "image/jpg")}}])
-        assert ask(client, shown, headers={"x-openclaw-model": "stub/ok"}).status_code == 200
-    [part] = upstream.requests[-1].body["messages"][-1]["content"]
-    assert part["image_url"]["url"] == data_uri(jpeg, "image/jpeg")
+        for name in names:
+            shown = user([{"type": "image_url", "image_url": {"url": data_uri(jpeg, name)}}])
+            assert ask(client, shown, headers={"x-openclaw-model": "stub/ok"}).status_code == 200, name
+            [part] = upstream.requests[-1].body["messages"][-1]["content"]
+            assert part["image_url"]["url"] == data_uri(jpeg, "image/jpeg")
 
 
 @pytest.mark.parametrize("as_fallback", [False, True])

@@ -113,7 +113,7 @@ def _parse_assistant(message: dict[str, Any], index: int, function_calls: dict[s
     parts = _parse_parts(message.get("content"))
     if not parts and message.get("refusal"):
         parts = (Text(message["refusal"]),)
-    calls = [_parse_call(call) for call in message.get("tool_calls", ())]
+    calls = [_parse_call(call) for call in message.get("tool_calls") or ()]
     older = message.get("function_call")
     if older is not None:
         function_calls[older["name"]] = f"function_call_{index}"
