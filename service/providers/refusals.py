@@ -9,19 +9,16 @@ import math
 import re
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import orjson
-
 from service.errors import GatewayError
+from service.providers.error_words import error_text
 from service.providers.transport import Upstream, UpstreamResponse
 
 _REJECTED = frozenset({400, 404, 413, 422})
 #: What may pass by itself, beside 5xx.
 _PASSING = frozenset({408, 409, 425, 429})
 _MAX_ERROR_BYTES = 64 * 1024
-_MAX_MESSAGE_CHARS = 500
 #: For an error's body as a whole: the status has told that it failed, this only says why.
 _ERROR_BODY_SECONDS = 10.0
 _MAX_WAIT_SECONDS = 999_999
@@ -107,17 +104,3 @@ def _to_seconds(retry_after: str) -> int | None:
     except (ValueError, OverflowError, TypeError):
         return None
     return math.ceil(min(max(0.0, seconds), _MAX_WAIT_SECONDS))
-
-
-def error_text(upstream: Upstream, body: bytes) -> str:
-    """What the provider says is wrong, wherever it says it: at most 500 characters, and no secret of ours."""
-    try:
-        told: Any = orjson.loads(body)
-    except ValueError:
-        return ""
-    for _ in range(3):  # [{"error": {"message": ...}}] is the deepest that is in use
-        if isinstance(told, list):
-            told = told[0] if told else None
-        elif isinstance(told, dict):
-            told = told.get("error") or told.get("message") or told.get("detail")
-    return upstream.redact(told)[:_MAX_MESSAGE_CHARS] if isinstance(told, str) else ""
