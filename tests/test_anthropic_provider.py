@@ -20,6 +20,7 @@ from asking import (
 )
 from upstream import Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
+from upstream_answers_anthropic import end, start, telling, text
 
 from service.config.models import ProviderConfig
 from service.errors import GatewayError
@@ -69,6 +70,17 @@ def test_an_answer_that_was_cut_has_its_reason_and_no_half_call(
     provider: AnthropicProvider, model: str, reason: StopReason
 ) -> None:
     assert ask(provider, model) == (TEXT, ModelEnded(reason, (), STUB_USAGE))
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [("pause_turn", StopReason.LENGTH), ("model_context_window_exceeded", StopReason.LENGTH)],
+)
+def test_an_answer_that_would_go_on_is_not_told_as_whole(
+    provider: AnthropicProvider, upstream: Upstream, told: str, reason: StopReason
+) -> None:
+    upstream.answers["ending"] = telling(start(), *text(), *end(told))
+    assert ask(provider, "ending") == (TEXT, ModelEnded(reason, (), STUB_USAGE))
 
 
 def test_an_answer_that_lost_only_its_stop_is_complete(provider: AnthropicProvider) -> None:
