@@ -36,10 +36,11 @@ from service.messages import (
     ToolChoice,
     ToolChoiceMode,
     Usage,
+    text_message,
 )
 from service.providers import ModelEnded
 from service.providers.openai import OpenAIProvider
-from service.providers.tool_calls import with_distinct_ids
+from service.providers.tool_calls import wire_arguments, with_distinct_ids
 
 STUB_USAGE = Usage(7, 5, 3)
 
@@ -194,6 +195,22 @@ def test_a_whole_conversation_goes_over_as_messages(provider: OpenAIProvider, up
         {"role": "tool", "content": "", "tool_call_id": "c2"},
         {"role": "user", "content": "And now?"},
     ]
+
+
+def test_an_answer_that_was_empty_is_not_shown(provider: OpenAIProvider, upstream: Upstream) -> None:
+    silent = (Message(Role.ASSISTANT, ()), Message(Role.ASSISTANT, (Text(""),)))
+    messages = (text_message(Role.USER, "Hi."), *silent, text_message(Role.USER, "Well?"))
+    shown = sent(provider, upstream, request("ok", *messages))["messages"]
+    assert [message["content"] for message in shown] == ["Hi.", "Well?"]
+
+
+@pytest.mark.parametrize("written", ["", " "])
+def test_no_arguments_are_an_empty_object(provider: OpenAIProvider, upstream: Upstream, written: str) -> None:
+    call = ToolCall("c1", "look", written)
+    messages = (Message(Role.ASSISTANT, (), tool_calls=(call,)), Message(Role.TOOL, (), tool_call_id="c1"))
+    [told] = sent(provider, upstream, request("ok", *messages))["messages"][0]["tool_calls"]
+    assert told["function"]["arguments"] == "{}"
+    assert wire_arguments(call) == {}
 
 
 def test_sampling_goes_over_under_the_wires_names(provider: OpenAIProvider, upstream: Upstream) -> None:

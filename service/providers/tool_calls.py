@@ -59,13 +59,13 @@ def wire_arguments(call: ToolCall) -> dict[str, Any]:
 def wire_arguments_text(call: ToolCall) -> str:
     """The same as JSON text, letter for letter as the model wrote it where that will do."""
     if _parse(call.arguments) is not None:
-        return call.arguments
+        return call.arguments if call.arguments.strip() else "{}"
     return orjson.dumps({_NO_OBJECT: call.arguments}).decode()
 
 
 def _parse(arguments: str) -> dict[str, Any] | None:
     try:
-        parsed = orjson.loads(arguments)
+        parsed = orjson.loads(arguments.strip() or "{}")  # some write nothing for no arguments
     except ValueError:
         return None
     return parsed if isinstance(parsed, dict) else None
