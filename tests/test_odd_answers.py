@@ -137,6 +137,34 @@ def test_calls_without_index_and_id_are_told_apart_by_their_names(play: Callable
     assert len({call["id"] for call in told["tool_calls"]}) == 2
 
 
+@pytest.mark.parametrize(
+    ("pieces", "arguments"),
+    [
+        ([("weather", '{"a":1}'), ("weather", '{"b":2}')], ['{"a":1}', '{"b":2}']),
+        ([("weather", '{"a":'), ("", "1}"), ("weather", ""), ("", "")], ['{"a":1}']),
+        ([("weather", '{"a":'), ("weather", '{"b":'), ("weather", "2}}")], ['{"a":{"b":2}}']),
+        ([("weather", ""), ("weather", "{}"), ("weather", "")], ["{}"]),
+        ([("weather", {"a": 1}), ("weather", {"b": 2})], ['{"a":1}', '{"b":2}']),
+    ],
+)
+def test_calls_of_one_index_without_ids_are_told_apart_by_their_whole_arguments(
+    play: Callable[..., httpx.Response], pieces: list[tuple[str, Any]], arguments: list[str]
+) -> None:
+    calls = [{"index": 0, "id": "", "function": {"name": name, "arguments": text}} for name, text in pieces]
+    events = [delta(tool_calls=[call]) for call in calls]
+    told = play("stub", telling(*events, delta("tool_calls")), tools=[FUNCTION]).json()["choices"][0]["message"]
+    assert [call["function"]["arguments"] for call in told["tool_calls"]] == arguments
+
+
+def test_a_call_of_the_old_protocol_is_a_call(play: Callable[..., httpx.Response]) -> None:
+    pieces = [{"name": "weather", "arguments": '{"a":'}, {"arguments": "1}"}]
+    events = [delta(function_call=piece) for piece in pieces]
+    told = play("stub", telling(*events, delta("function_call")), tools=[FUNCTION]).json()["choices"][0]
+    [call] = told["message"]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"a":1}'}
+    assert told["finish_reason"] == "tool_calls"
+
+
 def test_calls_that_share_an_id_get_one_each(play: Callable[..., httpx.Response]) -> None:
     pieces = [{"index": n, "id": "same", "function": {"name": "weather", "arguments": "{}"}} for n in range(3)]
     told = play("stub", telling(delta(tool_calls=pieces), delta("tool_calls")), tools=[FUNCTION]).json()

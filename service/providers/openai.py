@@ -24,7 +24,7 @@ from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
 from service.providers.refusals import refusal, status_error
-from service.providers.tool_calls import check_calls, with_distinct_ids
+from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
 from service.providers.transport import Upstream
 
 #: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
@@ -170,6 +170,8 @@ class _Answer:
             return ""
         if calls := delta.get("tool_calls"):
             self._add_calls(calls)
+        elif function := delta.get("function_call"):  # as there was before several could be made
+            self._add_calls([{"index": 0, "function": function}])
         self._reasoning.read(delta)
         text = delta.get("content") or delta.get("refusal") or ""
         if isinstance(text, str):
@@ -196,7 +198,7 @@ class _Answer:
         """The call a piece belongs to: its index says so, or else a new id or another name begins a new one."""
         index, call_id = piece.get("index"), piece.get("id")
         call = self._calls[-1] if index is None and self._calls else self._call_by_index.get(index or 0)
-        names_another = index is None and not call_id and call is not None and call.name and _name_of(piece)
+        names_another = not call_id and call is not None and _names_another(call, piece)
         if call is None or names_another or (call_id and call.id and call_id != call.id):
             call = _PartialCall()
             self._calls.append(call)
@@ -208,6 +210,19 @@ def _to_call(call: _PartialCall) -> ToolCall:
     if not call.name:
         raise GatewayError("provider_error", "The model provider asked for a function without naming it.")
     return ToolCall(call.id or new_call_id(), call.name, "".join(call.arguments) or "{}")
+
+
+def _names_another(call: _PartialCall, piece: dict[str, Any]) -> bool:
+    """Whether a piece without an id begins the call after `call`: its name says so, which some repeat in every piece.
+
+    An index that is the same is believed until the arguments are whole and the piece brings others.
+    """
+    name = _name_of(piece)
+    if not (call.name and name) or piece.get("index") is None:
+        return bool(call.name and name)
+    arguments = (piece.get("function") or {}).get("arguments")
+    begins = not isinstance(arguments, str) or name != call.name or arguments.lstrip().startswith("{")
+    return begins and is_object("".join(call.arguments))
 
 
 def _name_of(piece: dict[str, Any]) -> str:

@@ -45,6 +45,11 @@ def with_distinct_ids(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(distinct.values())
 
 
+def is_object(arguments: str) -> bool:
+    """Whether these are arguments, whole and none missing."""
+    return arguments.rstrip().endswith("}") and _parse(arguments) is not None
+
+
 def wire_name(call: ToolCall) -> str:
     """The name of a call as providers take it: 1 to 64 letters, digits, `_` and `-`."""
     return _NOT_IN_A_NAME.sub("_", call.name)[:_MAX_NAME_CHARS] or "_"
