@@ -129,6 +129,37 @@ def test_an_answer_that_is_complete_is_not_waited_for(play: Callable[..., httpx.
     assert time.monotonic() - began < 3  # the provider's limit
 
 
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("provider", ["claude", "stub"])
+def test_the_last_event_may_lack_its_blank_line(play: Callable[..., httpx.Response], provider: str, end: bytes) -> None:
+    events = [anthropic.start(), *anthropic.text(["well"]), *ended()][:-1]
+    if provider == "stub":
+        events = [delta(content="we"), delta("stop", content="ll")]
+
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        exchange.send(b"".join(map(frame, events)).rstrip(b"\n") + end)
+        exchange.last_chunk()
+
+    assert text_of(play(provider, answer)) == "well"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["so \ud83d", "\ude00!"], "so \U0001f600!"),
+        (["\ud83d", "", "\ude00\ud83d", "\ude00"], "\U0001f600\U0001f600"),
+        (["a\ud83db", "\ude00c", "\ud83d", "x"], "a\ufffdb\ufffdc\ufffdx"),
+        (["na\u00efve", "\U0001f600"], "na\u00efve\U0001f600"),
+    ],
+)
+def test_characters_that_come_in_halves_are_put_together(
+    play: Callable[..., httpx.Response], pieces: list[str], text: str
+) -> None:
+    events = [delta(content=piece, reasoning_content=piece) for piece in pieces]
+    assert text_of(play("stub", telling(*events, delta("stop")))) == text
+
+
 def test_calls_without_index_and_id_are_told_apart_by_their_names(play: Callable[..., httpx.Response]) -> None:
     pieces = [("weather", '{"a":'), ("", "1}"), ("weather", "{}")]
     events = [delta(tool_calls=[{"function": {"name": name, "arguments": text}}]) for name, text in pieces]

@@ -24,6 +24,7 @@ from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
 from service.providers.refusals import refusal, status_error
+from service.providers.surrogates import Joiner, load_event
 from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
 from service.providers.transport import Upstream
 
@@ -104,6 +105,7 @@ class _Answer:
         self._calls: list[_PartialCall] = []
         self._call_by_index: dict[int, _PartialCall] = {}
         self._calls_chars = 0
+        self._joiner = Joiner()
         self._reasoning = Reasoning()
         self._usage = Usage()
         self._finish_reason: str | None = None
@@ -119,9 +121,9 @@ class _Answer:
             self.is_over = True
             return ""
         try:
-            event = orjson.loads(payload)
+            event = load_event(payload)
             choice = (event.get("choices") or [{}])[0]
-            text = self._read_choice(choice)
+            text = self._joiner.join(self._read_choice(choice))
             if usage := event.get("usage"):
                 self._usage = _from_usage(usage)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
