@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from asking import (
 )
 from upstream import Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
+from upstream_answers_anthropic import end, start, telling, text
 
 from service.config.models import ProviderConfig
 from service.errors import GatewayError
@@ -71,6 +73,17 @@ def test_an_answer_that_was_cut_has_its_reason_and_no_half_call(
     assert ask(provider, model) == (TEXT, ModelEnded(reason, (), STUB_USAGE))
 
 
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [("pause_turn", StopReason.LENGTH), ("model_context_window_exceeded", StopReason.LENGTH)],
+)
+def test_an_answer_that_would_go_on_is_not_told_as_whole(
+    provider: AnthropicProvider, upstream: Upstream, told: str, reason: StopReason
+) -> None:
+    upstream.answers["ending"] = telling(start(), *text(), *end(told))
+    assert ask(provider, "ending") == (TEXT, ModelEnded(reason, (), STUB_USAGE))
+
+
 def test_an_answer_that_lost_only_its_stop_is_complete(provider: AnthropicProvider) -> None:
     assert ask(provider, "no-stop") == (TEXT, ModelEnded(StopReason.LENGTH, (), STUB_USAGE))
 
@@ -96,7 +109,7 @@ def test_answers_read_to_their_end_share_one_connection(provider: AnthropicProvi
 def test_the_smallest_request(provider: AnthropicProvider, upstream: Upstream) -> None:
     assert sent(provider, upstream, request("ok")) == {
         "model": "ok",
-        "max_tokens": 4096,
+        "max_tokens": 8192,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}],
         "stream": True,
     }
@@ -161,6 +174,42 @@ def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, ups
     ]
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [["1"], ["1"], ["1"]],
+        [["a:1"], ["a/1"], ["a_1"], ["a:1"]],
+        [["1", "1"], ["1_2"]],
+        [[""], ["_"]],
+        [["x_2", "x", "x"]],
+    ],
+)
+def test_each_call_has_an_id_of_its_own_and_its_result_has_the_same(
+    provider: AnthropicProvider, upstream: Upstream, answers: list[list[str]]
+) -> None:
+    messages = [text_message(Role.USER, "Look!")]
+    count = 0
+    for ids in answers:
+        calls = [ToolCall(one, "look", f'{{"n": {count + place}}}') for place, one in enumerate(ids)]
+        messages.append(Message(Role.ASSISTANT, (), tool_calls=tuple(calls)))
+        for one in ids:
+            messages.append(Message(Role.TOOL, (Text(str(count)),), tool_call_id=one))
+            count += 1
+    turns = sent(provider, upstream, request("ok", *messages, functions=(Function("look"),)))["messages"]
+    blocks = [block for turn in turns for block in turn["content"]]
+    calls_shown = {block["id"]: block["input"]["n"] for block in blocks if block["type"] == "tool_use"}
+    results = {block["tool_use_id"]: block["content"] for block in blocks if block["type"] == "tool_result"}
+    assert len(calls_shown) == count
+    assert {one: [{"type": "text", "text": str(n)}] for one, n in calls_shown.items()} == results
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", one) for one in calls_shown)
+
+
+def test_an_answer_that_was_empty_is_not_shown(provider: AnthropicProvider, upstream: Upstream) -> None:
+    messages = (text_message(Role.USER, "Hi."), Message(Role.ASSISTANT, ()), text_message(Role.USER, "Well?"))
+    [turn] = sent(provider, upstream, request("ok", *messages))["messages"]
+    assert [block["text"] for block in turn["content"]] == ["Hi.", "Well?"]
+
+
 def test_a_conversation_begins_with_the_user(provider: AnthropicProvider, upstream: Upstream) -> None:
     messages = (text_message(Role.ASSISTANT, "Welcome."), text_message(Role.USER, "Hi."))
     turns = sent(provider, upstream, request("ok", *messages))["messages"]
@@ -199,10 +248,18 @@ def test_sampling_goes_over_as_far_as_the_wire_knows_it(provider: AnthropicProvi
     assert body == {
         "max_tokens": 9,
         "temperature": 1.0,
-        "top_p": 0.5,
         "stop_sequences": ["a", "b"],
         "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
     }
+
+
+def test_half_of_the_sampling_is_sent_where_both_would_be_refused(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    body = sent(provider, upstream, request("ok", sampling=Sampling(top_p=0.5)))
+    assert (body["top_p"], "temperature" in body) == (0.5, False)
+    body = sent(provider, upstream, request("ok", sampling=Sampling(temperature=0.0, top_p=0.5)))
+    assert (body["temperature"], "top_p" in body) == (0.0, False)
 
 
 REQUIRED = ToolChoiceMode.REQUIRED

@@ -292,7 +292,7 @@ def test_a_short_request_teaches_nothing_about_long_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "answer", "limit"), [(128_000, None, 117_504), (128_000, 8_000, 113_600), (8_192, 8_192, 3_687)]
+    ("window", "answer", "limit"), [(128_000, None, 113_408), (128_000, 8_000, 113_600), (8_192, 8_192, 3_687)]
 )
 def test_the_input_leaves_room_for_the_answer(window: int, answer: int | None, limit: int) -> None:
     assert input_limit(window, answer) == limit

@@ -105,7 +105,7 @@ BOUNDS = [
     ("openai-completions", {"maxTokens": 100}, ((200, 100), (100, 100), (5, 5), (None, 100))),
     ("openai-completions", {"contextWindow": 300}, ((200, 150), (5, 5), (None, None))),
     ("openai-completions", {"maxTokens": 300, "contextWindow": 300}, ((200, 150), (5, 5), (None, 150))),
-    ("anthropic-messages", {}, ((9000, 9000), (5, 5), (None, 4096))),
+    ("anthropic-messages", {}, ((9000, 9000), (5, 5), (None, 8192))),
     ("anthropic-messages", {"maxTokens": 9000}, ((9001, 9000), (None, 9000))),
     ("anthropic-messages", {"contextWindow": 300}, ((None, 150),)),
 ]

@@ -129,12 +129,71 @@ def test_an_answer_that_is_complete_is_not_waited_for(play: Callable[..., httpx.
     assert time.monotonic() - began < 3  # the provider's limit
 
 
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("provider", ["claude", "stub"])
+def test_the_last_event_may_lack_its_blank_line(play: Callable[..., httpx.Response], provider: str, end: bytes) -> None:
+    events = [anthropic.start(), *anthropic.text(["well"]), *ended()][:-1]
+    if provider == "stub":
+        events = [delta(content="we"), delta("stop", content="ll")]
+
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        exchange.send(b"".join(map(frame, events)).rstrip(b"\n") + end)
+        exchange.last_chunk()
+
+    assert text_of(play(provider, answer)) == "well"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["so \ud83d", "\ude00!"], "so \U0001f600!"),
+        (["\ud83d", "", "\ude00\ud83d", "\ude00"], "\U0001f600\U0001f600"),
+        (["a\ud83db", "\ude00c", "\ud83d", "x"], "a\ufffdb\ufffdc\ufffdx"),
+        (["na\u00efve", "\U0001f600"], "na\u00efve\U0001f600"),
+    ],
+)
+def test_characters_that_come_in_halves_are_put_together(
+    play: Callable[..., httpx.Response], pieces: list[str], text: str
+) -> None:
+    events = [delta(content=piece, reasoning_content=piece) for piece in pieces]
+    assert text_of(play("stub", telling(*events, delta("stop")))) == text
+
+
 def test_calls_without_index_and_id_are_told_apart_by_their_names(play: Callable[..., httpx.Response]) -> None:
     pieces = [("weather", '{"a":'), ("", "1}"), ("weather", "{}")]
     events = [delta(tool_calls=[{"function": {"name": name, "arguments": text}}]) for name, text in pieces]
     told = play("stub", telling(*events, delta("tool_calls")), tools=[FUNCTION]).json()["choices"][0]["message"]
     assert [call["function"]["arguments"] for call in told["tool_calls"]] == ['{"a":1}', "{}"]
     assert len({call["id"] for call in told["tool_calls"]}) == 2
+
+
+@pytest.mark.parametrize(
+    ("pieces", "arguments"),
+    [
+        ([("weather", '{"a":1}'), ("weather", '{"b":2}')], ['{"a":1}', '{"b":2}']),
+        ([("weather", '{"a":'), ("", "1}"), ("weather", ""), ("", "")], ['{"a":1}']),
+        ([("weather", '{"a":'), ("weather", '{"b":'), ("weather", "2}}")], ['{"a":{"b":2}}']),
+        ([("weather", ""), ("weather", "{}"), ("weather", "")], ["{}"]),
+        ([("weather", {"a": 1}), ("weather", {"b": 2})], ['{"a":1}', '{"b":2}']),
+    ],
+)
+def test_calls_of_one_index_without_ids_are_told_apart_by_their_whole_arguments(
+    play: Callable[..., httpx.Response], pieces: list[tuple[str, Any]], arguments: list[str]
+) -> None:
+    calls = [{"index": 0, "id": "", "function": {"name": name, "arguments": text}} for name, text in pieces]
+    events = [delta(tool_calls=[call]) for call in calls]
+    told = play("stub", telling(*events, delta("tool_calls")), tools=[FUNCTION]).json()["choices"][0]["message"]
+    assert [call["function"]["arguments"] for call in told["tool_calls"]] == arguments
+
+
+def test_a_call_of_the_old_protocol_is_a_call(play: Callable[..., httpx.Response]) -> None:
+    pieces = [{"name": "weather", "arguments": '{"a":'}, {"arguments": "1}"}]
+    events = [delta(function_call=piece) for piece in pieces]
+    told = play("stub", telling(*events, delta("function_call")), tools=[FUNCTION]).json()["choices"][0]
+    [call] = told["message"]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"a":1}'}
+    assert told["finish_reason"] == "tool_calls"
 
 
 def test_calls_that_share_an_id_get_one_each(play: Callable[..., httpx.Response]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -19,8 +20,8 @@ from asking import (
     request,
     sent,
 )
-from upstream import Upstream
-from upstream_answers import RETRY_AFTER, TEXT, WORDS
+from upstream import Exchange, Upstream
+from upstream_answers import RETRY_AFTER, TEXT, WORDS, frame
 
 from service.config.models import ProviderConfig
 from service.messages import (
@@ -35,10 +36,11 @@ from service.messages import (
     ToolChoice,
     ToolChoiceMode,
     Usage,
+    text_message,
 )
 from service.providers import ModelEnded
 from service.providers.openai import OpenAIProvider
-from service.providers.tool_calls import with_distinct_ids
+from service.providers.tool_calls import wire_arguments, with_distinct_ids
 
 STUB_USAGE = Usage(7, 5, 3)
 
@@ -60,6 +62,60 @@ def test_a_complete_answer_is_its_text_and_its_usage(provider: OpenAIProvider, m
 
 def test_an_answer_that_lost_only_its_done_is_complete(provider: OpenAIProvider) -> None:
     assert ask(provider, "no-done") == (TEXT, ModelEnded(StopReason.LENGTH))
+
+
+def ending(finish_reason: str | None = None, *, streamed: bool = True, **told: Any) -> Callable[[Exchange], None]:
+    """An answer that ends like this, with what its last choice tells beside."""
+
+    def answer(exchange: Exchange) -> None:
+        choice = {"index": 0, "finish_reason": finish_reason, **told}
+        if not streamed:
+            return exchange.json(200, {"choices": [choice | {"message": {"role": "assistant", "content": TEXT}}]})
+        exchange.head()
+        exchange.words()
+        exchange.send(frame({"choices": [choice | {"delta": {}}]}))
+        return exchange.end(None)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        *((told, StopReason.LENGTH) for told in ("length", "model_length", "max_tokens", "MAX_TOKENS")),
+        *((told, StopReason.CONTENT_FILTER) for told in ("sensitive", "SAFETY", "safety", "RECITATION", "SPII")),
+        *((told, StopReason.CONTENT_FILTER) for told in ("PROHIBITED_CONTENT", "content_filter: BLOCKLIST")),
+        *((told, StopReason.STOP) for told in ("stop", "STOP", "eos", "tool_calls")),
+    ],
+)
+def test_finish_reasons_are_known_by_the_words_of_many(
+    provider: OpenAIProvider, upstream: Upstream, told: str, reason: StopReason
+) -> None:
+    upstream.answers["ending"] = ending(told)
+    assert ask(provider, "ending") == (TEXT, ModelEnded(reason, (), STUB_USAGE))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    ("told", "code", "said"),
+    [
+        *(
+            ({"finish_reason": reason}, "provider_error", f"it ended with {reason}")
+            for reason in ("error", "network_error", "insufficient_system_resource", "abort", "aborted")
+        ),
+        ({"finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL"}, "provider_error", "MALFORMED"),
+        ({"finish_reason": "error", "error": {"code": 502, "message": "down"}}, "provider_error", ": down"),
+        ({"finish_reason": "stop", "error": {"code": 429, "message": "slow"}}, "rate_limit_exceeded", ": slow"),
+        ({"error": {"message": "down"}}, "provider_error", ": down"),
+    ],
+)
+def test_a_choice_that_broke_off_is_an_error(
+    provider: OpenAIProvider, upstream: Upstream, told: dict[str, Any], code: str, said: str, streamed: bool
+) -> None:
+    upstream.answers["ending"] = ending(**told, streamed=streamed)
+    error = fail(provider, "ending")[1]
+    assert error.code == code
+    assert said in error.message
 
 
 def test_text_arrives_while_the_answer_is_still_being_made(provider: OpenAIProvider, upstream: Upstream) -> None:
@@ -139,6 +195,22 @@ def test_a_whole_conversation_goes_over_as_messages(provider: OpenAIProvider, up
         {"role": "tool", "content": "", "tool_call_id": "c2"},
         {"role": "user", "content": "And now?"},
     ]
+
+
+def test_an_answer_that_was_empty_is_not_shown(provider: OpenAIProvider, upstream: Upstream) -> None:
+    silent = (Message(Role.ASSISTANT, ()), Message(Role.ASSISTANT, (Text(""),)))
+    messages = (text_message(Role.USER, "Hi."), *silent, text_message(Role.USER, "Well?"))
+    shown = sent(provider, upstream, request("ok", *messages))["messages"]
+    assert [message["content"] for message in shown] == ["Hi.", "Well?"]
+
+
+@pytest.mark.parametrize("written", ["", " "])
+def test_no_arguments_are_an_empty_object(provider: OpenAIProvider, upstream: Upstream, written: str) -> None:
+    call = ToolCall("c1", "look", written)
+    messages = (Message(Role.ASSISTANT, (), tool_calls=(call,)), Message(Role.TOOL, (), tool_call_id="c1"))
+    [told] = sent(provider, upstream, request("ok", *messages))["messages"][0]["tool_calls"]
+    assert told["function"]["arguments"] == "{}"
+    assert wire_arguments(call) == {}
 
 
 def test_sampling_goes_over_under_the_wires_names(provider: OpenAIProvider, upstream: Upstream) -> None:
@@ -254,6 +326,47 @@ def test_an_answer_that_breaks_off_is_an_error_after_its_text(
 
 def test_a_rate_limit_says_when_to_come_back(provider: OpenAIProvider) -> None:
     assert fail(provider, "status-429")[1].headers == {"Retry-After": RETRY_AFTER}
+
+
+RAW = {"error": {"message": "too dear", "type": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"message": "Provider returned error", "metadata": {"raw": json.dumps(RAW)}}}, "too dear"),
+        ({"error": {"message": "Provider returned error", "metadata": {"raw": "too dear"}}}, "too dear"),
+        ({"error": {"message": "flagged", "metadata": {"reasons": ["x"], "raw": None}}}, "flagged"),
+        ({"detail": "Not here"}, "Not here"),
+        ({"detail": [{"loc": ["body", "messages", 0], "msg": "is missing"}]}, "body.messages.0: is missing"),
+        ({"object": "error", "message": {"detail": [{"loc": ["body"], "msg": "no"}, {"msg": "bad"}]}}, "body: no; bad"),
+        ({"errors": [{"message": "one"}, {"message": "two"}]}, "one; two"),
+        ({"errors": ["only this"]}, "only this"),
+        ({"error": "plainly"}, "plainly"),
+        ({"error": {"message": f"no {KEY}"}}, "no ***"),
+        ({"error": {"message": "Too much.", "code": "context_length_exceeded"}}, "context_length_exceeded: Too much."),
+        ("upstream connect\nerror\n", "upstream connect error"),
+        (f"the key {KEY} is wrong", "the key *** is wrong"),
+        ("<html>Bad</html>", "(HTTP 400)."),
+        ("\x00\x01", "(HTTP 400)."),
+        ("much " * 300, "(HTTP 400)."),
+        ([[[[[[[[[[[["deep"]]]]]]]]]]]], "(HTTP 400)."),
+    ],
+)
+def test_the_words_of_a_refusal_are_found_where_they_are(
+    provider: OpenAIProvider, upstream: Upstream, body: Any, said: str
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if not isinstance(body, str):
+            return exchange.json(400, body)
+        exchange.head(400, "text/plain")
+        exchange.send(body.encode())
+        return exchange.last_chunk()
+
+    upstream.answers["refusing"] = answer
+    text, error = fail(provider, "refusing")
+    assert (text, error.code) == ("", "provider_rejected_request")
+    assert error.message.removeprefix("The model provider rejected the request").removeprefix(":").strip() == said
 
 
 def test_a_refusal_is_told_shortened_and_without_the_key(provider: OpenAIProvider) -> None:

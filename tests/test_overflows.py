@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from chat import ask, error_of, text_of, user
 from live import TOKEN, live_gateway
 from upstream import Exchange, Upstream
+from upstream_answers import frame
 
 from service.errors import GatewayError
 from service.overflows import Overflow, overflow_of, to_told, told_limit
@@ -131,6 +133,22 @@ def saying(status: int, words: str) -> Callable[[Exchange], None]:
     return lambda exchange: exchange.json(status, {"error": {"message": words}})
 
 
+def telling(error: dict[str, Any]) -> Callable[[Exchange], None]:
+    return lambda exchange: exchange.json(400, {"error": error})
+
+
+def streaming(error: dict[str, Any]) -> Callable[[Exchange], None]:
+    def refuse(exchange: Exchange) -> None:
+        exchange.head()
+        exchange.send(frame({"error": error}))
+        exchange.last_chunk()
+
+    return refuse
+
+
+WRAPPED = json.dumps({"error": {"message": "This model's maximum context length is 1500 tokens."}})
+
+
 def bare(exchange: Exchange) -> None:
     """A refusal by a proxy in front of the model, which does not say it in JSON."""
     exchange.send_response(413)
@@ -150,6 +168,9 @@ def key() -> dict[str, str]:
         saying(422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 1500. Given: 2000"),
         saying(413, "Request exceeds the maximum size"),
         saying(413, "Request too large for model `x` on tokens per minute (TPM): Limit 1500, Requested 2000"),
+        telling({"message": "Provider returned error", "code": 400, "metadata": {"raw": WRAPPED}}),
+        telling({"message": "Das war zu viel.", "code": "context_length_exceeded"}),
+        streaming({"message": "Das war zu viel.", "code": "context_length_exceeded"}),
         bare,
     ],
 )

@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 from asking import ask, fail, leave, open_provider, request
 from upstream import Exchange, Upstream
-from upstream_answers import TEXT, WORDS, ok
+from upstream_answers import TEXT, WORDS, frame, ok
 
 from service import concurrency
 from service.config.models import RetryConfig
@@ -257,6 +258,51 @@ def test_a_failing_provider_says_when_to_come_back(
     upstream.answers["later"] = answer
     assert ask(resilient(clock, chosen(provider, "later")), "any")[0] == TEXT
     assert clock.waits == [wait]
+
+
+@pytest.mark.parametrize(("headers", "wait"), [({"retry_after_ms": "2500", "retry_after": "9"}, 3), ({}, 0.75)])
+def test_a_wait_may_be_told_in_milliseconds(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, headers: dict[str, str], wait: float
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if len(upstream.requests) > 1:
+            return ok(exchange)
+        return exchange.json(429, {}, **headers)
+
+    upstream.answers["later"] = answer
+    assert ask(resilient(clock, chosen(provider, "later")), "any")[0] == TEXT
+    assert clock.waits == [wait]
+
+
+QUOTA = "You exceeded your current quota, please check your plan and billing details."
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        ({"message": QUOTA, "code": "insufficient_quota"}, 1),
+        ({"message": "Nope.", "code": "insufficient_quota"}, 1),
+        ({"message": QUOTA, "code": 429}, 1),
+        ({"message": f"{QUOTA} Please retry in 28.5s.", "code": 429}, 3),
+        ({"message": "Rate limit reached.", "code": "rate_limit_exceeded"}, 3),
+    ],
+)
+def test_a_quota_that_only_paying_mends_goes_to_the_fallbacks_at_once(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, error: dict[str, Any], attempts: int, streamed: bool
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if not streamed:
+            return exchange.json(429, {"error": error})
+        exchange.head()
+        exchange.send(frame({"error": error}))
+        return exchange.last_chunk()
+
+    upstream.answers["spent"] = answer
+    assert ask(resilient(clock, chosen(provider, "spent"), chosen(provider, "ok")), "any")[0] == TEXT
+    assert asked_models(upstream) == ["spent"] * attempts + ["ok"]
+    told = fail(resilient(clock, chosen(provider, "spent")), "any")[1]
+    assert (told.code, error["message"] in told.message) == ("rate_limit_exceeded", True)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,24 @@ def test_a_stream_has_these_events(stream: bytes, events: list[bytes]) -> None:
     assert decode(*(bytes([byte]) for byte in stream)) == events
 
 
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        (b"data: one\n\ndata: two\n", [b"two"]),
+        (b"data: one\r\n\r\ndata: two\r", [b"two"]),
+        (b"data: two", [b"two"]),
+        (b"\xef\xbb\xbfdata: two", [b"two"]),
+        (b"data: one\n\n", []),
+        (b": bye", []),
+        (b"", []),
+    ],
+)
+def test_the_last_event_may_lack_its_blank_line(stream: bytes, events: list[bytes]) -> None:
+    decoder = SSEDecoder()
+    decoder.feed(stream)
+    assert decoder.finish() == events
+
+
 @given(
     lines=st.lists(st.tuples(st.sampled_from(["data: a", "data:b", "", ": c", "id: 1"]), st.sampled_from(LINE_ENDS))),
     cuts=st.lists(st.integers(0, 80), max_size=8),

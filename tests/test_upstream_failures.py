@@ -187,6 +187,9 @@ def test_a_redirect_is_not_followed_but_says_where_the_provider_may_be(
         (400, (400, "provider_rejected_request")),
         (429, (429, "rate_limit_exceeded")),
         (503, (502, "provider_error")),
+        ("400", (400, "provider_rejected_request")),
+        ("429", (429, "rate_limit_exceeded")),
+        ("rate_limit_exceeded", (429, "rate_limit_exceeded")),
         ("server_error", (502, "provider_error")),
     ],
 )

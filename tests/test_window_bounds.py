@@ -121,6 +121,6 @@ def test_the_room_that_is_kept_for_an_answer_is_the_bound_that_is_sent(
             talk = [MESSAGE, {"role": "assistant", "content": "OK"}] * (length // 2)
             text_of(ask(client, *talk, "fruit " * 400 * (length % 2), "and now?", **options))
     half = WINDOW // 2
-    expected = min(asked or bound.get("maxTokens", 4_096), bound.get("maxTokens", half), half)
+    expected = min(asked or bound.get("maxTokens", 8_192), bound.get("maxTokens", half), half)
     told = {received.body["max_tokens"] for received in upstream.requests if not is_summary(received.body)}
     assert told == {expected}

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from service.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
 
-#: How many tokens an answer is taken to need where nobody bounds it.
-DEFAULT_ANSWER_TOKENS = 4_096
+#: How many tokens an answer is taken to need where nobody bounds it; every Claude since 3.5 can give as many.
+DEFAULT_ANSWER_TOKENS = 8_192
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,10 @@ from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.anthropic_content import Content
 from service.providers.anthropic_request import to_wire
+from service.providers.error_words import error_text
 from service.providers.network import DIRECT, Network
 from service.providers.payloads import read_texts, to_count
-from service.providers.refusals import error_text, refusal, status_error
+from service.providers.refusals import refusal, status_error
 from service.providers.tool_calls import check_calls, with_distinct_ids
 from service.providers.transport import Upstream
 
@@ -34,6 +35,7 @@ _STOP_REASONS = {
     "model_context_window_exceeded": StopReason.LENGTH,
     "tool_use": StopReason.TOOL_CALLS,
     "refusal": StopReason.CONTENT_FILTER,
+    "pause_turn": StopReason.LENGTH,  # it would go on if it was asked to
 }
 #: The status that an error told in the middle of a stream would have had before it.
 _ERROR_STATUSES = {

@@ -7,11 +7,11 @@ nothing but white space are left out, as the API refuses them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from service.errors import GatewayError
-from service.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
+from service.messages import Function, Image, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolChoiceMode
 from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.providers.anthropic_content import in_order
 from service.providers.tool_calls import wire_arguments, wire_name
@@ -22,6 +22,41 @@ _PICTURE = re.compile(r"data:(image/(?:jpeg|png|gif|webp));base64,(.+)", re.DOTA
 _NO_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _BEFORE_THE_ASSISTANT = {"type": "text", "text": "(The beginning of this conversation is not shown.)"}
+
+
+class _CallIds:
+    """The ids of one conversation's calls in the letters the API allows, each given once.
+
+    Calls of other models and callers have other letters, and ids that come again in each turn.
+    """
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+        self._latest: dict[str, list[str]] = {}  # of the calls of one message that share an id
+
+    def of_calls(self, calls: Sequence[ToolCall]) -> list[str]:
+        """The ids of one message's calls, in order."""
+        self._latest |= {call.id: [] for call in calls}
+        return [self._give(call.id) for call in calls]
+
+    def of_result(self, call_id: str) -> str:
+        """The id of the latest call that was `call_id`; of several in one message, each in turn."""
+        waiting = self._latest.get(call_id) or [_cleaned(call_id)]
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+    def _give(self, call_id: str) -> str:
+        cleaned = wanted = _cleaned(call_id)
+        number = 1
+        while wanted in self._given:
+            number += 1
+            wanted = f"{cleaned}_{number}"
+        self._given.add(wanted)
+        self._latest[call_id].append(wanted)
+        return wanted
+
+
+def _cleaned(call_id: str) -> str:
+    return _NO_ID_CHARACTER.sub("_", call_id) or "_"
 
 
 def to_wire(request: ModelRequest) -> dict[str, Any]:
@@ -41,8 +76,8 @@ def to_wire(request: ModelRequest) -> dict[str, Any]:
         wire["system"] = request.system
     if sampling.temperature is not None:
         wire["temperature"] = min(sampling.temperature, _MAX_TEMPERATURE)
-    if sampling.top_p is not None:
-        wire["top_p"] = sampling.top_p
+    elif sampling.top_p is not None:
+        wire["top_p"] = sampling.top_p  # models since Claude Opus 4.1 refuse it beside a temperature
     if sampling.stop:
         wire["stop_sequences"] = sampling.stop
     if output := _to_output_config(sampling):
@@ -83,8 +118,9 @@ def _to_output_config(sampling: Sampling) -> dict[str, Any]:
 
 def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
+    ids = _CallIds()
     for message in messages:
-        blocks = list(_to_blocks(message))
+        blocks = list(_to_blocks(message, ids))
         role = "assistant" if message.role is Role.ASSISTANT else "user"
         if not blocks:
             continue
@@ -97,15 +133,15 @@ def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     return turns
 
 
-def _to_blocks(message: Message) -> Iterator[dict[str, Any]]:
+def _to_blocks(message: Message, ids: _CallIds) -> Iterator[dict[str, Any]]:
     said = [_to_block(part) for part in message.parts if isinstance(part, Image) or part.text.strip()]
     if message.role is Role.TOOL:
-        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _to_id(message.tool_call_id or "")}
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": ids.of_result(message.tool_call_id or "")}
         yield result | {"content": said} if said else result
         return
     calls = [
-        {"type": "tool_use", "id": _to_id(call.id), "name": wire_name(call), "input": wire_arguments(call)}
-        for call in message.tool_calls
+        {"type": "tool_use", "id": call_id, "name": wire_name(call), "input": wire_arguments(call)}
+        for call_id, call in zip(ids.of_calls(message.tool_calls), message.tool_calls, strict=True)
     ]
     thought = message.provider_data.message.get("content") if message.provider_data is not None else None
     yield from in_order(thought, calls) if thought else [*said, *calls]
@@ -119,11 +155,6 @@ def _to_block(part: Part) -> dict[str, Any]:
         message = "The model's provider takes pictures as base64 data URIs of JPEG, PNG, GIF or WebP only."
         raise GatewayError("provider_rejected_request", message, param="messages")
     return {"type": "image", "source": {"type": "base64", "media_type": picture[1], "data": picture[2]}}
-
-
-def _to_id(call_id: str) -> str:
-    """The id in the letters the API allows; calls of other models and callers may have had others."""
-    return _NO_ID_CHARACTER.sub("_", call_id)
 
 
 def _to_tools(request: ModelRequest) -> dict[str, Any]:

@@ -16,27 +16,22 @@ from service.errors import GatewayError
 from service.identifiers import new_call_id
 from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.providers.error_words import error_status, error_words
+from service.providers.finish_reasons import is_failure, to_stop_reason
 from service.providers.network import DIRECT, Network
 from service.providers.openai_hosts import habits_of
 from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
-from service.providers.refusals import error_text, refusal, status_error
-from service.providers.tool_calls import check_calls, with_distinct_ids
+from service.providers.refusals import refusal, status_error
+from service.providers.surrogates import Joiner, load_event
+from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
 from service.providers.transport import Upstream
 
 #: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
 _CALL_DATA = "extra_content"
-#: The codes of an error told in the middle of a stream (OpenRouter, llama.cpp) that are the status it would have had.
-_ERROR_STATUSES = range(400, 600)
 #: How often one request is put in another manner: a model may have a word to say on each part of it.
 _CORRECTIONS = 2
-_STOP_REASONS = {
-    "length": StopReason.LENGTH,
-    "tool_calls": StopReason.TOOL_CALLS,
-    "function_call": StopReason.TOOL_CALLS,
-    "content_filter": StopReason.CONTENT_FILTER,
-}
 
 
 class OpenAIProvider:
@@ -110,6 +105,7 @@ class _Answer:
         self._calls: list[_PartialCall] = []
         self._call_by_index: dict[int, _PartialCall] = {}
         self._calls_chars = 0
+        self._joiner = Joiner()
         self._reasoning = Reasoning()
         self._usage = Usage()
         self._finish_reason: str | None = None
@@ -125,23 +121,27 @@ class _Answer:
             self.is_over = True
             return ""
         try:
-            event = orjson.loads(payload)
-            choices = event.get("choices")
-            text = self._read_choice(choices[0]) if choices else ""
+            event = load_event(payload)
+            choice = (event.get("choices") or [{}])[0]
+            text = self._joiner.join(self._read_choice(choice))
             if usage := event.get("usage"):
                 self._usage = _from_usage(usage)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
             raise GatewayError("provider_error", message) from error
-        if event.get("error") or event.get("object") == "error":
-            raise self._failure(event, payload)
+        if told := event.get("error") or choice.get("error"):
+            raise self._failure(told)
+        if event.get("object") == "error":
+            raise self._failure(event)
+        if is_failure(reason := choice.get("finish_reason")):
+            raise self._failure(None, reason)
         return text
 
     def to_end(self) -> ModelEnded:
         """The end of the turn; raises `provider_error` when the provider never said that it was one."""
         if not self.is_complete():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
-        reason = _STOP_REASONS.get(self._finish_reason or "", StopReason.STOP)
+        reason = to_stop_reason(self._finish_reason or "")
         if self._calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS  # some say "stop" whatever they asked for
         if reason is StopReason.TOOL_CALLS and not self._calls:
@@ -151,13 +151,12 @@ class _Answer:
         calls = with_distinct_ids(map(_to_call, self._calls))
         return ModelEnded(reason, calls, self._usage, self._to_data(calls))
 
-    def _failure(self, event: dict[str, Any], payload: bytes) -> GatewayError:
-        detail = error_text(self._upstream, payload)
-        told = event.get("error")
-        code = told.get("code") if isinstance(told, dict) else None
-        if isinstance(code, int) and code in _ERROR_STATUSES:
-            return status_error(code, detail)
-        because = detail or "it did not say why."
+    def _failure(self, told: Any, finish_reason: str = "") -> GatewayError:
+        detail = error_words(self._upstream, told)
+        status = error_status(told)
+        if status is not None:
+            return status_error(status, detail)
+        because = detail or (f"it ended with {finish_reason}." if finish_reason else "it did not say why.")
         return GatewayError("provider_error", f"The model provider failed in the middle of its answer: {because}")
 
     def _to_data(self, calls: tuple[ToolCall, ...]) -> ProviderData | None:
@@ -173,6 +172,8 @@ class _Answer:
             return ""
         if calls := delta.get("tool_calls"):
             self._add_calls(calls)
+        elif function := delta.get("function_call"):  # as there was before several could be made
+            self._add_calls([{"index": 0, "function": function}])
         self._reasoning.read(delta)
         text = delta.get("content") or delta.get("refusal") or ""
         if isinstance(text, str):
@@ -199,7 +200,7 @@ class _Answer:
         """The call a piece belongs to: its index says so, or else a new id or another name begins a new one."""
         index, call_id = piece.get("index"), piece.get("id")
         call = self._calls[-1] if index is None and self._calls else self._call_by_index.get(index or 0)
-        names_another = index is None and not call_id and call is not None and call.name and _name_of(piece)
+        names_another = not call_id and call is not None and _names_another(call, piece)
         if call is None or names_another or (call_id and call.id and call_id != call.id):
             call = _PartialCall()
             self._calls.append(call)
@@ -211,6 +212,19 @@ def _to_call(call: _PartialCall) -> ToolCall:
     if not call.name:
         raise GatewayError("provider_error", "The model provider asked for a function without naming it.")
     return ToolCall(call.id or new_call_id(), call.name, "".join(call.arguments) or "{}")
+
+
+def _names_another(call: _PartialCall, piece: dict[str, Any]) -> bool:
+    """Whether a piece without an id begins the call after `call`: its name says so, which some repeat in every piece.
+
+    An index that is the same is believed until the arguments are whole and the piece brings others.
+    """
+    name = _name_of(piece)
+    if not (call.name and name) or piece.get("index") is None:
+        return bool(call.name and name)
+    arguments = (piece.get("function") or {}).get("arguments")
+    begins = not isinstance(arguments, str) or name != call.name or arguments.lstrip().startswith("{")
+    return begins and is_object("".join(call.arguments))
 
 
 def _name_of(piece: dict[str, Any]) -> str:

@@ -115,7 +115,7 @@ class RequestWriter:
         first_call = self._habits.first_call_of(request.model)
         shows_data = self.manner_of(request.model).shows_data
         to_call_id = self._call_ids.get(request.model, self._habits.to_call_id)
-        for message in request.messages:
+        for message in filter(_says_something, request.messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
             if message.name is not None:
                 wire["name"] = message.name
@@ -144,6 +144,11 @@ class RequestWriter:
                 {"id": to_call_id(call.id), **_to_call(call), **extras.get(call.id, {})} for call in calls
             ]
         return wire
+
+
+def _says_something(message: Message) -> bool:
+    """Whether there is anything in a message; an answer that was empty is refused by Mistral and others."""
+    return message.role is not Role.ASSISTANT or bool(message.tool_calls or message.has_image or message.text)
 
 
 def _to_call(call: ToolCall) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def read_texts(
         if answer.is_complete():
             yield from _read_tail(response, answer, decoder)
             return
+    if not answer.is_complete():
+        yield from _read_together(answer, decoder.finish())
 
 
 def to_count(told: Any) -> int:

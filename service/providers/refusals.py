@@ -9,25 +9,28 @@ import math
 import re
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import orjson
-
 from service.errors import GatewayError
+from service.providers.error_words import error_text
 from service.providers.transport import Upstream, UpstreamResponse
 
 _REJECTED = frozenset({400, 404, 413, 422})
 #: What may pass by itself, beside 5xx.
 _PASSING = frozenset({408, 409, 425, 429})
 _MAX_ERROR_BYTES = 64 * 1024
-_MAX_MESSAGE_CHARS = 500
 #: For an error's body as a whole: the status has told that it failed, this only says why.
 _ERROR_BODY_SECONDS = 10.0
 _MAX_WAIT_SECONDS = 999_999
 _SECONDS = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 #: A key as providers show it, its middle left out: sk-abc***xyz, sk-abc...xyz.
 _SHORTENED_KEY = re.compile(r"\S*(?:\*{3}|[\w-](?:\.{3}|\u2026)(?=\w))\S*")
+#: A quota that only paying mends; Google says the same of one that is full again within the minute, and when.
+_SPENT = re.compile(
+    r"insufficient_quota|insufficient (balance|credits?|funds)|exceeded your current quota|billing (hard )?limit",
+    re.IGNORECASE,
+)
+_LATER = re.compile(r"(retry|try again) (in|after) [\d.]+ ?(ms|s|m)", re.IGNORECASE)
 _PATHS = ("/chat/completions", "/v1/messages")
 
 #: What stands before the provider's words in a message that may be logged up to there.
@@ -35,7 +38,7 @@ SAYS = " It says: "
 
 
 class LastingError(GatewayError):
-    """A `provider_error` that does not pass by itself: asking again is no use, asking another model may be."""
+    """A failure of the provider's that does not pass by itself: asking again is no use, asking another model may be."""
 
 
 def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
@@ -47,11 +50,21 @@ def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
         detail = ""  # the status alone has to tell
     if 300 <= response.status < 400:  # noqa: PLR2004 - the family of statuses that point elsewhere
         return _moved(upstream, response.status, response.header("location") or "")
-    return status_error(response.status, detail, response.header("retry-after") or "")
+    return status_error(response.status, detail, _told_wait(response))
+
+
+def _told_wait(response: UpstreamResponse) -> str:
+    """The `Retry-After` of a response; OpenAI and Azure tell it in milliseconds, too."""
+    milliseconds = (response.header("retry-after-ms") or "").strip()
+    if _SECONDS.fullmatch(milliseconds):
+        return f"{float(milliseconds) / 1000:.3f}"
+    return response.header("retry-after") or ""
 
 
 def status_error(status: int, detail: str = "", retry_after: str = "") -> GatewayError:
     """The error for HTTP `status`, `detail` being the provider's words and `retry_after` its header, perhaps empty."""
+    if status == 429 and _SPENT.search(detail) and not _LATER.search(detail):  # noqa: PLR2004 - Too Many Requests
+        return LastingError("rate_limit_exceeded", f"The model provider's quota is used up (HTTP 429).{_says(detail)}")
     is_passing = status in _PASSING or status >= 500  # noqa: PLR2004 - the provider's own failures
     error = _passing_error(status, detail) if is_passing else _lasting_error(status, detail)
     seconds = _to_seconds(retry_after) if is_passing else None
@@ -74,7 +87,7 @@ def _lasting_error(status: int, detail: str) -> GatewayError:
         return GatewayError(
             "provider_rejected_request", f"The model provider rejected the request{_because(status, detail)}"
         )
-    says = f"{SAYS}{_SHORTENED_KEY.sub('***', detail)}" if detail else ""
+    says = _says(detail)
     if status in (401, 403):
         message = f"The model provider refused the gateway's credentials (HTTP {status}). Correct its apiKey.{says}"
         return GatewayError("provider_authentication_failed", message)
@@ -82,6 +95,10 @@ def _lasting_error(status: int, detail: str) -> GatewayError:
         return LastingError("provider_error", f"The model provider wants to be paid first (HTTP {status}).{says}")
     message = f"The model provider will not answer such requests (HTTP {status}). Is its baseUrl right?{says}"
     return LastingError("provider_error", message)
+
+
+def _says(detail: str) -> str:
+    return f"{SAYS}{_SHORTENED_KEY.sub('***', detail)}" if detail else ""
 
 
 def _because(status: int, detail: str) -> str:
@@ -107,17 +124,3 @@ def _to_seconds(retry_after: str) -> int | None:
     except (ValueError, OverflowError, TypeError):
         return None
     return math.ceil(min(max(0.0, seconds), _MAX_WAIT_SECONDS))
-
-
-def error_text(upstream: Upstream, body: bytes) -> str:
-    """What the provider says is wrong, wherever it says it: at most 500 characters, and no secret of ours."""
-    try:
-        told: Any = orjson.loads(body)
-    except ValueError:
-        return ""
-    for _ in range(3):  # [{"error": {"message": ...}}] is the deepest that is in use
-        if isinstance(told, list):
-            told = told[0] if told else None
-        elif isinstance(told, dict):
-            told = told.get("error") or told.get("message") or told.get("detail")
-    return upstream.redact(told)[:_MAX_MESSAGE_CHARS] if isinstance(told, str) else ""

@@ -15,7 +15,7 @@ class SSEDecoder:
     """An incremental decoder of one `text/event-stream`.
 
     Lines may end with LF, CRLF or CR. Comments and the fields `event`, `id` and `retry` are ignored; several data lines
-    of one event are joined by LF, as the standard says; an event that the stream's end cuts off is not told.
+    of one event are joined by LF, as the standard says; one that the stream's end cuts off is told by `finish`.
     """
 
     def __init__(self, max_event_bytes: int = 1024 * 1024) -> None:
@@ -46,6 +46,10 @@ class SSEDecoder:
         if len(self._line) + self._data_bytes > self._max_event_bytes:
             raise self._too_large()
         return events
+
+    def finish(self) -> list[bytes]:
+        """The event, if any, that lacked its blank line when the stream ended, which the standard would drop."""
+        return self.feed(b"\n\n")
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
         events = []

@@ -45,6 +45,11 @@ def with_distinct_ids(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
     return tuple(distinct.values())
 
 
+def is_object(arguments: str) -> bool:
+    """Whether these are arguments, whole and none missing."""
+    return arguments.rstrip().endswith("}") and _parse(arguments) is not None
+
+
 def wire_name(call: ToolCall) -> str:
     """The name of a call as providers take it: 1 to 64 letters, digits, `_` and `-`."""
     return _NOT_IN_A_NAME.sub("_", call.name)[:_MAX_NAME_CHARS] or "_"
@@ -59,13 +64,13 @@ def wire_arguments(call: ToolCall) -> dict[str, Any]:
 def wire_arguments_text(call: ToolCall) -> str:
     """The same as JSON text, letter for letter as the model wrote it where that will do."""
     if _parse(call.arguments) is not None:
-        return call.arguments
+        return call.arguments if call.arguments.strip() else "{}"
     return orjson.dumps({_NO_OBJECT: call.arguments}).decode()
 
 
 def _parse(arguments: str) -> dict[str, Any] | None:
     try:
-        parsed = orjson.loads(arguments)
+        parsed = orjson.loads(arguments.strip() or "{}")  # some write nothing for no arguments
     except ValueError:
         return None
     return parsed if isinstance(parsed, dict) else None

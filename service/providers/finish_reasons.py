@@ -1,0 +1,42 @@
+"""Why an answer of the OpenAI dialect ended: the words of the many who copied it, in ours.
+
+Hosts pass on what the model's own API says (Gemini's `MAX_TOKENS`, Mistral's `model_length`), in capitals or not, and
+Google puts OpenAI's word before its own (`content_filter: SAFETY`).
+"""
+
+from __future__ import annotations
+
+from service.messages import StopReason
+
+_LENGTH = ("length", "model_length", "max_tokens", "max_output_tokens", "model_context_window_exceeded")
+_CALLS = ("tool_calls", "tool_call", "tool_use", "function_call")
+_FILTERED = (
+    *("content_filter", "content_filtered", "sensitive", "safety", "refusal"),
+    *("recitation", "prohibited_content", "blocklist", "spii", "image_safety"),
+)
+_REASONS = {
+    **dict.fromkeys(_LENGTH, StopReason.LENGTH),
+    **dict.fromkeys(_CALLS, StopReason.TOOL_CALLS),
+    **dict.fromkeys(_FILTERED, StopReason.CONTENT_FILTER),
+}
+_FAILURES = frozenset(
+    {
+        *("error", "network_error", "insufficient_system_resource"),  # OpenRouter, Zhipu, DeepSeek
+        *("abort", "aborted", "cancelled"),  # vLLM, SGLang
+        *("malformed_function_call", "unexpected_tool_call"),  # Gemini
+    }
+)
+
+
+def to_stop_reason(told: str) -> StopReason:
+    """What a provider's finish reason means; one that nobody knows is an end like any other."""
+    return _REASONS.get(_word(told), StopReason.STOP)
+
+
+def is_failure(told: object) -> bool:
+    """Whether a finish reason, if there is one, says that the answer broke off."""
+    return isinstance(told, str) and _word(told) in _FAILURES
+
+
+def _word(told: str) -> str:
+    return told.rpartition(":")[2].strip().lower()
