@@ -6,7 +6,8 @@ a finish reason or `[DONE]`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Self
 
 import orjson
@@ -17,7 +18,7 @@ from service.identifiers import new_call_id
 from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.network import DIRECT, Network
-from service.providers.openai_hosts import habits_of
+from service.providers.openai_hosts import Manner, habits_of
 from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
@@ -61,23 +62,35 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        for _ in range(_CORRECTIONS):
-            manner = self._writer.manner_of(request.model)
-            try:
-                yield from self._ask(request)
-            except GatewayError as error:
-                if not self._writer.learns(request, manner, error):
-                    raise
-            else:
-                return
-        yield from self._ask(request)
+        first, rest = self._begin(request)
+        with closing(rest):
+            yield first
+            yield from rest
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
 
-    def _ask(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        with self._upstream.post_stream("/chat/completions", self._writer.write(request)) as response:
+    def _begin(self, request: ModelRequest) -> tuple[ModelEvent, Generator[ModelEvent]]:
+        """The first event of the answer and what follows it; before it, the request may be put in another manner."""
+        usual = manner = self._writer.manner_of(request.model)
+        for corrections in range(_CORRECTIONS + 1):
+            events = self._ask(request, manner)
+            try:
+                first = next(events)
+            except GatewayError as error:
+                wanted = self._writer.corrected(request, manner, error)
+                if wanted == manner or corrections == _CORRECTIONS:
+                    raise
+                manner = wanted
+            else:
+                break
+        if manner != usual:
+            self._writer.adopt(request.model, manner)
+        return first, events
+
+    def _ask(self, request: ModelRequest, manner: Manner) -> Generator[ModelEvent]:
+        with self._upstream.post_stream("/chat/completions", self._writer.write(request, manner)) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
             answer = _Answer(self._upstream)
