@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from service.errors import GatewayError
+import orjson
+
+from service.providers.reasoning import check_reasoning
 
 _THINKING = ("thinking", "redacted_thinking")
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
-_MAX_CHARS = 4 * 1024 * 1024
 
 
 class Content:
@@ -22,10 +23,13 @@ class Content:
     def __init__(self) -> None:
         self._blocks: dict[Any, dict[str, Any]] = {}
         self._pieces: dict[Any, dict[str, list[str]]] = {}
-        self._chars = 0
+        self._bytes = 0
 
     def begin(self, index: Any, block: dict[str, Any]) -> None:
-        """A block begins; of kinds that are new nothing is kept."""
+        """A block begins; of kinds that are new nothing is kept.
+
+        Raises `GatewayError` (`provider_error`) for more than 4,096 blocks or 4 MiB of them, as `extend` does.
+        """
         kind = block["type"]
         if kind == "tool_use":
             self._blocks[index] = {"type": kind}  # the call itself is kept as a call
@@ -35,12 +39,12 @@ class Content:
             self._count(block)
 
     def extend(self, index: Any, delta: dict[str, Any]) -> None:
-        """A block goes on. Raises `GatewayError` (`provider_error`) when a model's thoughts have no end."""
+        """A block goes on."""
         name = _DELTAS.get(delta["type"])
-        if name is not None and index in self._pieces:
+        if name is not None and index in self._pieces and delta[name]:
             self._pieces[index].setdefault(name, []).append(str(delta[name]))
-            if name != "text":
-                self._count(delta)
+            if name != "text":  # which is bounded with the answer
+                self._count(delta[name])
 
     def to_blocks(self) -> list[dict[str, Any]]:
         """What goes back, a `tool_use` standing for the next call; nothing where the model did not think."""
@@ -48,10 +52,9 @@ class Content:
             return []
         return [_whole(block, self._pieces.get(index, {})) for index, block in self._blocks.items()]
 
-    def _count(self, told: dict[str, Any]) -> None:
-        self._chars += sum(len(value) for value in told.values() if isinstance(value, str))
-        if self._chars > _MAX_CHARS:
-            raise GatewayError("provider_error", "The model provider sent reasoning of more than 4 MiB.")
+    def _count(self, told: Any) -> None:
+        self._bytes += len(orjson.dumps(told))
+        check_reasoning(len(self._blocks), self._bytes)
 
 
 def in_order(blocks: Iterable[dict[str, Any]], calls: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
