@@ -107,8 +107,9 @@ def _to_blocks(message: Message) -> Iterator[dict[str, Any]]:
         {"type": "tool_use", "id": _to_id(call.id), "name": wire_name(call), "input": wire_arguments(call)}
         for call in message.tool_calls
     ]
-    thought = message.provider_data.message.get("content") if message.provider_data is not None else None
-    yield from in_order(thought, calls) if thought else [*said, *calls]
+    by_id = {call.id: block for call, block in zip(message.tool_calls, calls, strict=True)}
+    thought = in_order(message.provider_data, by_id) if message.provider_data is not None else []
+    yield from thought or [*said, *calls]
 
 
 def _to_block(part: Part) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from service.identifiers import new_call_id
 from service.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.network import DIRECT, Network
-from service.providers.openai_hosts import Manner, habits_of
+from service.providers.openai_hosts import CALL_DATA, Manner, habits_of
 from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
@@ -26,8 +26,6 @@ from service.providers.refusals import error_text, refusal, status_error
 from service.providers.tool_calls import check_calls, with_distinct_ids
 from service.providers.transport import Upstream
 
-#: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
-_CALL_DATA = "extra_content"
 #: The codes of an error told in the middle of a stream (OpenRouter, llama.cpp) that are the status it would have had.
 _ERROR_STATUSES = range(400, 600)
 #: How often one request is put in another manner: a model may have a word to say on each part of it.
@@ -202,8 +200,8 @@ class _Answer:
             call.id = call.id or str(piece.get("id") or "")
             call.name = call.name or _name_of(piece)
             call.arguments.append(arguments)
-            if extra := piece.get(_CALL_DATA):
-                call.extra[_CALL_DATA] = extra
+            if extra := piece.get(CALL_DATA):
+                call.extra[CALL_DATA] = extra
                 self._calls_chars += len(orjson.dumps(extra))
             self._calls_chars += len(arguments) + len(call.name) + len(call.id)
             check_calls(len(self._calls), self._calls_chars)

@@ -13,6 +13,9 @@ _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
 
 
+#: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
+CALL_DATA = "extra_content"
+
 #: The two names of the field that bounds an answer.
 Bound = Literal["max_tokens", "max_completion_tokens"]
 

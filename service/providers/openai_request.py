@@ -24,7 +24,7 @@ from service.messages import (
     ToolChoiceMode,
 )
 from service.providers import ModelRequest
-from service.providers.openai_hosts import Habits, Manner, to_mistral_id
+from service.providers.openai_hosts import CALL_DATA, Habits, Manner, to_mistral_id
 from service.providers.reasoning import REASONING
 from service.providers.tool_calls import wire_arguments_text, wire_name
 
@@ -140,7 +140,7 @@ class RequestWriter:
         thoughts = data.message if data is not None else {}
         wire = {**self._habits.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
         if calls := message.tool_calls:
-            extras = data.calls if data is not None else {}
+            extras = {} if data is None else {one: told for one, told in data.calls.items() if CALL_DATA in told}
             if all(call.id not in extras for call in calls):
                 extras = {calls[0].id: first_call}
             wire["tool_calls"] = [
