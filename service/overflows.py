@@ -12,13 +12,15 @@ from service.errors import GatewayError
 
 _TOKENS = re.compile(
     r"""context[ _](length|window|size|limit)                   # OpenAI, OpenRouter, llama.cpp, vLLM
-    |maximum[ ](model[ ]|context[ ]|input[ ]|sequence[ ]|prompt[ ])*length         # Mistral, vLLM, xAI
+    |maximum[ ](model[ ]|context[ ]|input[ ]|sequence[ ]|prompt[ ])+length         # Mistral, vLLM, xAI
+    |maximum[ ](allowed[ ])?length[ ][^.]{0,20}\d[ ]tokens
     |(input|prompt)[ ](is[ ])?too[ ]l(ong|arge)                 # Anthropic, Bedrock, Ollama
     |input[ ]length[ ]and[ ]`?max_tokens`?[ ]exceed             # Anthropic
     |exceed(s|ed)?[ ](the[ ])?(available[ ]|maximum[ ]|allowed[ ])*(context|input[ ]length)
     |exceeds[ ]the[ ]maximum[ ]number[ ]of[ ](input[ ])?tokens   # Gemini
     |exceed(s|ed)?[ ](the[ ])?(model'?s?[ ])?token[ ]limit      # Moonshot
-    |(input|prompt)([ ]tokens?)?([ ]count|[ ]length)?([ ]of)?([ ]\(?\d+\)?)?[ ](is[ ])?(exceeds|longer[ ]than)
+    |(input|prompt)([ ]tokens?)?([ ]count|[ ]length)?([ ]of)?([ ]\(?\d+([ ]tokens)?\)?)?
+        [ ](is[ ])?(exceeds|longer[ ]than)
     |too[ ]many[ ](input[ ]|prompt[ ])?tokens
     |`inputs`[ ]tokens[ ]\+|`inputs`[ ]must[ ]have[ ]less[ ]than                   # TGI
     |must[ ]be[ ]less[ ]than[ ]max_seq_len                      # SiliconFlow
@@ -39,15 +41,25 @@ _PICTURES = re.compile(
 _OTHER_LIMITS = re.compile(r"rate limit|tokens per (minute|day)|quota", re.IGNORECASE)
 _TOO_LARGE_AT_ANY_TIME = re.compile(r"request too large for model", re.IGNORECASE)
 
-_LIMITS = re.compile(
-    r"""(?:length|size|limit|window)[ ](?:is|of)[ ](?:only[ ])?(\d+)              # ... context length is 8192 tokens
-    |>[ ]*(\d+)                                                 # 213421 tokens > 200000 maximum
-    |<=?[ ]*(\d+)|less[ ]than[ ](\d+)                           # `inputs` tokens + `max_new_tokens` must be <= 2048
-    |(?:size|length|allowed|max_seq_len)[ ]\((\d+)              # ... the available context size (8192 tokens)
-    |limit:?[ ](\d+)\b(?![ ]\+)|for[ ]model[ ]with[ ](\d+)|\[\d+,[ ]*(\d+)\]""",
-    re.IGNORECASE | re.VERBOSE,
+#: 400,000 and the like; a list of numbers is none.
+_GROUPED_DIGITS = re.compile(r"(?<![\[\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
+#: Where the limit stands, the likeliest words first: other numbers in a refusal are those of the request.
+_LIMITS = (
+    # ... the maximum allowed length (8192 tokens), the maximum number of tokens allowed (1048576)
+    re.compile(
+        r"\b(?:max(?:imum)?|allowed|available)(?:[ ](?!by\b|with\b|and\b)[\w-]+){0,6}?[ ]?[ :(]+(\d+)", re.IGNORECASE
+    ),
+    re.compile(
+        r"""(?:length|size|limit|window)[ ](?:is|of)[ ](?:only[ ])?(\d+)          # ... context length is 8192 tokens
+        |>[ ]*(\d+)                                             # 213421 tokens > 200000 maximum
+        |<=?[ ]*(\d+)|less[ ]than[ ](\d+)                       # `inputs` tokens + `max_new_tokens` must be <= 2048
+        |(?:context[ ](?:size|length|window)|max_seq_len)[ ]\((\d+)
+        |limit:?[ ](\d+)\b(?![ ]\+)|for[ ]model[ ]with[ ](\d+)|\[\d+,[ ]*(\d+)\]""",
+        re.IGNORECASE | re.VERBOSE,
+    ),
 )
-_LEAST_LIMIT = 256
+#: No model takes less: a smaller number was something else, 400 out of "400.000" perhaps.
+_LEAST_LIMIT = 512
 
 
 class Overflow(Enum):
@@ -60,7 +72,7 @@ class Overflow(Enum):
 
 def overflow_of(error: GatewayError) -> Overflow | None:
     """What a provider refused a request for, if a shorter conversation may be taken; else `None`."""
-    said = error.message
+    said = _said(error)
     if error.code != "provider_rejected_request":
         return None
     if _OTHER_LIMITS.search(said) and not _TOO_LARGE_AT_ANY_TIME.search(said):
@@ -71,7 +83,8 @@ def overflow_of(error: GatewayError) -> Overflow | None:
 
 def told_limit(error: GatewayError) -> int | None:
     """The tokens that a refusal for too many says would be taken, the answer included; `None` if it does not say."""
-    found = _LIMITS.search(error.message)
+    said = _said(error)
+    found = next(filter(None, (limits.search(said) for limits in _LIMITS)), None)
     limit = 0 if found is None else int(next(filter(None, found.groups())))
     return limit if limit >= _LEAST_LIMIT else None
 
@@ -81,3 +94,7 @@ def to_told(error: GatewayError) -> GatewayError:
     if overflow_of(error) is not Overflow.TOKENS:
         return error
     return GatewayError("context_length_exceeded", error.message, param="messages")
+
+
+def _said(error: GatewayError) -> str:
+    return _GROUPED_DIGITS.sub(lambda number: number[0].replace(",", ""), error.message)

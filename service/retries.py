@@ -66,9 +66,9 @@ class RetryPolicy:
 class ResilientProvider:
     """The models of one run, asked in order until one answers; the first is the one that was meant.
 
-    `answered` is the model that began the latest answer, `None` before any did; `asked` the one that was asked last, at
-    first the one that will be. Later calls begin with it: what failed
-    is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
+    `asked` is the model that was asked last, at first the one that will be; `answered` the one that began the latest
+    answer, `None` before any did. Later calls begin with `answered`: what failed is not tried anew in each turn of a
+    run. One for each run, one call at a time; `clock` gives seconds since 1970.
     With `takes_back`, or of a request that is `collected`, an answer that has begun may fail, too: `ModelRestarted` is
     told before it comes anew.
     """

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,9 @@ from upstream import Upstream
 from upstream_answers import TEXT
 
 from service.config.models import ProviderConfig
+from service.errors import GatewayError
 from service.messages import Sampling
+from service.providers import transport
 from service.providers.network import Network, Proxy
 from service.providers.openai import OpenAIProvider
 
@@ -161,6 +167,26 @@ def test_a_proxy_that_refuses_is_named(upstream: Upstream, certificate: Path) ->
     assert tunnel.address in error.message
     assert "407" in error.message
     assert "s3cret" not in error.message
+
+
+def test_a_proxy_that_drips_its_answer_is_given_up() -> None:
+    def drip(listener: socket.socket) -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            for _ in range(30):
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        network = Network.from_environment({"HTTPS_PROXY": f"http://127.0.0.1:{listener.getsockname()[1]}"})
+        upstream = transport.Upstream("https://models.example/v1", network=network, connect_timeout_seconds=0.3)
+        with pytest.raises(GatewayError, match=r"through the proxy .*: timed out") as raised:
+            upstream.get("/models")
+        assert raised.value.code == "provider_unavailable"
+        thread.join()
+        upstream.close()
 
 
 def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:

@@ -239,6 +239,42 @@ def test_thinking_goes_back_whole_signed_and_in_its_place(client: httpx.Client, 
     ]
 
 
+def thought(index: int, words: str) -> list[dict[str, Any]]:
+    return anthropic.block(index, {"type": "thinking", "thinking": words, "signature": "c2ln"}, ())
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_calls_stay_behind_their_thoughts_and_where_one_was_dropped_so_are_the_thoughts(
+    client: httpx.Client, upstream: Upstream, choice: str
+) -> None:
+    looks, asks = anthropic.call(2, "ls", ['{"path": "."}']), anthropic.call(4, "weather", ())
+    events = [*anthropic.text(("Well.",)), *thought(1, "First."), *looks, *thought(3, "Then."), *asks]
+    first = anthropic.telling(anthropic.start(), *events, *anthropic.end("tool_use"))
+    upstream.answers["play"] = Lines(first, said("Sunny."))
+    headers = {"x-openclaw-model": "claude/play", "x-openclaw-session-key": "both"}
+    asked_for = ask(client, "how is it?", tools=[FUNCTION], tool_choice=choice, headers=headers)
+    [call] = asked_for.json()["choices"][0]["message"]["tool_calls"]
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
+    assert text_of(ask(client, result, tools=[FUNCTION], headers=headers)) == "Sunny."
+    shown = [block.get("thinking") or block.get("text") or block["id"] for block in asked(upstream)[0]["content"]]
+    whole = ["Well.", "First.", "toolu_ls", "Then.", call["id"]]
+    assert shown == (whole if choice == "auto" else ["Well.", call["id"]])
+
+
+def test_a_model_that_is_spoken_to_otherwise_from_now_on_is_not_shown_it(upstream: Upstream, tmp_path: Path) -> None:
+    headers = {"x-openclaw-model": "one/play", "x-openclaw-session-key": "moved"}
+    events = [*thought(0, THOUGHT), *anthropic.call(1, "ls", ['{"path": "."}'])]
+    first = anthropic.telling(anthropic.start(), *events, *anthropic.end("tool_use"))
+    upstream.answers["play"] = Lines(first, said(), said())
+    for dialect in ("anthropic-messages", "openai-completions"):
+        config = config_of(upstream, tmp_path, one={"baseUrl": upstream.url, "api": dialect})
+        with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+            assert text_of(ask(client, "look", headers=headers)) == "Done."
+    shown = asked(upstream)[0]
+    assert shown.keys() == {"role", "content", "tool_calls"}
+    assert shown["tool_calls"][0].keys() == {"id", "type", "function"}
+
+
 @pytest.mark.parametrize(("model", "ids"), [("nine", r"[a-zA-Z0-9]{9}"), ("other", "call_ls")])
 def test_a_model_that_takes_nine_alphanumerics_elsewhere_says_so_in_the_configuration(
     upstream: Upstream, tmp_path: Path, model: str, ids: str

@@ -17,7 +17,7 @@ import orjson
 
 from service.config.models import ProviderConfig
 from service.errors import GatewayError
-from service.messages import ProviderData, StopReason, ToolCall, Usage
+from service.messages import StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.anthropic_content import Content
 from service.providers.anthropic_request import to_wire
@@ -128,10 +128,10 @@ class _Answer:
             reason = StopReason.TOOL_CALLS
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
-        calls = (ToolCall(call_id, name, "".join(pieces) or "{}") for call_id, name, pieces in self._calls.values())
-        blocks = self._content.to_blocks()
-        data = ProviderData({"content": blocks}, {}) if blocks else None
-        return ModelEnded(reason, with_distinct_ids(calls), self._to_usage(), data)
+        calls = with_distinct_ids(
+            ToolCall(call_id, name, "".join(pieces) or "{}") for call_id, name, pieces in self._calls.values()
+        )
+        return ModelEnded(reason, calls, self._to_usage(), self._content.to_data(calls))
 
     def _read_start(self, event: dict[str, Any]) -> str:
         self._count(event["message"].get("usage"))

@@ -6,14 +6,17 @@ with them, whole, signed and in its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from service.errors import GatewayError
+import orjson
+
+from service.messages import ProviderData, ToolCall
+from service.providers.reasoning import check_reasoning
 
 _THINKING = ("thinking", "redacted_thinking")
+_PLACE = "place"
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
-_MAX_CHARS = 4 * 1024 * 1024
 
 
 class Content:
@@ -22,10 +25,13 @@ class Content:
     def __init__(self) -> None:
         self._blocks: dict[Any, dict[str, Any]] = {}
         self._pieces: dict[Any, dict[str, list[str]]] = {}
-        self._chars = 0
+        self._bytes = 0
 
     def begin(self, index: Any, block: dict[str, Any]) -> None:
-        """A block begins; of kinds that are new nothing is kept."""
+        """A block begins; of kinds that are new nothing is kept.
+
+        Raises `GatewayError` (`provider_error`) for more than 4,096 blocks or 4 MiB of them, as `extend` does.
+        """
         kind = block["type"]
         if kind == "tool_use":
             self._blocks[index] = {"type": kind}  # the call itself is kept as a call
@@ -35,34 +41,41 @@ class Content:
             self._count(block)
 
     def extend(self, index: Any, delta: dict[str, Any]) -> None:
-        """A block goes on. Raises `GatewayError` (`provider_error`) when a model's thoughts have no end."""
+        """A block goes on."""
         name = _DELTAS.get(delta["type"])
-        if name is not None and index in self._pieces:
+        if name is not None and index in self._pieces and delta[name]:
             self._pieces[index].setdefault(name, []).append(str(delta[name]))
-            if name != "text":
-                self._count(delta)
+            if name != "text":  # which is bounded with the answer
+                self._count(delta[name])
 
-    def to_blocks(self) -> list[dict[str, Any]]:
-        """What goes back, a `tool_use` standing for the next call; nothing where the model did not think."""
+    def to_data(self, calls: Sequence[ToolCall]) -> ProviderData | None:
+        """What goes back with `calls`, all that the answer makes, in their order; `None` if the model did not think.
+
+        In the blocks a `tool_use` stands for the next call; each call has the number of its own.
+        """
         if not any(block["type"] in _THINKING for block in self._blocks.values()):
-            return []
-        return [_whole(block, self._pieces.get(index, {})) for index, block in self._blocks.items()]
+            return None
+        blocks = [_whole(block, self._pieces.get(index, {})) for index, block in self._blocks.items()]
+        return ProviderData({"content": blocks}, {call.id: {_PLACE: place} for place, call in enumerate(calls)})
 
-    def _count(self, told: dict[str, Any]) -> None:
-        self._chars += sum(len(value) for value in told.values() if isinstance(value, str))
-        if self._chars > _MAX_CHARS:
-            raise GatewayError("provider_error", "The model provider sent reasoning of more than 4 MiB.")
+    def _count(self, told: Any) -> None:
+        self._bytes += len(orjson.dumps(told))
+        check_reasoning(len(self._blocks), self._bytes)
 
 
-def in_order(blocks: Iterable[dict[str, Any]], calls: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """`blocks`, as `Content.to_blocks` gave them, with the blocks of `calls` in their places."""
-    left = iter(calls)
-    for block in blocks:
-        if block["type"] == "tool_use":
-            yield from next(([call] for call in left), [])
-        elif block["type"] != "text" or block["text"].strip():
-            yield block
-    yield from left
+def in_order(data: ProviderData, calls: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks of `data`, as `Content.to_data` gave it, those of `calls`, by their ids, each in its place.
+
+    Nothing where a call is missing: thinking whose call was dropped is refused.
+    """
+    blocks: Iterable[dict[str, Any]] = data.message.get("content", ())
+    places = sum(block["type"] == "tool_use" for block in blocks)
+    by_place = {told.get(_PLACE): calls[call_id] for call_id, told in data.calls.items() if call_id in calls}
+    if by_place.keys() != set(range(places)) or len(calls) != places:
+        return []
+    in_turn = (by_place[place] for place in range(places))
+    filled = (next(in_turn) if block["type"] == "tool_use" else block for block in blocks)
+    return [block for block in filled if block["type"] != "text" or block["text"].strip()]
 
 
 def _whole(block: dict[str, Any], pieces: dict[str, list[str]]) -> dict[str, Any]:

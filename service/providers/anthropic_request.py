@@ -143,8 +143,9 @@ def _to_blocks(message: Message, ids: _CallIds) -> Iterator[dict[str, Any]]:
         {"type": "tool_use", "id": call_id, "name": wire_name(call), "input": wire_arguments(call)}
         for call_id, call in zip(ids.of_calls(message.tool_calls), message.tool_calls, strict=True)
     ]
-    thought = message.provider_data.message.get("content") if message.provider_data is not None else None
-    yield from in_order(thought, calls) if thought else [*said, *calls]
+    by_id = {call.id: block for call, block in zip(message.tool_calls, calls, strict=True)}
+    thought = in_order(message.provider_data, by_id) if message.provider_data is not None else []
+    yield from thought or [*said, *calls]
 
 
 def _to_block(part: Part) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gevent.monkey import get_original
 from gevent.ssl import SSLContext, create_default_context
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 
+from service.concurrency import Alarm
 from service.providers.network import Network, Proxy
 
 # gevent's own poll() is made for waiting; select() knows no descriptor above 1023.
@@ -27,10 +28,16 @@ _poll = get_original("select", "poll")
 _RESOLVED_SECONDS = 5.0
 
 
+class _ConnectTimeoutError(TimeoutError):
+    def __init__(self) -> None:
+        super().__init__("timed out")
+
+
 class Connections(ConnectionPool):
     """The package's pool, knowing which connections have never been used and checking idle ones without `select`.
 
-    Where a provider is found is asked once for all connections of some seconds.
+    Where a provider is found is asked once for all connections of some seconds. The time-out for connecting bounds all
+    that it takes to connect to one address, a tunnel through a proxy and TLS included.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -44,6 +51,11 @@ class Connections(ConnectionPool):
         if now - self._resolved_at > _RESOLVED_SECONDS:
             self._resolved, self._resolved_at = super()._resolve(), now
         return self._resolved
+
+    def _connect_socket(self, sock: Any, address: Any) -> Any:
+        # The package bounds each wait, not their number: a proxy that drips its answer would never be given up.
+        with Alarm(self.connection_timeout, _ConnectTimeoutError):
+            return super()._connect_socket(sock, address)
 
     def after_connect(self, sock: Any) -> None:
         """What a request consists of is sent at once."""

@@ -6,7 +6,8 @@ a finish reason or `[DONE]`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Self
 
 import orjson
@@ -19,7 +20,7 @@ from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.error_words import error_status, error_words
 from service.providers.finish_reasons import is_failure, to_stop_reason
 from service.providers.network import DIRECT, Network
-from service.providers.openai_hosts import habits_of
+from service.providers.openai_hosts import CALL_DATA, Manner, habits_of
 from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
@@ -28,8 +29,6 @@ from service.providers.surrogates import Joiner, load_event
 from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
 from service.providers.transport import Upstream
 
-#: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
-_CALL_DATA = "extra_content"
 #: How often one request is put in another manner: a model may have a word to say on each part of it.
 _CORRECTIONS = 2
 
@@ -56,23 +55,35 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        for _ in range(_CORRECTIONS):
-            manner = self._writer.manner_of(request.model)
-            try:
-                yield from self._ask(request)
-            except GatewayError as error:
-                if not self._writer.learns(request, manner, error):
-                    raise
-            else:
-                return
-        yield from self._ask(request)
+        first, rest = self._begin(request)
+        with closing(rest):
+            yield first
+            yield from rest
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
 
-    def _ask(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        with self._upstream.post_stream("/chat/completions", self._writer.write(request)) as response:
+    def _begin(self, request: ModelRequest) -> tuple[ModelEvent, Generator[ModelEvent]]:
+        """The first event of the answer and what follows it; before it, the request may be put in another manner."""
+        usual = manner = self._writer.manner_of(request.model)
+        for corrections in range(_CORRECTIONS + 1):
+            events = self._ask(request, manner)
+            try:
+                first = next(events)
+            except GatewayError as error:
+                wanted = self._writer.corrected(request, manner, error)
+                if wanted == manner or corrections == _CORRECTIONS:
+                    raise
+                manner = wanted
+            else:
+                break
+        if manner != usual:
+            self._writer.adopt(request.model, manner)
+        return first, events
+
+    def _ask(self, request: ModelRequest, manner: Manner) -> Generator[ModelEvent]:
+        with self._upstream.post_stream("/chat/completions", self._writer.write(request, manner)) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
             answer = _Answer(self._upstream)
@@ -190,8 +201,8 @@ class _Answer:
             call.id = call.id or str(piece.get("id") or "")
             call.name = call.name or _name_of(piece)
             call.arguments.append(arguments)
-            if extra := piece.get(_CALL_DATA):
-                call.extra[_CALL_DATA] = extra
+            if extra := piece.get(CALL_DATA):
+                call.extra[CALL_DATA] = extra
                 self._calls_chars += len(orjson.dumps(extra))
             self._calls_chars += len(arguments) + len(call.name) + len(call.id)
             check_calls(len(self._calls), self._calls_chars)

@@ -13,6 +13,9 @@ _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
 
 
+#: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
+CALL_DATA = "extra_content"
+
 #: The two names of the field that bounds an answer.
 Bound = Literal["max_tokens", "max_completion_tokens"]
 
@@ -77,10 +80,23 @@ _WANTS_OLD_NAME = re.compile(
     r"|max_completion_tokens\W{1,3}[^.]{0,20}not (supported|permitted|allowed)",
     re.IGNORECASE,
 )
-# "property 'reasoning_content' is unsupported" (Groq), of hosts that tell what they do not want to hear.
-_WANTS_NO_DATA = re.compile(
-    r"(unrecogni[sz]ed|unsupported|unknown|unexpected|extra)[^.]{0,40}\b(reasoning(_content|_details)?|extra_content)\b"
-    r"|\b(reasoning(_content|_details)?|extra_content)\W[^.]{0,20}(unsupported|not (supported|permitted|allowed))",
+# What callers may name as they like, a field called "reasoning" among it.
+_CALLERS_OWN = re.compile(r"\b(tools?|tool_choice|functions?|function_call|response_format)\b|schema", re.IGNORECASE)
+# Groq says "property 'reasoning_content' is unsupported" of 'messages.1' and "messages[1].reasoning: reasoning is not
+# supported", Google that it cannot find the name "extra_content" at 'messages[1].tool_calls[0]'.
+_DATA_OF_A_MESSAGE = re.compile(
+    r"messages\W{1,4}\d.*['\"`.](reasoning(_content|_details)?|extra_content)\b"
+    r"|['\"`](reasoning(_content|_details)?|extra_content)\W.*messages\W{1,4}\d"
+    r"|property\W{1,3}(reasoning_content|reasoning_details|extra_content)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_NOT_KNOWN = re.compile(
+    r"unrecogni[sz]ed|unsupported|unknown|unexpected|\bextra\b|not (supported|permitted|allowed)", re.IGNORECASE
+)
+# "The reasoning_content in the thinking mode must be passed back to the API." (DeepSeek), "Function call is missing a
+# thought_signature in functionCall parts." (Google): a name may stand for several models that take turns.
+_WANTS_DATA = re.compile(
+    r"missing\W[^.]{0,20}(reasoning_content|thought_signature)|reasoning_content\b[^.]{0,40}must be passed back",
     re.IGNORECASE,
 )
 
@@ -94,11 +110,16 @@ class Manner:
 
     def corrected(self, refusal: str) -> Manner:
         """The manner that a model's words ask for, the same if they are about something else."""
+        if _WANTS_DATA.search(refusal):
+            return replace(self, shows_data=True)
+        if _CALLERS_OWN.search(refusal):
+            return self
         if _WANTS_NEW_NAME.search(refusal):
             return replace(self, bound="max_completion_tokens")
         if _WANTS_OLD_NAME.search(refusal):
             return replace(self, bound="max_tokens")
-        return replace(self, shows_data=False) if _WANTS_NO_DATA.search(refusal) else self
+        is_about_data = _DATA_OF_A_MESSAGE.search(refusal) and _NOT_KNOWN.search(refusal)
+        return replace(self, shows_data=False) if is_about_data else self
 
 
 def habits_of(host: str) -> Habits:

@@ -24,7 +24,7 @@ from service.messages import (
     ToolChoiceMode,
 )
 from service.providers import ModelRequest
-from service.providers.openai_hosts import Habits, Manner, to_mistral_id
+from service.providers.openai_hosts import CALL_DATA, Habits, Manner, to_mistral_id
 from service.providers.reasoning import REASONING
 from service.providers.tool_calls import wire_arguments_text, wire_name
 
@@ -57,33 +57,37 @@ class RequestWriter:
         self._functions: tuple[Function, ...] = ()
         self._encoded_functions = orjson.Fragment(b"[]")
 
-    def write(self, request: ModelRequest) -> bytes:
-        """The body of `POST /chat/completions`."""
-        return orjson.dumps(self._to_wire(request), default=_to_plain)
+    def write(self, request: ModelRequest, manner: Manner) -> bytes:
+        """The body of `POST /chat/completions`, in this `manner`."""
+        return orjson.dumps(self._to_wire(request, manner), default=_to_plain)
 
     def manner_of(self, model: str) -> Manner:
         """How `model` is spoken to."""
         return self._manners.get(model, self._manner)
 
-    def learns(self, request: ModelRequest, manner: Manner, error: GatewayError) -> bool:
-        """Whether `request`, put in this `manner`, was refused for just that; its model gets another one then."""
+    def corrected(self, request: ModelRequest, manner: Manner, error: GatewayError) -> Manner:
+        """The manner for `request` after its refusal in this `manner`; the same if it was refused for something else.
+
+        Only what is in the request can be what was wrong.
+        """
         wanted = manner.corrected(error.message) if error.code == "provider_rejected_request" else manner
         if request.sampling.max_tokens is None:
             wanted = replace(wanted, bound=manner.bound)
         if all(message.provider_data is None for message in request.messages):
             wanted = replace(wanted, shows_data=manner.shows_data)
-        if wanted == manner:
-            return False
-        self._manners[request.model] = wanted
-        return True
+        return wanted
 
-    def _to_wire(self, request: ModelRequest) -> dict[str, Any]:
+    def adopt(self, model: str, manner: Manner) -> None:
+        """From now on speak to `model` in a `manner` that it has accepted: its words alone may be about one caller."""
+        self._manners[model] = manner
+
+    def _to_wire(self, request: ModelRequest, manner: Manner) -> dict[str, Any]:
         sampling = request.sampling
         system = [{"role": "system", "content": request.system}] if request.system else []
         wire = {
             **sampling.extra,
             "model": request.model,
-            "messages": [*system, *self._to_messages(request)],
+            "messages": [*system, *self._to_messages(request, manner.shows_data)],
             "stream": True,
             "stream_options": _STREAM_OPTIONS,
         }
@@ -93,7 +97,7 @@ class RequestWriter:
         if sampling.stop:
             wire["stop"] = sampling.stop
         if sampling.max_tokens is not None:
-            wire[self.manner_of(request.model).bound] = sampling.max_tokens
+            wire[manner.bound] = sampling.max_tokens
         if request.functions:
             wire["tools"] = self._encode(request.functions)
             wire |= _to_choice(request.tool_choice, sampling)
@@ -111,9 +115,8 @@ class RequestWriter:
         names = ((self._habits.names.get(field, field), value) for field, value in wire.items())
         return {name: value for name, value in names if name is not None}
 
-    def _to_messages(self, request: ModelRequest) -> Iterator[dict[str, Any]]:
+    def _to_messages(self, request: ModelRequest, shows_data: bool) -> Iterator[dict[str, Any]]:
         first_call = self._habits.first_call_of(request.model)
-        shows_data = self.manner_of(request.model).shows_data
         to_call_id = self._call_ids.get(request.model, self._habits.to_call_id)
         for message in filter(_says_something, request.messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
@@ -137,7 +140,7 @@ class RequestWriter:
         thoughts = data.message if data is not None else {}
         wire = {**self._habits.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
         if calls := message.tool_calls:
-            extras = data.calls if data is not None else {}
+            extras = {} if data is None else {one: told for one, told in data.calls.items() if CALL_DATA in told}
             if all(call.id not in extras for call in calls):
                 extras = {calls[0].id: first_call}
             wire["tool_calls"] = [

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from service.errors import GatewayError
 
 _TEXTS = ("reasoning_content", "reasoning")
@@ -16,7 +18,16 @@ _DETAILS = "reasoning_details"
 #: The fields of a message that hold reasoning.
 REASONING = frozenset((*_TEXTS, _DETAILS))
 _PIECES = ("text", "summary")
-_MAX_CHARS = 4 * 1024 * 1024
+_MAX_BYTES = 4 * 1024 * 1024
+_MAX_ITEMS = 4096
+
+
+def check_reasoning(items: int, size_bytes: int) -> None:
+    """Return if an answer's reasoning so far is within bounds, else raise `GatewayError` (`provider_error`)."""
+    if items > _MAX_ITEMS:
+        raise GatewayError("provider_error", f"The model provider sent reasoning of more than {_MAX_ITEMS} parts.")
+    if size_bytes > _MAX_BYTES:
+        raise GatewayError("provider_error", "The model provider sent reasoning of more than 4 MiB.")
 
 
 class Reasoning:
@@ -24,14 +35,13 @@ class Reasoning:
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
-        self._details: list[dict[str, Any]] = []
-        self._pieces: list[dict[str, list[str]]] = []  # of each detail's texts
-        self._chars = 0
+        self._details: list[_Detail] = []
+        self._bytes = 0
 
     def read(self, delta: dict[str, Any]) -> None:
         """Take in what a delta, or a whole message, tells; what is of no known shape is passed over.
 
-        Raises `GatewayError` (`provider_error`) for more than 4 MiB.
+        Raises `GatewayError` (`provider_error`) for more than 4 MiB of JSON or 4,096 details.
         """
         if REASONING.isdisjoint(delta):
             return
@@ -49,26 +59,40 @@ class Reasoning:
         fields: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._texts.items()}
         if self._details:
             fields.pop("reasoning", None)
-            whole = zip(self._details, self._pieces, strict=True)
-            texts = ({name: "".join(told) for name, told in pieces.items()} for _, pieces in whole)
-            fields[_DETAILS] = [detail | told for detail, told in zip(self._details, texts, strict=True)]
+            fields[_DETAILS] = [detail.whole() for detail in self._details]
         return fields
 
-    def _add(self, detail: dict[str, Any]) -> None:
-        """A new detail, or the next piece of the last one: its texts are longer, what else it tells is newer."""
-        last = self._details[-1] if self._details else {}
-        texts = {name: detail[name] for name in _PIECES if isinstance(detail.get(name), str)}
-        continues = all(detail.get(name) == last.get(name) for name in ("type", "index"))
-        if not last or not continues or "data" in detail:
-            self._details.append(dict(detail))
-            self._pieces.append({})
-        else:
-            last.update({name: value for name, value in detail.items() if value is not None})
-        for name, text in texts.items():
-            self._pieces[-1].setdefault(name, []).append(text)
-        self._count(*(value for value in detail.values() if isinstance(value, str)))
+    def _add(self, told: dict[str, Any]) -> None:
+        if not self._details or not self._details[-1].is_continued_by(told):
+            self._details.append(_Detail())
+        self._count(self._details[-1].add(told))
 
-    def _count(self, *texts: str) -> None:
-        self._chars += sum(map(len, texts))
-        if self._chars > _MAX_CHARS:
-            raise GatewayError("provider_error", "The model provider sent reasoning of more than 4 MiB.")
+    def _count(self, kept: Any) -> None:
+        self._bytes += len(orjson.dumps(kept))
+        check_reasoning(len(self._details), self._bytes)
+
+
+class _Detail:
+    """One of the `reasoning_details`, whose texts come in pieces."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+        self._pieces: dict[str, list[str]] = {}
+
+    def is_continued_by(self, told: dict[str, Any]) -> bool:
+        """Whether `told` is its next piece, not another one."""
+        return "data" not in told and all(told.get(name) == self._fields.get(name) for name in ("type", "index"))
+
+    def add(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Take in a piece, which makes the texts longer and all else newer, and return what is kept of it."""
+        texts = {name: told[name] for name in _PIECES if isinstance(told.get(name), str)}
+        known = self._fields
+        news = {name: value for name, value in told.items() if name not in known or value not in (None, known[name])}
+        for name, text in texts.items():
+            self._pieces.setdefault(name, []).append(text)
+        known |= news
+        return news | texts
+
+    def whole(self) -> dict[str, Any]:
+        """All of it, its texts put together."""
+        return self._fields | {name: "".join(pieces) for name, pieces in self._pieces.items()}

@@ -132,8 +132,9 @@ class Upstream:
 
     `headers` may hold secrets; they go nowhere but to `base_url` (`http://` or `https://`; a path, a query and
     `user:password@` are honoured), directly or through the proxy that `network` names for it: an `http://` address in
-    the proxy's hearing, an `https://` one through a tunnel. `read_timeout_seconds` bounds the wait for the first byte
-    and between bytes, not the whole answer. Raises `ValueError` for an address, a proxy, a file of certificates or a
+    the proxy's hearing, an `https://` one through a tunnel. `connect_timeout_seconds` bounds the connecting to
+    each of its addresses, `read_timeout_seconds` the upload and the wait for the answer's head together, then each wait
+    between bytes, not the whole answer. Raises `ValueError` for an address, a proxy, a file of certificates or a
     header that cannot be used, without repeating a secret.
     """
 
