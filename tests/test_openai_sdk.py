@@ -285,7 +285,7 @@ async def stream_and_leave(url: str, key: str) -> tuple[str, str]:
         chunks = await create(model="openclaw", messages=said("one two"), stream=True)
         text = "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
         endless = await create(
-            model="openclaw", messages=said("wait"), stream=True, extra_headers=headers | scripted("silent")
+            model="openclaw", messages=said("wait"), stream=True, extra_headers=headers | scripted("stuck")
         )
         async with endless:
             async for _ in endless:

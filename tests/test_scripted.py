@@ -20,7 +20,7 @@ from service.messages import (
     Usage,
     text_message,
 )
-from service.providers import ModelEnded
+from service.providers import ModelEnded, ModelText
 from service.providers.scripted import ScriptedProvider
 
 FUNCTIONS = (Function("first"), Function("second"))
@@ -74,6 +74,14 @@ def test_slow_takes_a_tenth_of_a_second_for_a_word() -> None:
     text, end = ask(ScriptedProvider(slept.append), "slow")
     assert slept == [0.1] * len(text.split())
     assert end.usage.output_tokens == len(slept) > 10
+
+
+def test_stuck_says_a_word_and_no_more_until_it_is_left(provider: ScriptedProvider) -> None:
+    events = provider.stream(request("stuck"))
+    assert next(events) == ModelText("Well")
+    with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
+        next(events)
+    leave(events)
 
 
 def test_silent_says_nothing_until_it_is_left(provider: ScriptedProvider) -> None:

@@ -25,13 +25,14 @@ class ScriptedProvider:
     """Answers as the model's id says.
 
     * `echo` says the last user or tool message again, word by word, or a fixed text if that is empty
-    * `count-N` counts from 1 to N, at most 999999; `slow` says a word every 0.1 s; `silent` waits until it is closed
+    * `count-N` counts from 1 to N, at most 999999; `slow` says a word every 0.1 s
+    * `silent` waits until it is closed; `stuck` says a word before
     * `tools` calls the first function offered, unless the last message is a tool's result; then it is `echo`
     * `fail-CODE` raises `GatewayError(CODE)`; `fail-midway` says a few words and then raises `provider_error`
 
     Any other id is `provider_rejected_request`. A tool choice that demands a function gets a call of it, with the
-    arguments `{}`, from all but the failing ones and `silent`. An answer is cut at `max_tokens` words; usage counts
-    words.
+    arguments `{}`, from all but the failing ones and those that wait. An answer is cut at `max_tokens` words; usage
+    counts words.
     """
 
     def __init__(self, sleep: Callable[[float], None] = concurrency.sleep) -> None:
@@ -40,7 +41,9 @@ class ScriptedProvider:
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Answer; see `Provider.stream` for the contract."""
         model = request.model
-        if model == "silent":
+        if model in ("silent", "stuck"):
+            if model == "stuck":
+                yield ModelText("Well")
             while True:
                 self._sleep(3600)
         if model.startswith("fail-") and model != "fail-midway":
@@ -84,7 +87,7 @@ def _words(request: ModelRequest) -> Iterator[str]:
         return iter(_WORDS.findall("This will not"))
     if count := _COUNT.fullmatch(model):
         return (f"{number} " for number in range(1, int(count[1]) + 1))
-    choices = "echo, count-N, slow, silent, tools, fail-CODE and fail-midway"
+    choices = "echo, count-N, slow, silent, stuck, tools, fail-CODE and fail-midway"
     raise GatewayError("provider_rejected_request", f"There is no scripted model {model!r}: there are {choices}.")
 
 

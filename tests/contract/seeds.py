@@ -40,7 +40,7 @@ class Seeds:
 
     def make_run(self) -> str:
         """The id of a run that goes on until it is cancelled."""
-        headers = {"x-openclaw-model": "scripted/silent", "Idempotency-Key": str(uuid.uuid4())}
+        headers = {"x-openclaw-model": "scripted/stuck", "Idempotency-Key": str(uuid.uuid4())}
         body = {"messages": _MESSAGES, "stream": True}
         with self._client.stream("POST", _PATH, json=body, headers=headers) as response:
             first = next(line for line in response.iter_lines() if line.startswith("data: {"))
