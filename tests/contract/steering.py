@@ -233,7 +233,7 @@ def mend_pictures(body: dict[str, Any]) -> None:
     for message in _items(body.get("messages")):
         for part in _items(message.get("content")):
             match part:
-                case {"type": "image_url", "image_url": {"url": str(url)}} if url.startswith(("data:image/", "http")):
+                case {"type": "image_url", "image_url": {"url": str(url)}} if url.startswith(("data:", "http")):
                     seen += 1
                     part["image_url"]["url"] = PICTURE
                     if seen > _MAX_PICTURES:

@@ -96,12 +96,12 @@ def test_a_model_that_fails_is_told_as_the_contract_says(plan: Plan, streaming: 
         operations=(COMPLETION,),
         streaming=streaming,
         failing=True,
-        accepted=("200",) if streaming else ("200", "429", "502", "503", "504"),
+        accepted=("200", "429", "502", "503", "504"),
     )
     outcome = fuzz(failing)
     assert not outcome.failures, outcome.report()
     seen = {str(exchange.status) for exchange in outcome.exchanges if exchange.is_right}
-    assert seen >= set(failing.accepted)
+    assert seen >= set(failing.accepted) - {"200"}  # a stream may begin before its model fails
 
 
 def test_strangers_are_told_401_whatever_they_send(plan: Plan) -> None:
