@@ -248,7 +248,7 @@ class AgentLoop:
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         _check_tool_choice(request, ended.tool_calls)
         reply = self._reply
-        calls = self._permitted(request.tool_choice, ended.tool_calls)
+        calls = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
         if data is not None or self._has_acted(calls):
             # By the id it is told a caller that stands alone gets the data and the agent's steps again.
@@ -270,11 +270,16 @@ class AgentLoop:
             reply.stop_reason = StopReason.LENGTH
         return calls
 
-    def _permitted(self, choice: ToolChoice, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        """Of what the model calls the part that counts: in the last turn, and on demand, the caller's alone."""
+    def _permitted(self, request: ModelRequest, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+        """Of what the model calls the part that counts.
+
+        In the last turn, and on demand, the caller's functions alone; of them the one that was named; and where calls
+        shall come one at a time, the first.
+        """
+        choice = request.tool_choice
         if self._is_last_turn or choice.mode is ToolChoiceMode.REQUIRED:
-            return tuple(call for call in calls if self._tools.is_callers(call))
-        return calls
+            calls = tuple(call for call in calls if self._tools.is_callers(call) and choice.name in (None, call.name))
+        return calls[:1] if request.sampling.parallel_tool_calls is False else calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:
         if not calls:

@@ -172,6 +172,29 @@ def test_in_the_last_turn_what_is_not_the_callers_ends_the_answer(
     assert upstream.requests[-1].body.get("tool_choice") == (None if choice == "auto" else "none")
 
 
+TIME = {"type": "function", "function": {"name": "time", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, ["time", "weather", "weather"]),
+        ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, ["weather", "weather"]),
+        ({"parallel_tool_calls": False}, ["time"]),
+        (
+            {"parallel_tool_calls": False, "tool_choice": {"type": "function", "function": {"name": "weather"}}},
+            ["weather"],
+        ),
+    ],
+)
+def test_of_a_models_calls_those_pass_that_were_asked_for(
+    client: httpx.Client, upstream: Upstream, options: dict[str, Any], names: list[str]
+) -> None:
+    upstream.answers["play"] = Play(calls(("time", {}), ("weather", {"city": "Hue"}), ("weather", {"city": "Hoi An"})))
+    message = ask(client, "go", tools=[FUNCTION, TIME], **options).json()["choices"][0]["message"]
+    assert [call["function"]["name"] for call in message["tool_calls"]] == names
+
+
 def test_hanging_up_ends_a_running_tool(agent: LiveGateway, upstream: Upstream, tmp_path: Path) -> None:
     command = "echo started > began; sleep 30; echo ended > ended"
     upstream.answers["play"] = Play(calls(("exec", {"command": command})), calls(text="never"))
