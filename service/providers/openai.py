@@ -144,7 +144,7 @@ class _Answer:
             raise self._failure(told)
         if event.get("object") == "error":
             raise self._failure(event)
-        if is_failure(reason := choice.get("finish_reason")):
+        if (reason := choice.get("finish_reason")) and is_failure(reason):
             raise self._failure(None, reason)
         return text
 

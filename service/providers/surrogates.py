@@ -35,7 +35,7 @@ class Joiner:
 
     def join(self, text: str) -> str:
         """`text` after what was kept of those before it; a half at its end is kept in turn."""
-        if not self._half and _is_whole(text):
+        if not self._half and (text.isascii() or _is_whole(text)):
             return text
         text, self._half = self._half + text, ""
         if "\ud800" <= text[-1] <= "\udbff":

@@ -177,8 +177,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("soak-results"))
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    sys.exit(1 if run(options.minutes, options.callers, options.seed, options.output) else 0)
+    output = options.output.resolve()  # the gateway that writes there works elsewhere
+    output.mkdir(parents=True, exist_ok=True)
+    sys.exit(1 if run(options.minutes, options.callers, options.seed, output) else 0)
 
 
 if __name__ == "__main__":
