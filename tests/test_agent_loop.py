@@ -11,7 +11,7 @@ import pytest
 from chat import ask, chunks_of, error_of, streamed_text, text_of
 from live import TOKEN, LiveGateway, live_gateway
 from plays import Play, calls
-from upstream import Upstream
+from upstream import Upstream, sent
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
@@ -44,11 +44,6 @@ def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
 def client(agent: LiveGateway) -> Iterator[httpx.Client]:
     with agent.client() as connected:
         yield connected
-
-
-def sent(upstream: Upstream, index: int = -1) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = upstream.requests[index].body["messages"]
-    return messages
 
 
 def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream: Upstream, tmp_path: Path) -> None:

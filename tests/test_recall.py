@@ -15,7 +15,7 @@ from live import TOKEN, LiveGateway, live_gateway
 from pictures import data_uri, picture
 from plays import Play, calls
 from transcripts import Transcripts
-from upstream import Exchange, Upstream
+from upstream import Exchange, Upstream, sent
 
 from service.conversation import IncomingMessage
 from service.events import RunEnded
@@ -55,11 +55,6 @@ def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
 def client(agent: LiveGateway) -> Iterator[httpx.Client]:
     with agent.client() as connected:
         yield connected
-
-
-def sent(upstream: Upstream, index: int = -1) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = upstream.requests[index].body["messages"]
-    return messages
 
 
 def asked(response: httpx.Response) -> dict[str, Any]:

@@ -236,3 +236,9 @@ def shut(connection: socket.socket) -> None:
     """Close both directions, whatever the other side did before."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
+
+
+def sent(upstream: Upstream, index: int = -1) -> list[dict[str, Any]]:
+    """The messages of one of the requests."""
+    messages: list[dict[str, Any]] = upstream.requests[index].body["messages"]
+    return messages
