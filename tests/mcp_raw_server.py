@@ -43,6 +43,8 @@ def main() -> None:
         told = {"error": {"code": -32601, "message": "unknown method"}} if result is None else {"result": result}
         sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], **told}) + "\n")
         sys.stdout.flush()
+        if message.get("params", {}).get("arguments", {}).get("end"):
+            return
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from service import concurrency
@@ -305,6 +306,24 @@ def test_a_command_that_kills_its_supervisor_dies_with_it(context: ToolContext) 
     with pytest.raises(ToolError, match="its supervisor was killed"):
         run(context, command="echo $$ > pid; kill -9 $PPID; exec sleep 60")
     wait_until_gone([int((context.workspace / "pid").read_text())])
+
+
+@pytest.mark.parametrize("kill", ["kill -9 $PPID", 'setsid sh -c "kill -9 $PPID; sleep $0" $0'], ids=["in it", "apart"])
+def test_a_command_that_kills_its_supervisor_leaves_nothing(context: ToolContext, kill: str) -> None:
+    for turn in range(20):  # a shell may die before it starts another program or after
+        mark = f"60.{turn:02}{os.getpid()}"
+        line = f"sleep {mark} & setsid sleep {mark} & {kill}; sleep {mark}"
+        with pytest.raises(ToolError, match="its supervisor was killed"):
+            run(context, argv=["/bin/sh", "-c", line, mark])
+        assert not [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
+
+
+def test_a_command_that_kills_the_guard_is_supervised_all_the_same(context: ToolContext) -> None:
+    find = "guard=$(sed -n 's/^PPid:\t//p' /proc/$PPID/status); grep -q supervisor /proc/$guard/cmdline"
+    told = run(context, command=f"{find} && kill -9 $guard && echo killed; sleep 60 & exit 3")
+    assert told.startswith("The command exited with status 3")
+    assert "It left 1 process(es) running in the background; they were ended" in told
+    assert "killed" in told
 
 
 def test_what_a_command_writes_into_the_report_is_not_believed_and_not_loaded(context: ToolContext) -> None:

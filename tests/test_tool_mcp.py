@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -144,7 +145,6 @@ def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is
     def crash() -> None:
         with pytest.raises(ToolError, match="Connection closed"):
             server.call_tool("crash", {})
-        wait_until(lambda: server._connection is not None and server._connection.ended)
 
     crash()
     assert server.call_tool("process", {}).isdigit()
@@ -152,6 +152,41 @@ def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is
     crash()
     with pytest.raises(ToolError, match=r"tried again in \d+ s"):
         server.call_tool("process", {})
+
+
+def test_a_crash_costs_the_calls_under_way_and_none_that_comes_after(open_server: Open) -> None:
+    server, failed = open_server("wild"), concurrency.Event()
+    pid = server.call_tool("process", {})
+
+    def wait_in_vain() -> None:
+        with pytest.raises(ToolError, match="Connection closed"):
+            server.call_tool("never", {})
+        failed.set()
+
+    concurrency.spawn(wait_in_vain)
+    concurrency.sleep(0)
+    with pytest.raises(ToolError, match="Connection closed"):
+        server.call_tool("crash", {})
+    after = [concurrency.spawn(server.call_tool, "process", {}) for _ in range(3)]
+    (new_pid,) = {calling.get() for calling in after}
+    assert new_pid != pid
+    assert failed.wait(GENEROUS_SECONDS)
+
+
+def test_a_server_that_ends_between_two_calls_costs_none(open_server: Open) -> None:
+    server = open_server("wild")
+
+    def wait_for_end() -> None:
+        wait_until(lambda: server._connection is not None and server._connection.is_over)
+
+    pid = int(server.call_tool("process", {}))
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end()
+    assert int(server.call_tool("process", {})) != pid
+    server.list_tools()
+    assert server.call_tool("bare", {"end": True}) == "called bare"
+    wait_for_end()
+    assert server.call_tool("process", {}).isdigit()
 
 
 def test_a_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Path) -> None:
@@ -181,11 +216,9 @@ def test_a_server_that_hangs_or_sends_a_line_without_end_is_ended_and_started_an
         server.endpoint = replace(patient, timeout_seconds=3)
         with pytest.raises(ToolError, match=r"did not answer|more than fits"):
             server.call_tool(tool, {})
-        wait_until(lambda: is_gone(pid))
-        wait_until(lambda: server._connection is not None and server._connection.ended)
-        concurrency.sleep(max(0.0, server._not_before - time.monotonic()))
         server.endpoint = patient
         assert int(server.call_tool("process", {})) != pid
+        assert is_gone(pid)
 
     for suffering in [concurrency.spawn(suffer, tool) for tool in ("block", "endless")]:
         suffering.get()

@@ -1,6 +1,6 @@
 """Running a program for a tool: bounded in time and output, and never outliving whoever waits for it.
 
-Each command has a supervisor, a process of its own; `supervisor.py` says what that guarantees. Leaving the wait by any
+Each command has a supervisor, a program of its own; `supervisor.py` says what that guarantees. Leaving the wait by any
 exception, or the end of this very process, ends the command and everything it has started.
 """
 
@@ -162,7 +162,7 @@ def _end(process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
-    """End what a supervisor does not end; it goes last, since as long as it is there orphans are found below it."""
+    """End what a supervisor does not end; its guard goes last: as long as that is there, orphans are found below it."""
     give_up_at = time.monotonic() + _KILL_SECONDS
     while (left := descendants_of(process.pid, with_dead=False)) and time.monotonic() < give_up_at:
         for pid in left:

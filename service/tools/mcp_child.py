@@ -3,8 +3,9 @@
 Run as a program, `python -P mcp_child.py`, with the SDK but nothing of the gateway. JSON lines come and go on standard
 input and output. The first line is the order: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come
 `{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`, and each but `cancel` is answered with its `id` and
-`result` or `error`. `{"event": "tools_changed"}` is told unasked; `{"failed": why}` is the last line of a connection
-that came to nothing. The end of the input, or SIGTERM, ends the server and this program.
+`result`, `error`, or `failed` where the connection was lost over it. `{"event": "tools_changed"}` is told unasked, and
+`{"failed": why}` when a connection came to nothing or the server ended it; what is asked after any `failed` is not
+answered. The end of the input, or SIGTERM, ends the server and this program.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _MEMORY_CHECK_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
 _MIN_SECRET_CHARS = 6
+_CLOSED = "Connection closed"  # the SDK's words
 _LAUNCHER = Path(__file__).parents[1] / "providers" / "die_with_parent.py"
 _MISSING_SDK = "MCP servers need a package that is not installed. Run `pip install '.[mcp]'` in the gateway's clone."
 
@@ -54,16 +56,18 @@ class _OneLine(logging.Formatter):
 class Bridge:
     """Answers the gateway's requests with what the MCP server says."""
 
-    def __init__(self, client: Any, tell: Tell, redact: Callable[[str], str]) -> None:
+    def __init__(self, client: Any, tell: Tell, redact: Callable[[str], str], ended: asyncio.Event) -> None:
         self._client = client
         self._tell = tell
         self._redact = redact
+        self._ended = ended
         self._calls: dict[int, asyncio.Task[None]] = {}
 
     async def serve(self, requests: AsyncIterator[dict[str, Any]]) -> None:
         """Answer until it is cancelled or the connection is lost, which raises `ConnectionError`."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_changes())
+            tasks.create_task(self._watch_end())
             async for request in requests:
                 number = request["id"]
                 if request["method"] != "cancel":
@@ -83,7 +87,7 @@ class Bridge:
                 answer = await self._call_tool(request["name"], request["arguments"])
         except Exception as error:  # whatever it is, the one who waits is told
             is_lost = not await self._is_alive()
-            self._tell({"id": request["id"], "error": self._redact(describe(error)), "is_lost": is_lost})
+            self._tell({"id": request["id"], "failed" if is_lost else "error": self._redact(describe(error))})
             if is_lost:
                 raise ConnectionError(describe(error)) from error
         else:
@@ -113,6 +117,13 @@ class Bridge:
                 except Exception:  # noqa: BLE001 - any failure to list is the answer
                     return False
         return True
+
+    async def _watch_end(self) -> None:
+        await self._ended.wait()
+        # Calls under way are answered first: some have their results, the others learn of the end by themselves.
+        await asyncio.gather(*self._calls.values(), return_exceptions=True)
+        self._tell({"failed": _CLOSED})
+        raise ConnectionError(_CLOSED)
 
     async def _watch_changes(self) -> None:
         # Servers of the newer protocol tell only those who listen.
@@ -187,8 +198,9 @@ def open_transport(order: dict[str, Any]) -> Any:
 class _Lenient:
     """A stream of the server's messages, its listings mended: one bad tool must not cost all the others."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, ended: asyncio.Event) -> None:
         self._stream = stream
+        self._ended = ended
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -198,6 +210,7 @@ class _Lenient:
         return self
 
     async def __aexit__(self, *exc_info: object) -> Any:
+        self._ended.set()  # it is left as soon as nothing comes any more
         return await self._stream.__aexit__(*exc_info)
 
     def __aiter__(self) -> Self:
@@ -222,9 +235,9 @@ def _mend_tool(tool: Any) -> bool:
 
 
 @asynccontextmanager
-async def _lenient(transport: Any) -> AsyncIterator[tuple[Any, Any]]:
-    async with transport as (read_stream, write_stream):
-        yield _Lenient(read_stream), write_stream
+async def _lenient(order: dict[str, Any], ended: asyncio.Event) -> AsyncIterator[tuple[Any, Any]]:
+    async with open_transport(order) as (read_stream, write_stream):
+        yield _Lenient(read_stream, ended), write_stream
 
 
 def redactor(order: dict[str, Any]) -> Callable[[str], str]:
@@ -255,9 +268,10 @@ async def run(order: dict[str, Any], requests: asyncio.StreamReader, tell: Tell)
             tell({"event": "tools_changed"})
 
     client_info = Implementation(name="openclaw-gateway", version=order["version"])
-    client = Client(_lenient(open_transport(order)), cache=None, client_info=client_info, message_handler=on_message)
+    ended = asyncio.Event()
+    client = Client(_lenient(order, ended), cache=None, client_info=client_info, message_handler=on_message)
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    serving = asyncio.create_task(_serve(client, Bridge(client, tell, redactor(order)), inbox))
+    serving = asyncio.create_task(_serve(client, Bridge(client, tell, redactor(order), ended), inbox))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     beside = [asyncio.create_task(_read(requests, inbox, serving)), asyncio.create_task(_watch_memory(tell))]
     try:

@@ -74,6 +74,7 @@ class McpConnection:
         self._last_used = clock()
         self._process: ChildProcess | None = None
         self._stopping = False
+        self._lost = False
         self._reason = "it ended unexpectedly"
         self._gone = concurrency.Event()
         self._send({**order, "version": __version__})
@@ -99,8 +100,8 @@ class McpConnection:
             self._last_used = self._clock()
         if asked.answer is None:
             raise ConnectionLostError(self._reason)
-        if asked.answer.get("is_lost"):
-            raise ConnectionLostError(asked.answer["error"])
+        if "failed" in asked.answer:
+            raise ConnectionLostError(asked.answer["failed"])
         if "error" in asked.answer:
             raise ToolError(asked.answer["error"])
         return asked.answer["result"]
@@ -108,7 +109,7 @@ class McpConnection:
     @property
     def is_over(self) -> bool:
         """Whether it takes no further questions: it has ended or is about to."""
-        return self.ended or self._stopping
+        return self.ended or self._stopping or self._lost
 
     @property
     def last_output(self) -> str:
@@ -128,6 +129,15 @@ class McpConnection:
             if self._process is not None:
                 self._process.stop()
         self._gone.wait()
+
+    def give_up(self, reason: str) -> None:
+        """Take no further questions, and end as failed without holding up the caller."""
+        self._lost = True
+        concurrency.spawn(self.stop, reason)
+
+    def wait_until_gone(self, seconds: float) -> bool:
+        """Wait until one that is over has ended, with child and server; returns whether it has, in that time."""
+        return bool(self._gone.wait(seconds))
 
     def _await(self, asked: _Question, timeout_seconds: float) -> None:
         if self.ended:
@@ -177,19 +187,23 @@ class McpConnection:
                     self._take(bytes(line + end))
                     line.clear()
                 line += rest
+                if self._lost:
+                    return
                 if len(line) > _MAX_ANSWER_BYTES:
                     self._reason = f"it sent an answer of more than {_MAX_ANSWER_BYTES // 1024**2} MiB"
                     return
         finally:
+            self._lost = True
             reader.close()
 
     def _take(self, line: bytes) -> None:
         message = json.loads(line)
         if "failed" in message:
+            self._lost = True
             self._reason = self._reason and message["failed"]  # empty: the end was wanted
-        elif "event" in message:
+        if "event" in message:
             self._on_tools_changed()
-        else:
+        if "id" in message:
             self.answers += 1
             question = self._questions.get(message["id"])
             if question is not None:

@@ -1,7 +1,8 @@
 """An MCP server as the gateway sees it: connected when first needed, again after a failure, let go when idle.
 
-A server that hangs, crashes or talks nonsense costs the call that meets it, never more: after a failure it is left
-alone for a while that grows with each further one.
+A server that hangs, crashes or talks nonsense costs the calls that meet it, never more; one that ends between calls
+costs none. The next call finds it gone and starts it again: at once the first time, later after a while that grows
+with each further failure. No call is sent twice.
 """
 
 from __future__ import annotations
@@ -162,10 +163,12 @@ class McpServer:
             raise ToolError(f"The MCP server {self.endpoint.name} failed: {error}.") from error
         except TimeoutError:
             if connection.answers == answers and connection.is_silent:  # nobody was answered and nobody waits
-                concurrency.spawn(connection.stop, f"it did not answer within {seconds:g} s")
+                connection.give_up(f"it did not answer within {seconds:g} s")
             raise ToolError(f"The MCP server {self.endpoint.name} did not answer within {seconds:g} s.") from None
 
     def _connect(self) -> McpConnection:
+        if self._connection is not None and self._connection.is_over and not self._closed:
+            self._wait_for_end(self._connection)
         if self._closed:
             raise ToolError("The gateway is shutting down.")
         if self._connection is None or self._connection.is_over:
@@ -184,6 +187,12 @@ class McpServer:
                 clock=self._clock,
             )
         return self._connection
+
+    def _wait_for_end(self, connection: McpConnection) -> None:
+        # Until then its failure has not been counted, and a second one might meet the first one's locks.
+        seconds = self.endpoint.timeout_seconds
+        if not connection.wait_until_gone(seconds):
+            raise ToolError(f"The MCP server {self.endpoint.name} did not end within {seconds:g} s.")
 
     def _forget_listing(self) -> None:
         self._listed_until = 0.0

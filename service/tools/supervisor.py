@@ -7,10 +7,12 @@ order is gone, however that happened, ends the command. The report is one JSON o
 What is guaranteed on Linux: every process the command starts, in whatever session or process group and whichever
 signals it ignores, is gone when this program ends. Orphans fall to this process (PR_SET_CHILD_SUBREAPER), and no
 program gains rights by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so that each of them can be
-signalled. One that stops this program gains nothing: whoever gave the order lets it go on, and the kernel does once
-that one is gone. One that kills it takes its own life (PR_SET_PDEATHSIG); only what it had started before is free. It
-is no sandbox: a command may ask another program that runs already (cron, systemd, docker) to start something. Elsewhere
-only the command's process group is ended.
+signalled. The program is two processes: the supervisor, the command's parent, and the guard, the supervisor's. A
+command that stops the supervisor gains nothing: whoever gave the order lets it go on, and the kernel does once that one
+is gone. One that kills the supervisor is killed by the kernel (PR_SET_PDEATHSIG), and all it has started falls to the
+guard, which kills it and reports. Without its guard the supervisor goes on as before: only a command that goes for both
+can leave something. It is no sandbox: a command may ask another program that runs already (cron, systemd, docker) to
+start something. Elsewhere there is no guard, and only the command's process group is ended.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ _BLOCK_BYTES = 64 * 1024
 _LONG_WAIT_SECONDS = 3600.0
 _KILL_AGAIN_SECONDS = 0.005
 _MAX_PIPE_BLOCKS = 32
+_ASKS_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Capture:
@@ -125,7 +128,7 @@ class Supervision:
         self._wakeup = (ours, theirs)
         signal.set_wakeup_fd(theirs.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _ASKS_TO_END:
             signal.signal(number, self._ask_to_stop)
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(_BLOCK_BYTES))
 
@@ -194,9 +197,7 @@ class Supervision:
         with suppress(ProcessLookupError, PermissionError):
             if sys.platform != "linux":
                 os.killpg(self._command.pid, number)
-        for pid in descendants_of(os.getpid()):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
+        _kill_each(descendants_of(os.getpid()), number)
 
     def _drain(self) -> None:
         for key in list(self._selector.get_map().values()):
@@ -207,7 +208,17 @@ class Supervision:
 
 def _die_with_supervisor() -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _kill_each(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
 
 
 def descendants_of(pid: int, *, with_dead: bool = True) -> list[int]:
@@ -234,13 +245,46 @@ def _processes() -> list[int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Take the order, carry it out, report."""
+    """Take the order, carry it out, report; returns the exit status."""
     if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # the command must not write into the report
-        prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)  # the lifeline tells the rest, unless this is stopped
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        _prctl(_PR_SET_DUMPABLE, 0)  # the command must not write into the report
+        _take_orphans()
+        supervisor_pid = os.fork()
+        if supervisor_pid:
+            return _guard(supervisor_pid)
+        _take_orphans()
+    return _supervise(arguments)
+
+
+def _take_orphans() -> None:
+    # For this very process: a fork inherits neither.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # the lifeline tells the rest, unless this is stopped
+
+
+def _guard(supervisor_pid: int) -> int:
+    """Wait for the supervisor to end, and kill what it has left, should it have been killed itself."""
+
+    def hand_on(number: int, _frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(supervisor_pid, number)
+
+    for number in (*_ASKS_TO_END, signal.SIGCONT):
+        signal.signal(number, hand_on)
+    _, status = os.waitpid(supervisor_pid, 0)
+    with suppress(ChildProcessError):
+        while True:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            _kill_each(descendants_of(os.getpid()), signal.SIGKILL)
+            time.sleep(_KILL_AGAIN_SECONDS)
+    if status:
+        sys.stdout.write(json.dumps({"problem": "its supervisor was killed; whatever it had started was killed, too"}))
+    return 0
+
+
+def _supervise(arguments: list[str]) -> int:
     lifeline = socket.socket(fileno=int(arguments[0]))
     os.set_inheritable(lifeline.fileno(), False)
     line = lifeline.makefile("rb").readline()
