@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +26,7 @@ from service.messages import (
 from service.providers import ModelRequest
 from service.providers.openai_hosts import CALL_DATA, Habits, Manner, to_mistral_id
 from service.providers.reasoning import REASONING
-from service.providers.tool_calls import wire_arguments_text, wire_name
+from service.providers.tool_calls import CallIds, wire_arguments_text, wire_name
 
 _STREAM_OPTIONS = {"include_usage": True}
 _NOTHING: Mapping[str, ModelCompat] = MappingProxyType({})
@@ -117,24 +117,20 @@ class RequestWriter:
 
     def _to_messages(self, request: ModelRequest, shows_data: bool) -> Iterator[dict[str, Any]]:
         first_call = self._habits.first_call_of(request.model)
-        to_call_id = self._call_ids.get(request.model, self._habits.to_call_id)
+        ids = CallIds(self._call_ids.get(request.model, self._habits.to_call_id))
         for message in filter(_says_something, request.messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
             if message.name is not None:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
                 data = message.provider_data if shows_data else None
-                wire |= self._to_assistant(message, data, first_call, to_call_id)
+                wire |= self._to_assistant(message, data, first_call, ids)
             elif message.tool_call_id is not None:
-                wire["tool_call_id"] = to_call_id(message.tool_call_id)
+                wire["tool_call_id"] = ids.of_result(message.tool_call_id)
             yield wire
 
     def _to_assistant(
-        self,
-        message: Message,
-        data: ProviderData | None,
-        first_call: Mapping[str, Any],
-        to_call_id: Callable[[str], str],
+        self, message: Message, data: ProviderData | None, first_call: Mapping[str, Any], ids: CallIds
     ) -> dict[str, Any]:
         """What is said of an assistant's message beside its content: its calls, and the data its model wants back."""
         thoughts = data.message if data is not None else {}
@@ -144,7 +140,8 @@ class RequestWriter:
             if all(call.id not in extras for call in calls):
                 extras = {calls[0].id: first_call}
             wire["tool_calls"] = [
-                {"id": to_call_id(call.id), **_to_call(call), **extras.get(call.id, {})} for call in calls
+                {"id": call_id, **_to_call(call), **extras.get(call.id, {})}
+                for call_id, call in zip(ids.of_calls(calls), calls, strict=True)
             ]
         return wire
 
