@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from service.config.models import ModelCompat
-from service.errors import GatewayError
 from service.messages import (
     Function,
     Image,
@@ -24,6 +23,7 @@ from service.messages import (
     ToolChoiceMode,
 )
 from service.providers import ModelRequest
+from service.providers.manners import Manners
 from service.providers.openai_hosts import CALL_DATA, Habits, Manner, to_mistral_id
 from service.providers.reasoning import REASONING
 from service.providers.tool_calls import CallIds, wire_arguments_text, wire_name
@@ -41,14 +41,14 @@ _PLAIN_SAMPLING = (
 
 
 class RequestWriter:
-    """Writes the requests to one host, whose `models` may differ in what they want."""
+    """Writes the requests to one host, whose `models` may differ in what they want; `manners` are theirs."""
 
     def __init__(self, habits: Habits, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._habits = habits
-        self._manner = Manner(habits.bound)
-        self._manners = {
-            model: Manner(wants.max_tokens_field) for model, wants in models.items() if wants.max_tokens_field
-        }
+        usual = Manner(habits.bound)
+        bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
+        known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
+        self.manners = Manners(usual, known, _corrected)
         self._call_ids = {
             model: to_mistral_id if wants.requires_mistral_tool_ids else str
             for model, wants in models.items()
@@ -60,26 +60,6 @@ class RequestWriter:
     def write(self, request: ModelRequest, manner: Manner) -> bytes:
         """The body of `POST /chat/completions`, in this `manner`."""
         return orjson.dumps(self._to_wire(request, manner), default=_to_plain)
-
-    def manner_of(self, model: str) -> Manner:
-        """How `model` is spoken to."""
-        return self._manners.get(model, self._manner)
-
-    def corrected(self, request: ModelRequest, manner: Manner, error: GatewayError) -> Manner:
-        """The manner for `request` after its refusal in this `manner`; the same if it was refused for something else.
-
-        Only what is in the request can be what was wrong.
-        """
-        wanted = manner.corrected(error.message) if error.code == "provider_rejected_request" else manner
-        if request.sampling.max_tokens is None:
-            wanted = replace(wanted, bound=manner.bound)
-        if all(message.provider_data is None for message in request.messages):
-            wanted = replace(wanted, shows_data=manner.shows_data)
-        return wanted
-
-    def adopt(self, model: str, manner: Manner) -> None:
-        """From now on speak to `model` in a `manner` that it has accepted: its words alone may be about one caller."""
-        self._manners[model] = manner
 
     def _to_wire(self, request: ModelRequest, manner: Manner) -> dict[str, Any]:
         sampling = request.sampling
@@ -144,6 +124,16 @@ class RequestWriter:
                 for call_id, call in zip(ids.of_calls(calls), calls, strict=True)
             ]
         return wire
+
+
+def _corrected(request: ModelRequest, manner: Manner, refusal: str) -> Manner:
+    """The manner that `refusal` asks for: only what is in the request can be what was wrong."""
+    wanted = manner.corrected(refusal)
+    if request.sampling.max_tokens is None:
+        wanted = replace(wanted, bound=manner.bound)
+    if all(message.provider_data is None for message in request.messages):
+        wanted = replace(wanted, shows_data=manner.shows_data)
+    return wanted
 
 
 def _says_something(message: Message) -> bool:
