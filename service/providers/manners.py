@@ -13,7 +13,7 @@ from service.errors import GatewayError
 from service.providers import ModelEvent, ModelRequest
 
 #: How often one request is put in another manner: a model may have a word to say on each part of it.
-_CORRECTIONS = 2
+_CORRECTIONS = 3
 
 Manner = TypeVar("Manner")
 

@@ -45,7 +45,7 @@ class RequestWriter:
 
     def __init__(self, habits: Habits, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._habits = habits
-        usual = Manner(habits.bound)
+        usual = Manner(habits.bound, asks_usage=habits.asks_usage)
         bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
         known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
         self.manners = Manners(usual, known, _corrected)
@@ -69,8 +69,9 @@ class RequestWriter:
             "model": request.model,
             "messages": [*system, *self._to_messages(request, manner.shows_data)],
             "stream": True,
-            "stream_options": _STREAM_OPTIONS,
         }
+        if manner.asks_usage:
+            wire["stream_options"] = _STREAM_OPTIONS
         for name in _PLAIN_SAMPLING:
             if (value := getattr(sampling, name)) is not None:
                 wire[name] = value
@@ -92,8 +93,7 @@ class RequestWriter:
         return self._encoded_functions
 
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
-        names = ((self._habits.names.get(field, field), value) for field, value in wire.items())
-        return {name: value for name, value in names if name is not None}
+        return {self._habits.names.get(field, field): value for field, value in wire.items()}
 
     def _to_messages(self, request: ModelRequest, shows_data: bool) -> Iterator[dict[str, Any]]:
         first_call = self._habits.first_call_of(request.model)
