@@ -13,7 +13,7 @@ from typing import Any
 from service.errors import GatewayError
 from service.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
 from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
-from service.providers.anthropic_content import in_order
+from service.providers.anthropic_content import THINKING, in_order
 from service.providers.tool_calls import CallIds, wire_arguments, wire_name
 
 _MAX_TEMPERATURE = 1.0
@@ -21,6 +21,7 @@ _EFFORTS = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | 
 _PICTURE = re.compile(r"data:(image/(?:jpeg|png|gif|webp));base64,(.+)", re.DOTALL)
 _NO_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
+_KEPT = {"cache_control": {"type": "ephemeral"}}
 _BEFORE_THE_ASSISTANT = {"type": "text", "text": "(The beginning of this conversation is not shown.)"}
 
 
@@ -28,9 +29,10 @@ def _cleaned(call_id: str) -> str:
     return _NO_ID_CHARACTER.sub("_", call_id) or "_"
 
 
-def to_wire(request: ModelRequest) -> dict[str, Any]:
+def to_wire(request: ModelRequest, *, marks_cache: bool = True) -> dict[str, Any]:
     """The body of `POST /v1/messages`, which always bounds the answer.
 
+    With `marks_cache` it says up to where the prompt will come again, so that it is not paid for in full each time.
     Raises `GatewayError` `provider_rejected_request` for what the API cannot be asked, naming the field.
     """
     sampling = request.sampling
@@ -51,7 +53,25 @@ def to_wire(request: ModelRequest) -> dict[str, Any]:
         wire["stop_sequences"] = sampling.stop
     if output := _to_output_config(sampling):
         wire["output_config"] = output
-    return wire | _to_tools(request)
+    wire |= _to_tools(request)
+    return _marked(wire) if marks_cache and not request.collected else wire  # a summary is asked for once
+
+
+def _marked(wire: dict[str, Any]) -> dict[str, Any]:
+    """`wire` to be cached up to its system text, its last turn and the one that was last before.
+
+    From a mark only 20 blocks are looked back for an earlier one, and the calls of one turn may be more.
+    https://docs.claude.com/en/docs/build-with-claude/prompt-caching
+    """
+    if "system" in wire:
+        wire["system"] = [{"type": "text", "text": wire["system"], **_KEPT}]
+    elif "tools" in wire:
+        wire["tools"][-1] |= _KEPT
+    for turn in wire["messages"][-1:-4:-2]:
+        *before, block = turn["content"]
+        if block["type"] not in THINKING:
+            turn["content"] = [*before, block | _KEPT]
+    return wire
 
 
 def _check_sampling(sampling: Sampling) -> None:
