@@ -33,6 +33,7 @@ from service.tools.sessions import session_tools
 from service.tools.shell import ExecTool
 from service.tools.toolboxes import Toolboxes
 from service.tools.web import WebFetchTool
+from service.windows import ToldWindows
 
 
 def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) -> Gateway:
@@ -53,6 +54,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         runs=RunRegistry(clock),
         slots=RunSlots(parts.limits.max_concurrent),
         estimator=TokenEstimator(),
+        windows=ToldWindows(),
         clock=clock,
         new_id=new_id,
     )

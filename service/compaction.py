@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from service.cuts import choose_tail, latest_user
 from service.errors import GatewayError
-from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request, input_limit
+from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request
 from service.messages import Message, Part, Role, Sampling, Text, Usage, text_message
-from service.overflows import Overflow, overflow_of, told_limit
+from service.overflows import Overflow, overflow_of
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 
 logger = logging.getLogger("openclaw.runs")
@@ -76,17 +76,12 @@ class Compactor:
         return self._shorten(provider, request, limit_tokens)
 
     def compact_after_overflow(
-        self,
-        provider: Provider,
-        request: ModelRequest,
-        limit_tokens: int | None,
-        answer_tokens: int | None,
-        error: GatewayError,
+        self, provider: Provider, request: ModelRequest, limit_tokens: int | None, error: GatewayError
     ) -> Compaction | None:
         """What a `request` should hold that was refused with `error`; `None` if that was for something else.
 
-        Also when nothing can be left out. `limit_tokens` is what was thought to be the limit, `None` for a model whose
-        window is not known; `error` may know better. `answer_tokens` is the most the answer may have, `None` if open.
+        Also when nothing can be left out. `limit_tokens` is what it may have by all that is known, `error` included;
+        `None` for a model whose window is not known.
         """
         overflow = overflow_of(error)
         if overflow is None or (overflow is Overflow.PICTURES and not _shows_old_pictures(request.messages)):
@@ -94,8 +89,6 @@ class Compactor:
         if limit_tokens is None or overflow is not Overflow.TOKENS:
             limit_tokens = self._estimator.estimate(request)
         if overflow is Overflow.TOKENS:
-            if (told := told_limit(error)) is not None:
-                limit_tokens = min(limit_tokens, input_limit(told, answer_tokens))
             self._estimator.observe_overflow(request, limit_tokens)
         return self._shorten(provider, request, round(limit_tokens * _OVERFLOW_SHARE))
 

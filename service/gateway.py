@@ -32,6 +32,7 @@ from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
 from service.turn import Turn, check_model
+from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -39,7 +40,8 @@ logger = logging.getLogger("openclaw.gateway")
 class Gateway:
     """Runs agents for its doors.
 
-    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost.
+    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost,
+    `windows` how much models take.
     `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
@@ -51,6 +53,7 @@ class Gateway:
         runs: RunRegistry,
         slots: RunSlots,
         estimator: TokenEstimator,
+        windows: ToldWindows,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -60,6 +63,7 @@ class Gateway:
         self._parts = CurrentParts(parts)
         self._slots = slots
         self._estimator = estimator
+        self._windows = windows
         self._clock = clock
         self._new_id = new_id
         self._replays = Replays(state.records, state.store)
@@ -234,7 +238,9 @@ class Gateway:
     def _execute(self, run: Run, work: Work) -> None:
         reply = Reply()
         retries = work.held.parts.limits.retries
-        provider = ResilientProvider(work.choices, retries, takes_back=work.takes_back, clock=self._clock)
+        provider = ResilientProvider(
+            work.choices, retries, windows=self._windows, takes_back=work.takes_back, clock=self._clock
+        )
         try:
             end = self._drive(run, work, provider, reply)
             model = (provider.answered or work.choices[0]).ref
@@ -254,7 +260,8 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        window = ContextWindow(lambda: provider.asked, Compactor(self._estimator), self._estimator)
+        compactor = Compactor(self._estimator)
+        window = ContextWindow(lambda: provider.asked, compactor, self._estimator, self._windows)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.time.left_seconds):

@@ -9,6 +9,7 @@ import re
 from enum import Enum
 
 from service.errors import GatewayError
+from service.providers.refusals import TOO_LARGE_AT_ANY_TIME
 
 _TOKENS = re.compile(
     r"""context[ _](length|window|size|limit)                   # OpenAI, OpenRouter, llama.cpp, vLLM
@@ -25,7 +26,6 @@ _TOKENS = re.compile(
     |`inputs`[ ]tokens[ ]\+|`inputs`[ ]must[ ]have[ ]less[ ]than                   # TGI
     |must[ ]be[ ]less[ ]than[ ]max_seq_len                      # SiliconFlow
     |range[ ]of[ ]input[ ]length[ ]should[ ]be                  # Alibaba
-    |request[ ]too[ ]large[ ]for[ ]model                        # Groq, of more tokens than a minute may have
     |reduce[ ]the[ ]length[ ]of[ ]the[ ](messages|prompt|input) # Groq, OpenAI""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -39,7 +39,6 @@ _PICTURES = re.compile(
 )
 #: What waiting or paying would mend.
 _OTHER_LIMITS = re.compile(r"rate limit|tokens per (minute|day)|quota", re.IGNORECASE)
-_TOO_LARGE_AT_ANY_TIME = re.compile(r"request too large for model", re.IGNORECASE)
 
 #: 400,000 and the like; a list of numbers is none.
 _GROUPED_DIGITS = re.compile(r"(?<![\[\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -75,7 +74,9 @@ def overflow_of(error: GatewayError) -> Overflow | None:
     said = _said(error)
     if error.code != "provider_rejected_request":
         return None
-    if _OTHER_LIMITS.search(said) and not _TOO_LARGE_AT_ANY_TIME.search(said):
+    if TOO_LARGE_AT_ANY_TIME.search(said):
+        return Overflow.TOKENS
+    if _OTHER_LIMITS.search(said):
         return None
     kinds = ((Overflow.TOKENS, _TOKENS), (Overflow.PICTURES, _PICTURES), (Overflow.BYTES, _BYTES))
     return next((overflow for overflow, words in kinds if words.search(said)), None)

@@ -19,6 +19,7 @@ from service.errors import GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted
 from service.providers.refusals import SAYS, LastingError
+from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.models")
 
@@ -66,9 +67,8 @@ class RetryPolicy:
 class ResilientProvider:
     """The models of one run, asked in order until one answers; the first is the one that was meant.
 
-    `asked` is the model that was asked last, at first the one that will be; `answered` the one that began the latest
-    answer, `None` before any did. Later calls begin with `answered`: what failed is not tried anew in each turn of a
-    run. One for each run, one call at a time; `clock` gives seconds since 1970.
+    `answered` is the model that began the latest answer, `None` before any did. Later calls begin with it: what failed
+    is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
     With `takes_back`, or of a request that is `collected`, an answer that has begun may fail, too: `ModelRestarted` is
     told before it comes anew.
     """
@@ -78,6 +78,7 @@ class ResilientProvider:
         choices: Sequence[ChosenModel],
         policy: RetryPolicy,
         *,
+        windows: ToldWindows,
         takes_back: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = concurrency.sleep,
@@ -85,13 +86,19 @@ class ResilientProvider:
     ) -> None:
         self._choices = tuple(choices)
         self._policy = policy
+        self._windows = windows
         self._takes_back = self._may_restart = takes_back
         self._told, self._tried = False, 0
         self._clock = clock
         self._sleep = sleep
         self._random = random
-        self.asked = self._choices[0]
+        self._asked = self._choices[0]
         self.answered: ChosenModel | None = None
+
+    @property
+    def asked(self) -> ChosenModel:
+        """The model that was asked last, at first the one that will be, with the window it is known to have."""
+        return self._windows.narrowed(self._asked)
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
@@ -140,9 +147,9 @@ class ResilientProvider:
 
     def _ask(self, choice: ChosenModel, request: ModelRequest) -> Iterator[ModelEvent]:
         """One model's answer, asked for as often as the policy says."""
-        self.asked = choice
+        self._asked = choice
         self._tried += 1
-        asked = choice.to_request(request)
+        asked = self.asked.to_request(request)
         give_up_at = self._clock() + self._policy.max_elapsed_seconds
         failures = 0
         while True:

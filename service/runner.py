@@ -28,10 +28,12 @@ from service.messages import (
     Usage,
 )
 from service.models import ChosenModel
+from service.overflows import Overflow, overflow_of, told_limit
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.runs import Run
 from service.tools import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
+from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.runs")
 
@@ -76,15 +78,12 @@ class ContextWindow:
     asked: Callable[[], ChosenModel]
     compactor: Compactor
     estimator: TokenEstimator
+    windows: ToldWindows
 
     def limit(self, request: ModelRequest) -> int | None:
         """The tokens that are left for `request` once its answer has room."""
         tokens = self.asked().context_window
-        return None if tokens is None else input_limit(tokens, self.answer_tokens(request))
-
-    def answer_tokens(self, request: ModelRequest) -> int | None:
-        """The most tokens that the answer may have, `None` if nobody says."""
-        return self.asked().answer_tokens(request.sampling.max_tokens)
+        return None if tokens is None else input_limit(tokens, self.asked().answer_tokens(request.sampling.max_tokens))
 
     def addressed(self, request: ModelRequest) -> ModelRequest:
         """`request` in the name of the model, by which is known what it costs."""
@@ -92,8 +91,14 @@ class ContextWindow:
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
         """Learn what the model counted for `request`."""
+        self.windows.observe_usage(self.asked().ref, usage)
         if self.asked().context_window is not None:
             self.estimator.observe(self.addressed(request), usage)
+
+    def observe_refusal(self, error: GatewayError) -> None:
+        """Learn how much the model takes if `error` is that of a request that was too long."""
+        if overflow_of(error) is Overflow.TOKENS and (told := told_limit(error)) is not None:
+            self.windows.observe(self.asked().ref, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +193,9 @@ class AgentLoop:
             except GatewayError as error:
                 if self._reply.pieces:
                     raise
+                window.observe_refusal(error)
                 request = window.addressed(request)  # a fallback may have refused it
-                limit, answer = window.limit(request), window.answer_tokens(request)
-                shorter = compactor.compact_after_overflow(self._provider, request, limit, answer, error)
+                shorter = compactor.compact_after_overflow(self._provider, request, window.limit(request), error)
                 if shorter is None:
                     raise
             request = self._shortened(request, shorter)

@@ -19,9 +19,9 @@ from asking import (
     request,
     sent,
 )
-from upstream import Upstream
+from upstream import Exchange, Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS
-from upstream_answers_anthropic import end, start, telling, text
+from upstream_answers_anthropic import ANSWERS, end, start, telling, text
 
 from service.config.models import ProviderConfig
 from service.errors import GatewayError
@@ -29,6 +29,7 @@ from service.messages import (
     Function,
     Image,
     Message,
+    ProviderData,
     Role,
     Sampling,
     StopReason,
@@ -43,6 +44,7 @@ from service.providers import ModelEnded
 from service.providers.anthropic import AnthropicProvider
 
 STUB_USAGE = Usage(9, 5, 3)
+KEPT = {"cache_control": {"type": "ephemeral"}}
 
 
 def open_provider(url: str, **fields: Any) -> AnthropicProvider:
@@ -110,7 +112,7 @@ def test_the_smallest_request(provider: AnthropicProvider, upstream: Upstream) -
     assert sent(provider, upstream, request("ok")) == {
         "model": "ok",
         "max_tokens": 8192,
-        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello?", **KEPT}]}],
         "stream": True,
     }
     received = upstream.requests[-1]
@@ -146,7 +148,7 @@ def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, ups
     )
     functions = (Function("look"),)
     body = sent(provider, upstream, request("ok", *messages, system="Be kind.", functions=functions))
-    assert body["system"] == "Be kind."
+    assert body["system"] == [{"type": "text", "text": "Be kind.", **KEPT}]
     picture = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
     result = {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "a cat"}]}
     assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user", "assistant", "user"]
@@ -161,7 +163,7 @@ def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, ups
             {"type": "text", "text": "Let me see."},
             {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": 1}},
         ],
-        [result],
+        [result | KEPT],
         [
             {"type": "tool_use", "id": "c2", "name": "look", "input": {}},
             {"type": "tool_use", "id": "c3", "name": "look", "input": {"not_an_object": "[oops"}},
@@ -169,7 +171,7 @@ def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, ups
         [
             {"type": "tool_result", "tool_use_id": "c2"},
             {"type": "tool_result", "tool_use_id": "c3", "content": [{"type": "text", "text": "no"}]},
-            {"type": "text", "text": "And now?"},
+            {"type": "text", "text": "And now?", **KEPT},
         ],
     ]
 
@@ -223,8 +225,75 @@ def test_calls_of_earlier_turns_are_declared_when_no_function_is_on_offer(
     call = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "look", "{}"),))
     messages = (text_message(Role.USER, "Look!"), call, Message(Role.TOOL, (Text("a cat"),), tool_call_id="c1"))
     body = sent(provider, upstream, request("ok", *messages))
-    assert body["tools"] == [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
+    assert body["tools"] == [{"name": "look", "input_schema": {"type": "object", "properties": {}}, **KEPT}]
     assert body["tool_choice"] == {"type": "none"}
+
+
+def marks_of(value: Any) -> list[Any]:
+    """What is marked as the end of what will come again, shortened to the block's own text, name or result."""
+    if isinstance(value, list):
+        return [mark for item in value for mark in marks_of(item)]
+    if not isinstance(value, dict):
+        return []
+    inside = [mark for item in value.values() for mark in marks_of(item)]
+    own = value.get("text") or value.get("name") or value.get("tool_use_id")
+    return [*inside, own] if "cache_control" in value else inside
+
+
+def steps(count: int) -> tuple[Message, ...]:
+    """A question and what an agent has done about it in `count` turns, two calls in each."""
+    done = [text_message(Role.USER, "Look!")]
+    for step in range(count):
+        ids = (f"a{step}", f"b{step}")
+        done.append(Message(Role.ASSISTANT, (), tool_calls=tuple(ToolCall(one, "look", "{}") for one in ids)))
+        done += [Message(Role.TOOL, (Text("a cat"),), tool_call_id=one) for one in ids]
+    return tuple(done)
+
+
+def test_each_turn_of_an_agent_reads_from_the_cache_what_the_one_before_wrote(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    fields: dict[str, Any] = {"system": "Be kind.", "functions": (Function("look"),)}
+    marks = [marks_of(sent(provider, upstream, request("ok", *steps(count), **fields))) for count in range(4)]
+    assert [mark.pop() for mark in marks] == ["Be kind."] * 4
+    assert marks == [["Look!"], ["Look!", "b0"], ["b0", "b1"], ["b1", "b2"]]
+
+
+def test_without_a_system_text_the_tools_are_cached(provider: AnthropicProvider, upstream: Upstream) -> None:
+    body = sent(provider, upstream, request("ok", functions=(Function("look"), Function("wait"))))
+    assert marks_of(body["tools"]) == ["wait"]
+
+
+def test_thoughts_are_not_marked_nor_is_what_will_not_come_again(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    blocks = [{"type": "tool_use"}, {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}]
+    data = ProviderData({"content": blocks}, {"c1": {"place": 0}})
+    thought = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "look", "{}"),), provider_data=data)
+    messages = sent(provider, upstream, request("ok", *steps(0), thought))["messages"]
+    assert [block["type"] for block in messages[-1]["content"]] == ["tool_use", "thinking"]
+    assert marks_of(messages) == []
+    assert marks_of(sent(provider, upstream, request("ok", system="Be short.", collected=True))) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["tools.3.cache_control: Extra inputs are not permitted", "Unknown parameter: 'cache_control'"]
+)
+def test_a_model_that_refuses_to_cache_is_asked_without_it_from_then_on(
+    provider: AnthropicProvider, upstream: Upstream, words: str
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if marks_of(exchange.body):
+            exchange.json(400, {"type": "error", "error": {"type": "invalid_request_error", "message": words}})
+        else:
+            ANSWERS["ok"](exchange)
+
+    upstream.answers["play"] = answer
+    for _ in range(2):
+        assert ask(provider, request("play", system="Be kind."))[0] == TEXT
+    assert [bool(marks_of(received.body)) for received in upstream.requests] == [True, False, False]
+    assert upstream.requests[-1].body["system"] == "Be kind."
+    assert marks_of(sent(provider, upstream, request("ok"))) == ["Hello?"]
 
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
@@ -285,7 +354,7 @@ def test_functions_and_the_choice_among_them(
     body = sent(provider, upstream, request("ok", functions=functions, tool_choice=choice, sampling=sampling))
     assert body["tools"] == [
         {"name": "look", "description": "Looks.", "input_schema": SCHEMA, "strict": True},
-        {"name": "wait", "input_schema": {"type": "object", "properties": {}}},
+        {"name": "wait", "input_schema": {"type": "object", "properties": {}}, **KEPT},
     ]
     assert body.get("tool_choice") == wire
 

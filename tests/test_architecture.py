@@ -23,6 +23,7 @@ FLOORS = (
     ("providers", "public_http"),
     ("images", "tools", "embedded_model"),
     ("models", "prompt", "runs", "session_choice", "estimates"),
+    ("windows",),
     ("retries", "preflight", "cuts", "overflows", "abilities"),
     ("compaction",),
     ("runner",),

@@ -235,7 +235,7 @@ def test_after_an_overflow_a_conversation_is_shortened_whatever_was_estimated(li
     estimator = TokenEstimator()
     asked = request(*talk(20))
     assert estimator.estimate(asked) < LIMIT
-    compaction = Compactor(estimator).compact_after_overflow(Summariser(), asked, limit_tokens, None, TOO_LONG)
+    compaction = Compactor(estimator).compact_after_overflow(Summariser(), asked, limit_tokens, TOO_LONG)
     assert compaction is not None
     assert estimate_request(request(*compaction.messages)) < 0.6 * estimate_request(asked)
 

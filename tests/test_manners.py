@@ -10,8 +10,8 @@ from asking import ask, fail, open_provider, request
 from upstream import Exchange, Upstream
 from upstream_answers import TEXT, frame, ok
 
-from service.messages import Message, ProviderData, Role, Sampling, Text, ToolCall
-from service.providers import ModelRequest
+from service.messages import Message, ProviderData, Role, Sampling, StopReason, Text, ToolCall, Usage
+from service.providers import ModelEnded, ModelRequest
 from service.providers.openai import OpenAIProvider
 
 THOUGHT = "The user wants the weather."
@@ -96,6 +96,7 @@ def test_a_refusal_of_what_a_caller_named_is_not_about_the_data(
         (GROQ, {}),
         ("Use 'max_completion_tokens' instead.", {"sampling": Sampling(max_tokens=9)}),
         ("Unknown argument: max_completion_tokens", {"sampling": Sampling(max_tokens=9)}),
+        ("Unknown parameter: 'stream_options'.", {}),
     ],
 )
 def test_what_does_not_help_is_not_kept(
@@ -106,6 +107,55 @@ def test_what_does_not_help_is_not_kept(
     upstream.answers["play"] = ok
     assert ask(provider, asking(**fields))[0] == TEXT
     assert upstream.requests[-1].body == upstream.requests[0].body
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unknown parameter: 'stream_options'.",
+        "stream_options: Extra inputs are not permitted",
+        "Unrecognized request argument supplied: stream_options. Known are: model, messages, tools, stream",
+    ],
+)
+def test_a_model_that_refuses_to_be_asked_for_usage_is_not_asked_from_then_on(
+    provider: OpenAIProvider, upstream: Upstream, words: str
+) -> None:
+    upstream.answers["play"] = lambda exchange: (
+        refuse(exchange, words) if "stream_options" in exchange.body else silent(exchange)
+    )
+    for _ in range(2):
+        assert ask(provider, "play") == (TEXT, ModelEnded(StopReason.STOP, (), Usage()))
+    upstream.answers["play"] = ok  # which tells it unasked
+    assert ask(provider, "play")[1].usage == Usage(7, 5, 3)
+    assert ["stream_options" in received.body for received in upstream.requests] == [True, False, False, False]
+    ask(provider, "ok")
+    assert "stream_options" in upstream.requests[-1].body
+
+
+def silent(exchange: Exchange) -> None:
+    """An answer that is not counted."""
+    exchange.head()
+    exchange.words()
+    exchange.event({}, "stop")
+    exchange.send(b"data: [DONE]\n\n")
+    exchange.last_chunk()
+
+
+def test_a_model_may_have_a_word_to_say_on_everything(provider: OpenAIProvider, upstream: Upstream) -> None:
+    def answer(exchange: Exchange) -> None:
+        if "stream_options" in exchange.body:
+            refuse(exchange, "Unknown parameter: 'stream_options'.")
+        elif "max_tokens" in exchange.body:
+            refuse(exchange, "Use 'max_completion_tokens' instead.")
+        elif shows_data(exchange):
+            refuse(exchange, GROQ)
+        else:
+            ok(exchange)
+
+    upstream.answers["play"] = answer
+    for _ in range(2):
+        assert ask(provider, asking(sampling=Sampling(max_tokens=9)))[0] == TEXT
+    assert len(upstream.requests) == 5
 
 
 def test_a_bound_that_a_caller_named_a_function_is_not_about_the_bound(

@@ -22,6 +22,16 @@ PICTURE = (
 )
 LIMIT_BYTES = 6_000
 
+TOO_LARGE_FOR_A_MINUTE = (
+    "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 1500, Requested 2000. "
+    "The input or output tokens must be reduced in order to run successfully. "
+    "Visit https://platform.openai.com/account/rate-limits to learn more."
+)
+MINUTE_USED_UP = (
+    "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): "
+    "Limit 30000, Used 20000, Requested 15000. Please try again in 10s."
+)
+
 TOO_MANY_TOKENS = [
     ("This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.", 8192),
     ("Your input exceeds the context window of this model. Please adjust your input and try again.", None),
@@ -62,6 +72,9 @@ TOO_MANY_TOKENS = [
         "Request too large for model `llama` in organization on tokens per minute (TPM): Limit 6000, Requested 7000",
         6000,
     ),
+    (TOO_LARGE_FOR_A_MINUTE, 1500),
+    ("Request too large for gpt-4.1 (for limit gpt-4.1) on tokens per min (TPM): Limit 30000", 30_000),
+    ("Request too large for gpt-4 in organization org-x on tokens_usage_based per min: Limit 10,000", 10_000),
 ]
 TOO_MUCH_ELSE = [
     ("Request exceeds the maximum size", Overflow.BYTES),
@@ -99,6 +112,7 @@ def test_too_many_bytes_and_pictures_are_known_and_told_as_they_are(words: str, 
         ("provider_rejected_request", "Invalid value for temperature: 3"),
         ("provider_rejected_request", "max_tokens is too large: 900000"),
         ("provider_rejected_request", "Rate limit reached: too many tokens per minute"),
+        ("provider_rejected_request", MINUTE_USED_UP),
         ("provider_rejected_request", "string too long at messages[0].name"),
         ("provider_rejected_request", "image is too large"),
         (
@@ -183,6 +197,8 @@ def key() -> dict[str, str]:
         saying(422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 1500. Given: 2000"),
         saying(413, "Request exceeds the maximum size"),
         saying(413, "Request too large for model `x` on tokens per minute (TPM): Limit 1500, Requested 2000"),
+        saying(429, TOO_LARGE_FOR_A_MINUTE),
+        streaming({"message": TOO_LARGE_FOR_A_MINUTE, "type": "tokens", "code": "rate_limit_exceeded"}),
         telling({"message": "Provider returned error", "code": 400, "metadata": {"raw": WRAPPED}}),
         telling({"message": "Das war zu viel.", "code": "context_length_exceeded"}),
         streaming({"message": "Das war zu viel.", "code": "context_length_exceeded"}),
@@ -216,6 +232,27 @@ def test_a_session_may_have_grown_to_many_times_what_the_next_model_takes(
             text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=key))
         text_of(ask(client, "and now?", headers=key | {"x-openclaw-model": "stub/small"}))
     assert len(str(upstream.requests[-1].body["messages"])) <= LIMIT_BYTES
+
+
+def test_a_request_that_stays_too_large_for_a_minute_is_told_as_too_long(upstream: Upstream, tmp_path: Path) -> None:
+    model = upstream.answers["play"] = Taking(lambda _: True, saying(429, TOO_LARGE_FOR_A_MINUTE))
+    config = config_of(upstream)
+    config["models"]["retry"] = {"attempts": 3, "minDelayMs": 1}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        answer = ask(client, "fruit " * 2_000)
+    assert error_of(answer)[:2] == (400, "context_length_exceeded")
+    assert TOO_LARGE_FOR_A_MINUTE in answer.text
+    assert model.refusals == 1
+
+
+def test_a_minute_that_others_have_used_up_is_a_rate_limit(upstream: Upstream, tmp_path: Path) -> None:
+    model = upstream.answers["play"] = Taking(lambda _: True, saying(429, MINUTE_USED_UP))
+    config = config_of(upstream)
+    config["models"]["retry"] = {"attempts": 3, "minDelayMs": 1}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        answer = ask(client, "hi")
+    assert error_of(answer)[:2] == (429, "rate_limit_exceeded")
+    assert model.refusals == 3
 
 
 def test_pictures_of_earlier_turns_make_room_for_those_of_this_one(

@@ -289,6 +289,26 @@ def test_a_model_that_takes_nine_alphanumerics_elsewhere_says_so_in_the_configur
     assert upstream.requests[-1].body["messages"][-1]["tool_call_id"] == shown["id"]
 
 
+@pytest.mark.parametrize(("model", "ids"), [("nine", r"[a-zA-Z0-9]{9}"), ("play", r"call_0|call_1|call_0_2")])
+def test_calls_that_are_counted_anew_in_each_answer_are_told_apart(
+    upstream: Upstream, tmp_path: Path, model: str, ids: str
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name / f"in-{name}").mkdir(parents=True)
+    first, second = calls(("ls", {"path": "a"}), ("ls", {"path": "b"})), calls(("ls", {"path": "c"}))
+    upstream.answers[model] = Play(first, second, calls(text="Done."))
+    config = config_of(upstream, tmp_path)
+    config["models"]["providers"]["stub"]["models"] = [{"id": "nine", "compat": {"requiresMistralToolIds": True}}]
+    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+        assert text_of(ask(client, "look", headers={"x-openclaw-model": f"stub/{model}"})) == "Done."
+    shown = {call["id"]: call for one in asked(upstream) for call in one["tool_calls"]}
+    results = [one for one in upstream.requests[-1].body["messages"] if one["role"] == "tool"]
+    assert [one["content"].split("/")[0] for one in results] == ["in-a", "in-b", "in-c"]
+    paths = [shown[one["tool_call_id"]]["function"]["arguments"] for one in results]
+    assert paths == ['{"path":"a"}', '{"path":"b"}', '{"path":"c"}']
+    assert all(re.fullmatch(ids, one) for one in shown)
+
+
 HOSTS = [
     ("api.mistral.ai", "play", {}, {}),
     ("api.deepseek.com", "play", {"reasoning_content": ""}, {}),

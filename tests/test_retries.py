@@ -23,6 +23,7 @@ from service.providers.openai import OpenAIProvider
 from service.providers.refusals import status_error
 from service.providers.scripted import ScriptedProvider
 from service.retries import RETRYABLE, ResilientProvider, RetryPolicy
+from service.windows import ToldWindows
 
 PICTURE = Message(Role.USER, (Image("data:image/png;base64,iVBORw0KGgo="),))
 
@@ -76,7 +77,9 @@ def chosen(provider: OpenAIProvider, model: str, *, takes_images: bool = True) -
 
 def resilient(clock: Clock, *choices: ChosenModel, policy: RetryPolicy | None = None) -> ResilientProvider:
     policy = policy or RetryPolicy(min_delay_seconds=1, max_delay_seconds=20)
-    return ResilientProvider(choices, policy, clock=clock.time, sleep=clock.sleep, random=lambda: 0.5)
+    return ResilientProvider(
+        choices, policy, windows=ToldWindows(), clock=clock.time, sleep=clock.sleep, random=lambda: 0.5
+    )
 
 
 def asked_models(upstream: Upstream) -> list[str]:
@@ -341,7 +344,7 @@ def test_the_configuration_speaks_of_milliseconds() -> None:
 
 def test_a_wait_can_be_cancelled(provider: OpenAIProvider, upstream: Upstream) -> None:
     patient = RetryPolicy(min_delay_seconds=50, max_delay_seconds=50)
-    answering = ResilientProvider([chosen(provider, "status-500")], patient)
+    answering = ResilientProvider([chosen(provider, "status-500")], patient, windows=ToldWindows())
     began = time.monotonic()
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.3):
         list(answering.stream(request("any")))

@@ -12,6 +12,10 @@ from live import TOKEN, live_gateway
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
 
+from service.models import ChosenModel
+from service.providers.scripted import ScriptedProvider
+from service.windows import ToldWindows
+
 WINDOW = 8_000
 MESSAGE = "fruit " * 800  # 1200 tokens
 TALK = (MESSAGE, {"role": "assistant", "content": "OK"}, MESSAGE, {"role": "assistant", "content": "OK"}, "and now?")
@@ -124,3 +128,82 @@ def test_the_room_that_is_kept_for_an_answer_is_the_bound_that_is_sent(
     expected = min(asked or bound.get("maxTokens", 8_192), bound.get("maxTokens", half), half)
     told = {received.body["max_tokens"] for received in upstream.requests if not is_summary(received.body)}
     assert told == {expected}
+
+
+TOLD = 2_000
+TOO_LONG = (400, f"This model's maximum context length is {TOLD} tokens.")
+TOO_MUCH_FOR_A_MINUTE = (429, f"Request too large for x on tokens per min (TPM): Limit {TOLD}, Requested 4000.")
+
+
+class Taking:
+    """A model that takes `TOLD` tokens, its answer included, and refuses more."""
+
+    def __init__(self, status: int, words: str) -> None:
+        self.status, self.words = status, words
+        self.refused: list[str] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        size = len(str(exchange.body["messages"])) // 4
+        if size + exchange.body.get("max_tokens", 0) > TOLD:
+            self.refused.append(exchange.headers["authorization"])
+            exchange.json(self.status, {"error": {"message": self.words}})
+        else:
+            count(exchange, size)
+
+
+def unbounded(upstream: Upstream) -> dict[str, Any]:
+    """Two providers of a model whose window is thought to be larger than any conversation here."""
+    return config_of(upstream, "play", contextWindow=200_000)
+
+
+@pytest.mark.parametrize("refusal", [TOO_LONG, TOO_MUCH_FOR_A_MINUTE])
+@pytest.mark.parametrize("described", [True, False])
+def test_what_a_model_was_said_to_take_is_kept_to_from_then_on(
+    upstream: Upstream, tmp_path: Path, refusal: tuple[int, str], described: bool
+) -> None:
+    model = upstream.answers["play"] = Taking(*refusal)
+    config = unbounded(upstream) if described else config_of(upstream)
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        for _ in range(3):
+            text_of(ask(client, *TALK))
+        assert model.refused == ["Bearer the-dear-key"]
+        text_of(ask(client, *TALK, headers={"x-openclaw-model": "fair/play"}))
+        assert model.refused == ["Bearer the-dear-key", "Bearer the-fair-key"]
+
+
+def test_an_answer_keeps_to_half_of_what_a_model_was_said_to_take(upstream: Upstream, tmp_path: Path) -> None:
+    model = upstream.answers["play"] = Taking(*TOO_LONG)
+    config = config_of(upstream, "play", contextWindow=200_000, maxTokens=1_500)
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        for _ in range(2):
+            text_of(ask(client, *TALK))
+    assert len(model.refused) == 1
+    assert upstream.requests[0].body["max_tokens"] == 1_500
+    assert upstream.requests[-1].body["max_tokens"] == TOLD // 2
+
+
+def test_what_a_model_was_said_to_take_is_forgotten_when_it_takes_more(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers["play"] = Taking(*TOO_LONG)
+    with live_gateway(tmp_path, unbounded(upstream)) as running, running.client() as client:
+        text_of(ask(client, *TALK))
+        upstream.answers["play"] = lambda exchange: count(exchange, len(str(exchange.body["messages"])) // 4)
+        before = summaries(upstream)
+        text_of(ask(client, *TALK))
+        assert summaries(upstream) > before
+        text_of(ask(client, MESSAGE * 3))
+        before = summaries(upstream)
+        text_of(ask(client, *TALK))
+        assert summaries(upstream) == before
+
+
+def test_a_window_is_only_lowered_by_what_is_said_of_it() -> None:
+    windows = ToldWindows()
+    model = ChosenModel("stub/play", "play", ScriptedProvider(), takes_images=False, context_window=WINDOW)
+    windows.observe("stub/play", 2 * WINDOW)
+    assert windows.narrowed(model) is model
+    for told in (TOLD, 2 * TOLD):
+        windows.observe("stub/play", told)
+        assert windows.narrowed(model).context_window == TOLD
+    for number in range(1_000):
+        windows.observe(f"stub/{number}", TOLD)
+    assert windows.narrowed(model) is model

@@ -10,7 +10,7 @@ goes back with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Self
 
 import orjson
@@ -22,6 +22,7 @@ from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.anthropic_content import Content
 from service.providers.anthropic_request import to_wire
 from service.providers.error_words import error_text
+from service.providers.manners import Manners
 from service.providers.network import DIRECT, Network
 from service.providers.payloads import read_texts, to_count
 from service.providers.refusals import refusal, status_error
@@ -54,6 +55,7 @@ class AnthropicProvider:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
+        self._manners = Manners(True, {}, _corrected)
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
@@ -69,7 +71,14 @@ class AnthropicProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        body = orjson.dumps(to_wire(request), default=_to_plain)
+        return self._manners.stream(request, self._ask)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._upstream.close()
+
+    def _ask(self, request: ModelRequest, marks_cache: bool) -> Generator[ModelEvent]:
+        body = orjson.dumps(to_wire(request, marks_cache=marks_cache), default=_to_plain)
         with self._upstream.post_stream("/v1/messages", body) as response:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
                 raise refusal(self._upstream, response)
@@ -78,10 +87,6 @@ class AnthropicProvider:
             texts = read_texts(response, answer, timeout_seconds=timeout_seconds, is_keep_alive=_is_ping)
             yield from map(ModelText, texts)
             yield answer.to_end()
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._upstream.close()
 
 
 class _Answer:
@@ -186,6 +191,10 @@ class _Answer:
             return status_error(status, detail)
         because = detail or "it did not say why."
         return GatewayError("provider_error", f"The model provider failed in the middle of its answer: {because}")
+
+
+def _corrected(_: ModelRequest, marks_cache: bool, refusal: str) -> bool:
+    return marks_cache and "cache_control" not in refusal
 
 
 def _text(told: object) -> str:

@@ -14,7 +14,8 @@ import orjson
 from service.messages import ProviderData, ToolCall
 from service.providers.reasoning import check_reasoning
 
-_THINKING = ("thinking", "redacted_thinking")
+#: The kinds of blocks in which a model thinks; they are not marked for caching.
+THINKING = ("thinking", "redacted_thinking")
 _PLACE = "place"
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
@@ -35,7 +36,7 @@ class Content:
         kind = block["type"]
         if kind == "tool_use":
             self._blocks[index] = {"type": kind}  # the call itself is kept as a call
-        elif kind == "text" or kind in _THINKING:
+        elif kind == "text" or kind in THINKING:
             self._blocks[index] = block
             self._pieces[index] = {}
             self._count(block)
@@ -53,7 +54,7 @@ class Content:
 
         In the blocks a `tool_use` stands for the next call; each call has the number of its own.
         """
-        if not any(block["type"] in _THINKING for block in self._blocks.values()):
+        if not any(block["type"] in THINKING for block in self._blocks.values()):
             return None
         blocks = [_whole(block, self._pieces.get(index, {})) for index, block in self._blocks.items()]
         return ProviderData({"content": blocks}, {call.id: {_PLACE: place} for place, call in enumerate(calls)})

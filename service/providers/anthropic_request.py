@@ -7,61 +7,32 @@ nothing but white space are left out, as the API refuses them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from service.errors import GatewayError
-from service.messages import Function, Image, Message, Part, Role, Sampling, ToolCall, ToolChoice, ToolChoiceMode
+from service.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
 from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
-from service.providers.anthropic_content import in_order
-from service.providers.tool_calls import wire_arguments, wire_name
+from service.providers.anthropic_content import THINKING, in_order
+from service.providers.tool_calls import CallIds, wire_arguments, wire_name
 
 _MAX_TEMPERATURE = 1.0
 _EFFORTS = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
 _PICTURE = re.compile(r"data:(image/(?:jpeg|png|gif|webp));base64,(.+)", re.DOTALL)
 _NO_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
+_KEPT = {"cache_control": {"type": "ephemeral"}}
 _BEFORE_THE_ASSISTANT = {"type": "text", "text": "(The beginning of this conversation is not shown.)"}
-
-
-class _CallIds:
-    """The ids of one conversation's calls in the letters the API allows, each given once.
-
-    Calls of other models and callers have other letters, and ids that come again in each turn.
-    """
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-        self._latest: dict[str, list[str]] = {}  # of the calls of one message that share an id
-
-    def of_calls(self, calls: Sequence[ToolCall]) -> list[str]:
-        """The ids of one message's calls, in order."""
-        self._latest |= {call.id: [] for call in calls}
-        return [self._give(call.id) for call in calls]
-
-    def of_result(self, call_id: str) -> str:
-        """The id of the latest call that was `call_id`; of several in one message, each in turn."""
-        waiting = self._latest.get(call_id) or [_cleaned(call_id)]
-        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
-
-    def _give(self, call_id: str) -> str:
-        cleaned = wanted = _cleaned(call_id)
-        number = 1
-        while wanted in self._given:
-            number += 1
-            wanted = f"{cleaned}_{number}"
-        self._given.add(wanted)
-        self._latest[call_id].append(wanted)
-        return wanted
 
 
 def _cleaned(call_id: str) -> str:
     return _NO_ID_CHARACTER.sub("_", call_id) or "_"
 
 
-def to_wire(request: ModelRequest) -> dict[str, Any]:
+def to_wire(request: ModelRequest, *, marks_cache: bool = True) -> dict[str, Any]:
     """The body of `POST /v1/messages`, which always bounds the answer.
 
+    With `marks_cache` it says up to where the prompt will come again, so that it is not paid for in full each time.
     Raises `GatewayError` `provider_rejected_request` for what the API cannot be asked, naming the field.
     """
     sampling = request.sampling
@@ -82,7 +53,25 @@ def to_wire(request: ModelRequest) -> dict[str, Any]:
         wire["stop_sequences"] = sampling.stop
     if output := _to_output_config(sampling):
         wire["output_config"] = output
-    return wire | _to_tools(request)
+    wire |= _to_tools(request)
+    return _marked(wire) if marks_cache and not request.collected else wire  # a summary is asked for once
+
+
+def _marked(wire: dict[str, Any]) -> dict[str, Any]:
+    """`wire` to be cached up to its system text, its last turn and the one that was last before.
+
+    From a mark only 20 blocks are looked back for an earlier one, and the calls of one turn may be more.
+    https://docs.claude.com/en/docs/build-with-claude/prompt-caching
+    """
+    if "system" in wire:
+        wire["system"] = [{"type": "text", "text": wire["system"], **_KEPT}]
+    elif "tools" in wire:
+        wire["tools"][-1] |= _KEPT
+    for turn in wire["messages"][-1:-4:-2]:
+        *before, block = turn["content"]
+        if block["type"] not in THINKING:
+            turn["content"] = [*before, block | _KEPT]
+    return wire
 
 
 def _check_sampling(sampling: Sampling) -> None:
@@ -118,7 +107,7 @@ def _to_output_config(sampling: Sampling) -> dict[str, Any]:
 
 def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
-    ids = _CallIds()
+    ids = CallIds(_cleaned)
     for message in messages:
         blocks = list(_to_blocks(message, ids))
         role = "assistant" if message.role is Role.ASSISTANT else "user"
@@ -133,7 +122,7 @@ def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     return turns
 
 
-def _to_blocks(message: Message, ids: _CallIds) -> Iterator[dict[str, Any]]:
+def _to_blocks(message: Message, ids: CallIds) -> Iterator[dict[str, Any]]:
     said = [_to_block(part) for part in message.parts if isinstance(part, Image) or part.text.strip()]
     if message.role is Role.TOOL:
         result: dict[str, Any] = {"type": "tool_result", "tool_use_id": ids.of_result(message.tool_call_id or "")}

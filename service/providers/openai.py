@@ -7,7 +7,6 @@ a finish reason or `[DONE]`.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
 from typing import Any, Self
 
 import orjson
@@ -28,9 +27,6 @@ from service.providers.refusals import refusal, status_error
 from service.providers.surrogates import Joiner, load_event
 from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
 from service.providers.transport import Upstream
-
-#: How often one request is put in another manner: a model may have a word to say on each part of it.
-_CORRECTIONS = 2
 
 
 class OpenAIProvider:
@@ -55,32 +51,11 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        first, rest = self._begin(request)
-        with closing(rest):
-            yield first
-            yield from rest
+        return self._writer.manners.stream(request, self._ask)
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
-
-    def _begin(self, request: ModelRequest) -> tuple[ModelEvent, Generator[ModelEvent]]:
-        """The first event of the answer and what follows it; before it, the request may be put in another manner."""
-        usual = manner = self._writer.manner_of(request.model)
-        for corrections in range(_CORRECTIONS + 1):
-            events = self._ask(request, manner)
-            try:
-                first = next(events)
-            except GatewayError as error:
-                wanted = self._writer.corrected(request, manner, error)
-                if wanted == manner or corrections == _CORRECTIONS:
-                    raise
-                manner = wanted
-            else:
-                break
-        if manner != usual:
-            self._writer.adopt(request.model, manner)
-        return first, events
 
     def _ask(self, request: ModelRequest, manner: Manner) -> Generator[ModelEvent]:
         with self._upstream.post_stream("/chat/completions", self._writer.write(request, manner)) as response:

@@ -36,14 +36,15 @@ def to_mistral_id(call_id: str) -> str:
 class Habits:
     """How a host is spoken to.
 
-    `names` are its own names of fields, `None` for one that it refuses, `bound` that of the longest answer;
-    `to_call_id` makes an id that it takes.
+    `names` are its own names of fields, `bound` that of the longest answer; without `asks_usage` it is not asked to
+    count. `to_call_id` makes an id that it takes.
     `message` is what it wants on each message of the assistant that has no data of its own, `first_call` what on the
     first call of such a message, but for models whose id has `except_for` in it.
     """
 
-    names: Mapping[str, str | None] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     bound: Bound = "max_tokens"
+    asks_usage: bool = True
     to_call_id: Callable[[str], str] = _same
     message: Mapping[str, Any] = field(default_factory=dict)
     first_call: Mapping[str, Any] = field(default_factory=dict)
@@ -59,8 +60,8 @@ _HABITS: Mapping[str, Habits] = {
     # Its reasoning models refuse the old name.
     "api.openai.com": Habits(bound="max_completion_tokens"),
     "openai.azure.com": Habits(bound="max_completion_tokens"),
-    # It counts usage unasked.
-    "mistral.ai": Habits({"seed": "random_seed", "stream_options": None}, to_call_id=to_mistral_id),
+    # It counts usage unasked, and refuses to be asked.
+    "mistral.ai": Habits({"seed": "random_seed"}, asks_usage=False, to_call_id=to_mistral_id),
     # Where tools are on offer it refuses messages without reasoning, but not with an empty one:
     # https://api-docs.deepseek.com/guides/thinking_mode
     "api.deepseek.com": Habits(message={"reasoning_content": ""}),
@@ -103,15 +104,21 @@ _WANTS_DATA = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How one model is spoken to: the name by which its answer is bounded, whether it is shown its own data again."""
+    """How one model is spoken to: by which name its answer is bounded, what it is shown and asked.
+
+    With `shows_data` it is shown its own data again, with `asks_usage` asked to count at the end of a stream.
+    """
 
     bound: Bound
     shows_data: bool = True
+    asks_usage: bool = True
 
     def corrected(self, refusal: str) -> Manner:
         """The manner that a model's words ask for, the same if they are about something else."""
         if _WANTS_DATA.search(refusal):
             return replace(self, shows_data=True)
+        if self.asks_usage and "stream_options" in refusal:  # which no caller can send
+            return replace(self, asks_usage=False)
         if _CALLERS_OWN.search(refusal):
             return self
         if _WANTS_NEW_NAME.search(refusal):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from service.config.models import ModelCompat
-from service.errors import GatewayError
 from service.messages import (
     Function,
     Image,
@@ -24,9 +23,10 @@ from service.messages import (
     ToolChoiceMode,
 )
 from service.providers import ModelRequest
+from service.providers.manners import Manners
 from service.providers.openai_hosts import CALL_DATA, Habits, Manner, to_mistral_id
 from service.providers.reasoning import REASONING
-from service.providers.tool_calls import wire_arguments_text, wire_name
+from service.providers.tool_calls import CallIds, wire_arguments_text, wire_name
 
 _STREAM_OPTIONS = {"include_usage": True}
 _NOTHING: Mapping[str, ModelCompat] = MappingProxyType({})
@@ -41,14 +41,14 @@ _PLAIN_SAMPLING = (
 
 
 class RequestWriter:
-    """Writes the requests to one host, whose `models` may differ in what they want."""
+    """Writes the requests to one host, whose `models` may differ in what they want; `manners` are theirs."""
 
     def __init__(self, habits: Habits, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._habits = habits
-        self._manner = Manner(habits.bound)
-        self._manners = {
-            model: Manner(wants.max_tokens_field) for model, wants in models.items() if wants.max_tokens_field
-        }
+        usual = Manner(habits.bound, asks_usage=habits.asks_usage)
+        bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
+        known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
+        self.manners = Manners(usual, known, _corrected)
         self._call_ids = {
             model: to_mistral_id if wants.requires_mistral_tool_ids else str
             for model, wants in models.items()
@@ -61,26 +61,6 @@ class RequestWriter:
         """The body of `POST /chat/completions`, in this `manner`."""
         return orjson.dumps(self._to_wire(request, manner), default=_to_plain)
 
-    def manner_of(self, model: str) -> Manner:
-        """How `model` is spoken to."""
-        return self._manners.get(model, self._manner)
-
-    def corrected(self, request: ModelRequest, manner: Manner, error: GatewayError) -> Manner:
-        """The manner for `request` after its refusal in this `manner`; the same if it was refused for something else.
-
-        Only what is in the request can be what was wrong.
-        """
-        wanted = manner.corrected(error.message) if error.code == "provider_rejected_request" else manner
-        if request.sampling.max_tokens is None:
-            wanted = replace(wanted, bound=manner.bound)
-        if all(message.provider_data is None for message in request.messages):
-            wanted = replace(wanted, shows_data=manner.shows_data)
-        return wanted
-
-    def adopt(self, model: str, manner: Manner) -> None:
-        """From now on speak to `model` in a `manner` that it has accepted: its words alone may be about one caller."""
-        self._manners[model] = manner
-
     def _to_wire(self, request: ModelRequest, manner: Manner) -> dict[str, Any]:
         sampling = request.sampling
         system = [{"role": "system", "content": request.system}] if request.system else []
@@ -89,8 +69,9 @@ class RequestWriter:
             "model": request.model,
             "messages": [*system, *self._to_messages(request, manner.shows_data)],
             "stream": True,
-            "stream_options": _STREAM_OPTIONS,
         }
+        if manner.asks_usage:
+            wire["stream_options"] = _STREAM_OPTIONS
         for name in _PLAIN_SAMPLING:
             if (value := getattr(sampling, name)) is not None:
                 wire[name] = value
@@ -112,29 +93,24 @@ class RequestWriter:
         return self._encoded_functions
 
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
-        names = ((self._habits.names.get(field, field), value) for field, value in wire.items())
-        return {name: value for name, value in names if name is not None}
+        return {self._habits.names.get(field, field): value for field, value in wire.items()}
 
     def _to_messages(self, request: ModelRequest, shows_data: bool) -> Iterator[dict[str, Any]]:
         first_call = self._habits.first_call_of(request.model)
-        to_call_id = self._call_ids.get(request.model, self._habits.to_call_id)
+        ids = CallIds(self._call_ids.get(request.model, self._habits.to_call_id))
         for message in filter(_says_something, request.messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
             if message.name is not None:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
                 data = message.provider_data if shows_data else None
-                wire |= self._to_assistant(message, data, first_call, to_call_id)
+                wire |= self._to_assistant(message, data, first_call, ids)
             elif message.tool_call_id is not None:
-                wire["tool_call_id"] = to_call_id(message.tool_call_id)
+                wire["tool_call_id"] = ids.of_result(message.tool_call_id)
             yield wire
 
     def _to_assistant(
-        self,
-        message: Message,
-        data: ProviderData | None,
-        first_call: Mapping[str, Any],
-        to_call_id: Callable[[str], str],
+        self, message: Message, data: ProviderData | None, first_call: Mapping[str, Any], ids: CallIds
     ) -> dict[str, Any]:
         """What is said of an assistant's message beside its content: its calls, and the data its model wants back."""
         thoughts = data.message if data is not None else {}
@@ -144,9 +120,20 @@ class RequestWriter:
             if all(call.id not in extras for call in calls):
                 extras = {calls[0].id: first_call}
             wire["tool_calls"] = [
-                {"id": to_call_id(call.id), **_to_call(call), **extras.get(call.id, {})} for call in calls
+                {"id": call_id, **_to_call(call), **extras.get(call.id, {})}
+                for call_id, call in zip(ids.of_calls(calls), calls, strict=True)
             ]
         return wire
+
+
+def _corrected(request: ModelRequest, manner: Manner, refusal: str) -> Manner:
+    """The manner that `refusal` asks for: only what is in the request can be what was wrong."""
+    wanted = manner.corrected(refusal)
+    if request.sampling.max_tokens is None:
+        wanted = replace(wanted, bound=manner.bound)
+    if all(message.provider_data is None for message in request.messages):
+        wanted = replace(wanted, shows_data=manner.shows_data)
+    return wanted
 
 
 def _says_something(message: Message) -> bool:

@@ -31,6 +31,9 @@ _SPENT = re.compile(
     re.IGNORECASE,
 )
 _LATER = re.compile(r"(retry|try again) (in|after) [\d.]+ ?(ms|s|m)", re.IGNORECASE)
+#: More at once than a limit ever has room for, told with 429 by OpenAI and with 413 by Groq: "Request too large for
+#: gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45000."
+TOO_LARGE_AT_ANY_TIME = re.compile(r"request too large for (model\b|[^:]{0,160}\btokens\w* per\b)", re.IGNORECASE)
 _PATHS = ("/chat/completions", "/v1/messages")
 
 #: What stands before the provider's words in a message that may be logged up to there.
@@ -65,6 +68,8 @@ def status_error(status: int, detail: str = "", retry_after: str = "") -> Gatewa
     """The error for HTTP `status`, `detail` being the provider's words and `retry_after` its header, perhaps empty."""
     if status == 429 and _SPENT.search(detail) and not _LATER.search(detail):  # noqa: PLR2004 - Too Many Requests
         return LastingError("rate_limit_exceeded", f"The model provider's quota is used up (HTTP 429).{_says(detail)}")
+    if status == 429 and TOO_LARGE_AT_ANY_TIME.search(detail):  # noqa: PLR2004
+        status = 413  # as Groq says it: no wait makes room for it
     is_passing = status in _PASSING or status >= 500  # noqa: PLR2004 - the provider's own failures
     error = _passing_error(status, detail) if is_passing else _lasting_error(status, detail)
     seconds = _to_seconds(retry_after) if is_passing else None

@@ -6,7 +6,7 @@ Models misspell. What they wrote is told to the run as it is; to a provider it i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,38 @@ def with_distinct_ids(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
             call_id = f"{call.id[:_MAX_ID_CHARS]}_{number}"
         distinct[call_id] = call if call.id == call_id else replace(call, id=call_id)
     return tuple(distinct.values())
+
+
+class CallIds:
+    """The ids of one request's calls as `to_wire` writes them for its provider, each given once.
+
+    Many a model numbers the calls of each answer anew. An id that does not come again is only rewritten.
+    """
+
+    def __init__(self, to_wire: Callable[[str], str]) -> None:
+        self._to_wire = to_wire
+        self._given: set[str] = set()
+        self._latest: dict[str, list[str]] = {}  # of the calls of one message that share an id
+
+    def of_calls(self, calls: Sequence[ToolCall]) -> list[str]:
+        """The ids of one message's calls, in order."""
+        self._latest |= {call.id: [] for call in calls}
+        return [self._give(call.id) for call in calls]
+
+    def of_result(self, call_id: str) -> str:
+        """The id of the latest call that was `call_id`; of several in one message, each in turn."""
+        waiting = self._latest.get(call_id) or [self._to_wire(call_id)]
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+    def _give(self, call_id: str) -> str:
+        wanted = self._to_wire(call_id)
+        number = 1
+        while wanted in self._given:
+            number += 1
+            wanted = self._to_wire(f"{call_id}_{number}")
+        self._given.add(wanted)
+        self._latest[call_id].append(wanted)
+        return wanted
 
 
 def is_object(arguments: str) -> bool:

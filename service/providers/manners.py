@@ -1,0 +1,62 @@
+"""How each model is spoken to: as is usual at its host, until its own refusals tell otherwise.
+
+A manner is kept once a model has answered to it, and for that model alone: a refusal may be about one caller's request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from typing import Generic, TypeVar
+
+from service.errors import GatewayError
+from service.providers import ModelEvent, ModelRequest
+
+#: How often one request is put in another manner: a model may have a word to say on each part of it.
+_CORRECTIONS = 3
+
+Manner = TypeVar("Manner")
+
+
+class Manners(Generic[Manner]):
+    """The manners of one host's models, `usual` but for those that are `known` by their ids.
+
+    `corrected` gives the manner for a request after its refusal in another one, told with the provider's words; the
+    same if it was refused for something else.
+    """
+
+    def __init__(
+        self, usual: Manner, known: Mapping[str, Manner], corrected: Callable[[ModelRequest, Manner, str], Manner]
+    ) -> None:
+        self._usual = usual
+        self._known = dict(known)
+        self._corrected = corrected
+
+    def stream(
+        self, request: ModelRequest, ask: Callable[[ModelRequest, Manner], Generator[ModelEvent]]
+    ) -> Iterator[ModelEvent]:
+        """What `ask` yields in the manner that the model takes; before the first event it may be asked again."""
+        first, rest = self._begin(request, ask)
+        with closing(rest):
+            yield first
+            yield from rest
+
+    def _begin(
+        self, request: ModelRequest, ask: Callable[[ModelRequest, Manner], Generator[ModelEvent]]
+    ) -> tuple[ModelEvent, Generator[ModelEvent]]:
+        usual = manner = self._known.get(request.model, self._usual)
+        for corrections in range(_CORRECTIONS + 1):
+            events = ask(request, manner)
+            try:
+                first = next(events)
+            except GatewayError as error:
+                is_refusal = error.code == "provider_rejected_request"
+                wanted = self._corrected(request, manner, error.message) if is_refusal else manner
+                if wanted == manner or corrections == _CORRECTIONS:
+                    raise
+                manner = wanted
+            else:
+                break
+        if manner != usual:
+            self._known[request.model] = manner
+        return first, events
