@@ -18,6 +18,8 @@ from service.messages import StopReason, ToolCall, Usage
 
 logger = logging.getLogger("openclaw.runs")
 
+_WITH_TEXT = (TextDelta, ToolEnded)
+
 #: Events that are left as they came; beyond so many the log is looked through for what can be merged.
 _UNMERGED = 256
 
@@ -79,7 +81,7 @@ class Run:
     def append(self, event: RunEvent) -> None:
         """Tell the readers; for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)
-        self.characters += len(event.text) if isinstance(event, TextDelta | ToolEnded) else 0
+        self.characters += len(event.text) if isinstance(event, _WITH_TEXT) else 0
         for reader in self._readers:
             reader.news.set()
         if len(self._log) >= self._merge_at or isinstance(event, RunEnded):
