@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from service.cuts import choose_tail, latest_user
 from service.errors import GatewayError
@@ -16,6 +16,7 @@ from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request
 from service.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.overflows import Overflow, overflow_of
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
+from service.values import value
 
 logger = logging.getLogger("openclaw.runs")
 
@@ -42,7 +43,7 @@ SUMMARY_HEADING = "Summary of the conversation so far, whose messages are no lon
 LATEST_HEADING = "The user's latest message, which is being worked on:"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Compaction:
     """A shorter conversation: `summary`, then the last `kept` messages, the results of tools perhaps cut.
 

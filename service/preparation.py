@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import monotonic
 from typing import Self
 
@@ -23,9 +22,10 @@ from service.sessions.ledger import OpenRun
 from service.sessions.state import State
 from service.tools import ToolContext
 from service.turn import Turn, check_names
+from service.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunTime:
     """The time a run has, from when it has its session on: `seconds` of it, until `ends_at` of the monotonic clock.
 
@@ -51,7 +51,7 @@ class RunTime:
         return GatewayError("run_timeout", f"The run took longer than its limit of {self.seconds:g} seconds.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
 

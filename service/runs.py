@@ -15,6 +15,7 @@ from service.concurrency import Alarm, CancelScope, Event
 from service.errors import internal_error
 from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 from service.messages import StopReason, ToolCall, Usage
+from service.values import value
 
 logger = logging.getLogger("openclaw.runs")
 
@@ -27,7 +28,7 @@ _UNMERGED = 256
 _MERGED_CHARACTERS = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A finished run, folded: all its text, the calls it asks of the caller, why it stopped, what it used."""
 
@@ -194,7 +195,7 @@ def _comes(news: Event, quiet: Alarm) -> bool:
 Observer = Callable[[Run, RunStarted | RunEvent], None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retention:
     """How long, how many and how many characters of finished runs are kept, of each door."""
 
