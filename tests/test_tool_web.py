@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from page_server import PageServer, endless, page, raw, redirect
 from service import concurrency
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
-from service.tools import ToolContext, ToolError
+from service.tools import ToolContext, ToolError, page_text
 from service.tools.web import FETCH_LIMITS, WebFetchTool
 
 CONTEXT = ToolContext("main", None, "agent:main:s", "run")
@@ -199,6 +201,33 @@ def test_a_patched_process_goes_on_while_a_large_page_is_read(server: PageServer
     found, late_seconds = done.stdout.split()
     assert found == "True"
     assert float(late_seconds) < 1.0
+
+
+def test_a_converter_that_fails_is_not_blamed_on_the_page_and_the_log_has_its_words(
+    server: PageServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("import no_such_module")
+    client = PublicHttpClient(AddressPolicy(exempt=server.exempt), resolver=lambda *_: ["127.0.0.1"])
+    server.pages["/"] = page(ARTICLE)
+    with pytest.raises(ToolError, match="the gateway's converter failed") as caught:
+        fetch(WebFetchTool(client, lambda: "mark-1", converter=broken), server.url("/"))
+    assert "too large" not in str(caught.value)
+    assert "No module named 'no_such_module'" in caplog.text
+
+
+def test_a_page_that_takes_too_much_memory_is_blamed_itself(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.html"
+    huge.touch()
+    os.truncate(huge, 2 * 1024**3)
+    command = [sys.executable, "-I", page_text.__file__, "http://site.test/", "", "10"]
+    with huge.open("rb") as stdin:
+        assert subprocess.run(command, stdin=stdin, check=False).returncode == page_text.TOO_LARGE
+
+
+def test_what_the_converter_imports_is_installed_by_any_pip() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert any(named.startswith("lxml_html_clean") for named in project["dependencies"])
 
 
 def test_the_gateway_itself_never_imports_the_converter() -> None:

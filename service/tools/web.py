@@ -7,6 +7,7 @@ with marks that the page cannot know. HTML is turned into text in a process of i
 from __future__ import annotations
 
 import codecs
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ import orjson
 
 from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse
 from service.tools import ToolContext, ToolError
-from service.tools.commands import Command, CommandError, run_command
+from service.tools.commands import Command, CommandError, Outcome, run_command
+from service.tools.page_text import TOO_LARGE
+
+logger = logging.getLogger("openclaw.tools")
 
 DEFAULT_CHARACTERS = 20_000
 MAX_CHARACTERS = 100_000
@@ -30,6 +34,7 @@ _ACCEPT = "text/html, application/xhtml+xml;q=0.9, text/*;q=0.8, application/jso
 _HTML = ("text/html", "application/xhtml+xml")
 _TEXT = ("application/json", "application/xml", "application/javascript", "application/yaml", "application/x-yaml")
 _MAX_REPORT_BYTES = 16 * MAX_CHARACTERS
+_LAST_WORDS_CHARACTERS = 2_000
 # Python knows more codecs than texts are written in, and some of those take their time.
 _CHARSETS = ("utf", "iso8859", "iso2022", "cp", "ascii", "big5", "gb", "euc", "shift_jis", "koi8", "mac-", "tis")
 
@@ -45,7 +50,7 @@ class _Page:
 
 
 class WebFetchTool:
-    """Reads pages through `client`; `new_id` makes the marks around what was read."""
+    """Reads pages through `client`; `new_id` makes the marks around what was read, the program `converter` text."""
 
     name = "web_fetch"
     description = (
@@ -72,9 +77,10 @@ class WebFetchTool:
     parallel = True
     timeout_seconds = FETCH_LIMITS.timeout_seconds + EXTRACTION_SECONDS + 10
 
-    def __init__(self, client: PublicHttpClient, new_id: Callable[[], str]) -> None:
+    def __init__(self, client: PublicHttpClient, new_id: Callable[[], str], *, converter: Path = _PAGE_TEXT) -> None:
         self._client = client
         self._new_id = new_id
+        self._converter = converter
 
     def run(self, arguments: Mapping[str, Any], _context: ToolContext) -> str:
         """Fetch the page and tell what it says; an answer of any status is told."""
@@ -85,8 +91,11 @@ class WebFetchTool:
                 data, whole = response.read_body()
         except FetchError as error:
             raise ToolError(f"The page was not fetched: {error}.") from error
-        convert = _from_html if response.content_type in _HTML else _from_text
-        return self._told(response, convert(response, data, max_characters, whole=whole))
+        if response.content_type in _HTML:
+            page = _from_html(self._converter, response, data, max_characters, whole=whole)
+        else:
+            page = _from_text(response, data, max_characters, whole=whole)
+        return self._told(response, page)
 
     def _told(self, response: PublicResponse, page: _Page) -> str:
         mark = f"UNTRUSTED WEB CONTENT {self._new_id()}"
@@ -118,8 +127,8 @@ def _from_text(response: PublicResponse, data: bytes, max_characters: int, *, wh
     return _Page("", text[:max_characters], len(text), whole)
 
 
-def _from_html(response: PublicResponse, data: bytes, max_characters: int, *, whole: bool) -> _Page:
-    program = (sys.executable, "-I", str(_PAGE_TEXT))
+def _from_html(converter: Path, response: PublicResponse, data: bytes, max_characters: int, *, whole: bool) -> _Page:
+    program = (sys.executable, "-I", str(converter))
     command = Command(
         argv=(*program, response.url, _known_charset(response.charset), str(max_characters)),
         cwd="/",
@@ -132,12 +141,23 @@ def _from_html(response: PublicResponse, data: bytes, max_characters: int, *, wh
         outcome = run_command(command)
     except CommandError as error:
         raise ToolError(f"The page could not be turned into text: {error}.") from error
-    if outcome.cause == "timeout":
-        raise ToolError(f"The page could not be turned into text within {EXTRACTION_SECONDS:g} seconds.")
-    if outcome.status != 0:
-        raise ToolError("The page could not be turned into text: it is too large or too deeply nested.")
+    _check_outcome(outcome)
     report = orjson.loads(outcome.stdout.head)
     return _Page(report["title"][:500], report["text"], report["characters"], whole)
+
+
+def _check_outcome(outcome: Outcome) -> None:
+    if outcome.cause == "timeout":
+        raise ToolError(f"The page could not be turned into text within {EXTRACTION_SECONDS:g} seconds.")
+    if outcome.status == TOO_LARGE or outcome.status < 0:  # a parser without memory may crash
+        raise ToolError("The page could not be turned into text: it is too large or too deeply nested.")
+    if outcome.status != 0:
+        words = outcome.stderr.tail or outcome.stderr.head
+        logger.error("HTML cannot be turned into text: the converter failed\n%s", words[-_LAST_WORDS_CHARACTERS:])
+        raise ToolError(
+            "The page could not be turned into text: the gateway's converter failed. Another HTML page may fail, too; "
+            "plain text and JSON do not need it. Whoever runs the gateway finds the reason in its log."
+        )
 
 
 def _known_charset(name: str | None) -> str:
