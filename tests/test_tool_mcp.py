@@ -364,8 +364,8 @@ def _works(server: McpServer) -> bool:
 
 
 def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:
-    child = Path(__file__).parent.parent / "service" / "tools" / "mcp_child.py"
-    command = [sys.executable, "-S", "-P", str(child)]  # -S: without the installed packages
+    command = [sys.executable, "-S", "-P", "-m", "service.tools.mcp_child"]  # -S: without the installed packages
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     order = '{"command": "x", "args": [], "env": {}, "cwd": null, "url": null, "headers": {}, "version": "1"}\n'
-    told = subprocess.run(command, input=order, capture_output=True, text=True, check=False).stdout
+    told = subprocess.run(command, input=order, capture_output=True, text=True, check=False, env=environment).stdout
     assert "Run `pip install '.[mcp]'` in the gateway's clone." in told

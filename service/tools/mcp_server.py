@@ -18,6 +18,7 @@ from typing import Any
 from service import concurrency
 from service.tools import ToolError
 from service.tools.mcp_connection import ConnectionLostError, McpConnection
+from service.tools.mcp_words import redactor
 
 logger = logging.getLogger(__name__)
 
@@ -209,9 +210,6 @@ class McpServer:
         logger.warning("The MCP server %s failed: %s%s", self.endpoint.name, why, self._last_words())
 
     def _last_words(self) -> str:
-        # Imported here: a program of its own, of which only a failure needs anything.
-        from service.tools.mcp_child import redactor  # noqa: PLC0415
-
         printed = "" if self._connection is None else self._connection.last_output
         shown = redactor(self.endpoint.to_order())(printed)  # before anything is cut
         lines = [line for line in shown.splitlines() if line.strip()][-_LAST_LINES:]
