@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+#: One message of a server over HTTP; this process's memory may end sooner, which alone bounds one on standard output.
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+
+_MAX_KIND_CHARS = 80
 _LAUNCHER = Path(__file__).parents[1] / "providers" / "die_with_parent.py"
 
 
-def open_transport(order: dict[str, Any]) -> Any:
+class HttpRefusals:
+    """What HTTP said of the requests it refused, which the SDK tells as an "error response" without more."""
+
+    def __init__(self) -> None:
+        self._words: dict[Any, str] = {}
+
+    async def note(self, response: Any) -> None:
+        """Remember why, if `response` is no success; a hook of the SDK's HTTP client."""
+        if response.is_success or response.request.method != "POST":
+            return
+        kind = response.headers.get("content-type", "")[:_MAX_KIND_CHARS]
+        words = f"HTTP {response.status_code} {response.reason_phrase}".strip()
+        with suppress(ValueError, AttributeError):  # what carries no question is not waited for
+            self._words[json.loads(response.request.content).get("id")] = f"{words}, {kind}" if kind else words
+
+    def explain(self, message: Any) -> None:
+        """Add to `message`, if it is an error that answers one of those requests, what HTTP said."""
+        error = getattr(message, "error", None)
+        if error is not None and (words := self._words.pop(message.id, "")):
+            error.message = f"{error.message} ({words})"
+
+
+def open_transport(order: dict[str, Any], refusals: HttpRefusals) -> Any:
     """The SDK's way to the server of `order`, not entered yet. Raises `FileNotFoundError` for a missing command."""
     if order.get("url"):
         # Imported here, as all of the SDK: that it is missing has to be told, not crashed with.
         from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
         from mcp.shared._httpx_utils import create_mcp_http_client  # noqa: PLC0415
 
-        return streamable_http_client(order["url"], http_client=create_mcp_http_client(headers=order["headers"]))
+        client = create_mcp_http_client(headers=order["headers"])
+        client.event_hooks = {"response": [refusals.note]}
+        return streamable_http_client(order["url"], http_client=client, max_sse_event_size=MAX_EVENT_BYTES)
     from mcp.client.stdio import StdioServerParameters, stdio_client  # noqa: PLC0415
 
     path = shutil.which(order["command"], path=order["env"].get("PATH"))
@@ -37,9 +66,10 @@ def open_transport(order: dict[str, Any]) -> Any:
 class _Lenient:
     """A stream of the server's messages, its listings mended: one bad tool must not cost all the others."""
 
-    def __init__(self, stream: Any, ended: asyncio.Event) -> None:
+    def __init__(self, stream: Any, ended: asyncio.Event, refusals: HttpRefusals) -> None:
         self._stream = stream
         self._ended = ended
+        self._refusals = refusals
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -57,7 +87,9 @@ class _Lenient:
 
     async def __anext__(self) -> Any:
         item = await self._stream.__anext__()
-        result = getattr(getattr(item, "message", None), "result", None)
+        message = getattr(item, "message", None)
+        self._refusals.explain(message)
+        result = getattr(message, "result", None)
         if isinstance(result, dict) and isinstance(result.get("tools"), list):
             result["tools"] = [tool for tool in result["tools"] if _mend_tool(tool)]
         return item
@@ -76,5 +108,6 @@ def _mend_tool(tool: Any) -> bool:
 @asynccontextmanager
 async def open_lenient(order: dict[str, Any], ended: asyncio.Event) -> AsyncIterator[tuple[Any, Any]]:
     """Both streams to the server of `order`; `ended` is set as soon as nothing comes any more."""
-    async with open_transport(order) as (read_stream, write_stream):
-        yield _Lenient(read_stream, ended), write_stream
+    refusals = HttpRefusals()
+    async with open_transport(order, refusals) as (read_stream, write_stream):
+        yield _Lenient(read_stream, ended, refusals), write_stream
