@@ -19,6 +19,7 @@ from service import concurrency
 from service.tools import ToolError
 from service.tools.mcp_connection import ConnectionLostError, McpConnection
 from service.tools.mcp_words import redactor
+from service.tools.plain_text import to_plain_text
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +212,7 @@ class McpServer:
 
     def _last_words(self) -> str:
         printed = "" if self._connection is None else self._connection.last_output
-        shown = redactor(self.endpoint.to_order())(printed)  # before anything is cut
+        shown = redactor(self.endpoint.to_order())(to_plain_text(printed))  # before anything is cut
         lines = [line for line in shown.splitlines() if line.strip()][-_LAST_LINES:]
         words = "".join(f"\n  {line[:_MAX_LINE_CHARS]}" for line in lines)
         return f". It printed last:{words}" if words else ""
