@@ -61,6 +61,13 @@ def tools(shared: McpServers) -> dict[str, Tool]:
     return {tool.name: tool for tool in shared.list_tools(shared.names, None)}
 
 
+@pytest.fixture(scope="module")
+def results() -> Iterator[McpServer]:
+    server = McpServer(endpoint("results"))
+    yield server
+    server.close()
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     give_up_at = time.monotonic() + GENEROUS_SECONDS
     while not condition():
@@ -112,6 +119,27 @@ def test_an_error_of_the_tool_is_told_in_its_words(tools: dict[str, Tool]) -> No
 
 def test_parts_that_are_not_text_are_named(tools: dict[str, Tool]) -> None:
     assert tools["test__parts"].run({}, CONTEXT) == "before\n\n[image, image/png, 3 bytes, not shown]\n\nafter"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("broken promise", '{"n": "none"}'),
+        ("rows", '3 rows\n\n{"rows": [1, 2, 3]}'),
+        ("same", '{"a":1}'),
+        ("wrapped", "1\n\nx"),
+        ("picture", "[image, image/png, 2 bytes, not shown]"),
+        ("terminal", "red\nplain"),
+        ("binary", "[1000 characters of binary data, not shown]"),
+    ],
+)
+def test_a_result_says_once_what_it_says_as_plain_text(results: McpServer, name: str, told: str) -> None:
+    assert results.call_tool(name, {}) == told
+
+
+def test_a_failure_without_a_word_is_told_as_one(results: McpServer) -> None:
+    with pytest.raises(ToolError, match="failed without saying why"):
+        results.call_tool("silent failure", {})
 
 
 def test_a_huge_result_is_cut_with_a_note(tools: dict[str, Tool]) -> None:
@@ -279,6 +307,19 @@ def test_a_missing_command_is_told() -> None:
     server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"))
     with pytest.raises(ToolError, match="its command /nowhere/at-all is not an executable file"):
         server.list_tools()
+
+
+def test_a_server_that_keeps_failing_is_tried_again_within_half_a_minute() -> None:
+    now = [0.0]
+    server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"), clock=lambda: now[0])
+    for _ in range(5):
+        now[0] += 60.0  # what its silence has cost
+        server._note_end("it did not answer")
+    with pytest.raises(ToolError, match=r"it did not answer. It is tried again in 30 s\."):
+        server.call_tool("x", {})
+    now[0] += 30.0
+    with pytest.raises(ToolError, match="not an executable file"):
+        server.call_tool("x", {})
 
 
 def test_tools_that_change_are_listed_anew(open_server: Open) -> None:

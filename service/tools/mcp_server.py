@@ -29,7 +29,7 @@ _MAX_LINE_CHARS = 300
 IDLE_STOP_SECONDS = 900.0
 #: How long a listing is believed, should the server not tell that it changed.
 LISTING_SECONDS = 60.0
-MAX_BACKOFF_SECONDS = 300.0
+MAX_BACKOFF_SECONDS = 30.0
 #: How long a run waits for a listing, which may go on: it then does without that server's tools.
 LISTING_WAIT_SECONDS = 5.0
 
@@ -162,7 +162,7 @@ class McpServer:
         try:
             return connection.ask(question, seconds)
         except ConnectionLostError as error:
-            raise ToolError(f"The MCP server {self.endpoint.name} failed: {error}.") from error
+            raise ToolError(f"The MCP server {self.endpoint.name} failed: {str(error).rstrip('.')}.") from error
         except TimeoutError:
             if connection.answers == answers and connection.is_silent:  # nobody was answered and nobody waits
                 connection.give_up(f"it did not answer within {seconds:g} s")
@@ -203,7 +203,7 @@ class McpServer:
         if not why or self._closed:
             return
         self._failures += 1
-        self._why = why
+        self._why = why.rstrip(".")
         # One that answered may be back at once, the first time; one that did not has cost its whole time already.
         answered = self._connection is not None and self._connection.answers > 0
         base = min(1.0, self._failures - 1.0) if answered else self._clock() - self._connected_at

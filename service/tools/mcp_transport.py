@@ -96,8 +96,13 @@ class _Lenient:
 
 
 def _mend_tool(tool: Any) -> bool:
-    """Give a schema without a type that of an object; returns whether the tool can be used."""
+    """Give a schema without a type that of an object; returns whether the tool can be used.
+
+    What it says of its results is dropped: the SDK would refuse one that is otherwise, of a call that took place.
+    """
     schema = tool.get("inputSchema") if isinstance(tool, dict) else None
+    if schema is not None:
+        tool.pop("outputSchema", None)
     if isinstance(schema, dict) and schema.setdefault("type", "object") == "object":
         return True
     name = tool.get("name") if isinstance(tool, dict) else None
