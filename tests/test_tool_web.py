@@ -135,7 +135,7 @@ def test_other_types_are_refused_by_name_and_not_downloaded(
 ) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
     server.pages["/"] = endless(head, b"x" * 65536)
-    with pytest.raises(ToolError, match=f"it is {content_type}"):
+    with pytest.raises(ToolError, match=rf"\(status 200\) was not read: it is {content_type}"):
         fetch(tool, server.url("/"))
     assert server.sent_bytes < FETCH_LIMITS.max_bytes
 
@@ -163,8 +163,30 @@ def test_text_is_cut_to_what_was_asked_for_with_a_note(
 ) -> None:
     server.pages["/"] = page(f"<html><body><p>{'x' * 1000}</p></body></html>", content_type)
     told = fetch(tool, server.url("/"), max_characters=100)
-    assert "more characters; ask for more" in told
+    assert "more characters; continue with offset 100]" in told
     assert len(told) < 500
+
+
+def test_a_text_beyond_what_is_told_at_once_is_read_on_by_offset(tool: WebFetchTool, server: PageServer) -> None:
+    server.pages["/"] = page("".join(f"{number:06}" for number in range(50_000)), "text/plain")
+    told = fetch(tool, server.url("/"), max_characters=100_000, offset=200_004)
+    assert "\n033334033335" in told
+    assert "cut" not in told
+    assert "continue with offset 200001]" in fetch(tool, server.url("/"), max_characters=100_000, offset=100_001)
+    with pytest.raises(ToolError, match="only 300000 characters"):
+        fetch(tool, server.url("/"), offset=300_001)
+
+
+def test_the_text_of_html_is_read_on_by_offset(tool: WebFetchTool, server: PageServer) -> None:
+    server.pages["/"] = page(ARTICLE)
+    whole, rest = (fetch(tool, server.url("/"), offset=offset).split("\n\n", 1)[1] for offset in (0, 30))
+    assert len(whole) > 100
+    assert rest == whole[30:]
+
+
+def test_an_answer_without_content_is_told_with_its_status(tool: WebFetchTool, server: PageServer) -> None:
+    server.pages["/"] = raw(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert "Status: 204" in fetch(tool, server.url("/"))
 
 
 def test_of_an_endless_page_the_beginning_is_told(tool: WebFetchTool, server: PageServer) -> None:
@@ -220,7 +242,7 @@ def test_a_page_that_takes_too_much_memory_is_blamed_itself(tmp_path: Path) -> N
     huge = tmp_path / "huge.html"
     huge.touch()
     os.truncate(huge, 2 * 1024**3)
-    command = [sys.executable, "-I", page_text.__file__, "http://site.test/", "", "10"]
+    command = [sys.executable, "-I", page_text.__file__, "http://site.test/", "", "0", "10"]
     with huge.open("rb") as stdin:
         assert subprocess.run(command, stdin=stdin, check=False).returncode == page_text.TOO_LARGE
 

@@ -1,7 +1,7 @@
 """Turn an HTML page into text that reads well.
 
-Run as a program, `python -I page_text.py URL CHARSET MAX_CHARACTERS`: the page on standard input, a JSON object on
-standard output. It is a process of its own because a page can make this work long and large: it bounds its own memory,
+Run as a program, `python -I page_text.py URL CHARSET START END`: the page on standard input, a JSON object on standard
+output. It is a process of its own because a page can make this work long and large: it bounds its own memory,
 whoever starts it bounds its time. The exit status `TOO_LARGE` blames the page, any other but 0 this program.
 """
 
@@ -24,8 +24,8 @@ _UNREAD = ("script", "style", "noscript", "template", "head", "svg")
 
 
 def main(arguments: list[str]) -> int:
-    """Read, convert, tell `title`, `text` (cut to the limit) and its whole length in `characters`."""
-    url, charset, max_characters = arguments[0], arguments[1], int(arguments[2])
+    """Read, convert, tell `title`, `text` (from START to END) and its whole length in `characters`."""
+    url, charset, part = arguments[0], arguments[1], slice(int(arguments[2]), int(arguments[3]))
     os.nice(10)  # whoever waits is not the only one who is served
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
     try:
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         title, text = extract(data.decode(charset, "replace") if charset else data, url)
     except (MemoryError, RecursionError):
         return TOO_LARGE
-    json.dump({"title": title, "text": text[:max_characters], "characters": len(text)}, sys.stdout)
+    json.dump({"title": title, "text": text[part], "characters": len(text)}, sys.stdout)
     return 0
 
 
