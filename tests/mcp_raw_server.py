@@ -1,6 +1,6 @@
 """An MCP server without the SDK, which would not let it misbehave: `python mcp_raw_server.py KIND`.
 
-The kinds are `wild`, `results`, `mute` and `broken`.
+The kinds are `wild`, `many`, `results`, `mute` and `broken`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
         return {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": server}
     if method == "tools/list":
         tools = [{"name": name, "inputSchema": schema} for name, schema in SCHEMAS.items()]
+        if sys.argv[1] == "many":
+            tools = [{"name": f"t{number}", "inputSchema": {}} for number in range(300)]
         broken = {"name": "broken promise", "inputSchema": {}, "outputSchema": PROMISED}
         return {"tools": tools if sys.argv[1] != "results" else [broken]}
     if method == "tools/call" and sys.argv[1] == "results":

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from chat import ask, error_of
 from live import live_gateway, scripted_config
+from upstream import Upstream
 
 from service import concurrency
 from service.tools import Tool, ToolContext, ToolError
@@ -287,6 +288,39 @@ def test_the_time_of_a_run_covers_the_servers_it_waits_for_and_they_are_waited_f
         assert error_of(ask(client, "hi"))[:2] == (504, "run_timeout")
         concurrency.sleep(max(0.0, began + 5.5 - time.monotonic()))
         assert ask(client, "hi").status_code == 200
+
+
+def test_a_model_is_never_offered_more_tools_than_it_takes(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        config = scripted_config()
+        config["agents"]["list"] = [{"id": "main", "model": "stub/ok"}]
+        config["models"] = {"providers": {"stub": {"baseUrl": upstream.url, "apiKey": "a-key"}}}
+        config["mcp"] = {"servers": {"many": {"command": sys.executable, "args": [RAW_SERVER, "many"]}}}
+        config["tools"] = {"allow": ["session_status", "many__*"]}
+        function = {"type": "function", "function": {"name": "mine", "parameters": {"type": "object"}}}
+        with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+            for _ in range(2):
+                assert ask(client, "hi", tools=[function]).status_code == 200
+                names = [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]]
+                assert len(names) == 128
+                assert {"mine", "session_status", "many__t0"} <= set(names)
+            told = [line for line in gateway.output.splitlines() if "left out" in line]
+        assert len(told) == 1
+        assert told[0].count("many__t") == 300 - 126
+
+
+def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    servers = McpServers([endpoint()], tmp_path)
+    for wait_seconds in (0.0, 0.0, None, None):
+        servers.list_tools(["test"], wait_seconds)
+    servers.close()
+    told = [record.getMessage() for record in caplog.records if record.name == "service.tools.mcp"]
+    assert len(told) == 2
+    assert "test did not tell its tools within 0 s" in told[0]
+    assert "test offers its tools now" in told[1]
 
 
 def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
