@@ -323,6 +323,21 @@ def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
     assert "test offers its tools now" in told[1]
 
 
+def test_a_gateway_contacts_the_servers_that_agents_may_use_before_anybody_asks(tmp_path: Path) -> None:
+    config = scripted_config()
+    servers = {name: {"command": sys.executable, "args": [RAW_SERVER, "wild"]} for name in ("used", "unused")}
+    config["mcp"] = {"servers": servers}
+    config["tools"] = {"alsoAllow": ["used__*"]}
+    with live_gateway(tmp_path, config) as gateway:
+
+        def count() -> int:
+            children = psutil.Process(gateway.process.pid).children(recursive=True)
+            return sum(RAW_SERVER in child.cmdline() for child in children)
+
+        wait_until(lambda: count() > 0)
+        assert count() == 1
+
+
 def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 """The tools of MCP servers, as any other tool: `<server>__<tool>`.
 
-The servers are contacted when an agent that may use them is about to run, side by side and never for others.
+The servers that an agent may use are contacted, side by side, once the gateway serves and whenever such an agent is
+about to run; the others never.
 """
 
 from __future__ import annotations

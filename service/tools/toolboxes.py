@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 
+from service import concurrency
 from service.agents import Agent, Roster
 from service.config.paths import format_path
 from service.config.schema import Config, ToolsConfig
@@ -58,6 +59,12 @@ class Toolboxes:
         tools = (*built_in, *remote)
         self._tell_left_out(agent, tuple(tool.name for tool in tools[room:]))
         return Toolbox(tools[:room])
+
+    def contact_servers(self) -> None:
+        """Begin to list the tools of all servers that an agent may use, without waiting."""
+        used = {server for servers in self._servers.values() for server in servers}
+        if used:
+            concurrency.spawn(self._mcp.list_tools, used, None)
 
     def notices(self) -> tuple[str, ...]:
         """What the configuration says of tools that has no effect."""
