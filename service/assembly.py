@@ -76,7 +76,7 @@ def open_parts(config: Config, store: SessionStore, state_dir: Path, environ: Ma
 def open_toolboxes(
     config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
 ) -> Toolboxes:
-    """Each agent's tools. MCP servers are started when an agent that may use them runs."""
+    """Each agent's tools. No MCP server is contacted yet."""
     web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
     sessions = session_tools(store, roster, config.tools.sessions.visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]

@@ -158,6 +158,10 @@ class Gateway:
             raise run_not_found(run_id)
         return found
 
+    def contact_servers(self) -> None:
+        """Begin to ask the MCP servers that agents may use for their tools, so that the first run finds them."""
+        self._parts.now.toolboxes.contact_servers()
+
     def notices(self) -> tuple[str, ...]:
         """What the configuration says that has no effect."""
         return self._parts.now.toolboxes.notices()

@@ -82,7 +82,7 @@ def prepare(
     """
     try:
         with deadline(time.left_seconds):
-            own = held.parts.toolboxes.of(agent)
+            own = held.parts.toolboxes.of(agent, beside=len(turn.functions))
             history: tuple[Message, ...] = ()
             incoming = turn.messages
             if not opened.run.stateless:

@@ -16,22 +16,20 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from service import __version__
-from service.concurrency import Deadline, WorkerPool, deadline, get_addresses, sleep
-from service.public_addresses import AddressPolicy
+from service.concurrency import Deadline, deadline, sleep
+from service.content_codings import open_decoder
+from service.public_addresses import AddressPolicy, is_public
+from service.resolver import Resolver, SystemResolver
 from service.values import value
-
-#: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
-Resolver = Callable[[str, int], Sequence[str]]
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
-_LOOKUP_THREADS, _IDLE_SECONDS = 4, 10.0
 _MAX_HEAD_BYTES = 256 * 1024  # interim answers among them
 _BYTES_PER_BODY_BYTE = 2  # what a body may cost on the way: small chunks, trailers
 _BUSY_SECONDS = 0.005
@@ -55,21 +53,6 @@ class FetchLimits:
     max_bytes: int
     timeout_seconds: float
     max_redirects: int = 5
-
-
-class SystemResolver:
-    """The addresses the system knows for a name, in the order it prefers.
-
-    It has threads of its own: names that strangers make slow must not hold up those of model providers.
-    """
-
-    def __init__(self) -> None:
-        self._threads = WorkerPool(_LOOKUP_THREADS, _IDLE_SECONDS)
-
-    def __call__(self, host: str, port: int) -> list[str]:
-        """A `Resolver`."""
-        found = self._threads.run(get_addresses, host, port, 0, socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class PublicHttpClient:
@@ -128,8 +111,11 @@ class PublicHttpClient:
         except (OSError, UnicodeError) as error:
             raise FetchError(f"the name {target.host} cannot be resolved: {_reason(error)}") from error
         permitted = [address for address in found if self._policy.permits(address, target.port)]
+        if not permitted and any(map(is_public, found)):
+            ports = " and ".join(map(str, sorted(self._policy.ports)))
+            raise FetchError(f"port {target.port} of {target.host} is not reached; the allowed ports are {ports}")
         if not permitted:
-            raise FetchError(f"{target.host} port {target.port} is not a public address on an allowed port")
+            raise FetchError(f"{target.host} is not a public address")
         return permitted[:_MAX_ADDRESSES]
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -158,19 +144,23 @@ class PublicResponse:
     def read_body(self) -> tuple[bytes, bool]:
         """The body, and whether that is all of it: reading stops at the limit.
 
-        Raises `FetchError` when it does not come in time, breaks off, or is compressed, which was not asked for.
+        It is not asked to be compressed; where it is nevertheless, the limit holds for what comes of it.
+
+        Raises `FetchError` when it does not come in time, breaks off, or is compressed in a way that is not known.
         """
-        if self._encoding != "identity":
-            raise FetchError(f"the answer is encoded as {self._encoding[:40]!r}, which was not asked for")
-        announced = self._response.length
-        end = self._max_bytes + 1 if announced is None else min(announced, self._max_bytes + 1)
+        decoder = open_decoder(self._encoding)
+        if decoder is None:
+            raise FetchError(f"the answer is encoded as {self._encoding[:40]!r}, which cannot be read")
+        announced, received = self._response.length, 0
         body = bytearray()
         with _in_time(self._connection.give_up_at):
-            while len(body) < end and (data := self._response.read1(min(_BLOCK_BYTES, end - len(body)))):
-                body += data
-        if announced is not None and len(body) < end:
+            while len(body) <= self._max_bytes and (data := self._response.read1(_BLOCK_BYTES)):
+                received += len(data)
+                body += decoder.decode(data, self._max_bytes + 1 - len(body))
+        whole = len(body) <= self._max_bytes
+        if whole and (received < (announced or 0) or not decoder.is_whole):
             raise FetchError("the connection was closed before the answer was complete")
-        return bytes(body[: self._max_bytes]), len(body) <= self._max_bytes
+        return bytes(body[: self._max_bytes]), whole
 
     def __enter__(self) -> Self:
         return self

@@ -114,6 +114,7 @@ class Worker:
                 resolved, address = self.settings.resolved, (self.settings.host, server.server_port)
                 dev = self.settings.locations.dev
                 announce(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
+            self.gateway.contact_servers()
 
         try:
             stop = Stop(grace_seconds, self._stop_accepting, self.gateway.abort_all)

@@ -1,4 +1,7 @@
-"""An MCP server without the SDK, which would not let it misbehave: `python mcp_raw_server.py wild | mute | broken`."""
+"""An MCP server without the SDK, which would not let it misbehave: `python mcp_raw_server.py KIND`.
+
+The kinds are `wild`, `many`, `results`, `mute` and `broken`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,22 @@ import time
 from typing import Any
 
 SCHEMAS = {"list": {"type": "array"}, "bare": {}, "bad name!": {"type": "object"}, "n" * 100: {"type": "object"}}
+PROMISED = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+PICTURE = {"type": "image", "mimeType": "image/png", "data": "AAA="}
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "silent failure": {"content": [], "isError": True},
+    "broken promise": {"content": [], "structuredContent": {"n": "none"}},
+    "rows": {"content": [{"type": "text", "text": "3 rows"}], "structuredContent": {"rows": [1, 2, 3]}},
+    "same": {"content": [{"type": "text", "text": '{"a":1}'}], "structuredContent": {"a": 1}},
+    "wrapped": {
+        "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "x"}],
+        "structuredContent": {"result": [1, "x"]},
+    },
+    "picture": {"content": [PICTURE], "structuredContent": {"result": [PICTURE]}},
+    "terminal": {"content": [{"type": "text", "text": "\x1b[31mred\x1b[0m\r\nplain"}]},
+    "binary": {"content": [{"type": "text", "text": "\0" * 1000}]},
+}
 
 
 def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
@@ -16,7 +35,13 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
         server = {"name": "odd", "version": "1"}
         return {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": server}
     if method == "tools/list":
-        return {"tools": [{"name": name, "inputSchema": schema} for name, schema in SCHEMAS.items()]}
+        tools = [{"name": name, "inputSchema": schema} for name, schema in SCHEMAS.items()]
+        if sys.argv[1] == "many":
+            tools = [{"name": f"t{number}", "inputSchema": {}} for number in range(300)]
+        broken = {"name": "broken promise", "inputSchema": {}, "outputSchema": PROMISED}
+        return {"tools": tools if sys.argv[1] != "results" else [broken]}
+    if method == "tools/call" and sys.argv[1] == "results":
+        return RESULTS[params["name"]]
     if method == "tools/call":
         return {"content": [{"type": "text", "text": call(params["name"])}]}
     return None

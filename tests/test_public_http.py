@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import brotli
 import pytest
 from certificate import CERTIFICATE
 from page_server import PageServer, endless, page, raw, redirect
 
 from service.public_addresses import AddressPolicy, is_public
-from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse, SystemResolver
+from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse
+from service.resolver import SystemResolver
 
 LIMITS = FetchLimits(max_bytes=1_000_000, timeout_seconds=20, max_redirects=3)
 
@@ -83,7 +88,7 @@ BLOCKED = """
 from gevent import monkey
 monkey.patch_all()
 import gevent
-from service.public_http import SystemResolver
+from service.resolver import SystemResolver
 
 pool = gevent.get_hub().threadpool
 sleep = monkey.get_original("time", "sleep")
@@ -210,7 +215,7 @@ def test_an_unusable_address_is_refused_with_its_reason(client: PublicHttpClient
 def test_a_name_that_resolves_inwards_is_refused(client: PublicHttpClient, names: Names) -> None:
     for addresses in (["10.0.0.7"], ["127.0.0.1"], ["::ffff:127.0.0.1"], ["169.254.169.254", "fd00::1"], []):
         names.hosts["inside.test"] = addresses
-        with pytest.raises(FetchError, match=r"inside\.test port 80 is not a public address"):
+        with pytest.raises(FetchError, match=r"inside\.test is not a public address"):
             client.open("http://inside.test/", LIMITS)
 
 
@@ -347,13 +352,55 @@ def test_an_answer_that_drips_is_given_up_in_time(client: PublicHttpClient, serv
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "not valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", "encoded as 'gzip'"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 0\r\n\r\n", "encoded as 'zstd'"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nplain", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n" + b"\xff" * 99, "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"x")[:-1], "before the answer"),
     ],
 )
 def test_a_broken_answer_is_told(client: PublicHttpClient, server: PageServer, answer: bytes, reason: str) -> None:
     server.pages["/"] = raw(answer)
     with pytest.raises(FetchError, match=reason):
         fetch(client, server.url("/"))
+
+
+def raw_deflate(data: bytes) -> bytes:
+    return zlib.compress(data, wbits=-15)
+
+
+CODINGS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}
+
+
+@pytest.mark.parametrize(("coding", "compress"), [*CODINGS.items(), ("deflate", raw_deflate)])
+def test_a_body_that_comes_compressed_is_read(
+    client: PublicHttpClient, server: PageServer, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    body = bytes(range(256)) * 2_000
+    server.pages["/"] = page(compress(body), "text/plain", "200 OK", f"Content-Encoding: {coding}")
+    with client.open(server.url("/"), FetchLimits(len(body), 20)) as response:
+        assert response.read_body() == (body, True)
+    assert "Accept-Encoding: identity" in server.requests[0]
+
+
+@pytest.mark.parametrize(("coding", "compress"), CODINGS.items())
+def test_a_body_that_grows_beyond_the_limit_is_cut_there(
+    client: PublicHttpClient, server: PageServer, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    bomb = compress(bytes(200_000_000))
+    server.pages["/"] = page(bomb, "text/plain", "200 OK", f"Content-Encoding: {coding}")
+    tracemalloc.start()
+    try:
+        with client.open(server.url("/"), FetchLimits(1_000_000, 20)) as response:
+            assert response.read_body() == (bytes(1_000_000), False)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_port_that_is_not_allowed_is_told_with_those_that_are(client: PublicHttpClient, names: Names) -> None:
+    names.hosts["public.test"] = ["93.184.215.14"]
+    with pytest.raises(FetchError, match=r"port 8443 of public\.test is not reached; the allowed ports are 80 and 443"):
+        client.open("http://public.test:8443/", LIMITS)
 
 
 def test_a_certificate_must_be_the_names_own(tmp_path: Path, names: Names) -> None:

@@ -332,3 +332,13 @@ def test_what_a_command_writes_into_the_report_is_not_believed_and_not_loaded(co
     except ToolError as error:
         told = str(error)
     assert "report cannot be read" in told or "Permission denied" in told  # root may open it
+
+
+def test_terminal_codes_are_left_out_of_output(context: ToolContext) -> None:
+    told = run(context, command=r"printf '\033[31mred\033[0m\r\n\001'; printf 'a\0b' >&2")
+    assert told.endswith("stdout:\nred\n\nstderr:\na\nb")
+
+
+def test_binary_output_is_told_as_such(context: ToolContext) -> None:
+    told = run(context, command="head -c 1000000 /dev/zero")
+    assert "stdout:\n[about 1000000 bytes of binary output, not shown]\n" in told

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from chat import ask, error_of
 from live import live_gateway, scripted_config
+from upstream import Upstream
 
 from service import concurrency
 from service.tools import Tool, ToolContext, ToolError
@@ -60,6 +60,13 @@ def shared() -> Iterator[McpServers]:
 @pytest.fixture(scope="module")
 def tools(shared: McpServers) -> dict[str, Tool]:
     return {tool.name: tool for tool in shared.list_tools(shared.names, None)}
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[McpServer]:
+    server = McpServer(endpoint("results"))
+    yield server
+    server.close()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -113,6 +120,27 @@ def test_an_error_of_the_tool_is_told_in_its_words(tools: dict[str, Tool]) -> No
 
 def test_parts_that_are_not_text_are_named(tools: dict[str, Tool]) -> None:
     assert tools["test__parts"].run({}, CONTEXT) == "before\n\n[image, image/png, 3 bytes, not shown]\n\nafter"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("broken promise", '{"n": "none"}'),
+        ("rows", '3 rows\n\n{"rows": [1, 2, 3]}'),
+        ("same", '{"a":1}'),
+        ("wrapped", "1\n\nx"),
+        ("picture", "[image, image/png, 2 bytes, not shown]"),
+        ("terminal", "red\nplain"),
+        ("binary", "[1000 characters of binary data, not shown]"),
+    ],
+)
+def test_a_result_says_once_what_it_says_as_plain_text(results: McpServer, name: str, told: str) -> None:
+    assert results.call_tool(name, {}) == told
+
+
+def test_a_failure_without_a_word_is_told_as_one(results: McpServer) -> None:
+    with pytest.raises(ToolError, match="failed without saying why"):
+        results.call_tool("silent failure", {})
 
 
 def test_a_huge_result_is_cut_with_a_note(tools: dict[str, Tool]) -> None:
@@ -262,6 +290,54 @@ def test_the_time_of_a_run_covers_the_servers_it_waits_for_and_they_are_waited_f
         assert ask(client, "hi").status_code == 200
 
 
+def test_a_model_is_never_offered_more_tools_than_it_takes(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        config = scripted_config()
+        config["agents"]["list"] = [{"id": "main", "model": "stub/ok"}]
+        config["models"] = {"providers": {"stub": {"baseUrl": upstream.url, "apiKey": "a-key"}}}
+        config["mcp"] = {"servers": {"many": {"command": sys.executable, "args": [RAW_SERVER, "many"]}}}
+        config["tools"] = {"allow": ["session_status", "many__*"]}
+        function = {"type": "function", "function": {"name": "mine", "parameters": {"type": "object"}}}
+        with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+            for _ in range(2):
+                assert ask(client, "hi", tools=[function]).status_code == 200
+                names = [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]]
+                assert len(names) == 128
+                assert {"mine", "session_status", "many__t0"} <= set(names)
+            told = [line for line in gateway.output.splitlines() if "left out" in line]
+        assert len(told) == 1
+        assert told[0].count("many__t") == 300 - 126
+
+
+def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    servers = McpServers([endpoint()], tmp_path)
+    for wait_seconds in (0.0, 0.0, None, None):
+        servers.list_tools(["test"], wait_seconds)
+    servers.close()
+    told = [record.getMessage() for record in caplog.records if record.name == "service.tools.mcp"]
+    assert len(told) == 2
+    assert "test did not tell its tools within 0 s" in told[0]
+    assert "test offers its tools now" in told[1]
+
+
+def test_a_gateway_contacts_the_servers_that_agents_may_use_before_anybody_asks(tmp_path: Path) -> None:
+    config = scripted_config()
+    servers = {name: {"command": sys.executable, "args": [RAW_SERVER, "wild"]} for name in ("used", "unused")}
+    config["mcp"] = {"servers": servers}
+    config["tools"] = {"alsoAllow": ["used__*"]}
+    with live_gateway(tmp_path, config) as gateway:
+
+        def count() -> int:
+            children = psutil.Process(gateway.process.pid).children(recursive=True)
+            return sum(RAW_SERVER in child.cmdline() for child in children)
+
+        wait_until(lambda: count() > 0)
+        assert count() == 1
+
+
 def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,6 +356,19 @@ def test_a_missing_command_is_told() -> None:
     server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"))
     with pytest.raises(ToolError, match="its command /nowhere/at-all is not an executable file"):
         server.list_tools()
+
+
+def test_a_server_that_keeps_failing_is_tried_again_within_half_a_minute() -> None:
+    now = [0.0]
+    server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"), clock=lambda: now[0])
+    for _ in range(5):
+        now[0] += 60.0  # what its silence has cost
+        server._note_end("it did not answer")
+    with pytest.raises(ToolError, match=r"it did not answer. It is tried again in 30 s\."):
+        server.call_tool("x", {})
+    now[0] += 30.0
+    with pytest.raises(ToolError, match="not an executable file"):
+        server.call_tool("x", {})
 
 
 def test_tools_that_change_are_listed_anew(open_server: Open) -> None:
@@ -339,33 +428,9 @@ def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() 
     wait_until(lambda: all(map(is_gone, pids)))
 
 
-def test_streamable_http_works_and_survives_a_restart_of_the_server() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/mcp?key=a-secret-key"
-    server = McpServer(McpEndpoint("web", url=url, headers={"Authorization": "Bearer a-secret-token"}))
-    with pytest.raises(ToolError) as caught:
-        server.list_tools()
-    assert "a-secret" not in str(caught.value)
-    for _ in range(2):
-        with subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL) as web:
-            wait_until(lambda: _works(server))
-            assert "add" in {tool.name for tool in server.list_tools()}
-            web.kill()
-    server.close()
-
-
-def _works(server: McpServer) -> bool:
-    try:
-        return server.call_tool("add", {"a": 1, "b": 1}) == "2"
-    except ToolError:
-        return False
-
-
 def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:
-    child = Path(__file__).parent.parent / "service" / "tools" / "mcp_child.py"
-    command = [sys.executable, "-S", "-P", str(child)]  # -S: without the installed packages
+    command = [sys.executable, "-S", "-P", "-m", "service.tools.mcp_child"]  # -S: without the installed packages
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     order = '{"command": "x", "args": [], "env": {}, "cwd": null, "url": null, "headers": {}, "version": "1"}\n'
-    told = subprocess.run(command, input=order, capture_output=True, text=True, check=False).stdout
+    told = subprocess.run(command, input=order, capture_output=True, text=True, check=False, env=environment).stdout
     assert "Run `pip install '.[mcp]'` in the gateway's clone." in told

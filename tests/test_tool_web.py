@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from page_server import PageServer, endless, page, raw, redirect
 from service import concurrency
 from service.public_addresses import AddressPolicy
 from service.public_http import PublicHttpClient
-from service.tools import ToolContext, ToolError
+from service.tools import ToolContext, ToolError, page_text
 from service.tools.web import FETCH_LIMITS, WebFetchTool
 
 CONTEXT = ToolContext("main", None, "agent:main:s", "run")
@@ -133,7 +135,7 @@ def test_other_types_are_refused_by_name_and_not_downloaded(
 ) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
     server.pages["/"] = endless(head, b"x" * 65536)
-    with pytest.raises(ToolError, match=f"it is {content_type}"):
+    with pytest.raises(ToolError, match=rf"\(status 200\) was not read: it is {content_type}"):
         fetch(tool, server.url("/"))
     assert server.sent_bytes < FETCH_LIMITS.max_bytes
 
@@ -151,7 +153,7 @@ def test_an_error_page_is_told_with_its_status(tool: WebFetchTool, server: PageS
 
 
 def test_what_cannot_be_fetched_is_told_with_the_reason(tool: WebFetchTool) -> None:
-    with pytest.raises(ToolError, match=r"The page was not fetched: site\.test port 80 is not a public address"):
+    with pytest.raises(ToolError, match=r"The page was not fetched: site\.test is not a public address"):
         fetch(tool, "http://site.test/")
 
 
@@ -161,8 +163,30 @@ def test_text_is_cut_to_what_was_asked_for_with_a_note(
 ) -> None:
     server.pages["/"] = page(f"<html><body><p>{'x' * 1000}</p></body></html>", content_type)
     told = fetch(tool, server.url("/"), max_characters=100)
-    assert "more characters; ask for more" in told
+    assert "more characters; continue with offset 100]" in told
     assert len(told) < 500
+
+
+def test_a_text_beyond_what_is_told_at_once_is_read_on_by_offset(tool: WebFetchTool, server: PageServer) -> None:
+    server.pages["/"] = page("".join(f"{number:06}" for number in range(50_000)), "text/plain")
+    told = fetch(tool, server.url("/"), max_characters=100_000, offset=200_004)
+    assert "\n033334033335" in told
+    assert "cut" not in told
+    assert "continue with offset 200001]" in fetch(tool, server.url("/"), max_characters=100_000, offset=100_001)
+    with pytest.raises(ToolError, match="only 300000 characters"):
+        fetch(tool, server.url("/"), offset=300_001)
+
+
+def test_the_text_of_html_is_read_on_by_offset(tool: WebFetchTool, server: PageServer) -> None:
+    server.pages["/"] = page(ARTICLE)
+    whole, rest = (fetch(tool, server.url("/"), offset=offset).split("\n\n", 1)[1] for offset in (0, 30))
+    assert len(whole) > 100
+    assert rest == whole[30:]
+
+
+def test_an_answer_without_content_is_told_with_its_status(tool: WebFetchTool, server: PageServer) -> None:
+    server.pages["/"] = raw(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert "Status: 204" in fetch(tool, server.url("/"))
 
 
 def test_of_an_endless_page_the_beginning_is_told(tool: WebFetchTool, server: PageServer) -> None:
@@ -199,6 +223,33 @@ def test_a_patched_process_goes_on_while_a_large_page_is_read(server: PageServer
     found, late_seconds = done.stdout.split()
     assert found == "True"
     assert float(late_seconds) < 1.0
+
+
+def test_a_converter_that_fails_is_not_blamed_on_the_page_and_the_log_has_its_words(
+    server: PageServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("import no_such_module")
+    client = PublicHttpClient(AddressPolicy(exempt=server.exempt), resolver=lambda *_: ["127.0.0.1"])
+    server.pages["/"] = page(ARTICLE)
+    with pytest.raises(ToolError, match="the gateway's converter failed") as caught:
+        fetch(WebFetchTool(client, lambda: "mark-1", converter=broken), server.url("/"))
+    assert "too large" not in str(caught.value)
+    assert "No module named 'no_such_module'" in caplog.text
+
+
+def test_a_page_that_takes_too_much_memory_is_blamed_itself(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.html"
+    huge.touch()
+    os.truncate(huge, 2 * 1024**3)
+    command = [sys.executable, "-I", page_text.__file__, "http://site.test/", "", "0", "10"]
+    with huge.open("rb") as stdin:
+        assert subprocess.run(command, stdin=stdin, check=False).returncode == page_text.TOO_LARGE
+
+
+def test_what_the_converter_imports_is_installed_by_any_pip() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert any(named.startswith("lxml_html_clean") for named in project["dependencies"])
 
 
 def test_the_gateway_itself_never_imports_the_converter() -> None:

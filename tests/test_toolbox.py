@@ -144,6 +144,14 @@ def test_an_unknown_tool_is_told_with_those_there_are() -> None:
     assert answer(StubTool("read", str), name="raed") == ('There is no tool "raed". There are: read.', True)
 
 
+def test_of_many_tools_the_nearest_names_are_told() -> None:
+    tools = [*(StubTool(f"other_{number}", str) for number in range(200)), StubTool("read", str)]
+    [message] = Toolbox(tools).execute([call("raed", "{}")], CONTEXT)
+    told = message.text
+    assert told.startswith('There is no tool "raed". There are 201, among them: read, ')
+    assert told.count(",") <= 31
+
+
 def test_a_tool_error_is_told_in_its_own_words() -> None:
     assert answer(StubTool("a", raising(ToolError("Use another path.")))) == ("Use another path.", True)
 

@@ -1,6 +1,7 @@
 """The tools of MCP servers, as any other tool: `<server>__<tool>`.
 
-The servers are contacted when an agent that may use them is about to run, side by side and never for others.
+The servers that an agent may use are contacted, side by side, once the gateway serves and whenever such an agent is
+about to run; the others never.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class McpServers:
             for endpoint in endpoints
         }
         self._adopted: set[str] = set()
+        self._missing: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ class McpServers:
         """
         asked = [server for name, server in self._servers.items() if name in servers]
         listings: dict[str, tuple[RemoteTool, ...]] = {}
-        waiting = [concurrency.spawn(_list_into, server, listings, wait_seconds) for server in asked]
+        waiting = [concurrency.spawn(self._list_into, server, listings, wait_seconds) for server in asked]
         for listing in waiting:
             listing.join()
         tools: dict[str, Tool] = {}
@@ -78,6 +80,22 @@ class McpServers:
                 name = _distinct_name(server.endpoint.name, remote.name, tools)
                 tools[name] = McpTool(name, server, remote)
         return tuple(tools.values())
+
+    def _list_into(
+        self, server: McpServer, listings: dict[str, tuple[RemoteTool, ...]], wait_seconds: float | None
+    ) -> None:
+        name = server.endpoint.name
+        try:
+            listings[name] = server.list_tools(wait_seconds)
+        except ToolError as error:
+            # Said once, not with every run; a lost connection is in the log, with more.
+            if name not in self._missing and not isinstance(error.__cause__, ConnectionLostError):
+                logger.warning("Agents do without the tools of an MCP server: %s", error)
+            self._missing.add(name)
+        else:
+            if name in self._missing:
+                logger.info("The MCP server %s offers its tools now", name)
+            self._missing.discard(name)
 
     def adopt(self, older: McpServers) -> None:
         """Go on with the servers of `older` that are configured the same here; it ends the others."""
@@ -110,11 +128,3 @@ def _distinct_name(server: str, tool: str, taken: Collection[str]) -> str:
     if len(f"{server}__{tool}") <= _MAX_NAME_CHARS and whole not in taken:
         return whole
     return to_tool_name(server, tool, distinct=f"{server}\0{tool}")
-
-
-def _list_into(server: McpServer, listings: dict[str, tuple[RemoteTool, ...]], wait_seconds: float | None) -> None:
-    try:
-        listings[server.endpoint.name] = server.list_tools(wait_seconds)
-    except ToolError as error:
-        if not isinstance(error.__cause__, ConnectionLostError):  # that is in the log, with more
-            logger.warning("No tools of an MCP server: %s", error)

@@ -1,7 +1,7 @@
 """Speak with one MCP server for a gateway that cannot: the official SDK needs asyncio, which needs its own process.
 
-Run as a program, `python -P mcp_child.py`, with the SDK but nothing of the gateway. JSON lines come and go on standard
-input and output. The first line is the order: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come
+Run as a program, `python -P -m service.tools.mcp_child`. JSON lines come and go on standard input and output. The first
+line is the order: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come
 `{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`, and each but `cancel` is answered with its `id` and
 `result`, `error`, or `failed` where the connection was lost over it. `{"event": "tools_changed"}` is told unasked, and
 `{"failed": why}` when a connection came to nothing or the server ended it; what is asked after any `failed` is not
@@ -14,19 +14,17 @@ import asyncio
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any
 
-#: The result of a call is cut here, before it crosses to the gateway.
-MAX_RESULT_CHARS = 200_000
-MAX_DESCRIPTION_CHARS = 8_000
+from service.tools.mcp_transport import open_lenient
+from service.tools.mcp_words import describe, redactor, to_text, to_tool
+
 MAX_TOOLS = 1_000
 
 #: A server that makes this program grow beyond it (a line without an end) is given up.
@@ -35,9 +33,7 @@ MAX_MEMORY_BYTES = 256 * 1024 * 1024
 _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _MEMORY_CHECK_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
-_MIN_SECRET_CHARS = 6
 _CLOSED = "Connection closed"  # the SDK's words
-_LAUNCHER = Path(__file__).parents[1] / "providers" / "die_with_parent.py"
 _MISSING_SDK = "MCP servers need a package that is not installed. Run `pip install '.[mcp]'` in the gateway's clone."
 
 Tell = Callable[[dict[str, Any]], None]
@@ -136,128 +132,6 @@ class Bridge:
                     self._tell({"event": "tools_changed"})
 
 
-def to_tool(tool: Any) -> dict[str, Any]:
-    """What the gateway needs to know of an SDK tool."""
-    annotations = tool.annotations
-    return {
-        "name": tool.name,
-        "description": (tool.description or tool.title or "")[:MAX_DESCRIPTION_CHARS],
-        "parameters": tool.input_schema,
-        "read_only": bool(annotations and annotations.read_only_hint),
-    }
-
-
-def to_text(result: Any) -> str:
-    """The result of a call as text: text parts joined by a blank line, other parts named, all of it bounded."""
-    text = "\n\n".join(_part_text(part) for part in result.content)
-    if not text and result.structured_content is not None:
-        text = json.dumps(result.structured_content, ensure_ascii=False)
-    if len(text) > MAX_RESULT_CHARS:
-        text = f"{text[:MAX_RESULT_CHARS]}\n[{len(text) - MAX_RESULT_CHARS} more characters were cut]"
-    return text
-
-
-def _part_text(part: Any) -> str:
-    if part.type == "text":
-        return str(part.text)
-    if part.type == "resource_link":
-        return f"[resource {part.name}: {part.uri}]"
-    if part.type == "resource":
-        resource = part.resource
-        kind = resource.mime_type or "unknown type"
-        return str(resource.text) if hasattr(resource, "text") else f"[resource {resource.uri}, {kind}, not shown]"
-    return f"[{part.type}, {part.mime_type}, {len(part.data) * 3 // 4} bytes, not shown]"
-
-
-def describe(error: BaseException) -> str:
-    """What went wrong, of a group the first thing that did."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__
-
-
-def open_transport(order: dict[str, Any]) -> Any:
-    """The SDK's way to the server of `order`, not entered yet. Raises `FileNotFoundError` for a missing command."""
-    if order.get("url"):
-        # Imported here, as all of the SDK: that it is missing has to be told, not crashed with.
-        from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
-        from mcp.shared._httpx_utils import create_mcp_http_client  # noqa: PLC0415
-
-        return streamable_http_client(order["url"], http_client=create_mcp_http_client(headers=order["headers"]))
-    from mcp.client.stdio import StdioServerParameters, stdio_client  # noqa: PLC0415
-
-    path = shutil.which(order["command"], path=order["env"].get("PATH"))
-    if path is None:
-        raise FileNotFoundError(f"its command {order['command']} is not an executable file")
-    # The SDK gives the server a session of its own, so it is tied to this process by the kernel.
-    args = ["-I", "-S", str(_LAUNCHER), "--tell", str(os.getpid()), path, *order["args"]]
-    server = StdioServerParameters(command=sys.executable, args=args, env=order["env"], cwd=order["cwd"])
-    return stdio_client(server, errlog=sys.stderr)
-
-
-class _Lenient:
-    """A stream of the server's messages, its listings mended: one bad tool must not cost all the others."""
-
-    def __init__(self, stream: Any, ended: asyncio.Event) -> None:
-        self._stream = stream
-        self._ended = ended
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    async def __aenter__(self) -> Self:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> Any:
-        self._ended.set()  # it is left as soon as nothing comes any more
-        return await self._stream.__aexit__(*exc_info)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        item = await self._stream.__anext__()
-        result = getattr(getattr(item, "message", None), "result", None)
-        if isinstance(result, dict) and isinstance(result.get("tools"), list):
-            result["tools"] = [tool for tool in result["tools"] if _mend_tool(tool)]
-        return item
-
-
-def _mend_tool(tool: Any) -> bool:
-    """Give a schema without a type that of an object; returns whether the tool can be used."""
-    schema = tool.get("inputSchema") if isinstance(tool, dict) else None
-    if isinstance(schema, dict) and schema.setdefault("type", "object") == "object":
-        return True
-    name = tool.get("name") if isinstance(tool, dict) else None
-    logging.getLogger(__name__).warning("the tool %r is left out: its arguments are not an object", name)
-    return False
-
-
-@asynccontextmanager
-async def _lenient(order: dict[str, Any], ended: asyncio.Event) -> AsyncIterator[tuple[Any, Any]]:
-    async with open_transport(order) as (read_stream, write_stream):
-        yield _Lenient(read_stream, ended), write_stream
-
-
-def redactor(order: dict[str, Any]) -> Callable[[str], str]:
-    """A function that hides the secrets of `order` in a text: values of headers and environment, the URL's query."""
-    values = [
-        *order.get("env", {}).values(),
-        *order.get("headers", {}).values(),
-        urlsplit(order.get("url") or "").query,
-    ]
-    values += [word for value in values for word in value.split()]  # the token of `Bearer token`
-    secrets = sorted({value for value in values if len(value) >= _MIN_SECRET_CHARS}, key=len, reverse=True)
-
-    def redact(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    return redact
-
-
 async def run(order: dict[str, Any], requests: asyncio.StreamReader, tell: Tell) -> None:
     """Connect and serve until the input ends or SIGTERM comes, which cancels it."""
     from mcp.client import Client  # noqa: PLC0415
@@ -269,7 +143,7 @@ async def run(order: dict[str, Any], requests: asyncio.StreamReader, tell: Tell)
 
     client_info = Implementation(name="openclaw-gateway", version=order["version"])
     ended = asyncio.Event()
-    client = Client(_lenient(order, ended), cache=None, client_info=client_info, message_handler=on_message)
+    client = Client(open_lenient(order, ended), cache=None, client_info=client_info, message_handler=on_message)
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     serving = asyncio.create_task(_serve(client, Bridge(client, tell, redactor(order), ended), inbox))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)

@@ -18,13 +18,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import service
 from service import __version__, concurrency
 from service.providers.child_process import ChildProcess
 from service.tools import ToolError
 
 logger = logging.getLogger(__name__)
 
-_CHILD = Path(__file__).with_name("mcp_child.py")
+_CHILD = ("-P", "-m", "service.tools.mcp_child")
 _BLOCK_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _WATCH_SECONDS = 1.0
@@ -162,9 +163,8 @@ class McpConnection:
         read_end, write_end = os.pipe()
         try:
             try:
-                # -P: the folder of the program must not come before the packages, one of which has our name.
-                command = [sys.executable, "-P", str(_CHILD)]
-                process = ChildProcess(command, None, os.environ, self._log_path, stdout=write_end)
+                environment = {**os.environ, "PYTHONPATH": _search_path(os.environ)}
+                process = ChildProcess([sys.executable, *_CHILD], None, environment, self._log_path, stdout=write_end)
             finally:
                 os.close(write_end)
             self._process = process
@@ -233,3 +233,9 @@ class McpConnection:
             process.trim_log()
             if self.is_silent and self._clock() - self._last_used >= self._idle_stop_seconds:
                 self.stop()
+
+
+def _search_path(environ: Mapping[str, str]) -> str:
+    """Where a child finds this package, before what it finds anyway."""
+    own = str(Path(service.__file__).parent.parent)
+    return os.pathsep.join(filter(None, (own, environ.get("PYTHONPATH"))))

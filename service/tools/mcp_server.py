@@ -18,6 +18,8 @@ from typing import Any
 from service import concurrency
 from service.tools import ToolError
 from service.tools.mcp_connection import ConnectionLostError, McpConnection
+from service.tools.mcp_words import redactor
+from service.tools.plain_text import to_plain_text
 from service.values import value
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ _MAX_LINE_CHARS = 300
 IDLE_STOP_SECONDS = 900.0
 #: How long a listing is believed, should the server not tell that it changed.
 LISTING_SECONDS = 60.0
-MAX_BACKOFF_SECONDS = 300.0
+MAX_BACKOFF_SECONDS = 30.0
 #: How long a run waits for a listing, which may go on: it then does without that server's tools.
 LISTING_WAIT_SECONDS = 5.0
 
@@ -161,7 +163,7 @@ class McpServer:
         try:
             return connection.ask(question, seconds)
         except ConnectionLostError as error:
-            raise ToolError(f"The MCP server {self.endpoint.name} failed: {error}.") from error
+            raise ToolError(f"The MCP server {self.endpoint.name} failed: {str(error).rstrip('.')}.") from error
         except TimeoutError:
             if connection.answers == answers and connection.is_silent:  # nobody was answered and nobody waits
                 connection.give_up(f"it did not answer within {seconds:g} s")
@@ -202,7 +204,7 @@ class McpServer:
         if not why or self._closed:
             return
         self._failures += 1
-        self._why = why
+        self._why = why.rstrip(".")
         # One that answered may be back at once, the first time; one that did not has cost its whole time already.
         answered = self._connection is not None and self._connection.answers > 0
         base = min(1.0, self._failures - 1.0) if answered else self._clock() - self._connected_at
@@ -210,11 +212,8 @@ class McpServer:
         logger.warning("The MCP server %s failed: %s%s", self.endpoint.name, why, self._last_words())
 
     def _last_words(self) -> str:
-        # Imported here: a program of its own, of which only a failure needs anything.
-        from service.tools.mcp_child import redactor  # noqa: PLC0415
-
         printed = "" if self._connection is None else self._connection.last_output
-        shown = redactor(self.endpoint.to_order())(printed)  # before anything is cut
+        shown = redactor(self.endpoint.to_order())(to_plain_text(printed))  # before anything is cut
         lines = [line for line in shown.splitlines() if line.strip()][-_LAST_LINES:]
         words = "".join(f"\n  {line[:_MAX_LINE_CHARS]}" for line in lines)
         return f". It printed last:{words}" if words else ""

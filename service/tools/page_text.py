@@ -1,8 +1,8 @@
 """Turn an HTML page into text that reads well.
 
-Run as a program, `python -I page_text.py URL CHARSET MAX_CHARACTERS`: the page on standard input, a JSON object on
-standard output. It is a process of its own because a page can make this work long and large: it bounds its own memory,
-whoever starts it bounds its time.
+Run as a program, `python -I page_text.py URL CHARSET START END`: the page on standard input, a JSON object on standard
+output. It is a process of its own because a page can make this work long and large: it bounds its own memory,
+whoever starts it bounds its time. The exit status `TOO_LARGE` blames the page, any other but 0 this program.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from typing import Any
 #: careful way 40 s and 1.5 GB, the plain one 2 s and 0.5 GB.)
 MAX_CAREFUL_TAGS = 50_000
 
+TOO_LARGE = 3
+
 _MAX_MEMORY_BYTES = 1024 * 1024 * 1024
 _UNREAD = ("script", "style", "noscript", "template", "head", "svg")
 
 
 def main(arguments: list[str]) -> int:
-    """Read, convert, tell `title`, `text` (cut to the limit) and its whole length in `characters`."""
-    url, charset, max_characters = arguments[0], arguments[1], int(arguments[2])
+    """Read, convert, tell `title`, `text` (from START to END) and its whole length in `characters`."""
+    url, charset, part = arguments[0], arguments[1], slice(int(arguments[2]), int(arguments[3]))
     os.nice(10)  # whoever waits is not the only one who is served
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
-    data = sys.stdin.buffer.read()
-    title, text = extract(data.decode(charset, "replace") if charset else data, url)
-    json.dump({"title": title, "text": text[:max_characters], "characters": len(text)}, sys.stdout)
+    try:
+        data = sys.stdin.buffer.read()
+        title, text = extract(data.decode(charset, "replace") if charset else data, url)
+    except (MemoryError, RecursionError):
+        return TOO_LARGE
+    json.dump({"title": title, "text": text[part], "characters": len(text)}, sys.stdout)
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from service.tools import ToolContext, ToolError
 from service.tools.commands import Command, CommandError, Outcome, Output, run_command
+from service.tools.plain_text import is_binary, to_plain_text
 
 DEFAULT_TIMEOUT_SECONDS = 120
 MAX_TIMEOUT_SECONDS = 1800
@@ -40,7 +41,8 @@ class ExecTool:
     description = (
         "Run a command in the workspace and return its exit status, output and errors. Give either `command`, a line "
         "for /bin/sh, or `argv`, a program and its arguments without a shell. There is no input and no terminal. "
-        "Everything the command starts ends with it, background processes too. Long output loses its middle."
+        "Everything the command starts ends with it, background processes too. Long output loses "
+        "its middle; terminal codes are left out."
     )
     parallel = False
     timeout_seconds = MAX_TIMEOUT_SECONDS + _MARGIN_SECONDS
@@ -157,6 +159,10 @@ def _ending(outcome: Outcome, command: Command) -> str:
 
 
 def _shown(output: Output) -> str:
+    if is_binary(output.head):
+        size = len(output.head) + output.cut_bytes + len(output.tail)
+        return f"[about {size} bytes of binary output, not shown]"
+    head = to_plain_text(output.head)
     if not output.cut_bytes:
-        return output.head
-    return f"{output.head}\n[... {output.cut_bytes} bytes left out here ...]\n{output.tail}"
+        return head
+    return f"{head}\n[... {output.cut_bytes} bytes left out here ...]\n{to_plain_text(output.tail)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -30,6 +31,7 @@ _PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
 _MAX_FAULTS = 5
 _MAX_FAULT_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 80
+_MAX_TOLD_NAMES = 30
 
 
 @value
@@ -127,8 +129,7 @@ class Toolbox:
     def _run(self, call: ToolCall, context: ToolContext) -> str:
         compiled = self._tools.get(call.name)
         if compiled is None:
-            there_are = f"There are: {', '.join(self._tools)}." if self._tools else "There are none."
-            raise ToolError(f'There is no tool "{_short(call.name)}". {there_are}')
+            raise ToolError(f'There is no tool "{_short(call.name)}". {self._there_are(call.name)}')
         arguments = compiled.parse_arguments(call.arguments)
         tool = compiled.tool
         try:
@@ -136,6 +137,14 @@ class Toolbox:
                 return tool.run(arguments, context)
         except Deadline:
             raise ToolError(f"{tool.name} was ended after {tool.timeout_seconds:g} seconds. Ask for less.") from None
+
+    def _there_are(self, wanted: str) -> str:
+        if not self._tools:
+            return "There are none."
+        if len(self._tools) <= _MAX_TOLD_NAMES:
+            return f"There are: {', '.join(self._tools)}."
+        nearest = get_close_matches(_short(wanted), self._tools, _MAX_TOLD_NAMES, cutoff=0.0)
+        return f"There are {len(self._tools)}, among them: {', '.join(nearest)}."
 
 
 class _CompiledTool:

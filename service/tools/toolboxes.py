@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 
+from service import concurrency
 from service.agents import Agent, Roster
 from service.config.paths import format_path
 from service.config.schema import Config, ToolsConfig
@@ -11,6 +13,11 @@ from service.tools import Tool
 from service.tools.mcp import McpServers, to_tool_name
 from service.tools.policy import allowed_tools, may_allow, policy_notices
 from service.tools.toolbox import Toolbox
+
+logger = logging.getLogger("openclaw.tools")
+
+#: What OpenAI takes in one request, the caller's functions included.
+MAX_TOOLS = 128
 
 _SEPARATOR = "__"
 
@@ -35,17 +42,29 @@ class Toolboxes:
             agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
         }
         self._fixed = {agent_id: Toolbox(tools) for agent_id, tools in self._built_in.items()}
+        self._left_out: dict[str, tuple[str, ...]] = {}
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
 
-    def of(self, agent: Agent) -> Toolbox:
-        """What the agent may use now; waits for the MCP servers it may use, and does without those that fail."""
-        servers = self._servers[agent.id]
-        if not servers:
+    def of(self, agent: Agent, beside: int = 0) -> Toolbox:
+        """What the agent may use now; waits for the MCP servers it may use, and does without those that fail.
+
+        With `beside` functions of the caller's there are no more than `MAX_TOOLS`; the log names what is left out.
+        """
+        servers, built_in = self._servers[agent.id], self._built_in[agent.id]
+        room = max(0, MAX_TOOLS - beside)
+        if not servers and len(built_in) <= room:
             return self._fixed[agent.id]
-        built_in = self._built_in[agent.id]
         taken = {tool.name for tool in built_in}
         remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
-        return Toolbox((*built_in, *remote))
+        tools = (*built_in, *remote)
+        self._tell_left_out(agent, tuple(tool.name for tool in tools[room:]))
+        return Toolbox(tools[:room])
+
+    def contact_servers(self) -> None:
+        """Begin to list the tools of all servers that an agent may use, without waiting."""
+        used = {server for servers in self._servers.values() for server in servers}
+        if used:
+            concurrency.spawn(self._mcp.list_tools, used, None)
 
     def notices(self) -> tuple[str, ...]:
         """What the configuration says of tools that has no effect."""
@@ -64,6 +83,14 @@ class Toolboxes:
     def close(self) -> None:
         """End the MCP servers that nobody adopted. Twice is a no-op."""
         self._mcp.close()
+
+    def _tell_left_out(self, agent: Agent, names: tuple[str, ...]) -> None:
+        if names == self._left_out.get(agent.id, ()):
+            return  # it is said once, not with every run
+        self._left_out[agent.id] = names
+        if names:
+            text = "The agent %s has more tools than the %d that models take; left out: %s"
+            logger.warning(text, agent.id, MAX_TOOLS, ", ".join(names))
 
     def _allowed(self, agent: Agent, tools: Iterable[Tool]) -> tuple[Tool, ...]:
         by_name = {tool.name: tool for tool in tools}

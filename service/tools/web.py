@@ -7,6 +7,7 @@ with marks that the page cannot know. HTML is turned into text in a process of i
 from __future__ import annotations
 
 import codecs
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +18,11 @@ import orjson
 
 from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse
 from service.tools import ToolContext, ToolError
-from service.tools.commands import Command, CommandError, run_command
+from service.tools.commands import Command, CommandError, Outcome, run_command
+from service.tools.page_text import TOO_LARGE
 from service.values import value
+
+logger = logging.getLogger("openclaw.tools")
 
 DEFAULT_CHARACTERS = 20_000
 MAX_CHARACTERS = 100_000
@@ -28,24 +32,27 @@ EXTRACTION_SECONDS = 20.0
 _PAGE_TEXT = Path(__file__).with_name("page_text.py")
 _ACCEPT = "text/html, application/xhtml+xml;q=0.9, text/*;q=0.8, application/json;q=0.8"
 _HTML = ("text/html", "application/xhtml+xml")
+_EMPTY = (204, 205)
 _TEXT = ("application/json", "application/xml", "application/javascript", "application/yaml", "application/x-yaml")
 _MAX_REPORT_BYTES = 16 * MAX_CHARACTERS
+_LAST_WORDS_CHARACTERS = 2_000
 # Python knows more codecs than texts are written in, and some of those take their time.
 _CHARSETS = ("utf", "iso8859", "iso2022", "cp", "ascii", "big5", "gb", "euc", "shift_jis", "koi8", "mac-", "tis")
 
 
 @value
 class _Page:
-    """What is told of an answer; `characters` is how long `text` is before it is cut, `whole` false if more came."""
+    """What is told of an answer: of `characters` of text those from `start` on; `whole` is false if more came."""
 
     title: str
     text: str
+    start: int
     characters: int
     whole: bool
 
 
 class WebFetchTool:
-    """Reads pages through `client`; `new_id` makes the marks around what was read."""
+    """Reads pages through `client`; `new_id` makes the marks around what was read, the program `converter` text."""
 
     name = "web_fetch"
     description = (
@@ -64,6 +71,11 @@ class WebFetchTool:
                     "maximum": MAX_CHARACTERS,
                     "description": f"How much text to return at most; {DEFAULT_CHARACTERS} if not given.",
                 },
+                "offset": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "description": "How many characters of the text to skip; 0 by default.",
+                },
             },
             "required": ["url"],
             "additionalProperties": False,
@@ -72,21 +84,28 @@ class WebFetchTool:
     parallel = True
     timeout_seconds = FETCH_LIMITS.timeout_seconds + EXTRACTION_SECONDS + 10
 
-    def __init__(self, client: PublicHttpClient, new_id: Callable[[], str]) -> None:
+    def __init__(self, client: PublicHttpClient, new_id: Callable[[], str], *, converter: Path = _PAGE_TEXT) -> None:
         self._client = client
         self._new_id = new_id
+        self._converter = converter
 
     def run(self, arguments: Mapping[str, Any], _context: ToolContext) -> str:
         """Fetch the page and tell what it says; an answer of any status is told."""
-        max_characters = arguments.get("max_characters", DEFAULT_CHARACTERS)
+        start = int(arguments.get("offset", 0))
+        part = slice(start, start + int(arguments.get("max_characters", DEFAULT_CHARACTERS)))
         try:
             with self._client.open(arguments["url"], FETCH_LIMITS, accept=_ACCEPT) as response:
-                _check_type(response.content_type)
+                _check_type(response)
                 data, whole = response.read_body()
         except FetchError as error:
             raise ToolError(f"The page was not fetched: {error}.") from error
-        convert = _from_html if response.content_type in _HTML else _from_text
-        return self._told(response, convert(response, data, max_characters, whole=whole))
+        if response.content_type in _HTML:
+            page = _from_html(self._converter, response, data, part, whole=whole)
+        else:
+            page = _from_text(response, data, part, whole=whole)
+        if start > page.characters:
+            raise ToolError(f"The text has only {page.characters} characters. Use a smaller offset.")
+        return self._told(response, page)
 
     def _told(self, response: PublicResponse, page: _Page) -> str:
         mark = f"UNTRUSTED WEB CONTENT {self._new_id()}"
@@ -99,29 +118,37 @@ class WebFetchTool:
             page.text or "(no readable text)",
             f">>> {mark}",
         ]
-        if page.characters > len(page.text):
-            lines.append(f"[cut: {page.characters - len(page.text)} more characters; ask for more with max_characters]")
+        end = page.start + len(page.text)
+        if page.characters > end:
+            lines.append(f"[cut: {page.characters - end} more characters; continue with offset {end}]")
         if not page.whole:
             lines.append(f"[cut: only the first {FETCH_LIMITS.max_bytes} bytes of the answer were read]")
         return "\n".join(lines)
 
 
-def _check_type(content_type: str) -> None:
-    if content_type in (*_HTML, *_TEXT) or content_type.startswith("text/") or content_type.endswith(("+json", "+xml")):
+def _check_type(response: PublicResponse) -> None:
+    content_type = response.content_type
+    if (
+        response.status in _EMPTY
+        or content_type in (*_HTML, *_TEXT)
+        or content_type.startswith("text/")
+        or content_type.endswith(("+json", "+xml"))
+    ):
         return
     named = content_type[:80] or "of no stated type"
-    raise ToolError(f"The page was not read: it is {named}. HTML, plain text, JSON and XML can be read.")
+    told = f"The answer (status {response.status}) was not read: it is {named}."
+    raise ToolError(f"{told} HTML, plain text, JSON and XML can be read.")
 
 
-def _from_text(response: PublicResponse, data: bytes, max_characters: int, *, whole: bool) -> _Page:
+def _from_text(response: PublicResponse, data: bytes, part: slice, *, whole: bool) -> _Page:
     text = data.decode(_known_charset(response.charset) or "utf-8", "replace")
-    return _Page("", text[:max_characters], len(text), whole)
+    return _Page("", text[part], part.start, len(text), whole)
 
 
-def _from_html(response: PublicResponse, data: bytes, max_characters: int, *, whole: bool) -> _Page:
-    program = (sys.executable, "-I", str(_PAGE_TEXT))
+def _from_html(converter: Path, response: PublicResponse, data: bytes, part: slice, *, whole: bool) -> _Page:
+    program = (sys.executable, "-I", str(converter))
     command = Command(
-        argv=(*program, response.url, _known_charset(response.charset), str(max_characters)),
+        argv=(*program, response.url, _known_charset(response.charset), str(part.start), str(part.stop)),
         cwd="/",
         env={"LANG": "C.UTF-8"},
         timeout_seconds=EXTRACTION_SECONDS,
@@ -132,12 +159,23 @@ def _from_html(response: PublicResponse, data: bytes, max_characters: int, *, wh
         outcome = run_command(command)
     except CommandError as error:
         raise ToolError(f"The page could not be turned into text: {error}.") from error
+    _check_outcome(outcome)
+    report = orjson.loads(outcome.stdout.head)
+    return _Page(report["title"][:500], report["text"], part.start, report["characters"], whole)
+
+
+def _check_outcome(outcome: Outcome) -> None:
     if outcome.cause == "timeout":
         raise ToolError(f"The page could not be turned into text within {EXTRACTION_SECONDS:g} seconds.")
-    if outcome.status != 0:
+    if outcome.status == TOO_LARGE or outcome.status < 0:  # a parser without memory may crash
         raise ToolError("The page could not be turned into text: it is too large or too deeply nested.")
-    report = orjson.loads(outcome.stdout.head)
-    return _Page(report["title"][:500], report["text"], report["characters"], whole)
+    if outcome.status != 0:
+        words = outcome.stderr.tail or outcome.stderr.head
+        logger.error("HTML cannot be turned into text: the converter failed\n%s", words[-_LAST_WORDS_CHARACTERS:])
+        raise ToolError(
+            "The page could not be turned into text: the gateway's converter failed. Another HTML page may fail, too; "
+            "plain text and JSON do not need it. Whoever runs the gateway finds the reason in its log."
+        )
 
 
 def _known_charset(name: str | None) -> str:

@@ -1,0 +1,83 @@
+"""Bodies that come compressed: gzip, deflate and Brotli, taken apart as they come and never beyond a limit."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+import brotli
+
+_GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 31, 15, -15
+
+
+class Decoder(Protocol):
+    """What one body is decoded with; `is_whole` says whether its end has come, as far as the coding knows one."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing."""
+        ...
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        """What `data`, the next bytes, stand for, `limit` bytes at most: after that many it is not used any more.
+
+        Raises `ValueError` for what is not in the coding.
+        """
+        ...
+
+
+def open_decoder(coding: str) -> Decoder | None:
+    """The decoder for a body whose Content-Encoding, in lower case, is `coding`; `None` for one that is not known."""
+    match coding:
+        case "" | "identity":
+            return _Identity()
+        case "gzip" | "x-gzip" | "deflate":
+            return _Deflate(is_gzip=coding != "deflate")
+        case "br":
+            return _Brotli()
+    return None
+
+
+class _Identity:
+    is_whole = True
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        return data[:limit]
+
+
+class _Deflate:
+    """gzip, or "deflate": zlib's format as RFC 9110 has it, or the bare stream that some send."""
+
+    def __init__(self, *, is_gzip: bool) -> None:
+        self._is_gzip = is_gzip
+        self._stream: zlib._Decompress | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return self._stream is None or self._stream.eof
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        if self._stream is None:
+            is_zlib = data[0] & 0x0F == zlib.DEFLATED
+            self._stream = zlib.decompressobj(_GZIP_BITS if self._is_gzip else _ZLIB_BITS if is_zlib else _RAW_BITS)
+        try:
+            return self._stream.decompress(data, limit)
+        except zlib.error as error:
+            raise ValueError(f"not in the stated coding: {error}") from error
+
+
+class _Brotli:
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+        self._begun = False
+
+    @property
+    def is_whole(self) -> bool:
+        return not self._begun or bool(self._stream.is_finished())
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        self._begun = True
+        try:
+            return bytes(self._stream.process(data, output_buffer_limit=limit)[:limit])
+        except brotli.error as error:
+            raise ValueError("not in the stated coding") from error

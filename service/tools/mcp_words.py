@@ -1,0 +1,109 @@
+"""What an MCP server says, in the words the gateway gets: tools, results and errors as the SDK has them, made small.
+
+Needs only the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.tools.plain_text import is_binary, to_plain_text
+
+#: The result of a call is cut here, before it crosses to the gateway.
+MAX_RESULT_CHARS = 200_000
+MAX_DESCRIPTION_CHARS = 8_000
+
+_MIN_SECRET_CHARS = 6
+
+
+def to_tool(tool: Any) -> dict[str, Any]:
+    """What the gateway needs to know of an SDK tool."""
+    annotations = tool.annotations
+    return {
+        "name": tool.name,
+        "description": (tool.description or tool.title or "")[:MAX_DESCRIPTION_CHARS],
+        "parameters": tool.input_schema,
+        "read_only": bool(annotations and annotations.read_only_hint),
+    }
+
+
+def to_text(result: Any) -> str:
+    """The result of a call as plain text, bounded: its parts joined by a blank line, those that are no text named.
+
+    Structured content comes last, as JSON, unless the text says the same already. A failure is never empty.
+    """
+    pieces = [_part_text(part) for part in result.content]
+    if result.structured_content is not None and not _is_said(result.structured_content, result.content):
+        pieces.append(json.dumps(result.structured_content, ensure_ascii=False))
+    text = "\n\n".join(pieces)
+    if result.is_error and not text.strip():
+        return "(the tool failed without saying why)"
+    if len(text) > MAX_RESULT_CHARS:
+        text = f"{text[:MAX_RESULT_CHARS]}\n[{len(text) - MAX_RESULT_CHARS} more characters were cut]"
+    return text
+
+
+def _is_said(structured: Any, content: list[Any]) -> bool:
+    """Whether the parts say what `structured` says; servers give it a second time, wrapped as `result` if no object."""
+    texts = [part.text for part in content if part.type == "text"]
+    values = [_parse_json(text) for text in texts]
+    said = [*texts, *values, texts, values]
+    if structured in said or (list(structured) == ["result"] and structured["result"] in said):
+        return True
+    return any(data in json.dumps(structured) for data in map(_data_of, content) if data)  # a picture, once more
+
+
+def _data_of(part: Any) -> str:
+    return str(getattr(part, "data", "") or getattr(getattr(part, "resource", None), "blob", ""))
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _part_text(part: Any) -> str:
+    if part.type == "text":
+        return _plain(part.text)
+    if part.type == "resource_link":
+        return f"[resource {part.name}: {part.uri}]"
+    if part.type == "resource":
+        resource = part.resource
+        kind = resource.mime_type or "unknown type"
+        return _plain(resource.text) if hasattr(resource, "text") else f"[resource {resource.uri}, {kind}, not shown]"
+    size = len(part.data) * 3 // 4 - part.data[-2:].count("=")
+    return f"[{part.type}, {part.mime_type}, {size} bytes, not shown]"
+
+
+def _plain(text: str) -> str:
+    return f"[{len(text)} characters of binary data, not shown]" if is_binary(text) else to_plain_text(text)
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong, of a group the first thing that did."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return to_plain_text(str(error)).strip() or type(error).__name__
+
+
+def redactor(order: dict[str, Any]) -> Callable[[str], str]:
+    """A function that hides the secrets of `order` in a text: values of headers and environment, the URL's query."""
+    values = [
+        *order.get("env", {}).values(),
+        *order.get("headers", {}).values(),
+        urlsplit(order.get("url") or "").query,
+    ]
+    values += [word for value in values for word in value.split()]  # the token of `Bearer token`
+    secrets = sorted({value for value in values if len(value) >= _MIN_SECRET_CHARS}, key=len, reverse=True)
+
+    def redact(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    return redact
