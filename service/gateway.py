@@ -261,7 +261,7 @@ class Gateway:
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
         compactor = Compactor(self._estimator)
-        window = ContextWindow(lambda: provider.asked, compactor, self._estimator, self._windows)
+        window = ContextWindow(lambda: provider.asked, provider.pass_over, compactor, self._estimator, self._windows)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.time.left_seconds):
