@@ -217,7 +217,7 @@ class Gateway:
         except BaseException:
             opened.retract()
             raise
-        return opened, time
+        return opened, time.after_wait()
 
     @contextmanager
     def _abortable(self, new: NewRun) -> Iterator[CancelScope]:
