@@ -158,10 +158,6 @@ class Gateway:
             raise run_not_found(run_id)
         return found
 
-    def notices(self) -> tuple[str, ...]:
-        """What the configuration says that has no effect."""
-        return self._parts.now.toolboxes.notices()
-
     def failing(self) -> list[str]:
         """What keeps the Gateway from serving, in words; empty when it is ready."""
         reasons = ["shutting down"] if self._draining else []
