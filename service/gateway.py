@@ -31,6 +31,7 @@ from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
+from service.summaries import KnownSummaries
 from service.turn import Turn, check_model
 from service.windows import ToldWindows
 
@@ -64,6 +65,7 @@ class Gateway:
         self._slots = slots
         self._estimator = estimator
         self._windows = windows
+        self._summaries = KnownSummaries()
         self._clock = clock
         self._new_id = new_id
         self._replays = Replays(state.records, state.store)
@@ -256,7 +258,7 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        compactor = Compactor(self._estimator)
+        compactor = Compactor(self._estimator, self._summaries)
         window = ContextWindow(lambda: provider.asked, provider.pass_over, compactor, self._estimator, self._windows)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
