@@ -6,11 +6,11 @@ A request names an agent in its `model` field or in a header; what names none is
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from service.config.schema import AgentConfig, AgentDefaults, Config, IdentityConfig
 from service.errors import GatewayError
+from service.values import value
 
 #: The agent there is when none is configured, and the default one among several when it is there.
 MAIN_AGENT_ID = "main"
@@ -25,7 +25,7 @@ _MOST_SHOWN = 20
 _LONGEST_SHOWN_NAME = 80
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Agent:
     """Who answers a request.
 

@@ -21,6 +21,7 @@ from service.config.schema import AuthConfig, RateLimitConfig
 from service.config.text import ConfigError
 from service.config.values import secret_fault
 from service.errors import GatewayError
+from service.values import value
 
 AuthMode = Literal["token", "password", "none"]
 
@@ -31,7 +32,7 @@ _FORWARDING_KEYS = ("HTTP_X_FORWARDED_", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
 _MOST_ADDRESSES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Credentials:
     """How callers prove who they are; `secret` is empty with mode "none"."""
 
@@ -39,7 +40,7 @@ class Credentials:
     secret: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Principal:
     """A caller who was let in, and how."""
 

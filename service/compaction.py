@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from service.cuts import choose_tail, latest_user, safe_cuts
 from service.errors import GatewayError
@@ -17,6 +17,7 @@ from service.messages import Message, Part, Role, Sampling, Text, Usage, text_me
 from service.overflows import Overflow, overflow_of
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.summaries import KnownSummaries
+from service.values import value
 
 logger = logging.getLogger("openclaw.runs")
 
@@ -43,7 +44,7 @@ SUMMARY_HEADING = "Summary of the conversation so far, whose messages are no lon
 LATEST_HEADING = "The user's latest message, which is being worked on:"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Compaction:
     """A shorter conversation: `summary`, then the last `kept` messages, the results of tools perhaps cut.
 

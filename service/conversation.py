@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import orjson
 
 from service.errors import GatewayError
 from service.messages import Image, Message, Role, Text, ToolCall
+from service.values import value
 
 _EXACT = 2**53  # below it a float that is whole is an integer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IncomingMessage:
     """A message of the request and where it stood there, for errors: `place` is as `messages[2]`."""
 
@@ -25,7 +25,7 @@ class IncomingMessage:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Conversation:
     """What the model is about to read: `history` is stored already, `new` is stored with the answer."""
 

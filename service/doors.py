@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from service.rpc.method import Desk, Methods
 from service.rpc.methods import ROWS
 from service.rpc.starts import Starts
 from service.state.logins import LoginFailures
+from service.values import value
 
 
 class Shown:
@@ -40,7 +40,7 @@ class Shown:
         return describe_config(self.config, self._path)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Doors:
     """Both doors; `app` is the application in front, whose `extensions["rpc"]` is the hub of the WebSockets."""
 

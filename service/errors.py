@@ -6,11 +6,12 @@ never with its own text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from service.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class ErrorKind:
     """How one error code is told at the doors.
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from service.errors import GatewayError, forget_frames
 from service.messages import StopReason, ToolCall, Usage
+from service.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunStarted:
     """The run goes on from here: it has its session and its room. Told to those who look on; not part of the log."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TextDelta:
     """The model wrote `text` next."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TextRetracted:
     """The last `characters` of the text so far do not hold any more: the model failed and begins its message anew.
 
@@ -30,14 +29,14 @@ class TextRetracted:
     characters: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolStarted:
     """The agent begins to carry out a call of one of its own tools."""
 
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolEnded:
     """What came of it: `text` is what the model is told, `failed` whether that is about a failure."""
 
@@ -46,7 +45,7 @@ class ToolEnded:
     failed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCallRequested:
     """The model asks the caller to call a function: complete, told once, in the order of the model's answer."""
 
@@ -54,7 +53,7 @@ class ToolCallRequested:
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunEnded:
     """The run is over: nothing follows. With `error` it failed; what was said before stays said.
 

@@ -6,9 +6,11 @@ Doors and dialects translate to and from these. Everything here is a frozen valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
+
+from service.values import value
 
 
 class Role(StrEnum):
@@ -29,14 +31,14 @@ class StopReason(StrEnum):
     CONTENT_FILTER = "content_filter"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Text:
     """A piece of text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Image:
     """A picture: `url` is a `data:` URI; `detail` is `auto`, `low` or `high`."""
 
@@ -47,7 +49,7 @@ class Image:
 Part = Text | Image
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCall:
     """The model asks for a tool. `arguments` is the JSON text as the model wrote it, valid or not."""
 
@@ -56,7 +58,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ProviderData:
     """What a model adds to a message that calls tools and wants back with it: reasoning, signatures.
 
@@ -75,7 +77,7 @@ class ProviderData:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """One message of a conversation.
 
@@ -107,7 +109,7 @@ def text_message(role: Role, text: str) -> Message:
     return Message(role, (Text(text),))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens of one or more model calls, as the provider counted them."""
 
@@ -123,7 +125,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Function:
     """A function the model may ask for: `parameters` is a JSON schema of its arguments."""
 
@@ -141,7 +143,7 @@ class ToolChoiceMode(StrEnum):
     REQUIRED = "required"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolChoice:
     """What the caller asks of the model: with `name` (mode `required`), exactly that function."""
 
@@ -149,7 +151,7 @@ class ToolChoice:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sampling:
     """How the model is asked to write. `None` is the provider's own default; bounds were checked at the door.
 

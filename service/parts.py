@@ -6,7 +6,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from service.agents import Roster
 from service.concurrency import RLock, spawn
@@ -14,13 +13,14 @@ from service.conversation import IncomingMessage
 from service.models import ModelCatalog
 from service.retries import RetryPolicy
 from service.tools.toolboxes import Toolboxes
+from service.values import value
 
 logger = logging.getLogger("openclaw.gateway")
 
 ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunLimits:
     """What bounds runs: how often the model is asked in one, how its failures are borne, how many go on at once."""
 
@@ -29,7 +29,7 @@ class RunLimits:
     max_concurrent: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Parts:
     """Who answers, with which models and tools, within which limits.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 from typing import Self
 
@@ -23,12 +23,13 @@ from service.sessions.ledger import OpenRun
 from service.sessions.state import State
 from service.tools import ToolContext
 from service.turn import Turn, check_names
+from service.values import value
 
 #: A shorter wait for room does not matter to anybody.
 _TOLD_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunTime:
     """The time a run has, from when it has its session on: `seconds` of it, until `ends_at` of the monotonic clock.
 
@@ -63,7 +64,7 @@ class RunTime:
         return GatewayError("run_timeout", f"{text}.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
 

@@ -5,8 +5,9 @@ What is not known to be open is closed: an address counts as public only when it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from service.values import value
 
 # IANA's registries of special-purpose addresses, what is reserved, and the address at which Azure's hosts serve guests.
 _CLOSED_IPV4 = tuple(
@@ -39,7 +40,7 @@ def is_public(address: str) -> bool:
             return not parsed.scope_id and parsed in _OPEN_IPV6 and not any(parsed in net for net in _CLOSED_IPV6)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddressPolicy:
     """What may be reached: public addresses on `ports`, and, unless `hosts` is empty, only by the names it holds.
 

@@ -18,13 +18,13 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from service import __version__
 from service.concurrency import Deadline, WorkerPool, deadline, get_addresses, sleep
 from service.public_addresses import AddressPolicy
+from service.values import value
 
 #: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
 Resolver = Callable[[str, int], Sequence[str]]
@@ -48,7 +48,7 @@ class FetchError(Exception):
     """An address that was not fetched; the text says why and can stand after a colon."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FetchLimits:
     """What one fetch may cost, redirects included; `max_bytes` bounds the body; with what wraps it, twice that."""
 

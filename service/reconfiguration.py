@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.parts import Parts
 from service.preflight import check_agents, check_mode, check_state
+from service.values import value
 
 logger = logging.getLogger("openclaw.config")
 
@@ -37,7 +37,7 @@ _WITH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resolved:
     """All that the file, the environment and the command line come to. `address` is what is listened on."""
 

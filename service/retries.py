@@ -10,7 +10,6 @@ import random as randomness
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Self
 
 from service import concurrency
@@ -19,6 +18,7 @@ from service.errors import GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted
 from service.providers.refusals import SAYS, LastingError
+from service.values import value
 from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.models")
@@ -35,7 +35,7 @@ REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installe
 _IN_OUR_WORDS = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryPolicy:
     """How often one model is asked and how long is waited in between.
 

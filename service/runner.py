@@ -33,6 +33,7 @@ from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelTex
 from service.runs import Run
 from service.tools import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
+from service.values import value
 from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.runs")
@@ -68,7 +69,7 @@ class Reply:
         return (*self.messages, Message(Role.ASSISTANT, (Text(text),))) if text else tuple(self.messages)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ContextWindow:
     """How much the model can read, and what is done about a conversation beyond it.
 
@@ -89,7 +90,8 @@ class ContextWindow:
 
     def addressed(self, request: ModelRequest) -> ModelRequest:
         """`request` in the name of the model, by which is known what it costs."""
-        return replace(request, model=self.asked().ref)
+        ref = self.asked().ref
+        return request if request.model == ref else replace(request, model=ref)
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
         """Learn what the model counted for `request`."""
@@ -103,7 +105,7 @@ class ContextWindow:
             self.windows.observe(self.asked().ref, told)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AgentTools:
     """What the model may call in one run: the agent's own tools and the caller's functions."""
 

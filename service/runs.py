@@ -15,8 +15,11 @@ from service.concurrency import Alarm, CancelScope, Event
 from service.errors import internal_error
 from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 from service.messages import StopReason, ToolCall, Usage
+from service.values import value
 
 logger = logging.getLogger("openclaw.runs")
+
+_WITH_TEXT = (TextDelta, ToolEnded)
 
 #: Events that are left as they came; beyond so many the log is looked through for what can be merged.
 _UNMERGED = 256
@@ -25,7 +28,7 @@ _UNMERGED = 256
 _MERGED_CHARACTERS = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A finished run, folded: all its text, the calls it asks of the caller, why it stopped, what it used."""
 
@@ -79,7 +82,7 @@ class Run:
     def append(self, event: RunEvent) -> None:
         """Tell the readers; for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)
-        self.characters += len(event.text) if isinstance(event, TextDelta | ToolEnded) else 0
+        self.characters += len(event.text) if isinstance(event, _WITH_TEXT) else 0
         for reader in self._readers:
             reader.news.set()
         if len(self._log) >= self._merge_at or isinstance(event, RunEnded):
@@ -192,7 +195,7 @@ def _comes(news: Event, quiet: Alarm) -> bool:
 Observer = Callable[[Run, RunStarted | RunEvent], None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retention:
     """How long, how many and how many characters of finished runs are kept, of each door."""
 

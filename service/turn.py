@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from service.conversation import IncomingMessage
 from service.errors import GatewayError
 from service.messages import Function, Sampling, ToolChoice, ToolChoiceMode
 from service.models import ChosenModel
 from service.sessions.claims import IdempotencyKey
 from service.tools.toolbox import Toolbox
+from service.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Turn:
     """What a caller asks for, in our own words; a door makes it from its wire.
 

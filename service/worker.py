@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Self
 
 import gevent
@@ -25,11 +25,12 @@ from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
 from service.state.errors import StoreError
+from service.values import value
 
 _BEAT_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settings:
     """Where the configuration is and what it says, for a gateway that listens on `host`."""
 
@@ -65,7 +66,7 @@ class CannotOpenError(Exception):
     """The gateway cannot be opened; the text is for people."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Worker:
     """A gateway opened by this process, and its HTTP door."""
 

@@ -13,6 +13,7 @@ import service
 #: From the ground up; a module imports only from floors below its own. Names are modules or packages of `service`,
 #: but for `handlers`. What stands side by side may not import each other, unless it is one package.
 FLOORS = (
+    ("values",),
     (
         *("errors", "messages", "concurrency", "identifiers", "image_headers", "public_addresses", "logs"),
         *("cooperative", "contract"),

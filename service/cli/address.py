@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 from urllib.parse import urlsplit
 
 from service.config.text import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
+from service.values import value
 
 _DEFAULT_PORT = 18789
 _VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
@@ -16,7 +17,7 @@ _BY_ENVIRONMENT, _BY_FILE = _ELSEWHERE = ("OPENCLAW_GATEWAY_URL", "gateway.remot
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Address:
     """A gateway's HTTP address, without a slash at its end, its secret (empty for none), and what both came from.
 

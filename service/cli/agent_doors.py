@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import click
 
 from service.sessions.keys import own_key_for
+from service.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AgentRequest:
     """One turn of an agent: `agent_id` `None` is the default agent, `session_key` may lack the agent's name.
 
@@ -25,21 +25,21 @@ class AgentRequest:
     timeout_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TextSaid:
     """The agent said `text` next."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolUsed:
     """The agent uses one of its tools."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AgentDone:
     """The turn is over: `text` is all that was said, `outcome` what programs are told."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from service.agents import Roster
 from service.cli.http_client import Unreachable, get_json
@@ -11,6 +11,7 @@ from service.config.schema import Config
 from service.embedded_model import installation_problem
 from service.models import EMBEDDED_PROVIDER, EMBEDDED_REFERENCE
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
+from service.values import value
 
 #: In a reference: whatever the provider offers.
 ANY_MODEL = "<model>"
@@ -18,7 +19,7 @@ ANY_MODEL = "<model>"
 _OLLAMA_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FoundModel:
     """A model that can be named, or with `ANY_MODEL` all of a provider; `problem` says why it cannot answer now."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from service.cli.common import json_option, print_json, with_place
 from service.config.text import ConfigError, Locations
+from service.values import value
 
 if TYPE_CHECKING:
     from service.cli.address import Address
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, help="Seconds to wait.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Health:
     """What a gateway says of itself, `problem` in its words when it is not ready."""
 

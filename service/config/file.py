@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 from service.config.paths import format_path
@@ -24,6 +23,7 @@ from service.config.text import (
     substitute,
 )
 from service.config.writing import create_file
+from service.values import value
 
 _SECTIONS = frozenset(field.alias or name for name, field in Config.model_fields.items())
 _HIGHEST_PORT = 65535
@@ -50,7 +50,7 @@ _DEV_FILE = """// What `openclaw gateway --dev` serves. Yours to edit: it is nev
 """
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoadedConfig:
     """A configuration as read from disk, with a notice for each key of the file that is ignored."""
 

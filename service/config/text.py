@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyjson5
 
 from service.config.paths import KeyPath, format_path
+from service.values import value
 
 DEV_PORT = 19001
 
@@ -49,7 +50,7 @@ class ConfigError(Exception):
         return f"{self.source} cannot be used. It has {len(self.problems)} problems:{listed}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Locations:
     """Where this gateway keeps things: its configuration file, and the directory of its state."""
 

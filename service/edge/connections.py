@@ -13,11 +13,11 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from service.concurrency import sleep
 from service.edge import wire
 from service.errors import GatewayError
+from service.values import value
 
 _RECEIVE_BYTES = 64 * 1024
 _TURN_BYTES = 256 * 1024
@@ -30,7 +30,7 @@ _MAX_EXCESS_BYTES = 16 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """What a peer may cost.
 

@@ -237,7 +237,7 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     def process_result(self) -> None:
         """Send the application's result: what is all there in one write, a stream piece by piece."""
         pieces = self.result
-        for piece in [b"".join(pieces)] if isinstance(pieces, list | tuple) else pieces:
+        for piece in [b"".join(pieces)] if isinstance(pieces, (list, tuple)) else pieces:
             if piece:
                 self.write(piece)
         if not self.headers_sent:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import gevent
 
 from service.edge.server import Server
 from service.edge.stopping import StopSignals
+from service.values import value
 
 #: The garbage collector's thresholds: objects made and not freed, then collections of the next younger generation.
 #: A request makes hundreds that reference counting frees; a collection costs the more, the more requests are under way.
@@ -23,7 +23,7 @@ GRACE_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stop:
     """How a process stops: requests that run may go on for `grace_seconds`.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from service.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
+from service.values import value
 
 #: How many tokens an answer is taken to need where nobody bounds it; every Claude since 3.5 can give as many.
 DEFAULT_ANSWER_TOKENS = 8_192
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelRequest:
     """One call of a model.
 
@@ -30,14 +30,14 @@ class ModelRequest:
     collected: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelText:
     """The model wrote `text` next; never empty."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelEnded:
     """The model's turn is complete; nothing follows.
 
@@ -51,7 +51,7 @@ class ModelEnded:
     provider_data: ProviderData | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModelRestarted:
     """The answer failed and begins anew: the text so far is not part of it. Only told to those who can take it back."""
 

@@ -6,17 +6,17 @@ A key makes its provider's models nameable (`groq/llama-3.3-70b-versatile`); it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from service.config.models import Api, ProviderConfig
+from service.values import value
 
 OLLAMA = "ollama"
 _OLLAMA_PORT = 11434
 _ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104  # where a server listens, not where a client goes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KnownHost:
     """Where a provider is, how it is spoken to, and the variable that holds its key."""
 

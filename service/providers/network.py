@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import ip_address, ip_network
 from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from service.values import value
 
 _LOCAL_NAMES = ("localhost", "localhost.localdomain")
 _DEFAULT_PROXY_PORT = 80
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Proxy:
     """A plain HTTP proxy and what it is told of who asks, `None` where it asks for nothing."""
 
@@ -35,7 +37,7 @@ class Proxy:
         return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Network:
     """The proxies of each scheme (addresses as written, perhaps empty), the hosts reached without, trusted authorities.
 

@@ -156,6 +156,8 @@ class _Answer:
         delta = choice.get("delta") or choice.get("message")
         if not delta:
             return ""
+        if len(delta) == 1 and isinstance(text := delta.get("content"), str):
+            return text  # as most are
         if calls := delta.get("tool_calls"):
             self._add_calls(calls)
         elif function := delta.get("function_call"):  # as there was before several could be made

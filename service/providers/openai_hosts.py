@@ -6,8 +6,10 @@ import hashlib
 import re
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
+
+from service.values import value
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
@@ -32,7 +34,7 @@ def to_mistral_id(call_id: str) -> str:
     return "".join(_ALPHANUMERICS[number // 62**place % 62] for place in range(9))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Habits:
     """How a host is spoken to.
 
@@ -102,7 +104,7 @@ _WANTS_DATA = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Manner:
     """How one model is spoken to: by which name its answer is bounded, what it is shown and asked.
 

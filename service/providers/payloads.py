@@ -76,7 +76,7 @@ def read_texts(
             message = f"The model provider kept the connection open but said nothing for {timeout_seconds:g} seconds."
             raise GatewayError("provider_timeout", message)
         if answer.is_complete():
-            yield from _read_tail(response, answer, decoder)
+            yield from _finish(response, answer, decoder)
             return
     if not answer.is_complete():
         yield from _read_together(answer, decoder.finish())
@@ -91,6 +91,13 @@ def to_count(told: Any) -> int:
     return min(max(count, 0), _MOST_TOKENS)
 
 
+def _finish(response: UpstreamResponse, answer: Answer, decoder: SSEDecoder) -> Iterator[str]:
+    if not answer.is_over:
+        yield from _read_tail(response, answer, decoder)
+    if answer.is_over:
+        response.finish(_TAIL_SECONDS)
+
+
 def _read_tail(response: UpstreamResponse, answer: Answer, decoder: SSEDecoder) -> Iterator[str]:
     texts: list[str] = []
     with suppress(GatewayError), gevent.Timeout(_GRACE_SECONDS, exception=False):
@@ -99,35 +106,26 @@ def _read_tail(response: UpstreamResponse, answer: Answer, decoder: SSEDecoder) 
                 texts.extend(_read_together(answer, [payload]))
     if text := "".join(texts)[:MAX_ANSWER_CHARS]:
         yield text
-    if answer.is_over:
-        response.finish(_TAIL_SECONDS)
 
 
 def _read_together(answer: Answer, payloads: list[bytes]) -> Iterator[str]:
     texts: list[str] = []
     try:
         for payload in payloads:
-            texts.append(_read(answer, payload))
+            texts.append(answer.read(payload))
             if answer.is_over:
                 break
-    except GatewayError:
+    except Exception as error:
         if text := "".join(texts):
             yield text
-        raise
-    if text := "".join(texts):
-        yield text
-
-
-def _read(answer: Answer, payload: bytes) -> str:
-    try:
-        return answer.read(payload)
-    except GatewayError:
-        raise
-    except Exception:
+        if isinstance(error, GatewayError):
+            raise
         # Whatever a provider sends is its fault, never the gateway's: another attempt or model may do.
         logger.exception("an event of a model provider could not be read")
-        text = "The model provider sent something that cannot be read."
-        raise GatewayError("provider_error", text) from None
+        message = "The model provider sent something that cannot be read."
+        raise GatewayError("provider_error", message) from None
+    if text := "".join(texts):
+        yield text
 
 
 def _read_some(response: UpstreamResponse, answer: Answer) -> bytes:

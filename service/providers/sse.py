@@ -12,6 +12,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _CR = b"\r"
+_FIRST, _NEXT, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 
 
 class SSEDecoder:
@@ -36,6 +37,8 @@ class SSEDecoder:
         """
         if self._after_cr or _CR in chunk:
             chunk = self._with_lf(chunk)
+        if not self._line and not self._data and (whole := self._whole_events(chunk)):
+            return whole
         *lines, rest = chunk.split(b"\n")
         if lines and self._line:
             self._line += lines[0]
@@ -53,6 +56,16 @@ class SSEDecoder:
     def finish(self) -> list[bytes]:
         """The event, if any, that lacked its blank line when the stream ended, which the standard would drop."""
         return self.feed(b"\n\n")
+
+    def _whole_events(self, chunk: bytes) -> list[bytes]:
+        """The data of the events in `chunk` if it is nothing but whole ones of one line each, as it mostly is."""
+        if not (chunk.startswith(_FIRST) and chunk.endswith(_END)) or len(chunk) > self._max_event_bytes:
+            return []
+        events = chunk[len(_FIRST) : -len(_END)].split(_NEXT)
+        if chunk.count(b"\n") != len(events) * len(_END):
+            return []
+        self._begun = True
+        return events
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
         events = []

@@ -5,12 +5,12 @@ Nothing here reads, waits or knows a connection.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from service.errors import GatewayError
+from service.values import value
 
 PROTOCOL = 4
 
@@ -25,7 +25,7 @@ _MAX_ID_CHARACTERS = 512
 _RETRYABLE = (429, 503, 504)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """A request: `id` names its responses, `params` is not checked yet."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -26,6 +25,7 @@ from service.rpc.frames import (
 )
 from service.rpc.peer import SCOPES, Peer
 from service.rpc.websocket import MAX_BUFFERED_BYTES, WebSocket
+from service.values import value
 
 HANDSHAKE_SECONDS = 10.0
 
@@ -67,7 +67,7 @@ class RefusedError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Greeter:
     """Lets clients in. `authenticator` is None when everybody may; `tick_seconds` is what clients are promised."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import orjson
 
@@ -14,6 +13,7 @@ from service.errors import GatewayError
 from service.rpc.frames import to_event
 from service.rpc.peer import Peer
 from service.rpc.websocket import MAX_BUFFERED_BYTES
+from service.values import value
 
 _DRAIN_LOOK_SECONDS = 0.05
 
@@ -21,7 +21,7 @@ _DRAIN_LOOK_SECONDS = 0.05
 RESTARTING, POLICY = 1012, 1008
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HubLimits:
     """What connections may cost together.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from service.agents import AGENT_HEADER
@@ -18,6 +17,7 @@ from service.rpc.hub import Hub
 from service.rpc.peer import Peer
 from service.rpc.starts import Starts
 from service.sessions.keys import SESSION_KEY_HEADER
+from service.values import value
 
 logger = logging.getLogger("openclaw.rpc")
 
@@ -29,7 +29,7 @@ MAX_REQUESTS = 256
 _NO_COMPONENTS: dict[str, Any] = {"components": {"schemas": {}}}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Desk:
     """What methods work with. `describe_config` gives the configuration without its secrets, `clock` seconds."""
 

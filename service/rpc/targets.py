@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from service.agents import Agent
@@ -13,12 +12,13 @@ from service.gateway import Gateway
 from service.messages import Role, text_message
 from service.sessions.keys import own_key_for, session_key_for
 from service.turn import Turn
+from service.values import value
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a text without control characters"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """The agent that answers and the whole key of the session."""
 

@@ -16,6 +16,7 @@ from service.sessions.rows import to_run_row
 from service.state.database import Database, SingleOperation
 from service.state.dialects import insert
 from service.state.schema import claims, runs
+from service.values import value
 
 KEPT_MS = 24 * 60 * 60 * 1000
 
@@ -24,7 +25,7 @@ _PRUNED_AT_ONCE = 500
 _OF_KEY = sa.select(claims).where(claims.c.key_hash == sa.bindparam("of_key"))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IdempotencyKey:
     """A caller's key and what it was sent with: both as hashes, for neither has to be known again."""
 
@@ -37,7 +38,7 @@ class IdempotencyKey:
         return cls(hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(request).hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """Who has a key: the run that answers it. `is_own` says that it is the run that asked for it."""
 

@@ -17,6 +17,7 @@ from service.sessions.store import delete_session
 from service.state.database import Database, SingleOperation
 from service.state.membership import GOING_ON
 from service.state.schema import claims, lanes, runs, sessions
+from service.values import value
 
 _PAGE = 500
 _RUNS_READ = 500
@@ -48,7 +49,7 @@ _SOME_LANES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExpiredSession:
     """A session that is not kept, as it was found; `reason` is for people."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from service.errors import GatewayError
+from service.values import value
 
 SESSION_KEY_HEADER = "x-openclaw-session-key"
 
@@ -28,7 +28,7 @@ _RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
 _UNENCODED = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionKey:
     """The session a request belongs to. `fresh` says that nobody can have used `key` before."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from time import monotonic
 
 from service.concurrency import Event, sleep, spawn
@@ -18,6 +17,7 @@ from service.sessions.claims import Claims
 from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, DeleteOldRuns, ExpiredSession, Expiry
 from service.state.database import Database
 from service.state.errors import StoreError
+from service.values import value
 
 #: When a gateway looks for the first time after its start, and how often after that.
 FIRST_SECONDS = 3.0
@@ -34,7 +34,7 @@ _SHORTEST_PAUSE_SECONDS = 0.01
 _log = logging.getLogger("openclaw.sessions")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deleted:
     """How many of each are gone."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,12 +9,13 @@ import sqlalchemy as sa
 from service.messages import Message, Usage
 from service.sessions.payloads import from_payload
 from service.state.schema import entries, sessions
+from service.values import value
 
 #: Longer messages (pictures, mostly) are not read for an overview.
 MAX_PAYLOAD_CHARACTERS = 200_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionOverview:
     """A session as a whole: times in ms since the epoch, `model` the last that answered, `usage` of all its turns.
 
@@ -35,7 +35,7 @@ class SessionOverview:
     stateless: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Position:
     """A place between two sessions in the order in which they began; it stays right whatever becomes of either."""
 
@@ -43,7 +43,7 @@ class Position:
     session_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecentMessage:
     """One stored message, the `seq`th of its session; `message` is `None` where it is too long to be read here."""
 

@@ -17,6 +17,7 @@ from service.state.database import Database, SingleOperation
 from service.state.membership import GOING_ON
 from service.state.notify import gateway_topic, tell_change
 from service.state.schema import runs
+from service.values import value
 
 
 class RunState(StrEnum):
@@ -35,7 +36,7 @@ class RunState(StrEnum):
         return self not in (RunState.ACCEPTED, RunState.RUNNING)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewRun:
     """A run that begins; times in ms since the epoch.
 
@@ -51,7 +52,7 @@ class NewRun:
     claimed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunOutcome:
     """How a run ended.
 
@@ -75,7 +76,7 @@ class RunOutcome:
     asked_after: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunRecord:
     """A run as it is recorded; times in ms since the epoch, `gateway_id` the gateway that executes it."""
 

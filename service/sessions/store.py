@@ -29,6 +29,7 @@ from service.state.dialects import insert
 from service.state.errors import StoreError
 from service.state.membership import GOING_ON
 from service.state.schema import claims, entries, lanes, runs, sessions, summaries
+from service.values import value
 
 __all__ = ["SessionStore", "StoreError"]
 
@@ -65,7 +66,7 @@ _READ_PAGE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredEntry:
     """One message of a transcript with what is known of it: `model` and the tokens stand on a turn's last one."""
 
@@ -79,7 +80,7 @@ class StoredEntry:
     cached_tokens: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoredSummary:
     """A message that stands for the first `covers` messages of its session."""
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from service.state.database import Database, SingleOperation
 from service.state.dialects import insert
 from service.state.schema import login_failures
+from service.values import value
 
 #: Rows are read again for so long after they were written: the clocks of several hosts are not quite one.
 _OVERLAP_MS = 10_000
@@ -25,7 +26,7 @@ _CHANGED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Allowance:
     """More than `max_attempts` failures within `window_ms` lock an address for `lockout_ms`."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from service.values import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class ProcessIdentity:
     """A process.
 

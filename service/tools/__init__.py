@@ -6,16 +6,17 @@ A tool's failure is a message to the model, never a crash of the run: `ToolError
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from service.values import value
 
 
 class ToolError(Exception):
     """A tool could not do what it was asked; the text is told to the model and says what would work."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolContext:
     """For whom a tool works: the agent, its workspace (None: it has none) and the session and run that ask."""
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO, Literal
 
@@ -24,6 +24,7 @@ import orjson
 
 from service.concurrency import Event, sleep, watch_hangup
 from service.tools.supervisor import descendants_of
+from service.values import value
 
 logger = logging.getLogger("openclaw.tools")
 
@@ -40,7 +41,7 @@ class CommandError(Exception):
     """A command that could not be run; the text is for people."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """What to run: `argv` in directory `cwd` with exactly the environment `env` and `stdin` to read.
 
@@ -57,7 +58,7 @@ class Command:
     stdin: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Output:
     """One stream: its beginning and, where `cut_bytes` are missing between them, its end."""
 
@@ -66,7 +67,7 @@ class Output:
     cut_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How a command ended.
 

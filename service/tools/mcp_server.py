@@ -18,6 +18,7 @@ from typing import Any
 from service import concurrency
 from service.tools import ToolError
 from service.tools.mcp_connection import ConnectionLostError, McpConnection
+from service.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ MAX_BACKOFF_SECONDS = 300.0
 LISTING_WAIT_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class McpEndpoint:
     """Where an MCP server is: a `command` that speaks on its standard streams, or the `url` of a streamable HTTP one.
 
@@ -63,7 +64,7 @@ class McpEndpoint:
         return self.allow is None or any(fnmatch.fnmatchcase(tool_name, pattern) for pattern in self.allow)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RemoteTool:
     """A tool as its server describes it; `parameters` is a JSON schema of an object."""
 

@@ -13,11 +13,11 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from service.tools import ToolContext, ToolError
+from service.values import value
 
 #: The most symbolic links one path may go through; what Linux allows.
 MAX_LINKS = 40
@@ -30,7 +30,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """A name in an open directory of the workspace, which may or may not exist.
 

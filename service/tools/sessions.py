@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from service.messages import Message, Role
 from service.sessions.overview import RecentMessage, SessionOverview
 from service.sessions.store import SessionStore
 from service.tools import Tool, ToolContext, ToolError
+from service.values import value
 
 #: Whose sessions a tool tells of: the one that asks, all of the agent that asks, or all there are.
 Visibility = Literal["self", "agent", "all"]
@@ -40,7 +40,7 @@ def session_tools(store: SessionStore, roster: Roster, visibility: Visibility = 
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VisibleSessions:
     """The sessions of `store` as far as whoever asks may see them."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -19,6 +18,7 @@ import orjson
 from service.concurrency import Deadline, deadline, run_side_by_side
 from service.messages import Function, Message, Role, Text, ToolCall
 from service.tools import Tool, ToolContext, ToolError
+from service.values import value
 
 logger = logging.getLogger("openclaw.tools")
 
@@ -32,14 +32,14 @@ _MAX_FAULT_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 80
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallStarted:
     """A call of a tool is about to be carried out."""
 
     call: ToolCall
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallEnded:
     """What came of a call: `text` is what the model is told, `failed` whether that is about a failure."""
 

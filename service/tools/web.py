@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ import orjson
 from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse
 from service.tools import ToolContext, ToolError
 from service.tools.commands import Command, CommandError, run_command
+from service.values import value
 
 DEFAULT_CHARACTERS = 20_000
 MAX_CHARACTERS = 100_000
@@ -34,7 +34,7 @@ _MAX_REPORT_BYTES = 16 * MAX_CHARACTERS
 _CHARSETS = ("utf", "iso8859", "iso2022", "cp", "ascii", "big5", "gb", "euc", "shift_jis", "koi8", "mac-", "tis")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Page:
     """What is told of an answer; `characters` is how long `text` is before it is cut, `whole` false if more came."""
 
