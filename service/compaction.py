@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from service.cuts import choose_tail, latest_user
+from service.cuts import choose_tail, latest_user, safe_cuts
 from service.errors import GatewayError
 from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request
 from service.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.overflows import Overflow, overflow_of
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
+from service.summaries import KnownSummaries
 from service.values import value
 
 logger = logging.getLogger("openclaw.runs")
@@ -64,8 +65,9 @@ class Compactor:
     them; bringing tool results into their places comes afterwards.
     """
 
-    def __init__(self, estimator: TokenEstimator) -> None:
+    def __init__(self, estimator: TokenEstimator, known: KnownSummaries | None = None) -> None:
         self._estimator = estimator
+        self._known = known or KnownSummaries()
 
     def compact(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         """What `request` should hold instead, `None` while it is within `limit_tokens` or has nothing to leave out.
@@ -74,7 +76,7 @@ class Compactor:
         """
         if self._estimator.estimate(request) <= limit_tokens:
             return None
-        return self._shorten(provider, request, limit_tokens)
+        return self._fit(provider, request, limit_tokens)
 
     def compact_after_overflow(
         self, provider: Provider, request: ModelRequest, limit_tokens: int | None, error: GatewayError
@@ -91,7 +93,33 @@ class Compactor:
             limit_tokens = self._estimator.estimate(request)
         if overflow is Overflow.TOKENS:
             self._estimator.observe_overflow(request, limit_tokens)
-        return self._shorten(provider, request, round(limit_tokens * _OVERFLOW_SHARE))
+        return self._fit(provider, request, round(limit_tokens * _OVERFLOW_SHARE))
+
+    def _fit(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
+        known = self._recall(request)
+        if known is None:
+            return self._shorten(provider, request, limit_tokens)
+        shorter = replace(request, messages=known.messages)
+        if self._estimator.estimate(shorter) <= limit_tokens:
+            return known
+        further = self._shorten(provider, shorter, limit_tokens)
+        if further is None:
+            return known
+        if further.summary is None:  # results were cut behind the one that is known
+            return replace(further, summary=known.summary, kept=known.kept)
+        covered = request.messages[: len(request.messages) - further.kept]
+        self._known.add(covered, _text_of(further.summary))
+        return further
+
+    def _recall(self, request: ModelRequest) -> Compaction | None:
+        """`request` with the summary that is known of its beginning, if there is one."""
+        messages = request.messages
+        found = self._known.find(messages, safe_cuts(messages))
+        if found is None or (found[0] == 1 and _is_summary(messages[0])):
+            return None
+        count, text = found
+        summary = _summary_message(text, messages, count)
+        return Compaction(summary, len(messages) - count, (summary, *messages[count:]), Usage())
 
     def _shorten(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         plain_limit = limit_tokens / self._estimator.correction(request.model)
@@ -107,6 +135,7 @@ class Compactor:
         if not text:
             logger.warning("the model %s gave no summary, so the conversation stays as it is", request.model)
             return None
+        self._known.add(messages[:cut], text)
         summary = _summary_message(text, messages, cut)
         return Compaction(summary, len(messages) - cut, (summary, *tail), usage)
 
@@ -199,6 +228,12 @@ def _shows_old_pictures(messages: Sequence[Message]) -> bool:
 
 def _is_summary(message: Message) -> bool:
     return message.text.startswith(SUMMARY_HEADING)
+
+
+def _text_of(summary: Message) -> str:
+    """What a summary tells, without what it repeats."""
+    first = summary.parts[0].text if isinstance(summary.parts[0], Text) else ""
+    return first.removeprefix(f"{SUMMARY_HEADING}\n\n").removesuffix(f"\n\n{LATEST_HEADING}\n\n")
 
 
 def _summary_message(text: str, messages: Sequence[Message], cut: int) -> Message:

@@ -31,6 +31,7 @@ from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
+from service.summaries import KnownSummaries
 from service.turn import Turn, check_model
 from service.windows import ToldWindows
 
@@ -64,6 +65,7 @@ class Gateway:
         self._slots = slots
         self._estimator = estimator
         self._windows = windows
+        self._summaries = KnownSummaries()
         self._clock = clock
         self._new_id = new_id
         self._replays = Replays(state.records, state.store)
@@ -162,10 +164,6 @@ class Gateway:
         """Begin to ask the MCP servers that agents may use for their tools, so that the first run finds them."""
         self._parts.now.toolboxes.contact_servers()
 
-    def notices(self) -> tuple[str, ...]:
-        """What the configuration says that has no effect."""
-        return self._parts.now.toolboxes.notices()
-
     def failing(self) -> list[str]:
         """What keeps the Gateway from serving, in words; empty when it is ready."""
         reasons = ["shutting down"] if self._draining else []
@@ -221,7 +219,7 @@ class Gateway:
         except BaseException:
             opened.retract()
             raise
-        return opened, time
+        return opened, time.after_wait()
 
     @contextmanager
     def _abortable(self, new: NewRun) -> Iterator[CancelScope]:
@@ -264,8 +262,8 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        compactor = Compactor(self._estimator)
-        window = ContextWindow(lambda: provider.asked, compactor, self._estimator, self._windows)
+        compactor = Compactor(self._estimator, self._summaries)
+        window = ContextWindow(lambda: provider.asked, provider.pass_over, compactor, self._estimator, self._windows)
         loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.time.left_seconds):

@@ -7,12 +7,12 @@ from dataclasses import replace
 from service.conversation import ConversationDigest, unanswered_calls
 from service.errors import KINDS, GatewayError
 from service.events import RunEnded
-from service.messages import Message, Role
+from service.messages import Message, Role, Text
 from service.runner import Reply
 from service.sessions.records import RunOutcome, RunRecord, RunState
 
-#: What ends a run from outside.
-_CUT = ("run_aborted", "run_timeout")
+#: What ends a run from outside, and what the model is told of the calls that it ended.
+_CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the run was up"}
 
 
 def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str) -> RunOutcome:
@@ -29,6 +29,8 @@ def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str
         ended = RunOutcome(state, reply.usage, model, error_code=error.code, error_message=error.message)
     said = reply.to_messages()
     has_acted = any(message.role is Role.TOOL for message in said)
+    if error is not None:
+        said = _settled(said, error)
     if error is not None and not (has_acted or (said and error.code in _CUT)):
         return ended
     # What the caller cannot send back is looked for by the call it answers: `recall_steps`.
@@ -43,6 +45,13 @@ def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str
         asked_call_id=asked[0].id if asked else None,
         asked_after=str(ConversationDigest(new)) if asked else None,
     )
+
+
+def _settled(said: tuple[Message, ...], error: GatewayError) -> tuple[Message, ...]:
+    """What a run said that ended with `error`, each of its calls with a result: the caller was not told of any."""
+    text = f"(no result: {_CUT.get(error.code, 'the run failed')})"
+    missing = (Message(Role.TOOL, (Text(text),), tool_call_id=call.id) for call in unanswered_calls(said))
+    return (*said, *missing)
 
 
 def failure_of(record: RunRecord | None) -> GatewayError:

@@ -97,5 +97,19 @@ def to_told(error: GatewayError) -> GatewayError:
     return GatewayError("context_length_exceeded", error.message, param="messages")
 
 
+def unshortened(refusal: GatewayError, failure: GatewayError) -> GatewayError:
+    """What is told where a request was refused as too much, and the summary that would have helped failed.
+
+    The status is the failure's if that may pass. What the provider found wrong with the summary is not the caller's
+    request.
+    """
+    told = f"The conversation is too long for the model, and summarising its beginning failed: {failure.message}"
+    if failure.code != "provider_rejected_request":
+        return GatewayError(failure.code, told, headers=failure.headers)
+    if overflow_of(refusal) is Overflow.TOKENS:
+        return GatewayError("context_length_exceeded", told, param="messages")
+    return GatewayError(refusal.code, told, param="messages")
+
+
 def _said(error: GatewayError) -> str:
     return _GROUPED_DIGITS.sub(lambda number: number[0].replace(",", ""), error.message)

@@ -21,6 +21,7 @@ from service.config.schema import AgentConfig, Config
 from service.config.text import ConfigError
 from service.models import ModelCatalog
 from service.providers.known_hosts import KNOWN_HOSTS
+from service.tools.notices import tool_notices
 
 _LONGEST_SHOWN_API = 40
 
@@ -75,7 +76,7 @@ def tell_apart(before: Iterable[str], after: Iterable[str]) -> list[str]:
 
 
 def check_agents(config: Config, roster: Roster, catalog: ModelCatalog) -> tuple[str, ...]:
-    """Notices about models and directories that agents need and that are not there.
+    """Notices about models and directories that agents need and that are not there, and of rules without effect.
 
     Providers are opened, none is contacted. Raises `ConfigError` with each model that cannot be asked whatever the
     environment has, and each workspace that is no directory.
@@ -84,16 +85,20 @@ def check_agents(config: Config, roster: Roster, catalog: ModelCatalog) -> tuple
     waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
     for agent in roster.agents:
         entry = config.agents.roster.get(agent.id, AgentConfig())
-        place = f"agents.{'defaults' if entry.model is None else agent.id}.model"
+        place = _place_of(config, agent, "model", is_own=entry.model is not None)
         findings += _check_models(place, agent, catalog, waiting)
-        place = f"agents.{'defaults' if entry.workspace is None else agent.id}.workspace"
+        place = _place_of(config, agent, "workspace", is_own=entry.workspace is not None)
         if agent.workspace is not None:
             findings += _check_workspace(place, agent.workspace)
     distinct = dict.fromkeys(findings)
     problems = [finding.text for finding in distinct if finding.refused]
     if problems:
         raise ConfigError(problems)
-    return tuple(finding.text for finding in distinct)
+    return (*(finding.text for finding in distinct), *tool_notices(config, roster))
+
+
+def _place_of(config: Config, agent: Agent, key: str, *, is_own: bool) -> str:
+    return format_path((*(config.agents.path_of(agent.id) if is_own else ("agents", "defaults")), key))
 
 
 class _Finding(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import Self
 
@@ -24,22 +25,30 @@ from service.tools import ToolContext
 from service.turn import Turn, check_names
 from service.values import value
 
+#: A shorter wait for room does not matter to anybody.
+_TOLD_SECONDS = 0.1
+
 
 @value
 class RunTime:
     """The time a run has, from when it has its session on: `seconds` of it, until `ends_at` of the monotonic clock.
 
-    All of it counts: what it waits for room, and for what it needs.
+    All of it counts: what it waits for room, of which `waited_seconds` tells, and for what it needs.
     """
 
     seconds: float
     ends_at: float
+    waited_seconds: float = 0.0
 
     @classmethod
     def begin(cls, turn: Turn, agent: Agent) -> Self:
         """What the agent's runs may take, or the turn wants if that is less, from now on."""
         seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
         return cls(seconds, monotonic() + seconds)
+
+    def after_wait(self) -> Self:
+        """The same once there is room."""
+        return replace(self, waited_seconds=self.seconds - self.left_seconds)
 
     @property
     def left_seconds(self) -> float:
@@ -48,7 +57,11 @@ class RunTime:
 
     def is_up(self) -> GatewayError:
         """What the caller of a run that has used it up is told."""
-        return GatewayError("run_timeout", f"The run took longer than its limit of {self.seconds:g} seconds.")
+        text = f"The run took longer than its limit of {self.seconds:g} seconds"
+        if self.waited_seconds >= _TOLD_SECONDS:
+            waited = f"{self.waited_seconds:.1f} of them it waited for room (agents.defaults.maxConcurrent)"
+            text = f"{text}; {waited}"
+        return GatewayError("run_timeout", f"{text}.")
 
 
 @value

@@ -112,7 +112,7 @@ class Reconfiguration:
         in_force = [key for key in changed if not any(_is_of(key, waits) for waits in waiting)]
         if in_force:
             logger.info("The edited configuration is in force: %s", ", ".join(in_force))
-        for notice in (*wanted.notices, *notices, *self._gateway.notices()):
+        for notice in (*wanted.notices, *notices):
             logger.info("Note: %s", notice)
         if waiting:
             logger.warning("In force only after a restart: %s", ", ".join(waiting))

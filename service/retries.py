@@ -92,6 +92,7 @@ class ResilientProvider:
         self._clock = clock
         self._sleep = sleep
         self._random = random
+        self._first = 0
         self._asked = self._choices[0]
         self.answered: ChosenModel | None = None
 
@@ -116,6 +117,16 @@ class ResilientProvider:
             error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
             raise
 
+    def pass_over(self, model: ChosenModel, request: ModelRequest) -> bool:
+        """Ask the models after `model` from now on, if there is one for `request`, and tell whether there is."""
+        refs = [choice.ref for choice in self._choices]
+        later = range(refs.index(model.ref) + 1, len(refs))
+        place = next((place for place in later if _may_take(self._choices[place], request)), None)
+        if place is None:
+            return False
+        self._first, self._asked = place, self._choices[place]
+        return True
+
     def close(self) -> None:
         """Nothing is held: the models belong to their catalog."""
 
@@ -135,10 +146,8 @@ class ResilientProvider:
         yield from self._ask(last, request)
 
     def _candidates(self, request: ModelRequest) -> list[ChosenModel]:
-        first = self._choices.index(self.answered) if self.answered is not None else 0
-        has_image = any(message.has_image for message in request.messages)
-        fallbacks = self._choices[first + 1 :]
-        return [self._choices[first], *(choice for choice in fallbacks if choice.takes_images or not has_image)]
+        fallbacks = self._choices[self._first + 1 :]
+        return [self._choices[self._first], *(choice for choice in fallbacks if _may_take(choice, request))]
 
     @property
     def _stands(self) -> bool:
@@ -171,7 +180,7 @@ class ResilientProvider:
             first = next(events)
             if self._told:
                 yield ModelRestarted()
-            self._told, self.answered = True, choice
+            self._told, self.answered, self._first = True, choice, self._choices.index(choice)
             yield choice.signed(first)
             yield from map(choice.signed, events)
 
@@ -180,3 +189,7 @@ class ResilientProvider:
             return None
         told = error.headers.get("Retry-After")
         return self._policy.delay_seconds(failures, self._random(), None if told is None else float(told))
+
+
+def _may_take(choice: ChosenModel, request: ModelRequest) -> bool:
+    return choice.takes_images or not any(message.has_image for message in request.messages)

@@ -28,7 +28,7 @@ from service.messages import (
     Usage,
 )
 from service.models import ChosenModel
-from service.overflows import Overflow, overflow_of, told_limit
+from service.overflows import Overflow, overflow_of, told_limit, unshortened
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.runs import Run
 from service.tools import ToolContext
@@ -74,9 +74,11 @@ class ContextWindow:
     """How much the model can read, and what is done about a conversation beyond it.
 
     `asked` tells the model that was asked last, a fallback perhaps, or the one that will be; its window may be unknown.
+    `pass_over` has the models after one asked from then on, and tells whether there is any for a request.
     """
 
     asked: Callable[[], ChosenModel]
+    pass_over: Callable[[ChosenModel, ModelRequest], bool]
     compactor: Compactor
     estimator: TokenEstimator
     windows: ToldWindows
@@ -158,6 +160,7 @@ class AgentLoop:
         self._reply = reply
         self._message_characters = 0
         self._is_last_turn = False
+        self._summary_failed = False
 
     def run(self, request: ModelRequest) -> None:
         """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
@@ -184,24 +187,47 @@ class AgentLoop:
             request = replace(request, messages=(*request.messages, self._reply.messages[-1 - len(results)], *results))
 
     def _ask_within_window(self, request: ModelRequest) -> tuple[ModelRequest, tuple[ToolCall, ...]]:
-        window, compactor = self._window, self._window.compactor
-        request = window.addressed(request)
-        limit = window.limit(request)
-        if limit is not None:
-            request = self._shortened(request, compactor.compact(self._provider, request, limit))
+        request = self._fitted(request)
         for _ in range(MAX_OVERFLOWS):
             try:
                 return request, self._ask(request)
             except GatewayError as error:
                 if self._reply.pieces:
                     raise
-                window.observe_refusal(error)
-                request = window.addressed(request)  # a fallback may have refused it
-                shorter = compactor.compact_after_overflow(self._provider, request, window.limit(request), error)
-                if shorter is None:
-                    raise
-            request = self._shortened(request, shorter)
+                request = self._after_refusal(request, error)
         return request, self._ask(request)
+
+    def _fitted(self, request: ModelRequest) -> ModelRequest:
+        """`request` within the window, or as it is if its summary fails: the model may take it all the same."""
+        window = self._window
+        request = window.addressed(request)
+        limit = window.limit(request)
+        if limit is None or self._summary_failed:
+            return request
+        try:
+            return self._shortened(request, window.compactor.compact(self._provider, request, limit))
+        except GatewayError as failure:
+            self._summary_failed = True
+            logger.warning("run %s: a summary failed (%s), all of the conversation is sent", self._run.id, failure.code)
+            return request
+
+    def _after_refusal(self, request: ModelRequest, error: GatewayError) -> ModelRequest:
+        """What is asked instead of a `request` that was refused as too long; raises any other `error`."""
+        window = self._window
+        window.observe_refusal(error)
+        refused_by = window.asked()
+        request = window.addressed(request)  # a fallback may have refused it
+        limit = window.limit(request)
+        try:
+            shorter = window.compactor.compact_after_overflow(self._provider, request, limit, error)
+        except GatewayError as failure:
+            logger.warning("run %s: a summary failed (%s) after a refusal as too long", self._run.id, failure.code)
+            if window.pass_over(refused_by, request):
+                return self._fitted(request)
+            raise unshortened(error, failure) from None
+        if shorter is None:
+            raise error
+        return self._shortened(request, shorter)
 
     def _shortened(self, request: ModelRequest, compaction: Compaction | None) -> ModelRequest:
         if compaction is None:

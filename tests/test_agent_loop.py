@@ -89,6 +89,13 @@ def test_what_an_agent_may_use_is_what_it_is_told_about(client: httpx.Client, up
     assert full == careful | {"write", "edit", "exec", "web_fetch"}
 
 
+def test_a_long_call_may_come_in_one_event(client: httpx.Client, upstream: Upstream, tmp_path: Path) -> None:
+    text = "x" * 1_500_000
+    upstream.answers["play"] = Play(calls(("write", {"path": "new.txt", "content": text})), calls(text="Done."))
+    assert text_of(ask(client, "write")) == "Done."
+    assert (tmp_path / "workspace" / "new.txt").read_text() == text
+
+
 def test_a_tool_that_is_not_allowed_is_not_carried_out(
     client: httpx.Client, upstream: Upstream, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ FLOORS = (
     ("images", "tools", "embedded_model"),
     ("models", "prompt", "runs", "session_choice", "estimates"),
     ("windows",),
-    ("retries", "preflight", "cuts", "overflows", "abilities"),
+    ("retries", "preflight", "cuts", "overflows", "abilities", "summaries"),
     ("compaction",),
     ("runner",),
     ("outcomes",),

@@ -10,6 +10,7 @@ from chat import PATH, ask, error_of, text_of, user
 from live import TOKEN, LiveGateway
 
 JSON = {"Content-Type": "application/json"}
+SHOWING = {"content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:"}}]}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 TOOL = {"type": "function", "function": {"name": "f"}}
 PNG = (
@@ -104,6 +105,11 @@ def test_a_body_of_nearly_20_mib_is_read(client: httpx.Client) -> None:
             [user("x"), {"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}],
             "unsupported_parameter",
             "messages[1].tool_calls[0].type",
+        ),
+        (
+            [user("x"), {"role": "assistant", "tool_calls": [CALL]}, {**SHOWING, "role": "tool", "tool_call_id": "c"}],
+            "unsupported_parameter",
+            "messages[2].content[1].type",
         ),
     ],
 )

@@ -183,6 +183,24 @@ def test_writers_at_the_same_time_lose_nothing(home: Home) -> None:
     assert sorted(home.run("config", "get", "agents.entries").json) == [f"agent{number}" for number in range(4)]
 
 
+def test_rules_of_tools_without_effect_are_told_by_the_path_that_is_set(home: Home) -> None:
+    told = home.run("config", "set", "tools.alsoAllow", "['exce']")
+    assert (told.status, told.err) == (0, 'Note: tools.alsoAllow: "exce" names no tool of this gateway, ignored\n')
+    home.run("config", "set", "agents.list", "[{ id: 'a' }, { id: 'b' }]")
+    told = home.run("config", "set", "agents.list[1].tools.profile", "coder")
+    assert told.err.startswith('Note: agents.list[1].tools.profile: "coder" is not a profile')
+    assert told.err.count("\n") == 1
+    noticed = home.run("config", "validate", "--json", OPENAI_API_KEY="k")
+    assert noticed.status == 0
+    assert [notice.partition(":")[0] for notice in noticed.json["notices"]] == [
+        "tools.alsoAllow",
+        "agents.list[1].tools.profile",
+    ]
+    home.run("config", "unset", "agents.list")
+    told = home.run("config", "set", "agents.entries", "{ b: { tools: { deny: ['web_fecth'] } } }")
+    assert told.err.startswith('Note: agents.entries.b.tools.deny: "web_fecth" names no tool')
+
+
 def test_validate_says_what_the_gateway_would(home: Home) -> None:
     unset = home.run("config", "validate")
     assert unset.status == 1

@@ -301,7 +301,7 @@ def test_the_configuration_says_where_and_with_what(upstream: Upstream) -> None:
         ("drop-before", "provider_error", "closed the connection"),
         ("garbage", "provider_error", "not valid HTTP"),
         ("garbage-events", "provider_error", "not a chat completion"),
-        ("endless-line", "provider_error", "more than 1024 KiB"),
+        ("endless-line", "provider_error", "more than 16384 KiB"),
         ("endless-head", "provider_error", "larger than 64 KiB"),
     ],
 )

@@ -49,7 +49,7 @@ def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
     [
         ({"defaults": {"model": "nowhere/x"}}, "agents.defaults.model"),
         ({"defaults": {"model": "nowhere/x"}, "list": [{"id": "a"}, {"id": "b"}]}, "agents.defaults.model"),
-        ({"defaults": {"model": "stub/x"}, "list": [{"id": "a", "model": "nowhere/x"}]}, "agents.a.model"),
+        ({"defaults": {"model": "stub/x"}, "list": [{"id": "a", "model": "nowhere/x"}]}, "agents.list[0].model"),
     ],
 )
 def test_a_model_of_a_provider_that_does_not_exist_is_refused(tmp_path: Path, agents: Any, place: str) -> None:
@@ -105,14 +105,17 @@ def test_a_workspace_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_workspace_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     agents = {"list": [{"id": "a", "workspace": str(tmp_path / "file")}]}
-    assert refused(tmp_path, agents) == f"agents.a.workspace: {tmp_path / 'file'} is not a directory"
+    assert refused(tmp_path, agents) == f"agents.list[0].workspace: {tmp_path / 'file'} is not a directory"
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     agents = {"list": [{"id": "a", "model": "nowhere/x"}, {"id": "b", "model": "nowhere/y"}]}
     with pytest.raises(ConfigError) as caught:
         check(tmp_path, agents)
-    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["agents.a.model", "agents.b.model"]
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "agents.list[0].model",
+        "agents.list[1].model",
+    ]
 
 
 def test_a_gateway_that_runs_elsewhere_is_not_served_here() -> None:
@@ -131,7 +134,7 @@ def test_a_gateway_serves_with_its_notices_told(tmp_path: Path) -> None:
         refusal = ask(client, "hi", headers={"x-openclaw-model": "odd/x"})
         assert error_of(refusal) == (404, "model_not_found", "x-openclaw-model")
         assert "Note: models.providers.odd.api:" in running.output
-        assert "Note: agents.lost.workspace: there is no directory" in running.output
+        assert "Note: agents.list[2].workspace: there is no directory" in running.output
 
 
 def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_not(tmp_path: Path) -> None:

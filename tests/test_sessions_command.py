@@ -16,8 +16,11 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from chat import ask
+from chat import ask, error_of
 from live import TOKEN, LiveGateway, live_gateway, scripted_config
+from plays import Play, calls
+from upstream import Upstream
+from upstream_answers import WORDS, hang_midway
 
 SESSION_KEY = "x-openclaw-session-key"
 
@@ -124,6 +127,30 @@ def test_an_export_has_everything_one_line_each(used: tuple[Place, LiveGateway],
     assert sum(line["usage"]["inputTokens"] for line in messages if "usage" in line) == total
     one = used[0].openclaw("export", "agent:beta:tools").stdout.splitlines()
     assert json.loads(one[2])["toolCalls"][0]["name"] == "look"
+
+
+def test_a_run_that_was_cut_is_told_with_what_it_said(place: Place, tmp_path: Path) -> None:
+    config = place.config
+    with Upstream() as upstream:
+        upstream.answers |= {"play": Play(calls(("exec", {"command": "sleep 60"}))), "half": hang_midway}
+        config["models"]["providers"]["up"] = {"baseUrl": upstream.url}
+        config["agents"]["list"][0] |= {"model": "up/play", "workspace": str(tmp_path)}
+        config["agents"]["defaults"]["timeoutSeconds"] = 2
+        config["tools"] = {"allow": ["exec"]}
+        headers = {SESSION_KEY: "cut", "x-openclaw-agent-id": config["agents"]["list"][0]["id"]}
+        with live_gateway(place.directory, config) as running, running.client() as client:
+            assert error_of(ask(client, "sleep", headers=headers))[1] == "run_timeout"
+            half = {**headers, "x-openclaw-model": "up/half"}
+            assert error_of(ask(client, "speak", headers=half))[1] == "run_timeout"
+            ask(client, "hi", headers={**headers, "x-openclaw-model": "scripted/echo"})
+            told = upstream.requests[-1].body["messages"]
+    assert told[-2]["content"] == "(no result: the time of the run was up)"
+    shown = place.openclaw("show", "cut").stdout.split("\n\n")
+    marked = [number for number, text in enumerate(shown) if "[the run ended here: run_timeout]" in text]
+    assert marked == [3, 5]
+    assert WORDS[0] in shown[5]
+    lines = [json.loads(line) for line in place.openclaw("export", "cut").stdout.splitlines()]
+    assert [line.get("runError") for line in lines if line["type"] == "message"] == ["run_timeout"] * 5 + [None] * 2
 
 
 def test_a_short_key_means_the_session_of_the_one_agent_that_has_it(used: tuple[Place, LiveGateway]) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transcripts import Transcripts
 
-from service.config.schema import ToolsConfig
+from service.agents import Roster
+from service.assembly import open_toolboxes
+from service.config.schema import ToolsConfig, parse_config
+from service.tools.notices import BUILT_IN
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
 
 FILES = ["read", "write", "edit", "ls", "find", "grep"]
@@ -157,3 +164,14 @@ def test_a_tool_of_a_server_that_was_not_asked_yet_may_be_there() -> None:
     config = ToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
     (notice,) = policy_notices(config, {}, ALL[:-1], ["docs__"])
     assert notice == 'tools.alsoAllow: "dosc__search" names no tool of this gateway, ignored'
+
+
+def test_every_built_in_tool_is_in_a_group(tmp_path: Path) -> None:
+    """Notices tell what is no tool by the groups."""
+    agent = {"id": "main", "workspace": str(tmp_path)}
+    config, _ = parse_config({"agents": {"list": [agent]}, "tools": {"profile": "full"}})
+    roster = Roster.from_config(config)
+    with closing(Transcripts.open(tmp_path / "sessions.db")) as store:
+        toolboxes = open_toolboxes(config, roster, store, tmp_path, {})
+        offered = {function.name for function in toolboxes.of(roster.agents[0]).functions()}
+    assert offered == set(BUILT_IN)

@@ -363,6 +363,23 @@ def test_waiting_for_room_takes_no_longer_than_the_run_may(tmp_path: Path) -> No
         assert [received.body["model"] for received in upstream.requests] == ["hang"]
 
 
+def test_a_run_that_waited_for_room_is_told_how_much_of_its_time_that_took(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        config = relay_config(upstream, timeout_seconds=60)
+        config["agents"]["defaults"] |= {"maxConcurrent": 1, "timeoutSeconds": 3}
+        with live_gateway(tmp_path, config) as running, running.client() as client, ThreadPoolExecutor() as pool:
+            first = start_request(running, stream=False, headers=by("stub/hang"))
+            wait_until(lambda: bool(upstream.requests))
+            waiting = pool.submit(ask, client, "hi", headers=by("stub/hang"))
+            time.sleep(1)
+            first.close()
+            refused = waiting.result(30)
+            alone = ask(client, "hi", headers=by("stub/hang"))
+        assert error_of(refused)[:2] == error_of(alone)[:2] == (504, "run_timeout")
+        assert re.search(r"3 seconds; \d\.\d of them it waited for room \(agents\.defaults\.maxConc", refused.text)
+        assert "waited" not in alone.text
+
+
 def test_what_was_said_before_a_hang_up_is_remembered(tmp_path: Path) -> None:
     with Upstream() as upstream, live_gateway(tmp_path, relay_config(upstream, timeout_seconds=60)) as running:
         key = {"x-openclaw-session-key": "cut"}

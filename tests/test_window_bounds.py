@@ -12,6 +12,7 @@ from live import TOKEN, live_gateway
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
 
+from service.compaction import SUMMARY_HEADING
 from service.models import ChosenModel
 from service.providers.scripted import ScriptedProvider
 from service.windows import ToldWindows
@@ -188,11 +189,11 @@ def test_what_a_model_was_said_to_take_is_forgotten_when_it_takes_more(upstream:
         text_of(ask(client, *TALK))
         upstream.answers["play"] = lambda exchange: count(exchange, len(str(exchange.body["messages"])) // 4)
         before = summaries(upstream)
-        text_of(ask(client, *TALK))
+        text_of(ask(client, "hi", *TALK))
         assert summaries(upstream) > before
         text_of(ask(client, MESSAGE * 3))
         before = summaries(upstream)
-        text_of(ask(client, *TALK))
+        text_of(ask(client, "ho", *TALK))
         assert summaries(upstream) == before
 
 
@@ -207,3 +208,18 @@ def test_a_window_is_only_lowered_by_what_is_said_of_it() -> None:
     for number in range(1_000):
         windows.observe(f"stub/{number}", TOLD)
     assert windows.narrowed(model) is model
+
+
+def test_a_conversation_that_comes_again_and_grows_is_not_summarised_anew(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers["play"] = lambda exchange: count(exchange, 10)
+    talk: list[Any] = [*TALK[:4] * 6]
+    with live_gateway(tmp_path, config_of(upstream, "play")) as running, running.client() as client:
+        text_of(ask(client, *talk, "and now?"))
+        made = summaries(upstream)
+        assert made > 0
+        text_of(ask(client, *talk, "and now?", {"role": "assistant", "content": "OK"}, "and then?"))
+        assert summaries(upstream) == made
+        assert SUMMARY_HEADING in str(upstream.requests[-1].body["messages"])
+        assert "and then?" in str(upstream.requests[-1].body["messages"][-1])
+        text_of(ask(client, "fruit", *talk, "and now?"))
+        assert summaries(upstream) > made

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -28,6 +29,31 @@ from service.identifiers import new_uuid
 _ABORT_SECONDS = 5.0
 
 
+#: For how long after a Ctrl-C others are taken for the same: long enough to have the run aborted.
+_INTERRUPT_SECONDS = 2.0
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Have signals that follow the first within `_INTERRUPT_SECONDS` not keep the run from being aborted."""
+    ends_at = -math.inf
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal ends_at
+        if time.monotonic() > ends_at:
+            ends_at = time.monotonic() + _INTERRUPT_SECONDS
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if ends_at == -math.inf:  # else this process ends now, with the status of the first
+            signal.signal(signal.SIGINT, before)
+
+
 class WebSocketDoor:
     """Asks with the method `agent`; a run that is left before its end is aborted."""
 
@@ -38,8 +64,9 @@ class WebSocketDoor:
         """See `AgentDoor.run`."""
         seconds, run_id = request.timeout_seconds, new_uuid()
         asked = False
+        deadline = None if seconds is None else time.monotonic() + seconds
         try:
-            with open_operator(self._address, None if seconds is None else time.monotonic() + seconds) as connection:
+            with _one_interrupt(), open_operator(self._address, deadline) as connection:
                 asked = True
                 yield from _Following(connection, request, run_id).follow()
         except TimeoutError:
@@ -64,9 +91,9 @@ class _Following:
 
     def follow(self) -> Iterator[AgentEvent]:
         """What is said as it is said, and the end; leaving earlier aborts the run."""
-        request_id = self._connection.send("agent", self._to_params())
         over = False
         try:
+            request_id = self._connection.send("agent", self._to_params())
             while not over:
                 frame = self._connection.receive()
                 if frame.get("type") == "event":

@@ -162,6 +162,7 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
 
     source = str(locations.config_path)
     left: list[str] = []
+    noticed: list[str] = []
 
     def checked_edit(before: str) -> str:
         parse_json5(before, source)  # only what is JSON5 can be edited
@@ -175,6 +176,7 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
     def check(before: str, after: str) -> None:
         had, has = judge(before), judge(after)
         left.extend(has.problems)
+        noticed.extend(tell_apart(had.notices, has.notices))
         new = tell_apart(had.problems, has.problems)
         if new and (had.complete or not has.complete):  # else they were there, only hidden behind what is mended now
             raise ConfigError(new, f"Nothing was written. With this change {source}")
@@ -185,6 +187,8 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
         raise click.ClickException(f"{error}.") from None
     for problem in left:  # of before: whoever mends a file may do so step by step
         note(f"still wrong: {problem}")
+    for notice in noticed:
+        note(notice)
 
 
 def _tell_edit(locations: Locations, path: KeyPath, verb: str, *, as_json: bool) -> None:

@@ -118,8 +118,6 @@ def announce(opened: Gateway, config: Config, credentials: Credentials, address:
     """Tell the terminal where the gateway listens, who answers, and what to try."""
     url = f"http://{_url_host(address[0])}:{address[1]}"
     agents, catalog = opened.roster.agents, opened.catalog
-    for notice in opened.notices():
-        click.echo(f"Note: {notice}")
     lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]
     lines += [f"  agent        {agent.id}, answered by {catalog.describe(agent)}" for agent in agents]
     missing = catalog.missing_installation(agents)

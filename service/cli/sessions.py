@@ -109,6 +109,7 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
         [session] = _find(state, config, [key], agent)
         active = state.records.list_going_on(session.key)
         recent = state.store.load_recent_messages(session.key, limit)
+        failures = state.records.list_failures(session.key)
     if as_json:
         print_json(to_session_with_messages(session, active, recent))
         return
@@ -123,8 +124,11 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
     click.echo(f"  model       {session.model or '-'}")
     for run in active:
         click.echo(f"  {run.state:<11} {run.id}")
+    last = {stored.run_id: stored for stored in reversed(recent)}
     for stored in reversed(recent):
         click.echo(f"\n{stored.role} ({_to_minute(stored.at_ms)})\n{_to_text(stored)}")
+        if stored.run_id in failures and last[stored.run_id] is stored:
+            click.echo(f"  [the run ended here: {failures[stored.run_id]}]")
 
 
 @sessions.command(epilog=_KEYS)
@@ -141,7 +145,7 @@ def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything:
         raise click.UsageError("Name the sessions to export, or say --all.")
     with opened() as (state, config):
         for session in _iter_all(state, agent) if everything else _find(state, config, keys, agent):
-            for line in export_session(state.store, session):
+            for line in export_session(state.store, session, state.records.list_failures(session.key)):
                 output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

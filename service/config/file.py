@@ -59,10 +59,14 @@ class LoadedConfig:
 
 
 class Judgement(NamedTuple):
-    """The problems of a file; `complete` says that its values were right by themselves, so that all of it was seen."""
+    """The problems of a file; `complete` says that its values were right by themselves, so that all of it was seen.
+
+    `notices` are of what has no effect, where there are no problems.
+    """
 
     problems: tuple[str, ...]
     complete: bool
+    notices: tuple[str, ...] = ()
 
 
 def load_config(locations: Locations, environ: Mapping[str, str]) -> LoadedConfig:
@@ -82,23 +86,23 @@ def check_config_text(text: str, source: str, environ: Mapping[str, str]) -> Loa
 
 
 def judge_config_text(
-    text: str, source: str, environ: Mapping[str, str], check: Callable[[Config], object]
+    text: str, source: str, environ: Mapping[str, str], check: Callable[[Config], tuple[str, ...]]
 ) -> Judgement:
     """What is wrong with the file's `text` whatever the environment holds; a text that lacks a variable is not judged.
 
-    For who writes the file in another environment than the gateway's. `check` looks at what the file comes to, and
-    raises `ConfigError` as this does for what is not JSON5.
+    For who writes the file in another environment than the gateway's. `check` looks at what the file comes to, returns
+    notices of it, and raises `ConfigError` as this does for what is not JSON5.
     """
     data, gaps = substitute(parse_json5(text, source), environ, _SECTIONS)
     complete = False
     try:
-        config, _ = parse_config(data)
+        config, notices = parse_config(data)
         complete = True
-        check(config)
+        notices = (*notices, *check(config))
     except ConfigError as error:
         unjudged = tuple(f"{format_path(gap.path)}:" for gap in gaps)
         return Judgement(tuple(one for one in error.problems if not one.startswith(unjudged)), complete)
-    return Judgement((), complete)
+    return Judgement((), complete, notices)
 
 
 def create_dev_config(locations: Locations, token: str) -> bool:

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 
 from service.config.mcp import McpConfig
 from service.config.models import ModelsConfig
-from service.config.paths import format_path
+from service.config.paths import KeyPath, format_path
 from service.config.problems import Section, describe_failures, find_unknown_keys
 from service.config.session import SessionConfig
 from service.config.text import ConfigError
@@ -244,6 +244,13 @@ class AgentsConfig(Section):
         """Every agent by its id in lower case, in the order of the file, however the roster was spelt."""
         listed = {agent.id.lower(): agent for agent in self.listed}
         return listed | {agent_id.lower(): agent for agent_id, agent in self.entries.items()}
+
+    def path_of(self, agent_id: str) -> KeyPath:
+        """Where the agent with this id, in lower case, stands in the file; `KeyError` for one that does not."""
+        paths: dict[str, KeyPath] = {
+            agent.id.lower(): ("agents", "list", index) for index, agent in enumerate(self.listed)
+        }
+        return (paths | {key.lower(): ("agents", "entries", key) for key in self.entries})[agent_id]
 
     @field_validator("listed")
     @classmethod

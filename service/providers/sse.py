@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from service.errors import GatewayError
 
+#: A whole answer, or a call with all its arguments, may come in one event.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+
 _BOM = b"\xef\xbb\xbf"
 _CR = b"\r"
 _FIRST, _NEXT, _END = b"data: ", b"\n\ndata: ", b"\n\n"
@@ -19,7 +22,7 @@ class SSEDecoder:
     of one event are joined by LF, as the standard says; one that the stream's end cuts off is told by `finish`.
     """
 
-    def __init__(self, max_event_bytes: int = 1024 * 1024) -> None:
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
         self._line = bytearray()  # the unfinished last line
         self._data: list[bytes] = []  # the data lines of the unfinished event

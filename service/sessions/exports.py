@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,11 +11,17 @@ from service.sessions.overview import SessionOverview
 from service.sessions.store import SessionStore, StoredEntry
 
 
-def export_session(store: SessionStore, session: SessionOverview) -> Iterator[dict[str, Any]]:
-    """The session, its messages and its summaries, one object each, read page by page. Raises `StoreError`."""
+def export_session(
+    store: SessionStore, session: SessionOverview, failures: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """The session, its messages and its summaries, one object each, read page by page. Raises `StoreError`.
+
+    `failures` has the error codes of its runs that have one, which their messages are told with.
+    """
     yield {"type": "session", **to_object(session)}
     for entry in store.iter_entries(session.key):
-        yield _message_object(session.key, entry)
+        told = _message_object(session.key, entry)
+        yield told | {"runError": failures[entry.run_id]} if entry.run_id in failures else told
     for summary in store.list_summaries(session.key):
         yield {
             "type": "summary",

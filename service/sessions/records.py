@@ -133,6 +133,9 @@ _ASKING = (
     )
     .order_by(runs.c.accepted_at_ms, runs.c.id)
 )
+_FAILED_IN = sa.select(runs.c.id, runs.c.error_code).where(
+    runs.c.session_key == sa.bindparam("of_key"), runs.c.error_code.is_not(None)
+)
 _TO_ABORT = sa.select(runs.c.id).where(
     runs.c.gateway_id == sa.bindparam("of_gateway"), runs.c.state.in_(GOING_ON), runs.c.abort_requested
 )
@@ -161,6 +164,10 @@ class RunRecords:
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
         """The runs that wait or go on in a session, the oldest first. Raises `StoreError`."""
         return tuple(map(_to_record, self._database.fetch(_GOING_ON_IN, {"of_key": session_key})))
+
+    def list_failures(self, session_key: str) -> dict[str, str]:
+        """The error codes of the recorded runs of a session that failed or were cut, by run. Raises `StoreError`."""
+        return {row.id: row.error_code for row in self._database.fetch(_FAILED_IN, {"of_key": session_key})}
 
     def request_abort(self, run_id: str) -> bool:
         """Ask whichever gateway executes the run to end it; whether it was still to end. Raises `StoreError`."""

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 from service import concurrency
 from service.agents import Agent, Roster
-from service.config.paths import format_path
 from service.config.schema import Config, ToolsConfig
 from service.tools import Tool
-from service.tools.mcp import McpServers, to_tool_name
-from service.tools.policy import allowed_tools, may_allow, policy_notices
+from service.tools.mcp import McpServers
+from service.tools.notices import to_prefix
+from service.tools.policy import allowed_tools, may_allow
 from service.tools.toolbox import Toolbox
 
 logger = logging.getLogger("openclaw.tools")
 
 #: What OpenAI takes in one request, the caller's functions included.
 MAX_TOOLS = 128
-
-_SEPARATOR = "__"
 
 
 class Toolboxes:
@@ -35,9 +33,6 @@ class Toolboxes:
         self._own = {agent_id: agent.tools for agent_id, agent in config.agents.roster.items()}
         self._mcp = mcp
         files, others = tuple(in_workspace), tuple(anywhere)
-        self._names = [tool.name for tool in (*files, *others)]
-        self._file_names = [tool.name for tool in files]
-        self._homeless = [agent for agent in roster.agents if agent.workspace is None]
         self._built_in = {
             agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
         }
@@ -66,16 +61,6 @@ class Toolboxes:
         if used:
             concurrency.spawn(self._mcp.list_tools, used, None)
 
-    def notices(self) -> tuple[str, ...]:
-        """What the configuration says of tools that has no effect."""
-        own: Mapping[str, ToolsConfig] = {f"agents.{agent_id}.tools": tools for agent_id, tools in self._own.items()}
-        prefixes = [_prefix(server) for server in self._mcp.names]
-        return (
-            *policy_notices(self._global, own, self._names, prefixes),
-            *self._unused_servers(),
-            *self._without_workspace(),
-        )
-
     def adopt(self, older: Toolboxes) -> None:
         """Go on with the MCP servers of `older` that are configured the same here."""
         self._mcp.adopt(older._mcp)  # one of its own kind
@@ -97,34 +82,7 @@ class Toolboxes:
         return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name))
 
     def _servers_of(self, agent: Agent) -> tuple[str, ...]:
-        return tuple(name for name in self._mcp.names if may_allow(self._global, self._policy(agent), _prefix(name)))
-
-    def _unused_servers(self) -> Iterator[str]:
-        used = {server for servers in self._servers.values() for server in servers}
-        for server in self._mcp.names:
-            if server not in used:
-                place = format_path(("mcp", "servers", server))
-                yield (
-                    f"{place}: no agent may use its tools, so it is never contacted; name them, for example "
-                    f'tools.alsoAllow: ["{_prefix(server)}*"], for all agents or for one'
-                )
-
-    def _without_workspace(self) -> Iterator[str]:
-        usual = allowed_tools(ToolsConfig(), ToolsConfig(), self._file_names)
-        agents_with: dict[tuple[str, ...], list[str]] = {}
-        for agent in self._homeless:
-            allowed = allowed_tools(self._global, self._policy(agent), self._file_names)
-            if named := tuple(name for name in allowed if name not in usual):
-                agents_with.setdefault(named, []).append(agent.id)
-        for named, agents in agents_with.items():
-            yield (
-                f"agents.defaults.workspace: nothing comes of allowing {', '.join(named)} without a workspace to work "
-                f"in (agents: {', '.join(agents)}); name a directory here or for each agent"
-            )
+        return tuple(name for name in self._mcp.names if may_allow(self._global, self._policy(agent), to_prefix(name)))
 
     def _policy(self, agent: Agent) -> ToolsConfig:
         return self._own.get(agent.id, ToolsConfig())
-
-
-def _prefix(server: str) -> str:
-    return f"{to_tool_name(server)}{_SEPARATOR}"

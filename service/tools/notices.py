@@ -1,0 +1,68 @@
+"""What a configuration says of tools that has no effect, told by the paths of its keys; nothing is started for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from service.agents import Roster
+from service.config.paths import format_path
+from service.config.schema import Config, ToolsConfig
+from service.tools.mcp import to_tool_name
+from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_notices
+
+#: What stands between the name of an MCP server and that of its tool.
+_SEPARATOR = "__"
+
+#: The built-in tools that only an agent with a workspace has.
+IN_WORKSPACE = (*GROUPS["group:fs"], *GROUPS["group:runtime"])
+
+#: All built-in tools.
+BUILT_IN = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names))
+
+
+def tool_notices(config: Config, roster: Roster) -> tuple[str, ...]:
+    """A sentence for each rule that names nothing, each MCP server nobody may use, and tools without a workspace."""
+    entries = config.agents.roster
+    own = {format_path((*config.agents.path_of(agent_id), "tools")): entries[agent_id].tools for agent_id in entries}
+    prefixes = [to_prefix(server) for server in config.mcp.servers]
+    return (
+        *policy_notices(config.tools, own, BUILT_IN, prefixes),
+        *_unused_servers(config, roster),
+        *_without_workspace(config, roster),
+    )
+
+
+def to_prefix(server: str) -> str:
+    """How the names of an MCP server's tools begin."""
+    return f"{to_tool_name(server)}{_SEPARATOR}"
+
+
+def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:
+    policies = [_policy_of(config, agent.id) for agent in roster.agents]
+    for server in config.mcp.servers:
+        if not any(may_allow(config.tools, policy, to_prefix(server)) for policy in policies):
+            place = format_path(("mcp", "servers", server))
+            yield (
+                f"{place}: no agent may use its tools, so it is never contacted; name them, for example "
+                f'tools.alsoAllow: ["{to_prefix(server)}*"], for all agents or for one'
+            )
+
+
+def _without_workspace(config: Config, roster: Roster) -> Iterator[str]:
+    usual = allowed_tools(ToolsConfig(), ToolsConfig(), IN_WORKSPACE)
+    agents_with: dict[tuple[str, ...], list[str]] = {}
+    for agent in roster.agents:
+        if agent.workspace is None:
+            allowed = allowed_tools(config.tools, _policy_of(config, agent.id), IN_WORKSPACE)
+            if named := tuple(name for name in allowed if name not in usual):
+                agents_with.setdefault(named, []).append(agent.id)
+    for named, agents in agents_with.items():
+        yield (
+            f"agents.defaults.workspace: nothing comes of allowing {', '.join(named)} without a workspace to work "
+            f"in (agents: {', '.join(agents)}); name a directory here or for each agent"
+        )
+
+
+def _policy_of(config: Config, agent_id: str) -> ToolsConfig:
+    entry = config.agents.roster.get(agent_id)
+    return ToolsConfig() if entry is None else entry.tools

@@ -1,0 +1,101 @@
+"""Summaries that fail: the conversation goes on as it is, and where that is too much, it is said what went wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat import ask, error_of, text_of
+from live import TOKEN, live_gateway
+from test_window_bounds import MESSAGE, TALK, count, is_summary
+from upstream import Exchange, Upstream
+from upstream_answers import hang
+
+BAD_SUMMARY = (400, "temperature has to be 1")
+BUSY = (503, "come back later")
+
+
+class Failing:
+    """A model that fails to summarise and, if `is_short`, refuses whatever is asked for its length."""
+
+    def __init__(self, status: int, words: str, *, is_short: bool) -> None:
+        self.failure, self.is_short = (status, words), is_short
+        self.summaries = self.others = 0
+
+    def __call__(self, exchange: Exchange) -> None:
+        if is_summary(exchange.body):
+            self.summaries += 1
+            exchange.json(self.failure[0], {"error": {"message": self.failure[1]}})
+        elif self.is_short:
+            self.others += 1
+            exchange.json(400, {"error": {"message": "prompt is too long"}})
+        else:
+            self.others += 1
+            count(exchange, 10)
+
+
+def config_of(upstream: Upstream, *fallbacks: str, window: int | None = 1_000) -> dict[str, Any]:
+    rows = [{"id": "play"} if window is None else {"id": "play", "contextWindow": window}]
+    return {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {"defaults": {"model": {"primary": "stub/play", "fallbacks": list(fallbacks)}}},
+        "models": {
+            "retry": {"attempts": 1},
+            "providers": {"stub": {"baseUrl": upstream.url, "models": [*rows, {"id": "other"}]}},
+        },
+    }
+
+
+@pytest.mark.parametrize("failure", [BAD_SUMMARY, BUSY])
+def test_a_session_goes_on_as_it_is_when_its_summary_fails(
+    upstream: Upstream, tmp_path: Path, failure: tuple[int, str]
+) -> None:
+    model = upstream.answers["play"] = Failing(*failure, is_short=False)
+    with live_gateway(tmp_path, config_of(upstream)) as running, running.client() as client:
+        for _ in range(4):
+            assert text_of(ask(client, MESSAGE, headers={"x-openclaw-session-key": "long"})) == "OK"
+    assert (model.summaries > 0, model.others) == (True, 4)
+    assert str(upstream.requests[-1].body["messages"]).count(MESSAGE) == 4
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"), [(BAD_SUMMARY, (400, "context_length_exceeded")), (BUSY, (502, "provider_error"))]
+)
+@pytest.mark.parametrize("window", [1_000, None])
+def test_a_conversation_that_cannot_be_shortened_is_told_as_too_long(
+    upstream: Upstream, tmp_path: Path, failure: tuple[int, str], told: tuple[int, str], window: int | None
+) -> None:
+    upstream.answers["play"] = Failing(*failure, is_short=True)
+    with live_gateway(tmp_path, config_of(upstream, window=window)) as running, running.client() as client:
+        answer = ask(client, *TALK)
+    status, code, message = error_of(answer)[0], error_of(answer)[1], answer.json()["error"]["message"]
+    assert (status, code) == told
+    assert message.startswith("The conversation is too long for the model, and summarising its beginning failed:")
+    assert failure[1] in message
+
+
+@pytest.mark.parametrize("failure", [BAD_SUMMARY, BUSY])
+def test_a_fallback_answers_what_its_model_can_neither_take_nor_summarise(
+    upstream: Upstream, tmp_path: Path, failure: tuple[int, str]
+) -> None:
+    upstream.answers |= {
+        "play": Failing(*failure, is_short=True),
+        "other": Failing(*failure, is_short=False),
+    }
+    with live_gateway(tmp_path, config_of(upstream, "stub/other")) as running, running.client() as client:
+        assert text_of(ask(client, *TALK)) == "OK"
+    last = upstream.requests[-1].body
+    assert (last["model"], str(last["messages"]).count(MESSAGE)) == ("other", 2)
+
+
+def test_a_summary_that_hangs_ends_with_the_run(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers["play"] = hang
+    config = config_of(upstream)
+    config["agents"]["defaults"]["timeoutSeconds"] = 1
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        assert error_of(ask(client, *TALK))[:2] == (504, "run_timeout")
+    assert [is_summary(received.body) for received in upstream.requests] == [True]
