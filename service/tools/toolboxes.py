@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from service import concurrency
 from service.agents import Agent, Roster
@@ -18,6 +19,9 @@ logger = logging.getLogger("openclaw.tools")
 
 #: What OpenAI takes in one request, the caller's functions included.
 MAX_TOOLS = 128
+
+#: Each is a program or two that start: many at once would all be late.
+_CONTACTED_AT_ONCE = 3
 
 
 class Toolboxes:
@@ -56,10 +60,10 @@ class Toolboxes:
         return Toolbox(tools[:room])
 
     def contact_servers(self) -> None:
-        """Begin to list the tools of all servers that an agent may use, without waiting."""
-        used = {server for servers in self._servers.values() for server in servers}
-        if used:
-            concurrency.spawn(self._mcp.list_tools, used, None)
+        """Begin to list the tools of all servers that an agent may use, a few at a time, without waiting."""
+        used = sorted({server for servers in self._servers.values() for server in servers})
+        listings = [partial(self._mcp.list_tools, (server,), None) for server in used]
+        concurrency.spawn(concurrency.run_side_by_side, listings, _CONTACTED_AT_ONCE)
 
     def adopt(self, older: Toolboxes) -> None:
         """Go on with the MCP servers of `older` that are configured the same here."""
