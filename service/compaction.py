@@ -102,7 +102,11 @@ class Compactor:
         shorter = replace(request, messages=known.messages)
         if self._estimator.estimate(shorter) <= limit_tokens:
             return known
-        further = self._shorten(provider, shorter, limit_tokens)
+        try:
+            further = self._shorten(provider, shorter, limit_tokens)
+        except GatewayError as failure:
+            logger.warning("a further summary by the model %s failed: %s", request.model, failure.code)
+            return known
         if further is None:
             return known
         if further.summary is None:  # results were cut behind the one that is known
@@ -114,7 +118,7 @@ class Compactor:
     def _recall(self, request: ModelRequest) -> Compaction | None:
         """`request` with the summary that is known of its beginning, if there is one."""
         messages = request.messages
-        found = self._known.find(messages, safe_cuts(messages))
+        found = self._known.find(messages, frozenset(safe_cuts(messages)))
         if found is None or (found[0] == 1 and _is_summary(messages[0])):
             return None
         count, text = found
@@ -133,8 +137,7 @@ class Compactor:
             return None
         text, usage = self._summarise(provider, request, messages[:cut], plain_limit, summary_tokens)
         if not text:
-            logger.warning("the model %s gave no summary, so the conversation stays as it is", request.model)
-            return None
+            raise GatewayError("provider_rejected_request", f"The model {request.model} gave no summary.")
         self._known.add(messages[:cut], text)
         summary = _summary_message(text, messages, cut)
         return Compaction(summary, len(messages) - cut, (summary, *tail), usage)

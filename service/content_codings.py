@@ -8,6 +8,8 @@ from typing import Protocol
 import brotli
 
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 31, 15, -15
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_MEMBERS = 64
 
 
 class Decoder(Protocol):
@@ -51,6 +53,7 @@ class _Deflate:
     def __init__(self, *, is_gzip: bool) -> None:
         self._is_gzip = is_gzip
         self._stream: zlib._Decompress | None = None
+        self._members = 1
 
     @property
     def is_whole(self) -> bool:
@@ -61,9 +64,19 @@ class _Deflate:
             is_zlib = data[0] & 0x0F == zlib.DEFLATED
             self._stream = zlib.decompressobj(_GZIP_BITS if self._is_gzip else _ZLIB_BITS if is_zlib else _RAW_BITS)
         try:
-            return self._stream.decompress(data, limit)
+            decoded = self._stream.decompress(data, limit)
+            while len(decoded) < limit and self._is_gzip and self._stream.unused_data.startswith(_GZIP_MAGIC):
+                rest, self._stream = self._stream.unused_data, self._next_member()
+                decoded += self._stream.decompress(rest, limit - len(decoded))
         except zlib.error as error:
             raise ValueError(f"not in the stated coding: {error}") from error
+        return decoded
+
+    def _next_member(self) -> zlib._Decompress:
+        self._members += 1
+        if self._members > _MAX_MEMBERS:
+            raise ValueError(f"more than {_MAX_MEMBERS} parts")
+        return zlib.decompressobj(_GZIP_BITS)
 
 
 class _Brotli:

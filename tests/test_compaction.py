@@ -219,8 +219,18 @@ def test_a_summary_request_that_is_refused_as_too_long_is_cut_smaller() -> None:
     assert len(provider.asked[-1]) <= 2_500
 
 
-def test_without_a_summary_the_conversation_stays_as_it_is() -> None:
-    assert Compactor(TokenEstimator()).compact(Summariser(" \n"), request(*talk(40)), LIMIT) is None
+def test_an_empty_summary_fails_the_compaction() -> None:
+    with pytest.raises(GatewayError, match="gave no summary"):
+        Compactor(TokenEstimator()).compact(Summariser(" \n"), request(*talk(40)), LIMIT)
+
+
+def test_where_a_further_summary_fails_the_one_that_is_known_stands() -> None:
+    compactor, grown = Compactor(TokenEstimator()), talk(80)
+    first = compactor.compact(Summariser(), request(*grown[:80]), LIMIT)
+    assert first is not None
+    again = compactor.compact(Summariser(" \n"), request(*grown), LIMIT)
+    assert again is not None
+    assert again.messages[1:] == grown[80 - first.kept :]
 
 
 def test_a_provider_that_fails_fails_the_compaction() -> None:

@@ -368,10 +368,14 @@ def raw_deflate(data: bytes) -> bytes:
     return zlib.compress(data, wbits=-15)
 
 
+def in_members(data: bytes) -> bytes:
+    return b"".join(gzip.compress(data[at : at + 100_000]) for at in range(0, len(data), 100_000))
+
+
 CODINGS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}
 
 
-@pytest.mark.parametrize(("coding", "compress"), [*CODINGS.items(), ("deflate", raw_deflate)])
+@pytest.mark.parametrize(("coding", "compress"), [*CODINGS.items(), ("deflate", raw_deflate), ("gzip", in_members)])
 def test_a_body_that_comes_compressed_is_read(
     client: PublicHttpClient, server: PageServer, coding: str, compress: Callable[[bytes], bytes]
 ) -> None:

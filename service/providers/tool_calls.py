@@ -54,6 +54,7 @@ class CallIds:
     def __init__(self, to_wire: Callable[[str], str]) -> None:
         self._to_wire = to_wire
         self._given: set[str] = set()
+        self._numbers: dict[str, int] = {}  # the latest behind each id that came again
         self._latest: dict[str, list[str]] = {}  # of the calls of one message that share an id
 
     def of_calls(self, calls: Sequence[ToolCall]) -> list[str]:
@@ -68,9 +69,8 @@ class CallIds:
 
     def _give(self, call_id: str) -> str:
         wanted = self._to_wire(call_id)
-        number = 1
         while wanted in self._given:
-            number += 1
+            number = self._numbers[call_id] = self._numbers.get(call_id, 1) + 1
             wanted = self._to_wire(f"{call_id}_{number}")
         self._given.add(wanted)
         self._latest[call_id].append(wanted)

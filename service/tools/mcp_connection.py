@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _CHILD = ("-P", "-m", "service.tools.mcp_child")
 _BLOCK_BYTES = 64 * 1024
+_LAST_WORDS_SECONDS = 1.5
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _WATCH_SECONDS = 1.0
 
@@ -187,8 +188,6 @@ class McpConnection:
                     self._take(bytes(line + end))
                     line.clear()
                 line += rest
-                if self._lost:
-                    return
                 if len(line) > _MAX_ANSWER_BYTES:
                     self._reason = f"it sent an answer of more than {_MAX_ANSWER_BYTES // 1024**2} MiB"
                     return
@@ -201,6 +200,7 @@ class McpConnection:
         if "failed" in message:
             self._lost = True
             self._reason = self._reason and message["failed"]  # empty: the end was wanted
+            concurrency.spawn(self._hasten)
         if "event" in message:
             self._on_tools_changed()
         if "id" in message:
@@ -209,6 +209,11 @@ class McpConnection:
             if question is not None:
                 question.answer = message
                 question.settled.set()
+
+    def _hasten(self) -> None:
+        """End a child that has failed and does not end by itself."""
+        if not self._gone.wait(_LAST_WORDS_SECONDS) and self._process is not None:
+            self._process.stop()
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._outbox.append(json.dumps(message).encode() + b"\n")
@@ -236,6 +241,8 @@ class McpConnection:
 
 
 def _search_path(environ: Mapping[str, str]) -> str:
-    """Where a child finds this package, before what it finds anyway."""
-    own = str(Path(service.__file__).parent.parent)
-    return os.pathsep.join(filter(None, (own, environ.get("PYTHONPATH"))))
+    """Where a child finds this package beside what it finds anyway, such as what is installed."""
+    own = Path(service.__file__).parent.parent
+    # Among what is installed something may be called like a part of Python, which would then be found first.
+    found = "" if own.name == "site-packages" else str(own)
+    return os.pathsep.join(filter(None, (found, environ.get("PYTHONPATH"))))

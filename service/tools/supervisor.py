@@ -280,7 +280,9 @@ def _guard(supervisor_pid: int) -> int:
             _kill_each(descendants_of(os.getpid()), signal.SIGKILL)
             time.sleep(_KILL_AGAIN_SECONDS)
     if status:
-        sys.stdout.write(json.dumps({"problem": "its supervisor was killed; whatever it had started was killed, too"}))
+        happened = "was killed" if os.WIFSIGNALED(status) else "failed"
+        problem = f"its supervisor {happened}; whatever it had started was killed, too"
+        sys.stdout.write(json.dumps({"problem": problem}))
     return 0
 
 
