@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,19 +324,27 @@ def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
     assert "test offers its tools now" in told[1]
 
 
+def named_servers(process: psutil.Process) -> set[str]:
+    """The last arguments of the raw servers that run below `process`, or whose guards do."""
+    names = set()
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            command = child.cmdline()
+            if RAW_SERVER in command:
+                names.add(command[-1])
+    return names
+
+
 def test_a_gateway_contacts_the_servers_that_agents_may_use_before_anybody_asks(tmp_path: Path) -> None:
     config = scripted_config()
-    servers = {name: {"command": sys.executable, "args": [RAW_SERVER, "wild"]} for name in ("used", "unused")}
+    servers = {name: {"command": sys.executable, "args": [RAW_SERVER, "wild", name]} for name in ("used", "unused")}
     config["mcp"] = {"servers": servers}
     config["tools"] = {"alsoAllow": ["used__*"]}
-    with live_gateway(tmp_path, config) as gateway:
-
-        def count() -> int:
-            children = psutil.Process(gateway.process.pid).children(recursive=True)
-            return sum(RAW_SERVER in child.cmdline() for child in children)
-
-        wait_until(lambda: count() > 0)
-        assert count() == 1
+    with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        process = psutil.Process(gateway.process.pid)
+        wait_until(lambda: named_servers(process) != set())
+        assert ask(client, "hi").status_code == 200
+        assert named_servers(process) == {"used"}
 
 
 def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
