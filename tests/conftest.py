@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import httpx
@@ -38,6 +39,12 @@ def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
 def clock() -> Clock:
     """A clock that goes when it is told to."""
     return Clock()
+
+
+def pytest_configure() -> None:
+    # Shells have what they start in the background ignore SIGINT, and so would every process that a test interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
