@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,15 @@ _SENT = re.compile(rb'"content": ?"((?:[0-9.]+ )+)"')
 
 @dataclass
 class Followed:
-    """What came of the streams: seconds between a token's sending and its arrival, and how many streams were whole."""
+    """What came of the streams: seconds between a token's sending and its arrival, and how many streams were whole.
 
+    `late_in_crowd` is of the tokens that were sent after the last stream had begun and before the first one ended.
+    """
+
+    crowd_from: float = math.inf
+    crowd_until: float = math.inf
     late_seconds: list[float] = field(default_factory=list)
+    late_in_crowd: list[float] = field(default_factory=list)
     complete: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -27,7 +34,9 @@ class Followed:
         """Note what `piece` of a stream brought."""
         now = time.monotonic()
         for told in _SENT.findall(piece):
-            self.late_seconds += [now - float(sent) for sent in told.split()]
+            sent = [float(at) for at in told.split()]
+            self.late_seconds += [now - at for at in sent]
+            self.late_in_crowd += [now - at for at in sent if self.crowd_from <= at < self.crowd_until]
 
 
 def follow(client: HTTPClient, server: Server, tokens: int, pause_ms: int, followed: Followed) -> None:
@@ -49,7 +58,8 @@ def follow(client: HTTPClient, server: Server, tokens: int, pause_ms: int, follo
 
 def run_streams(server: Server, count: int, tokens: int, pause_ms: int, ramp_seconds: float) -> Followed:
     """So many streams at once, begun one after another within `ramp_seconds`."""
-    followed, client = Followed(), client_of(server, count)
+    begun = time.monotonic()
+    followed, client = Followed(begun + ramp_seconds, begun + tokens * pause_ms / 1000), client_of(server, count)
 
     def one(number: int) -> None:
         gevent.sleep(ramp_seconds * number / count)
