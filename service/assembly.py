@@ -54,7 +54,6 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         runs=RunRegistry(clock),
         slots=RunSlots(parts.limits.max_concurrent),
         estimator=TokenEstimator(),
-        windows=ToldWindows(),
         clock=clock,
         new_id=new_id,
     )
@@ -70,6 +69,7 @@ def open_parts(config: Config, store: SessionStore, state_dir: Path, environ: Ma
         open_toolboxes(config, roster, store, state_dir, environ),
         partial(check_images, config=images, client=image_client(images)),
         RunLimits(defaults.max_turns, RetryPolicy.from_config(config.models.retry), defaults.max_concurrent),
+        ToldWindows(),
     )
 
 

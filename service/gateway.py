@@ -33,7 +33,6 @@ from service.sessions.store import StoreError
 from service.slots import RunSlots
 from service.summaries import KnownSummaries
 from service.turn import Turn, check_model
-from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -41,8 +40,7 @@ logger = logging.getLogger("openclaw.gateway")
 class Gateway:
     """Runs agents for its doors.
 
-    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost,
-    `windows` how much models take.
+    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost.
     `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
@@ -54,7 +52,6 @@ class Gateway:
         runs: RunRegistry,
         slots: RunSlots,
         estimator: TokenEstimator,
-        windows: ToldWindows,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -64,7 +61,6 @@ class Gateway:
         self._parts = CurrentParts(parts)
         self._slots = slots
         self._estimator = estimator
-        self._windows = windows
         self._summaries = KnownSummaries()
         self._clock = clock
         self._new_id = new_id
@@ -239,9 +235,9 @@ class Gateway:
 
     def _execute(self, run: Run, work: Work) -> None:
         reply = Reply()
-        retries = work.held.parts.limits.retries
+        parts = work.held.parts
         provider = ResilientProvider(
-            work.choices, retries, windows=self._windows, takes_back=work.takes_back, clock=self._clock
+            work.choices, parts.limits.retries, windows=parts.windows, takes_back=work.takes_back, clock=self._clock
         )
         try:
             end = self._drive(run, work, provider, reply)
@@ -263,8 +259,9 @@ class Gateway:
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
         compactor = Compactor(self._estimator, self._summaries)
-        window = ContextWindow(lambda: provider.asked, provider.pass_over, compactor, self._estimator, self._windows)
-        loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
+        parts = work.held.parts
+        window = ContextWindow(lambda: provider.asked, provider.pass_over, compactor, self._estimator, parts.windows)
+        loop = AgentLoop(run, provider, work.tools, window, parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.time.left_seconds):
                 loop.run(work.request)
