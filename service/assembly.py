@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from service.agents import Roster
+from service.compaction import Compactor
 from service.config.file import resolve_state_url
 from service.config.mcp import McpServerConfig
 from service.config.schema import Config
@@ -53,7 +54,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         state,
         runs=RunRegistry(clock),
         slots=RunSlots(parts.limits.max_concurrent),
-        estimator=TokenEstimator(),
+        compactor=Compactor(TokenEstimator()),
         clock=clock,
         new_id=new_id,
     )

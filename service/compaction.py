@@ -61,13 +61,18 @@ class Compaction:
 class Compactor:
     """Shortens requests that are too long for their model, asking the same model for the summary.
 
-    The messages of a request are those of the transcript, in its order and number, so that `Compaction.kept` counts
-    them; bringing tool results into their places comes afterwards.
+    One for all runs: it knows the summaries that were made last. The messages of a request are those of the transcript,
+    in its order and number, so that `Compaction.kept` counts them; bringing tool results into their places comes
+    afterwards.
     """
 
-    def __init__(self, estimator: TokenEstimator, known: KnownSummaries | None = None) -> None:
+    def __init__(self, estimator: TokenEstimator) -> None:
         self._estimator = estimator
-        self._known = known or KnownSummaries()
+        self._known = KnownSummaries()
+
+    def observe(self, request: ModelRequest, usage: Usage) -> None:
+        """Learn what the model counted for `request`."""
+        self._estimator.observe(request, usage)
 
     def compact(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         """What `request` should hold instead, `None` while it is within `limit_tokens` or has nothing to leave out.

@@ -13,7 +13,6 @@ from service.agents import Agent, Roster
 from service.compaction import Compactor
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.errors import GatewayError, internal_error
-from service.estimates import TokenEstimator
 from service.events import RunEnded
 from service.models import ModelCatalog
 from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
@@ -31,7 +30,6 @@ from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
-from service.summaries import KnownSummaries
 from service.turn import Turn, check_model
 
 logger = logging.getLogger("openclaw.gateway")
@@ -40,8 +38,8 @@ logger = logging.getLogger("openclaw.gateway")
 class Gateway:
     """Runs agents for its doors.
 
-    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost.
-    `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `parts` is what the configuration says, `runs` knows what goes on here, `compactor` keeps conversations within
+    their models' windows. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Gateway:
         *,
         runs: RunRegistry,
         slots: RunSlots,
-        estimator: TokenEstimator,
+        compactor: Compactor,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -60,8 +58,7 @@ class Gateway:
         self.started_at = clock()
         self._parts = CurrentParts(parts)
         self._slots = slots
-        self._estimator = estimator
-        self._summaries = KnownSummaries()
+        self._compactor = compactor
         self._clock = clock
         self._new_id = new_id
         self._replays = Replays(state.records, state.store)
@@ -258,9 +255,8 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        compactor = Compactor(self._estimator, self._summaries)
         parts = work.held.parts
-        window = ContextWindow(lambda: provider.asked, provider.pass_over, compactor, self._estimator, parts.windows)
+        window = ContextWindow(lambda: provider.asked, provider.pass_over, self._compactor, parts.windows)
         loop = AgentLoop(run, provider, work.tools, window, parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.time.left_seconds):
