@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from service.agents import Roster
+from service.compaction import Compactor
 from service.config.file import resolve_state_url
 from service.config.mcp import McpServerConfig
 from service.config.schema import Config
@@ -53,8 +54,7 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
         state,
         runs=RunRegistry(clock),
         slots=RunSlots(parts.limits.max_concurrent),
-        estimator=TokenEstimator(),
-        windows=ToldWindows(),
+        compactor=Compactor(TokenEstimator()),
         clock=clock,
         new_id=new_id,
     )
@@ -70,6 +70,7 @@ def open_parts(config: Config, store: SessionStore, state_dir: Path, environ: Ma
         open_toolboxes(config, roster, store, state_dir, environ),
         partial(check_images, config=images, client=image_client(images)),
         RunLimits(defaults.max_turns, RetryPolicy.from_config(config.models.retry), defaults.max_concurrent),
+        ToldWindows(),
     )
 
 

@@ -61,13 +61,18 @@ class Compaction:
 class Compactor:
     """Shortens requests that are too long for their model, asking the same model for the summary.
 
-    The messages of a request are those of the transcript, in its order and number, so that `Compaction.kept` counts
-    them; bringing tool results into their places comes afterwards.
+    One for all runs: it knows the summaries that were made last. The messages of a request are those of the transcript,
+    in its order and number, so that `Compaction.kept` counts them; bringing tool results into their places comes
+    afterwards.
     """
 
-    def __init__(self, estimator: TokenEstimator, known: KnownSummaries | None = None) -> None:
+    def __init__(self, estimator: TokenEstimator) -> None:
         self._estimator = estimator
-        self._known = known or KnownSummaries()
+        self._known = KnownSummaries()
+
+    def observe(self, request: ModelRequest, usage: Usage) -> None:
+        """Learn what the model counted for `request`."""
+        self._estimator.observe(request, usage)
 
     def compact(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         """What `request` should hold instead, `None` while it is within `limit_tokens` or has nothing to leave out.
@@ -98,7 +103,7 @@ class Compactor:
     def _fit(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         known = self._recall(request)
         if known is None:
-            return self._shorten(provider, request, limit_tokens)
+            return self._remembered(request, self._shorten(provider, request, limit_tokens))
         shorter = replace(request, messages=known.messages)
         if self._estimator.estimate(shorter) <= limit_tokens:
             return known
@@ -111,9 +116,14 @@ class Compactor:
             return known
         if further.summary is None:  # results were cut behind the one that is known
             return replace(further, summary=known.summary, kept=known.kept)
-        covered = request.messages[: len(request.messages) - further.kept]
-        self._known.add(covered, _text_of(further.summary))
-        return further
+        return self._remembered(request, further)
+
+    def _remembered(self, request: ModelRequest, made: Compaction | None) -> Compaction | None:
+        """What was `made` of `request`, whose summary is known from now on."""
+        if made is not None and made.summary is not None:
+            covered = request.messages[: len(request.messages) - made.kept]
+            self._known.add(covered, _text_of(made.summary))
+        return made
 
     def _recall(self, request: ModelRequest) -> Compaction | None:
         """`request` with the summary that is known of its beginning, if there is one."""
@@ -138,7 +148,6 @@ class Compactor:
         text, usage = self._summarise(provider, request, messages[:cut], plain_limit, summary_tokens)
         if not text:
             raise GatewayError("provider_rejected_request", f"The model {request.model} gave no summary.")
-        self._known.add(messages[:cut], text)
         summary = _summary_message(text, messages, cut)
         return Compaction(summary, len(messages) - cut, (summary, *tail), usage)
 

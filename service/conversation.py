@@ -6,7 +6,8 @@ Clients differ: some resend the whole history with each request, some send only 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -128,6 +129,16 @@ def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
         if answered is not None:
             waiting.remove(answered)
     return tuple(waiting)
+
+
+def tell_cuts(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The same conversation, each message that was cut off with a note that says so."""
+    return tuple(message if message.cut_off is None else _with_note(message) for message in messages)
+
+
+def _with_note(message: Message) -> Message:
+    note = Text(f"\n\n(cut off here: {message.cut_off})")
+    return replace(message, parts=(*message.parts, note), cut_off=None)
 
 
 def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -13,7 +13,6 @@ from service.agents import Agent, Roster
 from service.compaction import Compactor
 from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.errors import GatewayError, internal_error
-from service.estimates import TokenEstimator
 from service.events import RunEnded
 from service.models import ModelCatalog
 from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
@@ -31,9 +30,7 @@ from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.state import State
 from service.sessions.store import StoreError
 from service.slots import RunSlots
-from service.summaries import KnownSummaries
 from service.turn import Turn, check_model
-from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -41,9 +38,8 @@ logger = logging.getLogger("openclaw.gateway")
 class Gateway:
     """Runs agents for its doors.
 
-    `parts` is what the configuration says, `runs` knows what goes on here, `estimator` learns what conversations cost,
-    `windows` how much models take.
-    `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    `parts` is what the configuration says, `runs` knows what goes on here, `compactor` keeps conversations within
+    their models' windows. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
     """
 
     def __init__(
@@ -53,8 +49,7 @@ class Gateway:
         *,
         runs: RunRegistry,
         slots: RunSlots,
-        estimator: TokenEstimator,
-        windows: ToldWindows,
+        compactor: Compactor,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -63,9 +58,7 @@ class Gateway:
         self.started_at = clock()
         self._parts = CurrentParts(parts)
         self._slots = slots
-        self._estimator = estimator
-        self._windows = windows
-        self._summaries = KnownSummaries()
+        self._compactor = compactor
         self._clock = clock
         self._new_id = new_id
         self._replays = Replays(state.records, state.store)
@@ -239,9 +232,9 @@ class Gateway:
 
     def _execute(self, run: Run, work: Work) -> None:
         reply = Reply()
-        retries = work.held.parts.limits.retries
+        parts = work.held.parts
         provider = ResilientProvider(
-            work.choices, retries, windows=self._windows, takes_back=work.takes_back, clock=self._clock
+            work.choices, parts.limits.retries, windows=parts.windows, takes_back=work.takes_back, clock=self._clock
         )
         try:
             end = self._drive(run, work, provider, reply)
@@ -262,9 +255,9 @@ class Gateway:
         run.append(end)
 
     def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
-        compactor = Compactor(self._estimator, self._summaries)
-        window = ContextWindow(lambda: provider.asked, provider.pass_over, compactor, self._estimator, self._windows)
-        loop = AgentLoop(run, provider, work.tools, window, work.held.parts.limits.max_turns, reply)
+        parts = work.held.parts
+        window = ContextWindow(lambda: provider.asked, provider.pass_over, self._compactor, parts.windows)
+        loop = AgentLoop(run, provider, work.tools, window, parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.time.left_seconds):
                 loop.run(work.request)

@@ -83,7 +83,7 @@ class Message:
 
     `parts` is what is said, in order; `tool_calls` only on assistant messages; `tool_call_id` only on, and always on,
     tool messages; `name` tells several participants of one role apart. `provider_data` is no part of what is said:
-    with or without it a message is the same.
+    with or without it a message is the same. `cut_off` is why an assistant's message ends before it was complete.
     """
 
     role: Role
@@ -92,6 +92,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     provider_data: ProviderData | None = field(default=None, compare=False, repr=False)
+    cut_off: str | None = None
 
     @property
     def text(self) -> str:

@@ -11,7 +11,7 @@ from service.messages import Message, Role, Text
 from service.runner import Reply
 from service.sessions.records import RunOutcome, RunRecord, RunState
 
-#: What ends a run from outside, and what the model is told of the calls that it ended.
+#: What ends a run from outside, and what the model is told of calls and words that it ended.
 _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the run was up"}
 
 
@@ -48,9 +48,16 @@ def to_outcome(end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str
 
 
 def _settled(said: tuple[Message, ...], error: GatewayError) -> tuple[Message, ...]:
-    """What a run said that ended with `error`, each of its calls with a result: the caller was not told of any."""
-    text = f"(no result: {_CUT.get(error.code, 'the run failed')})"
-    missing = (Message(Role.TOOL, (Text(text),), tool_call_id=call.id) for call in unanswered_calls(said))
+    """What a run said that ended with `error`, each of its calls with a result: the caller was not told of any.
+
+    Words that nothing follows are marked as cut off.
+    """
+    why = _CUT.get(error.code, "the run failed")
+    missing = [
+        Message(Role.TOOL, (Text(f"(no result: {why})"),), tool_call_id=call.id) for call in unanswered_calls(said)
+    ]
+    if said and said[-1].role is Role.ASSISTANT and not said[-1].tool_calls:
+        said = (*said[:-1], replace(said[-1], cut_off=why))
     return (*said, *missing)
 
 

@@ -14,6 +14,7 @@ from service.models import ModelCatalog
 from service.retries import RetryPolicy
 from service.tools.toolboxes import Toolboxes
 from service.values import value
+from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -33,7 +34,8 @@ class RunLimits:
 class Parts:
     """Who answers, with which models and tools, within which limits.
 
-    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures.
+    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `windows` learns how much
+    the models take: another configuration may mean others by the same names.
     """
 
     roster: Roster
@@ -41,6 +43,7 @@ class Parts:
     toolboxes: Toolboxes
     check_images: ImageCheck
     limits: RunLimits
+    windows: ToldWindows
 
     def adopt(self, older: Parts) -> None:
         """Go on with what is open in `older` and configured the same here; `older` no longer closes that."""

@@ -9,7 +9,7 @@ from typing import Self
 from service.abilities import fit_choices
 from service.agents import Agent
 from service.concurrency import Deadline, deadline
-from service.conversation import Conversation, select_new
+from service.conversation import Conversation, select_new, tell_cuts
 from service.errors import GatewayError
 from service.messages import Message
 from service.models import ChosenModel
@@ -99,7 +99,7 @@ def prepare(
             history: tuple[Message, ...] = ()
             incoming = turn.messages
             if not opened.run.stateless:
-                history = state.store.load_conversation(run.session_key)
+                history = tell_cuts(state.store.load_conversation(run.session_key))
             else:
                 incoming = recall_steps(incoming, agent.id, state.records, state.store)
             new = held.parts.check_images(select_new(history, incoming))

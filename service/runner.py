@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from service.compaction import Compaction, Compactor
 from service.conversation import settle_tool_calls
 from service.errors import GatewayError
-from service.estimates import TokenEstimator, input_limit
+from service.estimates import input_limit
 from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.identifiers import new_call_id
 from service.messages import (
@@ -80,7 +80,6 @@ class ContextWindow:
     asked: Callable[[], ChosenModel]
     pass_over: Callable[[ChosenModel, ModelRequest], bool]
     compactor: Compactor
-    estimator: TokenEstimator
     windows: ToldWindows
 
     def limit(self, request: ModelRequest) -> int | None:
@@ -97,7 +96,7 @@ class ContextWindow:
         """Learn what the model counted for `request`."""
         self.windows.observe_usage(self.asked().ref, usage)
         if self.asked().context_window is not None:
-            self.estimator.observe(self.addressed(request), usage)
+            self.compactor.observe(self.addressed(request), usage)
 
     def observe_refusal(self, error: GatewayError) -> None:
         """Learn how much the model takes if `error` is that of a request that was too long."""

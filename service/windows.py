@@ -1,7 +1,7 @@
 """How much each model takes, by the words of its provider when it refused more.
 
-Known as long as the process lives. What is configured is only ever lowered. What an organisation may use in a minute is
-no window, but bounds a request likewise.
+Known until the configuration is edited or the process ends. What is configured is only ever lowered. What an
+organisation may use in a minute is no window, but bounds a request likewise.
 """
 
 from __future__ import annotations

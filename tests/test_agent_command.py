@@ -267,6 +267,28 @@ def test_ctrl_c_stops_the_run_and_has_its_own_status(
     assert upstream.aborted.wait(20)
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_what_goes_on_in_a_session_is_aborted_by_its_key(home: Home, upstream: Upstream, door: tuple[str, ...]) -> None:
+    asked = len(upstream.requests)
+    process = start(home, "--session-key", "agent:beta:stuck", "--model", "up/hang", *door)
+    give_up_at = time.monotonic() + 60
+    while len(upstream.requests) == asked and time.monotonic() < give_up_at:
+        time.sleep(0.02)
+    nothing = home.run("sessions", "abort", "stuck", "--json").json
+    assert (nothing["ok"], nothing["aborted"], nothing["runIds"]) == (True, False, [])
+    done = home.run("sessions", "abort", "Stuck", "--agent", "Beta")
+    assert (done.status, done.out.count("\n"), done.out.startswith("Aborted ")) == (0, 1, True)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"aborted" in err
+
+
+def test_nothing_is_aborted_where_no_gateway_answers(home: Home) -> None:
+    done = home.run("sessions", "abort", "stuck", OPENCLAW_GATEWAY_PORT="9")
+    assert (done.status, done.out) == (1, "")
+    assert "`openclaw gateway` starts one" in done.err
+
+
 def test_it_works_with_the_endpoint_off_and_shows_its_own_tools_alone(tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()

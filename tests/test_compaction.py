@@ -224,6 +224,16 @@ def test_an_empty_summary_fails_the_compaction() -> None:
         Compactor(TokenEstimator()).compact(Summariser(" \n"), request(*talk(40)), LIMIT)
 
 
+def test_a_conversation_that_grows_takes_one_place_with_each_summary() -> None:
+    compactor, other = Compactor(TokenEstimator()), (user("another"), *talk(40))
+    assert compactor.compact(Summariser(), request(*other), LIMIT) is not None
+    for number in range(1, 150):
+        summariser = Summariser()
+        assert compactor.compact(summariser, request(*talk(3 * number, words=1_500)), LIMIT) is not None
+        assert summariser.asked
+    assert compactor.compact(Summariser(" \n"), request(*other), LIMIT) is not None
+
+
 def test_where_a_further_summary_fails_the_one_that_is_known_stands() -> None:
     compactor, grown = Compactor(TokenEstimator()), talk(80)
     first = compactor.compact(Summariser(), request(*grown[:80]), LIMIT)

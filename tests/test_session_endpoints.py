@@ -17,6 +17,7 @@ from chat import ask, error_of, text_of
 from databases import Postgres
 from live import TOKEN, LiveGateway, live_gateway
 from upstream import Upstream
+from upstream_answers import WORDS
 
 GENEROUS_SECONDS = 20.0
 SESSION_KEY = "x-openclaw-session-key"
@@ -307,6 +308,23 @@ def test_a_run_that_goes_on_can_be_looked_at_and_cancelled(
     again = talk.post(f"/v1/runs/{run_id}/cancel")
     assert error_of(again) == (409, "run_ended", None)
     assert '"aborted"' in again.json()["error"]["message"]
+
+
+def test_a_model_that_goes_on_is_told_where_its_answer_was_cut_off(
+    talk: httpx.Client, raw: httpx.Client, pool: ThreadPoolExecutor, upstream: Upstream
+) -> None:
+    name = f"cut-{uuid.uuid4()}"
+    key = begin(talk, name)
+    run_id, streamed = start_stream(raw, {"x-openclaw-model": "stub/hang-midway", SESSION_KEY: name}, pool)
+    talk.post(f"/v1/runs/{run_id}/cancel")
+    streamed.result(GENEROUS_SECONDS)
+    for _ in range(2):
+        text_of(ask(talk, "go on", headers={"x-openclaw-model": "stub/ok", SESSION_KEY: name}))
+    sent = [one["content"] for one in upstream.requests[-1].body["messages"] if one["role"] == "assistant"]
+    whole = "".join(WORDS)
+    assert sent == [whole, f"{WORDS[0]}\n\n(cut off here: the run was aborted)", whole]
+    kept = [one["content"][0]["text"] for one in talk.get(path_of(key)).json()["messages"]]
+    assert kept[:4] == ["hello", whole, "hi", WORDS[0]]
 
 
 def test_a_run_that_waits_for_its_session_can_be_cancelled(

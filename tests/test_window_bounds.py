@@ -9,6 +9,7 @@ import pytest
 import upstream_answers_anthropic as anthropic
 from chat import ask, text_of
 from live import TOKEN, live_gateway
+from test_live_configuration import Editing
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
 
@@ -194,6 +195,22 @@ def test_what_a_model_was_said_to_take_is_forgotten_when_it_takes_more(upstream:
         text_of(ask(client, MESSAGE * 3))
         before = summaries(upstream)
         text_of(ask(client, "ho", *TALK))
+        assert summaries(upstream) == before
+
+
+def test_what_a_model_was_said_to_take_is_forgotten_when_the_configuration_is_edited(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    model = upstream.answers["play"] = Taking(*TOO_LONG)
+    with live_gateway(tmp_path, unbounded(upstream)) as running, running.client() as client:
+        editing = Editing(running)
+        text_of(ask(client, *TALK))
+        assert len(model.refused) == 1
+        upstream.answers["play"] = lambda exchange: count(exchange, 10)
+        editing.config = config_of(upstream, "play", contextWindow=300_000)
+        editing.apply()
+        before = summaries(upstream)
+        text_of(ask(client, "hi", *TALK))
         assert summaries(upstream) == before
 
 

@@ -1,4 +1,7 @@
-"""`openclaw sessions`: the conversations that are kept, read and deleted where they are, gateway or no gateway."""
+"""`openclaw sessions`: the conversations that are kept, read and deleted where they are, gateway or no gateway.
+
+What goes on in one is ended by a gateway.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ _SHOWN_KEY_CHARACTERS = 200
 
 @click.group()
 def sessions() -> None:
-    """Look at, export and delete the conversations that are kept."""
+    """Look at, export and delete the conversations that are kept, and end what goes on in them."""
 
 
 def _with_state(command: Command) -> Command:
@@ -165,12 +168,41 @@ def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, 
             click.confirm(f"Delete {many} with {messages} messages? There is no way back.", abort=True, err=True)
         for session in found:
             if state.store.delete_session(session.key) is None:
-                text = f"A run holds the session {session.key}. Try again when it has ended, or cancel it first."
+                text = f"A run holds the session {session.key}. Let it end, or `openclaw sessions abort` it first."
                 raise click.ClickException(text)
             if not as_json:
                 click.echo(f"Deleted {session.key}.")
     if as_json:
         print_json({"ok": True, "deleted": [session.key for session in found], "messages": messages})
+
+
+@sessions.command()
+@click.argument("key")
+@_agent_option
+@json_option
+@with_place
+def abort(place: Locations, key: str, *, agent: str | None, as_json: bool) -> None:
+    """End every run that waits or goes on in the session KEY.
+
+    Asks the running gateway, which ends those of the gateways it shares its database with, too. A KEY is one that
+    `openclaw agent --session-key` takes: agent:ID:NAME, or NAME alone for the default agent or the one of --agent.
+    """
+    from service.cli.address import find_gateway
+    from service.cli.agent_doors import session_of
+    from service.cli.operator_connection import UnreachableError, open_operator
+
+    agent_id, own_key = session_of(agent, None, key)
+    address = find_gateway(place, os.environ)
+    params = {"sessionKey": own_key, **({} if agent_id is None else {"agentId": agent_id})}
+    try:
+        with open_operator(address) as connection:
+            told = connection.wait_for(connection.send("chat.abort", params))
+    except UnreachableError as error:
+        raise UnreachableError(f"{error.message} {address.start_hint}") from None
+    if as_json:
+        print_json(told)
+    else:
+        click.echo("\n".join(f"Aborted {run_id}." for run_id in told["runIds"]) or "Nothing goes on there.")
 
 
 @sessions.command()

@@ -28,6 +28,8 @@ def to_payload(message: Message) -> str:
         payload["tool_call_id"] = message.tool_call_id
     if (data := message.provider_data) is not None:
         payload["provider_data"] = {"model": data.model, "message": data.message, "calls": data.calls}
+    if message.cut_off is not None:
+        payload["cut_off"] = message.cut_off
     try:
         return orjson.dumps(payload).decode()
     except orjson.JSONEncodeError as error:
@@ -46,6 +48,7 @@ def from_payload(role: str, text: str) -> Message:
         tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in payload.get("tool_calls", ())),
         payload.get("tool_call_id"),
         ProviderData(**data) if (data := payload.get("provider_data")) else None,
+        payload.get("cut_off"),
     )
 
 
