@@ -17,6 +17,7 @@ from typing import Any, Self
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 _MAX_KIND_CHARS = 80
+_MAX_REFUSALS = 256
 _LAUNCHER = Path(__file__).parents[1] / "providers" / "die_with_parent.py"
 
 
@@ -34,6 +35,8 @@ class HttpRefusals:
         words = f"HTTP {response.status_code} {response.reason_phrase}".strip()
         with suppress(ValueError, AttributeError):  # what carries no question is not waited for
             self._words[json.loads(response.request.content).get("id")] = f"{words}, {kind}" if kind else words
+        if len(self._words) > _MAX_REFUSALS:
+            del self._words[next(iter(self._words))]  # nobody has asked for the oldest
 
     def explain(self, message: Any) -> None:
         """Add to `message`, if it is an error that answers one of those requests, what HTTP said."""

@@ -41,7 +41,7 @@ class Toolboxes:
             agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
         }
         self._fixed = {agent_id: Toolbox(tools) for agent_id, tools in self._built_in.items()}
-        self._left_out: dict[str, tuple[str, ...]] = {}
+        self._left_out: dict[str, set[str]] = {}
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
 
     def of(self, agent: Agent, beside: int = 0) -> Toolbox:
@@ -74,12 +74,12 @@ class Toolboxes:
         self._mcp.close()
 
     def _tell_left_out(self, agent: Agent, names: tuple[str, ...]) -> None:
-        if names == self._left_out.get(agent.id, ()):
-            return  # it is said once, not with every run
-        self._left_out[agent.id] = names
-        if names:
-            text = "The agent %s has more tools than the %d that models take; left out: %s"
-            logger.warning(text, agent.id, MAX_TOOLS, ", ".join(names))
+        told = self._left_out.setdefault(agent.id, set())
+        if told.issuperset(names):
+            return  # each is named once, not with every run, however many functions callers bring
+        told.update(names)
+        text = "The agent %s has more tools than the %d that models take; left out: %s"
+        logger.warning(text, agent.id, MAX_TOOLS, ", ".join(names))
 
     def _allowed(self, agent: Agent, tools: Iterable[Tool]) -> tuple[Tool, ...]:
         by_name = {tool.name: tool for tool in tools}
