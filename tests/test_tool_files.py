@@ -55,6 +55,13 @@ def test_read_tells_a_binary_file_as_such(workspace: Path) -> None:
     assert "is a binary file of 6 bytes" in refusal(workspace, "read", path="a.png")
 
 
+def test_a_mark_of_utf8_is_not_shown_and_stays(workspace: Path) -> None:
+    (workspace / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    assert use(workspace, "read", path="a.txt") == "     1\tone\n     2\ttwo"
+    assert "at line 1" in use(workspace, "edit", path="a.txt", old_text="one\ntwo", new_text="uno\ndue")
+    assert (workspace / "a.txt").read_bytes() == b"\xef\xbb\xbfuno\r\ndue\r\n"
+
+
 def test_read_shows_what_is_not_utf8_with_replacement_characters(workspace: Path) -> None:
     (workspace / "a.txt").write_bytes(b"caf\xe9\n")
     assert use(workspace, "read", path="a.txt") == "     1\tcaf�"

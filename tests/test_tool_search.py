@@ -143,6 +143,19 @@ def test_a_long_line_is_cut(workspace: Path) -> None:
     assert len(use(workspace, GREP, pattern="needle")) < 500
 
 
+def test_of_a_long_line_the_match_is_shown(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("x" * 10_000 + "needle" + "y" * 10_000)
+    (told,) = use(workspace, GREP, pattern="needle").splitlines()
+    assert told.startswith("a.txt:1: [9800 characters before] xxx")
+    assert "xneedley" in told
+    assert told.endswith("yyy [the line goes on]")
+
+
+def test_the_first_line_begins_behind_a_mark_of_utf8(workspace: Path) -> None:
+    (workspace / "a.txt").write_bytes(b"\xef\xbb\xbfneedle")
+    assert use(workspace, GREP, pattern="^needle") == "a.txt:1: needle"
+
+
 def test_strange_names_take_one_line_each(workspace: Path) -> None:
     for name in (b"two\nlines.odd", b"caf\xe9.odd", "tên.odd".encode()):
         (workspace / os.fsdecode(name)).write_text("needle")

@@ -6,6 +6,7 @@ Each works in slices of bounded size, since whatever it does at one go holds up 
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
@@ -66,7 +67,7 @@ class ReadTool:
         """The lines asked for; raises `ToolError` for what is not a text file."""
         offset, limit = int(arguments.get("offset", 1)), int(arguments.get("limit", MAX_READ_LINES))
         with Workspace.of(context).open_file(arguments["path"]) as file:
-            _check_text(file, arguments["path"])
+            _begin_text(file, arguments["path"])
             _skip_lines(file, offset - 1)
             return _numbered_lines(file, offset, min(limit, MAX_READ_LINES))
 
@@ -189,12 +190,13 @@ class ListTool:
         return "\n".join(lines) or "(the directory is empty)"
 
 
-def _check_text(file: BinaryIO, path: str) -> None:
+def _begin_text(file: BinaryIO, path: str) -> None:
+    """Go to where the text begins: behind the mark, if there is one, by which some programs know UTF-8."""
     start = file.read(_SNIFF_BYTES)
     if b"\0" in start:
         size = os.fstat(file.fileno()).st_size
         raise ToolError(f'"{to_display(path)}" is a binary file of {size} bytes; only text can be read.')
-    file.seek(0)
+    file.seek(len(BOM_UTF8) if start.startswith(BOM_UTF8) else 0)
 
 
 def _skip_lines(file: BinaryIO, count: int) -> None:

@@ -175,11 +175,11 @@ def grep(request: dict[str, Any], entries: Iterator[Entry], findings: Findings) 
         if not stat.S_ISREG(entry.mode) or (wanted is not None and not wanted(entry.path)):
             continue
         lines = _text_lines(entry, findings)
-        numbers = list(islice(_matching_lines(regex, lines, findings), left + 1))
-        if len(numbers) > left:
+        matches = list(islice(_matches(regex, lines, findings), left + 1))
+        if len(matches) > left:
             findings.stop(f"these are the first {MAX_MATCHES} matching lines; narrow the search down")
-        _tell(numbers[:left], lines, request["context"], findings.prefix + to_display(entry.path), findings)
-        left -= len(numbers)
+        _tell(dict(matches[:left]), lines, request["context"], findings.prefix + to_display(entry.path), findings)
+        left -= len(matches)
         if findings.stopped:
             break
     return findings.to_text("(no line matches)")
@@ -198,35 +198,42 @@ def _text_lines(entry: Entry, findings: Findings) -> list[str]:
     if len(content) > MAX_FILE_BYTES:
         findings.note(f"files of more than {MAX_FILE_BYTES} bytes")
         return []
-    return content.decode("utf-8", "replace").removesuffix("\n").split("\n") if content else []
+    return content.decode("utf-8-sig", "replace").removesuffix("\n").split("\n") if content else []
 
 
-def _matching_lines(regex: re.Pattern[str], lines: list[str], findings: Findings) -> Iterator[int]:
+def _matches(regex: re.Pattern[str], lines: list[str], findings: Findings) -> Iterator[tuple[int, int]]:
+    """The index of each line that matches, and of the match's first character in it."""
     for index, line in enumerate(lines):
         if index % _LINES_BETWEEN_CHECKS == 0:
             findings.check_time()
             if findings.stopped:
                 return
-        if regex.search(line.removesuffix("\r")):
-            yield index
+        if match := regex.search(line.removesuffix("\r")):
+            yield index, match.start()
 
 
-def _tell(numbers: list[int], lines: list[str], context: int, path: str, findings: Findings) -> None:
-    matched, previous = set(numbers), -2
-    around = {index for number in numbers for index in range(max(0, number - context), number + context + 1)}
+def _tell(matches: dict[int, int], lines: list[str], context: int, path: str, findings: Findings) -> None:
+    previous = -2
+    around = {index for number in matches for index in range(max(0, number - context), number + context + 1)}
     for index in sorted(around):
         if index >= len(lines):
             break
         if context and findings.lines and index != previous + 1:
             findings.add("--")
-        mark = ":" if index in matched else "-"
-        findings.add(f"{path}{mark}{index + 1}{mark} {_shown(lines[index])}")
+        mark = ":" if index in matches else "-"
+        findings.add(f"{path}{mark}{index + 1}{mark} {_shown(lines[index], matches.get(index, 0))}")
         previous = index
 
 
-def _shown(line: str) -> str:
+def _shown(line: str, match_at: int) -> str:
+    """`line`, or as much of a long one as has its match in sight."""
     line = line.removesuffix("\r")
-    return line if len(line) <= MAX_LINE_CHARACTERS else f"{line[:MAX_LINE_CHARACTERS]} [the line goes on]"
+    if len(line) <= MAX_LINE_CHARACTERS:
+        return line
+    begin = max(0, match_at - MAX_LINE_CHARACTERS // 2)
+    end = begin + MAX_LINE_CHARACTERS
+    before = f"[{begin} characters before] " if begin else ""
+    return f"{before}{line[begin:end]}{' [the line goes on]' if len(line) > end else ''}"
 
 
 def main() -> None:
