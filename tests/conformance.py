@@ -82,7 +82,7 @@ class Conformance:
                     raise NonconformityError(f"{where}: the header {name} is missing")
                 continue
             value = int(headers[name]) if header["schema"]["type"] == "integer" else headers[name]
-            CompiledSchema(header["schema"], self.document).check(value, name)
+            self._compiled(header["schema"]).check(value, name)
 
     def _check_body(self, response: httpx.Response, declared: Mapping[str, Any], where: str) -> None:
         kind = response.headers.get("content-type", "").partition(";")[0]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ class LiveGateway:
 
     def client(self, token: str | None = TOKEN, **options: Any) -> httpx.Client:
         """A client whose every answer is held against the contract."""
-        conformance = Conformance()
+        conformance = _conformance()
 
         def check(response: httpx.Response) -> None:
             response.read()
@@ -53,13 +55,26 @@ class LiveGateway:
 
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         options.setdefault("timeout", 30)
-        return httpx.Client(base_url=self.url, headers=headers, event_hooks={"response": [check]}, **options)
+        hooks = {"response": [check]}
+        return httpx.Client(base_url=self.url, headers=headers, event_hooks=hooks, verify=_trust(), **options)
 
     def stop(self, with_signal: int = signal.SIGTERM, seconds: float = 30) -> int:
         """Ask the process to end and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
         return self.process.wait(seconds)
+
+
+@cache
+def _conformance() -> Conformance:
+    """The contract, read and compiled once: it costs more than most requests."""
+    return Conformance()
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """What a client would trust; reading the certificates anew for each costs more than most requests, too."""
+    return httpx.create_ssl_context()
 
 
 def is_model_server(process: psutil.Process) -> bool:
