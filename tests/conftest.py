@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import uuid
 from collections.abc import Iterator
 
 import httpx
@@ -26,6 +27,19 @@ def upstream() -> Iterator[Upstream]:
     """A stub of a model provider, for one test."""
     with Upstream() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def lasting_upstream() -> Iterator[Upstream]:
+    """A stub of a model provider, for a gateway that all tests of a module share."""
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def session() -> dict[str, str]:
+    """The header that names a session which no other test has."""
+    return {"x-openclaw-session-key": uuid.uuid4().hex}
 
 
 @pytest.fixture

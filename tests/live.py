@@ -41,6 +41,11 @@ class LiveGateway:
         return self.output_path.read_text(encoding="utf-8", errors="replace")
 
     @property
+    def directory(self) -> Path:
+        """The home directory of its user."""
+        return self.output_path.parent
+
+    @property
     def address(self) -> tuple[str, int]:
         url = httpx.URL(self.url)
         return url.host, url.port or 80

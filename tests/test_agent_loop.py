@@ -12,16 +12,16 @@ from chat import ask, chunks_of, error_of, streamed_text, text_of
 from live import TOKEN, LiveGateway, live_gateway
 from plays import Play, calls
 from upstream import Upstream, sent
+from workspaces import emptied
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
-@pytest.fixture
-def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
+@pytest.fixture(scope="module")
+def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway whose agent has a workspace and every tool."""
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
-    (workspace / "notes.txt").write_text("tea\nmilk\n")
+    directory = tmp_path_factory.mktemp("gateway")
+    workspace = str(directory / "workspace")
     config = {
         "gateway": {
             "auth": {"mode": "token", "token": TOKEN},
@@ -30,23 +30,30 @@ def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
         "agents": {
             "defaults": {"model": "stub/play", "maxTurns": 4, "timeoutSeconds": 30},
             "list": [
-                {"id": "main", "workspace": str(workspace), "tools": {"profile": "full"}},
-                {"id": "careful", "workspace": str(workspace)},
+                {"id": "main", "workspace": workspace, "tools": {"profile": "full"}},
+                {"id": "careful", "workspace": workspace},
             ],
         },
-        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}},
+        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": lasting_upstream.url}}},
     }
-    with live_gateway(tmp_path / "gateway", config) as running:
+    with live_gateway(directory, config) as running:
         yield running
 
 
 @pytest.fixture
-def client(agent: LiveGateway) -> Iterator[httpx.Client]:
-    with agent.client() as connected:
-        yield connected
+def upstream(lasting_upstream: Upstream) -> Upstream:
+    lasting_upstream.forget()
+    return lasting_upstream
 
 
-def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream: Upstream, tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def workspace(gateway: LiveGateway) -> Path:
+    root = emptied(gateway.directory / "workspace")
+    (root / "notes.txt").write_text("tea\nmilk\n")
+    return root
+
+
+def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"}), text="Let me look."),
         calls(("edit", {"path": "notes.txt", "old_text": "milk", "new_text": "oat milk"})),
@@ -55,7 +62,7 @@ def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream
     answer = ask(client, "Make it oat milk.")
     assert text_of(answer) == "Let me look.\n\nIt says oat milk now."
     assert answer.json()["choices"][0]["finish_reason"] == "stop"
-    assert (tmp_path / "workspace" / "notes.txt").read_text() == "tea\noat milk\n"
+    assert (workspace / "notes.txt").read_text() == "tea\noat milk\n"
     assert "milk" in sent(upstream, 1)[-1]["content"]
 
 
@@ -89,19 +96,19 @@ def test_what_an_agent_may_use_is_what_it_is_told_about(client: httpx.Client, up
     assert full == careful | {"write", "edit", "exec", "web_fetch"}
 
 
-def test_a_long_call_may_come_in_one_event(client: httpx.Client, upstream: Upstream, tmp_path: Path) -> None:
+def test_a_long_call_may_come_in_one_event(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:
     text = "x" * 1_500_000
     upstream.answers["play"] = Play(calls(("write", {"path": "new.txt", "content": text})), calls(text="Done."))
     assert text_of(ask(client, "write")) == "Done."
-    assert (tmp_path / "workspace" / "new.txt").read_text() == text
+    assert (workspace / "new.txt").read_text() == text
 
 
 def test_a_tool_that_is_not_allowed_is_not_carried_out(
-    client: httpx.Client, upstream: Upstream, tmp_path: Path
+    client: httpx.Client, upstream: Upstream, workspace: Path
 ) -> None:
     upstream.answers["play"] = Play(calls(("write", {"path": "new.txt", "content": "x"})), calls(text="no"))
     assert text_of(ask(client, "write", model="openclaw/careful")) == "no"
-    assert not (tmp_path / "workspace" / "new.txt").exists()
+    assert not (workspace / "new.txt").exists()
 
 
 def test_the_callers_tool_ends_the_run_and_its_result_continues_the_reasoning(
@@ -132,17 +139,16 @@ def test_a_callers_tool_may_not_be_called_like_one_of_the_agents(client: httpx.C
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 def test_a_demanded_call_runs_no_tool_that_was_not_offered(
-    client: httpx.Client, upstream: Upstream, tmp_path: Path, choice: Any
+    client: httpx.Client, upstream: Upstream, workspace: Path, session: dict[str, str], choice: Any
 ) -> None:
-    key = {"x-openclaw-session-key": "demanding"}
     upstream.answers["play"] = Play(
         calls(("write", {"path": "new.txt", "content": "x"}), ("weather", {"city": "Hue"})), calls(text="Dry.")
     )
-    message = ask(client, "go", tools=[FUNCTION], tool_choice=choice, headers=key).json()["choices"][0]["message"]
+    message = ask(client, "go", tools=[FUNCTION], tool_choice=choice, headers=session).json()["choices"][0]["message"]
     assert [call["function"]["name"] for call in message["tool_calls"]] == ["weather"]
-    assert not (tmp_path / "workspace" / "new.txt").exists()
+    assert not (workspace / "new.txt").exists()
     result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "dry"}
-    assert text_of(ask(client, result, tools=[FUNCTION], headers=key)) == "Dry."
+    assert text_of(ask(client, result, tools=[FUNCTION], headers=session)) == "Dry."
     assert [one["role"] for one in sent(upstream)] == ["user", "assistant", "tool"]
 
 
@@ -197,22 +203,21 @@ def test_of_a_models_calls_those_pass_that_were_asked_for(
     assert [call["function"]["name"] for call in message["tool_calls"]] == names
 
 
-def test_hanging_up_ends_a_running_tool(agent: LiveGateway, upstream: Upstream, tmp_path: Path) -> None:
+def test_hanging_up_ends_a_running_tool(gateway: LiveGateway, upstream: Upstream, workspace: Path) -> None:
     command = "echo started > began; sleep 30; echo ended > ended"
     upstream.answers["play"] = Play(calls(("exec", {"command": command})), calls(text="never"))
-    with agent.client(timeout=3) as impatient, pytest.raises(httpx.ReadTimeout):
+    with gateway.client(timeout=3) as impatient, pytest.raises(httpx.ReadTimeout):
         ask(impatient, "run it", headers={"x-openclaw-session-key": "long"})
-    workspace = tmp_path / "workspace"
     assert (workspace / "began").exists()
     upstream.answers["play"] = Play(calls(text="I am free."))
-    with agent.client() as client:
+    with gateway.client() as client:
         assert text_of(ask(client, "and now?", headers={"x-openclaw-session-key": "long"})) == "I am free."
     assert not (workspace / "ended").exists()
 
 
-def test_exec_sees_no_secret_of_the_gateway(upstream: Upstream, agent: LiveGateway) -> None:
+def test_exec_sees_no_secret_of_the_gateway(upstream: Upstream, gateway: LiveGateway) -> None:
     upstream.answers["play"] = Play(calls(("exec", {"command": "env"})), calls(text="ok"))
-    with agent.client() as client:
+    with gateway.client() as client:
         ask(client, "env")
     assert "OPENCLAW" not in sent(upstream)[-1]["content"]
 
@@ -236,23 +241,24 @@ def test_what_was_not_offered_is_not_handed_out_and_meets_no_demand(
         assert error_of(answer) == (502, "tool_choice_not_met", "tool_choice")
 
 
-def test_hanging_up_keeps_the_results_of_tools_that_had_finished(agent: LiveGateway, upstream: Upstream) -> None:
+def test_hanging_up_keeps_the_results_of_tools_that_had_finished(gateway: LiveGateway, upstream: Upstream) -> None:
     both = calls(("exec", {"command": "echo it is $((40 + 2))"}), ("exec", {"command": "sleep 30"}))
     upstream.answers["play"] = Play(both, calls(text="never"))
     key = {"x-openclaw-session-key": "kept"}
-    with agent.client(timeout=4) as impatient, pytest.raises(httpx.ReadTimeout):
+    with gateway.client(timeout=4) as impatient, pytest.raises(httpx.ReadTimeout):
         ask(impatient, "run them", headers=key)
     upstream.answers["play"] = Play(calls(text="I remember."))
-    with agent.client() as client:
+    with gateway.client() as client:
         assert text_of(ask(client, "and now?", headers=key)) == "I remember."
     assert "it is 42" in str(sent(upstream))
 
 
 def test_a_model_that_never_stops_calling_tools_ends_with_the_reason_length(
-    client: httpx.Client, upstream: Upstream, agent: LiveGateway
+    client: httpx.Client, upstream: Upstream, gateway: LiveGateway
 ) -> None:
     upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 4)
+    told = len(gateway.output)
     answer = ask(client, "look for ever")
     assert text_of(answer) == ""
     assert answer.json()["choices"][0]["finish_reason"] == "length"
-    assert "the model still called tools when maxTurns (4) was met" in agent.output
+    assert "the model still called tools when maxTurns (4) was met" in gateway.output[told:]

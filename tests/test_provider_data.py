@@ -81,17 +81,22 @@ def config_of(upstream: Upstream, workspace: Path, **providers: Any) -> dict[str
     }
 
 
-@pytest.fixture
-def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
-    claude = {"baseUrl": upstream.url, "api": "anthropic-messages"}
-    with live_gateway(tmp_path / "gateway", config_of(upstream, tmp_path, claude=claude)) as running:
+@pytest.fixture(scope="module")
+def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A gateway whose model "nine" takes other ids than the others; an agent's workspace is its user's home."""
+    directory = tmp_path_factory.mktemp("gateway")
+    config = config_of(lasting_upstream, directory)
+    providers = config["models"]["providers"]
+    providers["claude"] = {"baseUrl": lasting_upstream.url, "api": "anthropic-messages"}
+    providers["stub"]["models"] = [{"id": "nine", "compat": {"requiresMistralToolIds": True}}]
+    with live_gateway(directory, config) as running:
         yield running
 
 
 @pytest.fixture
-def client(agent: LiveGateway) -> Iterator[httpx.Client]:
-    with agent.client() as connected:
-        yield connected
+def upstream(lasting_upstream: Upstream) -> Upstream:
+    lasting_upstream.forget()
+    return lasting_upstream
 
 
 def asked(upstream: Upstream, index: int = -1) -> list[dict[str, Any]]:
@@ -144,20 +149,20 @@ def test_of_calls_side_by_side_each_keeps_its_own(client: httpx.Client, upstream
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["openclaw/main", "openclaw/bare"])
-@pytest.mark.parametrize("headers", [{}, {"x-openclaw-session-key": "weather"}])
+@pytest.mark.parametrize("in_a_session", [False, True])
 def test_a_callers_result_goes_on_with_the_data_of_the_call_it_never_saw(
-    client: httpx.Client, upstream: Upstream, headers: dict[str, str], model: str, stream: bool
+    client: httpx.Client, upstream: Upstream, session: dict[str, str], in_a_session: bool, model: str, stream: bool
 ) -> None:
     weather = {"tool_calls": [call_of("weather", extra_content=SIGNED)]}
     upstream.answers["play"] = Lines(telling({"reasoning_content": THOUGHT}, weather), said("Sunny."))
-    options: dict[str, Any] = {"tools": [FUNCTION], "model": model, "headers": headers}
+    options: dict[str, Any] = {"tools": [FUNCTION], "model": model, "headers": session if in_a_session else None}
     first = ask(client, "how is it?", stream=stream, **options)
     assert not any(secret in first.text for secret in SECRETS)
     function = {"name": "weather", "arguments": '{"path": "."}'}
     [call_id] = set(re.findall(r'"id":"([a-zA-Z0-9]{9})"', first.text))  # one that nobody can guess
     call = {"id": call_id, "type": "function", "function": function}
     result = {"role": "tool", "tool_call_id": call_id, "content": "sunny"}
-    before = [] if headers else ["how is it?", {"role": "assistant", "content": None, "tool_calls": [call]}]
+    before = [] if in_a_session else ["how is it?", {"role": "assistant", "content": None, "tool_calls": [call]}]
     answer = ask(client, *before, result, stream=stream, **options)
     assert (streamed_text if stream else text_of)(answer) == "Sunny."
     [shown] = asked(upstream)
@@ -179,18 +184,17 @@ def test_a_session_goes_on_with_it_after_a_restart_and_shows_it_to_nobody(upstre
     assert asked(upstream)[0]["tool_calls"][0]["extra_content"] == SIGNED
 
 
-def test_another_model_is_not_shown_it(client: httpx.Client, upstream: Upstream) -> None:
-    key = {"x-openclaw-session-key": "mixed"}
+def test_another_model_is_not_shown_it(client: httpx.Client, upstream: Upstream, session: dict[str, str]) -> None:
     signed = {"tool_calls": [call_of("ls", extra_content=SIGNED)]}
     upstream.answers |= {
         "play": Lines(telling({"reasoning_content": THOUGHT}, signed), said(), said()),
         "other": said(),
     }
-    text_of(ask(client, "look", headers=key))
-    text_of(ask(client, "and you?", headers=key | BY_OTHERS))
+    text_of(ask(client, "look", headers=session))
+    text_of(ask(client, "and you?", headers=session | BY_OTHERS))
     assert "tool_calls" in asked(upstream)[0]
     assert not any(secret in str(upstream.requests[-1].body) for secret in SECRETS)
-    text_of(ask(client, "and now?", headers=key))
+    text_of(ask(client, "and now?", headers=session))
     assert asked(upstream)[0]["tool_calls"][0]["extra_content"] == SIGNED
 
 
@@ -216,9 +220,9 @@ def test_a_provider_that_refuses_its_own_data_is_asked_without_it(client: httpx.
 
     thinking = telling({"reasoning_content": THOUGHT}, {"tool_calls": [call_of("ls")]})
     lines = [thinking, thinking, said(), thinking, said()]
-    upstream.answers["play"] = strict
+    upstream.answers["strict"] = strict
     for _ in range(2):
-        assert text_of(ask(client, "look")) == "Done."
+        assert text_of(ask(client, "look", headers={"x-openclaw-model": "stub/strict"})) == "Done."
     assert ["reasoning_content" in str(received.body) for received in upstream.requests].count(True) == 1
 
 
@@ -245,13 +249,13 @@ def thought(index: int, words: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
 def test_calls_stay_behind_their_thoughts_and_where_one_was_dropped_so_are_the_thoughts(
-    client: httpx.Client, upstream: Upstream, choice: str
+    client: httpx.Client, upstream: Upstream, session: dict[str, str], choice: str
 ) -> None:
     looks, asks = anthropic.call(2, "ls", ['{"path": "."}']), anthropic.call(4, "weather", ())
     events = [*anthropic.text(("Well.",)), *thought(1, "First."), *looks, *thought(3, "Then."), *asks]
     first = anthropic.telling(anthropic.start(), *events, *anthropic.end("tool_use"))
     upstream.answers["play"] = Lines(first, said("Sunny."))
-    headers = {"x-openclaw-model": "claude/play", "x-openclaw-session-key": "both"}
+    headers = session | {"x-openclaw-model": "claude/play"}
     asked_for = ask(client, "how is it?", tools=[FUNCTION], tool_choice=choice, headers=headers)
     [call] = asked_for.json()["choices"][0]["message"]["tool_calls"]
     result = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
@@ -277,13 +281,10 @@ def test_a_model_that_is_spoken_to_otherwise_from_now_on_is_not_shown_it(upstrea
 
 @pytest.mark.parametrize(("model", "ids"), [("nine", r"[a-zA-Z0-9]{9}"), ("other", "call_ls")])
 def test_a_model_that_takes_nine_alphanumerics_elsewhere_says_so_in_the_configuration(
-    upstream: Upstream, tmp_path: Path, model: str, ids: str
+    client: httpx.Client, upstream: Upstream, model: str, ids: str
 ) -> None:
     upstream.answers |= {name: Lines(telling({"tool_calls": [call_of("ls")]}), said()) for name in ("nine", "other")}
-    config = config_of(upstream, tmp_path)
-    config["models"]["providers"]["stub"]["models"] = [{"id": "nine", "compat": {"requiresMistralToolIds": True}}]
-    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
-        text_of(ask(client, "look", headers={"x-openclaw-model": f"stub/{model}"}))
+    text_of(ask(client, "look", headers={"x-openclaw-model": f"stub/{model}"}))
     [shown] = asked(upstream)[0]["tool_calls"]
     assert re.fullmatch(ids, shown["id"])
     assert upstream.requests[-1].body["messages"][-1]["tool_call_id"] == shown["id"]
@@ -291,16 +292,13 @@ def test_a_model_that_takes_nine_alphanumerics_elsewhere_says_so_in_the_configur
 
 @pytest.mark.parametrize(("model", "ids"), [("nine", r"[a-zA-Z0-9]{9}"), ("play", r"call_0|call_1|call_0_2")])
 def test_calls_that_are_counted_anew_in_each_answer_are_told_apart(
-    upstream: Upstream, tmp_path: Path, model: str, ids: str
+    gateway: LiveGateway, client: httpx.Client, upstream: Upstream, model: str, ids: str
 ) -> None:
     for name in ("a", "b", "c"):
-        (tmp_path / name / f"in-{name}").mkdir(parents=True)
+        (gateway.directory / name / f"in-{name}").mkdir(parents=True, exist_ok=True)
     first, second = calls(("ls", {"path": "a"}), ("ls", {"path": "b"})), calls(("ls", {"path": "c"}))
     upstream.answers[model] = Play(first, second, calls(text="Done."))
-    config = config_of(upstream, tmp_path)
-    config["models"]["providers"]["stub"]["models"] = [{"id": "nine", "compat": {"requiresMistralToolIds": True}}]
-    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
-        assert text_of(ask(client, "look", headers={"x-openclaw-model": f"stub/{model}"})) == "Done."
+    assert text_of(ask(client, "look", headers={"x-openclaw-model": f"stub/{model}"})) == "Done."
     shown = {call["id"]: call for one in asked(upstream) for call in one["tool_calls"]}
     results = [one for one in upstream.requests[-1].body["messages"] if one["role"] == "tool"]
     assert [one["content"].split("/")[0] for one in results] == ["in-a", "in-b", "in-c"]
@@ -318,18 +316,33 @@ HOSTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def proxied(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A gateway that reaches `HOSTS` through a proxy, which answers itself."""
+    directory = tmp_path_factory.mktemp("proxied")
+    hosted = {host.replace(".", "-"): {"baseUrl": f"http://{host}/v1"} for host, *_ in HOSTS}
+    proxy = {"HTTP_PROXY": lasting_upstream.url.removesuffix("/v1"), "http_proxy": "", "NO_PROXY": "", "no_proxy": ""}
+    with live_gateway(directory, config_of(lasting_upstream, directory, **hosted), env=proxy) as running:
+        yield running
+
+
 @pytest.mark.parametrize(("host", "model", "message", "call"), HOSTS)
 def test_a_host_is_shown_the_calls_of_another_model_as_it_takes_them(
-    upstream: Upstream, tmp_path: Path, host: str, model: str, message: dict[str, Any], call: dict[str, Any]
+    proxied: LiveGateway,
+    upstream: Upstream,
+    session: dict[str, str],
+    host: str,
+    model: str,
+    message: dict[str, Any],
+    call: dict[str, Any],
 ) -> None:
-    key = {"x-openclaw-session-key": "mixed"}
     upstream.answers["play"] = Play(calls(("ls", {}), ("agents_list", {})), calls(text="Done."))
-    config = config_of(upstream, tmp_path, hosted={"baseUrl": f"http://{host}/v1"})
-    proxy = {"HTTP_PROXY": upstream.url.removesuffix("/v1"), "http_proxy": "", "NO_PROXY": "", "no_proxy": ""}
-    with live_gateway(tmp_path / "gateway", config, env=proxy) as running, running.client() as client:
-        text_of(ask(client, "look", headers=key))
+    hosted = f"{host.replace('.', '-')}/{model}"
+    with proxied.client() as client:
+        text_of(ask(client, "look", headers=session))
         upstream.answers[model] = said()
-        text_of(ask(client, "and you?", headers=key | {"x-openclaw-model": f"hosted/{model}"}))
+        text_of(ask(client, "and you?", headers=session | {"x-openclaw-model": hosted}))
+    assert upstream.requests[-1].path == f"http://{host}/v1/chat/completions"
     messages = upstream.requests[-1].body["messages"]
     shown, *results = [one for one in messages if one["role"] in ("assistant", "tool")][:3]
     assert {name: shown[name] for name in shown.keys() - {"role", "content", "tool_calls"}} == message

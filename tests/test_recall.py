@@ -16,6 +16,7 @@ from pictures import data_uri, picture
 from plays import Play, calls
 from transcripts import Transcripts
 from upstream import Exchange, Upstream, sent
+from workspaces import emptied
 
 from service.conversation import IncomingMessage
 from service.events import RunEnded
@@ -29,32 +30,37 @@ from service.state.database import Database
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
-@pytest.fixture
-def agent(upstream: Upstream, tmp_path: Path) -> Iterator[LiveGateway]:
+@pytest.fixture(scope="module")
+def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway whose agents have a workspace; the model "small" reads little at once."""
-    workspace = tmp_path / "workspace"
-    workspace.mkdir()
-    (workspace / "notes.txt").write_text("tea\nmilk\n")
-    stub = {"baseUrl": upstream.url, "models": [{"id": "small", "contextWindow": 2000, "maxTokens": 200}]}
+    directory = tmp_path_factory.mktemp("gateway")
+    stub = {"baseUrl": lasting_upstream.url, "models": [{"id": "small", "contextWindow": 2000, "maxTokens": 200}]}
     config = {
         "gateway": {
             "auth": {"mode": "token", "token": TOKEN},
             "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
         },
         "agents": {
-            "defaults": {"model": "stub/play", "workspace": str(workspace), "timeoutSeconds": 30},
+            "defaults": {"model": "stub/play", "workspace": str(directory / "workspace"), "timeoutSeconds": 30},
             "list": [{"id": "main"}, {"id": "careful"}],
         },
         "models": {"retry": {"attempts": 1}, "providers": {"stub": stub}},
     }
-    with live_gateway(tmp_path / "gateway", config) as running:
+    with live_gateway(directory, config) as running:
         yield running
 
 
 @pytest.fixture
-def client(agent: LiveGateway) -> Iterator[httpx.Client]:
-    with agent.client() as connected:
-        yield connected
+def upstream(lasting_upstream: Upstream) -> Upstream:
+    lasting_upstream.forget()
+    return lasting_upstream
+
+
+@pytest.fixture(autouse=True)
+def workspace(gateway: LiveGateway) -> Path:
+    root = emptied(gateway.directory / "workspace")
+    (root / "notes.txt").write_text("tea\nmilk\n")
+    return root
 
 
 def asked(response: httpx.Response) -> dict[str, Any]:
@@ -119,12 +125,12 @@ def test_steps_are_not_recalled_for_another_agent(client: httpx.Client, upstream
 
 
 def test_callers_with_the_same_question_each_get_their_own_steps(
-    client: httpx.Client, upstream: Upstream, tmp_path: Path
+    client: httpx.Client, upstream: Upstream, workspace: Path
 ) -> None:
     lines = (calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})))
     upstream.answers["play"] = Play(*lines, *lines, calls(text="Sunny."), calls(text="Sunny."))
     ann = asked(ask(client, "how is it?", tools=[FUNCTION]))
-    (tmp_path / "workspace" / "notes.txt").write_text("coffee\n")
+    (workspace / "notes.txt").write_text("coffee\n")
     ben = asked(ask(client, "how is it?", tools=[FUNCTION]))
     for message, seen in ((ann, "milk"), (ben, "coffee")):
         assert text_of(ask(client, "how is it?", message, result_of(message), tools=[FUNCTION])) == "Sunny."
@@ -165,10 +171,10 @@ def test_arguments_that_were_written_anew_do_not_lose_the_steps(client: httpx.Cl
 
 
 def test_a_summary_in_the_middle_of_the_run_does_not_lose_the_steps(
-    client: httpx.Client, upstream: Upstream, tmp_path: Path
+    client: httpx.Client, upstream: Upstream, workspace: Path
 ) -> None:
     for number in (1, 2):
-        (tmp_path / "workspace" / f"{number}.txt").write_text(f"chapter {number}\n" + "fruit\n" * 900)
+        (workspace / f"{number}.txt").write_text(f"chapter {number}\n" + "fruit\n" * 900)
     steps = [calls(("read", {"path": f"{number}.txt"})) for number in (1, 2)]
     play = Play(*steps, calls(("weather", {"city": "Hue"})), calls(text="Sunny."))
 

@@ -92,6 +92,13 @@ class Upstream:
             shut(connection)
         self._server.server_close()  # joins the threads of the connections
 
+    def forget(self) -> None:
+        """Be as new, for the next test of a gateway that several share."""
+        self.requests.clear()
+        self.answers.clear()
+        self.models.clear()
+        self.aborted = Moment()
+
     def connected(self, connection: socket.socket) -> None:
         self.connections += 1
         self._open.add(connection)

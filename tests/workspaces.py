@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ def make_workspace(directory: Path) -> Path:
     root = directory / "workspace"
     root.mkdir()
     return root
+
+
+def emptied(directory: Path) -> Path:
+    """The workspace, without what earlier tests left in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    return directory
 
 
 def use(workspace: Path, tool: str | Tool, **arguments: Any) -> str:
