@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import upstream_answers_anthropic as anthropic
 from chat import ask, text_of
-from live import TOKEN, live_gateway
+from live import TOKEN, LiveGateway, live_gateway
 from test_live_configuration import Editing
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
@@ -23,23 +25,62 @@ MESSAGE = "fruit " * 800  # 1200 tokens
 TALK = (MESSAGE, {"role": "assistant", "content": "OK"}, MESSAGE, {"role": "assistant", "content": "OK"}, "and now?")
 
 
-def config_of(upstream: Upstream, *models: str, **fields: Any) -> dict[str, Any]:
-    """Two providers of the same models, which the stub knows apart by their keys."""
-    rows = [{"id": model, "contextWindow": WINDOW, **fields} for model in models]
+#: The models of two providers that the stub knows apart by their keys, and of one of another kind.
+ROWS: list[dict[str, Any]] = [
+    *({"id": model, "contextWindow": WINDOW} for model in ("counted", "first", "dearer", "coming", "play")),
+    {"id": "small", "contextWindow": WINDOW, "maxTokens": 3_500},
+    {"id": "large", "contextWindow": WINDOW, "maxTokens": WINDOW},
+    # Windows that are thought to be larger than any conversation here.
+    *({"id": model, "contextWindow": 200_000} for model in ("described-400", "described-429", "forgotten")),
+    {"id": "halved", "contextWindow": 200_000, "maxTokens": 1_500},
+]
+BOUNDS = {row["id"]: row.get("maxTokens") for row in ROWS}
+
+
+def config_of(upstream: Upstream) -> dict[str, Any]:
+    stub = {"baseUrl": upstream.url, "models": ROWS}
     return {
         "gateway": {
             "auth": {"mode": "token", "token": TOKEN},
             "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
         },
-        "agents": {"defaults": {"model": "dear/play"}},
+        "agents": {
+            "defaults": {"model": "dear/play"},
+            "list": [
+                {"id": "main", "default": True},
+                {"id": "falling", "model": {"primary": "fair/first", "fallbacks": ["fair/dearer"]}},
+            ],
+        },
         "models": {
             "retry": {"attempts": 1},
             "providers": {
-                name: {"baseUrl": upstream.url, "apiKey": f"the-{name}-key", "models": rows}
-                for name in ("dear", "fair")
+                **{name: {**stub, "apiKey": f"the-{name}-key"} for name in ("dear", "fair")},
+                "claude": {**stub, "api": "anthropic-messages"},
             },
         },
     }
+
+
+@pytest.fixture(scope="module")
+def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A gateway which learns of each model what one test has it learn."""
+    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(lasting_upstream)) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(lasting_upstream: Upstream) -> Upstream:
+    lasting_upstream.forget()
+    return lasting_upstream
+
+
+def talk_of(subject: str) -> tuple[Any, ...]:
+    """A conversation that no other test has: a summary that is known is not asked for again."""
+    return (f"{subject} {MESSAGE}", *TALK[1:])
+
+
+def by(model: str) -> dict[str, str]:
+    return {"x-openclaw-model": model}
 
 
 def counting(exchange: Exchange) -> None:
@@ -66,28 +107,27 @@ def summaries(upstream: Upstream) -> int:
 
 
 def test_what_a_provider_counts_says_nothing_of_anothers_model_of_the_same_name(
-    upstream: Upstream, tmp_path: Path
+    client: httpx.Client, upstream: Upstream
 ) -> None:
-    upstream.answers["play"] = counting
-    with live_gateway(tmp_path, config_of(upstream, "play")) as running, running.client() as client:
-        text_of(ask(client, MESSAGE))
-        text_of(ask(client, *TALK, headers={"x-openclaw-model": "fair/play"}))
-        assert summaries(upstream) == 0
-        text_of(ask(client, *TALK))
-        assert summaries(upstream) > 0
+    upstream.answers["counted"] = counting
+    talk = talk_of("counts")
+    text_of(ask(client, MESSAGE, headers=by("dear/counted")))
+    text_of(ask(client, *talk, headers=by("fair/counted")))
+    assert summaries(upstream) == 0
+    text_of(ask(client, *talk, headers=by("dear/counted")))
+    assert summaries(upstream) > 0
 
 
-def test_a_fallbacks_counts_are_its_own(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.answers |= {"play": lambda exchange: refuse(exchange, 503), "dearer": counting}
-    config = config_of(upstream, "play", "dearer")
-    config["agents"]["defaults"]["model"] = {"primary": "fair/play", "fallbacks": ["fair/dearer"]}
-    with live_gateway(tmp_path, config) as running, running.client() as client:
-        text_of(ask(client, MESSAGE))
-        upstream.answers["play"] = counting
-        text_of(ask(client, *TALK))
-        assert summaries(upstream) == 0
-        text_of(ask(client, *TALK, headers={"x-openclaw-model": "fair/dearer"}))
-        assert summaries(upstream) > 0
+def test_a_fallbacks_counts_are_its_own(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers |= {"first": lambda exchange: refuse(exchange, 503), "dearer": counting}
+    talk = talk_of("fallbacks")
+    text_of(ask(client, MESSAGE, model="openclaw/falling"))
+    assert upstream.requests[-1].body["model"] == "dearer"
+    upstream.answers["first"] = counting
+    text_of(ask(client, *talk, model="openclaw/falling"))
+    assert summaries(upstream) == 0
+    text_of(ask(client, *talk, headers=by("fair/dearer")))
+    assert summaries(upstream) > 0
 
 
 def strict(exchange: Exchange) -> None:
@@ -106,28 +146,21 @@ def strict(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize("asked", [None, 100, 100_000])
 @pytest.mark.parametrize(
-    ("api", "bound"),
-    [
-        ("openai-completions", {"maxTokens": 3_500}),
-        ("openai-completions", {"maxTokens": WINDOW}),
-        ("anthropic-messages", {"maxTokens": 3_500}),
-        ("anthropic-messages", {"maxTokens": WINDOW}),
-        ("anthropic-messages", {}),
-    ],
+    ("provider", "model"),
+    [("dear", "small"), ("dear", "large"), ("claude", "small"), ("claude", "large"), ("claude", "play")],
 )
 def test_the_room_that_is_kept_for_an_answer_is_the_bound_that_is_sent(
-    upstream: Upstream, tmp_path: Path, api: str, bound: dict[str, int], asked: int | None
+    client: httpx.Client, upstream: Upstream, provider: str, model: str, asked: int | None
 ) -> None:
-    upstream.answers["play"] = strict
-    config = config_of(upstream, "play", **bound)
-    config["models"]["providers"]["dear"]["api"] = api
-    options = {} if asked is None else {"max_tokens": asked}
-    with live_gateway(tmp_path, config) as running, running.client() as client:
-        for length in range(1, 8):
-            talk = [MESSAGE, {"role": "assistant", "content": "OK"}] * (length // 2)
-            text_of(ask(client, *talk, "fruit " * 400 * (length % 2), "and now?", **options))
-    half = WINDOW // 2
-    expected = min(asked or bound.get("maxTokens", 8_192), bound.get("maxTokens", half), half)
+    upstream.answers[model] = strict
+    options: dict[str, Any] = {} if asked is None else {"max_tokens": asked}
+    first, answer, *_ = talk_of(f"{provider} {model} {asked}")
+    for length in range(1, 8):
+        talk = [first, answer] * (length // 2)
+        last = ("fruit " * 400 * (length % 2), "and now?")
+        text_of(ask(client, *talk, *last, headers=by(f"{provider}/{model}"), **options))
+    half, bound = WINDOW // 2, BOUNDS[model]
+    expected = min(asked or bound or 8_192, bound or half, half)
     told = {received.body["max_tokens"] for received in upstream.requests if not is_summary(received.body)}
     assert told == {expected}
 
@@ -153,64 +186,60 @@ class Taking:
             count(exchange, size)
 
 
-def unbounded(upstream: Upstream) -> dict[str, Any]:
-    """Two providers of a model whose window is thought to be larger than any conversation here."""
-    return config_of(upstream, "play", contextWindow=200_000)
-
-
 @pytest.mark.parametrize("refusal", [TOO_LONG, TOO_MUCH_FOR_A_MINUTE])
-@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("described", ["described", "undescribed"])
 def test_what_a_model_was_said_to_take_is_kept_to_from_then_on(
-    upstream: Upstream, tmp_path: Path, refusal: tuple[int, str], described: bool
+    client: httpx.Client, upstream: Upstream, refusal: tuple[int, str], described: str
 ) -> None:
-    model = upstream.answers["play"] = Taking(*refusal)
-    config = unbounded(upstream) if described else config_of(upstream)
-    with live_gateway(tmp_path, config) as running, running.client() as client:
-        for _ in range(3):
-            text_of(ask(client, *TALK))
-        assert model.refused == ["Bearer the-dear-key"]
-        text_of(ask(client, *TALK, headers={"x-openclaw-model": "fair/play"}))
-        assert model.refused == ["Bearer the-dear-key", "Bearer the-fair-key"]
+    name = f"{described}-{refusal[0]}"
+    model = upstream.answers[name] = Taking(*refusal)
+    for _ in range(3):
+        text_of(ask(client, *talk_of(name), headers=by(f"dear/{name}")))
+    assert model.refused == ["Bearer the-dear-key"]
+    text_of(ask(client, *talk_of(name), headers=by(f"fair/{name}")))
+    assert model.refused == ["Bearer the-dear-key", "Bearer the-fair-key"]
 
 
-def test_an_answer_keeps_to_half_of_what_a_model_was_said_to_take(upstream: Upstream, tmp_path: Path) -> None:
-    model = upstream.answers["play"] = Taking(*TOO_LONG)
-    config = config_of(upstream, "play", contextWindow=200_000, maxTokens=1_500)
-    with live_gateway(tmp_path, config) as running, running.client() as client:
-        for _ in range(2):
-            text_of(ask(client, *TALK))
+def test_an_answer_keeps_to_half_of_what_a_model_was_said_to_take(client: httpx.Client, upstream: Upstream) -> None:
+    model = upstream.answers["halved"] = Taking(*TOO_LONG)
+    for _ in range(2):
+        text_of(ask(client, *talk_of("halves"), headers=by("dear/halved")))
     assert len(model.refused) == 1
     assert upstream.requests[0].body["max_tokens"] == 1_500
     assert upstream.requests[-1].body["max_tokens"] == TOLD // 2
 
 
-def test_what_a_model_was_said_to_take_is_forgotten_when_it_takes_more(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.answers["play"] = Taking(*TOO_LONG)
-    with live_gateway(tmp_path, unbounded(upstream)) as running, running.client() as client:
-        text_of(ask(client, *TALK))
-        upstream.answers["play"] = lambda exchange: count(exchange, len(str(exchange.body["messages"])) // 4)
-        before = summaries(upstream)
-        text_of(ask(client, "hi", *TALK))
-        assert summaries(upstream) > before
-        text_of(ask(client, MESSAGE * 3))
-        before = summaries(upstream)
-        text_of(ask(client, "ho", *TALK))
-        assert summaries(upstream) == before
+def test_what_a_model_was_said_to_take_is_forgotten_when_it_takes_more(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    upstream.answers["forgotten"] = Taking(*TOO_LONG)
+    model, talk = by("dear/forgotten"), talk_of("forgetting")
+    text_of(ask(client, *talk, headers=model))
+    upstream.answers["forgotten"] = lambda exchange: count(exchange, len(str(exchange.body["messages"])) // 4)
+    before = summaries(upstream)
+    text_of(ask(client, "hi", *talk, headers=model))
+    assert summaries(upstream) > before
+    text_of(ask(client, MESSAGE * 3, headers=model))
+    before = summaries(upstream)
+    text_of(ask(client, "ho", *talk, headers=model))
+    assert summaries(upstream) == before
 
 
 def test_what_a_model_was_said_to_take_is_forgotten_when_the_configuration_is_edited(
     upstream: Upstream, tmp_path: Path
 ) -> None:
-    model = upstream.answers["play"] = Taking(*TOO_LONG)
-    with live_gateway(tmp_path, unbounded(upstream)) as running, running.client() as client:
+    model = upstream.answers["forgotten"] = Taking(*TOO_LONG)
+    with live_gateway(tmp_path, config_of(upstream)) as running, running.client() as client:
         editing = Editing(running)
-        text_of(ask(client, *TALK))
+        text_of(ask(client, *TALK, headers=by("dear/forgotten")))
         assert len(model.refused) == 1
-        upstream.answers["play"] = lambda exchange: count(exchange, 10)
-        editing.config = config_of(upstream, "play", contextWindow=300_000)
+        upstream.answers["forgotten"] = lambda exchange: count(exchange, 10)
+        editing.config = config_of(upstream)
+        for name in ("dear", "fair", "claude"):
+            editing.config["models"]["providers"][name]["models"] = [{"id": "forgotten", "contextWindow": 300_000}]
         editing.apply()
         before = summaries(upstream)
-        text_of(ask(client, "hi", *TALK))
+        text_of(ask(client, "hi", *TALK, headers=by("dear/forgotten")))
         assert summaries(upstream) == before
 
 
@@ -227,16 +256,17 @@ def test_a_window_is_only_lowered_by_what_is_said_of_it() -> None:
     assert windows.narrowed(model) is model
 
 
-def test_a_conversation_that_comes_again_and_grows_is_not_summarised_anew(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.answers["play"] = lambda exchange: count(exchange, 10)
-    talk: list[Any] = [*TALK[:4] * 6]
-    with live_gateway(tmp_path, config_of(upstream, "play")) as running, running.client() as client:
-        text_of(ask(client, *talk, "and now?"))
-        made = summaries(upstream)
-        assert made > 0
-        text_of(ask(client, *talk, "and now?", {"role": "assistant", "content": "OK"}, "and then?"))
-        assert summaries(upstream) == made
-        assert SUMMARY_HEADING in str(upstream.requests[-1].body["messages"])
-        assert "and then?" in str(upstream.requests[-1].body["messages"][-1])
-        text_of(ask(client, "fruit", *talk, "and now?"))
-        assert summaries(upstream) > made
+def test_a_conversation_that_comes_again_and_grows_is_not_summarised_anew(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    upstream.answers["coming"] = lambda exchange: count(exchange, 10)
+    model, talk = by("dear/coming"), [*talk_of("coming")[:4] * 6]
+    text_of(ask(client, *talk, "and now?", headers=model))
+    made = summaries(upstream)
+    assert made > 0
+    text_of(ask(client, *talk, "and now?", {"role": "assistant", "content": "OK"}, "and then?", headers=model))
+    assert summaries(upstream) == made
+    assert SUMMARY_HEADING in str(upstream.requests[-1].body["messages"])
+    assert "and then?" in str(upstream.requests[-1].body["messages"][-1])
+    text_of(ask(client, "fruit", *talk, "and now?", headers=model))
+    assert summaries(upstream) > made
