@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from chat import ask, error_of, text_of
-from live import TOKEN, live_gateway
+from live import TOKEN, LiveGateway, live_gateway
 from test_window_bounds import MESSAGE, TALK, count, is_summary
 from upstream import Exchange, Upstream
 from upstream_answers import hang
@@ -35,29 +37,46 @@ class Failing:
             count(exchange, 10)
 
 
-def config_of(upstream: Upstream, *fallbacks: str, window: int | None = 1_000) -> dict[str, Any]:
-    rows = [{"id": "play"} if window is None else {"id": "play", "contextWindow": window}]
+def config_of(upstream: Upstream) -> dict[str, Any]:
+    rows = [{"id": model, "contextWindow": 1_000} for model in ("play", "short", "falls")]
     return {
         "gateway": {
             "auth": {"mode": "token", "token": TOKEN},
             "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
         },
-        "agents": {"defaults": {"model": {"primary": "stub/play", "fallbacks": list(fallbacks)}}},
+        "agents": {
+            "defaults": {"model": "stub/play"},
+            "list": [
+                {"id": "main", "default": True},
+                {"id": "falling", "model": {"primary": "stub/falls", "fallbacks": ["stub/other"]}},
+            ],
+        },
         "models": {
             "retry": {"attempts": 1},
-            "providers": {"stub": {"baseUrl": upstream.url, "models": [*rows, {"id": "other"}]}},
+            "providers": {"stub": {"baseUrl": upstream.url, "models": rows}},
         },
     }
 
 
+@pytest.fixture(scope="module")
+def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(lasting_upstream)) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(lasting_upstream: Upstream) -> Upstream:
+    lasting_upstream.forget()
+    return lasting_upstream
+
+
 @pytest.mark.parametrize("failure", [BAD_SUMMARY, BUSY])
 def test_a_session_goes_on_as_it_is_when_its_summary_fails(
-    upstream: Upstream, tmp_path: Path, failure: tuple[int, str]
+    client: httpx.Client, upstream: Upstream, session: dict[str, str], failure: tuple[int, str]
 ) -> None:
     model = upstream.answers["play"] = Failing(*failure, is_short=False)
-    with live_gateway(tmp_path, config_of(upstream)) as running, running.client() as client:
-        for _ in range(4):
-            assert text_of(ask(client, MESSAGE, headers={"x-openclaw-session-key": "long"})) == "OK"
+    for _ in range(4):
+        assert text_of(ask(client, MESSAGE, headers=session)) == "OK"
     assert (model.summaries > 0, model.others) == (True, 4)
     assert str(upstream.requests[-1].body["messages"]).count(MESSAGE) == 4
 
@@ -65,13 +84,12 @@ def test_a_session_goes_on_as_it_is_when_its_summary_fails(
 @pytest.mark.parametrize(
     ("failure", "told"), [(BAD_SUMMARY, (400, "context_length_exceeded")), (BUSY, (502, "provider_error"))]
 )
-@pytest.mark.parametrize("window", [1_000, None])
+@pytest.mark.parametrize("name", ["short", "undescribed"])
 def test_a_conversation_that_cannot_be_shortened_is_told_as_too_long(
-    upstream: Upstream, tmp_path: Path, failure: tuple[int, str], told: tuple[int, str], window: int | None
+    client: httpx.Client, upstream: Upstream, failure: tuple[int, str], told: tuple[int, str], name: str
 ) -> None:
-    upstream.answers["play"] = Failing(*failure, is_short=True)
-    with live_gateway(tmp_path, config_of(upstream, window=window)) as running, running.client() as client:
-        answer = ask(client, *TALK)
+    upstream.answers[name] = Failing(*failure, is_short=True)
+    answer = ask(client, *TALK, headers={"x-openclaw-model": f"stub/{name}"})
     status, code, message = error_of(answer)[0], error_of(answer)[1], answer.json()["error"]["message"]
     assert (status, code) == told
     assert message.startswith("The conversation is too long for the model, and summarising its beginning failed:")
@@ -80,14 +98,13 @@ def test_a_conversation_that_cannot_be_shortened_is_told_as_too_long(
 
 @pytest.mark.parametrize("failure", [BAD_SUMMARY, BUSY])
 def test_a_fallback_answers_what_its_model_can_neither_take_nor_summarise(
-    upstream: Upstream, tmp_path: Path, failure: tuple[int, str]
+    client: httpx.Client, upstream: Upstream, failure: tuple[int, str]
 ) -> None:
     upstream.answers |= {
-        "play": Failing(*failure, is_short=True),
+        "falls": Failing(*failure, is_short=True),
         "other": Failing(*failure, is_short=False),
     }
-    with live_gateway(tmp_path, config_of(upstream, "stub/other")) as running, running.client() as client:
-        assert text_of(ask(client, *TALK)) == "OK"
+    assert text_of(ask(client, *TALK, model="openclaw/falling")) == "OK"
     last = upstream.requests[-1].body
     assert (last["model"], str(last["messages"]).count(MESSAGE)) == ("other", 2)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from chat import ask, error_of, text_of, user
-from live import TOKEN, live_gateway
+from live import TOKEN, LiveGateway, live_gateway
 from upstream import Exchange, Upstream
 from upstream_answers import frame
 
@@ -141,6 +142,10 @@ def config_of(upstream: Upstream) -> dict[str, Any]:
     }
 
 
+def by(model: str) -> dict[str, str]:
+    return {"x-openclaw-model": f"stub/{model}"}
+
+
 class Taking:
     """A model that refuses, as `refuse` does, requests that are `too_much` for it, and else answers."""
 
@@ -185,9 +190,32 @@ def bare(exchange: Exchange) -> None:
     exchange.end_headers()
 
 
+@pytest.fixture(scope="module")
+def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A gateway which learns of each model what one test has it learn."""
+    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(lasting_upstream)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def retrying(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A gateway that asks again where that may help."""
+    config = config_of(lasting_upstream)
+    config["models"]["retry"] = {"attempts": 3, "minDelayMs": 1}
+    with live_gateway(tmp_path_factory.mktemp("retrying"), config) as running:
+        yield running
+
+
 @pytest.fixture
-def key() -> dict[str, str]:
-    return {"x-openclaw-session-key": "long"}
+def upstream(lasting_upstream: Upstream) -> Upstream:
+    lasting_upstream.forget()
+    return lasting_upstream
+
+
+@pytest.fixture
+def name() -> str:
+    """A model that no other test asks: what was once said of one is not forgotten."""
+    return uuid.uuid4().hex
 
 
 @pytest.mark.parametrize(
@@ -206,12 +234,11 @@ def key() -> dict[str, str]:
     ],
 )
 def test_a_session_of_a_model_nobody_described_goes_on_after_a_refusal(
-    upstream: Upstream, tmp_path: Path, key: dict[str, str], refuse: Callable[[Exchange], None]
+    client: httpx.Client, upstream: Upstream, session: dict[str, str], name: str, refuse: Callable[[Exchange], None]
 ) -> None:
-    model = upstream.answers["play"] = Taking(lambda shown: len(shown) > LIMIT_BYTES, refuse)
-    with live_gateway(tmp_path, config_of(upstream)) as running, running.client() as client:
-        for number in range(8):
-            text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=key))
+    model = upstream.answers[name] = Taking(lambda shown: len(shown) > LIMIT_BYTES, refuse)
+    for number in range(8):
+        text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=session | by(name)))
     assert model.refusals
     assert "SUMMARY" in str(upstream.requests[-1].body["messages"])
     assert "number 7" in str(upstream.requests[-1].body["messages"][-1])
@@ -221,51 +248,47 @@ def test_a_session_of_a_model_nobody_described_goes_on_after_a_refusal(
     "words", ["maximum context length is 1500 tokens", "context_length_exceeded", "prompt is too long"]
 )
 def test_a_session_may_have_grown_to_many_times_what_the_next_model_takes(
-    upstream: Upstream, tmp_path: Path, key: dict[str, str], words: str
+    client: httpx.Client, upstream: Upstream, session: dict[str, str], name: str, words: str
 ) -> None:
     upstream.answers |= {
         "play": Taking(lambda _: False, bare),
-        "small": Taking(lambda shown: len(shown) > LIMIT_BYTES, saying(400, words)),
+        name: Taking(lambda shown: len(shown) > LIMIT_BYTES, saying(400, words)),
     }
-    with live_gateway(tmp_path, config_of(upstream)) as running, running.client() as client:
-        for number in range(30):
-            text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=key))
-        text_of(ask(client, "and now?", headers=key | {"x-openclaw-model": "stub/small"}))
+    for number in range(30):
+        text_of(ask(client, f"number {number}: " + "fruit " * 200, headers=session))
+    text_of(ask(client, "and now?", headers=session | by(name)))
     assert len(str(upstream.requests[-1].body["messages"])) <= LIMIT_BYTES
 
 
-def test_a_request_that_stays_too_large_for_a_minute_is_told_as_too_long(upstream: Upstream, tmp_path: Path) -> None:
-    model = upstream.answers["play"] = Taking(lambda _: True, saying(429, TOO_LARGE_FOR_A_MINUTE))
-    config = config_of(upstream)
-    config["models"]["retry"] = {"attempts": 3, "minDelayMs": 1}
-    with live_gateway(tmp_path, config) as running, running.client() as client:
-        answer = ask(client, "fruit " * 2_000)
+def test_a_request_that_stays_too_large_for_a_minute_is_told_as_too_long(
+    retrying: LiveGateway, upstream: Upstream
+) -> None:
+    model = upstream.answers["large"] = Taking(lambda _: True, saying(429, TOO_LARGE_FOR_A_MINUTE))
+    with retrying.client() as client:
+        answer = ask(client, "fruit " * 2_000, headers=by("large"))
     assert error_of(answer)[:2] == (400, "context_length_exceeded")
     assert TOO_LARGE_FOR_A_MINUTE in answer.text
     assert model.refusals == 1
 
 
-def test_a_minute_that_others_have_used_up_is_a_rate_limit(upstream: Upstream, tmp_path: Path) -> None:
-    model = upstream.answers["play"] = Taking(lambda _: True, saying(429, MINUTE_USED_UP))
-    config = config_of(upstream)
-    config["models"]["retry"] = {"attempts": 3, "minDelayMs": 1}
-    with live_gateway(tmp_path, config) as running, running.client() as client:
-        answer = ask(client, "hi")
+def test_a_minute_that_others_have_used_up_is_a_rate_limit(retrying: LiveGateway, upstream: Upstream) -> None:
+    model = upstream.answers["busy"] = Taking(lambda _: True, saying(429, MINUTE_USED_UP))
+    with retrying.client() as client:
+        answer = ask(client, "hi", headers=by("busy"))
     assert error_of(answer)[:2] == (429, "rate_limit_exceeded")
     assert model.refusals == 3
 
 
 def test_pictures_of_earlier_turns_make_room_for_those_of_this_one(
-    upstream: Upstream, tmp_path: Path, key: dict[str, str]
+    client: httpx.Client, upstream: Upstream, session: dict[str, str]
 ) -> None:
     refuse = saying(400, "messages.3.content: Too many images and documents: 5 + 0 > 4")
-    model = upstream.answers["play"] = Taking(lambda shown: shown.count("image_url': {") > 4, refuse)
+    model = upstream.answers["pictures"] = Taking(lambda shown: shown.count("image_url': {") > 4, refuse)
     picture = {"type": "image_url", "image_url": {"url": PICTURE}}
-    with live_gateway(tmp_path, config_of(upstream)) as running, running.client() as client:
-        for _ in range(3):
-            text_of(ask(client, user([picture] * 2), headers=key))
-        assert model.refusals == 1
-        answer = ask(client, user([picture] * 5))
-        assert error_of(answer)[:2] == (400, "provider_rejected_request")
-        assert "Too many images" in answer.text
+    for _ in range(3):
+        text_of(ask(client, user([picture] * 2), headers=session | by("pictures")))
+    assert model.refusals == 1
+    answer = ask(client, user([picture] * 5), headers=by("pictures"))
+    assert error_of(answer)[:2] == (400, "provider_rejected_request")
+    assert "Too many images" in answer.text
     assert model.refusals == 2

@@ -47,6 +47,22 @@ def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
         assert API_KEY not in running.output
 
 
+@pytest.fixture(scope="module")
+def patient_relay(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A gateway that waits for a provider longer than any test does."""
+    with live_gateway(
+        tmp_path_factory.mktemp("patient"), relay_config(lasting_upstream, timeout_seconds=60)
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def own_upstream(lasting_upstream: Upstream) -> Upstream:
+    """The provider of `patient_relay`, which has been asked nothing yet."""
+    lasting_upstream.forget()
+    return lasting_upstream
+
+
 @pytest.fixture
 def client(relay: LiveGateway) -> Iterator[httpx.Client]:
     with relay.client() as connected:
@@ -314,17 +330,19 @@ def start_request(gateway: LiveGateway, *, stream: bool, headers: dict[str, str]
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("model", ["stub/hang-midway", "stub/hang"])
-def test_a_caller_that_hangs_up_ends_the_upstream_request(tmp_path: Path, stream: bool, model: str) -> None:
-    with Upstream() as upstream, live_gateway(tmp_path, relay_config(upstream, timeout_seconds=60)) as running:
-        connection = start_request(running, stream=stream, headers=by(model))
-        wait_until(lambda: bool(upstream.requests))
-        left_at = time.monotonic()
-        connection.close()
-        assert upstream.aborted.wait(5)
-        assert upstream.aborted.at is not None
-        assert upstream.aborted.at - left_at < 1
-        status = 200 if stream and model == "stub/hang-midway" else 499
-        wait_until(lambda: f"path=/v1/chat/completions status={status} " in running.output)
+def test_a_caller_that_hangs_up_ends_the_upstream_request(
+    patient_relay: LiveGateway, own_upstream: Upstream, stream: bool, model: str
+) -> None:
+    told = len(patient_relay.output)
+    connection = start_request(patient_relay, stream=stream, headers=by(model))
+    wait_until(lambda: bool(own_upstream.requests))
+    left_at = time.monotonic()
+    connection.close()
+    assert own_upstream.aborted.wait(5)
+    assert own_upstream.aborted.at is not None
+    assert own_upstream.aborted.at - left_at < 1
+    status = 200 if stream and model == "stub/hang-midway" else 499
+    wait_until(lambda: f"path=/v1/chat/completions status={status} " in patient_relay.output[told:])
 
 
 def test_a_caller_that_leaves_the_queue_gives_its_place_up(tmp_path: Path) -> None:
@@ -380,19 +398,18 @@ def test_a_run_that_waited_for_room_is_told_how_much_of_its_time_that_took(tmp_p
         assert "waited" not in alone.text
 
 
-def test_what_was_said_before_a_hang_up_is_remembered(tmp_path: Path) -> None:
-    with Upstream() as upstream, live_gateway(tmp_path, relay_config(upstream, timeout_seconds=60)) as running:
-        key = {"x-openclaw-session-key": "cut"}
-        connection = start_request(running, stream=True, headers={**key, **by("stub/hang-midway")})
-        received = b""
-        while b"Hello" not in received:
-            received += connection.recv(4096)
-        connection.close()
-        assert upstream.aborted.wait(5)
-        with running.client() as client:
-            ask(client, "go on", headers=key)
-        roles = [message["role"] for message in upstream.requests[-1].body["messages"]]
-        assert roles == ["user", "assistant", "user"]
+def test_what_was_said_before_a_hang_up_is_remembered(patient_relay: LiveGateway, own_upstream: Upstream) -> None:
+    key = {"x-openclaw-session-key": "cut"}
+    connection = start_request(patient_relay, stream=True, headers={**key, **by("stub/hang-midway")})
+    received = b""
+    while b"Hello" not in received:
+        received += connection.recv(4096)
+    connection.close()
+    assert own_upstream.aborted.wait(5)
+    with patient_relay.client() as client:
+        ask(client, "go on", headers=key)
+    roles = [message["role"] for message in own_upstream.requests[-1].body["messages"]]
+    assert roles == ["user", "assistant", "user"]
 
 
 def wait_until(condition: Any, seconds: float = 10) -> None:
