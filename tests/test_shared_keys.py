@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,23 +24,32 @@ from service.state.opening import FILE_NAME
 PATIENCE_SECONDS = 30
 
 
-@pytest.fixture
-def hosts(database_url: str | None, tmp_path: Path, upstream: Upstream) -> Iterator[list[LiveGateway]]:
+@pytest.fixture(scope="module")
+def hosts(
+    lasting_database_url: str | None, lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[LiveGateway]]:
     """Two gateways of one database."""
+    directory = tmp_path_factory.mktemp("hosts")
     config = scripted_config()
     config["agents"]["defaults"]["model"] = "stub/ok"
-    config["models"]["providers"]["stub"] = {"baseUrl": upstream.url}
-    shared = {"OPENCLAW_STATE_DIR": str(tmp_path / "shared")}
-    env = shared if database_url is None else {"OPENCLAW_STATE_URL": database_url}
+    config["models"]["providers"]["stub"] = {"baseUrl": lasting_upstream.url}
+    shared = {"OPENCLAW_STATE_DIR": str(directory / "shared")}
+    env = shared if lasting_database_url is None else {"OPENCLAW_STATE_URL": lasting_database_url}
     with ExitStack() as stack:
-        yield [stack.enter_context(live_gateway(tmp_path / name, config, env=env)) for name in ("one", "other")]
+        yield [stack.enter_context(live_gateway(directory / name, config, env=env)) for name in ("one", "other")]
+
+
+@pytest.fixture
+def upstream(lasting_upstream: Upstream) -> Upstream:
+    lasting_upstream.forget()
+    return lasting_upstream
 
 
 @contextmanager
-def nothing_can_be_claimed(database_url: str | None, tmp_path: Path) -> Iterator[None]:
+def nothing_can_be_claimed(database_url: str | None, hosts: list[LiveGateway]) -> Iterator[None]:
     """Whoever claims a key waits until the block ends."""
     if database_url is None:
-        path = tmp_path / "shared" / FILE_NAME
+        path = hosts[0].directory.parent / "shared" / FILE_NAME
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
@@ -103,13 +111,14 @@ def test_one_http_key_through_two_gateways_runs_one_turn(hosts: list[LiveGateway
 
 
 def test_a_caller_that_leaves_during_its_claim_does_not_block_its_key(
-    hosts: list[LiveGateway], upstream: Upstream, database_url: str | None, tmp_path: Path
+    hosts: list[LiveGateway], upstream: Upstream, lasting_database_url: str | None
 ) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    with nothing_can_be_claimed(database_url, tmp_path):
+    told = len(hosts[0].output)
+    with nothing_can_be_claimed(lasting_database_url, hosts):
         with hosts[0].client(timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
             ask(impatient, "never mind", headers=key)
-        eventually(lambda: "run_aborted" in hosts[0].output)
+        eventually(lambda: "run_aborted" in hosts[0].output[told:])
     assert upstream.requests == []
     for host in hosts:
         with host.client() as client:
@@ -123,13 +132,14 @@ def test_a_caller_that_leaves_while_its_session_is_busy_is_forgotten(
 ) -> None:
     session = {"x-openclaw-session-key": "busy"}
     key = session | {"Idempotency-Key": str(uuid.uuid4())}
+    told = len(hosts[0].output)
     with operator_client(hosts[1]) as holder:
         holding = {"message": "x", "idempotencyKey": "holder", "sessionKey": "busy", "model": "scripted/silent"}
         assert holder.response(holder.send("agent", holding))["ok"]
         eventually(lambda: "inFlightRun" in holder.call("chat.history", {"sessionKey": "busy"}))
         with hosts[0].client(timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
             ask(impatient, "never mind", headers=key)
-        eventually(lambda: "run_aborted" in hosts[0].output)
+        eventually(lambda: "run_aborted" in hosts[0].output[told:])
         assert holder.call("chat.abort", {"sessionKey": "busy", "runId": "holder"})["aborted"]
     with hosts[0].client() as client:
         assert text_of(ask(client, "something else", headers=key))
@@ -156,7 +166,7 @@ def test_a_stateless_run_with_a_key_is_said_to_run_while_it_does(hosts: list[Liv
     headers = {
         "Authorization": f"Bearer {TOKEN}",
         "Idempotency-Key": str(uuid.uuid4()),
-        "x-openclaw-model": "scripted/silent",
+        "x-openclaw-model": "stub/hang-midway",
     }
     body = {"messages": [user("hi")], "stream": True}
     with (
