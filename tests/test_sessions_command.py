@@ -17,10 +17,13 @@ import httpx
 import orjson
 import pytest
 from chat import ask, error_of
+from click.testing import CliRunner
 from live import TOKEN, LiveGateway, live_gateway, scripted_config
 from plays import Play, calls
 from upstream import Upstream
 from upstream_answers import WORDS, hang_midway
+
+from service.cli import openclaw
 
 SESSION_KEY = "x-openclaw-session-key"
 
@@ -225,6 +228,20 @@ def test_a_session_that_a_run_holds_is_left(used: tuple[Place, LiveGateway]) -> 
     ("arguments", "words"),
     [
         (("show", "agent:main:nobody"), "There is no session agent:main:nobody"),
+        (("show", "x\udcff\n"), "There is no session x"),
+        (("show", "both"), "Several agents have a session both: agent:main:both, agent:beta:both."),
+    ],
+)
+def test_what_cannot_be_done_is_said(used: tuple[Place, LiveGateway], arguments: tuple[str, ...], words: str) -> None:
+    done = used[0].openclaw(*arguments)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (("delete", "agent:main:nobody", "--yes"), "There is no session"),
         (("export", "agent:main:nobody"), "There is no session"),
         (("export",), "or say --all"),
@@ -233,17 +250,18 @@ def test_a_session_that_a_run_holds_is_left(used: tuple[Place, LiveGateway]) -> 
         (("show", "talk", "--agent", "nobody"), "There is no session talk of the agent nobody"),
         (("delete", "talk", "nothing", "--yes"), "There is no session nothing"),
         (("show", "cron:1"), "There is no session cron:1"),
-        (("show", "x\udcff\n"), "There is no session x"),
-        (("show", "both"), "Several agents have a session both: agent:main:both, agent:beta:both."),
         (("delete", "both", "--yes"), "or add --agent ID"),
         (("delete",), "Missing argument"),
     ],
 )
-def test_what_cannot_be_done_is_said(used: tuple[Place, LiveGateway], arguments: tuple[str, ...], words: str) -> None:
-    done = used[0].openclaw(*arguments)
-    assert done.returncode != 0
+def test_what_else_cannot_be_done_is_said_in_the_same_way(
+    used: tuple[Place, LiveGateway], arguments: tuple[str, ...], words: str
+) -> None:
+    foreign = dict.fromkeys(name for name in os.environ if name.startswith("OPENCLAW_"))
+    done = CliRunner().invoke(openclaw, ["sessions", *arguments], env={**foreign, **used[0].environment()})
+    assert done.exit_code != 0
+    assert isinstance(done.exception, SystemExit)
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_a_database_that_cannot_be_used_is_said(tmp_path: Path) -> None:
