@@ -39,6 +39,7 @@ _LONG_WAIT_SECONDS = 3600.0
 _KILL_AGAIN_SECONDS = 0.005
 _MAX_PIPE_BLOCKS = 32
 _ASKS_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HANDED_ON = (*_ASKS_TO_END, signal.SIGCONT)
 
 
 class Capture:
@@ -130,6 +131,7 @@ class Supervision:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in _ASKS_TO_END:
             signal.signal(number, self._ask_to_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(_BLOCK_BYTES))
 
     def _ask_to_stop(self, *_: object) -> None:
@@ -250,6 +252,7 @@ def main(arguments: list[str]) -> int:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)  # the command must not write into the report
         _take_orphans()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)  # each unblocks them once it can take them
         supervisor_pid = os.fork()
         if supervisor_pid:
             return _guard(supervisor_pid)
@@ -270,8 +273,9 @@ def _guard(supervisor_pid: int) -> int:
         with suppress(ProcessLookupError):
             os.kill(supervisor_pid, number)
 
-    for number in (*_ASKS_TO_END, signal.SIGCONT):
+    for number in _HANDED_ON:
         signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
     _, status = os.waitpid(supervisor_pid, 0)
     with suppress(ChildProcessError):
         while True:
