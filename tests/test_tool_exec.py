@@ -355,6 +355,13 @@ def test_a_command_that_kills_the_guard_is_supervised_all_the_same(context: Tool
     assert "killed" in told
 
 
+def test_a_command_that_stops_the_guard_is_not_waited_for_once_it_has_ended(context: ToolContext) -> None:
+    guard = "$(sed -n 's/^PPid:\t//p' /proc/$PPID/status)"
+    with concurrency.deadline(3 * GENEROUS_SECONDS):
+        told = run(context, command=f"kill -STOP {guard}; echo $(sed -n 's/^State:\t//p' /proc/{guard}/status)")
+    assert "T (stopped)" in told
+
+
 @pytest.mark.parametrize("moment", ["after_in_parent", "after_in_child"])
 def test_no_signal_is_lost_at_the_fork_of_guard_and_supervisor(moment: str) -> None:
     assert report_of_a_signal(moment)["cause"] == "stopped"

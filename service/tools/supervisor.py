@@ -9,10 +9,11 @@ signals it ignores, is gone when this program ends. Orphans fall to this process
 program gains rights by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so that each of them can be
 signalled. The program is two processes: the supervisor, the command's parent, and the guard, the supervisor's. A
 command that stops the supervisor gains nothing: whoever gave the order lets it go on, and the kernel does once that one
-is gone. One that kills the supervisor is killed by the kernel (PR_SET_PDEATHSIG), and all it has started falls to the
-guard, which kills it and reports. Without its guard the supervisor goes on as before: only a command that goes for both
-can leave something. It is no sandbox: a command may ask another program that runs already (cron, systemd, docker) to
-start something. Elsewhere there is no guard, and only the command's process group is ended.
+is gone; the supervisor lets a guard go on that was stopped. One that kills the supervisor is killed by the kernel
+(PR_SET_PDEATHSIG), and all it has started falls to the guard, which kills it and reports. Without its guard the
+supervisor goes on as before: only a command that goes for both can leave something. It is no sandbox: a command may ask
+another program that runs already (cron, systemd, docker) to start something. Elsewhere there is no guard, and only the
+command's process group is ended.
 """
 
 from __future__ import annotations
@@ -248,6 +249,7 @@ def _processes() -> list[int]:
 
 def main(arguments: list[str]) -> int:
     """Take the order, carry it out, report; returns the exit status."""
+    guard_pid = os.getpid()
     if sys.platform == "linux":
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)  # the command must not write into the report
@@ -257,7 +259,10 @@ def main(arguments: list[str]) -> int:
         if supervisor_pid:
             return _guard(supervisor_pid)
         _take_orphans()
-    return _supervise(arguments)
+    status = _supervise(arguments)
+    if os.getppid() == guard_pid:
+        os.kill(guard_pid, signal.SIGCONT)  # nothing is left of a command that may have stopped it
+    return status
 
 
 def _take_orphans() -> None:
