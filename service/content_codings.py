@@ -80,17 +80,36 @@ class _Deflate:
 
 
 class _Brotli:
+    """The library takes no bytes beyond the end: what has come is kept, to look for the end in what it refuses."""
+
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
-        self._begun = False
+        self._taken: list[bytes] = []
 
     @property
     def is_whole(self) -> bool:
-        return not self._begun or bool(self._stream.is_finished())
+        return not self._taken or bool(self._stream.is_finished())
 
     def decode(self, data: bytes, limit: int) -> bytes:
-        self._begun = True
+        if self._stream.is_finished():
+            return b""
         try:
-            return bytes(self._stream.process(data, output_buffer_limit=limit)[:limit])
+            decoded = bytes(self._stream.process(data, output_buffer_limit=limit)[:limit])
+        except brotli.error:
+            return self._decode_to_end(data, limit)
+        self._taken.append(data)
+        return decoded
+
+    def _decode_to_end(self, data: bytes, limit: int) -> bytes:
+        self._stream, decoded = brotli.Decompressor(), bytearray()
+        try:
+            for piece in self._taken:
+                self._stream.process(piece)
+            for at in range(len(data)):
+                decoded += self._stream.process(data[at : at + 1], output_buffer_limit=limit - len(decoded))
+                if self._stream.is_finished() or len(decoded) >= limit:
+                    break
         except brotli.error as error:
             raise ValueError("not in the stated coding") from error
+        self._taken.append(data)
+        return bytes(decoded[:limit])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import subprocess
@@ -13,11 +14,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
+from mcp import types
 
 from service import concurrency
 from service.tools import ToolError
 from service.tools.mcp_server import McpEndpoint, McpServer
+from service.tools.mcp_transport import HttpRefusals
 
 SERVER = str(Path(__file__).with_name("mcp_servers.py"))
 GENEROUS_SECONDS = 20.0
@@ -96,3 +100,20 @@ def test_what_http_says_of_a_refusal_is_told(
             server.list_tools()
         server.close()
     assert re.search(told, caplog.text)
+
+
+def test_of_refusals_that_nobody_asks_for_only_the_last_are_kept() -> None:
+    async def refuse_all(refusals: HttpRefusals) -> None:
+        for number in range(1_000):
+            request = httpx.Request("POST", "http://127.0.0.1/mcp", json={"id": number})
+            await refusals.note(httpx.Response(503, request=request))
+
+    def explained(number: int) -> str:
+        error = types.ErrorData(code=-32603, message="error response")
+        refusals.explain(types.JSONRPCError(jsonrpc="2.0", id=number, error=error))
+        return error.message
+
+    refusals = HttpRefusals()
+    asyncio.run(refuse_all(refusals))
+    assert explained(0) == "error response"
+    assert explained(999) == "error response (HTTP 503 Service Unavailable)"

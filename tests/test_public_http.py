@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import ssl
 import subprocess
 import sys
@@ -385,6 +386,28 @@ def test_a_body_that_comes_compressed_is_read(
     with client.open(server.url("/"), FetchLimits(len(body), 20)) as response:
         assert response.read_body() == (body, True)
     assert "Accept-Encoding: identity" in server.requests[0]
+
+
+@pytest.mark.parametrize("behind", [1, 70_000])
+@pytest.mark.parametrize(("coding", "compress"), CODINGS.items())
+def test_bytes_behind_the_end_of_a_compressed_body_are_left_out(
+    client: PublicHttpClient, server: PageServer, coding: str, compress: Callable[[bytes], bytes], behind: int
+) -> None:
+    body = random.Random(1).randbytes(150_000)
+    answer = compress(body) + b"x" * behind
+    server.pages["/"] = page(answer, "text/plain", "200 OK", f"Content-Encoding: {coding}")
+    with client.open(server.url("/"), FetchLimits(len(body), 20)) as response:
+        assert response.read_body() == (body, True)
+    with client.open(server.url("/"), FetchLimits(len(body) - 1, 20)) as response:
+        assert response.read_body() == (body[:-1], False)
+
+
+def test_a_body_that_is_no_brotli_after_all_is_told(client: PublicHttpClient, server: PageServer) -> None:
+    answer = bytearray(brotli.compress(bytes(range(256)) * 2_000))
+    answer[len(answer) // 2 :] = b"\xff" * len(answer)
+    server.pages["/"] = page(bytes(answer), "text/plain", "200 OK", "Content-Encoding: br")
+    with client.open(server.url("/"), LIMITS) as response, pytest.raises(FetchError):
+        response.read_body()
 
 
 #: Brotli at its best takes seconds, and saves nothing.

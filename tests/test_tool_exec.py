@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+import service
 from service import concurrency
 from service.tools import ToolContext, ToolError
 from service.tools.shell import ExecTool
@@ -71,6 +74,20 @@ while len(results) < 2:
 print(ticks, results)
 """
 
+#: A supervisor whose first fork, which makes it two processes, is followed by a SIGTERM to one of them at once.
+SIGNALLED = """
+import os, runpy, signal, sys
+
+def strike(starter=os.getpid()):
+    if starter == (os.getpid() if moment == "after_in_parent" else os.getppid()):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+moment, sys.argv = sys.argv[1], sys.argv[2:]
+os.register_at_fork(**{moment: strike})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+SUPERVISOR = str(Path(service.__file__).parent / "tools" / "supervisor.py")
+
 
 @pytest.fixture
 def context(tmp_path: Path) -> ToolContext:
@@ -83,6 +100,18 @@ def run(context: ToolContext, **arguments: Any) -> str:
 
 def run_python(context: ToolContext, program: str, **arguments: Any) -> str:
     return run(context, argv=[sys.executable, "-c", program], **arguments)
+
+
+def report_of_a_signal(moment: str) -> Any:
+    """What a supervisor reports of a command of a minute when a SIGTERM meets the guard or itself at their fork."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        arguments = [sys.executable, "-I", "-S", "-c", SIGNALLED, moment, SUPERVISOR, str(theirs.fileno())]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()]) as process:
+            theirs.close()
+            limits = {"timeout_seconds": 60, "kept_bytes": 1000, "max_output_bytes": 1000}
+            ours.sendall(json.dumps({"argv": ["/bin/sleep", "60"], "cwd": "/", "env": {}, **limits}).encode() + b"\n")
+            return json.loads(process.communicate(timeout=GENEROUS_SECONDS)[0])
 
 
 def is_alive(pid: int) -> bool:
@@ -324,6 +353,18 @@ def test_a_command_that_kills_the_guard_is_supervised_all_the_same(context: Tool
     assert told.startswith("The command exited with status 3")
     assert "It left 1 process(es) running in the background; they were ended" in told
     assert "killed" in told
+
+
+def test_a_command_that_stops_the_guard_is_not_waited_for_once_it_has_ended(context: ToolContext) -> None:
+    guard = "$(sed -n 's/^PPid:\t//p' /proc/$PPID/status)"
+    with concurrency.deadline(3 * GENEROUS_SECONDS):
+        told = run(context, command=f"kill -STOP {guard}; echo $(sed -n 's/^State:\t//p' /proc/{guard}/status)")
+    assert "T (stopped)" in told
+
+
+@pytest.mark.parametrize("moment", ["after_in_parent", "after_in_child"])
+def test_no_signal_is_lost_at_the_fork_of_guard_and_supervisor(moment: str) -> None:
+    assert report_of_a_signal(moment)["cause"] == "stopped"
 
 
 def test_what_a_command_writes_into_the_report_is_not_believed_and_not_loaded(context: ToolContext) -> None:

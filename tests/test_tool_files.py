@@ -11,6 +11,7 @@ from workspaces import FILE_TOOLS, SECRET, make_workspace, refusal, use
 
 from service.tools import ToolContext, ToolError
 from service.tools.files import MAX_EDIT_BYTES, MAX_LISTED, MAX_WRITE_BYTES
+from service.tools.search import FindTool, GrepTool
 
 
 @pytest.fixture
@@ -158,11 +159,42 @@ def test_ls_of_a_crowded_directory_is_bounded(workspace: Path) -> None:
     assert lines[MAX_LISTED - 1 :] == ["00999 (0 bytes)", "[5 more; use find to narrow them down]"]
 
 
-def test_strange_names_are_shown_on_one_line(workspace: Path) -> None:
-    for name in (b"two\nlines", b"caf\xe9", "tên".encode(), b"\x1b[31m"):
-        (workspace / os.fsdecode(name)).touch()
-    shown = use(workspace, "ls").splitlines()
-    assert sorted(shown) == ["\\x1b[31m (0 bytes)", "caf\\xe9 (0 bytes)", "two\\nlines (0 bytes)", "tên (0 bytes)"]
+ODD_NAMES = {
+    b"two\nlines": r"$'two\nlines'",
+    rb"two\nlines": r"two\nlines",
+    rb"$'two\nlines'": r"$'$\'two\\nlines\''",
+    b"caf\xe9": r"$'caf\xe9'",
+    b"caf\xc2\x85": r"$'caf\u0085'",
+    rb"caf\xe9": r"caf\xe9",
+    b"\x1b[31m": r"$'\x1b[31m'",
+    "\u202e\U000e0001".encode(): r"$'\u202e\U000e0001'",
+    "tên".encode(): "tên",
+    b"it's": "it's",
+    b"$'plain'": "$'plain'",
+}
+
+
+def test_odd_names_are_told_apart_on_one_line_each_and_can_be_used(workspace: Path) -> None:
+    (workspace / "a\tb").mkdir()
+    for raw in ODD_NAMES:
+        (workspace / "a\tb" / os.fsdecode(raw)).write_bytes(raw)
+    assert use(workspace, "ls") == r"$'a\tb'/"
+    shown = {f"{name} ({len(raw)} bytes)": name for raw, name in ODD_NAMES.items()}
+    assert sorted(use(workspace, "ls", path=r"$'a\tb'").splitlines()) == sorted(shown)
+    assert sorted(use(workspace, FindTool(), pattern="*", path="a\tb").splitlines()) == sorted(
+        rf"$'a\tb'/{name}" for name in shown.values()
+    )
+    for raw, name in ODD_NAMES.items():
+        path = rf"$'a\tb'/{name}"
+        assert use(workspace, "write", path=path, content=name) == f"Replaced {path} ({len(name.encode())} bytes)."
+        assert (workspace / "a\tb" / os.fsdecode(raw)).read_text() == name
+        assert use(workspace, GrepTool(), pattern="$", path=path) == f"{path}:1: {name}"
+
+
+@pytest.mark.parametrize("name", [r"$'\x2e\x2e'", r"$'..'", r"$'..\x2foutside'", r"$'\n\x2f..\x2f..\x2foutside'"])
+def test_a_quoted_name_leads_nowhere_that_a_plain_one_does_not(workspace: Path, name: str) -> None:
+    assert refusal(workspace, "read", path=f"{name}/secret.txt") == f'There is no "{name}/secret.txt" in the workspace.'
+    assert "NUL" in refusal(workspace, "read", path=r"$'\x00'")
 
 
 def test_without_a_workspace_there_are_no_files() -> None:

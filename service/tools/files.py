@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, ClassVar
 
 from service.concurrency import sleep
 from service.tools import Tool, ToolContext, ToolError
-from service.tools.paths import Workspace, kind_of, to_display
+from service.tools.names import to_display
+from service.tools.paths import Workspace, kind_of
 
 MAX_READ_LINES = 2_000
 MAX_LINE_CHARACTERS = 2_000
@@ -66,8 +67,8 @@ class ReadTool:
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
         """The lines asked for; raises `ToolError` for what is not a text file."""
         offset, limit = int(arguments.get("offset", 1)), int(arguments.get("limit", MAX_READ_LINES))
-        with Workspace.of(context).open_file(arguments["path"]) as file:
-            _begin_text(file, arguments["path"])
+        with Workspace.of(context).open_place(arguments["path"]) as place, place.open_file() as file:
+            _begin_text(file, place.shown)
             _skip_lines(file, offset - 1)
             return _numbered_lines(file, offset, min(limit, MAX_READ_LINES))
 
@@ -163,6 +164,7 @@ class ListTool:
     name = "ls"
     description = (
         "List a directory of the workspace: directories end with /, files have their size. "
+        "A name with odd characters is told as in `$'two\\nlines'`, and every file tool takes it so. "
         f"At most {MAX_LISTED} entries are told."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
@@ -190,12 +192,12 @@ class ListTool:
         return "\n".join(lines) or "(the directory is empty)"
 
 
-def _begin_text(file: BinaryIO, path: str) -> None:
+def _begin_text(file: BinaryIO, shown: str) -> None:
     """Go to where the text begins: behind the mark, if there is one, by which some programs know UTF-8."""
     start = file.read(_SNIFF_BYTES)
     if b"\0" in start:
         size = os.fstat(file.fileno()).st_size
-        raise ToolError(f'"{to_display(path)}" is a binary file of {size} bytes; only text can be read.')
+        raise ToolError(f'"{shown}" is a binary file of {size} bytes; only text can be read.')
     file.seek(len(BOM_UTF8) if start.startswith(BOM_UTF8) else 0)
 
 

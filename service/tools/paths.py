@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from service.tools import ToolContext, ToolError
+from service.tools.names import from_display, to_display
 from service.values import value
 
 #: The most symbolic links one path may go through; what Linux allows.
@@ -106,9 +107,10 @@ class Workspace:
     def open_place(self, path: str, *, create_parents: bool = False) -> Iterator[Place]:
         """The place `path` names, relative to the workspace or absolute and inside it, as long as the block runs.
 
-        With `create_parents` directories that are missing on the way are made. Raises `ToolError`, also for any
-        `OSError` of the block.
+        Its names may be as `to_display` shows them. With `create_parents` directories that are missing on the way are
+        made. Raises `ToolError`, also for any `OSError` of the block.
         """
+        path = from_display(path)
         with _told_as_tool_error(path):
             if create_parents:
                 self._root.mkdir(parents=True, exist_ok=True)
@@ -233,14 +235,6 @@ def kind_of(mode: int) -> str:
         stat.S_IFSOCK: "a socket",
     }
     return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-def to_display(name: str) -> str:
-    """A file's name as one line of Unicode text: control characters and bytes that are not UTF-8 are escaped."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _escape(path: str) -> ToolError:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from service.tools import ToolError
 from service.tools.globs import compile_glob
+from service.tools.names import to_display
 from service.tools.paths import (
     MAX_DEPTH,
     Workspace,
@@ -30,7 +31,6 @@ from service.tools.paths import (
     kind_of,
     open_regular_file,
     open_subdirectory,
-    to_display,
 )
 
 MAX_PATHS = 1_000

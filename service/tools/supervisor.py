@@ -9,10 +9,11 @@ signals it ignores, is gone when this program ends. Orphans fall to this process
 program gains rights by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so that each of them can be
 signalled. The program is two processes: the supervisor, the command's parent, and the guard, the supervisor's. A
 command that stops the supervisor gains nothing: whoever gave the order lets it go on, and the kernel does once that one
-is gone. One that kills the supervisor is killed by the kernel (PR_SET_PDEATHSIG), and all it has started falls to the
-guard, which kills it and reports. Without its guard the supervisor goes on as before: only a command that goes for both
-can leave something. It is no sandbox: a command may ask another program that runs already (cron, systemd, docker) to
-start something. Elsewhere there is no guard, and only the command's process group is ended.
+is gone; the supervisor lets a guard go on that was stopped. One that kills the supervisor is killed by the kernel
+(PR_SET_PDEATHSIG), and all it has started falls to the guard, which kills it and reports. Without its guard the
+supervisor goes on as before: only a command that goes for both can leave something. It is no sandbox: a command may ask
+another program that runs already (cron, systemd, docker) to start something. Elsewhere there is no guard, and only the
+command's process group is ended.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _LONG_WAIT_SECONDS = 3600.0
 _KILL_AGAIN_SECONDS = 0.005
 _MAX_PIPE_BLOCKS = 32
 _ASKS_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HANDED_ON = (*_ASKS_TO_END, signal.SIGCONT)
 
 
 class Capture:
@@ -130,6 +132,7 @@ class Supervision:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in _ASKS_TO_END:
             signal.signal(number, self._ask_to_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(_BLOCK_BYTES))
 
     def _ask_to_stop(self, *_: object) -> None:
@@ -246,15 +249,20 @@ def _processes() -> list[int]:
 
 def main(arguments: list[str]) -> int:
     """Take the order, carry it out, report; returns the exit status."""
+    guard_pid = os.getpid()
     if sys.platform == "linux":
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)  # the command must not write into the report
         _take_orphans()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)  # each unblocks them once it can take them
         supervisor_pid = os.fork()
         if supervisor_pid:
             return _guard(supervisor_pid)
         _take_orphans()
-    return _supervise(arguments)
+    status = _supervise(arguments)
+    if os.getppid() == guard_pid:
+        os.kill(guard_pid, signal.SIGCONT)  # nothing is left of a command that may have stopped it
+    return status
 
 
 def _take_orphans() -> None:
@@ -270,8 +278,9 @@ def _guard(supervisor_pid: int) -> int:
         with suppress(ProcessLookupError):
             os.kill(supervisor_pid, number)
 
-    for number in (*_ASKS_TO_END, signal.SIGCONT):
+    for number in _HANDED_ON:
         signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
     _, status = os.waitpid(supervisor_pid, 0)
     with suppress(ChildProcessError):
         while True:
