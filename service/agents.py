@@ -63,6 +63,10 @@ class Roster:
             return cls(agents, marked[0])
         return cls(agents, MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id)
 
+    def __contains__(self, agent_id: object) -> bool:
+        """Whether there is an agent with this very id."""
+        return agent_id in self._agents
+
     @property
     def agents(self) -> tuple[Agent, ...]:
         """Every agent, in the order of the configuration."""

@@ -16,13 +16,15 @@ class ErrorKind:
     """How one error code is told at the doors.
 
     `status` is the HTTP status, `type` the coarse family OpenAI's SDKs know. `rpc` is the WebSocket protocol's coarse
-    code and `detail` its fine one, where that is not simply the code in capitals.
+    code and `detail` its fine one, where that is not simply the code in capitals. What is `lasting` must not be asked
+    again by a client's own motion: it is no use, or not wanted.
     """
 
     status: int
     type: str
     rpc: str = "UNAVAILABLE"
     detail: str | None = None
+    lasting: bool = False
 
 
 _REQUEST, _AUTH, _PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
@@ -42,8 +44,8 @@ KINDS: dict[str, ErrorKind] = {
     "context_length_exceeded": ErrorKind(400, _REQUEST, _INVALID),
     "request_timeout": ErrorKind(408, _REQUEST, _INVALID),
     "session_busy": ErrorKind(409, _REQUEST),
-    "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID),
-    "run_ended": ErrorKind(409, _REQUEST, _INVALID),
+    "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID, lasting=True),
+    "run_ended": ErrorKind(409, _REQUEST, _INVALID, lasting=True),
     "request_too_large": ErrorKind(413, _REQUEST, _INVALID),
     "uri_too_long": ErrorKind(414, _REQUEST, _INVALID),
     "unsupported_media_type": ErrorKind(415, _REQUEST, _INVALID),
@@ -68,24 +70,28 @@ KINDS: dict[str, ErrorKind] = {
     # what went wrong behind the Gateway
     "internal_error": ErrorKind(500, _API),
     "provider_error": ErrorKind(502, _API),
-    "provider_authentication_failed": ErrorKind(502, _API),
+    "provider_authentication_failed": ErrorKind(502, _API, lasting=True),
     "tool_choice_not_met": ErrorKind(502, _API),
     "rate_limit_exceeded": ErrorKind(429, _LIMIT),
     "too_many_runs": ErrorKind(429, _LIMIT),
     "too_many_requests": ErrorKind(429, _LIMIT),
     "too_many_connections": ErrorKind(503, _UNAVAILABLE),
     "provider_unavailable": ErrorKind(503, _UNAVAILABLE),
-    "model_not_installed": ErrorKind(503, _UNAVAILABLE),
+    "model_not_installed": ErrorKind(503, _UNAVAILABLE, lasting=True),
     "not_ready": ErrorKind(503, _UNAVAILABLE),
     "shutting_down": ErrorKind(503, _UNAVAILABLE),
     "provider_timeout": ErrorKind(504, _API),
     "run_timeout": ErrorKind(504, _API),
     "run_failed": ErrorKind(502, _API),
-    "run_aborted": ErrorKind(503, _UNAVAILABLE),
+    "run_aborted": ErrorKind(503, _UNAVAILABLE, lasting=True),
     "run_interrupted": ErrorKind(503, _UNAVAILABLE),
     "session_lost": ErrorKind(503, _UNAVAILABLE),
     "storage_unavailable": ErrorKind(503, _UNAVAILABLE),
 }
+
+
+#: The header by which OpenAI's SDKs learn that they are not to send a request again.
+NO_RETRY = {"x-should-retry": "false"}
 
 
 class GatewayError(Exception):
@@ -109,7 +115,7 @@ class GatewayError(Exception):
         self.code = code
         self.message = message
         self.param = param
-        self.headers = headers or {}
+        self.headers = {**(NO_RETRY if KINDS[code].lasting else {}), **(headers or {})}
         self.details = details or {}
 
     @property

@@ -84,7 +84,7 @@ class Gateway:
         agent = held.parts.roster.resolve(turn.model, turn.agent_id)
         choices = held.parts.catalog.choices(turn.provider_model, agent)
         check_model(turn, choices[0])
-        key = choose_session(agent.id, turn.session_key, turn.user, self._new_id)
+        key = choose_session(agent.id, turn.session_key, turn.user, self._new_id, held.parts.roster)
         claimed = turn.idempotency_key is not None
         run_id = run_id or f"chatcmpl_{self._new_id()}"
         new = NewRun(run_id, key.key, agent.id, door, int(self._clock() * 1000), key.fresh, claimed)
@@ -239,7 +239,7 @@ class Gateway:
         try:
             end = self._drive(run, work, provider, reply)
             model = (provider.answered or work.choices[0]).ref
-            work.opened.finish(to_outcome(end, work.conversation.new, reply, model))
+            work.opened.finish(to_outcome(end, work.conversation.new, reply, model, streamed=work.streamed))
         except GatewayError as error:
             end = RunEnded(error=error)
         except Exception:

@@ -66,7 +66,11 @@ class RunTime:
 
 @value
 class Work:
-    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began."""
+    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began.
+
+    One that is `streamed` has a reader who sees all that is said; one that `takes_back` has none who sees what was not
+    the end.
+    """
 
     held: Held
     time: RunTime
@@ -75,6 +79,7 @@ class Work:
     conversation: Conversation
     tools: AgentTools
     opened: OpenRun
+    streamed: bool
     takes_back: bool
 
 
@@ -118,4 +123,4 @@ def prepare(
     # Whoever sends the same idempotency key may want it as a stream.
     takes_back = not turn.streamed and turn.idempotency_key is None
     choices = fit_choices(choices, conversation, with_functions=turn.offers_functions)
-    return Work(held, time, choices, request, conversation, tools, opened, takes_back)
+    return Work(held, time, choices, request, conversation, tools, opened, turn.streamed, takes_back)

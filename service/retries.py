@@ -17,7 +17,7 @@ from service.config.models import RetryConfig
 from service.errors import GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted
-from service.providers.refusals import SAYS, LastingError
+from service.providers.refusals import SAYS, LastingError, NotThereError
 from service.values import value
 from service.windows import ToldWindows
 
@@ -138,7 +138,7 @@ class ResilientProvider:
             try:
                 yield from self._ask(choice, request)
             except GatewayError as error:
-                if self._stands or error.code not in REPLACEABLE:
+                if self._stands or not (error.code in REPLACEABLE or isinstance(error, NotThereError)):
                     raise
                 logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
             else:

@@ -224,9 +224,11 @@ class AgentLoop:
             if window.pass_over(refused_by, request):
                 return self._fitted(request)
             raise unshortened(error, failure) from None
-        if shorter is None:
+        if shorter is not None:
+            return self._shortened(request, shorter)
+        if overflow_of(error) is None or not window.pass_over(refused_by, request):
             raise error
-        return self._shortened(request, shorter)
+        return self._fitted(request)
 
     def _shortened(self, request: ModelRequest, compaction: Compaction | None) -> ModelRequest:
         if compaction is None:

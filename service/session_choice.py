@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from service.errors import GatewayError
 from service.sessions.keys import (
@@ -13,13 +13,19 @@ from service.sessions.keys import (
     session_key_for,
 )
 
+_SHOWN_CHARACTERS = 200
 
-def choose_session(agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str]) -> SessionKey:
+
+def choose_session(
+    agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str], agents: Container[str] = ()
+) -> SessionKey:
     """The session `session_key_for` means; raises what it raises.
 
-    Also raises `GatewayError` (`invalid_value`) for a header's key that becomes longer than a header may be once it is
-    completed with the agent's name and written anew: its answer could not be continued.
+    Also raises `GatewayError` (`invalid_value`) for a header's key that belongs to another of the `agents`, and for one
+    that becomes longer than a header may be once it is completed with the agent's name and written anew: its answer
+    could not be continued.
     """
+    _check_owner(agent_id, header_key or "", agents)
     session = session_key_for(agent_id, header_key, user, new_id)
     length = len(encode_session_key(session.key))
     if length > MAX_HEADER_CHARACTERS:
@@ -29,3 +35,14 @@ def choose_session(agent_id: str, header_key: str | None, user: str | None, new_
         )
         raise GatewayError("invalid_value", text, param=SESSION_KEY_HEADER)
     return session
+
+
+def _check_owner(agent_id: str, header_key: str, agents: Container[str]) -> None:
+    name, _, rest = header_key.lower().partition(":")
+    owner, _, own_part = rest.partition(":")
+    if name == "agent" and own_part and owner != agent_id.lower() and owner in agents:
+        text = (
+            f"The session `{header_key[:_SHOWN_CHARACTERS]}` belongs to the agent {owner}, but the request is to the "
+            f"agent {agent_id}. Choose that agent with `model` or x-openclaw-agent-id, or another session key."
+        )
+        raise GatewayError("invalid_value", text, param=SESSION_KEY_HEADER)

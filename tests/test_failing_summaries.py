@@ -109,6 +109,17 @@ def test_a_fallback_answers_what_its_model_can_neither_take_nor_summarise(
     assert (last["model"], str(last["messages"]).count(MESSAGE)) == ("other", 2)
 
 
+def test_a_fallback_answers_what_cannot_be_shortened(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers |= {
+        "falls": (falls := Failing(*BAD_SUMMARY, is_short=True)),
+        "other": Failing(*BAD_SUMMARY, is_short=False),
+    }
+    assert text_of(ask(client, MESSAGE, model="openclaw/falling")) == "OK"
+    assert (falls.summaries, falls.others) == (0, 1)
+    refused = ask(client, MESSAGE, headers={"x-openclaw-model": "stub/falls"})
+    assert error_of(refused)[:2] == (400, "context_length_exceeded")
+
+
 def test_a_summary_that_hangs_ends_with_the_run(upstream: Upstream, tmp_path: Path) -> None:
     upstream.answers["play"] = hang
     config = config_of(upstream)

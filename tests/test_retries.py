@@ -151,7 +151,7 @@ def test_an_answer_of_which_only_the_whole_counts_may_fail_in_the_middle(
     assert asked_models(upstream) == [model] * 3 + ["ok"]
 
 
-@pytest.mark.parametrize("model", ["status-503", "status-429", "status-401", "hang", "drop-before"])
+@pytest.mark.parametrize("model", ["status-503", "status-429", "status-401", "status-404", "hang", "drop-before"])
 def test_the_fallbacks_are_asked_in_order(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
 ) -> None:
@@ -170,6 +170,19 @@ def test_a_rejected_request_is_not_put_to_another_model(
     error = fail(resilient(clock, chosen(provider, "status-400"), chosen(provider, "ok")), "any")[1]
     assert "refused with 400" in error.message
     assert asked_models(upstream) == ["status-400"]
+
+
+def test_a_web_page_is_no_answer(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
+    def page(exchange: Exchange) -> None:
+        exchange.head(200, "text/html; charset=utf-8")
+        exchange.send(b"<!doctype html><title>Sign in</title>")
+        exchange.last_chunk()
+
+    upstream.answers["page"] = page
+    error = fail(resilient(clock, chosen(provider, "page")), "any")[1]
+    assert error.message.startswith("The model provider answered with a web page. Is its baseUrl right?")
+    assert ask(resilient(clock, chosen(provider, "page"), chosen(provider, "ok")), "any")[0] == TEXT
+    assert asked_models(upstream) == ["page", "page", "ok"]
 
 
 def test_later_turns_of_a_run_begin_with_the_model_that_answered(
@@ -245,7 +258,7 @@ def test_a_date_to_come_back_at_is_told_as_seconds(status: int) -> None:
 
 
 def test_what_does_not_pass_is_not_waited_for() -> None:
-    assert status_error(402, "", "7").headers == {}
+    assert status_error(402, "", "7").headers == {"x-should-retry": "false"}
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 529])

@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import openai
 import orjson
 import pytest
-from chat import ask, error_of, text_of
+from chat import ask, chunks_of, error_of, text_of
 from databases import Postgres
 from live import TOKEN, LiveGateway, live_gateway
 from upstream import Upstream
@@ -307,7 +308,37 @@ def test_a_run_that_goes_on_can_be_looked_at_and_cancelled(
     assert (run["state"], run["error"]["code"]) == ("aborted", "run_aborted")
     again = talk.post(f"/v1/runs/{run_id}/cancel")
     assert error_of(again) == (409, "run_ended", None)
+    assert again.headers["x-should-retry"] == "false"
     assert '"aborted"' in again.json()["error"]["message"]
+
+
+def test_openais_sdk_does_not_ask_again_for_a_run_that_was_aborted(
+    relay: LiveGateway, talk: httpx.Client, pool: ThreadPoolExecutor, upstream: Upstream
+) -> None:
+    name, asked = f"abort-{uuid.uuid4()}", len(upstream.requests)
+    key = begin(talk, name)
+    headers = {"x-openclaw-model": "stub/hang-midway", SESSION_KEY: name}
+    with openai.OpenAI(base_url=f"{relay.url}/v1", api_key=TOKEN, max_retries=2) as client:
+        messages: list[Any] = [{"role": "user", "content": "stop me"}]
+        answer = pool.submit(client.chat.completions.create, model="openclaw", messages=messages, extra_headers=headers)
+        active = until(lambda: talk.get(path_of(key)).json()["active_run_ids"])
+        talk.post(f"/v1/runs/{active[0]}/cancel")
+        with pytest.raises(openai.InternalServerError) as caught:
+            answer.result(GENEROUS_SECONDS)
+    assert (caught.value.status_code, caught.value.code) == (503, "run_aborted")
+    assert len(upstream.requests) - asked <= 2  # the session's first turn, and this one
+
+
+def test_what_a_stream_said_before_it_failed_is_kept_and_told(talk: httpx.Client, upstream: Upstream) -> None:
+    name = f"broke-{uuid.uuid4()}"
+    begin(talk, name)
+    broken = {"x-openclaw-model": "stub/drop-after", SESSION_KEY: name}
+    assert ask(talk, "read by nobody", headers=broken).status_code == 502
+    assert "error" in chunks_of(ask(talk, "seen", headers=broken, stream=True))[-1]
+    text_of(ask(talk, "go on", headers={"x-openclaw-model": "stub/ok", SESSION_KEY: name}))
+    said = [one["content"] for one in upstream.requests[-1].body["messages"]]
+    assert "read by nobody" not in said
+    assert said[-3:] == ["seen", f"{WORDS[0]}\n\n(cut off here: the run failed)", "go on"]
 
 
 def test_a_model_that_goes_on_is_told_where_its_answer_was_cut_off(

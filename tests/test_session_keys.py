@@ -144,6 +144,17 @@ def test_the_header_beats_the_user(header_key: str, key: str) -> None:
     assert derive(header_key, "alice") == SessionKey(key, fresh=False)
 
 
+@pytest.mark.parametrize("header_key", ["agent:other:x", "AGENT:Other:x"])
+def test_a_key_of_another_agent_is_refused(header_key: str) -> None:
+    with pytest.raises(
+        GatewayError, match="belongs to the agent other, but the request is to the agent main"
+    ) as caught:
+        choose_session("main", header_key, None, str, {"main", "other"})
+    assert (caught.value.code, caught.value.param) == ("invalid_value", SESSION_KEY_HEADER)
+    assert choose_session("other", header_key, None, str, {"main", "other"}).key == "agent:other:x"
+    assert choose_session("main", "agent:other", None, str, {"main", "other"}).key == "agent:main:agent:other"
+
+
 @pytest.mark.parametrize("prefix", ["", "agent:main:", "agent:other:", "AGENT:x:"])
 @pytest.mark.parametrize("reserved", ["subagent:1", "cron:", "acp:x", "Cron:nightly", "SUBAGENT:1"])
 def test_reserved_namespaces_are_refused(prefix: str, reserved: str) -> None:

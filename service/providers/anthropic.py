@@ -25,7 +25,7 @@ from service.providers.error_words import error_text
 from service.providers.manners import Manners
 from service.providers.network import DIRECT, Network
 from service.providers.payloads import read_texts, to_count
-from service.providers.refusals import refusal, status_error
+from service.providers.refusals import check_success, status_error
 from service.providers.tool_calls import check_calls, with_distinct_ids
 from service.providers.transport import Upstream
 
@@ -80,8 +80,7 @@ class AnthropicProvider:
     def _ask(self, request: ModelRequest, marks_cache: bool) -> Generator[ModelEvent]:
         body = orjson.dumps(to_wire(request, marks_cache=marks_cache), default=_to_plain)
         with self._upstream.post_stream("/v1/messages", body) as response:
-            if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
-                raise refusal(self._upstream, response)
+            check_success(self._upstream, response)
             answer = _Answer(self._upstream)
             timeout_seconds = self._upstream.read_timeout_seconds
             texts = read_texts(response, answer, timeout_seconds=timeout_seconds, is_keep_alive=_is_ping)

@@ -23,7 +23,7 @@ from service.providers.openai_hosts import CALL_DATA, Manner, habits_of
 from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
-from service.providers.refusals import refusal, status_error
+from service.providers.refusals import check_success, status_error
 from service.providers.surrogates import Joiner, load_event
 from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
 from service.providers.transport import Upstream
@@ -59,8 +59,7 @@ class OpenAIProvider:
 
     def _ask(self, request: ModelRequest, manner: Manner) -> Generator[ModelEvent]:
         with self._upstream.post_stream("/chat/completions", self._writer.write(request, manner)) as response:
-            if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
-                raise refusal(self._upstream, response)
+            check_success(self._upstream, response)
             answer = _Answer(self._upstream)
             if (response.header("content-type") or "").startswith("application/json"):
                 if text := answer.read(response.read_all(MAX_ANSWER_CHARS, self._upstream.read_timeout_seconds)):

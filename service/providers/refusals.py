@@ -11,11 +11,11 @@ import time
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
-from service.errors import GatewayError
+from service.errors import NO_RETRY, GatewayError
 from service.providers.error_words import error_text
 from service.providers.transport import Upstream, UpstreamResponse
 
-_REJECTED = frozenset({400, 404, 413, 422})
+_REJECTED = frozenset({400, 413, 422})
 #: What may pass by itself, beside 5xx.
 _PASSING = frozenset({408, 409, 425, 429})
 _MAX_ERROR_BYTES = 64 * 1024
@@ -34,6 +34,7 @@ _LATER = re.compile(r"(retry|try again) (in|after) [\d.]+ ?(ms|s|m)", re.IGNOREC
 #: More at once than a limit ever has room for, told with 429 by OpenAI and with 413 by Groq: "Request too large for
 #: gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45000."
 TOO_LARGE_AT_ANY_TIME = re.compile(r"request too large for (model\b|[^:]{0,160}\btokens\w* per\b)", re.IGNORECASE)
+_IS_BASE_URL_RIGHT = "Is its baseUrl right?"
 _PATHS = ("/chat/completions", "/v1/messages")
 
 #: What stands before the provider's words in a message that may be logged up to there.
@@ -43,9 +44,23 @@ SAYS = " It says: "
 class LastingError(GatewayError):
     """A failure of the provider's that does not pass by itself: asking again is no use, asking another model may be."""
 
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message, headers=NO_RETRY)
 
-def refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
-    """The error that a status other than success stands for; reads the rest of the answer."""
+
+class NotThereError(GatewayError):
+    """The provider has no such model, or nothing at its address: not the caller's affair, and another may be there."""
+
+
+def check_success(upstream: Upstream, response: UpstreamResponse) -> None:
+    """Return if `response` is an answer of the model; else raise what it stands for, having read the rest of it."""
+    if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
+        raise _refusal(upstream, response)
+    if (response.header("content-type") or "").startswith("text/html"):
+        raise LastingError("provider_error", f"The model provider answered with a web page. {_IS_BASE_URL_RIGHT}")
+
+
+def _refusal(upstream: Upstream, response: UpstreamResponse) -> GatewayError:
     try:
         within_seconds = min(upstream.read_timeout_seconds, _ERROR_BODY_SECONDS)
         detail = error_text(upstream, response.read_all(_MAX_ERROR_BYTES, within_seconds))
@@ -92,13 +107,20 @@ def _lasting_error(status: int, detail: str) -> GatewayError:
         return GatewayError(
             "provider_rejected_request", f"The model provider rejected the request{_because(status, detail)}"
         )
+    if status == 404:  # noqa: PLR2004 - Not Found
+        hint = "" if "model" in detail.lower() else f" {_IS_BASE_URL_RIGHT}"
+        text = f"The model provider rejected the request{_because(status, detail)}{hint}"
+        return NotThereError("provider_rejected_request", text)
     says = _says(detail)
     if status in (401, 403):
-        message = f"The model provider refused the gateway's credentials (HTTP {status}). Correct its apiKey.{says}"
-        return GatewayError("provider_authentication_failed", message)
+        refused = "refused the gateway's credentials" if status == 401 else "does not let the gateway in"  # noqa: PLR2004
+        wanted = "Correct its apiKey." if status == 401 else "Look at its apiKey and what that may do."  # noqa: PLR2004
+        return GatewayError(
+            "provider_authentication_failed", f"The model provider {refused} (HTTP {status}). {wanted}{says}"
+        )
     if status == 402:  # noqa: PLR2004 - Payment Required
         return LastingError("provider_error", f"The model provider wants to be paid first (HTTP {status}).{says}")
-    message = f"The model provider will not answer such requests (HTTP {status}). Is its baseUrl right?{says}"
+    message = f"The model provider will not answer such requests (HTTP {status}). {_IS_BASE_URL_RIGHT}{says}"
     return LastingError("provider_error", message)
 
 
