@@ -78,9 +78,10 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     from service.sessions.exports import to_object
 
     with opened() as (state, _):
-        found = state.store.list_sessions(None if agent is None else agent.lower(), limit)
+        found = state.store.list_sessions(None if agent is None else agent.lower(), limit + 1)
+    has_more, found = len(found) > limit, found[:limit]
     if as_json:
-        print_json({"sessions": [to_object(session) for session in found]})
+        print_json({"sessions": [to_object(session) for session in found], "has_more": has_more})
         return
     rows = [
         (
@@ -94,6 +95,8 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
         for session in found
     ]
     print_table(("KEY", "LAST USED (UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"), rows)
+    if has_more:
+        click.echo("... and more; --limit shows them", err=True)
 
 
 @sessions.command(epilog=_KEYS)
