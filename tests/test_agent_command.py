@@ -283,6 +283,16 @@ def test_what_goes_on_in_a_session_is_aborted_by_its_key(home: Home, upstream: U
     assert b"aborted" in err
 
 
+def test_the_session_where_nothing_goes_on_is_named(home: Home) -> None:
+    for arguments, key in (
+        (("Quiet",), "agent:main:quiet"),
+        (("Quiet", "--agent", "Beta"), "agent:beta:quiet"),
+        (("agent:beta:quiet",), "agent:beta:quiet"),
+    ):
+        done = home.run("sessions", "abort", *arguments)
+        assert (done.status, done.out, done.err) == (0, f"Nothing goes on in {key}.\n", "")
+
+
 def test_nothing_is_aborted_where_no_gateway_answers(home: Home) -> None:
     done = home.run("sessions", "abort", "stuck", OPENCLAW_GATEWAY_PORT="9")
     assert (done.status, done.out) == (1, "")
