@@ -125,6 +125,16 @@ def test_edit_that_fails_changes_nothing_and_says_why(workspace: Path) -> None:
     assert (workspace / "a.py").read_text() == "x\nx\ny\n"
 
 
+def test_edit_that_would_change_nothing_is_refused(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("x\ny\n")
+    same = "old_text and new_text are the same, so there is nothing to change."
+    assert refusal(workspace, "edit", path="a.txt", old_text="x", new_text="x") == same
+    assert refusal(workspace, "edit", path="a.txt", old_text="x\ny", new_text="x\r\ny") == same
+    edits = [{"old_text": "x", "new_text": "z"}, {"old_text": "y", "new_text": "y"}]
+    assert refusal(workspace, "edit", path="a.txt", edits=edits) == f"edits[1]: {same}"
+    assert (workspace / "a.txt").read_text() == "x\ny\n"
+
+
 def test_edit_keeps_the_line_ends_of_the_file(workspace: Path) -> None:
     (workspace / "a.txt").write_bytes(b"one\r\ntwo\r\n")
     use(workspace, "edit", path="a.txt", old_text="one\ntwo", new_text="1\n2\r\n3")

@@ -280,6 +280,8 @@ def _replace_once(text: str, old: str, new: str, place: str) -> tuple[str, int]:
     """`text` with its one `old` replaced, and the line where that stood."""
     if "\r\n" not in text:
         old, new = old.replace("\r\n", "\n"), new.replace("\r\n", "\n")
+    if old == new:
+        raise ToolError(f"{place}old_text and new_text are the same, so there is nothing to change.")
     count = text.count(old)
     if count == 0:
         raise ToolError(f"{place}old_text does not stand in the file. Read it again and copy the text exactly.")
