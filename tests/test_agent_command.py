@@ -156,6 +156,14 @@ def test_options_that_contradict_each_other_are_refused(home: Home) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("message", "typed"), [("", ""), (" \n", ""), ("-", "\n")])
+def test_a_message_that_says_nothing_is_misuse(home: Home, door: tuple[str, ...], message: str, typed: str) -> None:
+    done = home.run("agent", "--message", message, *door, text=typed)
+    assert (done.status, done.out) == (2, "")
+    assert "Invalid value for --message: it is empty" in done.err
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_a_time_limit_ends_the_run(home: Home, door: tuple[str, ...]) -> None:
     done = home.run("agent", "--message", "x", "--model", "scripted/silent", "--timeout", "0.5", *door)
     assert (done.status, done.out) == (1, "")
