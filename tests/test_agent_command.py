@@ -156,6 +156,14 @@ def test_options_that_contradict_each_other_are_refused(home: Home) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("message", "typed"), [("", ""), (" \n", ""), ("-", "\n")])
+def test_a_message_that_says_nothing_is_misuse(home: Home, door: tuple[str, ...], message: str, typed: str) -> None:
+    done = home.run("agent", "--message", message, *door, text=typed)
+    assert (done.status, done.out) == (2, "")
+    assert "Invalid value for --message: it is empty" in done.err
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_a_time_limit_ends_the_run(home: Home, door: tuple[str, ...]) -> None:
     done = home.run("agent", "--message", "x", "--model", "scripted/silent", "--timeout", "0.5", *door)
     assert (done.status, done.out) == (1, "")
@@ -281,6 +289,16 @@ def test_what_goes_on_in_a_session_is_aborted_by_its_key(home: Home, upstream: U
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert b"aborted" in err
+
+
+def test_the_session_where_nothing_goes_on_is_named(home: Home) -> None:
+    for arguments, key in (
+        (("Quiet",), "agent:main:quiet"),
+        (("Quiet", "--agent", "Beta"), "agent:beta:quiet"),
+        (("agent:beta:quiet",), "agent:beta:quiet"),
+    ):
+        done = home.run("sessions", "abort", *arguments)
+        assert (done.status, done.out, done.err) == (0, f"Nothing goes on in {key}.\n", "")
 
 
 def test_nothing_is_aborted_where_no_gateway_answers(home: Home) -> None:

@@ -101,6 +101,16 @@ def test_the_list_is_a_table_for_people(used: tuple[Place, LiveGateway]) -> None
     assert len(used[0].openclaw("list", "--agent", "Beta").stdout.splitlines()) == 3
 
 
+def test_a_list_that_is_cut_says_so(used: tuple[Place, LiveGateway]) -> None:
+    place, _ = used
+    for limit, rows, more in (("3", 3, True), ("4", 4, False)):
+        done = place.openclaw("list", "--limit", limit)
+        assert len(done.stdout.splitlines()) == 1 + rows
+        assert done.stderr == ("... and more; --limit shows them\n" if more else "")
+        told = place.json("list", "--limit", limit)
+        assert (len(told["sessions"]), told["has_more"]) == (rows, more)
+
+
 def test_a_session_is_shown_without_what_a_terminal_obeys(used: tuple[Place, LiveGateway]) -> None:
     shown = used[0].openclaw("show", "agent:main:talk").stdout
     assert "how are you?" in shown

@@ -63,9 +63,24 @@ def test_a_mark_of_utf8_is_not_shown_and_stays(workspace: Path) -> None:
     assert (workspace / "a.txt").read_bytes() == b"\xef\xbb\xbfuno\r\ndue\r\n"
 
 
-def test_read_shows_what_is_not_utf8_with_replacement_characters(workspace: Path) -> None:
-    (workspace / "a.txt").write_bytes(b"caf\xe9\n")
-    assert use(workspace, "read", path="a.txt") == "     1\tcaf�"
+def test_read_shows_what_is_not_utf8_with_replacement_characters_and_says_so(workspace: Path) -> None:
+    (workspace / "a.txt").write_bytes(b"caf\xe9\nplain\n\xff")
+    note = "[not UTF-8: bytes that could not be read are shown as U+FFFD]"
+    assert use(workspace, "read", path="a.txt") == f"     1\tcaf\ufffd\n     2\tplain\n     3\t\ufffd\n{note}"
+    assert use(workspace, "read", path="a.txt", limit=1).splitlines()[1:] == [
+        "[the file goes on; continue with offset 2]",
+        note,
+    ]
+    assert note not in use(workspace, "read", path="a.txt", offset=2, limit=1)
+
+
+def test_read_says_nothing_of_utf8_that_is_in_order(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("a real \ufffd\n")
+    assert use(workspace, "read", path="a.txt") == "     1\ta real \ufffd"
+    for start in ("", "a", "ab", "abc"):  # whichever byte of a character a long line is cut at
+        (workspace / "a.txt").write_text(start + "\U0001f980" * 9_000)
+        shown = (start + "\U0001f980" * 2_000)[:2_000]
+        assert use(workspace, "read", path="a.txt") == f"     1\t{shown} [the line goes on]"
 
 
 def test_write_makes_directories_and_replaces_files(workspace: Path) -> None:
@@ -124,6 +139,16 @@ def test_edit_that_fails_changes_nothing_and_says_why(workspace: Path) -> None:
     for wrong in ({}, {"old_text": "x"}, {"old_text": "y", "new_text": "z", "edits": edits}):
         assert "Give either" in refusal(workspace, "edit", path="a.py", **wrong)
     assert (workspace / "a.py").read_text() == "x\nx\ny\n"
+
+
+def test_edit_that_would_change_nothing_is_refused(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("x\ny\n")
+    same = "old_text and new_text are the same, so there is nothing to change."
+    assert refusal(workspace, "edit", path="a.txt", old_text="x", new_text="x") == same
+    assert refusal(workspace, "edit", path="a.txt", old_text="x\ny", new_text="x\r\ny") == same
+    edits = [{"old_text": "x", "new_text": "z"}, {"old_text": "y", "new_text": "y"}]
+    assert refusal(workspace, "edit", path="a.txt", edits=edits) == f"edits[1]: {same}"
+    assert (workspace / "a.txt").read_text() == "x\ny\n"
 
 
 def test_edit_keeps_the_line_ends_of_the_file(workspace: Path) -> None:

@@ -77,6 +77,8 @@ def test_find_tells_paths_from_the_workspace(workspace: Path, pattern: str, path
         ("a*", "a\nb", True),
         ("./a/*", "a/b", True),
         ("a+(b)", "a+(b)", True),
+        ("[[]id].tsx", "[id].tsx", True),
+        ("..a/.b", "..a/.b", True),
     ],
 )
 def test_globs_are_those_of_a_shell(pattern: str, path: str, *, matches: bool) -> None:
@@ -108,6 +110,22 @@ def test_what_cannot_be_understood_is_explained(workspace: Path) -> None:
     assert "not a regular expression" in refusal(workspace, GREP, pattern="(")
     assert "cannot be understood" in refusal(workspace, FIND, pattern="{a")
     assert 'There is no "gone"' in refusal(workspace, GREP, pattern="x", path="gone")
+
+
+@pytest.mark.parametrize("pattern", ["../*.py", "src/../*.md", "..", ".", "./", "src//*.py", "src/"])
+def test_a_glob_that_no_path_can_match_is_refused(workspace: Path, pattern: str) -> None:
+    for told in (refusal(workspace, FIND, pattern=pattern), refusal(workspace, GREP, pattern="x", glob=pattern)):
+        assert "it is relative to `path`" in told
+
+
+def test_an_absolute_glob_is_refused(workspace: Path) -> None:
+    told = refusal(workspace, FIND, pattern=f"{workspace}/src/*.py")
+    assert told.startswith(f"No path can match the glob '{workspace}/src/*.py': it is relative to `path`")
+
+
+@pytest.mark.parametrize("pattern", ["[ab", "src/[a", "[a/b]", "{[a,b}"])
+def test_a_bracket_that_is_not_closed_is_refused(workspace: Path, pattern: str) -> None:
+    assert "a [ that no ] closes" in refusal(workspace, FIND, pattern=pattern)
 
 
 def test_results_are_bounded_and_say_so(workspace: Path) -> None:

@@ -328,6 +328,13 @@ def start_request(gateway: LiveGateway, *, stream: bool, headers: dict[str, str]
     return connection
 
 
+def receive_word(connection: socket.socket) -> None:
+    """Read a stream as far as its first word."""
+    received = b""
+    while b"Hello" not in received:
+        received += connection.recv(4096)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("model", ["stub/hang-midway", "stub/hang"])
 def test_a_caller_that_hangs_up_ends_the_upstream_request(
@@ -336,12 +343,14 @@ def test_a_caller_that_hangs_up_ends_the_upstream_request(
     told = len(patient_relay.output)
     connection = start_request(patient_relay, stream=stream, headers=by(model))
     wait_until(lambda: bool(own_upstream.requests))
+    if begins := stream and model == "stub/hang-midway":
+        receive_word(connection)
     left_at = time.monotonic()
     connection.close()
     assert own_upstream.aborted.wait(5)
     assert own_upstream.aborted.at is not None
     assert own_upstream.aborted.at - left_at < 1
-    status = 200 if stream and model == "stub/hang-midway" else 499
+    status = 200 if begins else 499
     wait_until(lambda: f"path=/v1/chat/completions status={status} " in patient_relay.output[told:])
 
 
@@ -401,9 +410,7 @@ def test_a_run_that_waited_for_room_is_told_how_much_of_its_time_that_took(tmp_p
 def test_what_was_said_before_a_hang_up_is_remembered(patient_relay: LiveGateway, own_upstream: Upstream) -> None:
     key = {"x-openclaw-session-key": "cut"}
     connection = start_request(patient_relay, stream=True, headers={**key, **by("stub/hang-midway")})
-    received = b""
-    while b"Hello" not in received:
-        received += connection.recv(4096)
+    receive_word(connection)
     connection.close()
     assert own_upstream.aborted.wait(5)
     with patient_relay.client() as client:

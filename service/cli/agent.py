@@ -48,12 +48,18 @@ def agent(
 
     agent_id, key = session_of(agent_id, session_id, session_key)
     text = sys.stdin.read() if message == "-" else message
+    _check_message(text)
     request = AgentRequest(text, agent_id, key, model, timeout)
     done = _run(door, request, stream=stream)
     if as_json:
         print_json(done.outcome)
     elif not stream:
         click.echo(done.text)
+
+
+def _check_message(text: str) -> None:
+    if not text.strip():
+        raise click.BadParameter("it is empty, and an agent answers only what says something.", param_hint="--message")
 
 
 def _open_door(locations: Locations, *, local: bool) -> AgentDoor:

@@ -20,6 +20,7 @@ from service.cli.common import Command, json_option, print_json, print_table, wi
 from service.config.text import Locations
 
 if TYPE_CHECKING:
+    from service.cli.operator_connection import OperatorConnection
     from service.config.schema import Config
     from service.sessions.overview import RecentMessage, SessionOverview
     from service.sessions.state import State
@@ -78,9 +79,10 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     from service.sessions.exports import to_object
 
     with opened() as (state, _):
-        found = state.store.list_sessions(None if agent is None else agent.lower(), limit)
+        found = state.store.list_sessions(None if agent is None else agent.lower(), limit + 1)
+    has_more, found = len(found) > limit, found[:limit]
     if as_json:
-        print_json({"sessions": [to_object(session) for session in found]})
+        print_json({"sessions": [to_object(session) for session in found], "has_more": has_more})
         return
     rows = [
         (
@@ -94,6 +96,8 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
         for session in found
     ]
     print_table(("KEY", "LAST USED (UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"), rows)
+    if has_more:
+        click.echo("... and more; --limit shows them", err=True)
 
 
 @sessions.command(epilog=_KEYS)
@@ -197,12 +201,19 @@ def abort(place: Locations, key: str, *, agent: str | None, as_json: bool) -> No
     try:
         with open_operator(address) as connection:
             told = connection.wait_for(connection.send("chat.abort", params))
+            nothing = "" if as_json or told["runIds"] else f"Nothing goes on in {_full_key(connection, params)}."
     except UnreachableError as error:
         raise UnreachableError(f"{error.message} {address.start_hint}") from None
     if as_json:
         print_json(told)
     else:
-        click.echo("\n".join(f"Aborted {run_id}." for run_id in told["runIds"]) or "Nothing goes on there.")
+        click.echo("\n".join(f"Aborted {run_id}." for run_id in told["runIds"]) or nothing)
+
+
+def _full_key(connection: OperatorConnection, params: dict[str, Any]) -> str:
+    """The key that the gateway takes `params` for: it alone knows its default agent."""
+    told = connection.wait_for(connection.send("chat.history", {**params, "limit": 1, "maxChars": 1}))
+    return _shown(told["sessionKey"])
 
 
 @sessions.command()

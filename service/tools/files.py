@@ -235,17 +235,22 @@ def _too_few(lines: int) -> ToolError:
 
 def _numbered_lines(file: BinaryIO, first: int, limit: int) -> str:
     lines: list[str] = []
-    characters = 0
-    for number, line in enumerate(_lines(file), start=first):
+    ends: list[str] = []
+    characters, all_utf8 = 0, True
+    for number, (line, is_utf8) in enumerate(_lines(file), start=first):
         if len(lines) == limit or characters + len(line) > MAX_READ_CHARACTERS:
-            return "\n".join([*lines, f"[the file goes on; continue with offset {number}]"])
+            ends.append(f"[the file goes on; continue with offset {number}]")
+            break
         lines.append(f"{number:>6}\t{line}")
         characters += len(lines[-1])
-    return "\n".join(lines) or "(the file is empty)"
+        all_utf8 = all_utf8 and is_utf8
+    if not all_utf8:
+        ends.append("[not UTF-8: bytes that could not be read are shown as U+FFFD]")
+    return "\n".join([*lines, *ends]) or "(the file is empty)"
 
 
-def _lines(file: BinaryIO) -> Iterator[str]:
-    """The lines from here on without their ends, each cut to what is shown of it."""
+def _lines(file: BinaryIO) -> Iterator[tuple[str, bool]]:
+    """The lines from here on without their ends, each cut to what is shown of it, and whether that is UTF-8."""
     while line := file.readline(MAX_LINE_CHARACTERS * 4):
         cut = False
         rest = line
@@ -253,9 +258,9 @@ def _lines(file: BinaryIO) -> Iterator[str]:
             cut = True
             sleep(0)
         text = line.rstrip(b"\r\n").decode("utf-8", "replace")
-        if cut or len(text) > MAX_LINE_CHARACTERS:
-            text = f"{text[:MAX_LINE_CHARACTERS]} [the line goes on]"
-        yield text
+        shown = text[:MAX_LINE_CHARACTERS]
+        is_utf8 = "\ufffd" not in shown or line.startswith(shown.encode())
+        yield f"{shown} [the line goes on]" if cut or len(text) > len(shown) else shown, is_utf8
 
 
 def _edits(arguments: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
@@ -282,6 +287,8 @@ def _replace_once(text: str, old: str, new: str, place: str) -> tuple[str, int]:
     """`text` with its one `old` replaced, and the line where that stood."""
     if "\r\n" not in text:
         old, new = old.replace("\r\n", "\n"), new.replace("\r\n", "\n")
+    if old == new:
+        raise ToolError(f"{place}old_text and new_text are the same, so there is nothing to change.")
     count = text.count(old)
     if count == 0:
         raise ToolError(f"{place}old_text does not stand in the file. Read it again and copy the text exactly.")

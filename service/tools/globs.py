@@ -11,9 +11,10 @@ from service.tools import ToolError
 def compile_glob(pattern: str) -> Callable[[str], bool]:
     """What tells whether a relative path matches `pattern`; one without a slash is matched against the name alone.
 
-    Raises `ToolError` for a pattern that cannot be understood.
+    Raises `ToolError` for a pattern that cannot be understood or that no path can match.
     """
     pattern = pattern.removeprefix("./")
+    _check_steps(pattern)
     try:
         regex = re.compile(_to_regex(pattern), re.DOTALL)
     except (re.error, RecursionError):
@@ -21,6 +22,15 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
     if "/" in pattern:
         return lambda path: regex.fullmatch(path) is not None
     return lambda path: regex.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def _check_steps(pattern: str) -> None:
+    if {"", ".", ".."}.isdisjoint(pattern.split("/")):
+        return
+    raise ToolError(
+        f"No path can match the glob {pattern!r}: it is relative to `path`, so it neither begins nor ends with "
+        "a slash, and nothing between its slashes is empty, `.` or `..`. To search elsewhere, change `path`."
+    )
 
 
 _PIECES = re.compile(r"\*\*/|\*+|\?|\[!?\]?[^\]/]*\]|[{},]|.", re.DOTALL)
@@ -47,4 +57,6 @@ def _piece_to_regex(piece: str) -> str:
         negated = piece.startswith("[!")
         members = re.sub(r"([\\\[^])", r"\\\1", piece[2 if negated else 1 : -1])
         return f"[{'^/' if negated else ''}{members}]"
+    if piece == "[":
+        raise ToolError("The glob has a [ that no ] closes before the next slash. Write [[] for the character itself.")
     return re.escape(piece)
