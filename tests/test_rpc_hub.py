@@ -10,7 +10,9 @@ import pytest
 
 from service.errors import GatewayError
 from service.events import RunEnded, TextDelta
+from service.providers.refusals import LastingError
 from service.rpc.broadcasts import Broadcasts
+from service.rpc.frames import to_error
 from service.rpc.hub import Hub, HubLimits
 from service.rpc.peer import Peer
 from service.rpc.websocket import WebSocket
@@ -108,3 +110,17 @@ def test_while_it_stops_nobody_new_comes_in() -> None:
     with pytest.raises(GatewayError) as refused, hub.stranger("a"):
         pytest.fail("a connection was let in")
     assert refused.value.code == "shutting_down"
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (GatewayError("shutting_down", "soon"), True),
+        (GatewayError("rate_limit_exceeded", "soon"), True),
+        (LastingError("rate_limit_exceeded", "the quota is used up"), False),
+        (GatewayError("run_aborted", "on purpose"), False),
+        (GatewayError("invalid_value", "no"), False),
+    ],
+)
+def test_only_what_may_pass_is_told_as_retryable(error: GatewayError, retryable: bool) -> None:
+    assert to_error(error).get("retryable", False) is retryable
