@@ -84,7 +84,7 @@ def test_what_a_reader_may_have_seen_is_not_taken_back(client: httpx.Client, ups
 
 def test_a_message_that_fits_no_window_has_the_code_that_sdks_know(client: httpx.Client, upstream: Upstream) -> None:
     fault = {"error": {"message": "This model's maximum context length is 10 tokens.", "type": "invalid_request_error"}}
-    upstream.answers["wobbly"] = lambda exchange: exchange.json(400, fault)
+    upstream.answers["wobbly"] = upstream.answers["ok"] = lambda exchange: exchange.json(400, fault)
     assert error_of(ask(client, "hi")) == (400, "context_length_exceeded", "messages")
 
 
