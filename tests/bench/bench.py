@@ -1,6 +1,6 @@
 """The gateway against the floor and its peers, measured in one run on one machine.
 
-`python tests/bench/bench.py [--rounds 3] [--peer litellm] [--only throughput,latency] [--output DIRECTORY]` prints one
+`python tests/bench/bench.py [--rounds 5] [--peer litellm] [--only throughput,latency] [--output DIRECTORY]` prints one
 table and writes it, the figures of all rounds as JSON and a picture. The server that is measured has a core to itself;
 the upstream and the callers share the others. CPU of the server for each request is the figure to look at: it is what
 the callers' own speed disturbs least. Rounds of all servers are interleaved.
@@ -40,7 +40,7 @@ ROWS = (
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", action="append", choices=sorted(PEERS), default=[])
     parser.add_argument("--only", default="", help="names of rows, with commas between them")
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
