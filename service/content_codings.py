@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import brotli
@@ -10,6 +11,7 @@ import brotli
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 31, 15, -15
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_MEMBERS = 64
+_REPLAYED_BYTES = 64 * 1024
 
 
 class Decoder(Protocol):
@@ -84,7 +86,8 @@ class _Brotli:
 
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
-        self._taken: list[bytes] = []
+        self._taken = bytearray()
+        self._told_bytes = 0
 
     @property
     def is_whole(self) -> bool:
@@ -96,20 +99,26 @@ class _Brotli:
         try:
             decoded = bytes(self._stream.process(data, output_buffer_limit=limit)[:limit])
         except brotli.error:
-            return self._decode_to_end(data, limit)
-        self._taken.append(data)
+            decoded = self._decode_to_end(data, limit)
+        self._taken += data
+        self._told_bytes += len(decoded)
         return decoded
 
     def _decode_to_end(self, data: bytes, limit: int) -> bytes:
         self._stream, decoded = brotli.Decompressor(), bytearray()
+        most = self._told_bytes + limit
         try:
-            for piece in self._taken:
-                self._stream.process(piece)
-            for at in range(len(data)):
-                decoded += self._stream.process(data[at : at + 1], output_buffer_limit=limit - len(decoded))
-                if self._stream.is_finished() or len(decoded) >= limit:
+            for piece in self._pieces(data):
+                decoded += self._stream.process(piece, output_buffer_limit=most - len(decoded))
+                if self._stream.is_finished() or len(decoded) >= most:
                     break
         except brotli.error as error:
             raise ValueError("not in the stated coding") from error
-        self._taken.append(data)
-        return bytes(decoded[:limit])
+        return bytes(decoded[self._told_bytes : most])  # how much comes with which piece depends on how it is cut
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        """What has come before, and then `data` byte by byte."""
+        for at in range(0, len(self._taken), _REPLAYED_BYTES):
+            yield bytes(self._taken[at : at + _REPLAYED_BYTES])
+        for at in range(len(data)):
+            yield data[at : at + 1]

@@ -91,7 +91,8 @@ KINDS: dict[str, ErrorKind] = {
 
 
 #: The header by which OpenAI's SDKs learn that they are not to send a request again.
-NO_RETRY = {"x-should-retry": "false"}
+NO_RETRY_HEADER = "x-should-retry"
+NO_RETRY = {NO_RETRY_HEADER: "false"}
 
 
 class GatewayError(Exception):
@@ -127,6 +128,11 @@ class GatewayError(Exception):
     def status(self) -> int:
         """The HTTP status this error is told with."""
         return self.kind.status
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is no use, or not wanted, to ask again."""
+        return NO_RETRY_HEADER in self.headers
 
     def renewed(self) -> GatewayError:
         """The same, to be raised anew: one that is kept must not gather the frames of all who are told."""

@@ -239,7 +239,7 @@ class Gateway:
         try:
             end = self._drive(run, work, provider, reply)
             model = (provider.answered or work.choices[0]).ref
-            work.opened.finish(to_outcome(end, work.conversation.new, reply, model, streamed=work.streamed))
+            work.opened.finish(to_outcome(end, work.conversation.new, reply, model, keeps_half=work.keeps_half))
         except GatewayError as error:
             end = RunEnded(error=error)
         except Exception:

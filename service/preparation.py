@@ -11,7 +11,7 @@ from service.agents import Agent
 from service.concurrency import Deadline, deadline
 from service.conversation import Conversation, select_new, tell_cuts
 from service.errors import GatewayError
-from service.messages import Message
+from service.messages import Message, Role
 from service.models import ChosenModel
 from service.parts import Held
 from service.prompt import to_system_text
@@ -68,8 +68,8 @@ class RunTime:
 class Work:
     """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began.
 
-    One that is `streamed` has a reader who sees all that is said; one that `takes_back` has none who sees what was not
-    the end.
+    What one that `keeps_half` has said stays when it fails; what one that `takes_back` has said is read by nobody until
+    it has ended.
     """
 
     held: Held
@@ -79,7 +79,7 @@ class Work:
     conversation: Conversation
     tools: AgentTools
     opened: OpenRun
-    streamed: bool
+    keeps_half: bool
     takes_back: bool
 
 
@@ -123,4 +123,7 @@ def prepare(
     # Whoever sends the same idempotency key may want it as a stream.
     takes_back = not turn.streamed and turn.idempotency_key is None
     choices = fit_choices(choices, conversation, with_functions=turn.offers_functions)
-    return Work(held, time, choices, request, conversation, tools, opened, turn.streamed, takes_back)
+    # Only what a reader has seen and nobody will send again by themselves.
+    is_plain = all(message.role is Role.USER for message in conversation.new)
+    keeps_half = turn.streamed and turn.idempotency_key is None and is_plain
+    return Work(held, time, choices, request, conversation, tools, opened, keeps_half, takes_back)

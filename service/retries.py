@@ -14,7 +14,7 @@ from typing import Self
 
 from service import concurrency
 from service.config.models import RetryConfig
-from service.errors import GatewayError
+from service.errors import NO_RETRY_HEADER, GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted
 from service.providers.refusals import SAYS, LastingError, NotThereError
@@ -134,6 +134,7 @@ class ResilientProvider:
         self._told, self._tried = False, 0
         self._may_restart = self._takes_back or request.collected
         *others, last = self._candidates(request)
+        may_pass = False
         for choice in others:
             try:
                 yield from self._ask(choice, request)
@@ -141,9 +142,15 @@ class ResilientProvider:
                 if self._stands or not (error.code in REPLACEABLE or isinstance(error, NotThereError)):
                     raise
                 logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
+                may_pass = may_pass or not error.is_lasting
             else:
                 return
-        yield from self._ask(last, request)
+        try:
+            yield from self._ask(last, request)
+        except GatewayError as error:
+            if may_pass:
+                error.headers.pop(NO_RETRY_HEADER, None)
+            raise
 
     def _candidates(self, request: ModelRequest) -> list[ChosenModel]:
         fallbacks = self._choices[self._first + 1 :]

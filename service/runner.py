@@ -160,6 +160,7 @@ class AgentLoop:
         self._message_characters = 0
         self._is_last_turn = False
         self._summary_failed = False
+        self._unfit: GatewayError | None = None  # the refusal for which a fallback is asked
 
     def run(self, request: ModelRequest) -> None:
         """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
@@ -193,6 +194,8 @@ class AgentLoop:
             except GatewayError as error:
                 if self._reply.pieces:
                     raise
+                if self._unfit is not None and overflow_of(error) is None:
+                    raise self._unfit from error
                 request = self._after_refusal(request, error)
         return request, self._ask(request)
 
@@ -228,6 +231,7 @@ class AgentLoop:
             return self._shortened(request, shorter)
         if overflow_of(error) is None or not window.pass_over(refused_by, request):
             raise error
+        self._unfit = error
         return self._fitted(request)
 
     def _shortened(self, request: ModelRequest, compaction: Compaction | None) -> ModelRequest:

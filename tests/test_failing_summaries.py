@@ -120,6 +120,17 @@ def test_a_fallback_answers_what_cannot_be_shortened(client: httpx.Client, upstr
     assert error_of(refused)[:2] == (400, "context_length_exceeded")
 
 
+def test_what_was_too_long_is_told_where_the_fallback_fails_for_another_reason(
+    client: httpx.Client, upstream: Upstream
+) -> None:
+    upstream.answers["falls"] = Failing(*BAD_SUMMARY, is_short=True)
+    upstream.answers["other"] = lambda exchange: exchange.json(401, {"error": {"message": "who are you?"}})
+    refused = ask(client, MESSAGE, model="openclaw/falling")
+    assert error_of(refused) == (400, "context_length_exceeded", "messages")
+    assert "prompt is too long" in refused.text
+    assert upstream.requests[-1].body["model"] == "other"
+
+
 def test_a_summary_that_hangs_ends_with_the_run(upstream: Upstream, tmp_path: Path) -> None:
     upstream.answers["play"] = hang
     config = config_of(upstream)

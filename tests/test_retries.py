@@ -185,6 +185,27 @@ def test_a_web_page_is_no_answer(clock: Clock, provider: OpenAIProvider, upstrea
     assert asked_models(upstream) == ["page", "page", "ok"]
 
 
+def test_what_calls_itself_a_web_page_may_be_an_answer(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.head(200, "text/html; charset=utf-8")
+        exchange.words()
+        exchange.end()
+
+    upstream.answers["php"] = answer
+    assert ask(resilient(clock, chosen(provider, "php")), "any")[0] == TEXT
+
+
+@pytest.mark.parametrize(("first", "lasting"), [("status-503", False), ("status-401", True)])
+def test_a_fallback_that_fails_for_good_does_not_keep_others_from_asking_again(
+    clock: Clock, provider: OpenAIProvider, first: str, lasting: bool
+) -> None:
+    once = RetryPolicy(attempts=1)
+    error = fail(resilient(clock, chosen(provider, first), chosen(provider, "status-401"), policy=once), "any")[1]
+    assert (error.code, error.is_lasting) == ("provider_authentication_failed", lasting)
+
+
 def test_later_turns_of_a_run_begin_with_the_model_that_answered(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 from chat import ask, chunks_of, error_of, text_of
 from databases import Postgres
 from live import TOKEN, LiveGateway, live_gateway
-from upstream import Upstream
+from upstream import Exchange, Upstream
 from upstream_answers import WORDS
 
 GENEROUS_SECONDS = 20.0
@@ -339,6 +339,33 @@ def test_what_a_stream_said_before_it_failed_is_kept_and_told(talk: httpx.Client
     said = [one["content"] for one in upstream.requests[-1].body["messages"]]
     assert "read by nobody" not in said
     assert said[-3:] == ["seen", f"{WORDS[0]}\n\n(cut off here: the run failed)", "go on"]
+
+
+def test_a_stream_that_failed_can_be_asked_for_again_where_it_is_not_the_caller_who_speaks(
+    talk: httpx.Client, upstream: Upstream
+) -> None:
+    def look(exchange: Exchange) -> None:
+        exchange.head()
+        function = {"name": "look", "arguments": "{}"}
+        exchange.event({"tool_calls": [{"index": 0, "id": "1", "type": "function", "function": function}]})
+        exchange.end("tool_calls")
+
+    upstream.answers["looks"] = look
+    session = {SESSION_KEY: f"again-{uuid.uuid4()}"}
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    called = ask(talk, "look", headers={"x-openclaw-model": "stub/looks", **session}, tools=tools)
+    (call,) = called.json()["choices"][0]["message"]["tool_calls"]
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
+    for _ in range(2):
+        broken = ask(talk, result, headers={"x-openclaw-model": "stub/drop-after", **session}, stream=True)
+        assert "error" in chunks_of(broken)[-1]
+    keyed = {"x-openclaw-model": "stub/drop-after", "Idempotency-Key": str(uuid.uuid4()), **session}
+    text_of(ask(talk, result, headers={"x-openclaw-model": "stub/ok", **session}))
+    for _ in range(2):
+        assert "error" in chunks_of(ask(talk, "once", headers=keyed, stream=True))[-1]
+    text_of(ask(talk, "go on", headers={"x-openclaw-model": "stub/ok", **session}))
+    said = [one["content"] for one in upstream.requests[-1].body["messages"] if one["role"] != "assistant"]
+    assert said == ["look", "sunny", "go on"]
 
 
 def test_a_model_that_goes_on_is_told_where_its_answer_was_cut_off(

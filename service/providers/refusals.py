@@ -56,6 +56,10 @@ def check_success(upstream: Upstream, response: UpstreamResponse) -> None:
     """Return if `response` is an answer of the model; else raise what it stands for, having read the rest of it."""
     if not 200 <= response.status < 300:  # noqa: PLR2004 - the family of statuses that mean success
         raise _refusal(upstream, response)
+
+
+def check_no_page(response: UpstreamResponse) -> None:
+    """Raise for a web page: what calls itself one, and in which nothing of an answer was found."""
     if (response.header("content-type") or "").startswith("text/html"):
         raise LastingError("provider_error", f"The model provider answered with a web page. {_IS_BASE_URL_RIGHT}")
 

@@ -164,7 +164,7 @@ class ListTool:
     name = "ls"
     description = (
         "List a directory of the workspace: directories end with /, files have their size. "
-        "A name with odd characters is told as in `$'two\\nlines'`, and every file tool takes it so. "
+        "A name with odd characters is told as in `$'two\\nlines'`, and so every file tool takes it as a path. "
         f"At most {MAX_LISTED} entries are told."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
