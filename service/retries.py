@@ -142,7 +142,7 @@ class ResilientProvider:
                 if self._stands or not (error.code in REPLACEABLE or isinstance(error, NotThereError)):
                     raise
                 logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
-                may_pass = may_pass or not error.is_lasting
+                may_pass = may_pass or _may_pass(error)
             else:
                 return
         try:
@@ -192,10 +192,14 @@ class ResilientProvider:
             yield from map(choice.signed, events)
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
-        if not choice.worth_retrying or error.code not in RETRYABLE or isinstance(error, LastingError):
+        if not choice.worth_retrying or not _may_pass(error):
             return None
         told = error.headers.get("Retry-After")
         return self._policy.delay_seconds(failures, self._random(), None if told is None else float(told))
+
+
+def _may_pass(error: GatewayError) -> bool:
+    return error.code in RETRYABLE and not error.is_lasting
 
 
 def _may_take(choice: ChosenModel, request: ModelRequest) -> bool:

@@ -197,7 +197,7 @@ def test_what_calls_itself_a_web_page_may_be_an_answer(
     assert ask(resilient(clock, chosen(provider, "php")), "any")[0] == TEXT
 
 
-@pytest.mark.parametrize(("first", "lasting"), [("status-503", False), ("status-401", True)])
+@pytest.mark.parametrize(("first", "lasting"), [("status-503", False), ("status-401", True), ("status-404", True)])
 def test_a_fallback_that_fails_for_good_does_not_keep_others_from_asking_again(
     clock: Clock, provider: OpenAIProvider, first: str, lasting: bool
 ) -> None:

@@ -25,7 +25,7 @@ from service.providers.error_words import error_text
 from service.providers.manners import Manners
 from service.providers.network import DIRECT, Network
 from service.providers.payloads import read_texts, to_count
-from service.providers.refusals import check_no_page, check_success, status_error
+from service.providers.refusals import check_success, status_error
 from service.providers.tool_calls import check_calls, with_distinct_ids
 from service.providers.transport import Upstream
 
@@ -85,8 +85,6 @@ class AnthropicProvider:
             timeout_seconds = self._upstream.read_timeout_seconds
             texts = read_texts(response, answer, timeout_seconds=timeout_seconds, is_keep_alive=_is_ping)
             yield from map(ModelText, texts)
-            if not answer.is_complete():
-                check_no_page(response)
             yield answer.to_end()
 
 

@@ -23,7 +23,7 @@ from service.providers.openai_hosts import CALL_DATA, Manner, habits_of
 from service.providers.openai_request import RequestWriter
 from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
 from service.providers.reasoning import Reasoning
-from service.providers.refusals import check_no_page, check_success, status_error
+from service.providers.refusals import check_success, status_error
 from service.providers.surrogates import Joiner, load_event
 from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
 from service.providers.transport import Upstream
@@ -67,8 +67,6 @@ class OpenAIProvider:
             else:
                 timeout_seconds = self._upstream.read_timeout_seconds
                 yield from map(ModelText, read_texts(response, answer, timeout_seconds=timeout_seconds))
-            if not answer.is_complete():
-                check_no_page(response)
             yield answer.to_end()
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import gevent
 
 from service.errors import GatewayError
+from service.providers.refusals import check_no_page
 from service.providers.sse import SSEDecoder
 from service.providers.transport import UpstreamResponse
 
@@ -55,8 +56,8 @@ def read_texts(
 
     Raises what `answer` raises, after what was said before, and `GatewayError`: `provider_timeout` after about
     `timeout_seconds` (twice that at most) without an event that says something, `provider_error` for a dropped
-    connection, an event or an answer too large. Once `answer` is complete nothing is an error any more, and what still
-    belongs to it (the usage, the end mark) has 1.5 s to come.
+    connection, an event or an answer too large, a web page. Once `answer` is complete nothing is an error any more, and
+    what still belongs to it (the usage, the end mark) has 1.5 s to come.
     """
     decoder = SSEDecoder()
     waiting_since = clock()
@@ -80,6 +81,8 @@ def read_texts(
             return
     if not answer.is_complete():
         yield from _read_together(answer, decoder.finish())
+        if not (answer.is_complete() or characters):
+            check_no_page(response)
 
 
 def to_count(told: Any) -> int:
