@@ -12,7 +12,7 @@ from chat import ask, chunks_of, error_of, streamed_text, text_of
 from live import TOKEN, LiveGateway, live_gateway
 from plays import Play, calls
 from upstream import Upstream, sent
-from workspaces import emptied
+from workspaces import with_notes
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
@@ -48,9 +48,7 @@ def upstream(lasting_upstream: Upstream) -> Upstream:
 
 @pytest.fixture(autouse=True)
 def workspace(gateway: LiveGateway) -> Path:
-    root = emptied(gateway.directory / "workspace")
-    (root / "notes.txt").write_text("tea\nmilk\n")
-    return root
+    return with_notes(gateway.directory / "workspace")
 
 
 def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:

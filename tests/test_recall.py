@@ -16,7 +16,7 @@ from pictures import data_uri, picture
 from plays import Play, calls
 from transcripts import Transcripts
 from upstream import Exchange, Upstream, sent
-from workspaces import emptied
+from workspaces import with_notes
 
 from service.conversation import IncomingMessage
 from service.events import RunEnded
@@ -58,9 +58,7 @@ def upstream(lasting_upstream: Upstream) -> Upstream:
 
 @pytest.fixture(autouse=True)
 def workspace(gateway: LiveGateway) -> Path:
-    root = emptied(gateway.directory / "workspace")
-    (root / "notes.txt").write_text("tea\nmilk\n")
-    return root
+    return with_notes(gateway.directory / "workspace")
 
 
 def asked(response: httpx.Response) -> dict[str, Any]:

@@ -27,10 +27,11 @@ def make_workspace(directory: Path) -> Path:
     return root
 
 
-def emptied(directory: Path) -> Path:
-    """The workspace, without what earlier tests left in it."""
+def with_notes(directory: Path) -> Path:
+    """The workspace with its one file, and without what earlier tests left in it."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
+    (directory / "notes.txt").write_text("tea\nmilk\n")
     return directory
 
 
