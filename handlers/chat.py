@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from flask import current_app
 
-from service.concurrency import Cancelled, CancelScope, watch_hangup
-from service.errors import GatewayError
+from service.core.concurrency import Cancelled, CancelScope, watch_hangup
+from service.core.errors import GatewayError
 from service.gateway import Gateway
 from service.http.binding import current_request, environ_key
 from service.http.completion_request import parse_turn

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flask import current_app
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.gateway import Gateway
 from service.http.replies import Reply, json_reply
 from service.http.session_response import parse_cursor, to_session_list, to_session_with_messages

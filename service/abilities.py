@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from service.conversation import Conversation
-from service.messages import Image, Message, Text
+from service.core.messages import Image, Message, Text
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, Provider
 

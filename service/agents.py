@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service.config.schema import AgentConfig, AgentDefaults, Config, IdentityConfig
-from service.errors import GatewayError
-from service.values import value
+from service.core.dataclass import value
+from service.core.errors import GatewayError
 
 #: The agent there is when none is configured, and the default one among several when it is there.
 MAIN_AGENT_ID = "main"

@@ -23,7 +23,7 @@ from gunicorn.glogging import Logger
 from gunicorn.sock import TCP6Socket, TCPSocket
 from gunicorn.workers.ggevent import GeventPyWSGIWorker
 
-from service.logs import configure_logging
+from service.core.logs import configure_logging
 
 _BURST_SECONDS = 1.0
 _CLOSING_SECONDS = 10.0  # what a worker may take beyond it to let go of models and store
@@ -99,8 +99,8 @@ class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         """Open the gateway; one that cannot be opened ends this process and, by its status, the arbiter."""
+        from service.core.processes.launcher import tie_to_parent  # noqa: PLC0415 - only now all is patched
         from service.edge.server import Exchange, Server  # noqa: PLC0415
-        from service.providers.die_with_parent import tie_to_parent  # noqa: PLC0415 - only now all is patched
         from service.worker import CannotOpenError, Worker  # noqa: PLC0415
 
         self.server_class, self.wsgi_handler = Server, Exchange

@@ -12,14 +12,14 @@ from service.compaction import Compactor
 from service.config.file import resolve_state_url
 from service.config.mcp import McpServerConfig
 from service.config.schema import Config
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import PublicHttpClient
+from service.core.ids import new_uuid
 from service.estimates import TokenEstimator
 from service.gateway import Gateway
-from service.identifiers import new_uuid
 from service.images import check_images, image_client
 from service.models import ModelCatalog
 from service.parts import Parts, RunLimits
-from service.public_addresses import AddressPolicy
-from service.public_http import PublicHttpClient
 from service.retries import RetryPolicy
 from service.runs import RunRegistry
 from service.sessions.state import State

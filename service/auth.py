@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from service.config.schema import AuthConfig, RateLimitConfig
 from service.config.text import ConfigError
 from service.config.values import secret_fault
-from service.errors import GatewayError
-from service.values import value
+from service.core.dataclass import value
+from service.core.errors import GatewayError
 
 AuthMode = Literal["token", "password", "none"]
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.core.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.cuts import choose_tail, latest_user, safe_cuts
-from service.errors import GatewayError
 from service.estimates import BYTES_PER_TOKEN, TokenEstimator, estimate_request
-from service.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.overflows import Overflow, overflow_of
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.summaries import KnownSummaries
-from service.values import value
 
 logger = logging.getLogger("openclaw.runs")
 

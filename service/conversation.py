@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import orjson
 
-from service.errors import GatewayError
-from service.messages import Image, Message, Role, Text, ToolCall
-from service.values import value
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.core.messages import Image, Message, Role, Text, ToolCall
 
 _EXACT = 2**53  # below it a float that is whole is an integer
 

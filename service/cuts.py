@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
+from service.core.messages import Message, Role, Text
 from service.estimates import BYTES_PER_TOKEN, estimate_message
-from service.messages import Message, Role, Text
 
 _MIN_RESULT_TOKENS = 64
 _NOTE_BYTES = 64

@@ -13,9 +13,10 @@ from service.auth import Authenticator, ClientAddresses, Credentials
 from service.config.schema import Config
 from service.config.view import describe_config
 from service.contract import load_contract
+from service.core.dataclass import value
+from service.core.ids import new_uuid
 from service.gateway import Gateway
 from service.http.app import Door, create_app
-from service.identifiers import new_uuid
 from service.loginlimits import SharedFailureLimiter
 from service.rpc.broadcasts import Broadcasts
 from service.rpc.door import RpcDoor
@@ -25,7 +26,6 @@ from service.rpc.method import Desk, Methods
 from service.rpc.methods import ROWS
 from service.rpc.starts import Starts
 from service.state.logins import LoginFailures
-from service.values import value
 
 
 class Shown:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import service
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.providers import ModelEvent, ModelRequest, Provider
 from service.providers.local_service import LocalService
 from service.providers.openai import OpenAIProvider

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from service.messages import Image, Message, Usage
+from service.core.messages import Image, Message, Usage
 from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
 
 BYTES_PER_TOKEN = 4

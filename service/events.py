@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service.errors import GatewayError, forget_frames
-from service.messages import StopReason, ToolCall, Usage
-from service.values import value
+from service.core.dataclass import value
+from service.core.errors import GatewayError, forget_frames
+from service.core.messages import StopReason, ToolCall, Usage
 
 
 @value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from service.concurrency import sleep
+from service.core.concurrency import sleep
 
 _LOOK_SECONDS = 0.5
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from service.agents import Agent, Roster
 from service.compaction import Compactor
-from service.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
-from service.errors import GatewayError, internal_error
+from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
+from service.core.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.models import ModelCatalog
 from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome

@@ -6,7 +6,7 @@ a name does.
 
 from __future__ import annotations
 
-from service.values import value
+from service.core.dataclass import value
 
 _MAX_JPEG_STEPS = 1000
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables, not frames

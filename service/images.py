@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from service.config.schema import ImagesConfig
 from service.conversation import IncomingMessage
-from service.errors import GatewayError
+from service.core.errors import GatewayError
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
+from service.core.messages import Image, Part
 from service.image_headers import parse_image_header
-from service.messages import Image, Part
-from service.public_addresses import AddressPolicy
-from service.public_http import FetchError, FetchLimits, PublicHttpClient
 
 MAX_IMAGES = 8
 MAX_TOTAL_BYTES = 20 * 1024 * 1024

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
-from service import concurrency
 from service.auth import FailureLimiter
 from service.config.schema import RateLimitConfig
+from service.core import concurrency
 from service.state.errors import StoreError
 from service.state.logins import Allowance, LoginFailures
 

@@ -16,15 +16,15 @@ from types import MappingProxyType
 from service.agents import Agent
 from service.config.models import OFFERED_APIS, ProviderConfig
 from service.config.schema import Config
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.core.messages import Message
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
-from service.errors import GatewayError
-from service.messages import Message
 from service.providers import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelEvent, ModelRequest, Provider
 from service.providers.dialects import DIALECTS, open_provider
 from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.providers.network import Network
 from service.providers.sharing import Share, SharedByLocks
-from service.values import value
 
 logger = logging.getLogger("openclaw.models")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from service.conversation import ConversationDigest, unanswered_calls
-from service.errors import KINDS, GatewayError
+from service.core.errors import KINDS, GatewayError
+from service.core.messages import Message, Role, Text
 from service.events import RunEnded
-from service.messages import Message, Role, Text
 from service.runner import Reply
 from service.sessions.records import RunOutcome, RunRecord, RunState
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.providers.refusals import TOO_LARGE_AT_ANY_TIME
 
 _TOKENS = re.compile(

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from service.agents import Roster
-from service.concurrency import RLock, spawn
 from service.conversation import IncomingMessage
+from service.core.concurrency import RLock, spawn
+from service.core.dataclass import value
 from service.models import ModelCatalog
 from service.retries import RetryPolicy
 from service.tools.toolboxes import Toolboxes
-from service.values import value
 from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.gateway")

@@ -8,10 +8,11 @@ from typing import Self
 
 from service.abilities import fit_choices
 from service.agents import Agent
-from service.concurrency import Deadline, deadline
 from service.conversation import Conversation, select_new, tell_cuts
-from service.errors import GatewayError
-from service.messages import Message, Role
+from service.core.concurrency import Deadline, deadline
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.core.messages import Message, Role
 from service.models import ChosenModel
 from service.parts import Held
 from service.prompt import to_system_text
@@ -23,7 +24,6 @@ from service.sessions.ledger import OpenRun
 from service.sessions.state import State
 from service.tools import ToolContext
 from service.turn import Turn, check_names
-from service.values import value
 
 #: A shorter wait for room does not matter to anybody.
 _TOLD_SECONDS = 0.1

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.conversation import ConversationDigest, IncomingMessage, unanswered_calls
-from service.messages import Message, ToolCall
+from service.core.messages import Message, ToolCall
 from service.sessions.records import RunRecords
 from service.sessions.store import SessionStore
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 
-from service.concurrency import Cancelled, sleep, spawn
 from service.conversation import unanswered_calls
-from service.errors import GatewayError, internal_error
+from service.core.concurrency import Cancelled, sleep, spawn
+from service.core.errors import GatewayError, internal_error
+from service.core.messages import Role, StopReason
 from service.events import RunEnded, TextDelta, ToolCallRequested
-from service.messages import Role, StopReason
 from service.outcomes import failure_of
 from service.runner import PARAGRAPH
 from service.runs import Run

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Self
 
-from service import concurrency
 from service.config.models import RetryConfig
-from service.errors import NO_RETRY_HEADER, GatewayError
+from service.core import concurrency
+from service.core.dataclass import value
+from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted
 from service.providers.refusals import SAYS, LastingError, NotThereError
-from service.values import value
 from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.models")

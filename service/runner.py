@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from service.compaction import Compaction, Compactor
 from service.conversation import settle_tool_calls
-from service.errors import GatewayError
-from service.estimates import input_limit
-from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
-from service.identifiers import new_call_id
-from service.messages import (
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.core.ids import new_call_id
+from service.core.messages import (
     Function,
     Message,
     Role,
@@ -27,13 +26,14 @@ from service.messages import (
     ToolChoiceMode,
     Usage,
 )
+from service.estimates import input_limit
+from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.models import ChosenModel
 from service.overflows import Overflow, overflow_of, told_limit, unshortened
 from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.runs import Run
 from service.tools import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
-from service.values import value
 from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.runs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.sessions.keys import (
     MAX_HEADER_CHARACTERS,
     SESSION_KEY_HEADER,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from service.concurrency import Event
-from service.errors import GatewayError
+from service.core.concurrency import Event
+from service.core.errors import GatewayError
 
 #: How many may wait for each one that may run.
 WAITING_PER_SLOT = 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 from service.conversation import ConversationDigest
-from service.messages import Message
+from service.core.messages import Message
 
 _MAX_SUMMARIES = 256
 

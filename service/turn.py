@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from service.conversation import IncomingMessage
-from service.errors import GatewayError
-from service.messages import Function, Sampling, ToolChoice, ToolChoiceMode
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
 from service.models import ChosenModel
 from service.sessions.claims import IdempotencyKey
 from service.tools.toolbox import Toolbox
-from service.values import value
 
 
 @value

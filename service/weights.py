@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 #: llama.cpp's server as a wheel; the same range as the distribution's extra `local`.
 RUNTIME_REQUIREMENT = "xllamacpp>=2026.9,<2028"

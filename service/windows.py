@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.messages import Usage
+from service.core.messages import Usage
 from service.models import ChosenModel
 
 _MAX_MODELS = 256

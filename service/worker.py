@@ -18,6 +18,7 @@ from service.auth import resolve_credentials
 from service.cli.serve import announce
 from service.config.file import load_config, resolve_bind, resolve_port
 from service.config.text import ConfigError, Locations, locate
+from service.core.dataclass import value
 from service.doors import open_doors
 from service.edge.server import Exchange, Server
 from service.edge.serving import Stop, run_until_dismissed
@@ -25,7 +26,6 @@ from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
 from service.state.errors import StoreError
-from service.values import value
 
 _BEAT_SECONDS = 1.0
 

@@ -9,8 +9,8 @@ from sdk_types import check_request
 from upstream import Upstream
 from upstream_answers import WORDS
 
-from service.errors import GatewayError
-from service.messages import Message, Role, text_message
+from service.core.errors import GatewayError
+from service.core.messages import Message, Role, text_message
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText, Provider, transport
 from service.providers.openai import OpenAIProvider
 

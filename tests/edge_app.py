@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from service.concurrency import Event, watch_hangup
+from service.core.concurrency import Event, watch_hangup
+from service.core.errors import GatewayError
 from service.edge.connections import Limits
 from service.edge.server import Server
 from service.edge.serving import Stop, run_until_stopped
-from service.errors import GatewayError
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]

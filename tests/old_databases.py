@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
-from service.messages import Image, Message, Role, Text, Usage, text_message
+from service.core.messages import Image, Message, Role, Text, Usage, text_message
 from service.sessions.payloads import to_payload
 from service.state import migrations
 from service.state.opening import FILE_NAME

@@ -9,7 +9,7 @@ import pytest
 
 from service.agents import Roster
 from service.config.schema import parse_config
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 
 def roster(**agents: Any) -> Roster:

@@ -24,8 +24,8 @@ from upstream_answers import RETRY_AFTER, TEXT, WORDS
 from upstream_answers_anthropic import ANSWERS, end, start, telling, text
 
 from service.config.models import ProviderConfig
-from service.errors import GatewayError
-from service.messages import (
+from service.core.errors import GatewayError
+from service.core.messages import (
     Function,
     Image,
     Message,

@@ -21,7 +21,7 @@ from service.auth import (
 )
 from service.config.schema import AuthConfig, RateLimitConfig, parse_config
 from service.config.text import ConfigError
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 TOKEN = "right-token-日本-à"  # its last byte in UTF-8, 0xA0, is white space to str.strip()
 CLIENT = "203.0.113.7"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from transcripts import Transcripts
 
-from service.concurrency import run_side_by_side
-from service.messages import Role, Usage, text_message
+from service.core.concurrency import run_side_by_side
+from service.core.messages import Role, Usage, text_message
 from service.state.checkpoints import LIMIT_BYTES
 from service.state.opening import FILE_NAME, open_database
 

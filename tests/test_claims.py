@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from clocks import Clock
 from transcripts import Transcripts
 
-from service.concurrency import deadline, sleep, spawn
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.messages import Role, ToolCall, Usage, text_message
 from service.events import RunEnded, TextDelta
-from service.messages import Role, ToolCall, Usage, text_message
 from service.replays import Replays
 from service.runs import Run
 from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey, _TakeClaim

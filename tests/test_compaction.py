@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from transcripts import Transcripts
 
 from service.compaction import LATEST_HEADING, SUMMARY_HEADING, Compactor
+from service.core.errors import GatewayError
+from service.core.messages import Function, Image, Message, Role, StopReason, Text, ToolCall, Usage, text_message
 from service.cuts import choose_cut, safe_cuts
-from service.errors import GatewayError
 from service.estimates import TokenEstimator, estimate_message, estimate_request, input_limit
-from service.messages import Function, Image, Message, Role, StopReason, Text, ToolCall, Usage, text_message
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.scripted import ScriptedProvider
 

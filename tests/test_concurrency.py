@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from gevent.monkey import get_original
 
-from service.concurrency import Alarm, Deadline, Worker, deadline, run_side_by_side, sleep
+from service.core.concurrency import Alarm, Deadline, Worker, deadline, run_side_by_side, sleep
 
 _blocking_sleep: Callable[[float], None] = get_original("time", "sleep")
 _thread_id: Callable[[], int] = get_original("threading", "get_ident")

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.concurrency import spawn
+from service.core.concurrency import spawn
+from service.core.errors import GatewayError
 from service.edge.connections import Body, Connection, Limits, PeerGoneError, raise_open_file_limit
 from service.edge.wire import Framing
-from service.errors import GatewayError
 
 _SHORT = Limits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, send_stall_seconds=0.2)
 _CHUNKED = Framing(content_length=None, chunked=True, expects_continue=False, keep_alive=True)

@@ -10,7 +10,7 @@ import yaml
 from openapi_spec_validator import validate
 
 from service.contract import load_contract, to_json_schema, to_served_document
-from service.errors import KINDS, GatewayError
+from service.core.errors import KINDS, GatewayError
 from service.http.replies import error_reply
 
 OPERATIONS = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.conversation import IncomingMessage, select_new, settle_tool_calls
-from service.errors import GatewayError
-from service.messages import Message, Role, Text, ToolCall, text_message
+from service.core.errors import GatewayError
+from service.core.messages import Message, Role, Text, ToolCall, text_message
 
 USER, ANSWER = text_message(Role.USER, "one"), text_message(Role.ASSISTANT, "uno")
 NEXT = text_message(Role.USER, "two")

@@ -18,9 +18,9 @@ from asking import ask, fail, leave, request, text_of
 from live import is_model_server
 
 from service import weights
+from service.core.errors import GatewayError
+from service.core.messages import Function, Image, Message, Role, Sampling, StopReason, Text, ToolCall, text_message
 from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
-from service.errors import GatewayError
-from service.messages import Function, Image, Message, Role, Sampling, StopReason, Text, ToolCall, text_message
 from service.providers import ModelRequest, Provider
 
 HELLO = text_message(Role.USER, "Tell me a story about a fox.")
@@ -139,7 +139,7 @@ def test_without_its_packages_it_says_which_command_installs_them() -> None:
     code = """
 from pathlib import Path
 from service.embedded_model import open_embedded_provider
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 try:
     open_embedded_provider(Path("nowhere"))
 except GatewayError as error:

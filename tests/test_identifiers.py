@@ -3,7 +3,7 @@
 import time
 import uuid
 
-from service.identifiers import new_uuid
+from service.core.ids import new_uuid
 
 
 def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:

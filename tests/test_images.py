@@ -15,12 +15,12 @@ from pictures import data_uri, picture
 
 from service.config.schema import ImagesConfig
 from service.conversation import IncomingMessage
-from service.errors import GatewayError
+from service.core.errors import GatewayError
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import PublicHttpClient
+from service.core.messages import Image, Message, Role, Text, text_message
 from service.image_headers import ImageHeader, parse_image_header
 from service.images import MAX_TOTAL_BYTES, check_images, image_client
-from service.messages import Image, Message, Role, Text, text_message
-from service.public_addresses import AddressPolicy
-from service.public_http import PublicHttpClient
 
 MIB = 1024 * 1024
 PLACE = "messages[2].content[1].image_url.url"

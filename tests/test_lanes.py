@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.concurrency import Cancelled, CancelScope, Deadline, Event, deadline, sleep, spawn
-from service.errors import GatewayError
+from service.core.concurrency import Cancelled, CancelScope, Deadline, Event, deadline, sleep, spawn
+from service.core.errors import GatewayError
 from service.sessions.lanes import Lanes
 
 GENEROUS_SECONDS = 20

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from transcripts import Transcripts
 
-from service.concurrency import deadline, sleep, spawn
-from service.errors import GatewayError
-from service.messages import Role, Usage, text_message
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.errors import GatewayError
+from service.core.messages import Role, Usage, text_message
+from service.core.processes.identity import this_process
 from service.sessions.ledger import OpenRun
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.state.database import Database
 from service.state.membership import _Bury, _Join
 from service.state.opening import open_database
-from service.state.processes import this_process
 
 GENEROUS_SECONDS = 60
 KEY = "agent:main:team"

@@ -18,10 +18,10 @@ import pytest
 from asking import ask, fail, leave, open_provider, request
 from upstream_answers import TEXT
 
-from service import concurrency
 from service.config.models import LocalServiceConfig
-from service.errors import GatewayError
-from service.providers.child_process import ChildProcess
+from service.core import concurrency
+from service.core.errors import GatewayError
+from service.core.processes.child import ChildProcess
 from service.providers.local_service import LocalService, LocalServiceProvider
 
 SERVER = str(Path(__file__).with_name("model_server.py"))

@@ -13,8 +13,8 @@ from chat import error_of
 from clocks import Clock
 from live import live_gateway, scripted_config
 
-from service import concurrency
 from service.config.schema import RateLimitConfig
+from service.core import concurrency
 from service.loginlimits import SharedFailureLimiter
 from service.state.database import Database
 from service.state.logins import LoginFailures

@@ -16,9 +16,9 @@ from clocks import Clock
 from live import live_gateway, scripted_config
 from transcripts import Transcripts
 
-from service.concurrency import deadline, sleep, spawn
 from service.config.session import MaintenanceConfig
-from service.messages import Message, Role, Usage, text_message
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.messages import Message, Role, Usage, text_message
 from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey
 from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, Expiry
 from service.sessions.maintenance import SESSIONS_AT_ONCE, Deleted, Maintenance

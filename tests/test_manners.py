@@ -10,7 +10,7 @@ from asking import ask, fail, open_provider, request
 from upstream import Exchange, Upstream
 from upstream_answers import TEXT, frame, ok
 
-from service.messages import Message, ProviderData, Role, Sampling, StopReason, Text, ToolCall, Usage
+from service.core.messages import Message, ProviderData, Role, Sampling, StopReason, Text, ToolCall, Usage
 from service.providers import ModelEnded, ModelRequest
 from service.providers.openai import OpenAIProvider
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from mcp import types
 
-from service import concurrency
+from service.core import concurrency
 from service.tools import ToolError
 from service.tools.mcp_server import McpEndpoint, McpServer
 from service.tools.mcp_transport import HttpRefusals

@@ -19,7 +19,7 @@ from old_databases import SESSIONS, VERSION_2, connect, fill, make_old, script
 from opening import context, start_opening
 from transcripts import Transcripts
 
-from service.messages import Role, Usage, text_message
+from service.core.messages import Role, Usage, text_message
 from service.state.errors import StoreError
 from service.state.opening import FILE_NAME, open_database
 from service.state.schema import HEAD, metadata

@@ -15,8 +15,8 @@ from upstream_answers import TEXT
 from service.agents import Agent, Roster
 from service.config.models import KNOWN_APIS
 from service.config.schema import Config, parse_config
-from service.errors import GatewayError
-from service.messages import Sampling
+from service.core.errors import GatewayError
+from service.core.messages import Sampling
 from service.models import EMBEDDED_REFERENCE, ModelCatalog
 from service.providers import ModelRequest
 from service.providers.anthropic import AnthropicProvider

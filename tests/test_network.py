@@ -18,8 +18,8 @@ from upstream import Upstream
 from upstream_answers import TEXT
 
 from service.config.models import ProviderConfig
-from service.errors import GatewayError
-from service.messages import Sampling
+from service.core.errors import GatewayError
+from service.core.messages import Sampling
 from service.providers import transport
 from service.providers.network import Network, Proxy
 from service.providers.openai import OpenAIProvider

@@ -24,7 +24,7 @@ from upstream import Exchange, Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS, frame
 
 from service.config.models import ProviderConfig
-from service.messages import (
+from service.core.messages import (
     Function,
     Image,
     Message,

@@ -14,7 +14,7 @@ from live import TOKEN, LiveGateway, live_gateway
 from upstream import Exchange, Upstream
 from upstream_answers import frame
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.overflows import Overflow, overflow_of, to_told, told_limit
 
 PICTURE = (

@@ -19,9 +19,9 @@ import pytest
 from certificate import CERTIFICATE
 from page_server import PageServer, endless, page, raw, redirect
 
-from service.public_addresses import AddressPolicy, is_public
-from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse
-from service.resolver import SystemResolver
+from service.core.fetch.addresses import AddressPolicy, is_public
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
+from service.core.fetch.resolver import SystemResolver
 
 LIMITS = FetchLimits(max_bytes=1_000_000, timeout_seconds=20, max_redirects=3)
 
@@ -30,9 +30,9 @@ PATCHED = """
 from gevent import monkey
 monkey.patch_all()
 import socket
-from service import concurrency
-from service.public_addresses import AddressPolicy
-from service.public_http import FetchError, FetchLimits, PublicHttpClient
+from service.core import concurrency
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
 
 def tick():
     global ticks
@@ -63,9 +63,9 @@ BESIEGED = """
 from gevent import monkey
 monkey.patch_all()
 import sys, time
-from service import concurrency
-from service.public_addresses import AddressPolicy
-from service.public_http import FetchError, FetchLimits, PublicHttpClient
+from service.core import concurrency
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
 
 def tick():
     global worst
@@ -90,7 +90,7 @@ BLOCKED = """
 from gevent import monkey
 monkey.patch_all()
 import gevent
-from service.resolver import SystemResolver
+from service.core.fetch.resolver import SystemResolver
 
 pool = gevent.get_hub().threadpool
 sleep = monkey.get_original("time", "sleep")

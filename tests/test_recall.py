@@ -19,8 +19,8 @@ from upstream import Exchange, Upstream, sent
 from workspaces import with_notes
 
 from service.conversation import IncomingMessage
+from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
 from service.events import RunEnded
-from service.messages import Image, Message, Role, Text, ToolCall, text_message
 from service.outcomes import to_outcome
 from service.recall import recall_steps
 from service.runner import Reply

@@ -13,10 +13,10 @@ from asking import ask, fail, leave, open_provider, request
 from upstream import Exchange, Upstream
 from upstream_answers import TEXT, WORDS, frame, ok
 
-from service import concurrency
 from service.config.models import RetryConfig
-from service.errors import GatewayError
-from service.messages import Image, Message, Role, Sampling
+from service.core import concurrency
+from service.core.errors import GatewayError
+from service.core.messages import Image, Message, Role, Sampling
 from service.models import ChosenModel
 from service.providers import ModelEvent, ModelRequest, ModelRestarted, ModelText
 from service.providers.openai import OpenAIProvider

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import gevent.socket
 import pytest
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.events import RunEnded, TextDelta
 from service.providers.refusals import LastingError
 from service.rpc.broadcasts import Broadcasts

@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from service.concurrency import sleep, spawn
+from service.core.concurrency import sleep, spawn
 from service.rpc.websocket import WebSocket
 
 BIG = 20 * 1024 * 1024

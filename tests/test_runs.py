@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from service.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn, watch_hangup
-from service.errors import GatewayError
+from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn, watch_hangup
+from service.core.errors import GatewayError
+from service.core.messages import StopReason, ToolCall, Usage
 from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.http.completion_response import ChunkStream
-from service.messages import StopReason, ToolCall, Usage
 from service.runs import Run
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from asking import ask, fail, leave, request, text_of
 
-from service import concurrency
-from service.errors import KINDS
-from service.messages import (
+from service.core import concurrency
+from service.core.errors import KINDS
+from service.core.messages import (
     Function,
     Message,
     Role,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.session_choice import choose_session
 from service.sessions.keys import (
     MAX_HEADER_CHARACTERS,

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from test_local_service import SERVER, eventually, free_port, has_ended, side_by_side
 
-from service import concurrency
-from service.errors import GatewayError
+from service.core import concurrency
+from service.core.errors import GatewayError
 from service.providers.local_service import LocalService
 from service.providers.sharing import SharedByLocks
 

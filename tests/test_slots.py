@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.concurrency import Cancelled, CancelScope, sleep, spawn
-from service.errors import GatewayError
+from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
+from service.core.errors import GatewayError
 from service.slots import WAITING_PER_SLOT, RunSlots
 
 

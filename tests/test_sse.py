@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.providers.sse import SSEDecoder
 
 LINE_ENDS = ("\n", "\r\n", "\r")

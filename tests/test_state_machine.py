@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from service.concurrency import sleep
-from service.errors import GatewayError
-from service.messages import Message, Role, Usage, text_message
+from service.core.concurrency import sleep
+from service.core.errors import GatewayError
+from service.core.messages import Message, Role, Usage, text_message
 from service.sessions.claims import Claim, IdempotencyKey
 from service.sessions.ledger import OpenRun
 from service.sessions.records import NewRun, RunOutcome, RunState

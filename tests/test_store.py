@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transcripts import Transcripts, new_uuid
 
-from service.concurrency import deadline, spawn
-from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
+from service.core.concurrency import deadline, spawn
+from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.sessions.payloads import from_payload, to_payload
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.state.database import MAX_OPERATIONS_PER_COMMIT, Database
@@ -321,8 +321,8 @@ monkey.patch_all()
 import sys
 from itertools import count
 from pathlib import Path
-from service.concurrency import sleep, spawn
-from service.messages import Role, Usage, text_message
+from service.core.concurrency import sleep, spawn
+from service.core.messages import Role, Usage, text_message
 sys.path.insert(0, "tests")
 from transcripts import Transcripts
 

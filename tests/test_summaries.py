@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from old_databases import connect
 from transcripts import Transcripts
 
-from service.messages import Message, Role, Usage, text_message
+from service.core.messages import Message, Role, Usage, text_message
 from service.state.database import Database
 from service.state.errors import StoreError
 from service.state.schema import summaries

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import service
-from service import concurrency
+from service.core import concurrency
 from service.tools import ToolContext, ToolError
 from service.tools.shell import ExecTool
 
@@ -54,7 +54,7 @@ from gevent import monkey
 monkey.patch_all()
 import os, sys
 from pathlib import Path
-from service import concurrency
+from service.core import concurrency
 from service.tools import ToolContext
 from service.tools.shell import ExecTool
 
@@ -86,7 +86,7 @@ moment, sys.argv = sys.argv[1], sys.argv[2:]
 os.register_at_fork(**{moment: strike})
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-SUPERVISOR = str(Path(service.__file__).parent / "tools" / "supervisor.py")
+SUPERVISOR = str(Path(service.__file__).parent / "core" / "processes" / "supervisor.py")
 
 
 @pytest.fixture

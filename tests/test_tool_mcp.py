@@ -20,7 +20,7 @@ from chat import ask, error_of
 from live import live_gateway, scripted_config
 from upstream import Upstream
 
-from service import concurrency
+from service.core import concurrency
 from service.tools import Tool, ToolContext, ToolError
 from service.tools.mcp import McpServers, to_tool_name
 from service.tools.mcp_server import McpEndpoint, McpServer

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from workspaces import SECRET, make_workspace, refusal, use
 
-from service.concurrency import Deadline, deadline, sleep, spawn
+from service.core.concurrency import Deadline, deadline, sleep, spawn
 from service.tools import ToolContext, ToolError
 from service.tools.globs import compile_glob
 from service.tools.paths import MAX_DEPTH

@@ -13,7 +13,7 @@ from transcripts import Transcripts, new_uuid
 
 from service.agents import Roster
 from service.config.schema import parse_config
-from service.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
+from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.sessions.overview import MAX_PAYLOAD_CHARACTERS
 from service.state.database import Database
 from service.tools import ToolContext, ToolError

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from page_server import PageServer, endless, page, raw, redirect
 
-from service import concurrency
-from service.public_addresses import AddressPolicy
-from service.public_http import PublicHttpClient
+from service.core import concurrency
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import PublicHttpClient
 from service.tools import ToolContext, ToolError, page_text
 from service.tools.web import FETCH_LIMITS, WebFetchTool
 
@@ -34,9 +34,9 @@ PATCHED = """
 from gevent import monkey
 monkey.patch_all()
 import sys, time
-from service import concurrency
-from service.public_addresses import AddressPolicy
-from service.public_http import PublicHttpClient
+from service.core import concurrency
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import PublicHttpClient
 from service.tools.web import WebFetchTool
 
 late = 0

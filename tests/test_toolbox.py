@@ -11,8 +11,8 @@ from typing import Any
 import gevent
 import pytest
 
-from service.concurrency import Cancelled, CancelScope, Deadline, deadline, run_side_by_side, sleep, spawn
-from service.messages import Role, ToolCall
+from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_side_by_side, sleep, spawn
+from service.core.messages import Role, ToolCall
 from service.tools import ToolContext, ToolError
 from service.tools.toolbox import MAX_SIDE_BY_SIDE, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
 

@@ -16,7 +16,7 @@ from certificate import CERTIFICATE
 from upstream import Upstream
 from upstream_answers import TEXT, WORDS
 
-from service import concurrency
+from service.core import concurrency
 from service.providers import transport
 from service.providers.openai import OpenAIProvider
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.core.errors import GatewayError
 from service.edge.wire import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
@@ -18,7 +19,6 @@ from service.edge.wire import (
     parse_framing,
     parse_head,
 )
-from service.errors import GatewayError
 
 _LINE = b"POST /echo HTTP/1.1\r\n"
 _HOST = b"Host: gateway\r\n"

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.messages import Message, Usage
+from service.core.messages import Message, Usage
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.sessions.state import State
 from service.sessions.store import SessionStore

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.concurrency import deadline
+from service.core.concurrency import deadline
 from service.tools import Tool, ToolContext, ToolError
 from service.tools.files import file_tools
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from service.config.text import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
-from service.values import value
+from service.core.dataclass import value
 
 _DEFAULT_PORT = 18789
 _VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")

@@ -11,15 +11,15 @@ from contextlib import closing
 
 from service.assembly import open_gateway
 from service.cli.agent_doors import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
-from service.concurrency import Cancelled, CancelScope, Deadline, deadline, on_signal
 from service.config.file import load_config
 from service.config.schema import Config
 from service.config.text import Locations
 from service.conversation import IncomingMessage
-from service.errors import GatewayError
+from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, on_signal
+from service.core.errors import GatewayError
+from service.core.messages import Message, Role, Text
 from service.events import RunEnded, TextDelta, ToolStarted
 from service.gateway import Gateway
-from service.messages import Message, Role, Text
 from service.rpc.results import to_meta
 from service.runs import Run
 from service.state.errors import StoreError

@@ -23,7 +23,7 @@ from service.cli.agent_doors import (
     timed_out,
 )
 from service.cli.operator_connection import OperatorConnection, UnreachableError, open_operator, payload_of
-from service.identifiers import new_uuid
+from service.core.ids import new_uuid
 
 #: How long the gateway may take to end a run that is not wanted any more.
 _ABORT_SECONDS = 5.0

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from service.config.text import ConfigError, locate
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 Command = Callable[..., None]
 

@@ -10,7 +10,7 @@ import click
 
 from service.cli.common import json_option, print_json, with_place
 from service.config.text import ConfigError, Locations
-from service.values import value
+from service.core.dataclass import value
 
 if TYPE_CHECKING:
     from service.cli.address import Address

@@ -23,7 +23,7 @@ from service.config.text import (
     substitute,
 )
 from service.config.writing import create_file
-from service.values import value
+from service.core.dataclass import value
 
 _SECTIONS = frozenset(field.alias or name for name, field in Config.model_fields.items())
 _HIGHEST_PORT = 65535

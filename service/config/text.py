@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyjson5
 
 from service.config.paths import KeyPath, format_path
-from service.values import value
+from service.core.dataclass import value
 
 DEV_PORT = 19001
 

@@ -14,10 +14,10 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from service.concurrency import sleep
+from service.core.concurrency import sleep
+from service.core.dataclass import value
+from service.core.errors import GatewayError
 from service.edge import wire
-from service.errors import GatewayError
-from service.values import value
 
 _RECEIVE_BYTES = 64 * 1024
 _TURN_BYTES = 256 * 1024

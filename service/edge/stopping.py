@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service.concurrency import Event
+from service.core.concurrency import Event
 
 BURST_SECONDS = 1.0
 

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple, NoReturn
 from urllib.parse import unquote
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 8 * 1024

@@ -15,7 +15,7 @@ import orjson
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.http.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
 
 #: Where the environ keeps the body that has been read.

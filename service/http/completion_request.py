@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from service.conversation import IncomingMessage
-from service.errors import GatewayError
-from service.messages import (
+from service.core.errors import GatewayError
+from service.core.messages import (
     Function,
     Image,
     Message,

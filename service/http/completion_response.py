@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
+from service.core.messages import ToolCall, Usage
 from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.http.replies import FinalPiece
-from service.messages import ToolCall, Usage
 from service.runs import Answer, Run
 
 #: A stream says something at least this often, from the request on; a comment line, if there is nothing else.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 #: On every response of every path, malformed requests included.
 SECURITY_HEADERS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from service.core.messages import Message, Part, Role, Text
 from service.http.completion_response import to_usage
-from service.messages import Message, Part, Role, Text
 from service.outcomes import failure_of
 from service.sessions.overview import Position, RecentMessage, SessionOverview
 from service.sessions.records import RunRecord, RunState

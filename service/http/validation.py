@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 
 from service.contract import to_json_schema
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 _ARTICLES = {
     "array": "an array",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from service.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
-from service.values import value
+from service.core.dataclass import value
+from service.core.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
 
 #: How many tokens an answer is taken to need where nobody bounds it; every Claude since 3.5 can give as many.
 DEFAULT_ANSWER_TOKENS = 8_192

@@ -16,8 +16,8 @@ from typing import Any, Self
 import orjson
 
 from service.config.models import ProviderConfig
-from service.errors import GatewayError
-from service.messages import StopReason, ToolCall, Usage
+from service.core.errors import GatewayError
+from service.core.messages import StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.anthropic_content import Content
 from service.providers.anthropic_request import to_wire

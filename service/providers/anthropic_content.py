@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from service.messages import ProviderData, ToolCall
+from service.core.messages import ProviderData, ToolCall
 from service.providers.reasoning import check_reasoning
 
 #: The kinds of blocks in which a model thinks; they are not marked for caching.

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from service.errors import GatewayError
-from service.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
+from service.core.errors import GatewayError
+from service.core.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
 from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.providers.anthropic_content import THINKING, in_order
 from service.providers.tool_calls import CallIds, wire_arguments, wire_name

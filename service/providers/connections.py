@@ -18,7 +18,7 @@ from gevent.monkey import get_original
 from gevent.ssl import SSLContext, create_default_context
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 
-from service.concurrency import Alarm
+from service.core.concurrency import Alarm
 from service.providers.network import Network, Proxy
 
 # gevent's own poll() is made for waiting; select() knows no descriptor above 1023.

@@ -6,7 +6,7 @@ Google puts OpenAI's word before its own (`content_filter: SAFETY`).
 
 from __future__ import annotations
 
-from service.messages import StopReason
+from service.core.messages import StopReason
 
 _LENGTH = ("length", "model_length", "max_tokens", "max_output_tokens", "model_context_window_exceeded")
 _CALLS = ("tool_calls", "tool_call", "tool_use", "function_call")

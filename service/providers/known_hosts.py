@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from service.config.models import Api, ProviderConfig
-from service.values import value
+from service.core.dataclass import value
 
 OLLAMA = "ollama"
 _OLLAMA_PORT = 11434

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from service import concurrency
 from service.config.models import LocalServiceConfig
-from service.errors import GatewayError
+from service.core import concurrency
+from service.core.errors import GatewayError
+from service.core.processes.child import ChildProcess
 from service.providers import ModelEvent, ModelRequest, Provider
-from service.providers.child_process import ChildProcess
 from service.providers.sharing import Endpoint, Share, Unshared, wait_for_stop
 from service.providers.transport import Upstream
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Generic, TypeVar
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.providers import ModelEvent, ModelRequest
 
 #: How often one request is put in another manner: a model may have a word to say on each part of it.

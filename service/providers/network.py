@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from service.values import value
+from service.core.dataclass import value
 
 _LOCAL_NAMES = ("localhost", "localhost.localdomain")
 _DEFAULT_PROXY_PORT = 80

@@ -12,9 +12,9 @@ from typing import Any, Self
 import orjson
 
 from service.config.models import ModelCompat, ProviderConfig
-from service.errors import GatewayError
-from service.identifiers import new_call_id
-from service.messages import ProviderData, StopReason, ToolCall, Usage
+from service.core.errors import GatewayError
+from service.core.ids import new_call_id
+from service.core.messages import ProviderData, StopReason, ToolCall, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.providers.error_words import error_status, error_words
 from service.providers.finish_reasons import is_failure, to_stop_reason

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
-from service.values import value
+from service.core.dataclass import value
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from service.config.models import ModelCompat
-from service.messages import (
+from service.core.messages import (
     Function,
     Image,
     Message,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import gevent
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.providers.refusals import check_no_page
 from service.providers.sse import SSEDecoder
 from service.providers.transport import UpstreamResponse

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 _TEXTS = ("reasoning_content", "reasoning")
 _DETAILS = "reasoning_details"

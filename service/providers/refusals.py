@@ -11,7 +11,7 @@ import time
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
-from service.errors import NO_RETRY, GatewayError
+from service.core.errors import NO_RETRY, GatewayError
 from service.providers.error_words import error_text
 from service.providers.transport import Upstream, UpstreamResponse
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from service import concurrency
-from service.errors import KINDS, GatewayError
-from service.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
+from service.core import concurrency
+from service.core.errors import KINDS, GatewayError
+from service.core.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
 from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
 
 _NOTHING_SAID = "You said nothing."

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import orjson
 
-from service import concurrency
+from service.core import concurrency
 
 #: How a program is reached: what its user needs to know beside the configuration.
 Endpoint = Mapping[str, Any]

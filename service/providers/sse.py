@@ -5,7 +5,7 @@ Input may be cut at any byte; what is held of an unfinished event is bounded.
 
 from __future__ import annotations
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 #: A whole answer, or a call with all its arguments, may come in one event.
 MAX_EVENT_BYTES = 16 * 1024 * 1024

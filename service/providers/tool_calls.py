@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from service.errors import GatewayError
-from service.messages import ToolCall
+from service.core.errors import GatewayError
+from service.core.messages import ToolCall
 
 #: How many calls one answer may make.
 MAX_CALLS = 128

@@ -17,8 +17,8 @@ from geventhttpclient.connectionpool import ConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
 
 from service import __version__
-from service.concurrency import Alarm
-from service.errors import GatewayError
+from service.core.concurrency import Alarm
+from service.core.errors import GatewayError
 from service.providers.connections import open_connections
 from service.providers.network import DIRECT, Network
 

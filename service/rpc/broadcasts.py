@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from service.concurrency import sleep, spawn
+from service.core.concurrency import sleep, spawn
 from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolEnded, ToolStarted
 from service.rpc.hub import Hub
 from service.rpc.payloads import parse_arguments, to_chat_message, to_usage

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from service.auth import ClientAddresses, check_host
-from service.edge.accesslog import to_logfmt
-from service.errors import GatewayError
+from service.core.access_log import to_logfmt
+from service.core.errors import GatewayError
 from service.http.replies import error_reply
 from service.rpc.frames import NO_ID, FrameError, parse_request
 from service.rpc.handshake import NOT_UTF8, Greeter, RefusedError

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from service.errors import GatewayError
-from service.values import value
+from service.core.dataclass import value
+from service.core.errors import GatewayError
 
 PROTOCOL = 4
 

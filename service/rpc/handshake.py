@@ -9,8 +9,9 @@ import orjson
 
 from service import __version__
 from service.auth import Authenticator
-from service.concurrency import Deadline, deadline
-from service.errors import GatewayError
+from service.core.concurrency import Deadline, deadline
+from service.core.dataclass import value
+from service.core.errors import GatewayError
 from service.gateway import Gateway
 from service.http.validation import CompiledSchema
 from service.rpc.frames import (
@@ -25,7 +26,6 @@ from service.rpc.frames import (
 )
 from service.rpc.peer import SCOPES, Peer
 from service.rpc.websocket import MAX_BUFFERED_BYTES, WebSocket
-from service.values import value
 
 HANDSHAKE_SECONDS = 10.0
 

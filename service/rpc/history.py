@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.messages import Image, Message, Part, Role
+from service.core.messages import Image, Message, Part, Role
 from service.rpc.method import Desk
 from service.rpc.payloads import parse_arguments
 from service.rpc.targets import Target

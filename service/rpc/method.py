@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from service.agents import AGENT_HEADER
-from service.concurrency import spawn
-from service.errors import GatewayError, internal_error
+from service.core.concurrency import spawn
+from service.core.dataclass import value
+from service.core.errors import GatewayError, internal_error
 from service.gateway import Gateway
 from service.http.validation import CompiledSchema
 from service.rpc.broadcasts import Broadcasts
@@ -17,7 +18,6 @@ from service.rpc.hub import Hub
 from service.rpc.peer import Peer
 from service.rpc.starts import Starts
 from service.sessions.keys import SESSION_KEY_HEADER
-from service.values import value
 
 logger = logging.getLogger("openclaw.rpc")
 

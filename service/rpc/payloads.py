@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from service.messages import Usage
+from service.core.messages import Usage
 
 
 def to_usage(usage: Usage) -> dict[str, int]:

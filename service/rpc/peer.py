@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.rpc.frames import to_event, to_failure, to_response
 from service.rpc.websocket import WebSocket
 

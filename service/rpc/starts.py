@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from service.concurrency import Cancelled, CancelScope, Event, spawn
-from service.errors import GatewayError, internal_error
+from service.core.concurrency import Cancelled, CancelScope, Event, spawn
+from service.core.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.gateway import Gateway
 from service.runs import Run

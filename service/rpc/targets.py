@@ -7,12 +7,12 @@ from typing import Any
 
 from service.agents import Agent
 from service.conversation import IncomingMessage
-from service.errors import GatewayError
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.core.messages import Role, text_message
 from service.gateway import Gateway
-from service.messages import Role, text_message
 from service.sessions.keys import own_key_for, session_key_for
 from service.turn import Turn
-from service.values import value
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a text without control characters"

@@ -20,8 +20,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from service.concurrency import Event, sleep, spawn
-from service.errors import GatewayError
+from service.core.concurrency import Event, sleep, spawn
+from service.core.errors import GatewayError
 
 #: A peer that takes no byte for so long is gone.
 STALL_SECONDS = 60.0

@@ -12,12 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.config.session import MaintenanceConfig
+from service.core.dataclass import value
 from service.sessions.claims import KEPT_MS
 from service.sessions.store import delete_session
 from service.state.database import Database, SingleOperation
 from service.state.membership import GOING_ON
 from service.state.schema import claims, lanes, runs, sessions
-from service.values import value
 
 _PAGE = 500
 _RUNS_READ = 500

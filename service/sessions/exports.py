@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from service.messages import Message, Part, Text, Usage
+from service.core.messages import Message, Part, Text, Usage
 from service.sessions.overview import SessionOverview
 from service.sessions.store import SessionStore, StoredEntry
 

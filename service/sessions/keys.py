@@ -11,8 +11,8 @@ import unicodedata
 from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes
 
-from service.errors import GatewayError
-from service.values import value
+from service.core.dataclass import value
+from service.core.errors import GatewayError
 
 SESSION_KEY_HEADER = "x-openclaw-session-key"
 

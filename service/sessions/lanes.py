@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Self
 
-from service.concurrency import Event
-from service.errors import GatewayError
+from service.core.concurrency import Event
+from service.core.errors import GatewayError
 
 
 class Lane:

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from service.concurrency import sleep, spawn
-from service.errors import GatewayError
+from service.core.concurrency import sleep, spawn
+from service.core.errors import GatewayError
 from service.sessions.lanes import Lane, Lanes, session_busy
 from service.sessions.records import NewRun, RunOutcome, RunRecord
 from service.sessions.retractions import AbandonRun, RetractRun

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 
-from service.concurrency import Event, sleep, spawn
 from service.config.session import MaintenanceConfig
+from service.core.concurrency import Event, sleep, spawn
+from service.core.dataclass import value
 from service.sessions.claims import Claims
 from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, DeleteOldRuns, ExpiredSession, Expiry
 from service.state.database import Database
 from service.state.errors import StoreError
-from service.values import value
 
 #: When a gateway looks for the first time after its start, and how often after that.
 FIRST_SECONDS = 3.0

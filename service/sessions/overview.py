@@ -6,10 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.messages import Message, Usage
+from service.core.dataclass import value
+from service.core.messages import Message, Usage
 from service.sessions.payloads import from_payload
 from service.state.schema import entries, sessions
-from service.values import value
 
 #: Longer messages (pictures, mostly) are not read for an overview.
 MAX_PAYLOAD_CHARACTERS = 200_000

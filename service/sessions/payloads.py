@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service.messages import Image, Message, Part, ProviderData, Role, Text, ToolCall
+from service.core.messages import Image, Message, Part, ProviderData, Role, Text, ToolCall
 from service.state.errors import StoreError
 
 PAYLOAD_VERSION = 1

@@ -12,12 +12,12 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from service.messages import Message, Usage
+from service.core.dataclass import value
+from service.core.messages import Message, Usage
 from service.state.database import Database, SingleOperation
 from service.state.membership import GOING_ON
 from service.state.notify import gateway_topic, tell_change
 from service.state.schema import runs
-from service.values import value
 
 
 class RunState(StrEnum):

@@ -8,7 +8,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.sessions.records import NewRun, RunRecord, RunState
 from service.sessions.statements import FREE_LANE
 from service.state.database import Operation, SingleOperation

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.messages import Message, Role
+from service.core.dataclass import value
+from service.core.messages import Message, Role
 from service.sessions.payloads import to_payload
 from service.sessions.records import NewRun, RunOutcome, RunState
 from service.state.errors import StoreError
-from service.values import value
 
 #: A session is called by as much of its first user message.
 TITLE_CHARACTERS = 80

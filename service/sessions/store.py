@@ -11,7 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.messages import Message
+from service.core.dataclass import value
+from service.core.messages import Message
 from service.sessions.overview import (
     READ_RECENT,
     READ_SESSION,
@@ -29,7 +30,6 @@ from service.state.dialects import insert
 from service.state.errors import StoreError
 from service.state.membership import GOING_ON
 from service.state.schema import claims, entries, lanes, runs, sessions, summaries
-from service.values import value
 
 __all__ = ["SessionStore", "StoreError"]
 

@@ -12,7 +12,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from service.concurrency import Event, Worker, spawn
+from service.core.concurrency import Event, Worker, spawn
 
 #: The log is looked after when so many commits were made or it has grown by so much.
 _COMMITS = 250

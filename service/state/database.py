@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.concurrency import Event, sleep, spawn
+from service.core.concurrency import Event, sleep, spawn
 from service.state.errors import StoreError, is_of_the_operation, may_pass, reason_of
 from service.state.schema import lanes
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.concurrency import Event, RLock, spawn
+from service.core.concurrency import Event, RLock, spawn
+from service.core.processes.identity import ProcessIdentity, is_dead, this_process
 from service.state.database import Database, SingleOperation
 from service.state.errors import StoreError
 from service.state.notify import gateway_topic, lane_topic, tell_change
-from service.state.processes import ProcessIdentity, is_dead, this_process
 from service.state.schema import gateways, lanes, runs
 
 #: How often a gateway shows that it lives, and after how many looks at a beat that stands still it counts as dead:

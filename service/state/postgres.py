@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
-from service.concurrency import Event, sleep, spawn, wait_readable
+from service.core.concurrency import Event, sleep, spawn, wait_readable
 from service.state.database import PATIENCE_SECONDS
 from service.state.errors import StoreError
 from service.state.migrate import current_revision, migrate

@@ -18,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from service.concurrency import Worker, sleep
+from service.core.concurrency import Worker, sleep
 from service.state.checkpoints import LIMIT_BYTES, Checkpointer
 from service.state.errors import StoreError
 from service.state.migrate import migrate

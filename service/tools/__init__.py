@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.values import value
+from service.core.dataclass import value
 
 
 class ToolError(Exception):

@@ -12,7 +12,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
-from service.concurrency import sleep
+from service.core.concurrency import sleep
 from service.tools import Tool, ToolContext, ToolError
 from service.tools.names import to_display
 from service.tools.paths import Workspace, kind_of

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from service import concurrency
+from service.core import concurrency
 from service.tools import Tool, ToolContext, ToolError
 from service.tools.mcp_connection import ConnectionLostError
 from service.tools.mcp_server import LISTING_WAIT_SECONDS, McpEndpoint, McpServer, RemoteTool

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import service
-from service import __version__, concurrency
-from service.providers.child_process import ChildProcess
+from service import __version__
+from service.core import concurrency
+from service.core.processes.child import ChildProcess
 from service.tools import ToolError
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service import concurrency
+from service.core import concurrency
+from service.core.dataclass import value
 from service.tools import ToolError
 from service.tools.mcp_connection import ConnectionLostError, McpConnection
 from service.tools.mcp_words import redactor
 from service.tools.plain_text import to_plain_text
-from service.values import value
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from service.core.dataclass import value
 from service.tools import ToolContext, ToolError
 from service.tools.names import from_display, to_display
-from service.values import value
 
 #: The most symbolic links one path may go through; what Linux allows.
 MAX_LINKS = 40

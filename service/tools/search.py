@@ -17,7 +17,7 @@ from typing import IO, Any, ClassVar
 import orjson
 
 import service
-from service.concurrency import wait_readable
+from service.core.concurrency import wait_readable
 from service.tools import Tool, ToolContext, ToolError
 from service.tools.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
 

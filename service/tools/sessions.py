@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 import orjson
 
 from service.agents import Roster
-from service.messages import Message, Role
+from service.core.dataclass import value
+from service.core.messages import Message, Role
 from service.sessions.overview import RecentMessage, SessionOverview
 from service.sessions.store import SessionStore
 from service.tools import Tool, ToolContext, ToolError
-from service.values import value
 
 #: Whose sessions a tool tells of: the one that asks, all of the agent that asks, or all there are.
 Visibility = Literal["self", "agent", "all"]

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
 from service.tools import ToolContext, ToolError
-from service.tools.commands import Command, CommandError, Outcome, Output, run_command
 from service.tools.plain_text import is_binary, to_plain_text
 
 DEFAULT_TIMEOUT_SECONDS = 120

@@ -16,10 +16,10 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from service.concurrency import Deadline, deadline, run_side_by_side
-from service.messages import Function, Message, Role, Text, ToolCall
+from service.core.concurrency import Deadline, deadline, run_side_by_side
+from service.core.dataclass import value
+from service.core.messages import Function, Message, Role, Text, ToolCall
 from service.tools import Tool, ToolContext, ToolError
-from service.values import value
 
 logger = logging.getLogger("openclaw.tools")
 

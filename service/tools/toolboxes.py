@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterable
 from functools import partial
 
-from service import concurrency
 from service.agents import Agent, Roster
 from service.config.schema import Config, ToolsConfig
+from service.core import concurrency
 from service.tools import Tool
 from service.tools.mcp import McpServers
 from service.tools.notices import to_prefix

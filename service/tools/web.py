@@ -16,11 +16,11 @@ from typing import Any
 
 import orjson
 
-from service.public_http import FetchError, FetchLimits, PublicHttpClient, PublicResponse
+from service.core.dataclass import value
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
+from service.core.processes.command import Command, CommandError, Outcome, run_command
 from service.tools import ToolContext, ToolError
-from service.tools.commands import Command, CommandError, Outcome, run_command
 from service.tools.page_text import TOO_LARGE
-from service.values import value
 
 logger = logging.getLogger("openclaw.tools")
 

@@ -15,7 +15,7 @@ from conformance import Conformance
 from schemathesis import Case, CheckContext, Response
 from schemathesis.checks import CHECKS
 
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 
 
 def conformance_check(document: Mapping[str, Any]) -> Callable[[CheckContext, Response, Case[Any]], bool | None]:

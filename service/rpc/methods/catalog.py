@@ -6,7 +6,7 @@ from typing import Any
 
 from service import __version__
 from service.agents import Agent
-from service.errors import GatewayError
+from service.core.errors import GatewayError
 from service.rpc.method import Call, Method
 from service.rpc.peer import READ
 from service.rpc.targets import NAME

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from service.errors import GatewayError
-from service.messages import Role, text_message
+from service.core.errors import GatewayError
+from service.core.messages import Role, text_message
 from service.rpc.history import to_history
 from service.rpc.method import Call, Method
 from service.rpc.methods.runs import begin

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import GatewayError, internal_error
+from service.core.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.rpc.method import Call, FailedWithPayload, Method
 from service.rpc.peer import WRITE

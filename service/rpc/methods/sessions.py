@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.concurrency import sleep
-from service.errors import GatewayError
+from service.core.concurrency import sleep
+from service.core.errors import GatewayError
 from service.rpc.history import to_history, to_session_row
 from service.rpc.method import Call, Method
 from service.rpc.methods.chat import abort_session

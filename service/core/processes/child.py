@@ -1,7 +1,7 @@
 """A program the gateway starts and keeps: it ends with the gateway, however that ends.
 
 The program is in a session of its own, so that a Ctrl-C in the terminal does not reach it, and everything it starts is
-ended together with it: `die_with_parent.py`, its parent, says how and where that holds.
+ended together with it: `launcher.py`, its parent, says how and where that holds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from service import concurrency
+from service.core import concurrency
 
-_LAUNCHER = Path(__file__).with_name("die_with_parent.py")
+_LAUNCHER = Path(__file__).with_name("launcher.py")
 _MAX_LOG_BYTES = 1024 * 1024
 _KEPT_LOG_BYTES = 64 * 1024
 _LAST_OUTPUT_BYTES = 4096

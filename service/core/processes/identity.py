@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.values import value
+from service.core.dataclass import value
 
 
 @value

@@ -1,6 +1,6 @@
 """Run a command that ends, with everything it starts, as soon as the process that asked for it is gone.
 
-Run as a program, `python -I -S die_with_parent.py [--tell] PARENT_PID COMMAND [ARGUMENT ...]`, with nothing but the
+Run as a program, `python -I -S launcher.py [--tell] PARENT_PID COMMAND [ARGUMENT ...]`, with nothing but the
 standard library. It stays as the command's parent and ends as the command does; with `--tell` it says on standard error
 how that was. On Linux every process the command starts, in whatever session or process group, is killed once the
 command itself has ended, the parent is gone, however that happened, or SIGUSR1 says so: orphans fall to this process

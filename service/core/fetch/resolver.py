@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 
-from service.concurrency import WorkerPool, get_addresses
+from service.core.concurrency import WorkerPool, get_addresses
 
 #: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
 Resolver = Callable[[str, int], Sequence[str]]

@@ -22,9 +22,9 @@ from typing import IO, Literal
 
 import orjson
 
-from service.concurrency import Event, sleep, watch_hangup
-from service.tools.supervisor import descendants_of
-from service.values import value
+from service.core.concurrency import Event, sleep, watch_hangup
+from service.core.dataclass import value
+from service.core.processes.supervisor import descendants_of
 
 logger = logging.getLogger("openclaw.tools")
 

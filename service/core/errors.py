@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.values import value
+from service.core.dataclass import value
 
 
 @value

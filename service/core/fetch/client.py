@@ -22,11 +22,11 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from service import __version__
-from service.concurrency import Deadline, deadline, sleep
-from service.content_codings import open_decoder
-from service.public_addresses import AddressPolicy, is_public
-from service.resolver import Resolver, SystemResolver
-from service.values import value
+from service.core.concurrency import Deadline, deadline, sleep
+from service.core.dataclass import value
+from service.core.fetch.addresses import AddressPolicy, is_public
+from service.core.fetch.decoding import open_decoder
+from service.core.fetch.resolver import Resolver, SystemResolver
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4

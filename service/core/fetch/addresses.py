@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from service.values import value
+from service.core.dataclass import value
 
 # IANA's registries of special-purpose addresses, what is reserved, and the address at which Azure's hosts serve guests.
 _CLOSED_IPV4 = tuple(

@@ -10,7 +10,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
-from service.values import value
+from service.core.dataclass import value
 
 
 class Role(StrEnum):
