@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from service.agents import Roster
 from service.compaction import Compactor
-from service.config.file import resolve_state_url
+from service.config.agents import Roster
+from service.config.loading import resolve_state_url
 from service.config.mcp import McpServerConfig
 from service.config.schema import Config
 from service.core.fetch.addresses import AddressPolicy

@@ -18,8 +18,8 @@ from typing import Any, Literal, Protocol
 from pydantic import SecretStr
 
 from service.config.schema import AuthConfig, RateLimitConfig
-from service.config.text import ConfigError
-from service.config.values import secret_fault
+from service.config.source import ConfigError
+from service.config.types import secret_fault
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 

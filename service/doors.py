@@ -10,8 +10,8 @@ from typing import Any
 import flask
 
 from service.auth import Authenticator, ClientAddresses, Credentials
+from service.config.redaction import describe_config
 from service.config.schema import Config
-from service.config.view import describe_config
 from service.contract import load_contract
 from service.core.dataclass import value
 from service.core.ids import new_uuid

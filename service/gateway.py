@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.agents import Agent, Roster
 from service.compaction import Compactor
+from service.config.agents import Agent, Roster
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.core.errors import GatewayError, internal_error
 from service.events import RunEnded

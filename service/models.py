@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from service.agents import Agent
+from service.config.agents import Agent
 from service.config.models import OFFERED_APIS, ProviderConfig
 from service.config.schema import Config
 from service.core.dataclass import value

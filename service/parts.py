@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from service.agents import Roster
+from service.config.agents import Roster
 from service.conversation import IncomingMessage
 from service.core.concurrency import RLock, spawn
 from service.core.dataclass import value

@@ -13,12 +13,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from service.agents import Agent, Roster
-from service.config.file import resolve_state_url
+from service.config.agents import Agent, Roster
+from service.config.key_paths import format_path
+from service.config.loading import resolve_state_url
 from service.config.models import KNOWN_APIS, OFFERED_APIS
-from service.config.paths import format_path
 from service.config.schema import AgentConfig, Config
-from service.config.text import ConfigError
+from service.config.source import ConfigError
 from service.models import ModelCatalog
 from service.providers.known_hosts import KNOWN_HOSTS
 from service.tools.notices import tool_notices

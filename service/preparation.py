@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Self
 
 from service.abilities import fit_choices
-from service.agents import Agent
+from service.config.agents import Agent
 from service.conversation import Conversation, select_new, tell_cuts
 from service.core.concurrency import Deadline, deadline
 from service.core.dataclass import value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.agents import Agent
+from service.config.agents import Agent
 from service.tools import ToolError
 from service.tools.paths import Workspace
 

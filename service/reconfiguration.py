@@ -13,12 +13,12 @@ from typing import Any
 
 from service.assembly import open_parts
 from service.auth import Credentials
+from service.config.file_watch import FileWatch
 from service.config.schema import Config
-from service.config.text import ConfigError
+from service.config.source import ConfigError
 from service.core.concurrency import spawn
 from service.core.dataclass import value
 from service.doors import Doors
-from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.parts import Parts
 from service.preflight import check_agents, check_mode, check_state

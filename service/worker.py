@@ -16,13 +16,13 @@ import gevent
 from service.assembly import open_gateway
 from service.auth import resolve_credentials
 from service.cli.serve import announce
-from service.config.file import load_config, resolve_bind, resolve_port
-from service.config.text import ConfigError, Locations, locate
+from service.config.file_watch import FileWatch
+from service.config.loading import load_config, resolve_bind, resolve_port
+from service.config.source import ConfigError, Locations, locate
 from service.core.dataclass import value
 from service.doors import open_doors
 from service.edge.server import Exchange, Server
 from service.edge.serving import Stop, run_until_dismissed
-from service.filewatch import FileWatch
 from service.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
 from service.state.errors import StoreError

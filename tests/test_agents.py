@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.agents import Roster
+from service.config.agents import Roster
 from service.config.schema import parse_config
 from service.core.errors import GatewayError
 

@@ -20,7 +20,7 @@ from service.auth import (
     resolve_credentials,
 )
 from service.config.schema import AuthConfig, RateLimitConfig, parse_config
-from service.config.text import ConfigError
+from service.config.source import ConfigError
 from service.core.errors import GatewayError
 
 TOKEN = "right-token-日本-à"  # its last byte in UTF-8, 0xA0, is white space to str.strip()

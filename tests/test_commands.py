@@ -15,7 +15,7 @@ from upstream import Upstream
 
 from service.cli import openclaw
 from service.cli.address import find_gateway
-from service.config.text import ConfigError, Locations
+from service.config.source import ConfigError, Locations
 
 #: No Ollama is here, whatever runs on this machine.
 NO_OLLAMA = {"OLLAMA_HOST": "127.0.0.1:9"}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.config.schema import parse_config
-from service.config.text import ConfigError
+from service.config.source import ConfigError
 
 SECRET = "hunter2-is-my-secret"
 

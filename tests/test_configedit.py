@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.config.edit import EditError, get_value, remove_value, set_value
-from service.config.paths import KeyPath, format_path, parse_path
+from service.config.json5.editing import EditError, get_value, remove_value, set_value
+from service.config.key_paths import KeyPath, format_path, parse_path
 
 FILE = """// mine
 {

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.config.file import create_dev_config, load_config, resolve_bind, resolve_port
+from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
 from service.config.schema import Config, parse_config
-from service.config.text import ConfigError, Locations, locate
+from service.config.source import ConfigError, Locations, locate
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from clocks import Clock
 from live import live_gateway, scripted_config
 from transcripts import Transcripts
 
-from service.config.session import MaintenanceConfig
+from service.config.sessions import MaintenanceConfig
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.messages import Message, Role, Usage, text_message
 from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey

@@ -12,7 +12,7 @@ from asking import ask, fail
 from upstream import Upstream
 from upstream_answers import TEXT
 
-from service.agents import Agent, Roster
+from service.config.agents import Agent, Roster
 from service.config.models import KNOWN_APIS
 from service.config.schema import Config, parse_config
 from service.core.errors import GatewayError

@@ -9,9 +9,9 @@ import pytest
 from chat import ask, error_of, text_of
 from live import live_gateway, scripted_config
 
-from service.agents import Roster
+from service.config.agents import Roster
 from service.config.schema import parse_config
-from service.config.text import ConfigError
+from service.config.source import ConfigError
 from service.models import EMBEDDED_REFERENCE, ModelCatalog
 from service.preflight import check_agents, check_mode
 

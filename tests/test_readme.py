@@ -10,7 +10,7 @@ import pytest
 from live import TOKEN, LiveGateway
 from operator_client import raw_client
 
-from service.config.file import check_config_text
+from service.config.loading import check_config_text
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 CONFIGURATIONS = re.findall(r"^```json5\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

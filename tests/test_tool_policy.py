@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transcripts import Transcripts
 
-from service.agents import Roster
 from service.assembly import open_toolboxes
+from service.config.agents import Roster
 from service.config.schema import ToolsConfig, parse_config
 from service.tools.notices import BUILT_IN
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from transcripts import Transcripts, new_uuid
 
-from service.agents import Roster
+from service.config.agents import Roster
 from service.config.schema import parse_config
 from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.sessions.overview import MAX_PAYLOAD_CHARACTERS

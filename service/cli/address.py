@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.config.text import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
+from service.config.source import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
 from service.core.dataclass import value
 
 _DEFAULT_PORT = 18789

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from service.cli.common import json_option, print_json, with_place
-from service.config.text import Locations
+from service.config.source import Locations
 
 if TYPE_CHECKING:
     from service.cli.agent_doors import AgentDone, AgentDoor, AgentRequest

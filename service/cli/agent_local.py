@@ -11,9 +11,9 @@ from contextlib import closing
 
 from service.assembly import open_gateway
 from service.cli.agent_doors import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
-from service.config.file import load_config
+from service.config.loading import load_config
 from service.config.schema import Config
-from service.config.text import Locations
+from service.config.source import Locations
 from service.conversation import IncomingMessage
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, on_signal
 from service.core.errors import GatewayError

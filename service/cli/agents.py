@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import json_option, print_json, print_table, with_place
-from service.config.text import Locations
+from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.agents import Agent
+    from service.config.agents import Agent
 
 
 @click.group()
@@ -24,8 +24,8 @@ def agents() -> None:
 @with_place
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the configured agents; the one that answers when none is named is marked."""
-    from service.agents import Roster
-    from service.config.file import load_config
+    from service.config.agents import Roster
+    from service.config.loading import load_config
     from service.models import EMBEDDED_REFERENCE
 
     roster = Roster.from_config(load_config(locations, os.environ).config)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from service.config.text import ConfigError, locate
+from service.config.source import ConfigError, locate
 from service.core.errors import GatewayError
 
 Command = Callable[..., None]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import json_option, note, print_json, with_place
-from service.config.paths import KeyPath, format_path, parse_path
-from service.config.text import ConfigError, Locations, parse_json5, read_config_text
+from service.config.key_paths import KeyPath, format_path, parse_path
+from service.config.source import ConfigError, Locations, parse_json5, read_config_text
 
 if TYPE_CHECKING:
-    from service.config.file import Judgement
+    from service.config.loading import Judgement
 
 
 class _Path(click.ParamType[KeyPath]):
@@ -58,7 +58,7 @@ def get(locations: Locations, path: KeyPath | None, *, as_json: bool) -> None:
 
     Secrets are masked unless PATH names them.
     """
-    from service.config.edit import get_value
+    from service.config.json5.editing import get_value
     from service.config.secrets import mask_secrets
 
     data = parse_json5(read_config_text(locations), str(locations.config_path))
@@ -86,7 +86,7 @@ def set_(locations: Locations, path: KeyPath, value: str, *, as_text: bool, as_j
 
     Comments and layout stay. A file that would be wrong is not written.
     """
-    from service.config.edit import set_value
+    from service.config.json5.editing import set_value
 
     text = sys.stdin.read().removesuffix("\n") if value == "-" else value
     parsed = text if as_text else _parse_value(text)
@@ -100,7 +100,7 @@ def set_(locations: Locations, path: KeyPath, value: str, *, as_text: bool, as_j
 @with_place
 def unset(locations: Locations, path: KeyPath, *, as_json: bool) -> None:
     """Remove PATH from the file, so that what holds by default holds again."""
-    from service.config.edit import remove_value
+    from service.config.json5.editing import remove_value
 
     _edit(locations, lambda before: remove_value(before, path))
     _tell_edit(locations, path, "Removed", as_json=as_json)
@@ -115,7 +115,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
     A file that says that the gateway runs on another host is judged all the same.
     """
     from service.auth import resolve_credentials
-    from service.config.file import load_config, resolve_bind, resolve_port
+    from service.config.loading import load_config, resolve_bind, resolve_port
     from service.preflight import check_startable
 
     path = str(locations.config_path)
@@ -155,9 +155,9 @@ def _parse_value(text: str) -> Any:
 
 
 def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
-    from service.config.edit import EditError
-    from service.config.file import judge_config_text
-    from service.config.writing import edit_file
+    from service.config.json5.editing import EditError
+    from service.config.loading import judge_config_text
+    from service.config.saving import edit_file
     from service.preflight import check_startable, tell_apart
 
     source = str(locations.config_path)

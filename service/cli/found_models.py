@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from service.agents import Roster
 from service.cli.http_client import Unreachable, get_json
+from service.config.agents import Roster
 from service.config.schema import Config
 from service.core.dataclass import value
 from service.embedded_model import installation_problem

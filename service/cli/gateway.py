@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from service.cli.common import with_place
-from service.config.text import Locations
+from service.config.source import Locations
 from service.cooperative import make_cooperative
 
 _MOST_WORKERS = 64

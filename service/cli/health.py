@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import json_option, print_json, with_place
-from service.config.text import ConfigError, Locations
+from service.config.source import ConfigError, Locations
 from service.core.dataclass import value
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
 
 
 def _config_status(locations: Locations) -> dict[str, Any]:
-    from service.config.file import load_config
+    from service.config.loading import load_config
     from service.preflight import check_startable
 
     path = str(locations.config_path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import json_option, print_json, print_table, with_failures_told, with_place
-from service.config.text import Locations
+from service.config.source import Locations
 
 if TYPE_CHECKING:
     from service.cli.found_models import FoundModel
@@ -25,7 +25,7 @@ def models() -> None:
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the models that agents and requests can name, where they come from and who uses them."""
     from service.cli.found_models import find_models
-    from service.config.file import load_config
+    from service.config.loading import load_config
     from service.config.schema import Config
 
     config = load_config(locations, os.environ).config if locations.config_path.exists() else Config()

@@ -14,15 +14,15 @@ from service import __version__
 from service.assembly import open_gateway
 from service.auth import Credentials, is_loopback, resolve_credentials
 from service.cli.workers import become_arbiter
-from service.config.file import create_dev_config, load_config, resolve_bind, resolve_port
+from service.config.file_watch import FileWatch
+from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
 from service.config.schema import Config
-from service.config.text import Locations
+from service.config.source import Locations
 from service.core.logs import configure_logging
 from service.doors import Doors, open_doors
 from service.edge.connections import raise_open_file_limit
 from service.edge.server import Server
 from service.edge.serving import Stop, run_until_stopped
-from service.filewatch import FileWatch
 from service.preflight import check_agents, check_mode
 from service.reconfiguration import Resolved, follow_file
 from service.state.errors import StoreError

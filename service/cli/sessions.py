@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from service.cli.common import Command, json_option, print_json, print_table, with_place
-from service.config.text import Locations
+from service.config.source import Locations
 
 if TYPE_CHECKING:
     from service.cli.operator_connection import OperatorConnection
@@ -47,7 +47,7 @@ def _with_state(command: Command) -> Command:
     @with_place
     @functools.wraps(command)
     def stated(place: Locations, *arguments: Any, **options: Any) -> None:
-        from service.config.file import load_config  # only a command that runs needs it
+        from service.config.loading import load_config  # only a command that runs needs it
 
         config = load_config(place, os.environ).config
         command(functools.partial(_opened, config, place.state_dir), *arguments, **options)
@@ -58,7 +58,7 @@ def _with_state(command: Command) -> Command:
 @contextmanager
 def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[State, Config]]:
     """The state; one that `writes` first frees what gateways that died still hold."""
-    from service.config.file import resolve_state_url
+    from service.config.loading import resolve_state_url
     from service.sessions.state import State
     from service.state.opening import open_database
 
@@ -248,7 +248,7 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
 
 def _find(state: State, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
     """The sessions that `keys` mean, each once, in order. Raises `click.ClickException` for one that means none."""
-    from service.agents import Roster
+    from service.config.agents import Roster
 
     agents = [agent.lower()] if agent is not None else [known.id for known in Roster.from_config(config).agents]
     found = [_find_one(state, key, agents, agent) for key in keys]

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from service.cli.common import json_option, print_json, with_place
-from service.config.text import Locations
+from service.config.source import Locations
 
 _FILE = """// OpenClaw Gateway reads this. Edit it, or use `openclaw config set`: a running gateway follows.
 {
@@ -59,9 +59,9 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: b
     """
     import secrets
 
-    from service.config.file import check_config_text
-    from service.config.text import escape_variables
-    from service.config.writing import create_file
+    from service.config.loading import check_config_text
+    from service.config.saving import create_file
+    from service.config.source import escape_variables
     from service.preflight import check_startable
 
     path = locations.config_path

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from service.config.problems import Section
-from service.config.values import AbsolutePath, HeaderName, HeaderValue, HttpUrl, Seconds
+from service.config.types import AbsolutePath, HeaderName, HeaderValue, HttpUrl, Seconds
 
 
 class McpToolsConfig(Section):

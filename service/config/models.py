@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator
 
 from service.config.problems import Section
-from service.config.values import (
+from service.config.types import (
     AbsolutePath,
     ApiKey,
     Count,

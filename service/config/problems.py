@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from service.config.paths import KeyPath, format_path
+from service.config.key_paths import KeyPath, format_path
 
 #: The similarity from which an unknown key is taken for a misspelt one; two swapped letters of a short key reach it.
 _RESEMBLANCE = 0.75

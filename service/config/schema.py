@@ -12,13 +12,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from service.config.key_paths import KeyPath, format_path
 from service.config.mcp import McpConfig
 from service.config.models import ModelsConfig
-from service.config.paths import KeyPath, format_path
 from service.config.problems import Section, describe_failures, find_unknown_keys
-from service.config.session import SessionConfig
-from service.config.text import ConfigError
-from service.config.values import (
+from service.config.sessions import SessionConfig
+from service.config.source import ConfigError
+from service.config.types import (
     AgentId,
     Bool,
     Count,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from service.agents import AGENT_HEADER
+from service.config.agents import AGENT_HEADER
 from service.core.concurrency import spawn
 from service.core.dataclass import value
 from service.core.errors import GatewayError, internal_error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.agents import Agent
+from service.config.agents import Agent
 from service.conversation import IncomingMessage
 from service.core.dataclass import value
 from service.core.errors import GatewayError

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.config.session import MaintenanceConfig
+from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import value
 from service.sessions.claims import KEPT_MS
 from service.sessions.store import delete_session

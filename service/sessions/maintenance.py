@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 
-from service.config.session import MaintenanceConfig
+from service.config.sessions import MaintenanceConfig
 from service.core.concurrency import Event, sleep, spawn
 from service.core.dataclass import value
 from service.sessions.claims import Claims

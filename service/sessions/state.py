@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service.config.session import MaintenanceConfig
+from service.config.sessions import MaintenanceConfig
 from service.sessions.claims import Claims
 from service.sessions.ledger import RunLedger
 from service.sessions.maintenance import Maintenance

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from service.agents import Roster
-from service.config.paths import format_path
+from service.config.agents import Roster
+from service.config.key_paths import format_path
 from service.config.schema import Config, ToolsConfig
 from service.tools.mcp import to_tool_name
 from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_notices

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import orjson
 
-from service.agents import Roster
+from service.config.agents import Roster
 from service.core.dataclass import value
 from service.core.messages import Message, Role
 from service.sessions.overview import RecentMessage, SessionOverview

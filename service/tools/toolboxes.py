@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from functools import partial
 
-from service.agents import Agent, Roster
+from service.config.agents import Agent, Roster
 from service.config.schema import Config, ToolsConfig
 from service.core import concurrency
 from service.tools import Tool

@@ -18,8 +18,8 @@ import orjson
 
 from service.assembly import open_gateway
 from service.auth import Authenticator, ClientAddresses, FailureLimiter, resolve_credentials
-from service.config.file import load_config
-from service.config.text import locate
+from service.config.loading import load_config
+from service.config.source import locate
 from service.contract import load_contract
 from service.edge.server import Server
 from service.edge.serving import Stop, run_until_stopped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service import __version__
-from service.agents import Agent
+from service.config.agents import Agent
 from service.core.errors import GatewayError
 from service.rpc.method import Call, Method
 from service.rpc.peer import READ

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from service.config.text import ConfigError, Locations, read_config_text
+from service.config.source import ConfigError, Locations, read_config_text
 
 #: What a new file begins as.
 _EMPTY = "{\n}\n"

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator
 
 from service.config.problems import Section
-from service.config.values import Positive, Span
+from service.config.types import Positive, Span
 
 _DAY_SECONDS = 24 * 60 * 60
 

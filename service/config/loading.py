@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, get_args
 
-from service.config.paths import format_path
+from service.config.key_paths import format_path
+from service.config.saving import create_file
 from service.config.schema import Config, GatewayConfig, parse_config
-from service.config.text import (
+from service.config.source import (
     DEV_PORT,
     ConfigError,
     Locations,
@@ -22,7 +23,6 @@ from service.config.text import (
     read_config_text,
     substitute,
 )
-from service.config.writing import create_file
 from service.core.dataclass import value
 
 _SECTIONS = frozenset(field.alias or name for name, field in Config.model_fields.items())

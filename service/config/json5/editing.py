@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from service.config.paths import KeyPath, format_path
-from service.config.scan import REST_OF_LINE, Member, Value, scan, tokens_of
+from service.config.json5.scanner import REST_OF_LINE, Member, Value, scan, tokens_of
+from service.config.key_paths import KeyPath, format_path
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _INDENT = "  "

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyjson5
 
-from service.config.paths import KeyPath, format_path
+from service.config.key_paths import KeyPath, format_path
 from service.core.dataclass import value
 
 DEV_PORT = 19001
