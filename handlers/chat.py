@@ -17,7 +17,7 @@ from service.http.completion_request import parse_turn
 from service.http.completion_response import ChunkStream, to_completion
 from service.http.replies import Reply, ok_reply
 from service.runs import Run
-from service.sessions.keys import encode_session_key
+from service.storage.sessions.keys import encode_session_key
 from service.turn import Turn
 
 logger = logging.getLogger("openclaw.http")

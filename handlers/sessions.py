@@ -8,8 +8,8 @@ from service.core.errors import GatewayError
 from service.gateway import Gateway
 from service.http.replies import Reply, json_reply
 from service.http.session_response import parse_cursor, to_session_list, to_session_with_messages
-from service.sessions.keys import find_kept_key
-from service.sessions.records import RunRecord, RunState
+from service.storage.runs.records import RunRecord, RunState
+from service.storage.sessions.keys import find_kept_key
 
 
 def list_sessions(

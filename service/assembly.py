@@ -22,10 +22,10 @@ from service.models import ModelCatalog
 from service.parts import Parts, RunLimits
 from service.retries import RetryPolicy
 from service.runs import RunRegistry
-from service.sessions.state import State
-from service.sessions.store import SessionStore
 from service.slots import RunSlots
-from service.state.opening import open_database
+from service.storage.database.open import open_database
+from service.storage.sessions.transcripts import SessionStore
+from service.storage.storage import State
 from service.tools.files import file_tools
 from service.tools.mcp import McpServers
 from service.tools.mcp_server import McpEndpoint

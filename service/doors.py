@@ -25,7 +25,7 @@ from service.rpc.hub import Hub, HubLimits
 from service.rpc.method import Desk, Methods
 from service.rpc.methods import ROWS
 from service.rpc.starts import Starts
-from service.state.logins import LoginFailures
+from service.storage.cluster.login_failures import LoginFailures
 
 
 class Shown:

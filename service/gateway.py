@@ -24,12 +24,12 @@ from service.retries import ResilientProvider
 from service.runner import AgentLoop, ContextWindow, Reply
 from service.runs import Run, RunRegistry
 from service.session_choice import choose_session
-from service.sessions.claims import Claim, IdempotencyKey
-from service.sessions.ledger import OpenRun
-from service.sessions.records import NewRun, RunRecord, RunState
-from service.sessions.state import State
-from service.sessions.store import StoreError
 from service.slots import RunSlots
+from service.storage.runs.idempotency import Claim, IdempotencyKey
+from service.storage.runs.ledger import OpenRun
+from service.storage.runs.records import NewRun, RunRecord, RunState
+from service.storage.sessions.transcripts import StoreError
+from service.storage.storage import State
 from service.turn import Turn, check_model
 
 logger = logging.getLogger("openclaw.gateway")

@@ -10,8 +10,8 @@ from time import monotonic
 from service.auth import FailureLimiter
 from service.config.schema import RateLimitConfig
 from service.core import concurrency
-from service.state.errors import StoreError
-from service.state.logins import Allowance, LoginFailures
+from service.storage.cluster.login_failures import Allowance, LoginFailures
+from service.storage.database.errors import StoreError
 
 _REFRESH_SECONDS = 1.0
 _MOST_ADDRESSES = 10_000

@@ -9,7 +9,7 @@ from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, Text
 from service.events import RunEnded
 from service.runner import Reply
-from service.sessions.records import RunOutcome, RunRecord, RunState
+from service.storage.runs.records import RunOutcome, RunRecord, RunState
 
 #: What ends a run from outside, and what the model is told of calls and words that it ended.
 _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the run was up"}

@@ -41,8 +41,8 @@ def check_state(config: Config, environ: Mapping[str, str]) -> None:
     url = resolve_state_url(environ, config)
     if url is None:
         return
-    from service.state.errors import StoreError  # noqa: PLC0415 - half a second that SQLite's users need not wait
-    from service.state.opening import check_url  # noqa: PLC0415
+    from service.storage.database.errors import StoreError  # noqa: PLC0415 - half a second that SQLite's users need not wait
+    from service.storage.database.open import check_url  # noqa: PLC0415
 
     try:
         check_url(url)

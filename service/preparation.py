@@ -20,8 +20,8 @@ from service.providers import ModelRequest
 from service.recall import recall_steps
 from service.runner import AgentTools
 from service.runs import Run
-from service.sessions.ledger import OpenRun
-from service.sessions.state import State
+from service.storage.runs.ledger import OpenRun
+from service.storage.storage import State
 from service.tools import ToolContext
 from service.turn import Turn, check_names
 

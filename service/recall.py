@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from service.conversation import ConversationDigest, IncomingMessage, unanswered_calls
 from service.core.messages import Message, ToolCall
-from service.sessions.records import RunRecords
-from service.sessions.store import SessionStore
+from service.storage.runs.records import RunRecords
+from service.storage.sessions.transcripts import SessionStore
 
 
 def recall_steps(

@@ -15,8 +15,8 @@ from service.events import RunEnded, TextDelta, ToolCallRequested
 from service.outcomes import failure_of
 from service.runner import PARAGRAPH
 from service.runs import Run
-from service.sessions.records import RunRecord, RunRecords, RunState
-from service.sessions.store import SessionStore
+from service.storage.runs.records import RunRecord, RunRecords, RunState
+from service.storage.sessions.transcripts import SessionStore
 
 logger = logging.getLogger("openclaw.gateway")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from service.core.errors import GatewayError
-from service.sessions.keys import (
+from service.storage.sessions.keys import (
     MAX_HEADER_CHARACTERS,
     SESSION_KEY_HEADER,
     SessionKey,

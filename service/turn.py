@@ -7,7 +7,7 @@ from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
 from service.models import ChosenModel
-from service.sessions.claims import IdempotencyKey
+from service.storage.runs.idempotency import IdempotencyKey
 from service.tools.toolbox import Toolbox
 
 

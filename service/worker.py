@@ -25,7 +25,7 @@ from service.edge.server import Exchange, Server
 from service.edge.serving import Stop, run_until_dismissed
 from service.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
-from service.state.errors import StoreError
+from service.storage.database.errors import StoreError
 
 _BEAT_SECONDS = 1.0
 

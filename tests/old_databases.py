@@ -12,9 +12,9 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
 from service.core.messages import Image, Message, Role, Text, Usage, text_message
-from service.sessions.payloads import to_payload
-from service.state import migrations
-from service.state.opening import FILE_NAME
+from service.storage.database import migrations
+from service.storage.database.open import FILE_NAME
+from service.storage.message_codec import to_payload
 
 #: The tables as the program made them that knew no summaries and numbered its schemas with SQLite's `user_version`.
 VERSION_1 = (

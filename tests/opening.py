@@ -13,7 +13,7 @@ import alembic.runtime.environment
 import alembic.script
 import psycopg
 
-from service.state.opening import open_database
+from service.storage.database.open import open_database
 
 __all__ = ["alembic", "context", "psycopg", "start_opening"]
 

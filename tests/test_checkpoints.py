@@ -11,8 +11,8 @@ from transcripts import Transcripts
 
 from service.core.concurrency import run_side_by_side
 from service.core.messages import Role, Usage, text_message
-from service.state.checkpoints import LIMIT_BYTES
-from service.state.opening import FILE_NAME, open_database
+from service.storage.database.checkpoints import LIMIT_BYTES
+from service.storage.database.open import FILE_NAME, open_database
 
 TURN_BYTES = 64 * 1024
 WRITERS = 4

@@ -18,12 +18,12 @@ from service.core.messages import Role, ToolCall, Usage, text_message
 from service.events import RunEnded, TextDelta
 from service.replays import Replays
 from service.runs import Run
-from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey, _TakeClaim
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.state.database import Database, SingleOperation
-from service.state.membership import _Bury
-from service.state.opening import open_database
-from service.state.schema import entries
+from service.storage.cluster.membership import _Bury
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.open import open_database
+from service.storage.database.schema import entries
+from service.storage.runs.idempotency import KEPT_MS, Claim, IdempotencyKey, _TakeClaim
+from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:claimed"

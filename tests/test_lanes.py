@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.core.concurrency import Cancelled, CancelScope, Deadline, Event, deadline, sleep, spawn
 from service.core.errors import GatewayError
-from service.sessions.lanes import Lanes
+from service.storage.runs.queue import Lanes
 
 GENEROUS_SECONDS = 20
 

@@ -17,11 +17,11 @@ from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, Usage, text_message
 from service.core.processes.identity import this_process
-from service.sessions.ledger import OpenRun
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.state.database import Database
-from service.state.membership import _Bury, _Join
-from service.state.opening import open_database
+from service.storage.cluster.membership import _Bury, _Join
+from service.storage.database.database import Database
+from service.storage.database.open import open_database
+from service.storage.runs.ledger import OpenRun
+from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
 KEY = "agent:main:team"

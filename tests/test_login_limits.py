@@ -16,9 +16,9 @@ from live import live_gateway, scripted_config
 from service.config.schema import RateLimitConfig
 from service.core import concurrency
 from service.loginlimits import SharedFailureLimiter
-from service.state.database import Database
-from service.state.logins import LoginFailures
-from service.state.opening import open_database
+from service.storage.cluster.login_failures import LoginFailures
+from service.storage.database.database import Database
+from service.storage.database.open import open_database
 
 pytest_plugins = ["databases"]
 

@@ -19,14 +19,14 @@ from transcripts import Transcripts
 from service.config.sessions import MaintenanceConfig
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.messages import Message, Role, Usage, text_message
-from service.sessions.claims import KEPT_MS, Claim, IdempotencyKey
-from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, Expiry
-from service.sessions.maintenance import SESSIONS_AT_ONCE, Deleted, Maintenance
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.sessions.turns import BeginRun, Refusal
-from service.state.database import Database, SingleOperation
-from service.state.opening import open_database
-from service.state.schema import claims, entries, lanes, runs, sessions, summaries
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.open import open_database
+from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
+from service.storage.runs.idempotency import KEPT_MS, Claim, IdempotencyKey
+from service.storage.runs.operations import BeginRun, Refusal
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.sessions.pruning import SESSIONS_AT_ONCE, Deleted, Maintenance
+from service.storage.sessions.retention import DeleteExpired, DeleteIdleLanes, Expiry
 
 GENEROUS_SECONDS = 60
 DAY_SECONDS = 24 * 60 * 60

@@ -20,9 +20,9 @@ from opening import context, start_opening
 from transcripts import Transcripts
 
 from service.core.messages import Role, Usage, text_message
-from service.state.errors import StoreError
-from service.state.opening import FILE_NAME, open_database
-from service.state.schema import HEAD, metadata
+from service.storage.database.errors import StoreError
+from service.storage.database.open import FILE_NAME, open_database
+from service.storage.database.schema import HEAD, metadata
 
 SCHEMAS = ("user_version 1", "user_version 2", *(f"{number:04}" for number in range(1, int(HEAD))))
 

@@ -24,8 +24,8 @@ from service.events import RunEnded
 from service.outcomes import to_outcome
 from service.recall import recall_steps
 from service.runner import Reply
-from service.sessions.records import NewRun
-from service.state.database import Database
+from service.storage.database.database import Database
+from service.storage.runs.records import NewRun
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.core.errors import GatewayError
 from service.session_choice import choose_session
-from service.sessions.keys import (
+from service.storage.sessions.keys import (
     MAX_HEADER_CHARACTERS,
     SESSION_KEY_HEADER,
     SessionKey,

@@ -19,7 +19,7 @@ from live import TOKEN, LiveGateway, live_gateway, scripted_config
 from operator_client import OperatorClient, operator_client
 from upstream import Upstream
 
-from service.state.opening import FILE_NAME
+from service.storage.database.open import FILE_NAME
 
 PATIENCE_SECONDS = 30
 

@@ -18,8 +18,8 @@ from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.gateway import Gateway
 from service.rpc.starts import Start, Starts
-from service.sessions.claims import IdempotencyKey
-from service.sessions.records import NewRun, RunState
+from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import NewRun, RunState
 from service.turn import Turn
 
 GENEROUS_SECONDS = 60

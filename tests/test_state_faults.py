@@ -31,13 +31,13 @@ from transcripts import Transcripts, new_uuid
 
 from service.core.concurrency import Cancelled, CancelScope, deadline, sleep, spawn
 from service.core.messages import Role, Usage, text_message
-from service.sessions.claims import IdempotencyKey
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.sessions.state import State
-from service.state.database import Database, Job
-from service.state.errors import StoreError
-from service.state.opening import open_database, open_file
-from service.state.schema import runs
+from service.storage.database.database import Database, Job
+from service.storage.database.errors import StoreError
+from service.storage.database.open import open_database, open_file
+from service.storage.database.schema import runs
+from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.storage import State
 
 KEY = "agent:main:faults"
 GENEROUS_SECONDS = 30
@@ -356,10 +356,10 @@ from pathlib import Path
 from service.core.errors import GatewayError
 from service.core.concurrency import sleep
 from service.core.messages import Role, Usage, text_message
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.sessions.state import State
-from service.state import membership
-from service.state.opening import open_database
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.storage import State
+from service.storage.cluster import membership
+from service.storage.database.open import open_database
 from service.core.processes.identity import ProcessIdentity
 
 here = membership.this_process()

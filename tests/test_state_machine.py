@@ -18,15 +18,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.core.concurrency import sleep
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Usage, text_message
-from service.sessions.claims import Claim, IdempotencyKey
-from service.sessions.ledger import OpenRun
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.sessions.state import State
-from service.sessions.turns import BeginRun, Refusal
-from service.state.database import Database, SingleOperation
-from service.state.membership import LOOKS_UNTIL_DEAD, _Beat
-from service.state.opening import open_database
-from service.state.schema import lanes, metadata, runs
+from service.storage.cluster.membership import LOOKS_UNTIL_DEAD, _Beat
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.open import open_database
+from service.storage.database.schema import lanes, metadata, runs
+from service.storage.runs.idempotency import Claim, IdempotencyKey
+from service.storage.runs.ledger import OpenRun
+from service.storage.runs.operations import BeginRun, Refusal
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.storage import State
 
 MEMBERS = 3
 KEYS = ("agent:main:a", "agent:main:ă", "agent:beta:b")

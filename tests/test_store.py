@@ -21,12 +21,12 @@ from transcripts import Transcripts, new_uuid
 
 from service.core.concurrency import deadline, spawn
 from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
-from service.sessions.payloads import from_payload, to_payload
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.state.database import MAX_OPERATIONS_PER_COMMIT, Database
-from service.state.errors import StoreError
-from service.state.opening import open_database
-from service.state.schema import HEAD, entries
+from service.storage.database.database import MAX_OPERATIONS_PER_COMMIT, Database
+from service.storage.database.errors import StoreError
+from service.storage.database.open import open_database
+from service.storage.database.schema import HEAD, entries
+from service.storage.message_codec import from_payload, to_payload
+from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 GENEROUS_SECONDS = 30
 NO_USAGE = Usage()

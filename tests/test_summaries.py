@@ -13,9 +13,9 @@ from old_databases import connect
 from transcripts import Transcripts
 
 from service.core.messages import Message, Role, Usage, text_message
-from service.state.database import Database
-from service.state.errors import StoreError
-from service.state.schema import summaries
+from service.storage.database.database import Database
+from service.storage.database.errors import StoreError
+from service.storage.database.schema import summaries
 
 KEY = "agent:main:nguyễn"
 

@@ -14,8 +14,8 @@ from transcripts import Transcripts, new_uuid
 from service.config.agents import Roster
 from service.config.schema import parse_config
 from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
-from service.sessions.overview import MAX_PAYLOAD_CHARACTERS
-from service.state.database import Database
+from service.storage.database.database import Database
+from service.storage.sessions.queries import MAX_PAYLOAD_CHARACTERS
 from service.tools import ToolContext, ToolError
 from service.tools.sessions import MAX_HISTORY_CHARACTERS, MAX_MESSAGES, Visibility, session_tools
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from service import __version__
-from service.state.schema import HEAD
+from service.storage.database.schema import HEAD
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = ("service", "handlers")
@@ -73,7 +73,7 @@ def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None
 MIGRATING_PROGRAM = """
 import sys
 from pathlib import Path
-from service.state.opening import open_file
+from service.storage.database.open import open_file
 open_file(Path(sys.argv[1])).close()
 print(sys.modules["service"].__file__)
 """

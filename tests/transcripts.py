@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.core.messages import Message, Usage
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.sessions.state import State
-from service.sessions.store import SessionStore
-from service.state.database import Database
-from service.state.opening import open_file
+from service.storage.database.database import Database
+from service.storage.database.open import open_file
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.sessions.transcripts import SessionStore
+from service.storage.storage import State
 
 
 def new_uuid() -> str:

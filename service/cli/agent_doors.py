@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import click
 
 from service.core.dataclass import value
-from service.sessions.keys import own_key_for
+from service.storage.sessions.keys import own_key_for
 
 
 @value

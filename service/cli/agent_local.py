@@ -22,7 +22,7 @@ from service.events import RunEnded, TextDelta, ToolStarted
 from service.gateway import Gateway
 from service.rpc.results import to_meta
 from service.runs import Run
-from service.state.errors import StoreError
+from service.storage.database.errors import StoreError
 from service.turn import Turn
 
 

@@ -25,7 +25,7 @@ from service.edge.server import Server
 from service.edge.serving import Stop, run_until_stopped
 from service.preflight import check_agents, check_mode
 from service.reconfiguration import Resolved, follow_file
-from service.state.errors import StoreError
+from service.storage.database.errors import StoreError
 
 if TYPE_CHECKING:
     from service.gateway import Gateway

@@ -22,8 +22,8 @@ from service.config.source import Locations
 if TYPE_CHECKING:
     from service.cli.operator_connection import OperatorConnection
     from service.config.schema import Config
-    from service.sessions.overview import RecentMessage, SessionOverview
-    from service.sessions.state import State
+    from service.storage.sessions.queries import RecentMessage, SessionOverview
+    from service.storage.storage import State
 
 #: What a KEY may be.
 _KEYS = """
@@ -59,8 +59,8 @@ def _with_state(command: Command) -> Command:
 def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[State, Config]]:
     """The state; one that `writes` first frees what gateways that died still hold."""
     from service.config.loading import resolve_state_url
-    from service.sessions.state import State
-    from service.state.opening import open_database
+    from service.storage.database.open import open_database
+    from service.storage.storage import State
 
     database = open_database(resolve_state_url(os.environ, config), state_dir)
     with closing(State(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
@@ -76,7 +76,7 @@ def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator
 @_with_state
 def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     """List the sessions, the last used first."""
-    from service.sessions.exports import to_object
+    from service.storage.sessions.export import to_object
 
     with opened() as (state, _):
         found = state.store.list_sessions(None if agent is None else agent.lower(), limit + 1)
@@ -146,7 +146,7 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
 @_with_state
 def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything: bool, output: IO[str]) -> None:
     """Write sessions as JSON, one line for each session, message and summary."""
-    from service.sessions.exports import export_session
+    from service.storage.sessions.export import export_session
 
     if bool(keys) == everything:
         raise click.UsageError("Name the sessions to export, or say --all.")
@@ -222,7 +222,7 @@ def _full_key(connection: OperatorConnection, params: dict[str, Any]) -> str:
 @_with_state
 def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
     """Delete now what `session.maintenance` does not keep."""
-    from service.sessions.maintenance import Maintenance
+    from service.storage.sessions.pruning import Maintenance
 
     with opened(writes=not dry_run) as (state, config):
         maintenance = Maintenance(state.database, config.session.maintenance, time.time)
@@ -256,7 +256,7 @@ def _find(state: State, config: Config, keys: Iterable[str], agent: str | None) 
 
 
 def _find_one(state: State, key: str, agents: Iterable[str], agent: str | None) -> SessionOverview:
-    from service.sessions.keys import find_kept_key
+    from service.storage.sessions.keys import find_kept_key
 
     meant = dict.fromkeys(find_kept_key(key, agent_id, state.store.get_session) for agent_id in agents)
     kept = [session for one in meant if one is not None and (session := state.store.get_session(one)) is not None]
@@ -278,7 +278,7 @@ def _shown(text: str) -> str:
 
 
 def _iter_all(state: State, agent: str | None) -> Iterator[SessionOverview]:
-    from service.sessions.overview import Position
+    from service.storage.sessions.queries import Position
 
     after = None
     agent_id = None if agent is None else agent.lower()

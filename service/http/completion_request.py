@@ -21,8 +21,8 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
-from service.sessions.claims import IdempotencyKey
-from service.sessions.keys import parse_session_key_header
+from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.sessions.keys import parse_session_key_header
 from service.turn import Turn
 
 #: Fields a provider knows under the same name.

@@ -8,8 +8,8 @@ from typing import Any
 from service.core.messages import Message, Part, Role, Text
 from service.http.completion_response import to_usage
 from service.outcomes import failure_of
-from service.sessions.overview import Position, RecentMessage, SessionOverview
-from service.sessions.records import RunRecord, RunState
+from service.storage.runs.records import RunRecord, RunState
+from service.storage.sessions.queries import Position, RecentMessage, SessionOverview
 
 
 def to_session_list(found: Sequence[SessionOverview], limit: int) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from service.core.messages import Image, Message, Part, Role
 from service.rpc.method import Desk
 from service.rpc.payloads import parse_arguments
 from service.rpc.targets import Target
-from service.sessions.overview import RecentMessage, SessionOverview
-from service.sessions.records import RunState
+from service.storage.runs.records import RunState
+from service.storage.sessions.queries import RecentMessage, SessionOverview
 
 #: Longer texts are cut in a history, unless the caller says otherwise.
 _TEXT_CHARACTERS = 100_000

@@ -17,7 +17,7 @@ from service.rpc.frames import Request
 from service.rpc.hub import Hub
 from service.rpc.peer import Peer
 from service.rpc.starts import Starts
-from service.sessions.keys import SESSION_KEY_HEADER
+from service.storage.sessions.keys import SESSION_KEY_HEADER
 
 logger = logging.getLogger("openclaw.rpc")
 

@@ -16,7 +16,7 @@ from service.core.errors import GatewayError, internal_error
 from service.events import RunEnded
 from service.gateway import Gateway
 from service.runs import Run
-from service.sessions.claims import IdempotencyKey
+from service.storage.runs.idempotency import IdempotencyKey
 from service.turn import Turn
 
 logger = logging.getLogger("openclaw.rpc")

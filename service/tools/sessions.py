@@ -11,8 +11,8 @@ import orjson
 from service.config.agents import Roster
 from service.core.dataclass import value
 from service.core.messages import Message, Role
-from service.sessions.overview import RecentMessage, SessionOverview
-from service.sessions.store import SessionStore
+from service.storage.sessions.queries import RecentMessage, SessionOverview
+from service.storage.sessions.transcripts import SessionStore
 from service.tools import Tool, ToolContext, ToolError
 
 #: Whose sessions a tool tells of: the one that asks, all of the agent that asks, or all there are.

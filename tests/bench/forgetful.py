@@ -13,10 +13,10 @@ from service.cooperative import make_cooperative
 make_cooperative()
 
 from service.cli import openclaw  # noqa: E402  # what follows must already be patched
-from service.sessions.store import SessionStore  # noqa: E402
-from service.sessions.turns import AcceptRun, BeginRun, FinishRun  # noqa: E402
-from service.state import opening  # noqa: E402
-from service.state.database import Database, Operation  # noqa: E402
+from service.storage.database import open as opening  # noqa: E402
+from service.storage.database.database import Database, Operation  # noqa: E402
+from service.storage.runs.operations import AcceptRun, BeginRun, FinishRun  # noqa: E402
+from service.storage.sessions.transcripts import SessionStore  # noqa: E402
 
 _OUTCOMES = {AcceptRun: None, BeginRun: 1, FinishRun: True}
 

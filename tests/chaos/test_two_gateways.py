@@ -20,8 +20,8 @@ from operator_client import operator_client
 from upstream import Exchange, Upstream
 
 from chaos.transcript import connected
-from service.sessions.store import SessionStore
-from service.state.opening import open_database
+from service.storage.database.open import open_database
+from service.storage.sessions.transcripts import SessionStore
 
 
 class Witness:

@@ -10,9 +10,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from chaos.clients import Ledger
-from service.sessions.payloads import from_payload
-from service.state.opening import FILE_NAME
-from service.state.schema import entries, runs
+from service.storage.database.open import FILE_NAME
+from service.storage.database.schema import entries, runs
+from service.storage.message_codec import from_payload
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from service.core.errors import GatewayError
 from service.rpc.method import Call, Method
 from service.rpc.peer import READ
 from service.rpc.targets import NAME
-from service.sessions.keys import MAIN_SESSION
+from service.storage.sessions.keys import MAIN_SESSION
 
 
 def list_agents(call: Call) -> Any:

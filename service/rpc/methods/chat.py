@@ -13,7 +13,7 @@ from service.rpc.methods.runs import begin
 from service.rpc.payloads import to_chat_message
 from service.rpc.peer import ADMIN, READ, WRITE
 from service.rpc.targets import NAME, find_target
-from service.sessions.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 _HISTORY_MESSAGES = 200
 _MOST_MESSAGES = 1000

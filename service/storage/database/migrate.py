@@ -10,8 +10,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from service.state.errors import StoreError
-from service.state.schema import HEAD, metadata
+from service.storage.database.errors import StoreError
+from service.storage.database.schema import HEAD, metadata
 
 _VERSIONS = Path(__file__).parent / "migrations"
 

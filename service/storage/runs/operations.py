@@ -14,9 +14,13 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.sessions.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
-from service.sessions.statements import (
+from service.storage.cluster.membership import GOING_ON
+from service.storage.database.database import Operation
+from service.storage.database.notify import lane_topic, tell_change
+from service.storage.database.prepared import to_list
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
+from service.storage.runs.statements import (
     ACCEPT_RUN,
     ADD_ENDED_RUN,
     ADD_ENTRY,
@@ -33,10 +37,6 @@ from service.sessions.statements import (
     TAKE_LANE,
     WANT_LANE,
 )
-from service.state.database import Operation
-from service.state.dialects import to_list
-from service.state.membership import GOING_ON
-from service.state.notify import lane_topic, tell_change
 
 
 @dataclass(slots=True, eq=False)

@@ -19,9 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from service.core.concurrency import Worker, sleep
-from service.state.checkpoints import LIMIT_BYTES, Checkpointer
-from service.state.errors import StoreError
-from service.state.migrate import migrate
+from service.storage.database.checkpoints import LIMIT_BYTES, Checkpointer
+from service.storage.database.errors import StoreError
+from service.storage.database.migrate import migrate
 
 _BEGIN_READING = "BEGIN"
 _BEGIN_WRITING = "BEGIN IMMEDIATE"  # holds the write lock from its first moment

@@ -14,10 +14,10 @@ from time import monotonic
 from service.config.sessions import MaintenanceConfig
 from service.core.concurrency import Event, sleep, spawn
 from service.core.dataclass import value
-from service.sessions.claims import Claims
-from service.sessions.expiry import DeleteExpired, DeleteIdleLanes, DeleteOldRuns, ExpiredSession, Expiry
-from service.state.database import Database
-from service.state.errors import StoreError
+from service.storage.database.database import Database
+from service.storage.database.errors import StoreError
+from service.storage.runs.idempotency import Claims
+from service.storage.sessions.retention import DeleteExpired, DeleteIdleLanes, DeleteOldRuns, ExpiredSession, Expiry
 
 #: When a gateway looks for the first time after its start, and how often after that.
 FIRST_SECONDS = 3.0

@@ -12,14 +12,14 @@ from time import monotonic
 
 from service.core.concurrency import sleep, spawn
 from service.core.errors import GatewayError
-from service.sessions.lanes import Lane, Lanes, session_busy
-from service.sessions.records import NewRun, RunOutcome, RunRecord
-from service.sessions.retractions import AbandonRun, RetractRun
-from service.sessions.turns import AcceptRun, BeginRun, FinishRun, Refusal
-from service.state.database import Database, Operation
-from service.state.errors import StoreError
-from service.state.membership import Membership
-from service.state.notify import lane_topic
+from service.storage.cluster.membership import Membership
+from service.storage.database.database import Database, Operation
+from service.storage.database.errors import StoreError
+from service.storage.database.notify import lane_topic
+from service.storage.runs.operations import AcceptRun, BeginRun, FinishRun, Refusal
+from service.storage.runs.queue import Lane, Lanes, session_busy
+from service.storage.runs.records import NewRun, RunOutcome, RunRecord
+from service.storage.runs.retraction import AbandonRun, RetractRun
 
 #: How long a session is left to another gateway that waits for it and does not come.
 _PATIENCE_SECONDS = 1.0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.state.database import PATIENCE_SECONDS, Backend, Database
-from service.state.errors import StoreError, reason_of
-from service.state.sqlite import SqliteBackend
+from service.storage.database.database import PATIENCE_SECONDS, Backend, Database
+from service.storage.database.errors import StoreError, reason_of
+from service.storage.database.sqlite import SqliteBackend
 
 FILE_NAME = "sessions.sqlite"
 
@@ -23,7 +23,7 @@ def open_database(url: str | None, state_dir: Path, *, patience_seconds: float =
         return open_file(state_dir / FILE_NAME, patience_seconds=patience_seconds)
     try:
         # Imported only here: the driver is an extra, and who uses SQLite does not need it.
-        from service.state.postgres import PostgresBackend, parse_postgres_url  # noqa: PLC0415
+        from service.storage.database.postgres import PostgresBackend, parse_postgres_url  # noqa: PLC0415
 
         parsed = parse_postgres_url(url)
         backend: Backend = PostgresBackend.open(parsed)
@@ -40,7 +40,7 @@ def check_url(url: str) -> None:
 
     Nothing is contacted.
     """
-    from service.state.postgres import parse_postgres_url  # noqa: PLC0415 - who uses SQLite does not need it
+    from service.storage.database.postgres import parse_postgres_url  # noqa: PLC0415 - who uses SQLite does not need it
 
     parse_postgres_url(url)
 

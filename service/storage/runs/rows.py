@@ -6,9 +6,9 @@ from typing import Any
 
 from service.core.dataclass import value
 from service.core.messages import Message, Role
-from service.sessions.payloads import to_payload
-from service.sessions.records import NewRun, RunOutcome, RunState
-from service.state.errors import StoreError
+from service.storage.database.errors import StoreError
+from service.storage.message_codec import to_payload
+from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 #: A session is called by as much of its first user message.
 TITLE_CHARACTERS = 80

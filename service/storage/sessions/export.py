@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.core.messages import Message, Part, Text, Usage
-from service.sessions.overview import SessionOverview
-from service.sessions.store import SessionStore, StoredEntry
+from service.storage.sessions.queries import SessionOverview
+from service.storage.sessions.transcripts import SessionStore, StoredEntry
 
 
 def export_session(

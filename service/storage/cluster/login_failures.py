@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.core.dataclass import value
-from service.state.database import Database, SingleOperation
-from service.state.dialects import insert
-from service.state.schema import login_failures
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.prepared import insert
+from service.storage.database.schema import login_failures
 
 #: Rows are read again for so long after they were written: the clocks of several hosts are not quite one.
 _OVERLAP_MS = 10_000

@@ -2,7 +2,7 @@
 
 A session belongs to whoever has been waiting longest; sessions never wait for one another; one that nobody is in
 costs nothing. Lanes order the runs of one process; between processes the database decides
-(`service.sessions.turns`).
+(`service.storage.runs.operations`).
 """
 
 from __future__ import annotations

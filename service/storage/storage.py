@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.config.sessions import MaintenanceConfig
-from service.sessions.claims import Claims
-from service.sessions.ledger import RunLedger
-from service.sessions.maintenance import Maintenance
-from service.sessions.records import RunRecords
-from service.sessions.store import SessionStore
-from service.state.database import Database
-from service.state.membership import BEAT_SECONDS, Membership
+from service.storage.cluster.membership import BEAT_SECONDS, Membership
+from service.storage.database.database import Database
+from service.storage.runs.idempotency import Claims
+from service.storage.runs.ledger import RunLedger
+from service.storage.runs.records import RunRecords
+from service.storage.sessions.pruning import Maintenance
+from service.storage.sessions.transcripts import SessionStore
 
 
 class State:

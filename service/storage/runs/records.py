@@ -14,10 +14,10 @@ import sqlalchemy as sa
 
 from service.core.dataclass import value
 from service.core.messages import Message, Usage
-from service.state.database import Database, SingleOperation
-from service.state.membership import GOING_ON
-from service.state.notify import gateway_topic, tell_change
-from service.state.schema import runs
+from service.storage.cluster.membership import GOING_ON
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.notify import gateway_topic, tell_change
+from service.storage.database.schema import runs
 
 
 class RunState(StrEnum):

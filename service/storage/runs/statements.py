@@ -1,12 +1,12 @@
-"""The statements that every turn executes, prepared (`service.state.dialects`)."""
+"""The statements that every turn executes, prepared (`service.storage.database.prepared`)."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.state.dialects import Dialect, Prepared, insert, is_among
-from service.state.membership import GOING_ON
-from service.state.schema import entries, gateways, lanes, runs, sessions, summaries
+from service.storage.cluster.membership import GOING_ON
+from service.storage.database.prepared import Dialect, Prepared, insert, is_among
+from service.storage.database.schema import entries, gateways, lanes, runs, sessions, summaries
 
 _NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms")
 END_COLUMNS = (

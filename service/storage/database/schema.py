@@ -52,7 +52,7 @@ sessions = sa.Table(
 )
 
 #: Append-only, one row per message, `seq` counting from 0 in each session. `payload` is the message as JSON
-#: (`service.sessions.payloads`). `model` and the token counts tell of the whole turn and stand on its last entry
+#: (`service.storage.message_codec`). `model` and the token counts tell of the whole turn and stand on its last entry
 #: only, so that a sum over entries counts every token once.
 entries = sa.Table(
     "entries",
@@ -85,7 +85,7 @@ summaries = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: One row per run (`service.sessions.records`): what became of it; what was said stands in `entries`. `gateway_id` is
+#: One row per run (`service.storage.runs.records`): what became of it; what was said stands in `entries`. `gateway_id` is
 #: the gateway that executes it, `reply_count` how many of the turn's last entries the run itself said. The row of a
 #: stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
 #: with, if there is more to it than the caller saw, `asked_after` a digest of the conversation before.
@@ -132,7 +132,7 @@ lanes = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: The gateways that are up (`service.state.membership`). `beat` grows while one lives.
+#: The gateways that are up (`service.storage.cluster.membership`). `beat` grows while one lives.
 gateways = sa.Table(
     "gateways",
     metadata,

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from service.core.messages import Image, Message, Part, ProviderData, Role, Text, ToolCall
-from service.state.errors import StoreError
+from service.storage.database.errors import StoreError
 
 PAYLOAD_VERSION = 1
 

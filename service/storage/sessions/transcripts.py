@@ -1,4 +1,4 @@
-"""The transcripts: what was said in each session. Runs write them (`service.sessions.turns`); here they are read.
+"""The transcripts: what was said in each session. Runs write them (`service.storage.runs.operations`); here they are read.
 
 Reading the end of a session takes as long for a short one as for a long one.
 """
@@ -13,7 +13,13 @@ import sqlalchemy as sa
 
 from service.core.dataclass import value
 from service.core.messages import Message
-from service.sessions.overview import (
+from service.storage.cluster.membership import GOING_ON
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.errors import StoreError
+from service.storage.database.prepared import insert
+from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
+from service.storage.message_codec import from_payload
+from service.storage.sessions.queries import (
     READ_RECENT,
     READ_SESSION,
     Position,
@@ -24,12 +30,6 @@ from service.sessions.overview import (
     to_overview,
     to_recent_message,
 )
-from service.sessions.payloads import from_payload
-from service.state.database import Database, SingleOperation
-from service.state.dialects import insert
-from service.state.errors import StoreError
-from service.state.membership import GOING_ON
-from service.state.schema import claims, entries, lanes, runs, sessions, summaries
 
 __all__ = ["SessionStore", "StoreError"]
 

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import value
-from service.sessions.claims import KEPT_MS
-from service.sessions.store import delete_session
-from service.state.database import Database, SingleOperation
-from service.state.membership import GOING_ON
-from service.state.schema import claims, lanes, runs, sessions
+from service.storage.cluster.membership import GOING_ON
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.schema import claims, lanes, runs, sessions
+from service.storage.runs.idempotency import KEPT_MS
+from service.storage.sessions.transcripts import delete_session
 
 _PAGE = 500
 _RUNS_READ = 500

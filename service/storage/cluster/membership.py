@@ -17,10 +17,10 @@ import sqlalchemy as sa
 
 from service.core.concurrency import Event, RLock, spawn
 from service.core.processes.identity import ProcessIdentity, is_dead, this_process
-from service.state.database import Database, SingleOperation
-from service.state.errors import StoreError
-from service.state.notify import gateway_topic, lane_topic, tell_change
-from service.state.schema import gateways, lanes, runs
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.errors import StoreError
+from service.storage.database.notify import gateway_topic, lane_topic, tell_change
+from service.storage.database.schema import gateways, lanes, runs
 
 #: How often a gateway shows that it lives, and after how many looks at a beat that stands still it counts as dead:
 #: 15 seconds. Where the other's process can be looked at, its death shows at the next look.

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from service.core.dataclass import value
 from service.core.messages import Message, Usage
-from service.sessions.payloads import from_payload
-from service.state.schema import entries, sessions
+from service.storage.database.schema import entries, sessions
+from service.storage.message_codec import from_payload
 
 #: Longer messages (pictures, mostly) are not read for an overview.
 MAX_PAYLOAD_CHARACTERS = 200_000

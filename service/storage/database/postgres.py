@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from service.core.concurrency import Event, sleep, spawn, wait_readable
-from service.state.database import PATIENCE_SECONDS
-from service.state.errors import StoreError
-from service.state.migrate import current_revision, migrate
-from service.state.notify import CHANNEL, to_payload
-from service.state.schema import HEAD
+from service.storage.database.database import PATIENCE_SECONDS
+from service.storage.database.errors import StoreError
+from service.storage.database.migrate import current_revision, migrate
+from service.storage.database.notify import CHANNEL, to_payload
+from service.storage.database.schema import HEAD
 
 T = TypeVar("T")
 Job = Callable[[sa.Connection], T]

@@ -12,11 +12,11 @@ from typing import Self
 import sqlalchemy as sa
 
 from service.core.dataclass import value
-from service.sessions.records import NewRun, RunState
-from service.sessions.rows import to_run_row
-from service.state.database import Database, SingleOperation
-from service.state.dialects import insert
-from service.state.schema import claims, runs
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.prepared import insert
+from service.storage.database.schema import claims, runs
+from service.storage.runs.records import NewRun, RunState
+from service.storage.runs.rows import to_run_row
 
 KEPT_MS = 24 * 60 * 60 * 1000
 

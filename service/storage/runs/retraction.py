@@ -9,12 +9,12 @@ from typing import Self
 import sqlalchemy as sa
 
 from service.core.errors import GatewayError
-from service.sessions.records import NewRun, RunRecord, RunState
-from service.sessions.statements import FREE_LANE
-from service.state.database import Operation, SingleOperation
-from service.state.membership import GOING_ON
-from service.state.notify import lane_topic, tell_change
-from service.state.schema import claims, gateways, lanes, runs
+from service.storage.cluster.membership import GOING_ON
+from service.storage.database.database import Operation, SingleOperation
+from service.storage.database.notify import lane_topic, tell_change
+from service.storage.database.schema import claims, gateways, lanes, runs
+from service.storage.runs.records import NewRun, RunRecord, RunState
+from service.storage.runs.statements import FREE_LANE
 
 
 @dataclass(slots=True, eq=False)

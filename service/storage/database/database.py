@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.core.concurrency import Event, sleep, spawn
-from service.state.errors import StoreError, is_of_the_operation, may_pass, reason_of
-from service.state.schema import lanes
+from service.storage.database.errors import StoreError, is_of_the_operation, may_pass, reason_of
+from service.storage.database.schema import lanes
 
 _log = logging.getLogger("openclaw.state")
 

@@ -1,1 +1,0 @@
-"""The schema's history, one module per revision; Alembic runs them in order (`service.state.migrate`)."""
