@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from service.conversation import Conversation
 from service.core.messages import Image, Message, Text
-from service.models import ChosenModel
-from service.providers import ModelEvent, ModelRequest, Provider
+from service.models.catalog import ChosenModel
+from service.models.provider import ModelEvent, ModelRequest, Provider
 
 #: What such a model reads in the place of a picture.
 NOTE = "\n[picture left out: this model takes no pictures]\n"

@@ -15,12 +15,13 @@ from service.config.schema import Config
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
 from service.core.ids import new_uuid
-from service.estimates import TokenEstimator
 from service.gateway import Gateway
 from service.images import check_images, image_client
-from service.models import ModelCatalog
+from service.models.catalog import ModelCatalog
+from service.models.fallback import RetryPolicy
+from service.models.learned_windows import ToldWindows
+from service.models.tokens import TokenEstimator
 from service.parts import Parts, RunLimits
-from service.retries import RetryPolicy
 from service.runs import RunRegistry
 from service.slots import RunSlots
 from service.storage.database.open import open_database
@@ -34,7 +35,6 @@ from service.tools.sessions import session_tools
 from service.tools.shell import ExecTool
 from service.tools.toolboxes import Toolboxes
 from service.tools.web import WebFetchTool
-from service.windows import ToldWindows
 
 
 def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) -> Gateway:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from service.core.messages import Message, Role, Text
-from service.estimates import BYTES_PER_TOKEN, estimate_message
+from service.models.tokens import BYTES_PER_TOKEN, estimate_message
 
 _MIN_RESULT_TOKENS = 64
 _NOTE_BYTES = 64

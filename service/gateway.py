@@ -14,13 +14,13 @@ from service.config.agents import Agent, Roster
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.core.errors import GatewayError, internal_error
 from service.events import RunEnded
-from service.models import ModelCatalog
+from service.models.catalog import ModelCatalog
+from service.models.errors.context_overflow import to_told
+from service.models.fallback import ResilientProvider
 from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
-from service.overflows import to_told
 from service.parts import CurrentParts, Held, Parts
 from service.preparation import RunTime, Work, prepare
 from service.replays import Replays
-from service.retries import ResilientProvider
 from service.runner import AgentLoop, ContextWindow, Reply
 from service.runs import Run, RunRegistry
 from service.session_choice import choose_session

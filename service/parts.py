@@ -11,10 +11,10 @@ from service.config.agents import Roster
 from service.conversation import IncomingMessage
 from service.core.concurrency import RLock, spawn
 from service.core.dataclass import value
-from service.models import ModelCatalog
-from service.retries import RetryPolicy
+from service.models.catalog import ModelCatalog
+from service.models.fallback import RetryPolicy
+from service.models.learned_windows import ToldWindows
 from service.tools.toolboxes import Toolboxes
-from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.gateway")
 

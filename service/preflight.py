@@ -19,8 +19,8 @@ from service.config.loading import resolve_state_url
 from service.config.models import KNOWN_APIS, OFFERED_APIS
 from service.config.schema import AgentConfig, Config
 from service.config.source import ConfigError
-from service.models import ModelCatalog
-from service.providers.known_hosts import KNOWN_HOSTS
+from service.models.catalog import ModelCatalog
+from service.models.known_hosts import KNOWN_HOSTS
 from service.tools.notices import tool_notices
 
 _LONGEST_SHOWN_API = 40

@@ -13,10 +13,10 @@ from service.core.concurrency import Deadline, deadline
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role
-from service.models import ChosenModel
+from service.models.catalog import ChosenModel
+from service.models.provider import ModelRequest
 from service.parts import Held
 from service.prompt import to_system_text
-from service.providers import ModelRequest
 from service.recall import recall_steps
 from service.runner import AgentTools
 from service.runs import Run

@@ -26,15 +26,15 @@ from service.core.messages import (
     ToolChoiceMode,
     Usage,
 )
-from service.estimates import input_limit
 from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
-from service.models import ChosenModel
-from service.overflows import Overflow, overflow_of, told_limit, unshortened
-from service.providers import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
+from service.models.catalog import ChosenModel
+from service.models.errors.context_overflow import Overflow, overflow_of, told_limit, unshortened
+from service.models.learned_windows import ToldWindows
+from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
+from service.models.tokens import input_limit
 from service.runs import Run
 from service.tools import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
-from service.windows import ToldWindows
 
 logger = logging.getLogger("openclaw.runs")
 

@@ -6,7 +6,7 @@ from service.conversation import IncomingMessage
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
-from service.models import ChosenModel
+from service.models.catalog import ChosenModel
 from service.storage.runs.idempotency import IdempotencyKey
 from service.tools.toolbox import Toolbox
 

@@ -11,8 +11,9 @@ from upstream_answers import WORDS
 
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, text_message
-from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText, Provider, transport
-from service.providers.openai import OpenAIProvider
+from service.models.http import transport
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText, Provider
 
 KEY = "sk-a-secret-for-tests"
 QUESTION = text_message(Role.USER, "Hello?")

@@ -40,8 +40,8 @@ from service.core.messages import (
     Usage,
     text_message,
 )
-from service.providers import ModelEnded
-from service.providers.anthropic import AnthropicProvider
+from service.models.anthropic.provider import AnthropicProvider
+from service.models.provider import ModelEnded
 
 STUB_USAGE = Usage(9, 5, 3)
 KEPT = {"cache_control": {"type": "ephemeral"}}

@@ -15,9 +15,9 @@ from service.compaction import LATEST_HEADING, SUMMARY_HEADING, Compactor
 from service.core.errors import GatewayError
 from service.core.messages import Function, Image, Message, Role, StopReason, Text, ToolCall, Usage, text_message
 from service.cuts import choose_cut, safe_cuts
-from service.estimates import TokenEstimator, estimate_message, estimate_request, input_limit
-from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
-from service.providers.scripted import ScriptedProvider
+from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.models.scripted import ScriptedProvider
+from service.models.tokens import TokenEstimator, estimate_message, estimate_request, input_limit
 
 LIMIT = 2_000
 TOO_LONG = GatewayError("provider_rejected_request", "prompt is too long")

@@ -14,7 +14,7 @@ from chat import ask, chunks_of, error_of, streamed_text, text_of, user
 from live import LiveGateway, is_model_server, live_gateway, scripted_config
 from upstream import Upstream
 
-from service.models import EMBEDDED_REFERENCE
+from service.models.catalog import EMBEDDED_REFERENCE
 
 PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"

@@ -17,11 +17,11 @@ import pytest
 from asking import ask, fail, leave, request, text_of
 from live import is_model_server
 
-from service import weights
 from service.core.errors import GatewayError
 from service.core.messages import Function, Image, Message, Role, Sampling, StopReason, Text, ToolCall, text_message
-from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
-from service.providers import ModelRequest, Provider
+from service.models.local import weights
+from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
+from service.models.provider import ModelRequest, Provider
 
 HELLO = text_message(Role.USER, "Tell me a story about a fox.")
 KEY_VARIABLE = "OPENCLAW_EMBEDDED_MODEL_KEY"
@@ -113,7 +113,7 @@ def test_its_server_is_for_the_gateway_alone(provider: Provider, folder: Path) -
 
 def test_its_server_ends_with_its_standard_input() -> None:
     weights_file = weights.find_weights()
-    program = [sys.executable, "-m", "service.providers.llama_server", "--port", "0", "--model", str(weights_file)]
+    program = [sys.executable, "-m", "service.models.local.llama_server", "--port", "0", "--model", str(weights_file)]
     program += ["--key-variable", KEY_VARIABLE]
     environment = {**os.environ, KEY_VARIABLE: "a key"}
     pipe = subprocess.PIPE
@@ -138,7 +138,7 @@ def run_without_packages(code: str) -> str:
 def test_without_its_packages_it_says_which_command_installs_them() -> None:
     code = """
 from pathlib import Path
-from service.embedded_model import open_embedded_provider
+from service.models.local.embedded import open_embedded_provider
 from service.core.errors import GatewayError
 try:
     open_embedded_provider(Path("nowhere"))

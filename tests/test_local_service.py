@@ -22,13 +22,13 @@ from service.config.models import LocalServiceConfig
 from service.core import concurrency
 from service.core.errors import GatewayError
 from service.core.processes.child import ChildProcess
-from service.providers.local_service import LocalService, LocalServiceProvider
+from service.models.local.server import LocalService, LocalServiceProvider
 
 SERVER = str(Path(__file__).with_name("model_server.py"))
 GATEWAY = """
 import gevent.monkey; gevent.monkey.patch_all()
 import re, sys
-from service.providers.local_service import LocalService
+from service.models.local.server import LocalService
 url, *args = sys.argv[1:]
 service = LocalService(sys.executable, args, health_url=url, log_path=None, tell=lambda line: print(line, flush=True))
 with service.in_use():

@@ -11,8 +11,8 @@ from upstream import Exchange, Upstream
 from upstream_answers import TEXT, frame, ok
 
 from service.core.messages import Message, ProviderData, Role, Sampling, StopReason, Text, ToolCall, Usage
-from service.providers import ModelEnded, ModelRequest
-from service.providers.openai import OpenAIProvider
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelEnded, ModelRequest
 
 THOUGHT = "The user wants the weather."
 SHOWN = (

@@ -17,13 +17,13 @@ from service.config.models import KNOWN_APIS
 from service.config.schema import Config, parse_config
 from service.core.errors import GatewayError
 from service.core.messages import Sampling
-from service.models import EMBEDDED_REFERENCE, ModelCatalog
-from service.providers import ModelRequest
-from service.providers.anthropic import AnthropicProvider
-from service.providers.dialects import DIALECTS
-from service.providers.known_hosts import KNOWN_HOSTS, config_of, ids_with_key
-from service.providers.network import Network
-from service.providers.openai import OpenAIProvider
+from service.models.anthropic.provider import AnthropicProvider
+from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
+from service.models.http.proxies import Network
+from service.models.known_hosts import KNOWN_HOSTS, config_of, ids_with_key
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelRequest
+from service.models.registry import DIALECTS
 
 KEY = "sk-of-the-environment"
 ALL_KEYS = {host.variable: KEY for host in KNOWN_HOSTS.values()}

@@ -20,9 +20,9 @@ from upstream_answers import TEXT
 from service.config.models import ProviderConfig
 from service.core.errors import GatewayError
 from service.core.messages import Sampling
-from service.providers import transport
-from service.providers.network import Network, Proxy
-from service.providers.openai import OpenAIProvider
+from service.models.http import transport
+from service.models.http.proxies import Network, Proxy
+from service.models.openai.provider import OpenAIProvider
 
 PROXY = {"HTTPS_PROXY": "http://secure.example:3128", "HTTP_PROXY": "plain.example"}
 

@@ -38,9 +38,9 @@ from service.core.messages import (
     Usage,
     text_message,
 )
-from service.providers import ModelEnded
-from service.providers.openai import OpenAIProvider
-from service.providers.tool_calls import wire_arguments, with_distinct_ids
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelEnded
+from service.models.tool_calls import wire_arguments, with_distinct_ids
 
 STUB_USAGE = Usage(7, 5, 3)
 

@@ -15,7 +15,7 @@ from upstream import Exchange, Upstream
 from upstream_answers import frame
 
 from service.core.errors import GatewayError
-from service.overflows import Overflow, overflow_of, to_told, told_limit
+from service.models.errors.context_overflow import Overflow, overflow_of, to_told, told_limit
 
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"

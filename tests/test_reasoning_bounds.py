@@ -11,8 +11,8 @@ from asking import ask, fail, open_provider
 from upstream import Exchange, Upstream
 
 from service.config.models import ProviderConfig
-from service.providers.anthropic import AnthropicProvider
-from service.providers.openai import OpenAIProvider
+from service.models.anthropic.provider import AnthropicProvider
+from service.models.openai.provider import OpenAIProvider
 
 NESTED = [["x" * 100_000] * 6]
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "ls", "arguments": "{}"}}

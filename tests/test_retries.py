@@ -17,13 +17,13 @@ from service.config.models import RetryConfig
 from service.core import concurrency
 from service.core.errors import GatewayError
 from service.core.messages import Image, Message, Role, Sampling
-from service.models import ChosenModel
-from service.providers import ModelEvent, ModelRequest, ModelRestarted, ModelText
-from service.providers.openai import OpenAIProvider
-from service.providers.refusals import status_error
-from service.providers.scripted import ScriptedProvider
-from service.retries import RETRYABLE, ResilientProvider, RetryPolicy
-from service.windows import ToldWindows
+from service.models.catalog import ChosenModel
+from service.models.errors.http_errors import status_error
+from service.models.fallback import RETRYABLE, ResilientProvider, RetryPolicy
+from service.models.learned_windows import ToldWindows
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelEvent, ModelRequest, ModelRestarted, ModelText
+from service.models.scripted import ScriptedProvider
 
 PICTURE = Message(Role.USER, (Image("data:image/png;base64,iVBORw0KGgo="),))
 

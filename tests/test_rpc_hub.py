@@ -10,7 +10,7 @@ import pytest
 
 from service.core.errors import GatewayError
 from service.events import RunEnded, TextDelta
-from service.providers.refusals import LastingError
+from service.models.errors.http_errors import LastingError
 from service.rpc.broadcasts import Broadcasts
 from service.rpc.frames import to_error
 from service.rpc.hub import Hub, HubLimits

@@ -20,8 +20,8 @@ from service.core.messages import (
     Usage,
     text_message,
 )
-from service.providers import ModelEnded, ModelText
-from service.providers.scripted import ScriptedProvider
+from service.models.provider import ModelEnded, ModelText
+from service.models.scripted import ScriptedProvider
 
 FUNCTIONS = (Function("first"), Function("second"))
 RESULT = Message(Role.TOOL, (Text("it rains"),), tool_call_id="call_1")

@@ -19,15 +19,15 @@ from test_local_service import SERVER, eventually, free_port, has_ended, side_by
 
 from service.core import concurrency
 from service.core.errors import GatewayError
-from service.providers.local_service import LocalService
-from service.providers.sharing import SharedByLocks
+from service.models.local.server import LocalService
+from service.models.local.sharing import SharedByLocks
 
 OWNER = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys
 from pathlib import Path
-from service.providers.local_service import LocalService
-from service.providers.sharing import SharedByLocks
+from service.models.local.server import LocalService
+from service.models.local.sharing import SharedByLocks
 url, directory, *args = sys.argv[1:]
 share = SharedByLocks(Path(directory), "the/model")
 service = LocalService(sys.executable, args, health_url=url, share=share, endpoint={"key": "the owner's"})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.errors import GatewayError
-from service.providers.sse import SSEDecoder
+from service.models.http.sse import SSEDecoder
 
 LINE_ENDS = ("\n", "\r\n", "\r")
 

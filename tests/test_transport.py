@@ -17,8 +17,8 @@ from upstream import Upstream
 from upstream_answers import TEXT, WORDS
 
 from service.core import concurrency
-from service.providers import transport
-from service.providers.openai import OpenAIProvider
+from service.models.http import transport
+from service.models.openai.provider import OpenAIProvider
 
 INTERIM_ANSWER = b"HTTP/1.1 199 Nearly\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -16,9 +16,9 @@ from upstream import Exchange, Upstream
 from upstream_answers import refuse
 
 from service.compaction import SUMMARY_HEADING
-from service.models import ChosenModel
-from service.providers.scripted import ScriptedProvider
-from service.windows import ToldWindows
+from service.models.catalog import ChosenModel
+from service.models.learned_windows import ToldWindows
+from service.models.scripted import ScriptedProvider
 
 WINDOW = 8_000
 MESSAGE = "fruit " * 800  # 1200 tokens

@@ -26,7 +26,7 @@ def list_(locations: Locations, *, as_json: bool) -> None:
     """List the configured agents; the one that answers when none is named is marked."""
     from service.config.agents import Roster
     from service.config.loading import load_config
-    from service.models import EMBEDDED_REFERENCE
+    from service.models.catalog import EMBEDDED_REFERENCE
 
     roster = Roster.from_config(load_config(locations, os.environ).config)
     if as_json:
@@ -45,7 +45,7 @@ def list_(locations: Locations, *, as_json: bool) -> None:
 
 
 def _to_json(agent: Agent, *, is_default: bool) -> dict[str, Any]:
-    from service.models import EMBEDDED_REFERENCE
+    from service.models.catalog import EMBEDDED_REFERENCE
 
     return {
         "id": agent.id,

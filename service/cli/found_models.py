@@ -9,9 +9,9 @@ from service.cli.http_client import Unreachable, get_json
 from service.config.agents import Roster
 from service.config.schema import Config
 from service.core.dataclass import value
-from service.embedded_model import installation_problem
-from service.models import EMBEDDED_PROVIDER, EMBEDDED_REFERENCE
-from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
+from service.models.catalog import EMBEDDED_PROVIDER, EMBEDDED_REFERENCE
+from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
+from service.models.local.embedded import installation_problem
 
 #: In a reference: whatever the provider offers.
 ANY_MODEL = "<model>"

@@ -53,7 +53,7 @@ def _to_json(model: FoundModel) -> dict[str, Any]:
 @with_failures_told
 def install() -> None:
     """Install the embedded demo model: its runtime and its weights. What is there already is left alone."""
-    from service.weights import install_embedded_model
+    from service.models.local.weights import install_embedded_model
 
     install_embedded_model(click.echo)
     click.echo("The embedded model is installed. It is a demo model: quick, small, often wrong.")

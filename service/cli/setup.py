@@ -91,8 +91,8 @@ def _refuse_another(path: Path) -> None:
 
 def _choose_model(environ: Mapping[str, str]) -> tuple[str, str]:
     from service.cli.found_models import find_ollama_models
-    from service.models import EMBEDDED_REFERENCE
-    from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, ids_with_key
+    from service.models.catalog import EMBEDDED_REFERENCE
+    from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, ids_with_key
 
     for provider_id in ids_with_key(environ):
         if provider_id in _FIRST_MODELS:
@@ -108,8 +108,8 @@ def _may_talk(name: str) -> bool:
 
 
 def _missing(model: str) -> str | None:
-    from service.embedded_model import installation_problem
-    from service.models import EMBEDDED_REFERENCE
-    from service.weights import INSTALL_COMMAND
+    from service.models.catalog import EMBEDDED_REFERENCE
+    from service.models.local.embedded import installation_problem
+    from service.models.local.weights import INSTALL_COMMAND
 
     return INSTALL_COMMAND if model == EMBEDDED_REFERENCE and installation_problem() else None

@@ -22,11 +22,11 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
-from service.providers import ModelRequest
-from service.providers.manners import Manners
-from service.providers.openai_hosts import CALL_DATA, Habits, Manner, to_mistral_id
-from service.providers.reasoning import REASONING
-from service.providers.tool_calls import CallIds, wire_arguments_text, wire_name
+from service.models.adaptation import Manners
+from service.models.openai.hosts import CALL_DATA, Habits, Manner, to_mistral_id
+from service.models.openai.reasoning import REASONING
+from service.models.provider import ModelRequest
+from service.models.tool_calls import CallIds, wire_arguments_text, wire_name
 
 _STREAM_OPTIONS = {"include_usage": True}
 _NOTHING: Mapping[str, ModelCompat] = MappingProxyType({})

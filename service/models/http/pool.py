@@ -19,7 +19,7 @@ from gevent.ssl import SSLContext, create_default_context
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 
 from service.core.concurrency import Alarm
-from service.providers.network import Network, Proxy
+from service.models.http.proxies import Network, Proxy
 
 # gevent's own poll() is made for waiting; select() knows no descriptor above 1023.
 _poll = get_original("select", "poll")

@@ -16,10 +16,10 @@ from service.config.models import RetryConfig
 from service.core import concurrency
 from service.core.dataclass import value
 from service.core.errors import NO_RETRY_HEADER, GatewayError
-from service.models import ChosenModel
-from service.providers import ModelEvent, ModelRequest, ModelRestarted
-from service.providers.refusals import SAYS, LastingError, NotThereError
-from service.windows import ToldWindows
+from service.models.catalog import ChosenModel
+from service.models.errors.http_errors import SAYS, LastingError, NotThereError
+from service.models.learned_windows import ToldWindows
+from service.models.provider import ModelEvent, ModelRequest, ModelRestarted
 
 logger = logging.getLogger("openclaw.models")
 

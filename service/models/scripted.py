@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from service.core import concurrency
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
-from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
 
 _NOTHING_SAID = "You said nothing."
 _SLOW_TEXT = "This answer comes slowly, word by word, so that there is time to leave before it ends."

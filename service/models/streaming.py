@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import gevent
 
 from service.core.errors import GatewayError
-from service.providers.refusals import check_no_page
-from service.providers.sse import SSEDecoder
-from service.providers.transport import UpstreamResponse
+from service.models.errors.http_errors import check_no_page
+from service.models.http.sse import SSEDecoder
+from service.models.http.transport import UpstreamResponse
 
 logger = logging.getLogger("openclaw.models")
 

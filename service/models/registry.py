@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from service.config.models import ProviderConfig
-from service.providers import Provider
-from service.providers.anthropic import AnthropicProvider
-from service.providers.local_service import LocalService, LocalServiceProvider
-from service.providers.network import Network
-from service.providers.openai import OpenAIProvider
-from service.providers.scripted import ScriptedProvider
-from service.providers.sharing import Share
+from service.models.anthropic.provider import AnthropicProvider
+from service.models.http.proxies import Network
+from service.models.local.server import LocalService, LocalServiceProvider
+from service.models.local.sharing import Share
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import Provider
+from service.models.scripted import ScriptedProvider
 
 #: How a provider of each dialect is opened. A new dialect is its row here, named in `configmodels.Api`.
 DIALECTS: Mapping[str, Callable[[ProviderConfig, Network], Provider]] = {

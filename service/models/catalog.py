@@ -19,12 +19,12 @@ from service.config.schema import Config
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Message
-from service.embedded_model import EMBEDDED_MODEL, installation_problem, open_embedded_provider
-from service.providers import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelEvent, ModelRequest, Provider
-from service.providers.dialects import DIALECTS, open_provider
-from service.providers.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
-from service.providers.network import Network
-from service.providers.sharing import Share, SharedByLocks
+from service.models.http.proxies import Network
+from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
+from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
+from service.models.local.sharing import Share, SharedByLocks
+from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelEvent, ModelRequest, Provider
+from service.models.registry import DIALECTS, open_provider
 
 logger = logging.getLogger("openclaw.models")
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Generic, TypeVar
 
 from service.core.errors import GatewayError
-from service.providers import ModelEvent, ModelRequest
+from service.models.provider import ModelEvent, ModelRequest
 
 #: How often one request is put in another manner: a model may have a word to say on each part of it.
 _CORRECTIONS = 3

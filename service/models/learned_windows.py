@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from service.core.messages import Usage
-from service.models import ChosenModel
+from service.models.catalog import ChosenModel
 
 _MAX_MODELS = 256
 

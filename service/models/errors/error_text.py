@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from service.providers.transport import Upstream
+from service.models.http.transport import Upstream
 
 _MAX_MESSAGE_CHARS = 500
 _MAX_PLAIN_BYTES = 1000

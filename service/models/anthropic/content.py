@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from service.core.messages import ProviderData, ToolCall
-from service.providers.reasoning import check_reasoning
+from service.models.openai.reasoning import check_reasoning
 
 #: The kinds of blocks in which a model thinks; they are not marked for caching.
 THINKING = ("thinking", "redacted_thinking")

@@ -15,18 +15,18 @@ from service.config.models import ModelCompat, ProviderConfig
 from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import ProviderData, StopReason, ToolCall, Usage
-from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
-from service.providers.error_words import error_status, error_words
-from service.providers.finish_reasons import is_failure, to_stop_reason
-from service.providers.network import DIRECT, Network
-from service.providers.openai_hosts import CALL_DATA, Manner, habits_of
-from service.providers.openai_request import RequestWriter
-from service.providers.payloads import MAX_ANSWER_CHARS, read_texts, to_count
-from service.providers.reasoning import Reasoning
-from service.providers.refusals import check_success, status_error
-from service.providers.surrogates import Joiner, load_event
-from service.providers.tool_calls import check_calls, is_object, with_distinct_ids
-from service.providers.transport import Upstream
+from service.models.errors.error_text import error_status, error_words
+from service.models.errors.http_errors import check_success, status_error
+from service.models.http.proxies import DIRECT, Network
+from service.models.http.transport import Upstream
+from service.models.openai.finish_reasons import is_failure, to_stop_reason
+from service.models.openai.hosts import CALL_DATA, Manner, habits_of
+from service.models.openai.reasoning import Reasoning
+from service.models.openai.request import RequestWriter
+from service.models.openai.surrogates import Joiner, load_event
+from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.models.streaming import MAX_ANSWER_CHARS, read_texts, to_count
+from service.models.tool_calls import check_calls, is_object, with_distinct_ids
 
 
 class OpenAIProvider:

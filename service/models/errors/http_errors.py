@@ -12,8 +12,8 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 from service.core.errors import NO_RETRY, GatewayError
-from service.providers.error_words import error_text
-from service.providers.transport import Upstream, UpstreamResponse
+from service.models.errors.error_text import error_text
+from service.models.http.transport import Upstream, UpstreamResponse
 
 _REJECTED = frozenset({400, 413, 422})
 #: What may pass by itself, beside 5xx.

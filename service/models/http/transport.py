@@ -19,8 +19,8 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTP
 from service import __version__
 from service.core.concurrency import Alarm
 from service.core.errors import GatewayError
-from service.providers.connections import open_connections
-from service.providers.network import DIRECT, Network
+from service.models.http.pool import open_connections
+from service.models.http.proxies import DIRECT, Network
 
 _BLOCK_BYTES = 32 * 1024
 _TURN_BYTES = 64 * 1024

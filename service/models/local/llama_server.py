@@ -1,6 +1,6 @@
 """Serve one GGUF model file with llama.cpp's own server, on the loopback interface, until standard input ends.
 
-Run as a program, `python -m service.providers.llama_server --port PORT --model FILE --key-variable NAME`; the API
+Run as a program, `python -m service.models.local.llama_server --port PORT --model FILE --key-variable NAME`; the API
 key is in the environment, where other users of the machine cannot read it. `/health` needs none.
 """
 

@@ -16,19 +16,19 @@ from pathlib import Path
 
 import service
 from service.core.errors import GatewayError
-from service.providers import ModelEvent, ModelRequest, Provider
-from service.providers.local_service import LocalService
-from service.providers.openai import OpenAIProvider
-from service.providers.sharing import Endpoint, Share
-from service.providers.transport import Upstream
-from service.weights import INSTALL_COMMAND, find_weights, has_runtime
+from service.models.http.transport import Upstream
+from service.models.local.server import LocalService
+from service.models.local.sharing import Endpoint, Share
+from service.models.local.weights import INSTALL_COMMAND, find_weights, has_runtime
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelEvent, ModelRequest, Provider
 
 logger = logging.getLogger(__name__)
 
 #: The id requests call it by.
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 
-_SERVER = ("-m", "service.providers.llama_server")
+_SERVER = ("-m", "service.models.local.llama_server")
 _KEY_VARIABLE = "OPENCLAW_EMBEDDED_MODEL_KEY"
 _IDLE_STOP_SECONDS = 900.0
 _READ_TIMEOUT_SECONDS = 120.0

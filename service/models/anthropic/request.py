@@ -12,9 +12,9 @@ from typing import Any
 
 from service.core.errors import GatewayError
 from service.core.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
-from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
-from service.providers.anthropic_content import THINKING, in_order
-from service.providers.tool_calls import CallIds, wire_arguments, wire_name
+from service.models.anthropic.content import THINKING, in_order
+from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
+from service.models.tool_calls import CallIds, wire_arguments, wire_name
 
 _MAX_TEMPERATURE = 1.0
 _EFFORTS = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}

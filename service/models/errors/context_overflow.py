@@ -9,7 +9,7 @@ import re
 from enum import Enum
 
 from service.core.errors import GatewayError
-from service.providers.refusals import TOO_LARGE_AT_ANY_TIME
+from service.models.errors.http_errors import TOO_LARGE_AT_ANY_TIME
 
 _TOKENS = re.compile(
     r"""context[ _](length|window|size|limit)                   # OpenAI, OpenRouter, llama.cpp, vLLM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from service.core.messages import Image, Message, Usage
-from service.providers import DEFAULT_ANSWER_TOKENS, ModelRequest
+from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
 
 BYTES_PER_TOKEN = 4
 _MESSAGE_TOKENS = 4  # what providers add around each message and each call

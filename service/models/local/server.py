@@ -20,9 +20,9 @@ from service.config.models import LocalServiceConfig
 from service.core import concurrency
 from service.core.errors import GatewayError
 from service.core.processes.child import ChildProcess
-from service.providers import ModelEvent, ModelRequest, Provider
-from service.providers.sharing import Endpoint, Share, Unshared, wait_for_stop
-from service.providers.transport import Upstream
+from service.models.http.transport import Upstream
+from service.models.local.sharing import Endpoint, Share, Unshared, wait_for_stop
+from service.models.provider import ModelEvent, ModelRequest, Provider
 
 logger = logging.getLogger(__name__)
 

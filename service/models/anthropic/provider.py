@@ -18,16 +18,16 @@ import orjson
 from service.config.models import ProviderConfig
 from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
-from service.providers import ModelEnded, ModelEvent, ModelRequest, ModelText
-from service.providers.anthropic_content import Content
-from service.providers.anthropic_request import to_wire
-from service.providers.error_words import error_text
-from service.providers.manners import Manners
-from service.providers.network import DIRECT, Network
-from service.providers.payloads import read_texts, to_count
-from service.providers.refusals import check_success, status_error
-from service.providers.tool_calls import check_calls, with_distinct_ids
-from service.providers.transport import Upstream
+from service.models.adaptation import Manners
+from service.models.anthropic.content import Content
+from service.models.anthropic.request import to_wire
+from service.models.errors.error_text import error_text
+from service.models.errors.http_errors import check_success, status_error
+from service.models.http.proxies import DIRECT, Network
+from service.models.http.transport import Upstream
+from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.models.streaming import read_texts, to_count
+from service.models.tool_calls import check_calls, with_distinct_ids
 
 #: The version in which `temperature` and `top_p` exist, and the one that other servers of this dialect know.
 _VERSION = "2023-06-01"
