@@ -27,14 +27,14 @@ from service.slots import RunSlots
 from service.storage.database.open import open_database
 from service.storage.sessions.transcripts import SessionStore
 from service.storage.storage import State
-from service.tools.files import file_tools
-from service.tools.mcp import McpServers
-from service.tools.mcp_server import McpEndpoint
-from service.tools.search import search_tools
+from service.tools.exec import ExecTool
+from service.tools.mcp.server import McpEndpoint
+from service.tools.mcp.servers import McpServers
+from service.tools.registry import Toolboxes
 from service.tools.sessions import session_tools
-from service.tools.shell import ExecTool
-from service.tools.toolboxes import Toolboxes
 from service.tools.web import WebFetchTool
+from service.tools.workspace.files import file_tools
+from service.tools.workspace.search import search_tools
 
 
 def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) -> Gateway:

@@ -14,7 +14,7 @@ from service.core.dataclass import value
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
 from service.models.learned_windows import ToldWindows
-from service.tools.toolboxes import Toolboxes
+from service.tools.registry import Toolboxes
 
 logger = logging.getLogger("openclaw.gateway")
 

@@ -21,7 +21,7 @@ from service.config.schema import AgentConfig, Config
 from service.config.source import ConfigError
 from service.models.catalog import ModelCatalog
 from service.models.known_hosts import KNOWN_HOSTS
-from service.tools.notices import tool_notices
+from service.tools.policy_checks import tool_notices
 
 _LONGEST_SHOWN_API = 40
 

@@ -22,7 +22,7 @@ from service.runner import AgentTools
 from service.runs import Run
 from service.storage.runs.ledger import OpenRun
 from service.storage.storage import State
-from service.tools import ToolContext
+from service.tools.tool import ToolContext
 from service.turn import Turn, check_names
 
 #: A shorter wait for room does not matter to anybody.

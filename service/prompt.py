@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from service.config.agents import Agent
-from service.tools import ToolError
-from service.tools.paths import Workspace
+from service.tools.tool import ToolError
+from service.tools.workspace.paths import Workspace
 
 #: The workspace's files that every run reads, in this order; names as OpenClaw has them.
 WORKSPACE_FILES = ("AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "TOOLS.md")

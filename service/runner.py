@@ -33,7 +33,7 @@ from service.models.learned_windows import ToldWindows
 from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.models.tokens import input_limit
 from service.runs import Run
-from service.tools import ToolContext
+from service.tools.tool import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
 
 logger = logging.getLogger("openclaw.runs")

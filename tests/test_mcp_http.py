@@ -19,9 +19,9 @@ import pytest
 from mcp import types
 
 from service.core import concurrency
-from service.tools import ToolError
-from service.tools.mcp_server import McpEndpoint, McpServer
-from service.tools.mcp_transport import HttpRefusals
+from service.tools.mcp.server import McpEndpoint, McpServer
+from service.tools.mcp.transport import HttpRefusals
+from service.tools.tool import ToolError
 
 SERVER = str(Path(__file__).with_name("mcp_servers.py"))
 GENEROUS_SECONDS = 20.0

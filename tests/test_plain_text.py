@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from service.tools.plain_text import is_binary, to_plain_text
+from service.tools.terminal_text import is_binary, to_plain_text
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import pytest
 
 import service
 from service.core import concurrency
-from service.tools import ToolContext, ToolError
-from service.tools.shell import ExecTool
+from service.tools.exec import ExecTool
+from service.tools.tool import ToolContext, ToolError
 
 GENEROUS_SECONDS = 10.0
 
@@ -55,8 +55,8 @@ monkey.patch_all()
 import os, sys
 from pathlib import Path
 from service.core import concurrency
-from service.tools import ToolContext
-from service.tools.shell import ExecTool
+from service.tools.tool import ToolContext
+from service.tools.exec import ExecTool
 
 def tick():
     global ticks

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from workspaces import FILE_TOOLS, SECRET, make_workspace, refusal, use
 
-from service.tools import ToolContext, ToolError
-from service.tools.files import MAX_EDIT_BYTES, MAX_LISTED, MAX_WRITE_BYTES
-from service.tools.search import FindTool, GrepTool
+from service.tools.tool import ToolContext, ToolError
+from service.tools.workspace.files import MAX_EDIT_BYTES, MAX_LISTED, MAX_WRITE_BYTES
+from service.tools.workspace.search import FindTool, GrepTool
 
 
 @pytest.fixture

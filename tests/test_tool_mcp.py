@@ -21,9 +21,9 @@ from live import live_gateway, scripted_config
 from upstream import Upstream
 
 from service.core import concurrency
-from service.tools import Tool, ToolContext, ToolError
-from service.tools.mcp import McpServers, to_tool_name
-from service.tools.mcp_server import McpEndpoint, McpServer
+from service.tools.mcp.server import McpEndpoint, McpServer
+from service.tools.mcp.servers import McpServers, to_tool_name
+from service.tools.tool import Tool, ToolContext, ToolError
 
 SERVER = str(Path(__file__).with_name("mcp_servers.py"))
 RAW_SERVER = str(Path(__file__).with_name("mcp_raw_server.py"))
@@ -318,7 +318,7 @@ def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
     for wait_seconds in (0.0, 0.0, None, None):
         servers.list_tools(["test"], wait_seconds)
     servers.close()
-    told = [record.getMessage() for record in caplog.records if record.name == "service.tools.mcp"]
+    told = [record.getMessage() for record in caplog.records if record.name == "service.tools.mcp.servers"]
     assert len(told) == 2
     assert "test did not tell its tools within 0 s" in told[0]
     assert "test offers its tools now" in told[1]
@@ -420,7 +420,7 @@ def test_closing_ends_the_server_and_what_is_asked_of_it_and_twice_is_a_no_op(op
 GATEWAY = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys
-from service.tools.mcp_server import McpEndpoint, McpServer
+from service.tools.mcp.server import McpEndpoint, McpServer
 server = McpServer(McpEndpoint("test", command=sys.executable, args=(sys.argv[1], "wild")))
 print(server.call_tool("process", {}), server._connection._process.pid, flush=True)
 import gevent; gevent.sleep(60)
@@ -438,7 +438,7 @@ def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() 
 
 
 def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:
-    command = [sys.executable, "-S", "-P", "-m", "service.tools.mcp_child"]  # -S: without the installed packages
+    command = [sys.executable, "-S", "-P", "-m", "service.tools.mcp.child"]  # -S: without the installed packages
     environment = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     order = '{"command": "x", "args": [], "env": {}, "cwd": null, "url": null, "headers": {}, "version": "1"}\n'
     told = subprocess.run(command, input=order, capture_output=True, text=True, check=False, env=environment).stdout

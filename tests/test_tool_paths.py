@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from workspaces import SECRET, make_workspace, refusal, use
 
-from service.tools import ToolError
-from service.tools.paths import MAX_DEPTH, MAX_LINKS, open_regular_file
+from service.tools.tool import ToolError
+from service.tools.workspace.paths import MAX_DEPTH, MAX_LINKS, open_regular_file
 
 #: -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
 _EXCHANGE_FOR_EVER = """

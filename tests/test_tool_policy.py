@@ -13,8 +13,8 @@ from transcripts import Transcripts
 from service.assembly import open_toolboxes
 from service.config.agents import Roster
 from service.config.schema import ToolsConfig, parse_config
-from service.tools.notices import BUILT_IN
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
+from service.tools.policy_checks import BUILT_IN
 
 FILES = ["read", "write", "edit", "ls", "find", "grep"]
 SESSIONS = ["session_status", "sessions_list", "sessions_history", "agents_list"]

@@ -15,11 +15,11 @@ import pytest
 from workspaces import SECRET, make_workspace, refusal, use
 
 from service.core.concurrency import Deadline, deadline, sleep, spawn
-from service.tools import ToolContext, ToolError
-from service.tools.globs import compile_glob
-from service.tools.paths import MAX_DEPTH
-from service.tools.search import FindTool, GrepTool
-from service.tools.search_process import MAX_FILE_BYTES, MAX_MATCHES, MAX_PATHS
+from service.tools.tool import ToolContext, ToolError
+from service.tools.workspace.globs import compile_glob
+from service.tools.workspace.paths import MAX_DEPTH
+from service.tools.workspace.search import FindTool, GrepTool
+from service.tools.workspace.search_process import MAX_FILE_BYTES, MAX_MATCHES, MAX_PATHS
 
 FIND, GREP = FindTool(), GrepTool()
 

@@ -16,8 +16,8 @@ from service.config.schema import parse_config
 from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.storage.database.database import Database
 from service.storage.sessions.queries import MAX_PAYLOAD_CHARACTERS
-from service.tools import ToolContext, ToolError
 from service.tools.sessions import MAX_HISTORY_CHARACTERS, MAX_MESSAGES, Visibility, session_tools
+from service.tools.tool import ToolContext, ToolError
 
 OWN, SIBLING, FOREIGN = "agent:main:own", "agent:main:sibling", "agent:beta:foreign"
 CONTEXT = ToolContext("main", None, OWN, "run-1")

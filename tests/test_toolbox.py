@@ -13,7 +13,7 @@ import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_side_by_side, sleep, spawn
 from service.core.messages import Role, ToolCall
-from service.tools import ToolContext, ToolError
+from service.tools.tool import ToolContext, ToolError
 from service.tools.toolbox import MAX_SIDE_BY_SIDE, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
 
 CONTEXT = ToolContext("main", None, "agent:main:x", "run-1")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.core.concurrency import deadline
-from service.tools import Tool, ToolContext, ToolError
-from service.tools.files import file_tools
+from service.tools.tool import Tool, ToolContext, ToolError
+from service.tools.workspace.files import file_tools
 
 GENEROUS_SECONDS = 30
 SECRET = "the secret outside"

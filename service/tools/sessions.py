@@ -13,7 +13,7 @@ from service.core.dataclass import value
 from service.core.messages import Message, Role
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 from service.storage.sessions.transcripts import SessionStore
-from service.tools import Tool, ToolContext, ToolError
+from service.tools.tool import Tool, ToolContext, ToolError
 
 #: Whose sessions a tool tells of: the one that asks, all of the agent that asks, or all there are.
 Visibility = Literal["self", "agent", "all"]

@@ -19,7 +19,7 @@ import orjson
 from service.core.concurrency import Deadline, deadline, run_side_by_side
 from service.core.dataclass import value
 from service.core.messages import Function, Message, Role, Text, ToolCall
-from service.tools import Tool, ToolContext, ToolError
+from service.tools.tool import Tool, ToolContext, ToolError
 
 logger = logging.getLogger("openclaw.tools")
 

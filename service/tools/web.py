@@ -19,8 +19,8 @@ import orjson
 from service.core.dataclass import value
 from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
 from service.core.processes.command import Command, CommandError, Outcome, run_command
-from service.tools import ToolContext, ToolError
 from service.tools.page_text import TOO_LARGE
+from service.tools.tool import ToolContext, ToolError
 
 logger = logging.getLogger("openclaw.tools")
 

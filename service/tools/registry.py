@@ -9,10 +9,10 @@ from functools import partial
 from service.config.agents import Agent, Roster
 from service.config.schema import Config, ToolsConfig
 from service.core import concurrency
-from service.tools import Tool
-from service.tools.mcp import McpServers
-from service.tools.notices import to_prefix
+from service.tools.mcp.servers import McpServers
 from service.tools.policy import allowed_tools, may_allow
+from service.tools.policy_checks import to_prefix
+from service.tools.tool import Tool
 from service.tools.toolbox import Toolbox
 
 logger = logging.getLogger("openclaw.tools")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
-from service.tools import ToolContext, ToolError
-from service.tools.plain_text import is_binary, to_plain_text
+from service.tools.terminal_text import is_binary, to_plain_text
+from service.tools.tool import ToolContext, ToolError
 
 DEFAULT_TIMEOUT_SECONDS = 120
 MAX_TIMEOUT_SECONDS = 1800

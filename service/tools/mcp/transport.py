@@ -18,7 +18,7 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 _MAX_KIND_CHARS = 80
 _MAX_REFUSALS = 256
-_LAUNCHER = Path(__file__).parents[1] / "core" / "processes" / "launcher.py"
+_LAUNCHER = Path(__file__).parents[2] / "core" / "processes" / "launcher.py"
 
 
 class HttpRefusals:

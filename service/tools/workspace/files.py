@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
 from service.core.concurrency import sleep
-from service.tools import Tool, ToolContext, ToolError
-from service.tools.names import to_display
-from service.tools.paths import Workspace, kind_of
+from service.tools.tool import Tool, ToolContext, ToolError
+from service.tools.workspace.filenames import to_display
+from service.tools.workspace.paths import Workspace, kind_of
 
 MAX_READ_LINES = 2_000
 MAX_LINE_CHARACTERS = 2_000

@@ -17,10 +17,10 @@ from typing import Any
 
 from service.core import concurrency
 from service.core.dataclass import value
-from service.tools import ToolError
-from service.tools.mcp_connection import ConnectionLostError, McpConnection
-from service.tools.mcp_words import redactor
-from service.tools.plain_text import to_plain_text
+from service.tools.mcp.connection import ConnectionLostError, McpConnection
+from service.tools.mcp.results import redactor
+from service.tools.terminal_text import to_plain_text
+from service.tools.tool import ToolError
 
 logger = logging.getLogger(__name__)
 

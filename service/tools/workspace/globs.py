@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from service.tools import ToolError
+from service.tools.tool import ToolError
 
 
 def compile_glob(pattern: str) -> Callable[[str], bool]:

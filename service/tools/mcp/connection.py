@@ -22,11 +22,11 @@ import service
 from service import __version__
 from service.core import concurrency
 from service.core.processes.child import ChildProcess
-from service.tools import ToolError
+from service.tools.tool import ToolError
 
 logger = logging.getLogger(__name__)
 
-_CHILD = ("-P", "-m", "service.tools.mcp_child")
+_CHILD = ("-P", "-m", "service.tools.mcp.child")
 _BLOCK_BYTES = 64 * 1024
 _LAST_WORDS_SECONDS = 1.5
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024

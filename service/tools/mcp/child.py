@@ -1,6 +1,6 @@
 """Speak with one MCP server for a gateway that cannot: the official SDK needs asyncio, which needs its own process.
 
-Run as a program, `python -P -m service.tools.mcp_child`. JSON lines come and go on standard input and output. The first
+Run as a program, `python -P -m service.tools.mcp.child`. JSON lines come and go on standard input and output. The first
 line is the order: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come
 `{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`, and each but `cancel` is answered with its `id` and
 `result`, `error`, or `failed` where the connection was lost over it. `{"event": "tools_changed"}` is told unasked, and
@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.tools.mcp_transport import open_lenient
-from service.tools.mcp_words import describe, redactor, to_text, to_tool
+from service.tools.mcp.results import describe, redactor, to_text, to_tool
+from service.tools.mcp.transport import open_lenient
 
 MAX_TOOLS = 1_000
 

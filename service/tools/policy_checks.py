@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from service.config.agents import Roster
 from service.config.key_paths import format_path
 from service.config.schema import Config, ToolsConfig
-from service.tools.mcp import to_tool_name
+from service.tools.mcp.servers import to_tool_name
 from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_notices
 
 #: What stands between the name of an MCP server and that of its tool.

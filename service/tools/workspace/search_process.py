@@ -21,10 +21,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from service.tools import ToolError
-from service.tools.globs import compile_glob
-from service.tools.names import to_display
-from service.tools.paths import (
+from service.tools.tool import ToolError
+from service.tools.workspace.filenames import to_display
+from service.tools.workspace.globs import compile_glob
+from service.tools.workspace.paths import (
     MAX_DEPTH,
     Workspace,
     check_regular,
@@ -99,7 +99,7 @@ class Findings:
 
 
 def search(request: dict[str, Any]) -> str:
-    """The answer to a request as `service.tools.search` makes it. Raises `ToolError`."""
+    """The answer to a request as `service.tools.workspace.search` makes it. Raises `ToolError`."""
     findings = Findings(time.monotonic() + request["seconds"])
     kind = find if request["kind"] == "find" else grep
     with Workspace(Path(request["root"])).open_place(request["path"]) as place:

@@ -1,6 +1,6 @@
 """The tools that look through the workspace: `find` by name and `grep` by content.
 
-Each call is a process of its own (`service.tools.search_process`), killed as soon as nobody waits for it any more.
+Each call is a process of its own (`service.tools.workspace.search_process`), killed as soon as nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import orjson
 
 import service
 from service.core.concurrency import wait_readable
-from service.tools import Tool, ToolContext, ToolError
-from service.tools.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
+from service.tools.tool import Tool, ToolContext, ToolError
+from service.tools.workspace.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
 
 #: Time for one search; what was found until then is told.
 SEARCH_SECONDS = 20.0
 
 _PATTERN_CHARACTERS = 1_000
-_COMMAND = (sys.executable, "-P", "-s", "-m", "service.tools.search_process")
+_COMMAND = (sys.executable, "-P", "-s", "-m", "service.tools.workspace.search_process")
 _PIPE_BYTES = 65_536
 #: For starting the process and reading its answer, on a busy machine.
 _OVERHEAD_SECONDS = 10.0

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from service.core.dataclass import value
-from service.tools import ToolContext, ToolError
-from service.tools.names import from_display, to_display
+from service.tools.tool import ToolContext, ToolError
+from service.tools.workspace.filenames import from_display, to_display
 
 #: The most symbolic links one path may go through; what Linux allows.
 MAX_LINKS = 40

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.tools.plain_text import is_binary, to_plain_text
+from service.tools.terminal_text import is_binary, to_plain_text
 
 #: The result of a call is cut here, before it crosses to the gateway.
 MAX_RESULT_CHARS = 200_000

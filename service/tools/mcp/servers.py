@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from service.core import concurrency
-from service.tools import Tool, ToolContext, ToolError
-from service.tools.mcp_connection import ConnectionLostError
-from service.tools.mcp_server import LISTING_WAIT_SECONDS, McpEndpoint, McpServer, RemoteTool
+from service.tools.mcp.connection import ConnectionLostError
+from service.tools.mcp.server import LISTING_WAIT_SECONDS, McpEndpoint, McpServer, RemoteTool
+from service.tools.tool import Tool, ToolContext, ToolError
 
 logger = logging.getLogger(__name__)
 
