@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 from flask import current_app
 
+from service.agent.request import Turn
+from service.agent.run import Run
 from service.core.concurrency import Cancelled, CancelScope, watch_hangup
 from service.core.errors import GatewayError
 from service.gateway import Gateway
@@ -16,9 +18,7 @@ from service.http.binding import current_request, environ_key
 from service.http.completion_request import parse_turn
 from service.http.completion_response import ChunkStream, to_completion
 from service.http.replies import Reply, ok_reply
-from service.runs import Run
 from service.storage.sessions.keys import encode_session_key
-from service.turn import Turn
 
 logger = logging.getLogger("openclaw.http")
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from service.compaction import Compactor
+from service.agent.compaction.compactor import Compactor
+from service.agent.images import check_images, image_client
+from service.agent.run import RunRegistry
 from service.config.agents import Roster
 from service.config.loading import resolve_state_url
 from service.config.mcp import McpServerConfig
@@ -16,13 +18,11 @@ from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
 from service.core.ids import new_uuid
 from service.gateway import Gateway
-from service.images import check_images, image_client
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
 from service.models.learned_windows import ToldWindows
 from service.models.tokens import TokenEstimator
 from service.parts import Parts, RunLimits
-from service.runs import RunRegistry
 from service.slots import RunSlots
 from service.storage.database.open import open_database
 from service.storage.sessions.transcripts import SessionStore

@@ -9,11 +9,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.compaction import Compactor
+from service.agent.compaction.compactor import Compactor
+from service.agent.events import RunEnded
+from service.agent.loop import AgentLoop, ContextWindow, Reply
+from service.agent.request import Turn, check_model
+from service.agent.run import Run, RunRegistry
 from service.config.agents import Agent, Roster
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.core.errors import GatewayError, internal_error
-from service.events import RunEnded
 from service.models.catalog import ModelCatalog
 from service.models.errors.context_overflow import to_told
 from service.models.fallback import ResilientProvider
@@ -21,8 +24,6 @@ from service.outcomes import failure_of, key_reused, run_not_found, shutting_dow
 from service.parts import CurrentParts, Held, Parts
 from service.preparation import RunTime, Work, prepare
 from service.replays import Replays
-from service.runner import AgentLoop, ContextWindow, Reply
-from service.runs import Run, RunRegistry
 from service.session_choice import choose_session
 from service.slots import RunSlots
 from service.storage.runs.idempotency import Claim, IdempotencyKey
@@ -30,7 +31,6 @@ from service.storage.runs.ledger import OpenRun
 from service.storage.runs.records import NewRun, RunRecord, RunState
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import State
-from service.turn import Turn, check_model
 
 logger = logging.getLogger("openclaw.gateway")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.conversation import ConversationDigest, unanswered_calls
+from service.agent.conversation import ConversationDigest, unanswered_calls
+from service.agent.events import RunEnded
+from service.agent.loop import Reply
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, Text
-from service.events import RunEnded
-from service.runner import Reply
 from service.storage.runs.records import RunOutcome, RunRecord, RunState
 
 #: What ends a run from outside, and what the model is told of calls and words that it ended.

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
-from service.conversation import IncomingMessage
 from service.core.concurrency import RLock, spawn
 from service.core.dataclass import value
 from service.models.catalog import ModelCatalog

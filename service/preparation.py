@@ -6,9 +6,14 @@ from dataclasses import replace
 from time import monotonic
 from typing import Self
 
-from service.abilities import fit_choices
+from service.agent.conversation import Conversation, select_new, tell_cuts
+from service.agent.hidden_steps import recall_steps
+from service.agent.loop import AgentTools
+from service.agent.model_fit import fit_choices
+from service.agent.request import Turn, check_names
+from service.agent.run import Run
+from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
-from service.conversation import Conversation, select_new, tell_cuts
 from service.core.concurrency import Deadline, deadline
 from service.core.dataclass import value
 from service.core.errors import GatewayError
@@ -16,14 +21,9 @@ from service.core.messages import Message, Role
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.parts import Held
-from service.prompt import to_system_text
-from service.recall import recall_steps
-from service.runner import AgentTools
-from service.runs import Run
 from service.storage.runs.ledger import OpenRun
 from service.storage.storage import State
 from service.tools.tool import ToolContext
-from service.turn import Turn, check_names
 
 #: A shorter wait for room does not matter to anybody.
 _TOLD_SECONDS = 0.1

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 
-from service.conversation import unanswered_calls
+from service.agent.conversation import unanswered_calls
+from service.agent.events import RunEnded, TextDelta, ToolCallRequested
+from service.agent.loop import PARAGRAPH
+from service.agent.run import Run
 from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Role, StopReason
-from service.events import RunEnded, TextDelta, ToolCallRequested
 from service.outcomes import failure_of
-from service.runner import PARAGRAPH
-from service.runs import Run
 from service.storage.runs.records import RunRecord, RunRecords, RunState
 from service.storage.sessions.transcripts import SessionStore
 

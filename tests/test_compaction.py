@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transcripts import Transcripts
 
-from service.compaction import LATEST_HEADING, SUMMARY_HEADING, Compactor
+from service.agent.compaction.boundaries import choose_cut, safe_cuts
+from service.agent.compaction.compactor import LATEST_HEADING, SUMMARY_HEADING, Compactor
 from service.core.errors import GatewayError
 from service.core.messages import Function, Image, Message, Role, StopReason, Text, ToolCall, Usage, text_message
-from service.cuts import choose_cut, safe_cuts
 from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.models.scripted import ScriptedProvider
 from service.models.tokens import TokenEstimator, estimate_message, estimate_request, input_limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.conversation import IncomingMessage, select_new, settle_tool_calls
+from service.agent.conversation import IncomingMessage, select_new, settle_tool_calls
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Text, ToolCall, text_message
 

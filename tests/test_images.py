@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from page_server import PageServer, endless, page, redirect
 from pictures import data_uri, picture
 
+from service.agent.conversation import IncomingMessage
+from service.agent.image_headers import ImageHeader, parse_image_header
+from service.agent.images import MAX_TOTAL_BYTES, check_images, image_client
 from service.config.schema import ImagesConfig
-from service.conversation import IncomingMessage
 from service.core.errors import GatewayError
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
 from service.core.messages import Image, Message, Role, Text, text_message
-from service.image_headers import ImageHeader, parse_image_header
-from service.images import MAX_TOTAL_BYTES, check_images, image_client
 
 MIB = 1024 * 1024
 PLACE = "messages[2].content[1].image_url.url"

@@ -18,12 +18,12 @@ from transcripts import Transcripts
 from upstream import Exchange, Upstream, sent
 from workspaces import with_notes
 
-from service.conversation import IncomingMessage
+from service.agent.conversation import IncomingMessage
+from service.agent.events import RunEnded
+from service.agent.hidden_steps import recall_steps
+from service.agent.loop import Reply
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
-from service.events import RunEnded
 from service.outcomes import to_outcome
-from service.recall import recall_steps
-from service.runner import Reply
 from service.storage.database.database import Database
 from service.storage.runs.records import NewRun
 

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import gevent.socket
 import pytest
 
+from service.agent.events import RunEnded, TextDelta
+from service.agent.run import Run, RunRegistry
 from service.core.errors import GatewayError
-from service.events import RunEnded, TextDelta
 from service.models.errors.http_errors import LastingError
 from service.rpc.broadcasts import Broadcasts
 from service.rpc.frames import to_error
 from service.rpc.hub import Hub, HubLimits
 from service.rpc.peer import Peer
 from service.rpc.websocket import WebSocket
-from service.runs import Run, RunRegistry
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
+from service.agent.run import Retention, Run, RunRegistry
 from service.core.concurrency import sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import ToolCall
-from service.events import RunEnded, RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
-from service.runs import Retention, Run, RunRegistry
 
 CALL = ToolCall("c", "read", "{}")
 

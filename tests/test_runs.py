@@ -6,12 +6,12 @@ import socket
 
 import pytest
 
+from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.agent.run import Run
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn, watch_hangup
 from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
-from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.http.completion_response import ChunkStream
-from service.runs import Run
 
 
 def new_run() -> Run:

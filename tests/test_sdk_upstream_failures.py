@@ -13,7 +13,7 @@ from upstream import Exchange, Upstream
 from upstream_answers import RETRY_AFTER, TEXT, WORDS, frame
 from upstream_answers_anthropic import frame as anthropic_frame
 
-from service.runner import MAX_MESSAGE_CHARACTERS
+from service.agent.loop import MAX_MESSAGE_CHARACTERS
 
 KEY = "the-providers-own-key"
 TIMEOUT_SECONDS = 0.6

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from live import scripted_config
 
+from service.agent.conversation import IncomingMessage
+from service.agent.request import Turn
 from service.assembly import open_gateway
 from service.config.schema import parse_config
-from service.conversation import IncomingMessage
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
@@ -20,7 +21,6 @@ from service.gateway import Gateway
 from service.rpc.starts import Start, Starts
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import NewRun, RunState
-from service.turn import Turn
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:named"

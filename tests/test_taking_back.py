@@ -13,8 +13,8 @@ from live import TOKEN, live_gateway
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
 
-from service.events import RunEnded, TextDelta, TextRetracted
-from service.runs import Run
+from service.agent.events import RunEnded, TextDelta, TextRetracted
+from service.agent.run import Run
 
 
 @pytest.fixture

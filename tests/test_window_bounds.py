@@ -15,7 +15,7 @@ from test_live_configuration import Editing
 from upstream import Exchange, Upstream
 from upstream_answers import refuse
 
-from service.compaction import SUMMARY_HEADING
+from service.agent.compaction.compactor import SUMMARY_HEADING
 from service.models.catalog import ChosenModel
 from service.models.learned_windows import ToldWindows
 from service.models.scripted import ScriptedProvider

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from service.conversation import IncomingMessage
+from service.agent.conversation import IncomingMessage
+from service.agent.request import Turn
 from service.core.errors import GatewayError
 from service.core.messages import (
     Function,
@@ -23,7 +24,6 @@ from service.core.messages import (
 )
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.sessions.keys import parse_session_key_header
-from service.turn import Turn
 
 #: Fields a provider knows under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")

@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
+from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.agent.run import Answer, Run
 from service.core.messages import ToolCall, Usage
-from service.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.http.replies import FinalPiece
-from service.runs import Answer, Run
 
 #: A stream says something at least this often, from the request on; a comment line, if there is nothing else.
 QUIET_SECONDS = 15.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.events import RunEnded
+from service.agent.events import RunEnded
 from service.gateway import Gateway
 from service.rpc.payloads import to_usage
 from service.rpc.starts import Start

@@ -11,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from service.agent.events import RunEnded
+from service.agent.request import Turn
+from service.agent.run import Run
 from service.core.concurrency import Cancelled, CancelScope, Event, spawn
 from service.core.errors import GatewayError, internal_error
-from service.events import RunEnded
 from service.gateway import Gateway
-from service.runs import Run
 from service.storage.runs.idempotency import IdempotencyKey
-from service.turn import Turn
 
 logger = logging.getLogger("openclaw.rpc")
 

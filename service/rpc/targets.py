@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from service.agent.conversation import IncomingMessage
+from service.agent.request import Turn
 from service.config.agents import Agent
-from service.conversation import IncomingMessage
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.gateway import Gateway
 from service.storage.sessions.keys import own_key_for, session_key_for
-from service.turn import Turn
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a text without control characters"

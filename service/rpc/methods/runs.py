@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 
+from service.agent.events import RunEnded
+from service.agent.run import Run
 from service.core.errors import GatewayError, internal_error
-from service.events import RunEnded
 from service.rpc.method import Call, FailedWithPayload, Method
 from service.rpc.peer import WRITE
 from service.rpc.results import ABORTED, to_accepted, to_outcome
 from service.rpc.starts import Start
 from service.rpc.targets import NAME, Target, find_target, to_turn
-from service.runs import Run
 
 _MESSAGE = {"type": "string", "minLength": 1}
 _WAIT_MS = 30_000

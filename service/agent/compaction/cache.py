@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from service.conversation import ConversationDigest
+from service.agent.conversation import ConversationDigest
 from service.core.messages import Message
 
 _MAX_SUMMARIES = 256

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from service.compaction import Compaction, Compactor
-from service.conversation import settle_tool_calls
+from service.agent.compaction.compactor import Compaction, Compactor
+from service.agent.conversation import settle_tool_calls
+from service.agent.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
+from service.agent.run import Run
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.ids import new_call_id
@@ -26,13 +28,11 @@ from service.core.messages import (
     ToolChoiceMode,
     Usage,
 )
-from service.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.models.catalog import ChosenModel
 from service.models.errors.context_overflow import Overflow, overflow_of, told_limit, unshortened
 from service.models.learned_windows import ToldWindows
 from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.models.tokens import input_limit
-from service.runs import Run
 from service.tools.tool import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
 

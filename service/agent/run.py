@@ -11,11 +11,11 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 from service.core.concurrency import Alarm, CancelScope, Event
 from service.core.dataclass import value
 from service.core.errors import internal_error
 from service.core.messages import StopReason, ToolCall, Usage
-from service.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 
 logger = logging.getLogger("openclaw.runs")
 

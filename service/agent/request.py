@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.conversation import IncomingMessage
+from service.agent.conversation import IncomingMessage
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode

@@ -11,13 +11,13 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import replace
 
+from service.agent.conversation import IncomingMessage
+from service.agent.image_headers import parse_image_header
 from service.config.schema import ImagesConfig
-from service.conversation import IncomingMessage
 from service.core.errors import GatewayError
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
 from service.core.messages import Image, Part
-from service.image_headers import parse_image_header
 
 MAX_IMAGES = 8
 MAX_TOTAL_BYTES = 20 * 1024 * 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.conversation import ConversationDigest, IncomingMessage, unanswered_calls
+from service.agent.conversation import ConversationDigest, IncomingMessage, unanswered_calls
 from service.core.messages import Message, ToolCall
 from service.storage.runs.records import RunRecords
 from service.storage.sessions.transcripts import SessionStore

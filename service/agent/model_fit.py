@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from service.conversation import Conversation
+from service.agent.conversation import Conversation
 from service.core.messages import Image, Message, Text
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelEvent, ModelRequest, Provider

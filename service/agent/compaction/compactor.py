@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from service.agent.compaction.boundaries import choose_tail, latest_user, safe_cuts
+from service.agent.compaction.cache import KnownSummaries
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Message, Part, Role, Sampling, Text, Usage, text_message
-from service.cuts import choose_tail, latest_user, safe_cuts
 from service.models.errors.context_overflow import Overflow, overflow_of
 from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.models.tokens import BYTES_PER_TOKEN, TokenEstimator, estimate_request
-from service.summaries import KnownSummaries
 
 logger = logging.getLogger("openclaw.runs")
 
