@@ -13,7 +13,7 @@ from service.agent.request import Turn
 from service.agent.run import Run
 from service.core.concurrency import Cancelled, CancelScope, watch_hangup
 from service.core.errors import GatewayError
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.binding import current_request, environ_key
 from service.http.completion_request import parse_turn
 from service.http.completion_response import ChunkStream, to_completion

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import current_app
 
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.replies import Reply, json_reply
 
 

@@ -3,7 +3,7 @@
 from flask import current_app
 
 from service.core.errors import GatewayError
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.replies import Reply, json_reply
 from service.http.session_response import to_run
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from flask import current_app
 
 from service.core.errors import GatewayError
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.replies import Reply, json_reply
 from service.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.storage.runs.records import RunRecord, RunState

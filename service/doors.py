@@ -15,7 +15,7 @@ from service.config.schema import Config
 from service.contract import load_contract
 from service.core.dataclass import value
 from service.core.ids import new_uuid
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.app import Door, create_app
 from service.loginlimits import SharedFailureLimiter
 from service.rpc.broadcasts import Broadcasts

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.assembly import open_parts
 from service.auth import Credentials
 from service.config.file_watch import FileWatch
 from service.config.schema import Config
@@ -19,9 +18,10 @@ from service.config.source import ConfigError
 from service.core.concurrency import spawn
 from service.core.dataclass import value
 from service.doors import Doors
-from service.gateway import Gateway
-from service.parts import Parts
-from service.preflight import check_agents, check_mode, check_state
+from service.gateway.build import open_parts
+from service.gateway.gateway import Gateway
+from service.gateway.runtime import Parts
+from service.gateway.startup_checks import check_agents, check_mode, check_state
 
 logger = logging.getLogger("openclaw.config")
 

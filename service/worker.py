@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import gevent
 
-from service.assembly import open_gateway
 from service.auth import resolve_credentials
 from service.cli.serve import announce
 from service.config.file_watch import FileWatch
@@ -23,7 +22,8 @@ from service.core.dataclass import value
 from service.doors import open_doors
 from service.edge.server import Exchange, Server
 from service.edge.serving import Stop, run_until_dismissed
-from service.gateway import Gateway
+from service.gateway.build import open_gateway
+from service.gateway.gateway import Gateway
 from service.reconfiguration import Resolved, follow_file
 from service.storage.database.errors import StoreError
 

@@ -17,7 +17,7 @@ from service.agent.events import RunEnded, TextDelta
 from service.agent.run import Run
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.messages import Role, ToolCall, Usage, text_message
-from service.replays import Replays
+from service.gateway.replay import Replays
 from service.storage.cluster.membership import _Bury
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database

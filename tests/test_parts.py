@@ -13,10 +13,10 @@ import psutil
 import pytest
 from transcripts import Transcripts
 
-from service.assembly import open_parts
 from service.config.schema import parse_config
 from service.core import concurrency
-from service.parts import CurrentParts, Parts
+from service.gateway.build import open_parts
+from service.gateway.runtime import CurrentParts, Parts
 
 RAW_SERVER = str(Path(__file__).with_name("mcp_raw_server.py"))
 SECONDS = 20.0

@@ -12,8 +12,8 @@ from live import live_gateway, scripted_config
 from service.config.agents import Roster
 from service.config.schema import parse_config
 from service.config.source import ConfigError
+from service.gateway.startup_checks import check_agents, check_mode
 from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
-from service.preflight import check_agents, check_mode
 
 NOBODY = "http://127.0.0.1:9/v1"
 

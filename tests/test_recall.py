@@ -23,7 +23,7 @@ from service.agent.events import RunEnded
 from service.agent.hidden_steps import recall_steps
 from service.agent.loop import Reply
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
-from service.outcomes import to_outcome
+from service.gateway.run_outcome import to_outcome
 from service.storage.database.database import Database
 from service.storage.runs.records import NewRun
 

@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from service.core.errors import GatewayError
-from service.session_choice import choose_session
+from service.gateway.session_selection import choose_session
 from service.storage.sessions.keys import (
     MAX_HEADER_CHARACTERS,
     SESSION_KEY_HEADER,

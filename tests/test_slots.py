@@ -6,7 +6,7 @@ import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
 from service.core.errors import GatewayError
-from service.slots import WAITING_PER_SLOT, RunSlots
+from service.gateway.run_limiter import WAITING_PER_SLOT, RunSlots
 
 
 def test_no_more_than_the_limit_run_and_the_rest_go_in_their_order() -> None:

@@ -12,12 +12,12 @@ from live import scripted_config
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import Turn
-from service.assembly import open_gateway
 from service.config.schema import parse_config
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
-from service.gateway import Gateway
+from service.gateway.build import open_gateway
+from service.gateway.gateway import Gateway
 from service.rpc.starts import Start, Starts
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import NewRun, RunState

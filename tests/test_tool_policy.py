@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transcripts import Transcripts
 
-from service.assembly import open_toolboxes
 from service.config.agents import Roster
 from service.config.schema import ToolsConfig, parse_config
+from service.gateway.build import open_toolboxes
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
 from service.tools.policy_checks import BUILT_IN
 

@@ -13,7 +13,6 @@ from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded, TextDelta, ToolStarted
 from service.agent.request import Turn
 from service.agent.run import Run
-from service.assembly import open_gateway
 from service.cli.agent_doors import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
 from service.config.loading import load_config
 from service.config.schema import Config
@@ -21,7 +20,8 @@ from service.config.source import Locations
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, on_signal
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Text
-from service.gateway import Gateway
+from service.gateway.build import open_gateway
+from service.gateway.gateway import Gateway
 from service.rpc.results import to_meta
 from service.storage.database.errors import StoreError
 

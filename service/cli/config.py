@@ -116,7 +116,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
     """
     from service.auth import resolve_credentials
     from service.config.loading import load_config, resolve_bind, resolve_port
-    from service.preflight import check_startable
+    from service.gateway.startup_checks import check_startable
 
     path = str(locations.config_path)
     try:
@@ -158,7 +158,7 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
     from service.config.json5.editing import EditError
     from service.config.loading import judge_config_text
     from service.config.saving import edit_file
-    from service.preflight import check_startable, tell_apart
+    from service.gateway.startup_checks import check_startable, tell_apart
 
     source = str(locations.config_path)
     left: list[str] = []

@@ -97,7 +97,7 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
 
 def _config_status(locations: Locations) -> dict[str, Any]:
     from service.config.loading import load_config
-    from service.preflight import check_startable
+    from service.gateway.startup_checks import check_startable
 
     path = str(locations.config_path)
     if not locations.config_path.exists():

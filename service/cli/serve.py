@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from service import __version__
-from service.assembly import open_gateway
 from service.auth import Credentials, is_loopback, resolve_credentials
 from service.cli.workers import become_arbiter
 from service.config.file_watch import FileWatch
@@ -23,12 +22,13 @@ from service.doors import Doors, open_doors
 from service.edge.connections import raise_open_file_limit
 from service.edge.server import Server
 from service.edge.serving import Stop, run_until_stopped
-from service.preflight import check_agents, check_mode
+from service.gateway.build import open_gateway
+from service.gateway.startup_checks import check_agents, check_mode
 from service.reconfiguration import Resolved, follow_file
 from service.storage.database.errors import StoreError
 
 if TYPE_CHECKING:
-    from service.gateway import Gateway
+    from service.gateway.gateway import Gateway
     from service.rpc.hub import Hub
 
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'

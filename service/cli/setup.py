@@ -62,7 +62,7 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: b
     from service.config.loading import check_config_text
     from service.config.saving import create_file
     from service.config.source import escape_variables
-    from service.preflight import check_startable
+    from service.gateway.startup_checks import check_startable
 
     path = locations.config_path
     _refuse_another(path)

@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from service.auth import Authenticator, ClientAddresses, check_host
 from service.contract import to_served_document
 from service.core.errors import GatewayError, forget_frames, internal_error
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.binding import BODY_KEY, Api, Application, current_request, environ_key
 from service.http.lean_connexion import ProblemException
 from service.http.replies import Reply, error_reply

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.core.messages import Message, Part, Role, Text
+from service.gateway.run_outcome import failure_of
 from service.http.completion_response import to_usage
-from service.outcomes import failure_of
 from service.storage.runs.records import RunRecord, RunState
 from service.storage.sessions.queries import Position, RecentMessage, SessionOverview
 

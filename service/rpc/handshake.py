@@ -12,7 +12,7 @@ from service.auth import Authenticator
 from service.core.concurrency import Deadline, deadline
 from service.core.dataclass import value
 from service.core.errors import GatewayError
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.validation import CompiledSchema
 from service.rpc.frames import (
     MAX_HANDSHAKE_BYTES,

@@ -10,7 +10,7 @@ from service.config.agents import AGENT_HEADER
 from service.core.concurrency import spawn
 from service.core.dataclass import value
 from service.core.errors import GatewayError, internal_error
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.http.validation import CompiledSchema
 from service.rpc.broadcasts import Broadcasts
 from service.rpc.frames import Request

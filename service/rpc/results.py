@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.agent.events import RunEnded
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.rpc.payloads import to_usage
 from service.rpc.starts import Start
 

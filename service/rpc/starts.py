@@ -16,7 +16,7 @@ from service.agent.request import Turn
 from service.agent.run import Run
 from service.core.concurrency import Cancelled, CancelScope, Event, spawn
 from service.core.errors import GatewayError, internal_error
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.storage.runs.idempotency import IdempotencyKey
 
 logger = logging.getLogger("openclaw.rpc")

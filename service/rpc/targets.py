@@ -11,7 +11,7 @@ from service.config.agents import Agent
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
 from service.storage.sessions.keys import own_key_for, session_key_for
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}

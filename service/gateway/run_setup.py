@@ -18,9 +18,9 @@ from service.core.concurrency import Deadline, deadline
 from service.core.dataclass import value
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role
+from service.gateway.runtime import Held
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
-from service.parts import Held
 from service.storage.runs.ledger import OpenRun
 from service.storage.storage import State
 from service.tools.tool import ToolContext

@@ -17,13 +17,13 @@ from service.config.schema import Config
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
 from service.core.ids import new_uuid
-from service.gateway import Gateway
+from service.gateway.gateway import Gateway
+from service.gateway.run_limiter import RunSlots
+from service.gateway.runtime import Parts, RunLimits
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
 from service.models.learned_windows import ToldWindows
 from service.models.tokens import TokenEstimator
-from service.parts import Parts, RunLimits
-from service.slots import RunSlots
 from service.storage.database.open import open_database
 from service.storage.sessions.transcripts import SessionStore
 from service.storage.storage import State

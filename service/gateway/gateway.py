@@ -17,15 +17,15 @@ from service.agent.run import Run, RunRegistry
 from service.config.agents import Agent, Roster
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.core.errors import GatewayError, internal_error
+from service.gateway.replay import Replays
+from service.gateway.run_limiter import RunSlots
+from service.gateway.run_outcome import failure_of, key_reused, run_not_found, shutting_down, to_outcome
+from service.gateway.run_setup import RunTime, Work, prepare
+from service.gateway.runtime import CurrentParts, Held, Parts
+from service.gateway.session_selection import choose_session
 from service.models.catalog import ModelCatalog
 from service.models.errors.context_overflow import to_told
 from service.models.fallback import ResilientProvider
-from service.outcomes import failure_of, key_reused, run_not_found, shutting_down, to_outcome
-from service.parts import CurrentParts, Held, Parts
-from service.preparation import RunTime, Work, prepare
-from service.replays import Replays
-from service.session_choice import choose_session
-from service.slots import RunSlots
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.records import NewRun, RunRecord, RunState

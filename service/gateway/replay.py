@@ -14,7 +14,7 @@ from service.agent.run import Run
 from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Role, StopReason
-from service.outcomes import failure_of
+from service.gateway.run_outcome import failure_of
 from service.storage.runs.records import RunRecord, RunRecords, RunState
 from service.storage.sessions.transcripts import SessionStore
 
