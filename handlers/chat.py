@@ -11,13 +11,13 @@ from flask import current_app
 
 from service.agent.request import Turn
 from service.agent.run import Run
+from service.api.http.chat_request import parse_turn
+from service.api.http.chat_response import ChunkStream, to_completion
+from service.api.http.connexion_app import current_request, environ_key
+from service.api.http.responses import Reply, ok_reply
 from service.core.concurrency import Cancelled, CancelScope, watch_hangup
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
-from service.http.binding import current_request, environ_key
-from service.http.completion_request import parse_turn
-from service.http.completion_response import ChunkStream, to_completion
-from service.http.replies import Reply, ok_reply
 from service.storage.sessions.keys import encode_session_key
 
 logger = logging.getLogger("openclaw.http")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import swagger_ui_bundle
 
-from service.http.replies import Reply
+from service.api.http.responses import Reply
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -2,9 +2,9 @@
 
 from flask import current_app
 
+from service.api.http.responses import Reply, json_reply, ok_reply
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
-from service.http.replies import Reply, json_reply, ok_reply
 
 
 def get_health() -> Reply:

@@ -4,8 +4,8 @@ from typing import Any
 
 from flask import current_app
 
+from service.api.http.responses import Reply, json_reply
 from service.gateway.gateway import Gateway
-from service.http.replies import Reply, json_reply
 
 
 def list_models() -> Reply:

@@ -2,10 +2,10 @@
 
 from flask import current_app
 
+from service.api.http.responses import Reply, json_reply
+from service.api.http.session_response import to_run
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
-from service.http.replies import Reply, json_reply
-from service.http.session_response import to_run
 
 
 def get_run(run_id: str) -> Reply:

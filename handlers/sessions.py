@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from flask import current_app
 
+from service.api.http.responses import Reply, json_reply
+from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
-from service.http.replies import Reply, json_reply
-from service.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.storage.runs.records import RunRecord, RunState
 from service.storage.sessions.keys import find_kept_key
 

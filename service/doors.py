@@ -9,22 +9,22 @@ from typing import Any
 
 import flask
 
-from service.auth import Authenticator, ClientAddresses, Credentials
+from service.api.auth import Authenticator, ClientAddresses, Credentials
+from service.api.http.app import Door, create_app
+from service.api.http.contract import load_contract
+from service.api.login_limiter import SharedFailureLimiter
+from service.api.websocket.app import RpcDoor
+from service.api.websocket.broadcaster import Broadcasts
+from service.api.websocket.dispatch import Desk, Methods
+from service.api.websocket.handshake import Greeter
+from service.api.websocket.hub import Hub, HubLimits
+from service.api.websocket.methods import ROWS
+from service.api.websocket.starts import Starts
 from service.config.redaction import describe_config
 from service.config.schema import Config
-from service.contract import load_contract
 from service.core.dataclass import value
 from service.core.ids import new_uuid
 from service.gateway.gateway import Gateway
-from service.http.app import Door, create_app
-from service.loginlimits import SharedFailureLimiter
-from service.rpc.broadcasts import Broadcasts
-from service.rpc.door import RpcDoor
-from service.rpc.handshake import Greeter
-from service.rpc.hub import Hub, HubLimits
-from service.rpc.method import Desk, Methods
-from service.rpc.methods import ROWS
-from service.rpc.starts import Starts
 from service.storage.cluster.login_failures import LoginFailures
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.auth import Credentials
+from service.api.auth import Credentials
 from service.config.file_watch import FileWatch
 from service.config.schema import Config
 from service.config.source import ConfigError

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import gevent
 
-from service.auth import resolve_credentials
+from service.api.auth import resolve_credentials
 from service.cli.serve import announce
 from service.config.file_watch import FileWatch
 from service.config.loading import load_config, resolve_bind, resolve_port

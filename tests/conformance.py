@@ -13,8 +13,8 @@ import httpx
 import orjson
 import yaml
 
-from service.contract import load_contract, to_served_document
-from service.http.validation import CompiledSchema
+from service.api.http.contract import load_contract, to_served_document
+from service.api.http.schema_validation import CompiledSchema
 
 #: What HTTP itself adds; everything else must be in the contract.
 TRANSPORT_HEADERS = frozenset({"date", "content-length", "content-type", "transfer-encoding", "connection"})

@@ -10,7 +10,7 @@ from clocks import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.auth import (
+from service.api.auth import (
     Authenticator,
     ClientAddresses,
     Credentials,

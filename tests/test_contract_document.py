@@ -9,9 +9,9 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
-from service.contract import load_contract, to_json_schema, to_served_document
+from service.api.http.contract import load_contract, to_json_schema, to_served_document
+from service.api.http.responses import error_reply
 from service.core.errors import KINDS, GatewayError
-from service.http.replies import error_reply
 
 OPERATIONS = [
     (path, method, operation) for path, item in load_contract()["paths"].items() for method, operation in item.items()

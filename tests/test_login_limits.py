@@ -13,9 +13,9 @@ from chat import error_of
 from clocks import Clock
 from live import live_gateway, scripted_config
 
+from service.api.login_limiter import SharedFailureLimiter
 from service.config.schema import RateLimitConfig
 from service.core import concurrency
-from service.loginlimits import SharedFailureLimiter
 from service.storage.cluster.login_failures import LoginFailures
 from service.storage.database.database import Database
 from service.storage.database.open import open_database

@@ -14,7 +14,7 @@ from live import LiveGateway
 from operator_client import OperatorClient, operator_client, raw_client
 from websockets.exceptions import ConnectionClosed
 
-from service.rpc.methods import ROWS
+from service.api.websocket.methods import ROWS
 
 #: Runs and waits answer more than once, or late; what they are sent here is never right.
 NAMES = [row.name for row in ROWS]

@@ -10,13 +10,13 @@ import pytest
 
 from service.agent.events import RunEnded, TextDelta
 from service.agent.run import Run, RunRegistry
+from service.api.websocket.broadcaster import Broadcasts
+from service.api.websocket.client import Peer
+from service.api.websocket.connection import WebSocket
+from service.api.websocket.frames import to_error
+from service.api.websocket.hub import Hub, HubLimits
 from service.core.errors import GatewayError
 from service.models.errors.http_errors import LastingError
-from service.rpc.broadcasts import Broadcasts
-from service.rpc.frames import to_error
-from service.rpc.hub import Hub, HubLimits
-from service.rpc.peer import Peer
-from service.rpc.websocket import WebSocket
 
 
 @contextmanager

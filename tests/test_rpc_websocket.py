@@ -17,8 +17,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from service.api.websocket.connection import WebSocket
 from service.core.concurrency import sleep, spawn
-from service.rpc.websocket import WebSocket
 
 BIG = 20 * 1024 * 1024
 

@@ -8,10 +8,10 @@ import pytest
 
 from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.agent.run import Run
+from service.api.http.chat_response import ChunkStream
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn, watch_hangup
 from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
-from service.http.completion_response import ChunkStream
 
 
 def new_run() -> Run:

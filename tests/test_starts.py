@@ -12,13 +12,13 @@ from live import scripted_config
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import Turn
+from service.api.websocket.starts import Start, Starts
 from service.config.schema import parse_config
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
-from service.rpc.starts import Start, Starts
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import NewRun, RunState
 

@@ -13,6 +13,7 @@ from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded, TextDelta, ToolStarted
 from service.agent.request import Turn
 from service.agent.run import Run
+from service.api.websocket.run_result import to_meta
 from service.cli.agent_doors import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
 from service.config.loading import load_config
 from service.config.schema import Config
@@ -22,7 +23,6 @@ from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Text
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
-from service.rpc.results import to_meta
 from service.storage.database.errors import StoreError
 
 

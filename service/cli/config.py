@@ -114,7 +114,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
 
     A file that says that the gateway runs on another host is judged all the same.
     """
-    from service.auth import resolve_credentials
+    from service.api.auth import resolve_credentials
     from service.config.loading import load_config, resolve_bind, resolve_port
     from service.gateway.startup_checks import check_startable
 

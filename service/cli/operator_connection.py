@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import ClientConnection, connect
 
 from service import __version__
+from service.api.websocket.frames import PROTOCOL
 from service.cli.address import Address
 from service.cli.http_client import decode, error_message
-from service.rpc.frames import PROTOCOL
 
 _CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from service import __version__
-from service.auth import Credentials, is_loopback, resolve_credentials
+from service.api.auth import Credentials, is_loopback, resolve_credentials
 from service.cli.workers import become_arbiter
 from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
@@ -28,8 +28,8 @@ from service.reconfiguration import Resolved, follow_file
 from service.storage.database.errors import StoreError
 
 if TYPE_CHECKING:
+    from service.api.websocket.hub import Hub
     from service.gateway.gateway import Gateway
-    from service.rpc.hub import Hub
 
 _EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 

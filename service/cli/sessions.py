@@ -110,7 +110,7 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
 @_with_state
 def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool) -> None:
     """Show the session KEY and its last messages."""
-    from service.http.session_response import to_session_with_messages
+    from service.api.http.session_response import to_session_with_messages
 
     with opened() as (state, config):
         [session] = _find(state, config, [key], agent)

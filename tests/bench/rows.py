@@ -16,8 +16,8 @@ from harness import MEGABYTE, PATH, Server, ask, client_of, gateway, load
 from results import Results
 from streams import disturbed_by, percentile, run_streams
 
-from service.contract import load_contract
-from service.http.validation import CompiledSchema
+from service.api.http.contract import load_contract
+from service.api.http.schema_validation import CompiledSchema
 
 CALLERS = (8, 64)
 KINDS = ("JSON", "SSE")

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.auth import Authenticator, ClientAddresses, FailureLimiter, resolve_credentials
+from service.api.auth import Authenticator, ClientAddresses, FailureLimiter, resolve_credentials
+from service.api.http.app import Door, create_app
+from service.api.http.contract import load_contract
 from service.config.loading import load_config
 from service.config.source import locate
-from service.contract import load_contract
 from service.edge.server import Server
 from service.edge.serving import Stop, run_until_stopped
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
-from service.http.app import Door, create_app
 
 HOST = "127.0.0.1"
 

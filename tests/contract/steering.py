@@ -20,7 +20,7 @@ from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.meta import negated_parameters
 
 from contract.seeds import Seeds
-from service.http.validation import CompiledSchema
+from service.api.http.schema_validation import CompiledSchema
 
 #: Every form in which a request may name an agent of `scripted_config()`, and a few that only differ in writing.
 MODELS = ("openclaw", "openclaw/default", "openclaw/main", "openclaw/beta", "openclaw:beta", "agent:main", "OpenClaw")

@@ -20,7 +20,7 @@ from live import TOKEN, scripted_config
 
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import COMPLETION
-from service.contract import load_contract, to_served_document
+from service.api.http.contract import load_contract, to_served_document
 
 EXAMPLES = 8
 STOP_SECONDS = 20

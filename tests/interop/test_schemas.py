@@ -148,7 +148,7 @@ def test_refusals_and_the_end(tmp_path: Path, schemas: Schemas) -> None:
 
 
 def test_the_scopes_are_those_that_are_published(schemas: Schemas) -> None:
-    from service.rpc.methods import ROWS  # noqa: PLC0415 - beside what it is compared with
+    from service.api.websocket.methods import ROWS  # noqa: PLC0415 - beside what it is compared with
 
     published = {name: about["scope"] for name, about in schemas.document["methods"].items()}
     differing = {

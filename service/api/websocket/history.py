@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.api.websocket.agent_request import Target
+from service.api.websocket.dispatch import Desk
+from service.api.websocket.payloads import parse_arguments
 from service.core.messages import Image, Message, Part, Role
-from service.rpc.method import Desk
-from service.rpc.payloads import parse_arguments
-from service.rpc.targets import Target
 from service.storage.runs.records import RunState
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 

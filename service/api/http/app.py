@@ -17,14 +17,14 @@ from typing import Any
 import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from service.auth import Authenticator, ClientAddresses, check_host
-from service.contract import to_served_document
+from service.api.auth import Authenticator, ClientAddresses, check_host
+from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
+from service.api.http.contract import to_served_document
+from service.api.http.lean_connexion import ProblemException
+from service.api.http.responses import Reply, error_reply
+from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import GatewayError, forget_frames, internal_error
 from service.gateway.gateway import Gateway
-from service.http.binding import BODY_KEY, Api, Application, current_request, environ_key
-from service.http.lean_connexion import ProblemException
-from service.http.replies import Reply, error_reply
-from service.http.validation import CompiledSchema
 
 logger = logging.getLogger("openclaw.http")
 

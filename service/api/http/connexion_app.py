@@ -15,8 +15,8 @@ import orjson
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 
+from service.api.http.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
 from service.core.errors import GatewayError
-from service.http.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
 
 #: Where the environ keeps the body that has been read.
 BODY_KEY = "openclaw.body"

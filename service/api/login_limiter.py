@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
-from service.auth import FailureLimiter
+from service.api.auth import FailureLimiter
 from service.config.schema import RateLimitConfig
 from service.core import concurrency
 from service.storage.cluster.login_failures import Allowance, LoginFailures

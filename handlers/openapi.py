@@ -4,7 +4,7 @@ import orjson
 import yaml
 from flask import current_app
 
-from service.http.replies import Reply, ok_reply
+from service.api.http.responses import Reply, ok_reply
 
 
 def get_contract_json() -> Reply:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.api.websocket.agent_request import NAME, find_target
+from service.api.websocket.client import ADMIN, READ, WRITE
+from service.api.websocket.dispatch import Call, Method
+from service.api.websocket.history import to_history, to_session_row
+from service.api.websocket.methods.chat import abort_session
 from service.core.concurrency import sleep
 from service.core.errors import GatewayError
-from service.rpc.history import to_history, to_session_row
-from service.rpc.method import Call, Method
-from service.rpc.methods.chat import abort_session
-from service.rpc.peer import ADMIN, READ, WRITE
-from service.rpc.targets import NAME, find_target
 
 _LISTED = 100
 _MOST_LISTED = 1000

@@ -15,11 +15,11 @@ import orjson
 
 from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolEnded, ToolStarted
 from service.agent.run import Run
+from service.api.websocket.client import TOOL_EVENTS, Peer
+from service.api.websocket.hub import Hub
+from service.api.websocket.payloads import parse_arguments, to_chat_message, to_usage
+from service.api.websocket.run_result import ABORTED
 from service.core.concurrency import sleep, spawn
-from service.rpc.hub import Hub
-from service.rpc.payloads import parse_arguments, to_chat_message, to_usage
-from service.rpc.peer import TOOL_EVENTS, Peer
-from service.rpc.results import ABORTED
 
 #: How long pieces of text are gathered at least; what each listener, and the repeated text, adds to it. Telling one
 #: listener takes a tenth of a millisecond: so it never takes more than a small part of the processor.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from service.api.websocket.agent_request import NAME, find_target
+from service.api.websocket.client import ADMIN, READ, WRITE
+from service.api.websocket.dispatch import Call, Method
+from service.api.websocket.history import to_history
+from service.api.websocket.methods.agent import begin
+from service.api.websocket.payloads import to_chat_message
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
-from service.rpc.history import to_history
-from service.rpc.method import Call, Method
-from service.rpc.methods.runs import begin
-from service.rpc.payloads import to_chat_message
-from service.rpc.peer import ADMIN, READ, WRITE
-from service.rpc.targets import NAME, find_target
 from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 _HISTORY_MESSAGES = 200

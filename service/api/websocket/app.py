@@ -11,16 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from service.auth import ClientAddresses, check_host
+from service.api.auth import ClientAddresses, check_host
+from service.api.http.responses import error_reply
+from service.api.websocket.client import Peer
+from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade
+from service.api.websocket.dispatch import Methods
+from service.api.websocket.frames import NO_ID, FrameError, parse_request
+from service.api.websocket.handshake import NOT_UTF8, Greeter, RefusedError
+from service.api.websocket.hub import Hub
 from service.core.access_log import to_logfmt
 from service.core.errors import GatewayError
-from service.http.replies import error_reply
-from service.rpc.frames import NO_ID, FrameError, parse_request
-from service.rpc.handshake import NOT_UTF8, Greeter, RefusedError
-from service.rpc.hub import Hub
-from service.rpc.method import Methods
-from service.rpc.peer import Peer
-from service.rpc.websocket import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade
 
 logger = logging.getLogger("openclaw.rpc")
 

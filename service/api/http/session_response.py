@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from service.api.http.chat_response import to_usage
 from service.core.messages import Message, Part, Role, Text
 from service.gateway.run_outcome import failure_of
-from service.http.completion_response import to_usage
 from service.storage.runs.records import RunRecord, RunState
 from service.storage.sessions.queries import Position, RecentMessage, SessionOverview
 

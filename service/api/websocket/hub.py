@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 import orjson
 
+from service.api.websocket.client import Peer
+from service.api.websocket.connection import MAX_BUFFERED_BYTES
+from service.api.websocket.frames import to_event
 from service.core.concurrency import sleep, spawn
 from service.core.dataclass import value
 from service.core.errors import GatewayError
-from service.rpc.frames import to_event
-from service.rpc.peer import Peer
-from service.rpc.websocket import MAX_BUFFERED_BYTES
 
 _DRAIN_LOOK_SECONDS = 0.05
 

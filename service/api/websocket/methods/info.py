@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from service import __version__
+from service.api.websocket.agent_request import NAME
+from service.api.websocket.client import READ
+from service.api.websocket.dispatch import Call, Method
 from service.config.agents import Agent
 from service.core.errors import GatewayError
-from service.rpc.method import Call, Method
-from service.rpc.peer import READ
-from service.rpc.targets import NAME
 from service.storage.sessions.keys import MAIN_SESSION
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from service.contract import to_json_schema
+from service.api.http.contract import to_json_schema
 from service.core.errors import GatewayError
 
 _ARTICLES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from service.agent.events import RunEnded
+from service.api.websocket.payloads import to_usage
+from service.api.websocket.starts import Start
 from service.gateway.gateway import Gateway
-from service.rpc.payloads import to_usage
-from service.rpc.starts import Start
 
 #: Why a run that was aborted stopped.
 ABORTED = "rpc"

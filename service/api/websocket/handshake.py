@@ -8,13 +8,11 @@ from typing import Any
 import orjson
 
 from service import __version__
-from service.auth import Authenticator
-from service.core.concurrency import Deadline, deadline
-from service.core.dataclass import value
-from service.core.errors import GatewayError
-from service.gateway.gateway import Gateway
-from service.http.validation import CompiledSchema
-from service.rpc.frames import (
+from service.api.auth import Authenticator
+from service.api.http.schema_validation import CompiledSchema
+from service.api.websocket.client import SCOPES, Peer
+from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket
+from service.api.websocket.frames import (
     MAX_HANDSHAKE_BYTES,
     MAX_PAYLOAD_BYTES,
     PROTOCOL,
@@ -24,8 +22,10 @@ from service.rpc.frames import (
     to_event,
     to_failure,
 )
-from service.rpc.peer import SCOPES, Peer
-from service.rpc.websocket import MAX_BUFFERED_BYTES, WebSocket
+from service.core.concurrency import Deadline, deadline
+from service.core.dataclass import value
+from service.core.errors import GatewayError
+from service.gateway.gateway import Gateway
 
 HANDSHAKE_SECONDS = 10.0
 

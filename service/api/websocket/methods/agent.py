@@ -8,12 +8,12 @@ import orjson
 
 from service.agent.events import RunEnded
 from service.agent.run import Run
+from service.api.websocket.agent_request import NAME, Target, find_target, to_turn
+from service.api.websocket.client import WRITE
+from service.api.websocket.dispatch import Call, FailedWithPayload, Method
+from service.api.websocket.run_result import ABORTED, to_accepted, to_outcome
+from service.api.websocket.starts import Start
 from service.core.errors import GatewayError, internal_error
-from service.rpc.method import Call, FailedWithPayload, Method
-from service.rpc.peer import WRITE
-from service.rpc.results import ABORTED, to_accepted, to_outcome
-from service.rpc.starts import Start
-from service.rpc.targets import NAME, Target, find_target, to_turn
 
 _MESSAGE = {"type": "string", "minLength": 1}
 _WAIT_MS = 30_000

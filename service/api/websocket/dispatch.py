@@ -6,17 +6,17 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from service.api.http.schema_validation import CompiledSchema
+from service.api.websocket.broadcaster import Broadcasts
+from service.api.websocket.client import Peer
+from service.api.websocket.frames import Request
+from service.api.websocket.hub import Hub
+from service.api.websocket.starts import Starts
 from service.config.agents import AGENT_HEADER
 from service.core.concurrency import spawn
 from service.core.dataclass import value
 from service.core.errors import GatewayError, internal_error
 from service.gateway.gateway import Gateway
-from service.http.validation import CompiledSchema
-from service.rpc.broadcasts import Broadcasts
-from service.rpc.frames import Request
-from service.rpc.hub import Hub
-from service.rpc.peer import Peer
-from service.rpc.starts import Starts
 from service.storage.sessions.keys import SESSION_KEY_HEADER
 
 logger = logging.getLogger("openclaw.rpc")

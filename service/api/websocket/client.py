@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from service.api.websocket.connection import WebSocket
+from service.api.websocket.frames import to_event, to_failure, to_response
 from service.core.errors import GatewayError
-from service.rpc.frames import to_event, to_failure, to_response
-from service.rpc.websocket import WebSocket
 
 READ, WRITE, ADMIN = "operator.read", "operator.write", "operator.admin"
 

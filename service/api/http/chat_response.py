@@ -10,8 +10,8 @@ import orjson
 
 from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.agent.run import Answer, Run
+from service.api.http.responses import FinalPiece
 from service.core.messages import ToolCall, Usage
-from service.http.replies import FinalPiece
 
 #: A stream says something at least this often, from the request on; a comment line, if there is nothing else.
 QUIET_SECONDS = 15.0

@@ -1,0 +1,8 @@
+"""The table of methods."""
+
+from service.api.websocket.dispatch import Method
+from service.api.websocket.methods import agent as runs
+from service.api.websocket.methods import chat, sessions
+from service.api.websocket.methods import info as catalog
+
+ROWS: tuple[Method, ...] = (*runs.ROWS, *chat.ROWS, *sessions.ROWS, *catalog.ROWS)
