@@ -16,9 +16,9 @@ from urllib.parse import parse_qs
 
 from service.core.concurrency import Event, watch_hangup
 from service.core.errors import GatewayError
-from service.edge.connections import Limits
-from service.edge.server import Server
-from service.edge.serving import Stop, run_until_stopped
+from service.server.http1.connection import Limits
+from service.server.http1.server import Server
+from service.server.lifecycle import Stop, run_until_stopped
 
 Environ = dict[str, Any]
 Start = Callable[..., Callable[[bytes], None]]

@@ -11,8 +11,8 @@ import pytest
 
 from service.core.concurrency import spawn
 from service.core.errors import GatewayError
-from service.edge.connections import Body, Connection, Limits, PeerGoneError, raise_open_file_limit
-from service.edge.wire import Framing
+from service.server.http1.connection import Body, Connection, Limits, PeerGoneError, raise_open_file_limit
+from service.server.http1.parser import Framing
 
 _SHORT = Limits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, send_stall_seconds=0.2)
 _CHUNKED = Framing(content_length=None, chunked=True, expects_continue=False, keep_alive=True)

@@ -228,7 +228,7 @@ def test_a_worker_that_cannot_begin_ends_them_all_and_says_why(tmp_path: Path) -
             [
                 sys.executable,
                 "-m",
-                "service.arbiter",
+                "service.server.workers.arbiter",
                 *TWO,
                 "--host",
                 "127.0.0.1",
@@ -251,7 +251,7 @@ def test_a_worker_that_cannot_begin_ends_them_all_and_says_why(tmp_path: Path) -
 def test_a_single_process_does_without_gunicorn_and_an_arbiter_without_the_gateway() -> None:
     alone = "import sys, service.cli; print([name for name in sys.modules if name.startswith('gunicorn')])"
     keeper = (
-        "import sys, service.arbiter; from gevent import monkey; "
+        "import sys, service.server.workers.arbiter; from gevent import monkey; "
         "print([name for name in ('flask', 'connexion', 'sqlalchemy', 'pydantic') if name in sys.modules]"
         " + [name for name in ('socket', 'thread', 'time') if monkey.is_module_patched(name)])"
     )

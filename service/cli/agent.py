@@ -64,7 +64,7 @@ def _check_message(text: str) -> None:
 
 def _open_door(locations: Locations, *, local: bool) -> AgentDoor:
     if local:
-        from service.cooperative import make_cooperative
+        from service.server.monkey_patch import make_cooperative
 
         make_cooperative()
         from service.cli.agent_local import LocalDoor

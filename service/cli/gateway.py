@@ -6,7 +6,7 @@ import click
 
 from service.cli.common import with_place
 from service.config.source import Locations
-from service.cooperative import make_cooperative
+from service.server.monkey_patch import make_cooperative
 
 _MOST_WORKERS = 64
 _LONGEST_GRACE_SECONDS = 86_400

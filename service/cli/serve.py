@@ -12,19 +12,19 @@ import click
 
 from service import __version__
 from service.api.auth import Credentials, is_loopback, resolve_credentials
-from service.cli.workers import become_arbiter
 from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
 from service.config.schema import Config
 from service.config.source import Locations
 from service.core.logs import configure_logging
-from service.doors import Doors, open_doors
-from service.edge.connections import raise_open_file_limit
-from service.edge.server import Server
-from service.edge.serving import Stop, run_until_stopped
 from service.gateway.build import open_gateway
 from service.gateway.startup_checks import check_agents, check_mode
-from service.reconfiguration import Resolved, follow_file
+from service.server.app import Doors, open_doors
+from service.server.config_reload import Resolved, follow_file
+from service.server.http1.connection import raise_open_file_limit
+from service.server.http1.server import Server
+from service.server.lifecycle import Stop, run_until_stopped
+from service.server.workers.launch import become_arbiter
 from service.storage.database.errors import StoreError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from service.cooperative import make_cooperative
+from service.server.monkey_patch import make_cooperative
 
 make_cooperative()
 

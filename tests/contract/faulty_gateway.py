@@ -21,10 +21,10 @@ from service.api.http.app import Door, create_app
 from service.api.http.contract import load_contract
 from service.config.loading import load_config
 from service.config.source import locate
-from service.edge.server import Server
-from service.edge.serving import Stop, run_until_stopped
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
+from service.server.http1.server import Server
+from service.server.lifecycle import Stop, run_until_stopped
 
 HOST = "127.0.0.1"
 

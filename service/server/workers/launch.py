@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from service.edge.server import Server
+from service.server.http1.server import Server
 
 
 def become_arbiter(
@@ -19,7 +19,7 @@ def become_arbiter(
     listener = server.socket.fileno()
     os.set_inheritable(listener, True)
     # -P: a directory called `service` where the operator happens to be is not the one that is meant.
-    command = [sys.executable, "-P", "-m", "service.arbiter", "--workers", str(workers)]
+    command = [sys.executable, "-P", "-m", "service.server.workers.arbiter", "--workers", str(workers)]
     command += ["--listener", str(listener), "--host", host, "--grace", str(grace_seconds)]
     command += ["--dev"] if dev else []
     command += [] if profile is None else ["--profile", profile]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import gevent
 
 from service.core.dataclass import value
-from service.edge.server import Server
-from service.edge.stopping import StopSignals
+from service.server.http1.server import Server
+from service.server.stopping import StopSignals
 
 #: The garbage collector's thresholds: objects made and not freed, then collections of the next younger generation.
 #: A request makes hundreds that reference counting frees; a collection costs the more, the more requests are under way.

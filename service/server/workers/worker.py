@@ -19,12 +19,12 @@ from service.config.file_watch import FileWatch
 from service.config.loading import load_config, resolve_bind, resolve_port
 from service.config.source import ConfigError, Locations, locate
 from service.core.dataclass import value
-from service.doors import open_doors
-from service.edge.server import Exchange, Server
-from service.edge.serving import Stop, run_until_dismissed
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
-from service.reconfiguration import Resolved, follow_file
+from service.server.app import open_doors
+from service.server.config_reload import Resolved, follow_file
+from service.server.http1.server import Exchange, Server
+from service.server.lifecycle import Stop, run_until_dismissed
 from service.storage.database.errors import StoreError
 
 _BEAT_SECONDS = 1.0

@@ -17,7 +17,7 @@ from contextlib import suppress
 from service.core.concurrency import sleep
 from service.core.dataclass import value
 from service.core.errors import GatewayError
-from service.edge import wire
+from service.server.http1 import parser as wire
 
 _RECEIVE_BYTES = 64 * 1024
 _TURN_BYTES = 256 * 1024

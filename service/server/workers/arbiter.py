@@ -100,8 +100,8 @@ class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Open the gateway; one that cannot be opened ends this process and, by its status, the arbiter."""
         from service.core.processes.launcher import tie_to_parent  # noqa: PLC0415 - only now all is patched
-        from service.edge.server import Exchange, Server  # noqa: PLC0415
-        from service.worker import CannotOpenError, Worker  # noqa: PLC0415
+        from service.server.http1.server import Exchange, Server  # noqa: PLC0415
+        from service.server.workers.worker import CannotOpenError, Worker  # noqa: PLC0415
 
         self.server_class, self.wsgi_handler = Server, Exchange
         if not tie_to_parent(self.ppid, signal.SIGTERM):
@@ -160,7 +160,7 @@ class GatewayArbiter(Arbiter):  # type: ignore[misc]
             return os.waitpid(child, 0)[1] == 0
         status = 1
         try:
-            from service.worker import find_fault  # noqa: PLC0415
+            from service.server.workers.worker import find_fault  # noqa: PLC0415
 
             fault = find_fault(**self.app.opening())
             if fault is None:

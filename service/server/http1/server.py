@@ -20,8 +20,8 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from service.api.http import responses as replies
 from service.core.access_log import to_logfmt, write_access_line
 from service.core.errors import GatewayError, internal_error
-from service.edge.connections import Body, Connection, Limits, PeerGoneError
-from service.edge.wire import Framing, Head, parse_framing, parse_head
+from service.server.http1.connection import Body, Connection, Limits, PeerGoneError
+from service.server.http1.parser import Framing, Head, parse_framing, parse_head
 
 _log = logging.getLogger("openclaw.server")
 

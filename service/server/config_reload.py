@@ -17,11 +17,11 @@ from service.config.schema import Config
 from service.config.source import ConfigError
 from service.core.concurrency import spawn
 from service.core.dataclass import value
-from service.doors import Doors
 from service.gateway.build import open_parts
 from service.gateway.gateway import Gateway
 from service.gateway.runtime import Parts
 from service.gateway.startup_checks import check_agents, check_mode, check_state
+from service.server.app import Doors
 
 logger = logging.getLogger("openclaw.config")
 

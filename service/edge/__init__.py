@@ -1,1 +1,0 @@
-"""The server: listening, connections, heads of requests, the access log, stopping."""
