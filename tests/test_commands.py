@@ -14,7 +14,7 @@ from live import LiveGateway, live_gateway, scripted_config
 from upstream import Upstream
 
 from service.cli import openclaw
-from service.cli.address import find_gateway
+from service.cli.gateway_address import find_gateway
 from service.config.source import ConfigError, Locations
 
 #: No Ollama is here, whatever runs on this machine.

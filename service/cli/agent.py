@@ -13,7 +13,7 @@ from service.cli.common import json_option, print_json, with_place
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.agent_doors import AgentDone, AgentDoor, AgentRequest
+    from service.cli.agent_client import AgentDone, AgentDoor, AgentRequest
 
 
 @click.command()
@@ -44,7 +44,7 @@ def agent(
     if stream and as_json:
         raise click.UsageError("Give --stream or --json, not both.")
     door = _open_door(locations, local=local)
-    from service.cli.agent_doors import AgentRequest, session_of
+    from service.cli.agent_client import AgentRequest, session_of
 
     agent_id, key = session_of(agent_id, session_id, session_key)
     text = sys.stdin.read() if message == "-" else message
@@ -67,17 +67,17 @@ def _open_door(locations: Locations, *, local: bool) -> AgentDoor:
         from service.server.monkey_patch import make_cooperative
 
         make_cooperative()
-        from service.cli.agent_local import LocalDoor
+        from service.cli.agent_client_local import LocalDoor
 
         return LocalDoor(locations)
-    from service.cli.address import find_gateway
-    from service.cli.agent_websocket import WebSocketDoor
+    from service.cli.agent_client_websocket import WebSocketDoor
+    from service.cli.gateway_address import find_gateway
 
     return WebSocketDoor(find_gateway(locations, os.environ))
 
 
 def _run(door: AgentDoor, request: AgentRequest, *, stream: bool) -> AgentDone:
-    from service.cli.agent_doors import AgentDone, AgentFailure, TextSaid
+    from service.cli.agent_client import AgentDone, AgentFailure, TextSaid
 
     begun = False  # a line of the answer: whatever else is said must not stand on it
     try:

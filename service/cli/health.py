@@ -13,7 +13,7 @@ from service.config.source import ConfigError, Locations
 from service.core.dataclass import value
 
 if TYPE_CHECKING:
-    from service.cli.address import Address
+    from service.cli.gateway_address import Address
 
 _timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, help="Seconds to wait.")
 
@@ -39,7 +39,7 @@ class _Health:
 @with_place
 def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
     """Say whether the gateway is live and ready; status 1 if not."""
-    from service.cli.address import find_gateway
+    from service.cli.gateway_address import find_gateway
 
     found = _ask_health(find_gateway(locations, os.environ), timeout)
     if as_json:
@@ -73,7 +73,7 @@ def _ask_health(address: Address, timeout: float) -> _Health:
 @with_place
 def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
     """Tell all about the configuration and the gateway that should be running; status 1 when it is not."""
-    from service.cli.address import find_gateway
+    from service.cli.gateway_address import find_gateway
     from service.cli.http_client import Unreachable
 
     report: dict[str, Any] = {"ok": False, "config": _config_status(locations), "gateway": None}

@@ -11,7 +11,7 @@ from service.cli.common import json_option, print_json, print_table, with_failur
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.found_models import FoundModel
+    from service.cli.model_discovery import FoundModel
 
 
 @click.group()
@@ -24,7 +24,7 @@ def models() -> None:
 @with_place
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the models that agents and requests can name, where they come from and who uses them."""
-    from service.cli.found_models import find_models
+    from service.cli.model_discovery import find_models
     from service.config.loading import load_config
     from service.config.schema import Config
 

@@ -20,7 +20,7 @@ from service.cli.common import Command, json_option, print_json, print_table, wi
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.operator_connection import OperatorConnection
+    from service.cli.gateway_connection import OperatorConnection
     from service.config.schema import Config
     from service.storage.sessions.queries import RecentMessage, SessionOverview
     from service.storage.storage import State
@@ -191,9 +191,9 @@ def abort(place: Locations, key: str, *, agent: str | None, as_json: bool) -> No
     Asks the running gateway, which ends those of the gateways it shares its database with, too. A KEY is one that
     `openclaw agent --session-key` takes: agent:ID:NAME, or NAME alone for the default agent or the one of --agent.
     """
-    from service.cli.address import find_gateway
-    from service.cli.agent_doors import session_of
-    from service.cli.operator_connection import UnreachableError, open_operator
+    from service.cli.agent_client import session_of
+    from service.cli.gateway_address import find_gateway
+    from service.cli.gateway_connection import UnreachableError, open_operator
 
     agent_id, own_key = session_of(agent, None, key)
     address = find_gateway(place, os.environ)

@@ -90,7 +90,7 @@ def _refuse_another(path: Path) -> None:
 
 
 def _choose_model(environ: Mapping[str, str]) -> tuple[str, str]:
-    from service.cli.found_models import find_ollama_models
+    from service.cli.model_discovery import find_ollama_models
     from service.models.catalog import EMBEDDED_REFERENCE
     from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, ids_with_key
 

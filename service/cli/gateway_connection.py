@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from service import __version__
 from service.api.websocket.frames import PROTOCOL
-from service.cli.address import Address
+from service.cli.gateway_address import Address
 from service.cli.http_client import decode, error_message
 
 _CONNECT_SECONDS = 10.0

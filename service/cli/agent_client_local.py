@@ -14,7 +14,7 @@ from service.agent.events import RunEnded, TextDelta, ToolStarted
 from service.agent.request import Turn
 from service.agent.run import Run
 from service.api.websocket.run_result import to_meta
-from service.cli.agent_doors import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
+from service.cli.agent_client import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
 from service.config.loading import load_config
 from service.config.schema import Config
 from service.config.source import Locations

@@ -12,8 +12,7 @@ from typing import Any
 import click
 from websockets.exceptions import WebSocketException
 
-from service.cli.address import Address
-from service.cli.agent_doors import (
+from service.cli.agent_client import (
     AgentDone,
     AgentEvent,
     AgentFailure,
@@ -22,7 +21,8 @@ from service.cli.agent_doors import (
     ToolUsed,
     timed_out,
 )
-from service.cli.operator_connection import OperatorConnection, UnreachableError, open_operator, payload_of
+from service.cli.gateway_address import Address
+from service.cli.gateway_connection import OperatorConnection, UnreachableError, open_operator, payload_of
 from service.core.ids import new_uuid
 
 #: How long the gateway may take to end a run that is not wanted any more.
