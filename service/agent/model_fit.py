@@ -24,7 +24,7 @@ def fit_choices(
     """Of `choices` those that can answer what is new, each able to read whatever pictures came before.
 
     With the caller's functions on offer only those that can call them. The first is known to be one of them
-    (`service.turn.check_model`).
+    (`service.agent.request.check_model`).
     """
     if with_functions:
         choices = [choice for choice in choices if choice.calls_functions]

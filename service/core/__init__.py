@@ -1,0 +1,1 @@
+"""Types and tools for every package; imports nothing else of the project."""

@@ -1,0 +1,1 @@
+"""Model providers, the catalog of models, retry and fallback."""

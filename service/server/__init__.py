@@ -1,0 +1,1 @@
+"""The process that serves: sockets, signals, workers, live configuration."""

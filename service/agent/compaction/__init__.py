@@ -1,0 +1,1 @@
+"""Summarising a conversation that outgrows its model's context window."""

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible HTTP API, bound from the contract by Connexion."""

@@ -12,14 +12,16 @@ from typing import Any
 
 import yaml
 
+import service
+
 #: Words for the program that serves the contract, not for those who call it.
 _INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc"})
 
 
 def contract_path() -> Path:
     """Where the contract is: inside the installed package, or at the top of a checkout."""
-    installed = Path(__file__).with_name("openapi.yaml")
-    return installed if installed.exists() else Path(__file__).parents[1] / "openapi.yaml"
+    installed = Path(service.__file__).with_name("openapi.yaml")
+    return installed if installed.exists() else installed.parents[1] / "openapi.yaml"
 
 
 def load_contract(*, authenticated: bool = True) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Reading and editing JSON5 without losing comments."""

@@ -85,7 +85,7 @@ summaries = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: One row per run (`service.storage.runs.records`): what became of it; what was said stands in `entries`. `gateway_id` is
+#: One row per run (`service.storage.runs.records`): its state and result; messages are in `entries`. `gateway_id` is
 #: the gateway that executes it, `reply_count` how many of the turn's last entries the run itself said. The row of a
 #: stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
 #: with, if there is more to it than the caller saw, `asked_after` a digest of the conversation before.

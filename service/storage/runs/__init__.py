@@ -1,0 +1,1 @@
+"""Stored runs, their queue and idempotency keys."""

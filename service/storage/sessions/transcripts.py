@@ -1,4 +1,4 @@
-"""The transcripts: what was said in each session. Runs write them (`service.storage.runs.operations`); here they are read.
+"""Reading the transcripts of sessions; runs write them (`service.storage.runs.operations`).
 
 Reading the end of a session takes as long for a short one as for a long one.
 """

@@ -1,0 +1,1 @@
+"""Tools for the files of an agent's workspace."""

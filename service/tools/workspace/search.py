@@ -1,6 +1,6 @@
 """The tools that look through the workspace: `find` by name and `grep` by content.
 
-Each call is a process of its own (`service.tools.workspace.search_process`), killed as soon as nobody waits for it any more.
+Each call runs in a child process (`service.tools.workspace.search_process`), killed when its caller stops waiting.
 """
 
 from __future__ import annotations
