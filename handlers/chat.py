@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 from flask import current_app
 
-from service.agent.request import Turn
+from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.api.http.chat_request import parse_turn
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
-from service.api.http.responses import Reply, ok_reply
+from service.api.http.responses import Response, ok_reply
 from service.core.concurrency import Cancelled, CancelScope, watch_hangup
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
@@ -27,7 +27,7 @@ _CALLER_LEFT = 499  # nginx's word for it
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
-def create_chat_completion(body: dict[str, Any]) -> Reply:
+def create_chat_completion(body: dict[str, Any]) -> Response:
     """Run an agent and answer with its reply, whole or as a stream."""
     gateway: Gateway = current_app.extensions["gateway"]
     environ = current_request().environ
@@ -49,7 +49,7 @@ def create_chat_completion(body: dict[str, Any]) -> Reply:
     return ok_reply("application/json", orjson.dumps(completion), session_key)
 
 
-def _start(gateway: Gateway, turn: Turn, connection: Any, noted: dict[str, Any]) -> Run:
+def _start(gateway: Gateway, turn: AgentRequest, connection: Any, noted: dict[str, Any]) -> Run:
     scope = CancelScope()
     try:
         with watch_hangup(connection, _leaving(scope.cancel, noted)), scope:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import swagger_ui_bundle
 
-from service.api.http.responses import Reply
+from service.api.http.responses import Response
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -26,14 +26,14 @@ _START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#page", deepLinking: t
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 
-def get_docs() -> Reply:
+def get_docs() -> Response:
     """The page."""
     headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)]
-    return Reply("200 OK", headers, _PAGE.encode())
+    return Response("200 OK", headers, _PAGE.encode())
 
 
-def get_docs_asset(asset: str) -> Reply:
+def get_docs_asset(asset: str) -> Response:
     """One of the files the page loads; the contract lists their names."""
     kind = "text/css" if asset.endswith(".css") else "text/javascript"
     content = _START.encode() if asset == "start.js" else Path(swagger_ui_bundle.swagger_ui_path, asset).read_bytes()
-    return Reply("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], content)
+    return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], content)

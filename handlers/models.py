@@ -4,17 +4,17 @@ from typing import Any
 
 from flask import current_app
 
-from service.api.http.responses import Reply, json_reply
+from service.api.http.responses import Response, json_reply
 from service.gateway.gateway import Gateway
 
 
-def list_models() -> Reply:
+def list_models() -> Response:
     """Every name a request's `model` may carry, short of the aliases."""
     gateway: Gateway = current_app.extensions["gateway"]
     return json_reply({"object": "list", "data": [_to_model(gateway, name) for name in gateway.roster.model_ids()]})
 
 
-def get_model(model: str) -> Reply:
+def get_model(model: str) -> Response:
     """One name, aliases included; 404 for a name that no agent has."""
     return json_reply(_to_model(current_app.extensions["gateway"], model))
 

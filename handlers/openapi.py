@@ -4,16 +4,16 @@ import orjson
 import yaml
 from flask import current_app
 
-from service.api.http.responses import Reply, ok_reply
+from service.api.http.responses import Response, ok_reply
 
 
-def get_contract_json() -> Reply:
+def get_contract_json() -> Response:
     """The contract as JSON."""
     document = current_app.extensions["served_document"]
     return ok_reply("application/json", orjson.dumps(document))
 
 
-def get_contract_yaml() -> Reply:
+def get_contract_yaml() -> Response:
     """The contract as YAML, without aliases so that every reader understands it."""
     extensions = current_app.extensions
     if "served_yaml" not in extensions:  # made once: it takes 40 ms, and nobody has to say who asks

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from flask import current_app
 
-from service.api.http.responses import Reply, json_reply
+from service.api.http.responses import Response, json_reply
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
 from service.storage.runs.records import RunRecord, RunState
-from service.storage.sessions.keys import find_kept_key
+from service.storage.sessions.keys import resolve_stored_key
 
 
 def list_sessions(
     limit: int, agent: str | None = None, stateless: bool | None = None, after: str | None = None
-) -> Reply:
+) -> Response:
     """One page of sessions, the last that began first."""
     gateway: Gateway = current_app.extensions["gateway"]
     position = None if after is None else parse_cursor(after)
@@ -23,7 +23,7 @@ def list_sessions(
     return json_reply(to_session_list(found, limit))
 
 
-def get_session(key: str, limit: int) -> Reply:
+def get_session(key: str, limit: int) -> Response:
     """One session with its last messages."""
     state = current_app.extensions["gateway"].state
     key = _find_key(key)
@@ -34,7 +34,7 @@ def get_session(key: str, limit: int) -> Reply:
     return json_reply(to_session_with_messages(session, active, state.store.load_recent_messages(key, limit)))
 
 
-def delete_session(key: str) -> Reply:
+def delete_session(key: str) -> Response:
     """Delete a session that no run holds."""
     state = current_app.extensions["gateway"].state
     key = _find_key(key)
@@ -50,7 +50,7 @@ def _find_key(key: str) -> str:
     gateway: Gateway = current_app.extensions["gateway"]
     state = gateway.state
     # One whose first run goes on has no messages yet, but is there.
-    found = find_kept_key(
+    found = resolve_stored_key(
         key, gateway.roster.default.id, lambda one: state.store.get_session(one) or state.records.list_going_on(one)
     )
     if found is None:

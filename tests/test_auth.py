@@ -10,15 +10,8 @@ from clocks import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.auth import (
-    Authenticator,
-    ClientAddresses,
-    Credentials,
-    FailureLimiter,
-    check_host,
-    is_loopback,
-    resolve_credentials,
-)
+from service.api.auth import Authenticator, Credentials, LoginLimiter, resolve_credentials
+from service.api.client_address import ClientAddresses, check_host, is_loopback
 from service.config.schema import AuthConfig, RateLimitConfig, parse_config
 from service.config.source import ConfigError
 from service.core.errors import GatewayError
@@ -28,7 +21,7 @@ CLIENT = "203.0.113.7"
 
 
 def authenticator(clock: Clock, **limits: object) -> Authenticator:
-    limiter = FailureLimiter(RateLimitConfig.model_validate(limits), clock)
+    limiter = LoginLimiter(RateLimitConfig.model_validate(limits), clock)
     return Authenticator(Credentials("token", TOKEN), limiter)
 
 
@@ -118,7 +111,7 @@ def test_any_usable_secret_opens_and_its_prefix_does_not(secret: str) -> None:
         credentials = resolve_credentials(config, {}, "127.0.0.1")
     except ConfigError:
         return
-    door = Authenticator(credentials, FailureLimiter(RateLimitConfig(), Clock()))
+    door = Authenticator(credentials, LoginLimiter(RateLimitConfig(), Clock()))
     assert door.check(header(secret), CLIENT).mode == "token"
     assert refused(lambda: door.check(header(secret + "x"), CLIENT)).code == "invalid_api_key"
 
@@ -148,7 +141,7 @@ def test_a_header_wsgi_cannot_have_made_is_a_wrong_secret(clock: Clock) -> None:
 
 
 def test_without_authentication_everyone_is_let_in(clock: Clock) -> None:
-    door = Authenticator(Credentials("none"), FailureLimiter(RateLimitConfig(max_attempts=1), clock))
+    door = Authenticator(Credentials("none"), LoginLimiter(RateLimitConfig(max_attempts=1), clock))
     assert [door.check(sent, CLIENT).mode for sent in (None, "Bearer x", "Bearer y", "Bearer z")] == ["none"] * 4
 
 
@@ -201,7 +194,7 @@ def test_loopback_is_exempt_where_configured(clock: Clock, address: str) -> None
 
 
 def test_the_oldest_of_ten_thousand_addresses_is_forgotten_first(clock: Clock) -> None:
-    limiter = FailureLimiter(RateLimitConfig(max_attempts=1), clock)
+    limiter = LoginLimiter(RateLimitConfig(max_attempts=1), clock)
     for address in ("old", "old", "kept", "kept"):
         limiter.record_failure(address)
     for number in range(9_999):

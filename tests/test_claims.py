@@ -17,7 +17,7 @@ from service.agent.events import RunEnded, TextDelta
 from service.agent.run import Run
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.messages import Role, ToolCall, Usage, text_message
-from service.gateway.replay import Replays
+from service.gateway.replay import Replayer
 from service.storage.cluster.membership import _Bury
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
@@ -170,7 +170,7 @@ def test_a_recorded_run_is_told_again_with_all_it_asked(ann: Transcripts, ben: T
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
     record = ben.state.records.get("r")
     assert record is not None
-    copy = Replays(ben.state.records, ben).recall(record)
+    copy = Replayer(ben.state.records, ben).recall(record)
     with deadline(GENEROUS_SECONDS):
         events = [event for batch in copy.follow() for event in batch]
     assert events[0] == TextDelta("answer")
@@ -184,7 +184,7 @@ def test_an_answer_that_cannot_be_told_again_ends_with_an_error(ann: Transcripts
     opened = ann.state.ledger.open(run, None)
     record = ben.state.records.get("r")
     assert record is not None
-    copies = [Replays(ben.state.records, ben).recall(record) for _ in range(3)]
+    copies = [Replayer(ben.state.records, ben).recall(record) for _ in range(3)]
     sleep(0.15)
     assert [copy.end for copy in copies] == [None] * 3
     ben.database.close()
@@ -198,7 +198,7 @@ def test_an_answer_that_is_gone_is_no_empty_answer(ann: Transcripts, ben: Transc
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
     record = ben.state.records.get("r")
     assert record is not None
-    replays = Replays(ben.state.records, ben)
+    replays = Replayer(ben.state.records, ben)
     ann.database.write(_Clear(entries))
     assert _error_of(replays.recall(record)) == ("run_interrupted", "its answer has been deleted")
     assert ann.delete_session(SESSION)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from gevent.monkey import get_original
 
-from service.core.concurrency import Alarm, Deadline, Worker, deadline, run_side_by_side, sleep
+from service.core.concurrency import Deadline, Timeout, Worker, deadline, run_side_by_side, sleep
 
 _blocking_sleep: Callable[[float], None] = get_original("time", "sleep")
 _thread_id: Callable[[], int] = get_original("threading", "get_ident")
@@ -110,7 +110,7 @@ def test_a_deadline_that_was_met_interrupts_nothing_later() -> None:
 
 
 def test_an_alarm_gives_each_block_all_of_its_time() -> None:
-    alarm = Alarm(0.2)
+    alarm = Timeout(0.2)
     for _ in range(6):
         with alarm:
             sleep(0.05)

@@ -10,7 +10,7 @@ import yaml
 from openapi_spec_validator import validate
 
 from service.api.http.contract import load_contract, to_json_schema, to_served_document
-from service.api.http.responses import error_reply
+from service.api.http.responses import error_response
 from service.core.errors import KINDS, GatewayError
 
 OPERATIONS = [
@@ -76,7 +76,7 @@ def test_every_operation_takes_a_request_id_and_is_described(path: str, method: 
 
 def test_every_status_has_a_reason_phrase() -> None:
     for code in KINDS:
-        assert error_reply(GatewayError(code, "x")).status.partition(" ")[2]
+        assert error_response(GatewayError(code, "x")).status.partition(" ")[2]
 
 
 def test_faults_inside_a_branch_are_told_where_they_are() -> None:

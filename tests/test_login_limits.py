@@ -13,7 +13,7 @@ from chat import error_of
 from clocks import Clock
 from live import live_gateway, scripted_config
 
-from service.api.login_limiter import SharedFailureLimiter
+from service.api.login_limiter import SharedLoginLimiter
 from service.config.schema import RateLimitConfig
 from service.core import concurrency
 from service.storage.cluster.login_failures import LoginFailures
@@ -24,7 +24,7 @@ pytest_plugins = ["databases"]
 
 CLIENT, OTHER = "203.0.113.7", "203.0.113.8"
 
-OpenLimiter = Callable[..., SharedFailureLimiter]
+OpenLimiter = Callable[..., SharedLoginLimiter]
 
 
 @pytest.fixture
@@ -32,17 +32,17 @@ def limiter(database_url: str | None, tmp_path: Path, clock: Clock) -> Iterator[
     """Opens the limiter of one more gateway."""
     databases: list[Database] = []
 
-    def open_limiter(*, alone: bool = False, **config: int) -> SharedFailureLimiter:
+    def open_limiter(*, alone: bool = False, **config: int) -> SharedLoginLimiter:
         databases.append(open_database(database_url, tmp_path))
         limits = RateLimitConfig.model_validate({"maxAttempts": 3, **config})
-        return SharedFailureLimiter(limits, LoginFailures(databases[-1]), has_others=lambda: not alone, clock=clock)
+        return SharedLoginLimiter(limits, LoginFailures(databases[-1]), has_others=lambda: not alone, clock=clock)
 
     yield open_limiter
     for database in databases:
         database.close()
 
 
-def is_locked_soon(limiter: SharedFailureLimiter, address: str) -> bool:
+def is_locked_soon(limiter: SharedLoginLimiter, address: str) -> bool:
     for _ in range(60):
         if limiter.lockout_seconds(address) > 0:
             return True
@@ -118,7 +118,7 @@ def test_a_right_secret_forgives_what_came_before(limiter: OpenLimiter) -> None:
 def test_without_its_database_a_gateway_counts_alone(tmp_path: Path, clock: Clock) -> None:
     database = open_database(None, tmp_path)
     limits = RateLimitConfig.model_validate({"maxAttempts": 3})
-    alone = SharedFailureLimiter(limits, LoginFailures(database), has_others=lambda: True, clock=clock)
+    alone = SharedLoginLimiter(limits, LoginFailures(database), has_others=lambda: True, clock=clock)
     database.close()
     for _ in range(4):
         alone.record_failure(CLIENT)
@@ -129,9 +129,7 @@ def test_without_its_database_a_gateway_counts_alone(tmp_path: Path, clock: Cloc
 def test_old_failures_are_removed(database: Database) -> None:
     failures, limits = LoginFailures(database), {"maxAttempts": 3}
     clock = Clock()
-    limiter = SharedFailureLimiter(
-        RateLimitConfig.model_validate(limits), failures, has_others=lambda: True, clock=clock
-    )
+    limiter = SharedLoginLimiter(RateLimitConfig.model_validate(limits), failures, has_others=lambda: True, clock=clock)
     limiter.record_failure(CLIENT)
     clock.now += 3600
     limiter.record_failure(OTHER)
@@ -140,7 +138,7 @@ def test_old_failures_are_removed(database: Database) -> None:
 
 def test_loopback_is_exempt_and_costs_nothing(database: Database) -> None:
     failures = LoginFailures(database)
-    limiter = SharedFailureLimiter(RateLimitConfig(max_attempts=1), failures, has_others=lambda: True, clock=Clock())
+    limiter = SharedLoginLimiter(RateLimitConfig(max_attempts=1), failures, has_others=lambda: True, clock=Clock())
     for _ in range(5):
         limiter.record_failure("127.0.0.1")
     assert limiter.lockout_seconds("127.0.0.1") == 0

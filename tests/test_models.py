@@ -19,7 +19,7 @@ from service.core.errors import GatewayError
 from service.core.messages import Sampling
 from service.models.anthropic.provider import AnthropicProvider
 from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
-from service.models.http.proxies import Network
+from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, config_of, ids_with_key
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelRequest
@@ -152,7 +152,7 @@ def test_the_key_and_the_path_are_the_hosts(
     local = config.model_copy(
         update={"base_url": str(config.base_url).replace(host_of(config.base_url), upstream.url[:-3])}
     )
-    provider = DIALECTS[local.api](local, Network())
+    provider = DIALECTS[local.api](local, ProxySettings())
     ask(provider, "ok")
     assert upstream.requests[0].path == path
     assert upstream.requests[0].headers[header] == value

@@ -21,7 +21,7 @@ from service.config.models import ProviderConfig
 from service.core.errors import GatewayError
 from service.core.messages import Sampling
 from service.models.http import transport
-from service.models.http.proxies import Network, Proxy
+from service.models.http.proxies import Proxy, ProxySettings
 from service.models.openai.provider import OpenAIProvider
 
 PROXY = {"HTTPS_PROXY": "http://secure.example:3128", "HTTP_PROXY": "plain.example"}
@@ -40,7 +40,7 @@ def port_of(upstream: Upstream) -> int:
 
 def open_provider(base_url: str, environ: dict[str, str], **fields: Any) -> OpenAIProvider:
     config = ProviderConfig.model_validate({"baseUrl": base_url, "timeoutSeconds": 5, **fields})
-    return OpenAIProvider.from_config(config, Network.from_environment(environ))
+    return OpenAIProvider.from_config(config, ProxySettings.from_environment(environ))
 
 
 # what the environment says
@@ -58,14 +58,14 @@ def open_provider(base_url: str, environ: dict[str, str], **fields: Any) -> Open
     ],
 )
 def test_the_scheme_chooses_the_proxy(environ: dict[str, str], url: str, proxy: Proxy | None) -> None:
-    assert Network.from_environment(environ).proxy_for(url) == proxy
+    assert ProxySettings.from_environment(environ).proxy_for(url) == proxy
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "x.localhost", "LOCALHOST", "localhost."]
 )
 def test_this_machine_is_reached_directly(host: str) -> None:
-    assert Network.from_environment(PROXY).proxy_for(f"http://{host}:8000/v1") is None
+    assert ProxySettings.from_environment(PROXY).proxy_for(f"http://{host}:8000/v1") is None
 
 
 @pytest.mark.parametrize(
@@ -90,18 +90,18 @@ def test_this_machine_is_reached_directly(host: str) -> None:
     ],
 )
 def test_no_proxy_names_hosts_domains_and_networks(no_proxy: str, url: str, direct: bool) -> None:
-    network = Network.from_environment({**PROXY, "NO_PROXY": no_proxy})
+    network = ProxySettings.from_environment({**PROXY, "NO_PROXY": no_proxy})
     assert (network.proxy_for(url) is None) is direct
 
 
 @pytest.mark.parametrize("address", ["socks5://p.example", "https://p.example", "http://", "http://p.example:x"])
 def test_a_proxy_of_another_kind_is_refused_by_the_variables_name(address: str) -> None:
     with pytest.raises(ValueError, match="HTTPS_PROXY must be"):
-        Network.from_environment({"HTTPS_PROXY": address}).proxy_for("https://api.example")
+        ProxySettings.from_environment({"HTTPS_PROXY": address}).proxy_for("https://api.example")
 
 
 def test_a_password_is_not_shown() -> None:
-    network = Network.from_environment({"HTTPS_PROXY": "http://ann:secret@p.example"})
+    network = ProxySettings.from_environment({"HTTPS_PROXY": "http://ann:secret@p.example"})
     assert "secret" not in f"{network!r} {network.proxy_for('https://api.example')!r}"
 
 
@@ -180,7 +180,7 @@ def test_a_proxy_that_drips_its_answer_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=drip, args=(listener,))
         thread.start()
-        network = Network.from_environment({"HTTPS_PROXY": f"http://127.0.0.1:{listener.getsockname()[1]}"})
+        network = ProxySettings.from_environment({"HTTPS_PROXY": f"http://127.0.0.1:{listener.getsockname()[1]}"})
         upstream = transport.Upstream("https://models.example/v1", network=network, connect_timeout_seconds=0.3)
         with pytest.raises(GatewayError, match=r"through the proxy .*: timed out") as raised:
             upstream.get("/models")

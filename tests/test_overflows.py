@@ -15,7 +15,7 @@ from upstream import Exchange, Upstream
 from upstream_answers import frame
 
 from service.core.errors import GatewayError
-from service.models.errors.context_overflow import Overflow, overflow_of, to_told, told_limit
+from service.models.errors.context_overflow import Overflow, overflow_of, to_caller_error, told_limit
 
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
@@ -98,13 +98,13 @@ def test_too_many_tokens_are_known_by_the_words_of_a_provider_and_what_it_would_
 ) -> None:
     assert overflow_of(rejected(words)) is Overflow.TOKENS
     assert told_limit(rejected(words)) == limit
-    assert to_told(rejected(words)).code == "context_length_exceeded"
+    assert to_caller_error(rejected(words)).code == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(("words", "overflow"), TOO_MUCH_ELSE)
 def test_too_many_bytes_and_pictures_are_known_and_told_as_they_are(words: str, overflow: Overflow) -> None:
     assert overflow_of(rejected(words)) is overflow
-    assert to_told(rejected(words)).code == "provider_rejected_request"
+    assert to_caller_error(rejected(words)).code == "provider_rejected_request"
 
 
 @pytest.mark.parametrize(

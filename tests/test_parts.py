@@ -15,8 +15,8 @@ from transcripts import Transcripts
 
 from service.config.schema import parse_config
 from service.core import concurrency
-from service.gateway.build import open_parts
-from service.gateway.runtime import CurrentParts, Parts
+from service.gateway.build import open_runtime
+from service.gateway.runtime import Runtime, RuntimeSlot
 
 RAW_SERVER = str(Path(__file__).with_name("mcp_raw_server.py"))
 SECONDS = 20.0
@@ -41,31 +41,31 @@ def wait_for(condition: Callable[[], bool]) -> None:
         concurrency.sleep(0.05)
 
 
-Open = Callable[..., Parts]
+Open = Callable[..., Runtime]
 
 
 @pytest.fixture
 def open_some(tmp_path: Path) -> Iterator[Open]:
     store = Transcripts.open(tmp_path / "sessions.sqlite")
 
-    def open_one(mark: str, **agent: Any) -> Parts:
-        """Parts whose MCP server is configured with `mark`."""
+    def open_one(mark: str, **agent: Any) -> Runtime:
+        """Runtime whose MCP server is configured with `mark`."""
         server = {"command": sys.executable, "args": [RAW_SERVER, "wild"], "env": {"MARK": mark}}
         agents = {"list": [{"id": "main", "tools": {"allow": ["raw__*"]}, **agent}]}
         config, _ = parse_config({"mcp": {"servers": {"raw": server}}, "agents": agents})
-        return open_parts(config, store, tmp_path, {})
+        return open_runtime(config, store, tmp_path, {})
 
     yield open_one
     store.close()
 
 
-def use(parts: Parts) -> int:
+def use(parts: Runtime) -> int:
     """Have the MCP server of `parts` running; how many tools it has."""
     return len(parts.toolboxes.of(parts.roster.default).functions())
 
 
 def test_what_is_configured_the_same_lives_on(open_some: Open) -> None:
-    current = CurrentParts(open_some("x"))
+    current = RuntimeSlot(open_some("x"))
     assert use(current.now) > 0
     first = servers()
     current.replace(open_some("x"))
@@ -82,7 +82,7 @@ def test_what_is_configured_the_same_lives_on(open_some: Open) -> None:
 
 
 def test_what_a_run_uses_is_closed_after_it_even_if_a_later_configuration_adopted_it(open_some: Open) -> None:
-    current = CurrentParts(open_some("x"))
+    current = RuntimeSlot(open_some("x"))
     with ExitStack() as run:
         held = run.enter_context(current.held())
         assert use(held.parts) > 0
@@ -97,7 +97,7 @@ def test_what_a_run_uses_is_closed_after_it_even_if_a_later_configuration_adopte
 
 
 def test_a_roster_is_swapped_and_a_held_one_stays(open_some: Open) -> None:
-    current = CurrentParts(open_some("x", name="Old"))
+    current = RuntimeSlot(open_some("x", name="Old"))
     with current.held() as held:
         current.replace(open_some("x", name="New"))
         assert (held.parts.roster.default.name, current.now.roster.default.name) == ("Old", "New")

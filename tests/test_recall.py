@@ -21,7 +21,7 @@ from workspaces import with_notes
 from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded
 from service.agent.hidden_steps import recall_steps
-from service.agent.loop import Reply
+from service.agent.loop import RunDraft
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
 from service.gateway.run_outcome import to_outcome
 from service.storage.database.database import Database
@@ -204,7 +204,7 @@ def test_a_picture_is_the_same_whether_given_by_address_or_fetched(database: Dat
     asks = Message(Role.ASSISTANT, tool_calls=(ToolCall("asked", "weather", "{}"),))
     with closing(Transcripts(database)) as store:
         run = NewRun("run", "agent:main:x", "main", "test", 1, stateless=True)
-        outcome = to_outcome(RunEnded(), (fetched,), Reply([looks, looked, asks]), "stub/play")
+        outcome = to_outcome(RunEnded(), (fetched,), RunDraft([looks, looked, asks]), "stub/play")
         store.state.ledger.open(run, None).finish(outcome)
         for first, expected in (
             (address, (address, looks, looked, asks)),

@@ -19,8 +19,8 @@ from service.core.errors import GatewayError
 from service.core.messages import Image, Message, Role, Sampling
 from service.models.catalog import ChosenModel
 from service.models.errors.http_errors import status_error
-from service.models.fallback import RETRYABLE, ResilientProvider, RetryPolicy
-from service.models.learned_windows import ToldWindows
+from service.models.fallback import RETRYABLE, FallbackProvider, RetryPolicy
+from service.models.learned_windows import LearnedWindows
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEvent, ModelRequest, ModelRestarted, ModelText
 from service.models.scripted import ScriptedProvider
@@ -75,10 +75,10 @@ def chosen(provider: OpenAIProvider, model: str, *, takes_images: bool = True) -
     return ChosenModel(f"stub/{model}", model, provider, takes_images)
 
 
-def resilient(clock: Clock, *choices: ChosenModel, policy: RetryPolicy | None = None) -> ResilientProvider:
+def resilient(clock: Clock, *choices: ChosenModel, policy: RetryPolicy | None = None) -> FallbackProvider:
     policy = policy or RetryPolicy(min_delay_seconds=1, max_delay_seconds=20)
-    return ResilientProvider(
-        choices, policy, windows=ToldWindows(), clock=clock.time, sleep=clock.sleep, random=lambda: 0.5
+    return FallbackProvider(
+        choices, policy, windows=LearnedWindows(), clock=clock.time, sleep=clock.sleep, random=lambda: 0.5
     )
 
 
@@ -378,7 +378,7 @@ def test_the_configuration_speaks_of_milliseconds() -> None:
 
 def test_a_wait_can_be_cancelled(provider: OpenAIProvider, upstream: Upstream) -> None:
     patient = RetryPolicy(min_delay_seconds=50, max_delay_seconds=50)
-    answering = ResilientProvider([chosen(provider, "status-500")], patient, windows=ToldWindows())
+    answering = FallbackProvider([chosen(provider, "status-500")], patient, windows=LearnedWindows())
     began = time.monotonic()
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.3):
         list(answering.stream(request("any")))

@@ -9,22 +9,23 @@ import gevent.socket
 import pytest
 
 from service.agent.events import RunEnded, TextDelta
-from service.agent.run import Run, RunRegistry
-from service.api.websocket.broadcaster import Broadcasts
-from service.api.websocket.client import Peer
+from service.agent.run import Run
+from service.api.websocket.broadcaster import Broadcaster
+from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import WebSocket
 from service.api.websocket.frames import to_error
 from service.api.websocket.hub import Hub, HubLimits
 from service.core.errors import GatewayError
+from service.gateway.run_registry import RunRegistry
 from service.models.errors.http_errors import LastingError
 
 
 @contextmanager
-def new_peer(hub: Hub, name: str) -> Iterator[Peer]:
+def new_peer(hub: Hub, name: str) -> Iterator[ConnectedClient]:
     """A peer that has joined and whose other end nobody reads."""
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
-        peer = Peer(name, WebSocket(ours, on_buffered=hub.count_backlog), ["operator.read"], [])
+        peer = ConnectedClient(name, WebSocket(ours, on_buffered=hub.count_backlog), ["operator.read"], [])
         with hub.joined(peer):
             yield peer
         peer.socket.drop("the test is over")
@@ -74,7 +75,7 @@ def test_every_operator_gets_a_tick_again_and_again() -> None:
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
         theirs.settimeout(30)
-        peer = Peer("a", WebSocket(ours), [], [])
+        peer = ConnectedClient("a", WebSocket(ours), [], [])
         with hub.joined(peer):
             received = b""
             while received.count(b'"event":"tick"') < 3:
@@ -87,14 +88,14 @@ def test_every_operator_gets_a_tick_again_and_again() -> None:
 def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
     hub = Hub(HubLimits(), lambda: 0.0)
     runs = RunRegistry(lambda: 0.0)
-    runs.subscribe(Broadcasts(hub, lambda: 0.0))
+    runs.subscribe(Broadcaster(hub, lambda: 0.0))
     run = Run("run", "agent:main:main", "main", 0.0)
     runs.add(run)
     run.append(TextDelta("said before anybody came"))
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
         theirs.settimeout(30)
-        peer = Peer("late", WebSocket(ours), ["operator.read"], [])
+        peer = ConnectedClient("late", WebSocket(ours), ["operator.read"], [])
         with hub.joined(peer):
             run.append(RunEnded())
             received = b""

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
-from service.agent.run import Retention, Run, RunRegistry
+from service.agent.run import Run
 from service.core.concurrency import sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import ToolCall
+from service.gateway.run_registry import Retention, RunRegistry
 
 CALL = ToolCall("c", "read", "{}")
 

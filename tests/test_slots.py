@@ -6,11 +6,11 @@ import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
 from service.core.errors import GatewayError
-from service.gateway.run_limiter import WAITING_PER_SLOT, RunSlots
+from service.gateway.run_limiter import WAITING_PER_SLOT, RunLimiter
 
 
 def test_no_more_than_the_limit_run_and_the_rest_go_in_their_order() -> None:
-    slots, running, most, order = RunSlots(2), [0], [0], []
+    slots, running, most, order = RunLimiter(2), [0], [0], []
 
     def work(number: int) -> None:
         slots.enter()
@@ -28,7 +28,7 @@ def test_no_more_than_the_limit_run_and_the_rest_go_in_their_order() -> None:
 
 
 def test_too_many_waiting_is_refused_with_the_limit_and_when_to_come_back() -> None:
-    slots = RunSlots(1)
+    slots = RunLimiter(1)
     slots.enter()
     waiting = [spawn(slots.enter) for _ in range(WAITING_PER_SLOT)]
     sleep(0)
@@ -43,7 +43,7 @@ def test_too_many_waiting_is_refused_with_the_limit_and_when_to_come_back() -> N
 
 
 def test_a_waiter_that_is_cancelled_gives_its_place_up() -> None:
-    slots, scope, outcome = RunSlots(1), CancelScope(), []
+    slots, scope, outcome = RunLimiter(1), CancelScope(), []
     slots.enter()
 
     def wait() -> None:
@@ -63,7 +63,7 @@ def test_a_waiter_that_is_cancelled_gives_its_place_up() -> None:
 
 
 def test_a_waiter_whose_time_is_up_is_refused_and_gives_its_place_up() -> None:
-    slots = RunSlots(1)
+    slots = RunLimiter(1)
     slots.enter()
     with pytest.raises(GatewayError, match=r"all of its time \(0\.01 s\).*maxConcurrent") as caught:
         slots.enter(0.01)
@@ -73,13 +73,13 @@ def test_a_waiter_whose_time_is_up_is_refused_and_gives_its_place_up() -> None:
 
 
 def test_without_a_limit_there_is_always_room() -> None:
-    slots = RunSlots(None)
+    slots = RunLimiter(None)
     for _ in range(1000):
         slots.enter()
 
 
 def test_more_room_lets_those_in_who_wait_and_less_room_lets_those_end_who_run() -> None:
-    slots, entered = RunSlots(1), []
+    slots, entered = RunLimiter(1), []
 
     def work(number: int) -> None:
         slots.enter()

@@ -11,7 +11,7 @@ import pytest
 from live import scripted_config
 
 from service.agent.conversation import IncomingMessage
-from service.agent.request import Turn
+from service.agent.request import AgentRequest
 from service.api.websocket.starts import Start, Starts
 from service.config.schema import parse_config
 from service.core.concurrency import deadline, sleep, spawn
@@ -26,7 +26,7 @@ GENEROUS_SECONDS = 60
 SESSION = "agent:main:named"
 
 
-class Door:
+class HttpSettings:
     """One gateway and those who ask it for runs by name."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -34,7 +34,7 @@ class Door:
         self.starts = Starts(gateway, gateway._clock)
 
     def begin(self, run_id: str, text: str = "hi", model: str = "scripted/echo", session: str = SESSION) -> Start:
-        turn = Turn(
+        turn = AgentRequest(
             messages=(IncomingMessage("message", text_message(Role.USER, text)),),
             agent_id="main",
             provider_model=model,
@@ -45,13 +45,13 @@ class Door:
 
 
 @pytest.fixture
-def doors(database_url: str | None, tmp_path: Path) -> Iterator[list[Door]]:
+def doors(database_url: str | None, tmp_path: Path) -> Iterator[list[HttpSettings]]:
     """Two gateways of one database."""
     config, _ = parse_config(scripted_config())
     environ = {} if database_url is None else {"OPENCLAW_STATE_URL": database_url}
     with ExitStack() as stack:
         opened = [stack.enter_context(closing(open_gateway(config, tmp_path, environ))) for _ in range(2)]
-        yield [Door(gateway) for gateway in opened]
+        yield [HttpSettings(gateway) for gateway in opened]
 
 
 def over(start: Start) -> Start:
@@ -65,11 +65,11 @@ def code_of(start: Start) -> str | None:
     return None if start.end.error is None else start.end.error.code
 
 
-def said(door: Door) -> list[str]:
+def said(door: HttpSettings) -> list[str]:
     return [message.text for message in door.gateway.state.store.load_conversation(SESSION)]
 
 
-def test_one_name_asked_for_by_two_gateways_at_once_is_one_run(doors: list[Door]) -> None:
+def test_one_name_asked_for_by_two_gateways_at_once_is_one_run(doors: list[HttpSettings]) -> None:
     names = [f"run {number}" for number in range(10)]
     starts = [door.begin(name, name) for name in names for door in doors]
     assert [(code_of(over(start)), start.text) for start in starts] == [(None, name) for name in names for _ in doors]
@@ -78,7 +78,7 @@ def test_one_name_asked_for_by_two_gateways_at_once_is_one_run(doors: list[Door]
     assert all(door.gateway.state.records.list_going_on(SESSION) == () for door in doors)
 
 
-def test_of_two_requests_with_one_name_one_is_refused_and_the_other_stays_known(doors: list[Door]) -> None:
+def test_of_two_requests_with_one_name_one_is_refused_and_the_other_stays_known(doors: list[HttpSettings]) -> None:
     names = [f"run {number}" for number in range(10)]
     asked = [(name, text, door) for name in names for text, door in zip(("one", "two"), doors, strict=True)]
     asking = [spawn(ask, door, name, text) for name, text, door in asked]
@@ -95,7 +95,7 @@ def test_of_two_requests_with_one_name_one_is_refused_and_the_other_stays_known(
     assert sorted(said(doors[0])) == sorted(2 * list(won.values()))
 
 
-def ask(door: Door, name: str, text: str, session: str = SESSION) -> str | None:
+def ask(door: HttpSettings, name: str, text: str, session: str = SESSION) -> str | None:
     """The code of the error that a request ends with, at once or later."""
     try:
         return code_of(over(door.begin(name, text, session=session)))
@@ -103,7 +103,7 @@ def ask(door: Door, name: str, text: str, session: str = SESSION) -> str | None:
         return error.code
 
 
-def test_a_name_is_known_to_whoever_is_asked_later(doors: list[Door]) -> None:
+def test_a_name_is_known_to_whoever_is_asked_later(doors: list[HttpSettings]) -> None:
     here, there = doors
     waiting = here.begin("waiting", model="scripted/silent")
     eventually_running(here, "waiting")
@@ -115,13 +115,13 @@ def test_a_name_is_known_to_whoever_is_asked_later(doors: list[Door]) -> None:
     assert code_of(over(elsewhere)) == code_of(over(waiting)) == "run_aborted"
 
 
-def eventually_running(door: Door, run_id: str) -> None:
+def eventually_running(door: HttpSettings, run_id: str) -> None:
     with deadline(GENEROUS_SECONDS):
         while (record := door.gateway.state.records.get(run_id)) is None or record.state is not RunState.RUNNING:
             sleep(0.01)
 
 
-def test_whoever_asks_while_a_name_is_looked_up_hears_that_it_is_refused(doors: list[Door]) -> None:
+def test_whoever_asks_while_a_name_is_looked_up_hears_that_it_is_refused(doors: list[HttpSettings]) -> None:
     over(doors[0].begin("taken"))
     asking = [spawn(ask, doors[1], "taken", "hi", "agent:main:other") for _ in range(3)]
     with deadline(GENEROUS_SECONDS):
@@ -129,7 +129,7 @@ def test_whoever_asks_while_a_name_is_looked_up_hears_that_it_is_refused(doors: 
     assert len(doors[1].starts) == 0
 
 
-def test_of_a_message_that_waits_only_hashes_are_kept_besides(doors: list[Door]) -> None:
+def test_of_a_message_that_waits_only_hashes_are_kept_besides(doors: list[HttpSettings]) -> None:
     text = "x" * 1_000_000
     holder = doors[0].begin("holder", model="scripted/silent")
     eventually_running(doors[0], "holder")
@@ -142,7 +142,7 @@ def test_of_a_message_that_waits_only_hashes_are_kept_besides(doors: list[Door])
     assert code_of(over(start)) is None
 
 
-def test_what_is_recorded_as_a_gateways_and_goes_on_nowhere_can_be_ended(doors: list[Door]) -> None:
+def test_what_is_recorded_as_a_gateways_and_goes_on_nowhere_can_be_ended(doors: list[HttpSettings]) -> None:
     here, there = doors
     state = here.gateway.state
     for number, door in enumerate(doors):
@@ -157,14 +157,14 @@ def test_what_is_recorded_as_a_gateways_and_goes_on_nowhere_can_be_ended(doors: 
     assert said(there) == ["hi", "hi"]
 
 
-def _claim_and_forget(door: Door, run_id: str) -> None:
+def _claim_and_forget(door: HttpSettings, run_id: str) -> None:
     """Record a run as the gateway's as a claim does that its caller left, with nobody to take it back."""
     state = door.gateway.state
     new = NewRun(run_id, SESSION, "main", "rpc", state.ledger.now_ms(), stateless=False, claimed=True)
     assert state.claims.claim(IdempotencyKey.of(run_id, b""), new, state.membership.id).is_own
 
 
-def test_a_run_that_is_known_is_not_taken_for_forgotten(doors: list[Door]) -> None:
+def test_a_run_that_is_known_is_not_taken_for_forgotten(doors: list[HttpSettings]) -> None:
     here, there = doors
     start = here.begin("known", model="scripted/silent")
     eventually_running(here, "known")

@@ -37,7 +37,7 @@ from service.storage.database.open import open_database, open_file
 from service.storage.database.schema import runs
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import NewRun, RunOutcome, RunState
-from service.storage.storage import State
+from service.storage.storage import Storage
 
 KEY = "agent:main:faults"
 GENEROUS_SECONDS = 30
@@ -357,7 +357,7 @@ from service.core.errors import GatewayError
 from service.core.concurrency import sleep
 from service.core.messages import Role, Usage, text_message
 from service.storage.runs.records import NewRun, RunOutcome, RunState
-from service.storage.storage import State
+from service.storage.storage import Storage
 from service.storage.cluster import membership
 from service.storage.database.open import open_database
 from service.core.processes.identity import ProcessIdentity
@@ -365,7 +365,7 @@ from service.core.processes.identity import ProcessIdentity
 here = membership.this_process()
 membership.this_process = lambda: ProcessIdentity("elsewhere", here.pid, here.start)  # as on another host
 database = open_database(sys.argv[1], Path(sys.argv[2]))
-state = State(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), beat_seconds=float(sys.argv[3]))
+state = Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), beat_seconds=float(sys.argv[3]))
 state.membership.join()
 run = NewRun("paused", "agent:main:faults", "main", "test", 1, stateless=False)
 opened = state.ledger.open(run, None)
@@ -399,7 +399,7 @@ def test_a_process_that_lost_its_session_in_a_pause_writes_nothing(postgres: Pos
     with holding(url, tmp_path, 0.2) as process:
         process.send_signal(signal.SIGSTOP)
         state_options: dict[str, Any] = {"clock": time.time, "new_id": new_uuid, "beat_seconds": 0.2}
-        state = State(open_database(url, tmp_path), **state_options)
+        state = Storage(open_database(url, tmp_path), **state_options)
         state.membership.join()
         run = NewRun("second", KEY, "main", "test", 2, stateless=False)
         with deadline(GENEROUS_SECONDS):

@@ -26,7 +26,7 @@ from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.operations import BeginRun, Refusal
 from service.storage.runs.records import NewRun, RunOutcome, RunState
-from service.storage.storage import State
+from service.storage.storage import Storage
 
 MEMBERS = 3
 KEYS = ("agent:main:a", "agent:main:ă", "agent:beta:b")
@@ -83,7 +83,7 @@ class ModelRun:
 
 
 @dataclass
-class Held:
+class RuntimeLease:
     """A run that has its session, as its gateway sees it."""
 
     member: int
@@ -101,7 +101,7 @@ class StateMachine(RuleBasedStateMachine):
         ids = map(str, count(1))
         self.new_id = ids.__next__
         self.states = [
-            State(database, clock=self.now, new_id=self.new_id, beat_seconds=NEVER_SECONDS) for database in databases
+            Storage(database, clock=self.now, new_id=self.new_id, beat_seconds=NEVER_SECONDS) for database in databases
         ]
         for state in self.states:
             state.membership.join()
@@ -111,7 +111,7 @@ class StateMachine(RuleBasedStateMachine):
         self.holders: dict[str, tuple[str, str]] = {}  # session -> who may write there: run and gateway
         self.wanted: dict[str, str] = {}
         self.claims: dict[str, tuple[str, str]] = {}  # key -> fingerprint and run
-        self.held: list[Held] = []
+        self.held: list[RuntimeLease] = []
         self.knocking: list[tuple[int, NewRun]] = []
         self.alive = {state.membership.id for state in self.states}
         self.fences: dict[str, int] = {}
@@ -151,7 +151,7 @@ class StateMachine(RuleBasedStateMachine):
             del self.wanted[run.session_key]
         self.holders[run.session_key] = run.id, gateway_id
         self.runs[run.id] = ModelRun(run.session_key, RunState.RUNNING, gateway_id)
-        self.held.append(Held(member, gateway_id, opened))
+        self.held.append(RuntimeLease(member, gateway_id, opened))
 
     def forgotten(self, member: int, run: NewRun) -> None:
         if self.wanted.get(run.session_key) == self.id_of(member):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from edge import Edge, open_edge, parse_answer, read_to_end, read_until
 
-from service.server.stopping import StopSignals
+from service.server.lifecycle import StopSignals
 
 _STREAM = b"GET /stream?count=%d&gap=%s HTTP/1.1\r\nHost: edge\r\n\r\n"
 _GET = b"GET /hello HTTP/1.1\r\nHost: edge\r\n\r\n"

@@ -17,7 +17,8 @@ from page_server import PageServer, endless, page, raw, redirect
 from service.core import concurrency
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
-from service.tools.tool import ToolContext, ToolError, page_text
+from service.tools import page_text
+from service.tools.tool import ToolContext, ToolError
 from service.tools.web import FETCH_LIMITS, WebFetchTool
 
 CONTEXT = ToolContext("main", None, "agent:main:s", "run")

@@ -17,7 +17,7 @@ from upstream_answers import refuse
 
 from service.agent.compaction.compactor import SUMMARY_HEADING
 from service.models.catalog import ChosenModel
-from service.models.learned_windows import ToldWindows
+from service.models.learned_windows import LearnedWindows
 from service.models.scripted import ScriptedProvider
 
 WINDOW = 8_000
@@ -244,7 +244,7 @@ def test_what_a_model_was_said_to_take_is_forgotten_when_the_configuration_is_ed
 
 
 def test_a_window_is_only_lowered_by_what_is_said_of_it() -> None:
-    windows = ToldWindows()
+    windows = LearnedWindows()
     model = ChosenModel("stub/play", "play", ScriptedProvider(), takes_images=False, context_window=WINDOW)
     windows.observe("stub/play", 2 * WINDOW)
     assert windows.narrowed(model) is model

@@ -12,7 +12,7 @@ from service.storage.database.database import Database
 from service.storage.database.open import open_file
 from service.storage.runs.records import NewRun, RunOutcome, RunState
 from service.storage.sessions.transcripts import SessionStore
-from service.storage.storage import State
+from service.storage.storage import Storage
 
 
 def new_uuid() -> str:
@@ -28,7 +28,7 @@ class Transcripts(SessionStore):
         super().__init__(database)
         self.database = database
         self.clock = clock
-        self.state = State(database, clock=clock, new_id=new_id)
+        self.state = Storage(database, clock=clock, new_id=new_id)
         self.state.membership.join()
 
     @classmethod

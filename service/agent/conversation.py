@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import orjson
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Image, Message, Role, Text, ToolCall
 
 _EXACT = 2**53  # below it a float that is whole is an integer
 
 
-@value
+@record
 class IncomingMessage:
     """A message of the request and where it stood there, for errors: `place` is as `messages[2]`."""
 
@@ -26,7 +26,7 @@ class IncomingMessage:
     message: Message
 
 
-@value
+@record
 class Conversation:
     """What the model is about to read: `history` is stored already, `new` is stored with the answer."""
 
@@ -131,7 +131,7 @@ def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
     return tuple(waiting)
 
 
-def tell_cuts(messages: Iterable[Message]) -> tuple[Message, ...]:
+def annotate_truncated(messages: Iterable[Message]) -> tuple[Message, ...]:
     """The same conversation, each message that was cut off with a note that says so."""
     return tuple(message if message.cut_off is None else _with_note(message) for message in messages)
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError, forget_frames
 from service.core.messages import StopReason, ToolCall, Usage
 
 
-@value
+@record
 class RunStarted:
     """The run goes on from here: it has its session and its room. Told to those who look on; not part of the log."""
 
 
-@value
+@record
 class TextDelta:
     """The model wrote `text` next."""
 
     text: str
 
 
-@value
+@record
 class TextRetracted:
     """The last `characters` of the text so far do not hold any more: the model failed and begins its message anew.
 
@@ -29,14 +29,14 @@ class TextRetracted:
     characters: int
 
 
-@value
+@record
 class ToolStarted:
     """The agent begins to carry out a call of one of its own tools."""
 
     call: ToolCall
 
 
-@value
+@record
 class ToolEnded:
     """What came of it: `text` is what the model is told, `failed` whether that is about a failure."""
 
@@ -45,7 +45,7 @@ class ToolEnded:
     failed: bool
 
 
-@value
+@record
 class ToolCallRequested:
     """The model asks the caller to call a function: complete, told once, in the order of the model's answer."""
 
@@ -53,7 +53,7 @@ class ToolCallRequested:
     call: ToolCall
 
 
-@value
+@record
 class RunEnded:
     """The run is over: nothing follows. With `error` it failed; what was said before stays said.
 

@@ -6,7 +6,7 @@ a name does.
 
 from __future__ import annotations
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 _MAX_JPEG_STEPS = 1000
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # those three are tables, not frames
@@ -14,7 +14,7 @@ _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers with nothing behin
 _JPEG_SCAN_OR_END = (0xDA, 0xD9)
 
 
-@value
+@record
 class ImageHeader:
     """The media type of a picture and its size in pixels, as its header states them; 0 is possible."""
 

@@ -1,6 +1,6 @@
 """The run itself: ask the model, run its tools, ask again, until it answers or calls a function of the caller.
 
-A failure is raised as `GatewayError`; what was said before stays in the run's log and in the `Reply`.
+A failure is raised as `GatewayError`; what was said before stays in the run's log and in the `RunDraft`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import settle_tool_calls
 from service.agent.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.agent.run import Run
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import (
@@ -29,8 +29,8 @@ from service.core.messages import (
     Usage,
 )
 from service.models.catalog import ChosenModel
-from service.models.errors.context_overflow import Overflow, overflow_of, told_limit, unshortened
-from service.models.learned_windows import ToldWindows
+from service.models.errors.context_overflow import Overflow, compaction_failed_error, overflow_of, told_limit
+from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.models.tokens import input_limit
 from service.tools.tool import ToolContext
@@ -50,7 +50,7 @@ MAX_OVERFLOWS = 3
 
 
 @dataclass(slots=True)
-class Reply:
+class RunDraft:
     """What a run has produced so far; complete once `run_agent` has returned.
 
     `messages` is what the transcript gets: assistant messages and the results of the agent's own tools.
@@ -69,18 +69,18 @@ class Reply:
         return (*self.messages, Message(Role.ASSISTANT, (Text(text),))) if text else tuple(self.messages)
 
 
-@value
+@record
 class ContextWindow:
     """How much the model can read, and what is done about a conversation beyond it.
 
     `asked` tells the model that was asked last, a fallback perhaps, or the one that will be; its window may be unknown.
-    `pass_over` has the models after one asked from then on, and tells whether there is any for a request.
+    `skip_to_fallback` has the models after one asked from then on, and tells whether there is any for a request.
     """
 
     asked: Callable[[], ChosenModel]
-    pass_over: Callable[[ChosenModel, ModelRequest], bool]
+    skip_to_fallback: Callable[[ChosenModel, ModelRequest], bool]
     compactor: Compactor
-    windows: ToldWindows
+    windows: LearnedWindows
 
     def limit(self, request: ModelRequest) -> int | None:
         """The tokens that are left for `request` once its answer has room."""
@@ -104,7 +104,7 @@ class ContextWindow:
             self.windows.observe(self.asked().ref, told)
 
 
-@value
+@record
 class AgentTools:
     """What the model may call in one run: the agent's own tools and the caller's functions."""
 
@@ -149,7 +149,7 @@ class AgentLoop:
     """One run of an agent: `run` once, then `reply` is complete."""
 
     def __init__(
-        self, run: Run, provider: Provider, tools: AgentTools, window: ContextWindow, max_turns: int, reply: Reply
+        self, run: Run, provider: Provider, tools: AgentTools, window: ContextWindow, max_turns: int, reply: RunDraft
     ) -> None:
         self._run = run
         self._provider = provider
@@ -163,7 +163,7 @@ class AgentLoop:
         self._unfit: GatewayError | None = None  # the refusal for which a fallback is asked
 
     def run(self, request: ModelRequest) -> None:
-        """Answer `request`, telling the run's readers piece by piece; its functions and choice are set here.
+        """RunResult `request`, telling the run's readers piece by piece; its functions and choice are set here.
 
         Raises what the provider raises, and `tool_choice_not_met` when the model did not make the call that is
         demanded; then no call is told. The last of `max_turns` has to be an answer, or calls of the caller's functions;
@@ -224,12 +224,12 @@ class AgentLoop:
             shorter = window.compactor.compact_after_overflow(self._provider, request, limit, error)
         except GatewayError as failure:
             logger.warning("run %s: a summary failed (%s) after a refusal as too long", self._run.id, failure.code)
-            if window.pass_over(refused_by, request):
+            if window.skip_to_fallback(refused_by, request):
                 return self._fitted(request)
-            raise unshortened(error, failure) from None
+            raise compaction_failed_error(error, failure) from None
         if shorter is not None:
             return self._shortened(request, shorter)
-        if overflow_of(error) is None or not window.pass_over(refused_by, request):
+        if overflow_of(error) is None or not window.skip_to_fallback(refused_by, request):
             raise error
         self._unfit = error
         return self._fitted(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.agent.conversation import IncomingMessage
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
 from service.models.catalog import ChosenModel
@@ -11,8 +11,8 @@ from service.storage.runs.idempotency import IdempotencyKey
 from service.tools.toolbox import Toolbox
 
 
-@value
-class Turn:
+@record
+class AgentRequest:
     """What a caller asks for, in our own words; a door makes it from its wire.
 
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
@@ -51,7 +51,7 @@ def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
             raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
 
 
-def check_model(turn: Turn, model: ChosenModel) -> None:
+def check_model(turn: AgentRequest, model: ChosenModel) -> None:
     """Raise `GatewayError` if the turn has pictures that `model` cannot see or functions that it cannot call."""
     if turn.offers_functions and not model.calls_functions:
         text = f"The model {model.ref} cannot call functions. Leave `tools` out, or choose a model that calls them."

@@ -7,13 +7,12 @@ apart any more is merged, so that a slow or an absent reader costs what was said
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
-from service.core.concurrency import Alarm, CancelScope, Event
-from service.core.dataclass import value
+from service.core.concurrency import CancelScope, Event, Timeout
+from service.core.dataclass import record
 from service.core.errors import internal_error
 from service.core.messages import StopReason, ToolCall, Usage
 
@@ -28,8 +27,8 @@ _UNMERGED = 256
 _MERGED_CHARACTERS = 64 * 1024
 
 
-@value
-class Answer:
+@record
+class RunResult:
     """A finished run, folded: all its text, the calls it asks of the caller, why it stopped, what it used."""
 
     text: str
@@ -107,7 +106,7 @@ class Run:
         Waits for news; whenever none came for `quiet_seconds` it yields an empty batch. Pieces of text that came while
         the reader was busy may reach it in one.
         """
-        reader, quiet = _Reader(), Alarm(quiet_seconds)
+        reader, quiet = _Reader(), Timeout(quiet_seconds)
         self._readers.append(reader)
         try:
             while True:
@@ -144,7 +143,7 @@ class Run:
         self._ended.wait(timeout_seconds)
         return self.end
 
-    def wait(self) -> Answer:
+    def wait(self) -> RunResult:
         """Wait for the end and return the whole answer; raises the `GatewayError` the run failed with."""
         end = self.wait_for_end(None)
         if end is None:
@@ -152,7 +151,7 @@ class Run:
         if end.error is not None:
             raise end.error.renewed()
         calls = tuple(event.call for event in self._log if isinstance(event, ToolCallRequested))
-        return Answer(self.text, calls, end.stop_reason, end.usage)
+        return RunResult(self.text, calls, end.stop_reason, end.usage)
 
     def _merge(self) -> None:
         """Join neighbouring pieces of text, but for those a reader stands between."""
@@ -182,7 +181,7 @@ class Run:
         self._merge_at = 2 * len(merged) + _UNMERGED
 
 
-def _comes(news: Event, quiet: Alarm) -> bool:
+def _comes(news: Event, quiet: Timeout) -> bool:
     try:
         with quiet:
             news.wait()
@@ -193,97 +192,3 @@ def _comes(news: Event, quiet: Alarm) -> bool:
 
 #: Is told that a run began and then each of its events, in order, before anybody else comes to run: it must not wait.
 Observer = Callable[[Run, RunStarted | RunEvent], None]
-
-
-@value
-class Retention:
-    """How long, how many and how many characters of finished runs are kept, of each door."""
-
-    seconds: float = 300
-    runs: int = 512
-    characters: int = 16 * 1024 * 1024
-
-
-class RunRegistry:
-    """The runs that go on and, for a while, those that have ended; and who is told of them all.
-
-    `clock` gives seconds since 1970.
-    """
-
-    def __init__(self, clock: Callable[[], float], retention: Retention | None = None) -> None:
-        self._clock = clock
-        self._retention = retention or Retention()
-        self._running: dict[str, Run] = {}
-        self._sessions: defaultdict[str, list[Run]] = defaultdict(list)
-        self._ended: defaultdict[str, OrderedDict[str, Run]] = defaultdict(OrderedDict)
-        self._ended_characters: defaultdict[str, int] = defaultdict(int)
-        self._observers: tuple[Observer, ...] = ()
-
-    def __len__(self) -> int:
-        """How many runs go on."""
-        return len(self._running)
-
-    def add(self, run: Run) -> None:
-        """Let `run`, which begins, be found, and tell the observers of it from now on."""
-        self._running[run.id] = run
-        self._sessions[run.session_key].append(run)
-        run.observer = self._on_event
-        self._tell(run, RunStarted())
-
-    def find(self, run_id: str) -> Run | None:
-        """The run with this id, going on or kept."""
-        self._forget_old()
-        found = self._running.get(run_id)
-        kept = (ended[run_id] for ended in self._ended.values() if run_id in ended)
-        return found or next(kept, None)
-
-    def running(self, session_key: str | None = None) -> tuple[Run, ...]:
-        """The runs that go on, all or those of one session, the oldest first."""
-        if session_key is None:
-            return tuple(self._running.values())
-        return tuple(self._sessions.get(session_key, ()))
-
-    def subscribe(self, observer: Observer) -> Callable[[], None]:
-        """Tell `observer` of every run from now on, until what is returned is called."""
-        self._observers = (*self._observers, observer)
-
-        def unsubscribe() -> None:
-            self._observers = tuple(one for one in self._observers if one is not observer)
-
-        return unsubscribe
-
-    def _on_event(self, run: Run, event: RunStarted | RunEvent) -> None:
-        if isinstance(event, RunEnded):
-            run.ended_at = self._clock()
-            self._retire(run)
-        self._tell(run, event)
-
-    def _tell(self, run: Run, event: RunStarted | RunEvent) -> None:
-        for observer in self._observers:
-            try:
-                observer(run, event)
-            except Exception:
-                # Whoever looks on must not break what is looked at: the defect is logged, the run goes on.
-                logger.exception("an observer of run %s failed", run.id)
-
-    def _retire(self, run: Run) -> None:
-        self._running.pop(run.id, None)
-        runs = self._sessions.get(run.session_key, [])
-        if run in runs:
-            runs.remove(run)
-        if not runs:
-            self._sessions.pop(run.session_key, None)
-        self._ended[run.door][run.id] = run
-        self._ended_characters[run.door] += run.characters
-        self._forget_old()
-
-    def _forget_old(self) -> None:
-        kept, oldest = self._retention, self._clock() - self._retention.seconds
-        for door, ended in self._ended.items():
-            while ended:
-                first = next(iter(ended.values()))
-                within = len(ended) <= kept.runs and self._ended_characters[door] <= kept.characters
-                if within and (first.ended_at or 0) >= oldest:
-                    break
-                del ended[first.id]
-                self._ended_characters[door] -= first.characters

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
-from service.api.auth import FailureLimiter
+from service.api.auth import LoginLimiter
 from service.config.schema import RateLimitConfig
 from service.core import concurrency
 from service.storage.cluster.login_failures import Allowance, LoginFailures
@@ -17,7 +17,7 @@ _REFRESH_SECONDS = 1.0
 _MOST_ADDRESSES = 10_000
 
 
-class SharedFailureLimiter:
+class SharedLoginLimiter:
     """Counts wrong secrets in the database, and in this process in case the database cannot.
 
     A right secret never waits for the database. What others have counted is known a second later, while requests come
@@ -33,7 +33,7 @@ class SharedFailureLimiter:
         has_others: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
-        self._here = FailureLimiter(config, monotonic)
+        self._here = LoginLimiter(config, monotonic)
         self._failures = failures
         self._has_others = has_others
         self._clock = clock

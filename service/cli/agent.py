@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.common import json_option, print_json, with_place
+from service.cli.common import json_option, pass_locations, print_json
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.agent_client import AgentDone, AgentDoor, AgentRequest
+    from service.cli.agent_client import AgentClient, AgentDone, AgentInvocation
 
 
 @click.command()
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--stream", is_flag=True, help="Show the answer as it comes.")
 @click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
 @json_option
-@with_place
+@pass_locations
 def agent(
     locations: Locations,
     message: str,
@@ -44,12 +44,12 @@ def agent(
     if stream and as_json:
         raise click.UsageError("Give --stream or --json, not both.")
     door = _open_door(locations, local=local)
-    from service.cli.agent_client import AgentRequest, session_of
+    from service.cli.agent_client import AgentInvocation, session_of
 
     agent_id, key = session_of(agent_id, session_id, session_key)
     text = sys.stdin.read() if message == "-" else message
     _check_message(text)
-    request = AgentRequest(text, agent_id, key, model, timeout)
+    request = AgentInvocation(text, agent_id, key, model, timeout)
     done = _run(door, request, stream=stream)
     if as_json:
         print_json(done.outcome)
@@ -62,21 +62,21 @@ def _check_message(text: str) -> None:
         raise click.BadParameter("it is empty, and an agent answers only what says something.", param_hint="--message")
 
 
-def _open_door(locations: Locations, *, local: bool) -> AgentDoor:
+def _open_door(locations: Locations, *, local: bool) -> AgentClient:
     if local:
         from service.server.monkey_patch import make_cooperative
 
         make_cooperative()
-        from service.cli.agent_client_local import LocalDoor
+        from service.cli.agent_client_local import LocalAgentClient
 
-        return LocalDoor(locations)
-    from service.cli.agent_client_websocket import WebSocketDoor
+        return LocalAgentClient(locations)
+    from service.cli.agent_client_websocket import WebSocketAgentClient
     from service.cli.gateway_address import find_gateway
 
-    return WebSocketDoor(find_gateway(locations, os.environ))
+    return WebSocketAgentClient(find_gateway(locations, os.environ))
 
 
-def _run(door: AgentDoor, request: AgentRequest, *, stream: bool) -> AgentDone:
+def _run(door: AgentClient, request: AgentInvocation, *, stream: bool) -> AgentDone:
     from service.cli.agent_client import AgentDone, AgentFailure, TextSaid
 
     begun = False  # a line of the answer: whatever else is said must not stand on it

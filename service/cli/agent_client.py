@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import click
 
-from service.core.dataclass import value
-from service.storage.sessions.keys import own_key_for
+from service.core.dataclass import record
+from service.storage.sessions.keys import default_session_key
 
 
-@value
-class AgentRequest:
+@record
+class AgentInvocation:
     """One turn of an agent: `agent_id` `None` is the default agent, `session_key` may lack the agent's name.
 
     `model` is "provider/model" for this run alone; `timeout_seconds` bounds the whole, `None` leaves that to the agent.
@@ -25,21 +25,21 @@ class AgentRequest:
     timeout_seconds: float | None
 
 
-@value
+@record
 class TextSaid:
     """The agent said `text` next."""
 
     text: str
 
 
-@value
+@record
 class ToolUsed:
     """The agent uses one of its tools."""
 
     name: str
 
 
-@value
+@record
 class AgentDone:
     """The turn is over: `text` is all that was said, `outcome` what programs are told."""
 
@@ -50,10 +50,10 @@ class AgentDone:
 AgentEvent = TextSaid | ToolUsed | AgentDone
 
 
-class AgentDoor(Protocol):
+class AgentClient(Protocol):
     """A way to an agent."""
 
-    def run(self, request: AgentRequest) -> Iterator[AgentEvent]:
+    def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
         """What the agent says as it says it, `AgentDone` last.
 
         Closing the iterator, or an interrupt inside it, stops the run. Raises `AgentFailure`.
@@ -77,7 +77,7 @@ def session_of(agent_id: str | None, session_id: str | None, session_key: str | 
     """
     if session_id is not None and session_key is not None:
         raise click.UsageError("Give --session-id or --session-key, not both.")
-    own = own_key_for(session_key, session_id)
+    own = default_session_key(session_key, session_id)
     if session_key is None:
         return agent_id, own
     first, _, rest = own.partition(":")

@@ -11,10 +11,10 @@ from contextlib import closing
 
 from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded, TextDelta, ToolStarted
-from service.agent.request import Turn
+from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.api.websocket.run_result import to_meta
-from service.cli.agent_client import AgentDone, AgentEvent, AgentFailure, AgentRequest, TextSaid, ToolUsed, timed_out
+from service.cli.agent_client import AgentDone, AgentEvent, AgentFailure, AgentInvocation, TextSaid, ToolUsed, timed_out
 from service.config.loading import load_config
 from service.config.schema import Config
 from service.config.source import Locations
@@ -26,7 +26,7 @@ from service.gateway.gateway import Gateway
 from service.storage.database.errors import StoreError
 
 
-class LocalDoor:
+class LocalAgentClient:
     """Runs the agent in this process, whose standard library is cooperative; transcripts are shared with gateways."""
 
     def __init__(self, locations: Locations) -> None:
@@ -34,8 +34,8 @@ class LocalDoor:
         self._interrupted = False
         self._interrupt: Callable[[], None] = lambda: None
 
-    def run(self, request: AgentRequest) -> Iterator[AgentEvent]:
-        """See `AgentDoor.run`."""
+    def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
+        """See `AgentClient.run`."""
         logging.basicConfig(level=logging.ERROR)  # what fails is said by the command itself
         try:
             gateway = open_gateway(self._config(), self._locations.state_dir, os.environ)
@@ -58,9 +58,9 @@ class LocalDoor:
         self._interrupted = True
         self._interrupt()
 
-    def _start(self, gateway: Gateway, request: AgentRequest) -> Run:
+    def _start(self, gateway: Gateway, request: AgentInvocation) -> Run:
         message = IncomingMessage("message", Message(Role.USER, (Text(request.message),)))
-        turn = Turn(
+        turn = AgentRequest(
             messages=(message,),
             agent_id=request.agent_id,
             provider_model=request.model,

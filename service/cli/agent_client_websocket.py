@@ -16,7 +16,7 @@ from service.cli.agent_client import (
     AgentDone,
     AgentEvent,
     AgentFailure,
-    AgentRequest,
+    AgentInvocation,
     TextSaid,
     ToolUsed,
     timed_out,
@@ -54,14 +54,14 @@ def _one_interrupt() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-class WebSocketDoor:
+class WebSocketAgentClient:
     """Asks with the method `agent`; a run that is left before its end is aborted."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
 
-    def run(self, request: AgentRequest) -> Iterator[AgentEvent]:
-        """See `AgentDoor.run`."""
+    def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
+        """See `AgentClient.run`."""
         seconds, run_id = request.timeout_seconds, new_uuid()
         asked = False
         deadline = None if seconds is None else time.monotonic() + seconds
@@ -83,7 +83,7 @@ class WebSocketDoor:
 class _Following:
     """One run from its beginning to its end; `said` is how much of it has been told."""
 
-    def __init__(self, connection: OperatorConnection, request: AgentRequest, run_id: str) -> None:
+    def __init__(self, connection: OperatorConnection, request: AgentInvocation, run_id: str) -> None:
         self._connection = connection
         self._request = request
         self._run_id = run_id

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, print_json, print_table, with_place
+from service.cli.common import json_option, pass_locations, print_json, print_table
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def agents() -> None:
 
 @agents.command(name="list")
 @json_option
-@with_place
+@pass_locations
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the configured agents; the one that answers when none is named is marked."""
     from service.config.agents import Roster

@@ -16,7 +16,7 @@ from service.core.errors import GatewayError
 Command = Callable[..., None]
 
 
-def with_place(command: Command) -> Command:
+def pass_locations(command: Command) -> Command:
     """Give `command` the `Locations` that --dev, --profile and the environment mean, as its first argument.
 
     Both options are understood before the command's name, too.
@@ -30,10 +30,10 @@ def with_place(command: Command) -> Command:
         place = locate(os.environ, dev=dev or bool(general.get("dev")), profile=profile or general.get("profile"))
         command(place, *arguments, **options)
 
-    return with_failures_told(placed)
+    return report_errors(placed)
 
 
-def with_failures_told(command: Command) -> Command:
+def report_errors(command: Command) -> Command:
     """Have what `command` can fail with end the program with status 1 and words; with --json told there, too."""
 
     @functools.wraps(command)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, note, print_json, with_place
+from service.cli.common import json_option, note, pass_locations, print_json
 from service.config.key_paths import KeyPath, format_path, parse_path
 from service.config.source import ConfigError, Locations, parse_json5, read_config_text
 
 if TYPE_CHECKING:
-    from service.config.loading import Judgement
+    from service.config.loading import ValidationResult
 
 
 class _Path(click.ParamType[KeyPath]):
@@ -39,7 +39,7 @@ def config() -> None:
 
 @config.command()
 @json_option
-@with_place
+@pass_locations
 def file(locations: Locations, *, as_json: bool) -> None:
     """Say where the file is."""
     path = locations.config_path
@@ -52,7 +52,7 @@ def file(locations: Locations, *, as_json: bool) -> None:
 @config.command()
 @click.argument("path", type=_Path(), required=False)
 @json_option
-@with_place
+@pass_locations
 def get(locations: Locations, path: KeyPath | None, *, as_json: bool) -> None:
     """Show what the file says, all of it or at PATH, such as gateway.port or agents.list[0].model.
 
@@ -80,7 +80,7 @@ def get(locations: Locations, path: KeyPath | None, *, as_json: bool) -> None:
 @click.argument("value")
 @click.option("--text", "as_text", is_flag=True, help="Take VALUE as a text whatever it looks like.")
 @json_option
-@with_place
+@pass_locations
 def set_(locations: Locations, path: KeyPath, value: str, *, as_text: bool, as_json: bool) -> None:
     """Set PATH to VALUE, which is JSON5 or else a text; `-` reads it from standard input.
 
@@ -97,7 +97,7 @@ def set_(locations: Locations, path: KeyPath, value: str, *, as_text: bool, as_j
 @config.command()
 @click.argument("path", type=_Path())
 @json_option
-@with_place
+@pass_locations
 def unset(locations: Locations, path: KeyPath, *, as_json: bool) -> None:
     """Remove PATH from the file, so that what holds by default holds again."""
     from service.config.json5.editing import remove_value
@@ -108,7 +108,7 @@ def unset(locations: Locations, path: KeyPath, *, as_json: bool) -> None:
 
 @config.command()
 @json_option
-@with_place
+@pass_locations
 def validate(locations: Locations, *, as_json: bool) -> None:
     """Say whether the gateway could start with the file, here and now; status 1 if not.
 
@@ -156,9 +156,9 @@ def _parse_value(text: str) -> Any:
 
 def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
     from service.config.json5.editing import EditError
-    from service.config.loading import judge_config_text
+    from service.config.loading import validate_text
     from service.config.saving import edit_file
-    from service.gateway.startup_checks import check_startable, tell_apart
+    from service.gateway.startup_checks import check_startable, new_problems
 
     source = str(locations.config_path)
     left: list[str] = []
@@ -168,16 +168,16 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
         parse_json5(before, source)  # only what is JSON5 can be edited
         return edit(before)
 
-    def judge(text: str) -> Judgement:
-        return judge_config_text(
+    def judge(text: str) -> ValidationResult:
+        return validate_text(
             text, source, os.environ, lambda config: check_startable(config, locations.state_dir, os.environ)
         )
 
     def check(before: str, after: str) -> None:
         had, has = judge(before), judge(after)
         left.extend(has.problems)
-        noticed.extend(tell_apart(had.notices, has.notices))
-        new = tell_apart(had.problems, has.problems)
+        noticed.extend(new_problems(had.notices, has.notices))
+        new = new_problems(had.problems, has.problems)
         if new and (had.complete or not has.complete):  # else they were there, only hidden behind what is mended now
             raise ConfigError(new, f"Nothing was written. With this change {source}")
 

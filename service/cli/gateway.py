@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from service.cli.common import with_place
+from service.cli.common import pass_locations
 from service.config.source import Locations
 from service.server.monkey_patch import make_cooperative
 
@@ -23,7 +23,7 @@ _LONGEST_GRACE_SECONDS = 86_400
     default=30.0,
     help="How long answers may go on once the gateway is told to stop; 30 if not given.",
 )
-@with_place
+@pass_locations
 def gateway(locations: Locations, port: int | None, bind: str | None, workers: int, grace: float) -> None:
     """Serve agents over HTTP until Ctrl-C or SIGTERM, following edits of the configuration file."""
     make_cooperative()

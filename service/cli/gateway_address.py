@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from service.config.source import DEV_PORT, ConfigError, Locations, parse_json5, read_config_text, substitute
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 _DEFAULT_PORT = 18789
 _VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
@@ -17,7 +17,7 @@ _BY_ENVIRONMENT, _BY_FILE = _ELSEWHERE = ("OPENCLAW_GATEWAY_URL", "gateway.remot
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
-@value
+@record
 class Address:
     """A gateway's HTTP address, without a slash at its end, its secret (empty for none), and what both came from.
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, print_json, with_place
+from service.cli.common import json_option, pass_locations, print_json
 from service.config.source import ConfigError, Locations
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 if TYPE_CHECKING:
     from service.cli.gateway_address import Address
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, help="Seconds to wait.")
 
 
-@value
+@record
 class _Health:
     """What a gateway says of itself, `problem` in its words when it is not ready."""
 
@@ -36,7 +36,7 @@ class _Health:
 @click.command()
 @_timeout
 @json_option
-@with_place
+@pass_locations
 def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
     """Say whether the gateway is live and ready; status 1 if not."""
     from service.cli.gateway_address import find_gateway
@@ -70,7 +70,7 @@ def _ask_health(address: Address, timeout: float) -> _Health:
 @click.command()
 @_timeout
 @json_option
-@with_place
+@pass_locations
 def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
     """Tell all about the configuration and the gateway that should be running; status 1 when it is not."""
     from service.cli.gateway_address import find_gateway

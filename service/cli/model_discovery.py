@@ -8,7 +8,7 @@ from dataclasses import replace
 from service.cli.http_client import Unreachable, get_json
 from service.config.agents import Roster
 from service.config.schema import Config
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.models.catalog import EMBEDDED_PROVIDER, EMBEDDED_REFERENCE
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import installation_problem
@@ -19,7 +19,7 @@ ANY_MODEL = "<model>"
 _OLLAMA_SECONDS = 1.0
 
 
-@value
+@record
 class FoundModel:
     """A model that can be named, or with `ANY_MODEL` all of a provider; `problem` says why it cannot answer now."""
 

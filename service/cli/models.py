@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, print_json, print_table, with_failures_told, with_place
+from service.cli.common import json_option, pass_locations, print_json, print_table, report_errors
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def models() -> None:
 
 @models.command(name="list")
 @json_option
-@with_place
+@pass_locations
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the models that agents and requests can name, where they come from and who uses them."""
     from service.cli.model_discovery import find_models
@@ -50,7 +50,7 @@ def _to_json(model: FoundModel) -> dict[str, Any]:
 
 
 @models.command()
-@with_failures_told
+@report_errors
 def install() -> None:
     """Install the embedded demo model: its runtime and its weights. What is there already is left alone."""
     from service.models.local.weights import install_embedded_model

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from service import __version__
-from service.api.auth import Credentials, is_loopback, resolve_credentials
+from service.api.auth import resolve_credentials
 from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
-from service.config.schema import Config
 from service.config.source import Locations
 from service.core.logs import configure_logging
 from service.gateway.build import open_gateway
 from service.gateway.startup_checks import check_agents, check_mode
-from service.server.app import Doors, open_doors
-from service.server.config_reload import Resolved, follow_file
+from service.server.app import Apps, open_apps
+from service.server.banner import to_banner
+from service.server.config_reload import ResolvedConfig, follow_file
 from service.server.http1.connection import raise_open_file_limit
 from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_stopped
@@ -30,8 +29,6 @@ from service.storage.database.errors import StoreError
 if TYPE_CHECKING:
     from service.api.websocket.hub import Hub
     from service.gateway.gateway import Gateway
-
-_EXAMPLE_BODY = '{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}'
 
 
 def serve(locations: Locations, port: int | None, bind: str | None, *, workers: int, grace_seconds: float) -> None:
@@ -57,20 +54,20 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
         if workers > 1:
             opened.close()  # it was opened to be told of faults once
             _hand_over(locations, started.address, workers, grace_seconds)
-        doors = open_doors(started.config, started.credentials, opened, locations.config_path)
+        doors = open_apps(started.config, started.credentials, opened, locations.config_path)
         follow_file(watch, doors, started, lambda: _resolve(locations, port, bind), locations.state_dir)
         _serve(doors, started, grace_seconds, dev=locations.dev)
     finally:
         opened.close()
 
 
-def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolved:
+def _resolve(locations: Locations, port: int | None, bind: str | None) -> ResolvedConfig:
     loaded = load_config(locations, os.environ)
     check_mode(loaded.config)
     host = resolve_bind(bind, loaded.config)
     address = host, resolve_port(port, os.environ, loaded.config, locations.dev)
     credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
-    return Resolved(loaded.config, loaded.notices, credentials, address)
+    return ResolvedConfig(loaded.config, loaded.notices, credentials, address)
 
 
 def _hand_over(locations: Locations, address: tuple[str, int], workers: int, grace_seconds: float) -> NoReturn:
@@ -81,12 +78,12 @@ def _hand_over(locations: Locations, address: tuple[str, int], workers: int, gra
     become_arbiter(server, address[0], workers=workers, grace_seconds=grace_seconds, dev=dev, profile=profile)
 
 
-def _serve(doors: Doors, started: Resolved, grace_seconds: float, *, dev: bool) -> None:
+def _serve(doors: Apps, started: ResolvedConfig, grace_seconds: float, *, dev: bool) -> None:
     raise_open_file_limit()
     address, opened = started.address, doors.http.gateway
     server = Server(address, doors.app)
     _listen(server.start, address)
-    announce(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev)
+    click.echo(to_banner(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev))
     opened.contact_servers()
     on_asked = partial(_stop_accepting, opened, doors.app.extensions["rpc"], grace_seconds)
     run_until_stopped(server, Stop(grace_seconds, on_asked, opened.abort_all))
@@ -107,32 +104,3 @@ def _stop_accepting(opened: Gateway, hub: Hub, grace_seconds: float) -> None:
     if opened.running:
         told = f"{opened.running} still running, {grace_seconds:g} s at most"
         click.echo(f"Stopping: {told}. Ctrl-C again stops at once.")
-
-
-def _url_host(host: str) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # shown, not listened on
-    return f"[{shown}]" if ":" in shown else shown
-
-
-def announce(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> None:
-    """Tell the terminal where the gateway listens, who answers, and what to try."""
-    url = f"http://{_url_host(address[0])}:{address[1]}"
-    agents, catalog = opened.roster.agents, opened.catalog
-    lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]
-    lines += [f"  agent        {agent.id}, answered by {catalog.describe(agent)}" for agent in agents]
-    missing = catalog.missing_installation(agents)
-    if missing is not None:
-        lines.append(f"  missing      {missing}")
-    if not config.gateway.http.endpoints.chat_completions.enabled:
-        lines.append("  endpoint     off; set gateway.http.endpoints.chatCompletions.enabled to true to switch it on")
-    elif dev:
-        lines.append(_example(url, credentials))
-    if not is_loopback(address[0]):
-        lines.append(f"  open to      the network, on {address[0]}")
-    click.echo("\n".join(lines))
-
-
-def _example(url: str, credentials: Credentials) -> str:
-    header = "" if credentials.mode == "none" else f"-H 'Authorization: Bearer {credentials.secret}' "
-    call = f"curl -sS {url}/v1/chat/completions {header}-H 'Content-Type: application/json' -d '{_EXAMPLE_BODY}'"
-    return f"\n{call}\n"

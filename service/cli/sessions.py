@@ -16,14 +16,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Command, json_option, print_json, print_table, with_place
+from service.cli.common import Command, json_option, pass_locations, print_json, print_table
 from service.config.source import Locations
 
 if TYPE_CHECKING:
     from service.cli.gateway_connection import OperatorConnection
     from service.config.schema import Config
     from service.storage.sessions.queries import RecentMessage, SessionOverview
-    from service.storage.storage import State
+    from service.storage.storage import Storage
 
 #: What a KEY may be.
 _KEYS = """
@@ -44,7 +44,7 @@ def sessions() -> None:
 def _with_state(command: Command) -> Command:
     """Give `command` what opens the state of the configuration that is meant, as its first argument."""
 
-    @with_place
+    @pass_locations
     @functools.wraps(command)
     def stated(place: Locations, *arguments: Any, **options: Any) -> None:
         from service.config.loading import load_config  # only a command that runs needs it
@@ -56,14 +56,14 @@ def _with_state(command: Command) -> Command:
 
 
 @contextmanager
-def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[State, Config]]:
+def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[Storage, Config]]:
     """The state; one that `writes` first frees what gateways that died still hold."""
     from service.config.loading import resolve_state_url
     from service.storage.database.open import open_database
-    from service.storage.storage import State
+    from service.storage.storage import Storage
 
     database = open_database(resolve_state_url(os.environ, config), state_dir)
-    with closing(State(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
+    with closing(Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
         if writes:
             state.membership.join()
         yield state, config
@@ -184,7 +184,7 @@ def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, 
 @click.argument("key")
 @_agent_option
 @json_option
-@with_place
+@pass_locations
 def abort(place: Locations, key: str, *, agent: str | None, as_json: bool) -> None:
     """End every run that waits or goes on in the session KEY.
 
@@ -246,7 +246,7 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
     )
 
 
-def _find(state: State, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
+def _find(state: Storage, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
     """The sessions that `keys` mean, each once, in order. Raises `click.ClickException` for one that means none."""
     from service.config.agents import Roster
 
@@ -255,10 +255,10 @@ def _find(state: State, config: Config, keys: Iterable[str], agent: str | None) 
     return list({session.key: session for session in found}.values())
 
 
-def _find_one(state: State, key: str, agents: Iterable[str], agent: str | None) -> SessionOverview:
-    from service.storage.sessions.keys import find_kept_key
+def _find_one(state: Storage, key: str, agents: Iterable[str], agent: str | None) -> SessionOverview:
+    from service.storage.sessions.keys import resolve_stored_key
 
-    meant = dict.fromkeys(find_kept_key(key, agent_id, state.store.get_session) for agent_id in agents)
+    meant = dict.fromkeys(resolve_stored_key(key, agent_id, state.store.get_session) for agent_id in agents)
     kept = [session for one in meant if one is not None and (session := state.store.get_session(one)) is not None]
     if agent is not None:
         kept = [session for session in kept if session.agent_id == agent.lower()]
@@ -277,7 +277,7 @@ def _shown(text: str) -> str:
     return _printable(_cut(text, _SHOWN_KEY_CHARACTERS))
 
 
-def _iter_all(state: State, agent: str | None) -> Iterator[SessionOverview]:
+def _iter_all(state: Storage, agent: str | None) -> Iterator[SessionOverview]:
     from service.storage.sessions.queries import Position
 
     after = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from service.cli.common import json_option, print_json, with_place
+from service.cli.common import json_option, pass_locations, print_json
 from service.config.source import Locations
 
 _FILE = """// OpenClaw Gateway reads this. Edit it, or use `openclaw config set`: a running gateway follows.
@@ -50,7 +50,7 @@ _OF_VECTORS = ("embed", "minilm", "bge-")
 @click.option("--endpoint", is_flag=True, help="Switch the OpenAI-compatible endpoint on.")
 @click.option("--model", metavar="PROVIDER/MODEL", help="The agents' model; without it the best that is found.")
 @json_option
-@with_place
+@pass_locations
 def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: bool) -> None:
     """Write a first configuration: a token, the endpoint if asked for, a model out of what is found.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service.config.schema import AgentConfig, AgentDefaults, Config, IdentityConfig
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 
 #: The agent there is when none is configured, and the default one among several when it is there.
@@ -25,7 +25,7 @@ _MOST_SHOWN = 20
 _LONGEST_SHOWN_NAME = 80
 
 
-@value
+@record
 class Agent:
     """Who answers a request.
 

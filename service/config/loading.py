@@ -23,7 +23,7 @@ from service.config.source import (
     read_config_text,
     substitute,
 )
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 _SECTIONS = frozenset(field.alias or name for name, field in Config.model_fields.items())
 _HIGHEST_PORT = 65535
@@ -50,7 +50,7 @@ _DEV_FILE = """// What `openclaw gateway --dev` serves. Yours to edit: it is nev
 """
 
 
-@value
+@record
 class LoadedConfig:
     """A configuration as read from disk, with a notice for each key of the file that is ignored."""
 
@@ -58,7 +58,7 @@ class LoadedConfig:
     notices: tuple[str, ...]
 
 
-class Judgement(NamedTuple):
+class ValidationResult(NamedTuple):
     """The problems of a file; `complete` says that its values were right by themselves, so that all of it was seen.
 
     `notices` are of what has no effect, where there are no problems.
@@ -85,9 +85,9 @@ def check_config_text(text: str, source: str, environ: Mapping[str, str]) -> Loa
         raise ConfigError(error.problems, source) from None
 
 
-def judge_config_text(
+def validate_text(
     text: str, source: str, environ: Mapping[str, str], check: Callable[[Config], tuple[str, ...]]
-) -> Judgement:
+) -> ValidationResult:
     """What is wrong with the file's `text` whatever the environment holds; a text that lacks a variable is not judged.
 
     For who writes the file in another environment than the gateway's. `check` looks at what the file comes to, returns
@@ -101,8 +101,8 @@ def judge_config_text(
         notices = (*notices, *check(config))
     except ConfigError as error:
         unjudged = tuple(f"{format_path(gap.path)}:" for gap in gaps)
-        return Judgement(tuple(one for one in error.problems if not one.startswith(unjudged)), complete)
-    return Judgement((), complete, notices)
+        return ValidationResult(tuple(one for one in error.problems if not one.startswith(unjudged)), complete)
+    return ValidationResult((), complete, notices)
 
 
 def create_dev_config(locations: Locations, token: str) -> bool:

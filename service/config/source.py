@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyjson5
 
 from service.config.key_paths import KeyPath, format_path
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 DEV_PORT = 19001
 
@@ -50,7 +50,7 @@ class ConfigError(Exception):
         return f"{self.source} cannot be used. It has {len(self.problems)} problems:{listed}"
 
 
-@value
+@record
 class Locations:
     """Where this gateway keeps things: its configuration file, and the directory of its state."""
 

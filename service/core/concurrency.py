@@ -24,12 +24,12 @@ from gevent.lock import RLock
 from gevent.monkey import get_original
 
 __all__ = [
-    "Alarm",
     "CancelScope",
     "Cancelled",
     "Deadline",
     "Event",
     "RLock",
+    "Timeout",
     "Worker",
     "WorkerPool",
     "deadline",
@@ -113,7 +113,7 @@ class Deadline(BaseException):
     """Raised inside `deadline(...)` when the time is up. Not an `Exception`: only its owner handles it."""
 
 
-class Alarm:
+class Timeout:
     """Bounds the time of blocks, one at a time: raises `error` inside one that takes longer than `seconds`.
 
     `None` never does. It can be used again and again.
@@ -139,9 +139,9 @@ class Alarm:
         greenlet.throw(self._error)
 
 
-def deadline(seconds: float | None) -> Alarm:
+def deadline(seconds: float | None) -> Timeout:
     """Bound the time of a block: raises `Deadline` inside it when `seconds` have passed; `None` never does."""
-    return Alarm(seconds, Deadline)
+    return Timeout(seconds, Deadline)
 
 
 class Cancelled(BaseException):

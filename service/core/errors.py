@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 
-@value
+@record
 class ErrorKind:
     """How one error code is told at the doors.
 

@@ -10,7 +10,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 
 class Role(StrEnum):
@@ -31,14 +31,14 @@ class StopReason(StrEnum):
     CONTENT_FILTER = "content_filter"
 
 
-@value
+@record
 class Text:
     """A piece of text."""
 
     text: str
 
 
-@value
+@record
 class Image:
     """A picture: `url` is a `data:` URI; `detail` is `auto`, `low` or `high`."""
 
@@ -49,7 +49,7 @@ class Image:
 Part = Text | Image
 
 
-@value
+@record
 class ToolCall:
     """The model asks for a tool. `arguments` is the JSON text as the model wrote it, valid or not."""
 
@@ -58,7 +58,7 @@ class ToolCall:
     arguments: str
 
 
-@value
+@record
 class ProviderData:
     """What a model adds to a message that calls tools and wants back with it: reasoning, signatures.
 
@@ -77,7 +77,7 @@ class ProviderData:
         )
 
 
-@value
+@record
 class Message:
     """One message of a conversation.
 
@@ -110,7 +110,7 @@ def text_message(role: Role, text: str) -> Message:
     return Message(role, (Text(text),))
 
 
-@value
+@record
 class Usage:
     """Tokens of one or more model calls, as the provider counted them."""
 
@@ -126,7 +126,7 @@ class Usage:
         )
 
 
-@value
+@record
 class Function:
     """A function the model may ask for: `parameters` is a JSON schema of its arguments."""
 
@@ -144,7 +144,7 @@ class ToolChoiceMode(StrEnum):
     REQUIRED = "required"
 
 
-@value
+@record
 class ToolChoice:
     """What the caller asks of the model: with `name` (mode `required`), exactly that function."""
 
@@ -152,7 +152,7 @@ class ToolChoice:
     name: str | None = None
 
 
-@value
+@record
 class Sampling:
     """How the model is asked to write. `None` is the provider's own default; bounds were checked at the door.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.images import check_images, image_client
-from service.agent.run import RunRegistry
 from service.config.agents import Roster
 from service.config.loading import resolve_state_url
 from service.config.mcp import McpServerConfig
@@ -18,19 +17,20 @@ from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
 from service.core.ids import new_uuid
 from service.gateway.gateway import Gateway
-from service.gateway.run_limiter import RunSlots
-from service.gateway.runtime import Parts, RunLimits
+from service.gateway.run_limiter import RunLimiter
+from service.gateway.run_registry import RunRegistry
+from service.gateway.runtime import RunLimits, Runtime
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
-from service.models.learned_windows import ToldWindows
+from service.models.learned_windows import LearnedWindows
 from service.models.tokens import TokenEstimator
 from service.storage.database.open import open_database
 from service.storage.sessions.transcripts import SessionStore
-from service.storage.storage import State
+from service.storage.storage import Storage
 from service.tools.exec import ExecTool
 from service.tools.mcp.server import McpEndpoint
 from service.tools.mcp.servers import McpServers
-from service.tools.registry import Toolboxes
+from service.tools.registry import ToolRegistry
 from service.tools.sessions import session_tools
 from service.tools.web import WebFetchTool
 from service.tools.workspace.files import file_tools
@@ -45,43 +45,43 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
     clock, new_id = time.time, new_uuid
-    state = State(open_database(resolve_state_url(environ, config), state_dir), clock=clock, new_id=new_id)
+    state = Storage(open_database(resolve_state_url(environ, config), state_dir), clock=clock, new_id=new_id)
     state.membership.join()
     state.maintain(config.session.maintenance)
-    parts = open_parts(config, state.store, state_dir, environ)
+    parts = open_runtime(config, state.store, state_dir, environ)
     return Gateway(
         parts,
         state,
         runs=RunRegistry(clock),
-        slots=RunSlots(parts.limits.max_concurrent),
+        slots=RunLimiter(parts.limits.max_concurrent),
         compactor=Compactor(TokenEstimator()),
         clock=clock,
         new_id=new_id,
     )
 
 
-def open_parts(config: Config, store: SessionStore, state_dir: Path, environ: Mapping[str, str]) -> Parts:
+def open_runtime(config: Config, store: SessionStore, state_dir: Path, environ: Mapping[str, str]) -> Runtime:
     """What of the Gateway follows the configuration: agents, models, tools, limits."""
     defaults, images = config.agents.defaults, config.gateway.http.endpoints.chat_completions.images
     roster = Roster.from_config(config)
-    return Parts(
+    return Runtime(
         roster,
         ModelCatalog(config, state_dir, environ),
         open_toolboxes(config, roster, store, state_dir, environ),
         partial(check_images, config=images, client=image_client(images)),
         RunLimits(defaults.max_turns, RetryPolicy.from_config(config.models.retry), defaults.max_concurrent),
-        ToldWindows(),
+        LearnedWindows(),
     )
 
 
 def open_toolboxes(
     config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
-) -> Toolboxes:
+) -> ToolRegistry:
     """Each agent's tools. No MCP server is contacted yet."""
     web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
     sessions = session_tools(store, roster, config.tools.sessions.visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
-    return Toolboxes(
+    return ToolRegistry(
         config,
         roster,
         in_workspace=(*file_tools(), *search_tools(), ExecTool(environ)),

@@ -11,26 +11,27 @@ from contextlib import contextmanager
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.events import RunEnded
-from service.agent.loop import AgentLoop, ContextWindow, Reply
-from service.agent.request import Turn, check_model
-from service.agent.run import Run, RunRegistry
+from service.agent.loop import AgentLoop, ContextWindow, RunDraft
+from service.agent.request import AgentRequest, check_model
+from service.agent.run import Run
 from service.config.agents import Agent, Roster
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, spawn
 from service.core.errors import GatewayError, internal_error
-from service.gateway.replay import Replays
-from service.gateway.run_limiter import RunSlots
+from service.gateway.replay import Replayer
+from service.gateway.run_limiter import RunLimiter
 from service.gateway.run_outcome import failure_of, key_reused, run_not_found, shutting_down, to_outcome
-from service.gateway.run_setup import RunTime, Work, prepare
-from service.gateway.runtime import CurrentParts, Held, Parts
+from service.gateway.run_registry import RunRegistry
+from service.gateway.run_setup import PreparedRun, RunDeadline, prepare
+from service.gateway.runtime import Runtime, RuntimeLease, RuntimeSlot
 from service.gateway.session_selection import choose_session
 from service.models.catalog import ModelCatalog
-from service.models.errors.context_overflow import to_told
-from service.models.fallback import ResilientProvider
+from service.models.errors.context_overflow import to_caller_error
+from service.models.fallback import FallbackProvider
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.records import NewRun, RunRecord, RunState
 from service.storage.sessions.transcripts import StoreError
-from service.storage.storage import State
+from service.storage.storage import Storage
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -44,11 +45,11 @@ class Gateway:
 
     def __init__(
         self,
-        parts: Parts,
-        state: State,
+        parts: Runtime,
+        state: Storage,
         *,
         runs: RunRegistry,
-        slots: RunSlots,
+        slots: RunLimiter,
         compactor: Compactor,
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -56,19 +57,19 @@ class Gateway:
         self.state = state
         self.runs = runs
         self.started_at = clock()
-        self._parts = CurrentParts(parts)
+        self._parts = RuntimeSlot(parts)
         self._slots = slots
         self._compactor = compactor
         self._clock = clock
         self._new_id = new_id
-        self._replays = Replays(state.records, state.store)
+        self._replays = Replayer(state.records, state.store)
         self._runs: dict[str, tuple[Run, NewRun]] = {}
         self._queued: dict[str, tuple[CancelScope, NewRun]] = {}
         self._draining = False
         state.membership.on_expelled = self._abort_in_sessions
         state.membership.on_look = self._abort_requested
 
-    def start(self, turn: Turn, *, run_id: str | None = None, door: str = "http") -> Run:
+    def start(self, turn: AgentRequest, *, run_id: str | None = None, door: str = "http") -> Run:
         """Begin a run and return it; it goes on by itself whether or not anybody follows it.
 
         `run_id` is the caller's own name for it, `door` where it came in. Waits for the session's turn if it is busy.
@@ -80,7 +81,7 @@ class Gateway:
         with self._parts.held() as held:
             return self._begin(turn, held, run_id, door)
 
-    def _begin(self, turn: Turn, held: Held, run_id: str | None, door: str) -> Run:
+    def _begin(self, turn: AgentRequest, held: RuntimeLease, run_id: str | None, door: str) -> Run:
         agent = held.parts.roster.resolve(turn.model, turn.agent_id)
         choices = held.parts.catalog.choices(turn.provider_model, agent)
         check_model(turn, choices[0])
@@ -122,7 +123,7 @@ class Gateway:
         """The models there are now."""
         return self._parts.now.catalog
 
-    def reconfigure(self, parts: Parts) -> None:
+    def reconfigure(self, parts: Runtime) -> None:
         """Run what begins from now on with `parts`; what goes on keeps what it began with."""
         self._parts.replace(parts)
         self._slots.resize(parts.limits.max_concurrent)
@@ -204,9 +205,9 @@ class Gateway:
                 spawn(self.state.ledger.forget, new, gateway_id)
                 raise
 
-    def _enter(self, new: NewRun, turn: Turn, agent: Agent) -> tuple[OpenRun, RunTime]:
+    def _enter(self, new: NewRun, turn: AgentRequest, agent: Agent) -> tuple[OpenRun, RunDeadline]:
         opened = self.state.ledger.open(new, agent.timeout_seconds)  # the session first, then room for a run
-        time = RunTime.begin(turn, agent)
+        time = RunDeadline.begin(turn, agent)
         try:
             self._slots.enter(time.left_seconds)
         except BaseException:
@@ -230,16 +231,16 @@ class Gateway:
         finally:
             del self._queued[new.id]
 
-    def _execute(self, run: Run, work: Work) -> None:
-        reply = Reply()
+    def _execute(self, run: Run, work: PreparedRun) -> None:
+        reply = RunDraft()
         parts = work.held.parts
-        provider = ResilientProvider(
-            work.choices, parts.limits.retries, windows=parts.windows, takes_back=work.takes_back, clock=self._clock
+        provider = FallbackProvider(
+            work.choices, parts.limits.retries, windows=parts.windows, restartable=work.restartable, clock=self._clock
         )
         try:
             end = self._drive(run, work, provider, reply)
             model = (provider.answered or work.choices[0]).ref
-            work.opened.finish(to_outcome(end, work.conversation.new, reply, model, keeps_half=work.keeps_half))
+            work.opened.finish(to_outcome(end, work.conversation.new, reply, model, keep_partial=work.keep_partial))
         except GatewayError as error:
             end = RunEnded(error=error)
         except Exception:
@@ -254,9 +255,9 @@ class Gateway:
             logger.warning("run %s failed: %s", run.id, end.error.code)
         run.append(end)
 
-    def _drive(self, run: Run, work: Work, provider: ResilientProvider, reply: Reply) -> RunEnded:
+    def _drive(self, run: Run, work: PreparedRun, provider: FallbackProvider, reply: RunDraft) -> RunEnded:
         parts = work.held.parts
-        window = ContextWindow(lambda: provider.asked, provider.pass_over, self._compactor, parts.windows)
+        window = ContextWindow(lambda: provider.asked, provider.skip_to_fallback, self._compactor, parts.windows)
         loop = AgentLoop(run, provider, work.tools, window, parts.limits.max_turns, reply)
         try:
             with run.scope, deadline(work.time.left_seconds):
@@ -266,7 +267,7 @@ class Gateway:
         except Deadline:
             return RunEnded(error=work.time.is_up())
         except GatewayError as error:
-            return RunEnded(error=to_told(error))
+            return RunEnded(error=to_caller_error(error))
         except Exception:
             # Its session has to be given back like any other's.
             logger.exception("run %s failed", run.id)

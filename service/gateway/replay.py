@@ -24,7 +24,7 @@ logger = logging.getLogger("openclaw.gateway")
 LOOK_SECONDS = 0.1
 
 
-class Replays:
+class Replayer:
     """Gives the runs of `records` again, with what `store` has of them."""
 
     def __init__(self, records: RunRecords, store: SessionStore) -> None:

@@ -14,7 +14,7 @@ from service.core.errors import GatewayError
 WAITING_PER_SLOT = 4
 
 
-class RunSlots:
+class RunLimiter:
     """Room for `limit` runs at once; `None` is no limit."""
 
     def __init__(self, limit: int | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from service.agent.conversation import ConversationDigest, unanswered_calls
 from service.agent.events import RunEnded
-from service.agent.loop import Reply
+from service.agent.loop import RunDraft
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, Text
 from service.storage.runs.records import RunOutcome, RunRecord, RunState
@@ -16,11 +16,11 @@ _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the ru
 
 
 def to_outcome(
-    end: RunEnded, new: tuple[Message, ...], reply: Reply, model: str, *, keeps_half: bool = False
+    end: RunEnded, new: tuple[Message, ...], reply: RunDraft, model: str, *, keep_partial: bool = False
 ) -> RunOutcome:
     """What is recorded of a run that answered `new` with `reply` and ended so; `model` is `provider/model`.
 
-    One that was cut keeps what was said so far, and so does one that failed if it `keeps_half`. Any other that failed
+    One that was cut keeps what was said so far, and so does one that failed if it `keep_partial`. Any other that failed
     leaves its session as it was, so that the same can be asked again, unless its tools have done something by then,
     which the agent has to know.
     """
@@ -34,7 +34,7 @@ def to_outcome(
     has_acted = any(message.role is Role.TOOL for message in said)
     if error is not None:
         said = _settled(said, error)
-    if error is not None and not (has_acted or (said and (keeps_half or error.code in _CUT))):
+    if error is not None and not (has_acted or (said and (keep_partial or error.code in _CUT))):
         return ended
     # What the caller cannot send back is looked for by the call it answers: `recall_steps`.
     keeps_more = has_acted or any(message.provider_data is not None for message in said)

@@ -6,31 +6,31 @@ from dataclasses import replace
 from time import monotonic
 from typing import Self
 
-from service.agent.conversation import Conversation, select_new, tell_cuts
+from service.agent.conversation import Conversation, annotate_truncated, select_new
 from service.agent.hidden_steps import recall_steps
 from service.agent.loop import AgentTools
 from service.agent.model_fit import fit_choices
-from service.agent.request import Turn, check_names
+from service.agent.request import AgentRequest, check_names
 from service.agent.run import Run
 from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
 from service.core.concurrency import Deadline, deadline
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role
-from service.gateway.runtime import Held
+from service.gateway.runtime import RuntimeLease
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.ledger import OpenRun
-from service.storage.storage import State
+from service.storage.storage import Storage
 from service.tools.tool import ToolContext
 
 #: A shorter wait for room does not matter to anybody.
 _TOLD_SECONDS = 0.1
 
 
-@value
-class RunTime:
+@record
+class RunDeadline:
     """The time a run has, from when it has its session on: `seconds` of it, until `ends_at` of the monotonic clock.
 
     All of it counts: what it waits for room, of which `waited_seconds` tells, and for what it needs.
@@ -41,7 +41,7 @@ class RunTime:
     waited_seconds: float = 0.0
 
     @classmethod
-    def begin(cls, turn: Turn, agent: Agent) -> Self:
+    def begin(cls, turn: AgentRequest, agent: Agent) -> Self:
         """What the agent's runs may take, or the turn wants if that is less, from now on."""
         seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
         return cls(seconds, monotonic() + seconds)
@@ -64,35 +64,34 @@ class RunTime:
         return GatewayError("run_timeout", f"{text}.")
 
 
-@value
-class Work:
+@record
+class PreparedRun:
     """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began.
 
-    What one that `keeps_half` has said stays when it fails; what one that `takes_back` has said is read by nobody until
-    it has ended.
+    `keep_partial`: store partial output on failure. `restartable`: nobody reads output before the end.
     """
 
-    held: Held
-    time: RunTime
+    held: RuntimeLease
+    time: RunDeadline
     choices: tuple[ChosenModel, ...]
     request: ModelRequest
     conversation: Conversation
     tools: AgentTools
     opened: OpenRun
-    keeps_half: bool
-    takes_back: bool
+    keep_partial: bool
+    restartable: bool
 
 
 def prepare(
-    turn: Turn,
-    time: RunTime,
-    held: Held,
+    turn: AgentRequest,
+    time: RunDeadline,
+    held: RuntimeLease,
     agent: Agent,
     choices: tuple[ChosenModel, ...],
     run: Run,
     opened: OpenRun,
-    state: State,
-) -> Work:
+    state: Storage,
+) -> PreparedRun:
     """Make the work of a run that has its session and room.
 
     Waits for MCP servers and pictures, within its time. Raises `GatewayError` for what is wrong with the turn, or
@@ -104,7 +103,7 @@ def prepare(
             history: tuple[Message, ...] = ()
             incoming = turn.messages
             if not opened.run.stateless:
-                history = tell_cuts(state.store.load_conversation(run.session_key))
+                history = annotate_truncated(state.store.load_conversation(run.session_key))
             else:
                 incoming = recall_steps(incoming, agent.id, state.records, state.store)
             new = held.parts.check_images(select_new(history, incoming))
@@ -121,9 +120,9 @@ def prepare(
     context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
     tools = AgentTools(own, context, turn.functions, turn.tool_choice)
     # Whoever sends the same idempotency key may want it as a stream.
-    takes_back = not turn.streamed and turn.idempotency_key is None
+    restartable = not turn.streamed and turn.idempotency_key is None
     choices = fit_choices(choices, conversation, with_functions=turn.offers_functions)
     # Only what a reader has seen and nobody will send again by themselves.
     is_plain = all(message.role is Role.USER for message in conversation.new)
-    keeps_half = turn.streamed and turn.idempotency_key is None and is_plain
-    return Work(held, time, choices, request, conversation, tools, opened, keeps_half, takes_back)
+    keep_partial = turn.streamed and turn.idempotency_key is None and is_plain
+    return PreparedRun(held, time, choices, request, conversation, tools, opened, keep_partial, restartable)

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
 from service.core.concurrency import RLock, spawn
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
-from service.models.learned_windows import ToldWindows
-from service.tools.registry import Toolboxes
+from service.models.learned_windows import LearnedWindows
+from service.tools.registry import ToolRegistry
 
 logger = logging.getLogger("openclaw.gateway")
 
 ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 
 
-@value
+@record
 class RunLimits:
     """What bounds runs: how often the model is asked in one, how its failures are borne, how many go on at once."""
 
@@ -30,8 +30,8 @@ class RunLimits:
     max_concurrent: int | None = None
 
 
-@value
-class Parts:
+@record
+class Runtime:
     """Who answers, with which models and tools, within which limits.
 
     `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `windows` learns how much
@@ -40,12 +40,12 @@ class Parts:
 
     roster: Roster
     catalog: ModelCatalog
-    toolboxes: Toolboxes
+    toolboxes: ToolRegistry
     check_images: ImageCheck
     limits: RunLimits
-    windows: ToldWindows
+    windows: LearnedWindows
 
-    def adopt(self, older: Parts) -> None:
+    def adopt(self, older: Runtime) -> None:
         """Go on with what is open in `older` and configured the same here; `older` no longer closes that."""
         self.catalog.adopt(older.catalog)
         self.toolboxes.adopt(older.toolboxes)
@@ -56,10 +56,10 @@ class Parts:
         self.catalog.close()
 
 
-class Held:
-    """Parts and how many use them: whoever `retain`s them `release`s them once."""
+class RuntimeLease:
+    """Runtime and how many use them: whoever `retain`s them `release`s them once."""
 
-    def __init__(self, parts: Parts, on_free: Callable[[], None]) -> None:
+    def __init__(self, parts: Runtime, on_free: Callable[[], None]) -> None:
         self.parts = parts
         self.users = 0
         self._on_free = on_free
@@ -75,23 +75,23 @@ class Held:
             self._on_free()
 
 
-class CurrentParts:
+class RuntimeSlot:
     """The parts in force, and earlier ones for as long as a run uses them.
 
     Earlier ones are closed in their order: what later ones adopted may still be in use by an earlier run.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._generations: deque[Held] = deque([Held(parts, self._let_go)])
+    def __init__(self, parts: Runtime) -> None:
+        self._generations: deque[RuntimeLease] = deque([RuntimeLease(parts, self._let_go)])
         self._closing = RLock()
 
     @property
-    def now(self) -> Parts:
+    def now(self) -> Runtime:
         """The parts in force."""
         return self._generations[-1].parts
 
     @contextmanager
-    def held(self) -> Iterator[Held]:
+    def held(self) -> Iterator[RuntimeLease]:
         """The parts in force, kept open while the block runs."""
         held = self._generations[-1]
         held.retain()
@@ -100,10 +100,10 @@ class CurrentParts:
         finally:
             held.release()
 
-    def replace(self, parts: Parts) -> None:
+    def replace(self, parts: Runtime) -> None:
         """Have `parts` in force from now on; who uses the ones before goes on with those."""
         parts.adopt(self.now)
-        self._generations.append(Held(parts, self._let_go))
+        self._generations.append(RuntimeLease(parts, self._let_go))
         self._let_go()
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class CurrentParts:
         if freed:
             spawn(self._close_all, freed)  # ending a program takes time that no run has to wait for
 
-    def _close_all(self, freed: Sequence[Parts]) -> None:
+    def _close_all(self, freed: Sequence[Runtime]) -> None:
         with self._closing:
             for parts in freed:
                 try:

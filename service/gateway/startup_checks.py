@@ -69,7 +69,7 @@ def check_startable(config: Config, state_dir: Path, environ: Mapping[str, str])
     return notices
 
 
-def tell_apart(before: Iterable[str], after: Iterable[str]) -> list[str]:
+def new_problems(before: Iterable[str], after: Iterable[str]) -> list[str]:
     """The problems of `after` that `before` does not have, whatever else there is to choose from by now."""
     had = {problem.partition(_OFFER)[0] for problem in before}
     return [problem for problem in after if problem.partition(_OFFER)[0] not in had]

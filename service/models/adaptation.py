@@ -15,10 +15,10 @@ from service.models.provider import ModelEvent, ModelRequest
 #: How often one request is put in another manner: a model may have a word to say on each part of it.
 _CORRECTIONS = 3
 
-Manner = TypeVar("Manner")
+RequestStyle = TypeVar("RequestStyle")
 
 
-class Manners(Generic[Manner]):
+class StyleCache(Generic[RequestStyle]):
     """The manners of one host's models, `usual` but for those that are `known` by their ids.
 
     `corrected` gives the manner for a request after its refusal in another one, told with the provider's words; the
@@ -26,14 +26,17 @@ class Manners(Generic[Manner]):
     """
 
     def __init__(
-        self, usual: Manner, known: Mapping[str, Manner], corrected: Callable[[ModelRequest, Manner, str], Manner]
+        self,
+        usual: RequestStyle,
+        known: Mapping[str, RequestStyle],
+        corrected: Callable[[ModelRequest, RequestStyle, str], RequestStyle],
     ) -> None:
         self._usual = usual
         self._known = dict(known)
         self._corrected = corrected
 
     def stream(
-        self, request: ModelRequest, ask: Callable[[ModelRequest, Manner], Generator[ModelEvent]]
+        self, request: ModelRequest, ask: Callable[[ModelRequest, RequestStyle], Generator[ModelEvent]]
     ) -> Iterator[ModelEvent]:
         """What `ask` yields in the manner that the model takes; before the first event it may be asked again."""
         first, rest = self._begin(request, ask)
@@ -42,7 +45,7 @@ class Manners(Generic[Manner]):
             yield from rest
 
     def _begin(
-        self, request: ModelRequest, ask: Callable[[ModelRequest, Manner], Generator[ModelEvent]]
+        self, request: ModelRequest, ask: Callable[[ModelRequest, RequestStyle], Generator[ModelEvent]]
     ) -> tuple[ModelEvent, Generator[ModelEvent]]:
         usual = manner = self._known.get(request.model, self._usual)
         for corrections in range(_CORRECTIONS + 1):

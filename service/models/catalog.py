@@ -16,10 +16,10 @@ from types import MappingProxyType
 from service.config.agents import Agent
 from service.config.models import OFFERED_APIS, ProviderConfig
 from service.config.schema import Config
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Message
-from service.models.http.proxies import Network
+from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.models.local.sharing import Share, SharedByLocks
@@ -34,7 +34,7 @@ EMBEDDED_REFERENCE = f"{EMBEDDED_PROVIDER}/{EMBEDDED_MODEL}"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-@value
+@record
 class ChosenModel:
     """A model that can be asked: `ref` is `provider/model`, `id` the provider's own name for it.
 
@@ -95,7 +95,7 @@ class ModelCatalog:
         self._configured = config.models.providers
         self._state_dir = state_dir
         self._environ = environ
-        self._network = Network.from_environment(environ)
+        self._network = ProxySettings.from_environment(environ)
         self._open: dict[str, Provider] = {}
         self._adopted: set[str] = set()
 

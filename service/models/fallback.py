@@ -14,11 +14,11 @@ from typing import Self
 
 from service.config.models import RetryConfig
 from service.core import concurrency
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.models.catalog import ChosenModel
 from service.models.errors.http_errors import SAYS, LastingError, NotThereError
-from service.models.learned_windows import ToldWindows
+from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEvent, ModelRequest, ModelRestarted
 
 logger = logging.getLogger("openclaw.models")
@@ -35,7 +35,7 @@ REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installe
 _IN_OUR_WORDS = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
 
 
-@value
+@record
 class RetryPolicy:
     """How often one model is asked and how long is waited in between.
 
@@ -64,12 +64,12 @@ class RetryPolicy:
         return max(full * (1 - share / 2), retry_after_seconds or 0)
 
 
-class ResilientProvider:
+class FallbackProvider:
     """The models of one run, asked in order until one answers; the first is the one that was meant.
 
     `answered` is the model that began the latest answer, `None` before any did. Later calls begin with it: what failed
     is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
-    With `takes_back`, or of a request that is `collected`, an answer that has begun may fail, too: `ModelRestarted` is
+    With `restartable`, or of a request that is `collected`, an answer that has begun may fail, too: `ModelRestarted` is
     told before it comes anew.
     """
 
@@ -78,8 +78,8 @@ class ResilientProvider:
         choices: Sequence[ChosenModel],
         policy: RetryPolicy,
         *,
-        windows: ToldWindows,
-        takes_back: bool = False,
+        windows: LearnedWindows,
+        restartable: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = concurrency.sleep,
         random: Callable[[], float] = randomness.random,
@@ -87,7 +87,7 @@ class ResilientProvider:
         self._choices = tuple(choices)
         self._policy = policy
         self._windows = windows
-        self._takes_back = self._may_restart = takes_back
+        self._takes_back = self._may_restart = restartable
         self._told, self._tried = False, 0
         self._clock = clock
         self._sleep = sleep
@@ -117,7 +117,7 @@ class ResilientProvider:
             error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
             raise
 
-    def pass_over(self, model: ChosenModel, request: ModelRequest) -> bool:
+    def skip_to_fallback(self, model: ChosenModel, request: ModelRequest) -> bool:
         """Ask the models after `model` from now on, if there is one for `request`, and tell whether there is."""
         refs = [choice.ref for choice in self._choices]
         later = range(refs.index(model.ref) + 1, len(refs))

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from service.config.models import Api, ProviderConfig
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 OLLAMA = "ollama"
 _OLLAMA_PORT = 11434
 _ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104  # where a server listens, not where a client goes
 
 
-@value
+@record
 class KnownHost:
     """Where a provider is, how it is spoken to, and the variable that holds its key."""
 

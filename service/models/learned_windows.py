@@ -14,7 +14,7 @@ from service.models.catalog import ChosenModel
 _MAX_MODELS = 256
 
 
-class ToldWindows:
+class LearnedWindows:
     """The least that providers said of their models, for those that were spoken of last; by `provider/model`."""
 
     def __init__(self) -> None:

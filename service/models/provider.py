@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
 
 #: How many tokens an answer is taken to need where nobody bounds it; every Claude since 3.5 can give as many.
 DEFAULT_ANSWER_TOKENS = 8_192
 
 
-@value
+@record
 class ModelRequest:
     """One call of a model.
 
@@ -30,14 +30,14 @@ class ModelRequest:
     collected: bool = False
 
 
-@value
+@record
 class ModelText:
     """The model wrote `text` next; never empty."""
 
     text: str
 
 
-@value
+@record
 class ModelEnded:
     """The model's turn is complete; nothing follows.
 
@@ -51,7 +51,7 @@ class ModelEnded:
     provider_data: ProviderData | None = None
 
 
-@value
+@record
 class ModelRestarted:
     """The answer failed and begins anew: the text so far is not part of it. Only told to those who can take it back."""
 

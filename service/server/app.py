@@ -9,20 +9,21 @@ from typing import Any
 
 import flask
 
-from service.api.auth import Authenticator, ClientAddresses, Credentials
-from service.api.http.app import Door, create_app
+from service.api.auth import Authenticator, Credentials
+from service.api.client_address import ClientAddresses
+from service.api.http.app import HttpSettings, create_app
 from service.api.http.contract import load_contract
-from service.api.login_limiter import SharedFailureLimiter
-from service.api.websocket.app import RpcDoor
-from service.api.websocket.broadcaster import Broadcasts
-from service.api.websocket.dispatch import Desk, Methods
-from service.api.websocket.handshake import Greeter
+from service.api.login_limiter import SharedLoginLimiter
+from service.api.websocket.app import WebSocketApp
+from service.api.websocket.broadcaster import Broadcaster
+from service.api.websocket.dispatch import MethodContext, Methods
+from service.api.websocket.handshake import Handshake
 from service.api.websocket.hub import Hub, HubLimits
 from service.api.websocket.methods import ROWS
 from service.api.websocket.starts import Starts
 from service.config.redaction import describe_config
 from service.config.schema import Config
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.ids import new_uuid
 from service.gateway.gateway import Gateway
 from service.storage.cluster.login_failures import LoginFailures
@@ -40,13 +41,13 @@ class Shown:
         return describe_config(self.config, self._path)
 
 
-@value
-class Doors:
+@record
+class Apps:
     """Both doors; `app` is the application in front, whose `extensions["rpc"]` is the hub of the WebSockets."""
 
     app: flask.Flask
-    http: Door
-    rpc: RpcDoor
+    http: HttpSettings
+    rpc: WebSocketApp
     shown: Shown
 
     def reconfigure(self, config: Config, credentials: Credentials) -> None:
@@ -62,14 +63,14 @@ class Doors:
         self.shown.config = config
 
 
-def open_doors(config: Config, credentials: Credentials, gateway: Gateway, config_path: Path | None = None) -> Doors:
+def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config_path: Path | None = None) -> Apps:
     """The doors to `gateway`; WebSockets are let in beside HTTP."""
     authenticated = credentials.mode != "none"
     failures, others = LoginFailures(gateway.state.database), gateway.state.membership
-    limiter = SharedFailureLimiter(
+    limiter = SharedLoginLimiter(
         config.gateway.auth.rate_limit, failures, has_others=lambda: others.has_others, clock=time.time
     )
-    http = Door(
+    http = HttpSettings(
         gateway=gateway,
         document=load_contract(authenticated=authenticated),
         authenticator=Authenticator(credentials, limiter) if authenticated else None,
@@ -77,22 +78,24 @@ def open_doors(config: Config, credentials: Credentials, gateway: Gateway, confi
         completions_enabled=config.gateway.http.endpoints.chat_completions.enabled,
     )
     app, shown = create_app(http), Shown(config, config_path)
-    return Doors(app, http, add_rpc_door(app, http, config.gateway.control_ui.allowed_origins, shown.describe), shown)
+    return Apps(
+        app, http, add_websocket_app(app, http, config.gateway.control_ui.allowed_origins, shown.describe), shown
+    )
 
 
-def add_rpc_door(
-    app: flask.Flask, door: Door, allowed_origins: tuple[str, ...], describe: Callable[[], dict[str, Any]]
-) -> RpcDoor:
+def add_websocket_app(
+    app: flask.Flask, door: HttpSettings, allowed_origins: tuple[str, ...], describe: Callable[[], dict[str, Any]]
+) -> WebSocketApp:
     """Let WebSockets in beside the HTTP door; `describe` gives the configuration without its secrets."""
     clock, gateway = time.time, door.gateway
     limits = HubLimits()
     hub = Hub(limits, clock)
-    broadcasts = Broadcasts(hub, clock)
-    methods = Methods(Desk(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
-    greeter = Greeter(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
+    broadcasts = Broadcaster(hub, clock)
+    methods = Methods(MethodContext(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
+    greeter = Handshake(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
     app.extensions["rpc"] = hub
-    rpc = RpcDoor(
+    rpc = WebSocketApp(
         app.wsgi_app,
         hub=hub,
         greeter=greeter,

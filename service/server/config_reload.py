@@ -16,12 +16,12 @@ from service.config.file_watch import FileWatch
 from service.config.schema import Config
 from service.config.source import ConfigError
 from service.core.concurrency import spawn
-from service.core.dataclass import value
-from service.gateway.build import open_parts
+from service.core.dataclass import record
+from service.gateway.build import open_runtime
 from service.gateway.gateway import Gateway
-from service.gateway.runtime import Parts
+from service.gateway.runtime import Runtime
 from service.gateway.startup_checks import check_agents, check_mode, check_state
-from service.server.app import Doors
+from service.server.app import Apps
 
 logger = logging.getLogger("openclaw.config")
 
@@ -37,8 +37,8 @@ _WITH = {
 }
 
 
-@value
-class Resolved:
+@record
+class ResolvedConfig:
     """All that the file, the environment and the command line come to. `address` is what is listened on."""
 
     config: Config
@@ -48,30 +48,30 @@ class Resolved:
 
 
 def follow_file(
-    watch: FileWatch, doors: Doors, started: Resolved, read: Callable[[], Resolved], state_dir: Path
+    watch: FileWatch, doors: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], state_dir: Path
 ) -> None:
     """From now on have `doors` and their Gateway, `started` so, follow the file, which `read` reads."""
     gateway = doors.http.gateway
-    live = Reconfiguration(
-        gateway, doors, started, read, lambda config: open_parts(config, gateway.state.store, state_dir, os.environ)
+    live = ConfigReload(
+        gateway, doors, started, read, lambda config: open_runtime(config, gateway.state.store, state_dir, os.environ)
     )
     spawn(watch.follow, live.apply)
 
 
-class Reconfiguration:
+class ConfigReload:
     """Brings a gateway that was started as `started` in line with what `read` gives now.
 
-    `read` raises `ConfigError` for a file that cannot be used; `open_parts` makes of a configuration what the Gateway
+    `read` raises `ConfigError` for a file that cannot be used; `open_runtime` makes of a configuration what the Gateway
     runs with.
     """
 
     def __init__(
         self,
         gateway: Gateway,
-        doors: Doors,
-        started: Resolved,
-        read: Callable[[], Resolved],
-        open_parts: Callable[[Config], Parts],
+        doors: Apps,
+        started: ResolvedConfig,
+        read: Callable[[], ResolvedConfig],
+        open_runtime: Callable[[Config], Runtime],
     ) -> None:
         self._gateway = gateway
         self._doors = doors
@@ -79,7 +79,7 @@ class Reconfiguration:
         self._now = started
         self._credentials = started.credentials  # in force, which those of `_now` are not while they wait for a restart
         self._read = read
-        self._open_parts = open_parts
+        self._open_parts = open_runtime
 
     def apply(self) -> None:
         """Follow the file. Never raises: whatever is wrong, the configuration before stays in force and is told."""
@@ -94,7 +94,7 @@ class Reconfiguration:
             # A defect must not end the watch over the file: it is logged here, and the next edit gets its chance.
             logger.exception("the edited configuration could not be applied")
 
-    def _apply(self, wanted: Resolved, changed: list[str]) -> None:
+    def _apply(self, wanted: ResolvedConfig, changed: list[str]) -> None:
         check_mode(wanted.config)
         check_state(wanted.config, os.environ)
         parts = self._open_parts(wanted.config)
@@ -118,7 +118,7 @@ class Reconfiguration:
             logger.warning("In force only after a restart: %s", ", ".join(waiting))
 
 
-def _waiting_for_restart(started: Resolved, wanted: Resolved) -> list[str]:
+def _waiting_for_restart(started: ResolvedConfig, wanted: ResolvedConfig) -> list[str]:
     found = {
         "gateway.bind": started.address[0] != wanted.address[0],
         "gateway.port": started.address[1] != wanted.address[1],
@@ -133,7 +133,7 @@ def _is_of(key: str, waiting: str) -> bool:
     return key == waiting or key in _WITH.get(waiting, ())
 
 
-def _changed_keys(before: Resolved, after: Resolved) -> list[str]:
+def _changed_keys(before: ResolvedConfig, after: ResolvedConfig) -> list[str]:
     """The keys whose values differ, a few steps deep and without the values: they may be secrets."""
     if before.config == after.config and before.credentials == after.credentials:
         return []

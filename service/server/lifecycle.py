@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import gevent
 
-from service.core.dataclass import value
+from service.core.concurrency import Event
+from service.core.dataclass import record
 from service.server.http1.server import Server
-from service.server.stopping import StopSignals
 
 #: The garbage collector's thresholds: objects made and not freed, then collections of the next younger generation.
 #: A request makes hundreds that reference counting frees; a collection costs the more, the more requests are under way.
@@ -23,7 +23,37 @@ GRACE_SECONDS = 30.0
 _LAST_WORDS_SECONDS = 1.0
 
 
-@value
+#: Signals within this time of the first are one request: terminals and supervisors send them in bursts.
+BURST_SECONDS = 1.0
+
+
+class StopSignals:
+    """Counts the signals: `asked` is set by the first, `insisted` by one that comes more than a second after it.
+
+    `clock` gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.asked = Event()
+        self.insisted = Event()
+        self._clock = clock
+        self._asked_at = 0.0
+
+    def on_signal(self) -> None:
+        """Ask to stop, or insist on it."""
+        if not self.asked.is_set():
+            self._asked_at = self._clock()
+            self.asked.set()
+        elif self._clock() - self._asked_at > BURST_SECONDS:
+            self.insist()
+
+    def insist(self) -> None:
+        """Ask to stop at once."""
+        self.asked.set()
+        self.insisted.set()
+
+
+@record
 class Stop:
     """How a process stops: requests that run may go on for `grace_seconds`.
 

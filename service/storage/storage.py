@@ -14,7 +14,7 @@ from service.storage.sessions.pruning import Maintenance
 from service.storage.sessions.transcripts import SessionStore
 
 
-class State:
+class Storage:
     """What is kept in `database`.
 
     `clock` gives seconds since 1970, `new_id` ids that nobody has; `beat_seconds` is how often it shows that it lives.

@@ -24,7 +24,7 @@ MAX_TOOLS = 128
 _CONTACTED_AT_ONCE = 3
 
 
-class Toolboxes:
+class ToolRegistry:
     """The toolboxes of all agents of a configuration.
 
     `in_workspace` are the tools that only an agent with a workspace has, `anywhere` those that every agent may have.
@@ -65,7 +65,7 @@ class Toolboxes:
         listings = [partial(self._mcp.list_tools, (server,), None) for server in used]
         concurrency.spawn(concurrency.run_side_by_side, listings, _CONTACTED_AT_ONCE)
 
-    def adopt(self, older: Toolboxes) -> None:
+    def adopt(self, older: ToolRegistry) -> None:
         """Go on with the MCP servers of `older` that are configured the same here."""
         self._mcp.adopt(older._mcp)  # one of its own kind
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import orjson
 
 from service.config.agents import Roster
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.messages import Message, Role
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 from service.storage.sessions.transcripts import SessionStore
@@ -40,7 +40,7 @@ def session_tools(store: SessionStore, roster: Roster, visibility: Visibility = 
     )
 
 
-@value
+@record
 class VisibleSessions:
     """The sessions of `store` as far as whoever asks may see them."""
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 
 class ToolError(Exception):
     """A tool could not do what it was asked; the text is told to the model and says what would work."""
 
 
-@value
+@record
 class ToolContext:
     """For whom a tool works: the agent, its workspace (None: it has none) and the session and run that ask."""
 

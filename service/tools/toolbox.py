@@ -17,7 +17,7 @@ import jsonschema_rs
 import orjson
 
 from service.core.concurrency import Deadline, deadline, run_side_by_side
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.messages import Function, Message, Role, Text, ToolCall
 from service.tools.tool import Tool, ToolContext, ToolError
 
@@ -34,14 +34,14 @@ _MAX_NAME_CHARACTERS = 80
 _MAX_TOLD_NAMES = 30
 
 
-@value
+@record
 class CallStarted:
     """A call of a tool is about to be carried out."""
 
     call: ToolCall
 
 
-@value
+@record
 class CallEnded:
     """What came of a call: `text` is what the model is told, `failed` whether that is about a failure."""
 

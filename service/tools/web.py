@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
 from service.core.processes.command import Command, CommandError, Outcome, run_command
 from service.tools.page_text import TOO_LARGE
@@ -40,7 +40,7 @@ _LAST_WORDS_CHARACTERS = 2_000
 _CHARSETS = ("utf", "iso8859", "iso2022", "cp", "ascii", "big5", "gb", "euc", "shift_jis", "koi8", "mac-", "tis")
 
 
-@value
+@record
 class _Page:
     """What is told of an answer: of `characters` of text those from `start` on; `whole` is false if more came."""
 

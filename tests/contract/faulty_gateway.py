@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.api.auth import Authenticator, ClientAddresses, FailureLimiter, resolve_credentials
-from service.api.http.app import Door, create_app
+from service.api.auth import Authenticator, LoginLimiter, resolve_credentials
+from service.api.client_address import ClientAddresses
+from service.api.http.app import HttpSettings, create_app
 from service.api.http.contract import load_contract
 from service.config.loading import load_config
 from service.config.source import locate
@@ -29,7 +30,7 @@ from service.server.lifecycle import Stop, run_until_stopped
 HOST = "127.0.0.1"
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-Fault = Callable[[Door], Application]
+Fault = Callable[[HttpSettings], Application]
 
 
 class Answer(NamedTuple):
@@ -44,7 +45,7 @@ class Answer(NamedTuple):
 def altered(alter: Callable[[Answer], Answer]) -> Fault:
     """The fault of an application whose answers pass through `alter`."""
 
-    def build(door: Door) -> Application:
+    def build(door: HttpSettings) -> Application:
         application: Any = create_app(door)
 
         def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -66,7 +67,7 @@ def altered(alter: Callable[[Answer], Answer]) -> Fault:
 def altered_contract(change: Callable[[dict[str, Any]], object]) -> Fault:
     """The fault of an application that was given a document with `change` made to it."""
 
-    def build(door: Door) -> Application:
+    def build(door: HttpSettings) -> Application:
         document = copy.deepcopy(door.document)
         change(document)
         return create_app(replace(door, document=document))
@@ -97,7 +98,7 @@ def altered_stream(change: Callable[[bytes], bytes]) -> Fault:
     return altered(alter)
 
 
-def without_authentication(door: Door) -> Application:
+def without_authentication(door: HttpSettings) -> Application:
     return create_app(replace(door, document=load_contract(authenticated=False), authenticator=None))
 
 
@@ -163,7 +164,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def serve(fault: Fault, gateway: Gateway, door: Door) -> None:
+def serve(fault: Fault, gateway: Gateway, door: HttpSettings) -> None:
     server = Server((HOST, 0), fault(door))
     server.start()
     print(f"http://{HOST}:{server.server_port}", flush=True)
@@ -173,9 +174,9 @@ def serve(fault: Fault, gateway: Gateway, door: Door) -> None:
 def main() -> None:
     locations = locate(os.environ, dev=False, profile=None)
     config = load_config(locations, os.environ).config
-    limiter = FailureLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
+    limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
     gateway = open_gateway(config, locations.state_dir, os.environ)
-    door = Door(
+    door = HttpSettings(
         gateway=gateway,
         document=load_contract(),
         authenticator=Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter),

@@ -13,7 +13,7 @@ from service.core.messages import Message
 _MAX_SUMMARIES = 256
 
 
-class KnownSummaries:
+class SummaryCache:
     """The summaries that were used last, each of a few KiB, by the digest of the messages they stand for."""
 
     def __init__(self) -> None:

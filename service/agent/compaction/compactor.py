@@ -11,8 +11,8 @@ from contextlib import closing
 from dataclasses import replace
 
 from service.agent.compaction.boundaries import choose_tail, latest_user, safe_cuts
-from service.agent.compaction.cache import KnownSummaries
-from service.core.dataclass import value
+from service.agent.compaction.cache import SummaryCache
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.models.errors.context_overflow import Overflow, overflow_of
@@ -44,7 +44,7 @@ SUMMARY_HEADING = "Summary of the conversation so far, whose messages are no lon
 LATEST_HEADING = "The user's latest message, which is being worked on:"
 
 
-@value
+@record
 class Compaction:
     """A shorter conversation: `summary`, then the last `kept` messages, the results of tools perhaps cut.
 
@@ -68,7 +68,7 @@ class Compactor:
 
     def __init__(self, estimator: TokenEstimator) -> None:
         self._estimator = estimator
-        self._known = KnownSummaries()
+        self._known = SummaryCache()
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
         """Learn what the model counted for `request`."""

@@ -17,11 +17,12 @@ from typing import Any
 import flask
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from service.api.auth import Authenticator, ClientAddresses, check_host
+from service.api.auth import Authenticator
+from service.api.client_address import ClientAddresses, check_host
 from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
 from service.api.http.contract import to_served_document
 from service.api.http.lean_connexion import ProblemException
-from service.api.http.responses import Reply, error_reply
+from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import GatewayError, forget_frames, internal_error
 from service.gateway.gateway import Gateway
@@ -35,7 +36,7 @@ _JSON = "application/json"
 
 
 @dataclass(slots=True)
-class Door:
+class HttpSettings:
     """What the HTTP door needs besides the Gateway: who may come in, what is open, what the contract is.
 
     `authenticator` is None when no authentication is configured; then only loopback host names are served. An edit of
@@ -49,7 +50,7 @@ class Door:
     completions_enabled: bool
 
 
-def create_app(door: Door) -> flask.Flask:
+def create_app(door: HttpSettings) -> flask.Flask:
     """The application; the handlers find the Gateway and the served contract in its `extensions`."""
     app = Application(_Admission(door))
     app.extensions["gateway"] = door.gateway
@@ -69,7 +70,7 @@ class _Admission:
     Leaves the principal in `g.principal` and the body in the environ, `None` where the contract asks for none.
     """
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: HttpSettings) -> None:
         self._door = door
         operations = {
             f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}": (
@@ -197,11 +198,11 @@ def _not_found() -> GatewayError:
     )
 
 
-def _to_reply(exception: Exception) -> Reply:
+def _to_reply(exception: Exception) -> Response:
     error = _to_gateway_error(exception)
     forget_frames(exception)
     current_request().environ.setdefault("openclaw.log", {})["error"] = error.code
-    return error_reply(error)
+    return error_response(error)
 
 
 def _to_gateway_error(exception: Exception) -> GatewayError:

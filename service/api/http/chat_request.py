@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from service.agent.conversation import IncomingMessage
-from service.agent.request import Turn
+from service.agent.request import AgentRequest
 from service.core.errors import GatewayError
 from service.core.messages import (
     Function,
@@ -38,7 +38,7 @@ _CHOOSING_HEADERS = (
 _SYSTEM_ROLES = ("system", "developer")
 
 
-def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> Turn:
+def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> AgentRequest:
     """What the request asks for.
 
     `body` satisfies the contract's `ChatCompletionRequest`, `header` gives a header's value by its name. Raises
@@ -46,7 +46,7 @@ def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> 
     """
     functions = _parse_functions(body.get("tools", ()))
     session_key = header("x-openclaw-session-key")
-    return Turn(
+    return AgentRequest(
         messages=_parse_messages(body["messages"]),
         system_text=_system_text(body["messages"]),
         model=body.get("model"),

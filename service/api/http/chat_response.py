@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
-from service.agent.run import Answer, Run
+from service.agent.run import Run, RunResult
 from service.api.http.responses import FinalPiece
 from service.core.messages import ToolCall, Usage
 
@@ -23,7 +23,7 @@ _COMMENT = b": still working\n\n"
 _DONE = b"data: [DONE]\n\n"
 
 
-def to_completion(run: Run, answer: Answer, model: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
+def to_completion(run: Run, answer: RunResult, model: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The finished run as one `ChatCompletion`; `model` is given back as the caller wrote it."""
     content = answer.text if answer.text or not answer.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}

@@ -2,7 +2,7 @@
 
 Connexion binds the contract's operations to their functions and applies its decorators in its own order: credentials,
 parameters, body. Flask routes by path and keeps the request at hand. There are no cookies or forms, and no
-second pass over an answer: what a handler returns, a `Reply` most of the time, goes to the server as it is.
+second pass over an answer: what a handler returns, a `Response` most of the time, goes to the server as it is.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class FinalPiece(bytes):
     """A stream's last piece: nothing follows it, so the body's end is sent with it."""
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """A response as a WSGI application.
 
     It has the status line's text (`404 Not Found`), the headers without those that the server adds, and the body: all
@@ -61,7 +61,7 @@ class Reply(NamedTuple):
     body: bytes | Iterable[bytes]
 
     def __call__(self, environ: object, start_response: Callable[..., object]) -> Iterable[bytes]:
-        """Answer, whatever was asked."""
+        """RunResult, whatever was asked."""
         del environ
         start_response(self.status, self.headers)
         return [self.body] if isinstance(self.body, bytes) else self.body
@@ -89,17 +89,17 @@ def format_head(status: str, headers: Sequence[tuple[str, str]]) -> bytes:
     return head.encode("latin-1")
 
 
-def ok_reply(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[str, str]) -> Reply:
+def ok_reply(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[str, str]) -> Response:
     """A successful response that nobody may keep."""
-    return Reply("200 OK", [("Content-Type", content_type), _NO_STORE, *headers], body)
+    return Response("200 OK", [("Content-Type", content_type), _NO_STORE, *headers], body)
 
 
-def json_reply(value: object) -> Reply:
+def json_reply(value: object) -> Response:
     """A successful response with `value` as JSON, which nobody may keep."""
     return ok_reply("application/json", orjson.dumps(value))
 
 
-def error_reply(error: GatewayError) -> Reply:
+def error_response(error: GatewayError) -> Response:
     """The response that tells `error`."""
     headers = [("Content-Type", "application/json"), *error.headers.items()]
-    return Reply(f"{error.status} {_REASONS[error.status]}", headers, orjson.dumps(error.to_envelope()))
+    return Response(f"{error.status} {_REASONS[error.status]}", headers, orjson.dumps(error.to_envelope()))

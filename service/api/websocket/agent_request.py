@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.agent.conversation import IncomingMessage
-from service.agent.request import Turn
+from service.agent.request import AgentRequest
 from service.config.agents import Agent
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.gateway.gateway import Gateway
-from service.storage.sessions.keys import own_key_for, session_key_for
+from service.storage.sessions.keys import default_session_key, session_key_for
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a text without control characters"
 
 
-@value
+@record
 class Target:
     """The agent that answers and the whole key of the session."""
 
@@ -34,7 +34,7 @@ def find_target(gateway: Gateway, params: Mapping[str, Any], key_name: str = "se
     """
     key = str(params.get(key_name) or "").strip()
     agent = _find_agent(gateway, params.get("agentId"), key, key_name)
-    derived = session_key_for(agent.id, own_key_for(key, params.get("sessionId")), None, str)
+    derived = session_key_for(agent.id, default_session_key(key, params.get("sessionId")), None, str)
     return Target(agent, derived.key)
 
 
@@ -54,7 +54,7 @@ def _find_agent(gateway: Gateway, agent_id: str | None, key: str, key_name: str)
     return by_id[wanted]
 
 
-def to_turn(target: Target, params: Mapping[str, Any], timeout_seconds: float | None) -> Turn:
+def to_turn(target: Target, params: Mapping[str, Any], timeout_seconds: float | None) -> AgentRequest:
     """The turn that `message`, `model`, `provider`, `extraSystemPrompt` and `channel` ask for."""
     if not params["message"].strip():
         text = "There is nothing to answer. Send a `message` that says something."
@@ -62,7 +62,7 @@ def to_turn(target: Target, params: Mapping[str, Any], timeout_seconds: float | 
     model = params.get("model")
     if model and params.get("provider"):
         model = f"{params['provider']}/{model}"
-    return Turn(
+    return AgentRequest(
         messages=(IncomingMessage("message", text_message(Role.USER, params["message"])),),
         system_text=params.get("extraSystemPrompt") or "",
         agent_id=target.agent.id,

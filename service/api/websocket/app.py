@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from service.api.auth import ClientAddresses, check_host
-from service.api.http.responses import error_reply
-from service.api.websocket.client import Peer
+from service.api.client_address import ClientAddresses, check_host
+from service.api.http.responses import error_response
+from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade
 from service.api.websocket.dispatch import Methods
 from service.api.websocket.frames import NO_ID, FrameError, parse_request
-from service.api.websocket.handshake import NOT_UTF8, Greeter, RefusedError
+from service.api.websocket.handshake import NOT_UTF8, Handshake, RefusedError
 from service.api.websocket.hub import Hub
 from service.core.access_log import to_logfmt
 from service.core.errors import GatewayError
@@ -34,7 +34,7 @@ STRANGER_BUFFERED_BYTES = 64 * 1024
 _ORIGIN = re.compile(r"https?://(?P<host>[^/?#]+)", re.IGNORECASE)
 
 
-class RpcDoor:
+class WebSocketApp:
     """Takes WebSocket upgrades and serves their connections; other requests go to `application`.
 
     `check_hosts` says that nobody authenticates, so that only loopback names are served.
@@ -45,7 +45,7 @@ class RpcDoor:
         application: Application,
         *,
         hub: Hub,
-        greeter: Greeter,
+        greeter: Handshake,
         methods: Methods,
         addresses: ClientAddresses,
         check_hosts: bool,
@@ -70,7 +70,7 @@ class RpcDoor:
         try:
             self._serve(environ, start_response)
         except GatewayError as error:
-            return error_reply(error)(environ, start_response)
+            return error_response(error)(environ, start_response)
         return []
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> None:
@@ -110,7 +110,7 @@ class RpcDoor:
                 self._listen(peer)
         socket.finish()
 
-    def _listen(self, peer: Peer) -> None:
+    def _listen(self, peer: ConnectedClient) -> None:
         for message in peer.socket.messages():
             if not peer.socket.is_open:
                 return

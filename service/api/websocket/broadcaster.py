@@ -15,7 +15,7 @@ import orjson
 
 from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolEnded, ToolStarted
 from service.agent.run import Run
-from service.api.websocket.client import TOOL_EVENTS, Peer
+from service.api.websocket.client import TOOL_EVENTS, ConnectedClient
 from service.api.websocket.hub import Hub
 from service.api.websocket.payloads import parse_arguments, to_chat_message, to_usage
 from service.api.websocket.run_result import ABORTED
@@ -34,7 +34,7 @@ _TOOL_TEXT_CHARACTERS = 100_000
 
 
 @dataclass(slots=True)
-class _Told:
+class RunProgress:
     """How far a run has been told: `text` is told, `pieces` are not; `seq` numbers the run's events."""
 
     text: str = ""
@@ -44,13 +44,13 @@ class _Told:
     waits: bool = False
 
 
-class Broadcasts:
+class Broadcaster:
     """An observer of runs. `clock` gives seconds since 1970."""
 
     def __init__(self, hub: Hub, clock: Callable[[], float]) -> None:
         self._hub = hub
         self._clock = clock
-        self._told: dict[str, _Told] = {}
+        self._told: dict[str, RunProgress] = {}
 
     def __call__(self, run: Run, event: RunStarted | RunEvent) -> None:
         """Tell what happened. The first time somebody listens to a run, all it has said is told at once."""
@@ -59,7 +59,7 @@ class Broadcasts:
             return
         told = self._told.get(run.id)
         if told is None:
-            told = self._told[run.id] = _Told()
+            told = self._told[run.id] = RunProgress()
             before = run.text  # said before anybody listened; `event` may be part of it
             told.pieces.append(before.removesuffix(event.text) if isinstance(event, TextDelta) else before)
         if isinstance(event, TextDelta):
@@ -75,7 +75,7 @@ class Broadcasts:
         if isinstance(event, RunEnded):
             del self._told[run.id]
 
-    def _gather(self, run: Run, told: _Told) -> None:
+    def _gather(self, run: Run, told: RunProgress) -> None:
         wait = told.next_at - self._clock()
         if not told.waits and wait <= 0:
             self._flush(run, told)
@@ -83,13 +83,13 @@ class Broadcasts:
             told.waits = True
             spawn(self._flush_later, run, told, min(wait, 60.0))
 
-    def _flush_later(self, run: Run, told: _Told, seconds: float) -> None:
+    def _flush_later(self, run: Run, told: RunProgress, seconds: float) -> None:
         sleep(seconds)
         told.waits = False
         if run.end is None:
             self._flush(run, told)
 
-    def _flush(self, run: Run, told: _Told) -> None:
+    def _flush(self, run: Run, told: RunProgress) -> None:
         delta = "".join(told.pieces)
         if not delta:
             return
@@ -104,7 +104,7 @@ class Broadcasts:
         self._send_agent(run, told, "assistant", agent)
         self._send_chat(run, told, chat)
 
-    def _tell(self, run: Run, told: _Told, event: RunStarted | RunEvent) -> None:
+    def _tell(self, run: Run, told: RunProgress, event: RunStarted | RunEvent) -> None:
         if isinstance(event, RunStarted):
             self._send_agent(run, told, "lifecycle", {"phase": "start", "startedAt": int(run.created_at * 1000)})
             self._send_session(run, "run-started")
@@ -119,7 +119,7 @@ class Broadcasts:
         elif isinstance(event, RunEnded):
             self._end(run, told, event)
 
-    def _end(self, run: Run, told: _Told, end: RunEnded) -> None:
+    def _end(self, run: Run, told: RunProgress, end: RunEnded) -> None:
         data: dict[str, Any] = {"phase": "end", "endedAt": int(self._clock() * 1000)}
         chat: dict[str, Any] = {"state": "final", "stopReason": str(end.stop_reason), "usage": to_usage(end.usage)}
         if end.error is not None and end.error.code == "run_aborted":
@@ -137,19 +137,19 @@ class Broadcasts:
     def _message(self, text: str) -> dict[str, Any]:
         return to_chat_message(text, int(self._clock() * 1000))
 
-    def _send_agent(self, run: Run, told: _Told, stream: str, data: dict[str, Any]) -> None:
+    def _send_agent(self, run: Run, told: RunProgress, stream: str, data: dict[str, Any]) -> None:
         _send("agent", self._agent_event(run, told, stream, data), self._readers())
 
-    def _send_tool(self, run: Run, told: _Told, data: dict[str, Any]) -> None:
+    def _send_tool(self, run: Run, told: RunProgress, data: dict[str, Any]) -> None:
         wanting = (peer for peer in self._readers() if TOOL_EVENTS in peer.caps)
         _send("agent", self._agent_event(run, told, "tool", data), wanting)
 
-    def _agent_event(self, run: Run, told: _Told, stream: str, data: dict[str, Any]) -> dict[str, Any]:
+    def _agent_event(self, run: Run, told: RunProgress, stream: str, data: dict[str, Any]) -> dict[str, Any]:
         told.seq += 1
         about = {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "stream": stream}
         return {**about, "data": data, "seq": told.seq, "ts": int(self._clock() * 1000)}
 
-    def _send_chat(self, run: Run, told: _Told, data: dict[str, Any]) -> None:
+    def _send_chat(self, run: Run, told: RunProgress, data: dict[str, Any]) -> None:
         about = {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "seq": told.seq}
         _send("chat", {**about, **data}, self._readers())
 
@@ -167,11 +167,11 @@ class Broadcasts:
         _send("chat", {**about, "state": "final", "message": message}, self._readers())
         self.tell_session(session_key, agent_id, "message-injected")
 
-    def _readers(self) -> Iterable[Peer]:
+    def _readers(self) -> Iterable[ConnectedClient]:
         return (peer for peer in self._hub if peer.may_read)
 
 
-def _send(event: str, payload: dict[str, Any], peers: Iterable[Peer]) -> None:
+def _send(event: str, payload: dict[str, Any], peers: Iterable[ConnectedClient]) -> None:
     encoded = b""
     for peer in peers:
         encoded = encoded or orjson.dumps(payload)

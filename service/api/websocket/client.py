@@ -17,7 +17,7 @@ SCOPES = (ADMIN, WRITE, READ)
 TOOL_EVENTS = "tool-events"
 
 
-class Peer:
+class ConnectedClient:
     """An operator's connection. `id` is the connection's; `scopes` are those granted, `caps` what the client can."""
 
     def __init__(self, peer_id: str, socket: WebSocket, scopes: Iterable[str], caps: Iterable[str]) -> None:

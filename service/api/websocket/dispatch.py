@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from service.api.http.schema_validation import CompiledSchema
-from service.api.websocket.broadcaster import Broadcasts
-from service.api.websocket.client import Peer
+from service.api.websocket.broadcaster import Broadcaster
+from service.api.websocket.client import ConnectedClient
 from service.api.websocket.frames import Request
 from service.api.websocket.hub import Hub
 from service.api.websocket.starts import Starts
 from service.config.agents import AGENT_HEADER
 from service.core.concurrency import spawn
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
 from service.gateway.gateway import Gateway
 from service.storage.sessions.keys import SESSION_KEY_HEADER
@@ -29,14 +29,14 @@ MAX_REQUESTS = 256
 _NO_COMPONENTS: dict[str, Any] = {"components": {"schemas": {}}}
 
 
-@value
-class Desk:
+@record
+class MethodContext:
     """What methods work with. `describe_config` gives the configuration without its secrets, `clock` seconds."""
 
     gateway: Gateway
     starts: Starts
     hub: Hub
-    broadcasts: Broadcasts
+    broadcasts: Broadcaster
     describe_config: Callable[[], dict[str, Any]]
     clock: Callable[[], float]
 
@@ -49,7 +49,7 @@ class Desk:
 class Call:
     """One request under way: `params` satisfy the method's schema."""
 
-    def __init__(self, desk: Desk, peer: Peer, request: Request) -> None:
+    def __init__(self, desk: MethodContext, peer: ConnectedClient, request: Request) -> None:
         self.desk = desk
         self.peer = peer
         self.params = request.params
@@ -93,7 +93,7 @@ class Method:
         self._schema = CompiledSchema(schema, _NO_COMPONENTS)
         self._known = {*(properties or {}), *ignored}
 
-    def check(self, peer: Peer, params: Mapping[str, Any]) -> None:
+    def check(self, peer: ConnectedClient, params: Mapping[str, Any]) -> None:
         """Return if `peer` may call this with `params`; else raise `GatewayError`."""
         if not peer.has_scope(self.scope):
             text = f"The method {self.name} needs the scope {self.scope}. Ask for it in `scopes` when connecting."
@@ -118,7 +118,7 @@ def _named_here(error: GatewayError, params: Mapping[str, Any]) -> GatewayError:
 class Methods:
     """The table of methods, and the requests that are under way."""
 
-    def __init__(self, desk: Desk, rows: Iterable[Method]) -> None:
+    def __init__(self, desk: MethodContext, rows: Iterable[Method]) -> None:
         self._desk = desk
         self._rows = {row.name: row for row in rows}
         self._under_way: dict[str, int] = {}
@@ -128,7 +128,7 @@ class Methods:
         """Every method, in the order of the table."""
         return list(self._rows)
 
-    def take(self, peer: Peer, request: Request) -> None:
+    def take(self, peer: ConnectedClient, request: Request) -> None:
         """Carry `request` out beside the caller; its responses go to `peer`, at least one and one last."""
         under_way = self._under_way.get(peer.id, 0)
         if under_way >= MAX_REQUESTS:
@@ -143,7 +143,7 @@ class Methods:
             raise GatewayError("unknown_method", f"unknown method: {name[:100]}", param="method")
         return self._rows[name]
 
-    def _carry_out(self, peer: Peer, request: Request) -> None:
+    def _carry_out(self, peer: ConnectedClient, request: Request) -> None:
         try:
             method = self._find(request.method)
             method.check(peer, request.params)

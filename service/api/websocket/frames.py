@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 
 PROTOCOL = 4
@@ -25,7 +25,7 @@ _MAX_ID_CHARACTERS = 512
 _RETRYABLE = (429, 503, 504)
 
 
-@value
+@record
 class Request:
     """A request: `id` names its responses, `params` is not checked yet."""
 

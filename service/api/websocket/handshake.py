@@ -10,7 +10,7 @@ import orjson
 from service import __version__
 from service.api.auth import Authenticator
 from service.api.http.schema_validation import CompiledSchema
-from service.api.websocket.client import SCOPES, Peer
+from service.api.websocket.client import SCOPES, ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket
 from service.api.websocket.frames import (
     MAX_HANDSHAKE_BYTES,
@@ -23,7 +23,7 @@ from service.api.websocket.frames import (
     to_failure,
 )
 from service.core.concurrency import Deadline, deadline
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
 
@@ -67,8 +67,8 @@ class RefusedError(Exception):
         self.code = code
 
 
-@value
-class Greeter:
+@record
+class Handshake:
     """Lets clients in. `authenticator` is None when everybody may; `tick_seconds` is what clients are promised."""
 
     gateway: Gateway
@@ -79,7 +79,7 @@ class Greeter:
     new_id: Callable[[], str]
     handshake_seconds: float = HANDSHAKE_SECONDS
 
-    def greet(self, socket: WebSocket, address: str) -> tuple[Peer, str] | None:
+    def greet(self, socket: WebSocket, address: str) -> tuple[ConnectedClient, str] | None:
         """The client that says who it is in time, and the id of its request; `None` if it leaves.
 
         `welcome` answers it. Raises `RefusedError` once the client has been told why.
@@ -104,7 +104,7 @@ class Greeter:
         socket.limit_messages(MAX_PAYLOAD_BYTES)
         return peer, request.id
 
-    def welcome(self, peer: Peer, request_id: str) -> None:
+    def welcome(self, peer: ConnectedClient, request_id: str) -> None:
         """Tell a client that was let in what there is."""
         policy = {
             "maxPayload": MAX_PAYLOAD_BYTES,
@@ -138,7 +138,7 @@ class Greeter:
             "authMode": self.authenticator.mode if self.authenticator else "none",
         }
 
-    def _admit(self, request: Request, socket: WebSocket, address: str) -> Peer:
+    def _admit(self, request: Request, socket: WebSocket, address: str) -> ConnectedClient:
         params = request.params
         _CONNECT.check(params, subject="The parameters of connect")
         _check_protocol(params)
@@ -147,7 +147,7 @@ class Greeter:
         if self.authenticator is not None:
             self._check_secret(self.authenticator, params.get("auth", {}), address)
         scopes = [scope for scope in params.get("scopes", ()) if scope in SCOPES]
-        return Peer(self.new_id(), socket, scopes, params.get("caps", ()))
+        return ConnectedClient(self.new_id(), socket, scopes, params.get("caps", ()))
 
     def _check_secret(self, authenticator: Authenticator, auth: Mapping[str, str], address: str) -> None:
         mode = authenticator.mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.websocket.agent_request import Target
-from service.api.websocket.dispatch import Desk
+from service.api.websocket.dispatch import MethodContext
 from service.api.websocket.payloads import parse_arguments
 from service.core.messages import Image, Message, Part, Role
 from service.storage.runs.records import RunState
@@ -17,7 +17,7 @@ _TEXT_CHARACTERS = 100_000
 _ROLES = {Role.TOOL.value: "toolResult"}
 
 
-def to_history(desk: Desk, target: Target, limit: int, text_characters: int | None) -> dict[str, Any]:
+def to_history(desk: MethodContext, target: Target, limit: int, text_characters: int | None) -> dict[str, Any]:
     """The answer to `chat.history`."""
     key, store = target.session_key, desk.gateway.state.store
     session = store.get_session(key)
@@ -35,7 +35,7 @@ def to_history(desk: Desk, target: Target, limit: int, text_characters: int | No
     return answer
 
 
-def _in_flight(desk: Desk, key: str) -> dict[str, Any] | None:
+def _in_flight(desk: MethodContext, key: str) -> dict[str, Any] | None:
     for run in desk.gateway.runs.running(key):
         return {"runId": run.id, "text": run.text, "startedAt": int(run.created_at * 1000)}
     for record in desk.gateway.state.records.list_going_on(key):
@@ -44,7 +44,7 @@ def _in_flight(desk: Desk, key: str) -> dict[str, Any] | None:
     return None
 
 
-def to_session_row(desk: Desk, session: SessionOverview) -> dict[str, Any]:
+def to_session_row(desk: MethodContext, session: SessionOverview) -> dict[str, Any]:
     """One row of `sessions.list`."""
     row: dict[str, Any] = {
         "key": session.key,

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import orjson
 
-from service.api.websocket.client import Peer
+from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES
 from service.api.websocket.frames import to_event
 from service.core.concurrency import sleep, spawn
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 
 _DRAIN_LOOK_SECONDS = 0.05
@@ -21,7 +21,7 @@ _DRAIN_LOOK_SECONDS = 0.05
 RESTARTING, POLICY = 1012, 1008
 
 
-@value
+@record
 class HubLimits:
     """What connections may cost together.
 
@@ -43,7 +43,7 @@ class Hub:
         self.limits = limits
         self._clock = clock
         self._unknown: Counter[str] = Counter()
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, ConnectedClient] = {}
         self._backlog_bytes = 0
         self._ticking = False
         self._draining = False
@@ -52,7 +52,7 @@ class Hub:
         """How many operators are connected."""
         return len(self._peers)
 
-    def __iter__(self) -> Iterator[Peer]:
+    def __iter__(self) -> Iterator[ConnectedClient]:
         """The operators, in the order they came; they may come and go meanwhile."""
         return iter(tuple(self._peers.values()))
 
@@ -89,7 +89,7 @@ class Hub:
         raise GatewayError("too_many_connections", text, headers={"Retry-After": "10"})
 
     @contextmanager
-    def joined(self, peer: Peer) -> Iterator[None]:
+    def joined(self, peer: ConnectedClient) -> Iterator[None]:
         """While the block runs `peer` is told what happens."""
         self._peers[peer.id] = peer
         if not self._ticking:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from service.agent.events import RunEnded
-from service.agent.request import Turn
+from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.core.concurrency import Cancelled, CancelScope, Event, spawn
 from service.core.errors import GatewayError, internal_error
@@ -79,7 +79,7 @@ class Starts:
         """What waits or goes on in a session, the oldest first."""
         return tuple(start for start in self._going_on.values() if start.session_key == session_key)
 
-    def begin(self, turn: Turn, *, run_id: str, session_key: str, agent_id: str, asked: bytes) -> Start:
+    def begin(self, turn: AgentRequest, *, run_id: str, session_key: str, agent_id: str, asked: bytes) -> Start:
         """Ask for a run and return at once; with an id that is known, what is known.
 
         `asked` stands for what was asked: the same id with something else is refused. Raises `GatewayError`.
@@ -126,7 +126,7 @@ class Starts:
             found.abort()  # nobody wants it told again
         raise refusal
 
-    def _run(self, start: Start, turn: Turn) -> None:
+    def _run(self, start: Start, turn: AgentRequest) -> None:
         is_kept = True
         try:
             if start.run is None:

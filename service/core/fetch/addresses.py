@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 # IANA's registries of special-purpose addresses, what is reserved, and the address at which Azure's hosts serve guests.
 _CLOSED_IPV4 = tuple(
@@ -40,7 +40,7 @@ def is_public(address: str) -> bool:
             return not parsed.scope_id and parsed in _OPEN_IPV6 and not any(parsed in net for net in _CLOSED_IPV6)
 
 
-@value
+@record
 class AddressPolicy:
     """What may be reached: public addresses on `ports`, and, unless `hosts` is empty, only by the names it holds.
 

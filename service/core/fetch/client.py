@@ -23,7 +23,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from service import __version__
 from service.core.concurrency import Deadline, deadline, sleep
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.fetch.addresses import AddressPolicy, is_public
 from service.core.fetch.decoding import open_decoder
 from service.core.fetch.resolver import Resolver, SystemResolver
@@ -46,7 +46,7 @@ class FetchError(Exception):
     """An address that was not fetched; the text says why and can stand after a colon."""
 
 
-@value
+@record
 class FetchLimits:
     """What one fetch may cost, redirects included; `max_bytes` bounds the body; with what wraps it, twice that."""
 

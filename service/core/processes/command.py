@@ -23,7 +23,7 @@ from typing import IO, Literal
 import orjson
 
 from service.core.concurrency import Event, sleep, watch_hangup
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.processes.supervisor import descendants_of
 
 logger = logging.getLogger("openclaw.tools")
@@ -41,7 +41,7 @@ class CommandError(Exception):
     """A command that could not be run; the text is for people."""
 
 
-@value
+@record
 class Command:
     """What to run: `argv` in directory `cwd` with exactly the environment `env` and `stdin` to read.
 
@@ -58,7 +58,7 @@ class Command:
     stdin: bytes = field(default=b"", repr=False)
 
 
-@value
+@record
 class Output:
     """One stream: its beginning and, where `cut_bytes` are missing between them, its end."""
 
@@ -67,7 +67,7 @@ class Output:
     cut_bytes: int
 
 
-@value
+@record
 class Outcome:
     """How a command ended.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 
-@value
+@record
 class ProcessIdentity:
     """A process.
 

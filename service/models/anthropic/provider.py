@@ -18,12 +18,12 @@ import orjson
 from service.config.models import ProviderConfig
 from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
-from service.models.adaptation import Manners
+from service.models.adaptation import StyleCache
 from service.models.anthropic.content import Content
 from service.models.anthropic.request import to_wire
 from service.models.errors.error_text import error_text
 from service.models.errors.http_errors import check_success, status_error
-from service.models.http.proxies import DIRECT, Network
+from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
 from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
 from service.models.streaming import read_texts, to_count
@@ -55,10 +55,10 @@ class AnthropicProvider:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._manners = Manners(True, {}, _corrected)
+        self._manners = StyleCache(True, {}, _corrected)
 
     @classmethod
-    def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
+    def from_config(cls, config: ProviderConfig, network: ProxySettings = DIRECT) -> Self:
         """The provider a `models.providers` entry describes, its base URL with or without `/v1` at the end.
 
         Its own headers win over the API key's and the version's.

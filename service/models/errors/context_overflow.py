@@ -90,14 +90,14 @@ def told_limit(error: GatewayError) -> int | None:
     return limit if limit >= _LEAST_LIMIT else None
 
 
-def to_told(error: GatewayError) -> GatewayError:
+def to_caller_error(error: GatewayError) -> GatewayError:
     """`error` as the caller is told it: a conversation that stayed too long has OpenAI's code for that."""
     if overflow_of(error) is not Overflow.TOKENS:
         return error
     return GatewayError("context_length_exceeded", error.message, param="messages")
 
 
-def unshortened(refusal: GatewayError, failure: GatewayError) -> GatewayError:
+def compaction_failed_error(refusal: GatewayError, failure: GatewayError) -> GatewayError:
     """What is told where a request was refused as too much, and the summary that would have helped failed.
 
     The status is the failure's if that may pass. What the provider found wrong with the summary is not the caller's

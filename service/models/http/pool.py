@@ -18,8 +18,8 @@ from gevent.monkey import get_original
 from gevent.ssl import SSLContext, create_default_context
 from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 
-from service.core.concurrency import Alarm
-from service.models.http.proxies import Network, Proxy
+from service.core.concurrency import Timeout
+from service.models.http.proxies import Proxy, ProxySettings
 
 # gevent's own poll() is made for waiting; select() knows no descriptor above 1023.
 _poll = get_original("select", "poll")
@@ -33,7 +33,7 @@ class _ConnectTimeoutError(TimeoutError):
         super().__init__("timed out")
 
 
-class Connections(ConnectionPool):
+class ProviderPool(ConnectionPool):
     """The package's pool, knowing which connections have never been used and checking idle ones without `select`.
 
     Where a provider is found is asked once for all connections of some seconds. The time-out for connecting bounds all
@@ -54,7 +54,7 @@ class Connections(ConnectionPool):
 
     def _connect_socket(self, sock: Any, address: Any) -> Any:
         # The package bounds each wait, not their number: a proxy that drips its answer would never be given up.
-        with Alarm(self.connection_timeout, _ConnectTimeoutError):
+        with Timeout(self.connection_timeout, _ConnectTimeoutError):
             return super()._connect_socket(sock, address)
 
     def after_connect(self, sock: Any) -> None:
@@ -83,22 +83,22 @@ class Connections(ConnectionPool):
             return False  # closed on this side
 
 
-class TLSConnections(Connections, SSLConnectionPool):
+class TLSProviderPool(ProviderPool, SSLConnectionPool):
     """The same over TLS, the certificate verified."""
 
 
-def open_connections(
-    scheme: str, origin: tuple[str, int], proxy: Proxy | None, network: Network, **options: Any
-) -> Connections:
+def open_pool(
+    scheme: str, origin: tuple[str, int], proxy: Proxy | None, network: ProxySettings, **options: Any
+) -> ProviderPool:
     """A pool for `origin`, a host and a port; `options` are geventhttpclient's."""
     host, port = (proxy.host, proxy.port) if proxy else origin
     if scheme == "http":
-        return Connections(host, port, *origin, **options)
+        return ProviderPool(host, port, *origin, **options)
     if proxy:
         options |= {"use_proxy": True, "proxy_user": proxy.user, "proxy_password": proxy.password}
     if network.ca_path is not None:
         options["ssl_context_factory"] = partial(_private_tls, network.ca_path)
-    return TLSConnections(host, port, *origin, **options)
+    return TLSProviderPool(host, port, *origin, **options)
 
 
 def _private_tls(ca_path: str, **_: object) -> SSLContext:

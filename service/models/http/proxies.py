@@ -13,13 +13,13 @@ from ipaddress import ip_address, ip_network
 from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 _LOCAL_NAMES = ("localhost", "localhost.localdomain")
 _DEFAULT_PROXY_PORT = 80
 
 
-@value
+@record
 class Proxy:
     """A plain HTTP proxy and what it is told of who asks, `None` where it asks for nothing."""
 
@@ -37,8 +37,8 @@ class Proxy:
         return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
-@value
-class Network:
+@record
+class ProxySettings:
     """The proxies of each scheme (addresses as written, perhaps empty), the hosts reached without, trusted authorities.
 
     `ca_path` is a PEM file or a directory of them that replaces the system's certificates, `None` for those.
@@ -82,7 +82,7 @@ class Network:
 
 
 #: No proxy, and the certificates of the system.
-DIRECT = Network()
+DIRECT = ProxySettings()
 
 
 def _is_loopback(host: str) -> bool:

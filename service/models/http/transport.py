@@ -17,10 +17,10 @@ from geventhttpclient.connectionpool import ConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTPSocketPoolResponse
 
 from service import __version__
-from service.core.concurrency import Alarm
+from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
-from service.models.http.pool import open_connections
-from service.models.http.proxies import DIRECT, Network
+from service.models.http.pool import open_pool
+from service.models.http.proxies import DIRECT, ProxySettings
 
 _BLOCK_BYTES = 32 * 1024
 _TURN_BYTES = 64 * 1024
@@ -52,7 +52,7 @@ class UpstreamResponse(HTTPSocketPoolResponse):
     def __init__(self, sock: Any, pool: ConnectionPool, timeout_seconds: float) -> None:
         super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST")
         self._head_read = True
-        self._patience = Alarm(timeout_seconds)
+        self._patience = Timeout(timeout_seconds)
 
     def feed(self, data: str | bytes) -> None:
         """Parse what came, `b""` at the connection's end; a head of more than 64 KiB is refused."""
@@ -143,7 +143,7 @@ class Upstream:
         base_url: str,
         headers: Mapping[str, str] | None = None,
         *,
-        network: Network = DIRECT,
+        network: ProxySettings = DIRECT,
         connect_timeout_seconds: float = 10.0,
         read_timeout_seconds: float = 120.0,
         max_connections: int = 8192,
@@ -168,7 +168,7 @@ class Upstream:
         port = url.port or (443 if url.scheme == "https" else 80)
         # What is waited for on a connection is bounded here; the package's own limit costs more at each wait.
         options = {"connection_timeout": connect_timeout_seconds, "network_timeout": None}
-        self._pool = open_connections(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
+        self._pool = open_pool(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
         self._closed = False
 
     def post_stream(self, path: str, body: bytes) -> UpstreamResponse:
@@ -212,7 +212,7 @@ class Upstream:
             raise _read_error(error) from error
 
     def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
-        with Alarm(self.read_timeout_seconds):
+        with Timeout(self.read_timeout_seconds):
             return self._send_and_await_head(sock, message)
 
     def _connect(self, *, fresh: bool) -> tuple[Any, bool]:

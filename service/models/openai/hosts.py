@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
@@ -34,8 +34,8 @@ def to_mistral_id(call_id: str) -> str:
     return "".join(_ALPHANUMERICS[number // 62**place % 62] for place in range(9))
 
 
-@value
-class Habits:
+@record
+class HostQuirks:
     """How a host is spoken to.
 
     `names` are its own names of fields, `bound` that of the longest answer; without `asks_usage` it is not asked to
@@ -57,19 +57,19 @@ class Habits:
         return {} if self.except_for is not None and self.except_for in model else self.first_call
 
 
-_COMMON = Habits()
-_HABITS: Mapping[str, Habits] = {
+_COMMON = HostQuirks()
+_HABITS: Mapping[str, HostQuirks] = {
     # Its reasoning models refuse the old name.
-    "api.openai.com": Habits(bound="max_completion_tokens"),
-    "openai.azure.com": Habits(bound="max_completion_tokens"),
+    "api.openai.com": HostQuirks(bound="max_completion_tokens"),
+    "openai.azure.com": HostQuirks(bound="max_completion_tokens"),
     # It counts usage unasked, and refuses to be asked.
-    "mistral.ai": Habits({"seed": "random_seed"}, asks_usage=False, to_call_id=to_mistral_id),
+    "mistral.ai": HostQuirks({"seed": "random_seed"}, asks_usage=False, to_call_id=to_mistral_id),
     # Where tools are on offer it refuses messages without reasoning, but not with an empty one:
     # https://api-docs.deepseek.com/guides/thinking_mode
-    "api.deepseek.com": Habits(message={"reasoning_content": ""}),
+    "api.deepseek.com": HostQuirks(message={"reasoning_content": ""}),
     # From Gemini 3 on it refuses calls without a signature, but for this one, meant for calls that others made:
     # https://ai.google.dev/gemini-api/docs/thought-signatures
-    "generativelanguage.googleapis.com": Habits(
+    "generativelanguage.googleapis.com": HostQuirks(
         first_call={"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}},
         except_for="gemini-2",
     ),
@@ -104,8 +104,8 @@ _WANTS_DATA = re.compile(
 )
 
 
-@value
-class Manner:
+@record
+class RequestStyle:
     """How one model is spoken to: by which name its answer is bounded, what it is shown and asked.
 
     With `shows_data` it is shown its own data again, with `asks_usage` asked to count at the end of a stream.
@@ -115,7 +115,7 @@ class Manner:
     shows_data: bool = True
     asks_usage: bool = True
 
-    def corrected(self, refusal: str) -> Manner:
+    def corrected(self, refusal: str) -> RequestStyle:
         """The manner that a model's words ask for, the same if they are about something else."""
         if _WANTS_DATA.search(refusal):
             return replace(self, shows_data=True)
@@ -131,6 +131,6 @@ class Manner:
         return replace(self, shows_data=False) if is_about_data else self
 
 
-def habits_of(host: str) -> Habits:
+def habits_of(host: str) -> HostQuirks:
     """How `host`, or the one it belongs to, wants to be spoken to."""
     return next((habits for name, habits in _HABITS.items() if f".{host}".endswith(f".{name}")), _COMMON)

@@ -17,10 +17,10 @@ from service.core.ids import new_call_id
 from service.core.messages import ProviderData, StopReason, ToolCall, Usage
 from service.models.errors.error_text import error_status, error_words
 from service.models.errors.http_errors import check_success, status_error
-from service.models.http.proxies import DIRECT, Network
+from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
 from service.models.openai.finish_reasons import is_failure, to_stop_reason
-from service.models.openai.hosts import CALL_DATA, Manner, habits_of
+from service.models.openai.hosts import CALL_DATA, RequestStyle, habits_of
 from service.models.openai.reasoning import Reasoning
 from service.models.openai.request import RequestWriter
 from service.models.openai.surrogates import Joiner, load_event
@@ -40,7 +40,7 @@ class OpenAIProvider:
         self._writer = RequestWriter(habits_of(upstream.host), models or {})
 
     @classmethod
-    def from_config(cls, config: ProviderConfig, network: Network = DIRECT) -> Self:
+    def from_config(cls, config: ProviderConfig, network: ProxySettings = DIRECT) -> Self:
         """The provider a `models.providers` entry describes; its own headers win over the API key's."""
         headers = dict(config.headers)
         if config.api_key is not None and "authorization" not in (name.lower() for name in headers):
@@ -57,7 +57,7 @@ class OpenAIProvider:
         """Let go of the connections."""
         self._upstream.close()
 
-    def _ask(self, request: ModelRequest, manner: Manner) -> Generator[ModelEvent]:
+    def _ask(self, request: ModelRequest, manner: RequestStyle) -> Generator[ModelEvent]:
         with self._upstream.post_stream("/chat/completions", self._writer.write(request, manner)) as response:
             check_success(self._upstream, response)
             answer = _Answer(self._upstream)

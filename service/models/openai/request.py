@@ -22,8 +22,8 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
-from service.models.adaptation import Manners
-from service.models.openai.hosts import CALL_DATA, Habits, Manner, to_mistral_id
+from service.models.adaptation import StyleCache
+from service.models.openai.hosts import CALL_DATA, HostQuirks, RequestStyle, to_mistral_id
 from service.models.openai.reasoning import REASONING
 from service.models.provider import ModelRequest
 from service.models.tool_calls import CallIds, wire_arguments_text, wire_name
@@ -43,12 +43,12 @@ _PLAIN_SAMPLING = (
 class RequestWriter:
     """Writes the requests to one host, whose `models` may differ in what they want; `manners` are theirs."""
 
-    def __init__(self, habits: Habits, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
+    def __init__(self, habits: HostQuirks, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._habits = habits
-        usual = Manner(habits.bound, asks_usage=habits.asks_usage)
+        usual = RequestStyle(habits.bound, asks_usage=habits.asks_usage)
         bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
         known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
-        self.manners = Manners(usual, known, _corrected)
+        self.manners = StyleCache(usual, known, _corrected)
         self._call_ids = {
             model: to_mistral_id if wants.requires_mistral_tool_ids else str
             for model, wants in models.items()
@@ -57,11 +57,11 @@ class RequestWriter:
         self._functions: tuple[Function, ...] = ()
         self._encoded_functions = orjson.Fragment(b"[]")
 
-    def write(self, request: ModelRequest, manner: Manner) -> bytes:
+    def write(self, request: ModelRequest, manner: RequestStyle) -> bytes:
         """The body of `POST /chat/completions`, in this `manner`."""
         return orjson.dumps(self._to_wire(request, manner), default=_to_plain)
 
-    def _to_wire(self, request: ModelRequest, manner: Manner) -> dict[str, Any]:
+    def _to_wire(self, request: ModelRequest, manner: RequestStyle) -> dict[str, Any]:
         sampling = request.sampling
         system = [{"role": "system", "content": request.system}] if request.system else []
         wire = {
@@ -126,7 +126,7 @@ class RequestWriter:
         return wire
 
 
-def _corrected(request: ModelRequest, manner: Manner, refusal: str) -> Manner:
+def _corrected(request: ModelRequest, manner: RequestStyle, refusal: str) -> RequestStyle:
     """The manner that `refusal` asks for: only what is in the request can be what was wrong."""
     wanted = manner.corrected(refusal)
     if request.sampling.max_tokens is None:

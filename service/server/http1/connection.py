@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from service.core.concurrency import sleep
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.server.http1 import parser as wire
 
@@ -30,7 +30,7 @@ _MAX_EXCESS_BYTES = 16 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-@value
+@record
 class Limits:
     """What a peer may cost.
 

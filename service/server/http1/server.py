@@ -1,7 +1,7 @@
 """The HTTP edge: gevent's WSGI server, made strict, bounded and quiet, around any WSGI application.
 
 The application never sees a request that is not well formed, and every response, a refusal of this module included,
-leaves through `Exchange.start_response` with the security headers and the request's id.
+leaves through `RequestHandler.start_response` with the security headers and the request's id.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ACCEPT_PAUSE_SECONDS = 0.2
 _ROOM = 32
 
 
-class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
+class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
     Besides WSGI's own keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
@@ -156,7 +156,7 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self.close_connection = True  # cut short: the peer sees that the response is not complete
             return
         try:
-            self.result = replies.error_reply(error)(self.environ, self.start_response)
+            self.result = replies.error_response(error)(self.environ, self.start_response)
             self.process_result()
         except PeerGoneError:
             self.close_connection = True
@@ -269,14 +269,14 @@ class Exchange(WSGIHandler):  # type: ignore[misc]  # gevent has no types
 
 
 class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
-    """Listens, accepts a bounded number of connections and runs an `Exchange` on each.
+    """Listens, accepts a bounded number of connections and runs an `RequestHandler` on each.
 
     `listener` is an address `(host, port)` or a bound socket. `close()` stops accepting and ends connections that wait
     for a request; running requests go on and their responses say `Connection: close`. Logs go through the loggers
     `openclaw.server` and `openclaw.access`, whatever `log` is. Constructed by gunicorn, the class's own `limits` hold.
     """
 
-    handler_class = Exchange
+    handler_class = RequestHandler
     backlog = 1024
     limits = Limits()
 
@@ -289,7 +289,7 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         clock: Callable[[], float] = time.monotonic,
         spawn: Any = "default",
         log: Any = None,  # noqa: ARG002 - part of the constructor gunicorn knows
-        handler_class: type[Exchange] | None = None,
+        handler_class: type[RequestHandler] | None = None,
         environ: dict[str, Any] | None = None,
     ) -> None:
         self.limits = limits or self.limits

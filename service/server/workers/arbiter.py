@@ -100,10 +100,10 @@ class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         """Open the gateway; one that cannot be opened ends this process and, by its status, the arbiter."""
         from service.core.processes.launcher import tie_to_parent  # noqa: PLC0415 - only now all is patched
-        from service.server.http1.server import Exchange, Server  # noqa: PLC0415
+        from service.server.http1.server import RequestHandler, Server  # noqa: PLC0415
         from service.server.workers.worker import CannotOpenError, Worker  # noqa: PLC0415
 
-        self.server_class, self.wsgi_handler = Server, Exchange
+        self.server_class, self.wsgi_handler = Server, RequestHandler
         if not tie_to_parent(self.ppid, signal.SIGTERM):
             sys.exit(0)
         try:

@@ -14,28 +14,28 @@ from typing import Any, Self
 import gevent
 
 from service.api.auth import resolve_credentials
-from service.cli.serve import announce
 from service.config.file_watch import FileWatch
 from service.config.loading import load_config, resolve_bind, resolve_port
 from service.config.source import ConfigError, Locations, locate
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
-from service.server.app import open_doors
-from service.server.config_reload import Resolved, follow_file
-from service.server.http1.server import Exchange, Server
+from service.server.app import open_apps
+from service.server.banner import to_banner
+from service.server.config_reload import ResolvedConfig, follow_file
+from service.server.http1.server import RequestHandler, Server
 from service.server.lifecycle import Stop, run_until_dismissed
 from service.storage.database.errors import StoreError
 
 _BEAT_SECONDS = 1.0
 
 
-@value
+@record
 class Settings:
     """Where the configuration is and what it says, for a gateway that listens on `host`."""
 
     locations: Locations
-    resolved: Resolved
+    resolved: ResolvedConfig
     host: str
 
     @classmethod
@@ -45,12 +45,12 @@ class Settings:
         return cls(locations, cls.resolve(locations, host), host)
 
     @staticmethod
-    def resolve(locations: Locations, host: str) -> Resolved:
+    def resolve(locations: Locations, host: str) -> ResolvedConfig:
         """What the file says now. Raises `ConfigError`."""
         loaded = load_config(locations, os.environ)
         address = resolve_bind(None, loaded.config), resolve_port(None, os.environ, loaded.config, locations.dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
-        return Resolved(loaded.config, loaded.notices, credentials, address)
+        return ResolvedConfig(loaded.config, loaded.notices, credentials, address)
 
 
 def find_fault(host: str, *, dev: bool, profile: str | None) -> str | None:
@@ -66,7 +66,7 @@ class CannotOpenError(Exception):
     """The gateway cannot be opened; the text is for people."""
 
 
-@value
+@record
 class Worker:
     """A gateway opened by this process, and its HTTP door."""
 
@@ -85,7 +85,7 @@ class Worker:
             opened = open_gateway(resolved.config, state_dir, os.environ)
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
-        doors = open_doors(resolved.config, resolved.credentials, opened, settings.locations.config_path)
+        doors = open_apps(resolved.config, resolved.credentials, opened, settings.locations.config_path)
         follow_file(watch, doors, resolved, lambda: Settings.resolve(settings.locations, host), state_dir)
         return cls(settings, opened, doors.app)
 
@@ -93,7 +93,7 @@ class Worker:
         self,
         listener: socket.socket,
         server_class: type[Server],
-        handler_class: type[Exchange],
+        handler_class: type[RequestHandler],
         grace_seconds: float,
         *,
         is_last: Callable[[], bool],
@@ -113,7 +113,8 @@ class Worker:
             if is_last():
                 resolved, address = self.settings.resolved, (self.settings.host, server.server_port)
                 dev = self.settings.locations.dev
-                announce(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
+                banner = to_banner(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
+                print(banner, flush=True)  # noqa: T201 - the terminal's copy
             self.gateway.contact_servers()
 
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared import insert
 from service.storage.database.schema import login_failures
@@ -26,7 +26,7 @@ _CHANGED = (
 )
 
 
-@value
+@record
 class Allowance:
     """More than `max_attempts` failures within `window_ms` lock an address for `lockout_ms`."""
 

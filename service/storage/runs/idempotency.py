@@ -11,7 +11,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared import insert
 from service.storage.database.schema import claims, runs
@@ -25,7 +25,7 @@ _PRUNED_AT_ONCE = 500
 _OF_KEY = sa.select(claims).where(claims.c.key_hash == sa.bindparam("of_key"))
 
 
-@value
+@record
 class IdempotencyKey:
     """A caller's key and what it was sent with: both as hashes, for neither has to be known again."""
 
@@ -38,7 +38,7 @@ class IdempotencyKey:
         return cls(hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(request).hexdigest())
 
 
-@value
+@record
 class Claim:
     """Who has a key: the run that answers it. `is_own` says that it is the run that asked for it."""
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.messages import Message, Usage
 from service.storage.cluster.membership import GOING_ON
 from service.storage.database.database import Database, SingleOperation
@@ -36,7 +36,7 @@ class RunState(StrEnum):
         return self not in (RunState.ACCEPTED, RunState.RUNNING)
 
 
-@value
+@record
 class NewRun:
     """A run that begins; times in ms since the epoch.
 
@@ -52,7 +52,7 @@ class NewRun:
     claimed: bool = False
 
 
-@value
+@record
 class RunOutcome:
     """How a run ended.
 
@@ -76,7 +76,7 @@ class RunOutcome:
     asked_after: str | None = None
 
 
-@value
+@record
 class RunRecord:
     """A run as it is recorded; times in ms since the epoch, `gateway_id` the gateway that executes it."""
 

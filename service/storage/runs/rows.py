@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.messages import Message, Role
 from service.storage.database.errors import StoreError
 from service.storage.message_codec import to_payload
@@ -14,7 +14,7 @@ from service.storage.runs.records import NewRun, RunOutcome, RunState
 TITLE_CHARACTERS = 80
 
 
-@value
+@record
 class SessionStart:
     """A session that begins with the turn of `outcome`."""
 

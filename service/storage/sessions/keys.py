@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 
 SESSION_KEY_HEADER = "x-openclaw-session-key"
@@ -28,7 +28,7 @@ _RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
 _UNENCODED = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
-@value
+@record
 class SessionKey:
     """The session a request belongs to. `fresh` says that nobody can have used `key` before."""
 
@@ -80,7 +80,7 @@ def session_key_for(agent_id: str, header_key: str | None, user: str | None, new
     return SessionKey(f"{prefix}openai:{new_id()}", fresh=True)
 
 
-def own_key_for(session_key: str | None, session_id: str | None) -> str:
+def default_session_key(session_key: str | None, session_id: str | None) -> str:
     """The key, to be completed with the agent's name, that a caller means by a key or by an id of its own.
 
     Spaces around them do not count. A key wins over an id; nothing at all is the agent's main session.
@@ -94,7 +94,7 @@ def encode_session_key(key: str) -> str:
     return quote(key, safe=_UNENCODED)
 
 
-def find_kept_key(key: str, agent_id: str, is_kept: Callable[[str], object]) -> str | None:
+def resolve_stored_key(key: str, agent_id: str, is_kept: Callable[[str], object]) -> str | None:
     """The key of the session that `key` means: the very one if it is kept, else the short one of `agent_id`.
 
     `key` itself where neither is kept; `None` for text that no database takes.

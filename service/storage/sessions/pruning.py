@@ -13,7 +13,7 @@ from time import monotonic
 
 from service.config.sessions import MaintenanceConfig
 from service.core.concurrency import Event, sleep, spawn
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.storage.database.database import Database
 from service.storage.database.errors import StoreError
 from service.storage.runs.idempotency import Claims
@@ -34,7 +34,7 @@ _SHORTEST_PAUSE_SECONDS = 0.01
 _log = logging.getLogger("openclaw.sessions")
 
 
-@value
+@record
 class Deleted:
     """How many of each are gone."""
 

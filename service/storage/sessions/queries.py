@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.messages import Message, Usage
 from service.storage.database.schema import entries, sessions
 from service.storage.message_codec import from_payload
@@ -15,7 +15,7 @@ from service.storage.message_codec import from_payload
 MAX_PAYLOAD_CHARACTERS = 200_000
 
 
-@value
+@record
 class SessionOverview:
     """A session as a whole: times in ms since the epoch, `model` the last that answered, `usage` of all its turns.
 
@@ -35,7 +35,7 @@ class SessionOverview:
     stateless: bool
 
 
-@value
+@record
 class Position:
     """A place between two sessions in the order in which they began; it stays right whatever becomes of either."""
 
@@ -43,7 +43,7 @@ class Position:
     session_id: str
 
 
-@value
+@record
 class RecentMessage:
     """One stored message, the `seq`th of its session; `message` is `None` where it is too long to be read here."""
 

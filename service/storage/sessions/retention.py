@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.config.sessions import MaintenanceConfig
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.storage.cluster.membership import GOING_ON
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.schema import claims, lanes, runs, sessions
@@ -49,7 +49,7 @@ _SOME_LANES = (
 )
 
 
-@value
+@record
 class ExpiredSession:
     """A session that is not kept, as it was found; `reason` is for people."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.core.messages import Message
 from service.storage.cluster.membership import GOING_ON
 from service.storage.database.database import Database, SingleOperation
@@ -66,7 +66,7 @@ _READ_PAGE = (
 )
 
 
-@value
+@record
 class StoredEntry:
     """One message of a transcript with what is known of it: `model` and the tokens stand on a turn's last one."""
 
@@ -80,7 +80,7 @@ class StoredEntry:
     cached_tokens: int | None
 
 
-@value
+@record
 class StoredSummary:
     """A message that stands for the first `covers` messages of its session."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from service.core import concurrency
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.tools.mcp.connection import ConnectionLostError, McpConnection
 from service.tools.mcp.results import redactor
 from service.tools.terminal_text import to_plain_text
@@ -35,7 +35,7 @@ MAX_BACKOFF_SECONDS = 30.0
 LISTING_WAIT_SECONDS = 5.0
 
 
-@value
+@record
 class McpEndpoint:
     """Where an MCP server is: a `command` that speaks on its standard streams, or the `url` of a streamable HTTP one.
 
@@ -66,7 +66,7 @@ class McpEndpoint:
         return self.allow is None or any(fnmatch.fnmatchcase(tool_name, pattern) for pattern in self.allow)
 
 
-@value
+@record
 class RemoteTool:
     """A tool as its server describes it; `parameters` is a JSON schema of an object."""
 

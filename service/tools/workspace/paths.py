@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from service.core.dataclass import value
+from service.core.dataclass import record
 from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.filenames import from_display, to_display
 
@@ -31,8 +31,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@value
-class Place:
+@record
+class WorkspaceEntry:
     """A name in an open directory of the workspace, which may or may not exist.
 
     `directory` is a file descriptor that belongs to the walk; `name` is `.` for the directory itself; `shown` is the
@@ -104,7 +104,7 @@ class Workspace:
         return cls(context.workspace)
 
     @contextmanager
-    def open_place(self, path: str, *, create_parents: bool = False) -> Iterator[Place]:
+    def open_place(self, path: str, *, create_parents: bool = False) -> Iterator[WorkspaceEntry]:
         """The place `path` names, relative to the workspace or absolute and inside it, as long as the block runs.
 
         Its names may be as `to_display` shows them. With `create_parents` directories that are missing on the way are
@@ -135,7 +135,7 @@ class _Walk:
         self._names: list[str] = []
         self._links = 0
 
-    def go(self, path: str, *, create_parents: bool) -> Place:
+    def go(self, path: str, *, create_parents: bool) -> WorkspaceEntry:
         steps = deque(self._steps(path))
         while steps:
             name = steps.popleft()
@@ -148,8 +148,8 @@ class _Walk:
             elif steps:
                 self._enter(name, create=create_parents)
             else:
-                return Place(self._directories[-1], name, to_display("/".join([*self._names, name])))
-        return Place(self._directories[-1], ".", to_display("/".join(self._names) or "."))
+                return WorkspaceEntry(self._directories[-1], name, to_display("/".join([*self._names, name])))
+        return WorkspaceEntry(self._directories[-1], ".", to_display("/".join(self._names) or "."))
 
     def close(self) -> None:
         while self._directories:

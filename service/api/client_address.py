@@ -1,0 +1,104 @@
+"""Client addresses behind trusted proxies, and the hosts that may be asked without a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+from service.core.errors import GatewayError
+
+_HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]{1,5})?")
+_FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*"?(?P<node>[^";]*)', re.IGNORECASE)
+_FORWARDING_KEYS = ("HTTP_X_FORWARDED_", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
+
+
+class ClientAddresses:
+    """Resolves the client address of a request; only trusted proxies may set forwarding headers."""
+
+    def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    def reconfigure(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+        """Believe these proxies from now on, and no others."""
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    def check(self, peer: str, headers: Mapping[str, Any]) -> str:
+        """The client's address; `headers` has WSGI's names (`HTTP_X_FORWARDED_FOR`), an environ will do.
+
+        Of a trusted proxy's request it is the rightmost address in X-Forwarded-For that is not itself a trusted
+        proxy, else in Forwarded, else X-Real-IP, else the peer; only the first header that is there is read. Raises
+        `GatewayError` `untrusted_proxy_headers` when any other peer sends such a header.
+        """
+        for key in headers:
+            if key.startswith(_FORWARDING_KEYS):
+                return self._forwarded_client(peer, headers)
+        return peer
+
+    def _forwarded_client(self, peer: str, headers: Mapping[str, Any]) -> str:
+        if not self._is_trusted(_parse_address(peer)):
+            raise GatewayError(
+                "untrusted_proxy_headers",
+                "The request carries forwarding headers, but its sender is not a proxy this gateway trusts. "
+                "Whoever runs it can name trusted proxies in gateway.trustedProxies.",
+            )
+        client = peer
+        for node in reversed(_forwarded_nodes(headers)):
+            address = _parse_address(node)
+            if address is None:  # a trusted proxy did not know its client: the proxy is all that is known
+                break
+            client = str(address)
+            if not self._is_trusted(address):
+                break
+        return client
+
+    def _is_trusted(self, address: IPv4Address | IPv6Address | None) -> bool:
+        return address is not None and any(address in network for network in self._trusted_proxies)
+
+
+def _forwarded_nodes(headers: Mapping[str, Any]) -> list[str]:
+    if "HTTP_X_FORWARDED_FOR" in headers:
+        return str(headers["HTTP_X_FORWARDED_FOR"]).split(",")
+    if "HTTP_FORWARDED" in headers:
+        found = (_FORWARDED_FOR.search(element) for element in str(headers["HTTP_FORWARDED"]).split(","))
+        return [match["node"] if match else "" for match in found]
+    return [str(headers["HTTP_X_REAL_IP"])] if "HTTP_X_REAL_IP" in headers else []
+
+
+def _parse_address(node: str) -> IPv4Address | IPv6Address | None:
+    # As proxies write it: 192.0.2.1, 192.0.2.1:4711, 2001:db8::1, [2001:db8::1] or [2001:db8::1]:4711.
+    text = node.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address` is an IP address of this very machine, IPv4 written as IPv6 included."""
+    parsed = _parse_address(address)
+    return parsed is not None and parsed.is_loopback
+
+
+def check_host(host: str | None) -> None:
+    """Refuse a Host header that does not name this machine, for a gateway that asks for no secret.
+
+    A page in the operator's browser can make its own name resolve to 127.0.0.1, but it cannot lie about the name.
+    Raises `GatewayError` `host_not_allowed`.
+    """
+    match = _HOST.fullmatch(host or "")
+    if match is not None:
+        name = (match["name"] or "").lower().removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost") or is_loopback(match["ipv6"] or name):
+            return
+    raise GatewayError(
+        "host_not_allowed",
+        "Without authentication this gateway answers only to localhost, 127.0.0.1 or [::1] as its Host.",
+        param="host",
+    )
