@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from clocks import Clock
-from live import LiveGateway, live_gateway, scripted_config
-from upstream import Upstream
+from support.clock import Clock
+from support.live import LiveGateway, live_gateway, scripted_config
+from support.upstream import Upstream
 
-pytest_plugins = ["databases"]
+pytest_plugins = ["support.databases"]
 
 
 @pytest.fixture(scope="session")

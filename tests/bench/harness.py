@@ -22,7 +22,7 @@ from geventhttpclient import HTTPClient
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from live import TOKEN, live_gateway
+from support.live import TOKEN, live_gateway
 
 PATH = "/v1/chat/completions"
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}

@@ -14,9 +14,9 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from live import live_gateway, scripted_config
-from operator_client import operator_client
-from raw_operators import raw_operator
+from support.live import live_gateway, scripted_config
+from support.operator_client import operator_client
+from support.raw_websocket import raw_operator
 
 TICK_SECONDS = 35
 

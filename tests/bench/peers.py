@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import Server, free_port, started
-from live import TOKEN
+from support.live import TOKEN
 
 ENVIRONMENTS = Path(__file__).parents[2] / ".tox"
 

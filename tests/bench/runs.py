@@ -31,7 +31,7 @@ from servers import NoDelayServer  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from live import TOKEN, live_gateway  # noqa: E402
+from support.live import TOKEN, live_gateway  # noqa: E402
 
 FEW, MANY = 20, 400
 #: The kinds of run by the model that is asked, which is also the agent's id: their names for people, and their tokens.

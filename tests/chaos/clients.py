@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import orjson
-from live import TOKEN
+from support.live import TOKEN
 
 SESSIONS = ("alpha", "beta", "gamma")
 

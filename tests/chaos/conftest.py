@@ -6,7 +6,7 @@ import os
 import random
 
 import pytest
-from databases import database_url, postgres
+from support.databases import database_url, postgres
 
 __all__ = ["database_url", "postgres"]
 

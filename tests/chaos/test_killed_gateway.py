@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from live import TOKEN, live_gateway, scripted_config
+from support.live import TOKEN, live_gateway, scripted_config
 
 from chaos.clients import SESSIONS, Ledger, Talker, talking, wait_for_answer
 from chaos.transcript import check_against, connected, read_turns, runs_by_state

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from databases import Postgres
-from live import TOKEN, LiveGateway, live_gateway
-from operator_client import operator_client
-from upstream import Exchange, Upstream
+from support.databases import Postgres
+from support.live import TOKEN, LiveGateway, live_gateway
+from support.operator_client import operator_client
+from support.upstream import Exchange, Upstream
 
 from chaos.transcript import connected
 from service.storage.database.open import open_database

@@ -19,7 +19,7 @@ import httpx
 import orjson
 import pytest
 import yaml
-from live import TOKEN, LiveGateway
+from support.live import TOKEN, LiveGateway
 
 PACKAGE = "generated_gateway_client"
 

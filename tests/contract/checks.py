@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 import schemathesis
-from conformance import Conformance
 from schemathesis import Case, CheckContext, Response
 from schemathesis.checks import CHECKS
+from support.conformance import Conformance
 
 from service.core.errors import GatewayError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from live import TOKEN, scripted_config
+from support.live import TOKEN, scripted_config
 
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import COMPLETION

@@ -13,7 +13,7 @@ from typing import Any
 
 import openapi_spec_validator
 import pytest
-from live import TOKEN, LiveGateway
+from support.live import TOKEN, LiveGateway
 
 from contract.derived import to_streaming_document
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz

@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 import pytest
-from live import TOKEN, LiveGateway, live_gateway, scripted_config
-from operator_client import operator_client
+from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.operator_client import operator_client
 
 from interop.conftest import Published
 

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema_rs
 import orjson
 import pytest
-from live import LiveGateway, live_gateway, scripted_config
-from operator_client import OperatorClient, connect_params, operator_client, raw_client
+from support.live import LiveGateway, live_gateway, scripted_config
+from support.operator_client import OperatorClient, connect_params, operator_client, raw_client
 from websockets.exceptions import ConnectionClosed
 
 from interop.conftest import Published

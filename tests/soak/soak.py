@@ -22,9 +22,9 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from live import TOKEN, LiveGateway, live_gateway
+from support.live import TOKEN, LiveGateway, live_gateway
+from support.upstream import Upstream
 from traffic import Caller, Tally
-from upstream import Upstream
 
 MEGABYTE = 1024 * 1024
 QUIET_SECONDS = 5.0

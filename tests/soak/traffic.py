@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import httpx
 import orjson
-from chat import PATH, ask, streamed_text, text_of
-from conformance import NonconformityError
-from live import TOKEN, LiveGateway
-from upstream_answers import TEXT
+from support.chat import PATH, ask, streamed_text, text_of
+from support.conformance import NonconformityError
+from support.live import TOKEN, LiveGateway
+from support.upstream_answers import TEXT
 
 #: What a failing upstream may be told as.
 FAULTS = {

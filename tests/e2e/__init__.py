@@ -1,0 +1,1 @@
+"""Tests through a live gateway or the command line, by feature."""

@@ -1,0 +1,284 @@
+"""Bad input over HTTP: each kind gets its own clear refusal, and the gateway lives on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from support.chat import PATH, ask, error_of, text_of, user
+from support.live import TOKEN, LiveGateway
+
+JSON = {"Content-Type": "application/json"}
+SHOWING = {"content": [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:"}}]}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
+PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAY"
+    "AAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def post(client: httpx.Client, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+    return client.post(PATH, content=body, headers={**JSON, **(headers or {})})
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"{", "invalid_json"),
+        (b'{"messages": [NaN]}', "invalid_json"),
+        (b'{"messages": "\xff"}', "invalid_json"),
+        (b'{"messages": "\\ud800"}', "invalid_json"),
+        (b"\xef\xbb\xbf{}", "invalid_json"),
+        (b"[" * 10_000 + b"]" * 10_000, "invalid_json"),
+        (b"[]", "invalid_type"),
+        (b'"text"', "invalid_type"),
+        (b"null", "invalid_type"),
+        (b"{}", "missing_required_parameter"),
+    ],
+)
+def test_what_is_not_a_json_object_is_refused(client: httpx.Client, body: bytes, code: str) -> None:
+    assert error_of(post(client, body))[:2] == (400, code)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_another_content_type_is_415(client: httpx.Client, kind: str) -> None:
+    assert error_of(post(client, b"{}", {"Content-Type": kind})) == (415, "unsupported_media_type", "content-type")
+
+
+def test_no_content_type_is_415(client: httpx.Client) -> None:
+    request = client.build_request("POST", PATH, content=b"{}")
+    request.headers.pop("content-type", None)
+    assert client.send(request).status_code == 415
+
+
+def test_a_compressed_body_is_415(client: httpx.Client) -> None:
+    assert post(client, b"{}", {"Content-Encoding": "gzip"}).status_code == 415
+
+
+LIMIT = 20 * 1024 * 1024
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_20_mib_is_413(gateway: LiveGateway, chunked: bool) -> None:
+    body = b" " * (LIMIT + 1024 * 1024)
+    content: Any = iter([body[:LIMIT], body[LIMIT:]]) if chunked else body
+    with gateway.client() as client:
+        response = client.post(PATH, content=content, headers=JSON)
+    assert error_of(response) == (413, "request_too_large", None)
+
+
+def test_a_valid_body_followed_by_20_mib_is_not_cut_to_fit(gateway: LiveGateway) -> None:
+    valid = b'{"messages":[{"role":"user","content":"hi"}]}'
+    with gateway.client() as client:
+        response = client.post(PATH, content=iter([valid, b" " * LIMIT, b"rubbish"]), headers=JSON)
+    assert response.status_code == 413
+
+
+def test_a_body_of_nearly_20_mib_is_read(client: httpx.Client) -> None:
+    text = "word " * (LIMIT // 5 - 100)
+    assert text_of(ask(client, text, headers={"x-openclaw-model": "scripted/count-1"})).strip() == "1"
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "param"),
+    [
+        ([], "invalid_value", "messages"),
+        ("hi", "invalid_type", "messages"),
+        ([{"role": "system", "content": "x"}], "missing_required_parameter", "messages"),
+        ([user("  ")], "missing_required_parameter", "messages"),
+        ([{"role": "assistant", "content": "x"}], "missing_required_parameter", "messages"),
+        ([{"role": "robot", "content": "x"}], "invalid_value", "messages[0].role"),
+        ([{"content": "x"}], "missing_required_parameter", "messages[0].role"),
+        ([user("x"), user(7)], "invalid_type", "messages[1].content"),
+        ([user([])], "invalid_value", "messages[0].content"),
+        ([user([{"type": "text"}])], "missing_required_parameter", "messages[0].content[0].text"),
+        ([user([{"type": "input_audio", "input_audio": {}}])], "unsupported_parameter", "messages[0].content[0].type"),
+        ([user([{"type": "file", "file": {}}])], "unsupported_parameter", "messages[0].content[0].type"),
+        ([user("x"), {"role": "tool", "content": "1"}], "missing_required_parameter", "messages[1].tool_call_id"),
+        ([user("x"), {"role": "tool", "content": "1", "tool_call_id": "c"}], "invalid_value", "messages[1]"),
+        ([user("x"), {"role": "function", "content": "1", "name": "f"}], "invalid_value", "messages[1]"),
+        ([user("x"), {"role": "assistant", "tool_calls": []}], "invalid_value", "messages[1].tool_calls"),
+        (
+            [user("x"), {"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}],
+            "unsupported_parameter",
+            "messages[1].tool_calls[0].type",
+        ),
+        (
+            [user("x"), {"role": "assistant", "tool_calls": [CALL]}, {**SHOWING, "role": "tool", "tool_call_id": "c"}],
+            "unsupported_parameter",
+            "messages[2].content[1].type",
+        ),
+    ],
+)
+def test_messages_are_checked_one_by_one(client: httpx.Client, messages: Any, code: str, param: str) -> None:
+    assert error_of(client.post(PATH, json={"messages": messages})) == (400, code, param)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/cat.png",
+        "data:image/png;base64,",
+        "data:image/png;base64,####",
+        "data:image/png;base64,aGVsbG8gd29ybGQ=",
+        "data:image/svg+xml;base64,PHN2Zz48L3N2Zz4=",
+        "data:text/plain,hello",
+        PNG[:-1],
+        "file:///etc/passwd",
+    ],
+)
+def test_bad_image_data_is_refused(client: httpx.Client, url: str) -> None:
+    parts = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": url}}]
+    param = "messages[0].content[1].image_url.url"
+    assert error_of(ask(client, user(parts))) == (400, "invalid_value", param)
+
+
+def test_a_picture_is_taken_whatever_its_label_says(client: httpx.Client) -> None:
+    parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": PNG.replace("png", "jpeg")}}]
+    assert text_of(ask(client, user(parts))) == "look"
+
+
+@pytest.mark.parametrize(
+    ("field", "right", "wrong"),
+    [
+        ("temperature", [0, 2, 1.5, None], [-0.1, 2.1, "1", True]),
+        ("top_p", [0, 1, None], [-0.1, 1.1, []]),
+        ("frequency_penalty", [-2, 2, None], [-2.1, 2.1]),
+        ("presence_penalty", [-2, 2, None], [-2.1, 2.1]),
+        ("seed", [-(2**63), 2**63 - 1, 7.0, None], [2**63, -(2**63) - 1, 1.5, "1"]),
+        ("max_tokens", [1, 2**31 - 1, None], [0, -1, 2**31, 1.5]),
+        ("max_completion_tokens", [1, 2**31 - 1, None], [0, -1, 2**31]),
+        ("stop", ["x", ["a", "b", "c", "d"], None], [[], ["a"] * 5, 1, [1]]),
+        ("logit_bias", [{"50256": -100}, {"1": 100}, None], [{"1": 101}, {"1": -101}, {"1": 0.5}, []]),
+        ("reasoning_effort", ["none", "max", None], ["huge", 1]),
+        ("verbosity", ["low", "high", None], ["loud"]),
+        ("n", [1, None], [0, 2, 1.5]),
+        ("logprobs", [False, None], [True, 0]),
+        ("top_logprobs", [0, None], [1, 20]),
+        ("modalities", [["text"], None], [["audio"], ["text", "audio"]]),
+        ("audio", [None], [{"voice": "alloy", "format": "wav"}]),
+        ("web_search_options", [None], [{}]),
+        ("prediction", [None], [{"type": "content", "content": "x"}]),
+        ("store", [False, None], [True]),
+        ("service_tier", ["auto", "default", None], ["priority", "flex"]),
+        ("functions", [None], [[{"name": "f"}]]),
+        ("function_call", [None], [{"name": "f"}, "auto"]),
+        ("stream", [False, None], ["yes", 1]),
+        ("stream_options", [None, {}, {"include_usage": False}], [{"include_obfuscation": True}, {"include_usage": 1}]),
+        ("user", ["anna", ""], ["a\x00b", "x" * 129, 7, None]),
+        ("metadata", [None, {}, {"a": "b"}], [{"a": 1}, {"a": "x" * 513}, {str(key): "" for key in range(17)}]),
+        ("tools", [[], [TOOL]], [[{"type": "custom"}], [{"type": "function", "function": {"name": "a b"}}], None]),
+        ("tool_choice", ["none", "auto"], ["required", "maybe", {"type": "function", "function": {"name": "f"}}]),
+        ("parallel_tool_calls", [True], [None, "yes"]),
+        (
+            "response_format",
+            [{"type": "text"}, {"type": "json_object"}],
+            [{"type": "xml"}, {"type": "json_schema"}, {}],
+        ),
+        ("model", ["openclaw"], ["", 7, "x" * 257]),
+        ("x_unknown", [1, None, {"a": []}], []),
+    ],
+)
+def test_every_field_is_held_to_its_bounds_on_both_sides(
+    client: httpx.Client, field: str, right: list[Any], wrong: list[Any]
+) -> None:
+    for value in right:
+        assert ask(client, "hi", **{field: value}).status_code == 200, value
+    for value in wrong:
+        status, code, param = error_of(ask(client, "hi", **{field: value}))
+        assert status == 400, value
+        assert code in ("invalid_value", "invalid_type", "unsupported_parameter", "missing_required_parameter")
+        assert param is not None
+        assert param.startswith(field)
+
+
+def test_what_is_not_done_is_refused_by_name(client: httpx.Client) -> None:
+    for field, value in {"n": 2, "logprobs": True, "web_search_options": {}, "audio": {}, "store": True}.items():
+        assert error_of(ask(client, "hi", **{field: value})) == (400, "unsupported_parameter", field)
+
+
+def test_two_tools_of_one_name_are_refused(client: httpx.Client) -> None:
+    assert error_of(ask(client, "hi", tools=[TOOL, TOOL])) == (400, "invalid_value", "tools[1].function.name")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-request-id", "a b"),
+        ("x-request-id", "x" * 129),
+        ("x-openclaw-agent-id", "not an id"),
+        ("x-openclaw-agent-id", ""),
+        ("x-openclaw-model", "no-slash"),
+        ("x-openclaw-message-channel", "a b"),
+        ("x-openclaw-session-key", "x" * 2049),
+        ("x-openclaw-session-key", "x" * 2048),  # longer once the agent's name stands before it
+        ("x-openclaw-session-key", "Nguyễn"),
+    ],
+)
+def test_headers_are_held_to_the_contract(client: httpx.Client, name: str, value: str) -> None:
+    response = ask(client, "hi", headers={name: value.encode()})
+    assert error_of(response) == (400, "invalid_value", name)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [PATH, "/v1/models", "/v1/models/openclaw", "/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "BREW"])
+def test_a_wrong_method_is_405_on_every_path(gateway: LiveGateway, path: str, method: str) -> None:
+    right = "POST" if path == PATH else "GET"
+    if method == right:
+        return
+    with gateway.client(token=None) as client:
+        response = client.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == right
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "//", "/v1", "/v1/chat/completions/", "//healthz", "/docs/", "/docs/x", "/%00", "/v1/models/"]
+)
+def test_an_unknown_path_is_404_with_the_envelope(gateway: LiveGateway, path: str) -> None:
+    with gateway.client() as client:
+        request = client.build_request("GET", gateway.url)
+        request.url = httpx.URL(gateway.url, raw_path=path.encode())
+        assert error_of(client.send(request)) == (404, "not_found", None)
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (None, "missing_credentials"),
+        ("", "missing_credentials"),
+        ("Basic YTpi", "missing_credentials"),
+        (f"Bearer {TOKEN}x", "invalid_api_key"),
+        ("Bearer ü", "invalid_api_key"),
+    ],
+)
+@pytest.mark.parametrize("path", [PATH, "/v1/models", "/v1/models/openclaw"])
+def test_missing_and_wrong_credentials_are_401(gateway: LiveGateway, path: str, header: str | None, code: str) -> None:
+    headers = {} if header is None else {"Authorization": header.encode()}
+    with gateway.client(token=None) as client:
+        method = "POST" if path == PATH else "GET"
+        response = client.request(method, path, headers=headers)  # type: ignore[arg-type]  # httpx takes bytes
+    assert error_of(response)[:2] == (401, code)
+
+
+@pytest.mark.parametrize("header", [f"bearer {TOKEN}", f"BEARER   {TOKEN}"])
+def test_bearer_is_read_generously(gateway: LiveGateway, header: str) -> None:
+    with gateway.client(token=None) as client:
+        assert client.get("/v1/models", headers={"Authorization": header}).status_code == 200
+
+
+def test_a_request_id_that_cannot_be_echoed_is_replaced_elsewhere(gateway: LiveGateway) -> None:
+    with gateway.client(token=None) as client:
+        for path in ("/nowhere", "/v1/models"):
+            assert client.get(path, headers={"x-request-id": "a b"}).headers["x-request-id"] != "a b"
+
+
+def test_nothing_of_all_this_was_a_defect(gateway: LiveGateway) -> None:
+    assert "Traceback" not in gateway.output
+    assert TOKEN not in gateway.output

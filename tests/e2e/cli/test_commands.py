@@ -1,0 +1,263 @@
+"""The light commands as their user meets them: lists, health, status, setup, completion, and how little they load."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.command import Home
+from support.live import LiveGateway, live_gateway, scripted_config
+from support.upstream import Upstream
+
+from service.cli import openclaw
+from service.cli.gateway_address import find_gateway
+from service.config.source import ConfigError, Locations
+
+#: No Ollama is here, whatever runs on this machine.
+NO_OLLAMA = {"OLLAMA_HOST": "127.0.0.1:9"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("gateway"), scripted_config()) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path, NO_OLLAMA)
+
+
+@pytest.fixture
+def near(running: LiveGateway, home: Home) -> Home:
+    """A home whose configured gateway is running."""
+    home.write({**scripted_config(), "gateway": {**scripted_config()["gateway"], "port": running.address[1]}})
+    return home
+
+
+def test_health_of_a_running_gateway(near: Home) -> None:
+    done = near.run("health")
+    assert (done.status, done.err) == (0, "")
+    assert "is live and ready" in done.out
+    told = near.run("health", "--json").json
+    assert (told["ok"], told["ready"], told["problem"]) == (True, True, None)
+
+
+def test_health_and_status_without_a_gateway_say_how_to_start_one(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    for command in ("health", "status"):
+        done = home.run(command, "--json", OPENCLAW_GATEWAY_PORT=port)
+        assert (done.status, done.json["ok"]) == (1, False)
+        assert f"127.0.0.1:{port} does not answer" in done.out
+        assert "openclaw gateway" in done.out
+
+
+def test_health_of_something_else_is_told(home: Home) -> None:
+    with Upstream() as other:
+        done = home.run("health", OPENCLAW_GATEWAY_URL=other.url.removesuffix("/v1"))
+        silent = socket.create_server(("127.0.0.1", 0))
+        slow = home.run("health", "--timeout", "0.2", OPENCLAW_GATEWAY_PORT=str(silent.getsockname()[1]))
+        silent.close()
+    assert done.status == 1
+    assert "is not a gateway" in done.err
+    assert slow.status == 1
+    assert "did not answer within 0.2 s" in slow.err
+
+
+def test_status_tells_all(near: Home, running: LiveGateway) -> None:
+    done = near.run("status")
+    assert done.status == 0
+    for part in (str(near.config_path), running.url, "takes the configured credentials", "main", "beta"):
+        assert part in done.out
+    assert "\x1b" not in done.out  # no colours but on a terminal
+    told = near.run("status", "--json").json
+    assert told["config"]["valid"]
+    assert [agent["id"] for agent in told["agents"]] == ["main", "beta"]
+    assert "scripted/echo" in told["agents"][0]["description"]
+
+
+def test_status_with_the_wrong_secret_says_so(near: Home) -> None:
+    near.run("config", "set", "gateway.auth.token", "another")
+    told = near.run("status", "--json").json
+    assert told["gateway"]["running"]
+    assert "not the gateway's token" in told["endpoint"]["problem"]
+
+
+def test_the_agents_are_listed(home: Home) -> None:
+    config = scripted_config()
+    config["agents"]["list"][1]["model"] = {"primary": "openai/gpt-5", "fallbacks": ["ollama/llama3.2"]}
+    home.write(config)
+    done = home.run("agents", "list")
+    [_, main, beta] = done.out.splitlines()
+    assert main.split() == ["main", "(default)", "main", "scripted/echo", "-"]
+    assert "openai/gpt-5, then ollama/llama3.2" in beta
+    told = home.run("agents", "list", "--json").json
+    assert [(agent["id"], agent["isDefault"]) for agent in told] == [("main", True), ("beta", False)]
+
+
+def test_the_models_are_listed_wherever_they_come_from(home: Home) -> None:
+    config = scripted_config()
+    config["models"]["providers"]["vllm"] = {
+        "baseUrl": "http://127.0.0.1:9/v1",
+        "models": [{"id": "Qwen/Qwen3-8B", "contextWindow": 32768}],
+    }
+    config["agents"]["list"][1]["model"] = "groq/llama-3.3-70b-versatile"
+    home.write(config)
+    with Upstream() as ollama:
+        ollama.models = ["llama3.2"]
+        told = home.run("models", "list", "--json", OLLAMA_HOST=ollama.url.removesuffix("/v1"), OPENAI_API_KEY="k").json
+    found = {model["key"]: model for model in told}
+    assert found["scripted/echo"]["agents"] == ["main"]
+    assert found["vllm/Qwen/Qwen3-8B"]["contextWindow"] == 32768
+    assert found["openai/<model>"]["source"] == "OPENAI_API_KEY"
+    assert found["ollama/llama3.2"]["source"] == "Ollama"
+    assert "GROQ_API_KEY is not set" in found["groq/llama-3.3-70b-versatile"]["problem"]
+    assert "local/smollm2-135m-instruct" in home.run("models", "list").out
+
+
+@pytest.mark.parametrize(
+    ("env", "arguments", "model"),
+    [
+        ({}, (), "local/smollm2-135m-instruct"),
+        ({"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": " "}, ("--endpoint",), "anthropic/"),
+        ({"OPENAI_API_KEY": "k"}, ("--model", "groq/x", "--profile", "p"), "groq/x"),
+    ],
+)
+def test_setup_writes_a_configuration_that_the_gateway_takes(
+    home: Home, env: dict[str, str], arguments: tuple[str, ...], model: str
+) -> None:
+    done = home.run("setup", "--json", *arguments, **env)
+    assert done.status == 0, done.err
+    path = Path(done.json["path"])
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert done.json["model"].startswith(model)
+    at = arguments[2:] if "--profile" in arguments else ()
+    assert home.run("config", "validate", *at, **env).status == 0
+    written = home.run("config", "get", "gateway", *at).json
+    assert written["http"]["endpoints"]["chatCompletions"]["enabled"] is ("--endpoint" in arguments)
+    token = home.run("config", "get", "gateway.auth.token", *at).out.strip()
+    assert len(token) >= 43
+    assert token not in done.out + done.err
+    before = path.read_bytes()
+    again = home.run("setup", *arguments, **env)
+    assert again.status == 1
+    assert "is there already" in again.err
+    assert path.read_bytes() == before
+
+
+def test_setup_finds_a_running_ollama(home: Home) -> None:
+    with Upstream() as ollama:
+        ollama.models = ["nomic-embed-text:latest", "llama3.2", "qwen3"]
+        done = home.run("setup", "--json", OLLAMA_HOST=ollama.url.removesuffix("/v1"))
+    assert done.json["model"] == "ollama/llama3.2"
+
+
+def test_setup_refuses_what_is_not_a_model(home: Home) -> None:
+    done = home.run("setup", "--model", "gpt")
+    assert done.status == 1
+    assert "provider/model" in done.err
+    done = home.run("setup", "--model", "nowhere/x")
+    assert done.status == 1
+    assert 'No provider "nowhere"' in done.err
+    assert not home.config_path.exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_printed(home: Home, shell: str) -> None:
+    done = home.run("completion", shell)
+    assert done.status == 0
+    assert f"_OPENCLAW_COMPLETE={shell}_complete" in done.out
+
+
+def test_commands_and_options_are_completed(home: Home) -> None:
+    def complete(words: str) -> list[str]:
+        env = {"_OPENCLAW_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+        return [line.partition(",")[2] for line in home.run(**env).out.splitlines()]
+
+    assert complete("openclaw co") == ["completion", "config"]
+    assert "validate" in complete("openclaw config ")
+    assert "--endpoint" in complete("openclaw setup --e")
+
+
+LIGHT = [("--help",), ("--version",), ("config", "file"), ("config", "get"), ("health",), ("gateway", "--help")]
+LIGHT += [("completion", "bash"), ("agent", "--help")]
+HEAVY = {"gevent", "sqlalchemy", "connexion", "flask", "pydantic", "jsonschema_rs", "trafilatura", "websockets"}
+HEAVY |= {"geventhttpclient"}
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_light_commands_load_nothing_heavy(near: Home, arguments: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom service.cli import openclaw\n"
+        f"status = openclaw({list(arguments)!r}, standalone_mode=False)\n"
+        "print('modules:', *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=near.environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(done.stderr.rpartition("modules:")[2].split())
+    assert "click" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_every_command_has_words_for_the_help() -> None:
+    pending = [openclaw]
+    while pending:
+        command = pending.pop()
+        assert command.help, command.name
+        pending += list(getattr(command, "commands", {}).values())
+
+
+# Which gateway is meant.
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Locations:
+    return Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
+
+
+REMOTE = "gateway: {mode: 'remote', remote: {url: 'wss://far.example:8443/', token: 'r'}, auth: {token: 't'}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "url", "secret"),
+    [
+        ("", {}, "http://127.0.0.1:18789", ""),
+        ("gateway: {port: 5, auth: {token: 't'}}", {}, "http://127.0.0.1:5", "t"),
+        ("gateway: {port: 5, auth: {token: 't'}}", {"OPENCLAW_GATEWAY_PORT": "6"}, "http://127.0.0.1:6", "t"),
+        ("gateway: {auth: {token: '${T}'}}", {"T": "x"}, "http://127.0.0.1:18789", "x"),
+        ("gateway: {auth: {token: '${T}'}}", {"OPENCLAW_GATEWAY_TOKEN": "y"}, "http://127.0.0.1:18789", "y"),
+        ("gateway: {auth: {mode: 'password', token: 't', password: 'p'}}", {}, "http://127.0.0.1:18789", "p"),
+        ("gateway: {auth: {mode: 'none', token: 't'}}", {}, "http://127.0.0.1:18789", ""),
+        ("gateway: {bind: 'custom', customBindHost: '::1'}", {}, "http://[::1]:18789", ""),
+        (REMOTE, {}, "https://far.example:8443", "r"),
+        (REMOTE, {"OPENCLAW_GATEWAY_URL": "ws://other:1/"}, "http://other:1", ""),
+        (
+            REMOTE,
+            {"OPENCLAW_GATEWAY_URL": "http://other:1", "OPENCLAW_GATEWAY_TOKEN": "e"},
+            "http://other:1",
+            "e",
+        ),
+    ],
+)
+def test_the_gateway_is_found(place: Locations, text: str, environ: dict[str, str], url: str, secret: str) -> None:
+    place.config_path.write_text(f"{{{text}}}")
+    found = find_gateway(place, environ)
+    assert (found.url, found.secret) == (url, secret)
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:1", "ws://", "http://x:99999"])
+def test_an_address_that_is_none_is_refused(place: Locations, url: str) -> None:
+    with pytest.raises(ConfigError, match="OPENCLAW_GATEWAY_URL"):
+        find_gateway(place, {"OPENCLAW_GATEWAY_URL": url})
+
+
+def test_a_secret_is_not_shown(place: Locations) -> None:
+    place.config_path.write_text("{gateway: {auth: {token: 's3cret'}}}")
+    assert "s3cret" not in repr(find_gateway(place, {}))

@@ -1,0 +1,131 @@
+"""The wheel as it is built from the checkout: what is in it, what is not, and which contract it refuses to carry."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.metadata import PathDistribution
+from pathlib import Path
+
+import pytest
+
+from service import __version__
+from service.storage.database.schema import HEAD
+
+CHECKOUT = Path(__file__).parents[3]
+PACKAGES = ("service", "handlers")
+DIST_INFO = f"openclaw_gateway-{__version__}.dist-info"
+
+
+def build(source: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Build the wheel of `source` into `directory`, with the back end that pyproject.toml names and no network."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(directory)]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=source, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    directory = tmp_path_factory.mktemp("wheel")
+    run = build(CHECKOUT, directory)
+    assert run.returncode == 0, run.stdout + run.stderr
+    [path] = directory.iterdir()
+    with zipfile.ZipFile(path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def distribution(wheel: zipfile.ZipFile) -> PathDistribution:
+    return PathDistribution(zipfile.Path(wheel, f"{DIST_INFO}/"))
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of what a build reads, to be changed."""
+    copy = tmp_path / "sources"
+    for name in (*PACKAGES, ".ci"):
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "openapi.yaml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, copy)
+    return copy
+
+
+def test_the_contract_is_inside_once_and_unchanged(wheel: zipfile.ZipFile) -> None:
+    assert [name for name in wheel.namelist() if "openapi" in name] == ["service/openapi.yaml"]
+    assert wheel.read("service/openapi.yaml") == (CHECKOUT / "openapi.yaml").read_bytes()
+
+
+def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    modules = {path.relative_to(CHECKOUT).as_posix() for name in PACKAGES for path in (CHECKOUT / name).rglob("*.py")}
+    packed = {name for name in wheel.namelist() if not name.startswith(f"{DIST_INFO}/")}
+    assert packed == modules | {"service/openapi.yaml"}
+
+
+MIGRATING_PROGRAM = """
+import sys
+from pathlib import Path
+from service.storage.database.open import open_file
+open_file(Path(sys.argv[1])).close()
+print(sys.modules["service"].__file__)
+"""
+
+
+def test_the_migrations_are_inside_and_found(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / "installed")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-c", MIGRATING_PROGRAM, str(tmp_path / "made.sqlite")]
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert Path(run.stdout.strip()).is_relative_to(tmp_path / "installed")
+    with closing(sqlite3.connect(tmp_path / "made.sqlite")) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
+
+
+def test_the_metadata_tells_what_is_needed(distribution: PathDistribution) -> None:
+    metadata = distribution.metadata
+    assert (metadata["Name"], metadata["Version"]) == ("openclaw-gateway", __version__)
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert any(requirement.startswith("connexion<3,>=2.15") for requirement in distribution.requires or ())
+    assert metadata["Description-Content-Type"] == "text/markdown"
+
+
+def test_the_licence_comes_with_its_text(wheel: zipfile.ZipFile, distribution: PathDistribution) -> None:
+    assert distribution.metadata["License-Expression"] == "MIT"
+    assert distribution.metadata.get_all("License-File") == ["LICENSE"]
+    assert wheel.read(f"{DIST_INFO}/licenses/LICENSE") == (CHECKOUT / "LICENSE").read_bytes()
+
+
+def test_the_command_is_openclaw(distribution: PathDistribution) -> None:
+    [command] = distribution.entry_points.select(group="console_scripts")
+    assert (command.name, command.value) == ("openclaw", "service.__main__:main")
+
+
+def test_an_invalid_contract_is_not_built_and_the_reason_is_told(sources: Path, tmp_path: Path) -> None:
+    contract = sources / "openapi.yaml"
+    text = contract.read_text(encoding="utf-8")
+    assert text.count("operationId: get_health\n") == 1
+    contract.write_text(text.replace("operationId: get_health\n", "operationId: [get_health]\n"), encoding="utf-8")
+    run = build(sources, tmp_path / "dist")
+    assert run.returncode != 0
+    assert re.search("get_health.* is not of type .string", run.stderr), run.stderr
+    assert list(tmp_path.glob("dist/*.whl")) == []
+
+
+def test_a_contract_that_refers_to_nothing_is_not_built(sources: Path, tmp_path: Path) -> None:
+    contract = sources / "openapi.yaml"
+    text = contract.read_text(encoding="utf-8")
+    contract.write_text(text.replace('schemas/Readiness"', 'schemas/Absent"'), encoding="utf-8")
+    run = build(sources, tmp_path / "dist")
+    assert run.returncode != 0
+    assert re.search("schemas/Absent.? does not exist", run.stderr), run.stderr

@@ -1,0 +1,328 @@
+"""A running gateway and the edits of its configuration file."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psutil
+import pytest
+from support.chat import ask, error_of, streamed_text, text_of
+from support.command import Home
+from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.operator_client import operator_client
+from support.upstream import Upstream
+from websockets.exceptions import ConnectionClosed
+
+SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("gateway"), scripted_config()) as running:
+        yield running
+
+
+class Editing:
+    """The running gateway's file, rewritten as editors do it, and its log."""
+
+    def __init__(self, running: LiveGateway) -> None:
+        self.running = running
+        self.path = running.output_path.with_name("openclaw.json")
+        self.config = scripted_config()
+
+    def write(self, config: Any = None) -> None:
+        """Replace the file by `config`, or by the configuration as it is now."""
+        new = self.path.with_suffix(".new")
+        new.write_bytes(orjson.dumps(self.config if config is None else config))
+        new.replace(self.path)
+
+    def apply(self) -> None:
+        """Write the configuration and wait until it is in force, or waits for a restart."""
+        told = self._times_told()
+        self.write()
+        self.wait_for(lambda: self._times_told() > told)
+
+    def _times_told(self) -> int:
+        return self.running.output.count("in force:") + self.running.output.count("after a restart:")
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < give_up_at, self.running.output
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def editing(gateway: LiveGateway) -> Iterator[Editing]:
+    """The file as it was written first, and so again afterwards."""
+    editing = Editing(gateway)
+    yield editing
+    before, now = scripted_config(), orjson.loads(editing.path.read_bytes())
+    editing.config = before
+    if now != before:
+        editing.apply()
+
+
+def test_the_endpoint_is_switched_off_and_on(editing: Editing) -> None:
+    enabled = editing.config["gateway"]["http"]["endpoints"]["chatCompletions"]
+    with editing.running.client() as client:
+        enabled["enabled"] = False
+        editing.apply()
+        assert error_of(ask(client, "hi"))[:2] == (404, "endpoint_disabled")
+        enabled["enabled"] = True
+        editing.apply()
+        assert text_of(ask(client, "hi")) == "hi"
+
+
+def test_agents_come_and_go_and_change_their_model(editing: Editing) -> None:
+    with editing.running.client() as client:
+        editing.config["agents"]["list"] = [{"id": "gamma", "model": "scripted/count-3"}]
+        editing.apply()
+        listed = [model["id"] for model in client.get("/v1/models").json()["data"]]
+        assert listed == ["openclaw", "openclaw/default", "openclaw/gamma"]
+        assert text_of(ask(client, "hi")).split() == ["1", "2", "3"]
+        assert error_of(ask(client, "hi", model="openclaw/beta"))[:2] == (404, "model_not_found")
+
+
+def test_a_new_secret_holds_from_the_next_request_on(editing: Editing) -> None:
+    editing.config["gateway"]["auth"]["token"] = "another"
+    editing.apply()
+    with editing.running.client() as old, editing.running.client("another") as new:
+        assert old.get("/v1/models").status_code == 401
+        assert new.get("/v1/models").status_code == 200
+    assert "another" not in editing.running.output
+
+
+def test_who_came_in_with_the_old_secret_is_sent_away(editing: Editing) -> None:
+    with operator_client(editing.running) as operator:
+        editing.config["gateway"]["auth"]["token"] = "the-next-token-for-tests"
+        editing.apply()
+        with pytest.raises(ConnectionClosed) as closed:
+            operator.receive_until(lambda _frame: False)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+    editing.config["gateway"]["auth"]["token"] = TOKEN
+    editing.apply()
+
+
+def test_limits_and_trusted_proxies_follow(editing: Editing) -> None:
+    gateway = editing.config["gateway"]
+    gateway["trustedProxies"] = ["127.0.0.1"]
+    gateway["auth"]["rateLimit"] = {"exemptLoopback": False, "maxAttempts": 1, "lockoutMs": 60_000}
+    editing.apply()
+    elsewhere = {"X-Forwarded-For": "203.0.113.7"}
+    with editing.running.client("wrong") as wrong, editing.running.client() as right:
+        assert [wrong.get("/v1/models", headers=elsewhere).status_code for _ in range(3)] == [401, 429, 429]
+        assert right.get("/v1/models", headers=elsewhere).status_code == 429
+        assert right.get("/v1/models").status_code == 200
+
+
+def test_tools_follow(editing: Editing, tmp_path: Path) -> None:
+    (tmp_path / "in the workspace").write_text("")
+    agent = {"id": "main", "workspace": str(tmp_path), "model": "scripted/tools", "tools": {"allow": ["ls"]}}
+    editing.config["agents"]["list"] = [agent]
+    editing.apply()
+    with editing.running.client() as client:
+        assert "in the workspace" in text_of(ask(client, "hi"))
+        agent["tools"] = {"deny": ["*"]}
+        editing.apply()
+        assert text_of(ask(client, "hi")) == "hi"
+
+
+def test_what_is_kept_follows(editing: Editing) -> None:
+    editing.config["session"] = {"maintenance": {"pruneAfter": "30d"}}
+    editing.apply()
+    editing.wait_for(lambda: "in force: session" in editing.running.output)
+
+
+def test_a_running_answer_is_not_disturbed(editing: Editing) -> None:
+    answers: list[httpx.Response] = []
+    with editing.running.client() as client:
+        headers = {"x-openclaw-model": "scripted/slow"}
+        asking = threading.Thread(
+            target=lambda: answers.append(ask(client, "hi", stream=True, model="openclaw/beta", headers=headers))
+        )
+        asking.start()
+        time.sleep(0.3)
+        editing.config["models"] = {"providers": {"other": {"api": "scripted"}}}
+        editing.config["agents"] = {"defaults": {"model": "other/echo"}}
+        editing.config["gateway"]["auth"]["token"] = "another"
+        editing.apply()
+        asking.join()
+    assert streamed_text(answers[0]).endswith("before it ends.")
+    with editing.running.client("another") as client:
+        assert text_of(ask(client, "hi")) == "hi"
+        refused = ask(client, "hi", headers={"x-openclaw-model": "scripted/echo"})
+        assert error_of(refused)[:2] == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"gateway": ', "line 1"),
+        ('{"gateway": {"port": "x"}}', "gateway.port"),
+        ('{"gateway": {"auth": {"mode": "token", "token": "${GONE}"}}}', "GONE"),
+        ('{"gateway": {"auth": {"token": "a", "password": "b"}}}', "both a token and a password"),
+    ],
+)
+def test_a_wrong_edit_is_refused_with_its_reason_and_the_old_one_stays(editing: Editing, text: str, words: str) -> None:
+    told = editing.running.output.count("is refused")
+    editing.path.write_text(text)
+    editing.wait_for(lambda: editing.running.output.count("is refused") > told)
+    assert words in editing.running.output.rpartition("is refused")[2]
+    with editing.running.client() as client:
+        assert text_of(ask(client, "hi")) == "hi"
+    editing.write()  # as it was: nothing to apply, nothing to say
+
+
+def test_a_file_that_goes_away_changes_nothing(editing: Editing) -> None:
+    editing.path.unlink()
+    editing.wait_for(lambda: "there is no such file" in editing.running.output)
+    with editing.running.client() as client:
+        assert text_of(ask(client, "hi")) == "hi"
+    editing.write()
+
+
+def test_what_needs_a_restart_is_told_and_the_rest_applied(editing: Editing) -> None:
+    config = copy.deepcopy(editing.config)
+    editing.config["gateway"]["bind"] = "lan"
+    editing.config["agents"]["list"][1]["id"] = "delta"
+    editing.apply()
+    editing.wait_for(lambda: "only after a restart: gateway.bind" in editing.running.output)
+    assert "is in force: agents.list\n" in editing.running.output
+    assert "is in force: gateway.bind" not in editing.running.output
+    editing.config["gateway"]["bind"] = "loopback"
+    editing.config["gateway"]["auth"]["mode"] = "none"
+    editing.config["gateway"]["auth"]["rateLimit"]["maxAttempts"] = 11
+    editing.apply()
+    editing.wait_for(lambda: "only after a restart: gateway.auth.mode" in editing.running.output)
+    assert "is in force: gateway.bind, gateway.auth.rateLimit\n" in editing.running.output
+    with editing.running.client(None) as client:
+        assert client.get("/v1/models").status_code == 401  # the credentials before hold until then
+        editing.config["agents"]["list"][1]["id"] = "epsilon"
+        editing.apply()
+        assert client.get("/v1/models").status_code == 401  # whatever else is edited
+    editing.config = config
+    with editing.running.client(TOKEN) as client:
+        assert text_of(ask(client, "hi", model="openclaw/epsilon")) == "hi"
+
+
+def test_the_command_line_reaches_the_running_gateway(editing: Editing, tmp_path: Path) -> None:
+    home = Home(tmp_path, {"OPENCLAW_CONFIG_PATH": str(editing.path)})
+    told = editing.running.output.count("in force:")
+    assert home.run("config", "set", "agents.list[2]", "{id: 'epsilon', model: 'scripted/count-2'}").status == 0
+    editing.wait_for(lambda: editing.running.output.count("in force:") > told)
+    with editing.running.client() as client:
+        assert text_of(ask(client, "hi", model="openclaw/epsilon")).split() == ["1", "2"]
+
+
+def test_a_comment_alone_changes_nothing(editing: Editing) -> None:
+    told = editing.running.output.count("in force:")
+    editing.path.write_text(f"// a comment\n{editing.path.read_text()}")
+    time.sleep(2)
+    assert editing.running.output.count("in force:") == told
+    editing.write()
+
+
+def test_a_model_server_lives_on_unless_it_is_edited(tmp_path: Path) -> None:
+    """A server that took long to load is not started anew because an agent got another name."""
+    with Upstream() as upstream:
+        config = scripted_config()
+        service = {"command": "/bin/sleep", "args": ["600"], "healthUrl": f"{upstream.url}/models"}
+        config["models"]["providers"]["up"] = {"baseUrl": upstream.url, "localService": service}
+        config["agents"]["defaults"]["model"] = "up/ok"
+        with live_gateway(tmp_path, config) as running, running.client() as client:
+            editing = Editing(running)
+            editing.config = config
+
+            def servers() -> list[int]:
+                children = psutil.Process(running.process.pid).children(recursive=True)
+                return [child.pid for child in children if child.name() == "sleep"]
+
+            ask(client, "hi")
+            editing.wait_for(lambda: len(servers()) == 1)  # a moment after its start it has its own name
+            [first] = servers()
+            config["agents"]["list"][0]["name"] = "Renamed"
+            editing.apply()
+            ask(client, "hi")
+            assert servers() == [first]
+            service["args"] = ["601"]
+            editing.apply()
+            editing.wait_for(lambda: servers() == [])
+            ask(client, "hi")
+            editing.wait_for(lambda: len(servers()) == 1)
+            [second] = servers()
+            assert second != first
+        assert not psutil.pid_exists(second)
+
+
+def test_an_edit_through_a_symbolic_link_is_seen(tmp_path: Path) -> None:
+    versions = [tmp_path / "a.json", tmp_path / "b.json"]
+    config = scripted_config()
+    versions[0].write_bytes(orjson.dumps(config))
+    config["agents"]["list"] = [{"id": "linked"}]
+    versions[1].write_bytes(orjson.dumps(config))
+    link = tmp_path / "link.json"
+    link.symlink_to(versions[0])
+    with live_gateway(tmp_path, config, env={"OPENCLAW_CONFIG_PATH": str(link)}) as running, running.client() as client:
+        new = tmp_path / "new"
+        new.symlink_to(versions[1])
+        new.replace(link)
+        Editing(running).wait_for(lambda: "in force: agents.list" in running.output)
+        assert text_of(ask(client, "hi", model="openclaw/linked")) == "hi"
+
+
+def test_pages_that_may_open_a_websocket_follow(editing: Editing) -> None:
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Origin": "https://ui.example.com",
+    }
+
+    def status() -> int:
+        with httpx.stream("GET", f"{editing.running.url}/", headers=upgrade, timeout=10) as response:
+            return response.status_code
+
+    assert status() == 403
+    editing.config["gateway"]["controlUi"] = {"allowedOrigins": ["https://ui.example.com"]}
+    editing.apply()
+    assert status() == 101
+
+
+def test_all_workers_follow(tmp_path: Path) -> None:
+    with live_gateway(tmp_path, scripted_config(), arguments=("--workers", "2")) as running:
+        editing = Editing(running)
+        editing.config["agents"]["list"] = [{"id": "gamma"}]
+        editing.write()
+        editing.wait_for(lambda: running.output.count("in force:") == 2)
+        for _ in range(8):  # each on a connection of its own, so that both workers have their turn
+            with running.client() as client:
+                assert text_of(ask(client, "hi", model="openclaw/gamma")) == "hi"
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"agents": {"defaults": {"model": "nowhere/x"}}}, 'No provider "nowhere"'),
+        ({"state": {"url": "mysql://user:hidden@host/x"}}, 'state.url: it names "mysql"'),
+    ],
+)
+def test_an_edit_that_could_never_start_is_refused(editing: Editing, edit: dict[str, Any], words: str) -> None:
+    told = editing.running.output.count("is refused")
+    editing.write(editing.config | edit)
+    editing.wait_for(lambda: editing.running.output.count("is refused") > told)
+    assert words in editing.running.output.rpartition("is refused")[2]
+    assert "hidden" not in editing.running.output
+    with editing.running.client() as client:
+        assert text_of(ask(client, "hi")) == "hi"
+    editing.config = scripted_config()
+    editing.write()

@@ -1,0 +1,105 @@
+"""A stop while a command runs: it may finish within the grace; then nothing of it is left but what was said."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from support.chat import ask, text_of
+from support.live import TOKEN, LiveGateway, live_gateway
+from support.scripted_upstream import Play, calls
+from support.upstream import Upstream
+
+#: A command and its child, both deaf to what would end them kindly.
+STUBBORN = "trap '' TERM; (trap '' TERM HUP; exec sleep 300) & echo $$ $! > pids; wait"
+KEY = {"x-openclaw-session-key": "long"}
+
+
+@pytest.fixture
+def config(upstream: Upstream, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "workspace").mkdir()
+    return {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {"defaults": {"model": "stub/play", "workspace": str(tmp_path / "workspace")}},
+        "tools": {"profile": "full"},
+        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}},
+    }
+
+
+def begin(running: LiveGateway) -> Callable[[], httpx.Response]:
+    """Ask for the command's run as a stream; what is returned gives the answer once it has ended."""
+    answers: list[httpx.Response] = []
+
+    def follow() -> None:
+        with running.client(timeout=60) as client:
+            answers.append(ask(client, "run it", stream=True, headers=KEY))
+
+    asking = threading.Thread(target=follow)
+    asking.start()
+
+    def answer() -> httpx.Response:
+        asking.join(60)
+        return answers[0]
+
+    return answer
+
+
+def processes_of(workspace: Path) -> list[psutil.Process]:
+    eventually(lambda: (workspace / "pids").exists() and (workspace / "pids").read_text().endswith("\n"))
+    return [psutil.Process(int(pid)) for pid in (workspace / "pids").read_text().split()]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("insisting", [False, True])
+def test_nothing_of_a_command_outlives_the_grace_or_a_second_signal(
+    upstream: Upstream, tmp_path: Path, config: dict[str, Any], *, insisting: bool, workers: int
+) -> None:
+    upstream.answers["play"] = Play(calls(("exec", {"command": STUBBORN}), text="Let me run it."), calls(text="Again?"))
+    arguments = ("--grace", "600" if insisting else "1.5", "--workers", str(workers))
+    with live_gateway(tmp_path / "gateway", config, arguments=arguments) as running:
+        answer = begin(running)
+        processes = processes_of(tmp_path / "workspace")
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(1.1)
+        assert running.process.poll() is None
+        assert all(process.is_running() for process in processes)
+        assert running.stop(seconds=20) == 0 if insisting else running.process.wait(20) == 0
+        assert not any(process.is_running() for process in processes)
+    assert "Let me run it." in answer().text
+    assert '"code":"run_aborted"' in answer().text
+    with live_gateway(tmp_path / "gateway", config) as running, running.client() as client:
+        assert text_of(ask(client, "and?", headers=KEY)) == "Again?"
+    said = [message["content"] for message in upstream.requests[-1].body["messages"] if message["role"] != "tool"]
+    assert said == ["run it", "Let me run it.", "and?"]
+
+
+def test_a_command_that_ends_within_the_grace_is_waited_for(
+    upstream: Upstream, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    command = "echo $$ > pids; while test ! -e go; do sleep 0.05; done; echo done"
+    upstream.answers["play"] = Play(calls(("exec", {"command": command})), calls(text="It is done."))
+    with live_gateway(tmp_path / "gateway", config) as running:
+        answer = begin(running)
+        assert processes_of(tmp_path / "workspace")
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "Stopping: 1 still running, 30 s at most" in running.output)
+        (tmp_path / "workspace" / "go").touch()
+        assert running.process.wait(20) == 0
+    assert "It is done." in answer().text

@@ -1,0 +1,186 @@
+"""Sessions over HTTP: what is remembered, for whom, and what of a request is new."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+from support.chat import ask, error_of, text_of
+from support.live import TOKEN, LiveGateway, live_gateway
+from support.upstream import Upstream
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A gateway whose model is a stub that records what it is sent."""
+    directory = tmp_path_factory.mktemp("relay")
+    (directory / "workspace").mkdir()
+    (directory / "workspace" / "AGENTS.md").write_text("Answer in rhymes.")
+    (directory / "workspace" / "SOUL.md").write_text("x" * 30_000)
+    config = {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {
+            "defaults": {"model": "stub/ok", "timeoutSeconds": 20},
+            "list": [{"id": "main", "instructions": "You are kind.", "workspace": str(directory / "workspace")}],
+        },
+        "models": {"providers": {"stub": {"baseUrl": upstream.url, "apiKey": "key"}}},
+    }
+    with live_gateway(directory, config) as running:
+        yield running
+
+
+@pytest.fixture
+def talk(relay: LiveGateway) -> Iterator[httpx.Client]:
+    with relay.client() as client:
+        yield client
+
+
+def last_messages(upstream: Upstream) -> list[tuple[str, object]]:
+    """What the model was sent last, without the system text."""
+    messages = upstream.requests[-1].body["messages"]
+    return [(message["role"], message.get("content")) for message in messages if message["role"] != "system"]
+
+
+def test_without_a_key_or_user_each_request_stands_alone(talk: httpx.Client, upstream: Upstream) -> None:
+    first, second = ask(talk, "one"), ask(talk, "two")
+    assert last_messages(upstream) == [("user", "two")]
+    assert first.headers["x-openclaw-session-key"] != second.headers["x-openclaw-session-key"]
+
+
+def test_a_user_continues_where_they_left_off(talk: httpx.Client, upstream: Upstream) -> None:
+    name = f"Anna-{uuid.uuid4()}"
+    answer = text_of(ask(talk, "one", user=name))
+    response = ask(talk, "two", user=name.upper())
+    assert last_messages(upstream) == [("user", "one"), ("assistant", answer), ("user", "two")]
+    assert response.headers["x-openclaw-session-key"] == f"agent:main:openai-user:{name.lower()}"
+
+
+def test_an_empty_user_is_nobody(talk: httpx.Client) -> None:
+    assert ask(talk, "one", user="").headers["x-openclaw-session-key"].startswith("agent:main:openai:")
+
+
+def test_a_client_that_resends_its_history_is_not_doubled(talk: httpx.Client, upstream: Upstream) -> None:
+    key = {"x-openclaw-session-key": f"resend-{uuid.uuid4()}"}
+    answer = text_of(ask(talk, "one", headers=key))
+    ask(talk, "one", {"role": "assistant", "content": answer}, "two", headers=key)
+    assert last_messages(upstream) == [("user", "one"), ("assistant", answer), ("user", "two")]
+
+
+def test_an_empty_session_is_seeded_by_the_requests_history(talk: httpx.Client, upstream: Upstream) -> None:
+    key = {"x-openclaw-session-key": f"seed-{uuid.uuid4()}"}
+    ask(talk, "zero", {"role": "assistant", "content": "nil"}, "one", headers=key)
+    ask(talk, "two", headers=key)
+    assert [content for role, content in last_messages(upstream) if role == "user"] == ["zero", "one", "two"]
+
+
+def test_nothing_new_is_refused(talk: httpx.Client) -> None:
+    key = {"x-openclaw-session-key": f"stale-{uuid.uuid4()}"}
+    answer = text_of(ask(talk, "one", headers=key))
+    response = ask(talk, "one", {"role": "assistant", "content": answer}, headers=key)
+    assert error_of(response) == (400, "missing_required_parameter", "messages")
+
+
+def test_the_key_of_a_run_comes_back_and_continues_it(talk: httpx.Client, upstream: Upstream) -> None:
+    key = ask(talk, "one").headers["x-openclaw-session-key"]
+    again = ask(talk, "two", headers={"x-openclaw-session-key": key})
+    assert again.headers["x-openclaw-session-key"] == key
+    assert ("user", "one") in last_messages(upstream)
+
+
+def test_a_key_in_any_language_is_percent_encoded_both_ways(talk: httpx.Client, upstream: Upstream) -> None:
+    key = quote(f"Nguyễn Văn {uuid.uuid4()}")
+    first = ask(talk, "one", headers={"x-openclaw-session-key": key})
+    assert first.headers["x-openclaw-session-key"].startswith("agent:main:nguy%E1%BB%85n%20v%C4%83n%20")
+    ask(talk, "two", headers={"x-openclaw-session-key": first.headers["x-openclaw-session-key"]})
+    assert ("user", "one") in last_messages(upstream)
+
+
+@pytest.mark.parametrize("key", ["subagent:x", "Cron:1", "agent:main:acp:1", "%20cron:1", "%00", "%ff", "50%", "a%0Ab"])
+def test_reserved_and_malformed_keys_are_refused(talk: httpx.Client, key: str) -> None:
+    response = ask(talk, "hi", headers={"x-openclaw-session-key": key})
+    assert error_of(response) == (400, "invalid_value", "x-openclaw-session-key")
+
+
+def test_runs_of_one_session_go_one_after_another(talk: httpx.Client, upstream: Upstream) -> None:
+    key = {"x-openclaw-session-key": f"queue-{uuid.uuid4()}", "x-openclaw-model": "stub/slow"}
+    with ThreadPoolExecutor(4) as pool:
+        responses = list(pool.map(lambda number: ask(talk, f"n{number}", headers=key), range(4)))
+    assert [response.status_code for response in responses] == [200] * 4
+    roles = [role for role, _ in last_messages(upstream)]
+    assert roles == ["user", "assistant"] * 3 + ["user"]
+
+
+def test_sessions_outlive_the_gateway(upstream: Upstream, tmp_path: Path) -> None:
+    config = {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {"defaults": {"model": "stub/ok"}},
+        "models": {"providers": {"stub": {"baseUrl": upstream.url}}},
+    }
+    with live_gateway(tmp_path, config) as first, first.client() as client:
+        answer = text_of(ask(client, "one", user="anna"))
+        first.process.kill()  # an answer that was received is stored, however the process ends
+    with live_gateway(tmp_path, config) as second, second.client() as client:
+        ask(client, "two", user="anna")
+    assert last_messages(upstream) == [("user", "one"), ("assistant", answer), ("user", "two")]
+
+
+def test_the_model_is_told_who_it_is_before_the_conversation(talk: httpx.Client, upstream: Upstream) -> None:
+    extra = {"role": "developer", "content": "Be brief."}
+    ask(
+        talk, {"role": "system", "content": "Speak French."}, extra, "hi", headers={"x-openclaw-message-channel": "sms"}
+    )
+    system = upstream.requests[-1].body["messages"][0]
+    assert system["role"] == "system"
+    order = ["You are kind.", "Answer in rhymes.", "SOUL.md is longer", "channel sms", "Speak French.", "Be brief."]
+    places = [system["content"].index(text) for text in order]
+    assert places == sorted(places)
+
+
+def test_roles_and_tool_calls_reach_the_model_as_themselves(talk: httpx.Client, upstream: Upstream) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    ask(
+        talk,
+        "a",
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+    )
+    sent = upstream.requests[-1].body["messages"][1:]
+    assert sent[1]["tool_calls"] == [call]
+    assert (sent[2]["role"], sent[2]["tool_call_id"], sent[2]["content"]) == ("tool", "c1", "42")
+
+
+def test_the_older_function_protocol_is_translated(talk: httpx.Client, upstream: Upstream) -> None:
+    calling = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    ask(talk, "a", calling, {"role": "function", "name": "f", "content": "42"})
+    sent = upstream.requests[-1].body["messages"][1:]
+    assert sent[1]["tool_calls"][0]["function"]["name"] == "f"
+    assert sent[2]["tool_call_id"] == sent[1]["tool_calls"][0]["id"]
+
+
+def test_a_call_that_got_no_result_is_told_so(talk: httpx.Client, upstream: Upstream) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    ask(talk, "a", {"role": "assistant", "tool_calls": [call]}, "never mind")
+    assert upstream.requests[-1].body["messages"][3]["content"] == "(no result)"
+
+
+def test_a_demanded_call_that_is_not_made_is_502(talk: httpx.Client) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    response = ask(talk, "hi", tools=[tool], tool_choice="required")
+    assert error_of(response) == (502, "tool_choice_not_met", "tool_choice")

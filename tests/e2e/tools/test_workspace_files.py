@@ -1,0 +1,53 @@
+"""The workspace's files that every run reads, when whoever writes there means harm; through a live gateway."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.chat import ask, text_of
+from support.live import TOKEN, LiveGateway, live_gateway
+from support.upstream import Upstream
+from support.workspace_tools import SECRET, make_workspace
+
+IMPATIENT_SECONDS = 5
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return make_workspace(tmp_path)
+
+
+@pytest.fixture
+def agent(upstream: Upstream, workspace: Path, tmp_path: Path) -> Iterator[LiveGateway]:
+    config: dict[str, Any] = {
+        "gateway": {
+            "auth": {"mode": "token", "token": TOKEN},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
+        },
+        "agents": {"defaults": {"model": "stub/ok", "workspace": str(workspace)}},
+        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}},
+    }
+    with live_gateway(tmp_path / "gateway", config) as running:
+        yield running
+
+
+def test_what_is_no_file_of_the_workspace_is_not_read_and_holds_nobody_up(
+    agent: LiveGateway, upstream: Upstream, workspace: Path
+) -> None:
+    os.mkfifo(workspace / "AGENTS.md")
+    (workspace / "SOUL.md").symlink_to(workspace.parent / "outside" / "secret.txt")
+    (workspace / "IDENTITY.md").symlink_to("/dev/ptmx")
+    (workspace / "kept.md").write_text("I am kept here.")
+    (workspace / "USER.md").symlink_to("kept.md")
+    (workspace / "TOOLS.md").write_bytes(b"\xef\xbb\xbfUse them \xff well. " + "ừ".encode() * 30_000)
+    with agent.client(timeout=IMPATIENT_SECONDS) as client:
+        text_of(ask(client, "hi"))
+        assert client.get("/healthz").status_code == 200
+    told = upstream.requests[-1].body["messages"][0]["content"]
+    assert SECRET not in told
+    assert told.startswith("# USER.md\n\nI am kept here.\n\n# TOOLS.md\n\nUse them \ufffd well. ừừừ")
+    assert told.endswith("ừ\n[TOOLS.md is longer; the rest is left out]")

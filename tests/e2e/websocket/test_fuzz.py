@@ -1,0 +1,125 @@
+"""Whatever a client sends: exactly one response, or the documented close; the connection and the process live."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.live import LiveGateway
+from support.operator_client import OperatorClient, operator_client, raw_client
+from websockets.exceptions import ConnectionClosed
+
+from service.api.websocket.methods import ROWS
+
+#: Runs and waits answer more than once, or late; what they are sent here is never right.
+NAMES = [row.name for row in ROWS]
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(["key", "sessionKey", "agentId", "limit", "runId", "message", "timeoutMs", "search"])
+PARAMS = st.dictionaries(KEYS | st.text(max_size=8), JSON, max_size=4)
+FRAMES = st.fixed_dictionaries(
+    {"type": st.just("req") | JSON, "method": st.sampled_from(NAMES) | st.text(max_size=20)},
+    optional={"params": PARAMS | JSON, "id": JSON, "extra": JSON},
+)
+
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MARK = "mark"
+
+
+@pytest.fixture(scope="module")
+def operator(gateway: LiveGateway) -> Iterator[OperatorClient]:
+    """One connection for all examples: it has to live through them."""
+    with operator_client(gateway, scopes=["operator.read"]) as client:
+        yield client
+
+
+_marks = (f"{MARK}-{number}" for number in itertools.count())
+
+
+def responses(client: OperatorClient, sent: str | bytes) -> list[dict[str, Any]]:
+    """What answers `sent`: all responses up to that of a request made after it."""
+    client.frames.clear()
+    client.connection.send(sent)
+    mark = next(_marks)
+    client.response(client.send("agents.list", {}, request_id=mark))
+    if not any(frame["type"] == "res" and frame["id"] != mark for frame in client.frames):
+        client.receive_until(lambda frame: frame["type"] == "res")  # requests go side by side
+    return [frame for frame in client.frames if frame["type"] == "res" and frame["id"] != mark]
+
+
+@FUZZ
+@given(frame=FRAMES)
+def test_any_frame_gets_exactly_one_response(operator: OperatorClient, frame: dict[str, Any]) -> None:
+    try:
+        sent = orjson.dumps(frame)
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits
+        return
+    answers = responses(operator, sent.decode())
+    assert len(answers) == 1
+    given_id = frame.get("id")
+    named = isinstance(given_id, str) and 1 <= len(given_id) <= 512
+    assert answers[0]["id"] == (given_id if named else "invalid")
+    assert answers[0]["ok"] or answers[0]["error"]["code"] in ("INVALID_REQUEST", "FORBIDDEN")
+
+
+@FUZZ
+@given(value=JSON | st.text(max_size=60) | st.binary(max_size=60))
+def test_what_is_no_frame_is_answered_as_invalid(operator: OperatorClient, value: Any) -> None:
+    if isinstance(value, str | bytes):
+        sent: str | bytes = value
+    else:
+        try:
+            sent = orjson.dumps(value).decode()
+        except orjson.JSONEncodeError:
+            return
+    answers = responses(operator, sent)
+    assert [answer["ok"] for answer in answers] == [False]
+    assert answers[0]["error"]["code"] == "INVALID_REQUEST"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 2000 + "1" + "}" * 2000, '{"id": 1e999}', "NaN", '"\\ud800"', "\ufeff{}", "9" * 5000],
+)
+def test_json_at_its_limits_is_answered_as_invalid(operator: OperatorClient, text: str) -> None:
+    assert [answer["ok"] for answer in responses(operator, text)] == [False]
+
+
+def test_text_that_is_not_utf8_closes_with_1007(gateway: LiveGateway) -> None:
+    with operator_client(gateway) as client:
+        client.connection.send(b'{"type": "req", \xff}', text=True)
+        with pytest.raises(ConnectionClosed) as caught:
+            client.receive_until(lambda _: False)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 1007
+
+
+@settings(FUZZ, max_examples=40)
+@given(first=FRAMES | JSON)
+def test_whatever_comes_first_is_answered_once_and_closed(gateway: LiveGateway, first: Any) -> None:
+    try:
+        sent = orjson.dumps(first).decode()
+    except orjson.JSONEncodeError:
+        return
+    with raw_client(gateway) as client:
+        client.receive()
+        client.connection.send(sent)
+        with pytest.raises(ConnectionClosed) as caught:
+            client.receive_until(lambda _: False)
+    assert [frame["ok"] for frame in client.frames[1:]] == [False]
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code in (1008, 1002)
+
+
+def test_the_process_has_not_failed_inside(operator: OperatorClient, gateway: LiveGateway) -> None:
+    assert operator.call("agents.list", {})["defaultId"] == "main"
+    assert "Traceback" not in gateway.output

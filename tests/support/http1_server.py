@@ -1,0 +1,115 @@
+"""A server process under test and the plainest of clients for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+_HERE = Path(__file__).parent
+_PATIENCE_SECONDS = 10
+
+
+class Answer(NamedTuple):
+    """One response as it came; `headers` has lower-case names."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def parse_answer(raw: bytes) -> Answer:
+    """Split a response that was read to its end. The body keeps its chunked framing."""
+    head, blank, body = raw.partition(b"\r\n\r\n")
+    assert blank, f"no whole response in {raw[:200]!r}"
+    line, *fields = head.decode("latin-1").split("\r\n")
+    assert line.startswith("HTTP/1.1 ")
+    pairs = [field.split(": ", 1) for field in fields]
+    assert len(pairs) == len(dict(pairs)), "a header came twice"
+    return Answer(int(line[9:12]), {name.lower(): value for name, value in pairs}, body)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Everything until the server closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def read_until(connection: socket.socket, mark: bytes) -> bytes:
+    """What comes up to and including `mark`, and what came with it."""
+    received = b""
+    while mark not in received:
+        data = connection.recv(65536)
+        assert data, f"closed after {received[:200]!r}"
+        received += data
+    return received
+
+
+def eventually(fact: Callable[[], bool]) -> None:
+    """Wait until `fact` holds."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while not fact():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+class Edge:
+    """A running server process."""
+
+    def __init__(self, process: subprocess.Popen[str], log: IO[str]) -> None:
+        self.process = process
+        self._log = log
+        self.port = int(self.next_line())
+
+    def next_line(self) -> str:
+        """The next line the process prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def connect(self) -> socket.socket:
+        """A new connection to the server."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE_SECONDS)
+
+    def ask(self, raw: bytes) -> Answer:
+        """Send `raw` on a new connection and read until the server closes it."""
+        with self.connect() as connection:
+            connection.sendall(raw)
+            return parse_answer(read_to_end(connection))
+
+    def get(self, target: str, *fields: str) -> Answer:
+        """The response to one GET, `Connection: close` included."""
+        lines = [f"GET {target} HTTP/1.1", "Host: edge", "Connection: close", *fields, "", ""]
+        return self.ask("\r\n".join(lines).encode())
+
+    def logged(self) -> str:
+        """What the process has written to its standard error so far."""
+        return Path(self._log.name).read_text(encoding="utf-8")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit status, once the process has ended."""
+        return self.process.wait(_PATIENCE_SECONDS)
+
+
+@contextmanager
+def open_edge(log_path: Path, **options: Any) -> Iterator[Edge]:
+    """Start `http1_app.py` with `options`; what is left of it is killed at the end."""
+    command = [sys.executable, "-m", "gevent.monkey", str(_HERE / "http1_app.py"), json.dumps(options)]
+    environment = {**os.environ, "PYTHONPATH": str(_HERE.parents[1])}
+    with log_path.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        with process:
+            try:
+                yield Edge(process, log)
+            finally:
+                process.kill()

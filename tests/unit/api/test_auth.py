@@ -1,0 +1,302 @@
+"""Who is let in: credentials, wrong guesses, proxies, and the Host header of a gateway without a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.clock import Clock
+
+from service.api.auth import Authenticator, Credentials, LoginLimiter, resolve_credentials
+from service.api.client_address import ClientAddresses, check_host, is_loopback
+from service.config.schema import AuthConfig, RateLimitConfig, parse_config
+from service.config.source import ConfigError
+from service.core.errors import GatewayError
+
+TOKEN = "right-token-日本-à"  # its last byte in UTF-8, 0xA0, is white space to str.strip()
+CLIENT = "203.0.113.7"
+
+
+def authenticator(clock: Clock, **limits: object) -> Authenticator:
+    limiter = LoginLimiter(RateLimitConfig.model_validate(limits), clock)
+    return Authenticator(Credentials("token", TOKEN), limiter)
+
+
+def header(secret: str, scheme: str = "Bearer ") -> str:
+    """The Authorization header as WSGI hands it over."""
+    return scheme + secret.encode().decode("latin-1")
+
+
+def refused(call: Callable[[], object]) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        call()
+    return caught.value
+
+
+def auth(**keys: object) -> AuthConfig:
+    return parse_config({"gateway": {"auth": keys}})[0].gateway.auth
+
+
+@pytest.mark.parametrize(
+    ("config", "environ", "expected"),
+    [
+        (auth(token="t"), {}, Credentials("token", "t")),
+        (auth(password="p w"), {}, Credentials("password", "p w")),
+        (auth(), {"OPENCLAW_GATEWAY_TOKEN": "e"}, Credentials("token", "e")),
+        (auth(), {"OPENCLAW_GATEWAY_PASSWORD": "e"}, Credentials("password", "e")),
+        (auth(token="t"), {"OPENCLAW_GATEWAY_TOKEN": "e"}, Credentials("token", "t")),
+        (auth(mode="password", token="t"), {"OPENCLAW_GATEWAY_PASSWORD": "e"}, Credentials("password", "e")),
+        (auth(mode="token", token="t", password="p"), {}, Credentials("token", "t")),
+        (auth(mode="none", token="t"), {}, Credentials("none")),
+        (auth(token="t"), {"OPENCLAW_GATEWAY_PASSWORD": ""}, Credentials("token", "t")),
+    ],
+)
+def test_credentials_are_the_files_then_the_environments(
+    config: AuthConfig, environ: dict[str, str], expected: Credentials
+) -> None:
+    assert resolve_credentials(config, environ, "127.0.0.1") == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "environ", "words"),
+    [
+        (auth(), {}, "set gateway.auth.token or OPENCLAW_GATEWAY_TOKEN"),
+        (auth(token="t", password="p"), {}, "both a token and a password"),
+        (auth(token="t"), {"OPENCLAW_GATEWAY_PASSWORD": "p"}, "both a token and a password"),
+        (auth(mode="token", password="p"), {}, 'gateway.auth.token: is required with mode "token"'),
+        (auth(mode="password"), {"OPENCLAW_GATEWAY_TOKEN": "t"}, "gateway.auth.password: is required"),
+        (auth(token=""), {"OPENCLAW_GATEWAY_TOKEN": "e"}, "is blank"),
+        (auth(), {"OPENCLAW_GATEWAY_TOKEN": " \n"}, "is blank"),
+        (auth(token="hunter2 "), {}, "white space"),
+        (auth(token="\u00a0hunter2"), {}, "white space"),
+        (auth(token="hunter2\nx"), {}, "control character"),
+        (auth(token="hunter2\x85x"), {}, "control character"),
+        (auth(), {"OPENCLAW_GATEWAY_TOKEN": "hunter2\udcff"}, "not UTF-8"),
+    ],
+)
+def test_unclear_or_unusable_secrets_are_refused_without_showing_them(
+    config: AuthConfig, environ: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_credentials(config, environ, "127.0.0.1")
+    assert words in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
+def test_no_authentication_is_refused_beyond_loopback(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"gateway\.auth\.mode"):
+        resolve_credentials(auth(mode="none"), {}, host)
+
+
+def test_credentials_do_not_show_their_secret() -> None:
+    assert TOKEN not in repr(Credentials("token", TOKEN))
+
+
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER    ", "Bearer \t "])
+def test_the_right_secret_is_let_in_however_bearer_is_written(clock: Clock, scheme: str) -> None:
+    door = authenticator(clock)
+    assert door.check(header(TOKEN, scheme), CLIENT).mode == "token"
+    assert door.check(header(TOKEN, scheme) + "  ", CLIENT).mode == "token"
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1))
+def test_any_usable_secret_opens_and_its_prefix_does_not(secret: str) -> None:
+    config = AuthConfig.model_validate({"token": secret})
+    try:
+        credentials = resolve_credentials(config, {}, "127.0.0.1")
+    except ConfigError:
+        return
+    door = Authenticator(credentials, LoginLimiter(RateLimitConfig(), Clock()))
+    assert door.check(header(secret), CLIENT).mode == "token"
+    assert refused(lambda: door.check(header(secret + "x"), CLIENT)).code == "invalid_api_key"
+
+
+@pytest.mark.parametrize(
+    "sent", [None, "", "Bearer", "Bearer   ", "Basic dXNlcjpwYXNz", header(TOKEN, ""), "Bearerx y"]
+)
+def test_no_bearer_secret_is_no_attempt(clock: Clock, sent: str | None) -> None:
+    door = authenticator(clock, maxAttempts=1)
+    for _ in range(5):
+        error = refused(lambda: door.check(sent, CLIENT))
+        assert (error.code, error.status, error.headers) == ("missing_credentials", 401, {"WWW-Authenticate": "Bearer"})
+    assert door.check(header(TOKEN), CLIENT).mode == "token"
+
+
+@pytest.mark.parametrize("sent", ["wrong", TOKEN + "x", TOKEN[:-1], TOKEN.upper(), "日本", "Bearer " + TOKEN])
+def test_a_wrong_secret_is_refused_and_not_repeated(clock: Clock, sent: str) -> None:
+    error = refused(lambda: authenticator(clock).check(header(sent), CLIENT))
+    assert (error.code, error.status) == ("invalid_api_key", 401)
+    assert error.headers == {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    assert sent not in error.message
+    assert TOKEN not in error.message
+
+
+def test_a_header_wsgi_cannot_have_made_is_a_wrong_secret(clock: Clock) -> None:
+    assert refused(lambda: authenticator(clock).check("Bearer \u65e5\ud800", CLIENT)).code == "invalid_api_key"
+
+
+def test_without_authentication_everyone_is_let_in(clock: Clock) -> None:
+    door = Authenticator(Credentials("none"), LoginLimiter(RateLimitConfig(max_attempts=1), clock))
+    assert [door.check(sent, CLIENT).mode for sent in (None, "Bearer x", "Bearer y", "Bearer z")] == ["none"] * 4
+
+
+def fail(door: Authenticator, times: int, address: str = CLIENT) -> list[str]:
+    return [refused(lambda: door.check("Bearer wrong", address)).code for _ in range(times)]
+
+
+def test_more_failures_than_allowed_lock_the_address_even_for_the_right_secret(clock: Clock) -> None:
+    door = authenticator(clock, maxAttempts=3, lockoutMs=10_500)
+    assert fail(door, 4) == ["invalid_api_key"] * 3 + ["too_many_failed_attempts"]
+    error = refused(lambda: door.check(header(TOKEN), CLIENT))
+    assert (error.code, error.status, error.headers) == ("too_many_failed_attempts", 429, {"Retry-After": "11"})
+    assert door.check(header(TOKEN), "203.0.113.8").mode == "token"
+    clock.now += 10.4
+    assert refused(lambda: door.check(header(TOKEN), CLIENT)).headers == {"Retry-After": "1"}
+    clock.now += 0.2
+    assert door.check(header(TOKEN), CLIENT).mode == "token"
+
+
+def test_an_address_starts_afresh_after_its_lockout(clock: Clock) -> None:
+    door = authenticator(clock, maxAttempts=2, windowMs=3_600_000, lockoutMs=1000)
+    fail(door, 3)
+    clock.now += 1.0
+    assert fail(door, 3) == ["invalid_api_key"] * 2 + ["too_many_failed_attempts"]
+
+
+def test_the_window_slides(clock: Clock) -> None:
+    door = authenticator(clock, maxAttempts=2, windowMs=1000)
+    codes = []
+    for _ in range(10):
+        codes += fail(door, 1)
+        clock.now += 0.5
+    assert set(codes) == {"invalid_api_key"}
+    clock.now -= 0.1
+    assert fail(door, 2)[-1] == "too_many_failed_attempts"
+
+
+def test_a_success_clears_the_count(clock: Clock) -> None:
+    door = authenticator(clock, maxAttempts=2)
+    for _ in range(4):
+        assert fail(door, 2) == ["invalid_api_key"] * 2
+        door.check(header(TOKEN), CLIENT)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+def test_loopback_is_exempt_where_configured(clock: Clock, address: str) -> None:
+    assert set(fail(authenticator(clock, maxAttempts=1), 5, address)) == {"invalid_api_key"}
+    strict = authenticator(clock, maxAttempts=1, exemptLoopback=False)
+    assert fail(strict, 2, address)[-1] == "too_many_failed_attempts"
+
+
+def test_the_oldest_of_ten_thousand_addresses_is_forgotten_first(clock: Clock) -> None:
+    limiter = LoginLimiter(RateLimitConfig(max_attempts=1), clock)
+    for address in ("old", "old", "kept", "kept"):
+        limiter.record_failure(address)
+    for number in range(9_999):
+        limiter.record_failure(f"address {number}")
+    assert limiter.lockout_seconds("old") == 0
+    assert limiter.lockout_seconds("kept") == 300
+
+
+PROXY = "10.0.0.1"
+
+
+@pytest.fixture
+def addresses() -> ClientAddresses:
+    return ClientAddresses([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
+
+
+def test_without_forwarding_headers_the_client_is_the_peer(addresses: ClientAddresses) -> None:
+    environ = {"HTTP_HOST": "x", "wsgi.url_scheme": "http", "HTTP_X_REQUEST_ID": "1"}
+    assert addresses.check(CLIENT, environ) == CLIENT
+    assert addresses.check(PROXY, environ) == PROXY
+
+
+@pytest.mark.parametrize("name", ["FORWARDED", "X_FORWARDED_FOR", "X_FORWARDED_PROTO", "X_FORWARDED_HOST", "X_REAL_IP"])
+@pytest.mark.parametrize("peer", [CLIENT, "127.0.0.1", "::1", ""])
+def test_forwarding_headers_of_other_peers_are_refused(addresses: ClientAddresses, name: str, peer: str) -> None:
+    error = refused(lambda: addresses.check(peer, {f"HTTP_{name}": ""}))
+    assert (error.code, error.status) == ("untrusted_proxy_headers", 403)
+    assert "gateway.trustedProxies" in error.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"X_FORWARDED_FOR": "203.0.113.7"}, "203.0.113.7"),
+        ({"X_FORWARDED_FOR": "6.6.6.6, 203.0.113.7"}, "203.0.113.7"),
+        ({"X_FORWARDED_FOR": "6.6.6.6,203.0.113.7:4711 , 10.9.9.9"}, "203.0.113.7"),
+        ({"X_FORWARDED_FOR": "[2a00::1]:80"}, "2a00::1"),
+        ({"X_FORWARDED_FOR": "2a00::1, 2001:db8::5"}, "2a00::1"),
+        ({"X_FORWARDED_FOR": "::ffff:203.0.113.7"}, "203.0.113.7"),
+        ({"X_FORWARDED_FOR": "10.0.0.9, 10.0.0.8"}, "10.0.0.9"),
+        ({"X_FORWARDED_FOR": "6.6.6.6, unknown"}, PROXY),
+        ({"X_FORWARDED_FOR": "6.6.6.6, unknown, 10.0.0.8"}, "10.0.0.8"),
+        ({"X_FORWARDED_FOR": ""}, PROXY),
+        ({"X_FORWARDED_FOR": "203.0.113.7", "FORWARDED": "for=6.6.6.6", "X_REAL_IP": "6.6.6.6"}, "203.0.113.7"),
+        ({"FORWARDED": "for=6.6.6.6, for=203.0.113.7;proto=https"}, "203.0.113.7"),
+        ({"FORWARDED": 'proto=http; For="[2a00::1]:4711"'}, "2a00::1"),
+        ({"FORWARDED": "for=_hidden", "X_REAL_IP": "6.6.6.6"}, PROXY),
+        ({"FORWARDED": "for=6.6.6.6, proto=https"}, PROXY),
+        ({"X_REAL_IP": "203.0.113.7", "X_FORWARDED_PROTO": "https"}, "203.0.113.7"),
+        ({"X_FORWARDED_PROTO": "https"}, PROXY),
+    ],
+)
+def test_a_trusted_proxy_names_the_client(addresses: ClientAddresses, headers: dict[str, str], expected: str) -> None:
+    environ = {f"HTTP_{name}": value for name, value in headers.items()}
+    assert addresses.check(PROXY, environ) == expected
+    assert addresses.check(f"::ffff:{PROXY}", environ) == (expected if expected != PROXY else f"::ffff:{PROXY}")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LocalHost:18789",
+        "localhost.",
+        "a.b.localhost:1",
+        "127.0.0.1",
+        "127.1.2.3:80",
+        "[::1]",
+        "[::1]:443",
+    ],
+)
+def test_a_host_of_this_machine_is_served(host: str) -> None:
+    check_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        ":80",
+        "evil.example",
+        "localhost.evil.example",
+        "evillocalhost",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "192.168.1.1",
+        "0.0.0.0",
+        "[::]",
+        "[::1].evil.example",
+        "::1",
+        "localhost:port",
+        "localhost:80:80",
+        "localhost/x",
+    ],
+)
+def test_any_other_host_is_refused(host: str | None) -> None:
+    error = refused(lambda: check_host(host))
+    assert (error.code, error.status) == ("host_not_allowed", 403)
+
+
+def test_loopback_is_this_machine_only() -> None:
+    assert [is_loopback(text) for text in ("127.0.0.1", "::1", "0.0.0.0", "::", "localhost", "")] == [True] * 2 + [
+        False
+    ] * 4

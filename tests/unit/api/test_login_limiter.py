@@ -1,0 +1,166 @@
+"""Failed logins counted by several gateways of one database, SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from support.chat import error_of
+from support.clock import Clock
+from support.live import live_gateway, scripted_config
+
+from service.api.login_limiter import SharedLoginLimiter
+from service.config.schema import RateLimitConfig
+from service.core import concurrency
+from service.storage.cluster.login_failures import LoginFailures
+from service.storage.database.database import Database
+from service.storage.database.open import open_database
+
+
+CLIENT, OTHER = "203.0.113.7", "203.0.113.8"
+
+OpenLimiter = Callable[..., SharedLoginLimiter]
+
+
+@pytest.fixture
+def limiter(database_url: str | None, tmp_path: Path, clock: Clock) -> Iterator[OpenLimiter]:
+    """Opens the limiter of one more gateway."""
+    databases: list[Database] = []
+
+    def open_limiter(*, alone: bool = False, **config: int) -> SharedLoginLimiter:
+        databases.append(open_database(database_url, tmp_path))
+        limits = RateLimitConfig.model_validate({"maxAttempts": 3, **config})
+        return SharedLoginLimiter(limits, LoginFailures(databases[-1]), has_others=lambda: not alone, clock=clock)
+
+    yield open_limiter
+    for database in databases:
+        database.close()
+
+
+def is_locked_soon(limiter: SharedLoginLimiter, address: str) -> bool:
+    for _ in range(60):
+        if limiter.lockout_seconds(address) > 0:
+            return True
+        concurrency.sleep(0.05)
+    return False
+
+
+def test_failures_at_several_gateways_add_up(limiter: OpenLimiter) -> None:
+    ann, ben = limiter(), limiter()
+    for one in (ann, ben, ann):
+        one.record_failure(CLIENT)
+        assert one.lockout_seconds(CLIENT) == 0
+    ben.record_failure(CLIENT)
+    assert ben.lockout_seconds(CLIENT) == pytest.approx(300)
+    assert ben.lockout_seconds(OTHER) == 0
+
+
+def test_a_lockout_is_known_everywhere_soon(limiter: OpenLimiter) -> None:
+    ann, ben = limiter(), limiter()
+    assert ben.lockout_seconds(CLIENT) == 0
+    for _ in range(4):
+        ann.record_failure(CLIENT)
+    assert is_locked_soon(ben, CLIENT)
+
+
+def test_a_lockout_outlives_the_process_that_made_it(limiter: OpenLimiter) -> None:
+    ann = limiter(alone=True)
+    for _ in range(4):
+        ann.record_failure(CLIENT)
+    assert is_locked_soon(limiter(alone=True), CLIENT)
+
+
+def test_a_lockout_ends(limiter: OpenLimiter, clock: Clock) -> None:
+    ann, ben = limiter(), limiter()
+    for _ in range(4):
+        ann.record_failure(CLIENT)
+    assert is_locked_soon(ben, CLIENT)
+    clock.now += 301
+    assert ben.lockout_seconds(CLIENT) == 0
+    ben.record_failure(CLIENT)
+    assert ben.lockout_seconds(CLIENT) == 0
+
+
+def test_a_clock_that_is_set_back_prolongs_no_lockout(limiter: OpenLimiter, clock: Clock) -> None:
+    ann, ben = limiter(), limiter()
+    for _ in range(4):
+        ann.record_failure(CLIENT)
+    assert is_locked_soon(ben, CLIENT)
+    clock.now -= 86_400
+    assert ben.lockout_seconds(CLIENT) <= 300
+
+
+def test_failures_out_of_the_window_do_not_count(limiter: OpenLimiter, clock: Clock) -> None:
+    ann, ben = limiter(), limiter()
+    for _ in range(3):
+        ann.record_failure(CLIENT)
+    clock.now += 61
+    ben.record_failure(CLIENT)
+    assert ben.lockout_seconds(CLIENT) == 0
+
+
+def test_a_right_secret_forgives_what_came_before(limiter: OpenLimiter) -> None:
+    ann, ben = limiter(), limiter()
+    for _ in range(3):
+        ann.record_failure(CLIENT)
+    ann.record_success(CLIENT)
+    concurrency.sleep(0.5)
+    for _ in range(3):
+        ben.record_failure(CLIENT)
+    assert ben.lockout_seconds(CLIENT) == 0
+
+
+def test_without_its_database_a_gateway_counts_alone(tmp_path: Path, clock: Clock) -> None:
+    database = open_database(None, tmp_path)
+    limits = RateLimitConfig.model_validate({"maxAttempts": 3})
+    alone = SharedLoginLimiter(limits, LoginFailures(database), has_others=lambda: True, clock=clock)
+    database.close()
+    for _ in range(4):
+        alone.record_failure(CLIENT)
+    assert alone.lockout_seconds(CLIENT) > 0
+    alone.record_success(CLIENT)
+
+
+def test_old_failures_are_removed(database: Database) -> None:
+    failures, limits = LoginFailures(database), {"maxAttempts": 3}
+    clock = Clock()
+    limiter = SharedLoginLimiter(RateLimitConfig.model_validate(limits), failures, has_others=lambda: True, clock=clock)
+    limiter.record_failure(CLIENT)
+    clock.now += 3600
+    limiter.record_failure(OTHER)
+    assert set(LoginFailures(database).read_news()) == {OTHER}
+
+
+def test_loopback_is_exempt_and_costs_nothing(database: Database) -> None:
+    failures = LoginFailures(database)
+    limiter = SharedLoginLimiter(RateLimitConfig(max_attempts=1), failures, has_others=lambda: True, clock=Clock())
+    for _ in range(5):
+        limiter.record_failure("127.0.0.1")
+    assert limiter.lockout_seconds("127.0.0.1") == 0
+    assert failures.read_news() == {}
+
+
+def test_workers_share_one_allowance(tmp_path: Path) -> None:
+    auth = {"mode": "token", "token": "right", "rateLimit": {"maxAttempts": 12, "exemptLoopback": False}}
+    with live_gateway(tmp_path, scripted_config(auth=auth), arguments=("--workers", "2")) as running:
+
+        def guess(_: int) -> int:  # each on a connection of its own, which any worker may take
+            wrong = {"Authorization": "Bearer wrong"}
+            return httpx.get(f"{running.url}/v1/models", headers=wrong, timeout=30).status_code
+
+        with ThreadPoolExecutor(4) as pool:
+            statuses = list(pool.map(guess, range(40)))
+        assert statuses.count(401) <= 12 + 4  # those that were under way when the last one was counted
+        assert 429 in statuses
+        time.sleep(1.5)
+        right = {"Authorization": "Bearer right"}
+        for _ in range(20):
+            httpx.get(f"{running.url}/v1/models", headers=right, timeout=30)  # either worker has looked by now
+            time.sleep(0.05)
+        with running.client("right") as client:
+            refused = client.get("/v1/models")
+        assert error_of(refused)[:2] == (429, "too_many_failed_attempts")

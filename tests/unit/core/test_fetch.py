@@ -1,0 +1,478 @@
+"""Fetching what strangers name: which addresses are reached, and what an answer may cost."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import ssl
+import subprocess
+import sys
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import brotli
+import pytest
+from support.certificate import CERTIFICATE
+from support.page_server import PageServer, endless, page, raw, redirect
+
+from service.core.fetch.addresses import AddressPolicy, is_public
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
+from service.core.fetch.resolver import SystemResolver
+
+LIMITS = FetchLimits(max_bytes=1_000_000, timeout_seconds=20, max_redirects=3)
+
+#: A patched process that fetches from a server which never says anything, and counts meanwhile.
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import socket
+from service.core import concurrency
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
+
+def tick():
+    global ticks
+    while True:
+        concurrency.sleep(0.01)
+        ticks += 1
+
+def slow_resolver(host, port):
+    concurrency.sleep(60)
+
+ticks = 0
+concurrency.spawn(tick)
+silent = socket.create_server(("127.0.0.1", 0))
+port = silent.getsockname()[1]
+policy = AddressPolicy(exempt=frozenset({("127.0.0.1", port)}))
+for options in ({}, {"resolver": slow_resolver}):
+    for scheme in ("http", "https"):
+        try:
+            PublicHttpClient(policy, **options).open(f"{scheme}://127.0.0.1:{port}/", FetchLimits(1000, 0.2))
+        except FetchError as error:
+            print(error)
+print(ticks >= 10)
+"""
+
+#: A patched process that fetches 1 MB from a server which sends its second argument and, without end, its third; prints
+#: why it gave up, what others had to wait at most and how long it took.
+BESIEGED = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+from service.core import concurrency
+from service.core.fetch.addresses import AddressPolicy
+from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
+
+def tick():
+    global worst
+    last = time.monotonic()
+    while True:
+        concurrency.sleep(0.005)
+        worst, last = max(worst, time.monotonic() - last), time.monotonic()
+
+worst, began, port = 0.0, time.monotonic(), int(sys.argv[1])
+client = PublicHttpClient(AddressPolicy(exempt=frozenset({("127.0.0.1", port)})))
+concurrency.spawn(tick)
+try:
+    with client.open(f"http://127.0.0.1:{port}/flood", FetchLimits(1_000_000, 20)) as response:
+        print("read", len(response.read_body()[0]))
+except FetchError as error:
+    print(error)
+print(worst < 0.5, time.monotonic() - began < 15)
+"""
+#: A patched process whose common threads are all busy, as slow names keep them; prints whether a name was found all
+#: the same, and whether that was before they were free again.
+BLOCKED = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from service.core.fetch.resolver import SystemResolver
+
+pool = gevent.get_hub().threadpool
+sleep = monkey.get_original("time", "sleep")
+jobs = [pool.spawn(sleep, 3) for _ in range(pool.maxsize)]
+print("127.0.0.1" in SystemResolver()("localhost", 80))
+print(not any(job.ready() for job in jobs))
+"""
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Names:
+    """A resolver of the test's own; it counts how often it is asked."""
+
+    def __init__(self, **hosts: Sequence[str]) -> None:
+        self.hosts = {name.replace("_", "."): addresses for name, addresses in hosts.items()}
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, _port: int) -> Sequence[str]:
+        self.asked.append(host)
+        if host not in self.hosts:
+            raise OSError("no such name")
+        return self.hosts[host]
+
+
+@pytest.fixture
+def server() -> Iterator[PageServer]:
+    with PageServer() as running:
+        yield running
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names(site_test=["127.0.0.1"], inside_test=["10.0.0.7"])
+
+
+@pytest.fixture
+def client(server: PageServer, names: Names) -> PublicHttpClient:
+    return PublicHttpClient(AddressPolicy(exempt=server.exempt), resolver=names)
+
+
+def fetch(client: PublicHttpClient, url: str, limits: FetchLimits = LIMITS) -> tuple[PublicResponse, bytes]:
+    with client.open(url, limits) as response:
+        return response, response.read_body()[0]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1"),
+        *("169.254.169.254", "100.64.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.8", "192.0.2.1", "198.18.0.1"),
+        *("198.51.100.1", "203.0.113.1", "192.88.99.1", "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255"),
+        *("::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::7f00:1", "64:ff9b:1::1"),
+        *("100::1", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2002:7f00:1::"),
+        *(
+            "2001::1",
+            "2001:10::1",
+            "2001:20::1",
+            "2001:db8::1",
+            "3fff::1",
+            "5f00::1",
+            "2606:4700::1%lo",
+            "localhost",
+            "",
+        ),
+    ],
+)
+def test_what_is_not_on_the_public_internet_is_closed(address: str) -> None:
+    assert not is_public(address)
+    assert not AddressPolicy().permits(address, 80)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450::1"])
+def test_public_addresses_are_open_on_the_two_ports_of_the_web(address: str) -> None:
+    policy = AddressPolicy()
+    assert policy.permits(address, 80)
+    assert policy.permits(address, 443)
+    assert not policy.permits(address, 22)
+    assert AddressPolicy(ports=frozenset({22})).permits(address, 22)
+
+
+def test_an_answer_is_read(client: PublicHttpClient, server: PageServer) -> None:
+    server.pages["/a%20page?q=%C3%BC"] = page("hello", "Text/Plain; charset=UTF-8", "200 OK")
+    response, body = fetch(client, server.url("/a%20page?q=ü#part"))
+    assert (response.status, response.content_type, response.charset) == (200, "text/plain", "utf-8")
+    assert response.url == server.url("/a%20page?q=%C3%BC")
+    assert body == b"hello"
+    assert f"Host: site.test:{server.port}\r\n" in server.requests[0]
+
+
+def test_an_answer_in_chunks_and_one_that_ends_with_the_connection_are_read(
+    client: PublicHttpClient, server: PageServer
+) -> None:
+    server.pages["/chunks"] = raw(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", b"1\r\nc\r\n0\r\n\r\n"
+    )
+    server.pages["/end"] = raw(b"HTTP/1.0 200 OK\r\n\r\n", b"ab", b"c")
+    assert fetch(client, server.url("/chunks"))[1] == b"abc"
+    assert fetch(client, server.url("/end"))[1] == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://site.test/", "only http"),
+        ("file:///etc/passwd", "only http"),
+        ("site.test", "only http"),
+        ("http://", "no host"),
+        ("http://site.test:0/", "no host"),
+        ("http://site.test:99999/", "not a valid address"),
+        ("http://[::1/", "not a valid address"),
+        ("http://user:pass@site.test/", "user name"),
+        ("http://site.test/a b", "white space"),
+        ("http://site.test/\r\nX-Injected: 1", "white space"),
+        ("http://site.test\n.evil.test/", "white space"),
+        (f"http://site.test/{'x' * 9000}", "at most 8192"),
+        ("http://no-such-name.test/", "cannot be resolved: no such name"),
+    ],
+)
+def test_an_unusable_address_is_refused_with_its_reason(client: PublicHttpClient, url: str, reason: str) -> None:
+    with pytest.raises(FetchError, match=reason):
+        client.open(url, LIMITS)
+
+
+def test_a_name_that_resolves_inwards_is_refused(client: PublicHttpClient, names: Names) -> None:
+    for addresses in (["10.0.0.7"], ["127.0.0.1"], ["::ffff:127.0.0.1"], ["169.254.169.254", "fd00::1"], []):
+        names.hosts["inside.test"] = addresses
+        with pytest.raises(FetchError, match=r"inside\.test is not a public address"):
+            client.open("http://inside.test/", LIMITS)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "localhost"]
+)
+def test_this_machine_is_refused_however_it_is_spelt(server: PageServer, host: str) -> None:
+    client = PublicHttpClient(AddressPolicy(ports=frozenset({server.port})), resolver=SystemResolver())
+    with pytest.raises(FetchError, match="not a public address"):
+        client.open(server.url("/", host), LIMITS)
+    assert server.requests == []
+
+
+def test_names_are_looked_up_by_threads_that_others_do_not_wait_for() -> None:
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["True", "True"], done.stderr
+
+
+def test_only_the_permitted_ones_of_several_addresses_are_connected_to(
+    client: PublicHttpClient, server: PageServer, names: Names
+) -> None:
+    server.pages["/"] = page("hello")
+    names.hosts["site.test"] = ["127.0.0.2", "10.0.0.7", "127.0.0.1"]
+    assert fetch(client, server.url("/"))[1] == b"hello"
+
+
+def test_a_name_is_resolved_once_so_that_it_cannot_change_its_mind(server: PageServer) -> None:
+    server.pages["/"] = page("hello")
+    answers = [["127.0.0.1"], ["127.0.0.9"]]
+    client = PublicHttpClient(AddressPolicy(exempt=server.exempt), resolver=lambda *_: answers.pop(0))
+    assert fetch(client, server.url("/"))[1] == b"hello"
+    assert answers == [["127.0.0.9"]]
+
+
+def test_redirects_are_followed_to_where_they_lead(client: PublicHttpClient, server: PageServer) -> None:
+    server.pages["/1"] = redirect("/2 ü", 301)
+    server.pages["/2%20%C3%BC"] = redirect(server.url("/3"), 308)
+    server.pages["/3"] = page("there")
+    response, body = fetch(client, server.url("/1"))
+    assert (response.url, body) == (server.url("/3"), b"there")
+
+
+def test_a_redirect_without_an_address_is_an_answer(client: PublicHttpClient, server: PageServer) -> None:
+    server.pages["/"] = page("odd", "text/plain", "302 Found")
+    assert fetch(client, server.url("/"))[0].status == 302
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("http://127.0.0.1:{other}/", "cannot be resolved"),
+        ("http://loopback.test:{other}/", "not a public address"),
+        ("http://inside.test/", "not a public address"),
+        ("//inside.test/", "not a public address"),
+        ("file:///etc/passwd", "only http"),
+        ("http://[", "not a valid address"),
+        ("/loop", "redirects more than 3 times"),
+    ],
+)
+def test_every_redirect_is_checked(
+    client: PublicHttpClient, server: PageServer, names: Names, location: str, reason: str
+) -> None:
+    names.hosts["loopback.test"] = ["127.0.0.1"]
+    with PageServer() as other:
+        server.pages["/loop"] = redirect(location.format(other=other.port))
+        with pytest.raises(FetchError, match=reason):
+            client.open(server.url("/loop"), LIMITS)
+        assert other.requests == []
+
+
+def test_only_allowed_hosts_are_reached_by_redirects_too(server: PageServer, names: Names) -> None:
+    names.hosts |= {"a.site.test": ["127.0.0.1"], "evil-site.test": ["127.0.0.1"]}
+    policy = AddressPolicy(hosts=("*.Site.test", "one.test"), exempt=server.exempt)
+    client = PublicHttpClient(policy, resolver=names)
+    server.pages |= {"/": page("hello"), "/away": redirect(server.url("/", "evil-site.test"))}
+    assert fetch(client, server.url("/", "A.site.test."))[1] == b"hello"
+    for url in (server.url("/"), server.url("/", "evil-site.test"), server.url("/away", "a.site.test")):
+        with pytest.raises(FetchError, match="not among the allowed hosts"):
+            client.open(url, LIMITS)
+
+
+def test_a_body_is_read_up_to_the_limit_and_not_beyond(client: PublicHttpClient, server: PageServer) -> None:
+    gigabyte = 1 << 30
+    piece = b"x" * 65536
+    announced = f"HTTP/1.1 200 OK\r\nContent-Length: {gigabyte}\r\n\r\n".encode()
+    server.pages["/announced"] = endless(announced, piece, gigabyte // len(piece))
+    server.pages["/endless"] = endless(b"HTTP/1.1 200 OK\r\n\r\n", piece)
+    server.pages["/chunks"] = endless(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + piece + b"\r\n"
+    )
+    for path in ("/announced", "/endless", "/chunks"):
+        with client.open(server.url(path), LIMITS) as response:
+            body, whole = response.read_body()
+        assert (len(body), whole) == (LIMITS.max_bytes, False)
+    assert server.sent_bytes < 100_000_000
+
+
+def test_a_body_exactly_as_long_as_the_limit_is_whole(client: PublicHttpClient, server: PageServer) -> None:
+    server.pages["/"] = page(b"x" * 1000)
+    for limit, whole in ((1000, True), (999, False)):
+        with client.open(server.url("/"), FetchLimits(limit, 20)) as response:
+            assert response.read_body() == (b"x" * limit, whole)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Slow: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
+        b"",
+    ],
+)
+def test_an_answer_that_drips_is_given_up_in_time(client: PublicHttpClient, server: PageServer, head: bytes) -> None:
+    def drip(_: str) -> Iterator[bytes]:
+        yield head
+        while True:
+            time.sleep(0.05)
+            yield b"x"
+
+    server.pages["/"] = drip
+    started_at = time.monotonic()
+    with pytest.raises(FetchError, match="in time"):
+        fetch(client, server.url("/"), FetchLimits(10_000_000, 0.4))
+    assert time.monotonic() - started_at < 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "connection broke"),
+        (b"garbage\r\n\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "before the answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhalf", "broke off"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 0\r\n\r\n", "encoded as 'zstd'"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nplain", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n" + b"\xff" * 99, "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"x", mtime=0)[:-1], "before the answer"),
+    ],
+)
+def test_a_broken_answer_is_told(client: PublicHttpClient, server: PageServer, answer: bytes, reason: str) -> None:
+    server.pages["/"] = raw(answer)
+    with pytest.raises(FetchError, match=reason):
+        fetch(client, server.url("/"))
+
+
+def raw_deflate(data: bytes) -> bytes:
+    return zlib.compress(data, wbits=-15)
+
+
+def in_members(data: bytes) -> bytes:
+    return b"".join(gzip.compress(data[at : at + 100_000]) for at in range(0, len(data), 100_000))
+
+
+CODINGS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}
+
+
+@pytest.mark.parametrize(("coding", "compress"), [*CODINGS.items(), ("deflate", raw_deflate), ("gzip", in_members)])
+def test_a_body_that_comes_compressed_is_read(
+    client: PublicHttpClient, server: PageServer, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    body = bytes(range(256)) * 2_000
+    server.pages["/"] = page(compress(body), "text/plain", "200 OK", f"Content-Encoding: {coding}")
+    with client.open(server.url("/"), FetchLimits(len(body), 20)) as response:
+        assert response.read_body() == (body, True)
+    assert "Accept-Encoding: identity" in server.requests[0]
+
+
+@pytest.mark.parametrize("behind", [1, 70_000])
+@pytest.mark.parametrize(("coding", "compress"), CODINGS.items())
+def test_bytes_behind_the_end_of_a_compressed_body_are_left_out(
+    client: PublicHttpClient, server: PageServer, coding: str, compress: Callable[[bytes], bytes], behind: int
+) -> None:
+    body = random.Random(1).randbytes(150_000)
+    answer = compress(body) + b"x" * behind
+    server.pages["/"] = page(answer, "text/plain", "200 OK", f"Content-Encoding: {coding}")
+    with client.open(server.url("/"), FetchLimits(len(body), 20)) as response:
+        assert response.read_body() == (body, True)
+    with client.open(server.url("/"), FetchLimits(len(body) - 1, 20)) as response:
+        assert response.read_body() == (body[:-1], False)
+
+
+def test_a_body_that_is_no_brotli_after_all_is_told(client: PublicHttpClient, server: PageServer) -> None:
+    answer = bytearray(brotli.compress(bytes(range(256)) * 2_000))
+    answer[len(answer) // 2 :] = b"\xff" * len(answer)
+    server.pages["/"] = page(bytes(answer), "text/plain", "200 OK", "Content-Encoding: br")
+    with client.open(server.url("/"), LIMITS) as response, pytest.raises(FetchError):
+        response.read_body()
+
+
+#: Brotli at its best takes seconds, and saves nothing.
+BOMBS = CODINGS | {"br": partial(brotli.compress, quality=3)}
+
+
+@pytest.mark.parametrize(("coding", "compress"), BOMBS.items())
+def test_a_body_that_grows_beyond_the_limit_is_cut_there(
+    client: PublicHttpClient, server: PageServer, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    bomb = compress(bytes(200_000_000))
+    server.pages["/"] = page(bomb, "text/plain", "200 OK", f"Content-Encoding: {coding}")
+    tracemalloc.start()
+    try:
+        with client.open(server.url("/"), FetchLimits(1_000_000, 20)) as response:
+            assert response.read_body() == (bytes(1_000_000), False)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_port_that_is_not_allowed_is_told_with_those_that_are(client: PublicHttpClient, names: Names) -> None:
+    names.hosts["public.test"] = ["93.184.215.14"]
+    with pytest.raises(FetchError, match=r"port 8443 of public\.test is not reached; the allowed ports are 80 and 443"):
+        client.open("http://public.test:8443/", LIMITS)
+
+
+def test_a_certificate_must_be_the_names_own(tmp_path: Path, names: Names) -> None:
+    file = tmp_path / "certificate.pem"
+    file.write_text(CERTIFICATE)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(file)
+    trusting = ssl.create_default_context(cafile=str(file))
+    names.hosts["localhost"] = ["127.0.0.1"]
+    with PageServer(server_side) as server:
+        server.pages["/"] = page("secret")
+        policy = AddressPolicy(exempt=server.exempt)
+        client = PublicHttpClient(policy, resolver=names, tls=trusting)
+        assert fetch(client, server.url("/", "localhost"))[1] == b"secret"
+        with pytest.raises(FetchError, match="no secure connection"):
+            client.open(server.url("/", "site.test"), LIMITS)
+        with pytest.raises(FetchError, match="no secure connection"):
+            PublicHttpClient(policy, resolver=names).open(server.url("/", "localhost"), LIMITS)
+
+
+def test_a_patched_process_goes_on_while_it_waits() -> None:
+    done = subprocess.run([sys.executable, "-c", PATCHED], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [*["the answer did not come in time"] * 4, "True"]
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (CHUNKED, b"1\r\nx\r\n" * 10_000),
+        (CHUNKED, b"1;" + b"e" * 60_000 + b"\r\nx\r\n"),
+        (CHUNKED + b"0\r\n", b"a: b\r\n" * 10_000),
+    ],
+    ids=["interim answers", "tiny chunks", "chunk extensions", "trailers"],
+)
+def test_a_flood_that_says_little_is_given_up_and_holds_nobody_up(
+    server: PageServer, head: bytes, piece: bytes
+) -> None:
+    server.pages["/flood"] = endless(head, piece)
+    ran = subprocess.run(
+        [sys.executable, "-c", BESIEGED, str(server.port)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.stdout.splitlines() == ["it sends far more than its content", "True True"], ran.stderr

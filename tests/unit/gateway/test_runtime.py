@@ -1,0 +1,105 @@
+"""What a configuration makes of the Gateway, swapped while runs use it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import support
+from support.transcripts import Transcripts
+
+from service.config.schema import parse_config
+from service.core import concurrency
+from service.gateway.build import open_runtime
+from service.gateway.runtime import Runtime, RuntimeSlot
+
+RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
+SECONDS = 20.0
+
+
+def servers() -> set[int]:
+    """The processes of the MCP servers that run, their guards included."""
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if RAW_SERVER in child.cmdline():
+                found.add(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at
+        concurrency.sleep(0.05)
+
+
+Open = Callable[..., Runtime]
+
+
+@pytest.fixture
+def open_some(tmp_path: Path) -> Iterator[Open]:
+    store = Transcripts.open(tmp_path / "sessions.sqlite")
+
+    def open_one(mark: str, **agent: Any) -> Runtime:
+        """Runtime whose MCP server is configured with `mark`."""
+        server = {"command": sys.executable, "args": [RAW_SERVER, "wild"], "env": {"MARK": mark}}
+        agents = {"list": [{"id": "main", "tools": {"allow": ["raw__*"]}, **agent}]}
+        config, _ = parse_config({"mcp": {"servers": {"raw": server}}, "agents": agents})
+        return open_runtime(config, store, tmp_path, {})
+
+    yield open_one
+    store.close()
+
+
+def use(parts: Runtime) -> int:
+    """Have the MCP server of `parts` running; how many tools it has."""
+    return len(parts.toolboxes.of(parts.roster.default).functions())
+
+
+def test_what_is_configured_the_same_lives_on(open_some: Open) -> None:
+    current = RuntimeSlot(open_some("x"))
+    assert use(current.now) > 0
+    first = servers()
+    current.replace(open_some("x"))
+    assert use(current.now) > 0
+    assert servers() == first
+    current.replace(open_some("y"))
+    wait_for(lambda: servers() == set())
+    assert use(current.now) > 0
+    assert servers()
+    assert not servers() & first
+    current.close()
+    current.close()
+    assert servers() == set()
+
+
+def test_what_a_run_uses_is_closed_after_it_even_if_a_later_configuration_adopted_it(open_some: Open) -> None:
+    current = RuntimeSlot(open_some("x"))
+    with ExitStack() as run:
+        held = run.enter_context(current.held())
+        assert use(held.parts) > 0
+        first = servers()
+        current.replace(open_some("x"))  # adopts the server
+        current.replace(open_some("y"))  # has no use for it
+        concurrency.sleep(0.3)
+        assert servers() == first
+        assert use(held.parts) > 0
+    wait_for(lambda: servers() == set())
+    current.close()
+
+
+def test_a_roster_is_swapped_and_a_held_one_stays(open_some: Open) -> None:
+    current = RuntimeSlot(open_some("x", name="Old"))
+    with current.held() as held:
+        current.replace(open_some("x", name="New"))
+        assert (held.parts.roster.default.name, current.now.roster.default.name) == ("Old", "New")
+    current.close()

@@ -1,0 +1,158 @@
+"""Mistakes that whoever starts the gateway hears of at once, instead of each caller afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.chat import ask, error_of, text_of
+from support.live import live_gateway, scripted_config
+
+from service.config.agents import Roster
+from service.config.schema import parse_config
+from service.config.source import ConfigError
+from service.gateway.startup_checks import check_agents, check_mode
+from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
+
+NOBODY = "http://127.0.0.1:9/v1"
+
+
+def check(tmp_path: Path, agents: Any, providers: Any = None, **environ: str) -> tuple[str, ...]:
+    config, _ = parse_config({"agents": agents, "models": {"providers": providers or {}}})
+    catalog = ModelCatalog(config, tmp_path, environ)
+    try:
+        return check_agents(config, Roster.from_config(config), catalog)
+    finally:
+        catalog.close()
+
+
+def refused(tmp_path: Path, agents: Any, providers: Any = None, **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, agents, providers, **environ)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
+    agents = {
+        "defaults": {"model": {"primary": "stub/a", "fallbacks": ["groq/b", "ollama/c"]}},
+        "list": [{"id": "main", "workspace": str(tmp_path)}, {"id": "other", "model": "claude/x"}],
+    }
+    claude = {"baseUrl": NOBODY, "api": "anthropic-messages"}
+    assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}, "claude": claude}, GROQ_API_KEY="sk-here") == ()
+    assert check(tmp_path, {}) == check(tmp_path, {"defaults": {"model": EMBEDDED_REFERENCE}}) == ()
+
+
+@pytest.mark.parametrize(
+    ("agents", "place"),
+    [
+        ({"defaults": {"model": "nowhere/x"}}, "agents.defaults.model"),
+        ({"defaults": {"model": "nowhere/x"}, "list": [{"id": "a"}, {"id": "b"}]}, "agents.defaults.model"),
+        ({"defaults": {"model": "stub/x"}, "list": [{"id": "a", "model": "nowhere/x"}]}, "agents.list[0].model"),
+    ],
+)
+def test_a_model_of_a_provider_that_does_not_exist_is_refused(tmp_path: Path, agents: Any, place: str) -> None:
+    problem = refused(tmp_path, agents, {"stub": {"baseUrl": NOBODY}})
+    assert problem.startswith(f'{place}: No provider "nowhere" is configured for the model nowhere/x. There are: stub,')
+
+
+def test_a_model_that_only_lacks_its_key_is_told_with_the_variable(tmp_path: Path) -> None:
+    (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}})
+    assert notice.startswith("agents.defaults.model: ")
+    assert "set GROQ_API_KEY in its environment" in notice
+
+
+def test_a_key_that_cannot_be_used_is_told_without_it(tmp_path: Path) -> None:
+    (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}}, GROQ_API_KEY="gsk\x00-hidden")
+    assert "GROQ_API_KEY is not a key" in notice
+    assert "hidden" not in notice
+
+
+def test_a_fallback_that_cannot_be_asked_is_told(tmp_path: Path) -> None:
+    model = {"primary": "stub/a", "fallbacks": ["nowhere/b"]}
+    (notice,) = check(tmp_path, {"defaults": {"model": model}}, {"stub": {"baseUrl": NOBODY}})
+    assert notice.startswith('agents.defaults.model.fallbacks: No provider "nowhere"')
+    assert notice.endswith("It is left out.")
+
+
+def test_a_provider_of_another_dialect_is_told_and_refused_only_to_an_agent_that_asks_it(tmp_path: Path) -> None:
+    providers = {"odd": {"api": "openai-responses"}, "stub": {"baseUrl": NOBODY}}
+    (notice,) = check(tmp_path, {"defaults": {"model": "stub/a"}}, providers)
+    assert notice.startswith('models.providers.odd.api: "openai-responses" is not spoken here')
+    assert "(openai-completions, anthropic-messages are)" in notice
+    problem = refused(tmp_path, {"defaults": {"model": "odd/a"}}, providers)
+    assert 'The provider "odd" of the model odd/a speaks an `api` that this gateway does not.' in problem
+
+
+def test_a_known_host_that_is_described_in_another_dialect_does_not_wait_for_a_key(tmp_path: Path) -> None:
+    providers = {"openai": {"api": "openai-responses"}}
+    assert refused(tmp_path, {"defaults": {"model": "openai/gpt-5"}}, providers).startswith("agents.defaults.model: ")
+
+
+def test_a_workspace_whose_name_cannot_be_is_told(tmp_path: Path) -> None:
+    (notice,) = check(tmp_path, {"defaults": {"workspace": f"/{'x' * 300}"}})
+    assert notice.startswith("agents.defaults.workspace: the directory /xxx")
+
+
+def test_a_workspace_that_is_not_there_is_told(tmp_path: Path) -> None:
+    missing = tmp_path / "nothing"
+    agents = {"defaults": {"workspace": str(missing)}, "list": [{"id": "a", "workspace": str(tmp_path)}, {"id": "b"}]}
+    (notice,) = check(tmp_path, agents)
+    assert notice.startswith(f"agents.defaults.workspace: there is no directory {missing}")
+
+
+def test_a_workspace_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    agents = {"list": [{"id": "a", "workspace": str(tmp_path / "file")}]}
+    assert refused(tmp_path, agents) == f"agents.list[0].workspace: {tmp_path / 'file'} is not a directory"
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    agents = {"list": [{"id": "a", "model": "nowhere/x"}, {"id": "b", "model": "nowhere/y"}]}
+    with pytest.raises(ConfigError) as caught:
+        check(tmp_path, agents)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "agents.list[0].model",
+        "agents.list[1].model",
+    ]
+
+
+def test_a_gateway_that_runs_elsewhere_is_not_served_here() -> None:
+    config, _ = parse_config({"gateway": {"mode": "remote"}})
+    with pytest.raises(ConfigError, match='set it to "local" to serve here'):
+        check_mode(config)
+    check_mode(parse_config({"gateway": {"mode": "local"}})[0])
+
+
+def test_a_gateway_serves_with_its_notices_told(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["models"]["providers"]["odd"] = {"api": "google-generative-ai"}
+    config["agents"]["list"].append({"id": "lost", "workspace": str(tmp_path / "nothing")})
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        assert text_of(ask(client, "hi")) == "hi"
+        refusal = ask(client, "hi", headers={"x-openclaw-model": "odd/x"})
+        assert error_of(refusal) == (404, "model_not_found", "x-openclaw-model")
+        assert "Note: models.providers.odd.api:" in running.output
+        assert "Note: agents.list[2].workspace: there is no directory" in running.output
+
+
+def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_not(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["mcp"] = {"servers": {"unused": {"url": f"{NOBODY}/mcp"}, "named": {"url": f"{NOBODY}/mcp"}}}
+    config["tools"] = {"profile": "coding", "alsoAllow": ["named__add"]}
+    config["agents"]["defaults"]["workspace"] = str(tmp_path)
+    with live_gateway(tmp_path, config) as running:
+        (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
+        assert note.startswith("Note: mcp.servers.unused: no agent may use its tools")
+        assert 'tools.alsoAllow: ["unused__*"]' in note
+
+
+def test_tools_that_are_named_for_agents_without_a_workspace_are_told(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["tools"] = {"alsoAllow": ["exec"]}
+    config["agents"]["list"].append({"id": "settled", "workspace": str(tmp_path)})
+    with live_gateway(tmp_path, config) as running:
+        (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
+    assert note.startswith("Note: agents.defaults.workspace: nothing comes of allowing exec without a workspace")
+    assert "(agents: main, beta)" in note

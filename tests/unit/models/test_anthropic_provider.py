@@ -1,0 +1,438 @@
+"""The Anthropic dialect over real sockets: what is sent, what is understood, what becomes of everything else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from support.provider_calls import (
+    KEY,
+    PICTURE,
+    ask,
+    check_broken_off,
+    check_refused,
+    check_streams_and_ends,
+    fail,
+    request,
+    sent,
+)
+from support.upstream import Exchange, Upstream
+from support.upstream_answers import RETRY_AFTER, TEXT, WORDS
+from support.upstream_answers_anthropic import ANSWERS, end, start, telling, text
+
+from service.config.models import ProviderConfig
+from service.core.errors import GatewayError
+from service.core.messages import (
+    Function,
+    Image,
+    Message,
+    ProviderData,
+    Role,
+    Sampling,
+    StopReason,
+    Text,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    Usage,
+    text_message,
+)
+from service.models.anthropic.provider import AnthropicProvider
+from service.models.provider import ModelEnded
+
+STUB_USAGE = Usage(9, 5, 3)
+KEPT = {"cache_control": {"type": "ephemeral"}}
+
+
+def open_provider(url: str, **fields: Any) -> AnthropicProvider:
+    return AnthropicProvider.from_config(ProviderConfig.model_validate({"baseUrl": url, "apiKey": KEY, **fields}))
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> Iterator[AnthropicProvider]:
+    opened = open_provider(upstream.url, timeoutSeconds=5)
+    yield opened
+    opened.close()
+
+
+# what is understood
+
+
+@pytest.mark.parametrize("model", ["ok", "split", "stop-sequence", "thinking"])
+def test_a_complete_answer_is_its_text_and_its_usage(provider: AnthropicProvider, model: str) -> None:
+    assert ask(provider, model) == (TEXT, ModelEnded(StopReason.STOP, (), STUB_USAGE))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("max-tokens", StopReason.LENGTH), ("refusal", StopReason.CONTENT_FILTER)]
+)
+def test_an_answer_that_was_cut_has_its_reason_and_no_half_call(
+    provider: AnthropicProvider, model: str, reason: StopReason
+) -> None:
+    assert ask(provider, model) == (TEXT, ModelEnded(reason, (), STUB_USAGE))
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [("pause_turn", StopReason.LENGTH), ("model_context_window_exceeded", StopReason.LENGTH)],
+)
+def test_an_answer_that_would_go_on_is_not_told_as_whole(
+    provider: AnthropicProvider, upstream: Upstream, told: str, reason: StopReason
+) -> None:
+    upstream.answers["ending"] = telling(start(), *text(), *end(told))
+    assert ask(provider, "ending") == (TEXT, ModelEnded(reason, (), STUB_USAGE))
+
+
+def test_an_answer_that_lost_only_its_stop_is_complete(provider: AnthropicProvider) -> None:
+    assert ask(provider, "no-stop") == (TEXT, ModelEnded(StopReason.LENGTH, (), STUB_USAGE))
+
+
+def test_tool_calls_are_put_together_from_their_pieces(provider: AnthropicProvider) -> None:
+    calls = (ToolCall("toolu_first", "first", '{"city": "Hanoi"}'), ToolCall("toolu_second", "second", "{}"))
+    assert ask(provider, "tools") == ("Let me see.", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
+
+
+def test_text_arrives_while_the_answer_is_still_being_made(provider: AnthropicProvider, upstream: Upstream) -> None:
+    check_streams_and_ends(provider, upstream)
+
+
+def test_answers_read_to_their_end_share_one_connection(provider: AnthropicProvider, upstream: Upstream) -> None:
+    for _ in range(3):
+        ask(provider, "ok")
+    assert upstream.connections == 1
+
+
+# what is sent
+
+
+def test_the_smallest_request(provider: AnthropicProvider, upstream: Upstream) -> None:
+    assert sent(provider, upstream, request("ok")) == {
+        "model": "ok",
+        "max_tokens": 8192,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello?", **KEPT}]}],
+        "stream": True,
+    }
+    received = upstream.requests[-1]
+    assert (received.method, received.path) == ("POST", "/v1/messages")
+    assert received.headers["x-api-key"] == KEY
+    assert received.headers["anthropic-version"] == "2023-06-01"
+    assert "authorization" not in received.headers
+
+
+def test_configured_headers_win_over_the_key_and_the_version(upstream: Upstream) -> None:
+    headers = {"Authorization": "Bearer other", "Anthropic-Version": "2026-10-21"}
+    provider = open_provider(upstream.url.removesuffix("/v1"), headers=headers)
+    ask(provider, "ok")
+    received = upstream.requests[-1]
+    assert received.path == "/v1/messages"
+    assert received.headers["authorization"] == "Bearer other"
+    assert received.headers["anthropic-version"] == "2026-10-21"
+    assert "x-api-key" not in received.headers
+    provider.close()
+
+
+def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, upstream: Upstream) -> None:
+    messages = (
+        Message(Role.USER, (Text("What is"), Text("this?"), Image(PICTURE)), name="ann"),
+        text_message(Role.USER, "Quick!"),
+        Message(Role.ASSISTANT, (Text("Let me see."),), tool_calls=(ToolCall("call.1", "look", '{"at": 1}'),)),
+        Message(Role.TOOL, (Text("a cat"),), tool_call_id="call.1"),
+        Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c2", "look", "{}"), ToolCall("c3", "look", "[oops"))),
+        Message(Role.TOOL, (), tool_call_id="c2"),
+        Message(Role.TOOL, (Text("no"),), tool_call_id="c3"),
+        text_message(Role.USER, "  "),
+        text_message(Role.USER, "And now?"),
+    )
+    functions = (Function("look"),)
+    body = sent(provider, upstream, request("ok", *messages, system="Be kind.", functions=functions))
+    assert body["system"] == [{"type": "text", "text": "Be kind.", **KEPT}]
+    picture = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "a cat"}]}
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user", "assistant", "user"]
+    assert [turn["content"] for turn in body["messages"]] == [
+        [
+            {"type": "text", "text": "What is"},
+            {"type": "text", "text": "this?"},
+            {"type": "image", "source": picture},
+            {"type": "text", "text": "Quick!"},
+        ],
+        [
+            {"type": "text", "text": "Let me see."},
+            {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": 1}},
+        ],
+        [result | KEPT],
+        [
+            {"type": "tool_use", "id": "c2", "name": "look", "input": {}},
+            {"type": "tool_use", "id": "c3", "name": "look", "input": {"not_an_object": "[oops"}},
+        ],
+        [
+            {"type": "tool_result", "tool_use_id": "c2"},
+            {"type": "tool_result", "tool_use_id": "c3", "content": [{"type": "text", "text": "no"}]},
+            {"type": "text", "text": "And now?", **KEPT},
+        ],
+    ]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [["1"], ["1"], ["1"]],
+        [["a:1"], ["a/1"], ["a_1"], ["a:1"]],
+        [["1", "1"], ["1_2"]],
+        [[""], ["_"]],
+        [["x_2", "x", "x"]],
+    ],
+)
+def test_each_call_has_an_id_of_its_own_and_its_result_has_the_same(
+    provider: AnthropicProvider, upstream: Upstream, answers: list[list[str]]
+) -> None:
+    messages = [text_message(Role.USER, "Look!")]
+    count = 0
+    for ids in answers:
+        calls = [ToolCall(one, "look", f'{{"n": {count + place}}}') for place, one in enumerate(ids)]
+        messages.append(Message(Role.ASSISTANT, (), tool_calls=tuple(calls)))
+        for one in ids:
+            messages.append(Message(Role.TOOL, (Text(str(count)),), tool_call_id=one))
+            count += 1
+    turns = sent(provider, upstream, request("ok", *messages, functions=(Function("look"),)))["messages"]
+    blocks = [block for turn in turns for block in turn["content"]]
+    calls_shown = {block["id"]: block["input"]["n"] for block in blocks if block["type"] == "tool_use"}
+    results = {block["tool_use_id"]: block["content"] for block in blocks if block["type"] == "tool_result"}
+    assert len(calls_shown) == count
+    assert {one: [{"type": "text", "text": str(n)}] for one, n in calls_shown.items()} == results
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", one) for one in calls_shown)
+
+
+def test_an_answer_that_was_empty_is_not_shown(provider: AnthropicProvider, upstream: Upstream) -> None:
+    messages = (text_message(Role.USER, "Hi."), Message(Role.ASSISTANT, ()), text_message(Role.USER, "Well?"))
+    [turn] = sent(provider, upstream, request("ok", *messages))["messages"]
+    assert [block["text"] for block in turn["content"]] == ["Hi.", "Well?"]
+
+
+def test_a_conversation_begins_with_the_user(provider: AnthropicProvider, upstream: Upstream) -> None:
+    messages = (text_message(Role.ASSISTANT, "Welcome."), text_message(Role.USER, "Hi."))
+    turns = sent(provider, upstream, request("ok", *messages))["messages"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    assert turns[1]["content"] == [{"type": "text", "text": "Welcome."}]
+
+
+def test_calls_of_earlier_turns_are_declared_when_no_function_is_on_offer(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    call = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "look", "{}"),))
+    messages = (text_message(Role.USER, "Look!"), call, Message(Role.TOOL, (Text("a cat"),), tool_call_id="c1"))
+    body = sent(provider, upstream, request("ok", *messages))
+    assert body["tools"] == [{"name": "look", "input_schema": {"type": "object", "properties": {}}, **KEPT}]
+    assert body["tool_choice"] == {"type": "none"}
+
+
+def marks_of(value: Any) -> list[Any]:
+    """What is marked as the end of what will come again, shortened to the block's own text, name or result."""
+    if isinstance(value, list):
+        return [mark for item in value for mark in marks_of(item)]
+    if not isinstance(value, dict):
+        return []
+    inside = [mark for item in value.values() for mark in marks_of(item)]
+    own = value.get("text") or value.get("name") or value.get("tool_use_id")
+    return [*inside, own] if "cache_control" in value else inside
+
+
+def steps(count: int) -> tuple[Message, ...]:
+    """A question and what an agent has done about it in `count` turns, two calls in each."""
+    done = [text_message(Role.USER, "Look!")]
+    for step in range(count):
+        ids = (f"a{step}", f"b{step}")
+        done.append(Message(Role.ASSISTANT, (), tool_calls=tuple(ToolCall(one, "look", "{}") for one in ids)))
+        done += [Message(Role.TOOL, (Text("a cat"),), tool_call_id=one) for one in ids]
+    return tuple(done)
+
+
+def test_each_turn_of_an_agent_reads_from_the_cache_what_the_one_before_wrote(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    fields: dict[str, Any] = {"system": "Be kind.", "functions": (Function("look"),)}
+    marks = [marks_of(sent(provider, upstream, request("ok", *steps(count), **fields))) for count in range(4)]
+    assert [mark.pop() for mark in marks] == ["Be kind."] * 4
+    assert marks == [["Look!"], ["Look!", "b0"], ["b0", "b1"], ["b1", "b2"]]
+
+
+def test_without_a_system_text_the_tools_are_cached(provider: AnthropicProvider, upstream: Upstream) -> None:
+    body = sent(provider, upstream, request("ok", functions=(Function("look"), Function("wait"))))
+    assert marks_of(body["tools"]) == ["wait"]
+
+
+def test_thoughts_are_not_marked_nor_is_what_will_not_come_again(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    blocks = [{"type": "tool_use"}, {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}]
+    data = ProviderData({"content": blocks}, {"c1": {"place": 0}})
+    thought = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "look", "{}"),), provider_data=data)
+    messages = sent(provider, upstream, request("ok", *steps(0), thought))["messages"]
+    assert [block["type"] for block in messages[-1]["content"]] == ["tool_use", "thinking"]
+    assert marks_of(messages) == []
+    assert marks_of(sent(provider, upstream, request("ok", system="Be short.", collected=True))) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["tools.3.cache_control: Extra inputs are not permitted", "Unknown parameter: 'cache_control'"]
+)
+def test_a_model_that_refuses_to_cache_is_asked_without_it_from_then_on(
+    provider: AnthropicProvider, upstream: Upstream, words: str
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if marks_of(exchange.body):
+            exchange.json(400, {"type": "error", "error": {"type": "invalid_request_error", "message": words}})
+        else:
+            ANSWERS["ok"](exchange)
+
+    upstream.answers["play"] = answer
+    for _ in range(2):
+        assert ask(provider, request("play", system="Be kind."))[0] == TEXT
+    assert [bool(marks_of(received.body)) for received in upstream.requests] == [True, False, False]
+    assert upstream.requests[-1].body["system"] == "Be kind."
+    assert marks_of(sent(provider, upstream, request("ok"))) == ["Hello?"]
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
+
+
+def test_sampling_goes_over_as_far_as_the_wire_knows_it(provider: AnthropicProvider, upstream: Upstream) -> None:
+    asked_format = {"type": "json_schema", "json_schema": {"name": "number", "schema": MappingProxyType(SCHEMA)}}
+    sampling = Sampling(
+        temperature=1.5,
+        top_p=0.5,
+        frequency_penalty=0.0,
+        presence_penalty=0.0,
+        seed=7,
+        stop=("a", "b"),
+        max_tokens=9,
+        response_format=asked_format,
+        extra={"logit_bias": {}, "reasoning_effort": "minimal", "verbosity": "low"},
+    )
+    body = sent(provider, upstream, request("ok", sampling=sampling))
+    del body["messages"], body["stream"], body["model"]
+    assert body == {
+        "max_tokens": 9,
+        "temperature": 1.0,
+        "stop_sequences": ["a", "b"],
+        "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+    }
+
+
+def test_half_of_the_sampling_is_sent_where_both_would_be_refused(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    body = sent(provider, upstream, request("ok", sampling=Sampling(top_p=0.5)))
+    assert (body["top_p"], "temperature" in body) == (0.5, False)
+    body = sent(provider, upstream, request("ok", sampling=Sampling(temperature=0.0, top_p=0.5)))
+    assert (body["temperature"], "top_p" in body) == (0.0, False)
+
+
+REQUIRED = ToolChoiceMode.REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "wire"),
+    [
+        (ToolChoice(), None, None),
+        (ToolChoice(), True, None),
+        (ToolChoice(), False, {"type": "auto", "disable_parallel_tool_use": True}),
+        (ToolChoice(ToolChoiceMode.NONE), False, {"type": "none"}),
+        (ToolChoice(REQUIRED), None, {"type": "any"}),
+        (ToolChoice(REQUIRED), False, {"type": "any", "disable_parallel_tool_use": True}),
+        (ToolChoice(REQUIRED, "look"), None, {"type": "tool", "name": "look"}),
+    ],
+)
+def test_functions_and_the_choice_among_them(
+    provider: AnthropicProvider, upstream: Upstream, choice: ToolChoice, parallel: bool | None, wire: Any
+) -> None:
+    functions = (Function("look", "Looks.", SCHEMA, strict=True), Function("wait"))
+    sampling = Sampling(parallel_tool_calls=parallel)
+    body = sent(provider, upstream, request("ok", functions=functions, tool_choice=choice, sampling=sampling))
+    assert body["tools"] == [
+        {"name": "look", "description": "Looks.", "input_schema": SCHEMA, "strict": True},
+        {"name": "wait", "input_schema": {"type": "object", "properties": {}}, **KEPT},
+    ]
+    assert body.get("tool_choice") == wire
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("sampling", "param"),
+    [
+        (Sampling(frequency_penalty=0.5), "frequency_penalty"),
+        (Sampling(presence_penalty=-1), "presence_penalty"),
+        (Sampling(extra={"logit_bias": {"1": 2}}), "logit_bias"),
+        (Sampling(response_format={"type": "json_object"}), "response_format"),
+        (Sampling(response_format={"type": "json_schema", "json_schema": {"name": "n"}}), "response_format"),
+    ],
+)
+def test_what_the_api_cannot_be_asked_is_refused_by_name(
+    provider: AnthropicProvider, upstream: Upstream, sampling: Sampling, param: str
+) -> None:
+    error = fail(provider, request("ok", sampling=sampling))[1]
+    assert (error.code, error.param) == ("provider_rejected_request", param)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("url", ["https://example.com/cat.png", "data:image/tiff;base64,AAAA", "data:image/png,raw"])
+def test_a_picture_of_another_kind_is_refused(provider: AnthropicProvider, url: str) -> None:
+    error = fail(provider, request("ok", Message(Role.USER, (Image(url),))))[1]
+    assert error.code == "provider_rejected_request"
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("status-400", "provider_rejected_request", "refused with 400"),
+        ("status-401", "provider_authentication_failed", "apiKey"),
+        ("status-403", "provider_authentication_failed", "apiKey"),
+        ("status-404", "provider_rejected_request", "refused with 404"),
+        ("status-409", "provider_error", "refused with 409"),
+        ("status-429", "rate_limit_exceeded", "refused with 429"),
+        ("status-500", "provider_error", "refused with 500"),
+        ("status-529", "provider_error", "refused with 529"),
+        ("error-overloaded_error", "provider_error", "the GPU is on fire"),
+        ("error-api_error", "provider_error", "the GPU is on fire"),
+        ("error-rate_limit_error", "rate_limit_exceeded", "the GPU is on fire"),
+        ("error-invalid_request_error", "provider_rejected_request", "the GPU is on fire"),
+        ("error-authentication_error", "provider_authentication_failed", "apiKey"),
+        ("garbage-events", "provider_error", "not a message"),
+        ("drop-before", "provider_error", "closed the connection"),
+    ],
+)
+def test_a_refusal_or_nonsense_has_its_code(provider: AnthropicProvider, model: str, code: str, said: str) -> None:
+    check_refused(provider, model, code, said)
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "said"),
+    [
+        ("drop-after", WORDS[0], "closed the connection"),
+        ("no-end", TEXT, "stopped before its end"),
+        ("error-midway", WORDS[0], "the GPU is on fire"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_an_error_after_its_text(
+    provider: AnthropicProvider, model: str, text: str, said: str
+) -> None:
+    check_broken_off(provider, model, text, said)
+
+
+@pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("pings-only", "")])
+def test_saying_nothing_is_a_timeout_pings_or_not(upstream: Upstream, model: str, text: str) -> None:
+    provider = open_provider(upstream.url, timeoutSeconds=0.2)
+    came, error = fail(provider, model)
+    assert (came, error.code) == (text, "provider_timeout")
+    assert upstream.aborted.wait(2)
+    provider.close()
+
+
+def test_a_rate_limit_says_when_to_come_back(provider: AnthropicProvider) -> None:
+    error: GatewayError = fail(provider, "status-429")[1]
+    assert error.headers == {"Retry-After": RETRY_AFTER}

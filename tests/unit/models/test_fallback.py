@@ -1,0 +1,395 @@
+"""A failing model is asked again, then the next one, as long as nothing has reached the reader; over real sockets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from support.provider_calls import ask, fail, leave, open_provider, request
+from support.upstream import Exchange, Upstream
+from support.upstream_answers import TEXT, WORDS, frame, ok
+
+from service.config.models import RetryConfig
+from service.core import concurrency
+from service.core.errors import GatewayError
+from service.core.messages import Image, Message, Role, Sampling
+from service.models.catalog import ChosenModel
+from service.models.errors.http_errors import status_error
+from service.models.fallback import RETRYABLE, FallbackProvider, RetryPolicy
+from service.models.learned_windows import LearnedWindows
+from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelEvent, ModelRequest, ModelRestarted, ModelText
+from service.models.scripted import ScriptedProvider
+
+PICTURE = Message(Role.USER, (Image("data:image/png;base64,iVBORw0KGgo="),))
+
+
+class Clock:
+    """Time that passes only in waits."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.waits: list[float] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+class Refusing:
+    """A provider that always fails, `seconds` after it was asked."""
+
+    def __init__(self, clock: Clock, error: GatewayError, seconds: float = 0.0) -> None:
+        self.clock, self.error, self.seconds = clock, error, seconds
+        self.asked = 0
+
+    def stream(self, _: ModelRequest) -> Iterator[ModelEvent]:
+        self.asked += 1
+        self.clock.now += self.seconds
+        raise self.error
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
+    opened = open_provider(upstream.url, timeout_seconds=0.3)
+    yield opened
+    opened.close()
+
+
+def chosen(provider: OpenAIProvider, model: str, *, takes_images: bool = True) -> ChosenModel:
+    return ChosenModel(f"stub/{model}", model, provider, takes_images)
+
+
+def resilient(clock: Clock, *choices: ChosenModel, policy: RetryPolicy | None = None) -> FallbackProvider:
+    policy = policy or RetryPolicy(min_delay_seconds=1, max_delay_seconds=20)
+    return FallbackProvider(
+        choices, policy, windows=LearnedWindows(), clock=clock.time, sleep=clock.sleep, random=lambda: 0.5
+    )
+
+
+def asked_models(upstream: Upstream) -> list[str]:
+    return [received.body["model"] for received in upstream.requests]
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529, 0])
+def test_a_failure_that_may_pass_is_asked_again(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, status: int
+) -> None:
+    model = f"fail-2-{status}"
+    assert ask(resilient(clock, chosen(provider, model)), "any")[0] == TEXT
+    assert asked_models(upstream) == [model] * 3
+    assert clock.waits == ([17, 17] if status == 429 else [0.75, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("model", "outcome"),
+    [
+        ("status-400", ("provider_rejected_request", 1)),
+        ("status-404", ("provider_rejected_request", 1)),
+        ("status-401", ("provider_authentication_failed", 1)),
+        *((f"status-{status}", ("provider_error", 1)) for status in (301, 302, 307, 308, 402, 405, 410)),
+        ("status-503", ("provider_error", 3)),
+        ("hang", ("provider_timeout", 3)),
+        ("drop-before", ("provider_error", 3)),
+        ("garbage", ("provider_error", 3)),
+    ],
+)
+def test_the_last_failure_is_told_as_it_is(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, outcome: tuple[str, int]
+) -> None:
+    code, attempts = outcome
+    model_provider = resilient(clock, chosen(provider, model))
+    assert fail(model_provider, "any")[1].code == code
+    assert len(upstream.requests) == attempts
+    assert model_provider.answered is None
+
+
+def test_each_failure_is_logged_with_its_model(
+    clock: Clock, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        fail(resilient(clock, chosen(provider, "status-401"), chosen(provider, "status-400")), "any")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the model stub/status-401 failed (provider_authentication_failed), asking the next",
+        "the model stub/status-400 failed: provider_rejected_request",
+    ]
+
+
+@pytest.mark.parametrize(("model", "text"), [("drop-after", WORDS[0]), ("error-event", WORDS[0]), ("no-finish", TEXT)])
+def test_what_has_reached_the_reader_is_never_said_twice(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, text: str
+) -> None:
+    told, error = fail(resilient(clock, chosen(provider, model), chosen(provider, "ok")), "any")
+    assert (told, error.code) == (text, "provider_error")
+    assert asked_models(upstream) == [model]
+
+
+@pytest.mark.parametrize("model", ["drop-after", "error-event", "no-finish"])
+def test_an_answer_of_which_only_the_whole_counts_may_fail_in_the_middle(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
+) -> None:
+    asking = resilient(clock, chosen(provider, model), chosen(provider, "ok"))
+    events = list(asking.stream(request("any", collected=True)))
+    while ModelRestarted() in events:
+        del events[: events.index(ModelRestarted()) + 1]
+    assert "".join(event.text for event in events if isinstance(event, ModelText)) == TEXT
+    assert asked_models(upstream) == [model] * 3 + ["ok"]
+
+
+@pytest.mark.parametrize("model", ["status-503", "status-429", "status-401", "status-404", "hang", "drop-before"])
+def test_the_fallbacks_are_asked_in_order(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
+) -> None:
+    once = RetryPolicy(attempts=1)
+    choices = [chosen(provider, name) for name in (model, "status-500", "ok", "echo")]
+    answering = resilient(clock, *choices, policy=once)
+    assert ask(answering, "any")[0] == TEXT
+    assert asked_models(upstream) == [model, "status-500", "ok"]
+    assert answering.answered is choices[2]
+    assert clock.waits == []
+
+
+def test_a_rejected_request_is_not_put_to_another_model(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    error = fail(resilient(clock, chosen(provider, "status-400"), chosen(provider, "ok")), "any")[1]
+    assert "refused with 400" in error.message
+    assert asked_models(upstream) == ["status-400"]
+
+
+def test_a_web_page_is_no_answer(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
+    def page(exchange: Exchange) -> None:
+        exchange.head(200, "text/html; charset=utf-8")
+        exchange.send(b"<!doctype html><title>Sign in</title>")
+        exchange.last_chunk()
+
+    upstream.answers["page"] = page
+    error = fail(resilient(clock, chosen(provider, "page")), "any")[1]
+    assert error.message.startswith("The model provider answered with a web page. Is its baseUrl right?")
+    assert ask(resilient(clock, chosen(provider, "page"), chosen(provider, "ok")), "any")[0] == TEXT
+    assert asked_models(upstream) == ["page", "page", "ok"]
+
+
+def test_what_calls_itself_a_web_page_may_be_an_answer(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.head(200, "text/html; charset=utf-8")
+        exchange.words()
+        exchange.end()
+
+    upstream.answers["php"] = answer
+    assert ask(resilient(clock, chosen(provider, "php")), "any")[0] == TEXT
+
+
+@pytest.mark.parametrize(("first", "lasting"), [("status-503", False), ("status-401", True), ("status-404", True)])
+def test_a_fallback_that_fails_for_good_does_not_keep_others_from_asking_again(
+    clock: Clock, provider: OpenAIProvider, first: str, lasting: bool
+) -> None:
+    once = RetryPolicy(attempts=1)
+    error = fail(resilient(clock, chosen(provider, first), chosen(provider, "status-401"), policy=once), "any")[1]
+    assert (error.code, error.is_lasting) == ("provider_authentication_failed", lasting)
+
+
+def test_later_turns_of_a_run_begin_with_the_model_that_answered(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    choices = [chosen(provider, name) for name in ("status-401", "fail-0-500", "echo")]
+    answering = resilient(clock, *choices)
+    for _ in range(2):
+        assert ask(answering, "any")[0] == TEXT
+    assert asked_models(upstream) == ["status-401", "fail-0-500", "fail-0-500"]
+
+
+def test_the_model_that_answered_may_fail_later_and_be_replaced(clock: Clock, provider: OpenAIProvider) -> None:
+    with Upstream() as short_lived:
+        first = open_provider(short_lived.url)
+        choices = [ChosenModel("short/ok", "ok", first, takes_images=True), chosen(provider, "ok")]
+        answering = resilient(clock, *choices)
+        ask(answering, "any")
+        assert answering.answered is choices[0]
+    assert ask(answering, "any")[0] == TEXT
+    assert answering.answered is choices[1]
+    first.close()
+
+
+def test_a_fallback_without_eyes_is_passed_over(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
+    blind = chosen(provider, "ok", takes_images=False)
+    answering = resilient(clock, chosen(provider, "status-401"), blind, chosen(provider, "echo"))
+    assert ask(answering, request("any", PICTURE))[0] == "1 images"
+    assert asked_models(upstream) == ["status-401", "echo"]
+
+
+def test_an_answer_is_no_longer_than_the_model_can_give(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    small = ChosenModel("stub/ok", "ok", provider, takes_images=True, max_tokens=100)
+    for asked, sent in ((500, 100), (50, 50), (None, 100)):
+        ask(resilient(clock, small), request("any", sampling=Sampling(max_tokens=asked)))
+        assert upstream.requests[-1].body.get("max_tokens") == sent
+
+
+def test_a_model_of_this_machine_is_asked_once(clock: Clock) -> None:
+    scripted = ChosenModel("scripted/x", "fail-provider_error", ScriptedProvider(), False, worth_retrying=False)
+    echo = ChosenModel("scripted/echo", "echo", ScriptedProvider(), False)
+    assert ask(resilient(clock, scripted, echo), "any")[0] == "Hello?"
+    assert clock.waits == []
+
+
+def test_the_waits_double_up_to_the_longest(clock: Clock) -> None:
+    refusing = Refusing(clock, GatewayError("provider_error", "no"))
+    policy = RetryPolicy(attempts=6, min_delay_seconds=1, max_delay_seconds=5)
+    fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")
+    assert refusing.asked == 6
+    assert clock.waits == [0.75, 1.5, 3, 3.75, 3.75]
+
+
+def test_no_attempt_begins_after_the_time_is_up(clock: Clock) -> None:
+    refusing = Refusing(clock, GatewayError("provider_timeout", "no"), seconds=25)
+    policy = RetryPolicy(attempts=9, max_elapsed_seconds=60)
+    fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")
+    assert refusing.asked == 3
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
+def test_a_date_to_come_back_at_is_told_as_seconds(status: int) -> None:
+    at = time.time() + 60
+    told = int(status_error(status, "", formatdate(at, usegmt=True)).headers["Retry-After"])
+    assert 30 < told <= 61
+    assert status_error(status, "", formatdate(0, usegmt=True)).headers == {"Retry-After": "0"}
+    for wish, seconds in (("7", "7"), ("1.5", "2"), (".2", "1"), ("0.0", "0"), ("9" * 400, "999999")):
+        assert status_error(status, "", wish).headers == {"Retry-After": seconds}
+    for nonsense in ("", "soon", "-5", "1,5", "1e9", "nan", "Fri, 99 Foo 2026 00:00:00 GMT"):
+        assert status_error(status, "", nonsense).headers == {}
+
+
+def test_what_does_not_pass_is_not_waited_for() -> None:
+    assert status_error(402, "", "7").headers == {"x-should-retry": "false"}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 529])
+@pytest.mark.parametrize(("told", "wait"), [("3", 3), ("2.5", 3), (formatdate(0, usegmt=True), 0.75)])
+def test_a_failing_provider_says_when_to_come_back(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, status: int, told: str, wait: float
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if len(upstream.requests) > 1:
+            return ok(exchange)
+        return exchange.json(status, {}, Retry_After=told)
+
+    upstream.answers["later"] = answer
+    assert ask(resilient(clock, chosen(provider, "later")), "any")[0] == TEXT
+    assert clock.waits == [wait]
+
+
+@pytest.mark.parametrize(("headers", "wait"), [({"retry_after_ms": "2500", "retry_after": "9"}, 3), ({}, 0.75)])
+def test_a_wait_may_be_told_in_milliseconds(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, headers: dict[str, str], wait: float
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if len(upstream.requests) > 1:
+            return ok(exchange)
+        return exchange.json(429, {}, **headers)
+
+    upstream.answers["later"] = answer
+    assert ask(resilient(clock, chosen(provider, "later")), "any")[0] == TEXT
+    assert clock.waits == [wait]
+
+
+QUOTA = "You exceeded your current quota, please check your plan and billing details."
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        ({"message": QUOTA, "code": "insufficient_quota"}, 1),
+        ({"message": "Nope.", "code": "insufficient_quota"}, 1),
+        ({"message": QUOTA, "code": 429}, 1),
+        ({"message": f"{QUOTA} Please retry in 28.5s.", "code": 429}, 3),
+        ({"message": "Rate limit reached.", "code": "rate_limit_exceeded"}, 3),
+    ],
+)
+def test_a_quota_that_only_paying_mends_goes_to_the_fallbacks_at_once(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream, error: dict[str, Any], attempts: int, streamed: bool
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if not streamed:
+            return exchange.json(429, {"error": error})
+        exchange.head()
+        exchange.send(frame({"error": error}))
+        return exchange.last_chunk()
+
+    upstream.answers["spent"] = answer
+    assert ask(resilient(clock, chosen(provider, "spent"), chosen(provider, "ok")), "any")[0] == TEXT
+    assert asked_models(upstream) == ["spent"] * attempts + ["ok"]
+    told = fail(resilient(clock, chosen(provider, "spent")), "any")[1]
+    assert (told.code, error["message"] in told.message) == ("rate_limit_exceeded", True)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "waits"),
+    [
+        ("0", [0.75]),
+        ("3", [3]),
+        ("20", [20]),
+        ("21", []),
+        ("999999", []),
+    ],
+)
+def test_a_providers_wish_to_wait_is_honoured_within_bounds(clock: Clock, retry_after: str, waits: list[float]) -> None:
+    error = GatewayError("rate_limit_exceeded", "no", headers={"Retry-After": retry_after})
+    policy = RetryPolicy(attempts=2, min_delay_seconds=1, max_delay_seconds=20)
+    refusing = Refusing(clock, error)
+    told = fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")[1]
+    assert told is error
+    assert clock.waits == waits
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(0.0, 2.0), (0.5, 1.5), (1.0, 1.0)])
+def test_a_wait_is_shortened_at_random_by_up_to_half(share: float, seconds: float) -> None:
+    assert RetryPolicy(min_delay_seconds=2).delay_seconds(1, share, None) == seconds
+
+
+def test_what_the_caller_did_wrong_is_never_retried() -> None:
+    assert all(GatewayError(code, "").status in (429, 502, 503, 504) for code in RETRYABLE)
+
+
+def test_the_configuration_speaks_of_milliseconds() -> None:
+    assert RetryPolicy.from_config(RetryConfig()) == RetryPolicy()
+    config = RetryConfig.model_validate({"attempts": 2, "minDelayMs": 100, "maxDelayMs": 200, "maxElapsedMs": 300})
+    assert RetryPolicy.from_config(config) == RetryPolicy(2, 0.1, 0.2, 0.3)
+
+
+def test_a_wait_can_be_cancelled(provider: OpenAIProvider, upstream: Upstream) -> None:
+    patient = RetryPolicy(min_delay_seconds=50, max_delay_seconds=50)
+    answering = FallbackProvider([chosen(provider, "status-500")], patient, windows=LearnedWindows())
+    began = time.monotonic()
+    with pytest.raises(concurrency.Deadline), concurrency.deadline(0.3):
+        list(answering.stream(request("any")))
+    assert time.monotonic() - began < 5
+    assert len(upstream.requests) == 1
+
+
+def test_leaving_an_answer_ends_the_upstream_request(
+    clock: Clock, provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    events = resilient(clock, chosen(provider, "slow")).stream(request("any"))
+    assert next(events) == ModelText(WORDS[0])
+    leave(events)
+    assert upstream.aborted.wait(2)

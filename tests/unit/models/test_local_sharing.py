@@ -1,0 +1,162 @@
+"""A model server that several gateways of one state directory use: it runs once, as long as any of them needs it.
+
+Locks belong to whoever opened the file, so that two services of one process stand for two processes as well.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.core import concurrency
+from service.core.errors import GatewayError
+from service.models.local.server import LocalService
+from service.models.local.sharing import SharedByLocks
+from unit.models.test_local_server import SERVER, eventually, free_port, has_ended, side_by_side
+
+OWNER = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys
+from pathlib import Path
+from service.models.local.server import LocalService
+from service.models.local.sharing import SharedByLocks
+url, directory, *args = sys.argv[1:]
+share = SharedByLocks(Path(directory), "the/model")
+service = LocalService(sys.executable, args, health_url=url, share=share, endpoint={"key": "the owner's"})
+with service.in_use() as endpoint:
+    print(service._process.pid, endpoint["key"], flush=True)
+gevent.sleep(60)
+"""
+
+Open = Callable[..., "Neighbour"]
+
+
+class Neighbour:
+    """One gateway's service; each has a port of its own for the program it would run."""
+
+    def __init__(self, directory: Path, name: str, *options: str, **settings: Any) -> None:
+        self.told: list[str] = []
+        port = free_port()
+        self.share = SharedByLocks(directory / "services", "the/model")
+        self.service = LocalService(
+            sys.executable,
+            [SERVER, str(port), *options],
+            health_url=f"http://127.0.0.1:{port}/v1/models",
+            name="the-model",
+            tell=self.told.append,
+            share=self.share,
+            endpoint={"key": f"{name}'s"},
+            **settings,
+        )
+
+    def use(self, seconds: float = 0.0) -> str:
+        """Whose program it was that served."""
+        with self.service.in_use() as endpoint:
+            concurrency.sleep(seconds)
+            return str(endpoint["key"])
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path) -> Iterator[Open]:
+    opened: list[Neighbour] = []
+
+    def open_neighbour(name: str, *options: str, **settings: Any) -> Neighbour:
+        opened.append(Neighbour(tmp_path, name, *options, **settings))
+        return opened[-1]
+
+    yield open_neighbour
+    for one in opened:
+        one.service.close()
+
+
+def test_those_who_come_together_start_one_program(neighbour: Open) -> None:
+    both = [neighbour("ann", "--delay", "0.2"), neighbour("ben", "--delay", "0.2")]
+    served: list[str] = []
+    side_by_side(*[lambda one=one: served.append(one.use()) for one in both * 3])
+    assert len(served) == 6
+    assert len(set(served)) == 1
+    assert sorted(len(one.told) for one in both) == [0, 2]
+
+
+def test_what_is_written_is_for_its_owner_alone(neighbour: Open, tmp_path: Path) -> None:
+    ann, ben = neighbour("ann"), neighbour("ben")
+    assert ann.use() == ben.use() == "ann's"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "services").iterdir()}
+    assert modes == {"the%2Fmodel.lock": 0o600, "the%2Fmodel.users": 0o600, "the%2Fmodel.json": 0o600}
+    assert (tmp_path / "services").stat().st_mode & 0o777 == 0o700
+
+
+def test_it_is_not_stopped_while_a_neighbour_uses_it(neighbour: Open) -> None:
+    ann, ben = neighbour("ann", idle_stop_seconds=0.2), neighbour("ben")
+    assert ann.use() == "ann's"
+    assert ben.use(1.5) == "ann's"
+    assert len(ann.told) == 2
+    assert eventually(lambda: ann.told[-1] == "the-model stopped: not needed for 0.2 s")
+    assert ben.use() == "ben's"
+
+
+def test_short_uses_by_neighbours_keep_it_going(neighbour: Open) -> None:
+    ann, ben = neighbour("ann", idle_stop_seconds=2.0), neighbour("ben")
+    ann.use()
+    until = time.monotonic() + 3.0
+    while time.monotonic() < until:
+        assert ben.use() == "ann's"
+        concurrency.sleep(0.3)
+    assert len(ann.told) == 2
+
+
+def test_who_ends_lets_its_neighbours_finish(neighbour: Open) -> None:
+    ann, ben = neighbour("ann"), neighbour("ben")
+    ann.use()
+    ended: list[str] = []
+
+    def close_soon() -> None:
+        concurrency.sleep(0.3)
+        ann.service.close()
+        ended.append("ann")
+
+    side_by_side(lambda: ended.append(ben.use(1.0)), close_soon)
+    assert ended == ["ann's", "ann"]
+    assert ben.use() == "ben's"
+    with pytest.raises(GatewayError):
+        ann.use()
+
+
+def test_a_program_that_died_is_run_by_the_next_who_needs_it(neighbour: Open) -> None:
+    ann, ben = neighbour("ann"), neighbour("ben")
+    ann.use()
+    assert ann.service._process is not None
+    pid = ann.service._process.pid
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: has_ended(pid))
+    assert eventually(lambda: ben.use() == "ben's")  # what the program left behind may answer for a moment
+    assert ann.use() == "ben's"
+
+
+def test_a_program_that_cannot_start_is_told_to_each(neighbour: Open) -> None:
+    for one in (neighbour("ann", "--fail"), neighbour("ben", "--fail")):
+        with pytest.raises(GatewayError) as refusal:
+            one.use()
+        assert "exited with status 3" in refusal.value.message
+
+
+def test_when_the_process_that_runs_it_is_killed_a_neighbour_takes_over(neighbour: Open, tmp_path: Path) -> None:
+    port = str(free_port())
+    url = f"http://127.0.0.1:{port}/v1/models"
+    program = [sys.executable, "-c", OWNER, url, str(tmp_path / "services"), SERVER, port]
+    ben = neighbour("ben")
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid, whose = owner.stdout.readline().split(maxsplit=1)
+        assert whose.strip() == "the owner's" == ben.use()
+        owner.kill()
+    assert ben.use() == "ben's"
+    assert eventually(lambda: has_ended(int(pid)))

@@ -1,0 +1,230 @@
+"""The pooled HTTP to providers: connections shared, replaced and closed, time-outs, addresses."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support.certificate import CERTIFICATE
+from support.provider_calls import KEY, ask, fail, leave, open_provider, request
+from support.upstream import Upstream
+from support.upstream_answers import TEXT, WORDS
+
+from service.core import concurrency
+from service.models.http import transport
+from service.models.openai.provider import OpenAIProvider
+
+INTERIM_ANSWER = b"HTTP/1.1 199 Nearly\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
+    opened = open_provider(upstream.url)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("comments-only", WORDS[0])])
+def test_saying_nothing_is_a_timeout_whatever_keeps_the_connection(upstream: Upstream, model: str, text: str) -> None:
+    provider = open_provider(upstream.url, timeout_seconds=0.2)
+    came, error = fail(provider, model)
+    assert (came, error.code) == (text, "provider_timeout")
+    assert upstream.aborted.wait(2)
+    provider.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "code"), [(b"HTTP/1.1 200 OK\r\nX: ", "provider_timeout"), (b"HTTP/1.1 503 No\r\n\r\n", "provider_error")]
+)
+def test_a_head_or_an_error_that_drips_is_ended_by_the_time_limit(head: bytes, code: str) -> None:
+    def drip(listener: socket.socket) -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            connection.sendall(head)
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_seconds=0.5)
+        began = time.monotonic()
+        assert fail(provider, "ok")[1].code == code
+        assert time.monotonic() - began < 8
+        thread.join()
+        provider.close()
+
+
+def test_an_interim_answer_with_a_body_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_seconds=60)
+        thread = threading.Thread(target=write_without_end, args=(listener, INTERIM_ANSWER))
+        thread.start()
+        began = time.monotonic()
+        _, error = fail(provider, "ok")
+        assert (error.code, "an interim answer has a body" in error.message) == ("provider_error", True)
+        assert time.monotonic() - began < 30
+        thread.join()
+        provider.close()
+
+
+def write_without_end(listener: socket.socket, head: bytes) -> None:
+    with suppress(OSError), listener.accept()[0] as connection:
+        connection.sendall(head)
+        while True:
+            connection.sendall(b"5\r\nhello\r\n")
+
+
+def test_user_and_query_of_the_address_are_not_told() -> None:
+    url = "http://someone-secret:pass%20word@127.0.0.1:1/v1?key=query%2Fsecret&k=v"
+    redact = transport.Upstream(url).redact
+    assert redact("someone-secret pass word pass%20word query/secret query%2Fsecret v") == "*** *** *** *** *** v"
+
+
+def test_pauses_shorter_than_the_timeout_add_up_to_no_timeout(upstream: Upstream) -> None:
+    provider = open_provider(upstream.url, timeout_seconds=0.4)
+    assert ask(provider, "slow")[0] == TEXT
+    provider.close()
+
+
+def test_nobody_listening_is_unavailable() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        provider = open_provider(f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
+        error = fail(provider, "ok")[1]
+    assert error.code == "provider_unavailable"
+    assert "Connection refused" in error.message
+    provider.close()
+
+
+def test_a_name_that_cannot_be_resolved_is_unavailable() -> None:
+    provider = open_provider("http://no..where/v1")
+    assert fail(provider, "ok")[1].code == "provider_unavailable"
+    provider.close()
+
+
+def test_a_certificate_nobody_vouches_for_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "certificate.pem").write_text(CERTIFICATE)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "certificate.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener, context.wrap_socket(listener, server_side=True) as server:
+        thread = threading.Thread(target=_refused_handshake, args=(server,))
+        thread.start()
+        provider = open_provider(f"https://localhost:{server.getsockname()[1]}/v1")
+        error = fail(provider, "ok")[1]
+        thread.join()
+    assert error.code == "provider_unavailable"
+    assert "certificate" in error.message
+    provider.close()
+
+
+def _refused_handshake(server: ssl.SSLSocket) -> None:
+    with suppress(ssl.SSLError), server.accept()[0]:
+        raise AssertionError("the client trusted the certificate")
+
+
+def test_a_closed_provider_is_unavailable(provider: OpenAIProvider) -> None:
+    provider.close()
+    provider.close()
+    assert fail(provider, "ok")[1].code == "provider_unavailable"
+
+
+# connections
+
+
+def test_answers_read_to_their_end_share_one_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
+    for model in ("ok", "plain-json", "status-400", "ok"):
+        if model.startswith("status"):
+            fail(provider, model)
+        else:
+            ask(provider, model)
+    assert upstream.connections == 1
+
+
+def test_an_idle_connection_that_died_is_replaced_without_a_word(provider: OpenAIProvider, upstream: Upstream) -> None:
+    ask(provider, "ok")
+    assert ask(provider, "ok-unless-reused")[0] == TEXT
+    assert upstream.connections == 2
+    assert [received.body["model"] for received in upstream.requests] == ["ok", "ok-unless-reused", "ok-unless-reused"]
+
+
+def test_a_new_connection_that_dies_is_not_tried_again(provider: OpenAIProvider, upstream: Upstream) -> None:
+    fail(provider, "drop-before")
+    assert len(upstream.requests) == 1
+
+
+def test_leaving_closes_the_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
+    events = provider.stream(request("slow"))
+    next(events)
+    left_at = time.monotonic()
+    leave(events)
+    assert upstream.aborted.wait(2)
+    assert (upstream.aborted.at or 0) - left_at < 1
+    assert ask(provider, "ok")[0] == TEXT
+
+
+@pytest.mark.parametrize("model", ["hang", "hang-midway"])
+def test_a_cancelled_wait_closes_the_connection(provider: OpenAIProvider, upstream: Upstream, model: str) -> None:
+    scope = concurrency.CancelScope()
+    ended = concurrency.Event()
+
+    def wait() -> None:
+        try:
+            with scope:
+                list(provider.stream(request(model)))
+        except concurrency.Cancelled:
+            ended.set()
+
+    concurrency.spawn(wait)
+    while not upstream.requests:
+        concurrency.sleep(0.005)
+    scope.cancel()
+    assert ended.wait(2)
+    assert upstream.aborted.wait(2)
+
+
+def test_a_deadline_closes_the_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
+    with pytest.raises(concurrency.Deadline), concurrency.deadline(0.1):
+        list(provider.stream(request("hang-midway")))
+    assert upstream.aborted.wait(2)
+
+
+def test_many_answers_come_side_by_side(provider: OpenAIProvider, upstream: Upstream) -> None:
+    came: list[str] = []
+    began = time.monotonic()
+    greenlets = [concurrency.spawn(lambda: came.append(ask(provider, "slow")[0])) for _ in range(20)]
+    for greenlet in greenlets:
+        greenlet.join(10)
+    assert came == [TEXT] * 20
+    assert time.monotonic() - began < 5  # one after another they would take 10 s
+    assert upstream.connections == 20
+
+
+# addresses
+
+
+@pytest.mark.parametrize("url", ["", "example.com", "ftp://example.com", "http://", "file:///etc/passwd"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        transport.Upstream(url)
+
+
+@pytest.mark.parametrize(("name", "value"), [("X-Key", f"{KEY}\n"), ("X Key", "a"), ("X-Key", "a\r\nX-Other: b")])
+def test_a_header_that_http_cannot_carry_is_refused_without_its_value(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match="header") as refusal:
+        transport.Upstream("http://127.0.0.1/v1", {name: value})
+    assert KEY not in str(refusal.value)
+
+
+def test_a_password_in_the_address_becomes_a_header(upstream: Upstream) -> None:
+    provider = OpenAIProvider(transport.Upstream(upstream.url.replace("://", "://ann:p%40ss@")))
+    ask(provider, "ok")
+    assert upstream.requests[0].headers["authorization"] == "Basic YW5uOnBAc3M="
+    assert "@" not in upstream.requests[0].headers["host"]
+    provider.close()

@@ -1,0 +1,38 @@
+"""Who gets a connection when descriptors are short or the limit is reached: everybody, a little later."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.http1_server import eventually, open_edge, parse_answer, read_to_end, read_until
+
+
+def test_without_free_descriptors_the_server_waits_and_goes_on(tmp_path: Path) -> None:
+    with open_edge(tmp_path / "log", open_files=24) as edge:
+        held = [edge.connect() for _ in range(30)]
+        eventually(lambda: "could not be accepted" in edge.logged())
+        time.sleep(0.3)
+        assert edge.logged().count("could not be accepted") < 50
+        for connection in held:
+            connection.close()
+        assert edge.get("/hello").body == b"hello"
+        edge.signal(signal.SIGTERM)
+        assert edge.wait() == 0
+        assert "Traceback" not in edge.logged()
+
+
+def test_connections_beyond_the_limit_wait_to_be_accepted(tmp_path: Path) -> None:
+    with open_edge(tmp_path / "log", limits={"connections": 1}) as edge, edge.connect() as first:
+        first.sendall(b"GET /hello HTTP/1.1\r\nHost: edge\r\n\r\n")
+        read_until(first, b"hello")
+        with edge.connect() as second:
+            second.sendall(b"GET /hello HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
+            second.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                second.recv(1)
+            first.close()
+            second.settimeout(10)
+            assert parse_answer(read_to_end(second)).body == b"hello"

@@ -1,0 +1,251 @@
+"""Claims of idempotency keys and records of runs, on each database: whose a key is, and when it is free again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from support.clock import Clock
+from support.transcripts import Transcripts
+
+from service.agent.events import RunEnded, TextDelta
+from service.agent.run import Run
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.messages import Role, ToolCall, Usage, text_message
+from service.gateway.replay import Replayer
+from service.storage.cluster.membership import _Bury
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.open import open_database
+from service.storage.database.schema import entries
+from service.storage.runs.idempotency import KEPT_MS, Claim, IdempotencyKey, _TakeClaim
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+
+GENEROUS_SECONDS = 60
+SESSION = "agent:main:claimed"
+KEY = IdempotencyKey.of("key", b"request")
+SAME_KEY = IdempotencyKey.of("key", b"another request")
+ANSWERED = RunOutcome(
+    RunState.OK,
+    Usage(3, 2, 1),
+    "a/m",
+    "stop",
+    messages=(text_message(Role.USER, "question"), text_message(Role.ASSISTANT, "answer")),
+    reply_count=1,
+)
+
+
+@pytest.fixture
+def ann(database: Database, clock: Clock) -> Iterator[Transcripts]:
+    """A gateway."""
+    with closing(Transcripts(database, clock, map("ann {}".format, count()).__next__)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ben(ann: Transcripts, clock: Clock, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
+    """Another one that shares its database."""
+    del ann
+    database = open_database(database_url, tmp_path)
+    with closing(Transcripts(database, clock, map("ben {}".format, count()).__next__)) as opened:
+        yield opened
+
+
+def new_run(gateway: Transcripts, run_id: str, *, stateless: bool = False) -> NewRun:
+    session = f"{SESSION}:{run_id}" if stateless else SESSION
+    return NewRun(run_id, session, "main", "test", gateway.state.ledger.now_ms(), stateless, claimed=True)
+
+
+def claim(gateway: Transcripts, run: NewRun, key: IdempotencyKey = KEY) -> Claim:
+    return gateway.state.claims.claim(key, run, gateway.state.membership.id)
+
+
+def run_with_key(gateway: Transcripts, run: NewRun, outcome: RunOutcome, key: IdempotencyKey = KEY) -> None:
+    assert claim(gateway, run, key).is_own
+    gateway.state.ledger.open(run, GENEROUS_SECONDS).finish(outcome)
+
+
+def state_of(gateway: Transcripts, run_id: str) -> RunState | None:
+    record = gateway.state.records.get(run_id)
+    return None if record is None else record.state
+
+
+def test_a_key_is_the_first_ones_until_a_day_has_passed(ann: Transcripts, ben: Transcripts, clock: Clock) -> None:
+    assert ann.state.claims.find(KEY) is None
+    first = new_run(ann, "first")
+    assert claim(ann, first) == Claim("first", KEY.fingerprint, is_own=True)
+    assert state_of(ben, "first") is RunState.ACCEPTED
+    told = Claim("first", KEY.fingerprint, is_own=False)
+    assert claim(ben, new_run(ben, "second")) == ben.state.claims.find(KEY) == told
+    assert claim(ben, new_run(ben, "second"), SAME_KEY) == told
+    assert state_of(ann, "second") is None
+    ann.state.ledger.open(first, None).finish(ANSWERED)
+    clock.now += KEPT_MS / 1000 - 1
+    assert claim(ben, new_run(ben, "third")) == told
+    clock.now += 1
+    assert claim(ben, new_run(ben, "fourth"), SAME_KEY) == Claim("fourth", SAME_KEY.fingerprint, is_own=True)
+
+
+@pytest.mark.parametrize("state", [RunState.ERROR, RunState.ABORTED])
+def test_a_run_that_failed_leaves_its_key_to_the_same_request(ann: Transcripts, ben: Transcripts, state: str) -> None:
+    run_with_key(ann, new_run(ann, "failed"), RunOutcome(RunState(state)))
+    assert claim(ben, new_run(ben, "other"), SAME_KEY) == Claim("failed", KEY.fingerprint, is_own=False)
+    run_with_key(ben, new_run(ben, "again"), ANSWERED)
+    assert claim(ann, new_run(ann, "late")) == Claim("again", KEY.fingerprint, is_own=False)
+
+
+def test_a_gateway_that_dies_leaves_its_keys(ann: Transcripts, ben: Transcripts) -> None:
+    claim(ann, new_run(ann, "waits"))
+    assert ben.database.write(_Bury(ann.state.membership.id, None, 1))
+    assert claim(ben, new_run(ben, "again")).is_own
+
+
+def test_of_claims_that_come_together_one_wins(ann: Transcripts, ben: Transcripts) -> None:
+    keys = [IdempotencyKey.of(f"key {number}", b"") for number in range(20)]
+    claims = [
+        spawn(claim, gateway, new_run(gateway, f"{name} {number}"), key)
+        for number, key in enumerate(keys)
+        for name, gateway in (("ann", ann), ("ben", ben))
+    ]
+    with deadline(GENEROUS_SECONDS):
+        got = [greenlet.get() for greenlet in claims]
+    for one, other in zip(got[::2], got[1::2], strict=True):
+        assert (one.run_id, one.is_own) == (other.run_id, not other.is_own)
+
+
+def test_a_claim_that_was_committed_unheard_is_ones_own_when_it_is_made_again(
+    ann: Transcripts, ben: Transcripts
+) -> None:
+    mine = _TakeClaim(KEY, new_run(ann, "named"), ann.state.membership.id)
+    others = _TakeClaim(KEY, new_run(ben, "named"), ben.state.membership.id)
+    assert ann.database.write(mine).is_own
+    mine.again = others.again = True  # as after a connection that broke in the commit
+    assert ann.database.write(mine).is_own
+    assert not ben.database.write(others).is_own
+    ann.state.ledger.open(mine.run, None).finish(ANSWERED)
+    assert not ann.database.write(mine).is_own
+
+
+def test_a_run_of_a_name_is_not_begun_by_another(ann: Transcripts, ben: Transcripts, clock: Clock) -> None:
+    run = new_run(ann, "named")
+    assert claim(ann, run).is_own
+    clock.now += 1
+    for gateway in (ann, ben):  # the same name, whoever uses it again
+        late = new_run(gateway, "named")
+        assert claim(gateway, late) == Claim("named", KEY.fingerprint, is_own=False)
+        gateway.state.ledger.forget(late, gateway.state.membership.id)
+        assert state_of(ben, "named") is RunState.ACCEPTED
+    ann.state.ledger.open(run, None).finish(ANSWERED)
+    for gateway in (ann, ben):
+        gateway.state.ledger.forget(new_run(gateway, "named"), gateway.state.membership.id)
+        assert (state_of(ann, "named"), ann.state.claims.find(KEY) is not None) == (RunState.OK, True)
+
+
+def test_what_is_taken_back_leaves_its_key_to_any_request(ann: Transcripts, ben: Transcripts) -> None:
+    run = new_run(ann, "given up")
+    assert claim(ann, run).is_own
+    ann.state.ledger.forget(run, ann.state.membership.id)
+    assert (state_of(ben, "given up"), ben.state.claims.find(KEY)) == (None, None)
+    assert claim(ben, new_run(ben, "another"), SAME_KEY).is_own
+
+
+def test_a_gateway_that_was_taken_for_dead_begins_what_it_claimed_before_it_noticed(
+    ann: Transcripts, ben: Transcripts
+) -> None:
+    old_id, run = ann.state.membership.id, new_run(ann, "claimed")
+    assert ben.database.write(_Bury(old_id, None, 1))
+    assert claim(ann, run).is_own  # it does not know yet
+    ann.state.ledger.open(run, None).finish(ANSWERED)
+    assert ann.state.membership.id != old_id
+    assert state_of(ben, "claimed") is RunState.OK
+    late = new_run(ann, "late")
+    assert not claim(ann, late).is_own
+
+
+def test_a_recorded_run_is_told_again_with_all_it_asked(ann: Transcripts, ben: Transcripts) -> None:
+    run_with_key(ann, new_run(ann, "r"), ANSWERED)
+    record = ben.state.records.get("r")
+    assert record is not None
+    copy = Replayer(ben.state.records, ben).recall(record)
+    with deadline(GENEROUS_SECONDS):
+        events = [event for batch in copy.follow() for event in batch]
+    assert events[0] == TextDelta("answer")
+    assert isinstance(events[-1], RunEnded)
+    assert (events[-1].error, events[-1].usage) == (None, ANSWERED.usage)
+
+
+def test_an_answer_that_cannot_be_told_again_ends_with_an_error(ann: Transcripts, ben: Transcripts) -> None:
+    run = new_run(ann, "r")
+    assert claim(ann, run).is_own
+    opened = ann.state.ledger.open(run, None)
+    record = ben.state.records.get("r")
+    assert record is not None
+    copies = [Replayer(ben.state.records, ben).recall(record) for _ in range(3)]
+    sleep(0.15)
+    assert [copy.end for copy in copies] == [None] * 3
+    ben.database.close()
+    with deadline(GENEROUS_SECONDS):
+        ends = [copy.wait_for_end(None) for copy in copies]
+    assert [end and end.error and end.error.code for end in ends] == ["storage_unavailable"] * 3
+    opened.finish(ANSWERED)
+
+
+def test_an_answer_that_is_gone_is_no_empty_answer(ann: Transcripts, ben: Transcripts) -> None:
+    run_with_key(ann, new_run(ann, "r"), ANSWERED)
+    record = ben.state.records.get("r")
+    assert record is not None
+    replays = Replayer(ben.state.records, ben)
+    ann.database.write(_Clear(entries))
+    assert _error_of(replays.recall(record)) == ("run_interrupted", "its answer has been deleted")
+    assert ann.delete_session(SESSION)
+    assert _error_of(replays.recall(record)) == ("run_interrupted", "its answer has been deleted")
+    run_with_key(ben, new_run(ben, "again"), ANSWERED)
+
+
+def _error_of(copy: Run) -> tuple[str, str]:
+    with deadline(GENEROUS_SECONDS):
+        end = copy.wait_for_end(None)
+    assert end is not None
+    assert end.error is not None
+    return end.error.code, "its answer has been deleted" if "its answer has been deleted" in end.error.message else ""
+
+
+@dataclass(slots=True, eq=False)
+class _Clear(SingleOperation[None]):
+    table: sa.Table
+
+    def apply(self, connection: sa.Connection) -> None:
+        connection.execute(self.table.delete())
+
+
+def test_the_run_that_asked_a_call_is_found_by_its_id(ann: Transcripts, ben: Transcripts) -> None:
+    call = ToolCall("call-1", "f", "{}")
+    for number in range(2):
+        run = new_run(ann, f"r{number}", stateless=True)
+        opened = ann.state.ledger.open(run, None)
+        assert claim(ann, run, IdempotencyKey.of(run.id, b"")).is_own
+        opened.finish(RunOutcome(RunState.OK, messages=ANSWERED.messages, reply_count=1, asked_call_id=call.id))
+    strange = ["call-1", "call\0", "\0", "", "é\ud7ff", "x" * 10_000]
+    found = ben.state.records.find_asking(strange, "main")
+    assert {call_id: record.id for call_id, record in found.items()} == {"call-1": "r1"}
+    assert ben.state.records.find_asking(strange, "beta") == {}
+    assert ben.state.records.find_asking(["call\0"], "main") == {}
+    assert ben.state.records.find_asking([], "main") == {}
+
+
+@pytest.mark.parametrize("stateless", [False, True])
+def test_ids_and_errors_with_nul_do_not_keep_a_run_from_being_stored(ann: Transcripts, *, stateless: bool) -> None:
+    said = (text_message(Role.USER, "a\0b"), *ANSWERED.messages)
+    asking = RunOutcome(RunState.OK, messages=said, reply_count=1, asked_call_id="call\0")
+    run_with_key(ann, new_run(ann, "asks", stateless=stateless), asking)
+    failing = RunOutcome(RunState.ERROR, error_code="provider_error", error_message="It said \0.")
+    run_with_key(ann, new_run(ann, "fails", stateless=stateless), failing, IdempotencyKey.of("another", b""))
+    assert (state_of(ann, "asks"), state_of(ann, "fails")) == (RunState.OK, RunState.ERROR)
+    assert ann.state.records.find_asking(["call\0"], "main") == {}
+    record = ann.state.records.get("fails")
+    assert record is not None
+    assert record.error_message == "It said \ufffd."

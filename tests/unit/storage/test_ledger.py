@@ -1,0 +1,253 @@
+"""The book of runs on each database: who has a session, who waits, what is recorded, and what the dead leave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.transcripts import Transcripts
+
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.errors import GatewayError
+from service.core.messages import Role, Usage, text_message
+from service.core.processes.identity import this_process
+from service.storage.cluster.membership import _Bury, _Join
+from service.storage.database.database import Database
+from service.storage.database.open import open_database
+from service.storage.runs.ledger import OpenRun
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+
+GENEROUS_SECONDS = 60
+KEY = "agent:main:team"
+
+
+@pytest.fixture
+def ann(database: Database) -> Iterator[Transcripts]:
+    """A gateway."""
+    with closing(Transcripts(database, new_id=map("ann {}".format, count()).__next__)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
+    """Another one that shares its database."""
+    del ann
+    opened = Transcripts(open_database(database_url, tmp_path), new_id=map("ben {}".format, count()).__next__)
+    with closing(opened):
+        yield opened
+
+
+def new_run(run_id: str, *, key: str = KEY, stateless: bool = False) -> NewRun:
+    return NewRun(run_id, key, "main", "test", 1_000, stateless=stateless)
+
+
+def begin(gateway: Transcripts, run_id: str, timeout_seconds: float | None = GENEROUS_SECONDS) -> OpenRun:
+    return gateway.state.ledger.open(new_run(run_id), timeout_seconds)
+
+
+def saying(text: str) -> RunOutcome:
+    said = (text_message(Role.USER, text),)
+    return RunOutcome(RunState.OK, Usage(3, 2, 1), "a/m", "stop", messages=said, reply_count=1)
+
+
+def texts(gateway: Transcripts, key: str = KEY) -> list[str]:
+    return [message.text for message in gateway.load_conversation(key)]
+
+
+def state_of(gateway: Transcripts, run_id: str) -> RunState | None:
+    record = gateway.state.records.get(run_id)
+    return None if record is None else record.state
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    with deadline(GENEROUS_SECONDS):
+        while not holds():
+            sleep(0.02)
+
+
+def finish(greenlets: list[Any]) -> None:
+    with deadline(GENEROUS_SECONDS):
+        for greenlet in greenlets:
+            greenlet.get()
+
+
+def test_a_run_is_recorded_when_it_has_its_session_and_when_it_ends(ann: Transcripts) -> None:
+    run = begin(ann, "r")
+    going_on = ann.state.records.get("r")
+    assert going_on is not None
+    assert (going_on.state, going_on.gateway_id, going_on.door) == (RunState.RUNNING, ann.state.membership.id, "test")
+    assert (going_on.accepted_at_ms, going_on.ended_at_ms) == (1_000, None)
+    run.finish(saying("hello"))
+    ended = ann.state.records.get("r")
+    assert ended is not None
+    assert (ended.state, ended.usage, ended.model) == (RunState.OK, Usage(3, 2, 1), "a/m")
+    assert (ended.stop_reason, ended.reply_count) == ("stop", 1)
+    assert going_on.started_at_ms == ended.started_at_ms
+    assert (ended.ended_at_ms or 0) >= (ended.started_at_ms or 0) > 1_000
+    assert texts(ann) == ["hello"]
+
+
+def test_a_run_that_fails_says_why_and_frees_its_session(ann: Transcripts) -> None:
+    begin(ann, "r").finish(RunOutcome(RunState.ERROR, error_code="broken", error_message="It broke."))
+    record = ann.state.records.get("r")
+    assert record is not None
+    assert (record.state, record.error_code, record.error_message) == (RunState.ERROR, "broken", "It broke.")
+    assert ann.get_session(KEY) is None
+    begin(ann, "next", 0).finish(saying("hello"))
+    assert texts(ann) == ["hello"]
+
+
+def test_a_run_that_is_taken_back_was_never_there(ann: Transcripts, ben: Transcripts) -> None:
+    begin(ann, "r").retract()
+    assert state_of(ann, "r") is None
+    begin(ben, "next", 0).retract()
+    assert ann.get_session(KEY) is None
+
+
+def test_a_run_that_stands_alone_is_recorded_at_its_end(ann: Transcripts) -> None:
+    run = ann.state.ledger.open(new_run("r", key="alone", stateless=True), 0)
+    assert state_of(ann, "r") is None
+    run.finish(saying("hello"))
+    assert state_of(ann, "r") is RunState.OK
+    session = ann.get_session("alone")
+    assert session is not None
+    assert (session.stateless, session.last_run_id, session.title) == (True, "r", "hello")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_whoever_waits_too_long_is_told_and_leaves_nothing(
+    ann: Transcripts, ben: Transcripts, *, elsewhere: bool
+) -> None:
+    held = begin(ann, "held")
+    waiting = ben if elsewhere else ann
+    with pytest.raises(GatewayError, match="Another run of this session") as caught:
+        begin(waiting, "late", 0.1)
+    assert caught.value.code == "session_busy"
+    eventually(lambda: state_of(ann, "late") is None)
+    held.finish(saying("one"))
+    begin(ann, "next", 0).finish(saying("two"))  # at once: nobody is waited for
+    begin(ben, "last", 0).finish(saying("three"))
+    assert texts(ann) == ["one", "two", "three"]
+
+
+def test_runs_of_one_gateway_follow_each_other_as_they_came(ann: Transcripts) -> None:
+    def run(number: int) -> None:
+        begin(ann, f"r{number:02}").finish(saying(str(number)))
+
+    held = begin(ann, "held")
+    waiting = [spawn(run, number) for number in range(20)]
+    eventually(lambda: len(ann.state.records.list_going_on(KEY)) == 21)
+    held.finish(saying("first"))
+    finish(waiting)
+    assert texts(ann) == ["first", *map(str, range(20))]
+    assert ann.state.records.list_going_on(KEY) == ()
+
+
+def test_a_busy_gateway_lets_another_have_its_turn(ann: Transcripts, ben: Transcripts) -> None:
+    def run(number: int) -> None:
+        opened = begin(ann, f"r{number}")
+        sleep(0.01)
+        opened.finish(saying(str(number)))
+
+    busy = [spawn(run, number) for number in range(300)]
+    eventually(lambda: state_of(ben, "r0") is not None)
+    before = len(texts(ben))
+    with deadline(GENEROUS_SECONDS):
+        begin(ben, "other").finish(saying("other"))
+    came = texts(ben).index("other")
+    for greenlet in busy:
+        greenlet.kill(block=False)
+    assert came - before <= 20  # of three hundred
+
+
+def test_runs_of_two_gateways_never_meet(ann: Transcripts, ben: Transcripts) -> None:
+    inside: list[str] = []
+
+    def run(gateway: Transcripts, run_id: str) -> None:
+        opened = begin(gateway, run_id)
+        inside.append(run_id)
+        sleep(0.005)
+        assert inside == [run_id]
+        inside.clear()
+        opened.finish(saying(run_id))
+
+    finish(
+        [spawn(run, gateway, f"{number} {index}") for number in range(4) for index, gateway in enumerate((ann, ben))]
+    )
+    said = texts(ann)
+    assert sorted(said) == sorted(f"{number} {index}" for number in range(4) for index in range(2))
+    for index in "01":
+        assert [one for one in said if one.endswith(index)] == [f"{number} {index}" for number in range(4)]
+
+
+def test_who_was_taken_for_dead_cannot_write_and_goes_on_under_another_name(ann: Transcripts, ben: Transcripts) -> None:
+    old_id = ann.state.membership.id
+    lost = begin(ann, "lost")
+    assert ben.database.write(_Bury(old_id, None, 2_000))
+    assert state_of(ben, "lost") is RunState.INTERRUPTED
+    taken = begin(ben, "taken", 0)
+    with pytest.raises(GatewayError) as caught:
+        lost.finish(saying("too late"))
+    assert caught.value.code == "session_lost"
+    taken.finish(saying("ben"))
+    assert state_of(ann, "lost") is RunState.INTERRUPTED
+    begin(ann, "again").finish(saying("ann"))
+    assert texts(ann) == ["ben", "ann"]
+    assert ann.state.membership.id != old_id
+
+
+def test_a_run_cannot_write_in_a_session_that_was_freed_and_not_taken(ann: Transcripts, ben: Transcripts) -> None:
+    lost = begin(ann, "lost")
+    alone = ann.state.ledger.open(new_run("alone", key="alone", stateless=True), 0)
+    ben.database.write(_Bury(ann.state.membership.id, None, 2_000))
+    with pytest.raises(GatewayError):
+        lost.finish(saying("too late"))
+    alone.finish(saying("had its session to itself"))
+    assert (texts(ben), texts(ben, "alone")) == ([], ["had its session to itself"])
+
+
+def test_any_gateway_can_ask_for_the_end_of_a_run(ann: Transcripts, ben: Transcripts) -> None:
+    run = begin(ann, "r")
+    other = ben.state.ledger.open(new_run("other", key="elsewhere"), 0)
+    assert [record.id for record in ben.state.records.list_going_on(KEY)] == ["r"]
+    assert ben.state.records.request_abort("r")
+    assert not ben.state.records.request_abort("unknown")
+    assert ann.state.records.list_to_abort(ann.state.membership.id) == ("r",)
+    assert ann.state.records.list_to_abort(ben.state.membership.id) == ()
+    run.finish(RunOutcome(RunState.ABORTED))
+    other.finish(saying("elsewhere"))
+    assert not ben.state.records.request_abort("r")
+    assert ann.state.records.list_to_abort(ann.state.membership.id) == ()
+    assert state_of(ben, "r") is RunState.ABORTED
+
+
+def test_a_gateway_that_leaves_frees_its_sessions(ann: Transcripts, ben: Transcripts) -> None:
+    begin(ben, "r")
+    ben.state.membership.leave()
+    assert state_of(ann, "r") is RunState.INTERRUPTED
+    begin(ann, "next", 0).finish(saying("hello"))
+    assert texts(ann) == ["hello"]
+
+
+def test_what_a_dead_process_held_is_free_when_another_starts(
+    ann: Transcripts, database_url: str | None, tmp_path: Path
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    own = this_process()
+    row = {"host": own.host, "pid": dead.pid, "process_start": "1", "beat": 7, "started_at_ms": 0}
+    ann.database.write(_Join({"id": "dead", **row}))
+    ann.state.membership.id, own_id = "dead", ann.state.membership.id
+    begin(ann, "r")
+    ann.state.membership.id = own_id
+    with closing(Transcripts(open_database(database_url, tmp_path))) as started:
+        assert state_of(started, "r") is RunState.INTERRUPTED
+        assert started.state.membership.has_others
+        begin(started, "next", 0).finish(saying("hello"))
+    assert texts(ann) == ["hello"]

@@ -1,0 +1,303 @@
+"""What is not kept for ever: which sessions go and which stay, in steps, whoever else uses the database meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from support.chat import ask
+from support.clock import Clock
+from support.live import live_gateway, scripted_config
+from support.transcripts import Transcripts
+
+from service.config.sessions import MaintenanceConfig
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.messages import Message, Role, Usage, text_message
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.open import open_database
+from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
+from service.storage.runs.idempotency import KEPT_MS, Claim, IdempotencyKey
+from service.storage.runs.operations import BeginRun, Refusal
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.sessions.pruning import SESSIONS_AT_ONCE, Deleted, Maintenance
+from service.storage.sessions.retention import DeleteExpired, DeleteIdleLanes, Expiry
+
+GENEROUS_SECONDS = 60
+DAY_SECONDS = 24 * 60 * 60
+
+
+@pytest.fixture
+def store(database: Database, clock: Clock) -> Iterator[Transcripts]:
+    with closing(Transcripts(database, clock, map(str, count(1)).__next__)) as opened:
+        yield opened
+
+
+def outcome(*said: str) -> RunOutcome:
+    messages: tuple[Message, ...] = tuple(text_message(Role.USER, text) for text in said)
+    return RunOutcome(RunState.OK, Usage(1, 2), "m/m", "stop", messages=messages, reply_count=1)
+
+
+def use(store: Transcripts, key: str, run_id: str | None = None, agent: str = "main") -> None:
+    store.finish_run(key, agent, run_id or f"run {key} {store.clock()}", outcome("a", "b"))
+
+
+def use_once(store: Transcripts, key: str) -> None:
+    """A request that stands alone."""
+    run = NewRun(f"run {key}", key, "main", "test", store.state.ledger.now_ms(), stateless=True)
+    store.state.ledger.open(run, None).finish(outcome("a", "b"))
+
+
+def maintain(store: Transcripts, **config: Any) -> Deleted:
+    kept = {"stateless_after": None, "runs_after": None, **config}
+    with deadline(GENEROUS_SECONDS):
+        return Maintenance(store.database, MaintenanceConfig(**spelt(kept)), store.clock).run()
+
+
+def spelt(config: dict[str, Any]) -> dict[str, Any]:
+    """Days as the configuration spells them."""
+    return {
+        name: f"{value}d" if name.endswith("_after") and value else value or False for name, value in config.items()
+    }
+
+
+class AddLanes(SingleOperation[None]):
+    """What runs leave that failed before their sessions had a turn."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+
+    def apply(self, connection: sa.Connection) -> None:
+        connection.execute(lanes.insert(), [{"session_key": key, "fence": 1} for key in self.keys])
+
+
+def keys(store: Transcripts) -> set[str]:
+    return {session.key for session in store.list_sessions(None, 1000)}
+
+
+def counts(database: Database) -> dict[str, int]:
+    return {
+        table.name: database.fetch(sa.select(sa.func.count().label("n")).select_from(table), {})[0].n
+        for table in (sessions, entries, summaries, runs, lanes, claims)
+    }
+
+
+def test_requests_that_stood_alone_go_and_what_was_named_stays(store: Transcripts, clock: Clock) -> None:
+    use_once(store, "old")
+    use(store, "named")
+    use_once(store, "continued")
+    use(store, "continued")
+    clock.now += 8 * DAY_SECONDS
+    use_once(store, "young")
+    assert maintain(store, stateless_after=7) == Deleted(sessions=1)
+    assert keys(store) == {"named", "continued", "young"}
+
+
+def test_what_is_named_goes_by_the_time_since_its_last_use_where_that_is_configured(
+    store: Transcripts, clock: Clock
+) -> None:
+    use(store, "old")
+    use(store, "used again")
+    clock.now += 30 * DAY_SECONDS
+    use(store, "used again")
+    use_once(store, "alone")
+    assert maintain(store, prune_after=30) == Deleted(sessions=1)
+    assert keys(store) == {"used again", "alone"}
+
+
+def test_the_last_used_of_each_agent_stay(store: Transcripts, clock: Clock) -> None:
+    for number in range(6):
+        clock.now += 1
+        use(store, f"main {number}", agent="main")
+        use(store, f"beta {number}", agent="beta")
+        use_once(store, f"alone {number}")
+    clock.now += 1
+    use(store, "main 0")
+    assert maintain(store, max_entries=2) == Deleted(sessions=8)
+    assert keys(store) == {"main 0", "main 5", "beta 4", "beta 5", *(f"alone {number}" for number in range(6))}
+    assert maintain(store, max_entries=2) == Deleted()
+
+
+def test_nothing_of_a_session_stays_behind(store: Transcripts, clock: Clock) -> None:
+    run = NewRun("claimed", "s", "main", "test", store.state.ledger.now_ms(), stateless=False, claimed=True)
+    store.state.claims.claim(IdempotencyKey.of("k", b"{}"), run, store.state.membership.id)
+    store.state.ledger.open(run, None).finish(outcome("a", "b", "c"))
+    store.append_summary("s", "r2", text_message(Role.SYSTEM, "in short"), kept=1)
+    assert all(counts(store.database).values())
+    clock.now += 31 * DAY_SECONDS
+    assert maintain(store, prune_after=30).sessions == 1
+    assert not any(counts(store.database).values())
+
+
+def test_a_session_that_a_run_holds_stays_and_the_others_go(store: Transcripts, clock: Clock) -> None:
+    for name in ("held", "free"):
+        use(store, name)
+    clock.now += 31 * DAY_SECONDS
+    held = store.state.ledger.open(NewRun("r", "held", "main", "test", 0, stateless=False), None)
+    assert maintain(store, prune_after=30) == Deleted(sessions=1)
+    assert keys(store) == {"held"}
+    held.finish(outcome("c"))
+    assert [message.text for message in store.load_conversation("held")] == ["a", "b", "c"]
+
+
+def lane_keys(store: Transcripts) -> set[str]:
+    return {row.session_key for row in store.database.fetch(sa.select(lanes.c.session_key), {})}
+
+
+def test_lanes_of_sessions_without_a_turn_go_unless_somebody_uses_them(
+    database_url: str | None, store: Transcripts, clock: Clock, tmp_path: Path
+) -> None:
+    store.database.write(AddLanes(*(f"empty {number:04}" for number in range(1_100))))  # more than are read at once
+    store.finish_run("failed", "main", "r1", RunOutcome(RunState.ERROR))
+    use(store, "used")
+    held = store.state.ledger.open(NewRun("r2", "held", "main", "test", 0, stateless=False), None)
+    with closing(Transcripts(open_database(database_url, tmp_path), clock)) as other:
+        busy = BeginRun(NewRun("r3", "held", "main", "test", 0, stateless=False), other.state.membership.id, 0)
+        assert other.database.write(busy) is Refusal.BUSY
+        held.finish(RunOutcome(RunState.ERROR))  # "held" is nobody's now, but wanted
+        again = store.state.ledger.open(NewRun("r4", "failed", "main", "test", 0, stateless=False), None)
+        assert maintain(store) == Deleted()
+        assert lane_keys(store) == {"failed", "held", "used"}
+        again.finish(outcome("first words"))
+    assert maintain(store) == Deleted()
+    assert lane_keys(store) == {"failed", "used"}
+    assert [message.text for message in store.load_conversation("failed")] == ["first words"]
+
+
+def test_a_lane_that_was_taken_since_it_was_found_stays(store: Transcripts) -> None:
+    store.finish_run("s", "main", "r1", RunOutcome(RunState.ERROR))
+    [found] = Expiry(store.database, MaintenanceConfig()).iter_lanes()
+    assert found == ["s"]
+    held = store.state.ledger.open(NewRun("r2", "s", "main", "test", 0, stateless=False), None)
+    store.database.write(DeleteIdleLanes(found))
+    held.finish(outcome("kept"))
+    store.database.write(DeleteIdleLanes(found))
+    assert lane_keys(store) == {"s"}
+    assert [message.text for message in store.load_conversation("s")] == ["kept"]
+
+
+def test_a_session_that_was_used_since_it_was_found_stays(store: Transcripts, clock: Clock) -> None:
+    use(store, "s")
+    clock.now += 31 * DAY_SECONDS
+    found = list(Maintenance(store.database, MaintenanceConfig(**spelt({"prune_after": 30})), clock).iter_expired())
+    use(store, "s", "later")
+    assert store.database.write(DeleteExpired(found)) == 0
+    assert keys(store) == {"s"}
+
+
+def test_more_than_a_page_goes_in_many_steps(store: Transcripts, clock: Clock) -> None:
+    total = 3 * SESSIONS_AT_ONCE + 1
+    with deadline(GENEROUS_SECONDS):
+        for greenlet in [spawn(use_once, store, f"s{number}") for number in range(total)]:
+            greenlet.get()
+    clock.now += 8 * DAY_SECONDS
+    steps = iter([True, True])
+    maintenance = Maintenance(store.database, MaintenanceConfig(**spelt({"stateless_after": 7})), clock)
+    assert maintenance.run(lambda: next(steps, False)).sessions == 2 * SESSIONS_AT_ONCE
+    assert maintenance.run().sessions == SESSIONS_AT_ONCE + 1
+    assert keys(store) == set()
+
+
+def test_records_of_runs_and_keys_go_when_they_are_old(store: Transcripts, clock: Clock) -> None:
+    use(store, "s", "old")
+    store.state.claims.claim(
+        IdempotencyKey.of("k", b"{}"),
+        NewRun("waits", "t", "main", "test", store.state.ledger.now_ms(), stateless=False, claimed=True),
+        store.state.membership.id,
+    )
+    clock.now += KEPT_MS / 1000 + 1
+    use(store, "s", "young")
+    assert maintain(store, runs_after=1) == Deleted(runs=1, idempotency_keys=1)
+    assert [store.state.records.get(one) is not None for one in ("old", "waits", "young")] == [False, True, True]
+    assert len(store.load_conversation("s")) == 4
+
+
+def test_two_gateways_and_their_runs_do_not_harm_one_another(
+    database_url: str | None, store: Transcripts, clock: Clock, tmp_path: Path
+) -> None:
+    for number in range(40):
+        use(store, f"s{number:02}")
+    clock.now += 31 * DAY_SECONDS
+    config = MaintenanceConfig(**spelt({"prune_after": 30}))
+    with closing(Transcripts(open_database(database_url, tmp_path), clock)) as other:
+        both = [spawn(Maintenance(one.database, config, clock).run) for one in (store, other)]
+        runs_meanwhile = [spawn(use, store, f"s{number:02}", f"again {number}") for number in range(0, 40, 3)]
+        with deadline(GENEROUS_SECONDS):
+            for greenlet in runs_meanwhile:
+                greenlet.get()
+            deleted = [greenlet.get().sessions for greenlet in both]
+    used = {f"s{number:02}" for number in range(0, 40, 3)}
+    assert keys(store) == used
+    assert 40 - len(used) <= sum(deleted) <= 40
+    for key in used:  # either it was deleted and began anew, or it went on
+        assert [message.text for message in store.load_conversation(key)][-2:] == ["a", "b"]
+
+
+def test_with_warn_nothing_goes_but_keys(store: Transcripts, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    use(store, "s")
+    clock.now += 31 * DAY_SECONDS
+    config = MaintenanceConfig(mode="warn", **spelt({"prune_after": 30, "runs_after": 1}))
+    maintenance = Maintenance(store.database, config, clock)
+    maintenance.start(first_seconds=0, interval_seconds=3600)
+    give_up_at = time.monotonic() + GENEROUS_SECONDS
+    while "1 sessions would be deleted" not in caplog.text and time.monotonic() < give_up_at:
+        sleep(0.01)
+    maintenance.stop()
+    assert "1 sessions would be deleted" in caplog.text
+    assert keys(store) == {"s"}
+
+
+def test_a_gateway_deletes_in_the_background(tmp_path: Path) -> None:
+    config = {**scripted_config(), "session": {"maintenance": {"statelessAfter": "1s"}}}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        alone = ask(client, "hi").headers["x-openclaw-session-key"]
+        named = ask(client, "hi", user="anna").headers["x-openclaw-session-key"]
+        assert client.get(f"/v1/sessions/{alone}").status_code == 200
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        give_up_at = time.monotonic() + GENEROUS_SECONDS
+        while client.get(f"/v1/sessions/{alone}").status_code != 404:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.1)
+        assert client.get(f"/v1/sessions/{named}").status_code == 200
+
+
+def use_with_key(store: Transcripts, key: str, idempotency_key: IdempotencyKey, *, stateless: bool) -> NewRun:
+    now_ms = store.state.ledger.now_ms()
+    run = NewRun(f"run {key}", key, "main", "test", now_ms, stateless, claimed=True)
+    assert store.state.claims.claim(idempotency_key, run, store.state.membership.id).is_own
+    store.state.ledger.open(run, None).finish(outcome("question", "answer"))
+    return run
+
+
+@pytest.mark.parametrize(
+    "config", [{"stateless_after": "1h", "prune_after": "1h"}, {"stateless_after": "1h", "max_entries": 1}]
+)
+def test_an_answer_that_a_key_stands_for_is_kept_as_long_as_the_key(
+    store: Transcripts, clock: Clock, config: dict[str, Any]
+) -> None:
+    names = {name: IdempotencyKey.of(name, b"") for name in ("alone", "named", "named too")}
+    for name, key in names.items():
+        use_with_key(store, name, key, stateless=name == "alone")
+        use(store, f"{name} without a key")
+    clock.now += KEPT_MS / 1000 - 1
+    use(store, "young")
+    spelt_out: dict[str, Any] = {"runs_after": "1h", **config}
+    maintenance = Maintenance(store.database, MaintenanceConfig(**spelt_out), clock)
+    with deadline(GENEROUS_SECONDS):
+        maintenance.run()
+    assert keys(store) == {*names, "young"}
+    for name, key in names.items():
+        assert store.state.claims.find(key) == Claim(f"run {name}", key.fingerprint, is_own=False)
+        record = store.state.records.get(f"run {name}")
+        assert record is not None
+        assert [message.text for message in store.load_reply(name, record.id, record.reply_count)] == ["answer"]
+    clock.now += 2
+    with deadline(GENEROUS_SECONDS):
+        maintenance.run()
+    assert keys(store) == {"young"}
+    assert [store.state.claims.find(key) for key in names.values()] == [None] * 3

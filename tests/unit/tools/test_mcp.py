@@ -1,0 +1,446 @@
+"""Tools of MCP servers: what the model is offered and told, and what a server that misbehaves costs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import support
+from support.chat import ask, error_of
+from support.live import live_gateway, scripted_config
+from support.upstream import Upstream
+
+from service.core import concurrency
+from service.tools.mcp.server import McpEndpoint, McpServer
+from service.tools.mcp.servers import McpServers, to_tool_name
+from service.tools.tool import Tool, ToolContext, ToolError
+
+SERVER = str(Path(support.__file__).with_name("mcp_servers.py"))
+RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
+CONTEXT = ToolContext("main", None, "agent:main:x", "run")
+GENEROUS_SECONDS = 20.0
+
+Open = Callable[..., McpServer]
+
+
+def endpoint(kind: str = "", name: str = "test", **settings: Any) -> McpEndpoint:
+    """The server made with the SDK, or the one without, of some kind."""
+    return McpEndpoint(name, command=sys.executable, args=(RAW_SERVER, kind) if kind else (SERVER,), **settings)
+
+
+@pytest.fixture
+def open_server(tmp_path: Path) -> Iterator[Open]:
+    opened: list[McpServer] = []
+
+    def open_one(kind: str = "", idle_stop_seconds: float = 900, **settings: Any) -> McpServer:
+        opened.append(McpServer(endpoint(kind, **settings), tmp_path / "log", idle_stop_seconds=idle_stop_seconds))
+        return opened[-1]
+
+    yield open_one
+    for closing in [concurrency.spawn(server.close) for server in opened]:
+        closing.join()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[McpServers]:
+    servers = McpServers([endpoint(env={"SHOWN": "yes"}), endpoint("wild", "odd one", deny=("bare",))])
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(scope="module")
+def tools(shared: McpServers) -> dict[str, Tool]:
+    return {tool.name: tool for tool in shared.list_tools(shared.names, None)}
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[McpServer]:
+    server = McpServer(endpoint("results"))
+    yield server
+    server.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + GENEROUS_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at
+        concurrency.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_remote_tool_is_offered_with_its_description_and_schema(tools: dict[str, Tool]) -> None:
+    add = tools["test__add"]
+    assert add.description == "Add two numbers."
+    assert add.parameters["properties"].keys() == {"a", "b"}
+    assert add.run({"a": 1, "b": 2}, CONTEXT) == "3"
+    assert add.timeout_seconds > 60
+
+
+def test_only_a_tool_that_says_it_changes_nothing_runs_beside_others(tools: dict[str, Tool]) -> None:
+    assert tools["test__add"].parallel
+    assert not tools["test__fail"].parallel
+
+
+def test_names_are_made_fit_for_models(tools: dict[str, Tool]) -> None:
+    odd = {name for name in tools if name.startswith("odd_one__")}
+    assert all(re.fullmatch("[A-Za-z0-9_-]{1,64}", name) for name in tools)
+    assert "odd_one__bad_name_" in odd
+    assert tools["odd_one__bad_name_"].run({}, CONTEXT) == "called bad name!"
+    assert to_tool_name("a", "b", distinct="1") != to_tool_name("a", "b", distinct="2")
+
+
+def test_a_tool_whose_arguments_are_no_object_or_that_is_denied_is_left_out(tools: dict[str, Tool]) -> None:
+    assert "odd_one__list" not in tools
+    assert "odd_one__bare" not in tools
+    assert len([name for name in tools if name.startswith("odd_one__")]) == 2
+
+
+def test_a_schema_without_a_type_becomes_that_of_an_object(open_server: Open) -> None:
+    listed = {tool.name: tool for tool in open_server("wild", allow=("ba*",)).list_tools()}
+    assert set(listed) == {"bare", "bad name!"}
+    assert listed["bare"].parameters == {"type": "object"}
+
+
+def test_an_error_of_the_tool_is_told_in_its_words(tools: dict[str, Tool]) -> None:
+    with pytest.raises(ToolError, match="the disk is full"):
+        tools["test__fail"].run({}, CONTEXT)
+
+
+def test_parts_that_are_not_text_are_named(tools: dict[str, Tool]) -> None:
+    assert tools["test__parts"].run({}, CONTEXT) == "before\n\n[image, image/png, 3 bytes, not shown]\n\nafter"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("broken promise", '{"n": "none"}'),
+        ("rows", '3 rows\n\n{"rows": [1, 2, 3]}'),
+        ("same", '{"a":1}'),
+        ("wrapped", "1\n\nx"),
+        ("picture", "[image, image/png, 2 bytes, not shown]"),
+        ("terminal", "red\nplain"),
+        ("binary", "[1000 characters of binary data, not shown]"),
+    ],
+)
+def test_a_result_says_once_what_it_says_as_plain_text(results: McpServer, name: str, told: str) -> None:
+    assert results.call_tool(name, {}) == told
+
+
+def test_a_failure_without_a_word_is_told_as_one(results: McpServer) -> None:
+    with pytest.raises(ToolError, match="failed without saying why"):
+        results.call_tool("silent failure", {})
+
+
+def test_a_huge_result_is_cut_with_a_note(tools: dict[str, Tool]) -> None:
+    answer = tools["test__big"].run({"characters": 3_000_000}, CONTEXT)
+    assert len(answer) < 201_000
+    assert answer.endswith("[2800000 more characters were cut]")
+
+
+def test_garbage_on_its_standard_output_does_not_disturb_a_server(tools: dict[str, Tool]) -> None:
+    assert tools["test__noisy"].run({}, CONTEXT) == "still here"
+
+
+def test_a_server_gets_its_own_environment_and_not_the_gateways(tools: dict[str, Tool]) -> None:
+    environment = tools["test__environment"]
+    assert environment.run({"name": "SHOWN"}, CONTEXT) == "yes"
+    assert "PYTEST_CURRENT_TEST" in os.environ
+    assert environment.run({"name": "PYTEST_CURRENT_TEST"}, CONTEXT) == "(unset)"
+
+
+def test_a_server_that_is_not_asked_for_is_not_started(tmp_path: Path) -> None:
+    servers = McpServers([endpoint()], tmp_path)
+    assert servers.list_tools(["another"]) == ()
+    servers.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is_left_alone(open_server: Open) -> None:
+    server = open_server("wild")
+
+    def crash() -> None:
+        with pytest.raises(ToolError, match="Connection closed"):
+            server.call_tool("crash", {})
+
+    crash()
+    assert server.call_tool("process", {}).isdigit()
+    crash()
+    crash()
+    with pytest.raises(ToolError, match=r"tried again in \d+ s"):
+        server.call_tool("process", {})
+
+
+def test_a_crash_costs_the_calls_under_way_and_none_that_comes_after(open_server: Open) -> None:
+    server, failed = open_server("wild"), concurrency.Event()
+    pid = server.call_tool("process", {})
+
+    def wait_in_vain() -> None:
+        with pytest.raises(ToolError, match="Connection closed"):
+            server.call_tool("never", {})
+        failed.set()
+
+    concurrency.spawn(wait_in_vain)
+    concurrency.sleep(0)
+    with pytest.raises(ToolError, match="Connection closed"):
+        server.call_tool("crash", {})
+    after = [concurrency.spawn(server.call_tool, "process", {}) for _ in range(3)]
+    (new_pid,) = {calling.get() for calling in after}
+    assert new_pid != pid
+    assert failed.wait(GENEROUS_SECONDS)
+
+
+def test_a_server_that_ends_between_two_calls_costs_none(open_server: Open) -> None:
+    server = open_server("wild")
+
+    def wait_for_end() -> None:
+        wait_until(lambda: server._connection is not None and server._connection.is_over)
+
+    pid = int(server.call_tool("process", {}))
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end()
+    assert int(server.call_tool("process", {})) != pid
+    server.list_tools()
+    assert server.call_tool("bare", {"end": True}) == "called bare"
+    wait_for_end()
+    assert server.call_tool("process", {}).isdigit()
+
+
+def test_a_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Path) -> None:
+    server, touched = open_server(), tmp_path / "touched"
+    server.list_tools()  # the start of the server may take its time
+    server.endpoint = replace(server.endpoint, timeout_seconds=2.5)
+    with pytest.raises(ToolError, match=r"did not answer within 2.5 s"):
+        server.call_tool("hang", {"touch": str(touched)})
+    wait_until(lambda: touched.read_text() == "begun and called off")
+
+
+def test_a_caller_that_is_ended_calls_its_call_off_and_the_server_lives_on(open_server: Open, tmp_path: Path) -> None:
+    server, touched = open_server(), tmp_path / "touched"
+    pid = server.call_tool("process", {})
+    calling = concurrency.spawn(server.call_tool, "hang", {"touch": str(touched)})
+    wait_until(touched.exists)
+    calling.kill()
+    wait_until(lambda: touched.read_text() == "begun and called off")
+    assert server.call_tool("process", {}) == pid
+
+
+def test_a_server_that_hangs_or_sends_a_line_without_end_is_ended_and_started_anew(open_server: Open) -> None:
+    def suffer(tool: str) -> None:
+        server = open_server("wild")
+        pid = int(server.call_tool("process", {}))
+        patient = server.endpoint
+        server.endpoint = replace(patient, timeout_seconds=3)
+        with pytest.raises(ToolError, match=r"did not answer|more than fits"):
+            server.call_tool(tool, {})
+        server.endpoint = patient
+        assert int(server.call_tool("process", {})) != pid
+        assert is_gone(pid)
+
+    for suffering in [concurrency.spawn(suffer, tool) for tool in ("block", "endless")]:
+        suffering.get()
+
+
+def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
+    server = open_server("mute", timeout_seconds=1)
+    with pytest.raises(ToolError, match="did not answer within 1 s"):
+        server.list_tools()
+    wait_until(lambda: server._failures == 1)
+    began = time.monotonic()
+    with pytest.raises(ToolError, match="tried again in"):
+        server.list_tools()
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_run_does_not_wait_long_for_a_listing_that_goes_on(tmp_path: Path) -> None:
+    servers = McpServers([endpoint("mute", "mute"), endpoint()], tmp_path)
+    try:
+        assert servers.list_tools(["test"], None)
+        began = time.monotonic()
+        assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names, 0.5)} == {"test"}
+        for _ in range(20):  # the wait was that of all who ask
+            assert servers.list_tools(["mute"], 0.5) == ()
+        assert 0.4 < time.monotonic() - began < 5
+        assert servers._servers["mute"]._failures == 0  # it may still answer
+    finally:
+        servers.close()
+
+
+def test_the_time_of_a_run_covers_the_servers_it_waits_for_and_they_are_waited_for_once(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["agents"]["defaults"]["timeoutSeconds"] = 2
+    config["agents"]["defaults"]["maxConcurrent"] = 1
+    config["mcp"] = {"servers": {"mute": {"command": sys.executable, "args": [RAW_SERVER, "mute"]}}}
+    config["tools"] = {"alsoAllow": ["mute__*"]}
+    with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        began = time.monotonic()
+        assert error_of(ask(client, "hi"))[:2] == (504, "run_timeout")
+        concurrency.sleep(max(0.0, began + 5.5 - time.monotonic()))
+        assert ask(client, "hi").status_code == 200
+
+
+def test_a_model_is_never_offered_more_tools_than_it_takes(tmp_path: Path) -> None:
+    with Upstream() as upstream:
+        config = scripted_config()
+        config["agents"]["list"] = [{"id": "main", "model": "stub/ok"}]
+        config["models"] = {"providers": {"stub": {"baseUrl": upstream.url, "apiKey": "a-key"}}}
+        config["mcp"] = {"servers": {"many": {"command": sys.executable, "args": [RAW_SERVER, "many"]}}}
+        config["tools"] = {"allow": ["session_status", "many__*"]}
+        function = {"type": "function", "function": {"name": "mine", "parameters": {"type": "object"}}}
+        with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+            for _ in range(2):
+                assert ask(client, "without any of one's own").status_code == 200
+                assert ask(client, "hi", tools=[function]).status_code == 200
+                names = [tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]]
+                assert len(names) == 128
+                assert {"mine", "session_status", "many__t0"} <= set(names)
+            told = [line for line in gateway.output.splitlines() if "left out" in line]
+        assert [line.count("many__t") for line in told] == [300 - 127, 300 - 126]
+
+
+def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    servers = McpServers([endpoint()], tmp_path)
+    for wait_seconds in (0.0, 0.0, None, None):
+        servers.list_tools(["test"], wait_seconds)
+    servers.close()
+    told = [record.getMessage() for record in caplog.records if record.name == "service.tools.mcp.servers"]
+    assert len(told) == 2
+    assert "test did not tell its tools within 0 s" in told[0]
+    assert "test offers its tools now" in told[1]
+
+
+def named_servers(process: psutil.Process) -> set[str]:
+    """The last arguments of the raw servers that run below `process`, or whose guards do."""
+    names = set()
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            command = child.cmdline()
+            if RAW_SERVER in command:
+                names.add(command[-1])
+    return names
+
+
+def test_a_gateway_contacts_the_servers_that_agents_may_use_before_anybody_asks(tmp_path: Path) -> None:
+    config = scripted_config()
+    servers = {name: {"command": sys.executable, "args": [RAW_SERVER, "wild", name]} for name in ("used", "unused")}
+    config["mcp"] = {"servers": servers}
+    config["tools"] = {"alsoAllow": ["used__*"]}
+    with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        process = psutil.Process(gateway.process.pid)
+        wait_until(lambda: named_servers(process) != set())
+        assert ask(client, "hi").status_code == 200
+        assert named_servers(process) == {"used"}
+
+
+def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = endpoint("broken", "broken")
+    missing = McpEndpoint("missing", command="/nowhere/at-all")
+    servers = McpServers([broken, missing, endpoint()], tmp_path)
+    assert {tool.name.split("__")[0] for tool in servers.list_tools(servers.names, None)} == {"test"}
+    servers.close()
+    (told,) = [record.getMessage() for record in caplog.records if "server broken" in record.getMessage()]
+    assert "cannot find my database" in told
+    assert told.endswith("It exited with status 1.")
+    assert "cannot find my database" in (tmp_path / "mcp-broken.log").read_text()
+
+
+def test_a_missing_command_is_told() -> None:
+    server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"))
+    with pytest.raises(ToolError, match="its command /nowhere/at-all is not an executable file"):
+        server.list_tools()
+
+
+def test_a_server_that_keeps_failing_is_tried_again_within_half_a_minute() -> None:
+    now = [0.0]
+    server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"), clock=lambda: now[0])
+    for _ in range(5):
+        now[0] += 60.0  # what its silence has cost
+        server._note_end("it did not answer")
+    with pytest.raises(ToolError, match=r"it did not answer. It is tried again in 30 s\."):
+        server.call_tool("x", {})
+    now[0] += 30.0
+    with pytest.raises(ToolError, match="not an executable file"):
+        server.call_tool("x", {})
+
+
+def test_tools_that_change_are_listed_anew(open_server: Open) -> None:
+    server = open_server()
+    assert "grown" not in {tool.name for tool in server.list_tools()}
+    assert server.call_tool("grow", {}) == "grown"
+    wait_until(lambda: "grown" in {tool.name for tool in server.list_tools()})
+    assert server.call_tool("grown", {}) == "new"
+
+
+def test_a_server_nobody_needs_is_ended_and_started_again_when_needed(open_server: Open) -> None:
+    server = open_server("wild", idle_stop_seconds=0.2)
+    pid = int(server.call_tool("process", {}))
+    wait_until(lambda: is_gone(pid))
+    assert int(server.call_tool("process", {})) != pid
+
+
+def test_closing_ends_the_server_and_what_is_asked_of_it_and_twice_is_a_no_op(open_server: Open) -> None:
+    server = open_server("wild")
+    pid = int(server.call_tool("process", {}))
+    failed: list[str] = []
+
+    def call() -> None:
+        try:
+            server.call_tool("never", {})
+        except ToolError as error:
+            failed.append(str(error))
+
+    calling = concurrency.spawn(call)
+    concurrency.sleep(0)
+    server.close()
+    server.close()
+    calling.join()
+    assert len(failed) == 1
+    assert is_gone(pid)
+    with pytest.raises(ToolError, match="shutting down"):
+        server.list_tools()
+
+
+GATEWAY = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys
+from service.tools.mcp.server import McpEndpoint, McpServer
+server = McpServer(McpEndpoint("test", command=sys.executable, args=(sys.argv[1], "wild")))
+print(server.call_tool("process", {}), server._connection._process.pid, flush=True)
+import gevent; gevent.sleep(60)
+"""
+
+
+def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() -> None:
+    command = [sys.executable, "-c", GATEWAY, RAW_SERVER]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as gateway:
+        assert gateway.stdout is not None
+        pids = [int(pid) for pid in gateway.stdout.readline().split()]
+        gateway.kill()
+    assert len(pids) == 2
+    wait_until(lambda: all(map(is_gone, pids)))
+
+
+def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:
+    command = [sys.executable, "-S", "-P", "-m", "service.tools.mcp.child"]  # -S: without the installed packages
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
+    order = '{"command": "x", "args": [], "env": {}, "cwd": null, "url": null, "headers": {}, "version": "1"}\n'
+    told = subprocess.run(command, input=order, capture_output=True, text=True, check=False, env=environment).stdout
+    assert "Run `pip install '.[mcp]'` in the gateway's clone." in told

@@ -1,0 +1,120 @@
+"""MCP servers over streamable HTTP: how much they may say, and what is told of those that refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import support
+from mcp import types
+
+from service.core import concurrency
+from service.tools.mcp.server import McpEndpoint, McpServer
+from service.tools.mcp.transport import HttpRefusals
+from service.tools.tool import ToolError
+
+SERVER = str(Path(support.__file__).with_name("mcp_servers.py"))
+GENEROUS_SECONDS = 20.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + GENEROUS_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at
+        concurrency.sleep(0.02)
+
+
+def _works(server: McpServer) -> bool:
+    try:
+        return server.call_tool("add", {"a": 1, "b": 1}) == "2"
+    except ToolError:
+        return False
+
+
+@contextmanager
+def refusing_server(status: int, *headers: tuple[str, str]) -> Iterator[str]:
+    """The URL of a web server that answers every request with `status`."""
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            for name, value in (*headers, ("Content-Length", "2")):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"no")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}/mcp"
+        web.shutdown()
+
+
+def test_streamable_http_works_and_survives_a_restart_of_the_server() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/mcp?key=a-secret-key"
+    server = McpServer(McpEndpoint("web", url=url, headers={"Authorization": "Bearer a-secret-token"}))
+    with pytest.raises(ToolError) as caught:
+        server.list_tools()
+    assert "a-secret" not in str(caught.value)
+    for _ in range(2):
+        with subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL) as web:
+            wait_until(lambda: _works(server))
+            assert "add" in {tool.name for tool in server.list_tools()}
+            assert server.call_tool("big", {"characters": 3_000_000}).endswith("[2800000 more characters were cut]")
+            web.kill()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "told"),
+    [
+        (401, [("Content-Type", "application/json"), ("WWW-Authenticate", "Bearer")], "HTTP 401 Unauthorized"),
+        (404, [("Content-Type", "text/html; charset=utf-8")], "HTTP 404 Not Found, text/html"),
+        (503, [], "HTTP 503 Service Unavailable"),
+        (302, [("Location", "http://127.0.0.1:1/elsewhere")], r"elsewhere not followed.* \(HTTP 302 Found\)"),
+        (200, [("Content-Type", "text/html")], "Unexpected content type: text/html"),
+    ],
+)
+def test_what_http_says_of_a_refusal_is_told(
+    status: int, headers: list[tuple[str, str]], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with refusing_server(status, *headers) as url:
+        server = McpServer(McpEndpoint("web", url=url))
+        with pytest.raises(ToolError, match=told):
+            server.list_tools()
+        server.close()
+    assert re.search(told, caplog.text)
+
+
+def test_of_refusals_that_nobody_asks_for_only_the_last_are_kept() -> None:
+    async def refuse_all(refusals: HttpRefusals) -> None:
+        for number in range(1_000):
+            request = httpx.Request("POST", "http://127.0.0.1/mcp", json={"id": number})
+            await refusals.note(httpx.Response(503, request=request))
+
+    def explained(number: int) -> str:
+        error = types.ErrorData(code=-32603, message="error response")
+        refusals.explain(types.JSONRPCError(jsonrpc="2.0", id=number, error=error))
+        return error.message
+
+    refusals = HttpRefusals()
+    asyncio.run(refuse_all(refusals))
+    assert explained(0) == "error response"
+    assert explained(999) == "error response (HTTP 503 Service Unavailable)"

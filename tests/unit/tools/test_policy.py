@@ -1,0 +1,177 @@
+"""The tool policy: careful by default, lists that only narrow, denials that always win."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.transcripts import Transcripts
+
+from service.config.agents import Roster
+from service.config.schema import ToolsConfig, parse_config
+from service.gateway.build import open_toolboxes
+from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
+from service.tools.policy_checks import BUILT_IN
+
+FILES = ["read", "write", "edit", "ls", "find", "grep"]
+SESSIONS = ["session_status", "sessions_list", "sessions_history", "agents_list"]
+ALL = [*FILES, "exec", "web_fetch", *SESSIONS, "docs__search"]
+NOTHING = ToolsConfig()
+
+
+def allowed(everywhere: ToolsConfig = NOTHING, agent: ToolsConfig = NOTHING) -> list[str]:
+    return allowed_tools(everywhere, agent, ALL)
+
+
+def test_without_configuration_nothing_writes_executes_or_reaches_the_network() -> None:
+    assert allowed() == ["read", "ls", "find", "grep", *SESSIONS]
+
+
+@pytest.mark.parametrize(
+    ("profile", "tools"),
+    [
+        ("minimal", ["session_status"]),
+        ("coding", [*FILES, "exec", "web_fetch", *SESSIONS]),
+        ("messaging", ["session_status", "sessions_list", "sessions_history"]),
+        ("full", ALL),
+        (" Full ", ALL),
+    ],
+)
+def test_a_profile_names_a_set_of_tools(profile: str, tools: list[str]) -> None:
+    assert allowed(ToolsConfig(profile=profile)) == tools
+
+
+def test_an_unknown_profile_allows_nothing() -> None:
+    assert allowed(ToolsConfig(profile="codnig")) == []
+
+
+def test_the_profile_of_an_agent_replaces_the_global_one() -> None:
+    assert allowed(ToolsConfig(profile="full"), ToolsConfig(profile="minimal")) == ["session_status"]
+    assert allowed(ToolsConfig(profile="minimal"), ToolsConfig(profile="full")) == ALL
+
+
+def test_without_a_profile_an_allow_list_names_exactly_what_there_is() -> None:
+    assert allowed(ToolsConfig(allow=("write", "exec"))) == ["write", "exec"]
+    assert allowed(agent=ToolsConfig(allow=("web_fetch",))) == ["web_fetch"]
+    assert allowed(ToolsConfig(allow=())) == []
+
+
+def test_an_allow_list_narrows_a_profile_and_never_widens_it() -> None:
+    assert allowed(ToolsConfig(profile="coding", allow=("read", "docs__search"))) == ["read"]
+
+
+def test_also_allow_adds_to_the_profile_or_the_default_and_a_denial_still_wins() -> None:
+    assert allowed(ToolsConfig(profile="minimal", also_allow=("docs__*",))) == ["session_status", "docs__search"]
+    assert allowed(agent=ToolsConfig(also_allow=("write",))) == ["read", "write", "ls", "find", "grep", *SESSIONS]
+    assert allowed(ToolsConfig(also_allow=("exec",)), ToolsConfig(profile="minimal")) == ["exec", "session_status"]
+    assert allowed(ToolsConfig(deny=("exec",)), ToolsConfig(also_allow=("exec", "write"))) == [
+        *("read", "write", "ls", "find", "grep"),
+        *SESSIONS,
+    ]
+    assert allowed(ToolsConfig(allow=("read",)), ToolsConfig(also_allow=("exec",))) == ["read"]
+
+
+@pytest.mark.parametrize(
+    ("config", "may"),
+    [
+        (ToolsConfig(), False),
+        (ToolsConfig(profile="coding"), False),
+        (ToolsConfig(profile="coding", also_allow=("Docs__search",)), True),
+        (ToolsConfig(allow=("docs__search",)), True),
+        (ToolsConfig(allow=("*_search",)), True),
+        (ToolsConfig(allow=("do*",)), True),
+        (ToolsConfig(allow=("docs",)), False),
+        (ToolsConfig(profile="full", deny=("docs__search",)), True),
+        (ToolsConfig(profile="full", deny=("docs__*",)), False),
+    ],
+)
+def test_a_server_is_asked_only_for_agents_that_could_be_allowed_one_of_its_tools(
+    config: ToolsConfig, may: bool
+) -> None:
+    assert may_allow(config, NOTHING, "docs__") is may
+
+
+def test_an_agent_cannot_grant_itself_what_the_global_lists_leave_out() -> None:
+    assert allowed(ToolsConfig(allow=("read",)), ToolsConfig(allow=("read", "exec"))) == ["read"]
+    assert allowed(ToolsConfig(deny=("exec",)), ToolsConfig(profile="full", allow=("exec", "ls"))) == ["ls"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "tools"),
+    [
+        ("group:fs", FILES),
+        ("GROUP:Runtime", ["exec"]),
+        ("group:web", ["web_fetch"]),
+        ("group:sessions", SESSIONS),
+        ("group:memory", []),
+        ("sessions_*", ["sessions_list", "sessions_history"]),
+        ("docs__*", ["docs__search"]),
+        ("*", ALL),
+        (" Bash ", ["exec"]),
+        ("[re]*", []),
+        ("rea?", []),
+    ],
+)
+def test_entries_are_names_groups_and_patterns_with_a_star(entry: str, tools: list[str]) -> None:
+    assert allowed(ToolsConfig(allow=(entry,))) == tools
+    assert allowed(ToolsConfig(profile="full", deny=(entry,))) == [name for name in ALL if name not in tools]
+
+
+entries = st.lists(st.sampled_from([*ALL, *GROUPS, "*", "sessions_*", "nothing"]), max_size=4).map(tuple)
+configs = st.builds(
+    ToolsConfig,
+    profile=st.none() | st.sampled_from(list(PROFILES)),
+    allow=st.none() | entries,
+    deny=st.none() | entries,
+)
+
+
+@given(configs, configs)
+def test_a_denial_wins_wherever_it_stands(everywhere: ToolsConfig, agent: ToolsConfig) -> None:
+    tools = set(allowed(everywhere, agent))
+    for config in (everywhere, agent):
+        denied = ToolsConfig(profile="full", allow=config.deny or ())
+        assert tools.isdisjoint(allowed(denied))
+
+
+@given(configs, configs)
+def test_what_is_not_careful_has_been_named(everywhere: ToolsConfig, agent: ToolsConfig) -> None:
+    if everywhere.profile or agent.profile or everywhere.allow or agent.allow:
+        return
+    assert set(allowed(everywhere, agent)) <= set(DEFAULT_TOOLS)
+
+
+def test_what_has_no_effect_is_told_with_its_key() -> None:
+    everywhere = ToolsConfig(profile="coding", allow=("read", "brwoser", "docs__*"), deny=("group:memory", "canvas"))
+    agents = {"agents.list[0].tools": ToolsConfig(profile="codnig"), "agents.list[1].tools": ToolsConfig(deny=("*",))}
+    notices = policy_notices(everywhere, agents, ALL[:-1], ["docs__"])
+    assert [notice.partition(", ")[0] for notice in notices] == [
+        'tools.allow: "brwoser" names no tool of this gateway',
+        'tools.deny: "canvas" names no tool of this gateway',
+        'tools.allow: "docs__*" is not part of the profile "coding"',
+        'agents.list[0].tools.profile: "codnig" is not a profile',
+    ]
+
+
+def test_a_configuration_without_faults_has_no_notices() -> None:
+    assert policy_notices(ToolsConfig(profile="coding", deny=("exec",)), {"a": ToolsConfig(allow=("read",))}, ALL) == ()
+
+
+def test_a_tool_of_a_server_that_was_not_asked_yet_may_be_there() -> None:
+    config = ToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
+    (notice,) = policy_notices(config, {}, ALL[:-1], ["docs__"])
+    assert notice == 'tools.alsoAllow: "dosc__search" names no tool of this gateway, ignored'
+
+
+def test_every_built_in_tool_is_in_a_group(tmp_path: Path) -> None:
+    """Notices tell what is no tool by the groups."""
+    agent = {"id": "main", "workspace": str(tmp_path)}
+    config, _ = parse_config({"agents": {"list": [agent]}, "tools": {"profile": "full"}})
+    roster = Roster.from_config(config)
+    with closing(Transcripts.open(tmp_path / "sessions.db")) as store:
+        toolboxes = open_toolboxes(config, roster, store, tmp_path, {})
+        offered = {function.name for function in toolboxes.of(roster.agents[0]).functions()}
+    assert offered == set(BUILT_IN)

@@ -1,0 +1,255 @@
+"""`find` and `grep` in a real directory: what they tell, and that no pattern or tree holds them up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from support.workspace_tools import SECRET, make_workspace, refusal, use
+
+from service.core.concurrency import Deadline, deadline, sleep, spawn
+from service.tools.tool import ToolContext, ToolError
+from service.tools.workspace.globs import compile_glob
+from service.tools.workspace.paths import MAX_DEPTH
+from service.tools.workspace.search import FindTool, GrepTool
+from service.tools.workspace.search_process import MAX_FILE_BYTES, MAX_MATCHES, MAX_PATHS
+
+FIND, GREP = FindTool(), GrepTool()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    root = make_workspace(tmp_path)
+    for path, text in {
+        "README.md": "# Title\nSee src.\n",
+        "src/app.py": "import os\n\n\ndef main():\n    return os.name\n",
+        "src/lib/tool.py": "def Main():\r\n    pass\r\n",
+        "src/lib/tool.ts": "export {}\n",
+        ".git/config": "def main\n",
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(text.encode())
+    return root
+
+
+@pytest.fixture
+def no_child_is_left() -> Iterator[None]:
+    before = set(psutil.Process().children())
+    yield
+    assert set(psutil.Process().children()) <= before
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "found"),
+    [
+        ("*.py", ".", ["src/app.py", "src/lib/tool.py"]),
+        ("*.py", "src/lib", ["src/lib/tool.py"]),
+        ("src/*.py", ".", ["src/app.py"]),
+        ("src/**/*.{py,ts}", ".", ["src/app.py", "src/lib/tool.py", "src/lib/tool.ts"]),
+        ("l[a-i]b", ".", ["src/lib/"]),
+        ("**", "src/lib", ["src/lib/tool.py", "src/lib/tool.ts"]),
+        ("config", ".", ["(no path matches)"]),
+        ("config", ".git", [".git/config"]),
+        ("*.md", "README.md", ["README.md"]),
+    ],
+)
+def test_find_tells_paths_from_the_workspace(workspace: Path, pattern: str, path: str, found: list[str]) -> None:
+    assert use(workspace, FIND, pattern=pattern, path=path).splitlines() == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("a?c", "x/abc", True),
+        ("[!a]b", "ab", False),
+        ("[]]", "]", True),
+        ("a,b}", "a,b}", True),
+        ("{a,{b,c}}.x", "c.x", True),
+        ("**/x/*", "x/a", True),
+        ("**/x/*", "x/a/b", False),
+        ("a*", "a\nb", True),
+        ("./a/*", "a/b", True),
+        ("a+(b)", "a+(b)", True),
+        ("[[]id].tsx", "[id].tsx", True),
+        ("..a/.b", "..a/.b", True),
+    ],
+)
+def test_globs_are_those_of_a_shell(pattern: str, path: str, *, matches: bool) -> None:
+    assert compile_glob(pattern)(path) is matches
+
+
+def test_grep_tells_lines_with_their_numbers(workspace: Path) -> None:
+    assert use(workspace, GREP, pattern=r"def main\b") == "src/app.py:4: def main():"
+    assert use(workspace, GREP, pattern="main", ignore_case=True, glob="*.py").splitlines() == [
+        "src/app.py:4: def main():",
+        "src/lib/tool.py:1: def Main():",
+    ]
+    assert use(workspace, GREP, pattern="^See", path="README.md") == "README.md:2: See src."
+    assert use(workspace, GREP, pattern="pass$") == "src/lib/tool.py:2:     pass"
+    assert use(workspace, GREP, pattern="nowhere") == "(no line matches)"
+
+
+def test_grep_tells_the_lines_around(workspace: Path) -> None:
+    assert use(workspace, GREP, pattern="os", glob="*.py", context=1).splitlines() == [
+        "src/app.py:1: import os",
+        "src/app.py-2- ",
+        "--",
+        "src/app.py-4- def main():",
+        "src/app.py:5:     return os.name",
+    ]
+
+
+def test_what_cannot_be_understood_is_explained(workspace: Path) -> None:
+    assert "not a regular expression" in refusal(workspace, GREP, pattern="(")
+    assert "cannot be understood" in refusal(workspace, FIND, pattern="{a")
+    assert 'There is no "gone"' in refusal(workspace, GREP, pattern="x", path="gone")
+
+
+@pytest.mark.parametrize("pattern", ["../*.py", "src/../*.md", "..", ".", "./", "src//*.py", "src/"])
+def test_a_glob_that_no_path_can_match_is_refused(workspace: Path, pattern: str) -> None:
+    for told in (refusal(workspace, FIND, pattern=pattern), refusal(workspace, GREP, pattern="x", glob=pattern)):
+        assert "it is relative to `path`" in told
+
+
+def test_an_absolute_glob_is_refused(workspace: Path) -> None:
+    told = refusal(workspace, FIND, pattern=f"{workspace}/src/*.py")
+    assert told.startswith(f"No path can match the glob '{workspace}/src/*.py': it is relative to `path`")
+
+
+@pytest.mark.parametrize("pattern", ["[ab", "src/[a", "[a/b]", "{[a,b}"])
+def test_a_bracket_that_is_not_closed_is_refused(workspace: Path, pattern: str) -> None:
+    assert "a [ that no ] closes" in refusal(workspace, FIND, pattern=pattern)
+
+
+def test_results_are_bounded_and_say_so(workspace: Path) -> None:
+    (workspace / "many.txt").write_text("needle\n" * (MAX_MATCHES + 1))
+    lines = use(workspace, GREP, pattern="needle").splitlines()
+    assert len(lines) == MAX_MATCHES + 1
+    assert lines[-1].startswith("[these are the first 200")
+    for number in range(MAX_PATHS + 1):
+        (workspace / f"f{number}").touch()
+    lines = use(workspace, FIND, pattern="f*").splitlines()
+    assert len(lines) == MAX_PATHS + 1
+    assert lines[-1].startswith("[these are the first 1000")
+
+
+def test_grep_leaves_out_what_is_not_text_and_says_so(workspace: Path) -> None:
+    (workspace / "binary").write_bytes(b"needle\0")
+    with (workspace / "huge").open("wb") as file:
+        file.write(b"needle\n" * 2_000)
+        file.truncate(MAX_FILE_BYTES + 1)
+    os.mkfifo(workspace / "fifo")
+    with suppress(PermissionError):
+        os.mknod(workspace / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    (workspace / "latin").write_bytes(b"caf\xe9 needle\n")
+    assert use(workspace, GREP, pattern="needle").splitlines() == [
+        "latin:1: caf� needle",
+        "[left out: 1 binary files]",
+        f"[left out: 1 files of more than {MAX_FILE_BYTES} bytes]",
+    ]
+
+
+def test_a_long_line_is_cut(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("needle" + "x" * 1_000_000)
+    assert len(use(workspace, GREP, pattern="needle")) < 500
+
+
+def test_of_a_long_line_the_match_is_shown(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("x" * 10_000 + "needle" + "y" * 10_000)
+    (told,) = use(workspace, GREP, pattern="needle").splitlines()
+    assert told.startswith("a.txt:1: [9800 characters before] xxx")
+    assert "xneedley" in told
+    assert told.endswith("yyy [the line goes on]")
+
+
+def test_the_first_line_begins_behind_a_mark_of_utf8(workspace: Path) -> None:
+    (workspace / "a.txt").write_bytes(b"\xef\xbb\xbfneedle")
+    assert use(workspace, GREP, pattern="^needle") == "a.txt:1: needle"
+
+
+def test_strange_names_take_one_line_each(workspace: Path) -> None:
+    for name in (b"two\nlines.odd", b"caf\xe9.odd", "tên.odd".encode()):
+        (workspace / os.fsdecode(name)).write_text("needle")
+    found = use(workspace, FIND, pattern="*.odd").splitlines()
+    assert sorted(found) == ["$'caf\\xe9.odd'", "$'two\\nlines.odd'", "tên.odd"]
+    assert len(use(workspace, GREP, pattern="needle").splitlines()) == 3
+
+
+def test_searches_stay_inside(workspace: Path) -> None:
+    (workspace / "file-link").symlink_to(workspace.parent / "outside" / "secret.txt")
+    (workspace / "directory-link").symlink_to(workspace.parent / "outside")
+    assert use(workspace, GREP, pattern="secret") == "(no line matches)"
+    assert use(workspace, FIND, pattern="*link").splitlines() == [
+        "directory-link (a symbolic link)",
+        "file-link (a symbolic link)",
+    ]
+    for tool in (FIND, GREP):
+        for path in ("file-link", "directory-link", "..", "/", str(workspace.parent / "outside")):
+            told = refusal(workspace, tool, pattern=SECRET, path=path)
+            assert "outside the workspace" in told
+
+
+def test_a_tree_that_is_too_deep_is_searched_as_far_as_allowed(workspace: Path) -> None:
+    top = os.open(workspace, os.O_RDONLY)
+    for _ in range(MAX_DEPTH + 50):
+        os.mkdir("d", dir_fd=top)
+        below = os.open("d", os.O_RDONLY, dir_fd=top)
+        os.close(top)
+        top = below
+    os.close(top)
+    lines = use(workspace, FIND, pattern="d").splitlines()
+    assert len(lines) == MAX_DEPTH + 2
+    assert lines[-1] == f"[left out: 1 directories more than {MAX_DEPTH} deep]"
+
+
+@pytest.mark.usefixtures("no_child_is_left")
+def test_a_regular_expression_that_explodes_is_ended(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("a" * 60 + "b\n")
+    told = refusal(workspace, GrepTool(seconds=0.2), pattern="^(a+)+$")
+    assert told.startswith("The search did not end within 0.2 seconds.")
+
+
+def test_a_search_that_runs_out_of_time_tells_what_it_found(workspace: Path) -> None:
+    for number in range(1_000):
+        (workspace / f"{number:04}.txt").write_text("needle\n" if number == 0 else "a" * 18 + "b\n")
+    told = use(workspace, GrepTool(seconds=0.3), pattern="needle|^(a+)+$")
+    assert told.splitlines() == [
+        "0000.txt:1: needle",
+        "[the search took too long and was stopped here; name a narrower path]",
+    ]
+
+
+@pytest.mark.usefixtures("no_child_is_left")
+def test_a_search_nobody_waits_for_is_killed(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("a" * 60 + "b\n")
+    began = time.monotonic()
+    with pytest.raises(Deadline), deadline(0.5):
+        GREP.run({"pattern": "^(a+)+$"}, ToolContext("main", workspace, "k", "r"))
+    assert time.monotonic() - began < 10
+
+
+def test_without_a_workspace_there_is_nothing_to_search() -> None:
+    with pytest.raises(ToolError, match="has no workspace"):
+        FIND.run({"pattern": "*"}, ToolContext("a", None, "", ""))
+
+
+def test_a_process_that_is_killed_from_outside_is_a_defect_not_a_result(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("a" * 60 + "b\n")
+    before = set(psutil.Process().children())
+
+    def kill() -> None:
+        sleep(0.5)
+        for child in set(psutil.Process().children()) - before:
+            child.send_signal(signal.SIGKILL)
+
+    killer = spawn(kill)
+    with pytest.raises(RuntimeError, match="ended with status -9"):
+        use(workspace, GREP, pattern="^(a+)+$")
+    killer.join()
