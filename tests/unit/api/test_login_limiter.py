@@ -20,7 +20,6 @@ from service.storage.cluster.login_failures import LoginFailures
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
 
-
 CLIENT, OTHER = "203.0.113.7", "203.0.113.8"
 
 OpenLimiter = Callable[..., SharedLoginLimiter]
