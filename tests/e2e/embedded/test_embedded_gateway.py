@@ -12,6 +12,7 @@ import psutil
 import pytest
 from support.chat import ask, chunks_of, error_of, streamed_text, text_of, user
 from support.live import LiveGateway, is_model_server, live_gateway, scripted_config
+from support.processes import has_ended, running_children
 from support.upstream import Upstream
 
 from service.models.catalog import EMBEDDED_REFERENCE
@@ -33,7 +34,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveGateway,
 
 
 def children_of(gateway: LiveGateway) -> list[psutil.Process]:
-    return psutil.Process(gateway.process.pid).children(recursive=True)
+    return running_children(gateway.process.pid)
 
 
 def test_the_embedded_model_answers_and_is_called_a_demo_model(dev: tuple[LiveGateway, str]) -> None:
@@ -96,7 +97,7 @@ def test_the_models_process_ends_with_the_gateway_even_when_it_is_killed(tmp_pat
         assert children
         running.process.kill()
         _, alive = psutil.wait_procs(children, timeout=10)
-        assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+        assert all(map(has_ended, alive))
 
 
 def test_several_workers_have_one_model_between_them(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from support.chat import ask, error_of, streamed_text, text_of
 from support.command import Home
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.operator_client import operator_client
+from support.processes import command_of, running_children
 from support.upstream import Upstream
 from websockets.exceptions import ConnectionClosed
 
@@ -243,8 +244,8 @@ def test_a_model_server_lives_on_unless_it_is_edited(tmp_path: Path) -> None:
             editing.config = config
 
             def servers() -> list[int]:
-                children = psutil.Process(running.process.pid).children(recursive=True)
-                return [child.pid for child in children if child.name() == "sleep"]
+                children = running_children(running.process.pid)
+                return [child.pid for child in children if command_of(child)[:1] == ["/bin/sleep"]]
 
             ask(client, "hi")
             editing.wait_for(lambda: len(servers()) == 1)  # a moment after its start it has its own name

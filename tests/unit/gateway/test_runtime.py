@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import support
+from support.processes import command_of, running_children
 from support.transcripts import Transcripts
 
 from service.config.schema import parse_config
@@ -25,14 +25,7 @@ SECONDS = 20.0
 
 def servers() -> set[int]:
     """The processes of the MCP servers that run, their guards included."""
-    found = set()
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if RAW_SERVER in child.cmdline():
-                found.add(child.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    return {child.pid for child in running_children() if RAW_SERVER in command_of(child)}
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

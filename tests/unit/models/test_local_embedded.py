@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from support.live import is_model_server
+from support.processes import running_children
 from support.provider_calls import ask, fail, leave, request, text_of
 
 from service.core.errors import GatewayError
@@ -48,7 +49,7 @@ def question(*messages: Message, max_tokens: int = 8, functions: tuple[Function,
 
 
 def server_process() -> psutil.Process:
-    children = psutil.Process().children(recursive=True)
+    children = running_children()
     return next(child for child in children if is_model_server(child))
 
 

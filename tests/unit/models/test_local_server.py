@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import support
+from support.processes import has_ended
 from support.provider_calls import ask, fail, leave, open_provider, request
 from support.upstream_answers import TEXT
 
@@ -89,13 +90,6 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     while not condition() and time.monotonic() < give_up_at:
         concurrency.sleep(0.02)
     return condition()
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def side_by_side(*jobs: Callable[[], object]) -> None:

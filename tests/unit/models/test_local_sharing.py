@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import has_ended
 
 from service.core import concurrency
 from service.core.errors import GatewayError
 from service.models.local.server import LocalService
 from service.models.local.sharing import SharedByLocks
-from unit.models.test_local_server import SERVER, eventually, free_port, has_ended, side_by_side
+from unit.models.test_local_server import SERVER, eventually, free_port, side_by_side
 
 OWNER = """
 import gevent.monkey; gevent.monkey.patch_all()

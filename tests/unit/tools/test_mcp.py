@@ -9,16 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import support
 from support.chat import ask, error_of
 from support.live import live_gateway, scripted_config
+from support.processes import command_of, has_ended, running_children
 from support.upstream import Upstream
 
 from service.core import concurrency
@@ -76,10 +75,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < give_up_at
         concurrency.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_remote_tool_is_offered_with_its_description_and_schema(tools: dict[str, Tool]) -> None:
@@ -248,7 +243,7 @@ def test_a_server_that_hangs_or_sends_a_line_without_end_is_ended_and_started_an
             server.call_tool(tool, {})
         server.endpoint = patient
         assert int(server.call_tool("process", {})) != pid
-        assert is_gone(pid)
+        assert has_ended(pid)
 
     for suffering in [concurrency.spawn(suffer, tool) for tool in ("block", "endless")]:
         suffering.get()
@@ -325,14 +320,13 @@ def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
     assert "test offers its tools now" in told[1]
 
 
-def named_servers(process: psutil.Process) -> set[str]:
-    """The last arguments of the raw servers that run below `process`, or whose guards do."""
+def named_servers(pid: int) -> set[str]:
+    """The last arguments of the raw servers that run below `pid`, or whose guards do."""
     names = set()
-    for child in process.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            command = child.cmdline()
-            if RAW_SERVER in command:
-                names.add(command[-1])
+    for child in running_children(pid):
+        command = command_of(child)
+        if RAW_SERVER in command:
+            names.add(command[-1])
     return names
 
 
@@ -342,10 +336,10 @@ def test_a_gateway_contacts_the_servers_that_agents_may_use_before_anybody_asks(
     config["mcp"] = {"servers": servers}
     config["tools"] = {"alsoAllow": ["used__*"]}
     with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
-        process = psutil.Process(gateway.process.pid)
-        wait_until(lambda: named_servers(process) != set())
+        pid = gateway.process.pid
+        wait_until(lambda: named_servers(pid) != set())
         assert ask(client, "hi").status_code == 200
-        assert named_servers(process) == {"used"}
+        assert named_servers(pid) == {"used"}
 
 
 def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
@@ -392,7 +386,7 @@ def test_tools_that_change_are_listed_anew(open_server: Open) -> None:
 def test_a_server_nobody_needs_is_ended_and_started_again_when_needed(open_server: Open) -> None:
     server = open_server("wild", idle_stop_seconds=0.2)
     pid = int(server.call_tool("process", {}))
-    wait_until(lambda: is_gone(pid))
+    wait_until(lambda: has_ended(pid))
     assert int(server.call_tool("process", {})) != pid
 
 
@@ -413,7 +407,7 @@ def test_closing_ends_the_server_and_what_is_asked_of_it_and_twice_is_a_no_op(op
     server.close()
     calling.join()
     assert len(failed) == 1
-    assert is_gone(pid)
+    assert has_ended(pid)
     with pytest.raises(ToolError, match="shutting down"):
         server.list_tools()
 
@@ -435,7 +429,7 @@ def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() 
         pids = [int(pid) for pid in gateway.stdout.readline().split()]
         gateway.kill()
     assert len(pids) == 2
-    wait_until(lambda: all(map(is_gone, pids)))
+    wait_until(lambda: all(map(has_ended, pids)))
 
 
 def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:

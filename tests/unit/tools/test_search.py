@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
+from support.processes import running_children
 from support.workspace_tools import SECRET, make_workspace, refusal, use
 
 from service.core.concurrency import Deadline, deadline, sleep, spawn
@@ -41,9 +41,9 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_child_is_left() -> Iterator[None]:
-    before = set(psutil.Process().children())
+    before = set(running_children(recursive=False))
     yield
-    assert set(psutil.Process().children()) <= before
+    assert set(running_children(recursive=False)) <= before
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ def test_without_a_workspace_there_is_nothing_to_search() -> None:
 
 def test_a_process_that_is_killed_from_outside_is_a_defect_not_a_result(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 60 + "b\n")
-    before = set(psutil.Process().children())
+    before = set(running_children(recursive=False))
 
     def kill() -> None:
         sleep(0.5)
-        for child in set(psutil.Process().children()) - before:
+        for child in set(running_children(recursive=False)) - before:
             child.send_signal(signal.SIGKILL)
 
     killer = spawn(kill)

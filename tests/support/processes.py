@@ -1,0 +1,31 @@
+"""Look at processes that may end at any moment."""
+
+from __future__ import annotations
+
+import psutil
+
+
+def has_ended(process: int | psutil.Process) -> bool:
+    """Whether a process is gone, or only waits for its parent to read its status."""
+    try:
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return found.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def running_children(pid: int | None = None, *, recursive: bool = True) -> list[psutil.Process]:
+    """The processes below `pid`, or below the test itself, that have not ended."""
+    try:
+        children = psutil.Process(pid).children(recursive=recursive)
+    except psutil.NoSuchProcess:
+        return []
+    return [child for child in children if not has_ended(child)]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; empty once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
