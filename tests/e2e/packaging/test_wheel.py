@@ -60,7 +60,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def test_the_contract_is_inside_once_and_unchanged(wheel: zipfile.ZipFile) -> None:
-    assert [name for name in wheel.namelist() if "openapi" in name] == ["service/openapi.yaml"]
+    assert [name for name in wheel.namelist() if name.endswith("openapi.yaml")] == ["service/openapi.yaml"]
     assert wheel.read("service/openapi.yaml") == (CHECKOUT / "openapi.yaml").read_bytes()
 
 
