@@ -1,1 +1,1 @@
-"""The contract's operations: each function is named by an `operationId` and does little more than translate."""
+"""The contract's operations: each function is named by an `operationId` and only translates."""

@@ -1,4 +1,4 @@
-"""Connexion's own look at the credentials: the second guard, behind the one that works before the body is read."""
+"""Connexion's security check, which confirms the check made before the body was read."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from flask import g
 
 
 def principal_of(token: str) -> dict[str, Any] | None:
-    """The principal the request was let in as; None (401) if it was never checked."""
+    """Return the authenticated principal; None (401) if the request was never checked."""
     del token
     principal = g.get("principal")
     return None if principal is None else {"sub": principal}

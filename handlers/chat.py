@@ -14,7 +14,7 @@ from service.agent.run import Run
 from service.api.http.chat_request import parse_turn
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
-from service.api.http.responses import Response, ok_reply
+from service.api.http.responses import Response, ok_response
 from service.core.concurrency import Cancelled, CancelScope, watch_hangup
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
@@ -43,10 +43,10 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
         with watch_hangup(connection, _leaving(run.leave, noted)):
             chunks.begin()
         pieces = _WatchedChunks(run, chunks, connection, noted)
-        return ok_reply("text/event-stream", pieces, session_key, _NO_BUFFERING)
+        return ok_response("text/event-stream", pieces, session_key, _NO_BUFFERING)
     with watch_hangup(connection, _leaving(run.leave, noted)):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
-    return ok_reply("application/json", orjson.dumps(completion), session_key)
+    return ok_response("application/json", orjson.dumps(completion), session_key)
 
 
 def _start(gateway: Gateway, turn: AgentRequest, connection: Any, noted: dict[str, Any]) -> Run:

@@ -1,4 +1,4 @@
-"""`/docs`: Swagger UI on the served contract; nothing is loaded from anywhere else."""
+"""`/docs`: Swagger UI for the served contract; no foreign host is contacted."""
 
 from pathlib import Path
 
@@ -27,13 +27,13 @@ _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' 
 
 
 def get_docs() -> Response:
-    """The page."""
+    """Return the page."""
     headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)]
     return Response("200 OK", headers, _PAGE.encode())
 
 
 def get_docs_asset(asset: str) -> Response:
-    """One of the files the page loads; the contract lists their names."""
+    """Return a file of the page; the contract lists their names."""
     kind = "text/css" if asset.endswith(".css") else "text/javascript"
     content = _START.encode() if asset == "start.js" else Path(swagger_ui_bundle.swagger_ui_path, asset).read_bytes()
     return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], content)

@@ -1,21 +1,21 @@
-"""`/healthz` and `/readyz`: for whoever runs the gateway."""
+"""`/healthz` and `/readyz`: probes for operators."""
 
 from flask import current_app
 
-from service.api.http.responses import Response, json_reply, ok_reply
+from service.api.http.responses import Response, json_response, ok_response
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
 
 
 def get_health() -> Response:
-    """The process is alive, or this would not run."""
-    return ok_reply("application/json", b'{"ok":true,"status":"live"}')
+    """Report that the process is alive."""
+    return ok_response("application/json", b'{"ok":true,"status":"live"}')
 
 
 def get_readiness() -> Response:
-    """Whether traffic should come here; 503 names what is in the way."""
+    """Report readiness for traffic; a 503 names the failing checks."""
     gateway: Gateway = current_app.extensions["gateway"]
     failing = gateway.failing()
     if failing:
         raise GatewayError("not_ready", f"The gateway is not ready: {', '.join(failing)}.")
-    return json_reply({"ready": True, "failing": failing})
+    return json_response({"ready": True, "failing": failing})

@@ -1,10 +1,10 @@
-"""`/v1/sessions`: the conversations that are kept."""
+"""`/v1/sessions`: stored conversations."""
 
 from collections.abc import Sequence
 
 from flask import current_app
 
-from service.api.http.responses import Response, json_reply
+from service.api.http.responses import Response, json_response
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
@@ -15,27 +15,27 @@ from service.storage.sessions.keys import resolve_stored_key
 def list_sessions(
     limit: int, agent: str | None = None, stateless: bool | None = None, after: str | None = None
 ) -> Response:
-    """One page of sessions, the last that began first."""
+    """List a page of sessions, newest first."""
     gateway: Gateway = current_app.extensions["gateway"]
     position = None if after is None else parse_cursor(after)
     agent_id = None if agent is None else agent.lower()
     found = gateway.state.store.list_from(position, limit + 1, agent_id=agent_id, stateless=stateless)
-    return json_reply(to_session_list(found, limit))
+    return json_response(to_session_list(found, limit))
 
 
 def get_session(key: str, limit: int) -> Response:
-    """One session with its last messages."""
+    """Return one session with its last messages."""
     state = current_app.extensions["gateway"].state
     key = _find_key(key)
     session = state.store.get_session(key)
     if session is None:
         raise _not_found(key)
     active = state.records.list_going_on(key)
-    return json_reply(to_session_with_messages(session, active, state.store.load_recent_messages(key, limit)))
+    return json_response(to_session_with_messages(session, active, state.store.load_recent_messages(key, limit)))
 
 
 def delete_session(key: str) -> Response:
-    """Delete a session that no run holds."""
+    """Delete a session that no run uses."""
     state = current_app.extensions["gateway"].state
     key = _find_key(key)
     deleted = state.store.delete_session(key)
@@ -43,13 +43,13 @@ def delete_session(key: str) -> Response:
         raise _busy(state.records.list_going_on(key))
     if not deleted:
         raise _not_found(key)
-    return json_reply({"object": "session.deleted", "key": key, "deleted": True})
+    return json_response({"object": "session.deleted", "key": key, "deleted": True})
 
 
 def _find_key(key: str) -> str:
     gateway: Gateway = current_app.extensions["gateway"]
     state = gateway.state
-    # One whose first run goes on has no messages yet, but is there.
+    # A session whose first run has not ended exists, though without messages.
     found = resolve_stored_key(
         key, gateway.roster.default.id, lambda one: state.store.get_session(one) or state.records.list_going_on(one)
     )
@@ -59,13 +59,13 @@ def _find_key(key: str) -> str:
 
 
 def _not_found(key: str) -> GatewayError:
-    text = f'There is no session "{key[:200]}" with messages. GET /v1/sessions lists the keys; they are in lower case.'
+    text = f'No session "{key[:200]}" with messages was found. GET /v1/sessions lists the keys; they are in lower case.'
     return GatewayError("session_not_found", text, param="key")
 
 
 def _busy(going_on: Sequence[RunRecord]) -> GatewayError:
     holder = next((run.id for run in going_on if run.state is RunState.RUNNING), None)
-    if holder is None:  # it has ended since
-        return GatewayError("session_busy", "A run held this session just now. Try again.")
-    text = f"The run {holder} holds this session. Wait for its end or POST /v1/runs/{holder}/cancel, then try again."
+    if holder is None:  # it has ended meanwhile
+        return GatewayError("session_busy", "A run used this session. Try again.")
+    text = f"Run {holder} uses this session. Wait for its end or POST /v1/runs/{holder}/cancel, then try again."
     return GatewayError("session_busy", text, param="key")

@@ -1,6 +1,6 @@
-"""Who may speak to the gateway: its secret, the limit on wrong guesses, the proxies it believes.
+"""Authenticate callers by the gateway's secret and limit failed attempts.
 
-Everything is decided from headers alone, before a body is read. No message, log line or `repr` holds a secret.
+Decisions use headers only, before a body is read. No message, log line or `repr` contains a secret.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from service.core.errors import GatewayError
 
 AuthMode = Literal["token", "password", "none"]
 
-
-_MOST_ADDRESSES = 10_000
+_MAX_ADDRESSES = 10_000
 
 
 @record
 class Credentials:
-    """How callers prove who they are; `secret` is empty with mode "none"."""
+    """The authentication mode and its secret, which is empty with mode "none"."""
 
     mode: AuthMode
     secret: str = field(default="", repr=False)
@@ -38,16 +37,15 @@ class Credentials:
 
 @record
 class Principal:
-    """A caller who was let in, and how."""
+    """An authenticated caller and the mode of authentication."""
 
     mode: AuthMode
 
 
 def resolve_credentials(auth: AuthConfig, environ: Mapping[str, str], host: str) -> Credentials:
-    """The credentials the configuration and, where it is silent, the environment ask for.
+    """Resolve the credentials from the configuration, then the environment.
 
-    `host` is the address to be listened on. Raises `ConfigError` for a choice that is ambiguous, incomplete or open
-    to the network.
+    `host` is the listen address. Raises `ConfigError` if they are ambiguous, incomplete or open to the network.
     """
     secrets = {
         "token": _secret(auth.token, environ, "OPENCLAW_GATEWAY_TOKEN"),
@@ -57,7 +55,7 @@ def resolve_credentials(auth: AuthConfig, environ: Mapping[str, str], host: str)
     if mode == "none":
         if not is_loopback(host):
             problem = (
-                f'gateway.auth.mode: "none" lets everyone in who can reach {host}; '
+                f'gateway.auth.mode: "none" admits everyone who can reach {host}; '
                 'use "token" or "password", or gateway.bind "loopback"'
             )
             raise ConfigError([problem])
@@ -81,14 +79,14 @@ def _secret(configured: SecretStr | None, environ: Mapping[str, str], variable: 
 
 def _only_mode(secrets: Mapping[str, str | None]) -> Literal["token", "password"]:
     if None not in secrets.values():
-        raise ConfigError(["gateway.auth.mode: there are both a token and a password; say which with this key"])
+        raise ConfigError(["gateway.auth.mode: there are both a token and a password; choose one with this key"])
     if secrets["token"] is not None:
         return "token"
     if secrets["password"] is not None:
         return "password"
     problem = (
-        "gateway.auth: callers need a secret; set gateway.auth.token or OPENCLAW_GATEWAY_TOKEN to a long random text. "
-        'On a machine of your own, gateway.auth.mode "none" does without'
+        "gateway.auth: no secret is configured; set gateway.auth.token or OPENCLAW_GATEWAY_TOKEN to a random string. "
+        'On a private machine, gateway.auth.mode "none" disables authentication'
     )
     raise ConfigError([problem])
 
@@ -100,27 +98,26 @@ class _Failures:
 
 
 class FailureLimits(Protocol):
-    """Counts wrong secrets by client address and says who has sent too many. Only `record_failure` may wait."""
+    """A limit on failed attempts per client address. Only `record_failure` may wait."""
 
     def lockout_seconds(self, address: str) -> float:
-        """How long `address` is still locked out; 0 when it is not."""
+        """Return the remaining lockout of `address`, 0 if it is not locked out."""
 
     def record_failure(self, address: str) -> None:
-        """Count a wrong secret from `address`."""
+        """Count a failed attempt from `address`."""
 
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
 
     def reconfigure(self, config: RateLimitConfig) -> None:
-        """Apply another limit to what fails from now on."""
+        """Apply another limit to later failures."""
 
 
 class LoginLimiter:
-    """Counts wrong secrets by client address and locks out addresses that send too many.
+    """Count failed attempts per client address and lock out addresses with too many.
 
-    More than `max_attempts` failures within the window lock the address for the lockout's time. At most 10,000
-    addresses are remembered; the one whose last failure is oldest is forgotten first. `clock` returns seconds and
-    never goes back.
+    More than `max_attempts` failures within the window lock the address out for `lockout_ms`. At most 10,000 addresses
+    are kept; the one with the oldest last failure is dropped first. `clock` returns monotonic seconds.
     """
 
     def __init__(self, config: RateLimitConfig, clock: Callable[[], float]) -> None:
@@ -129,16 +126,16 @@ class LoginLimiter:
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
     def reconfigure(self, config: RateLimitConfig) -> None:
-        """Apply another limit to what fails from now on."""
+        """Apply another limit to later failures."""
         self._config = config
 
     def lockout_seconds(self, address: str) -> float:
-        """How long `address` is still locked out; 0 when it is not."""
+        """Return the remaining lockout of `address`, 0 if it is not locked out."""
         failures = self._failures.get(address)
         return max(failures.locked_until_seconds - self._clock(), 0.0) if failures else 0.0
 
     def record_failure(self, address: str) -> None:
-        """Count a wrong secret from `address`."""
+        """Count a failed attempt from `address`."""
         if self.exempts(address):
             return
         now = self._clock()
@@ -150,11 +147,11 @@ class LoginLimiter:
         if len(failures.at_seconds) > self._config.max_attempts:
             failures.locked_until_seconds = now + self._config.lockout_ms / 1000
             failures.at_seconds.clear()
-        if len(self._failures) > _MOST_ADDRESSES:
+        if len(self._failures) > _MAX_ADDRESSES:
             self._failures.popitem(last=False)
 
     def exempts(self, address: str) -> bool:
-        """Whether wrong secrets from `address` are not counted."""
+        """Return True if failures from `address` are not counted."""
         return self._config.exempt_loopback and is_loopback(address)
 
     def record_success(self, address: str) -> None:
@@ -163,20 +160,20 @@ class LoginLimiter:
 
 
 class Authenticator:
-    """Lets callers in who send the right secret, and not too many wrong ones before it."""
+    """Admit callers that send the secret, unless their address is locked out."""
 
     def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
         self._limiter = limiter
         self._set(credentials)
 
     def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> bool:
-        """Ask for other credentials from now on, within another limit; whether they are others.
+        """Replace credentials and limit; return True if the credentials changed.
 
-        Failures so far still count. Raises `ValueError` when that would begin or end doing without: it needs another
-        contract, hence a restart.
+        Earlier failures still count. Raises `ValueError` for a change from or to mode "none", which needs another
+        contract and therefore a restart.
         """
         if (credentials.mode == "none") != (self.mode == "none"):
-            raise ValueError("a running gateway cannot begin or cease to do without authentication")
+            raise ValueError("authentication cannot be switched on or off in a running gateway")
         self._limiter.reconfigure(rate_limit)
         before = self.mode, self._digest
         self._set(credentials)
@@ -188,23 +185,23 @@ class Authenticator:
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
 
     def check(self, authorization: str | None, client_address: str) -> Principal:
-        """The caller behind an Authorization header, given as WSGI gives it (each character one byte).
+        """Authenticate an Authorization header, given as WSGI has it (each character one byte).
 
         Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, whatever it sends;
         `missing_credentials` without a Bearer secret, which is no attempt; `invalid_api_key` for a wrong one.
         """
-        sent = f"This gateway needs its {self._principal.mode}, sent as `Authorization: Bearer <secret>`."
-        return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", sent)
+        missing = f"Send the gateway's {self._principal.mode} as `Authorization: Bearer <secret>`."
+        return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", missing)
 
     def check_secret(self, secret: bytes, client_address: str, param: str, missing: str) -> Principal:
-        """The caller who sent `secret` in `param`; raises as `check` does, with the text `missing` if it is empty."""
+        """Authenticate `secret`, sent in `param`; raises as `check` does, with the message `missing` if it is empty."""
         if self._digest is None:
             return self._principal
         self._check_lockout(client_address)
         if not secret:
             headers = {"WWW-Authenticate": "Bearer"}
             raise GatewayError("missing_credentials", missing, param=param, headers=headers)
-        # Digests are all of one length, so that comparing them takes the same time for every guess.
+        # Digests have one length: the comparison takes the same time for every guess.
         if hmac.compare_digest(_digest(secret), self._digest):
             self._limiter.record_success(client_address)
             return self._principal
@@ -212,7 +209,7 @@ class Authenticator:
         self._check_lockout(client_address)
         raise GatewayError(
             "invalid_api_key",
-            f"This is not the gateway's {self._principal.mode}.",
+            f"Wrong {self._principal.mode}. Send the gateway's {self._principal.mode}.",
             param=param,
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
@@ -222,7 +219,7 @@ class Authenticator:
         if seconds > 0:
             raise GatewayError(
                 "too_many_failed_attempts",
-                f"Too many wrong secrets came from this address. Try again in {seconds} s.",
+                f"Too many failed attempts from this address. Try again in {seconds} s.",
                 headers={"Retry-After": str(seconds)},
             )
 

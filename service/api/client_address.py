@@ -1,4 +1,4 @@
-"""Client addresses behind trusted proxies, and the hosts that may be asked without a secret."""
+"""Resolve client addresses behind trusted proxies, and check the Host of unauthenticated gateways."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class ClientAddresses:
         self._trusted_proxies = tuple(trusted_proxies)
 
     def reconfigure(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
-        """Believe these proxies from now on, and no others."""
+        """Trust these proxies instead."""
         self._trusted_proxies = tuple(trusted_proxies)
 
     def check(self, peer: str, headers: Mapping[str, Any]) -> str:
-        """The client's address; `headers` has WSGI's names (`HTTP_X_FORWARDED_FOR`), an environ will do.
+        """Return the client's address; `headers` has WSGI's names (`HTTP_X_FORWARDED_FOR`), as an environ does.
 
-        Of a trusted proxy's request it is the rightmost address in X-Forwarded-For that is not itself a trusted
-        proxy, else in Forwarded, else X-Real-IP, else the peer; only the first header that is there is read. Raises
-        `GatewayError` `untrusted_proxy_headers` when any other peer sends such a header.
+        Behind a trusted proxy it is the rightmost address in X-Forwarded-For that is not itself a trusted proxy, else
+        in Forwarded, else X-Real-IP, else the peer; only the first header present is read. Raises `GatewayError`
+        `untrusted_proxy_headers` if any other peer sends such a header.
         """
         for key in headers:
             if key.startswith(_FORWARDING_KEYS):
@@ -40,13 +40,13 @@ class ClientAddresses:
         if not self._is_trusted(_parse_address(peer)):
             raise GatewayError(
                 "untrusted_proxy_headers",
-                "The request carries forwarding headers, but its sender is not a proxy this gateway trusts. "
-                "Whoever runs it can name trusted proxies in gateway.trustedProxies.",
+                "The request has forwarding headers, but its sender is not a trusted proxy. "
+                "Trusted proxies are listed in gateway.trustedProxies.",
             )
         client = peer
         for node in reversed(_forwarded_nodes(headers)):
             address = _parse_address(node)
-            if address is None:  # a trusted proxy did not know its client: the proxy is all that is known
+            if address is None:  # the proxy did not name its client
                 break
             client = str(address)
             if not self._is_trusted(address):
@@ -67,7 +67,7 @@ def _forwarded_nodes(headers: Mapping[str, Any]) -> list[str]:
 
 
 def _parse_address(node: str) -> IPv4Address | IPv6Address | None:
-    # As proxies write it: 192.0.2.1, 192.0.2.1:4711, 2001:db8::1, [2001:db8::1] or [2001:db8::1]:4711.
+    # Formats of proxies: 192.0.2.1, 192.0.2.1:4711, 2001:db8::1, [2001:db8::1] or [2001:db8::1]:4711.
     text = node.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -81,16 +81,16 @@ def _parse_address(node: str) -> IPv4Address | IPv6Address | None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether `address` is an IP address of this very machine, IPv4 written as IPv6 included."""
+    """Return True if `address` is a loopback address; IPv4-mapped IPv6 is included."""
     parsed = _parse_address(address)
     return parsed is not None and parsed.is_loopback
 
 
 def check_host(host: str | None) -> None:
-    """Refuse a Host header that does not name this machine, for a gateway that asks for no secret.
+    """Refuse a Host header that does not name this machine, for a gateway without authentication.
 
-    A page in the operator's browser can make its own name resolve to 127.0.0.1, but it cannot lie about the name.
-    Raises `GatewayError` `host_not_allowed`.
+    A page in the operator's browser can make its own name resolve to 127.0.0.1 (DNS rebinding), but it cannot forge the
+    Host header. Raises `GatewayError` `host_not_allowed`.
     """
     match = _HOST.fullmatch(host or "")
     if match is not None:
@@ -99,6 +99,6 @@ def check_host(host: str | None) -> None:
             return
     raise GatewayError(
         "host_not_allowed",
-        "Without authentication this gateway answers only to localhost, 127.0.0.1 or [::1] as its Host.",
+        "Without authentication the Host must be localhost, 127.0.0.1 or [::1]. Use one of them, or configure a token.",
         param="host",
     )

@@ -1,8 +1,8 @@
-"""The HTTP door as a WSGI application: Connexion binds the contract's operations to `handlers/`, on Flask.
+"""The HTTP API as a WSGI application: Connexion binds the contract's operations to `handlers/`, on Flask.
 
-Refusals come in a fixed order: a proxy's headers or a foreign host (403), no such path (404), no such method (405),
-the endpoint switched off (404), credentials (401, 429), the body's type (415) and size (413), then the contract (400).
-The body is not touched before the caller is known.
+Requests are checked in a fixed order: forwarding headers and Host (403), path (404), method (405), disabled endpoint
+(404), credentials (401, 429), media type (415) and size (413) of the body, then the contract (400). The body is not
+read before the caller is authenticated.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import flask
+from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service.api.auth import Authenticator
 from service.api.client_address import ClientAddresses, check_host
 from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
 from service.api.http.contract import to_served_document
-from service.api.http.lean_connexion import ProblemException
 from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import GatewayError, forget_frames, internal_error
@@ -37,10 +37,10 @@ _JSON = "application/json"
 
 @dataclass(slots=True)
 class HttpSettings:
-    """What the HTTP door needs besides the Gateway: who may come in, what is open, what the contract is.
+    """Settings of the HTTP API: authentication, trusted proxies, switches and the contract.
 
-    `authenticator` is None when no authentication is configured; then only loopback host names are served. An edit of
-    the configuration changes what is here while requests come in.
+    `authenticator` is None when no authentication is configured; then only loopback host names are served. A reload of
+    the configuration changes these settings while requests are served.
     """
 
     gateway: Gateway
@@ -51,7 +51,7 @@ class HttpSettings:
 
 
 def create_app(door: HttpSettings) -> flask.Flask:
-    """The application; the handlers find the Gateway and the served contract in its `extensions`."""
+    """Create the application; handlers find the Gateway and the served contract in its `extensions`."""
     app = Application(_Admission(door))
     app.extensions["gateway"] = door.gateway
     app.extensions["served_document"] = to_served_document(door.document)
@@ -60,14 +60,14 @@ def create_app(door: HttpSettings) -> flask.Flask:
         "parameter": functools.partial(_ParameterValidator, door.document),
     }
     app.register_blueprint(Api(door.document, validators).blueprint)
-    app.register_error_handler(Exception, _to_reply)  # type: ignore[arg-type]  # a WSGI application is taken, too
+    app.register_error_handler(Exception, _to_error_response)  # type: ignore[arg-type]  # a WSGI application is taken, too
     return app
 
 
 class _Admission:
-    """Lets a request in, or raises.
+    """Admit a request or raise the `GatewayError` that refuses it.
 
-    Leaves the principal in `g.principal` and the body in the environ, `None` where the contract asks for none.
+    Stores the principal in `g.principal` and the body in the environ, None for operations without one.
     """
 
     def __init__(self, door: HttpSettings) -> None:
@@ -92,7 +92,7 @@ class _Admission:
         _check_route(request)
         public = request.endpoint in self._public
         if not (door.completions_enabled or public):
-            text = f"The OpenAI-compatible endpoint is switched off. Set {ENABLING_KEY} to true in the configuration."
+            text = f"The OpenAI-compatible endpoint is disabled. Set {ENABLING_KEY} to true in the configuration."
             raise GatewayError("endpoint_disabled", text)
         if not public and door.authenticator is not None:
             flask.g.principal = door.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
@@ -102,9 +102,9 @@ class _Admission:
 def _check_route(request: flask.Request) -> None:
     if request.routing_exception is not None:
         raise request.routing_exception
-    if request.environ["PATH_INFO"].startswith("//"):  # the router forgives it; the contract does not
+    if request.environ["PATH_INFO"].startswith("//"):  # the router accepts it
         raise _not_found()
-    if request.method == "HEAD":  # the router adds it to every GET; the contract does not have it
+    if request.method == "HEAD":  # the router adds it to every GET
         adapter = flask.globals.request_ctx.url_adapter
         raise MethodNotAllowed(valid_methods=adapter.allowed_methods() if adapter else None)
 
@@ -113,10 +113,10 @@ def _read_body(request: flask.Request, environ: Mapping[str, Any]) -> bytes:
     if environ.get("CONTENT_TYPE") != _JSON:
         _check_media_type(request)
     body = b""
-    announced = int(environ.get("CONTENT_LENGTH", 0))
-    if announced <= MAX_BODY_BYTES:
+    declared = int(environ.get("CONTENT_LENGTH", 0))
+    if declared <= MAX_BODY_BYTES:
         body = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
-    if max(announced, len(body)) > MAX_BODY_BYTES:
+    if max(declared, len(body)) > MAX_BODY_BYTES:
         raise GatewayError("request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes (20 MiB).")
     return body
 
@@ -131,7 +131,7 @@ def _check_media_type(request: flask.Request) -> None:
 
 
 class _BodyValidator:
-    """Connexion's place for checking bodies, filled with the compiled schema."""
+    """Connexion's body validator, backed by a compiled schema."""
 
     def __init__(self, document: Mapping[str, Any], schema: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         del args, kwargs
@@ -147,17 +147,17 @@ class _BodyValidator:
 
 
 class _ParameterValidator:
-    """Connexion's place for checking parameters: headers, path and query, each with its compiled schema."""
+    """Connexion's parameter validator for headers, path and query, each backed by a compiled schema."""
 
     def __init__(
         self, document: Mapping[str, Any], parameters: list[dict[str, Any]], *args: Any, **kwargs: Any
     ) -> None:
         del args, kwargs
         compiled = [(one["in"], one["name"], CompiledSchema(one["schema"], document)) for one in parameters]
-        self._headers = [(environ_key(name), name, schema) for place, name, schema in compiled if place == "header"]
-        self._path = [(name, schema) for place, name, schema in compiled if place == "path"]
+        self._headers = [(environ_key(name), name, schema) for where, name, schema in compiled if where == "header"]
+        self._path = [(name, schema) for where, name, schema in compiled if where == "path"]
         declared = {one["name"]: one["schema"] for one in parameters}
-        self._query = [(name, declared[name], schema) for place, name, schema in compiled if place == "query"]
+        self._query = [(name, declared[name], schema) for where, name, schema in compiled if where == "query"]
 
     def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(function)
@@ -172,7 +172,9 @@ class _ParameterValidator:
             for name, declared, schema in self._query:
                 values = flask.request.args.getlist(name)
                 if len(values) > 1:
-                    raise GatewayError("invalid_value", f"`{name}` is given {len(values)} times.", param=name)
+                    raise GatewayError(
+                        "invalid_value", f"`{name}` was sent {len(values)} times. Send it once.", param=name
+                    )
                 if values:
                     request.query[name] = _to_json_value(values[0], declared["type"])
                     schema.check(request.query[name], name)
@@ -184,7 +186,7 @@ class _ParameterValidator:
 
 
 def _to_json_value(text: str, kind: str) -> object:
-    """What `text` means where the contract has a `kind`; the text itself where it cannot mean one."""
+    """Convert `text` to the declared type `kind`; return it unchanged if it cannot be converted."""
     if kind == "integer" and _INTEGER.fullmatch(text):
         return int(text)
     if kind == "boolean" and text in ("true", "false"):
@@ -193,12 +195,10 @@ def _to_json_value(text: str, kind: str) -> object:
 
 
 def _not_found() -> GatewayError:
-    return GatewayError(
-        "not_found", "There is nothing at this path. The contract at /openapi.json lists what there is."
-    )
+    return GatewayError("not_found", "Unknown path. See /openapi.json for the paths of this gateway.")
 
 
-def _to_reply(exception: Exception) -> Response:
+def _to_error_response(exception: Exception) -> Response:
     error = _to_gateway_error(exception)
     forget_frames(exception)
     current_request().environ.setdefault("openclaw.log", {})["error"] = error.code
@@ -212,12 +212,12 @@ def _to_gateway_error(exception: Exception) -> GatewayError:
         return _not_found()
     if isinstance(exception, MethodNotAllowed):
         methods = ", ".join(sorted(set(exception.valid_methods or ()) - {"HEAD", "OPTIONS"}))
-        text = f"This path does not have the method {flask.request.method}. It has {methods}."
+        text = f"The method {flask.request.method} is not allowed here. Use {methods}."
         return GatewayError("method_not_allowed", text, headers={"Allow": methods})
     if isinstance(exception, ProblemException) and exception.status == 401:  # noqa: PLR2004  # Connexion's own check
         text = "Send the gateway's token in the header Authorization: Bearer <token>."
         return GatewayError("missing_credentials", text, headers={"WWW-Authenticate": "Bearer"})
     if isinstance(exception, HTTPException) and exception.code == 400:  # noqa: PLR2004  # Werkzeug's own checks
         return GatewayError("malformed_request", "The request is malformed.")
-    logger.error("a request failed", exc_info=exception)
+    logger.error("request failed", exc_info=exception)
     return internal_error()

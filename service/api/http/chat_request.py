@@ -1,4 +1,4 @@
-"""OpenAI's chat-completion request, already checked against the contract, in our own words."""
+"""Translate OpenAI's chat-completion request, validated against the contract, to an `AgentRequest`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from service.core.messages import (
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.sessions.keys import parse_session_key_header
 
-#: Fields a provider knows under the same name.
+#: Fields that are passed to the provider under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
-#: Fields that say how an answer is delivered, not what is asked.
+#: Fields about the delivery of the response; they are no part of the request's identity.
 _DELIVERY = ("stream", "stream_options")
-_CHOOSING_HEADERS = (
+_IDENTITY_HEADERS = (
     "x-openclaw-agent-id",
     "x-openclaw-session-key",
     "x-openclaw-model",
@@ -39,10 +39,10 @@ _SYSTEM_ROLES = ("system", "developer")
 
 
 def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> AgentRequest:
-    """What the request asks for.
+    """Translate a request.
 
-    `body` satisfies the contract's `ChatCompletionRequest`, `header` gives a header's value by its name. Raises
-    `GatewayError` (400) for what a schema cannot say: two tools of one name, a `tool_choice` without its tool.
+    `body` satisfies the contract's `ChatCompletionRequest`, `header` returns a header's value by its name. Raises
+    `GatewayError` (400) for errors across fields: two tools with one name, a `tool_choice` without its tool.
     """
     functions = _parse_functions(body.get("tools", ()))
     session_key = header("x-openclaw-session-key")
@@ -67,9 +67,9 @@ def _parse_idempotency_key(body: Mapping[str, Any], header: Callable[[str], str 
     key = header("idempotency-key")
     if key is None:
         return None
-    asked = {name: value for name, value in body.items() if name not in _DELIVERY}
-    request = [header(name) for name in _CHOOSING_HEADERS]
-    return IdempotencyKey.of(key, orjson.dumps([request, asked], option=orjson.OPT_SORT_KEYS))
+    fields = {name: value for name, value in body.items() if name not in _DELIVERY}
+    headers = [header(name) for name in _IDENTITY_HEADERS]
+    return IdempotencyKey.of(key, orjson.dumps([headers, fields], option=orjson.OPT_SORT_KEYS))
 
 
 def _system_text(messages: list[dict[str, Any]]) -> str:
@@ -85,7 +85,7 @@ def _plain_text(content: str | list[dict[str, Any]]) -> str:
 
 def _parse_messages(messages: list[dict[str, Any]]) -> tuple[IncomingMessage, ...]:
     incoming: list[IncomingMessage] = []
-    function_calls: dict[str, str] = {}  # the older protocol: a function's name -> the id we give to its last call
+    function_calls: dict[str, str] = {}  # deprecated protocol: function name -> id assigned to its last call
     for index, message in enumerate(messages):
         if message["role"] in _SYSTEM_ROLES:
             continue
@@ -104,7 +104,7 @@ def _parse_plain(message: dict[str, Any]) -> Message:
     return Message(
         Role(message["role"]),
         _parse_parts(message["content"]),
-        name=message.get("name") if message["role"] == "user" else None,  # a tool's message has none in the contract
+        name=message.get("name") if message["role"] == "user" else None,  # not in the contract of tool messages
         tool_call_id=message.get("tool_call_id") if message["role"] == "tool" else None,
     )
 
@@ -114,10 +114,10 @@ def _parse_assistant(message: dict[str, Any], index: int, function_calls: dict[s
     if not parts and message.get("refusal"):
         parts = (Text(message["refusal"]),)
     calls = [_parse_call(call) for call in message.get("tool_calls") or ()]
-    older = message.get("function_call")
-    if older is not None:
-        function_calls[older["name"]] = f"function_call_{index}"
-        calls.append(ToolCall(f"function_call_{index}", older["name"], older["arguments"]))
+    deprecated = message.get("function_call")
+    if deprecated is not None:
+        function_calls[deprecated["name"]] = f"function_call_{index}"
+        calls.append(ToolCall(f"function_call_{index}", deprecated["name"], deprecated["arguments"]))
     return Message(Role.ASSISTANT, parts, name=message.get("name"), tool_calls=tuple(calls))
 
 
@@ -145,7 +145,7 @@ def _parse_functions(tools: list[dict[str, Any]]) -> tuple[Function, ...]:
         function = tool["function"]
         name = function["name"]
         if name in functions:
-            text = f'Two tools have the name "{name}". Give each tool a name of its own.'
+            text = f'Two tools have the name "{name}". Give each tool a unique name.'
             raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
         _check_depth(function.get("parameters"), f"tools[{index}].function.parameters")
         functions[name] = Function(
@@ -154,13 +154,13 @@ def _parse_functions(tools: list[dict[str, Any]]) -> tuple[Function, ...]:
     return tuple(functions.values())
 
 
-def _check_depth(schema: Mapping[str, Any] | None, place: str) -> None:
-    # What is read is at most 1,024 levels deep, what can be written (to a provider) 254, ten of which are ours.
+def _check_depth(schema: Mapping[str, Any] | None, param: str) -> None:
+    # orjson reads up to 1,024 levels and writes up to 254; a request to a provider adds up to ten.
     try:
         orjson.dumps([[[[[[[[[[schema]]]]]]]]]])
     except orjson.JSONEncodeError:
-        text = f"`{place}` is nested too deeply. Send a schema of fewer than 240 levels."
-        raise GatewayError("invalid_value", text, param=place) from None
+        text = f"`{param}` is nested too deeply. Send a schema with fewer than 240 levels."
+        raise GatewayError("invalid_value", text, param=param) from None
 
 
 def _parse_tool_choice(choice: str | dict[str, Any] | None, functions: tuple[Function, ...]) -> ToolChoice:
@@ -168,12 +168,12 @@ def _parse_tool_choice(choice: str | dict[str, Any] | None, functions: tuple[Fun
         return ToolChoice()
     if isinstance(choice, str):
         if choice == "required" and not functions:
-            text = '`tool_choice` is "required", but there are no `tools`. Send at least one tool.'
+            text = '`tool_choice` is "required", but `tools` is empty. Send at least one tool.'
             raise GatewayError("invalid_value", text, param="tool_choice")
         return ToolChoice(ToolChoiceMode(choice))
     name = choice["function"]["name"]
     if all(function.name != name for function in functions):
-        text = "`tool_choice` names a function that is not among `tools`. Name one of them."
+        text = "`tool_choice` names a function that is not in `tools`. Name one of `tools`."
         raise GatewayError("invalid_value", text, param="tool_choice.function.name")
     return ToolChoice(ToolChoiceMode.REQUIRED, name)
 

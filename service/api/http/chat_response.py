@@ -13,18 +13,18 @@ from service.agent.run import Run, RunResult
 from service.api.http.responses import FinalPiece
 from service.core.messages import ToolCall, Usage
 
-#: A stream says something at least this often, from the request on; a comment line, if there is nothing else.
+#: Maximum silence of a stream, from the request on; then a comment line is sent.
 QUIET_SECONDS = 15.0
 
-#: What a caller is told of.
-_WORDS = (TextDelta, ToolCallRequested, RunEnded)
+#: Events that are visible to callers.
+_VISIBLE_EVENTS = (TextDelta, ToolCallRequested, RunEnded)
 
 _COMMENT = b": still working\n\n"
 _DONE = b"data: [DONE]\n\n"
 
 
 def to_completion(run: Run, answer: RunResult, model: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The finished run as one `ChatCompletion`; `model` is given back as the caller wrote it."""
+    """Translate a finished run to a `ChatCompletion`; `model` is returned as the caller sent it."""
     content = answer.text if answer.text or not answer.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if answer.tool_calls:
@@ -48,7 +48,7 @@ def _to_tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 def to_usage(usage: Usage) -> dict[str, Any]:
-    """Tokens as the contract's `Usage`."""
+    """Translate token counts to the contract's `Usage`."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -58,10 +58,9 @@ def to_usage(usage: Usage) -> dict[str, Any]:
 
 
 class ChunkStream:
-    """The events of one run as the bytes of its stream: first `begin`, then the iteration.
+    """The events of a run as the bytes of an event stream: call `begin` first, then iterate.
 
-    Most of a chunk is the same throughout a stream: it is encoded once, here. After `quiet_seconds` without news
-    there is a comment line.
+    The constant part of every chunk is encoded once. After `quiet_seconds` without events a comment line is sent.
     """
 
     def __init__(self, run: Run, model: str, *, include_usage: bool, quiet_seconds: float = QUIET_SECONDS) -> None:
@@ -83,21 +82,21 @@ class ChunkStream:
             self._usage_head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[],"usage":'
 
     def begin(self) -> None:
-        """Wait for the run's first word to the caller, at most `quiet_seconds`.
+        """Wait for the first event that is visible to the caller, at most `quiet_seconds`.
 
-        Raises the `GatewayError` the run fails with before it, while the response can still have a status of its own.
+        Raises the `GatewayError` of a run that fails before that event, while the status can still be chosen.
         """
-        give_up_at = monotonic() + self._quiet_seconds
+        deadline = monotonic() + self._quiet_seconds
         for batch in self._batches:
             self._first += batch
-            if not batch or any(isinstance(event, _WORDS) for event in batch) or monotonic() >= give_up_at:
+            if not batch or any(isinstance(event, _VISIBLE_EVENTS) for event in batch) or monotonic() >= deadline:
                 break
-        words = [event for event in self._first if isinstance(event, _WORDS)]
-        if len(words) == 1 and isinstance(words[0], RunEnded) and words[0].error is not None:
-            raise words[0].error.renewed()
+        visible = [event for event in self._first if isinstance(event, _VISIBLE_EVENTS)]
+        if len(visible) == 1 and isinstance(visible[0], RunEnded) and visible[0].error is not None:
+            raise visible[0].error.renewed()
 
     def __iter__(self) -> Iterator[bytes]:
-        """The role and what there is, then each time what has happened meanwhile, `[DONE]` last; never raises."""
+        """Yield the role and the first events, then events as they come, `[DONE]` last; never raises."""
         opening = self._chunk({"role": "assistant", "content": "", "refusal": None})
         yield self._to_piece(self._first, opening)
         if not self._first or not isinstance(self._first[-1], RunEnded):
@@ -118,7 +117,7 @@ class ChunkStream:
             return self._tool_call(event.index, event.call)
         if isinstance(event, RunEnded):
             return self._end(event)
-        return b""  # the agent's own tools are its own affair
+        return b""  # the agent's tools are not visible to the caller
 
     def _tool_call(self, index: int, call: ToolCall) -> bytes:
         opening = {"index": index, **_to_tool_call(ToolCall(call.id, call.name, ""))}

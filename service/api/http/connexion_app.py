@@ -1,8 +1,8 @@
-"""Connexion and Flask, told to do for each request only what is used here.
+"""Connexion and Flask, reduced to the steps that this API uses for each request.
 
-Connexion binds the contract's operations to their functions and applies its decorators in its own order: credentials,
-parameters, body. Flask routes by path and keeps the request at hand. There are no cookies or forms, and no
-second pass over an answer: what a handler returns, a `Response` most of the time, goes to the server as it is.
+Connexion binds the contract's operations to their functions and applies its decorators in a fixed order: credentials,
+parameters, body. Flask routes by path and holds the current request. There are no cookies and no forms, and responses
+are not post-processed: a handler returns a WSGI application, mostly a `Response`, which is passed to the server.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 
 import flask
 import orjson
+from connexion import FlaskApi
+from connexion.decorators.decorator import BaseDecorator
+from connexion.lifecycle import ConnexionRequest
+from connexion.security import AbstractSecurityHandlerFactory
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from service.api.http.lean_connexion import AbstractSecurityHandlerFactory, BaseDecorator, ConnexionRequest, FlaskApi
 from service.core.errors import GatewayError
 
-#: Where the environ keeps the body that has been read.
+#: The environ key of the request body, once it is read.
 BODY_KEY = "openclaw.body"
 
 
@@ -47,39 +50,39 @@ class Application(flask.Flask):
         self._plain_rules: dict[tuple[str, str], Rule] = {}
 
     def full_dispatch_request(self) -> Any:
-        """Admit the request and call its handler, or tell what is in the way."""
+        """Admit the request and call its handler; an exception becomes an error response."""
         try:
             self._admit()
             return self.dispatch_request()
-        except Exception as error:  # noqa: BLE001 - the error handlers know what to say
+        except Exception as error:  # noqa: BLE001 - the error handlers translate it
             return self.handle_user_exception(error)
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
-        """Nothing is to be torn down."""
+        """Do nothing: requests hold no resources of Flask."""
 
     def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
-        """Nothing is to be torn down."""
+        """Do nothing: requests hold no resources of Flask."""
 
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
-        """Routing by path and method; which host was asked for decides nothing."""
+        """Route by path and method; the host is not considered."""
         if request is None:
             return None
         return _Adapter(self.url_map, self._plain_rules, request.path, request.method)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """`func`: none is a coroutine."""
+        """Return `func`: no handler is a coroutine."""
         return func
 
     def finalize_request(self, rv: Any, from_error_handler: bool = False) -> Any:
-        """`rv`: it is a WSGI application already."""
+        """Return `rv`, which is a WSGI application already."""
         del from_error_handler
         return rv
 
 
 class _Adapter(MapAdapter):
-    """Finds the rule of a request; one without parameters is looked for once.
+    """Match requests to rules; rules without parameters are cached.
 
-    What Werkzeug's search leaves behind each time refers to itself and waits for the garbage collector.
+    Each search by Werkzeug leaves a reference cycle for the garbage collector.
     """
 
     def __init__(self, rules: Map, plain_rules: dict[tuple[str, str], Rule], path: str, method: str) -> None:
@@ -87,23 +90,23 @@ class _Adapter(MapAdapter):
         self._plain_rules = plain_rules
 
     def match(self, *args: Any, **kwargs: Any) -> Any:
-        """The rule and its parameters; raises what Flask turns into an answer."""
+        """Return the rule and its parameters; raises the exception that Flask turns into a response."""
         if args or kwargs != {"return_rule": True}:  # not the request's own path and method
             return super().match(*args, **kwargs)
-        asked = self.path_info, self.default_method
-        if asked in self._plain_rules:
-            return self._plain_rules[asked], {}
+        key = self.path_info, self.default_method
+        if key in self._plain_rules:
+            return self._plain_rules[key], {}
         rule, parameters = super().match(return_rule=True)
         if rule.rule == self.path_info:
-            self._plain_rules[asked] = rule
+            self._plain_rules[key] = rule
         return rule, parameters
 
 
 class _Security(AbstractSecurityHandlerFactory):  # type: ignore[misc]  # connexion has no types
-    """Connexion's guard: it asks for the outcome of the check that was made before the body was read."""
+    """Connexion's security check: it reads the result of the check made before the body was read."""
 
     def get_token_info_remote(self, token_info_url: str) -> Callable[[str], Any]:
-        raise ValueError(f"tokens are not checked by others: {token_info_url}")
+        raise ValueError(f"remote token checks are not supported: {token_info_url}")
 
     def verify_bearer(self, token_info_func: Callable[[str], Any]) -> Callable[[Any], Any]:
         def principal_or_none(request: Any) -> Any:
@@ -115,7 +118,7 @@ class _Security(AbstractSecurityHandlerFactory):  # type: ignore[misc]  # connex
 
 
 class _URIParser(BaseDecorator):  # type: ignore[misc]  # connexion has no types
-    """Leaves path parameters as they are: texts, which Flask has decoded."""
+    """Pass path parameters through: Flask has decoded them."""
 
     def __init__(self, *args: object) -> None:
         del args
@@ -134,12 +137,12 @@ class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
 
     @staticmethod
     def make_security_handler_factory(pass_context_arg_name: str | None) -> _Security:
-        """What makes the guards."""
+        """Return the factory of the security checks."""
         return _Security(pass_context_arg_name)
 
     @classmethod
     def get_request(cls, *args: Any, **params: Any) -> ConnexionRequest:
-        """The request as Connexion's decorators see it; its headers are the environ, under WSGI's names."""
+        """Return the request for Connexion's decorators; its headers are the environ, with WSGI's names."""
         del args
         environ = current_request().environ
         body = environ[BODY_KEY]
@@ -155,29 +158,29 @@ class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
 
     @classmethod
     def get_response(cls, response: Any, mimetype: str | None = None, request: Any = None) -> Any:
-        """`response`: it is a WSGI application already."""
+        """Return `response`, which is a WSGI application already."""
         del mimetype, request
         return response
 
 
 def current_request() -> flask.Request:
-    """The request itself, where `flask.request` looks it up anew for each of its attributes."""
+    """Return the request itself; `flask.request` is a proxy that looks it up for each attribute."""
     request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     return request
 
 
 def environ_key(header: str) -> str:
-    """The key under which WSGI's environ has a request's `header`, other than Content-Type and Content-Length."""
+    """Return the environ key of a request header other than Content-Type and Content-Length."""
     return "HTTP_" + header.upper().replace("-", "_")
 
 
 def _to_arguments(path: dict[str, str], query: dict[str, Any], body: Any, *_: object) -> dict[str, Any]:
-    """What a handler is called with: all of it has been checked, and the query read as what the contract says."""
+    """Return a handler's arguments: validated, and with query values converted to their declared types."""
     return {**path, **query} if body is None else {**path, **query, "body": body}
 
 
 def parse_json(body: bytes) -> Any:
-    """What a JSON body says. Raises `GatewayError` (`invalid_json`)."""
+    """Parse a JSON body. Raises `GatewayError` (`invalid_json`)."""
     if not body:
         raise GatewayError("invalid_json", "The body is empty. Send a JSON object.")
     try:

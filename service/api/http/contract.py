@@ -1,6 +1,6 @@
-"""The contract, `openapi.yaml`: where it is, what of it is served, and what is derived from it.
+"""Load the contract, `openapi.yaml`, and derive the served document and JSON Schemas from it.
 
-Nothing else in the Gateway says what a request or an answer looks like.
+The contract is the only definition of requests and responses.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import yaml
 
 import service
 
-#: Words for the program that serves the contract, not for those who call it.
+#: Keys for the program that serves the contract; they are not served.
 _INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc"})
 
 
 def contract_path() -> Path:
-    """Where the contract is: inside the installed package, or at the top of a checkout."""
+    """Return the contract's path: inside the installed package, or at the top of a checkout."""
     installed = Path(service.__file__).with_name("openapi.yaml")
     return installed if installed.exists() else installed.parents[1] / "openapi.yaml"
 
 
 def load_contract(*, authenticated: bool = True) -> dict[str, Any]:
-    """The whole contract, read anew.
+    """Read the whole contract from its file.
 
-    Without authentication (`gateway.auth.mode: "none"`) it carries no security requirement and no 401.
+    Without authentication (`gateway.auth.mode: "none"`) it has no security requirement and no 401.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     # The C loader is the safe loader, an order of magnitude faster.
@@ -47,7 +47,7 @@ def _without_security(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_served_document(document: dict[str, Any]) -> dict[str, Any]:
-    """The contract as callers get it: the same, without the words meant for the program that serves it."""
+    """Return the contract for callers, without the keys meant for the program that serves it."""
     served: dict[str, Any] = _without_keys(document, _INTERNAL_KEYS)
     return served
 
@@ -61,28 +61,28 @@ def _without_keys(node: Any, keys: frozenset[str]) -> Any:
 
 
 def to_json_schema(schema: Any, document: Mapping[str, Any]) -> dict[str, Any]:
-    """`schema`, a schema object of `document` (OpenAPI 3.0), as a self-contained JSON Schema (2020-12).
+    """Translate `schema`, a schema object of `document` (OpenAPI 3.0), to a self-contained JSON Schema (2020-12).
 
-    Accepts the same values, but tells faults where they are: a `oneOf` becomes one `if`/`then` for each branch, chosen
-    by its discriminator or by the value's type, so that an error names the field inside the branch that was meant.
+    It accepts the same values and locates errors precisely: a `oneOf` becomes one `if`/`then` for each branch, chosen
+    by its discriminator or by the value's type, so that an error names the field inside the intended branch.
     """
     components = document["components"]["schemas"]
     root = _translate(schema, components)
     definitions: dict[str, Any] = {}
-    wanted = _referred(root)
-    while wanted:
-        name = wanted.pop()
+    pending = _referenced(root)
+    while pending:
+        name = pending.pop()
         definitions[name] = _translate(components[name], components)
-        wanted |= _referred(definitions[name]) - definitions.keys()
+        pending |= _referenced(definitions[name]) - definitions.keys()
     return root | {"$defs": definitions}
 
 
-def _referred(schema: Any) -> set[str]:
-    """The names of the definitions that a JSON Schema refers to."""
+def _referenced(schema: Any) -> set[str]:
+    """Return the names of the definitions that a JSON Schema refers to."""
     if isinstance(schema, Mapping):
-        names = set().union(*map(_referred, schema.values()))
+        names = set().union(*map(_referenced, schema.values()))
         return names | {schema["$ref"].rpartition("/")[2]} if "$ref" in schema else names
-    return set().union(*map(_referred, schema)) if isinstance(schema, list) else set()
+    return set().union(*map(_referenced, schema)) if isinstance(schema, list) else set()
 
 
 _PLAIN_KEYS = frozenset(

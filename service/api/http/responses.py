@@ -1,4 +1,4 @@
-"""What every HTTP response carries, whoever makes it: the security headers, the request's id, the error envelope."""
+"""HTTP responses: security headers, request ids and the error envelope."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
+from http import HTTPStatus
 from typing import NamedTuple
 
 import orjson
 
 from service.core.errors import GatewayError
 
-#: On every response of every path, malformed requests included.
+#: Sent with every response of every path, including those to malformed requests.
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
@@ -25,35 +26,16 @@ REQUEST_ID_HEADER = "x-request-id"
 _NO_STORE = ("Cache-Control", "no-store")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
-_REASONS = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    414: "URI Too Long",
-    415: "Unsupported Media Type",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
-
 
 class FinalPiece(bytes):
-    """A stream's last piece: nothing follows it, so the body's end is sent with it."""
+    """The last piece of a stream; the end of the body is sent with it."""
 
 
 class Response(NamedTuple):
     """A response as a WSGI application.
 
-    It has the status line's text (`404 Not Found`), the headers without those that the server adds, and the body: all
-    of it, or its pieces as they come.
+    `status` is the text of the status line (`404 Not Found`), `headers` omits those that the server adds, `body` is
+    the whole body or an iterable of its pieces.
     """
 
     status: str
@@ -61,14 +43,14 @@ class Response(NamedTuple):
     body: bytes | Iterable[bytes]
 
     def __call__(self, environ: object, start_response: Callable[..., object]) -> Iterable[bytes]:
-        """RunResult, whatever was asked."""
+        """Respond, whatever the request."""
         del environ
         start_response(self.status, self.headers)
         return [self.body] if isinstance(self.body, bytes) else self.body
 
 
 def choose_request_id(offered: str | None) -> str:
-    """The id a request goes by: the caller's own if it is 1 to 128 printable ASCII characters, else a new one."""
+    """Return the caller's request id if it is 1 to 128 printable ASCII characters, else a new one."""
     if offered is not None and _REQUEST_ID.fullmatch(offered):
         return offered
     return f"req_{os.urandom(16).hex()}"
@@ -76,30 +58,30 @@ def choose_request_id(offered: str | None) -> str:
 
 @lru_cache(maxsize=1)
 def http_date(second: int) -> str:
-    """The second since 1970 as the header Date has it."""
+    """Format a Unix time for the header Date."""
     return formatdate(second, usegmt=True)
 
 
 def format_head(status: str, headers: Sequence[tuple[str, str]]) -> bytes:
-    """A response's head, blank line included. Raises `ValueError` for what would break out of its line."""
+    """Format a response's head, including the blank line. Raises `ValueError` for a line break in a header."""
     lines = [f"{name}: {value}" for name, value in headers]
     head = "\r\n".join((f"HTTP/1.1 {status}", *lines, "", ""))
     if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
-        raise ValueError("a response header holds a line break")
+        raise ValueError("a response header contains a line break")
     return head.encode("latin-1")
 
 
-def ok_reply(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[str, str]) -> Response:
-    """A successful response that nobody may keep."""
+def ok_response(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[str, str]) -> Response:
+    """Return a successful response that must not be stored."""
     return Response("200 OK", [("Content-Type", content_type), _NO_STORE, *headers], body)
 
 
-def json_reply(value: object) -> Response:
-    """A successful response with `value` as JSON, which nobody may keep."""
-    return ok_reply("application/json", orjson.dumps(value))
+def json_response(value: object) -> Response:
+    """Return a successful response with `value` as JSON, which must not be stored."""
+    return ok_response("application/json", orjson.dumps(value))
 
 
 def error_response(error: GatewayError) -> Response:
-    """The response that tells `error`."""
+    """Return the response for `error`."""
     headers = [("Content-Type", "application/json"), *error.headers.items()]
-    return Response(f"{error.status} {_REASONS[error.status]}", headers, orjson.dumps(error.to_envelope()))
+    return Response(f"{error.status} {HTTPStatus(error.status).phrase}", headers, orjson.dumps(error.to_envelope()))

@@ -1,6 +1,6 @@
-"""Checks values against the contract's schemas, compiled once, and says what is wrong in words for people.
+"""Validate values against the contract's schemas, compiled once, with readable error messages.
 
-A message names the place, the fault and what would be right; it never repeats more of the value than a short scalar.
+A message names the location, the error and the expected value; it quotes at most a short scalar of the value.
 """
 
 from __future__ import annotations
@@ -23,78 +23,77 @@ _ARTICLES = {
     "object": "an object",
     "string": "a string",
 }
-_SHOWN_CHARACTERS = 64
-_FAULTS_READ = 20
-_ELEMENTS_READ = 64
-_LEVELS_READ = 8
+_MAX_QUOTED_CHARACTERS = 64
+_MAX_ERRORS = 20
+_MAX_ELEMENTS = 64
+_MAX_LEVELS = 8
 
 
 class CompiledSchema:
-    """One schema of the contract, ready to check values quickly."""
+    """A compiled schema of the contract."""
 
     def __init__(self, schema: Mapping[str, Any], document: Mapping[str, Any]) -> None:
         self._schema = to_json_schema(schema, document)
         self._validator = jsonschema_rs.Draft202012Validator(self._schema)
 
     def check(self, value: Any, name: str = "", *, subject: str = "The request body") -> None:
-        """Return if `value` is right; else raise `GatewayError` (400) for its first fault.
+        """Return if `value` is valid; else raise `GatewayError` (400) for its first error.
 
-        What is not supported comes before what is wrong: it explains why something else is missing.
-        `name` is what the value as a whole is called (a header's name); in a body the place inside it is named, and
-        `subject` stands for all of it.
+        Unsupported fields are reported before other errors, because they can cause them. `name` is the parameter's name
+        (a header's, for instance); in a body, errors carry their path inside it, and `subject` denotes the whole body.
         """
         try:
-            self._validator.validate(value)  # stops at the first fault
-        except jsonschema_rs.ValidationError as fault:
-            # `iter_errors` collects every fault before it yields one: 16 KiB of memory for each.
-            more = islice(self._validator.iter_errors(_beginning(value)), _FAULTS_READ)
-            raise _foremost([self._to_error(one, name, subject) for one in (fault, *more)]) from None
+            self._validator.validate(value)  # stops at the first error
+        except jsonschema_rs.ValidationError as first:
+            # `iter_errors` collects every error before it yields one: 16 KiB of memory for each.
+            more = islice(self._validator.iter_errors(_truncate(value)), _MAX_ERRORS)
+            raise _most_relevant([self._to_error(one, name, subject) for one in (first, *more)]) from None
 
     def is_valid(self, value: Any) -> bool:
-        """Whether `value` is right."""
+        """Return True if `value` is valid."""
         return self._validator.is_valid(value)
 
-    def _to_error(self, fault: jsonschema_rs.ValidationError, name: str, whole: str) -> GatewayError:
-        place = name + _to_place(fault.instance_path)
-        nodes = _nodes_along(self._schema, fault.schema_path)
+    def _to_error(self, error: jsonschema_rs.ValidationError, name: str, whole: str) -> GatewayError:
+        param = name + _format_path(error.instance_path)
+        nodes = _nodes_along(self._schema, error.schema_path)
         for node in reversed(nodes):
             if "x-unsupported" in node:
-                return GatewayError("unsupported_parameter", node["x-unsupported"], param=place)
+                return GatewayError("unsupported_parameter", node["x-unsupported"], param=param)
             reasons = node.get("x-unsupported-values", {})
-            if fault.kind.name == "enum" and isinstance(fault.instance, str) and fault.instance in reasons:
-                text = f"`{place}` {_shown(fault.instance)} is not supported. {reasons[fault.instance]}"
-                return GatewayError("unsupported_parameter", text, param=place)
-        kind: Any = fault.kind  # each kind has attributes of its own
+            if error.kind.name == "enum" and isinstance(error.instance, str) and error.instance in reasons:
+                text = f"`{param}` {_quote(error.instance)} is not supported. {reasons[error.instance]}"
+                return GatewayError("unsupported_parameter", text, param=param)
+        kind: Any = error.kind  # each kind has its own attributes
         if kind.name == "required":
-            missing = f"{place}.{kind.property}" if place else kind.property
+            missing = f"{param}.{kind.property}" if param else kind.property
             return GatewayError("missing_required_parameter", f"`{missing}` is missing.", param=missing)
         code = "invalid_type" if kind.name == "type" else "invalid_value"
-        subject = f"`{place}`" if place else whole
-        return GatewayError(code, f"{subject} {_describe(fault, nodes[-1])}", param=place or None)
+        subject = f"`{param}`" if param else whole
+        return GatewayError(code, f"{subject} {_describe(error, nodes[-1])}", param=param or None)
 
 
-def _foremost(errors: Sequence[GatewayError]) -> GatewayError:
+def _most_relevant(errors: Sequence[GatewayError]) -> GatewayError:
     return next((error for error in errors if error.code == "unsupported_parameter"), errors[0])
 
 
-def _beginning(value: Any, levels: int = _LEVELS_READ) -> Any:
-    """`value` with every array and object cut to its first elements: what is left keeps its place."""
+def _truncate(value: Any, levels: int = _MAX_LEVELS) -> Any:
+    """Cut every array and object of `value` to its first elements, which keep their positions."""
     if isinstance(value, dict):
         kept = value.items() if levels else ()
-        return {key: _beginning(item, levels - 1) for key, item in islice(kept, _ELEMENTS_READ)}
+        return {key: _truncate(item, levels - 1) for key, item in islice(kept, _MAX_ELEMENTS)}
     if isinstance(value, list):
-        return [_beginning(item, levels - 1) for item in value[:_ELEMENTS_READ]] if levels else []
+        return [_truncate(item, levels - 1) for item in value[:_MAX_ELEMENTS]] if levels else []
     return value
 
 
-def _to_place(path: Sequence[str | int]) -> str:
-    place = ""
+def _format_path(path: Sequence[str | int]) -> str:
+    formatted = ""
     for step in path:
         if isinstance(step, int):
-            place += f"[{step}]"
+            formatted += f"[{step}]"
         else:
-            place += f".{step}" if place else step
-    return place
+            formatted += f".{step}" if formatted else step
+    return formatted
 
 
 def _nodes_along(schema: Mapping[str, Any], path: Sequence[str | int]) -> list[Mapping[str, Any]]:
@@ -107,9 +106,9 @@ def _nodes_along(schema: Mapping[str, Any], path: Sequence[str | int]) -> list[M
     return nodes
 
 
-def _shown(value: Any) -> str:
+def _quote(value: Any) -> str:
     if isinstance(value, str):
-        short = value if len(value) <= _SHOWN_CHARACTERS else value[: _SHOWN_CHARACTERS - 3] + "..."
+        short = value if len(value) <= _MAX_QUOTED_CHARACTERS else value[: _MAX_QUOTED_CHARACTERS - 3] + "..."
         return f'"{short}"'
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "null"}[value]
@@ -125,26 +124,26 @@ def _kind_of(value: Any) -> str:
     return _ARTICLES[names.get(type(value), "null")]
 
 
-def _joined(words: Sequence[str]) -> str:
+def _join(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def _describe(fault: jsonschema_rs.ValidationError, node: Mapping[str, Any]) -> str:
-    kind: Any = fault.kind
+def _describe(error: jsonschema_rs.ValidationError, node: Mapping[str, Any]) -> str:
+    kind: Any = error.kind
     match kind.name:
         case "type":
-            return f"must be {_joined([_ARTICLES[one] for one in kind.types])}, not {_kind_of(fault.instance)}."
+            return f"must be {_join([_ARTICLES[one] for one in kind.types])}, not {_kind_of(error.instance)}."
         case "enum":
-            values = [_shown(value) for value in kind.options]
-            return f"must be {_joined(values)}, not {_shown(fault.instance)}."
+            values = [_quote(value) for value in kind.options]
+            return f"must be {_join(values)}, not {_quote(error.instance)}."
         case "pattern":
-            return f"must be {node.get('x-expected', 'of another form')}."
+            return f"must be {node.get('x-expected', 'in another form')}."
         case "minimum" | "maximum":
             side = "at least" if kind.name == "minimum" else "at most"
-            return f"must be {side} {kind.limit}, not {_shown(fault.instance)}."
+            return f"must be {side} {kind.limit}, not {_quote(error.instance)}."
         case "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties":
             unit = {"L": "characters", "I": "elements", "P": "keys"}[kind.name[3]]
             side = "at least" if kind.name.startswith("min") else "at most"
             return f"must have {side} {kind.limit} {unit if kind.limit != 1 else unit.rstrip('s')}."
         case _:
-            return "is not what the contract asks for."
+            return "does not match the contract."

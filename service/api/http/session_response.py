@@ -1,4 +1,4 @@
-"""Sessions and runs as the contract has them, and the cursor of their list."""
+"""Translate sessions and runs to the contract's objects, and parse the cursor of their list."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from service.storage.sessions.queries import Position, RecentMessage, SessionOve
 
 
 def to_session_list(found: Sequence[SessionOverview], limit: int) -> dict[str, Any]:
-    """One page of at most `limit`; whatever `found` has beyond that says that another follows."""
+    """Return a page of at most `limit`; further elements of `found` mean that another page follows."""
     page, has_more = found[:limit], len(found) > limit
     cursor = f"{page[-1].created_at_ms}.{page[-1].session_id}" if has_more else None
     return {"object": "list", "data": [to_session(one) for one in page], "has_more": has_more, "next_cursor": cursor}
 
 
 def parse_cursor(text: str) -> Position:
-    """The place that a `next_cursor` names; the contract has checked its shape."""
+    """Parse a `next_cursor`, whose format the contract has checked."""
     created_at_ms, _, session_id = text.partition(".")
     return Position(int(created_at_ms), session_id)
 
 
 def to_session(session: SessionOverview) -> dict[str, Any]:
-    """A `Session`."""
+    """Translate to a `Session`."""
     return {
         "id": session.session_id,
         "object": "session",
@@ -46,24 +46,24 @@ def to_session(session: SessionOverview) -> dict[str, Any]:
 def to_session_with_messages(
     session: SessionOverview, active: Sequence[RunRecord], newest_first: Sequence[RecentMessage]
 ) -> dict[str, Any]:
-    """A `SessionWithMessages`."""
+    """Translate to a `SessionWithMessages`."""
     messages = [_to_session_message(one) for one in reversed(newest_first)]
     return {**to_session(session), "active_run_ids": [run.id for run in active], "messages": messages}
 
 
 def _to_session_message(stored: RecentMessage) -> dict[str, Any]:
-    said = stored.message or Message(Role(stored.role))
+    message = stored.message or Message(Role(stored.role))
     return {
         "object": "session.message",
         "index": stored.seq,
         "role": stored.role,
-        "content": None if stored.message is None else [_to_part(part) for part in said.parts],
-        "name": said.name,
+        "content": None if stored.message is None else [_to_part(part) for part in message.parts],
+        "name": message.name,
         "tool_calls": [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in said.tool_calls
+            for call in message.tool_calls
         ],
-        "tool_call_id": said.tool_call_id,
+        "tool_call_id": message.tool_call_id,
         "run_id": stored.run_id,
         "created_at": stored.at_ms // 1000,
     }
@@ -76,7 +76,7 @@ def _to_part(part: Part) -> dict[str, Any]:
 
 
 def to_run(run: RunRecord) -> dict[str, Any]:
-    """A `Run`."""
+    """Translate to a `Run`."""
     started, ended = run.started_at_ms, run.ended_at_ms
     failed = run.state.is_final and run.state is not RunState.OK
     return {
