@@ -1,15 +1,16 @@
-"""What a run tells its readers, in order: text and tool calls as they come, then exactly one `RunEnded`."""
+"""Events of a run's log, in order: text and tool calls as they come, then exactly one `RunEnded`."""
 
 from __future__ import annotations
 
 from service.core.dataclass import record
 from service.core.errors import GatewayError, forget_frames
 from service.core.messages import StopReason, ToolCall, Usage
+from service.storage.runs.records import RunState
 
 
 @record
 class RunStarted:
-    """The run goes on from here: it has its session and its room. Told to those who look on; not part of the log."""
+    """The run has its session and its room. Observers get it; it is not part of the log."""
 
 
 @record
@@ -21,9 +22,9 @@ class TextDelta:
 
 @record
 class TextRetracted:
-    """The last `characters` of the text so far do not hold any more: the model failed and begins its message anew.
+    """The last `characters` of the text so far are void: the model failed and restarts its message.
 
-    Only in runs that nobody reads piece by piece.
+    Only in runs whose output is not streamed.
     """
 
     characters: int
@@ -31,14 +32,14 @@ class TextRetracted:
 
 @record
 class ToolStarted:
-    """The agent begins to carry out a call of one of its own tools."""
+    """Execution of a call of one of the agent's own tools begins."""
 
     call: ToolCall
 
 
 @record
 class ToolEnded:
-    """What came of it: `text` is what the model is told, `failed` whether that is about a failure."""
+    """The result of a tool call: `text` is what the model reads, `failed` marks it as an error."""
 
     call: ToolCall
     text: str
@@ -47,7 +48,7 @@ class ToolEnded:
 
 @record
 class ToolCallRequested:
-    """The model asks the caller to call a function: complete, told once, in the order of the model's answer."""
+    """A complete call of one of the caller's functions, in the order of the model's answer."""
 
     index: int
     call: ToolCall
@@ -55,9 +56,9 @@ class ToolCallRequested:
 
 @record
 class RunEnded:
-    """The run is over: nothing follows. With `error` it failed; what was said before stays said.
+    """The end of the run: nothing follows. With `error` it failed; earlier output stays valid.
 
-    A successful end is told after the turn has been committed to the session's transcript.
+    A successful end is appended after the turn has been committed to the session's transcript.
     """
 
     stop_reason: StopReason = StopReason.STOP
@@ -67,6 +68,13 @@ class RunEnded:
     def __post_init__(self) -> None:
         if self.error is not None:
             forget_frames(self.error)  # the end is kept for a while
+
+    @property
+    def state(self) -> RunState:
+        """The final state it gives the run."""
+        if self.error is None:
+            return RunState.OK
+        return RunState.ABORTED if self.error.code == "run_aborted" else RunState.ERROR
 
 
 RunEvent = TextDelta | TextRetracted | ToolStarted | ToolEnded | ToolCallRequested | RunEnded

@@ -1,4 +1,4 @@
-"""What a caller asks for, whatever the door, and what can be wrong with it for an agent."""
+"""The request for a run, whatever protocol it came by, and the checks it has to pass for an agent and its model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from service.tools.toolbox import Toolbox
 
 @record
 class AgentRequest:
-    """What a caller asks for, in our own words; a door makes it from its wire.
+    """A request for a run, independent of the protocol that carried it.
 
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
-    `session_key` and `user` pick the session, `channel` is told to the agent. Requests with the same `idempotency_key`
-    get the answer of one run, which goes on when its caller leaves. `timeout_seconds` may shorten, not extend, what
-    the agent's runs may take. Of a turn that is not `streamed` only the end is read, so that a model that fails in the
-    middle may begin anew.
+    `session_key` and `user` select the session, `channel` goes into the system prompt. Requests with the same
+    `idempotency_key` get the answer of one run, which continues when its caller leaves. `run_id` is the caller's own
+    name for the run, `door` the protocol it came by. `timeout_seconds` may shorten, not extend, the agent's limit.
+    The output of a request that is not `streamed` is read only at its end, so that a failing model may be retried.
     """
 
     messages: tuple[IncomingMessage, ...]
@@ -36,11 +36,18 @@ class AgentRequest:
     idempotency_key: IdempotencyKey | None = None
     timeout_seconds: float | None = None
     streamed: bool = True
+    run_id: str | None = None
+    door: str = "http"
 
     @property
     def offers_functions(self) -> bool:
         """Whether the model may call a function of the caller."""
         return bool(self.functions) and self.tool_choice.mode is not ToolChoiceMode.NONE
+
+    @property
+    def is_restartable(self) -> bool:
+        """Whether nobody reads the output before the end: a repeated idempotency key may ask for a stream."""
+        return not self.streamed and self.idempotency_key is None
 
 
 def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
@@ -51,14 +58,14 @@ def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:
             raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
 
 
-def check_model(turn: AgentRequest, model: ChosenModel) -> None:
-    """Raise `GatewayError` if the turn has pictures that `model` cannot see or functions that it cannot call."""
-    if turn.offers_functions and not model.calls_functions:
+def check_model(request: AgentRequest, model: ChosenModel) -> None:
+    """Raise `GatewayError` if the request has images or functions that `model` does not support."""
+    if request.offers_functions and not model.calls_functions:
         text = f"The model {model.ref} cannot call functions. Leave `tools` out, or choose a model that calls them."
         raise GatewayError("unsupported_parameter", text, param="tools")
     if model.takes_images:
         return
-    for item in turn.messages:
+    for item in request.messages:
         if item.message.has_image:
             text = f"The model {model.ref} does not take images. Send text only, or choose a model that takes images."
             raise GatewayError("invalid_value", text, param=f"{item.place}.content")
