@@ -91,12 +91,12 @@ def anonymous(generated: GeneratedClient, gateway: LiveGateway) -> Iterator[Any]
         yield connected
 
 
-def test_every_operation_of_the_contract_is_generated(generated: GeneratedClient, gateway: LiveGateway) -> None:
+def test_every_operation_is_generated(generated: GeneratedClient, gateway: LiveGateway) -> None:
     document = httpx.get(f"{gateway.url}/openapi.json").json()
     assert generated.operations == {one["operationId"] for item in document["paths"].values() for one in item.values()}
 
 
-def test_what_the_generator_cannot_express_fails_the_generation(gateway: LiveGateway, tmp_path: Path) -> None:
+def test_inexpressible_schema_fails_generation(gateway: LiveGateway, tmp_path: Path) -> None:
     document = httpx.get(f"{gateway.url}/openapi.json").json()
     fields = document["components"]["schemas"]["ChatCompletionRequest"]["properties"]
     fields["parallel_tool_calls"] = {"type": "boolean", "nullable": True, "enum": [False, None]}
@@ -106,7 +106,7 @@ def test_what_the_generator_cannot_express_fails_the_generation(gateway: LiveGat
     assert "ChatCompletionRequest" in run.stdout + run.stderr
 
 
-def test_an_agent_answers_in_typed_models(generated: GeneratedClient, caller: Any) -> None:
+def test_completion_is_typed_model(generated: GeneratedClient, caller: Any) -> None:
     models = generated.models
     system = models.SystemMessage(role=models.SystemMessageRole.SYSTEM, content="Be brief.")
     completion = generated.ask(caller, system, generated.user("hello there"), model="openclaw/main").parsed
@@ -119,7 +119,7 @@ def test_an_agent_answers_in_typed_models(generated: GeneratedClient, caller: An
     assert completion.usage.completion_tokens == 2
 
 
-def test_nullable_fields_take_null_and_their_values(generated: GeneratedClient, caller: Any) -> None:
+def test_nullable_fields_accept_null_and_values(generated: GeneratedClient, caller: Any) -> None:
     models = generated.models
     names = ["stream", "stream_options", "temperature", "seed", "stop", "logit_bias", "reasoning_effort", "verbosity"]
     names += ["n", "logprobs", "store", "service_tier", "modalities", "metadata", "function_call", "prediction"]
@@ -136,7 +136,7 @@ def test_nullable_fields_take_null_and_their_values(generated: GeneratedClient, 
     assert generated.ask(caller, generated.user("hi"), **values).parsed.choices[0].message.content == "hi"
 
 
-def test_a_tool_call_comes_back_and_its_result_completes_the_answer(generated: GeneratedClient, caller: Any) -> None:
+def test_tool_call_round_trip_completes_answer(generated: GeneratedClient, caller: Any) -> None:
     models = generated.models
     parameters = models.FunctionDefinitionParameters.from_dict({"type": "object", "properties": {}})
     function = models.FunctionDefinition(name="weather", parameters=parameters)
@@ -156,23 +156,23 @@ def test_a_tool_call_comes_back_and_its_result_completes_the_answer(generated: G
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"temperature": 3.0}, (400, "invalid_value", "temperature")),
         ({"model": "gpt-4o"}, (404, "model_not_found", "model")),
     ],
 )
-def test_a_refusal_is_a_typed_envelope(
-    generated: GeneratedClient, caller: Any, fields: dict[str, Any], told: tuple[int, str, str]
+def test_refusal_is_typed_envelope(
+    generated: GeneratedClient, caller: Any, fields: dict[str, Any], expected: tuple[int, str, str]
 ) -> None:
     response = generated.ask(caller, generated.user("hi"), **fields)
     assert isinstance(response.parsed, generated.models.ErrorEnvelope)
     error = response.parsed.error
     assert isinstance(error.code, generated.models.ErrorCode)
-    assert (response.status_code, error.code, error.param) == told
+    assert (response.status_code, error.code, error.param) == expected
 
 
-def test_a_wrong_token_is_a_typed_envelope(generated: GeneratedClient, gateway: LiveGateway) -> None:
+def test_wrong_token_is_typed_envelope(generated: GeneratedClient, gateway: LiveGateway) -> None:
     with generated.root.AuthenticatedClient(base_url=gateway.url, token="wrong") as stranger:
         response = generated.ask(stranger, generated.user("hi"))
     assert response.status_code == 401
@@ -180,17 +180,17 @@ def test_a_wrong_token_is_a_typed_envelope(generated: GeneratedClient, gateway: 
     assert response.parsed.error.type_ is generated.models.ErrorType.AUTHENTICATION_ERROR
 
 
-def test_the_agents_are_listed_as_models(generated: GeneratedClient, caller: Any) -> None:
+def test_agents_are_listed_as_models(generated: GeneratedClient, caller: Any) -> None:
     listed = generated.operation("list_models").sync(client=caller)
     assert [model.id for model in listed.data] == ["openclaw", "openclaw/default", "openclaw/main", "openclaw/beta"]
 
 
 @pytest.mark.parametrize("name", ["openclaw", "openclaw/main", "agent:beta"])
-def test_a_model_is_found_by_a_name_with_slashes_and_colons(generated: GeneratedClient, caller: Any, name: str) -> None:
+def test_model_is_found_by_name_with_slashes_and_colons(generated: GeneratedClient, caller: Any, name: str) -> None:
     assert generated.operation("get_model").sync(name, client=caller).id == name
 
 
-def test_a_model_nobody_has_is_a_typed_envelope(generated: GeneratedClient, caller: Any) -> None:
+def test_unknown_model_is_typed_envelope(generated: GeneratedClient, caller: Any) -> None:
     refused = generated.operation("get_model").sync("agent:nobody", client=caller)
     assert refused.error.code is generated.models.ErrorCode.MODEL_NOT_FOUND
 
@@ -200,12 +200,12 @@ def test_health_and_readiness_need_no_token(generated: GeneratedClient, anonymou
     assert generated.operation("get_readiness").sync(client=anonymous).failing == []
 
 
-def test_the_agent_header_chooses_the_agent(generated: GeneratedClient, caller: Any) -> None:
+def test_agent_header_selects_agent(generated: GeneratedClient, caller: Any) -> None:
     response = generated.ask(caller, generated.user("hi"), headers={"x_openclaw_agent_id": "beta"})
     assert response.headers["x-openclaw-session-key"].startswith("agent:beta:")
 
 
-def test_a_session_key_remembers_across_requests(generated: GeneratedClient, caller: Any) -> None:
+def test_session_key_keeps_history_across_requests(generated: GeneratedClient, caller: Any) -> None:
     headers = {"x_openclaw_session_key": f"generated-{uuid.uuid4()}"}
     first = generated.ask(caller, generated.user("one two"), headers=headers).parsed
     second = generated.ask(caller, generated.user("one two"), headers=headers).parsed
@@ -213,7 +213,7 @@ def test_a_session_key_remembers_across_requests(generated: GeneratedClient, cal
     assert second.usage.prompt_tokens == first.usage.prompt_tokens + 4
 
 
-def test_the_contract_comes_as_json_and_as_yaml(generated: GeneratedClient, anonymous: Any) -> None:
+def test_contract_is_served_as_json_and_yaml(generated: GeneratedClient, anonymous: Any) -> None:
     document = generated.operation("get_contract_json").sync(client=anonymous).to_dict()
     text = generated.operation("get_contract_yaml").sync(client=anonymous)
     assert yaml.safe_load(text) == document

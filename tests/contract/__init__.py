@@ -1,1 +1,1 @@
-"""The live gateway against its contract: fuzzing, streams, and faults that the fuzzing must find."""
+"""Contract tests of a live gateway: fuzzing, streams, and seeded faults that the fuzzing must find."""

@@ -1,6 +1,6 @@
-"""The check of our own among Schemathesis' checks: every answer, in every detail, against the contract.
+"""A Schemathesis check that validates whole responses against the contract.
 
-Schemathesis does not mind headers that nobody documented, and reads a stream as events without looking into them.
+Schemathesis accepts undocumented headers and does not validate the data of stream events.
 """
 
 from __future__ import annotations

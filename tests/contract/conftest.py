@@ -1,4 +1,4 @@
-"""The options of the contract tests: how many examples, with which seed; and the table they print at the end."""
+"""Options of the contract tests (examples, seed) and the table printed at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TABLE = pytest.StashKey[list[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("contract")
     group.addoption("--examples", type=int, default=EXAMPLES, help=f"Examples for each operation ({EXAMPLES}).")
-    group.addoption("--random-seed", action="store_true", help="Take a seed by chance, and print it.")
+    group.addoption("--random-seed", action="store_true", help="Use a random seed, and print it.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,20 +29,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def table(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Lines given to this are printed when all tests are through."""
+    """Lines passed to this are printed after all tests."""
     return pytestconfig.stash[TABLE].append
 
 
 @pytest.fixture(scope="session")
 def examples(pytestconfig: pytest.Config) -> int:
-    """How many examples are generated for each operation."""
+    """The number of examples for each operation."""
     count: int = pytestconfig.getoption("--examples", EXAMPLES)
     return count
 
 
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config, table: Callable[[str], None]) -> int:
-    """The seed of every run; `--seed` repeats a run with a seed taken by chance."""
+    """The seed of every run; `--seed` repeats a run."""
     taken = pytestconfig.getoption("--seed", None) or SEED
     if pytestconfig.getoption("--random-seed", default=False):
         taken = secrets.randbits(32)

@@ -1,7 +1,6 @@
-"""The contract once more, in OpenAPI 3.2, which has words for streams.
+"""Derive an OpenAPI 3.2 document, which can describe event streams, from the served OpenAPI 3.0 document.
 
-There is one source: the document is derived from the served one, OpenAPI 3.0, by writing down what the description of
-`StreamEvent` says in prose. Everything else keeps its meaning.
+The description of `StreamEvent` becomes a schema; everything else keeps its meaning.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ _DONE = "[DONE]"
 _CHUNK = {"$ref": "#/components/schemas/ChatCompletionChunk"}
 _ERROR = {"$ref": "#/components/schemas/ErrorEnvelope"}
 
-#: One event: `data` is JSON, a chunk or an error envelope, or the text that ends the stream.
+#: One event: `data` is a chunk or an error envelope as JSON, or the string that ends the stream.
 EVENT = {
     "type": "object",
     "required": ["data"],
@@ -28,7 +27,7 @@ EVENT = {
         }
     },
 }
-#: All events: at least a beginning and the end, which is there once.
+#: All events: at least two, with exactly one end.
 STREAM = {
     "type": "array",
     "minItems": 2,
@@ -39,7 +38,7 @@ STREAM = {
 
 
 def to_streaming_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """`document` (OpenAPI 3.0) as OpenAPI 3.2, with schemas for event streams and for what their events carry."""
+    """`document` (OpenAPI 3.0) as OpenAPI 3.2, with schemas for event streams and the data of their events."""
     derived: dict[str, Any] = _translate(document)
     derived["openapi"] = "3.2.0"
     for item in derived["paths"].values():

@@ -1,8 +1,8 @@
-"""The real gateway with one thing wrong: `python -m gevent.monkey faulty_gateway.py NAME`.
+"""The real gateway with one seeded fault: `python -m gevent.monkey faulty_gateway.py NAME`.
 
-Every fault is put in from outside, where the parts meet: another document for the application, another door, or
-something between the application and the server that alters what is answered. `none` alters nothing. The process
-takes its configuration from the environment as the gateway does, prints its address and serves until SIGTERM.
+Faults are injected from outside: another document or other settings for the application, or a WSGI wrapper that alters
+responses. `none` alters nothing. The process reads its configuration from the environment as the gateway does, prints
+its address and serves until SIGTERM.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Answer(NamedTuple):
 def altered(alter: Callable[[Answer], Answer]) -> Fault:
     """The fault of an application whose answers pass through `alter`."""
 
-    def build(door: HttpSettings) -> Application:
-        application: Any = create_app(door)
+    def build(settings: HttpSettings) -> Application:
+        application: Any = create_app(settings)
 
         def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
             started: list[Any] = []
@@ -67,10 +67,10 @@ def altered(alter: Callable[[Answer], Answer]) -> Fault:
 def altered_contract(change: Callable[[dict[str, Any]], object]) -> Fault:
     """The fault of an application that was given a document with `change` made to it."""
 
-    def build(door: HttpSettings) -> Application:
-        document = copy.deepcopy(door.document)
+    def build(settings: HttpSettings) -> Application:
+        document = copy.deepcopy(settings.document)
         change(document)
-        return create_app(replace(door, document=document))
+        return create_app(replace(settings, document=document))
 
     return build
 
@@ -98,8 +98,8 @@ def altered_stream(change: Callable[[bytes], bytes]) -> Fault:
     return altered(alter)
 
 
-def without_authentication(door: HttpSettings) -> Application:
-    return create_app(replace(door, document=load_contract(authenticated=False), authenticator=None))
+def without_authentication(settings: HttpSettings) -> Application:
+    return create_app(replace(settings, document=load_contract(authenticated=False), authenticator=None))
 
 
 def without_header(name: str) -> Fault:
@@ -115,7 +115,7 @@ def with_headers(**added: str) -> Fault:
 
 
 def with_other_success(status: str, content_type: str | None = None, body: bytes | None = None) -> Fault:
-    """The fault of success being told with another status, type or body."""
+    """The fault of success with another status, type or body."""
 
     def alter(answer: Answer) -> Answer:
         if not answer.status.startswith("200"):
@@ -164,8 +164,8 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def serve(fault: Fault, gateway: Gateway, door: HttpSettings) -> None:
-    server = Server((HOST, 0), fault(door))
+def serve(fault: Fault, gateway: Gateway, settings: HttpSettings) -> None:
+    server = Server((HOST, 0), fault(settings))
     server.start()
     print(f"http://{HOST}:{server.server_port}", flush=True)
     run_until_stopped(server, Stop(on_asked=gateway.drain, on_over=gateway.abort_all))
@@ -176,7 +176,7 @@ def main() -> None:
     config = load_config(locations, os.environ).config
     limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
     gateway = open_gateway(config, locations.state_dir, os.environ)
-    door = HttpSettings(
+    settings = HttpSettings(
         gateway=gateway,
         document=load_contract(),
         authenticator=Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter),
@@ -184,7 +184,7 @@ def main() -> None:
         completions_enabled=True,
     )
     try:
-        serve(FAULTS[sys.argv[1]], gateway, door)
+        serve(FAULTS[sys.argv[1]], gateway, settings)
     finally:
         gateway.close()
 

@@ -1,6 +1,6 @@
-"""One run of Schemathesis, as a library, against a gateway that serves: all phases, all checks, one outcome.
+"""Run Schemathesis as a library against a live gateway: all phases, all checks, one outcome.
 
-Nothing is judged by the clock, and nothing is kept between runs.
+No check depends on timing, and runs share no state.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from contract.seeds import Seeds
 from contract.steering import CANCEL_RUN, COMPLETION, DELETE_SESSION, MODEL, RUN, SESSION, Steering
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
-#: Where the answer depends on little, generated requests do, without all the enumerated ones.
+#: For operations with few inputs, generated requests suffice, without the enumerated ones.
 GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 
-#: What wrong input is answered with, operation by operation: 401 stands where credentials are asked for, 404 where a
-#: part of the path can be wrong, 415 where there is a body.
+#: The statuses for wrong input by operation: 401 where credentials are required, 404 where a part of the path can be
+#: wrong, 415 where there is a body.
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
     "GET /v1/models": ["400", "401"],
@@ -41,11 +41,11 @@ _TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Plan:
-    """What is fuzzed and how: `document` is the truth, `token` the credentials, `examples` cases for each operation.
+    """The target and options of a run: `document` is the contract, `examples` the number of cases per operation.
 
-    `operations` are labels such as `GET /healthz`; none means all. With `streaming`, completions are asked for as
-    streams and held against the derived document; with `failing`, their models fail. `accepted` are the statuses that
-    answer right input, `rejections` those that answer wrong input, operation by operation; elsewhere it is 400.
+    `operations` are labels such as `GET /healthz`; none means all. With `streaming`, completions are requested as
+    streams and validated against the derived document; with `failing`, their models fail. `accepted` are the statuses
+    for right input, `rejections` those for wrong input by operation; elsewhere 400.
     """
 
     url: str
@@ -63,7 +63,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request that was answered: what it was (`is_right`: as the contract wants it), and what the answer was."""
+    """A request and its response; `is_right` if the request conforms to the contract."""
 
     operation: str
     method: str
@@ -75,18 +75,18 @@ class Exchange:
 
 @dataclass
 class Outcome:
-    """What a run found (`failures`: check -> one text for each failure) and what it got answered."""
+    """The result of a run: `failures` (check -> one message per failure) and the counted exchanges."""
 
     failures: dict[str, list[str]] = field(default_factory=dict)
     exchanges: Counter[Exchange] = field(default_factory=Counter, repr=False)
 
     def report(self) -> str:
-        """The failures in words, with a command that repeats each."""
+        """Format the failures, with a command to reproduce each."""
         return "\n\n".join(f"{check}: {text}" for check, texts in self.failures.items() for text in texts)
 
 
 def fuzz(plan: Plan) -> Outcome:
-    """Run `plan` to its end; raises whatever keeps Schemathesis itself from running."""
+    """Run `plan` to its end; raises errors of Schemathesis itself."""
     outcome = Outcome()
     # A copy: Schemathesis writes the links it infers into its document.
     document = to_streaming_document(plan.document) if plan.streaming else copy.deepcopy(dict(plan.document))
@@ -145,7 +145,7 @@ def _note_scenario(recorder: ScenarioRecorder, outcome: Outcome) -> None:
 
 def _to_config(plan: Plan) -> schemathesis.Config:
     phases: dict[str, Any] = {name: {"enabled": name in plan.phases} for name in PHASES}
-    # Texts of refusals are for people: values read out of them would not be the contract's.
+    # Error messages are not part of the contract: values must not be inferred from them.
     phases["fuzzing"]["error-feedback"] = {"enabled": False}
     operations: list[dict[str, Any]] = [
         {"include-name": name, "checks": {"negative_data_rejection": {"expected-statuses": list(statuses)}}}

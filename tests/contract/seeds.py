@@ -1,4 +1,4 @@
-"""Sessions and runs that are there when a steered request asks for them."""
+"""Sessions and runs that exist for steered requests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import httpx
 import orjson
 
 _PATH = "/v1/chat/completions"
-_MESSAGES = [{"role": "user", "content": "Be there."}]
+_MESSAGES = [{"role": "user", "content": "Create this session."}]
 
 
 class Seeds:
-    """Makes what requests can be about, on the gateway at `url`.
+    """Create sessions and runs on the gateway at `url`.
 
-    `sessions` and `runs` (which have ended) are made when first asked for, and stay; a session to delete and a run to
-    cancel are made anew each time.
+    `sessions` and `runs` (which have ended) are created on first use and kept; a session to delete and a run to cancel
+    are created for each call.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -35,11 +35,11 @@ class Seeds:
         self._client.close()
 
     def make_session(self) -> str:
-        """The key of a session that nobody else knows."""
+        """Create a session and return its key."""
         return self._ask(f"doomed {uuid.uuid4()}")[0]
 
     def make_run(self) -> str:
-        """The id of a run that goes on until it is cancelled."""
+        """Start a run that lasts until it is cancelled, and return its id."""
         headers = {"x-openclaw-model": "scripted/stuck", "Idempotency-Key": str(uuid.uuid4())}
         body = {"messages": _MESSAGES, "stream": True}
         with self._client.stream("POST", _PATH, json=body, headers=headers) as response:

@@ -1,9 +1,9 @@
-"""Generation hooks: they give generated requests what a schema cannot say, and nothing else.
+"""Generation hooks that satisfy requirements which a schema cannot express.
 
 A request that satisfies the contract may still be refused for good reasons: an agent that is not configured, a tool's
-result without its call, nobody to answer. Here such a request is changed so that the gateway has to accept it. A
-request that breaks the contract goes through the same hooks, so that what it breaks is the only reason to refuse it;
-a change that would mend it is not made.
+result without its call, no message to answer. The hooks change such a request so that the gateway must accept it.
+Requests that break the contract pass through the same hooks, so that the breach is the only reason to refuse them; a
+change that would repair the breach is not made.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from schemathesis.generation.meta import negated_parameters
 from contract.seeds import Seeds
 from service.api.http.schema_validation import CompiledSchema
 
-#: Every form in which a request may name an agent of `scripted_config()`, and a few that only differ in writing.
+#: Every name of an agent of `scripted_config()`, including differences in case.
 MODELS = ("openclaw", "openclaw/default", "openclaw/main", "openclaw/beta", "openclaw:beta", "agent:main", "OpenClaw")
 AGENTS = ("main", "beta", "Beta", "default")
-#: `tools` calls the first function offered, so that answers have tool calls without being asked for them, too.
+#: `tools` calls the first function, so that answers have tool calls without a `tool_choice`.
 PROVIDER_MODELS = ("scripted/echo", "scripted/count-3", "scripted/tools")
 FAILING_MODELS = (
     "scripted/fail-rate_limit_exceeded",
@@ -42,7 +42,7 @@ DELETE_SESSION = "DELETE /v1/sessions/{key}"
 RUN = "GET /v1/runs/{run_id}"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
 
-#: The smallest there is: one pixel.
+#: A picture of one pixel.
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
     "fFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -57,8 +57,8 @@ _CALL = {"name": "look_up", "arguments": "{}"}
 class Steering:
     """The hooks for one contract.
 
-    With `streaming` every request for a completion asks for a stream; with `failing` each is for a model that fails.
-    Without `seeds` nothing is there to be looked at or deleted.
+    With `streaming` every completion is requested as a stream; with `failing` each uses a model that fails. Without
+    `seeds` there are no sessions and runs.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Steering:
                 self.steer(case)
 
     def steer(self, case: Case[Any]) -> Case[Any]:
-        """Change `case` where the contract leaves open what the gateway has to know."""
+        """Change `case` where the contract leaves open what the gateway requires."""
         if case.operation.label == MODEL:
             name = case.path_parameters.get("model")
             if isinstance(name, str) and 1 <= len(name) <= 256:  # longer ones break the contract
@@ -101,15 +101,15 @@ class Steering:
     def _steer_headers(self, case: Case[Any]) -> None:
         wrong = {name.lower() for name, place in negated_parameters(case.meta) if place is ParameterLocation.HEADER}
         if "authorization" in wrong:
-            return  # a case without credentials is refused whatever else it says
+            return  # a case without credentials is refused anyway
         headers = case.headers.copy()
         if self._failing and "x-openclaw-model" not in wrong:
-            headers.setdefault("x-openclaw-model", str(case.body))  # a text to pick one by
+            headers.setdefault("x-openclaw-model", str(case.body))  # a seed for the choice
         models = FAILING_MODELS if self._failing else PROVIDER_MODELS
         for name, known in (("x-openclaw-agent-id", AGENTS), ("x-openclaw-model", models)):
             value = headers.get(name)
-            # Where Schemathesis finds no right value for a header, it sends a wrong one with every case; only a case
-            # that is about this header may keep it.
+            # If Schemathesis finds no right value for a header, it sends a wrong one with every case; only a case about
+            # this header may keep it.
             if isinstance(value, str) and (name not in wrong or self._headers[name].is_valid(value.strip(" \t"))):
                 headers[name] = _pick(known, value)
         key = headers.get("x-openclaw-session-key")
@@ -117,8 +117,8 @@ class Steering:
             headers["x-openclaw-session-key"] = f"of-{len(key)}-characters"
         key = headers.get("Idempotency-Key")
         if isinstance(key, str) and self._headers["Idempotency-Key"].is_valid(key.strip(" \t")):
-            headers["Idempotency-Key"] = str(uuid.uuid4())  # one that was sent before is good for that request only
-        case.headers = headers  # changed in place, they would go on being taken for what they were
+            headers["Idempotency-Key"] = str(uuid.uuid4())  # a used key is valid for its request only
+        case.headers = headers  # changes in place would not be noticed
 
     def _steer_body(self, case: Case[Any]) -> None:
         if not isinstance(case.body, dict):
@@ -138,12 +138,12 @@ class Steering:
 
 
 def _grows_too_long(key: str) -> bool:
-    """Whether a session key cannot be sent back once the agent's name stands before it and it is written anew."""
+    """Return True if a session key is too long with its agent's prefix and in canonical encoding."""
     return len("agent:main:") + len(quote(unquote(key).lower())) > _MAX_KEY
 
 
 def _steer_path(case: Case[Any], seeds: Seeds) -> None:
-    """Let a request whose path is right be about something that is there; a wrong request must not change that."""
+    """Point a request with a right path at an existing object; wrong requests must not change one."""
     label, path = case.operation.label, case.path_parameters
     if any(place is ParameterLocation.PATH for _, place in negated_parameters(case.meta)):
         return
@@ -159,9 +159,9 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
 
 
 def mend_conversation(messages: Iterable[Any], *, in_session: bool) -> list[Any]:
-    """`messages` with a call before every result that lacks one, and with somebody to answer at the end.
+    """Add a call before every result that lacks one, and a message to answer at the end.
 
-    In a session only what follows the last assistant message counts, so results must stand before that one.
+    In a session only messages after the last assistant message count, so results must precede that one.
     """
     called: set[str] = set()
     mended: list[Any] = []
@@ -209,7 +209,7 @@ def _is_said_by_user(message: Any) -> bool:
 
 
 def mend_tools(body: dict[str, Any]) -> None:
-    """Give each tool of `body` a name of its own, and `tool_choice` a tool that it can mean."""
+    """Give each tool of `body` a unique name, and `tool_choice` an existing tool."""
     tools = body.get("tools", [])
     if not isinstance(tools, list):
         return
@@ -228,7 +228,7 @@ def mend_tools(body: dict[str, Any]) -> None:
 
 
 def mend_pictures(body: dict[str, Any]) -> None:
-    """Let every picture of `body` be a real one, and no more of them than a request may have."""
+    """Replace pictures by a real one, within the limit of a request."""
     seen = 0
     for message in _items(body.get("messages")):
         for part in _items(message.get("content")):
@@ -254,5 +254,5 @@ def _says(text: Any) -> bool:
 
 
 def _pick(known: Sequence[str], value: str) -> str:
-    """The one of `known` that `value` stands for: the same value always means the same one."""
+    """Map `value` to one of `known`, always to the same."""
     return known[zlib.crc32(value.encode(errors="replace")) % len(known)]

@@ -1,6 +1,6 @@
-"""What a run has exercised: operations, the statuses they answered with, the parameters and fields that were sent.
+"""Coverage of a run: operations, their statuses, and the parameters and fields sent.
 
-A run that finds nothing says little when it has tried little; this says how much it has tried.
+A run without failures proves little if it tried little.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 
 from contract.fuzzing import Outcome
 
-#: Statuses that no request can provoke from a gateway whose parts all work.
+#: Statuses that no request can cause at a healthy gateway.
 UNPROVOKED = {"403", "408", "409", "413", "414", "429", "431", "500", "502", "503", "504"}
 
 
 def to_table(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
-    """Lines for people: each operation's answers, then its parameters as `name accepted/sent`."""
+    """Format each operation's statuses, then its parameters as `name accepted/sent`."""
     lines = []
     for label, operation in _operations(document):
         answers = _answers_of(label, outcome)
-        told = ", ".join(f"{status} {kind} {count}" for (status, kind), count in sorted(answers.items()))
+        statuses = ", ".join(f"{status} {kind} {count}" for (status, kind), count in sorted(answers.items()))
         never = sorted(set(operation["responses"]) - {str(status) for status, _ in answers})
-        lines += [label, f"    answered  {told}", f"    never     {' '.join(never) or '-'}"]
+        lines += [label, f"    answered  {statuses}", f"    never     {' '.join(never) or '-'}"]
         sent, accepted = _parameters_of(label, outcome)
         names = sorted(_declared(operation, document))
         lines.append(f"    sent      {', '.join(f'{name} {accepted[name]}/{sent[name]}' for name in names)}")
@@ -30,7 +30,7 @@ def to_table(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
 
 
 def never_accepted(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
-    """The parameters and fields of the contract that no accepted request carried."""
+    """List the parameters and fields of the contract that no accepted request had."""
     found = []
     for label, operation in _operations(document):
         accepted = _parameters_of(label, outcome)[1]
@@ -39,7 +39,7 @@ def never_accepted(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
 
 
 def never_answered(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
-    """The statuses of the contract that never came though requests can provoke them."""
+    """List the reachable statuses of the contract that were never returned."""
     found = []
     for label, operation in _operations(document):
         seen = {str(status) for status, _ in _answers_of(label, outcome)}
@@ -69,7 +69,7 @@ def _answers_of(label: str, outcome: Outcome) -> Counter[tuple[int, str]]:
 
 
 def _parameters_of(label: str, outcome: Outcome) -> tuple[Counter[str], Counter[str]]:
-    """How often each parameter was sent, and how often with success."""
+    """Count how often each parameter was sent, and how often accepted."""
     sent: Counter[str] = Counter()
     accepted: Counter[str] = Counter()
     for exchange, count in outcome.exchanges.items():

@@ -1,7 +1,7 @@
-"""Faults put into the gateway on purpose: the fuzzing must find each, by the checks that are there to find it.
+"""Seeded faults: fuzzing must find each with the checks intended for it.
 
-One fault may well be seen from two sides. A header that is missing, say, is missed by Schemathesis' check of headers
-and by our own check of whole answers. So each fault names all checks that fail, and no other check may.
+A fault may fail several checks: a missing header fails Schemathesis' check of headers and the project's check of whole
+responses. Each fault names all checks that fail, and no other check may.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STOP_SECONDS = 20
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of `faulty_gateway.py`, the operation where it shows, and the checks that find it, the foremost first."""
+    """A fault of `faulty_gateway.py`, the affected operation, and the checks that find it."""
 
     name: str
     operation: str
@@ -67,7 +67,7 @@ FAULTS = (
 
 @contextmanager
 def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
-    """The gateway with the fault `name`, in a process of its own; gives its address."""
+    """Run the gateway with the fault `name` in a separate process; yields its address."""
     directory.mkdir(parents=True)
     (directory / "openclaw.json").write_bytes(orjson.dumps(scripted_config()))
     environment = {
@@ -95,19 +95,19 @@ def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
 
 def fuzzed(url: str, operation: str, seed: int, *, streaming: bool) -> Outcome:
     document = to_served_document(load_contract())
-    phases = GENERATED if streaming else PHASES  # any stream shows what is wrong with streams
+    phases = GENERATED if streaming else PHASES  # every stream shows a fault of streams
     return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, phases, (operation,), streaming=streaming))
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_is_found_by_the_checks_that_are_there_for_it(fault: Fault, tmp_path: Path, seed: int) -> None:
+def test_fault_is_found_by_its_checks(fault: Fault, tmp_path: Path, seed: int) -> None:
     with faulty_gateway(fault.name, tmp_path / "gateway") as url:
         outcome = fuzzed(url, fault.operation, seed, streaming=fault.streaming)
     assert set(outcome.failures) == set(fault.checks), outcome.report()
 
 
 @pytest.mark.parametrize(("operation", "streaming"), sorted({(fault.operation, fault.streaming) for fault in FAULTS}))
-def test_without_a_fault_the_same_run_passes(operation: str, streaming: bool, tmp_path: Path, seed: int) -> None:
+def test_run_without_fault_passes(operation: str, streaming: bool, tmp_path: Path, seed: int) -> None:
     with faulty_gateway("none", tmp_path / "gateway") as url:
         outcome = fuzzed(url, operation, seed, streaming=streaming)
     assert not outcome.failures, outcome.report()

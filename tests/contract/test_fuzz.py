@@ -1,7 +1,6 @@
-"""Schemathesis against the live gateway: every phase, every check, right and wrong data, JSON and streams.
+"""Schemathesis against a live gateway: all phases and checks, right and wrong data, JSON and streams.
 
-`--examples=N` generates N cases for each operation, `--seed=N` or `--random-seed` other cases; the default seed always
-generates the same.
+`--examples=N` sets the cases per operation, `--seed=N` or `--random-seed` selects other cases than the default seed.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import CANCEL_RUN, COMPLETION, DELETE_SESSION, MODEL, RUN, SESSION
 from contract.tally import never_accepted, never_answered, to_table
 
-#: The least share of completions that are answered rather than refused; about half of what is generated is wrong.
+#: The minimum share of completions that succeed; about half of the generated requests are wrong.
 LEAST_SHARE = 0.15
-#: One operation alone has nothing that links to it.
+#: A single operation has no links.
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
 SECURED = {
     **dict.fromkeys((COMPLETION, "GET /v1/models", "GET /v1/sessions"), ("401",)),
@@ -32,7 +31,7 @@ SECURED = {
 
 @pytest.fixture(scope="module")
 def plan(gateway: LiveGateway, seed: int, examples: int) -> Plan:
-    """Everything, against the contract that is served, with the right credentials."""
+    """All operations of the served contract, with the right credentials."""
     with gateway.client() as client:
         document: dict[str, Any] = client.get("/openapi.json").json()
     return Plan(gateway.url, document, TOKEN, seed, examples)
@@ -52,7 +51,7 @@ def streams(plan: Plan) -> Outcome:
 
 
 def shares(outcome: Outcome) -> dict[str, float]:
-    """Of all requests for completions, the share of right ones that were answered, for each type of answer."""
+    """Return the share of completions that were right and succeeded, by content type."""
     asked = {one: count for one, count in outcome.exchanges.items() if one.operation == COMPLETION}
     answered: Counter[str] = Counter()
     for exchange, count in asked.items():
@@ -61,34 +60,34 @@ def shares(outcome: Outcome) -> dict[str, float]:
     return {content_type: count / sum(asked.values()) for content_type, count in answered.items()}
 
 
-def test_every_answer_keeps_the_contract(everything: Outcome) -> None:
+def test_every_response_conforms_to_contract(everything: Outcome) -> None:
     assert not everything.failures, everything.report()
 
 
-def test_every_status_that_a_request_can_provoke_was_provoked(everything: Outcome, plan: Plan) -> None:
+def test_every_reachable_status_was_returned(everything: Outcome, plan: Plan) -> None:
     assert not never_answered(everything, plan.document)
 
 
-def test_every_parameter_and_field_was_accepted_at_least_once(everything: Outcome, plan: Plan) -> None:
+def test_every_parameter_and_field_was_accepted_once(everything: Outcome, plan: Plan) -> None:
     assert not never_accepted(everything, plan.document)
 
 
-def test_completions_are_answered_with_json_and_with_streams(everything: Outcome) -> None:
+def test_completions_return_json_and_streams(everything: Outcome) -> None:
     assert shares(everything)["application/json"] > LEAST_SHARE
     assert shares(everything)["text/event-stream"] > 0
 
 
-def test_every_event_of_a_stream_keeps_the_contract(streams: Outcome) -> None:
+def test_every_stream_event_conforms_to_contract(streams: Outcome) -> None:
     assert not streams.failures, streams.report()
 
 
-def test_completions_asked_for_as_streams_are_streams(streams: Outcome) -> None:
+def test_streaming_requests_return_streams(streams: Outcome) -> None:
     assert shares(streams).keys() == {"text/event-stream"}
     assert shares(streams)["text/event-stream"] > LEAST_SHARE
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["json", "stream"])
-def test_a_model_that_fails_is_told_as_the_contract_says(plan: Plan, streaming: bool) -> None:
+def test_failing_model_conforms_to_contract(plan: Plan, streaming: bool) -> None:
     failing = replace(
         plan,
         examples=max(plan.examples // 4, 50),
@@ -104,7 +103,7 @@ def test_a_model_that_fails_is_told_as_the_contract_says(plan: Plan, streaming: 
     assert seen >= set(failing.accepted) - {"200"}  # a stream may begin before its model fails
 
 
-def test_strangers_are_told_401_whatever_they_send(plan: Plan) -> None:
+def test_unauthenticated_requests_return_401(plan: Plan) -> None:
     stranger = replace(
         plan,
         token=None,
@@ -119,5 +118,5 @@ def test_strangers_are_told_401_whatever_they_send(plan: Plan) -> None:
     assert all(exchange.status != 200 for exchange in outcome.exchanges)
 
 
-def test_the_derived_document_is_valid_openapi(plan: Plan) -> None:
+def test_derived_document_is_valid_openapi(plan: Plan) -> None:
     openapi_spec_validator.validate(to_streaming_document(plan.document))

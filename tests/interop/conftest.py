@@ -1,4 +1,4 @@
-"""Where the packages from npm are: `tox -e interop` installs them."""
+"""The npm packages that `tox -e interop` installs."""
 
 from __future__ import annotations
 

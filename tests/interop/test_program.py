@@ -1,4 +1,4 @@
-"""OpenClaw's own command-line program and Node client, driven against a live gateway."""
+"""OpenClaw's command-line program and Node client against a live gateway."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run_program(published: Published, env: Mapping[str, str], *arguments: str) -
     return subprocess.run(command, env=dict(env), capture_output=True, timeout=SECONDS, check=False)
 
 
-def test_the_program_runs_an_agent(gateway: LiveGateway, published: Published, tmp_path: Path) -> None:
+def test_program_runs_agent(gateway: LiveGateway, published: Published, tmp_path: Path) -> None:
     env = environment(gateway.url, tmp_path / "home", published)
     arguments = ("--message", "hello from the program", "--agent", "beta", "--session-key", "agent:beta:interop")
     done = run_program(published, env, "agent", *arguments, "--json")
@@ -51,13 +51,13 @@ def test_the_program_runs_an_agent(gateway: LiveGateway, published: Published, t
     assert messages[0]["content"] == [{"type": "text", "text": "hello from the program"}]
 
 
-def test_the_program_prints_the_answer_alone(gateway: LiveGateway, published: Published, tmp_path: Path) -> None:
+def test_program_prints_only_the_answer(gateway: LiveGateway, published: Published, tmp_path: Path) -> None:
     env = environment(gateway.url, tmp_path / "home", published)
     done = run_program(published, env, "agent", "--message", "only this", "--agent", "main")
     assert (done.returncode, done.stdout.decode().strip()) == (0, "only this")
 
 
-def test_the_program_tells_of_a_wrong_token(gateway: LiveGateway, published: Published, tmp_path: Path) -> None:
+def test_program_reports_wrong_token(gateway: LiveGateway, published: Published, tmp_path: Path) -> None:
     env = environment(gateway.url, tmp_path / "home", published, token="wrong")
     done = run_program(published, env, "agent", "--message", "hi", "--agent", "main", "--json")
     assert done.returncode == 1
@@ -65,7 +65,7 @@ def test_the_program_tells_of_a_wrong_token(gateway: LiveGateway, published: Pub
 
 
 @pytest.mark.parametrize("command", [("health", "--json"), ("gateway", "call", "status", "--json")])
-def test_the_program_asks_how_the_gateway_is(
+def test_program_reports_gateway_health(
     gateway: LiveGateway, published: Published, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     done = run_program(published, environment(gateway.url, tmp_path / "home", published), *command)
@@ -102,7 +102,7 @@ def wait_for(said: queue.Queue[dict[str, Any]], kind: str, heard: list[dict[str,
             return heard[-1]["value"]
 
 
-def test_the_client_runs_hears_and_comes_back_after_a_restart(published: Published, tmp_path: Path) -> None:
+def test_client_reconnects_after_restart(published: Published, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Every frame that leaves the gateway, held against the published JSON schemas of the protocol."""
+"""Frames of the gateway, validated against the published JSON schemas of the protocol."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def schemas(published: Published) -> Schemas:
     return Schemas(published.schema)
 
 
-def test_a_whole_life_of_a_connection(gateway: LiveGateway, schemas: Schemas) -> None:
+def test_frames_of_whole_connection_match_schemas(gateway: LiveGateway, schemas: Schemas) -> None:
     session = f"schemas-{uuid.uuid4()}"
     with raw_client(gateway) as client:
         client.receive()
@@ -126,7 +126,7 @@ def test_a_whole_life_of_a_connection(gateway: LiveGateway, schemas: Schemas) ->
         schemas.check("SessionRow", row)
 
 
-def test_refusals_and_the_end(tmp_path: Path, schemas: Schemas) -> None:
+def test_frames_of_refusals_and_shutdown_match_schemas(tmp_path: Path, schemas: Schemas) -> None:
     with live_gateway(tmp_path, scripted_config()) as running:
         faults: tuple[dict[str, Any], ...] = (
             {"auth": {"token": "wrong"}},
@@ -147,7 +147,7 @@ def test_refusals_and_the_end(tmp_path: Path, schemas: Schemas) -> None:
             assert client.frames[-1]["event"] == "shutdown"
 
 
-def test_the_scopes_are_those_that_are_published(schemas: Schemas) -> None:
+def test_scopes_match_published_scopes(schemas: Schemas) -> None:
     from service.api.websocket.methods import ROWS  # noqa: PLC0415 - beside what it is compared with
 
     published = {name: about["scope"] for name, about in schemas.document["methods"].items()}

@@ -1,4 +1,4 @@
-"""Words for tests that talk to an agent over HTTP."""
+"""Send chat completions over HTTP and read their responses."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ def user(text: Any) -> dict[str, Any]:
 
 
 def ask(client: httpx.Client, *messages: Any, headers: Any = None, **fields: Any) -> httpx.Response:
-    """Send messages (a text is a user message) and return the answer, whatever its status."""
+    """Send messages (a string is a user message) and return the response, whatever its status."""
     listed = [user(message) if isinstance(message, str) else message for message in messages]
     return client.post(PATH, json={"messages": listed, **fields}, headers=headers)
 
 
 def text_of(response: httpx.Response) -> str:
-    """The text of a JSON answer, which must be a 200."""
+    """Return the text of a JSON response, which must be a 200."""
     assert response.status_code == 200, response.text
     content: str = response.json()["choices"][0]["message"]["content"]
     return content
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    """Status, code and param of a refusal."""
+    """Return status, code and param of an error response."""
     error = response.json()["error"]
     return response.status_code, error["code"], error["param"]
 
 
 def chunks_of(response: httpx.Response) -> list[dict[str, Any]]:
-    """The chunks of a streamed answer, without the final `[DONE]`, which must be there."""
+    """Return the chunks of a stream, without the required `[DONE]`."""
     assert response.status_code == 200, response.text
     data = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line.startswith("data: ")]
     assert data.pop() == "[DONE]"
@@ -42,6 +42,6 @@ def chunks_of(response: httpx.Response) -> list[dict[str, Any]]:
 
 
 def streamed_text(response: httpx.Response) -> str:
-    """The text that a stream carried."""
+    """Return the text of a stream."""
     deltas = [choice["delta"] for chunk in chunks_of(response) for choice in chunk.get("choices", [])]
     return "".join(delta.get("content") or "" for delta in deltas)

@@ -1,6 +1,6 @@
-"""Holds every answer of a live gateway against the contract: status, headers, body, each event of a stream.
+"""Validate responses against the contract: status, headers, body and every event of a stream.
 
-Stricter than a fuzzer's own checks: a header that the contract does not give to a response is a fault, too.
+Stricter than a fuzzer's checks: undocumented headers are errors, too.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import yaml
 from service.api.http.contract import load_contract, to_served_document
 from service.api.http.schema_validation import CompiledSchema
 
-#: What HTTP itself adds; everything else must be in the contract.
+#: Headers of HTTP itself; all others must be in the contract.
 TRANSPORT_HEADERS = frozenset({"date", "content-length", "content-type", "transfer-encoding", "connection"})
 
 
 class NonconformityError(AssertionError):
-    """An answer that the contract does not allow."""
+    """A response that does not conform to the contract."""
 
 
 class Conformance:
-    """Checks answers against one contract."""
+    """Validates responses against one contract."""
 
     def __init__(self, document: dict[str, Any] | None = None) -> None:
         self.document = document or to_served_document(load_contract())
@@ -33,7 +33,7 @@ class Conformance:
         self._schemas: dict[str, CompiledSchema] = {}
 
     def check(self, response: httpx.Response) -> None:
-        """Raise `NonconformityError` for the first thing the contract does not allow."""
+        """Raise `NonconformityError` for the first deviation from the contract."""
         request = response.request
         where = f"{request.method} {request.url.path} -> {response.status_code}"
         declared = self._declared(request.method, request.url.path, response.status_code, where)
@@ -50,7 +50,7 @@ class Conformance:
         self._component(name).check(value)
 
     def check_error(self, body: Any) -> None:
-        """Check the body of a refusal wherever it came from."""
+        """Check the body of an error response."""
         self._component("ErrorEnvelope").check(body)
 
     def _declared(self, method: str, path: str, status: int, where: str) -> Mapping[str, Any]:
@@ -67,7 +67,7 @@ class Conformance:
         names = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 408: "RequestTimeout", 414: "UriTooLong"}
         names |= {415: "UnsupportedMediaType", 431: "HeadersTooLarge", 500: "InternalError"}
         if status not in names:
-            raise NonconformityError(f"{where}: an unlisted path cannot answer so")
+            raise NonconformityError(f"{where}: an unlisted path cannot return this status")
         declared: Mapping[str, Any] = self.document["components"]["responses"][names[status]]
         return declared
 
@@ -75,7 +75,7 @@ class Conformance:
         known = {name.lower(): self._resolve(header) for name, header in declared.items()}
         extra = {name.lower() for name in headers} - set(known) - TRANSPORT_HEADERS
         if extra:
-            raise NonconformityError(f"{where}: headers that are not in the contract: {sorted(extra)}")
+            raise NonconformityError(f"{where}: undocumented headers: {sorted(extra)}")
         for name, header in known.items():
             if name not in headers:
                 if header.get("required"):
@@ -124,7 +124,7 @@ class Conformance:
 
 
 def check_stream(conformance: Conformance, text: str, where: str = "stream") -> list[str]:
-    """Check a whole event stream; returns the `data` of its events. It must end with one `[DONE]`."""
+    """Check a whole event stream, which must end with one `[DONE]`; returns the `data` of its events."""
     if not text.endswith("data: [DONE]\n\n"):
         raise NonconformityError(f"{where}: the stream does not end with [DONE]")
     events = [block for block in text.split("\n\n") if block and not block.startswith(":")]
@@ -132,5 +132,5 @@ def check_stream(conformance: Conformance, text: str, where: str = "stream") -> 
     for item in data:
         conformance.check_chunk(item)
     if data.count("[DONE]") != 1:
-        raise NonconformityError(f"{where}: [DONE] is there more than once")
+        raise NonconformityError(f"{where}: [DONE] occurs more than once")
     return data

@@ -50,16 +50,16 @@ class HttpSettings:
     completions_enabled: bool
 
 
-def create_app(door: HttpSettings) -> flask.Flask:
+def create_app(settings: HttpSettings) -> flask.Flask:
     """Create the application; handlers find the Gateway and the served contract in its `extensions`."""
-    app = Application(_Admission(door))
-    app.extensions["gateway"] = door.gateway
-    app.extensions["served_document"] = to_served_document(door.document)
+    app = Application(_Admission(settings))
+    app.extensions["gateway"] = settings.gateway
+    app.extensions["served_document"] = to_served_document(settings.document)
     validators = {
-        "body": functools.partial(_BodyValidator, door.document),
-        "parameter": functools.partial(_ParameterValidator, door.document),
+        "body": functools.partial(_BodyValidator, settings.document),
+        "parameter": functools.partial(_ParameterValidator, settings.document),
     }
-    app.register_blueprint(Api(door.document, validators).blueprint)
+    app.register_blueprint(Api(settings.document, validators).blueprint)
     app.register_error_handler(Exception, _to_error_response)  # type: ignore[arg-type]  # a WSGI application is taken, too
     return app
 
@@ -70,32 +70,32 @@ class _Admission:
     Stores the principal in `g.principal` and the body in the environ, None for operations without one.
     """
 
-    def __init__(self, door: HttpSettings) -> None:
-        self._door = door
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
         operations = {
             f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}": (
                 operation
             )
-            for item in door.document["paths"].values()
+            for item in settings.document["paths"].values()
             for operation in item.values()
         }
         self._public = {name for name, operation in operations.items() if operation.get("security") == []}
         self._with_body = {name for name, operation in operations.items() if "requestBody" in operation}
 
     def __call__(self) -> None:
-        request, door = current_request(), self._door
+        request, settings = current_request(), self._settings
         environ = request.environ
-        address = door.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
+        address = settings.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
         environ.setdefault("openclaw.log", {})["client"] = address
-        if door.authenticator is None:
+        if settings.authenticator is None:
             check_host(environ.get("HTTP_HOST"))
         _check_route(request)
         public = request.endpoint in self._public
-        if not (door.completions_enabled or public):
+        if not (settings.completions_enabled or public):
             text = f"The OpenAI-compatible endpoint is disabled. Set {ENABLING_KEY} to true in the configuration."
             raise GatewayError("endpoint_disabled", text)
-        if not public and door.authenticator is not None:
-            flask.g.principal = door.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
+        if not public and settings.authenticator is not None:
+            flask.g.principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
         environ[BODY_KEY] = _read_body(request, environ) if request.endpoint in self._with_body else None
 
 

@@ -1,4 +1,4 @@
-"""Bad input over HTTP: each kind gets its own clear refusal, and the gateway lives on."""
+"""Invalid input over HTTP."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def post(client: httpx.Client, body: bytes, headers: dict[str, str] | None = Non
         (b"{}", "missing_required_parameter"),
     ],
 )
-def test_what_is_not_a_json_object_is_refused(client: httpx.Client, body: bytes, code: str) -> None:
+def test_body_that_is_no_json_object_is_refused(client: httpx.Client, body: bytes, code: str) -> None:
     assert error_of(post(client, body))[:2] == (400, code)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-def test_another_content_type_is_415(client: httpx.Client, kind: str) -> None:
+def test_other_content_type_is_415(client: httpx.Client, kind: str) -> None:
     assert error_of(post(client, b"{}", {"Content-Type": kind})) == (415, "unsupported_media_type", "content-type")
 
 
-def test_no_content_type_is_415(client: httpx.Client) -> None:
+def test_missing_content_type_is_415(client: httpx.Client) -> None:
     request = client.build_request("POST", PATH, content=b"{}")
     request.headers.pop("content-type", None)
     assert client.send(request).status_code == 415
 
 
-def test_a_compressed_body_is_415(client: httpx.Client) -> None:
+def test_compressed_body_is_415(client: httpx.Client) -> None:
     assert post(client, b"{}", {"Content-Encoding": "gzip"}).status_code == 415
 
 
@@ -62,7 +62,7 @@ LIMIT = 20 * 1024 * 1024
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_20_mib_is_413(gateway: LiveGateway, chunked: bool) -> None:
+def test_body_over_20_mib_is_413(gateway: LiveGateway, chunked: bool) -> None:
     body = b" " * (LIMIT + 1024 * 1024)
     content: Any = iter([body[:LIMIT], body[LIMIT:]]) if chunked else body
     with gateway.client() as client:
@@ -70,14 +70,14 @@ def test_a_body_over_20_mib_is_413(gateway: LiveGateway, chunked: bool) -> None:
     assert error_of(response) == (413, "request_too_large", None)
 
 
-def test_a_valid_body_followed_by_20_mib_is_not_cut_to_fit(gateway: LiveGateway) -> None:
+def test_valid_body_followed_by_20_mib_is_not_truncated(gateway: LiveGateway) -> None:
     valid = b'{"messages":[{"role":"user","content":"hi"}]}'
     with gateway.client() as client:
         response = client.post(PATH, content=iter([valid, b" " * LIMIT, b"rubbish"]), headers=JSON)
     assert response.status_code == 413
 
 
-def test_a_body_of_nearly_20_mib_is_read(client: httpx.Client) -> None:
+def test_body_of_nearly_20_mib_is_read(client: httpx.Client) -> None:
     text = "word " * (LIMIT // 5 - 100)
     assert text_of(ask(client, text, headers={"x-openclaw-model": "scripted/count-1"})).strip() == "1"
 
@@ -113,7 +113,9 @@ def test_a_body_of_nearly_20_mib_is_read(client: httpx.Client) -> None:
         ),
     ],
 )
-def test_messages_are_checked_one_by_one(client: httpx.Client, messages: Any, code: str, param: str) -> None:
+def test_invalid_message_is_refused_with_its_location(
+    client: httpx.Client, messages: Any, code: str, param: str
+) -> None:
     assert error_of(client.post(PATH, json={"messages": messages})) == (400, code, param)
 
 
@@ -130,13 +132,13 @@ def test_messages_are_checked_one_by_one(client: httpx.Client, messages: Any, co
         "file:///etc/passwd",
     ],
 )
-def test_bad_image_data_is_refused(client: httpx.Client, url: str) -> None:
+def test_invalid_image_data_is_refused(client: httpx.Client, url: str) -> None:
     parts = [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": url}}]
     param = "messages[0].content[1].image_url.url"
     assert error_of(ask(client, user(parts))) == (400, "invalid_value", param)
 
 
-def test_a_picture_is_taken_whatever_its_label_says(client: httpx.Client) -> None:
+def test_picture_is_accepted_whatever_its_media_type(client: httpx.Client) -> None:
     parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": PNG.replace("png", "jpeg")}}]
     assert text_of(ask(client, user(parts))) == "look"
 
@@ -182,7 +184,7 @@ def test_a_picture_is_taken_whatever_its_label_says(client: httpx.Client) -> Non
         ("x_unknown", [1, None, {"a": []}], []),
     ],
 )
-def test_every_field_is_held_to_its_bounds_on_both_sides(
+def test_every_field_is_validated_at_its_bounds(
     client: httpx.Client, field: str, right: list[Any], wrong: list[Any]
 ) -> None:
     for value in right:
@@ -195,12 +197,12 @@ def test_every_field_is_held_to_its_bounds_on_both_sides(
         assert param.startswith(field)
 
 
-def test_what_is_not_done_is_refused_by_name(client: httpx.Client) -> None:
+def test_unsupported_fields_are_refused_by_name(client: httpx.Client) -> None:
     for field, value in {"n": 2, "logprobs": True, "web_search_options": {}, "audio": {}, "store": True}.items():
         assert error_of(ask(client, "hi", **{field: value})) == (400, "unsupported_parameter", field)
 
 
-def test_two_tools_of_one_name_are_refused(client: httpx.Client) -> None:
+def test_two_tools_with_one_name_are_refused(client: httpx.Client) -> None:
     assert error_of(ask(client, "hi", tools=[TOOL, TOOL])) == (400, "invalid_value", "tools[1].function.name")
 
 
@@ -214,11 +216,11 @@ def test_two_tools_of_one_name_are_refused(client: httpx.Client) -> None:
         ("x-openclaw-model", "no-slash"),
         ("x-openclaw-message-channel", "a b"),
         ("x-openclaw-session-key", "x" * 2049),
-        ("x-openclaw-session-key", "x" * 2048),  # longer once the agent's name stands before it
+        ("x-openclaw-session-key", "x" * 2048),  # longer with the agent's prefix
         ("x-openclaw-session-key", "Nguyễn"),
     ],
 )
-def test_headers_are_held_to_the_contract(client: httpx.Client, name: str, value: str) -> None:
+def test_invalid_headers_are_refused(client: httpx.Client, name: str, value: str) -> None:
     response = ask(client, "hi", headers={name: value.encode()})
     assert error_of(response) == (400, "invalid_value", name)
 
@@ -228,7 +230,7 @@ def test_headers_are_held_to_the_contract(client: httpx.Client, name: str, value
     [PATH, "/v1/models", "/v1/models/openclaw", "/healthz", "/readyz", "/openapi.json", "/openapi.yaml", "/docs"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE", "BREW"])
-def test_a_wrong_method_is_405_on_every_path(gateway: LiveGateway, path: str, method: str) -> None:
+def test_wrong_method_is_405_on_every_path(gateway: LiveGateway, path: str, method: str) -> None:
     right = "POST" if path == PATH else "GET"
     if method == right:
         return
@@ -241,7 +243,7 @@ def test_a_wrong_method_is_405_on_every_path(gateway: LiveGateway, path: str, me
 @pytest.mark.parametrize(
     "path", ["/", "//", "/v1", "/v1/chat/completions/", "//healthz", "/docs/", "/docs/x", "/%00", "/v1/models/"]
 )
-def test_an_unknown_path_is_404_with_the_envelope(gateway: LiveGateway, path: str) -> None:
+def test_unknown_path_is_404_with_envelope(gateway: LiveGateway, path: str) -> None:
     with gateway.client() as client:
         request = client.build_request("GET", gateway.url)
         request.url = httpx.URL(gateway.url, raw_path=path.encode())
@@ -268,17 +270,17 @@ def test_missing_and_wrong_credentials_are_401(gateway: LiveGateway, path: str, 
 
 
 @pytest.mark.parametrize("header", [f"bearer {TOKEN}", f"BEARER   {TOKEN}"])
-def test_bearer_is_read_generously(gateway: LiveGateway, header: str) -> None:
+def test_bearer_scheme_ignores_case_and_spaces(gateway: LiveGateway, header: str) -> None:
     with gateway.client(token=None) as client:
         assert client.get("/v1/models", headers={"Authorization": header}).status_code == 200
 
 
-def test_a_request_id_that_cannot_be_echoed_is_replaced_elsewhere(gateway: LiveGateway) -> None:
+def test_invalid_request_id_is_replaced_on_other_paths(gateway: LiveGateway) -> None:
     with gateway.client(token=None) as client:
         for path in ("/nowhere", "/v1/models"):
             assert client.get(path, headers={"x-request-id": "a b"}).headers["x-request-id"] != "a b"
 
 
-def test_nothing_of_all_this_was_a_defect(gateway: LiveGateway) -> None:
+def test_log_has_no_traceback_and_no_token(gateway: LiveGateway) -> None:
     assert "Traceback" not in gateway.output
     assert TOKEN not in gateway.output

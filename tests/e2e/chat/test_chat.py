@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions` on a live gateway: answers, streams, agents, tools."""
+"""`POST /v1/chat/completions` of a live gateway: answers, streams, agents, tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.live import LiveGateway
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
-def test_an_answer_is_one_chat_completion(client: httpx.Client) -> None:
+def test_answer_is_one_chat_completion(client: httpx.Client) -> None:
     response = ask(client, "hello there", model="openclaw")
     assert text_of(response) == "hello there"
     body = response.json()
@@ -22,7 +22,7 @@ def test_an_answer_is_one_chat_completion(client: httpx.Client) -> None:
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"] > 0
 
 
-def test_a_stream_begins_with_the_role_and_ends_with_done(client: httpx.Client) -> None:
+def test_stream_begins_with_role_and_ends_with_done(client: httpx.Client) -> None:
     response = ask(client, "hello there", stream=True)
     assert response.headers["content-type"] == "text/event-stream"
     chunks = chunks_of(response)
@@ -32,7 +32,7 @@ def test_a_stream_begins_with_the_role_and_ends_with_done(client: httpx.Client) 
     assert {chunk["id"] for chunk in chunks} == {chunks[0]["id"]}
 
 
-def test_a_stream_tells_usage_only_when_asked(client: httpx.Client) -> None:
+def test_stream_includes_usage_only_on_request(client: httpx.Client) -> None:
     assert all("usage" not in chunk for chunk in chunks_of(ask(client, "hi", stream=True)))
     chunks = chunks_of(ask(client, "hi", stream=True, stream_options={"include_usage": True}))
     assert chunks[-1]["choices"] == []
@@ -43,14 +43,14 @@ def test_a_stream_tells_usage_only_when_asked(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "model", ["openclaw", "openclaw/default", "openclaw/main", "openclaw:beta", "agent:beta", " Agent:BETA ", None]
 )
-def test_model_names_the_agent_and_is_echoed_as_sent(client: httpx.Client, model: str | None) -> None:
+def test_model_selects_agent_and_is_echoed(client: httpx.Client, model: str | None) -> None:
     response = ask(client, "hi", **({} if model is None else {"model": model}))
     assert response.json()["model"] == (model or "openclaw")
     agent = "beta" if model and "beta" in model.lower() else "main"
     assert response.headers["x-openclaw-session-key"].startswith(f"agent:{agent}:openai:")
 
 
-def test_the_agent_header_wins_over_the_model_whose_text_is_then_free(client: httpx.Client) -> None:
+def test_agent_header_takes_precedence_over_model(client: httpx.Client) -> None:
     response = ask(client, "hi", model="gpt-4o", headers={"x-openclaw-agent-id": "beta"})
     assert response.json()["model"] == "gpt-4o"
     assert response.headers["x-openclaw-session-key"].startswith("agent:beta:")
@@ -65,25 +65,25 @@ def test_the_agent_header_wins_over_the_model_whose_text_is_then_free(client: ht
         ({}, {"x-openclaw-model": "nowhere/x"}, "x-openclaw-model"),
     ],
 )
-def test_what_does_not_exist_is_404(
+def test_unknown_agent_or_model_is_404(
     client: httpx.Client, fields: dict[str, str], headers: dict[str, str], param: str
 ) -> None:
     response = ask(client, "hi", headers=headers, **fields)
     assert error_of(response) == (404, "model_not_found", param)
 
 
-def test_the_model_header_replaces_the_agents_model_for_one_run(client: httpx.Client) -> None:
+def test_model_header_replaces_model_for_one_run(client: httpx.Client) -> None:
     assert text_of(ask(client, "hi", headers={"x-openclaw-model": "scripted/count-3"})).split() == ["1", "2", "3"]
     assert text_of(ask(client, "hi")) == "hi"
 
 
-def test_a_limit_of_tokens_ends_the_answer_with_length(client: httpx.Client) -> None:
+def test_token_limit_ends_answer_with_length(client: httpx.Client) -> None:
     response = ask(client, "one two three four", max_tokens=2)
     assert response.json()["choices"][0]["finish_reason"] == "length"
     assert text_of(response).split() == ["one", "two"]
 
 
-def test_a_required_tool_is_called_and_its_result_continues_the_conversation(client: httpx.Client) -> None:
+def test_required_tool_is_called_and_result_continues_conversation(client: httpx.Client) -> None:
     first = ask(client, "how is it outside?", tools=[WEATHER], tool_choice="required")
     message = first.json()["choices"][0]["message"]
     assert first.json()["choices"][0]["finish_reason"] == "tool_calls"
@@ -95,7 +95,7 @@ def test_a_required_tool_is_called_and_its_result_continues_the_conversation(cli
     assert text_of(second) == "sunny"
 
 
-def test_a_streamed_tool_call_comes_as_a_name_and_then_its_arguments(client: httpx.Client) -> None:
+def test_streamed_tool_call_is_name_then_arguments(client: httpx.Client) -> None:
     chunks = chunks_of(ask(client, "hi", stream=True, tools=[WEATHER], tool_choice="required"))
     deltas = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
     assert deltas[0]["function"] == {"name": "weather", "arguments": ""}
@@ -103,58 +103,58 @@ def test_a_streamed_tool_call_comes_as_a_name_and_then_its_arguments(client: htt
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-def test_an_answer_that_a_library_dumped_with_its_nulls_can_be_sent_back(client: httpx.Client) -> None:
+def test_answer_dumped_with_nulls_can_be_sent_back(client: httpx.Client) -> None:
     nulls = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "tool_calls"))
     assert ask(client, "hi", {"role": "assistant", "content": "Hello.", **nulls}, "again").status_code == 200
 
 
-def test_metadata_comes_back(client: httpx.Client) -> None:
+def test_metadata_is_returned(client: httpx.Client) -> None:
     assert ask(client, "hi", metadata={"ticket": "7"}).json()["metadata"] == {"ticket": "7"}
 
 
-def test_the_request_id_is_the_callers_or_made(client: httpx.Client) -> None:
+def test_request_id_is_echoed_or_generated(client: httpx.Client) -> None:
     assert ask(client, "hi", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert len(ask(client, "hi").headers["x-request-id"]) > 20
 
 
-def test_a_failure_after_the_stream_began_is_an_error_event_and_done(client: httpx.Client) -> None:
+def test_failure_after_stream_start_is_error_event_and_done(client: httpx.Client) -> None:
     response = ask(client, "hi", stream=True, headers={"x-openclaw-model": "scripted/fail-midway"})
     assert chunks_of(response)[-1]["error"]["code"] == "provider_error"
 
 
-def test_a_failure_keeps_its_status_without_a_stream(client: httpx.Client) -> None:
+def test_failure_without_stream_keeps_status(client: httpx.Client) -> None:
     response = ask(client, "hi", headers={"x-openclaw-model": "scripted/fail-midway"})
     assert error_of(response) == (502, "provider_error", None)
 
 
-def test_the_models_list_names_every_agent(client: httpx.Client) -> None:
+def test_model_list_contains_every_agent(client: httpx.Client) -> None:
     names = [model["id"] for model in client.get("/v1/models").json()["data"]]
     assert names == ["openclaw", "openclaw/default", "openclaw/main", "openclaw/beta"]
 
 
 @pytest.mark.parametrize("name", ["openclaw", "openclaw/beta", "openclaw%2Fbeta", "agent:beta", "openclaw:main"])
-def test_a_model_is_found_by_every_name_it_has(client: httpx.Client, name: str) -> None:
+def test_model_is_found_by_every_alias(client: httpx.Client, name: str) -> None:
     assert client.get(f"/v1/models/{name}").json()["id"] == name.replace("%2F", "/")
 
 
-def test_a_model_nobody_has_is_404(client: httpx.Client) -> None:
+def test_unknown_model_is_404(client: httpx.Client) -> None:
     assert error_of(client.get("/v1/models/gpt-4o")) == (404, "model_not_found", "model")
 
 
-def test_texts_of_any_language_survive(client: httpx.Client) -> None:
+def test_text_of_any_language_is_preserved(client: httpx.Client) -> None:
     text = "Xin chào, tôi là Nguyễn 😀"
     assert text_of(ask(client, text)) == text
     assert streamed_text(ask(client, text, stream=True)) == text
 
 
-def test_many_callers_are_answered_side_by_side(gateway: LiveGateway) -> None:
+def test_many_callers_are_served_concurrently(gateway: LiveGateway) -> None:
 
     with gateway.client() as shared, ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda number: text_of(ask(shared, f"number {number}")), range(64)))
     assert answers == [f"number {number}" for number in range(64)]
 
 
-def test_the_documented_calls_work_as_written(client: httpx.Client) -> None:
+def test_documented_calls_work(client: httpx.Client) -> None:
     body = {"model": "openclaw", "messages": [user("hi")]}
     headers = {"x-openclaw-agent-id": "main"}
     assert text_of(client.post(PATH, json=body, headers=headers)) == "hi"

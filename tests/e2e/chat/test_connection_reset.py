@@ -1,4 +1,4 @@
-"""A caller whose connection is reset, not closed: what it left behind ends as well."""
+"""Connections that the caller resets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DELAYS_SECONDS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_reset_frees_the_session_whenever_it_comes(tmp_path: Path, stream: bool) -> None:
+def test_connection_reset_frees_session(tmp_path: Path, stream: bool) -> None:
     headers = {"x-openclaw-session-key": "reset", "x-openclaw-model": "scripted/silent"}
     with live_gateway(tmp_path, scripted_config()) as running:
         for delay in DELAYS_SECONDS * 10:

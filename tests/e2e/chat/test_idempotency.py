@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the same request sent again gets the answer of one run, streamed or not."""
+"""`Idempotency-Key`: a repeated request returns the result of one run, streamed or not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def streamed(client: httpx.Client, text: str, headers: dict[str, str], **fields:
     return chunks[0]["id"], "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
 
 
-def test_the_same_request_again_is_answered_by_the_same_run(talk: httpx.Client, upstream: Upstream) -> None:
+def test_repeated_request_returns_same_run(talk: httpx.Client, upstream: Upstream) -> None:
     key, before = new_key(), len(upstream.requests)
     first, second = ask(talk, "once", headers=key), ask(talk, "once", headers=key)
     assert first.json() == second.json()
@@ -70,7 +70,7 @@ def test_the_same_request_again_is_answered_by_the_same_run(talk: httpx.Client, 
     assert len(upstream.requests) == before + 1
 
 
-def test_an_answer_that_was_streamed_can_be_had_whole(talk: httpx.Client, upstream: Upstream) -> None:
+def test_streamed_answer_can_be_fetched_as_json(talk: httpx.Client, upstream: Upstream) -> None:
     key, before = new_key(), len(upstream.requests)
     run_id, text = streamed(talk, "streamed first", key)
     again = ask(talk, "streamed first", headers=key)
@@ -78,7 +78,7 @@ def test_an_answer_that_was_streamed_can_be_had_whole(talk: httpx.Client, upstre
     assert len(upstream.requests) == before + 1
 
 
-def test_without_a_key_or_with_another_key_a_run_starts_anew(talk: httpx.Client) -> None:
+def test_missing_or_other_key_starts_new_run(talk: httpx.Client) -> None:
     answers = [ask(talk, "same words", headers=headers).json()["id"] for headers in ({}, {}, new_key(), new_key())]
     assert len(set(answers)) == 4
 
@@ -86,7 +86,7 @@ def test_without_a_key_or_with_another_key_a_run_starts_anew(talk: httpx.Client)
 @pytest.mark.parametrize(
     "change", [{"text": "other words"}, {"fields": {"temperature": 1}}, {"headers": {"x-openclaw-session-key": "k"}}]
 )
-def test_another_request_with_the_same_key_is_refused(talk: httpx.Client, change: dict[str, Any]) -> None:
+def test_different_request_with_same_key_is_refused(talk: httpx.Client, change: dict[str, Any]) -> None:
     key = new_key()
     ask(talk, "some words", headers=key)
     headers = key | change.get("headers", {})
@@ -102,7 +102,7 @@ def test_another_request_with_the_same_key_is_refused(talk: httpx.Client, change
     assert error_of(refused) == (409, "idempotency_key_reused", "Idempotency-Key")
 
 
-def test_a_body_that_is_only_written_otherwise_is_the_same_request(talk: httpx.Client) -> None:
+def test_differently_formatted_body_is_same_request(talk: httpx.Client) -> None:
     key = {**new_key(), "Content-Type": "application/json"}
     bodies = (
         b'{"model": "openclaw", "messages": [{"role": "user", "content": "hi"}]}',
@@ -112,7 +112,7 @@ def test_a_body_that_is_only_written_otherwise_is_the_same_request(talk: httpx.C
     assert first.json() == second.json()
 
 
-def test_requests_that_come_together_wait_for_one_run(talk: httpx.Client, upstream: Upstream) -> None:
+def test_concurrent_requests_wait_for_one_run(talk: httpx.Client, upstream: Upstream) -> None:
     key, before = new_key(), len(upstream.requests)
     headers = key | {"x-openclaw-model": "stub/slow"}
 
@@ -127,7 +127,7 @@ def test_requests_that_come_together_wait_for_one_run(talk: httpx.Client, upstre
     assert len(upstream.requests) == before + 1
 
 
-def test_a_session_hears_it_once(talk: httpx.Client, upstream: Upstream) -> None:
+def test_session_stores_request_once(talk: httpx.Client, upstream: Upstream) -> None:
     session = {"x-openclaw-session-key": f"once-{uuid.uuid4()}"}
     key = session | new_key()
     for _ in range(3):
@@ -137,7 +137,7 @@ def test_a_session_hears_it_once(talk: httpx.Client, upstream: Upstream) -> None
     assert said == ["first", "second"]
 
 
-def test_a_run_goes_on_when_its_caller_hangs_up(talk: httpx.Client, relay: LiveGateway, upstream: Upstream) -> None:
+def test_run_continues_when_caller_disconnects(talk: httpx.Client, relay: LiveGateway, upstream: Upstream) -> None:
     headers = new_key() | {"x-openclaw-model": "stub/slow"}
     before = len(upstream.requests)
     with relay.client(timeout=0.3) as impatient, pytest.raises(httpx.ReadTimeout):
@@ -146,7 +146,7 @@ def test_a_run_goes_on_when_its_caller_hangs_up(talk: httpx.Client, relay: LiveG
     assert len(upstream.requests) == before + 1
 
 
-def test_a_run_that_failed_starts_anew(talk: httpx.Client, upstream: Upstream) -> None:
+def test_failed_run_is_started_again(talk: httpx.Client, upstream: Upstream) -> None:
     headers = new_key() | {"x-openclaw-model": "stub/status-500"}
     before = len(upstream.requests)
     first = talk.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]}, headers=headers)
@@ -155,14 +155,14 @@ def test_a_run_that_failed_starts_anew(talk: httpx.Client, upstream: Upstream) -
     assert len(upstream.requests) == before + 2
 
 
-def test_a_request_that_is_refused_leaves_its_key_free(talk: httpx.Client) -> None:
+def test_refused_request_leaves_key_free(talk: httpx.Client) -> None:
     key = new_key()
     refused = talk.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": " "}]}, headers=key)
     assert refused.status_code == 400
     assert text_of(ask(talk, "better", headers=key))
 
 
-def test_a_key_outlives_its_gateway(upstream: Upstream, tmp_path: Path) -> None:
+def test_key_survives_restart(upstream: Upstream, tmp_path: Path) -> None:
     key, before = new_key(), len(upstream.requests)
     answers = []
     for _ in range(2):
@@ -172,7 +172,7 @@ def test_a_key_outlives_its_gateway(upstream: Upstream, tmp_path: Path) -> None:
     assert len(upstream.requests) == before + 1
 
 
-def test_an_sdk_sends_it_as_an_extra_header(relay: LiveGateway) -> None:
+def test_sdk_sends_key_as_extra_header(relay: LiveGateway) -> None:
     client = openai.OpenAI(base_url=f"{relay.url}/v1", api_key=TOKEN, max_retries=0)
     key = new_key()
     answers = [
@@ -185,7 +185,7 @@ def test_an_sdk_sends_it_as_an_extra_header(relay: LiveGateway) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "with space", "é", "x" * 256])
-def test_a_key_that_is_none_is_refused(talk: httpx.Client, key: str) -> None:
+def test_invalid_key_is_refused(talk: httpx.Client, key: str) -> None:
     refused = talk.post(
         "/v1/chat/completions",
         json={"messages": [{"role": "user", "content": "x"}]},

@@ -1,4 +1,4 @@
-"""OpenAI's own SDK, unchanged, against a live gateway: answers, streams, tools, sessions, errors."""
+"""OpenAI's SDK against a live gateway: answers, streams, tools, sessions, errors."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def text_of(stream: openai.Stream[ChatCompletionChunk]) -> str:
     return "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
 
 
-def test_a_completion_has_every_key_and_type_that_openai_describes(sdk: OpenAI) -> None:
+def test_completion_has_every_key_and_type_of_openai(sdk: OpenAI) -> None:
     raw = sdk.chat.completions.with_raw_response.create(model="openclaw", messages=said("hello there")).text
     ChatCompletion.model_validate_json(raw, strict=True)
     body = orjson.loads(raw)
@@ -86,7 +86,7 @@ def test_a_completion_has_every_key_and_type_that_openai_describes(sdk: OpenAI) 
     assert (choice["logprobs"], choice["message"]["refusal"]) == (None, None)
 
 
-def test_each_chunk_has_every_key_and_type_that_openai_describes(sdk: OpenAI) -> None:
+def test_chunk_has_every_key_and_type_of_openai(sdk: OpenAI) -> None:
     create = sdk.chat.completions.with_streaming_response.create
     with create(model="openclaw", messages=said("hello there"), stream=True) as response:
         events = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
@@ -99,14 +99,14 @@ def test_each_chunk_has_every_key_and_type_that_openai_describes(sdk: OpenAI) ->
         assert all(choice.keys() >= CHUNK_CHOICE_KEYS for choice in body["choices"])
 
 
-def test_json_and_stream_carry_the_same_answer(sdk: OpenAI) -> None:
+def test_json_and_stream_have_same_answer(sdk: OpenAI) -> None:
     text = "Xin chào, tôi là Nguyễn 😀"
     whole = sdk.chat.completions.create(model="openclaw", messages=said(text))
     with sdk.chat.completions.create(model="openclaw", messages=said(text), stream=True) as stream:
         assert text_of(stream) == whole.choices[0].message.content == text
 
 
-def test_usage_comes_last_in_a_stream_when_asked_for(sdk: OpenAI) -> None:
+def test_usage_is_last_chunk_on_request(sdk: OpenAI) -> None:
     options: Any = {"include_usage": True}
     with sdk.chat.completions.create(
         model="openclaw", messages=said("one two"), stream=True, stream_options=options
@@ -118,7 +118,7 @@ def test_usage_comes_last_in_a_stream_when_asked_for(sdk: OpenAI) -> None:
     assert chunks[-1].usage.completion_tokens == 2
 
 
-def test_the_stream_helper_puts_an_answer_together(sdk: OpenAI) -> None:
+def test_stream_helper_assembles_answer(sdk: OpenAI) -> None:
     with sdk.chat.completions.stream(model="openclaw", messages=said("one two")) as stream:
         deltas = [event.delta for event in stream if event.type == "content.delta"]
         final = stream.get_final_completion()
@@ -126,7 +126,7 @@ def test_the_stream_helper_puts_an_answer_together(sdk: OpenAI) -> None:
     assert final.choices[0].finish_reason == "stop"
 
 
-def test_the_stream_helper_puts_a_tool_call_together(sdk: OpenAI) -> None:
+def test_stream_helper_assembles_tool_call(sdk: OpenAI) -> None:
     with sdk.chat.completions.stream(
         model="openclaw", messages=said("sunny?"), tools=[WEATHER], extra_headers=scripted("tools")
     ) as stream:
@@ -136,13 +136,13 @@ def test_the_stream_helper_puts_a_tool_call_together(sdk: OpenAI) -> None:
     assert final.choices[0].finish_reason == "tool_calls"
 
 
-def test_an_answer_is_parsed_into_the_asked_for_shape(sdk: OpenAI) -> None:
+def test_answer_is_parsed_into_requested_type(sdk: OpenAI) -> None:
     text = '{"name": "Cat", "legs": 4}'
     parsed = sdk.chat.completions.parse(model="openclaw", messages=said(text), response_format=Pet)
     assert parsed.choices[0].message.parsed == Pet(name="Cat", legs=4)
 
 
-def test_a_tool_call_comes_back_and_its_result_completes_the_answer(sdk: OpenAI) -> None:
+def test_tool_call_round_trip_completes_answer(sdk: OpenAI) -> None:
     headers = scripted("tools")
     messages = said("how is it outside?")
     first = sdk.chat.completions.create(model="openclaw", messages=messages, tools=[WEATHER], extra_headers=headers)
@@ -163,7 +163,7 @@ def test_a_tool_call_comes_back_and_its_result_completes_the_answer(sdk: OpenAI)
     assert second.choices[0].message.content == "sunny and warm"
 
 
-def test_the_models_are_listed_and_found_by_their_names(sdk: OpenAI) -> None:
+def test_models_are_listed_and_found_by_name(sdk: OpenAI) -> None:
     listed = sdk.models.list().data
     assert [model.id for model in listed] == ["openclaw", "openclaw/default", "openclaw/main", "openclaw/beta"]
     assert all(model.to_dict().keys() >= MODEL_KEYS for model in listed)
@@ -172,7 +172,7 @@ def test_the_models_are_listed_and_found_by_their_names(sdk: OpenAI) -> None:
         assert Model.model_validate_json(raw, strict=True).id == name
 
 
-def test_a_raw_response_shows_the_request_and_the_session(sdk: OpenAI) -> None:
+def test_raw_response_has_request_id_and_session(sdk: OpenAI) -> None:
     create = sdk.chat.completions.with_raw_response.create
     response = create(model="openclaw", messages=said("hi"), extra_headers={"x-request-id": "request-7"})
     assert response.headers["x-request-id"] == response.request_id == "request-7"
@@ -180,14 +180,14 @@ def test_a_raw_response_shows_the_request_and_the_session(sdk: OpenAI) -> None:
     assert response.parse().choices[0].message.content == "hi"
 
 
-def test_the_agent_header_chooses_the_agent_and_leaves_the_model_free(sdk: OpenAI) -> None:
+def test_agent_header_selects_agent_whatever_the_model(sdk: OpenAI) -> None:
     create = sdk.chat.completions.with_raw_response.create
     response = create(model="gpt-4o", messages=said("hi"), extra_headers={"x-openclaw-agent-id": "beta"})
     assert response.headers["x-openclaw-session-key"].startswith("agent:beta:")
     assert response.parse().model == "gpt-4o"
 
 
-def test_a_session_key_remembers_across_requests(sdk: OpenAI) -> None:
+def test_session_key_keeps_history_across_requests(sdk: OpenAI) -> None:
     key = f"sdk-{uuid.uuid4()}"
     create = sdk.chat.completions.create
     alone = create(model="openclaw", messages=said("three four"))
@@ -196,7 +196,7 @@ def test_a_session_key_remembers_across_requests(sdk: OpenAI) -> None:
     assert prompt_tokens(again) == prompt_tokens(alone) + len(["one", "two"]) + len(["one", "two"])
 
 
-def test_a_session_key_in_vietnamese_travels_percent_encoded(sdk: OpenAI) -> None:
+def test_vietnamese_session_key_is_percent_encoded(sdk: OpenAI) -> None:
     create = sdk.chat.completions.with_raw_response.create
     name = f"Nguyễn Văn A {uuid.uuid4()}"
     first = create(model="openclaw", messages=said("xin chào"), extra_headers={"x-openclaw-session-key": quote(name)})
@@ -207,7 +207,7 @@ def test_a_session_key_in_vietnamese_travels_percent_encoded(sdk: OpenAI) -> Non
     assert prompt_tokens(second.parse()) > prompt_tokens(first.parse())
 
 
-def test_user_continues_a_session_of_its_own(sdk: OpenAI) -> None:
+def test_user_continues_own_session(sdk: OpenAI) -> None:
     create = sdk.chat.completions.with_raw_response.create
     name = f"anna-{uuid.uuid4()}"
     first = create(model="openclaw", messages=said("one two"), user=name)
@@ -216,7 +216,7 @@ def test_user_continues_a_session_of_its_own(sdk: OpenAI) -> None:
     assert prompt_tokens(second.parse()) == prompt_tokens(first.parse()) + 4
 
 
-def test_a_wrong_token_is_an_authentication_error(gateway: LiveGateway) -> None:
+def test_wrong_token_is_authentication_error(gateway: LiveGateway) -> None:
     client = OpenAI(base_url=f"{gateway.url}/v1", api_key="wrong", max_retries=0)
     with client, pytest.raises(openai.AuthenticationError) as caught:
         client.models.list()
@@ -224,7 +224,7 @@ def test_a_wrong_token_is_an_authentication_error(gateway: LiveGateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "headers", "error", "told"),
+    ("fields", "headers", "error", "expected"),
     [
         ({"model": "gpt-4o"}, {}, openai.NotFoundError, ("model_not_found", "model")),
         ({"temperature": 3}, {}, openai.BadRequestError, ("invalid_value", "temperature")),
@@ -233,17 +233,17 @@ def test_a_wrong_token_is_an_authentication_error(gateway: LiveGateway) -> None:
         ({}, {"x-forwarded-for": "192.0.2.1"}, openai.PermissionDeniedError, ("untrusted_proxy_headers", None)),
     ],
 )
-def test_a_refusal_is_the_sdks_own_exception(
+def test_refusal_is_sdk_exception(
     sdk: OpenAI,
     fields: dict[str, Any],
     headers: dict[str, str],
     error: type[openai.APIStatusError],
-    told: tuple[str, str | None],
+    expected: tuple[str, str | None],
 ) -> None:
     arguments: dict[str, Any] = {"model": "openclaw", "messages": said("hi"), **fields}
     with pytest.raises(error) as caught:
         sdk.chat.completions.create(**arguments, extra_headers=headers)
-    assert (caught.value.code, caught.value.param) == told
+    assert (caught.value.code, caught.value.param) == expected
     assert isinstance(caught.value.body, dict)
     assert caught.value.body.keys() == ERROR_KEYS
     assert caught.value.request_id
@@ -260,7 +260,7 @@ def test_a_refusal_is_the_sdks_own_exception(
         ("provider_timeout", 504, openai.InternalServerError),
     ],
 )
-def test_a_providers_failure_is_the_sdks_own_exception(
+def test_provider_failure_is_sdk_exception(
     sdk: OpenAI, code: str, status: int, error: type[openai.APIStatusError]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -268,7 +268,7 @@ def test_a_providers_failure_is_the_sdks_own_exception(
     assert (caught.value.status_code, caught.value.code) == (status, code)
 
 
-def test_a_failure_in_mid_stream_is_raised_while_reading(sdk: OpenAI) -> None:
+def test_failure_in_mid_stream_is_raised_while_reading(sdk: OpenAI) -> None:
     stream = sdk.chat.completions.create(
         model="openclaw", messages=said("hi"), stream=True, extra_headers=scripted("fail-midway")
     )
@@ -294,5 +294,5 @@ async def stream_and_leave(url: str, key: str) -> tuple[str, str]:
         return text, after.choices[0].message.content or ""
 
 
-def test_leaving_an_asynchronous_stream_ends_its_run_and_frees_its_session(gateway: LiveGateway) -> None:
+def test_closing_async_stream_ends_run_and_frees_session(gateway: LiveGateway) -> None:
     assert asyncio.run(stream_and_leave(gateway.url, f"left-{uuid.uuid4()}")) == ("one two", "next")

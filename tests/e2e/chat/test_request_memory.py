@@ -1,4 +1,4 @@
-"""What the gateway keeps of requests that failed: nothing that is large."""
+"""Memory after failed requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REQUESTS, BODY_MEGABYTES, ALLOWED_MEGABYTES = 24, 6, 60
     [("scripted/echo", {"temperature": 9}, 400), ("scripted/fail-provider_error", {}, 502)],
     ids=["refused", "failed"],
 )
-def test_the_bodies_of_requests_that_fail_are_let_go(
+def test_bodies_of_failed_requests_are_released(
     model: str, fields: dict[str, Any], status: int, tmp_path: Path
 ) -> None:
     text = "x" * (BODY_MEGABYTES * MEGABYTE)

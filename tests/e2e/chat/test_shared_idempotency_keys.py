@@ -1,4 +1,4 @@
-"""Idempotency keys of live gateways that share a database: one turn for each key, and no key that is lost for ever."""
+"""Idempotency keys of live gateways that share a database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def upstream(lasting_upstream: Upstream) -> Upstream:
 
 @contextmanager
 def nothing_can_be_claimed(database_url: str | None, hosts: list[LiveGateway]) -> Iterator[None]:
-    """Whoever claims a key waits until the block ends."""
+    """Block claims of keys until the block ends."""
     if database_url is None:
         path = hosts[0].directory.parent / "shared" / FILE_NAME
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -80,7 +80,7 @@ def outcome_of(client: OperatorClient, request_id: str) -> dict[str, Any]:
     return next(filter(is_it, client.frames), None) or client.receive_until(is_it)
 
 
-def test_one_websocket_key_through_two_gateways_runs_one_turn(hosts: list[LiveGateway], upstream: Upstream) -> None:
+def test_one_websocket_key_at_two_gateways_runs_once(hosts: list[LiveGateway], upstream: Upstream) -> None:
     with operator_client(hosts[0]) as one, operator_client(hosts[1]) as other:
         clients, keys = (one, other), [str(uuid.uuid4()) for _ in range(8)]
         requests = [
@@ -100,7 +100,7 @@ def test_one_websocket_key_through_two_gateways_runs_one_turn(hosts: list[LiveGa
             assert len(history) == 2 * len(keys)
 
 
-def test_one_http_key_through_two_gateways_runs_one_turn(hosts: list[LiveGateway], upstream: Upstream) -> None:
+def test_one_http_key_at_two_gateways_runs_once(hosts: list[LiveGateway], upstream: Upstream) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     answers = []
     for host in hosts:
@@ -110,15 +110,15 @@ def test_one_http_key_through_two_gateways_runs_one_turn(hosts: list[LiveGateway
     assert len([request for request in upstream.requests if request.method == "POST"]) == 1
 
 
-def test_a_caller_that_leaves_during_its_claim_does_not_block_its_key(
+def test_caller_leaving_during_claim_does_not_block_key(
     hosts: list[LiveGateway], upstream: Upstream, lasting_database_url: str | None
 ) -> None:
     key = {"Idempotency-Key": str(uuid.uuid4())}
-    told = len(hosts[0].output)
+    before = len(hosts[0].output)
     with nothing_can_be_claimed(lasting_database_url, hosts):
         with hosts[0].client(timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
             ask(impatient, "never mind", headers=key)
-        eventually(lambda: "run_aborted" in hosts[0].output[told:])
+        eventually(lambda: "run_aborted" in hosts[0].output[before:])
     assert upstream.requests == []
     for host in hosts:
         with host.client() as client:
@@ -127,19 +127,17 @@ def test_a_caller_that_leaves_during_its_claim_does_not_block_its_key(
     assert len(upstream.requests) == 1
 
 
-def test_a_caller_that_leaves_while_its_session_is_busy_is_forgotten(
-    hosts: list[LiveGateway], upstream: Upstream
-) -> None:
+def test_caller_leaving_while_session_is_busy_is_withdrawn(hosts: list[LiveGateway], upstream: Upstream) -> None:
     session = {"x-openclaw-session-key": "busy"}
     key = session | {"Idempotency-Key": str(uuid.uuid4())}
-    told = len(hosts[0].output)
+    before = len(hosts[0].output)
     with operator_client(hosts[1]) as holder:
         holding = {"message": "x", "idempotencyKey": "holder", "sessionKey": "busy", "model": "scripted/silent"}
         assert holder.response(holder.send("agent", holding))["ok"]
         eventually(lambda: "inFlightRun" in holder.call("chat.history", {"sessionKey": "busy"}))
         with hosts[0].client(timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
             ask(impatient, "never mind", headers=key)
-        eventually(lambda: "run_aborted" in hosts[0].output[told:])
+        eventually(lambda: "run_aborted" in hosts[0].output[before:])
         assert holder.call("chat.abort", {"sessionKey": "busy", "runId": "holder"})["aborted"]
     with hosts[0].client() as client:
         assert text_of(ask(client, "something else", headers=key))
@@ -148,7 +146,7 @@ def test_a_caller_that_leaves_while_its_session_is_busy_is_forgotten(
     assert "never mind" not in said
 
 
-def test_a_run_of_another_gateway_is_ended_by_its_id_alone(hosts: list[LiveGateway]) -> None:
+def test_run_of_another_gateway_is_cancelled_by_id(hosts: list[LiveGateway]) -> None:
     with operator_client(hosts[0]) as here, operator_client(hosts[1]) as there:
         params = {"message": "x", "idempotencyKey": "far", "sessionKey": "far", "model": "scripted/silent"}
         request = there.send("agent", params)
@@ -162,7 +160,7 @@ def test_a_run_of_another_gateway_is_ended_by_its_id_alone(hosts: list[LiveGatew
         assert here.call("sessions.abort", {"runId": "far"})["status"] == "no-active-run"
 
 
-def test_a_stateless_run_with_a_key_is_said_to_run_while_it_does(hosts: list[LiveGateway]) -> None:
+def test_stateless_run_with_key_is_reported_as_running(hosts: list[LiveGateway]) -> None:
     headers = {
         "Authorization": f"Bearer {TOKEN}",
         "Idempotency-Key": str(uuid.uuid4()),

@@ -1,4 +1,4 @@
-"""Who is let in: credentials, wrong guesses, proxies, and the Host header of a gateway without a secret."""
+"""Credentials, lockouts, client addresses, and the Host header of a gateway without authentication."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def authenticator(clock: Clock, **limits: object) -> Authenticator:
 
 
 def header(secret: str, scheme: str = "Bearer ") -> str:
-    """The Authorization header as WSGI hands it over."""
+    """Return the Authorization header as WSGI has it."""
     return scheme + secret.encode().decode("latin-1")
 
 
@@ -54,7 +54,7 @@ def auth(**keys: object) -> AuthConfig:
         (auth(token="t"), {"OPENCLAW_GATEWAY_PASSWORD": ""}, Credentials("token", "t")),
     ],
 )
-def test_credentials_are_the_files_then_the_environments(
+def test_credentials_come_from_file_then_environment(
     config: AuthConfig, environ: dict[str, str], expected: Credentials
 ) -> None:
     assert resolve_credentials(config, environ, "127.0.0.1") == expected
@@ -77,7 +77,7 @@ def test_credentials_are_the_files_then_the_environments(
         (auth(), {"OPENCLAW_GATEWAY_TOKEN": "hunter2\udcff"}, "not UTF-8"),
     ],
 )
-def test_unclear_or_unusable_secrets_are_refused_without_showing_them(
+def test_ambiguous_or_unusable_secrets_are_refused_without_quoting_them(
     config: AuthConfig, environ: dict[str, str], words: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -87,48 +87,48 @@ def test_unclear_or_unusable_secrets_are_refused_without_showing_them(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
-def test_no_authentication_is_refused_beyond_loopback(host: str) -> None:
+def test_mode_none_is_refused_beyond_loopback(host: str) -> None:
     with pytest.raises(ConfigError, match=r"gateway\.auth\.mode"):
         resolve_credentials(auth(mode="none"), {}, host)
 
 
-def test_credentials_do_not_show_their_secret() -> None:
+def test_repr_of_credentials_omits_secret() -> None:
     assert TOKEN not in repr(Credentials("token", TOKEN))
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER    ", "Bearer \t "])
-def test_the_right_secret_is_let_in_however_bearer_is_written(clock: Clock, scheme: str) -> None:
-    door = authenticator(clock)
-    assert door.check(header(TOKEN, scheme), CLIENT).mode == "token"
-    assert door.check(header(TOKEN, scheme) + "  ", CLIENT).mode == "token"
+def test_right_secret_is_admitted_with_any_spelling_of_bearer(clock: Clock, scheme: str) -> None:
+    guard = authenticator(clock)
+    assert guard.check(header(TOKEN, scheme), CLIENT).mode == "token"
+    assert guard.check(header(TOKEN, scheme) + "  ", CLIENT).mode == "token"
 
 
 @settings(deadline=None)
 @given(st.text(min_size=1))
-def test_any_usable_secret_opens_and_its_prefix_does_not(secret: str) -> None:
+def test_any_usable_secret_is_admitted_and_its_extension_is_not(secret: str) -> None:
     config = AuthConfig.model_validate({"token": secret})
     try:
         credentials = resolve_credentials(config, {}, "127.0.0.1")
     except ConfigError:
         return
-    door = Authenticator(credentials, LoginLimiter(RateLimitConfig(), Clock()))
-    assert door.check(header(secret), CLIENT).mode == "token"
-    assert refused(lambda: door.check(header(secret + "x"), CLIENT)).code == "invalid_api_key"
+    guard = Authenticator(credentials, LoginLimiter(RateLimitConfig(), Clock()))
+    assert guard.check(header(secret), CLIENT).mode == "token"
+    assert refused(lambda: guard.check(header(secret + "x"), CLIENT)).code == "invalid_api_key"
 
 
 @pytest.mark.parametrize(
     "sent", [None, "", "Bearer", "Bearer   ", "Basic dXNlcjpwYXNz", header(TOKEN, ""), "Bearerx y"]
 )
-def test_no_bearer_secret_is_no_attempt(clock: Clock, sent: str | None) -> None:
-    door = authenticator(clock, maxAttempts=1)
+def test_missing_bearer_secret_is_not_counted(clock: Clock, sent: str | None) -> None:
+    guard = authenticator(clock, maxAttempts=1)
     for _ in range(5):
-        error = refused(lambda: door.check(sent, CLIENT))
+        error = refused(lambda: guard.check(sent, CLIENT))
         assert (error.code, error.status, error.headers) == ("missing_credentials", 401, {"WWW-Authenticate": "Bearer"})
-    assert door.check(header(TOKEN), CLIENT).mode == "token"
+    assert guard.check(header(TOKEN), CLIENT).mode == "token"
 
 
 @pytest.mark.parametrize("sent", ["wrong", TOKEN + "x", TOKEN[:-1], TOKEN.upper(), "日本", "Bearer " + TOKEN])
-def test_a_wrong_secret_is_refused_and_not_repeated(clock: Clock, sent: str) -> None:
+def test_wrong_secret_is_refused_and_not_quoted(clock: Clock, sent: str) -> None:
     error = refused(lambda: authenticator(clock).check(header(sent), CLIENT))
     assert (error.code, error.status) == ("invalid_api_key", 401)
     assert error.headers == {"WWW-Authenticate": 'Bearer error="invalid_token"'}
@@ -136,64 +136,64 @@ def test_a_wrong_secret_is_refused_and_not_repeated(clock: Clock, sent: str) -> 
     assert TOKEN not in error.message
 
 
-def test_a_header_wsgi_cannot_have_made_is_a_wrong_secret(clock: Clock) -> None:
+def test_header_outside_latin_1_is_wrong_secret(clock: Clock) -> None:
     assert refused(lambda: authenticator(clock).check("Bearer \u65e5\ud800", CLIENT)).code == "invalid_api_key"
 
 
-def test_without_authentication_everyone_is_let_in(clock: Clock) -> None:
-    door = Authenticator(Credentials("none"), LoginLimiter(RateLimitConfig(max_attempts=1), clock))
-    assert [door.check(sent, CLIENT).mode for sent in (None, "Bearer x", "Bearer y", "Bearer z")] == ["none"] * 4
+def test_mode_none_admits_everyone(clock: Clock) -> None:
+    guard = Authenticator(Credentials("none"), LoginLimiter(RateLimitConfig(max_attempts=1), clock))
+    assert [guard.check(sent, CLIENT).mode for sent in (None, "Bearer x", "Bearer y", "Bearer z")] == ["none"] * 4
 
 
-def fail(door: Authenticator, times: int, address: str = CLIENT) -> list[str]:
-    return [refused(lambda: door.check("Bearer wrong", address)).code for _ in range(times)]
+def fail(guard: Authenticator, times: int, address: str = CLIENT) -> list[str]:
+    return [refused(lambda: guard.check("Bearer wrong", address)).code for _ in range(times)]
 
 
-def test_more_failures_than_allowed_lock_the_address_even_for_the_right_secret(clock: Clock) -> None:
-    door = authenticator(clock, maxAttempts=3, lockoutMs=10_500)
-    assert fail(door, 4) == ["invalid_api_key"] * 3 + ["too_many_failed_attempts"]
-    error = refused(lambda: door.check(header(TOKEN), CLIENT))
+def test_too_many_failures_lock_address_out_even_for_right_secret(clock: Clock) -> None:
+    guard = authenticator(clock, maxAttempts=3, lockoutMs=10_500)
+    assert fail(guard, 4) == ["invalid_api_key"] * 3 + ["too_many_failed_attempts"]
+    error = refused(lambda: guard.check(header(TOKEN), CLIENT))
     assert (error.code, error.status, error.headers) == ("too_many_failed_attempts", 429, {"Retry-After": "11"})
-    assert door.check(header(TOKEN), "203.0.113.8").mode == "token"
+    assert guard.check(header(TOKEN), "203.0.113.8").mode == "token"
     clock.now += 10.4
-    assert refused(lambda: door.check(header(TOKEN), CLIENT)).headers == {"Retry-After": "1"}
+    assert refused(lambda: guard.check(header(TOKEN), CLIENT)).headers == {"Retry-After": "1"}
     clock.now += 0.2
-    assert door.check(header(TOKEN), CLIENT).mode == "token"
+    assert guard.check(header(TOKEN), CLIENT).mode == "token"
 
 
-def test_an_address_starts_afresh_after_its_lockout(clock: Clock) -> None:
-    door = authenticator(clock, maxAttempts=2, windowMs=3_600_000, lockoutMs=1000)
-    fail(door, 3)
+def test_failure_count_restarts_after_lockout(clock: Clock) -> None:
+    guard = authenticator(clock, maxAttempts=2, windowMs=3_600_000, lockoutMs=1000)
+    fail(guard, 3)
     clock.now += 1.0
-    assert fail(door, 3) == ["invalid_api_key"] * 2 + ["too_many_failed_attempts"]
+    assert fail(guard, 3) == ["invalid_api_key"] * 2 + ["too_many_failed_attempts"]
 
 
-def test_the_window_slides(clock: Clock) -> None:
-    door = authenticator(clock, maxAttempts=2, windowMs=1000)
+def test_failure_window_slides(clock: Clock) -> None:
+    guard = authenticator(clock, maxAttempts=2, windowMs=1000)
     codes = []
     for _ in range(10):
-        codes += fail(door, 1)
+        codes += fail(guard, 1)
         clock.now += 0.5
     assert set(codes) == {"invalid_api_key"}
     clock.now -= 0.1
-    assert fail(door, 2)[-1] == "too_many_failed_attempts"
+    assert fail(guard, 2)[-1] == "too_many_failed_attempts"
 
 
-def test_a_success_clears_the_count(clock: Clock) -> None:
-    door = authenticator(clock, maxAttempts=2)
+def test_success_clears_failure_count(clock: Clock) -> None:
+    guard = authenticator(clock, maxAttempts=2)
     for _ in range(4):
-        assert fail(door, 2) == ["invalid_api_key"] * 2
-        door.check(header(TOKEN), CLIENT)
+        assert fail(guard, 2) == ["invalid_api_key"] * 2
+        guard.check(header(TOKEN), CLIENT)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-def test_loopback_is_exempt_where_configured(clock: Clock, address: str) -> None:
+def test_loopback_is_exempt_if_configured(clock: Clock, address: str) -> None:
     assert set(fail(authenticator(clock, maxAttempts=1), 5, address)) == {"invalid_api_key"}
     strict = authenticator(clock, maxAttempts=1, exemptLoopback=False)
     assert fail(strict, 2, address)[-1] == "too_many_failed_attempts"
 
 
-def test_the_oldest_of_ten_thousand_addresses_is_forgotten_first(clock: Clock) -> None:
+def test_oldest_of_ten_thousand_addresses_is_dropped_first(clock: Clock) -> None:
     limiter = LoginLimiter(RateLimitConfig(max_attempts=1), clock)
     for address in ("old", "old", "kept", "kept"):
         limiter.record_failure(address)
@@ -211,7 +211,7 @@ def addresses() -> ClientAddresses:
     return ClientAddresses([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
 
 
-def test_without_forwarding_headers_the_client_is_the_peer(addresses: ClientAddresses) -> None:
+def test_client_is_peer_without_forwarding_headers(addresses: ClientAddresses) -> None:
     environ = {"HTTP_HOST": "x", "wsgi.url_scheme": "http", "HTTP_X_REQUEST_ID": "1"}
     assert addresses.check(CLIENT, environ) == CLIENT
     assert addresses.check(PROXY, environ) == PROXY
@@ -219,7 +219,7 @@ def test_without_forwarding_headers_the_client_is_the_peer(addresses: ClientAddr
 
 @pytest.mark.parametrize("name", ["FORWARDED", "X_FORWARDED_FOR", "X_FORWARDED_PROTO", "X_FORWARDED_HOST", "X_REAL_IP"])
 @pytest.mark.parametrize("peer", [CLIENT, "127.0.0.1", "::1", ""])
-def test_forwarding_headers_of_other_peers_are_refused(addresses: ClientAddresses, name: str, peer: str) -> None:
+def test_forwarding_headers_of_untrusted_peers_are_refused(addresses: ClientAddresses, name: str, peer: str) -> None:
     error = refused(lambda: addresses.check(peer, {f"HTTP_{name}": ""}))
     assert (error.code, error.status) == ("untrusted_proxy_headers", 403)
     assert "gateway.trustedProxies" in error.message
@@ -247,7 +247,7 @@ def test_forwarding_headers_of_other_peers_are_refused(addresses: ClientAddresse
         ({"X_FORWARDED_PROTO": "https"}, PROXY),
     ],
 )
-def test_a_trusted_proxy_names_the_client(addresses: ClientAddresses, headers: dict[str, str], expected: str) -> None:
+def test_trusted_proxy_sets_client_address(addresses: ClientAddresses, headers: dict[str, str], expected: str) -> None:
     environ = {f"HTTP_{name}": value for name, value in headers.items()}
     assert addresses.check(PROXY, environ) == expected
     assert addresses.check(f"::ffff:{PROXY}", environ) == (expected if expected != PROXY else f"::ffff:{PROXY}")
@@ -266,7 +266,7 @@ def test_a_trusted_proxy_names_the_client(addresses: ClientAddresses, headers: d
         "[::1]:443",
     ],
 )
-def test_a_host_of_this_machine_is_served(host: str) -> None:
+def test_local_host_is_served(host: str) -> None:
     check_host(host)
 
 
@@ -291,12 +291,12 @@ def test_a_host_of_this_machine_is_served(host: str) -> None:
         "localhost/x",
     ],
 )
-def test_any_other_host_is_refused(host: str | None) -> None:
+def test_foreign_host_is_refused(host: str | None) -> None:
     error = refused(lambda: check_host(host))
     assert (error.code, error.status) == ("host_not_allowed", 403)
 
 
-def test_loopback_is_this_machine_only() -> None:
+def test_only_loopback_addresses_are_loopback() -> None:
     assert [is_loopback(text) for text in ("127.0.0.1", "::1", "0.0.0.0", "::", "localhost", "")] == [True] * 2 + [
         False
     ] * 4

@@ -1,4 +1,4 @@
-"""The contract as a document: valid, complete, and at one with the code."""
+"""The contract as a document: valid, complete, and consistent with the code."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ ENVELOPE_HEADERS = {"x-request-id", "X-Content-Type-Options", "Referrer-Policy",
 
 
 @pytest.mark.parametrize("authenticated", [True, False])
-def test_it_is_valid_openapi_3_0(authenticated: bool) -> None:
+def test_contract_is_valid_openapi_3_0(authenticated: bool) -> None:
     document = load_contract(authenticated=authenticated)
     assert document["openapi"].startswith("3.0.")
     validate(document)
     validate(to_served_document(document))
 
 
-def test_the_served_documents_are_the_contract(client: httpx.Client) -> None:
+def test_served_documents_equal_contract(client: httpx.Client) -> None:
     expected = to_served_document(load_contract())
     assert client.get("/openapi.json").json() == expected
     assert yaml.safe_load(client.get("/openapi.yaml").text) == expected
 
 
-def test_what_is_served_does_not_speak_of_the_program() -> None:
+def test_served_document_has_no_internal_keys() -> None:
     assert "handlers." not in str(to_served_document(load_contract()))
 
 
-def test_every_code_and_type_of_the_code_is_in_it_and_no_other() -> None:
+def test_error_codes_and_types_equal_those_of_the_program() -> None:
     schemas = load_contract()["components"]["schemas"]
     assert set(schemas["ErrorCode"]["enum"]) == set(KINDS)
     assert set(schemas["ErrorType"]["enum"]) == {kind.type for kind in KINDS.values()}
 
 
-def test_every_status_of_the_code_is_a_response_of_it() -> None:
+def test_every_error_status_is_declared() -> None:
     statuses = {status for _, _, operation in OPERATIONS for status in operation["responses"]}
     assert {str(kind.status) for kind in KINDS.values()} <= statuses
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=lambda value: str(value)[:40])
-def test_every_failure_has_the_one_envelope_and_the_common_headers(
+def test_every_error_response_has_envelope_and_common_headers(
     path: str, method: str, operation: dict[str, Any]
 ) -> None:
     del path, method
@@ -67,7 +67,7 @@ def test_every_failure_has_the_one_envelope_and_the_common_headers(
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=lambda value: str(value)[:40])
-def test_every_operation_takes_a_request_id_and_is_described(path: str, method: str, operation: dict[str, Any]) -> None:
+def test_every_operation_has_request_id_summary_and_verb(path: str, method: str, operation: dict[str, Any]) -> None:
     del path, method
     assert {"$ref": "#/components/parameters/RequestId"} in operation["parameters"]
     assert operation["summary"]
@@ -79,6 +79,6 @@ def test_every_status_has_a_reason_phrase() -> None:
         assert error_response(GatewayError(code, "x")).status.partition(" ")[2]
 
 
-def test_faults_inside_a_branch_are_told_where_they_are() -> None:
+def test_errors_inside_branches_keep_their_location() -> None:
     schema = to_json_schema({"$ref": "#/components/schemas/RequestMessage"}, load_contract())
     assert schema["$defs"]["RequestMessage"]["allOf"][0]["if"]["properties"] == {"role": {"const": "system"}}

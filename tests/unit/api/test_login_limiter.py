@@ -1,4 +1,4 @@
-"""Failed logins counted by several gateways of one database, SQLite and PostgreSQL."""
+"""Failed logins counted by gateways that share a database, SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_failures_at_several_gateways_add_up(limiter: OpenLimiter) -> None:
     assert ben.lockout_seconds(OTHER) == 0
 
 
-def test_a_lockout_is_known_everywhere_soon(limiter: OpenLimiter) -> None:
+def test_lockout_reaches_other_gateways(limiter: OpenLimiter) -> None:
     ann, ben = limiter(), limiter()
     assert ben.lockout_seconds(CLIENT) == 0
     for _ in range(4):
@@ -66,14 +66,14 @@ def test_a_lockout_is_known_everywhere_soon(limiter: OpenLimiter) -> None:
     assert is_locked_soon(ben, CLIENT)
 
 
-def test_a_lockout_outlives_the_process_that_made_it(limiter: OpenLimiter) -> None:
+def test_lockout_survives_its_process(limiter: OpenLimiter) -> None:
     ann = limiter(alone=True)
     for _ in range(4):
         ann.record_failure(CLIENT)
     assert is_locked_soon(limiter(alone=True), CLIENT)
 
 
-def test_a_lockout_ends(limiter: OpenLimiter, clock: Clock) -> None:
+def test_lockout_ends(limiter: OpenLimiter, clock: Clock) -> None:
     ann, ben = limiter(), limiter()
     for _ in range(4):
         ann.record_failure(CLIENT)
@@ -84,7 +84,7 @@ def test_a_lockout_ends(limiter: OpenLimiter, clock: Clock) -> None:
     assert ben.lockout_seconds(CLIENT) == 0
 
 
-def test_a_clock_that_is_set_back_prolongs_no_lockout(limiter: OpenLimiter, clock: Clock) -> None:
+def test_clock_set_back_does_not_prolong_lockout(limiter: OpenLimiter, clock: Clock) -> None:
     ann, ben = limiter(), limiter()
     for _ in range(4):
         ann.record_failure(CLIENT)
@@ -93,7 +93,7 @@ def test_a_clock_that_is_set_back_prolongs_no_lockout(limiter: OpenLimiter, cloc
     assert ben.lockout_seconds(CLIENT) <= 300
 
 
-def test_failures_out_of_the_window_do_not_count(limiter: OpenLimiter, clock: Clock) -> None:
+def test_failures_outside_window_do_not_count(limiter: OpenLimiter, clock: Clock) -> None:
     ann, ben = limiter(), limiter()
     for _ in range(3):
         ann.record_failure(CLIENT)
@@ -102,7 +102,7 @@ def test_failures_out_of_the_window_do_not_count(limiter: OpenLimiter, clock: Cl
     assert ben.lockout_seconds(CLIENT) == 0
 
 
-def test_a_right_secret_forgives_what_came_before(limiter: OpenLimiter) -> None:
+def test_right_secret_clears_failures(limiter: OpenLimiter) -> None:
     ann, ben = limiter(), limiter()
     for _ in range(3):
         ann.record_failure(CLIENT)
@@ -113,7 +113,7 @@ def test_a_right_secret_forgives_what_came_before(limiter: OpenLimiter) -> None:
     assert ben.lockout_seconds(CLIENT) == 0
 
 
-def test_without_its_database_a_gateway_counts_alone(tmp_path: Path, clock: Clock) -> None:
+def test_gateway_counts_locally_without_database(tmp_path: Path, clock: Clock) -> None:
     database = open_database(None, tmp_path)
     limits = RateLimitConfig.model_validate({"maxAttempts": 3})
     alone = SharedLoginLimiter(limits, LoginFailures(database), has_others=lambda: True, clock=clock)
@@ -134,7 +134,7 @@ def test_old_failures_are_removed(database: Database) -> None:
     assert set(LoginFailures(database).read_news()) == {OTHER}
 
 
-def test_loopback_is_exempt_and_costs_nothing(database: Database) -> None:
+def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
     failures = LoginFailures(database)
     limiter = SharedLoginLimiter(RateLimitConfig(max_attempts=1), failures, has_others=lambda: True, clock=Clock())
     for _ in range(5):
