@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -83,3 +84,11 @@ def test_example_with_curl_shows_stream_session_and_error(documented: LiveGatewa
 
 def test_address_is_replaced_whichever_port_is_documented() -> None:
     assert at_address("127.0.0.1:18789 127.0.0.1:19001", ("127.0.0.1", 7)) == "127.0.0.1:7 127.0.0.1:7"
+
+
+def test_error_is_as_documented(documented: LiveGateway) -> None:
+    [shown] = [block for block in blocks("json") if '"error"' in block.text]
+    with documented.client() as client:
+        body = {"messages": [{"role": "user", "content": "hi"}], "temperature": 3}
+        answer = client.post("/v1/chat/completions", json=body)
+    assert answer.json() == json.loads(shown.text)
