@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.core.dataclass import record
-from service.core.errors import GatewayError, forget_frames
+from service.core.errors import GatewayError, clear_traceback
 from service.core.messages import StopReason, ToolCall, Usage
 from service.storage.runs.records import RunState
 
@@ -67,7 +67,7 @@ class RunEnded:
 
     def __post_init__(self) -> None:
         if self.error is not None:
-            forget_frames(self.error)  # the end is kept for a while
+            clear_traceback(self.error)  # the end is kept for a while
 
     @property
     def state(self) -> RunState:

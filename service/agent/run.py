@@ -149,7 +149,7 @@ class Run:
         if end is None:
             raise internal_error()
         if end.error is not None:
-            raise end.error.renewed()
+            raise end.error.copy()
         calls = tuple(event.call for event in self._log if isinstance(event, ToolCallRequested))
         return RunResult(self.text, calls, end.stop_reason, end.usage)
 

@@ -1,8 +1,7 @@
-"""Everything that waits: greenlets, events, deadlines, real threads and the eye on a caller's connection.
+"""Concurrency primitives: greenlets, events, deadlines, cancellation, threads for blocking calls, hang-up detection.
 
-The rest of the Gateway is plain sequential code and takes what it needs from here; gevent's own names appear only
-here, in `__main__`, in the server and in the provider transport. Works whether or not the standard library is patched,
-as long as all of it stays in one thread.
+The rest of the gateway is plain sequential code; gevent's own names appear only here, in the server and in the
+provider transport. Works with and without a patched standard library, as long as everything stays in one thread.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ __all__ = [
     "Deadline",
     "Event",
     "RLock",
+    "ThreadPool",
     "Timeout",
-    "Worker",
-    "WorkerPool",
+    "WorkerThread",
     "deadline",
     "get_addresses",
     "on_signal",
-    "run_side_by_side",
+    "run_concurrently",
     "sleep",
     "spawn",
     "wait_readable",
@@ -44,30 +43,30 @@ __all__ = [
 
 T = TypeVar("T")
 
-#: `socket.getaddrinfo` as it was before it was patched, for a `Worker`.
+#: The unpatched `socket.getaddrinfo`, for a `WorkerThread` or `ThreadPool`.
 get_addresses: Callable[..., list[Any]] = get_original("socket", "getaddrinfo")
 
 _JobQueue: Any = get_original("queue", "SimpleQueue")
 _start_thread: Callable[..., object] = get_original("_thread", "start_new_thread")
 
-#: How long `run_side_by_side` waits for jobs to let go once it is interrupted.
-LET_GO_SECONDS = 1.0
+#: Time that an interrupted `run_concurrently` gives its jobs to clean up.
+CLEANUP_SECONDS = 1.0
 
-# Jobs may begin with what holds everybody up (starting a process): whoever else is ready comes in between.
+# Jobs may begin with a blocking call (starting a process): other greenlets run in between.
 _BETWEEN_STARTS_SECONDS = 0.001
 
-_SOON = 1e-6  # the loop takes a timer of 0 for none
+_SOON = 1e-6  # the loop treats a timer of 0 as none
 _READABLE = 1  # gevent's READ flag for an io watcher
 
 
 def spawn(function: Callable[..., object], *args: object) -> gevent.Greenlet:
-    """Run `function(*args)` beside the caller. It must handle its own exceptions."""
+    """Run `function(*args)` in a new greenlet. It must handle its own exceptions."""
     return gevent.spawn(function, *args)
 
 
 @contextmanager
 def on_signal(number: int, callback: Callable[[], None]) -> Iterator[None]:
-    """Have the signal call `callback`, in a greenlet of its own, while the block runs."""
+    """Call `callback` in a new greenlet for each signal that arrives while the block runs."""
     watcher = gevent.signal_handler(number, callback)
     try:
         yield
@@ -76,20 +75,20 @@ def on_signal(number: int, callback: Callable[[], None]) -> Iterator[None]:
 
 
 def sleep(seconds: float) -> None:
-    """Let others run for at least `seconds`."""
+    """Suspend the current greenlet for at least `seconds`."""
     gevent.sleep(seconds)
 
 
 def wait_readable(fd: int) -> None:
-    """Wait until reading from the pipe or socket `fd` will not block."""
+    """Wait until a read from the pipe or socket `fd` will not block."""
     gevent.socket.wait_read(fd)
 
 
-def run_side_by_side(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
-    """Run each job in a greenlet of its own, at most `at_most` at once, and return their results in order.
+def run_concurrently(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
+    """Run each job in its own greenlet, at most `at_most` at a time, and return the results in order.
 
-    All have ended when it returns or raises the first job's exception, if any raised. When the caller itself is
-    interrupted, `Cancelled` is thrown into the jobs that run, the others never begin, and they have a second to let go.
+    All jobs have ended when it returns or raises the first exception in the order of the jobs. When the caller is
+    interrupted, jobs that have not started are dropped and the others get `Cancelled` and a second to clean up.
     """
     pool = gevent.pool.Pool(at_most)
     try:
@@ -100,7 +99,7 @@ def run_side_by_side(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
             outcomes.append(pool.spawn(_settled, job, ()))
         pool.join()
     finally:
-        pool.kill(Cancelled, timeout=LET_GO_SECONDS)
+        pool.kill(Cancelled, timeout=CLEANUP_SECONDS)
     results = []
     for outcome, error in (greenlet.get() for greenlet in outcomes):
         if error is not None:
@@ -110,13 +109,13 @@ def run_side_by_side(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
 
 
 class Deadline(BaseException):
-    """Raised inside `deadline(...)` when the time is up. Not an `Exception`: only its owner handles it."""
+    """Raised inside `deadline(...)` when the time is up. Not an `Exception`, so that only its owner handles it."""
 
 
 class Timeout:
-    """Bounds the time of blocks, one at a time: raises `error` inside one that takes longer than `seconds`.
+    """Reusable time limit for blocks, one at a time: raises `error` inside a block after `seconds`.
 
-    `None` never does. It can be used again and again.
+    `None` is no limit.
     """
 
     def __init__(self, seconds: float | None, error: type[BaseException] = TimeoutError) -> None:
@@ -128,19 +127,19 @@ class Timeout:
 
     def __enter__(self) -> None:
         if self._timer is not None:
-            self._timer.again(self._ring, gevent.getcurrent())  # started, it would go on with what was left
+            self._timer.again(self._expire, gevent.getcurrent())  # `start` would resume with the remaining time
 
     def __exit__(self, *exc_info: object) -> None:
         if self._timer is not None:
             self._timer.stop()
 
-    def _ring(self, greenlet: gevent.Greenlet) -> None:
-        self._timer.stop()  # once: what is cleaned up in the block may wait, too
+    def _expire(self, greenlet: gevent.Greenlet) -> None:
+        self._timer.stop()  # fire once, so that cleanup code in the block may wait
         greenlet.throw(self._error)
 
 
 def deadline(seconds: float | None) -> Timeout:
-    """Bound the time of a block: raises `Deadline` inside it when `seconds` have passed; `None` never does."""
+    """Limit the time of a block: raises `Deadline` inside it after `seconds`; `None` is no limit."""
     return Timeout(seconds, Deadline)
 
 
@@ -149,10 +148,10 @@ class Cancelled(BaseException):
 
 
 class CancelScope:
-    """A stretch of work that another greenlet may end.
+    """A block of work that another greenlet may cancel.
 
-    `cancel()` before the block, or inside it, ends the block with `Cancelled`; after the block it does nothing, so
-    what follows (committing a result) is never cut. One use, one greenlet inside.
+    `cancel()` before or during the block ends the block with `Cancelled`; after the block it has no effect, so that
+    subsequent work (committing a result) is never interrupted. For one use by one greenlet.
     """
 
     def __init__(self) -> None:
@@ -160,14 +159,14 @@ class CancelScope:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """End the block, now or as soon as it is entered. Twice is a no-op."""
+        """End the block, now or as soon as it is entered. Idempotent."""
         if self.cancelled:
             return
         self.cancelled = True
         gevent.get_hub().loop.run_callback(self._deliver)
 
     def _deliver(self) -> None:
-        # Runs in the event loop, where it is certain whether the block has been left meanwhile.
+        # In the event loop no greenlet can leave the block between the check and the throw.
         if self._inside is not None:
             self._inside.throw(Cancelled())
 
@@ -181,38 +180,38 @@ class CancelScope:
         self._inside = None
 
 
-class Worker:
-    """A real thread that runs jobs in order, so that a blocking call (SQLite, fsync) never stops the others.
+class WorkerThread:
+    """A real thread that runs jobs in order, so that blocking calls (SQLite, fsync) do not block the event loop.
 
-    Jobs must use nothing that is patched. It belongs to the thread that makes it. A job through it takes half of what
-    one through a `WorkerPool` takes.
+    Jobs must not use patched functions. An instance belongs to the thread that creates it. A job costs half as much
+    as in a `ThreadPool`.
     """
 
     def __init__(self) -> None:
         self._jobs: Any = _JobQueue()
         self._done: deque[tuple[Waiter, object]] = deque()
         self._closed = self._ended = False
-        self._bell = gevent.get_hub().loop.async_()
-        self._bell.start(self._hand_back)
+        self._notifier = gevent.get_hub().loop.async_()
+        self._notifier.start(self._deliver_results)
         _start_thread(self._work, ())
 
     def run(self, job: Callable[..., T], *args: Any) -> T:
-        """Run `job(*args)` in the thread, wait for it, return its result or raise its exception.
+        """Run `job(*args)` in the thread and return its result or raise its exception.
 
-        Raises `RuntimeError` once the worker is closed.
+        Raises `RuntimeError` after `close`.
         """
         if self._closed:
-            raise RuntimeError("the worker is closed")
-        return self._hand_over(job, args)
+            raise RuntimeError("the worker thread is closed")
+        return self._submit(job, args)
 
     def close(self) -> None:
-        """Finish what was begun and end the thread. Twice is a no-op."""
+        """Finish the submitted jobs and end the thread. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._hand_over(self._end, ())
-            self._bell.close()
+            self._submit(self._end, ())
+            self._notifier.close()
 
-    def _hand_over(self, job: Callable[..., T], args: tuple[Any, ...]) -> T:
+    def _submit(self, job: Callable[..., T], args: tuple[Any, ...]) -> T:
         waiter = Waiter()
         self._jobs.put((waiter, job, args))
         outcome, error = waiter.get()
@@ -224,29 +223,29 @@ class Worker:
         while not self._ended:
             waiter, job, args = self._jobs.get()
             self._done.append((waiter, _settled(job, args)))
-            del waiter, job, args  # what they hold is not to be held until the next ones come
-            self._bell.send()
+            del waiter, job, args  # or they would stay alive until the next job
+            self._notifier.send()
 
     def _end(self) -> None:
         self._ended = True
 
-    def _hand_back(self) -> None:
+    def _deliver_results(self) -> None:
         while self._done:
             waiter, outcome = self._done.popleft()
             waiter.switch(outcome)
 
 
-class WorkerPool:
-    """Up to `threads` real threads for calls that block, each ending when it had nothing to do for `idle_seconds`.
+class ThreadPool:
+    """Up to `threads` real threads for blocking calls; each ends after `idle_seconds` without a job.
 
-    Jobs must use nothing that is patched.
+    Jobs must not use patched functions.
     """
 
     def __init__(self, threads: int, idle_seconds: float) -> None:
         self._pool = gevent.threadpool.ThreadPool(threads, idle_task_timeout=idle_seconds)
 
     def run(self, job: Callable[..., T], *args: Any) -> T:
-        """Run `job(*args)` in a thread, wait for it, return its result or raise its exception."""
+        """Run `job(*args)` in a thread and return its result or raise its exception."""
         outcome, error = self._pool.apply(_settled, (job, args))
         if error is not None:
             raise error
@@ -254,7 +253,7 @@ class WorkerPool:
 
 
 def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-    # Pools print the traceback of whatever escapes a job, so nothing escapes.
+    # gevent's pools print the traceback of an exception that leaves a job, so none does.
     try:
         return job(*args), None
     except BaseException as error:  # noqa: BLE001  # the caller raises it
@@ -262,10 +261,10 @@ def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseExc
 
 
 class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
-    """Call `on_hangup` once, soon after the peer closes `connection`, while the block runs.
+    """Call `on_hangup` once if the peer closes `connection` while the block runs.
 
-    Bytes the peer sends meanwhile (a pipelined request) are left unread and end the watch. `on_hangup` runs in the
-    event loop: it must not wait.
+    Bytes that the peer sends meanwhile (a pipelined request) stay unread and end the watch. `on_hangup` runs in the
+    event loop and must not wait.
     """
 
     def __init__(self, connection: socket.socket | None, on_hangup: Callable[[], None]) -> None:
@@ -290,7 +289,7 @@ class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
 
 
 def _peer_closed(connection: Any) -> bool:
-    raw = getattr(connection, "_sock", connection)  # gevent's wrapper waits; the socket inside does not
+    raw = getattr(connection, "_sock", connection)  # gevent's wrapper blocks; the socket inside does not
     try:
         return bool(raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
     except OSError as error:

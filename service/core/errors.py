@@ -1,7 +1,7 @@
-"""The one error a caller can act on, and the one table that says how each kind of it is told.
+"""The error that callers can act on, and the table of its codes.
 
-Anything that is not a `GatewayError` is a defect: it is logged with its traceback and told as `internal_error`,
-never with its own text.
+Any other exception is a defect: it is logged with its traceback and answered as `internal_error`, never with its own
+text.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from service.core.dataclass import record
 
 @record
 class ErrorKind:
-    """How one error code is told at the doors.
+    """Representation of an error code in each protocol.
 
-    `status` is the HTTP status, `type` the coarse family OpenAI's SDKs know. `rpc` is the WebSocket protocol's coarse
-    code and `detail` its fine one, where that is not simply the code in capitals. What is `lasting` must not be asked
-    again by a client's own motion: it is no use, or not wanted.
+    `status` is the HTTP status, `type` OpenAI's error type. `rpc` is the coarse code of the WebSocket protocol and
+    `detail` its fine one, where that is not the code in capitals. Clients must not automatically retry an error that
+    is not `retryable`: a retry would fail again, or is not wanted.
     """
 
     status: int
     type: str
     rpc: str = "UNAVAILABLE"
     detail: str | None = None
-    lasting: bool = False
+    retryable: bool = True
 
 
 _REQUEST, _AUTH, _PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
 _LIMIT, _API, _UNAVAILABLE = "rate_limit_error", "api_error", "service_unavailable_error"
 _INVALID, _FORBIDDEN = "INVALID_REQUEST", "FORBIDDEN"
 
-#: Every code that can leave the Gateway. A code keeps its meaning for ever; its message may improve.
+#: Every code the gateway returns. The meaning of a code never changes; its messages may.
 KINDS: dict[str, ErrorKind] = {
-    # what the caller wrote
+    # the request
     "malformed_request": ErrorKind(400, _REQUEST, _INVALID),
     "invalid_json": ErrorKind(400, _REQUEST, _INVALID),
     "invalid_value": ErrorKind(400, _REQUEST, _INVALID),
@@ -44,14 +44,14 @@ KINDS: dict[str, ErrorKind] = {
     "context_length_exceeded": ErrorKind(400, _REQUEST, _INVALID),
     "request_timeout": ErrorKind(408, _REQUEST, _INVALID),
     "session_busy": ErrorKind(409, _REQUEST),
-    "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID, lasting=True),
-    "run_ended": ErrorKind(409, _REQUEST, _INVALID, lasting=True),
+    "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID, retryable=False),
+    "run_ended": ErrorKind(409, _REQUEST, _INVALID, retryable=False),
     "request_too_large": ErrorKind(413, _REQUEST, _INVALID),
     "uri_too_long": ErrorKind(414, _REQUEST, _INVALID),
     "unsupported_media_type": ErrorKind(415, _REQUEST, _INVALID),
     "protocol_mismatch": ErrorKind(400, _REQUEST, _INVALID),
     "headers_too_large": ErrorKind(431, _REQUEST, _INVALID),
-    # who the caller is
+    # authentication and authorization
     "missing_credentials": ErrorKind(401, _AUTH, _INVALID, "AUTH_TOKEN_MISSING"),
     "invalid_api_key": ErrorKind(401, _AUTH, _INVALID, "AUTH_TOKEN_MISMATCH"),
     "too_many_failed_attempts": ErrorKind(429, _LIMIT, _INVALID, "AUTH_RATE_LIMITED"),
@@ -59,7 +59,7 @@ KINDS: dict[str, ErrorKind] = {
     "host_not_allowed": ErrorKind(403, _PERMISSION, _FORBIDDEN),
     "origin_not_allowed": ErrorKind(403, _PERMISSION, _FORBIDDEN),
     "missing_scope": ErrorKind(403, _PERMISSION, _FORBIDDEN),
-    # what does not exist
+    # missing resources
     "not_found": ErrorKind(404, _REQUEST, _INVALID),
     "run_not_found": ErrorKind(404, _REQUEST, _INVALID),
     "session_not_found": ErrorKind(404, _REQUEST, _INVALID),
@@ -67,40 +67,40 @@ KINDS: dict[str, ErrorKind] = {
     "endpoint_disabled": ErrorKind(404, _REQUEST, _INVALID),
     "method_not_allowed": ErrorKind(405, _REQUEST, _INVALID),
     "unknown_method": ErrorKind(404, _REQUEST, _INVALID),
-    # what went wrong behind the Gateway
+    # the gateway and the providers behind it
     "internal_error": ErrorKind(500, _API),
     "provider_error": ErrorKind(502, _API),
-    "provider_authentication_failed": ErrorKind(502, _API, lasting=True),
+    "provider_authentication_failed": ErrorKind(502, _API, retryable=False),
     "tool_choice_not_met": ErrorKind(502, _API),
     "rate_limit_exceeded": ErrorKind(429, _LIMIT),
     "too_many_runs": ErrorKind(429, _LIMIT),
     "too_many_requests": ErrorKind(429, _LIMIT),
     "too_many_connections": ErrorKind(503, _UNAVAILABLE),
     "provider_unavailable": ErrorKind(503, _UNAVAILABLE),
-    "model_not_installed": ErrorKind(503, _UNAVAILABLE, lasting=True),
+    "model_not_installed": ErrorKind(503, _UNAVAILABLE, retryable=False),
     "not_ready": ErrorKind(503, _UNAVAILABLE),
     "shutting_down": ErrorKind(503, _UNAVAILABLE),
     "provider_timeout": ErrorKind(504, _API),
     "run_timeout": ErrorKind(504, _API),
     "run_failed": ErrorKind(502, _API),
-    "run_aborted": ErrorKind(503, _UNAVAILABLE, lasting=True),
+    "run_aborted": ErrorKind(503, _UNAVAILABLE, retryable=False),
     "run_interrupted": ErrorKind(503, _UNAVAILABLE),
     "session_lost": ErrorKind(503, _UNAVAILABLE),
     "storage_unavailable": ErrorKind(503, _UNAVAILABLE),
 }
 
 
-#: The header by which OpenAI's SDKs learn that they are not to send a request again.
+#: The header that stops OpenAI's SDKs from retrying a request.
 NO_RETRY_HEADER = "x-should-retry"
 NO_RETRY = {NO_RETRY_HEADER: "false"}
 
 
 class GatewayError(Exception):
-    """Something the caller, or whoever runs the Gateway, can act on.
+    """An error that the caller, or the operator of the gateway, can act on.
 
-    `message` is written for people: what is wrong and what would be right. `param` names the offending field as the
-    caller wrote it (`messages[2].content`) or the header. `headers` are extra response headers the contract gives to
-    the code's status (`Retry-After`, `Allow`, `WWW-Authenticate`), `details` further facts for the WebSocket's error.
+    `message` is for people: the cause, then the remedy. `param` is the offending field in the caller's notation
+    (`messages[2].content`) or the header. `headers` are extra response headers that the contract defines for the
+    status (`Retry-After`, `Allow`, `WWW-Authenticate`), `details` further members of the WebSocket error.
     """
 
     def __init__(
@@ -116,43 +116,43 @@ class GatewayError(Exception):
         self.code = code
         self.message = message
         self.param = param
-        self.headers = {**(NO_RETRY if KINDS[code].lasting else {}), **(headers or {})}
+        self.headers = {**({} if KINDS[code].retryable else NO_RETRY), **(headers or {})}
         self.details = details or {}
 
     @property
     def kind(self) -> ErrorKind:
-        """The row of the table for this code."""
+        """The table's row for this code."""
         return KINDS[self.code]
 
     @property
     def status(self) -> int:
-        """The HTTP status this error is told with."""
+        """The HTTP status of this error."""
         return self.kind.status
 
     @property
-    def is_lasting(self) -> bool:
-        """Whether it is no use, or not wanted, to ask again."""
-        return NO_RETRY_HEADER in self.headers
+    def is_retryable(self) -> bool:
+        """True unless clients must not retry automatically."""
+        return NO_RETRY_HEADER not in self.headers
 
-    def renewed(self) -> GatewayError:
-        """The same, to be raised anew: one that is kept must not gather the frames of all who are told."""
+    def copy(self) -> GatewayError:
+        """Return an equal error to raise, so that a stored one does not collect the frames of every raise."""
         return GatewayError(self.code, self.message, param=self.param, headers=self.headers, details=self.details)
 
     def to_envelope(self) -> dict[str, Any]:
-        """OpenAI's error envelope, all four keys always present."""
+        """Return OpenAI's error envelope; all four keys are always present."""
         inner = {"message": self.message, "type": self.kind.type, "param": self.param, "code": self.code}
         return {"error": inner}
 
 
-def forget_frames(error: BaseException) -> None:
-    """Let go of the frames that `error` came through and of the errors it came from.
+def clear_traceback(error: BaseException) -> None:
+    """Drop the frames of `error` and the errors it was raised from.
 
-    They hold all that was at hand there, bodies of requests too: for as long as the error is kept, or, where one of
-    them holds the error in turn, until the garbage collector comes by.
+    Frames keep their local variables alive, request bodies among them: as long as the error is stored, or, in a
+    reference cycle, until the next garbage collection.
     """
     error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def internal_error() -> GatewayError:
-    """What a caller is told about a defect; the details are in the log under the request's id."""
+    """Return the error for a defect; the log has the details under the request id."""
     return GatewayError("internal_error", "The gateway failed to handle this request. Its log has the details.")

@@ -1,4 +1,4 @@
-"""Names that nobody else has."""
+"""Unique identifiers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _UUID_RANDOM = ~(0xF << 76 | 0x3 << 62)
 
 
 def new_uuid() -> str:
-    """A UUID of version 7 as text: the millisecond it was made in, and 74 random bits.
+    """Return a version 7 UUID as a string: the current millisecond and 74 random bits.
 
-    What is made at about the same time stands side by side in an index, so that a commit touches few of its pages.
+    Rows created at about the same time are adjacent in an index, so that a commit touches few of its pages.
     """
     milliseconds, bits = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
     digits = f"{milliseconds << 80 | bits & _UUID_RANDOM | _UUID_7:032x}"
@@ -23,9 +23,9 @@ def new_uuid() -> str:
 
 
 def new_call_id() -> str:
-    """A name for a call of a tool that nobody can guess: 9 letters and digits, 53 random bits.
+    """Return an unguessable tool call id: 9 letters and digits, 53 random bits.
 
-    Every provider takes it; Mistral takes no other form
+    Every provider accepts it; Mistral accepts no other form
     (https://mistralai.github.io/mistral-common/usage/tools/).
     """
     return "".join(secrets.choice(_CALL_ID_CHARACTERS) for _ in range(9))

@@ -1,6 +1,6 @@
-"""The words of a conversation: ours, never a wire's.
+"""The messages of a conversation, independent of any wire format.
 
-Doors and dialects translate to and from these. Everything here is a frozen value.
+APIs and model dialects translate to and from these immutable values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service.core.dataclass import record
 
 
 class Role(StrEnum):
-    """Who says a message. Developer texts are system texts here; a tool's message is its result."""
+    """The author of a message. Developer messages are system messages; a tool message is a tool's result."""
 
     SYSTEM = "system"
     USER = "user"
@@ -23,7 +23,7 @@ class Role(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why the model stopped."""
+    """The reason the model stopped."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -40,7 +40,7 @@ class Text:
 
 @record
 class Image:
-    """A picture: `url` is a `data:` URI; `detail` is `auto`, `low` or `high`."""
+    """An image: `url` is a `data:` URI; `detail` is `auto`, `low` or `high`."""
 
     url: str
     detail: str = "auto"
@@ -51,7 +51,7 @@ Part = Text | Image
 
 @record
 class ToolCall:
-    """The model asks for a tool. `arguments` is the JSON text as the model wrote it, valid or not."""
+    """A tool call requested by the model. `arguments` is the model's JSON text, valid or not."""
 
     id: str
     name: str
@@ -60,10 +60,10 @@ class ToolCall:
 
 @record
 class ProviderData:
-    """What a model adds to a message that calls tools and wants back with it: reasoning, signatures.
+    """Opaque data that a model attaches to a message with tool calls and requires back: reasoning, signatures.
 
-    Only the dialect that read it understands it, and only `model` (`provider/model`), which said it, is shown it again.
-    `message` belongs to the message as a whole, `calls` to its calls, by their ids; both are JSON.
+    Only the dialect that read it can interpret it, and it is sent back only to `model` (`provider/model`), its author.
+    `message` belongs to the message as a whole, `calls` to its calls by id; both are JSON.
     """
 
     message: Mapping[str, Any]
@@ -71,7 +71,7 @@ class ProviderData:
     model: str = ""
 
     def renamed(self, ids: Mapping[str, str]) -> ProviderData:
-        """The same of calls that have other ids now."""
+        """Return the data with its calls renamed by `ids`."""
         return ProviderData(
             self.message, {ids[one]: data for one, data in self.calls.items() if one in ids}, self.model
         )
@@ -81,9 +81,9 @@ class ProviderData:
 class Message:
     """One message of a conversation.
 
-    `parts` is what is said, in order; `tool_calls` only on assistant messages; `tool_call_id` only on, and always on,
-    tool messages; `name` tells several participants of one role apart. `provider_data` is no part of what is said:
-    with or without it a message is the same. `cut_off` is why an assistant's message ends before it was complete.
+    `parts` is the content in order; `tool_calls` only on assistant messages; `tool_call_id` only on, and always on,
+    tool messages; `name` distinguishes participants of one role. `provider_data` is no part of the content: equality
+    ignores it. `cut_off` is the reason why an assistant message is incomplete.
     """
 
     role: Role
@@ -96,23 +96,23 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All text of the message, its parts joined without a separator."""
+        """The text parts joined without a separator."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
     @property
     def has_image(self) -> bool:
-        """Whether any part is a picture."""
+        """True if any part is an image."""
         return any(isinstance(part, Image) for part in self.parts)
 
 
 def text_message(role: Role, text: str) -> Message:
-    """A message that is one piece of text."""
+    """Return a message with a single text part."""
     return Message(role, (Text(text),))
 
 
 @record
 class Usage:
-    """Tokens of one or more model calls, as the provider counted them."""
+    """Token counts of one or more model calls, as reported by the provider."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -128,7 +128,7 @@ class Usage:
 
 @record
 class Function:
-    """A function the model may ask for: `parameters` is a JSON schema of its arguments."""
+    """A function the model may call: `parameters` is the JSON schema of its arguments."""
 
     name: str
     description: str | None = None
@@ -137,7 +137,7 @@ class Function:
 
 
 class ToolChoiceMode(StrEnum):
-    """How free the model is to call a function."""
+    """The mode of a tool choice."""
 
     NONE = "none"
     AUTO = "auto"
@@ -146,7 +146,7 @@ class ToolChoiceMode(StrEnum):
 
 @record
 class ToolChoice:
-    """What the caller asks of the model: with `name` (mode `required`), exactly that function."""
+    """The caller's constraint on tool calls: with `name` (mode `required`), exactly that function."""
 
     mode: ToolChoiceMode = ToolChoiceMode.AUTO
     name: str | None = None
@@ -154,10 +154,10 @@ class ToolChoice:
 
 @record
 class Sampling:
-    """How the model is asked to write. `None` is the provider's own default; bounds were checked at the door.
+    """Sampling parameters. `None` leaves the provider's default; the API has checked the bounds.
 
-    `max_tokens` bounds the answer. `response_format` is the OpenAI object, `extra` further fields of the contract
-    that providers know under the same name (`logit_bias`, `reasoning_effort`, `verbosity`, ...).
+    `max_tokens` limits the answer. `response_format` is OpenAI's object, `extra` further fields of the contract that
+    providers accept under the same name (`logit_bias`, `reasoning_effort`, `verbosity`, ...).
     """
 
     temperature: float | None = None

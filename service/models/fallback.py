@@ -199,7 +199,7 @@ class FallbackProvider:
 
 
 def _may_pass(error: GatewayError) -> bool:
-    return error.code in RETRYABLE and not error.is_lasting
+    return error.code in RETRYABLE and error.is_retryable
 
 
 def _may_take(choice: ChosenModel, request: ModelRequest) -> bool:

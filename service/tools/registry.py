@@ -63,7 +63,7 @@ class ToolRegistry:
         """Begin to list the tools of all servers that an agent may use, a few at a time, without waiting."""
         used = sorted({server for servers in self._servers.values() for server in servers})
         listings = [partial(self._mcp.list_tools, (server,), None) for server in used]
-        concurrency.spawn(concurrency.run_side_by_side, listings, _CONTACTED_AT_ONCE)
+        concurrency.spawn(concurrency.run_concurrently, listings, _CONTACTED_AT_ONCE)
 
     def adopt(self, older: ToolRegistry) -> None:
         """Go on with the MCP servers of `older` that are configured the same here."""

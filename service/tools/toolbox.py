@@ -16,7 +16,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from service.core.concurrency import Deadline, deadline, run_side_by_side
+from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
 from service.core.messages import Function, Message, Role, Text, ToolCall
 from service.tools.tool import Tool, ToolContext, ToolError
@@ -109,7 +109,7 @@ class Toolbox:
             return told[place]
 
         jobs = [partial(execute, place, call) for place, call in enumerate(calls)]
-        return run_side_by_side(jobs, MAX_SIDE_BY_SIDE if together else 1)
+        return run_concurrently(jobs, MAX_SIDE_BY_SIDE if together else 1)
 
     def _execute_one(self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None]) -> Message:
         on_event(CallStarted(call))

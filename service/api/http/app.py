@@ -24,7 +24,7 @@ from service.api.http.connexion_app import BODY_KEY, Api, Application, current_r
 from service.api.http.contract import to_served_document
 from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
-from service.core.errors import GatewayError, forget_frames, internal_error
+from service.core.errors import GatewayError, clear_traceback, internal_error
 from service.gateway.gateway import Gateway
 
 logger = logging.getLogger("openclaw.http")
@@ -200,7 +200,7 @@ def _not_found() -> GatewayError:
 
 def _to_error_response(exception: Exception) -> Response:
     error = _to_gateway_error(exception)
-    forget_frames(exception)
+    clear_traceback(exception)
     current_request().environ.setdefault("openclaw.log", {})["error"] = error.code
     return error_response(error)
 

@@ -93,7 +93,7 @@ class ChunkStream:
                 break
         visible = [event for event in self._first if isinstance(event, _VISIBLE_EVENTS)]
         if len(visible) == 1 and isinstance(visible[0], RunEnded) and visible[0].error is not None:
-            raise visible[0].error.renewed()
+            raise visible[0].error.copy()
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the role and the first events, then events as they come, `[DONE]` last; never raises."""

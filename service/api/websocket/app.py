@@ -19,8 +19,8 @@ from service.api.websocket.dispatch import Methods
 from service.api.websocket.frames import NO_ID, FrameError, parse_request
 from service.api.websocket.handshake import NOT_UTF8, Handshake, RefusedError
 from service.api.websocket.hub import Hub
-from service.core.access_log import to_logfmt
 from service.core.errors import GatewayError
+from service.core.logs import to_logfmt
 
 logger = logging.getLogger("openclaw.rpc")
 

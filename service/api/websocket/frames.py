@@ -88,7 +88,7 @@ def to_error(error: GatewayError) -> dict[str, Any]:
     if error.param is not None:
         details["param"] = error.param
     shape: dict[str, Any] = {"code": error.kind.rpc, "message": error.message, "details": {**details, **error.details}}
-    if error.status in _RETRYABLE and not error.is_lasting:
+    if error.status in _RETRYABLE and error.is_retryable:
         shape["retryable"] = True
     if (seconds := error.headers.get("Retry-After")) is not None:
         shape["retryAfterMs"] = int(seconds) * 1000

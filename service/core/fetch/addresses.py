@@ -1,6 +1,6 @@
-"""Which hosts and network addresses may be reached when a stranger names them.
+"""Policy for hosts and network addresses that untrusted input names.
 
-What is not known to be open is closed: an address counts as public only when it can belong to a host on the internet.
+Default deny: an address is public only if it can belong to a host on the internet.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from service.core.dataclass import record
 
-# IANA's registries of special-purpose addresses, what is reserved, and the address at which Azure's hosts serve guests.
+# IANA's special-purpose registry, reserved ranges, and the address at which Azure hosts serve their guests.
 _CLOSED_IPV4 = tuple(
     ip_network(network)
     for network in (
@@ -18,8 +18,8 @@ _CLOSED_IPV4 = tuple(
         *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
     )
 )
-# Of IPv6 only what is given out to networks is open. Outside of it are local, multicast, IPv4-mapped and translated
-# addresses (NAT64); inside of it are closed Teredo and ORCHID, documentation, and 6to4, which wraps an IPv4 address.
+# IPv6 is open only in the range allocated to networks. Outside of it are local, multicast, IPv4-mapped and translated
+# (NAT64) addresses; inside of it Teredo, ORCHID, documentation and 6to4, which wraps an IPv4 address, are closed.
 _OPEN_IPV6 = ip_network("2000::/3")
 _CLOSED_IPV6 = tuple(
     ip_network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
@@ -27,7 +27,7 @@ _CLOSED_IPV6 = tuple(
 
 
 def is_public(address: str) -> bool:
-    """Whether `address`, IPv4 or IPv6 as text, belongs to the public internet; what is no address does not."""
+    """Return whether the string `address` is an IPv4 or IPv6 address of the public internet."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -36,16 +36,16 @@ def is_public(address: str) -> bool:
         case IPv4Address():
             return not any(parsed in network for network in _CLOSED_IPV4)
         case IPv6Address():
-            # With a zone ("2600::1%eth0") it is bound to a link, whatever its number says.
+            # A zone ("2600::1%eth0") binds any address to a link.
             return not parsed.scope_id and parsed in _OPEN_IPV6 and not any(parsed in net for net in _CLOSED_IPV6)
 
 
 @record
 class AddressPolicy:
-    """What may be reached: public addresses on `ports`, and, unless `hosts` is empty, only by the names it holds.
+    """Permitted targets: public addresses on `ports`, and only the names in `hosts` unless that is empty.
 
-    A host is a whole name, `example.com`, or all names below one, `*.example.com`. `exempt` are single addresses with
-    their port, (`127.0.0.1`, 8080), that may be reached although they are not public; it is empty but for tests.
+    A host is a full name, `example.com`, or all names below one, `*.example.com`. `exempt` are address and port pairs
+    (`127.0.0.1`, 8080) that are permitted although they are not public; only tests set it.
     """
 
     hosts: tuple[str, ...] = ()
@@ -53,11 +53,11 @@ class AddressPolicy:
     exempt: frozenset[tuple[str, int]] = frozenset()
 
     def permits_host(self, host: str) -> bool:
-        """Whether the name `host`, in lower case, may be used at all."""
+        """Return whether the name `host`, in lower case, is permitted."""
         return not self.hosts or any(_covers(pattern.strip().lower(), host) for pattern in self.hosts)
 
     def permits(self, address: str, port: int) -> bool:
-        """Whether a connection to `address` may be made."""
+        """Return whether a connection to `address` is permitted."""
         return (address, port) in self.exempt or (port in self.ports and is_public(address))
 
 

@@ -1,28 +1,28 @@
-"""Which network addresses a name has."""
+"""Name resolution in threads of its own."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
 
-from service.core.concurrency import WorkerPool, get_addresses
+from service.core.concurrency import ThreadPool, get_addresses
 
-#: The addresses that a name has, as text, for a port. Raises `OSError` when it has none.
+#: Return the addresses of a host, as strings, for a port. Raises `OSError` when it has none.
 Resolver = Callable[[str, int], Sequence[str]]
 
 _LOOKUP_THREADS, _IDLE_SECONDS = 4, 10.0
 
 
 class SystemResolver:
-    """The addresses the system knows for a name, in the order it prefers.
+    """The system's addresses for a name, in its order of preference.
 
-    It has threads of its own: names that strangers make slow must not hold up those of model providers.
+    It has its own threads, so that deliberately slow names do not delay lookups for model providers.
     """
 
     def __init__(self) -> None:
-        self._threads = WorkerPool(_LOOKUP_THREADS, _IDLE_SECONDS)
+        self._threads = ThreadPool(_LOOKUP_THREADS, _IDLE_SECONDS)
 
     def __call__(self, host: str, port: int) -> list[str]:
-        """A `Resolver`."""
+        """Return the addresses of `host`; see `Resolver`."""
         found = self._threads.run(get_addresses, host, port, 0, socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))

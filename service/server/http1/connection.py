@@ -229,7 +229,7 @@ class Body(io.RawIOBase):
         if self.finished or size == 0:
             return b""
         if self._error is not None:
-            raise self._error.renewed()
+            raise self._error.copy()
         try:
             return self._advance(size)
         except TimeoutError:
@@ -237,8 +237,8 @@ class Body(io.RawIOBase):
         except (OSError, EOFError, PeerGoneError):
             self._error = wire.malformed("The connection ended before the request's body was complete.")
         except GatewayError as error:
-            self._error = error.renewed()
-        raise self._error.renewed()
+            self._error = error.copy()
+        raise self._error.copy()
 
     def _advance(self, size: int) -> bytes:
         if self._deadline == math.inf:

@@ -18,8 +18,8 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from service.api.http import responses as replies
-from service.core.access_log import to_logfmt, write_access_line
 from service.core.errors import GatewayError, internal_error
+from service.core.logs import to_logfmt, write_access_line
 from service.server.http1.connection import Body, Connection, Limits, PeerGoneError
 from service.server.http1.parser import Framing, Head, parse_framing, parse_head
 

@@ -12,7 +12,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from service.core.concurrency import Event, Worker, spawn
+from service.core.concurrency import Event, WorkerThread, spawn
 
 #: The log is looked after when so many commits were made or it has grown by so much.
 _COMMITS = 250
@@ -35,7 +35,7 @@ class Checkpointer:
         self._idle = Event()
         self._idle.set()
         self._closed = self._fails = False
-        self._worker = Worker()
+        self._worker = WorkerThread()
         try:
             self._connection: sqlite3.Connection = self._worker.run(_connect, path)
         except BaseException:

@@ -18,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from service.core.concurrency import Worker, sleep
+from service.core.concurrency import WorkerThread, sleep
 from service.storage.database.checkpoints import LIMIT_BYTES, Checkpointer
 from service.storage.database.errors import StoreError
 from service.storage.database.migrate import migrate
@@ -113,7 +113,7 @@ class _DatabaseThread:
     """One connection in one real thread: every use of it is a transaction that runs there, in order."""
 
     def __init__(self, connect: Callable[[], sa.Connection], begin: str) -> None:
-        self._worker = Worker()
+        self._worker = WorkerThread()
         self._begin = begin
         try:
             self._connection = self._worker.run(connect)

@@ -180,7 +180,7 @@ class McpConnection:
             os.close(read_end)
 
     def _read(self, descriptor: int) -> None:
-        reader = concurrency.Worker()  # a thread, since a pipe's end cannot be waited for in a greenlet
+        reader = concurrency.WorkerThread()  # a thread, since a pipe's end cannot be waited for in a greenlet
         line = bytearray()
         try:
             while block := reader.run(os.read, descriptor, _BLOCK_BYTES):

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 import pytest
 from gevent.monkey import get_original
 
-from service.core.concurrency import Deadline, Timeout, Worker, deadline, run_side_by_side, sleep
+from service.core.concurrency import Deadline, Timeout, WorkerThread, deadline, run_concurrently, sleep
 
 _blocking_sleep: Callable[[float], None] = get_original("time", "sleep")
 _thread_id: Callable[[], int] = get_original("threading", "get_ident")
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker()
+def worker() -> Iterator[WorkerThread]:
+    worker = WorkerThread()
     yield worker
     worker.close()
 
 
-def test_jobs_run_in_order_in_one_thread_that_is_not_ours(worker: Worker) -> None:
+def test_jobs_run_in_order_in_one_thread_that_is_not_ours(worker: WorkerThread) -> None:
     ran: list[int] = []
 
     def job(number: int) -> int:
@@ -30,13 +30,13 @@ def test_jobs_run_in_order_in_one_thread_that_is_not_ours(worker: Worker) -> Non
         ran.append(number)
         return _thread_id()
 
-    threads = run_side_by_side([lambda number=number: worker.run(job, number) for number in range(8)], 8)  # type: ignore[misc]
+    threads = run_concurrently([lambda number=number: worker.run(job, number) for number in range(8)], 8)  # type: ignore[misc]
     assert ran == list(range(8))
     assert set(threads) != {threading.get_ident()}
     assert len(set(threads)) == 1
 
 
-def test_a_blocking_job_lets_others_run(worker: Worker) -> None:
+def test_a_blocking_job_lets_others_run(worker: WorkerThread) -> None:
     ticks: list[float] = []
 
     def tick() -> None:
@@ -50,23 +50,23 @@ def test_a_blocking_job_lets_others_run(worker: Worker) -> None:
         worker.run(_blocking_sleep, 0.5)
         ended.append(time.monotonic())
 
-    run_side_by_side([block, tick], 2)
+    run_concurrently([block, tick], 2)
     assert ticks[-1] < ended[0]
 
 
-def test_the_exception_of_a_job_is_raised_where_it_is_waited_for(worker: Worker) -> None:
+def test_the_exception_of_a_job_is_raised_where_it_is_waited_for(worker: WorkerThread) -> None:
     with pytest.raises(ZeroDivisionError):
         worker.run(lambda: 1 // 0)
     assert worker.run(lambda: 7) == 7
 
 
-def test_a_job_whose_caller_was_interrupted_disturbs_nobody(worker: Worker) -> None:
+def test_a_job_whose_caller_was_interrupted_disturbs_nobody(worker: WorkerThread) -> None:
     with pytest.raises(Deadline), deadline(0.01):
         worker.run(_blocking_sleep, 0.1)
     assert worker.run(lambda: "mine") == "mine"
 
 
-def test_a_closed_worker_says_so(worker: Worker) -> None:
+def test_a_closed_worker_says_so(worker: WorkerThread) -> None:
     worker.close()
     worker.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -74,7 +74,7 @@ def test_a_closed_worker_says_so(worker: Worker) -> None:
 
 
 def test_closing_waits_for_what_was_begun() -> None:
-    worker, ended = Worker(), []
+    worker, ended = WorkerThread(), []
 
     def job() -> None:
         _blocking_sleep(0.1)

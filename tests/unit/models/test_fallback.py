@@ -203,7 +203,7 @@ def test_a_fallback_that_fails_for_good_does_not_keep_others_from_asking_again(
 ) -> None:
     once = RetryPolicy(attempts=1)
     error = fail(resilient(clock, chosen(provider, first), chosen(provider, "status-401"), policy=once), "any")[1]
-    assert (error.code, error.is_lasting) == ("provider_authentication_failed", lasting)
+    assert (error.code, error.is_retryable) == ("provider_authentication_failed", not lasting)
 
 
 def test_later_turns_of_a_run_begin_with_the_model_that_answered(

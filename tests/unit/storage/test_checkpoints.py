@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.transcripts import Transcripts
 
-from service.core.concurrency import run_side_by_side
+from service.core.concurrency import run_concurrently
 from service.core.messages import Role, Usage, text_message
 from service.storage.database.checkpoints import LIMIT_BYTES
 from service.storage.database.open import FILE_NAME, open_database
@@ -38,7 +38,7 @@ def test_the_log_stays_short_while_writers_never_pause(tmp_path: Path) -> None:
     log = log_of(tmp_path)
     with closing(Transcripts(open_database(None, tmp_path))) as store:
         jobs = [partial(write, store, log, f"agent:main:{number}") for number in range(WRITERS)]
-        assert max(run_side_by_side(jobs, WRITERS)) < 8 * LIMIT_BYTES
+        assert max(run_concurrently(jobs, WRITERS)) < 8 * LIMIT_BYTES
         for number in range(WRITERS):
             assert len(store.load_conversation(f"agent:main:{number}")) == TURNS
     assert not log.exists()

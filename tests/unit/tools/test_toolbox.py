@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 import pytest
 
-from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_side_by_side, sleep, spawn
+from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_concurrently, sleep, spawn
 from service.core.messages import Role, ToolCall
 from service.tools.tool import ToolContext, ToolError
 from service.tools.toolbox import MAX_SIDE_BY_SIDE, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
@@ -325,6 +325,6 @@ def test_jobs_side_by_side_all_end_before_the_first_error_is_raised() -> None:
         return number
 
     with pytest.raises(ValueError, match="the second"):
-        run_side_by_side([lambda: job(0), lambda: job(1), lambda: job(2)], at_most=3)
+        run_concurrently([lambda: job(0), lambda: job(1), lambda: job(2)], at_most=3)
     assert ended == [0, 1, 2]
-    assert run_side_by_side([lambda: job(0), lambda: job(2)], at_most=1) == [0, 2]
+    assert run_concurrently([lambda: job(0), lambda: job(2)], at_most=1) == [0, 2]
