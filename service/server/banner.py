@@ -1,4 +1,4 @@
-"""The lines that a gateway prints once it serves."""
+"""The start-up banner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _url_host(host: str) -> str:
 
 
 def to_banner(opened: Gateway, config: Config, credentials: Credentials, address: tuple[str, int], *, dev: bool) -> str:
-    """Return the lines that a serving gateway prints: its address, its agents and a first call."""
+    """Return the banner: the address, the agents and an example call."""
     url = f"http://{_url_host(address[0])}:{address[1]}"
     agents, catalog = opened.roster.agents, opened.catalog
     lines = [f"OpenClaw Gateway {__version__} is listening on {url}", f"  try it       {url}/docs"]

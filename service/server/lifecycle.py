@@ -1,4 +1,4 @@
-"""Serving until told to stop: signals in, a drained server out."""
+"""Serving until a signal asks to stop, and draining the server."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from service.core.concurrency import Event
 from service.core.dataclass import record
 from service.server.http1.server import Server
 
-#: The garbage collector's thresholds: objects made and not freed, then collections of the next younger generation.
-#: A request makes hundreds that reference counting frees; a collection costs the more, the more requests are under way.
+#: The garbage collector's thresholds: allocations minus frees, then collections of the next younger generation. A
+#: request creates hundreds of objects that reference counting frees; a collection gets slower with concurrent requests.
 _COLLECT_AFTER = (10_000, 20, 20)
 
-#: How long requests that run may go on once the process has been asked to stop, unless it is told otherwise.
+#: Default time that running requests get to finish after a stop signal.
 GRACE_SECONDS = 30.0
 
-#: How long requests have to tell their end once what they wait for is ended.
-_LAST_WORDS_SECONDS = 1.0
+#: Time for requests to send their final error after their runs have been aborted.
+_FINAL_RESPONSE_SECONDS = 1.0
 
 
-#: Signals within this time of the first are one request: terminals and supervisors send them in bursts.
+#: Signals within this time of the first count as one: terminals and supervisors send bursts.
 BURST_SECONDS = 1.0
 
 
 class StopSignals:
-    """Counts the signals: `asked` is set by the first, `insisted` by one that comes more than a second after it.
+    """Stop signals: the first sets `asked`, one that arrives more than a second later sets `forced`.
 
-    `clock` gives seconds.
+    `clock` returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.asked = Event()
-        self.insisted = Event()
+        self.forced = Event()
         self._clock = clock
         self._asked_at = 0.0
 
     def on_signal(self) -> None:
-        """Ask to stop, or insist on it."""
+        """Ask to stop, or force it."""
         if not self.asked.is_set():
             self._asked_at = self._clock()
             self.asked.set()
         elif self._clock() - self._asked_at > BURST_SECONDS:
-            self.insist()
+            self.force()
 
-    def insist(self) -> None:
-        """Ask to stop at once."""
+    def force(self) -> None:
+        """Stop at once."""
         self.asked.set()
-        self.insisted.set()
+        self.forced.set()
 
 
 @record
 class Stop:
-    """How a process stops: requests that run may go on for `grace_seconds`.
+    """Shutdown settings: running requests get `grace_seconds` to finish.
 
-    `on_asked` is called first, `on_over` when the time is up or somebody insists: it ends what requests wait for. Both
-    must be quick.
+    `on_asked` is called first; `on_over` is called when the time is up or the stop is forced, to abort the runs that
+    requests wait for. Both must return quickly.
     """
 
     grace_seconds: float = GRACE_SECONDS
@@ -69,8 +69,8 @@ class Stop:
 def run_until_stopped(server: Server, stop: Stop) -> None:
     """Serve until SIGTERM or SIGINT, let running requests finish, then return.
 
-    After the grace, or at a signal more than a second after the first one, what still runs is closed. From then on both
-    signals are ignored: the rest of a burst must not cut the process's last steps.
+    After the grace period, or at a signal more than a second after the first, remaining requests are closed. From then
+    on both signals are ignored, so that the rest of a burst cannot interrupt the final steps.
     """
     signals = StopSignals(server.clock)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,13 +83,13 @@ def run_until_stopped(server: Server, stop: Stop) -> None:
 def run_until_dismissed(
     server: Server, stop: Stop, *, on_started: Callable[[], None], is_wanted: Callable[[], bool]
 ) -> None:
-    """The same for one process of several, whose arbiter alone hears the terminal: SIGTERM asks, SIGQUIT insists.
+    """Serve as one of several workers, whose signals come from the arbiter: SIGTERM asks to stop, SIGQUIT forces it.
 
-    `is_wanted` is asked once both signals are heard: whether none came before.
+    `is_wanted` is called once both handlers are installed, and returns whether no signal arrived before.
     """
     signals = StopSignals(server.clock)
     gevent.signal_handler(signal.SIGTERM, signals.asked.set)
-    gevent.signal_handler(signal.SIGQUIT, signals.insist)
+    gevent.signal_handler(signal.SIGQUIT, signals.force)
     if is_wanted():
         server.start()
         on_started()
@@ -101,20 +101,20 @@ def run_until_dismissed(
 def _serve(server: Server, signals: StopSignals, stop: Stop) -> None:
     if not server.started:
         server.start()
-    _spare_what_stays()
+    _freeze_startup_objects()
     signals.asked.wait()
     stop.on_asked()
     server.close()
     finished = gevent.spawn(server.pool.join)
-    gevent.wait([finished, signals.insisted], timeout=stop.grace_seconds, count=1)
+    gevent.wait([finished, signals.forced], timeout=stop.grace_seconds, count=1)
     finished.kill()
     stop.on_over()
-    server.pool.join(timeout=_LAST_WORDS_SECONDS)
+    server.pool.join(timeout=_FINAL_RESPONSE_SECONDS)
     server.pool.kill(block=True, timeout=1)
 
 
-def _spare_what_stays() -> None:
-    """Keep the garbage collector from what was made at the start: looking through it again stalls every stream."""
+def _freeze_startup_objects() -> None:
+    """Exclude the objects of the start from garbage collection: traversing them stalls every stream."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)

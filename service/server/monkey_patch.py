@@ -1,4 +1,4 @@
-"""Making the standard library cooperative, for the commands that run agents: once, and before it is used."""
+"""Patching of the standard library by gevent, for the commands that run agents."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from contextlib import contextmanager
 
 
 def make_cooperative() -> None:
-    """Let everything that waits in the standard library let others run; before anything that waits is imported."""
-    from gevent import config, monkey  # noqa: PLC0415  # commands that run no agents do without all of gevent
+    """Make the blocking functions of the standard library cooperative; call it before they are imported."""
+    from gevent import config, monkey  # noqa: PLC0415  # commands that run no agents do not import gevent
 
-    config.track_greenlet_tree = False  # who spawned whom, with the stack of then: a tenth of what a request costs
-    with _plugins_found_once():
+    config.track_greenlet_tree = False  # recording each spawner and its stack takes a tenth of a request's time
+    with _entry_points_cached():
         monkey.patch_all()
 
 
 @contextmanager
-def _plugins_found_once() -> Iterator[None]:
-    """Meanwhile look through what is installed once: gevent asks it for plug-ins with each module it patches."""
-    from importlib import metadata  # noqa: PLC0415  # likewise
+def _entry_points_cached() -> Iterator[None]:
+    """Scan the installed packages once: gevent searches them for plug-ins with each module it patches."""
+    from importlib import metadata  # noqa: PLC0415  # as above
 
-    look = metadata.entry_points
-    metadata.entry_points = look().select  # the same question, asked of what was found
+    entry_points = metadata.entry_points
+    metadata.entry_points = entry_points().select
     try:
         yield
     finally:
-        metadata.entry_points = look
+        metadata.entry_points = entry_points

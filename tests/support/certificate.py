@@ -1,4 +1,4 @@
-"""A certificate for localhost and models.example that nobody has signed, and its key: made for tests alone."""
+"""A self-signed certificate for localhost and models.example with its key, for tests only."""
 
 CERTIFICATE = """
 -----BEGIN PRIVATE KEY-----

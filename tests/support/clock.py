@@ -1,10 +1,10 @@
-"""A clock for tests that are about time."""
+"""A manual clock for tests."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Seconds since 1970, which pass when told to."""
+    """Seconds since 1970 that advance only when `now` is set."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0

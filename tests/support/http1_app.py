@@ -1,6 +1,6 @@
-"""A small WSGI application on the real server, for a process of its own with the standard library patched.
+"""A small WSGI application on the real server, run as a process with the standard library patched.
 
-`python -m gevent.monkey http1_app.py '{"limits": {...}}'` prints the port, then says when it is stopping and stopped.
+`python -m gevent.monkey http1_app.py '{"limits": {...}}'` prints the port, then "stopping" and "stopped".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Start = Callable[..., Callable[[bytes], None]]
 
 
 class Application:
-    """One method per path; `closed` counts streams whose `close` was called."""
+    """One method per path; `closed` counts streams that were closed."""
 
     def __init__(self) -> None:
         self.closed = 0
@@ -100,7 +100,7 @@ class Application:
 
     def answer_text(self, _: Environ, start_response: Start) -> Iterator[Any]:
         start_response("200 OK", [])
-        yield "text where bytes are due"
+        yield "text instead of bytes"
 
     def answer_late(self, environ: Environ, start_response: Start) -> Iterator[bytes]:
         start_response("200 OK", [])

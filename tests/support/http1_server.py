@@ -1,4 +1,4 @@
-"""A server process under test and the plainest of clients for it."""
+"""A server process under test and raw-socket clients for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 10
 
 
 class Answer(NamedTuple):
-    """One response as it came; `headers` has lower-case names."""
+    """One response as received; `headers` has lower-case names."""
 
     status: int
     headers: dict[str, str]
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 def parse_answer(raw: bytes) -> Answer:
-    """Split a response that was read to its end. The body keeps its chunked framing."""
+    """Split a complete response. The body keeps its chunked framing."""
     head, blank, body = raw.partition(b"\r\n\r\n")
     assert blank, f"no whole response in {raw[:200]!r}"
     line, *fields = head.decode("latin-1").split("\r\n")
@@ -38,12 +38,12 @@ def parse_answer(raw: bytes) -> Answer:
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
+    """Read until the server closes."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def read_until(connection: socket.socket, mark: bytes) -> bytes:
-    """What comes up to and including `mark`, and what came with it."""
+    """Read until `mark` has arrived, and return everything received."""
     received = b""
     while mark not in received:
         data = connection.recv(65536)
@@ -52,11 +52,11 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
     return received
 
 
-def eventually(fact: Callable[[], bool]) -> None:
-    """Wait until `fact` holds."""
-    until = time.monotonic() + _PATIENCE_SECONDS
-    while not fact():
-        assert time.monotonic() < until
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds."""
+    until = time.monotonic() + 2 * _PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < until, "the condition did not become true in time"
         time.sleep(0.02)
 
 
@@ -69,12 +69,12 @@ class Edge:
         self.port = int(self.next_line())
 
     def next_line(self) -> str:
-        """The next line the process prints."""
+        """Return the next line of the process's output."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def connect(self) -> socket.socket:
-        """A new connection to the server."""
+        """Open a connection to the server."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE_SECONDS)
 
     def ask(self, raw: bytes) -> Answer:
@@ -84,12 +84,12 @@ class Edge:
             return parse_answer(read_to_end(connection))
 
     def get(self, target: str, *fields: str) -> Answer:
-        """The response to one GET, `Connection: close` included."""
+        """Return the response to one GET with `Connection: close`."""
         lines = [f"GET {target} HTTP/1.1", "Host: edge", "Connection: close", *fields, "", ""]
         return self.ask("\r\n".join(lines).encode())
 
     def logged(self) -> str:
-        """What the process has written to its standard error so far."""
+        """Return the process's standard error so far."""
         return Path(self._log.name).read_text(encoding="utf-8")
 
     def signal(self, number: signal.Signals) -> None:
@@ -97,13 +97,13 @@ class Edge:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """The exit status, once the process has ended."""
+        """Wait for the process to end and return its exit status."""
         return self.process.wait(_PATIENCE_SECONDS)
 
 
 @contextmanager
 def open_edge(log_path: Path, **options: Any) -> Iterator[Edge]:
-    """Start `http1_app.py` with `options`; what is left of it is killed at the end."""
+    """Start `http1_app.py` with `options`; kill it at the end."""
     command = [sys.executable, "-m", "gevent.monkey", str(_HERE / "http1_app.py"), json.dumps(options)]
     environment = {**os.environ, "PYTHONPATH": str(_HERE.parents[1])}
     with log_path.open("w", encoding="utf-8") as log:

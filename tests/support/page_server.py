@@ -1,4 +1,4 @@
-"""A small web server on a loopback port; a test writes its answers, which may be wrong in any way."""
+"""A small web server on a loopback port; tests define its raw responses, valid or not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Self
 
-#: What answers a request's head: pieces of a raw answer, sent one after the other.
+#: Return the pieces of a raw response for a request head.
 Page = Callable[[str], Iterable[bytes]]
 
 ADDRESS = "127.0.0.1"
@@ -18,24 +18,24 @@ ADDRESS = "127.0.0.1"
 def page(
     body: bytes | str, content_type: str = "text/html; charset=utf-8", status: str = "200 OK", *headers: str
 ) -> Page:
-    """A page that is well made."""
+    """Return a valid page."""
     data = body.encode() if isinstance(body, str) else body
     lines = (f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(data)}", *headers, "", "")
     return lambda _: ("\r\n".join(lines).encode() + data,)
 
 
 def redirect(location: str, status: int = 302) -> Page:
-    """A page that sends its reader elsewhere."""
+    """Return a redirect."""
     return page("", "text/plain", f"{status} Elsewhere", f"Location: {location}")
 
 
 def raw(*pieces: bytes) -> Page:
-    """An answer given as it is."""
+    """Return a raw response as given."""
     return lambda _: pieces
 
 
 def endless(head: bytes, piece: bytes, pieces: int = 1 << 30) -> Page:
-    """An answer that is made as it is read and never held."""
+    """Return a response that is generated while it is read."""
 
     def answer(_: str) -> Iterator[bytes]:
         yield head
@@ -46,7 +46,7 @@ def endless(head: bytes, piece: bytes, pieces: int = 1 << 30) -> Page:
 
 
 class PageServer:
-    """Serves `pages` by path; `requests` are the heads of what it was asked, `sent_bytes` what it could send."""
+    """Serves `pages` by path; `requests` records request heads, `sent_bytes` counts what clients took."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, address: str = ADDRESS) -> None:
         self.pages: dict[str, Page] = {}
@@ -61,7 +61,7 @@ class PageServer:
 
     @property
     def exempt(self) -> frozenset[tuple[str, int]]:
-        """Its address, to be let through by name."""
+        """The server's address, for `AddressPolicy.exempt`."""
         return frozenset({(self.address, self.port)})
 
     def url(self, path: str, host: str = "site.test") -> str:

@@ -1,11 +1,13 @@
-"""HTTP GET for addresses that strangers name: it reaches public hosts and nothing else.
+"""HTTP GET for untrusted URLs, restricted to public hosts (an SSRF guard).
 
-A name is resolved once, the addresses it has are checked, and the connection goes to a checked address itself; a
-redirect is a new address like the first. So neither a name that resolves inwards, nor one that resolves differently the
-second time, nor a redirect leads to this machine or its neighbours. No proxy is used: it would resolve the name again.
+A name is resolved once, its addresses are checked, and the connection is made to a checked address; each redirect is
+checked like the first URL. Neither a name that resolves to an internal address, nor one that resolves differently the
+second time (DNS rebinding), nor a redirect can reach this machine or its network. No proxy is used, because it would
+resolve the name again.
 
-The standard library's `http.client` reads the answers: it takes any connected socket, which is what pins the address,
-and is cooperative where the standard library is. Nothing is fetched often enough for a pool of connections to pay.
+`http.client` reads the responses from the pinned socket. urllib3 was tried and dropped: it is `http.client` as well,
+so the pinned socket, the overall deadline and the limits on bytes received would remain, and its decoders accept a
+gzip body that is cut and refuse Brotli with bytes behind its end.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from service.core.fetch.resolver import Resolver, SystemResolver
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
-_MAX_HEAD_BYTES = 256 * 1024  # interim answers among them
-_BYTES_PER_BODY_BYTE = 2  # what a body may cost on the way: small chunks, trailers
+_MAX_HEAD_BYTES = 256 * 1024  # interim responses included
+_BYTES_PER_BODY_BYTE = 2  # allowance for framing: small chunks, trailers
 _BUSY_SECONDS = 0.005
 _PAUSE_SECONDS = 0.0001
 _MAX_URL_CHARACTERS = 8192
@@ -43,12 +45,12 @@ _HOST = re.compile(r"[a-z0-9._:-]+")
 
 
 class FetchError(Exception):
-    """An address that was not fetched; the text says why and can stand after a colon."""
+    """A URL that was not fetched; the text is the reason, worded to follow a colon."""
 
 
 @record
 class FetchLimits:
-    """What one fetch may cost, redirects included; `max_bytes` bounds the body; with what wraps it, twice that."""
+    """Limits of one fetch, redirects included; `max_bytes` limits the body, and its framing to as much again."""
 
     max_bytes: int
     timeout_seconds: float
@@ -56,9 +58,9 @@ class FetchLimits:
 
 
 class PublicHttpClient:
-    """Fetches what strangers name, within `policy`.
+    """Fetches untrusted URLs within `policy`.
 
-    `tls` is the context that certificates are verified with; without one the system's authorities are trusted.
+    `tls` is the context for certificate verification; by default the system's authorities are trusted.
     """
 
     def __init__(
@@ -69,12 +71,12 @@ class PublicHttpClient:
         self._tls = tls
 
     def open(self, url: str, limits: FetchLimits, *, accept: str = "*/*") -> PublicResponse:
-        """GET `url`, following redirects, and return the answer, of whatever status, once its head is there.
+        """GET `url`, following redirects, and return the response, of any status, once its head has arrived.
 
-        Raises `FetchError` when an address on the way may not be reached, or does not answer in time or in HTTP.
+        Raises `FetchError` when a URL on the way is not permitted, or its host does not answer in time or in HTTP.
         """
         give_up_at = time.monotonic() + limits.timeout_seconds
-        with _in_time(give_up_at):
+        with _report_errors(give_up_at):
             for _ in range(limits.max_redirects + 1):
                 target = _parse_url(url)
                 with ExitStack() as stack:
@@ -85,7 +87,7 @@ class PublicHttpClient:
                         stack.pop_all()
                         return PublicResponse(target.url, response, connection, limits.max_bytes)
                 url = _follow(target.url, location)
-        raise FetchError(f"it redirects more than {limits.max_redirects} times")
+        raise FetchError(f"more than {limits.max_redirects} redirects")
 
     def _connect(self, target: _Target, give_up_at: float) -> _Connection:
         addresses = self._addresses(target)
@@ -113,7 +115,7 @@ class PublicHttpClient:
         permitted = [address for address in found if self._policy.permits(address, target.port)]
         if not permitted and any(map(is_public, found)):
             ports = " and ".join(map(str, sorted(self._policy.ports)))
-            raise FetchError(f"port {target.port} of {target.host} is not reached; the allowed ports are {ports}")
+            raise FetchError(f"port {target.port} of {target.host} is not allowed; the allowed ports are {ports}")
         if not permitted:
             raise FetchError(f"{target.host} is not a public address")
         return permitted[:_MAX_ADDRESSES]
@@ -125,9 +127,9 @@ class PublicHttpClient:
 
 
 class PublicResponse:
-    """An answer whose head has come, its body still on the way. Use it as a context manager.
+    """A response whose head has arrived and whose body has not been read. Use it as a context manager.
 
-    `url` is the address that answered, after redirects; `content_type` is in lower case and without parameters.
+    `url` is the final URL, after redirects; `content_type` is in lower case and without parameters.
     """
 
     def __init__(self, url: str, response: http.client.HTTPResponse, connection: _Connection, max_bytes: int) -> None:
@@ -142,24 +144,24 @@ class PublicResponse:
         connection.expect(max_bytes * _BYTES_PER_BODY_BYTE)
 
     def read_body(self) -> tuple[bytes, bool]:
-        """The body, and whether that is all of it: reading stops at the limit.
+        """Read the body up to the limit; return it and whether it is complete.
 
-        It is not asked to be compressed; where it is nevertheless, the limit holds for what comes of it.
+        The request does not ask for compression; a body that is compressed anyway is limited in its decoded size.
 
-        Raises `FetchError` when it does not come in time, breaks off, or is compressed in a way that is not known.
+        Raises `FetchError` when it does not arrive in time, is incomplete, or has an unknown encoding.
         """
         decoder = open_decoder(self._encoding)
         if decoder is None:
-            raise FetchError(f"the answer is encoded as {self._encoding[:40]!r}, which cannot be read")
+            raise FetchError(f"the response has the unsupported Content-Encoding {self._encoding[:40]!r}")
         announced, received = self._response.length, 0
         body = bytearray()
-        with _in_time(self._connection.give_up_at):
+        with _report_errors(self._connection.give_up_at):
             while len(body) <= self._max_bytes and (data := self._response.read1(_BLOCK_BYTES)):
                 received += len(data)
                 body += decoder.decode(data, self._max_bytes + 1 - len(body))
         whole = len(body) <= self._max_bytes
         if whole and (received < (announced or 0) or not decoder.is_whole):
-            raise FetchError("the connection was closed before the answer was complete")
+            raise FetchError("the connection was closed before the response was complete")
         return bytes(body[: self._max_bytes]), whole
 
     def __enter__(self) -> Self:
@@ -170,7 +172,7 @@ class PublicResponse:
 
 
 class _Target(NamedTuple):
-    """An address, taken apart; `url` is the whole without its fragment."""
+    """A parsed URL; `url` is the normalized whole without its fragment."""
 
     scheme: str
     host: str
@@ -180,15 +182,15 @@ class _Target(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 class _Connection:
-    """A connected socket every step of which shares one deadline; what `http.client` reads answers from.
+    """A connected socket with one deadline for all its operations, for `http.client` to read from.
 
-    It takes no more than it was told to `expect`, at first a head, and holds nobody up who waits for something else.
+    It receives at most the bytes it was set to `expect`, at first a head, and regularly yields to other greenlets.
     """
 
     def __init__(self, plain: socket.socket, give_up_at: float) -> None:
@@ -198,11 +200,11 @@ class _Connection:
         self._paused_at = time.monotonic()
 
     def expect(self, count: int) -> None:
-        """Take `count` bytes more."""
+        """Allow `count` more bytes to be received."""
         self._bytes_left += count
 
     def secure(self, tls: ssl.SSLContext, host: str) -> None:
-        """Speak TLS from here on, with a peer that proves to be `host`; closes the connection if it does not."""
+        """Start TLS and verify that the peer is `host`; closes the connection on failure."""
         try:
             self._socket = tls.wrap_socket(self._timed(), server_hostname=host)
         except BaseException:
@@ -214,24 +216,24 @@ class _Connection:
         self._timed().sendall(data)
 
     def recv_into(self, buffer: Any) -> int:
-        """Receive what has come, waiting for at least a byte; 0 at the end. Raises `FetchError` for too much."""
+        """Receive at least one byte; 0 at the end. Raises `FetchError` beyond the allowance."""
         if time.monotonic() - self._paused_at > _BUSY_SECONDS:
-            # Receiving does not wait while bytes are there, and http.client may look for one line in millions.
+            # recv does not yield while bytes are available, and http.client may search millions of them for one line.
             sleep(_PAUSE_SECONDS)
             self._paused_at = time.monotonic()
         received = self._timed().recv_into(buffer)
         self._bytes_left -= received
         if self._bytes_left < 0:
-            raise FetchError("it sends far more than its content")
+            raise FetchError("the response is mostly framing: it exceeds twice the size allowed for its content")
         return received
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """A reader of what comes; closing it leaves the connection open."""
-        assert mode == "rb"  # noqa: S101 - all that http.client asks for
+        """Return a reader of the received bytes; closing it leaves the connection open."""
+        assert mode == "rb"  # noqa: S101 - the only mode http.client uses
         return io.BufferedReader(_Incoming(self))
 
     def close(self) -> None:
-        """Close the socket. Twice is a no-op."""
+        """Close the socket. Idempotent."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -263,26 +265,26 @@ class _Incoming(io.RawIOBase):
 
 
 @contextmanager
-def _in_time(give_up_at: float) -> Iterator[None]:
-    """Tell whatever goes wrong in the block as a `FetchError`, the end of its time too.
+def _report_errors(give_up_at: float) -> Iterator[None]:
+    """Raise any failure in the block, the end of its time included, as a `FetchError`.
 
-    A resolver and a TLS handshake keep to no deadline of a socket's, so there is one around them as well.
+    A resolver and a TLS handshake ignore the socket's timeout, so a deadline surrounds them.
     """
     try:
         with deadline(max(give_up_at - time.monotonic(), 0)):
             yield
     except Deadline:
         if time.monotonic() < give_up_at:
-            raise  # somebody else's
-        raise FetchError("the answer did not come in time") from None
+            raise  # an outer deadline
+        raise FetchError("no complete response within the time limit") from None
     except TimeoutError:
-        raise FetchError("the answer did not come in time") from None
+        raise FetchError("no complete response within the time limit") from None
     except ssl.SSLError as error:
-        raise FetchError(f"no secure connection can be made: {error.reason or _reason(error)}") from error
+        raise FetchError(f"the TLS connection failed: {error.reason or _reason(error)}") from error
     except OSError as error:
-        raise FetchError(f"the connection broke: {_reason(error)}") from error
+        raise FetchError(f"the connection failed: {_reason(error)}") from error
     except (http.client.HTTPException, ValueError) as error:
-        raise FetchError("the answer is not valid HTTP, or broke off") from error
+        raise FetchError("the response is not valid HTTP or is incomplete") from error
 
 
 def _exchange(connection: _Connection, target: _Target, accept: str) -> http.client.HTTPResponse:
@@ -303,7 +305,7 @@ def _exchange(connection: _Connection, target: _Target, accept: str) -> http.cli
 
 def _parse_url(url: str) -> _Target:
     if len(url) > _MAX_URL_CHARACTERS or _BLANK.search(url):
-        raise FetchError(f"an address has at most {_MAX_URL_CHARACTERS} characters and no white space")
+        raise FetchError(f"a URL must have at most {_MAX_URL_CHARACTERS} characters and no white space")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -311,13 +313,13 @@ def _parse_url(url: str) -> _Target:
             (parts.hostname or "").encode("idna" if not url.isascii() else "ascii").decode().lower().removesuffix(".")
         )
     except ValueError:
-        raise FetchError("it is not a valid address") from None
+        raise FetchError("not a valid URL") from None
     if parts.scheme not in _DEFAULT_PORTS:
-        raise FetchError("only http:// and https:// addresses are fetched")
+        raise FetchError("only http:// and https:// URLs are supported")
     if not _HOST.fullmatch(host) or port == 0:
-        raise FetchError("it is not a valid address: it names no host")
+        raise FetchError("not a valid URL: it has no host")
     if "@" in parts.netloc:
-        raise FetchError("an address with a user name or password is not fetched")
+        raise FetchError("a URL must not contain a user name or password")
     path = quote(parts.path or "/", safe=_URL_CHARACTERS)
     if parts.query:
         path += f"?{quote(parts.query, safe=_URL_CHARACTERS)}"
@@ -326,14 +328,14 @@ def _parse_url(url: str) -> _Target:
 
 
 def _follow(url: str, location: str) -> str:
-    # Headers are read as Latin-1; what is sent there is often UTF-8, with blanks in it.
+    # Headers are decoded as Latin-1; in practice a Location is often UTF-8 and contains blanks.
     try:
         return urljoin(url, quote(location.encode("latin-1"), safe=f"{_URL_CHARACTERS}#[]"))
     except ValueError:
-        raise FetchError("it redirects to what is not a valid address") from None
+        raise FetchError("it redirects to an invalid URL") from None
 
 
 def _reason(error: Exception | None) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "timed out"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,4 +1,7 @@
-"""Bodies that come compressed: gzip, deflate and Brotli, taken apart as they come and never beyond a limit."""
+"""Incremental decoders for gzip, deflate and Brotli bodies, bounded in their output.
+
+urllib3's decoders were tried: they report a body that is cut as complete and fail on bytes behind the end of Brotli.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,23 @@ _REPLAYED_BYTES = 64 * 1024
 
 
 class Decoder(Protocol):
-    """What one body is decoded with; `is_whole` says whether its end has come, as far as the coding knows one."""
+    """Decoder of one body; `is_whole` is true at its end, if the coding marks one."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is missing."""
+        """True if nothing is missing."""
         ...
 
     def decode(self, data: bytes, limit: int) -> bytes:
-        """What `data`, the next bytes, stand for, `limit` bytes at most: after that many it is not used any more.
+        """Decode `data`, the next bytes, to at most `limit` bytes; once that many came, the decoder must be dropped.
 
-        Raises `ValueError` for what is not in the coding.
+        Raises `ValueError` for bytes that are not in the coding.
         """
         ...
 
 
 def open_decoder(coding: str) -> Decoder | None:
-    """The decoder for a body whose Content-Encoding, in lower case, is `coding`; `None` for one that is not known."""
+    """Return the decoder for a Content-Encoding in lower case, or `None` for an unknown one."""
     match coding:
         case "" | "identity":
             return _Identity()
@@ -50,7 +53,7 @@ class _Identity:
 
 
 class _Deflate:
-    """gzip, or "deflate": zlib's format as RFC 9110 has it, or the bare stream that some send."""
+    """gzip, or "deflate": zlib's format as in RFC 9110, or the raw stream that some servers send."""
 
     def __init__(self, *, is_gzip: bool) -> None:
         self._is_gzip = is_gzip
@@ -77,21 +80,21 @@ class _Deflate:
     def _next_member(self) -> zlib._Decompress:
         self._members += 1
         if self._members > _MAX_MEMBERS:
-            raise ValueError(f"more than {_MAX_MEMBERS} parts")
+            raise ValueError(f"more than {_MAX_MEMBERS} gzip members")
         return zlib.decompressobj(_GZIP_BITS)
 
 
 class _Brotli:
-    """The library takes no bytes beyond the end: what has come is kept, to look for the end in what it refuses."""
+    """Brotli. The library refuses input beyond the end, so the input is kept to find the end in a refused piece."""
 
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
-        self._taken = bytearray()
-        self._told_bytes = 0
+        self._input = bytearray()
+        self._decoded_bytes = 0
 
     @property
     def is_whole(self) -> bool:
-        return not self._taken or bool(self._stream.is_finished())
+        return not self._input or bool(self._stream.is_finished())
 
     def decode(self, data: bytes, limit: int) -> bytes:
         if self._stream.is_finished():
@@ -100,13 +103,13 @@ class _Brotli:
             decoded = bytes(self._stream.process(data, output_buffer_limit=limit)[:limit])
         except brotli.error:
             decoded = self._decode_to_end(data, limit)
-        self._taken += data
-        self._told_bytes += len(decoded)
+        self._input += data
+        self._decoded_bytes += len(decoded)
         return decoded
 
     def _decode_to_end(self, data: bytes, limit: int) -> bytes:
         self._stream, decoded = brotli.Decompressor(), bytearray()
-        most = self._told_bytes + limit
+        most = self._decoded_bytes + limit
         try:
             for piece in self._pieces(data):
                 decoded += self._stream.process(piece, output_buffer_limit=most - len(decoded))
@@ -114,11 +117,11 @@ class _Brotli:
                     break
         except brotli.error as error:
             raise ValueError("not in the stated coding") from error
-        return bytes(decoded[self._told_bytes : most])  # how much comes with which piece depends on how it is cut
+        return bytes(decoded[self._decoded_bytes : most])  # output per piece depends on how the input is cut
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
-        """What has come before, and then `data` byte by byte."""
-        for at in range(0, len(self._taken), _REPLAYED_BYTES):
-            yield bytes(self._taken[at : at + _REPLAYED_BYTES])
+        """The previous input, then `data` byte by byte."""
+        for at in range(0, len(self._input), _REPLAYED_BYTES):
+            yield bytes(self._input[at : at + _REPLAYED_BYTES])
         for at in range(len(data)):
             yield data[at : at + 1]

@@ -1,7 +1,7 @@
-"""A program the gateway starts and keeps: it ends with the gateway, however that ends.
+"""Long-running child processes that end with the gateway, even if it is killed.
 
-The program is in a session of its own, so that a Ctrl-C in the terminal does not reach it, and everything it starts is
-ended together with it: `launcher.py`, its parent, says how and where that holds.
+A child runs in its own session, so that Ctrl-C in the terminal does not reach it. Everything it starts ends together
+with it; `launcher.py`, its parent, documents how and on which systems.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ _KEPT_LOG_BYTES = 64 * 1024
 _LAST_OUTPUT_BYTES = 4096
 _POLL_SECONDS = 0.01
 _INSIST_SECONDS = 2.0
-#: Tells the launcher to kill all there is. It is no launcher any more where it has become the program itself.
+#: Makes the launcher kill all processes below it. Elsewhere than on Linux the launcher has become the program itself.
 _END_ALL = signal.SIGUSR1 if sys.platform == "linux" else signal.SIGKILL
 
 
 class ChildProcess:
     """One run of `command`, whose first word is a path, with exactly the environment `env`.
 
-    Its standard input is a pipe that ends with the gateway; its output is appended to `log_path`, a file that only its
-    owner can read, or to a nameless temporary file. With `stdout`, a descriptor that stays the caller's, only its
-    standard error goes there. It has to be started in a thread that stays, the main one: the kernel ends it together
-    with that. Raises `OSError` when no process can be made; a command that cannot be executed is a process that ends
-    with status 127.
+    Standard input is a pipe that closes with the gateway. Output is appended to `log_path`, readable by its owner
+    only, or to an unnamed temporary file; with `stdout`, a descriptor that the caller keeps, only standard error goes
+    there. Start it in the main thread: the kernel ends it together with the thread that started it. Raises `OSError`
+    when no process can be created; a command that cannot be executed ends with status 127.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class ChildProcess:
         self._log = _open_log(log_path)
         self._log_start = self._log.seek(0, os.SEEK_END)
         self._last_output = ""
-        self._buried = False
+        self._reaped = False
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command],
@@ -71,35 +70,35 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The id of the process that stands for it: on Linux its launcher, which ends as it ends."""
+        """The process id: on Linux that of the launcher, which ends when the command ends."""
         return self._process.pid
 
     @property
     def last_output(self) -> str:
-        """The end of what this run has printed, at most 4 KiB."""
-        return self._last_output if self._buried else self._read_log_end(_LAST_OUTPUT_BYTES).decode(errors="replace")
+        """The last 4 KiB of this run's output."""
+        return self._last_output if self._reaped else self._read_log_end(_LAST_OUTPUT_BYTES).decode(errors="replace")
 
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Return whether it has not ended."""
         status = self._process.poll()
-        if status is not None and not self._buried:
-            self._bury()
+        if status is not None and not self._reaped:
+            self._reap()
         return status is None
 
     def ending(self) -> str | None:
-        """How it ended, for people (`exited with status 1`), or `None` while it runs."""
+        """Describe how it ended (`exited with status 1`); `None` while it runs."""
         if self.is_running():
             return None
         status = self._process.returncode
         return f"exited with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
 
     def send(self, data: bytes) -> None:
-        """Write all of `data` to its standard input, waiting while it does not read; raises `OSError` once it ended."""
+        """Write all of `data` to its standard input, waiting for it to read; raises `OSError` after its end."""
         rest = memoryview(data)
         while rest:
-            if self._buried or self._process.stdin is None:
+            if self._reaped or self._process.stdin is None:
                 raise BrokenPipeError
-            descriptor = self._process.stdin.fileno()  # anew after each wait: it may be closed by now
+            descriptor = self._process.stdin.fileno()  # read again after each wait: it may have been closed
             os.set_blocking(descriptor, False)
             try:
                 rest = rest[os.write(descriptor, rest) :]
@@ -107,7 +106,7 @@ class ChildProcess:
                 concurrency.sleep(_POLL_SECONDS)
 
     def stop(self, grace_seconds: float = 5.0) -> None:
-        """End it: SIGTERM to it, and when that has not helped in time SIGKILL to it and everything it started."""
+        """End it with SIGTERM; after `grace_seconds`, kill it and everything it started."""
         self.stopped = True
         if self.is_running():
             self._signal(signal.SIGTERM)
@@ -120,18 +119,18 @@ class ChildProcess:
 
     def trim_log(self) -> None:
         """Cut the log to its last 64 KiB when it has grown beyond 1 MiB."""
-        if self._buried or self._log.seek(0, os.SEEK_END) <= _MAX_LOG_BYTES:
+        if self._reaped or self._log.seek(0, os.SEEK_END) <= _MAX_LOG_BYTES:
             return
         kept = self._read_log_end(_KEPT_LOG_BYTES)
         self._log.truncate(0)
         self._log_start = 0
         self._log.write(kept)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         self._last_output = self.last_output
-        self._buried = True
+        self._reaped = True
         if sys.platform != "linux":
-            # What it started must not outlive it. Its id is no other group's as long as one of them lives.
+            # End the process group as well. The group's id is not reused while a member lives.
             self._signal(signal.SIGKILL)
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -154,6 +153,6 @@ def _open_log(path: Path | None) -> IO[bytes]:
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    # Appending, so that cutting the file also moves the place where the program writes next.
+    # In append mode the program continues at the new end after the file is cut.
     fcntl.fcntl(handle, fcntl.F_SETFL, os.O_APPEND)
     return os.fdopen(handle, "r+b", buffering=0)

@@ -1,7 +1,7 @@
-"""Running a program for a tool: bounded in time and output, and never outliving whoever waits for it.
+"""Run a command for a tool, bounded in time and output, that never outlives its caller.
 
-Each command has a supervisor, a program of its own; `supervisor.py` says what that guarantees. Leaving the wait by any
-exception, or the end of this very process, ends the command and everything it has started.
+Each command runs under a supervisor process; `supervisor.py` documents the guarantees. An exception in the wait, or
+the end of this process, ends the command and everything it started.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ logger = logging.getLogger("openclaw.tools")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _STOP_SECONDS = 2.0  # a supervisor takes half a second; on a machine with too much to do, more
 _REAP_SECONDS = 1.0
-_OVERTIME_SECONDS = 3.0  # for a supervisor that keeps time itself: to start, to end the command and to tell
+_OVERTIME_SECONDS = 3.0  # for the supervisor, which enforces the timeout: to start, end the command and report
 _KILL_SECONDS, _KILL_AGAIN_SECONDS = 1.0, 0.01
-_REPORT_BYTES = 4096  # beside the streams, each character of which takes six at most
-_MAX_ORDER_BYTES = 120 * 1024  # Linux takes 128 KiB in one argument
+_REPORT_BYTES = 4096  # in addition to the streams, whose characters take at most six bytes each
+_MAX_ORDER_BYTES = 120 * 1024  # Linux allows 128 KiB in one argument
 
 
 class CommandError(Exception):
-    """A command that could not be run; the text is for people."""
+    """A command that could not be run; the text is shown to people."""
 
 
 @record
 class Command:
-    """What to run: `argv` in directory `cwd` with exactly the environment `env` and `stdin` to read.
+    """A command: `argv` in directory `cwd` with exactly the environment `env`, reading `stdin`.
 
-    It is ended after `timeout_seconds`, or once both streams together have more than `max_output_bytes`. Of each
-    stream `kept_bytes` are kept, half of them from its beginning and half from its end.
+    It is ended after `timeout_seconds`, or when both streams together exceed `max_output_bytes`. Of each stream
+    `kept_bytes` are kept, half of them from its beginning and half from its end.
     """
 
     argv: tuple[str, ...]
@@ -60,7 +60,7 @@ class Command:
 
 @record
 class Output:
-    """One stream: its beginning and, where `cut_bytes` are missing between them, its end."""
+    """An output stream: its beginning and, if `cut_bytes` are missing in between, its end."""
 
     head: str
     tail: str
@@ -69,10 +69,10 @@ class Output:
 
 @record
 class Outcome:
-    """How a command ended.
+    """The result of a command.
 
-    `status` is its exit status, negative for the signal that ended it; `cause` is why it was ended, `None` when it
-    ended by itself; `left_running` counts the processes it left, which were ended.
+    `status` is the exit status, negative for the signal that ended it; `cause` is the reason it was ended, `None` when
+    it ended by itself; `left_running` counts the processes it left behind, which were ended.
     """
 
     status: int
@@ -84,10 +84,10 @@ class Outcome:
 
 
 def run_command(command: Command) -> Outcome:
-    """Run `command` to its end and that of everything it started.
+    """Run `command` until it and everything it started has ended.
 
-    Raises `CommandError` when it cannot be started or its supervisor was killed. Whatever is raised into the wait ends
-    the command, with SIGTERM and 0.4 s later SIGKILL, and is raised on once nothing of it is left.
+    Raises `CommandError` when it cannot be started or its supervisor was killed. An exception raised into the wait
+    ends the command, with SIGTERM and 0.4 s later SIGKILL, and propagates when nothing of it is left.
     """
     order = _to_order(command)
     with _to_file(command.stdin) as stdin, tempfile.TemporaryFile() as report:
@@ -99,7 +99,7 @@ def run_command(command: Command) -> Outcome:
                 raise CommandError(f"no process can be started: {error.strerror}") from error
             theirs.close()
             try:
-                with suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the report tells
+                with suppress(BrokenPipeError, ConnectionResetError):  # it has ended already; the report says why
                     ours.sendall(order)
                 _wait_for_hangup(ours, command.timeout_seconds + _OVERTIME_SECONDS)
             finally:
@@ -163,7 +163,7 @@ def _end(process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
-    """End what a supervisor does not end; its guard goes last: as long as that is there, orphans are found below it."""
+    """Kill what the supervisor did not end; its guard last, because orphans are reparented to it."""
     give_up_at = time.monotonic() + _KILL_SECONDS
     while (left := descendants_of(process.pid, with_dead=False)) and time.monotonic() < give_up_at:
         for pid in left:
@@ -171,7 +171,7 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
                 os.kill(pid, signal.SIGKILL)
         sleep(_KILL_AGAIN_SECONDS)
     if left:
-        # It keeps killing; ending it would only set free what it holds.
+        # The guard keeps killing; ending it would release the processes below it.
         logger.warning("a command's processes (supervisor %d) could not be ended in time", process.pid)
     else:
         process.kill()

@@ -1,4 +1,4 @@
-"""Which process this is, in a way that others can check: whether it still lives, if they can see it at all."""
+"""Process identities that other processes can check for liveness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.core.dataclass import record
 class ProcessIdentity:
     """A process.
 
-    `host` is where its pid means something (a boot and a pid namespace), `start` tells it from a later one of that pid.
+    `host` is the scope of its pid (a boot and a pid namespace), `start` distinguishes it from later users of the pid.
     """
 
     host: str
@@ -21,13 +21,13 @@ class ProcessIdentity:
 
 
 def this_process() -> ProcessIdentity:
-    """The process that asks."""
+    """Return the identity of the current process."""
     pid = os.getpid()
     return ProcessIdentity(_this_host(), pid, _start_of(pid) or "")
 
 
 def is_dead(process: ProcessIdentity) -> bool | None:
-    """Whether `process` has ended; `None` if it runs where this process cannot look."""
+    """Return whether `process` has ended; `None` if it runs on another host or in another namespace."""
     if process.host != _this_host():
         return None
     return _start_of(process.pid) != process.start
@@ -37,12 +37,12 @@ def _this_host() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # nobody can be looked at, then
+    except OSError:  # no other process is visible
         return f"unknown:{os.getpid()}"
 
 
 def _start_of(pid: int) -> str | None:
-    """When the process began, in the kernel's ticks; `None` if there is none, or only what is left of it."""
+    """Return the start time of a process in clock ticks; `None` if there is none or it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

@@ -1,19 +1,19 @@
-"""Run one command as the reaper of everything it starts, and end only when nothing of it is left.
+"""Run one command as the reaper of everything it starts, and end only when none of its processes is left.
 
-Run as a program, `python -I -S supervisor.py LIFELINE_FD`, with nothing but the standard library. The lifeline is one
-end of a socket pair: it brings the order (a line of JSON), and its end-of-file, which comes when the one who gave the
-order is gone, however that happened, ends the command. The report is one JSON object on standard output.
+A program with no dependencies: `python -I -S supervisor.py LIFELINE_FD`. The lifeline is one end of a socket pair: it
+carries the order (a line of JSON); its end-of-file, which follows the end of the client in any way, ends the command.
+The report is one JSON object on standard output.
 
-What is guaranteed on Linux: every process the command starts, in whatever session or process group and whichever
-signals it ignores, is gone when this program ends. Orphans fall to this process (PR_SET_CHILD_SUBREAPER), and no
-program gains rights by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so that each of them can be
-signalled. The program is two processes: the supervisor, the command's parent, and the guard, the supervisor's. A
-command that stops the supervisor gains nothing: whoever gave the order lets it go on, and the kernel does once that one
-is gone; the supervisor lets a guard go on that was stopped. One that kills the supervisor is killed by the kernel
-(PR_SET_PDEATHSIG), and all it has started falls to the guard, which kills it and reports. Without its guard the
-supervisor goes on as before: only a command that goes for both can leave something. It is no sandbox: a command may ask
-another program that runs already (cron, systemd, docker) to start something. Elsewhere there is no guard, and only the
-command's process group is ended.
+Guarantee on Linux: every process the command starts, in any session or process group and with any signals ignored, is
+gone when this program ends. Orphans are reparented to this process (PR_SET_CHILD_SUBREAPER), and no program gains
+privileges by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so that each of them can be signalled. The
+program is two processes: the supervisor, the command's parent, and the guard, the supervisor's parent. A command that
+stops the supervisor gains nothing: the client continues it, and after the client's end the kernel does; the supervisor
+continues a guard that was stopped. A command that kills the supervisor is killed by the kernel (PR_SET_PDEATHSIG), and
+its processes are reparented to the guard, which kills them and reports. Without the guard the supervisor works on:
+only a command that kills both can leave processes behind. This is no sandbox: a command may ask a running program
+(cron, systemd, docker) to start something. On other systems there is no guard, and only the command's process group
+is ended.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _BLOCK_BYTES = 64 * 1024
 _LONG_WAIT_SECONDS = 3600.0
 _KILL_AGAIN_SECONDS = 0.005
 _MAX_PIPE_BLOCKS = 32
-_ASKS_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_HANDED_ON = (*_ASKS_TO_END, signal.SIGCONT)
+_TERMINATION = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FORWARDED = (*_TERMINATION, signal.SIGCONT)
 
 
 class Capture:
-    """The beginning and the end of a stream, each at most half of `kept_bytes`; what lies between is only counted."""
+    """The beginning and the end of a stream, at most half of `kept_bytes` each; the rest is only counted."""
 
     def __init__(self, kept_bytes: int) -> None:
         self.total_bytes = 0
@@ -53,7 +53,7 @@ class Capture:
         self._tail = bytearray()
 
     def add(self, data: bytes) -> None:
-        """Take what came next."""
+        """Append `data`."""
         self.total_bytes += len(data)
         room = self._half - len(self._head)
         self._head += data[:room]
@@ -62,7 +62,7 @@ class Capture:
             del self._tail[: -self._half]
 
     def to_json(self) -> dict[str, Any]:
-        """What is told: `head`, `tail` and between them `cut_bytes`; all is in `head` where nothing was cut."""
+        """Return `head`, `tail` and the `cut_bytes` between them; everything is in `head` if nothing was cut."""
         tail = self._tail[-self._half :]
         cut = self.total_bytes - len(self._head) - len(tail)
         if not cut:
@@ -75,7 +75,7 @@ def _to_text(data: bytearray) -> str:
 
 
 class Supervision:
-    """One command from its start to the end of the last process it left."""
+    """One command from its start to the end of its last process."""
 
     def __init__(self, order: dict[str, Any], lifeline: socket.socket) -> None:
         self._started_at = time.monotonic()
@@ -107,7 +107,7 @@ class Supervision:
             self._selector.register(stream, selectors.EVENT_READ, self._reader(stream.fileno(), capture))
 
     def run(self) -> dict[str, Any]:
-        """Wait for the end of everything and return the report."""
+        """Wait for the end of all processes and return the report."""
         while not self._childless:
             for key, _ in self._selector.select(self._patience_seconds()):
                 key.data()
@@ -130,20 +130,20 @@ class Supervision:
         self._wakeup = (ours, theirs)
         signal.set_wakeup_fd(theirs.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in _ASKS_TO_END:
+        for number in _TERMINATION:
             signal.signal(number, self._ask_to_stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(_BLOCK_BYTES))
 
     def _ask_to_stop(self, *_: object) -> None:
         self._stop_asked = True
 
     def _on_hangup(self, lifeline: socket.socket) -> None:
-        self._selector.unregister(lifeline)  # it would be readable for ever
+        self._selector.unregister(lifeline)  # end-of-file stays readable
         self._stop_asked = True
 
     def _reader(self, descriptor: int, capture: Capture) -> Callable[[], bool]:
-        """What reads a stream once: false when nothing is there now or ever again."""
+        """Return a function that reads the stream once: false when nothing is available or the stream has ended."""
 
         def read() -> bool:
             try:
@@ -181,7 +181,7 @@ class Supervision:
         now = time.monotonic()
         if self._ending:
             if now >= self._kill_at:
-                # Again and again: what was just being forked has not been seen.
+                # Repeated: a process that was just being forked has not been seen.
                 self._signal(signal.SIGKILL)
         elif now >= self._end_at:
             self._end("timeout")
@@ -205,7 +205,7 @@ class Supervision:
     def _drain(self) -> None:
         for key in list(self._selector.get_map().values()):
             if not isinstance(key.fileobj, socket.socket):
-                # A pipe holds a megabyte at most; somebody outside may hold its other end and write on.
+                # A pipe holds a megabyte at most; an outside process may hold its other end and keep writing.
                 any(not key.data() for _ in range(_MAX_PIPE_BLOCKS))
 
 
@@ -225,7 +225,7 @@ def _kill_each(pids: list[int], number: signal.Signals) -> None:
 
 
 def descendants_of(pid: int, *, with_dead: bool = True) -> list[int]:
-    """Every process below `pid`; the dead are not yet reaped, or have threads that live on."""
+    """Return the processes below `pid`; dead ones are unreaped or have live threads."""
     children: dict[int, list[int]] = {}
     dead: set[int] = set()
     for process in _processes():
@@ -248,39 +248,39 @@ def _processes() -> list[int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Take the order, carry it out, report; returns the exit status."""
+    """Read the order, run it, report; returns the exit status."""
     guard_pid = os.getpid()
     if sys.platform == "linux":
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         _prctl(_PR_SET_DUMPABLE, 0)  # the command must not write into the report
-        _take_orphans()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)  # each unblocks them once it can take them
+        _adopt_orphans()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # each process unblocks them when it is ready
         supervisor_pid = os.fork()
         if supervisor_pid:
             return _guard(supervisor_pid)
-        _take_orphans()
+        _adopt_orphans()
     status = _supervise(arguments)
     if os.getppid() == guard_pid:
-        os.kill(guard_pid, signal.SIGCONT)  # nothing is left of a command that may have stopped it
+        os.kill(guard_pid, signal.SIGCONT)  # the command, which has ended, may have stopped it
     return status
 
 
-def _take_orphans() -> None:
-    # For this very process: a fork inherits neither.
+def _adopt_orphans() -> None:
+    # Needed in each process: a fork inherits neither setting.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # the lifeline tells the rest, unless this is stopped
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # a stopped process must run to see the end of the lifeline
 
 
 def _guard(supervisor_pid: int) -> int:
-    """Wait for the supervisor to end, and kill what it has left, should it have been killed itself."""
+    """Wait for the supervisor to end; if it was killed, kill the processes it left."""
 
-    def hand_on(number: int, _frame: object) -> None:
+    def forward(number: int, _frame: object) -> None:
         with suppress(ProcessLookupError):
             os.kill(supervisor_pid, number)
 
-    for number in _HANDED_ON:
-        signal.signal(number, hand_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     _, status = os.waitpid(supervisor_pid, 0)
     with suppress(ChildProcessError):
         while True:
@@ -300,7 +300,7 @@ def _supervise(arguments: list[str]) -> int:
     os.set_inheritable(lifeline.fileno(), False)
     line = lifeline.makefile("rb").readline()
     if not line.endswith(b"\n"):
-        return 1  # whoever gives the order is gone
+        return 1  # the client is gone
     order = json.loads(line)
     try:
         report = Supervision(order, lifeline).run()

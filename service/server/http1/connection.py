@@ -1,7 +1,7 @@
-"""One accepted socket: its bytes in and out, and how long each of them may take.
+"""Buffered input, output and request bodies of an accepted socket, with time limits.
 
-Every wait has a bound: a peer that sends nothing, sends slowly, never ends or does not read costs a bounded time and
-bounded memory. Works on any socket whose waits `settimeout` bounds.
+Every wait is bounded: a peer that is silent, slow, endless or does not read costs bounded time and memory. Works on
+any socket that honours `settimeout`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from service.server.http1 import parser as wire
 
 _RECEIVE_BYTES = 64 * 1024
 _TURN_BYTES = 256 * 1024
-_CHUNK_COST_BYTES = 256  # what parsing a chunk takes, as if it had so many bytes
-_PAUSE_SECONDS = 0.0001  # not 0: fifty turns of that are taken before gevent looks at sockets and timers again
+_CHUNK_COST_BYTES = 256  # parsing a chunk takes as long as receiving this many bytes
+_PAUSE_SECONDS = 0.0001  # not 0: gevent runs fifty such callbacks before it polls sockets and timers
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_TRAILER_BYTES = 8 * 1024
-# Framing a chunked body may spend beyond 16 bytes a chunk and twice its data, as Go's net/http allows.
+# Allowance for chunk framing beyond 16 bytes per chunk and twice the data, as in Go's net/http.
 _MAX_EXCESS_BYTES = 16 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @record
 class Limits:
-    """What a peer may cost.
+    """Limits on what a peer may cost.
 
-    `head_seconds` counts from a head's first byte to its last, `idle_seconds` bounds the wait for that first byte.
+    `head_seconds` runs from the first byte of a head to its last, `idle_seconds` limits the wait for the first byte.
     A body may pause for `body_stall_seconds` and take `body_seconds` from the application's first read. A peer that
-    takes no byte of a response for `send_stall_seconds` is dropped. What is still arriving when the response is done
-    is read for at most `linger_seconds` and `linger_bytes`. `connections` are open at once; more wait to be accepted.
+    accepts no byte of a response for `send_stall_seconds` is dropped. Input that arrives after the response is read
+    for at most `linger_seconds` and `linger_bytes`. At most `connections` are open; more wait to be accepted.
     """
 
     head_seconds: float = 15
@@ -51,11 +51,11 @@ class Limits:
 
 
 class PeerGoneError(Exception):
-    """The peer closed the connection, or stopped taking part in it."""
+    """The peer closed the connection or no longer responds."""
 
 
 class Connection:
-    """A socket and the bytes received from it that nobody has asked for yet, `buffer`."""
+    """A socket, and in `buffer` the bytes received and not yet consumed."""
 
     def __init__(self, sock: socket.socket, limits: Limits, clock: Callable[[], float]) -> None:
         self.socket = sock
@@ -65,16 +65,16 @@ class Connection:
         self._received_in_turn = 0
 
     def wait_for_request(self) -> bool:
-        """Wait for a request's first byte: False when the peer ends or has nothing to ask for `idle_seconds`."""
+        """Wait for a request's first byte: False when the peer closes or is silent for `idle_seconds`."""
         try:
             return bool(self.buffer) or self.fill(self.limits.idle_seconds)
         except OSError:
             return False
 
     def read_head(self) -> bytes:
-        """The next request's head, blank line included.
+        """Read the next request's head, blank line included.
 
-        Raises `GatewayError` when it is too long, too slow or cannot be one, `PeerGoneError` when it ends early.
+        Raises `GatewayError` when it is too long, too slow or invalid, `PeerGoneError` when it ends early.
         """
         deadline = self.clock() + self.limits.head_seconds
         searched = 0
@@ -92,19 +92,19 @@ class Connection:
         return self._take(end)
 
     def fill(self, timeout_seconds: float) -> bool:
-        """Add what arrives next to `buffer`: False when the peer has ended. Raises `OSError` (`TimeoutError`)."""
+        """Receive into `buffer`: False at the end of input. Raises `OSError` (`TimeoutError`)."""
         data = self._receive(_RECEIVE_BYTES, timeout_seconds)
         self.buffer += data
         return bool(data)
 
     def read_some(self, size: int, timeout_seconds: float) -> bytes:
-        """At least one and at most `size` bytes, or `b""` when the peer has ended. Raises like `fill`."""
+        """Return between one and `size` bytes, or `b""` at the end of input. Raises like `fill`."""
         if self.buffer:
             return self._take(size)
         return self._receive(min(size, _RECEIVE_BYTES), timeout_seconds)
 
     def take_buffer(self) -> bytes:
-        """All that has been received and not read; `buffer` is empty after it."""
+        """Consume and return the whole `buffer`."""
         return self._take(len(self.buffer))
 
     def _take(self, size: int) -> bytes:
@@ -122,28 +122,28 @@ class Connection:
         return data
 
     def count_turn(self, size: int) -> None:
-        """Let others run after every 256 KiB: recv does not wait while bytes are there."""
+        """Yield after every 256 KiB: recv does not while bytes are available."""
         self._received_in_turn += size
         if self._received_in_turn >= _TURN_BYTES:
             self._received_in_turn = 0
             sleep(_PAUSE_SECONDS)
 
     def send(self, data: bytes | bytearray) -> None:
-        """Send all of `data`. Raises `PeerGoneError` if the peer left or takes nothing for `send_stall_seconds`."""
+        """Send all of `data`. Raises `PeerGoneError` if the peer left or accepts nothing for `send_stall_seconds`."""
         rest = memoryview(data)
         try:
             self.socket.settimeout(self.limits.send_stall_seconds)
             while rest:
                 rest = rest[self.socket.send(rest) :]
         except TimeoutError as error:
-            # What the peer does not read must not stay in the kernel's memory either.
+            # Unread data must not stay in the kernel's memory.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             raise PeerGoneError from error
         except OSError as error:
             raise PeerGoneError from error
 
     def has_input(self) -> bool:
-        """Whether bytes of the peer are here unread; does not wait."""
+        """Return whether unread input is available, without waiting."""
         if self.buffer:
             return True
         raw = getattr(self.socket, "_sock", self.socket)  # gevent's wrapper waits; the socket inside does not
@@ -153,16 +153,16 @@ class Connection:
             return False
 
     def end_if_idle(self) -> None:
-        """End the wait of `wait_for_request`, unless a request has begun to arrive."""
+        """End the wait in `wait_for_request`, unless a request has begun to arrive."""
         if not self.has_input():
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self, *, expects_more: bool) -> None:
-        """Close, so that the peer can read the last response even while it is still sending.
+        """Close so that the peer can read the last response even if it is still sending.
 
-        A close with bytes unread resets the connection and destroys what the peer has not read yet: when
-        `expects_more`, or when there are such bytes, they are read first, within the limits.
+        Closing with unread input resets the connection, and the peer loses what it has not read. If there is such
+        input, or the caller `expects_more`, it is read first, within the limits.
         """
         if expects_more or self.has_input():
             with suppress(OSError):
@@ -180,8 +180,8 @@ class Connection:
 class Body(io.RawIOBase):
     """A request's body as `wsgi.input`: a readable stream that ends where the body ends.
 
-    Raises `GatewayError` (`request_timeout`, `malformed_request`) from a read when the client stalls, leaves or breaks
-    the framing, and from every read after that. A client that waits for `100 Continue` gets it at the first read.
+    A read raises `GatewayError` (`request_timeout`, `malformed_request`) when the client stalls, leaves or breaks the
+    framing, and so does every later read. A client that waits for `100 Continue` gets it at the first read.
     """
 
     def __init__(self, connection: Connection, framing: wire.Framing) -> None:
@@ -197,7 +197,7 @@ class Body(io.RawIOBase):
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether the rest of the body is already here, so that the next request can be found behind it."""
+        """True if the rest of the body has arrived, so that the next request can be found behind it."""
         if self._chunked or self._error is not None or self._owes_continue:
             return self.finished
         return self._left <= len(self._connection.buffer)
@@ -209,17 +209,17 @@ class Body(io.RawIOBase):
             self.finished = True
 
     def forgo_continue(self) -> None:
-        """The response has begun: `100 Continue` may no longer be sent."""
+        """Suppress `100 Continue`, because the response has begun."""
         self._owes_continue = False
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Exactly `size` bytes, fewer only at the end of the body; all of it without a size."""
+        """Read exactly `size` bytes, fewer only at the end of the body; without a size, the whole body."""
         left = -1 if size is None else size
-        gathered = bytearray()  # not a list: a body in chunks of one byte would be a list of twenty million
+        gathered = bytearray()  # a list would get twenty million items from a body in chunks of one byte
         while left and (piece := self._read_some(left if left > 0 else _RECEIVE_BYTES)):
             gathered += piece
             left -= len(piece) if left > 0 else 0
@@ -294,7 +294,7 @@ class Body(io.RawIOBase):
         buffer = self._connection.buffer
         while (end := buffer.find(b"\n", 0, limit_bytes + 2)) < 0:
             if len(buffer) >= limit_bytes + 2:
-                raise wire.malformed("The chunked body is broken: a chunk or a line of it is longer than it may be.")
+                raise wire.malformed("The chunked body is broken: a chunk or a line exceeds its limit.")
             if not self._connection.fill(self._patience_seconds()):
                 raise EOFError
         if end == 0 or buffer[end - 1] != ord("\r"):
@@ -305,8 +305,8 @@ class Body(io.RawIOBase):
 
 
 def raise_open_file_limit() -> int:
-    """Let this process open as many files and sockets as the system's hard limit allows: the limit now in force."""
+    """Raise the limit on open files to the system's hard limit; returns the limit in force."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # a system may call a limit infinite and still refuse it
+    with suppress(ValueError, OSError):  # some systems report an infinite limit and refuse to set it
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

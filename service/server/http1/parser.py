@@ -1,7 +1,7 @@
-"""The grammar of HTTP/1.x requests, strict: bytes in, values or a `GatewayError` out.
+"""A strict parser of HTTP/1.x requests (RFC 9112): bytes in, values or a `GatewayError` out.
 
-What two programs on one connection could read in two ways is refused, never repaired: a proxy in front and the Gateway
-must agree on where a request ends. Nothing here reads, waits or knows a socket. The rules are those of RFC 9112.
+Ambiguous input is refused, never repaired: a proxy in front and the gateway must agree on where a request ends. This
+module does no input or output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TLS_HANDSHAKE = 0x16
 _TOKEN_BYTES = frozenset(byte for byte in range(256) if re.fullmatch(_TOKEN, chr(byte)))
 _MAX_LINE_BYTES = MAX_TARGET_BYTES + 64  # the target, and room for a method and a version
 
-#: Fields that decide who asks and where the body ends: twice is an attempt to be read in two ways.
+#: Fields that determine the caller or the framing; a repetition makes the request ambiguous.
 _SINGLETONS = frozenset({"host", "content-length", "content-type", "authorization", "x-request-id"})
 _OWN_PREFIX = "x-openclaw-"
 
@@ -40,8 +40,8 @@ _OWN_PREFIX = "x-openclaw-"
 class Head(NamedTuple):
     """A request line and its headers.
 
-    `target` is a path with its query, percent-encoded as it came, or `*`; `version` is `HTTP/1.0` or `HTTP/1.1`;
-    `headers` has lower-case names, repeated fields joined.
+    `target` is a path with its query, percent-encoded as received, or `*`; `version` is `HTTP/1.0` or `HTTP/1.1`;
+    `headers` has lower-case names, with repeated fields joined.
     """
 
     method: str
@@ -50,7 +50,7 @@ class Head(NamedTuple):
     headers: dict[str, str]
 
     def to_environ(self) -> dict[str, str]:
-        """What WSGI's environ says of the request itself."""
+        """Return the WSGI environ keys that describe the request."""
         path, _, query = self.target.partition("?")
         environ = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in self.headers.items()}
         for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -65,7 +65,7 @@ class Head(NamedTuple):
 
 
 class Framing(NamedTuple):
-    """Where the body ends (`content_length` in bytes, or `chunked`, or no body) and what becomes of the connection."""
+    """The body's framing (`content_length` in bytes, `chunked`, or no body) and the persistence of the connection."""
 
     content_length: int | None
     chunked: bool
@@ -74,14 +74,14 @@ class Framing(NamedTuple):
 
 
 def malformed(message: str) -> GatewayError:
-    """The error for a request that is not HTTP as this server reads it."""
+    """Return the error for a request that is not valid HTTP."""
     return GatewayError("malformed_request", message)
 
 
 def find_head_end(buffer: bytes | bytearray, searched: int) -> int:
-    """The offset just past the blank line that ends a request's head, or -1 when more bytes are needed.
+    """Return the offset just past the blank line that ends a request's head, or -1 when more bytes are needed.
 
-    `searched` bytes were looked at before. Raises `GatewayError` as soon as no further bytes could make it right.
+    `searched` bytes were examined before. Raises `GatewayError` as soon as no further bytes could make it valid.
     """
     end = buffer.find(b"\r\n\r\n", max(0, searched - 3))
     if end < 0:
@@ -117,9 +117,9 @@ def _lone_line_feed() -> GatewayError:
 
 
 def parse_head(raw: bytes) -> Head:
-    """Read a whole head, blank line included. Raises `GatewayError` saying which rule it breaks."""
+    """Parse a whole head, blank line included. Raises `GatewayError` with the rule that it breaks."""
     text = raw.decode("latin-1")
-    # RFC 9112 2.2: one empty line before a request is forgiven.
+    # RFC 9112 2.2: one empty line before a request is ignored.
     line, _, rest = text.removeprefix("\r\n").partition("\r\n")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
@@ -148,7 +148,7 @@ def _refuse_line(line: str) -> NoReturn:
     if re.fullmatch(r"[!-~]+", target) is None:
         raise malformed("The request target must be visible ASCII; percent-encode everything else.")
     if re.fullmatch(r"HTTP/[0-9]\.[0-9]", version):
-        raise malformed(f"{version} is not spoken here; use HTTP/1.1.")
+        raise malformed(f"{version} is not supported; use HTTP/1.1.")
     raise malformed("The request line must end in HTTP/1.0 or HTTP/1.1.")
 
 
@@ -163,7 +163,7 @@ def _parse_fields(block: str) -> dict[str, str]:
     for line in lines:
         name, _, value = line.partition(":")
         if "_" in name:
-            continue  # in the environ X_Y could not be told from X-Y
+            continue  # the environ cannot distinguish X_Y from X-Y
         name, value = name.lower(), value.strip(" \t")
         headers[name] = _join(name, headers[name], value) if name in headers else value
     return headers
@@ -177,11 +177,11 @@ def _refuse_fields(block: str) -> NoReturn:
             raise _lone_line_feed()
         name, colon, _ = line.partition(":")
         if line.startswith((" ", "\t")):
-            raise malformed("A header must stand on one line; folded header lines are not accepted.")
+            raise malformed("A header must be on one line; folded header lines are not accepted.")
         if not colon or re.fullmatch(rf"{_TOKEN}+", name.rstrip(" \t")) is None:
             raise malformed("Every header must be a name, a colon and a value; one has no valid name.")
         if name.endswith((" ", "\t")):
-            raise malformed("No space may stand between a header's name and its colon.")
+            raise malformed("Spaces between a header's name and its colon are not allowed.")
         raise malformed("A header's value contains a control character.")
     raise malformed("The headers cannot be read.")
 
@@ -214,7 +214,7 @@ def _parse_other_target(method: str, target: str, headers: dict[str, str]) -> st
 
 
 def parse_framing(head: Head) -> Framing:
-    """Read from the headers where the body ends. Raises `GatewayError` for what could be read in two ways."""
+    """Determine the body's framing from the headers. Raises `GatewayError` for ambiguous headers."""
     headers = head.headers
     chunked = _parse_chunked(head)
     length = headers.get("content-length")
@@ -225,7 +225,7 @@ def parse_framing(head: Head) -> Framing:
         raise GatewayError("unsupported_media_type", message, param="content-encoding")
     expect = headers.get("expect")
     if expect is not None and expect.lower() != "100-continue":
-        raise GatewayError("malformed_request", "The only expectation met here is 100-continue.", param="expect")
+        raise GatewayError("malformed_request", "The only supported expectation is 100-continue.", param="expect")
     newer = head.version == "HTTP/1.1"
     return Framing(
         content_length=None if length is None else int(length),
@@ -258,7 +258,7 @@ def _parse_keep_alive(connection: str | None, *, newer: bool) -> bool:
 
 
 def parse_chunk_size(line: bytes | bytearray) -> int:
-    """The size in bytes that a chunk's first line announces, its extensions ignored; `line` is without CR LF."""
+    """Return the chunk size of a chunk line without its CR LF; extensions are ignored."""
     match = _CHUNK_LINE.fullmatch(line)
     if match is None:
         raise malformed("The chunked body is broken: a chunk must begin with its size in hexadecimal digits.")
@@ -268,4 +268,4 @@ def parse_chunk_size(line: bytes | bytearray) -> int:
 def check_trailer(line: bytes | bytearray) -> None:
     """Raise unless `line`, without CR LF, is a well-formed header. Trailers are otherwise ignored."""
     if _FIELD.fullmatch(line.decode("latin-1")) is None:
-        raise malformed("The chunked body is broken: what follows the last chunk is not a header.")
+        raise malformed("The chunked body is broken: a line after the last chunk is not a header.")

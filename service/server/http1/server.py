@@ -1,7 +1,7 @@
-"""The HTTP edge: gevent's WSGI server, made strict, bounded and quiet, around any WSGI application.
+"""A strict and bounded HTTP/1.1 server for WSGI applications, built on gevent's.
 
-The application never sees a request that is not well formed, and every response, a refusal of this module included,
-leaves through `RequestHandler.start_response` with the security headers and the request's id.
+The application only receives well-formed requests. Every response, including refusals by this module, passes through
+`RequestHandler.start_response` and carries the security headers and the request id.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import gevent
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from service.api.http import responses as replies
+from service.api.http import responses
 from service.core.errors import GatewayError, internal_error
 from service.core.logs import to_logfmt, write_access_line
 from service.server.http1.connection import Body, Connection, Limits, PeerGoneError
@@ -26,21 +26,21 @@ from service.server.http1.parser import Framing, Head, parse_framing, parse_head
 _log = logging.getLogger("openclaw.server")
 
 _NO_BODY = Framing(content_length=None, chunked=False, expects_continue=False, keep_alive=False)
-_SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in replies.SECURITY_HEADERS)
+_SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in responses.SECURITY_HEADERS)
 _SWITCHING_PROTOCOLS = 101
 _BODILESS = (204, 304)
 _LAST_CHUNK = b"0\r\n\r\n"
 _ACCEPT_PAUSE_SECONDS = 0.2
-_ROOM = 32
+_EVICTED_AT_ONCE = 32
 
 
 class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
-    Besides WSGI's own keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
-    `watch_hangup`) and `openclaw.log` (a dict: the application's `client`, `agent`, `run` and `error` are logged, its
-    `status` in the place of one that nobody received). With status 101 the socket belongs to the application until it
-    returns; `openclaw.early` has the bytes that came before.
+    In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
+    `watch_hangup`) and `openclaw.log` (a dict in which the application sets `client`, `agent`, `run` and `error` for
+    the access log, and `status` to replace that of a response nobody received). With status 101 the socket belongs to
+    the application until it returns; `openclaw.early` has the bytes received before.
     """
 
     head: Head | None
@@ -57,7 +57,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     complete: bool
 
     def __init__(self, sock: socket.socket, address: Any, server: Server) -> None:
-        # Not the parent's constructor: it would wrap the socket in a file with a buffer of its own.
+        # The parent's constructor is not called: it would wrap the socket in a buffered file.
         self.socket = sock
         self.client_address = address
         self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
@@ -66,20 +66,20 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self._expects_more = False
 
     def handle(self) -> None:
-        """Serve the connection to its end and close it."""
+        """Serve the connection until its end and close it."""
         try:
             while self.handle_one_request():
                 pass
             self.connection.close(expects_more=self._expects_more)
         except PeerGoneError:
             pass
-        except Exception:  # noqa: BLE001 - the door of a connection: a defect ends this one and no other
-            _log.exception("A connection was given up.")
+        except Exception:  # noqa: BLE001 - the top of a connection: a defect must not affect others
+            _log.exception("connection closed after an internal error")
         finally:
             self.socket.close()
 
     def handle_one_request(self) -> bool:
-        """Wait for one request and answer it: whether the connection goes on."""
+        """Wait for one request and answer it; returns whether the connection stays open."""
         if not self.server.wait_for_request(self.connection):
             return False
         self._reset()
@@ -87,7 +87,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             framing = self._read_head()
         except GatewayError as error:
             self.close_connection = self._expects_more = True
-            self._tell(error)
+            self._send_error(error)
             self.log_request()
             return False
         self.body = Body(self.connection, framing)
@@ -112,12 +112,14 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         try:
             self.head = head = parse_head(self.connection.read_head())
         finally:
-            self.request_id = replies.choose_request_id(self.head and self.head.headers.get(replies.REQUEST_ID_HEADER))
+            self.request_id = responses.choose_request_id(
+                self.head and self.head.headers.get(responses.REQUEST_ID_HEADER)
+            )
         self.command, self.path, self.request_version, self.headers = head
         return parse_framing(head)
 
     def get_environ(self) -> dict[str, Any]:
-        """The WSGI environ of the request just read."""
+        """Return the WSGI environ of the current request."""
         environ: dict[str, Any] = self.server.get_environ()
         if self.head is not None:
             environ.update(self.head.to_environ())
@@ -131,7 +133,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         return environ
 
     def handle_one_response(self) -> None:
-        """Run the application and send what it answers, or what its failure is told as."""
+        """Run the application and send its response, or the error response for its failure."""
         try:
             self.run_application()
         except PeerGoneError:
@@ -139,48 +141,48 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         except GatewayError as error:
             if self.headers_sent:
                 self._log_failure()
-            self._tell(error)
+            self._send_error(error)
         except gevent.GreenletExit:
             raise
-        except BaseException:  # noqa: BLE001 - the last door: a cancellation astray must not end the process either
+        except BaseException:  # noqa: BLE001 - the top level: a stray cancellation must not end the process either
             self._log_failure()
-            self._tell(internal_error())
+            self._send_error(internal_error())
         finally:
             self.log_request()
 
     def _log_failure(self) -> None:
         _log.exception("%s %s failed (request %s).", self.command, to_logfmt(self.path), self.request_id)
 
-    def _tell(self, error: GatewayError) -> None:
+    def _send_error(self, error: GatewayError) -> None:
         if self.headers_sent:
-            self.close_connection = True  # cut short: the peer sees that the response is not complete
+            self.close_connection = True  # a cut response shows the peer that it is incomplete
             return
         try:
-            self.result = replies.error_response(error)(self.environ, self.start_response)
+            self.result = responses.error_response(error)(self.environ, self.start_response)
             self.process_result()
         except PeerGoneError:
             self.close_connection = True
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
-        """WSGI's `start_response`; adds the headers that every response carries."""
+        """Implement WSGI's `start_response`; adds the headers common to all responses."""
         if exc_info is not None and self.headers_sent:
             raise exc_info[1]
         given = {name.lower(): value for name, value in headers}
         self.code = int(status[:3])
         self.status = status
         self.response_headers = [*headers, *(pair for name, pair in _SECURITY_HEADERS if name not in given)]
-        if replies.REQUEST_ID_HEADER not in given:
-            self.response_headers.append((replies.REQUEST_ID_HEADER, self.request_id))
+        if responses.REQUEST_ID_HEADER not in given:
+            self.response_headers.append((responses.REQUEST_ID_HEADER, self.request_id))
         if "date" not in given:
-            self.response_headers.append(("Date", replies.http_date(int(time.time()))))
+            self.response_headers.append(("Date", responses.http_date(int(time.time()))))
         if given.get("connection") == "close":
             self.close_connection = True
         self.provided_content_length = given.get("content-length")
-        self.response_use_chunked = False  # settled by the headers before, if the application changed its mind
+        self.response_use_chunked = False  # an earlier call may have set it
         return self.write
 
     def finalize_headers(self) -> None:
-        """Settle how the response is framed and whether the connection goes on after it."""
+        """Determine the response's framing and whether the connection stays open."""
         self.connection_upgraded = self.code == _SWITCHING_PROTOCOLS
         if self.connection_upgraded:
             self.close_connection = True
@@ -207,7 +209,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self.close_connection = True
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body at once, the headers with the first. Raises `PeerGoneError`."""
+        """Send a piece of the body immediately, the first one with the headers. Raises `PeerGoneError`."""
         if self.status is None:
             raise self.ApplicationError("The application did not call start_response.")
         if data and self.code in _BODILESS:
@@ -215,13 +217,13 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         sent = b""
         if not self.headers_sent:
             self.finalize_headers()
-            sent = replies.format_head(self.status, self.response_headers)
+            sent = responses.format_head(self.status, self.response_headers)
         if self.command == "HEAD":
             data = b""
         if not self.response_use_chunked:
             sent += data
         elif data:
-            self.ended = isinstance(data, replies.FinalPiece)
+            self.ended = isinstance(data, responses.FinalPiece)
             sent += b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK if self.ended else b"")
         self.headers_sent = True
         self.body.forgo_continue()
@@ -235,7 +237,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self.socket.settimeout(None)
 
     def process_result(self) -> None:
-        """Send the application's result: what is all there in one write, a stream piece by piece."""
+        """Send the application's result: a list in one write, a stream piece by piece."""
         pieces = self.result
         for piece in [b"".join(pieces)] if isinstance(pieces, (list, tuple)) else pieces:
             if piece:
@@ -250,30 +252,30 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self.close_connection = True
 
     def log_request(self) -> None:
-        """Write the access log's line: the request is over."""
+        """Write the access log line of the finished request."""
         self.time_finish = self.server.clock()
-        noted = self.environ["openclaw.log"] if self.environ else {}
+        fields = self.environ["openclaw.log"] if self.environ else {}
         write_access_line(
             method=self.command or "-",
             path=self.path.partition("?")[0],
-            status=noted.get("status", self.code or "-"),
+            status=fields.get("status", self.code or "-"),
             duration_ms=round((self.time_finish - self.time_start) * 1000, 1),
             bytes=self.response_length,
             request_id=self.request_id,
-            client=noted.get("client", self.peer),
-            agent=noted.get("agent"),
-            run=noted.get("run"),
-            error=noted.get("error"),
+            client=fields.get("client", self.peer),
+            agent=fields.get("agent"),
+            run=fields.get("run"),
+            error=fields.get("error"),
             complete=None if self.complete else "no",
         )
 
 
 class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
-    """Listens, accepts a bounded number of connections and runs an `RequestHandler` on each.
+    """Accepts a bounded number of connections and runs a `RequestHandler` on each.
 
     `listener` is an address `(host, port)` or a bound socket. `close()` stops accepting and ends connections that wait
-    for a request; running requests go on and their responses say `Connection: close`. Logs go through the loggers
-    `openclaw.server` and `openclaw.access`, whatever `log` is. Constructed by gunicorn, the class's own `limits` hold.
+    for a request; running requests finish and their responses say `Connection: close`. Logs go to the loggers
+    `openclaw.server` and `openclaw.access`; `log` is ignored. gunicorn's instances use the class's `limits`.
     """
 
     handler_class = RequestHandler
@@ -288,35 +290,35 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         spawn: Any = "default",
-        log: Any = None,  # noqa: ARG002 - part of the constructor gunicorn knows
+        log: Any = None,  # noqa: ARG002 - gunicorn passes it
         handler_class: type[RequestHandler] | None = None,
         environ: dict[str, Any] | None = None,
     ) -> None:
         self.limits = limits or self.limits
         self.clock = clock
         self.draining = False
-        self._idle: dict[Connection, None] = {}  # the one that has waited longest first
+        self._idle: dict[Connection, None] = {}  # ordered by the start of the wait
         pool = Pool(self.limits.connections) if spawn == "default" else spawn
         super().__init__(
             listener, application, spawn=pool, log=None, error_log=_log, handler_class=handler_class, environ=environ
         )
 
     def update_environ(self) -> None:
-        """Fill in the server's name and port without asking the DNS."""
+        """Set the server's name and port without a DNS lookup."""
         if isinstance(self.address, tuple):
             self.environ.setdefault("SERVER_NAME", str(self.address[0]))
         super().update_environ()
 
     def do_read(self) -> tuple[socket.socket, Any] | None:
-        """Accept one connection; with no descriptor left, leave the rest waiting for a moment."""
+        """Accept one connection; without free descriptors, pause accepting for a moment."""
         try:
             accepted: tuple[socket.socket, Any] | None = super().do_read()
         except OSError as error:
             if self.is_fatal_error(error):
                 raise
-            _log.warning("A connection could not be accepted: %s.", error.strerror)
+            _log.warning("connection could not be accepted: %s", error.strerror)
             self.stop_accepting()
-            self._make_room(_ROOM)
+            self._make_room(_EVICTED_AT_ONCE)
             self._timer = self.loop.timer(_ACCEPT_PAUSE_SECONDS)
             self._timer.start(self._start_accepting_if_started)
             return None
@@ -328,7 +330,7 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         return accepted
 
     def _make_room(self, count: int) -> None:
-        """End connections that wait for a request, the longest first: who says nothing must not keep others out."""
+        """Close idle connections, those that have waited longest first, to admit others."""
         for connection in list(self._idle)[:count]:
             connection.end_if_idle()
 
@@ -343,7 +345,7 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
             self._idle.pop(connection, None)
 
     def close(self) -> None:
-        """Stop accepting, end idle connections, let running requests finish. Twice is a no-op."""
+        """Stop accepting, close idle connections, let running requests finish. Idempotent."""
         self.draining = True
         super().close()
         for connection in self._idle:

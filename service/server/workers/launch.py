@@ -1,4 +1,4 @@
-"""Several workers on one port: from the command line's process to the small one that keeps them."""
+"""Start of the arbiter that keeps several workers on one port."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from service.server.http1.server import Server
 def become_arbiter(
     server: Server, host: str, *, workers: int, grace_seconds: float, dev: bool, profile: str | None
 ) -> NoReturn:
-    """Replace this process by the one that keeps `workers` of them on the socket that `server` has bound.
+    """Replace this process by an arbiter that keeps `workers` processes on the socket that `server` has bound.
 
-    The arbiter forks, so it must be a process without greenlets, threads or connections: a new program is one.
+    The arbiter forks, so it must be a process without greenlets, threads or connections: a new program.
     """
     listener = server.socket.fileno()
     os.set_inheritable(listener, True)
-    # -P: a directory called `service` where the operator happens to be is not the one that is meant.
+    # -P: a directory called `service` in the current directory must not be imported.
     command = [sys.executable, "-P", "-m", "service.server.workers.arbiter", "--workers", str(workers)]
     command += ["--listener", str(listener), "--host", host, "--grace", str(grace_seconds)]
     command += ["--dev"] if dev else []
     command += [] if profile is None else ["--profile", profile]
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(command[0], command)  # noqa: S606 - no shell is what is wanted
+    os.execv(command[0], command)  # noqa: S606 - deliberately without a shell

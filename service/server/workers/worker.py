@@ -1,6 +1,6 @@
-"""One of several processes that serve one port: what it does once the standard library is cooperative.
+"""A worker: one of several processes that serve one port, after its standard library has been patched.
 
-Nothing in it crosses a fork: configuration, store, models and server are opened by the process that uses them.
+Nothing is shared across the fork: each worker opens its own configuration, storage, models and server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BEAT_SECONDS = 1.0
 
 @record
 class Settings:
-    """Where the configuration is and what it says, for a gateway that listens on `host`."""
+    """The location and content of the configuration, for a gateway that listens on `host`."""
 
     locations: Locations
     resolved: ResolvedConfig
@@ -46,7 +46,7 @@ class Settings:
 
     @staticmethod
     def resolve(locations: Locations, host: str) -> ResolvedConfig:
-        """What the file says now. Raises `ConfigError`."""
+        """Read the file again. Raises `ConfigError`."""
         loaded = load_config(locations, os.environ)
         address = resolve_bind(None, loaded.config), resolve_port(None, os.environ, loaded.config, locations.dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
@@ -54,7 +54,7 @@ class Settings:
 
 
 def find_fault(host: str, *, dev: bool, profile: str | None) -> str | None:
-    """What is wrong with the configuration as it is now, for people, or `None`."""
+    """Return a description of what is wrong with the current configuration, or `None`."""
     try:
         Settings.load(host, dev=dev, profile=profile)
     except ConfigError as error:
@@ -63,12 +63,12 @@ def find_fault(host: str, *, dev: bool, profile: str | None) -> str | None:
 
 
 class CannotOpenError(Exception):
-    """The gateway cannot be opened; the text is for people."""
+    """The gateway cannot be opened; the text is shown to people."""
 
 
 @record
 class Worker:
-    """A gateway opened by this process, and its HTTP door."""
+    """A gateway opened by this process, and its WSGI application."""
 
     settings: Settings
     gateway: Gateway
@@ -77,7 +77,7 @@ class Worker:
     @classmethod
     def open(cls, host: str, *, dev: bool, profile: str | None) -> Self:
         """Read the configuration and open what it describes. Raises `CannotOpenError`."""
-        gevent.config.track_greenlet_tree = False  # as in a single process, and as costly
+        gevent.config.track_greenlet_tree = False  # as in `make_cooperative`
         try:
             watch = FileWatch(locate(os.environ, dev=dev, profile=profile).config_path)
             settings = Settings.load(host, dev=dev, profile=profile)
@@ -100,29 +100,28 @@ class Worker:
         is_wanted: Callable[[], bool],
         beat: Callable[[], None],
     ) -> None:
-        """Serve `listener` until dismissed and close the gateway, calling `beat` about every second meanwhile.
+        """Serve `listener` until stopped and close the gateway, calling `beat` about every second meanwhile.
 
-        Answers may go on for `grace_seconds` then.
-        Who finds that it `is_last` to begin tells the terminal for all.
+        Running requests get `grace_seconds` to finish. The worker that `is_last` to start prints the banner.
         """
-        heart = gevent.spawn(_keep_beating, beat)
+        heartbeat = gevent.spawn(_keep_beating, beat)
         environ = {"wsgi.multiprocess": True}  # gevent then takes one connection at a time and leaves others theirs
         server = server_class(listener, self.app, handler_class=handler_class, environ=environ)
 
-        def tell() -> None:
+        def on_started() -> None:
             if is_last():
                 resolved, address = self.settings.resolved, (self.settings.host, server.server_port)
                 dev = self.settings.locations.dev
                 banner = to_banner(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
-                print(banner, flush=True)  # noqa: T201 - the terminal's copy
+                print(banner, flush=True)  # noqa: T201 - for the terminal
             self.gateway.contact_servers()
 
         try:
             stop = Stop(grace_seconds, self._stop_accepting, self.gateway.abort_all)
-            run_until_dismissed(server, stop, on_started=tell, is_wanted=is_wanted)
+            run_until_dismissed(server, stop, on_started=on_started, is_wanted=is_wanted)
         finally:
             self.gateway.close()
-            heart.kill()
+            heartbeat.kill()
 
     def _stop_accepting(self) -> None:
         self.gateway.drain()

@@ -61,7 +61,7 @@ def open_transport(order: dict[str, Any], refusals: HttpRefusals) -> Any:
     if path is None:
         raise FileNotFoundError(f"its command {order['command']} is not an executable file")
     # The SDK gives the server a session of its own, so it is tied to this process by the kernel.
-    args = ["-I", "-S", str(_LAUNCHER), "--tell", str(os.getpid()), path, *order["args"]]
+    args = ["-I", "-S", str(_LAUNCHER), "--report", str(os.getpid()), path, *order["args"]]
     server = StdioServerParameters(command=sys.executable, args=args, env=order["env"], cwd=order["cwd"])
     return stdio_client(server, errlog=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""A running gateway and the edits of its configuration file."""
+"""Live reload of the configuration file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
 
 
 class Editing:
-    """The running gateway's file, rewritten as editors do it, and its log."""
+    """The running gateway's file, replaced atomically as editors do, and its log."""
 
     def __init__(self, running: LiveGateway) -> None:
         self.running = running
@@ -39,18 +39,18 @@ class Editing:
         self.config = scripted_config()
 
     def write(self, config: Any = None) -> None:
-        """Replace the file by `config`, or by the configuration as it is now."""
+        """Replace the file by `config`, or by `self.config`."""
         new = self.path.with_suffix(".new")
         new.write_bytes(orjson.dumps(self.config if config is None else config))
         new.replace(self.path)
 
     def apply(self) -> None:
-        """Write the configuration and wait until it is in force, or waits for a restart."""
-        told = self._times_told()
+        """Write the configuration and wait until it is in force, or logged as waiting for a restart."""
+        logged = self._times_applied()
         self.write()
-        self.wait_for(lambda: self._times_told() > told)
+        self.wait_for(lambda: self._times_applied() > logged)
 
-    def _times_told(self) -> int:
+    def _times_applied(self) -> int:
         return self.running.output.count("in force:") + self.running.output.count("after a restart:")
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
@@ -62,7 +62,7 @@ class Editing:
 
 @pytest.fixture
 def editing(gateway: LiveGateway) -> Iterator[Editing]:
-    """The file as it was written first, and so again afterwards."""
+    """The original file, which is restored afterwards."""
     editing = Editing(gateway)
     yield editing
     before, now = scripted_config(), orjson.loads(editing.path.read_bytes())
@@ -71,7 +71,7 @@ def editing(gateway: LiveGateway) -> Iterator[Editing]:
         editing.apply()
 
 
-def test_the_endpoint_is_switched_off_and_on(editing: Editing) -> None:
+def test_endpoint_is_switched_off_and_on(editing: Editing) -> None:
     enabled = editing.config["gateway"]["http"]["endpoints"]["chatCompletions"]
     with editing.running.client() as client:
         enabled["enabled"] = False
@@ -82,7 +82,7 @@ def test_the_endpoint_is_switched_off_and_on(editing: Editing) -> None:
         assert text_of(ask(client, "hi")) == "hi"
 
 
-def test_agents_come_and_go_and_change_their_model(editing: Editing) -> None:
+def test_agents_are_added_removed_and_changed(editing: Editing) -> None:
     with editing.running.client() as client:
         editing.config["agents"]["list"] = [{"id": "gamma", "model": "scripted/count-3"}]
         editing.apply()
@@ -92,7 +92,7 @@ def test_agents_come_and_go_and_change_their_model(editing: Editing) -> None:
         assert error_of(ask(client, "hi", model="openclaw/beta"))[:2] == (404, "model_not_found")
 
 
-def test_a_new_secret_holds_from_the_next_request_on(editing: Editing) -> None:
+def test_new_secret_applies_from_the_next_request(editing: Editing) -> None:
     editing.config["gateway"]["auth"]["token"] = "another"
     editing.apply()
     with editing.running.client() as old, editing.running.client("another") as new:
@@ -101,7 +101,7 @@ def test_a_new_secret_holds_from_the_next_request_on(editing: Editing) -> None:
     assert "another" not in editing.running.output
 
 
-def test_who_came_in_with_the_old_secret_is_sent_away(editing: Editing) -> None:
+def test_websocket_authenticated_with_the_old_secret_is_closed(editing: Editing) -> None:
     with operator_client(editing.running) as operator:
         editing.config["gateway"]["auth"]["token"] = "the-next-token-for-tests"
         editing.apply()
@@ -113,7 +113,7 @@ def test_who_came_in_with_the_old_secret_is_sent_away(editing: Editing) -> None:
     editing.apply()
 
 
-def test_limits_and_trusted_proxies_follow(editing: Editing) -> None:
+def test_login_limits_and_trusted_proxies_are_reloaded(editing: Editing) -> None:
     gateway = editing.config["gateway"]
     gateway["trustedProxies"] = ["127.0.0.1"]
     gateway["auth"]["rateLimit"] = {"exemptLoopback": False, "maxAttempts": 1, "lockoutMs": 60_000}
@@ -125,7 +125,7 @@ def test_limits_and_trusted_proxies_follow(editing: Editing) -> None:
         assert right.get("/v1/models").status_code == 200
 
 
-def test_tools_follow(editing: Editing, tmp_path: Path) -> None:
+def test_tools_are_reloaded(editing: Editing, tmp_path: Path) -> None:
     (tmp_path / "in the workspace").write_text("")
     agent = {"id": "main", "workspace": str(tmp_path), "model": "scripted/tools", "tools": {"allow": ["ls"]}}
     editing.config["agents"]["list"] = [agent]
@@ -137,13 +137,13 @@ def test_tools_follow(editing: Editing, tmp_path: Path) -> None:
         assert text_of(ask(client, "hi")) == "hi"
 
 
-def test_what_is_kept_follows(editing: Editing) -> None:
+def test_session_maintenance_is_reloaded(editing: Editing) -> None:
     editing.config["session"] = {"maintenance": {"pruneAfter": "30d"}}
     editing.apply()
     editing.wait_for(lambda: "in force: session" in editing.running.output)
 
 
-def test_a_running_answer_is_not_disturbed(editing: Editing) -> None:
+def test_running_answer_is_not_affected_by_an_edit(editing: Editing) -> None:
     answers: list[httpx.Response] = []
     with editing.running.client() as client:
         headers = {"x-openclaw-model": "scripted/slow"}
@@ -173,17 +173,17 @@ def test_a_running_answer_is_not_disturbed(editing: Editing) -> None:
         ('{"gateway": {"auth": {"token": "a", "password": "b"}}}', "both a token and a password"),
     ],
 )
-def test_a_wrong_edit_is_refused_with_its_reason_and_the_old_one_stays(editing: Editing, text: str, words: str) -> None:
-    told = editing.running.output.count("is refused")
+def test_invalid_edit_is_refused_and_the_previous_configuration_stays(editing: Editing, text: str, words: str) -> None:
+    logged = editing.running.output.count("is refused")
     editing.path.write_text(text)
-    editing.wait_for(lambda: editing.running.output.count("is refused") > told)
+    editing.wait_for(lambda: editing.running.output.count("is refused") > logged)
     assert words in editing.running.output.rpartition("is refused")[2]
     with editing.running.client() as client:
         assert text_of(ask(client, "hi")) == "hi"
-    editing.write()  # as it was: nothing to apply, nothing to say
+    editing.write()  # unchanged: nothing to apply or log
 
 
-def test_a_file_that_goes_away_changes_nothing(editing: Editing) -> None:
+def test_removed_file_changes_nothing(editing: Editing) -> None:
     editing.path.unlink()
     editing.wait_for(lambda: "there is no such file" in editing.running.output)
     with editing.running.client() as client:
@@ -191,7 +191,7 @@ def test_a_file_that_goes_away_changes_nothing(editing: Editing) -> None:
     editing.write()
 
 
-def test_what_needs_a_restart_is_told_and_the_rest_applied(editing: Editing) -> None:
+def test_restart_only_keys_are_logged_and_the_rest_applied(editing: Editing) -> None:
     config = copy.deepcopy(editing.config)
     editing.config["gateway"]["bind"] = "lan"
     editing.config["agents"]["list"][1]["id"] = "delta"
@@ -215,25 +215,25 @@ def test_what_needs_a_restart_is_told_and_the_rest_applied(editing: Editing) -> 
         assert text_of(ask(client, "hi", model="openclaw/epsilon")) == "hi"
 
 
-def test_the_command_line_reaches_the_running_gateway(editing: Editing, tmp_path: Path) -> None:
+def test_config_command_reaches_the_running_gateway(editing: Editing, tmp_path: Path) -> None:
     home = Home(tmp_path, {"OPENCLAW_CONFIG_PATH": str(editing.path)})
-    told = editing.running.output.count("in force:")
+    logged = editing.running.output.count("in force:")
     assert home.run("config", "set", "agents.list[2]", "{id: 'epsilon', model: 'scripted/count-2'}").status == 0
-    editing.wait_for(lambda: editing.running.output.count("in force:") > told)
+    editing.wait_for(lambda: editing.running.output.count("in force:") > logged)
     with editing.running.client() as client:
         assert text_of(ask(client, "hi", model="openclaw/epsilon")).split() == ["1", "2"]
 
 
-def test_a_comment_alone_changes_nothing(editing: Editing) -> None:
-    told = editing.running.output.count("in force:")
+def test_added_comment_changes_nothing(editing: Editing) -> None:
+    logged = editing.running.output.count("in force:")
     editing.path.write_text(f"// a comment\n{editing.path.read_text()}")
     time.sleep(2)
-    assert editing.running.output.count("in force:") == told
+    assert editing.running.output.count("in force:") == logged
     editing.write()
 
 
-def test_a_model_server_lives_on_unless_it_is_edited(tmp_path: Path) -> None:
-    """A server that took long to load is not started anew because an agent got another name."""
+def test_model_server_keeps_running_unless_it_is_edited(tmp_path: Path) -> None:
+    """A server that took long to load is not restarted because an agent was renamed."""
     with Upstream() as upstream:
         config = scripted_config()
         service = {"command": "/bin/sleep", "args": ["600"], "healthUrl": f"{upstream.url}/models"}
@@ -264,7 +264,7 @@ def test_a_model_server_lives_on_unless_it_is_edited(tmp_path: Path) -> None:
         assert not psutil.pid_exists(second)
 
 
-def test_an_edit_through_a_symbolic_link_is_seen(tmp_path: Path) -> None:
+def test_edit_through_a_symbolic_link_is_applied(tmp_path: Path) -> None:
     versions = [tmp_path / "a.json", tmp_path / "b.json"]
     config = scripted_config()
     versions[0].write_bytes(orjson.dumps(config))
@@ -280,7 +280,7 @@ def test_an_edit_through_a_symbolic_link_is_seen(tmp_path: Path) -> None:
         assert text_of(ask(client, "hi", model="openclaw/linked")) == "hi"
 
 
-def test_pages_that_may_open_a_websocket_follow(editing: Editing) -> None:
+def test_allowed_websocket_origins_are_reloaded(editing: Editing) -> None:
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -299,13 +299,13 @@ def test_pages_that_may_open_a_websocket_follow(editing: Editing) -> None:
     assert status() == 101
 
 
-def test_all_workers_follow(tmp_path: Path) -> None:
+def test_all_workers_apply_an_edit(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=("--workers", "2")) as running:
         editing = Editing(running)
         editing.config["agents"]["list"] = [{"id": "gamma"}]
         editing.write()
         editing.wait_for(lambda: running.output.count("in force:") == 2)
-        for _ in range(8):  # each on a connection of its own, so that both workers have their turn
+        for _ in range(8):  # each on its own connection, so that both workers get some
             with running.client() as client:
                 assert text_of(ask(client, "hi", model="openclaw/gamma")) == "hi"
 
@@ -317,10 +317,10 @@ def test_all_workers_follow(tmp_path: Path) -> None:
         ({"state": {"url": "mysql://user:hidden@host/x"}}, 'state.url: it names "mysql"'),
     ],
 )
-def test_an_edit_that_could_never_start_is_refused(editing: Editing, edit: dict[str, Any], words: str) -> None:
-    told = editing.running.output.count("is refused")
+def test_edit_that_could_never_start_is_refused(editing: Editing, edit: dict[str, Any], words: str) -> None:
+    logged = editing.running.output.count("is refused")
     editing.write(editing.config | edit)
-    editing.wait_for(lambda: editing.running.output.count("is refused") > told)
+    editing.wait_for(lambda: editing.running.output.count("is refused") > logged)
     assert words in editing.running.output.rpartition("is refused")[2]
     assert "hidden" not in editing.running.output
     with editing.running.client() as client:

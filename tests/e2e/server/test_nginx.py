@@ -1,4 +1,4 @@
-"""The example for nginx, served by nginx itself: streams pass as they are made, WebSockets too."""
+"""The documented nginx configuration on a real nginx: streams pass unbuffered, WebSockets pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-EXAMPLE = Path(__file__).parents[3] / "examples" / "nginx.conf"
+README = Path(__file__).parents[3] / "README.md"
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx-light)")
 
@@ -35,8 +35,10 @@ http {{
 
 
 def snippet_for(port: int, gateway: tuple[str, int]) -> str:
-    """The example, without TLS, at this test's ports."""
-    text = re.sub(r"\n *ssl_certificate[^\n]*", "", EXAMPLE.read_text(encoding="utf-8"))
+    """The README's text, without TLS, at this test's ports."""
+    found = re.search(r"```nginx\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    text = re.sub(r"\n *ssl_certificate[^\n]*", "", found[1])
     text, listens = re.subn(r"listen 443 ssl;", f"listen 127.0.0.1:{port};", text)
     text, servers = re.subn(r"server gateway:18789;", f"server {gateway[0]}:{gateway[1]};", text)
     assert (listens, servers) == (1, 1)
@@ -68,7 +70,7 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_a_stream_passes_as_it_is_made(behind: tuple[str, LiveGateway]) -> None:
+def test_stream_passes_nginx_unbuffered(behind: tuple[str, LiveGateway]) -> None:
     url, _ = behind
     headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-model": "scripted/slow"}
     body = {"model": "openclaw", "messages": [user("hi")], "stream": True}
@@ -80,7 +82,7 @@ def test_a_stream_passes_as_it_is_made(behind: tuple[str, LiveGateway]) -> None:
     assert came[-1][0] - came[0][0] > 0.5  # the model takes about two seconds over it
 
 
-def test_the_gateway_knows_who_asks(behind: tuple[str, LiveGateway]) -> None:
+def test_client_address_is_taken_from_nginx(behind: tuple[str, LiveGateway]) -> None:
     url, running = behind
     forged = {"Authorization": f"Bearer {TOKEN}", "X-Forwarded-For": "198.51.100.9", "x-request-id": "behind-nginx"}
     assert httpx.get(f"{url}/v1/models", headers=forged, timeout=30).status_code == 200
@@ -90,7 +92,7 @@ def test_the_gateway_knows_who_asks(behind: tuple[str, LiveGateway]) -> None:
     assert "198.51.100.9" not in running.output
 
 
-def test_a_websocket_passes(behind: tuple[str, LiveGateway]) -> None:
+def test_websocket_passes_nginx(behind: tuple[str, LiveGateway]) -> None:
     url, _ = behind
     host, port = url.removeprefix("http://").split(":")
     key = base64.b64encode(bytes(16)).decode()
@@ -98,7 +100,7 @@ def test_a_websocket_passes(behind: tuple[str, LiveGateway]) -> None:
         head = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         connection.sendall(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
         received = b""
-        while b"connect.challenge" not in received:  # the first thing the gateway says to whoever connects
+        while b"connect.challenge" not in received:  # the gateway's first frame on a connection
             data = connection.recv(65536)
             assert data, received
             received += data

@@ -1,4 +1,4 @@
-"""A stop while a command runs: it may finish within the grace; then nothing of it is left but what was said."""
+"""Shutdown while a command runs: it may finish within the grace period, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import httpx
 import psutil
 import pytest
 from support.chat import ask, text_of
+from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
-#: A command and its child, both deaf to what would end them kindly.
+#: A command and its child, both of which ignore SIGTERM.
 STUBBORN = "trap '' TERM; (trap '' TERM HUP; exec sleep 300) & echo $$ $! > pids; wait"
 KEY = {"x-openclaw-session-key": "long"}
 
@@ -37,7 +38,7 @@ def config(upstream: Upstream, tmp_path: Path) -> dict[str, Any]:
 
 
 def begin(running: LiveGateway) -> Callable[[], httpx.Response]:
-    """Ask for the command's run as a stream; what is returned gives the answer once it has ended."""
+    """Start a streaming request that runs the command; returns a function that waits for the response."""
     answers: list[httpx.Response] = []
 
     def follow() -> None:
@@ -59,16 +60,9 @@ def processes_of(workspace: Path) -> list[psutil.Process]:
     return [psutil.Process(int(pid)) for pid in (workspace / "pids").read_text().split()]
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not happen in time"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("insisting", [False, True])
-def test_nothing_of_a_command_outlives_the_grace_or_a_second_signal(
+def test_command_does_not_outlive_the_grace_period_or_a_second_signal(
     upstream: Upstream, tmp_path: Path, config: dict[str, Any], *, insisting: bool, workers: int
 ) -> None:
     upstream.answers["play"] = Play(calls(("exec", {"command": STUBBORN}), text="Let me run it."), calls(text="Again?"))
@@ -90,7 +84,7 @@ def test_nothing_of_a_command_outlives_the_grace_or_a_second_signal(
     assert said == ["run it", "Let me run it.", "and?"]
 
 
-def test_a_command_that_ends_within_the_grace_is_waited_for(
+def test_command_that_ends_within_the_grace_period_is_awaited(
     upstream: Upstream, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     command = "echo $$ > pids; while test ! -e go; do sleep 0.05; done; echo done"

@@ -1,4 +1,4 @@
-"""Several workers on one port: they answer together, end together, and none is missed for long."""
+"""Several workers on one port: all of them answer, a lost one is replaced, and all stop together."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ def workers_of(running: LiveGateway) -> set[int]:
     return {child.pid for child in running_children(running.process.pid, recursive=False)}
 
 
-def ask_anew(running: LiveGateway) -> httpx.Response:
-    """Ask on a connection of its own, which any worker may take."""
+def ask_on_new_connection(running: LiveGateway) -> httpx.Response:
+    """Ask on a new connection, which any worker may accept."""
     body = {"model": "openclaw", "messages": [user("hi")]}
     return httpx.post(f"{running.url}{PATH}", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
 
 
 def ask_until_answered_by(running: LiveGateway, workers: set[int]) -> bool:
-    """Whether each of `workers` answers, of many requests that come side by side."""
+    """Send concurrent requests until each of `workers` has answered; returns whether they did."""
     with ThreadPoolExecutor(8) as pool:
         for _ in range(50):
-            for answer in pool.map(lambda _: ask_anew(running), range(8)):
+            for answer in pool.map(lambda _: ask_on_new_connection(running), range(8)):
                 assert text_of(answer) == "hi"
             if workers <= set(map(int, LINE.findall(running.output))):
                 return True
-            time.sleep(0.2)  # one that is beginning needs the processor, too
+            time.sleep(0.2)  # a starting worker needs the processor as well
     return False
 
 
 def begin_slow_streams(running: LiveGateway, count: int) -> Callable[[], list[str]]:
-    """Begin streams of about two seconds; returns what waits for their texts."""
+    """Start streams of about two seconds; returns a function that waits for their texts."""
     pool = ThreadPoolExecutor(count)
     begun = threading.Semaphore(0)
 
@@ -88,13 +88,13 @@ def test_both_workers_answer(pair: LiveGateway) -> None:
     assert ask_until_answered_by(pair, workers)
 
 
-def test_it_says_once_where_it_listens(pair: LiveGateway) -> None:
+def test_address_is_printed_once(pair: LiveGateway) -> None:
     assert pair.output.count("listening on http") == 1
     assert pair.output.count("answered by scripted/echo") == 2  # two agents
     assert "gunicorn" not in pair.output
 
 
-def test_streams_arrive_as_they_are_made(pair: LiveGateway) -> None:
+def test_streams_arrive_unbuffered(pair: LiveGateway) -> None:
     with pair.client() as client:
         body = {"model": "openclaw", "messages": [user("hi")], "stream": True}
         plain = httpx.Client(base_url=pair.url, headers=client.headers, timeout=30)
@@ -104,14 +104,14 @@ def test_streams_arrive_as_they_are_made(pair: LiveGateway) -> None:
         assert times[-1] - times[0] > 0.5  # the model takes about two seconds over it
 
 
-def test_a_session_goes_on_whichever_worker_answers(pair: LiveGateway) -> None:
+def test_session_continues_on_any_worker(pair: LiveGateway) -> None:
     for number in range(6):
         with pair.client() as client:
             answer = ask(client, f"turn {number}", headers={"x-openclaw-session-key": "shared"})
             assert text_of(answer) == f"turn {number}"
 
 
-def test_the_edge_is_as_strict_as_in_a_single_process(pair: LiveGateway) -> None:
+def test_parser_is_as_strict_as_in_a_single_process(pair: LiveGateway) -> None:
     with socket.create_connection(pair.address, timeout=10) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n")
         answer = connection.recv(65536)
@@ -120,7 +120,7 @@ def test_the_edge_is_as_strict_as_in_a_single_process(pair: LiveGateway) -> None
     assert b'"error"' in answer
 
 
-def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
+def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=TWO) as running:
         before = workers_of(running)
         victim = min(before)
@@ -134,7 +134,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signals) -> None:
+def test_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signals) -> None:
     whole: list[str] = []
     broken: list[str] = []
     with live_gateway(tmp_path, scripted_config(), arguments=TWO) as running:
@@ -145,9 +145,9 @@ def test_a_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signal
         def keep_asking() -> None:
             while not stopping.is_set():
                 try:
-                    answer = ask_anew(running)
+                    answer = ask_on_new_connection(running)
                 except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError) as error:
-                    # Not taken any more. An answer that began and did not end is another matter.
+                    # Refused connections are expected. An answer that began and did not end is a failure.
                     if "incomplete" in str(error) or "peer closed connection without sending complete" in str(error):
                         broken.append(str(error))
                     return
@@ -171,7 +171,7 @@ def test_a_stop_under_load_loses_no_answer(tmp_path: Path, number: signal.Signal
         assert running.output.rstrip().endswith("Stopped.")
 
 
-def test_a_second_ctrl_c_more_than_a_second_later_stops_at_once(tmp_path: Path) -> None:
+def test_second_interrupt_a_second_later_stops_at_once(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=TWO) as running:
         connection = socket.create_connection(running.address)
         body = orjson.dumps({"messages": [user("hi")]})
@@ -179,7 +179,7 @@ def test_a_second_ctrl_c_more_than_a_second_later_stops_at_once(tmp_path: Path) 
         head += "Content-Type: application/json\r\nx-openclaw-model: scripted/silent\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         time.sleep(0.5)
-        for process in (running.process.pid, *workers_of(running)):  # as a terminal does: to all of them
+        for process in (running.process.pid, *workers_of(running)):  # a terminal signals all of them
             psutil.Process(process).send_signal(signal.SIGINT)
         running.process.send_signal(signal.SIGINT)  # a burst counts once
         time.sleep(1.5)
@@ -199,18 +199,18 @@ def test_workers_end_when_their_arbiter_is_killed(tmp_path: Path) -> None:
         assert all(map(has_ended, alive))
 
 
-def test_a_hangup_signal_replaces_the_workers_without_breaking_a_stream(tmp_path: Path) -> None:
+def test_sighup_replaces_the_workers_without_breaking_a_stream(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=TWO) as running:
         before = workers_of(running)
         streams = begin_slow_streams(running, 4)
         running.process.send_signal(signal.SIGHUP)
         assert all(is_whole(stream) for stream in streams())
         eventually(lambda: len(now := workers_of(running)) == 2 and not now & before)
-        assert text_of(ask_anew(running)) == "hi"
+        assert text_of(ask_on_new_connection(running)) == "hi"
         assert running.output.count("listening on") == 1
 
 
-def test_a_hangup_signal_with_a_faulty_configuration_leaves_everything_as_it_is(tmp_path: Path) -> None:
+def test_sighup_with_an_invalid_configuration_changes_nothing(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=TWO) as running:
         before = workers_of(running)
         (tmp_path / "openclaw.json").write_text("{ gateway: { prot: 1 } }")
@@ -218,10 +218,10 @@ def test_a_hangup_signal_with_a_faulty_configuration_leaves_everything_as_it_is(
         eventually(lambda: "not replaced" in running.output)
         assert "prot" in running.output
         assert workers_of(running) == before
-        assert text_of(ask_anew(running)) == "hi"
+        assert text_of(ask_on_new_connection(running)) == "hi"
 
 
-def test_a_worker_that_cannot_begin_ends_them_all_and_says_why(tmp_path: Path) -> None:
+def test_worker_that_cannot_start_ends_all_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "openclaw.json").write_text('{ gateway: { auth: { mode: "token", token: "${NOT_THERE}" } } }')
     with socket.create_server(("127.0.0.1", 0)) as listener:
         done = subprocess.run(
@@ -248,7 +248,7 @@ def test_a_worker_that_cannot_begin_ends_them_all_and_says_why(tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
-def test_a_single_process_does_without_gunicorn_and_an_arbiter_without_the_gateway() -> None:
+def test_single_process_imports_no_gunicorn_and_the_arbiter_no_gateway() -> None:
     alone = "import sys, service.cli; print([name for name in sys.modules if name.startswith('gunicorn')])"
     keeper = (
         "import sys, service.server.workers.arbiter; from gevent import monkey; "
@@ -260,7 +260,7 @@ def test_a_single_process_does_without_gunicorn_and_an_arbiter_without_the_gatew
         assert done.stdout.strip() == "[]"
 
 
-def test_a_websocket_of_one_worker_finds_and_ends_the_run_of_another(pair: LiveGateway) -> None:
+def test_websocket_of_one_worker_aborts_the_run_of_another(pair: LiveGateway) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(operator_client(pair)) for _ in range(8)]
         request = {"message": "x", "idempotencyKey": "across", "sessionKey": "across", "model": "scripted/silent"}
@@ -275,7 +275,7 @@ def test_a_websocket_of_one_worker_finds_and_ends_the_run_of_another(pair: LiveG
         assert clients[0].response(request_id)["payload"]["summary"] == "aborted"
 
 
-def test_one_key_that_all_websockets_send_runs_one_turn(pair: LiveGateway) -> None:
+def test_one_idempotency_key_on_all_websockets_runs_once(pair: LiveGateway) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(operator_client(pair)) for _ in range(8)]
         request = {"message": "x", "idempotencyKey": "of all", "sessionKey": "of all", "model": "scripted/slow"}

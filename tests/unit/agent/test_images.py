@@ -187,7 +187,7 @@ def test_a_picture_is_fetched_where_that_is_allowed(client: PublicHttpClient, se
         ("/html", "no image"),
         ("/endless", "larger than 1 MiB"),
         ("/inside", "not a public address"),
-        ("/loop", "redirects more than 2 times"),
+        ("/loop", "more than 2 redirects"),
     ],
 )
 def test_a_picture_that_cannot_be_fetched_is_refused_with_the_reason(
@@ -214,7 +214,7 @@ def test_a_server_that_is_silent_is_given_up(client: PublicHttpClient, server: P
     server.pages["/"] = silence
     error = refusal(server.url("/"), client=client, allowUrl=True, timeoutMs=200)
     left.set()
-    assert "did not come in time" in error.message
+    assert "time limit" in error.message
 
 
 def test_pictures_come_from_allowed_hosts_only() -> None:

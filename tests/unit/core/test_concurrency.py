@@ -1,4 +1,4 @@
-"""Real threads for what blocks, and bounds for what waits."""
+"""Worker threads for blocking calls, and time limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def worker() -> Iterator[WorkerThread]:
     worker.close()
 
 
-def test_jobs_run_in_order_in_one_thread_that_is_not_ours(worker: WorkerThread) -> None:
+def test_worker_thread_runs_jobs_in_order_in_one_other_thread(worker: WorkerThread) -> None:
     ran: list[int] = []
 
     def job(number: int) -> int:
@@ -36,7 +36,7 @@ def test_jobs_run_in_order_in_one_thread_that_is_not_ours(worker: WorkerThread) 
     assert len(set(threads)) == 1
 
 
-def test_a_blocking_job_lets_others_run(worker: WorkerThread) -> None:
+def test_blocking_job_lets_greenlets_run(worker: WorkerThread) -> None:
     ticks: list[float] = []
 
     def tick() -> None:
@@ -54,26 +54,26 @@ def test_a_blocking_job_lets_others_run(worker: WorkerThread) -> None:
     assert ticks[-1] < ended[0]
 
 
-def test_the_exception_of_a_job_is_raised_where_it_is_waited_for(worker: WorkerThread) -> None:
+def test_exception_of_a_job_is_raised_in_its_caller(worker: WorkerThread) -> None:
     with pytest.raises(ZeroDivisionError):
         worker.run(lambda: 1 // 0)
     assert worker.run(lambda: 7) == 7
 
 
-def test_a_job_whose_caller_was_interrupted_disturbs_nobody(worker: WorkerThread) -> None:
+def test_job_of_an_interrupted_caller_does_not_affect_the_next(worker: WorkerThread) -> None:
     with pytest.raises(Deadline), deadline(0.01):
         worker.run(_blocking_sleep, 0.1)
     assert worker.run(lambda: "mine") == "mine"
 
 
-def test_a_closed_worker_says_so(worker: WorkerThread) -> None:
+def test_closed_worker_thread_raises(worker: WorkerThread) -> None:
     worker.close()
     worker.close()
     with pytest.raises(RuntimeError, match="closed"):
         worker.run(lambda: 7)
 
 
-def test_closing_waits_for_what_was_begun() -> None:
+def test_close_waits_for_a_running_job() -> None:
     worker, ended = WorkerThread(), []
 
     def job() -> None:
@@ -87,7 +87,7 @@ def test_closing_waits_for_what_was_begun() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.02])
-def test_a_deadline_interrupts_once_so_that_what_is_cleaned_up_may_wait(seconds: float) -> None:
+def test_deadline_interrupts_once_so_that_cleanup_may_wait(seconds: float) -> None:
     cleaned: list[bool] = []
 
     def work() -> None:
@@ -102,17 +102,17 @@ def test_a_deadline_interrupts_once_so_that_what_is_cleaned_up_may_wait(seconds:
     assert cleaned
 
 
-def test_a_deadline_that_was_met_interrupts_nothing_later() -> None:
+def test_deadline_that_was_met_does_not_interrupt_later_code() -> None:
     with deadline(0.02):
         pass
     with deadline(None):
         sleep(0.05)
 
 
-def test_an_alarm_gives_each_block_all_of_its_time() -> None:
-    alarm = Timeout(0.2)
+def test_timeout_is_full_for_each_block() -> None:
+    timeout = Timeout(0.2)
     for _ in range(6):
-        with alarm:
+        with timeout:
             sleep(0.05)
-    with pytest.raises(TimeoutError), alarm:
+    with pytest.raises(TimeoutError), timeout:
         sleep(5)

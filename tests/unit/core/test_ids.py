@@ -1,4 +1,4 @@
-"""Identifiers: well-formed, different, and in the order of their making."""
+"""Identifiers: well-formed, unique and ordered by time."""
 
 import time
 import uuid
@@ -6,7 +6,7 @@ import uuid
 from service.core.ids import new_uuid
 
 
-def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
+def test_uuid_is_version_7_of_the_current_millisecond() -> None:
     before = time.time_ns() // 1_000_000
     parsed = uuid.UUID(text := new_uuid())
     assert str(parsed) == text
@@ -14,11 +14,11 @@ def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
     assert before <= parsed.int >> 80 <= time.time_ns() // 1_000_000
 
 
-def test_ids_differ() -> None:
+def test_uuids_are_unique() -> None:
     assert len({new_uuid() for _ in range(10_000)}) == 10_000
 
 
-def test_later_ids_stand_behind_earlier_ones() -> None:
+def test_uuids_sort_by_creation_time() -> None:
     first = new_uuid()
     time.sleep(0.003)
     assert first < new_uuid()

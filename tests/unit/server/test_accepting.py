@@ -1,4 +1,4 @@
-"""Who gets a connection when descriptors are short or the limit is reached: everybody, a little later."""
+"""Accepting connections when descriptors run out or the limit is reached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from support.http1_server import eventually, open_edge, parse_answer, read_to_end, read_until
 
 
-def test_without_free_descriptors_the_server_waits_and_goes_on(tmp_path: Path) -> None:
+def test_server_recovers_after_running_out_of_descriptors(tmp_path: Path) -> None:
     with open_edge(tmp_path / "log", open_files=24) as edge:
         held = [edge.connect() for _ in range(30)]
         eventually(lambda: "could not be accepted" in edge.logged())

@@ -1,4 +1,4 @@
-"""Bodies and connections on real sockets: whole, broken, slow and abandoned."""
+"""Bodies and connections on real sockets: complete, broken, slow and abandoned."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pair:
 
 @pytest.fixture
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """A pair with the default limits, or with those a test is parametrized with."""
+    """A pair with the default limits or the test's parameter."""
     pair = Pair(getattr(request, "param", Limits()))
     with pair.here.socket, pair.peer:
         yield pair
@@ -43,20 +43,20 @@ def _limits(limits: Limits) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("pair", [limits], indirect=True)
 
 
-def test_a_body_ends_after_its_length_and_leaves_what_follows(pair: Pair) -> None:
+def test_body_ends_after_its_length_and_leaves_following_bytes(pair: Pair) -> None:
     pair.peer.sendall(b"12345next")
     body = Body(pair.here, _sized(5))
     assert (body.read(2), body.read(), body.read(1), body.finished) == (b"12", b"345", b"", True)
     assert pair.here.read_some(100, 1) == b"next"
 
 
-def test_a_body_is_read_by_lines_too(pair: Pair) -> None:
+def test_body_is_read_by_lines(pair: Pair) -> None:
     pair.peer.sendall(b"one\ntwo\nthree")
     assert list(Body(pair.here, _sized(13))) == [b"one\n", b"two\n", b"three"]
 
 
 @pytest.mark.parametrize("size", [-1, 1, 3, 1000])
-def test_chunks_are_joined_however_they_are_asked_for(pair: Pair, size: int) -> None:
+def test_chunks_are_joined_for_any_read_size(pair: Pair, size: int) -> None:
     pair.peer.sendall(b'3;x="y"\r\nabc\r\n00a\r\n0123456789\r\n0\r\nX-Trailer: a\r\n\r\nnext')
     body = Body(pair.here, _CHUNKED)
     pieces = list(iter(lambda: body.read(size), b""))
@@ -66,7 +66,7 @@ def test_chunks_are_joined_however_they_are_asked_for(pair: Pair, size: int) -> 
     assert pair.here.buffer == b"next"
 
 
-def test_chunks_may_arrive_one_byte_at_a_time(pair: Pair) -> None:
+def test_chunks_arrive_one_byte_at_a_time(pair: Pair) -> None:
     def trickle() -> None:
         for byte in b"5\r\nhello\r\n1;a=b\r\n!\r\n0\r\nA: b\r\n\r\n":
             pair.peer.sendall(bytes([byte]))
@@ -86,7 +86,7 @@ def test_chunks_of_one_byte_are_read_in_linear_time(pair: Pair) -> None:
     thread.join()
 
 
-def test_a_body_that_never_pauses_lets_others_run(pair: Pair) -> None:
+def test_body_without_pauses_lets_other_greenlets_run(pair: Pair) -> None:
     others: list[str] = []
     spawn(others.append, "ran")
     thread = threading.Thread(target=pair.peer.sendall, args=(b"x" * 1_000_000,))
@@ -111,7 +111,7 @@ def test_a_body_that_never_pauses_lets_others_run(pair: Pair) -> None:
         (b"1;" + b"a" * 4000 + b"\r\nx\r\n") * 6,
     ],
 )
-def test_broken_chunks_are_refused_now_and_ever_after(pair: Pair, sent: bytes) -> None:
+def test_broken_chunks_are_refused_on_every_read(pair: Pair, sent: bytes) -> None:
     pair.peer.sendall(sent)
     body = Body(pair.here, _CHUNKED)
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_broken_chunks_are_refused_now_and_ever_after(pair: Pair, sent: bytes) -
 
 
 @pytest.mark.parametrize("framing", [_CHUNKED, _sized(100)])
-def test_a_client_that_leaves_in_mid_body_is_told_apart_from_the_end(pair: Pair, framing: Framing) -> None:
+def test_client_that_leaves_in_mid_body_is_an_error(pair: Pair, framing: Framing) -> None:
     pair.peer.sendall(b"5\r\nab")
     pair.peer.shutdown(socket.SHUT_WR)
     with pytest.raises(GatewayError, match="ended before") as caught:
@@ -132,7 +132,7 @@ def test_a_client_that_leaves_in_mid_body_is_told_apart_from_the_end(pair: Pair,
 
 @_limits(_SHORT)
 @pytest.mark.parametrize("framing", [_CHUNKED, _sized(100)])
-def test_a_body_that_stalls_is_given_up(pair: Pair, framing: Framing) -> None:
+def test_stalled_body_times_out(pair: Pair, framing: Framing) -> None:
     pair.peer.sendall(b"5\r\nab")
     with pytest.raises(GatewayError, match=r"for 0\.2 seconds") as caught:
         Body(pair.here, framing).read()
@@ -140,7 +140,7 @@ def test_a_body_that_stalls_is_given_up(pair: Pair, framing: Framing) -> None:
 
 
 @_limits(Limits(body_seconds=0.4))
-def test_a_body_that_trickles_is_given_up_after_its_whole_time(pair: Pair) -> None:
+def test_trickling_body_times_out_after_the_total_time(pair: Pair) -> None:
     done = threading.Event()
 
     def trickle() -> None:
@@ -156,7 +156,7 @@ def test_a_body_that_trickles_is_given_up_after_its_whole_time(pair: Pair) -> No
     assert caught.value.code == "request_timeout"
 
 
-def test_a_client_that_waits_is_told_to_continue_once(pair: Pair) -> None:
+def test_continue_is_sent_once_to_a_waiting_client(pair: Pair) -> None:
     body = Body(pair.here, _sized(4, expects_continue=True))
     assert not pair.here.has_input()
     threading.Timer(0.05, pair.peer.sendall, (b"abcd",)).start()
@@ -164,7 +164,7 @@ def test_a_client_that_waits_is_told_to_continue_once(pair: Pair) -> None:
     assert pair.peer.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def test_after_the_response_began_nobody_is_told_to_continue(pair: Pair) -> None:
+def test_continue_is_not_sent_after_the_response_began(pair: Pair) -> None:
     body = Body(pair.here, _sized(2, expects_continue=True))
     body.forgo_continue()
     pair.peer.sendall(b"ab")
@@ -173,7 +173,7 @@ def test_after_the_response_began_nobody_is_told_to_continue(pair: Pair) -> None
     assert pair.peer.recv(1000) == b"done"
 
 
-def test_an_unread_body_that_is_here_can_be_discarded(pair: Pair) -> None:
+def test_unread_body_that_has_arrived_is_discarded(pair: Pair) -> None:
     pair.peer.sendall(b"bodynext")
     assert pair.here.fill(1)
     body = Body(pair.here, _sized(4))
@@ -185,7 +185,7 @@ def test_an_unread_body_that_is_here_can_be_discarded(pair: Pair) -> None:
 
 
 @_limits(_SHORT)
-def test_a_head_that_stalls_is_given_up_and_one_that_ends_early_is_not_answered(pair: Pair) -> None:
+def test_stalled_head_times_out_and_a_cut_one_gets_no_answer(pair: Pair) -> None:
     pair.peer.sendall(b"GET / HTTP/1.1\r\n")
     with pytest.raises(GatewayError) as caught:
         pair.here.read_head()
@@ -196,7 +196,7 @@ def test_a_head_that_stalls_is_given_up_and_one_that_ends_early_is_not_answered(
 
 
 @_limits(_SHORT)
-def test_an_idle_connection_is_ended_unless_a_request_has_begun(pair: Pair) -> None:
+def test_idle_connection_ends_unless_a_request_has_begun(pair: Pair) -> None:
     assert not pair.here.wait_for_request()
     pair.peer.sendall(b"G")
     pair.here.end_if_idle()
@@ -207,12 +207,12 @@ def test_an_idle_connection_is_ended_unless_a_request_has_begun(pair: Pair) -> N
 
 
 @_limits(_SHORT)
-def test_a_peer_that_does_not_read_is_dropped(pair: Pair) -> None:
+def test_peer_that_does_not_read_is_dropped(pair: Pair) -> None:
     with pytest.raises(PeerGoneError):
         pair.here.send(b"x" * 50_000_000)
 
 
-def test_a_peer_that_reads_slowly_gets_everything(pair: Pair) -> None:
+def test_peer_that_reads_slowly_gets_everything(pair: Pair) -> None:
     size = 3_000_000
     thread = threading.Thread(target=pair.here.send, args=(b"x" * size,))
     thread.start()
@@ -224,6 +224,6 @@ def test_a_peer_that_reads_slowly_gets_everything(pair: Pair) -> None:
     assert received == size
 
 
-def test_the_open_file_limit_can_only_grow() -> None:
+def test_open_file_limit_only_grows() -> None:
     first = raise_open_file_limit()
     assert raise_open_file_limit() == first

@@ -1,4 +1,4 @@
-"""The grammar of requests: what is read, and everything that is refused because two readers could differ on it."""
+"""The request parser: accepted requests, and the refusal of everything ambiguous."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _post(*fields: bytes) -> bytes:
     return _LINE + _HOST + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
 
 
-#: Whole heads that are refused, by the name of what is wrong, with the error's code.
+#: Refused heads by the name of their fault, with the error code.
 REFUSED: dict[str, tuple[bytes, str]] = {
     "lower-case version": (b"GET / http/1.1\r\n" + _HOST + b"\r\n", "malformed_request"),
     "HTTP/2.0": (b"PRI * HTTP/2.0\r\n\r\n", "malformed_request"),
@@ -108,7 +108,7 @@ def _read(raw: bytes) -> tuple[Head, Framing]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_request_that_can_be_read_in_two_ways_is_refused(name: str) -> None:
+def test_ambiguous_request_is_refused(name: str) -> None:
     raw, code = REFUSED[name]
     with pytest.raises(GatewayError) as caught:
         _read(raw)
@@ -116,13 +116,13 @@ def test_a_request_that_can_be_read_in_two_ways_is_refused(name: str) -> None:
     assert len(caught.value.message) > 20
 
 
-def test_a_head_is_read_into_method_target_version_and_headers() -> None:
+def test_head_is_parsed_into_method_target_version_and_headers() -> None:
     head, framing = _read(b"GET /a/%20?b=c HTTP/1.1\r\nHost: gateway:80\r\nX-Thing:  \ta b\t \r\nEmpty:\r\n\r\n")
     assert head == Head("GET", "/a/%20?b=c", "HTTP/1.1", {"host": "gateway:80", "x-thing": "a b", "empty": ""})
     assert framing == Framing(content_length=None, chunked=False, expects_continue=False, keep_alive=True)
 
 
-def test_the_environ_has_the_decoded_path_the_raw_query_and_the_headers() -> None:
+def test_environ_has_decoded_path_raw_query_and_headers() -> None:
     head, _ = _read(b"PUT /a%2Fb?c=%20 HTTP/1.0\r\nContent-Type: a/b\r\nContent-Length: 1\r\nX-A-B: c\r\n\r\n")
     assert head.to_environ() == {
         "REQUEST_METHOD": "PUT",
@@ -145,21 +145,21 @@ def test_the_environ_has_the_decoded_path_the_raw_query_and_the_headers() -> Non
         (b"http://[::1]:80/a", "/a", "[::1]:80"),
     ],
 )
-def test_an_absolute_target_replaces_the_host(target: bytes, origin: str, host: str) -> None:
+def test_absolute_target_replaces_the_host(target: bytes, origin: str, host: str) -> None:
     head, _ = _read(b"GET " + target + b" HTTP/1.1\r\nHost: gateway\r\n\r\n")
     assert (head.target, head.headers["host"]) == (origin, host)
 
 
-def test_an_asterisk_is_a_target_of_options() -> None:
+def test_asterisk_is_a_target_of_options() -> None:
     assert _read(b"OPTIONS * HTTP/1.1\r\n" + _HOST + b"\r\n")[0].target == "*"
 
 
-def test_repeated_fields_are_joined_and_names_with_an_underscore_dropped() -> None:
+def test_repeated_fields_are_joined_and_underscore_names_dropped() -> None:
     head, _ = _read(_post(b"Accept: a", b"accept: b", b"Cookie: c=1", b"cookie: d=2", b"Content_Length: 7"))
     assert head.headers == {"host": "gateway", "accept": "a, b", "cookie": "c=1; d=2"}
 
 
-def test_one_empty_line_before_a_request_is_forgiven() -> None:
+def test_one_empty_line_before_a_request_is_accepted() -> None:
     assert _read(b"\r\nGET / HTTP/1.0\r\n\r\n")[0] == Head("GET", "/", "HTTP/1.0", {})
 
 
@@ -174,24 +174,24 @@ def test_one_empty_line_before_a_request_is_forgiven() -> None:
         (b"1.0", b"Keep-Alive", True),
     ],
 )
-def test_a_connection_is_kept_by_default_only_in_http_1_1(version: bytes, connection: bytes, *, kept: bool) -> None:
+def test_connection_is_kept_by_default_only_in_http_1_1(version: bytes, connection: bytes, *, kept: bool) -> None:
     field = b"Connection: " + connection + b"\r\n" if connection else b""
     _, framing = _read(b"GET / HTTP/" + version + b"\r\n" + _HOST + field + b"\r\n")
     assert framing.keep_alive is kept
 
 
-def test_the_body_is_framed_by_its_length_or_in_chunks() -> None:
+def test_body_is_framed_by_length_or_chunks() -> None:
     assert _read(_post(b"Content-Length: 015", b"Content-Encoding: Identity"))[1].content_length == 15
     assert _read(_post(b"Transfer-Encoding: Chunked", b"Expect: 100-Continue"))[1] == Framing(
         content_length=None, chunked=True, expects_continue=True, keep_alive=True
     )
 
 
-def test_an_expectation_of_http_1_0_is_ignored() -> None:
+def test_expectation_in_http_1_0_is_ignored() -> None:
     assert not _read(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n")[1].expects_continue
 
 
-def test_the_head_ends_at_the_blank_line_however_it_arrives() -> None:
+def test_head_ends_at_the_blank_line_for_any_split() -> None:
     raw = b"\r\n" + _post(b"X-A: b") + b"body\r\n\r\n"
     ends = [find_head_end(raw[:size], size - 1) for size in range(1, len(raw) + 1)]
     whole = len(raw) - len(b"body\r\n\r\n")
@@ -200,13 +200,13 @@ def test_the_head_ends_at_the_blank_line_however_it_arrives() -> None:
     assert find_head_end(raw, 0) == whole
 
 
-def test_lines_that_end_in_line_feeds_are_refused_as_soon_as_they_arrive() -> None:
+def test_bare_line_feed_is_refused_as_soon_as_it_arrives() -> None:
     with pytest.raises(GatewayError, match="CR LF"):
         find_head_end(b"GET / HTTP/1.1\n", 14)
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: _LINE + _HOST + tail + b"\r\n\r\n"))
-def test_any_bytes_are_a_head_or_an_error_a_caller_can_act_on(raw: bytes) -> None:
+def test_any_bytes_parse_or_raise_a_client_error(raw: bytes) -> None:
     try:
         find_head_end(raw, 0)
         parse_framing(parse_head(raw))
@@ -217,19 +217,19 @@ def test_any_bytes_are_a_head_or_an_error_a_caller_can_act_on(raw: bytes) -> Non
 
 
 @pytest.mark.parametrize(("line", "size"), [(b"0", 0), (b"1a", 26), (b"FF;a=b", 255), (b'5 ; a="b c"', 5)])
-def test_a_chunk_size_is_hexadecimal_and_its_extensions_are_ignored(line: bytes, size: int) -> None:
+def test_chunk_size_is_hexadecimal_and_extensions_are_ignored(line: bytes, size: int) -> None:
     assert parse_chunk_size(line) == size
 
 
 @pytest.mark.parametrize(
     "line", [b"", b"g", b"0x5", b"+5", b"-1", b"5 ", b" 5", b"5;a\x00", b"5;\n", b"1_0", b"F" * 16]
 )
-def test_anything_else_for_a_chunk_size_is_refused(line: bytes) -> None:
+def test_invalid_chunk_size_is_refused(line: bytes) -> None:
     with pytest.raises(GatewayError, match="chunk"):
         parse_chunk_size(line)
 
 
-def test_a_trailer_must_be_a_header() -> None:
+def test_trailer_must_be_a_header() -> None:
     check_trailer(b"X-Checksum: abc")
     for line in (b"no colon", b" folded: a", b"X : a", b"X: a\x00"):
         with pytest.raises(GatewayError, match="last chunk"):

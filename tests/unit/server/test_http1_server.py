@@ -1,4 +1,4 @@
-"""The HTTP edge as clients meet it: a real process, raw sockets."""
+"""The HTTP server as clients see it: a real process and raw sockets."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     """A server with the default limits."""
     with open_edge(tmp_path_factory.mktemp("edge") / "log") as edge:
         yield edge
-        assert "failed with" not in edge.logged()  # as gevent says of what escapes a greenlet
+        assert "failed with" not in edge.logged()  # gevent's message about an exception that leaves a greenlet
 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """A server that gives up soon."""
+    """A server with short timeouts."""
     limits = {
         "head_seconds": 0.3,
         "idle_seconds": 0.3,
@@ -58,12 +58,12 @@ def _check_common_headers(answer: Answer) -> None:
     assert "server" not in answer.headers
 
 
-def test_every_response_carries_the_common_headers(edge: Edge) -> None:
+def test_every_response_has_the_common_headers(edge: Edge) -> None:
     for path in ("/hello", "/crash", "/error", "/empty", "/stream?count=1", "/refuse"):
         _check_common_headers(edge.get(path))
 
 
-def test_a_list_is_sent_with_its_length_and_a_stream_in_chunks(edge: Edge) -> None:
+def test_list_has_a_length_and_a_stream_is_chunked(edge: Edge) -> None:
     whole = edge.get("/hello")
     assert (whole.headers["content-length"], whole.body) == ("5", b"hello")
     stream = edge.get("/stream?count=2")
@@ -71,7 +71,7 @@ def test_a_list_is_sent_with_its_length_and_a_stream_in_chunks(edge: Edge) -> No
     assert stream.body == b"2\r\n0\n\r\n2\r\n1\n\r\n0\r\n\r\n"
 
 
-def test_the_application_sees_the_request_and_the_clients_request_id(edge: Edge) -> None:
+def test_environ_has_the_request_and_the_clients_request_id(edge: Edge) -> None:
     answer = edge.get("/environ/a%20b?c=%20", "x-request-id: mine", "X-Under_Score: no", "Accept: a", "accept: b")
     environ = json.loads(answer.body)
     assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/environ/a b", "c=%20")
@@ -82,7 +82,7 @@ def test_the_application_sees_the_request_and_the_clients_request_id(edge: Edge)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_malformed_request_gets_a_whole_answer_and_nothing_behind_it_is_served(edge: Edge, name: str) -> None:
+def test_malformed_request_gets_a_complete_answer_and_ends_the_connection(edge: Edge, name: str) -> None:
     raw, code = REFUSED[name]
     status = {"malformed_request": 400, "uri_too_long": 414, "unsupported_media_type": 415, "headers_too_large": 431}
     answer = edge.ask(raw + b"GET /hello HTTP/1.1\r\nHost: edge\r\n\r\n")
@@ -90,17 +90,17 @@ def test_a_malformed_request_gets_a_whole_answer_and_nothing_behind_it_is_served
     assert int(answer.headers["content-length"]) == len(answer.body)
 
 
-def test_a_tls_client_is_told_about_plain_http(edge: Edge) -> None:
+def test_tls_handshake_is_answered_with_a_hint(edge: Edge) -> None:
     assert b"reverse proxy" in edge.ask(REFUSED["TLS"][0]).body
 
 
-def test_a_head_that_stalls_gets_408_and_an_idle_connection_a_silent_end(impatient: Edge) -> None:
+def test_stalled_head_gets_408_and_an_idle_connection_is_closed_silently(impatient: Edge) -> None:
     _check_refusal(impatient.ask(b"GET /hello HTTP/1.1\r\nHo"), 408, "request_timeout")
     with impatient.connect() as connection:
         assert read_to_end(connection) == b""
 
 
-def test_a_kept_connection_ends_silently_after_its_idle_time(impatient: Edge) -> None:
+def test_kept_connection_is_closed_silently_after_its_idle_time(impatient: Edge) -> None:
     with impatient.connect() as connection:
         connection.sendall(b"GET /hello HTTP/1.1\r\nHost: edge\r\n\r\n")
         answer = parse_answer(read_to_end(connection))
@@ -109,11 +109,11 @@ def test_a_kept_connection_ends_silently_after_its_idle_time(impatient: Edge) ->
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
-def test_the_application_answers_a_body_that_stalls(impatient: Edge, framing: bytes) -> None:
+def test_stalled_body_gets_408(impatient: Edge, framing: bytes) -> None:
     _check_refusal(impatient.ask(_POST + framing + b"\r\n\r\n5\r\nab"), 408, "request_timeout")
 
 
-def test_the_application_answers_broken_chunks_and_a_client_that_half_leaves(edge: Edge) -> None:
+def test_broken_chunks_and_a_cut_body_get_400(edge: Edge) -> None:
     chunked = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
     _check_refusal(edge.ask(chunked + b"zz\r\n"), 400, "malformed_request")
     with edge.connect() as connection:
@@ -122,7 +122,7 @@ def test_the_application_answers_broken_chunks_and_a_client_that_half_leaves(edg
         _check_refusal(parse_answer(read_to_end(connection)), 400, "malformed_request")
 
 
-def test_chunks_arriving_byte_by_byte_with_extensions_and_trailers_are_one_body(edge: Edge) -> None:
+def test_chunks_with_extensions_and_trailers_arriving_byte_by_byte_are_one_body(edge: Edge) -> None:
     with edge.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in _POST + b"Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n":
@@ -130,7 +130,7 @@ def test_chunks_arriving_byte_by_byte_with_extensions_and_trailers_are_one_body(
         assert parse_answer(read_to_end(connection)).body == b"abcde"
 
 
-def test_requests_sent_at_once_are_answered_in_order_on_one_connection(edge: Edge) -> None:
+def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
     first = b"POST /echo HTTP/1.1\r\nHost: edge\r\nContent-Length: 3\r\n\r\none"
     second = b"POST /echo HTTP/1.1\r\nHost: edge\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n"
     unread = b"POST /hello HTTP/1.1\r\nHost: edge\r\nContent-Length: 8\r\n\r\n{unread}"
@@ -141,7 +141,7 @@ def test_requests_sent_at_once_are_answered_in_order_on_one_connection(edge: Edg
     assert raw.count(b"HTTP/1.1 200 OK") == 4
 
 
-def test_a_connection_is_kept_for_further_requests(edge: Edge) -> None:
+def test_connection_is_kept_for_further_requests(edge: Edge) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)
     locals_seen = set()
     for path in ("/hello", "/stream?count=3", "/empty", "/error", "/crash", "/hello"):
@@ -153,7 +153,7 @@ def test_a_connection_is_kept_for_further_requests(edge: Edge) -> None:
     assert len(locals_seen) == 1
 
 
-def test_a_client_that_expects_100_gets_it_when_the_body_is_wanted(edge: Edge) -> None:
+def test_expect_100_is_answered_when_the_body_is_read(edge: Edge) -> None:
     with edge.connect() as connection:
         connection.sendall(_POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
         assert read_until(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -161,14 +161,14 @@ def test_a_client_that_expects_100_gets_it_when_the_body_is_wanted(edge: Edge) -
         assert parse_answer(read_to_end(connection)).body == b"abc"
 
 
-def test_a_client_that_expects_100_gets_the_refusal_instead(edge: Edge) -> None:
+def test_expect_100_is_answered_with_a_refusal_instead(edge: Edge) -> None:
     with edge.connect() as connection:
         connection.sendall(b"PUT /refuse HTTP/1.1\r\nHost: edge\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
         answer = parse_answer(read_to_end(connection))
     assert (answer.status, answer.headers["connection"]) == (401, "close")
 
 
-def test_no_100_is_sent_into_a_response_that_has_begun(edge: Edge) -> None:
+def test_100_is_not_sent_after_the_response_began(edge: Edge) -> None:
     with edge.connect() as connection:
         connection.sendall(_POST.replace(b"/echo", b"/late") + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
         read_until(connection, b"begun\r\n")
@@ -196,7 +196,7 @@ def test_head_has_the_headers_of_get_and_no_body(edge: Edge) -> None:
         assert parse_answer(read_to_end(connection)).headers["content-length"] == "5"
 
 
-def test_a_big_upload_that_is_refused_can_read_its_refusal(edge: Edge) -> None:
+def test_refusal_of_a_big_upload_can_be_read(edge: Edge) -> None:
     body = b"x" * 25 * 1024 * 1024
     plain = http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)
     plain.request("POST", "/refuse", body)
@@ -208,7 +208,7 @@ def test_a_big_upload_that_is_refused_can_read_its_refusal(edge: Edge) -> None:
         assert client.post("/refuse", content=iter([body[:1_000_000]] * 25)).status_code == 401
 
 
-def test_a_refusal_outlives_an_upload_that_begins_after_it(edge: Edge) -> None:
+def test_refusal_survives_an_upload_that_begins_after_it(edge: Edge) -> None:
     with edge.connect() as connection:
         connection.sendall(b"POST /refuse HTTP/1.1\r\nHost: edge\r\nContent-Length: 5000000\r\n\r\n")
         time.sleep(0.1)
@@ -216,14 +216,14 @@ def test_a_refusal_outlives_an_upload_that_begins_after_it(edge: Edge) -> None:
         assert parse_answer(read_to_end(connection)).status == 401
 
 
-def test_an_endless_upload_is_cut_off(impatient: Edge) -> None:
+def test_endless_upload_is_cut_off(impatient: Edge) -> None:
     with impatient.connect() as connection:
         connection.sendall(b"POST /refuse HTTP/1.1\r\nHost: edge\r\nTransfer-Encoding: chunked\r\n\r\n")
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             connection.sendall((b"100000\r\n" + b"x" * 0x100000 + b"\r\n") * 200)
 
 
-def test_an_application_may_read_less_than_the_whole_body(edge: Edge) -> None:
+def test_application_may_read_part_of_the_body(edge: Edge) -> None:
     answer = edge.ask(_POST.replace(b"/echo", b"/echo?size=3") + b"Content-Length: 9000000\r\n\r\n" + b"x" * 9_000_000)
     assert (answer.body, answer.headers["connection"]) == (b"xxx", "close")
 
@@ -244,7 +244,7 @@ def test_headers_and_body_leave_in_one_write(edge: Edge) -> None:
             assert connection.recv(65536).endswith(b"hello")
 
 
-def test_a_reader_that_stops_reading_is_dropped_and_its_stream_closed(impatient: Edge) -> None:
+def test_reader_that_stops_is_dropped_and_its_stream_closed(impatient: Edge) -> None:
     before = int(impatient.get("/closed").body)
     with impatient.connect() as connection:
         connection.sendall(b"GET /flood HTTP/1.1\r\nHost: edge\r\n\r\n")
@@ -254,7 +254,7 @@ def test_a_reader_that_stops_reading_is_dropped_and_its_stream_closed(impatient:
     assert re.search(r"path=/flood status=200 .* complete=no", impatient.logged())
 
 
-def test_a_client_that_leaves_ends_its_stream_and_prints_nothing(edge: Edge) -> None:
+def test_client_that_leaves_ends_its_stream_silently(edge: Edge) -> None:
     before = int(edge.get("/closed").body)
     with edge.connect() as connection:
         connection.sendall(b"GET /flood HTTP/1.1\r\nHost: edge\r\n\r\n")
@@ -264,7 +264,7 @@ def test_a_client_that_leaves_ends_its_stream_and_prints_nothing(edge: Edge) -> 
     eventually(lambda: int(edge.get("/closed").body) == before + 2)
 
 
-def test_a_crash_is_told_without_its_text_and_logged_with_its_traceback(edge: Edge) -> None:
+def test_crash_is_answered_without_details_and_logged_with_its_traceback(edge: Edge) -> None:
     for path in ("/crash", "/exit", "/silent", "/text"):
         answer = edge.get(path)
         assert (answer.status, json.loads(answer.body)["error"]["code"]) == (500, "internal_error")
@@ -272,19 +272,19 @@ def test_a_crash_is_told_without_its_text_and_logged_with_its_traceback(edge: Ed
     assert 'RuntimeError("a secret' in edge.logged()
 
 
-def test_an_error_of_the_application_is_told_as_its_envelope(edge: Edge) -> None:
+def test_gateway_error_is_answered_with_its_envelope(edge: Edge) -> None:
     answer = edge.get("/error")
     assert (answer.status, answer.headers["retry-after"]) == (409, "1")
     assert json.loads(answer.body)["error"]["code"] == "session_busy"
 
 
 @pytest.mark.parametrize(("path", "body"), [("/crash-late", b"5\r\nbegun\r\n"), ("/short", b"12345")])
-def test_a_response_that_cannot_be_finished_is_visibly_cut(edge: Edge, path: str, body: bytes) -> None:
+def test_incomplete_response_is_visibly_cut(edge: Edge, path: str, body: bytes) -> None:
     answer = edge.ask(f"GET {path} HTTP/1.1\r\nHost: edge\r\n\r\n".encode())
     assert (answer.status, answer.body) == (200, body)
 
 
-def test_an_upgraded_connection_belongs_to_the_application(impatient: Edge) -> None:
+def test_upgraded_connection_belongs_to_the_application(impatient: Edge) -> None:
     with impatient.connect() as connection:
         connection.sendall(b"GET /upgrade HTTP/1.1\r\nHost: edge\r\nConnection: Upgrade\r\n\r\nearly")
         answer = parse_answer(read_until(connection, b"early"))
@@ -294,7 +294,7 @@ def test_an_upgraded_connection_belongs_to_the_application(impatient: Edge) -> N
         assert read_until(connection, b"late") == b"late"
 
 
-def test_the_access_log_has_one_line_without_query_or_body(edge: Edge) -> None:
+def test_access_log_has_one_line_without_query_or_body(edge: Edge) -> None:
     edge.ask(
         _POST.replace(b"/echo", b'/echo/"=%0a?key=hidden') + b"x-request-id: r-7\r\nContent-Length: 5\r\n\r\nwords"
     )

@@ -1,4 +1,4 @@
-"""How a serving process ends: running requests finish, idle connections do not keep it, bursts of signals are one."""
+"""Shutdown: running requests finish, idle connections are closed, bursts of signals count once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_sigterm_lets_requests_finish_and_ends_idle_connections(tmp_path: Path) 
         assert edge.wait() == 0
 
 
-def test_a_burst_of_sigint_is_one_request_to_stop(tmp_path: Path) -> None:
+def test_burst_of_sigint_is_one_stop_request(tmp_path: Path) -> None:
     with open_edge(tmp_path / "log") as edge, _begin_stream(edge, 3, b"0.2") as stream:
         for _ in range(4):
             edge.signal(signal.SIGINT)
@@ -63,7 +63,7 @@ def test_a_burst_of_sigint_is_one_request_to_stop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_later_signal_stops_at_once(tmp_path: Path, number: signal.Signals) -> None:
+def test_later_signal_stops_at_once(tmp_path: Path, number: signal.Signals) -> None:
     with open_edge(tmp_path / "log", grace_seconds=60) as edge, _begin_stream(edge, 3000, b"0.02") as stream:
         _stop(edge, signal.SIGINT)
         time.sleep(1.1)
@@ -72,7 +72,7 @@ def test_a_later_signal_stops_at_once(tmp_path: Path, number: signal.Signals) ->
         assert edge.wait() == 0
 
 
-def test_what_outlasts_the_grace_is_closed(tmp_path: Path) -> None:
+def test_request_that_outlasts_the_grace_period_is_closed(tmp_path: Path) -> None:
     with open_edge(tmp_path / "log", grace_seconds=0.3) as edge, _begin_stream(edge, 3000, b"0.02") as stream:
         _stop(edge, signal.SIGTERM)
         assert not read_to_end(stream).endswith(b"\r\n0\r\n\r\n")
@@ -82,14 +82,14 @@ def test_what_outlasts_the_grace_is_closed(tmp_path: Path) -> None:
         assert "Traceback" not in edge.logged()
 
 
-def test_only_a_signal_more_than_a_second_after_the_first_insists() -> None:
+def test_only_a_signal_more_than_a_second_after_the_first_forces() -> None:
     now = [100.0]
     signals = StopSignals(lambda: now[0])
     for at in (100.0, 100.4, 101.0):
         now[0] = at
         signals.on_signal()
     assert signals.asked.is_set()
-    assert not signals.insisted.is_set()
+    assert not signals.forced.is_set()
     now[0] = 101.1
     signals.on_signal()
-    assert signals.insisted.is_set()
+    assert signals.forced.is_set()
