@@ -23,7 +23,8 @@ from service.gateway.gateway import Gateway
 from service.server.app import open_apps
 from service.server.banner import to_banner
 from service.server.config_reload import ResolvedConfig, follow_file
-from service.server.http1.server import RequestHandler, Server
+from service.server.http1.request_handler import RequestHandler
+from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_dismissed
 from service.storage.database.errors import StoreError
 

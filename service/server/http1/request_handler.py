@@ -1,0 +1,269 @@
+"""The requests of one connection and their responses.
+
+The application only receives well-formed requests. Every response, including refusals by this module, passes through
+`RequestHandler.start_response` and carries the security headers and the request id.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.pywsgi import WSGIHandler
+
+from service.api.http import responses
+from service.core.errors import GatewayError, internal_error
+from service.core.logs import to_logfmt, write_access_line
+from service.server.http1.connection import Body, Connection, PeerGoneError
+from service.server.http1.parser import Framing, Head, parse_framing, parse_head
+
+if TYPE_CHECKING:
+    from service.server.http1.server import Server
+
+_log = logging.getLogger("openclaw.server")
+
+_NO_BODY = Framing(content_length=None, chunked=False, expects_continue=False, keep_alive=False)
+_SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in responses.SECURITY_HEADERS)
+_SWITCHING_PROTOCOLS = 101
+_BODILESS = (204, 304)
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
+    """The requests of one connection and their responses, one after another.
+
+    In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
+    `watch_hangup`) and `openclaw.log` (a dict in which the application sets `client`, `agent`, `run` and `error` for
+    the access log, and `status` to replace that of a response nobody received). With status 101 the socket belongs to
+    the application until it returns; `openclaw.early` has the bytes received before.
+    """
+
+    head: Head | None
+    body: Body
+    request_id: str
+    environ: Any
+    result: Any
+    status: str | None
+    command: str | None
+    request_version: str | None
+    code: int | None
+    response_headers: list[tuple[str, str]]
+    ended: bool
+    complete: bool
+
+    def __init__(self, sock: socket.socket, address: Any, server: Server) -> None:
+        # The parent's constructor is not called: it would wrap the socket in a buffered file.
+        self.socket = sock
+        self.client_address = address
+        self.peer = str(address[0]) if isinstance(address, tuple) else "unix"
+        self.server = server
+        self.connection = Connection(sock, server.limits, server.clock)
+        self._expects_more = False
+
+    def handle(self) -> None:
+        """Serve the connection until its end and close it."""
+        try:
+            while self.handle_one_request():
+                pass
+            self.connection.close(expects_more=self._expects_more)
+        except PeerGoneError:
+            pass
+        except Exception:  # noqa: BLE001 - the top of a connection: a defect must not affect others
+            _log.exception("connection closed after an internal error")
+        finally:
+            self.socket.close()
+
+    def handle_one_request(self) -> bool:
+        """Wait for one request and answer it; returns whether the connection stays open."""
+        if not self.server.wait_for_request(self.connection):
+            return False
+        self._reset()
+        try:
+            framing = self._read_head()
+        except GatewayError as error:
+            self.close_connection = self._expects_more = True
+            self._send_error(error)
+            self.log_request()
+            return False
+        self.body = Body(self.connection, framing)
+        self.close_connection = not framing.keep_alive
+        self.environ = self.get_environ()
+        self.application = self.server.application
+        self.handle_one_response()
+        self._expects_more = not self.body.is_at_hand
+        if not self.close_connection:
+            self.body.discard()
+        return not self.close_connection
+
+    def _reset(self) -> None:
+        self.time_start = self.server.clock()
+        self.head = self.environ = self.result = self.status = self.code = self.request_version = self.command = None
+        self.path, self.request_id = "-", ""
+        self.body = Body(self.connection, _NO_BODY)
+        self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.ended = self.complete = False
+        self.response_length = 0
+
+    def _read_head(self) -> Framing:
+        try:
+            self.head = head = parse_head(self.connection.read_head())
+        finally:
+            self.request_id = responses.choose_request_id(
+                self.head and self.head.headers.get(responses.REQUEST_ID_HEADER)
+            )
+        self.command, self.path, self.request_version, self.headers = head
+        return parse_framing(head)
+
+    def get_environ(self) -> dict[str, Any]:
+        """Return the WSGI environ of the current request."""
+        environ: dict[str, Any] = self.server.get_environ()
+        if self.head is not None:
+            environ.update(self.head.to_environ())
+        if isinstance(self.client_address, tuple):
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
+        environ["wsgi.input"] = self.body
+        environ["wsgi.input_terminated"] = True
+        environ["openclaw.request_id"] = self.request_id
+        environ["openclaw.connection"] = self.socket
+        environ["openclaw.log"] = {}
+        return environ
+
+    def handle_one_response(self) -> None:
+        """Run the application and send its response, or the error response for its failure."""
+        try:
+            self.run_application()
+        except PeerGoneError:
+            self.close_connection = True
+        except GatewayError as error:
+            if self.headers_sent:
+                self._log_failure()
+            self._send_error(error)
+        except gevent.GreenletExit:
+            raise
+        except BaseException:  # noqa: BLE001 - the top level: a stray cancellation must not end the process either
+            self._log_failure()
+            self._send_error(internal_error())
+        finally:
+            self.log_request()
+
+    def _log_failure(self) -> None:
+        _log.exception("%s %s failed (request %s).", self.command, to_logfmt(self.path), self.request_id)
+
+    def _send_error(self, error: GatewayError) -> None:
+        if self.headers_sent:
+            self.close_connection = True  # a cut response shows the peer that it is incomplete
+            return
+        try:
+            self.result = responses.error_response(error)(self.environ, self.start_response)
+            self.process_result()
+        except PeerGoneError:
+            self.close_connection = True
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
+        """Implement WSGI's `start_response`; adds the headers common to all responses."""
+        if exc_info is not None and self.headers_sent:
+            raise exc_info[1]
+        given = {name.lower(): value for name, value in headers}
+        self.code = int(status[:3])
+        self.status = status
+        self.response_headers = [*headers, *(pair for name, pair in _SECURITY_HEADERS if name not in given)]
+        if responses.REQUEST_ID_HEADER not in given:
+            self.response_headers.append((responses.REQUEST_ID_HEADER, self.request_id))
+        if "date" not in given:
+            self.response_headers.append(("Date", responses.http_date(int(time.time()))))
+        if given.get("connection") == "close":
+            self.close_connection = True
+        self.provided_content_length = given.get("content-length")
+        self.response_use_chunked = False  # an earlier call may have set it
+        return self.write
+
+    def finalize_headers(self) -> None:
+        """Determine the response's framing and whether the connection stays open."""
+        self.connection_upgraded = self.code == _SWITCHING_PROTOCOLS
+        if self.connection_upgraded:
+            self.close_connection = True
+            self.environ["openclaw.early"] = self.connection.take_buffer()
+            return
+        self._frame()
+        if self.server.draining or not self.body.is_at_hand:
+            self.close_connection = True
+        self.response_headers = [pair for pair in self.response_headers if pair[0].lower() != "connection"]
+        if self.close_connection:
+            self.response_headers.append(("Connection", "close"))
+        elif self.request_version == "HTTP/1.0":
+            self.response_headers.append(("Connection", "keep-alive"))
+
+    def _frame(self) -> None:
+        if self.provided_content_length is not None or self.code in _BODILESS:
+            return
+        if hasattr(self.result, "__len__"):
+            self.response_headers.append(("Content-Length", str(sum(map(len, self.result)))))
+        elif self.request_version != "HTTP/1.0":
+            self.response_use_chunked = self.command != "HEAD"
+            self.response_headers.append(("Transfer-Encoding", "chunked"))
+        elif self.command != "HEAD":
+            self.close_connection = True
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body immediately, the first one with the headers. Raises `PeerGoneError`."""
+        if self.status is None:
+            raise self.ApplicationError("The application did not call start_response.")
+        if data and self.code in _BODILESS:
+            raise self.ApplicationError(f"A {self.code} response must have no body.")
+        sent = b""
+        if not self.headers_sent:
+            self.finalize_headers()
+            sent = responses.format_head(self.status, self.response_headers)
+        if self.command == "HEAD":
+            data = b""
+        if not self.response_use_chunked:
+            sent += data
+        elif data:
+            self.ended = isinstance(data, responses.FinalPiece)
+            sent += b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK if self.ended else b"")
+        self.headers_sent = True
+        self.body.forgo_continue()
+        self._sendall(sent)
+        self.response_length += len(data)
+
+    def _sendall(self, data: bytes) -> None:
+        if data:
+            self.connection.send(data)
+        if self.connection_upgraded:
+            self.socket.settimeout(None)
+
+    def process_result(self) -> None:
+        """Send the application's result: a list in one write, a stream piece by piece."""
+        pieces = self.result
+        for piece in [b"".join(pieces)] if isinstance(pieces, (list, tuple)) else pieces:
+            if piece:
+                self.write(piece)
+        if not self.headers_sent:
+            self.write(b"")
+        if self.response_use_chunked and not self.ended:
+            self._sendall(_LAST_CHUNK)
+        self.complete = self.command == "HEAD" or self.provided_content_length in (None, str(self.response_length))
+        if not self.complete:
+            _log.error("%s %s: the body is not as long as its Content-Length.", self.command, to_logfmt(self.path))
+            self.close_connection = True
+
+    def log_request(self) -> None:
+        """Write the access log line of the finished request."""
+        self.time_finish = self.server.clock()
+        fields = self.environ["openclaw.log"] if self.environ else {}
+        write_access_line(
+            method=self.command or "-",
+            path=self.path.partition("?")[0],
+            status=fields.get("status", self.code or "-"),
+            duration_ms=round((self.time_finish - self.time_start) * 1000, 1),
+            bytes=self.response_length,
+            request_id=self.request_id,
+            client=fields.get("client", self.peer),
+            agent=fields.get("agent"),
+            run=fields.get("run"),
+            error=fields.get("error"),
+            complete=None if self.complete else "no",
+        )
