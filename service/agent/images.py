@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from service.agent.conversation import IncomingMessage
 from service.agent.image_headers import parse_image_header
-from service.config.schema import ImagesConfig
+from service.config.gateway import ImagesConfig
 from service.core.errors import GatewayError
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 from pydantic import SecretStr
 
 from service.api.client_address import is_loopback
-from service.config.schema import AuthConfig, RateLimitConfig
+from service.config.gateway import AuthConfig, RateLimitConfig
 from service.config.source import ConfigError
 from service.config.types import secret_fault
 from service.core.dataclass import record

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from service.api.auth import LoginLimiter
-from service.config.schema import RateLimitConfig
+from service.config.gateway import RateLimitConfig
 from service.core import concurrency
 from service.storage.cluster.login_failures import Allowance, LoginFailures
 from service.storage.database.errors import StoreError

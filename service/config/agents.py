@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.config.schema import AgentConfig, AgentDefaults, Config, IdentityConfig
+from service.config.schema import AgentConfig, Config, IdentityConfig
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 
@@ -31,7 +31,7 @@ class Agent:
 
     `id` is in lower case. `instructions` is the system prompt, identity included, and may be empty. `model` is
     "provider/model", `None` where none is configured; `fallbacks` are asked in order when it fails. A run may take
-    `timeout_seconds`.
+    `timeout_seconds`. Callers may choose `allowed_models`, `None` for any.
     """
 
     id: str
@@ -41,6 +41,13 @@ class Agent:
     fallbacks: tuple[str, ...]
     workspace: Path | None
     timeout_seconds: float
+    allowed_models: tuple[str, ...] | None = None
+
+    def may_use(self, model: str) -> bool:
+        """Whether a caller may choose `model` ("provider/model") for a run."""
+        if self.allowed_models is None or model == self.model:
+            return True
+        return any(_matches(pattern.strip().lower(), model.lower()) for pattern in self.allowed_models)
 
 
 class Roster:
@@ -57,7 +64,7 @@ class Roster:
         Without any agent there is one, `main`. The default is the agent marked so, else `main`, else the first.
         """
         roster = config.agents.roster or {MAIN_AGENT_ID: AgentConfig()}
-        agents = [_agent(agent_id, entry, config.agents.defaults) for agent_id, entry in roster.items()]
+        agents = [_agent(agent_id, entry, config) for agent_id, entry in roster.items()]
         marked = [agent_id for agent_id, entry in roster.items() if entry.default]
         if marked:
             return cls(agents, marked[0])
@@ -115,7 +122,8 @@ def _quoted(name: str) -> str:
     return f"`{name[:_LONGEST_SHOWN_NAME]}{'...' if len(name) > _LONGEST_SHOWN_NAME else ''}`"
 
 
-def _agent(agent_id: str, entry: AgentConfig, defaults: AgentDefaults) -> Agent:
+def _agent(agent_id: str, entry: AgentConfig, config: Config) -> Agent:
+    defaults = config.agents.defaults
     # An agent's model counts as a whole: the fallbacks of the defaults belong to the default model.
     choice = entry.model or defaults.model
     workspace = entry.workspace or defaults.workspace
@@ -128,7 +136,33 @@ def _agent(agent_id: str, entry: AgentConfig, defaults: AgentDefaults) -> Agent:
         fallbacks=choice.fallbacks if choice else (),
         workspace=Path(workspace).expanduser() if workspace else None,
         timeout_seconds=defaults.timeout_seconds,
+        allowed_models=_allowed_models(entry, config),
     )
+
+
+def _allowed_models(entry: AgentConfig, config: Config) -> tuple[str, ...] | None:
+    """The models that callers may choose for an agent, `None` for any."""
+    policies = (entry.model_policy.allow, config.agents.defaults.model_policy.allow, _legacy_allow_list(config))
+    allowed = next((allow for allow in policies if allow is not None), None) or None
+    if config.models.mode == "merge":
+        return allowed
+    listed = [f"{name}/{model.id}" for name, provider in config.models.providers.items() for model in provider.models]
+    if allowed is None:
+        return tuple(listed)
+    patterns = [pattern.strip().lower() for pattern in allowed]
+    return tuple(model for model in listed if any(_matches(pattern, model.lower()) for pattern in patterns))
+
+
+def _legacy_allow_list(config: Config) -> tuple[str, ...] | None:
+    """The keys of `agents.defaults.models`, which limited callers before OpenClaw had a model policy."""
+    defaults = config.agents.defaults
+    if config.meta.migrations.model_policy_allowlist or "model_policy" in defaults.model_fields_set:
+        return None
+    return tuple(defaults.models) or None
+
+
+def _matches(pattern: str, model: str) -> bool:
+    return model == pattern or (pattern.endswith("/*") and model.startswith(pattern[:-1]))
 
 
 def _instructions(identity: IdentityConfig, own_words: str) -> str:

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, get_args
 
+from service.config.gateway import GatewayConfig
 from service.config.key_paths import format_path
 from service.config.saving import create_file
-from service.config.schema import Config, GatewayConfig, parse_config
+from service.config.schema import Config, parse_config
 from service.config.source import (
     DEV_PORT,
     ConfigError,

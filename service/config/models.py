@@ -1,4 +1,4 @@
-"""The configuration's section on models: the places that run them, what they offer, how their failures are borne."""
+"""The configuration's section on models: the providers that run them, and retries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from service.config.problems import Section
 from service.config.types import (
     AbsolutePath,
     ApiKey,
+    Bool,
     Count,
     HeaderName,
     HeaderValue,
@@ -19,60 +20,79 @@ from service.config.types import (
     Seconds,
 )
 
-#: The dialects a provider may speak.
+#: The wire formats that a provider may speak.
 Api = Literal["openai-completions", "anthropic-messages", "scripted"]
 KNOWN_APIS: tuple[str, ...] = get_args(Api)
-#: Those of them that somebody runs; the others are for trying the gateway itself.
+#: Those for real providers; the others are for trying out the gateway itself.
 OFFERED_APIS = tuple(api for api in KNOWN_APIS if api != "scripted")
 
 
 class ModelCompat(Section):
-    """What a model of the OpenAI dialect wants; `None` is as is usual at its host."""
+    """What a model accepts, where its host does not say."""
 
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """Name of the field that limits an answer. Unset: as the host expects."""
     requires_mistral_tool_ids: bool | None = None
+    """Send tool call ids of nine letters and digits. Unset: as the host expects."""
+    supports_tools: Bool = True
+    """`false`: offer the model no tools, and refuse requests that bring functions."""
 
 
 class ModelConfig(Section):
-    """A model a provider offers."""
+    """A model of a provider."""
 
     id: str
+    """The provider's name for the model."""
     name: str | None = None
+    """Name for people."""
     input: tuple[Literal["text", "image"], ...] = ("text",)
+    """What the model accepts. A model that is not listed is assumed to accept anything."""
     context_window: Positive | None = None
+    """Tokens of a whole conversation, the answer included. Longer ones are shortened."""
     max_tokens: Positive | None = None
+    """Most tokens of one answer."""
     cost: dict[str, Any] = Field(default_factory=dict)
+    """Prices, as OpenClaw writes them."""
     compat: ModelCompat = ModelCompat()
+    """What the model accepts, where its host does not say."""
 
 
 class LocalServiceConfig(Section):
-    """The program that serves a provider on this machine, started when it is first needed.
-
-    `health_url` is `None` for the provider's base URL followed by `/models`; `idle_stop_ms` 0 never stops it.
-    """
+    """A program that serves a provider on this machine, started when it is first needed."""
 
     command: AbsolutePath
+    """The program to start."""
     args: tuple[str, ...] = ()
+    """Arguments of the program."""
     cwd: AbsolutePath | None = None
+    """Directory to start the program in."""
     env: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Environment variables of the program."""
     health_url: HttpUrl | None = None
+    """URL that answers once the program is ready. Unset: `baseUrl` followed by /models."""
     ready_timeout_ms: Positive = 120_000
+    """Time limit for its start, in milliseconds."""
     idle_stop_ms: Count = 0
+    """Stop it after this time without a request, in milliseconds; 0 never stops it."""
 
 
 class ProviderConfig(Section):
-    """A place that runs models and how it is spoken to. `base_url` has no slash at its end.
-
-    OpenClaw knows more dialects than `KNOWN_APIS`: a provider of another one can be described, but not asked.
-    """
+    """A provider of models."""
 
     api: str = "openai-completions"
+    """Wire format: "openai-completions" or "anthropic-messages". A provider with another one is not used."""
     base_url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
+    """URL that ends before /chat/completions or /v1/messages."""
     api_key: ApiKey | None = None
+    """The key. Unset: none is sent."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
+    """HTTP headers to send."""
     timeout_seconds: Seconds = 120
+    """Longest wait for the first and for each further part of an answer."""
     models: tuple[ModelConfig, ...] = ()
+    """The provider's models. Models that are not listed can be used, too."""
     local_service: LocalServiceConfig | None = None
+    """A program that serves the provider on this machine, started when it is first needed."""
 
     @field_validator("base_url")
     @classmethod
@@ -85,16 +105,24 @@ class ProviderConfig(Section):
 
 
 class RetryConfig(Section):
-    """How often a failing model is asked, the first wait and the longest, and when the last attempt may begin."""
+    """Retries of a failing model."""
 
     attempts: Positive = 3
+    """Attempts with one model, the first included."""
     min_delay_ms: Positive = 500
+    """First wait in milliseconds; it doubles each time."""
     max_delay_ms: Positive = 10_000
+    """Longest wait in milliseconds."""
     max_elapsed_ms: Positive = 60_000
+    """Time after which no further attempt begins, in milliseconds."""
 
 
 class ModelsConfig(Section):
-    """The places that run models, by the id that models are named with, and how their failures are borne."""
+    """Model providers, and retries."""
 
+    mode: Literal["merge", "replace"] = "merge"
+    """"replace": callers may choose listed models only, and of known hosts none that is not configured."""
     retry: RetryConfig = RetryConfig()
+    """Retries of a failing model."""
     providers: dict[ProviderId, ProviderConfig] = Field(default_factory=dict)
+    """Providers by the id that their models are named with."""

@@ -6,19 +6,15 @@ repeated except keys and the short words a choice was made with: a value may be 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from service.config.key_paths import KeyPath, format_path
-
-#: The similarity from which an unknown key is taken for a misspelt one; two swapped letters of a short key reach it.
-_RESEMBLANCE = 0.75
 
 _LONGEST_SHOWN_WORD = 40
 
@@ -27,22 +23,25 @@ class Section(BaseModel):
     """A part of the configuration: camelCase keys in the file, snake_case attributes here, frozen."""
 
     model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
-
-    #: Keys OpenClaw knows here that mean something else than the key of ours they resemble.
-    openclaw_only: ClassVar[frozenset[str]] = frozenset()
 
 
 class UnknownKey(NamedTuple):
-    """A key no section knows, and the known key it was probably meant to be."""
+    """A key that its section does not have, and the keys that the section has."""
 
     path: KeyPath
-    nearest: str | None
+    value: object
+    known: tuple[str, ...]
 
 
 def find_unknown_keys(annotation: Any, value: object, path: KeyPath = ()) -> Iterator[UnknownKey]:
-    """Every key of `value` that the type `annotation` has no place for, in the order of the file."""
+    """Yield every key of `value` that the type `annotation` does not have, in the order of the file."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Section):
         if isinstance(value, Mapping):
@@ -65,27 +64,8 @@ def _unknown_keys_of_section(section: type[Section], value: Mapping[Any, Any], p
     for key, item in value.items():
         if key in known:
             yield from find_unknown_keys(known[key], item, (*path, key))
-        elif key in section.openclaw_only:
-            yield UnknownKey((*path, key), None)
         else:
-            yield UnknownKey((*path, str(key)), _nearest(str(key), known))
-
-
-#: What other programs call a key of ours, beyond resemblance.
-_ELSEWHERE = {"mcpservers": "mcp.servers", "timeout": "timeoutSeconds"}
-
-
-def _nearest(key: str, known: Iterable[str]) -> str | None:
-    elsewhere = _ELSEWHERE.get(_plain(key))
-    if elsewhere is not None and elsewhere.partition(".")[0] in known:
-        return elsewhere
-    spellings = {_plain(name): name for name in known}
-    found = difflib.get_close_matches(_plain(key), spellings, n=1, cutoff=_RESEMBLANCE)
-    return spellings[found[0]] if found else None
-
-
-def _plain(key: str) -> str:
-    return key.replace("_", "").replace("-", "").lower()
+            yield UnknownKey((*path, str(key)), item, tuple(known))
 
 
 def describe_failures(error: ValidationError) -> tuple[str, ...]:
@@ -127,6 +107,8 @@ _PLAIN_FAULTS = {"missing": "is required and not there", "finite_number": "must 
 
 def _describe(details: ErrorDetails) -> str:
     fault, value, context = details["type"], details["input"], details.get("ctx", {})
+    if fault == "string_type" and isinstance(value, dict) and "source" in value:
+        return 'is a reference to a secret outside the environment, which is not supported; write it as "${NAME}"'
     if fault in _EXPECTED_KINDS:
         return f"must be {_EXPECTED_KINDS[fault]}, not {_kind_of(value)}"
     if fault in _BOUNDS:

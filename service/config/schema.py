@@ -1,191 +1,60 @@
-"""The typed configuration: what the file may say, what each key means and what holds where it says nothing.
+"""The typed configuration: every key of the file, with its meaning and its default.
 
-Names, shapes and defaults are OpenClaw's, so that its file can be used as it is. A `Config` is a frozen value that
-has been checked as a whole; durations carry their unit in their name.
+Names, shapes and defaults are OpenClaw's, so that its file can be used as it is. A `Config` is frozen and has been
+checked as a whole. Numbers carry their unit in their name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
-from service.config.key_paths import KeyPath, format_path
+from service.config.gateway import GatewayConfig
+from service.config.key_paths import KeyPath
+from service.config.key_rules import judge_keys
 from service.config.mcp import McpConfig
 from service.config.models import ModelsConfig
-from service.config.problems import Section, describe_failures, find_unknown_keys
+from service.config.problems import Section, describe_failures
 from service.config.sessions import SessionConfig
 from service.config.source import ConfigError
+from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.config.types import (
     AgentId,
     Bool,
-    Count,
     Directory,
-    GatewayUrl,
     ModelReference,
-    Network,
-    Origin,
-    Port,
     Positive,
     Seconds,
 )
 
-DEFAULT_PORT = 18789
-
-
-class RateLimitConfig(Section):
-    """How many failed authentications an address has: more than `max_attempts` in the window lock it out."""
-
-    max_attempts: Positive = 10
-    window_ms: Positive = 60_000
-    lockout_ms: Positive = 300_000
-    exempt_loopback: Bool = True
-
-
-class AuthConfig(Section):
-    """Who is let in. Without a mode, whichever of the two secrets there is decides."""
-
-    mode: Literal["token", "password", "none"] | None = None
-    token: SecretStr | None = None
-    password: SecretStr | None = None
-    rate_limit: RateLimitConfig = RateLimitConfig()
-
-    @field_validator("mode", mode="before")
-    @classmethod
-    def _refuse_trusted_proxy(cls, value: object) -> object:
-        if value == "trusted-proxy":
-            raise ValueError('"trusted-proxy" is not supported by this gateway; use "token" or "password"')
-        return value
-
-
-class TlsConfig(Section):
-    """TLS is not served here; the section exists to say so."""
-
-    enabled: Bool = False
-
-    @field_validator("enabled")
-    @classmethod
-    def _refuse_tls(cls, enabled: bool) -> bool:
-        if enabled:
-            raise ValueError("this gateway serves plain HTTP: let a reverse proxy end TLS, and set this to false")
-        return enabled
-
-
-class ImagesConfig(Section):
-    """Which pictures a request may carry, and whether the gateway fetches those given by address."""
-
-    allow_url: Bool = False
-    url_allowlist: tuple[str, ...] = ()
-    allowed_mimes: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
-    max_bytes: Positive = 10 * 1024 * 1024
-    max_redirects: Count = 3
-    timeout_ms: Positive = 10_000
-
-
-class ChatCompletionsConfig(Section):
-    """The OpenAI-compatible endpoint, off until it is switched on."""
-
-    enabled: Bool = False
-    images: ImagesConfig = ImagesConfig()
-
-
-class EndpointsConfig(Section):
-    """The HTTP endpoints that can be switched."""
-
-    chat_completions: ChatCompletionsConfig = ChatCompletionsConfig()
-
-
-class HttpConfig(Section):
-    """The HTTP door."""
-
-    endpoints: EndpointsConfig = EndpointsConfig()
-
-
-class RemoteConfig(Section):
-    """The gateway on another host that the command line talks to with mode "remote"."""
-
-    url: GatewayUrl | None = None
-    token: SecretStr | None = None
-    password: SecretStr | None = None
-
-
-class ControlUiConfig(Section):
-    """Pages in browsers: the origins, such as "https://ui.example.com", that may open a WebSocket; "*" is any."""
-
-    openclaw_only: ClassVar[frozenset[str]] = frozenset(
-        {"enabled", "basePath", "root", "embedSandbox", "allowInsecureAuth", "dangerouslyDisableDeviceAuth"}
-        | {"dangerouslyAllowHostHeaderOriginFallback", "allowExternalEmbedUrls", "chatMessageMaxWidth"}
-    )
-
-    allowed_origins: tuple[Origin, ...] = ()
-
-
-class GatewayConfig(Section):
-    """Where the gateway listens and whom it serves. `mode` "remote" says that another host runs it."""
-
-    port: Port = DEFAULT_PORT
-    mode: Literal["local", "remote"] = "local"
-    bind: Literal["loopback", "lan", "auto", "custom"] = "loopback"
-    custom_bind_host: Annotated[str | None, Field(validate_default=True)] = None
-    auth: AuthConfig = AuthConfig()
-    trusted_proxies: tuple[Network, ...] = ()
-    tls: TlsConfig = TlsConfig()
-    remote: RemoteConfig = RemoteConfig()
-    http: HttpConfig = HttpConfig()
-    control_ui: ControlUiConfig = ControlUiConfig()
-
-    @field_validator("custom_bind_host")
-    @classmethod
-    def _check_custom_bind_host(cls, host: str | None, info: ValidationInfo) -> str | None:
-        if host is None:
-            if info.data.get("bind") == "custom":
-                raise ValueError('is required with gateway.bind "custom": the IP address to listen on')
-            return None
-        try:
-            return str(ip_address(host))
-        except ValueError:
-            raise ValueError('must be an IP address to listen on, such as "192.168.1.10"') from None
-
 
 class ModelChoice(Section):
-    """The model an agent asks and those it turns to when that one fails, in order."""
+    """The model of an agent and the ones to fall back on."""
 
     primary: ModelReference
+    """The model, as "provider/model"."""
     fallbacks: tuple[ModelReference, ...] = ()
+    """Models to ask when that one fails, in order."""
+
+
+class ModelPolicyConfig(Section):
+    """The models that callers may choose for a run."""
+
+    allow: tuple[str, ...] | None = None
+    """Models such as "openai/gpt-5" and "openai/*". Unset or empty: any. The agent's own model is always allowed."""
 
 
 class IdentityConfig(Section):
-    """Who an agent says it is."""
+    """The identity that opens an agent's system prompt."""
 
     name: str | None = None
+    """Name of the agent."""
     theme: str | None = None
+    """Character of the agent."""
     emoji: str | None = None
-
-
-class SessionToolsConfig(Section):
-    """Which sessions the session tools show: the one that asks, all of its agent, or all there are."""
-
-    visibility: Literal["self", "agent", "all"] = "self"
-
-
-class ToolsConfig(Section):
-    """Which tools an agent has: `also_allow` adds to the profile, `allow` narrows it or stands in its place."""
-
-    sessions: SessionToolsConfig = SessionToolsConfig()
-
-    profile: str | None = None
-    allow: tuple[str, ...] | None = None
-    also_allow: tuple[str, ...] | None = None
-    deny: tuple[str, ...] | None = None
-
-    @field_validator("also_allow")
-    @classmethod
-    def _check_one_list(cls, also_allow: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        if also_allow and info.data.get("allow") is not None:
-            raise ValueError("adds to the profile, while allow names all there is; keep one of the two lists")
-        return also_allow
+    """Emoji of the agent."""
 
 
 def _model_choice(value: object) -> object:
@@ -197,56 +66,72 @@ Model = Annotated[ModelChoice | None, BeforeValidator(_model_choice, json_schema
 
 
 class AgentDefaults(Section):
-    """What holds for every agent that does not say otherwise. `instructions` is the agent's system prompt.
-
-    `max_turns` is how often the model is asked in one run, `max_concurrent` how many runs of all agents go on at once.
-    """
-
-    openclaw_only: ClassVar[frozenset[str]] = frozenset({"models", "imageModel", "pdfModel"})
+    """Settings of every agent that has none of its own."""
 
     model: Model = None
+    """The model, as "provider/model" or with fallbacks. Unset: the embedded demo model."""
+    models: dict[str, Any] = Field(default_factory=dict)
+    """Models by name. In a file of OpenClaw before 2026.8.1 these are the only ones that callers may choose."""
+    model_policy: ModelPolicyConfig = ModelPolicyConfig()
+    """The models that callers may choose for a run."""
     workspace: Directory | None = None
+    """Directory that the file tools and commands work in. Unset: the agent has neither."""
     instructions: str | None = None
+    """The system prompt."""
     timeout_seconds: Seconds = 600
+    """Time limit of one run."""
     max_concurrent: Positive | None = None
+    """Runs of all agents together; further ones wait. Unset: no limit."""
     max_turns: Positive = 32
+    """Calls of the model in one run."""
 
 
 class AgentConfig(Section):
-    """One agent of the roster."""
-
-    openclaw_only: ClassVar[frozenset[str]] = frozenset({"models"})
+    """One agent."""
 
     default: Bool = False
+    """Answer requests that name no agent."""
     name: str | None = None
+    """Name for people. Unset: the name of the identity, else the id."""
     workspace: Directory | None = None
+    """Directory that the file tools and commands work in."""
     model: Model = None
+    """The model, as "provider/model" or with fallbacks. Replaces the default one together with its fallbacks."""
+    model_policy: ModelPolicyConfig = ModelPolicyConfig()
+    """The models that callers may choose for a run."""
     identity: IdentityConfig = IdentityConfig()
+    """The identity that opens the system prompt."""
     instructions: str | None = None
+    """The system prompt."""
     tools: ToolsConfig = ToolsConfig()
+    """Which tools the agent may use."""
 
 
 class ListedAgent(AgentConfig):
-    """One agent of the older spelling, a list whose items carry their id."""
+    """One agent of a list."""
 
     id: AgentId
+    """Name of the agent in requests."""
 
 
 class AgentsConfig(Section):
-    """The agents, spelt as a list or as entries under their ids."""
+    """Agents, either as a list or as entries under their ids."""
 
     defaults: AgentDefaults = AgentDefaults()
+    """Settings of every agent that has none of its own."""
     listed: Annotated[tuple[ListedAgent, ...], Field(alias="list")] = ()
+    """The agents as a list."""
     entries: dict[AgentId, AgentConfig] = Field(default_factory=dict)
+    """The agents by id."""
 
     @property
     def roster(self) -> dict[str, AgentConfig]:
-        """Every agent by its id in lower case, in the order of the file, however the roster was spelt."""
+        """Every agent by its id in lower case, in the order of the file."""
         listed = {agent.id.lower(): agent for agent in self.listed}
         return listed | {agent_id.lower(): agent for agent_id, agent in self.entries.items()}
 
     def path_of(self, agent_id: str) -> KeyPath:
-        """Where the agent with this id, in lower case, stands in the file; `KeyError` for one that does not."""
+        """Return the key of the agent with this lower-case id. Raises `KeyError`."""
         paths: dict[str, KeyPath] = {
             agent.id.lower(): ("agents", "list", index) for index, agent in enumerate(self.listed)
         }
@@ -282,41 +167,60 @@ def _check_one_default(agent_ids: list[str]) -> None:
 
 
 class StateConfig(Section):
-    """Where the state is kept: by default in SQLite under the state directory; `url` names a PostgreSQL database."""
+    """The database."""
 
     url: SecretStr | None = None
+    """URL of a PostgreSQL database. Unset: OPENCLAW_STATE_URL, else SQLite in the state directory."""
+
+
+class MigrationsConfig(Section):
+    """Changes that OpenClaw made to the file when its format changed."""
+
+    model_policy_allowlist: Bool = False
+    """`agents.defaults.models` limits callers no more; `modelPolicy` does."""
+
+
+class MetaConfig(Section):
+    """Notes that OpenClaw keeps in the file."""
+
+    migrations: MigrationsConfig = MigrationsConfig()
+    """Changes that OpenClaw made to the file when its format changed."""
 
 
 class Config(Section):
-    """The whole configuration. Without a file's help: loopback, no endpoint, no provider."""
+    """The whole configuration. An empty file means: loopback, no endpoint, no provider."""
 
     gateway: GatewayConfig = GatewayConfig()
+    """Where the gateway listens, and who may use it."""
     agents: AgentsConfig = AgentsConfig()
+    """Agents, either as a list or as entries under their ids."""
     models: ModelsConfig = ModelsConfig()
-    tools: ToolsConfig = ToolsConfig()
+    """Model providers, and retries."""
+    tools: GlobalToolsConfig = GlobalToolsConfig()
+    """Which tools every agent may use, and settings of the tools themselves."""
     mcp: McpConfig = McpConfig()
+    """MCP servers."""
     session: SessionConfig = SessionConfig()
+    """Sessions."""
     state: StateConfig = StateConfig()
+    """The database."""
+    meta: MetaConfig = MetaConfig()
+    """Notes that OpenClaw keeps in the file."""
 
 
 def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:
-    """The configuration `data` (a decoded JSON document) describes, and a notice for each key that is ignored.
+    """Check `data`, a decoded JSON document, and return its configuration and a notice for each ignored key.
 
-    A key that resembles nothing known is ignored, since OpenClaw's file has parts this gateway does not; a misspelt
-    one is refused. Raises `ConfigError` with every problem found.
+    OpenClaw's keys that cannot matter here are ignored. Raises `ConfigError` with every problem found, unknown keys
+    and restrictions that this gateway cannot enforce among them.
     """
     if not isinstance(data, Mapping):
         raise ConfigError(["it must be an object in {braces}"])
-    unknown = list(find_unknown_keys(Config, data))
-    problems = [
-        f"{format_path(key.path)}: is not a key of the configuration; did you mean `{key.nearest}`?"
-        for key in unknown
-        if key.nearest is not None
-    ]
+    problems, notices = judge_keys(Config, data)
     try:
         config = Config.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ConfigError([*problems, *describe_failures(error)]) from None
     if problems:
         raise ConfigError(problems)
-    return config, tuple(f"{format_path(key.path)}: not used by this gateway, ignored" for key in unknown)
+    return config, notices

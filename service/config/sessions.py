@@ -1,8 +1,8 @@
-"""The configuration of sessions: for how long they are kept."""
+"""The configuration's section on sessions: how long they are kept."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
@@ -17,25 +17,22 @@ def _or_none(value: object) -> object:
 
 
 class MaintenanceConfig(Section):
-    """What is deleted, and when; nothing that a caller named unless it says so here.
-
-    Sessions by the time since they were last used (`prune_after`; `stateless_after` for those of requests that stood
-    alone) and beyond the `max_entries` last used of each agent; what is recorded of a run by the time since its end
-    (`runs_after`). Spans are seconds, `None` is for ever. With `mode` "warn" the log tells what would be deleted.
-    """
-
-    openclaw_only: ClassVar[frozenset[str]] = frozenset(
-        {"archiveDashboardAfter", "resetArchiveRetention", "maxDiskBytes", "highWaterBytes", "rotateBytes", "pruneDays"}
-    )
+    """Deletion of old sessions and runs. Times are such as "30d" or "12h"; `false` is never."""
 
     mode: Literal["enforce", "warn"] = "enforce"
+    """"warn" logs what would be deleted, and deletes nothing."""
     prune_after: Span = None
+    """Time since its last use after which a named session is deleted."""
     max_entries: Annotated[Positive | None, BeforeValidator(_or_none)] = None
+    """Sessions to keep of each agent, the last used first."""
     stateless_after: Span = 7 * _DAY_SECONDS
+    """Time since its last use after which the session of a request without a session key or user is deleted."""
     runs_after: Span = 30 * _DAY_SECONDS
+    """Time since its end after which the record of a run is deleted."""
 
 
 class SessionConfig(Section):
     """Sessions."""
 
     maintenance: MaintenanceConfig = MaintenanceConfig()
+    """Deletion of old sessions and runs."""

@@ -22,6 +22,7 @@ DEV_PORT = 19001
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _REFERENCE = re.compile(r"(?P<literal>\$)?\$\{(?P<name>[^{}]*)\}")
+_REFERENCE_KEYS = {"source", "provider", "id"}
 _VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 _MINIMAL_FILE = """{
@@ -166,6 +167,8 @@ def escape_variables(text: str) -> str:
 
 
 def _substitute(value: Any, path: KeyPath, environ: Mapping[str, str], gaps: list[Gap]) -> Any:
+    if isinstance(value, dict) and _is_environment_reference(value):
+        value = f"${{{value['id']}}}"
     if isinstance(value, dict):
         return {key: _substitute(item, (*path, key), environ, gaps) for key, item in value.items()}
     if isinstance(value, list):
@@ -184,6 +187,11 @@ def _substitute(value: Any, path: KeyPath, environ: Mapping[str, str], gaps: lis
         return match[0]
 
     return _REFERENCE.sub(replacement, value)
+
+
+def _is_environment_reference(value: Mapping[Any, Any]) -> bool:
+    """Whether `value` is OpenClaw's object for a secret in the environment: {source: "env", provider, id}."""
+    return value.get("source") == "env" and isinstance(value.get("id"), str) and value.keys() <= _REFERENCE_KEYS
 
 
 def _reference_fault(name: str, found: str) -> str | None:

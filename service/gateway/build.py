@@ -79,7 +79,7 @@ def open_toolboxes(
 ) -> ToolRegistry:
     """Each agent's tools. No MCP server is contacted yet."""
     web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
-    sessions = session_tools(store, roster, config.tools.sessions.visibility)
+    sessions = session_tools(store, roster, config.tools.session_visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return ToolRegistry(
         config,
@@ -100,6 +100,6 @@ def _to_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
         url=server.url,
         headers=server.headers,
         timeout_seconds=server.timeout_seconds,
-        allow=server.tools.allow,
-        deny=server.tools.deny,
+        allow=server.tool_lists.allow,
+        deny=server.tool_lists.deny,
     )

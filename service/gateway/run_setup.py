@@ -99,7 +99,7 @@ def prepare(
     """
     try:
         with deadline(time.left_seconds):
-            own = held.parts.toolboxes.of(agent, beside=len(turn.functions))
+            own = held.parts.toolboxes.of(agent, len(turn.functions), [choice.ref for choice in choices])
             history: tuple[Message, ...] = ()
             incoming = turn.messages
             if not opened.run.stateless:

@@ -18,7 +18,7 @@ from service.config.models import OFFERED_APIS, ProviderConfig
 from service.config.schema import Config
 from service.core.dataclass import record
 from service.core.errors import GatewayError
-from service.core.messages import Message
+from service.core.messages import Message, ToolChoice
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
@@ -73,6 +73,8 @@ class ChosenModel:
         bound = self.answer_tokens(request.sampling.max_tokens)
         if bound != request.sampling.max_tokens:
             request = replace(request, sampling=replace(request.sampling, max_tokens=bound))
+        if not self.calls_functions and request.functions:
+            request = replace(request, functions=(), tool_choice=ToolChoice())
         return request if request.model == self.id else replace(request, model=self.id)
 
     def signed(self, event: ModelEvent) -> ModelEvent:
@@ -107,6 +109,9 @@ class ModelCatalog:
         `model_not_installed` for the embedded model without its packages, `provider_unavailable` for an address, a key
         or a proxy in the environment that cannot be used.
         """
+        if requested is not None and not agent.may_use(requested):
+            text = f"The model {requested} is not allowed: see modelPolicy of the agent {agent.id}, or models.mode."
+            raise _not_found(text, by_caller=True)
         return self._find(requested or agent.model or EMBEDDED_REFERENCE, by_caller=requested is not None)
 
     def choices(self, requested: str | None, agent: Agent) -> tuple[ChosenModel, ...]:
@@ -228,5 +233,6 @@ def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig)
         max_tokens=None if listed is None else listed.max_tokens,
         context_window=None if listed is None else listed.context_window,
         worth_retrying=config.api != "scripted",
+        calls_functions=listed is None or listed.compat.supports_tools,
         wants_bound=config.api == "anthropic-messages",
     )

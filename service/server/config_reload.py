@@ -50,7 +50,9 @@ class ResolvedConfig:
 def follow_file(
     watch: FileWatch, doors: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], state_dir: Path
 ) -> None:
-    """From now on have `doors` and their Gateway, `started` so, follow the file, which `read` reads."""
+    """Apply edits of the file, which `read` reads, to `doors` and their Gateway, unless `gateway.reload` is off."""
+    if started.config.gateway.reload.mode == "off":
+        return
     gateway = doors.http.gateway
     live = ConfigReload(
         gateway, doors, started, read, lambda config: open_runtime(config, gateway.state.store, state_dir, os.environ)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from service.config.schema import ToolsConfig
+from service.config.tools import GlobalToolsConfig, ToolLists, ToolsConfig
 
 _FILES_READ = ("read", "ls", "find", "grep")
 _SESSIONS_READ = ("session_status", "sessions_list", "sessions_history", "agents_list")
@@ -44,13 +44,15 @@ DEFAULT_TOOLS = (*_FILES_READ, *_SESSIONS_READ)
 _ALIASES = {"bash": "exec"}
 
 
-def allowed_tools(global_config: ToolsConfig, agent_config: ToolsConfig, names: Iterable[str]) -> list[str]:
-    """Those of `names` an agent may use, in their order.
+def allowed_tools(
+    global_config: GlobalToolsConfig, agent_config: ToolsConfig, names: Iterable[str], models: Iterable[str] = ()
+) -> list[str]:
+    """Return those of `names` that an agent may use in a run that may ask any of `models`, in their order.
 
     The agent's profile replaces the global one; without either, allow lists pick from all tools, and without those
     there is the careful default. `also_allow` adds to that. An unknown profile and an empty allow list allow nothing.
     """
-    granted, denies = _lists(global_config, agent_config)
+    granted, denies = _lists(global_config, agent_config, models)
     return [
         name
         for name in names
@@ -59,7 +61,7 @@ def allowed_tools(global_config: ToolsConfig, agent_config: ToolsConfig, names: 
     ]
 
 
-def may_allow(global_config: ToolsConfig, agent_config: ToolsConfig, prefix: str) -> bool:
+def may_allow(global_config: GlobalToolsConfig, agent_config: ToolsConfig, prefix: str) -> bool:
     """Whether a tool whose name begins with `prefix` could be allowed; what it is called otherwise is not known yet."""
     granted, denies = _lists(global_config, agent_config)
     any_tool = f"{prefix}\0"  # only what is meant for all of them matches it
@@ -97,14 +99,42 @@ class _Known(NamedTuple):
 
 
 def _lists(
-    global_config: ToolsConfig, agent_config: ToolsConfig
+    global_config: GlobalToolsConfig, agent_config: ToolsConfig, models: Iterable[str] = ()
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """The lists of which each has to name a tool, and those of which none may."""
     both = (global_config, agent_config)
     allows = [config.allow for config in both if config.allow is not None]
     base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
     also = (*(global_config.also_allow or ()), *(agent_config.also_allow or ()))
-    return [(*base, *also), *allows], [config.deny for config in both if config.deny is not None]
+    granted, denies = [(*base, *also), *allows], [config.deny for config in both if config.deny is not None]
+    denies.append(_switched_off(global_config, agent_config))
+    for limits in _limits(global_config, agent_config, models):
+        if limits.profile is not None:
+            granted.append((*_base(limits.profile, has_allow_list=True), *(limits.also_allow or ())))
+        granted += [limits.allow] if limits.allow is not None else []
+        denies += [limits.deny] if limits.deny is not None else []
+    return granted, denies
+
+
+def _switched_off(global_config: GlobalToolsConfig, agent_config: ToolsConfig) -> tuple[str, ...]:
+    """The tools that their own settings take away."""
+    of_agent = agent_config.exec.mode is not None or agent_config.exec.security is not None
+    setting = agent_config.exec if of_agent else global_config.exec
+    host = agent_config.exec.host or global_config.exec.host
+    runs = {setting.mode, setting.security} <= {None, "full"} and host in (None, "auto", "gateway")
+    return (*(() if runs else ("exec",)), *(() if global_config.web.fetch.enabled else ("web_fetch",)))
+
+
+def _limits(global_config: GlobalToolsConfig, agent_config: ToolsConfig, models: Iterable[str]) -> Iterator[ToolLists]:
+    """The further limits on a run's tools: of callers, who have no sender's id, and of the models it may ask."""
+    sender = agent_config.tools_by_sender.get("*") or global_config.tools_by_sender.get("*")
+    if sender is not None:
+        yield sender
+    for model in models:
+        of_all, of_agent = global_config.entry_for(model), agent_config.entry_for(model)
+        if of_all is not None and of_agent is not None and of_agent.profile is not None:
+            of_all = of_all.model_copy(update={"profile": None})  # the agent's replaces it
+        yield from (entry for entry in (of_all, of_agent) if entry is not None)
 
 
 def _base(profile: str | None, *, has_allow_list: bool) -> tuple[str, ...]:

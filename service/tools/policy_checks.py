@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from service.config.agents import Roster
 from service.config.key_paths import format_path
-from service.config.schema import Config, ToolsConfig
+from service.config.schema import Config
+from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.tools.mcp.servers import to_tool_name
 from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_notices
 
@@ -49,7 +50,7 @@ def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:
 
 
 def _without_workspace(config: Config, roster: Roster) -> Iterator[str]:
-    usual = allowed_tools(ToolsConfig(), ToolsConfig(), IN_WORKSPACE)
+    usual = allowed_tools(GlobalToolsConfig(), ToolsConfig(), IN_WORKSPACE)
     agents_with: dict[tuple[str, ...], list[str]] = {}
     for agent in roster.agents:
         if agent.workspace is None:

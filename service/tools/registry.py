@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from service.config.agents import Agent, Roster
-from service.config.schema import Config, ToolsConfig
+from service.config.schema import Config
+from service.config.tools import ToolsConfig
 from service.core import concurrency
 from service.tools.mcp.servers import McpServers
 from service.tools.policy import allowed_tools, may_allow
@@ -44,18 +45,20 @@ class ToolRegistry:
         self._left_out: dict[str, set[str]] = {}
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
 
-    def of(self, agent: Agent, beside: int = 0) -> Toolbox:
-        """What the agent may use now; waits for the MCP servers it may use, and does without those that fail.
+    def of(self, agent: Agent, beside: int = 0, models: Collection[str] = ()) -> Toolbox:
+        """Return what the agent may use in a run that may ask any of `models`.
 
-        With `beside` functions of the caller's there are no more than `MAX_TOOLS`; the log names what is left out.
+        Waits for the MCP servers it may use, and does without those that fail. With `beside` functions of the caller's
+        there are no more than `MAX_TOOLS`; the log names what is left out.
         """
         servers, built_in = self._servers[agent.id], self._built_in[agent.id]
         room = max(0, MAX_TOOLS - beside)
-        if not servers and len(built_in) <= room:
+        limited = bool(self._global.by_provider or self._policy(agent).by_provider)
+        if not servers and len(built_in) <= room and not limited:
             return self._fixed[agent.id]
         taken = {tool.name for tool in built_in}
         remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
-        tools = (*built_in, *remote)
+        tools = self._allowed(agent, (*built_in, *remote), models) if limited else (*built_in, *remote)
         self._tell_left_out(agent, tuple(tool.name for tool in tools[room:]))
         return Toolbox(tools[:room])
 
@@ -81,9 +84,9 @@ class ToolRegistry:
         text = "The agent %s has more tools than the %d that models take; left out: %s"
         logger.warning(text, agent.id, MAX_TOOLS, ", ".join(names))
 
-    def _allowed(self, agent: Agent, tools: Iterable[Tool]) -> tuple[Tool, ...]:
+    def _allowed(self, agent: Agent, tools: Iterable[Tool], models: Collection[str] = ()) -> tuple[Tool, ...]:
         by_name = {tool.name: tool for tool in tools}
-        return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name))
+        return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name, models))
 
     def _servers_of(self, agent: Agent) -> tuple[str, ...]:
         return tuple(name for name in self._mcp.names if may_allow(self._global, self._policy(agent), to_prefix(name)))

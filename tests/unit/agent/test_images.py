@@ -16,7 +16,7 @@ from support.pictures import data_uri, picture
 from service.agent.conversation import IncomingMessage
 from service.agent.image_headers import ImageHeader, parse_image_header
 from service.agent.images import MAX_TOTAL_BYTES, check_images, image_client
-from service.config.schema import ImagesConfig
+from service.config.gateway import ImagesConfig
 from service.core.errors import GatewayError
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient

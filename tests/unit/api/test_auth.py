@@ -12,7 +12,8 @@ from support.clock import Clock
 
 from service.api.auth import Authenticator, Credentials, LoginLimiter, resolve_credentials
 from service.api.client_address import ClientAddresses, check_host, is_loopback
-from service.config.schema import AuthConfig, RateLimitConfig, parse_config
+from service.config.gateway import AuthConfig, RateLimitConfig
+from service.config.schema import parse_config
 from service.config.source import ConfigError
 from service.core.errors import GatewayError
 

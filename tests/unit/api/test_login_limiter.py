@@ -14,7 +14,7 @@ from support.clock import Clock
 from support.live import live_gateway, scripted_config
 
 from service.api.login_limiter import SharedLoginLimiter
-from service.config.schema import RateLimitConfig
+from service.config.gateway import RateLimitConfig
 from service.core import concurrency
 from service.storage.cluster.login_failures import LoginFailures
 from service.storage.database.database import Database

@@ -127,7 +127,7 @@ def test_missing_variables_are_refused_with_their_paths(locations: Locations) ->
 
 def test_variables_of_sections_that_are_ignored_need_not_be_set(locations: Locations) -> None:
     locations.config_path.write_text("{channels: {x: '${GONE}'}}")
-    assert load_config(locations, {}).notices == ("channels: not used by this gateway, ignored",)
+    assert load_config(locations, {}).notices == ("channels: ignored, as there are no messaging channels",)
 
 
 def test_a_variable_with_bytes_that_are_not_text_is_refused(locations: Locations) -> None:

@@ -226,7 +226,6 @@ def test_what_openclaw_knows_and_this_gateway_does_not_is_ignored_with_a_notice(
         "plugins",
         "cron",
         "gateway.controlUi.enabled",
-        "agents.defaults.models",
         "agents.list[0].sandbox",
     ]
     assert SECRET not in " ".join(notices)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.transcripts import Transcripts
 
 from service.config.agents import Roster
-from service.config.schema import ToolsConfig, parse_config
+from service.config.schema import parse_config
+from service.config.tools import GlobalToolsConfig
 from service.gateway.build import open_toolboxes
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
 from service.tools.policy_checks import BUILT_IN
@@ -19,10 +20,10 @@ from service.tools.policy_checks import BUILT_IN
 FILES = ["read", "write", "edit", "ls", "find", "grep"]
 SESSIONS = ["session_status", "sessions_list", "sessions_history", "agents_list"]
 ALL = [*FILES, "exec", "web_fetch", *SESSIONS, "docs__search"]
-NOTHING = ToolsConfig()
+NOTHING = GlobalToolsConfig()
 
 
-def allowed(everywhere: ToolsConfig = NOTHING, agent: ToolsConfig = NOTHING) -> list[str]:
+def allowed(everywhere: GlobalToolsConfig = NOTHING, agent: GlobalToolsConfig = NOTHING) -> list[str]:
     return allowed_tools(everywhere, agent, ALL)
 
 
@@ -41,62 +42,65 @@ def test_without_configuration_nothing_writes_executes_or_reaches_the_network() 
     ],
 )
 def test_a_profile_names_a_set_of_tools(profile: str, tools: list[str]) -> None:
-    assert allowed(ToolsConfig(profile=profile)) == tools
+    assert allowed(GlobalToolsConfig(profile=profile)) == tools
 
 
 def test_an_unknown_profile_allows_nothing() -> None:
-    assert allowed(ToolsConfig(profile="codnig")) == []
+    assert allowed(GlobalToolsConfig(profile="codnig")) == []
 
 
 def test_the_profile_of_an_agent_replaces_the_global_one() -> None:
-    assert allowed(ToolsConfig(profile="full"), ToolsConfig(profile="minimal")) == ["session_status"]
-    assert allowed(ToolsConfig(profile="minimal"), ToolsConfig(profile="full")) == ALL
+    assert allowed(GlobalToolsConfig(profile="full"), GlobalToolsConfig(profile="minimal")) == ["session_status"]
+    assert allowed(GlobalToolsConfig(profile="minimal"), GlobalToolsConfig(profile="full")) == ALL
 
 
 def test_without_a_profile_an_allow_list_names_exactly_what_there_is() -> None:
-    assert allowed(ToolsConfig(allow=("write", "exec"))) == ["write", "exec"]
-    assert allowed(agent=ToolsConfig(allow=("web_fetch",))) == ["web_fetch"]
-    assert allowed(ToolsConfig(allow=())) == []
+    assert allowed(GlobalToolsConfig(allow=("write", "exec"))) == ["write", "exec"]
+    assert allowed(agent=GlobalToolsConfig(allow=("web_fetch",))) == ["web_fetch"]
+    assert allowed(GlobalToolsConfig(allow=())) == []
 
 
 def test_an_allow_list_narrows_a_profile_and_never_widens_it() -> None:
-    assert allowed(ToolsConfig(profile="coding", allow=("read", "docs__search"))) == ["read"]
+    assert allowed(GlobalToolsConfig(profile="coding", allow=("read", "docs__search"))) == ["read"]
 
 
 def test_also_allow_adds_to_the_profile_or_the_default_and_a_denial_still_wins() -> None:
-    assert allowed(ToolsConfig(profile="minimal", also_allow=("docs__*",))) == ["session_status", "docs__search"]
-    assert allowed(agent=ToolsConfig(also_allow=("write",))) == ["read", "write", "ls", "find", "grep", *SESSIONS]
-    assert allowed(ToolsConfig(also_allow=("exec",)), ToolsConfig(profile="minimal")) == ["exec", "session_status"]
-    assert allowed(ToolsConfig(deny=("exec",)), ToolsConfig(also_allow=("exec", "write"))) == [
+    assert allowed(GlobalToolsConfig(profile="minimal", also_allow=("docs__*",))) == ["session_status", "docs__search"]
+    assert allowed(agent=GlobalToolsConfig(also_allow=("write",))) == ["read", "write", "ls", "find", "grep", *SESSIONS]
+    assert allowed(GlobalToolsConfig(also_allow=("exec",)), GlobalToolsConfig(profile="minimal")) == [
+        "exec",
+        "session_status",
+    ]
+    assert allowed(GlobalToolsConfig(deny=("exec",)), GlobalToolsConfig(also_allow=("exec", "write"))) == [
         *("read", "write", "ls", "find", "grep"),
         *SESSIONS,
     ]
-    assert allowed(ToolsConfig(allow=("read",)), ToolsConfig(also_allow=("exec",))) == ["read"]
+    assert allowed(GlobalToolsConfig(allow=("read",)), GlobalToolsConfig(also_allow=("exec",))) == ["read"]
 
 
 @pytest.mark.parametrize(
     ("config", "may"),
     [
-        (ToolsConfig(), False),
-        (ToolsConfig(profile="coding"), False),
-        (ToolsConfig(profile="coding", also_allow=("Docs__search",)), True),
-        (ToolsConfig(allow=("docs__search",)), True),
-        (ToolsConfig(allow=("*_search",)), True),
-        (ToolsConfig(allow=("do*",)), True),
-        (ToolsConfig(allow=("docs",)), False),
-        (ToolsConfig(profile="full", deny=("docs__search",)), True),
-        (ToolsConfig(profile="full", deny=("docs__*",)), False),
+        (GlobalToolsConfig(), False),
+        (GlobalToolsConfig(profile="coding"), False),
+        (GlobalToolsConfig(profile="coding", also_allow=("Docs__search",)), True),
+        (GlobalToolsConfig(allow=("docs__search",)), True),
+        (GlobalToolsConfig(allow=("*_search",)), True),
+        (GlobalToolsConfig(allow=("do*",)), True),
+        (GlobalToolsConfig(allow=("docs",)), False),
+        (GlobalToolsConfig(profile="full", deny=("docs__search",)), True),
+        (GlobalToolsConfig(profile="full", deny=("docs__*",)), False),
     ],
 )
 def test_a_server_is_asked_only_for_agents_that_could_be_allowed_one_of_its_tools(
-    config: ToolsConfig, may: bool
+    config: GlobalToolsConfig, may: bool
 ) -> None:
     assert may_allow(config, NOTHING, "docs__") is may
 
 
 def test_an_agent_cannot_grant_itself_what_the_global_lists_leave_out() -> None:
-    assert allowed(ToolsConfig(allow=("read",)), ToolsConfig(allow=("read", "exec"))) == ["read"]
-    assert allowed(ToolsConfig(deny=("exec",)), ToolsConfig(profile="full", allow=("exec", "ls"))) == ["ls"]
+    assert allowed(GlobalToolsConfig(allow=("read",)), GlobalToolsConfig(allow=("read", "exec"))) == ["read"]
+    assert allowed(GlobalToolsConfig(deny=("exec",)), GlobalToolsConfig(profile="full", allow=("exec", "ls"))) == ["ls"]
 
 
 @pytest.mark.parametrize(
@@ -116,13 +120,13 @@ def test_an_agent_cannot_grant_itself_what_the_global_lists_leave_out() -> None:
     ],
 )
 def test_entries_are_names_groups_and_patterns_with_a_star(entry: str, tools: list[str]) -> None:
-    assert allowed(ToolsConfig(allow=(entry,))) == tools
-    assert allowed(ToolsConfig(profile="full", deny=(entry,))) == [name for name in ALL if name not in tools]
+    assert allowed(GlobalToolsConfig(allow=(entry,))) == tools
+    assert allowed(GlobalToolsConfig(profile="full", deny=(entry,))) == [name for name in ALL if name not in tools]
 
 
 entries = st.lists(st.sampled_from([*ALL, *GROUPS, "*", "sessions_*", "nothing"]), max_size=4).map(tuple)
 configs = st.builds(
-    ToolsConfig,
+    GlobalToolsConfig,
     profile=st.none() | st.sampled_from(list(PROFILES)),
     allow=st.none() | entries,
     deny=st.none() | entries,
@@ -130,23 +134,28 @@ configs = st.builds(
 
 
 @given(configs, configs)
-def test_a_denial_wins_wherever_it_stands(everywhere: ToolsConfig, agent: ToolsConfig) -> None:
+def test_a_denial_wins_wherever_it_stands(everywhere: GlobalToolsConfig, agent: GlobalToolsConfig) -> None:
     tools = set(allowed(everywhere, agent))
     for config in (everywhere, agent):
-        denied = ToolsConfig(profile="full", allow=config.deny or ())
+        denied = GlobalToolsConfig(profile="full", allow=config.deny or ())
         assert tools.isdisjoint(allowed(denied))
 
 
 @given(configs, configs)
-def test_what_is_not_careful_has_been_named(everywhere: ToolsConfig, agent: ToolsConfig) -> None:
+def test_what_is_not_careful_has_been_named(everywhere: GlobalToolsConfig, agent: GlobalToolsConfig) -> None:
     if everywhere.profile or agent.profile or everywhere.allow or agent.allow:
         return
     assert set(allowed(everywhere, agent)) <= set(DEFAULT_TOOLS)
 
 
 def test_what_has_no_effect_is_told_with_its_key() -> None:
-    everywhere = ToolsConfig(profile="coding", allow=("read", "brwoser", "docs__*"), deny=("group:memory", "canvas"))
-    agents = {"agents.list[0].tools": ToolsConfig(profile="codnig"), "agents.list[1].tools": ToolsConfig(deny=("*",))}
+    everywhere = GlobalToolsConfig(
+        profile="coding", allow=("read", "brwoser", "docs__*"), deny=("group:memory", "canvas")
+    )
+    agents = {
+        "agents.list[0].tools": GlobalToolsConfig(profile="codnig"),
+        "agents.list[1].tools": GlobalToolsConfig(deny=("*",)),
+    }
     notices = policy_notices(everywhere, agents, ALL[:-1], ["docs__"])
     assert [notice.partition(", ")[0] for notice in notices] == [
         'tools.allow: "brwoser" names no tool of this gateway',
@@ -157,11 +166,16 @@ def test_what_has_no_effect_is_told_with_its_key() -> None:
 
 
 def test_a_configuration_without_faults_has_no_notices() -> None:
-    assert policy_notices(ToolsConfig(profile="coding", deny=("exec",)), {"a": ToolsConfig(allow=("read",))}, ALL) == ()
+    assert (
+        policy_notices(
+            GlobalToolsConfig(profile="coding", deny=("exec",)), {"a": GlobalToolsConfig(allow=("read",))}, ALL
+        )
+        == ()
+    )
 
 
 def test_a_tool_of_a_server_that_was_not_asked_yet_may_be_there() -> None:
-    config = ToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
+    config = GlobalToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
     (notice,) = policy_notices(config, {}, ALL[:-1], ["docs__"])
     assert notice == 'tools.alsoAllow: "dosc__search" names no tool of this gateway, ignored'
 

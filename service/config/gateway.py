@@ -1,0 +1,164 @@
+"""The configuration's section on the gateway itself: where it listens, whom it serves, and which endpoints it has."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from service.config.problems import Section
+from service.config.types import Bool, Count, GatewayUrl, Network, Origin, Port, Positive
+
+DEFAULT_PORT = 18789
+
+
+class RateLimitConfig(Section):
+    """Limits on failed authentications from one address."""
+
+    max_attempts: Positive = 10
+    """Failures within the window before the address is locked out."""
+    window_ms: Positive = 60_000
+    """Length of the window in milliseconds."""
+    lockout_ms: Positive = 300_000
+    """How long an address stays locked out, in milliseconds."""
+    exempt_loopback: Bool = True
+    """Never lock out addresses of this machine."""
+
+
+class AuthConfig(Section):
+    """Authentication of callers."""
+
+    mode: Literal["token", "password", "none"] | None = None
+    """How callers authenticate. Unset: by whichever of `token` and `password` is set."""
+    token: SecretStr | None = None
+    """The shared token. OPENCLAW_GATEWAY_TOKEN sets it from the environment."""
+    password: SecretStr | None = None
+    """The shared password. OPENCLAW_GATEWAY_PASSWORD sets it from the environment."""
+    rate_limit: RateLimitConfig = RateLimitConfig()
+    """Limits on failed authentications from one address."""
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _refuse_trusted_proxy(cls, value: object) -> object:
+        if value == "trusted-proxy":
+            raise ValueError('"trusted-proxy" is not supported by this gateway; use "token" or "password"')
+        return value
+
+
+class TlsConfig(Section):
+    """TLS, which a reverse proxy has to provide."""
+
+    enabled: Bool = False
+    """Must be `false`: this gateway serves plain HTTP."""
+
+    @field_validator("enabled")
+    @classmethod
+    def _refuse_tls(cls, enabled: bool) -> bool:
+        if enabled:
+            raise ValueError("this gateway serves plain HTTP: let a reverse proxy end TLS, and set this to false")
+        return enabled
+
+
+class ImagesConfig(Section):
+    """Images in requests."""
+
+    allow_url: Bool = False
+    """Fetch images that a request gives as an http or https URL."""
+    url_allowlist: tuple[str, ...] = ()
+    """Hosts that images may be fetched from, such as "img.example.com" or "*.example.com". Empty: any public host."""
+    allowed_mimes: tuple[str, ...] = ("image/jpeg", "image/png", "image/gif", "image/webp")
+    """Accepted media types."""
+    max_bytes: Positive = 10 * 1024 * 1024
+    """Largest image in bytes."""
+    max_redirects: Count = 3
+    """Redirects to follow for one image."""
+    timeout_ms: Positive = 10_000
+    """Time limit for fetching one image, in milliseconds."""
+
+
+class ChatCompletionsConfig(Section):
+    """The OpenAI-compatible endpoint."""
+
+    enabled: Bool = False
+    """Serve `POST /v1/chat/completions` and the endpoints beside it."""
+    images: ImagesConfig = ImagesConfig()
+    """Images in requests."""
+
+
+class EndpointsConfig(Section):
+    """HTTP endpoints that can be switched on."""
+
+    chat_completions: ChatCompletionsConfig = ChatCompletionsConfig()
+    """The OpenAI-compatible endpoint."""
+
+
+class HttpConfig(Section):
+    """The HTTP API."""
+
+    endpoints: EndpointsConfig = EndpointsConfig()
+    """HTTP endpoints that can be switched on."""
+
+
+class RemoteConfig(Section):
+    """The gateway on another host that the command line talks to with `gateway.mode` "remote"."""
+
+    url: GatewayUrl | None = None
+    """Its address, such as "wss://gateway.example.com"."""
+    token: SecretStr | None = None
+    """Its token."""
+    password: SecretStr | None = None
+    """Its password."""
+
+
+class ReloadConfig(Section):
+    """Edits of the file while the gateway runs."""
+
+    mode: Literal["hybrid", "hot", "restart", "off"] = "hybrid"
+    """"off" ignores edits until a restart. The other modes apply what can be applied and log what needs a restart."""
+
+
+class ControlUiConfig(Section):
+    """Pages in browsers."""
+
+    allowed_origins: tuple[Origin, ...] = ()
+    """Origins of pages that may open a WebSocket, such as "https://ui.example.com". "*" is any."""
+
+
+class GatewayConfig(Section):
+    """Where the gateway listens, and who may use it."""
+
+    port: Port = DEFAULT_PORT
+    """Port for HTTP and WebSocket. `--port` and OPENCLAW_GATEWAY_PORT come first; 0 is any free port."""
+    mode: Literal["local", "remote"] = "local"
+    """"remote": another host runs the gateway, so that this one does not start."""
+    bind: Literal["loopback", "lan", "auto", "custom"] = "loopback"
+    """What to listen on: this machine alone ("loopback", "auto"), all ("lan"), or `customBindHost` ("custom")."""
+    custom_bind_host: Annotated[str | None, Field(validate_default=True)] = None
+    """The IP address to listen on with `bind` "custom"."""
+    auth: AuthConfig = AuthConfig()
+    """Authentication of callers."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Addresses and networks of proxies whose forwarding headers count. Others that send such headers are refused."""
+    tls: TlsConfig = TlsConfig()
+    """TLS, which a reverse proxy has to provide."""
+    remote: RemoteConfig = RemoteConfig()
+    """The gateway on another host that the command line talks to with `mode` "remote"."""
+    http: HttpConfig = HttpConfig()
+    """The HTTP API."""
+    control_ui: ControlUiConfig = ControlUiConfig()
+    """Pages in browsers."""
+    reload: ReloadConfig = ReloadConfig()
+    """Edits of the file while the gateway runs."""
+
+    @field_validator("custom_bind_host")
+    @classmethod
+    def _check_custom_bind_host(cls, host: str | None, info: ValidationInfo) -> str | None:
+        if host is None:
+            if info.data.get("bind") == "custom":
+                raise ValueError('is required with gateway.bind "custom": the IP address to listen on')
+            return None
+        try:
+            return str(ip_address(host))
+        except ValueError:
+            raise ValueError('must be an IP address to listen on, such as "192.168.1.10"') from None

@@ -1,0 +1,274 @@
+"""OpenClaw's keys that this gateway does not use: refused where they restrict something, ignored elsewhere.
+
+OpenClaw's schema is far wider than this gateway, and its files are read as they are. A key that withholds something
+from an agent or a caller must not lose its effect silently: `RESTRICTIONS` lists each with the values that are harmless
+and a remedy. `IGNORED` lists the others by the reason why they cannot matter here. To honour a key, add its field to
+the schema and remove its row; to honour some of its values, add them to the harmless ones.
+
+A pattern covers everything below it, restrictions excepted. `*` is any key of an object, `[]` any item of a list, `|`
+separates alternatives of the last step, and a name in braces stands for each of its `PLACES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+#: What a name in braces stands for in a pattern.
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "agent": ("agents.defaults", "agents.entries.*", "agents.list[]"),
+    "named": ("agents.entries.*", "agents.list[]"),
+    "tools": ("tools", "agents.entries.*.tools", "agents.list[].tools"),
+    "routing": (
+        "agents.defaults.params.provider",
+        "agents.defaults.models.*.params.provider",
+        "agents.entries.*.params.provider",
+        "agents.entries.*.models.*.params.provider",
+        "agents.list[].params.provider",
+        "agents.list[].models.*.params.provider",
+        "models.providers.*.params.provider",
+        "models.providers.*.models[].params.provider",
+        "models.providers.*.models[].compat.openRouterRouting",
+        "models.providers.*.models[].compat.vercelGatewayRouting",
+    ),
+}
+
+
+class Restriction(NamedTuple):
+    """A key that withholds something this gateway would otherwise allow."""
+
+    pattern: str
+    is_harmless: Callable[[Any], bool]
+    """Accepts the values that withhold nothing."""
+    remedy: str
+
+
+def _only(*values: object) -> Callable[[Any], bool]:
+    # True == 1 in Python, but not in a configuration.
+    return lambda value: any(value == harmless and type(value) is type(harmless) for harmless in values)
+
+
+def _at_least(limit: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value >= limit
+
+
+def _is_empty(value: Any) -> bool:
+    return value in (None, [], {}, "")
+
+
+def _uses_no_proxy(proxy: Any) -> bool:
+    if not isinstance(proxy, dict):
+        return False
+    return proxy.get("enabled") is False or not (proxy.get("enabled") or proxy.get("proxyUrl"))
+
+
+def _allows_all_callers(rule: Any) -> bool:
+    """Accept rules that allow, and those for one messaging channel, which no session here belongs to."""
+    if not isinstance(rule, dict):
+        return False
+    match = rule.get("match")
+    channel = match.get("channel") if isinstance(match, dict) else None
+    return rule.get("action") == "allow" or (isinstance(channel, str) and channel not in ("", "webchat"))
+
+
+_ROUTING = "name the model's upstream providers in its OpenRouter or Vercel account instead, and remove this key"
+_LIMIT = "remove it; this gateway's own limit, {}, cannot be lowered"
+_PROXY = "set HTTPS_PROXY and HTTP_PROXY in the gateway's environment for models, and remove this key"
+_EXEC = 'set it to "full" to run any command or to "deny" to run none'
+
+RESTRICTIONS: tuple[Restriction, ...] = (
+    # The other keys of a sandbox have no effect while it is off; they need rows of their own once `mode` is honoured.
+    Restriction(
+        "{agent}.sandbox.mode",
+        _only("off"),
+        'set it to "off"; to keep commands and files from an agent, deny "group:runtime" and "group:fs" in its tools',
+    ),
+    Restriction(
+        "{agent}.sandbox.perSession",
+        _only(False),
+        'set it to false; to keep commands and files from an agent, deny "group:runtime" and "group:fs" in its tools',
+    ),
+    Restriction("{tools}.exec.security", _only("full", "deny"), _EXEC),
+    Restriction("{tools}.exec.mode", _only("full", "deny"), _EXEC),
+    Restriction("{tools}.exec.ask", _only("off"), 'set it to "off", or set tools.exec.security to "deny"'),
+    Restriction("{tools}.exec.strictInlineEval", _only(False), 'remove it, or set tools.exec.security to "deny"'),
+    Restriction("{tools}.sandbox.tools.allow", _is_empty, "move its entries to tools.allow"),
+    Restriction("{tools}.sandbox.tools.deny", _is_empty, "move its entries to tools.deny"),
+    Restriction(
+        "tools.web.fetch.ssrfPolicy.blockedHostnames",
+        _is_empty,
+        "remove it, or set tools.web.fetch.enabled to false; addresses that are not public are always refused",
+    ),
+    Restriction("gateway.roles", _is_empty, "remove it, and run one gateway for each group of callers"),
+    Restriction("gateway.remote.tlsFingerprint", _is_empty, "remove it; SSL_CERT_FILE names the certificates to trust"),
+    Restriction("gateway.http.endpoints.chatCompletions.maxBodyBytes", _at_least(20 << 20), _LIMIT.format("20 MiB")),
+    Restriction("gateway.http.endpoints.chatCompletions.maxImageParts", _at_least(8), _LIMIT.format("8 images")),
+    Restriction(
+        "gateway.http.endpoints.chatCompletions.maxTotalImageBytes", _at_least(20 << 20), _LIMIT.format("20 MiB")
+    ),
+    Restriction("session.sendPolicy.default", _only("allow"), "remove it, and give the token to fewer callers"),
+    Restriction(
+        "session.sendPolicy.rules[]", _allows_all_callers, "remove the rule, and give the token to fewer callers"
+    ),
+    Restriction("proxy", _uses_no_proxy, _PROXY),
+    Restriction("secrets.egressProxy.enabled", _only(False), "set it to false and deny the tool exec"),
+    Restriction("models.providers.*.request.proxy.mode", _only("env-proxy"), _PROXY),
+    Restriction(
+        "models.providers.*.request.tls.ca", _is_empty, "name the file of certificates in SSL_CERT_FILE instead"
+    ),
+    Restriction("models.providers.*.request.allowPrivateNetwork", _only(True), "remove it, or change baseUrl"),
+    Restriction("{routing}.only", _is_empty, _ROUTING),
+    Restriction("{routing}.ignore", _is_empty, _ROUTING),
+    Restriction("{routing}.quantizations", _is_empty, _ROUTING),
+    Restriction("{routing}.max_price", _is_empty, _ROUTING),
+    Restriction("{routing}.data_collection", _only("allow"), _ROUTING),
+    Restriction("{routing}.zdr", _only(False), _ROUTING),
+    Restriction("{routing}.enforce_distillable_text", _only(False), _ROUTING),
+    Restriction("{routing}.allow_fallbacks", _only(True), _ROUTING),
+    Restriction("{routing}.require_parameters", _only(False), _ROUTING),
+)
+
+#: Why keys cannot matter to this gateway, and which they are.
+IGNORED: Mapping[str, tuple[str, ...]] = {
+    "there are no messaging channels": (
+        "accessGroups|bindings|broadcast|channels|commands|messages|surfaces|web",
+        "gateway.channelHealthCheckMinutes|channelMaxRestartsPerHour|channelStaleEventThresholdMinutes",
+        "session.dmScope|groupScope|identityLinks|resetByChannel|resetByType|scope|sendPolicy|threadBindings",
+        "session.typingIntervalSeconds|typingMode",
+        "{agent}.blockStreamingBreak|blockStreamingChunk|blockStreamingCoalesce|blockStreamingDefault",
+        "{agent}.envelopeElapsed|envelopeTimestamp|envelopeTimezone|humanDelay|mediaMaxMb|silentReply",
+        "{agent}.toolProgressDetail|typingIntervalSeconds|typingMode|verboseDefault",
+        "{named}.groupChat",
+        "{tools}.message",
+    ),
+    "callers have no identity beside the shared secret": (
+        "auth",
+        "agents.ownership",
+        "gateway.auth.allowTailscale|identityScopes|trustedProxy",
+        "session.sharing",
+        "{agent}.authInheritance",
+    ),
+    "there is no speech": ("audio|talk|tts", "{agent}.voiceModel", "{named}.tts"),
+    "there is no browser": ("browser",),
+    "there is no control page and no app": (
+        "attachments|canvasHost|cli|desktop|tui|ui|wizard",
+        "gateway.cliAgents|portals|publicOrigin|push|terminal",
+        "gateway.controlUi.allowExternalEmbedUrls|allowInsecureAuth|automaticallyFetchFavicons|basePath",
+        "gateway.controlUi.chatMessageMaxWidth|communityInvite|dangerouslyAllowHostHeaderOriginFallback",
+        "gateway.controlUi.dangerouslyDisableDeviceAuth|embedSandbox|enabled|environment|experimental|github|root",
+        "gateway.controlUi.sessionObserver",
+        "mcp.apps",
+    ),
+    "there are no nodes and no remote workers": (
+        "cloudWorkers|nodeHost|worktreeAcceleration|worktreeRoot",
+        "gateway.nodes",
+    ),
+    "nothing is announced on the network": ("discovery", "gateway.tailscale"),
+    "there are no plugins and no skills": (
+        "marketplaces|plugins|skills",
+        "security.installPolicy",
+        "{agent}.skills",
+        "{named}.skillsLimits",
+    ),
+    "there are no hooks and no scheduled runs": (
+        "commitments|crestodian|cron|hooks",
+        "{agent}.heartbeat|systemAgent",
+    ),
+    "there are no subagents and no other agent programs": (
+        "acp",
+        "mcp.servers.*.codex",
+        "models.providers.*.agentRuntime",
+        "models.providers.*.models[].agentRuntime",
+        "session.agentToAgent",
+        "{agent}.cliBackends|embeddedAgent|embeddedPi|runtime|subagents",
+        "{tools}.sessions_spawn|subagents|swarm",
+    ),
+    "the tool it belongs to does not exist here": (
+        "media|memory",
+        "tools.web.search|x_search",
+        "{agent}.decisionModel|imageGenerationModel|imageModel|mediaGenerationAutoProviderFallback|mediaModels",
+        "{agent}.memorySearch|musicGenerationModel|pdfMaxBytesMb|pdfMaxMb|pdfMaxPages|pdfModel|utilityModel",
+        "{agent}.videoGenerationModel",
+        "{named}.memory",
+        "{tools}.codeMode|experimental|github|links|media|toolSearch|updatePlan",
+        "{tools}.exec.applyPatch",
+    ),
+    "files are never reached outside an agent's workspace": ("{tools}.fs",),
+    "commands never leave a sandbox, as there is none": ("{agent}.elevatedDefault", "{tools}.elevated"),
+    "it has an effect only with a sandbox": ("{agent}.sandbox", "{tools}.sandbox"),
+    "it has an effect only with approvals or an allow list": (
+        "approvals",
+        "{tools}.exec.approvalRunningNoticeMs|commandHighlighting|grantExpiryDays|reviewer|safeBinProfiles",
+        "{tools}.exec.safeBinTrustedDirs|safeBins",
+    ),
+    "commands end with their run, and have limits of their own": (
+        "{tools}.exec.backgroundMs|cleanupMs|node|notifyOnExit|notifyOnExitEmptySuccess|pathPrepend|timeoutSec",
+        "{tools}.exec.timeoutSeconds",
+    ),
+    "web_fetch reaches public addresses only, and has limits of its own": (
+        "tools.web.fetch.cacheTtlMinutes|firecrawl|headers|maxChars|maxCharsCap|maxRedirects|maxResponseBytes",
+        "tools.web.fetch.provider|readability|ssrfPolicy|timeoutSeconds|useTrustedEnvProxy|userAgent",
+    ),
+    "agents.defaults.maxTurns ends every loop": ("{tools}.loopDetection",),
+    "this gateway writes its own system prompt": (
+        "{agent}.bootstrapMaxChars|bootstrapPromptTruncationWarning|bootstrapTotalMaxChars|contextInjection",
+        "{agent}.contextLimits|cwd|experimental|promptOverlays|repoRoot|skipBootstrap|skipOptionalBootstrapFiles",
+        "{agent}.startupContext|timeFormat|userTimezone",
+        "{named}.agentDir|description",
+        "{named}.identity.avatar",
+    ),
+    "this gateway shortens long conversations by itself": (
+        "models.providers.*.contextTokens",
+        "models.providers.*.models[].contextTokens",
+        "{agent}.compaction|contextPruning|contextTokens",
+    ),
+    "callers and providers choose how a model answers": (
+        "models.bedrockDiscovery|catalogRefresh|pricing",
+        "models.providers.*.auth|authHeader|contextWindow|injectNumCtxForOpenAICompat|maxTokens|params|region|request",
+        "models.providers.*.models[].api|baseUrl|headers|mediaInput|metadataSource|params|reasoning|thinkingLevelMap",
+        "models.providers.*.models[].compat.cacheControlFormat|codeMode|nativeWebSearchTool|openRouterRouting",
+        "models.providers.*.models[].compat.reasoningEffortMap|requiresAssistantAfterToolResult",
+        "models.providers.*.models[].compat.requiresOpenAiAnthropicToolPayload|requiresStringContent",
+        "models.providers.*.models[].compat.requiresReasoningContentOnAssistantMessages|requiresThinkingAsText",
+        "models.providers.*.models[].compat.requiresToolResultName|sendSessionAffinityHeaders|sendSessionIdHeader",
+        "models.providers.*.models[].compat.strictMessageKeys|supportedReasoningEfforts|supportsDeveloperRole",
+        "models.providers.*.models[].compat.supportsEagerToolInputStreaming|supportsInstructions",
+        "models.providers.*.models[].compat.supportsJsonSchemaResponseFormat|supportsLongCacheRetention",
+        "models.providers.*.models[].compat.supportsPromptCacheKey|supportsReasoningEffort",
+        "models.providers.*.models[].compat.supportsResponsesContinuation|supportsStore|supportsStrictMode",
+        "models.providers.*.models[].compat.supportsTemperature|supportsUsageInStreaming|thinkingFormat",
+        "models.providers.*.models[].compat.toolCallArgumentsEncoding|toolSchemaProfile|vercelGatewayRouting",
+        "models.providers.*.models[].compat.unsupportedToolSchemaKeywords|visibleReasoningDetailTypes|zaiToolStream",
+        "{agent}.fastModeDefault|imageMaxDimensionPx|imageQuality|llm|modelSelectionScope|params|reasoningDefault",
+        "{agent}.runRetries|thinkingDefault",
+        "{named}.models",
+    ),
+    "MCP servers are reached in this gateway's own way": (
+        "mcp.sessionIdleTtlMs",
+        "mcp.servers.*.auth|clientCert|clientKey|client_cert|client_key|connectTimeout|connect_timeout",
+        "mcp.servers.*.connectionTimeoutMs|oauth|requestTimeoutMs|sslVerify|ssl_verify|supportsParallelToolCalls",
+        "mcp.servers.*.supports_parallel_tool_calls",
+    ),
+    "sessions are kept in this gateway's own database": (
+        "transcripts",
+        "session.idleMinutes|mainKey|notifyOnCreate|parentForkMaxTokens|reset|resetTriggers|store|writeLock",
+        "session.maintenance.archiveDashboardAfter|coldStorage|highWaterBytes|maxDiskBytes|preserveRecent",
+        "session.maintenance.pruneDays|resetArchiveRetention|rotateBytes",
+        "{agent}.sessionStore",
+    ),
+    "the endpoint it belongs to does not exist here": ("gateway.http.endpoints.responses", "gateway.tools"),
+    "a reverse proxy has to provide TLS": ("gateway.tls.autoGenerate|caPath|certPath|keyPath",),
+    "this gateway has limits, logs and updates of its own": (
+        "$schema|audit|diagnostics|logging|telemetry|update",
+        "gateway.allowRealIpFallback|handshakeTimeoutMs",
+        "gateway.http.securityHeaders",
+        "gateway.reload.debounceMs|deferralTimeoutMs",
+        "meta.lastTouchedAt|lastTouchedVersion",
+        "meta.migrations.utilityModelSeparation",
+        "security.audit",
+    ),
+    "secrets and variables come from the environment": ("env|secrets",),
+    "a remote gateway is reached at its url alone": (
+        "gateway.remote.edgeAuth|enabled|remotePort|sshHostKeyPolicy|sshIdentity|sshTarget|transport",
+    ),
+}

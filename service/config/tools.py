@@ -1,0 +1,110 @@
+"""The configuration's section on tools: which of them an agent may use, and what they may do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from service.config.problems import Section
+from service.config.types import Bool
+
+
+class ToolLists(Section):
+    """Which tools are allowed. A denial always wins."""
+
+    profile: str | None = None
+    """The starting set: "minimal", "coding", "messaging" or "full". Unset: the tools that only look."""
+    allow: tuple[str, ...] | None = None
+    """Narrows the profile to these tools or groups. Without a profile these are all there is."""
+    also_allow: tuple[str, ...] | None = None
+    """Adds tools or groups to the profile. Cannot be combined with `allow`."""
+    deny: tuple[str, ...] | None = None
+    """Takes tools or groups away, whatever else allows them."""
+
+    @field_validator("also_allow")
+    @classmethod
+    def _check_one_list(cls, also_allow: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if also_allow and info.data.get("allow") is not None:
+            raise ValueError("adds to the profile, while allow names all there is; keep one of the two lists")
+        return also_allow
+
+
+class ExecConfig(Section):
+    """Whether commands may run. An agent's own setting replaces the global one."""
+
+    mode: Literal["deny", "allowlist", "ask", "auto", "full"] | None = None
+    """"full" runs every command, "deny" takes the tool `exec` away. The other modes are refused."""
+    security: Literal["deny", "allowlist", "full"] | None = None
+    """An older name of `mode`: "full" or "deny". An allow list is refused."""
+    host: Literal["auto", "gateway", "sandbox", "node"] | None = None
+    """Where commands run. There is no sandbox and no node here: "sandbox" and "node" take the tool `exec` away."""
+
+
+class ToolsConfig(ToolLists):
+    """Which tools an agent may use."""
+
+    by_provider: dict[str, ToolLists] = Field(default_factory=dict)
+    """Further limits while one of a run's models is of the provider ("openai") or is the model ("openai/gpt-5")."""
+    tools_by_sender: dict[str, ToolLists] = Field(default_factory=dict)
+    """Further limits by sender. Callers have no sender's id, so that only the entry "*" applies."""
+    exec: ExecConfig = ExecConfig()
+    """Commands."""
+
+    def entry_for(self, model: str) -> ToolLists | None:
+        """Return the entry of `by_provider` for `model` ("provider/model"), else the one for its provider."""
+        entries = {key.strip().lower(): entry for key, entry in self.by_provider.items()}
+        model = model.lower()
+        return entries.get(model, entries.get(model.partition("/")[0]))
+
+
+def _visibility(value: object) -> object:
+    # There are no subagents, so that a session's tree is the session itself.
+    return "self" if value == "tree" else value
+
+
+class SessionToolsConfig(Section):
+    """Which sessions the session tools show."""
+
+    visibility: Annotated[Literal["self", "agent", "all"], BeforeValidator(_visibility)] = "self"
+    """"self" (also "tree"): the session of the run. "agent": the agent's sessions. "all": every agent's sessions."""
+
+
+class AgentToAgentConfig(Section):
+    """Access to the sessions of other agents."""
+
+    enabled: Bool = True
+    """`false` limits the session visibility "all" to the agent's own sessions."""
+    allow: tuple[str, ...] | None = None
+    """Agents that may reach each other. Without "*" in it the session visibility "all" counts as "agent"."""
+
+
+class WebFetchConfig(Section):
+    """The tool `web_fetch`."""
+
+    enabled: Bool = True
+    """`false` takes the tool away from every agent."""
+
+
+class WebConfig(Section):
+    """Tools that reach the web."""
+
+    fetch: WebFetchConfig = WebFetchConfig()
+    """The tool `web_fetch`."""
+
+
+class GlobalToolsConfig(ToolsConfig):
+    """Which tools every agent may use, and settings of the tools themselves."""
+
+    sessions: SessionToolsConfig = SessionToolsConfig()
+    """The tools that show sessions."""
+    agent_to_agent: AgentToAgentConfig = AgentToAgentConfig()
+    """Access to the sessions of other agents."""
+    web: WebConfig = WebConfig()
+    """Tools that reach the web."""
+
+    @property
+    def session_visibility(self) -> Literal["self", "agent", "all"]:
+        """The sessions that the session tools may show, `agent_to_agent` considered."""
+        limited = not self.agent_to_agent.enabled or "*" not in (self.agent_to_agent.allow or ("*",))
+        return "agent" if limited and self.sessions.visibility == "all" else self.sessions.visibility
