@@ -106,7 +106,7 @@ def _matching(node: RuleNode, step: str | int) -> Iterator[RuleNode]:
 def _restrictions(nodes: Sequence[RuleNode], value: object, path: KeyPath) -> Iterator[str]:
     """Yield a problem for each restriction in `value`, which is at `path` and matches `nodes`."""
     for rule in (node.rule for node in nodes):
-        if isinstance(rule, Restriction) and not rule.is_harmless(value):
+        if isinstance(rule, Restriction) and not rule.harmless.accepts(value):
             yield f"{format_path(path)}: {_shown(value)}is a restriction this gateway cannot enforce; {rule.remedy}"
             return
     for step, item in _children(value):

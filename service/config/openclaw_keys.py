@@ -11,6 +11,7 @@ separates alternatives of the last step, and a name in braces stands for each of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,26 +35,34 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+class Harmless(NamedTuple):
+    """The values of a key that withhold nothing."""
+
+    accepts: Callable[[Any], bool]
+    description: str
+
+
 class Restriction(NamedTuple):
     """A key that withholds something this gateway would otherwise allow."""
 
     pattern: str
-    is_harmless: Callable[[Any], bool]
-    """Accepts the values that withhold nothing."""
+    harmless: Harmless
     remedy: str
 
 
-def _only(*values: object) -> Callable[[Any], bool]:
+def _only(*values: str | bool) -> Harmless:
     # True == 1 in Python, but not in a configuration.
-    return lambda value: any(value == harmless and type(value) is type(harmless) for harmless in values)
+    def accepts(value: Any) -> bool:
+        return any(value == harmless and type(value) is type(harmless) for harmless in values)
+
+    return Harmless(accepts, " or ".join(f"`{json.dumps(value)}`" for value in values))
 
 
-def _at_least(limit: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value >= limit
+def _at_least(limit: int) -> Harmless:
+    def accepts(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and value >= limit
 
-
-def _is_empty(value: Any) -> bool:
-    return value in (None, [], {}, "")
+    return Harmless(accepts, f"`{limit}` and more")
 
 
 def _uses_no_proxy(proxy: Any) -> bool:
@@ -62,14 +71,17 @@ def _uses_no_proxy(proxy: Any) -> bool:
     return proxy.get("enabled") is False or not (proxy.get("enabled") or proxy.get("proxyUrl"))
 
 
-def _allows_all_callers(rule: Any) -> bool:
-    """Accept rules that allow, and those for one messaging channel, which no session here belongs to."""
+def _denies_no_caller(rule: Any) -> bool:
     if not isinstance(rule, dict):
         return False
     match = rule.get("match")
     channel = match.get("channel") if isinstance(match, dict) else None
     return rule.get("action") == "allow" or (isinstance(channel, str) and channel not in ("", "webchat"))
 
+
+_EMPTY = Harmless(lambda value: value in (None, [], {}, ""), "empty")
+_NO_PROXY = Harmless(_uses_no_proxy, "without `proxyUrl`, or with `enabled: false`")
+_OTHER_CALLERS = Harmless(_denies_no_caller, '`action: "allow"`, or `match.channel` is a messaging channel')
 
 _ROUTING = "name the model's upstream providers in its OpenRouter or Vercel account instead, and remove this key"
 _LIMIT = "remove it; this gateway's own limit, {}, cannot be lowered"
@@ -88,44 +100,40 @@ RESTRICTIONS: tuple[Restriction, ...] = (
         _only(False),
         'set it to false; to keep commands and files from an agent, deny "group:runtime" and "group:fs" in its tools',
     ),
-    Restriction("{tools}.exec.security", _only("full", "deny"), _EXEC),
-    Restriction("{tools}.exec.mode", _only("full", "deny"), _EXEC),
-    Restriction("{tools}.exec.ask", _only("off"), 'set it to "off", or set tools.exec.security to "deny"'),
-    Restriction("{tools}.exec.strictInlineEval", _only(False), 'remove it, or set tools.exec.security to "deny"'),
-    Restriction("{tools}.sandbox.tools.allow", _is_empty, "move its entries to tools.allow"),
-    Restriction("{tools}.sandbox.tools.deny", _is_empty, "move its entries to tools.deny"),
+    Restriction("{tools}.exec.mode|security", _only("full", "deny"), _EXEC),
+    Restriction(
+        "{tools}.exec.ask", _only("off"), 'set it to "off"; tools.exec.mode "deny" keeps all commands from running'
+    ),
+    Restriction(
+        "{tools}.exec.strictInlineEval",
+        _only(False),
+        'set it to false; tools.exec.mode "deny" keeps all commands from running',
+    ),
+    Restriction("{tools}.sandbox.tools.allow", _EMPTY, "move its entries to tools.allow"),
+    Restriction("{tools}.sandbox.tools.deny", _EMPTY, "move its entries to tools.deny"),
     Restriction(
         "tools.web.fetch.ssrfPolicy.blockedHostnames",
-        _is_empty,
+        _EMPTY,
         "remove it, or set tools.web.fetch.enabled to false; addresses that are not public are always refused",
     ),
-    Restriction("gateway.roles", _is_empty, "remove it, and run one gateway for each group of callers"),
-    Restriction("gateway.remote.tlsFingerprint", _is_empty, "remove it; SSL_CERT_FILE names the certificates to trust"),
+    Restriction("gateway.roles", _EMPTY, "remove it, and run one gateway for each group of callers"),
+    Restriction("gateway.remote.tlsFingerprint", _EMPTY, "remove it; SSL_CERT_FILE names the certificates to trust"),
     Restriction("gateway.http.endpoints.chatCompletions.maxBodyBytes", _at_least(20 << 20), _LIMIT.format("20 MiB")),
     Restriction("gateway.http.endpoints.chatCompletions.maxImageParts", _at_least(8), _LIMIT.format("8 images")),
     Restriction(
         "gateway.http.endpoints.chatCompletions.maxTotalImageBytes", _at_least(20 << 20), _LIMIT.format("20 MiB")
     ),
     Restriction("session.sendPolicy.default", _only("allow"), "remove it, and give the token to fewer callers"),
-    Restriction(
-        "session.sendPolicy.rules[]", _allows_all_callers, "remove the rule, and give the token to fewer callers"
-    ),
-    Restriction("proxy", _uses_no_proxy, _PROXY),
+    Restriction("session.sendPolicy.rules[]", _OTHER_CALLERS, "remove the rule, and give the token to fewer callers"),
+    Restriction("proxy", _NO_PROXY, _PROXY),
     Restriction("secrets.egressProxy.enabled", _only(False), "set it to false and deny the tool exec"),
     Restriction("models.providers.*.request.proxy.mode", _only("env-proxy"), _PROXY),
-    Restriction(
-        "models.providers.*.request.tls.ca", _is_empty, "name the file of certificates in SSL_CERT_FILE instead"
-    ),
+    Restriction("models.providers.*.request.tls.ca", _EMPTY, "name the file of certificates in SSL_CERT_FILE instead"),
     Restriction("models.providers.*.request.allowPrivateNetwork", _only(True), "remove it, or change baseUrl"),
-    Restriction("{routing}.only", _is_empty, _ROUTING),
-    Restriction("{routing}.ignore", _is_empty, _ROUTING),
-    Restriction("{routing}.quantizations", _is_empty, _ROUTING),
-    Restriction("{routing}.max_price", _is_empty, _ROUTING),
+    Restriction("{routing}.ignore|max_price|only|quantizations", _EMPTY, _ROUTING),
     Restriction("{routing}.data_collection", _only("allow"), _ROUTING),
-    Restriction("{routing}.zdr", _only(False), _ROUTING),
-    Restriction("{routing}.enforce_distillable_text", _only(False), _ROUTING),
+    Restriction("{routing}.enforce_distillable_text|require_parameters|zdr", _only(False), _ROUTING),
     Restriction("{routing}.allow_fallbacks", _only(True), _ROUTING),
-    Restriction("{routing}.require_parameters", _only(False), _ROUTING),
 )
 
 #: Why keys cannot matter to this gateway, and which they are.
