@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from service.config.agents import Agent
 from service.tools.tool import ToolError
 from service.tools.workspace.paths import Workspace
@@ -14,15 +17,15 @@ MAX_FILE_CHARACTERS = 20_000
 _MAX_CHARACTER_BYTES = 4  # of UTF-8
 
 
-def to_system_text(agent: Agent, *, channel: str | None, request_text: str) -> str:
+def to_system_text(agent: Agent, hidden: Sequence[Path], *, channel: str | None, request_text: str) -> str:
     """The system text of a run; empty when nobody has anything to say.
 
     The agent's instructions come first, then its workspace's files, the channel the message came through, and the
-    request's own system and developer texts.
+    request's own system and developer texts. Files at `hidden` are not read.
     """
     parts = [agent.instructions]
     if agent.workspace is not None:
-        parts += [_file_section(Workspace(agent.workspace), name) for name in WORKSPACE_FILES]
+        parts += [_file_section(Workspace(agent.workspace, hidden), name) for name in WORKSPACE_FILES]
     if channel:
         parts.append(f"The message comes through the channel {channel}.")
     parts.append(request_text)

@@ -38,7 +38,7 @@ class LocalAgentClient:
         """See `AgentClient.run`."""
         logging.basicConfig(level=logging.ERROR)  # what fails is said by the command itself
         try:
-            gateway = open_gateway(self._config(), self._locations.state_dir, os.environ)
+            gateway = open_gateway(self._config(), self._locations, os.environ)
         except StoreError as error:
             raise AgentFailure(str(error)) from None
         with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):

@@ -124,7 +124,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
         host = resolve_bind(None, loaded.config)
         resolve_port(None, os.environ, loaded.config, locations.dev)
         resolve_credentials(loaded.config.gateway.auth, os.environ, host)
-        notices = [*loaded.notices, *check_startable(loaded.config, locations.state_dir, os.environ)]
+        notices = [*loaded.notices, *check_startable(loaded.config, locations, os.environ)]
     except ConfigError as error:
         if not as_json:
             raise
@@ -169,9 +169,7 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
         return edit(before)
 
     def judge(text: str) -> ValidationResult:
-        return validate_text(
-            text, source, os.environ, lambda config: check_startable(config, locations.state_dir, os.environ)
-        )
+        return validate_text(text, source, os.environ, lambda config: check_startable(config, locations, os.environ))
 
     def check(before: str, after: str) -> None:
         had, has = judge(before), judge(after)

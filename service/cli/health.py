@@ -103,7 +103,7 @@ def _config_status(locations: Locations) -> dict[str, Any]:
     if not locations.config_path.exists():
         return {"path": path, "valid": False, "problems": ["there is no such file; write one with `openclaw setup`"]}
     try:
-        check_startable(load_config(locations, os.environ).config, locations.state_dir, os.environ)
+        check_startable(load_config(locations, os.environ).config, locations, os.environ)
     except ConfigError as error:
         return {"path": path, "valid": False, "problems": list(error.problems)}
     return {"path": path, "valid": True, "problems": []}

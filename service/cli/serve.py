@@ -45,17 +45,17 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
     for notice in started.notices:
         click.echo(f"Note: {notice}")
     try:
-        opened = open_gateway(started.config, locations.state_dir, os.environ)
+        opened = open_gateway(started.config, locations, os.environ)
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     try:
-        for notice in check_agents(started.config, opened.roster, opened.catalog):
+        for notice in check_agents(started.config, opened.roster, opened.catalog, locations.private_paths):
             click.echo(f"Note: {notice}")
         if workers > 1:
             opened.close()  # it was opened to be told of faults once
             _hand_over(locations, started.address, workers, grace_seconds)
         doors = open_apps(started.config, started.credentials, opened, locations.config_path)
-        follow_file(watch, doors, started, lambda: _resolve(locations, port, bind), locations.state_dir)
+        follow_file(watch, doors, started, lambda: _resolve(locations, port, bind), locations)
         _serve(doors, started, grace_seconds, dev=locations.dev)
     finally:
         opened.close()

@@ -70,7 +70,7 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: b
     values = {"token": secrets.token_urlsafe(32), "enabled": endpoint, "model": escape_variables(chosen)}
     text = _FILE % {key: json.dumps(value) for key, value in values.items()}
     checked = check_config_text(text, "What would be written", os.environ)
-    check_startable(checked.config, locations.state_dir, os.environ)
+    check_startable(checked.config, locations, os.environ)
     if not create_file(locations, text):
         _refuse_another(path)
     missing = _missing(chosen)

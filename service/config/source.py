@@ -60,6 +60,11 @@ class Locations:
     dev: bool
     profile: str | None = field(default=None, compare=False)
 
+    @property
+    def private_paths(self) -> tuple[Path, ...]:
+        """The files and directories that no agent may reach: they hold the gateway's secrets and all sessions."""
+        return self.config_path, self.state_dir
+
 
 def locate(environ: Mapping[str, str], *, dev: bool = False, profile: str | None = None) -> Locations:
     """Where the file and the state are.

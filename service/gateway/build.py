@@ -13,6 +13,7 @@ from service.config.agents import Roster
 from service.config.loading import resolve_state_url
 from service.config.mcp import McpServerConfig
 from service.config.schema import Config
+from service.config.source import Locations
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
 from service.core.ids import new_uuid
@@ -37,18 +38,18 @@ from service.tools.workspace.files import file_tools
 from service.tools.workspace.search import search_tools
 
 
-def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) -> Gateway:
-    """The Gateway of `config`, which the caller closes; its state is under `state_dir`, or where `state.url` says.
+def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str]) -> Gateway:
+    """The Gateway of `config`, which the caller closes; its state is in `locations`, or where `state.url` says.
 
     `environ` has keys of known model hosts, proxies and trusted certificates, and where the database is.
 
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
     clock, new_id = time.time, new_uuid
-    state = Storage(open_database(resolve_state_url(environ, config), state_dir), clock=clock, new_id=new_id)
+    state = Storage(open_database(resolve_state_url(environ, config), locations.state_dir), clock=clock, new_id=new_id)
     state.membership.join()
     state.maintain(config.session.maintenance)
-    parts = open_runtime(config, state.store, state_dir, environ)
+    parts = open_runtime(config, state.store, locations, environ)
     return Gateway(
         parts,
         state,
@@ -60,17 +61,18 @@ def open_gateway(config: Config, state_dir: Path, environ: Mapping[str, str]) ->
     )
 
 
-def open_runtime(config: Config, store: SessionStore, state_dir: Path, environ: Mapping[str, str]) -> Runtime:
+def open_runtime(config: Config, store: SessionStore, locations: Locations, environ: Mapping[str, str]) -> Runtime:
     """What of the Gateway follows the configuration: agents, models, tools, limits."""
     defaults, images = config.agents.defaults, config.gateway.http.endpoints.chat_completions.images
     roster = Roster.from_config(config)
     return Runtime(
         roster,
-        ModelCatalog(config, state_dir, environ),
-        open_toolboxes(config, roster, store, state_dir, environ),
+        ModelCatalog(config, locations.state_dir, environ),
+        open_toolboxes(config, roster, store, locations.state_dir, environ),
         partial(check_images, config=images, client=image_client(images)),
         RunLimits(defaults.max_turns, RetryPolicy.from_config(config.models.retry), defaults.max_concurrent),
         LearnedWindows(),
+        locations.private_paths,
     )
 
 

@@ -113,11 +113,11 @@ def prepare(
     conversation = Conversation(history, tuple(item.message for item in new))
     request = ModelRequest(
         model=choices[0].ref,
-        system=to_system_text(agent, channel=turn.channel, request_text=turn.system_text),
+        system=to_system_text(agent, held.parts.hidden, channel=turn.channel, request_text=turn.system_text),
         messages=conversation.messages,
         sampling=turn.sampling,
     )
-    context = ToolContext(agent.id, agent.workspace, run.session_key, run.id)
+    context = ToolContext(agent.id, agent.workspace, run.session_key, run.id, held.parts.hidden)
     tools = AgentTools(own, context, turn.functions, turn.tool_choice)
     # Whoever sends the same idempotency key may want it as a stream.
     restartable = not turn.streamed and turn.idempotency_key is None

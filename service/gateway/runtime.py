@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
@@ -35,7 +36,8 @@ class Runtime:
     """Who answers, with which models and tools, within which limits.
 
     `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `windows` learns how much
-    the models take: another configuration may mean others by the same names.
+    the models take: another configuration may mean others by the same names. `hidden` are the gateway's own files,
+    which no tool may reach.
     """
 
     roster: Roster
@@ -44,6 +46,7 @@ class Runtime:
     check_images: ImageCheck
     limits: RunLimits
     windows: LearnedWindows
+    hidden: tuple[Path, ...]
 
     def adopt(self, older: Runtime) -> None:
         """Go on with what is open in `older` and configured the same here; `older` no longer closes that."""

@@ -18,10 +18,11 @@ from service.config.key_paths import format_path
 from service.config.loading import resolve_state_url
 from service.config.models import KNOWN_APIS, OFFERED_APIS
 from service.config.schema import AgentConfig, Config
-from service.config.source import ConfigError
+from service.config.source import ConfigError, Locations
 from service.models.catalog import ModelCatalog
 from service.models.known_hosts import KNOWN_HOSTS
 from service.tools.policy_checks import tool_notices
+from service.tools.workspace.hidden import HiddenFiles
 
 _LONGEST_SHOWN_API = 40
 
@@ -51,7 +52,7 @@ def check_state(config: Config, environ: Mapping[str, str]) -> None:
         raise ConfigError([f"{origin}: {error}"]) from None
 
 
-def check_startable(config: Config, state_dir: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+def check_startable(config: Config, locations: Locations, environ: Mapping[str, str]) -> tuple[str, ...]:
     """What `check_agents` finds, without a gateway. Raises `ConfigError` with all that keeps one from starting."""
     problems: list[str] = []
     notices: tuple[str, ...] = ()
@@ -59,9 +60,9 @@ def check_startable(config: Config, state_dir: Path, environ: Mapping[str, str])
         check_state(config, environ)
     except ConfigError as error:
         problems += error.problems
-    with closing(ModelCatalog(config, state_dir, environ)) as catalog:
+    with closing(ModelCatalog(config, locations.state_dir, environ)) as catalog:
         try:
-            notices = check_agents(config, Roster.from_config(config), catalog)
+            notices = check_agents(config, Roster.from_config(config), catalog, locations.private_paths)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -75,13 +76,16 @@ def new_problems(before: Iterable[str], after: Iterable[str]) -> list[str]:
     return [problem for problem in after if problem.partition(_OFFER)[0] not in had]
 
 
-def check_agents(config: Config, roster: Roster, catalog: ModelCatalog) -> tuple[str, ...]:
+def check_agents(
+    config: Config, roster: Roster, catalog: ModelCatalog, private_paths: Iterable[Path]
+) -> tuple[str, ...]:
     """Notices about models and directories that agents need and that are not there, and of rules without effect.
 
     Providers are opened, none is contacted. Raises `ConfigError` with each model that cannot be asked whatever the
     environment has, and each workspace that is no directory.
     """
     findings = list(_unspoken(config))
+    hidden = HiddenFiles(private_paths)
     waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
     for agent in roster.agents:
         entry = config.agents.roster.get(agent.id, AgentConfig())
@@ -89,7 +93,7 @@ def check_agents(config: Config, roster: Roster, catalog: ModelCatalog) -> tuple
         findings += _check_models(place, agent, catalog, waiting)
         place = _place_of(config, agent, "workspace", is_own=entry.workspace is not None)
         if agent.workspace is not None:
-            findings += _check_workspace(place, agent.workspace)
+            findings += (*_check_workspace(place, agent.workspace), *_check_hidden(place, agent.workspace, hidden))
     distinct = dict.fromkeys(findings)
     problems = [finding.text for finding in distinct if finding.refused]
     if problems:
@@ -130,6 +134,15 @@ def _check_workspace(place: str, path: Path) -> Iterator[_Finding]:
         yield _Finding(f"{place}: {path} is not a directory", refused=True)
     elif not os.access(path, os.R_OK | os.X_OK):
         yield _Finding(f"{place}: the directory {path} cannot be read by the user that runs the gateway")
+
+
+def _check_hidden(place: str, path: Path, hidden: HiddenFiles) -> Iterator[_Finding]:
+    if inside := hidden.inside(path):
+        listed = ", ".join(inside)
+        yield _Finding(
+            f"{place}: {path} holds files of the gateway itself ({listed}), which tools do not reach; name a directory "
+            "without them"
+        )
 
 
 def _unspoken(config: Config) -> Iterator[_Finding]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from service.api.auth import Credentials
 from service.config.file_watch import FileWatch
 from service.config.schema import Config
-from service.config.source import ConfigError
+from service.config.source import ConfigError, Locations
 from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.gateway.build import open_runtime
@@ -48,14 +47,14 @@ class ResolvedConfig:
 
 
 def follow_file(
-    watch: FileWatch, doors: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], state_dir: Path
+    watch: FileWatch, doors: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], locations: Locations
 ) -> None:
     """Apply edits of the file, which `read` reads, to `doors` and their Gateway, unless `gateway.reload` is off."""
     if started.config.gateway.reload.mode == "off":
         return
     gateway = doors.http.gateway
     live = ConfigReload(
-        gateway, doors, started, read, lambda config: open_runtime(config, gateway.state.store, state_dir, os.environ)
+        gateway, doors, started, read, lambda config: open_runtime(config, gateway.state.store, locations, os.environ)
     )
     spawn(watch.follow, live.apply)
 
@@ -101,7 +100,7 @@ class ConfigReload:
         check_state(wanted.config, os.environ)
         parts = self._open_parts(wanted.config)
         try:
-            notices = check_agents(wanted.config, parts.roster, parts.catalog)
+            notices = check_agents(wanted.config, parts.roster, parts.catalog, parts.hidden)
         except BaseException:
             parts.close()
             raise

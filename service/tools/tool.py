@@ -18,12 +18,16 @@ class ToolError(Exception):
 
 @record
 class ToolContext:
-    """For whom a tool works: the agent, its workspace (None: it has none) and the session and run that ask."""
+    """For whom a tool works: the agent, its workspace (None: it has none) and the session and run that ask.
+
+    `hidden` are the gateway's own files and directories, which no tool may reach.
+    """
 
     agent_id: str
     workspace: Path | None
     session_key: str
     run_id: str
+    hidden: tuple[Path, ...] = ()
 
 
 class Tool(Protocol):

@@ -175,7 +175,7 @@ def main() -> None:
     locations = locate(os.environ, dev=False, profile=None)
     config = load_config(locations, os.environ).config
     limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
-    gateway = open_gateway(config, locations.state_dir, os.environ)
+    gateway = open_gateway(config, locations, os.environ)
     settings = HttpSettings(
         gateway=gateway,
         document=load_contract(),

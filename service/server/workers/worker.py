@@ -82,12 +82,12 @@ class Worker:
         try:
             watch = FileWatch(locate(os.environ, dev=dev, profile=profile).config_path)
             settings = Settings.load(host, dev=dev, profile=profile)
-            state_dir, resolved = settings.locations.state_dir, settings.resolved
-            opened = open_gateway(resolved.config, state_dir, os.environ)
+            locations, resolved = settings.locations, settings.resolved
+            opened = open_gateway(resolved.config, locations, os.environ)
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
         doors = open_apps(resolved.config, resolved.credentials, opened, settings.locations.config_path)
-        follow_file(watch, doors, resolved, lambda: Settings.resolve(settings.locations, host), state_dir)
+        follow_file(watch, doors, resolved, lambda: Settings.resolve(locations, host), locations)
         return cls(settings, opened, doors.app)
 
     def serve(

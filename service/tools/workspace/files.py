@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, ClassVar
 from service.core.concurrency import sleep
 from service.tools.tool import Tool, ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
+from service.tools.workspace.hidden import HiddenFiles
 from service.tools.workspace.paths import Workspace, kind_of
 
 MAX_READ_LINES = 2_000
@@ -164,7 +165,6 @@ class ListTool:
     name = "ls"
     description = (
         "List a directory of the workspace: directories end with /, files have their size. "
-        "A name with odd characters is told as in `$'two\\nlines'`, and so every file tool takes it as a path. "
         f"At most {MAX_LISTED} entries are told."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
@@ -182,7 +182,7 @@ class ListTool:
             try:
                 names = list(islice(_names(directory), MAX_ENTRIES + 1))
                 shown = sorted(names[:MAX_ENTRIES])[:MAX_LISTED]
-                lines = [_entry(name, directory) for name in shown]
+                lines = [line for name in shown if (line := _entry(name, directory, place.hidden))]
             finally:
                 os.close(directory)
         if len(names) > MAX_ENTRIES:
@@ -306,12 +306,15 @@ def _names(directory: int) -> Iterator[str]:
                 sleep(0)
 
 
-def _entry(name: str, directory: int) -> str:
+def _entry(name: str, directory: int, hidden: HiddenFiles) -> str:
+    """The line about an entry, empty for one that is hidden."""
     shown = to_display(name)
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return f"{shown} (gone meanwhile)"
+    if hidden.hides_name(directory, name) or hidden.hides(status):
+        return ""
     match kind_of(status.st_mode):
         case "a directory":
             return f"{shown}/"

@@ -11,14 +11,15 @@ import os
 import secrets
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from service.core.dataclass import record
 from service.tools.tool import ToolContext, ToolError
-from service.tools.workspace.filenames import from_display, to_display
+from service.tools.workspace.filenames import to_display
+from service.tools.workspace.hidden import HiddenFiles
 
 #: The most symbolic links one path may go through; what Linux allows.
 MAX_LINKS = 40
@@ -42,6 +43,7 @@ class WorkspaceEntry:
     directory: int
     name: str
     shown: str
+    hidden: HiddenFiles
 
     def stat(self) -> os.stat_result | None:
         """What stands there, a link itself rather than its target; `None` if nothing does."""
@@ -50,13 +52,19 @@ class WorkspaceEntry:
         except FileNotFoundError:
             return None
 
+    def check_visible(self) -> None:
+        """Raise `ToolError` if the place or what is there is hidden."""
+        self.hidden.check_name(self.directory, self.name, self.shown)
+        if (status := self.stat()) is not None:
+            self.hidden.check(status, self.shown)
+
     def open_directory(self) -> int:
         """A descriptor of the directory that stands there; the caller closes it."""
-        return os.open(self.name, _DIRECTORY, dir_fd=self.directory)
+        return open_subdirectory(self.name, self.directory, self.shown, self.hidden)
 
     def open_file(self) -> BinaryIO:
         """The regular file that stands there, for reading; the caller closes it."""
-        return open_regular_file(self.name, self.directory, self.shown)
+        return open_regular_file(self.name, self.directory, self.shown, self.hidden)
 
     def replace(self, content: bytes) -> bool:
         """Put a file with `content` there, whole or not at all; return whether it is a new one.
@@ -64,6 +72,7 @@ class WorkspaceEntry:
         A file that stood there keeps its mode and, if possible, its owner; other names (hard links) of it keep the old
         content. Raises `ToolError` for anything but a regular file.
         """
+        self.check_visible()
         old = self.stat()
         if old is not None:
             check_regular(old.st_mode, self.shown)
@@ -91,30 +100,30 @@ def _take_after(fd: int, old: os.stat_result) -> None:
 
 
 class Workspace:
-    """The tree under `root`, an absolute path that is trusted."""
+    """The tree under `root`, an absolute path that is trusted, without the gateway's own files at `hidden`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, hidden: Iterable[Path | str]) -> None:
         self._root = root
+        self._hidden = HiddenFiles(hidden)
 
     @classmethod
     def of(cls, context: ToolContext) -> Workspace:
         """The workspace of the agent that asks. Raises `ToolError` if it has none."""
         if context.workspace is None:
             raise ToolError("This agent has no workspace, so there are no files to work on.")
-        return cls(context.workspace)
+        return cls(context.workspace, context.hidden)
 
     @contextmanager
     def open_place(self, path: str, *, create_parents: bool = False) -> Iterator[WorkspaceEntry]:
         """The place `path` names, relative to the workspace or absolute and inside it, as long as the block runs.
 
-        Its names may be as `to_display` shows them. With `create_parents` directories that are missing on the way are
-        made. Raises `ToolError`, also for any `OSError` of the block.
+        With `create_parents` directories that are missing on the way are made. Raises `ToolError`, also for any
+        `OSError` of the block.
         """
-        path = from_display(path)
         with _told_as_tool_error(path):
             if create_parents:
                 self._root.mkdir(parents=True, exist_ok=True)
-            with closing(_Walk(self._root)) as walk:
+            with closing(_Walk(self._root, self._hidden)) as walk:
                 yield walk.go(path, create_parents=create_parents)
 
     def open_file(self, path: str) -> BinaryIO:
@@ -126,12 +135,18 @@ class Workspace:
 class _Walk:
     """The way from the root to where a path leads: every directory on it is held open."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, hidden: HiddenFiles) -> None:
         self._root = root
+        self._hidden = hidden
         try:
             self._directories = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
         except FileNotFoundError:
             raise ToolError("The workspace is empty: its directory comes with the first file written.") from None
+        try:
+            hidden.check(os.fstat(self._directories[0]), "The workspace")
+        except ToolError:
+            self.close()
+            raise
         self._names: list[str] = []
         self._links = 0
 
@@ -148,8 +163,11 @@ class _Walk:
             elif steps:
                 self._enter(name, create=create_parents)
             else:
-                return WorkspaceEntry(self._directories[-1], name, to_display("/".join([*self._names, name])))
-        return WorkspaceEntry(self._directories[-1], ".", to_display("/".join(self._names) or "."))
+                return self._entry(name, "/".join([*self._names, name]))
+        return self._entry(".", "/".join(self._names) or ".")
+
+    def _entry(self, name: str, path: str) -> WorkspaceEntry:
+        return WorkspaceEntry(self._directories[-1], name, to_display(path), self._hidden)
 
     def close(self) -> None:
         while self._directories:
@@ -192,31 +210,47 @@ class _Walk:
     def _enter(self, name: str, *, create: bool) -> None:
         if len(self._directories) > MAX_DEPTH:
             raise ToolError(f"The path goes down more than {MAX_DEPTH} directories.")
+        shown = to_display("/".join([*self._names, name]))
         if create:
+            self._hidden.check_name(self._directories[-1], name, shown)
             with suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self._directories[-1])
-        self._directories.append(os.open(name, _DIRECTORY, dir_fd=self._directories[-1]))
+        self._directories.append(open_subdirectory(name, self._directories[-1], shown, self._hidden))
         self._names.append(name)
 
 
-def open_regular_file(name: str, directory: int, shown: str) -> BinaryIO:
+def open_regular_file(name: str, directory: int, shown: str, hidden: HiddenFiles) -> BinaryIO:
     """The file `name` of the open `directory`, for reading. Raises `ToolError` for a link, a device, a FIFO, ...
+
+    Raises it, too, for a file that is hidden.
 
     Looks before it opens, since opening a device may do something, and again after, since that may be another one.
     """
+    hidden.check_name(directory, name, shown)
     check_regular(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode, shown)
     file = os.fdopen(os.open(name, _FILE, dir_fd=directory), "rb")
     try:
-        check_regular(os.fstat(file.fileno()).st_mode, shown)
+        status = os.fstat(file.fileno())
+        check_regular(status.st_mode, shown)
+        hidden.check(status, shown)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def open_subdirectory(name: str, directory: int) -> int:
-    """A descriptor of the directory `name` of the open `directory`, which is not a link; the caller closes it."""
-    return os.open(name, _DIRECTORY, dir_fd=directory)
+def open_subdirectory(name: str, directory: int, shown: str, hidden: HiddenFiles) -> int:
+    """A descriptor of the directory `name` of the open `directory`, which is not a link; the caller closes it.
+
+    Raises `ToolError` for one that is hidden.
+    """
+    descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
+    try:
+        hidden.check(os.fstat(descriptor), shown)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def check_regular(mode: int, shown: str) -> None:

@@ -124,7 +124,8 @@ def _search(request: dict[str, Any], context: ToolContext, seconds: float) -> st
     with _search_process() as process:
         question, answers = _pipes(process)
         # Smaller than a pipe's buffer (the schema bounds every text), so writing does not wait.
-        question.write(orjson.dumps({**request, "root": str(context.workspace), "seconds": seconds}))
+        place = {"root": str(context.workspace), "hidden": list(map(str, context.hidden)), "seconds": seconds}
+        question.write(orjson.dumps({**request, **place}))
         question.close()
         answer = b"".join(_read_pieces(answers.fileno()))
         status = process.wait()

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from service.tools.tool import ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.globs import compile_glob
+from service.tools.workspace.hidden import HiddenFiles
 from service.tools.workspace.paths import (
     MAX_DEPTH,
     Workspace,
@@ -57,6 +58,7 @@ class Entry(NamedTuple):
     name: str
     path: str
     mode: int
+    hidden: HiddenFiles
 
 
 @dataclass(slots=True)
@@ -102,7 +104,8 @@ def search(request: dict[str, Any]) -> str:
     """The answer to a request as `service.tools.workspace.search` makes it. Raises `ToolError`."""
     findings = Findings(time.monotonic() + request["seconds"])
     kind = find if request["kind"] == "find" else grep
-    with Workspace(Path(request["root"])).open_place(request["path"]) as place:
+    with Workspace(Path(request["root"]), request["hidden"]).open_place(request["path"]) as place:
+        place.check_visible()
         found = place.stat()
         if found is None:
             raise FileNotFoundError
@@ -110,18 +113,21 @@ def search(request: dict[str, Any]) -> str:
             findings.prefix = "" if place.shown == "." else f"{place.shown}/"
             directory = place.open_directory()
             try:
-                return kind(request, walk(directory, findings), findings)
+                return kind(request, walk(directory, findings, place.hidden), findings)
             finally:
                 os.close(directory)
         check_regular(found.st_mode, place.shown)
         findings.prefix = place.shown.rpartition("/")[0]
         findings.prefix += "/" if findings.prefix else ""
-        only = Entry(place.directory, place.name, place.name, found.st_mode)
+        only = Entry(place.directory, place.name, place.name, found.st_mode, place.hidden)
         return kind(request, iter([only]), findings)
 
 
-def walk(directory: int, findings: Findings, path: str = "", depth: int = 0) -> Iterator[Entry]:
-    """Everything beneath the open `directory`, each directory before what is in it; links are told, not followed."""
+def walk(directory: int, findings: Findings, hidden: HiddenFiles, path: str = "", depth: int = 0) -> Iterator[Entry]:
+    """Everything beneath the open `directory`, each directory before what is in it; links are told, not followed.
+
+    What is hidden is left out.
+    """
     with closing(os.scandir(directory)) as entries:
         names = sorted(entry.name for entry in islice(entries, MAX_ENTRIES))
     if len(names) == MAX_ENTRIES:
@@ -130,11 +136,13 @@ def walk(directory: int, findings: Findings, path: str = "", depth: int = 0) -> 
         findings.check_time()
         if findings.stopped:
             return
-        with suppress(OSError):  # gone or changed meanwhile, or not ours to read
-            mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-            entry = Entry(directory, name, path + name, mode)
+        with suppress(OSError, ToolError):  # gone or changed meanwhile, or not ours to read
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if hidden.hides_name(directory, name) or hidden.hides(status):
+                continue
+            entry = Entry(directory, name, path + name, status.st_mode, hidden)
             yield entry
-            if stat.S_ISDIR(mode) and name not in LEFT_OUT:
+            if stat.S_ISDIR(status.st_mode) and name not in LEFT_OUT:
                 yield from _walk_into(entry, findings, depth + 1)
 
 
@@ -142,9 +150,9 @@ def _walk_into(entry: Entry, findings: Findings, depth: int) -> Iterator[Entry]:
     if depth > MAX_DEPTH:
         findings.note(f"directories more than {MAX_DEPTH} deep")
         return
-    directory = open_subdirectory(entry.name, entry.directory)
+    directory = open_subdirectory(entry.name, entry.directory, entry.path, entry.hidden)
     try:
-        yield from walk(directory, findings, f"{entry.path}/", depth)
+        yield from walk(directory, findings, entry.hidden, f"{entry.path}/", depth)
     finally:
         os.close(directory)
 
@@ -187,7 +195,7 @@ def grep(request: dict[str, Any], entries: Iterator[Entry], findings: Findings) 
 
 def _text_lines(entry: Entry, findings: Findings) -> list[str]:
     try:
-        with open_regular_file(entry.name, entry.directory, entry.path) as file:
+        with open_regular_file(entry.name, entry.directory, entry.path, entry.hidden) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ToolError):
         findings.note("files that could not be read")

@@ -15,6 +15,7 @@ from support.processes import command_of, running_children
 from support.transcripts import Transcripts
 
 from service.config.schema import parse_config
+from service.config.source import Locations
 from service.core import concurrency
 from service.gateway.build import open_runtime
 from service.gateway.runtime import Runtime, RuntimeSlot
@@ -47,7 +48,7 @@ def open_some(tmp_path: Path) -> Iterator[Open]:
         server = {"command": sys.executable, "args": [RAW_SERVER, "wild"], "env": {"MARK": mark}}
         agents = {"list": [{"id": "main", "tools": {"allow": ["raw__*"]}, **agent}]}
         config, _ = parse_config({"mcp": {"servers": {"raw": server}}, "agents": agents})
-        return open_runtime(config, store, tmp_path, {})
+        return open_runtime(config, store, Locations(tmp_path / "openclaw.json", tmp_path, dev=False), {})
 
     yield open_one
     store.close()

@@ -14,6 +14,7 @@ from service.agent.conversation import IncomingMessage
 from service.agent.request import AgentRequest
 from service.api.websocket.starts import Start, Starts
 from service.config.schema import parse_config
+from service.config.source import Locations
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
@@ -48,9 +49,10 @@ class HttpSettings:
 def doors(database_url: str | None, tmp_path: Path) -> Iterator[list[HttpSettings]]:
     """Two gateways of one database."""
     config, _ = parse_config(scripted_config())
+    locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
     environ = {} if database_url is None else {"OPENCLAW_STATE_URL": database_url}
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(open_gateway(config, tmp_path, environ))) for _ in range(2)]
+        opened = [stack.enter_context(closing(open_gateway(config, locations, environ))) for _ in range(2)]
         yield [HttpSettings(gateway) for gateway in opened]
 
 

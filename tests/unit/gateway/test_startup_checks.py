@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,31 @@ from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
 NOBODY = "http://127.0.0.1:9/v1"
 
 
-def check(tmp_path: Path, agents: Any, providers: Any = None, **environ: str) -> tuple[str, ...]:
+def check(
+    tmp_path: Path,
+    agents: Any,
+    providers: Any = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    private_path: Path | None = None,
+) -> tuple[str, ...]:
     config, _ = parse_config({"agents": agents, "models": {"providers": providers or {}}})
-    catalog = ModelCatalog(config, tmp_path, environ)
+    catalog = ModelCatalog(config, tmp_path, environ or {})
     try:
-        return check_agents(config, Roster.from_config(config), catalog)
+        private = [private_path or tmp_path.parent / "openclaw.json"]
+        return check_agents(config, Roster.from_config(config), catalog, private)
     finally:
         catalog.close()
 
 
-def refused(tmp_path: Path, agents: Any, providers: Any = None, **environ: str) -> str:
+def _make(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def refused(tmp_path: Path, agents: Any, providers: Any = None) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(tmp_path, agents, providers, **environ)
+        check(tmp_path, agents, providers)
     (problem,) = caught.value.problems
     return problem
 
@@ -40,7 +54,10 @@ def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
         "list": [{"id": "main", "workspace": str(tmp_path)}, {"id": "other", "model": "claude/x"}],
     }
     claude = {"baseUrl": NOBODY, "api": "anthropic-messages"}
-    assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}, "claude": claude}, GROQ_API_KEY="sk-here") == ()
+    assert (
+        check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}, "claude": claude}, environ={"GROQ_API_KEY": "sk-here"})
+        == ()
+    )
     assert check(tmp_path, {}) == check(tmp_path, {"defaults": {"model": EMBEDDED_REFERENCE}}) == ()
 
 
@@ -57,6 +74,20 @@ def test_a_model_of_a_provider_that_does_not_exist_is_refused(tmp_path: Path, ag
     assert problem.startswith(f'{place}: No provider "nowhere" is configured for the model nowhere/x. There are: stub,')
 
 
+def test_workspace_with_own_files_is_noted(tmp_path: Path) -> None:
+    agents = {"defaults": {"model": "stub/a", "workspace": str(tmp_path)}}
+    private = _make(tmp_path / "state")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for workspace in (tmp_path, tmp_path / "link", private):
+        agents["defaults"]["workspace"] = str(workspace)
+        (notice,) = check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=private)
+        assert notice.startswith(
+            f"agents.defaults.workspace: {workspace} holds files of the gateway itself ({private})"
+        )
+    agents["defaults"]["workspace"] = str(_make(private / "workspace"))
+    assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=private) == ()
+
+
 def test_a_model_that_only_lacks_its_key_is_told_with_the_variable(tmp_path: Path) -> None:
     (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}})
     assert notice.startswith("agents.defaults.model: ")
@@ -64,7 +95,7 @@ def test_a_model_that_only_lacks_its_key_is_told_with_the_variable(tmp_path: Pat
 
 
 def test_a_key_that_cannot_be_used_is_told_without_it(tmp_path: Path) -> None:
-    (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}}, GROQ_API_KEY="gsk\x00-hidden")
+    (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}}, environ={"GROQ_API_KEY": "gsk\x00-hidden"})
     assert "GROQ_API_KEY is not a key" in notice
     assert "hidden" not in notice
 
@@ -141,7 +172,7 @@ def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_n
     config = scripted_config()
     config["mcp"] = {"servers": {"unused": {"url": f"{NOBODY}/mcp"}, "named": {"url": f"{NOBODY}/mcp"}}}
     config["tools"] = {"profile": "coding", "alsoAllow": ["named__add"]}
-    config["agents"]["defaults"]["workspace"] = str(tmp_path)
+    config["agents"]["defaults"]["workspace"] = str(_make(tmp_path / "workspace"))
     with live_gateway(tmp_path, config) as running:
         (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
         assert note.startswith("Note: mcp.servers.unused: no agent may use its tools")
@@ -151,7 +182,7 @@ def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_n
 def test_tools_that_are_named_for_agents_without_a_workspace_are_told(tmp_path: Path) -> None:
     config = scripted_config()
     config["tools"] = {"alsoAllow": ["exec"]}
-    config["agents"]["list"].append({"id": "settled", "workspace": str(tmp_path)})
+    config["agents"]["list"].append({"id": "settled", "workspace": str(_make(tmp_path / "workspace"))})
     with live_gateway(tmp_path, config) as running:
         (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
     assert note.startswith("Note: agents.defaults.workspace: nothing comes of allowing exec without a workspace")

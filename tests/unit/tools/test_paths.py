@@ -17,6 +17,7 @@ import pytest
 from support.workspace_tools import SECRET, make_workspace, refusal, use
 
 from service.tools.tool import ToolError
+from service.tools.workspace.hidden import HiddenFiles
 from service.tools.workspace.paths import MAX_DEPTH, MAX_LINKS, open_regular_file
 
 #: -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
@@ -294,7 +295,7 @@ def test_a_file_is_not_followed_even_in_the_moment_it_is_opened(workspace: Path,
     try:
         with changing_places(workspace / "file", workspace / "evil"):
             for _ in range(30_000):
-                with suppress(ToolError, OSError), open_regular_file("file", directory, "file") as file:
+                with suppress(ToolError, OSError), open_regular_file("file", directory, "file", HiddenFiles()) as file:
                     contents.add(file.read())
     finally:
         os.close(directory)

@@ -178,7 +178,7 @@ def test_strange_names_take_one_line_each(workspace: Path) -> None:
     for name in (b"two\nlines.odd", b"caf\xe9.odd", "tên.odd".encode()):
         (workspace / os.fsdecode(name)).write_text("needle")
     found = use(workspace, FIND, pattern="*.odd").splitlines()
-    assert sorted(found) == ["$'caf\\xe9.odd'", "$'two\\nlines.odd'", "tên.odd"]
+    assert sorted(found) == ["caf\ufffd.odd", "two\\nlines.odd", "tên.odd"]
     assert len(use(workspace, GREP, pattern="needle").splitlines()) == 3
 
 

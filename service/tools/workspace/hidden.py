@@ -1,0 +1,114 @@
+"""The gateway's own files, which no tool shows or changes, by whatever name they are reached.
+
+They are recognised by device and inode, so that links, bind mounts and `..` lead nowhere, and by their directory and
+name, so that none is made where one is missing. Needs only the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from service.tools.tool import ToolError
+
+_Identity = tuple[int, int]
+
+
+class HiddenFiles:
+    """What is at `paths`, files and directories with all they hold, and the directory of processes (/proc).
+
+    It is read when first asked: make one for each walk.
+    """
+
+    def __init__(self, paths: Iterable[Path | str] = ()) -> None:
+        #: Real paths.
+        self.paths = tuple(sorted({os.path.realpath(path) for path in paths}))
+        named = [(os.path.realpath(path.parent), path.name) for path in map(Path, paths)]
+        self._identities = frozenset(_identities(self.paths))
+        self._names = _names_by_directory((*map(os.path.split, self.paths), *named))
+        self._process_device = _process_device()
+        self._linked: frozenset[_Identity] | None = None
+
+    def hides(self, status: os.stat_result) -> bool:
+        """Return whether the file or directory of this status is hidden."""
+        if (status.st_dev, status.st_ino) in self._identities or status.st_dev == self._process_device:
+            return True
+        # A file with one name is in the directory where it was found; one with several may be in a hidden one, too.
+        several = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+        return several and (status.st_dev, status.st_ino) in self._linked_files()
+
+    def hides_name(self, directory: int, name: str) -> bool:
+        """Return whether `name` in the open `directory` is hidden, whether or not something is there.
+
+        Copies beside a hidden file are, too, such as `openclaw.json.bak` and the file that will replace it.
+        """
+        if not self._names:
+            return False
+        status = os.fstat(directory)
+        names = self._names.get((status.st_dev, status.st_ino), ())
+        return any(name == own or name.startswith((f"{own}.", f".{own}.")) for own in names)
+
+    def check(self, status: os.stat_result, shown: str) -> None:
+        """Raise `ToolError` if the file or directory of this status is hidden."""
+        if self.hides(status):
+            raise hidden_error(shown)
+
+    def check_name(self, directory: int, name: str, shown: str) -> None:
+        """Raise `ToolError` if `name` in the open `directory` is hidden."""
+        if self.hides_name(directory, name):
+            raise hidden_error(shown)
+
+    def inside(self, directory: Path) -> tuple[str, ...]:
+        """Return the hidden paths that are in `directory`, or are that itself."""
+        root = os.path.realpath(directory)
+        return tuple(path for path in self.paths if path == root or path.startswith(f"{root.rstrip('/')}/"))
+
+    def _linked_files(self) -> frozenset[_Identity]:
+        if self._linked is None:
+            self._linked = frozenset(_linked_files_below(self.paths))
+        return self._linked
+
+
+def hidden_error(shown: str) -> ToolError:
+    """Return the error for a path that is hidden."""
+    return ToolError(f'"{shown}" belongs to the gateway itself; tools have no access to it.')
+
+
+def _identities(paths: Iterable[str]) -> Iterator[_Identity]:
+    for path in map(Path, paths):
+        with suppress(OSError):
+            status = path.stat()
+            yield status.st_dev, status.st_ino
+
+
+def _names_by_directory(places: Iterable[tuple[str, str]]) -> dict[_Identity, list[str]]:
+    names: dict[_Identity, list[str]] = {}
+    for directory, name in places:
+        with suppress(OSError):
+            status = Path(directory).stat()
+            names.setdefault((status.st_dev, status.st_ino), []).append(name)
+    return names
+
+
+def _process_device() -> int | None:
+    """Return the device of /proc, where the gateway's environment can be read; `None` where it is no mount."""
+    with suppress(OSError):
+        device = Path("/proc").stat().st_dev
+        return device if device != Path("/").stat().st_dev else None
+    return None
+
+
+def _linked_files_below(paths: Iterable[str]) -> Iterator[_Identity]:
+    """Yield the files below `paths` that have further names."""
+    waiting = list(paths)
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.append(entry.path)
+                elif status.st_nlink > 1:
+                    yield status.st_dev, status.st_ino
