@@ -24,11 +24,17 @@ import orjson
 
 from service.core.concurrency import Event, sleep, watch_hangup
 from service.core.dataclass import record
-from service.core.processes.supervisor import descendants_of
+from service.core.processes.process_tree import descendants_of
+from service.core.processes.sandbox import Limits, Sandbox
 
 logger = logging.getLogger("openclaw.tools")
 
-_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+# It finds the package by the path that is its first argument; isolated, Python finds nothing but its own library.
+_SUPERVISOR = (
+    "import sys; sys.path.append(sys.argv[1]); from service.core.processes.supervisor import main; "
+    "sys.exit(main(sys.argv[2:]))"
+)
+_PACKAGE = Path(__file__).parents[3]
 _STOP_SECONDS = 2.0  # a supervisor takes half a second; on a machine with too much to do, more
 _REAP_SECONDS = 1.0
 _OVERTIME_SECONDS = 3.0  # for the supervisor, which enforces the timeout: to start, end the command and report
@@ -56,6 +62,8 @@ class Command:
     kept_bytes: int = 32 * 1024
     max_output_bytes: int = 256 * 1024 * 1024
     stdin: bytes = field(default=b"", repr=False)
+    limits: Limits | None = None
+    sandbox: Sandbox | None = None
 
 
 @record
@@ -76,7 +84,7 @@ class Outcome:
     """
 
     status: int
-    cause: Literal["timeout", "output", "stopped"] | None
+    cause: Literal["timeout", "output", "stopped", "processes", "memory"] | None
     left_running: int
     seconds: float
     stdout: Output
@@ -118,6 +126,8 @@ def _to_order(command: Command) -> bytes:
         "timeout_seconds": command.timeout_seconds,
         "kept_bytes": command.kept_bytes,
         "max_output_bytes": command.max_output_bytes,
+        "limits": command.limits and tuple(command.limits),
+        "sandbox": command.sandbox and tuple(command.sandbox),
     }
     try:
         line = orjson.dumps(order) + b"\n"
@@ -141,7 +151,7 @@ def _to_file(data: bytes) -> IO[bytes]:
 
 def _start(stdin: IO[bytes], report: IO[bytes], lifeline: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(_SUPERVISOR), str(lifeline.fileno())],
+        [sys.executable, "-I", "-S", "-c", _SUPERVISOR, str(_PACKAGE), str(lifeline.fileno())],
         stdin=stdin,
         stdout=report,
         cwd="/",

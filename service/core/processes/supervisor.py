@@ -1,6 +1,6 @@
 """Run one command as the reaper of everything it starts, and end only when none of its processes is left.
 
-A program with no dependencies: `python -I -S supervisor.py LIFELINE_FD`. The lifeline is one end of a socket pair: it
+A program with no dependencies, started with the arguments of `main`. The lifeline is one end of a socket pair: it
 carries the order (a line of JSON); its end-of-file, which follows the end of the client in any way, ends the command.
 The report is one JSON object on standard output.
 
@@ -11,8 +11,8 @@ program is two processes: the supervisor, the command's parent, and the guard, t
 stops the supervisor gains nothing: the client continues it, and after the client's end the kernel does; the supervisor
 continues a guard that was stopped. A command that kills the supervisor is killed by the kernel (PR_SET_PDEATHSIG), and
 its processes are reparented to the guard, which kills them and reports. Without the guard the supervisor works on:
-only a command that kills both can leave processes behind. This is no sandbox: a command may ask a running program
-(cron, systemd, docker) to start something. On other systems there is no guard, and only the command's process group
+only a command that kills both can leave processes behind. Without a sandbox a command can do that, or ask a running
+program (cron, systemd, docker) to start something. On other systems there is no guard, and only the command's process group
 is ended.
 """
 
@@ -29,7 +29,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from service.core.processes.process_tree import count_threads_of, descendants_of, tree_of
+
+if TYPE_CHECKING:
+    from service.core.processes.sandbox import Confinement, Limits
 
 GRACE_SECONDS = 0.4
 
@@ -37,6 +42,7 @@ GRACE_SECONDS = 0.4
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _BLOCK_BYTES = 64 * 1024
 _LONG_WAIT_SECONDS = 3600.0
+_MEASURE_SECONDS = 0.25
 _KILL_AGAIN_SECONDS = 0.005
 _MAX_PIPE_BLOCKS = 32
 _TERMINATION = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -91,16 +97,9 @@ class Supervision:
         self._selector = selectors.DefaultSelector()
         self._selector.register(lifeline, selectors.EVENT_READ, lambda: self._on_hangup(lifeline))
         self._watch_signals()
-        self._command = subprocess.Popen(
-            order["argv"],
-            cwd=order["cwd"],
-            env=order["env"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            preexec_fn=_die_with_supervisor,  # noqa: PLW1509 - there is one thread
-        )
+        self._measure_at = 0.0
+        self._surroundings = Surroundings(order)
+        self._command = self._surroundings.start()
         for stream, capture in zip((self._command.stdout, self._command.stderr), self._captures, strict=True):
             assert stream is not None  # noqa: S101 - for the type checker: both are pipes
             os.set_blocking(stream.fileno(), False)
@@ -114,6 +113,7 @@ class Supervision:
             self._reap()
             self._check_limits()
         self._drain()
+        self._surroundings.remove()
         return {
             "status": self._command.returncode,
             "cause": self._cause,
@@ -159,7 +159,8 @@ class Supervision:
 
     def _patience_seconds(self) -> float:
         if not self._ending:
-            return min(max(self._end_at - time.monotonic(), 0.0), _LONG_WAIT_SECONDS)
+            longest = _LONG_WAIT_SECONDS if self._surroundings.limits is None else _MEASURE_SECONDS
+            return min(max(self._end_at - time.monotonic(), 0.0), longest)
         return max(self._kill_at - time.monotonic(), _KILL_AGAIN_SECONDS)
 
     def _reap(self) -> None:
@@ -189,6 +190,10 @@ class Supervision:
             self._end("stopped")
         elif sum(capture.total_bytes for capture in self._captures) > self._max_output_bytes:
             self._end("output")
+        elif now >= self._measure_at:
+            self._measure_at = now + _MEASURE_SECONDS
+            if limit := self._surroundings.exceeded():
+                self._end(limit)
 
     def _end(self, cause: str | None) -> None:
         self._ending, self._cause = True, cause
@@ -209,9 +214,76 @@ class Supervision:
                 any(not key.data() for _ in range(_MAX_PIPE_BLOCKS))
 
 
-def _die_with_supervisor() -> None:
-    if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+class Surroundings:
+    """What a command runs in: its directory and environment, its limits, its sandbox and a temporary directory."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.limits: Limits | None = None
+        self._order = order
+        self._env: dict[str, str] = order["env"]
+        self._confinement: Confinement | None = None
+        self._temporary: str | None = None
+        self._running = 0
+        if order["limits"] is not None:
+            from service.core.processes.sandbox import Limits  # noqa: PLC0415 - few commands need it
+
+            self.limits = Limits(*order["limits"])
+            self._running = count_threads_of(os.getuid())
+        if order["sandbox"] is not None:
+            self._confine(order)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the command. Raises `OSError`."""
+        confinement, order = self._confinement, self._order
+        return subprocess.Popen(
+            order["argv"] if confinement is None else confinement.argv,
+            cwd=order["cwd"],
+            env=self._env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            pass_fds=() if confinement is None else confinement.descriptors,
+            preexec_fn=self._become_command,  # noqa: PLW1509 - there is one thread
+        )
+
+    def exceeded(self) -> str | None:
+        """Return which limit the command and what it started exceed together, if any."""
+        if self.limits is None:
+            return None
+        tree = tree_of(os.getpid())
+        if sum(process.threads for process in tree) > self.limits.processes:
+            return "processes"
+        return "memory" if sum(process.resident_bytes for process in tree) > self.limits.memory_bytes else None
+
+    def remove(self) -> None:
+        """Delete the temporary directory."""
+        if self._temporary is not None:
+            import shutil  # noqa: PLC0415 - few commands need it
+
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _confine(self, order: dict[str, Any]) -> None:
+        from service.core.processes.sandbox import Confinement, Sandbox  # noqa: PLC0415 - few commands need it
+
+        sandbox = Sandbox(*order["sandbox"])
+        temporary = "/tmp"  # noqa: S108 - bubblewrap's is private
+        if sandbox.kind == "landlock":
+            temporary = self._temporary = f"{self._env.get('TMPDIR', temporary)}/openclaw-{os.urandom(8).hex()}"
+            os.mkdir(temporary, 0o700)  # noqa: PTH102 - pathlib is slow to import
+        self._env = {**self._env, "TMPDIR": temporary}
+        self._confinement = Confinement(sandbox, order["argv"], order["cwd"], self._temporary)
+
+    def _become_command(self) -> None:
+        if sys.platform == "linux":
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self.limits is not None:
+            from service.core.processes.sandbox import lower_priority  # noqa: PLC0415 - imported above
+
+            lower_priority()
+            self.limits.enforce(self._running)
+        if self._confinement is not None:
+            self._confinement.enforce()
 
 
 def _prctl(option: int, value: int) -> None:
@@ -224,31 +296,8 @@ def _kill_each(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def descendants_of(pid: int, *, with_dead: bool = True) -> list[int]:
-    """Return the processes below `pid`; dead ones are unreaped or have live threads."""
-    children: dict[int, list[int]] = {}
-    dead: set[int] = set()
-    for process in _processes():
-        with suppress(OSError), open(f"/proc/{process}/stat", "rb") as stat:  # noqa: PTH123 - pathlib is slow to import
-            # pid (name) state parent ...; the name may hold anything, parentheses too
-            state, parent = stat.read().rpartition(b")")[2].split()[:2]
-            children.setdefault(int(parent), []).append(process)
-            if state == b"Z":
-                dead.add(process)
-    found = list(children.get(pid, ()))
-    for process in found:
-        found.extend(children.get(process, ()))
-    return found if with_dead else [process for process in found if process not in dead]
-
-
-def _processes() -> list[int]:
-    if sys.platform != "linux":
-        return []
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - pathlib is slow to import
-
-
 def main(arguments: list[str]) -> int:
-    """Read the order, run it, report; returns the exit status."""
+    """Read the order from the descriptor that is the one argument, run it, report; return the exit status."""
     guard_pid = os.getpid()
     if sys.platform == "linux":
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -304,12 +353,8 @@ def _supervise(arguments: list[str]) -> int:
     order = json.loads(line)
     try:
         report = Supervision(order, lifeline).run()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         report = {"problem": f"cannot start {order['argv'][0]}: {reason}"}
     sys.stdout.write(json.dumps(report))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

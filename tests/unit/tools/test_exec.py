@@ -76,17 +76,19 @@ print(ticks, results)
 
 #: A supervisor whose first fork, which makes it two processes, is followed by a SIGTERM to one of them at once.
 SIGNALLED = """
-import os, runpy, signal, sys
+import os, signal, sys
 
 def strike(starter=os.getpid()):
     if starter == (os.getpid() if moment == "after_in_parent" else os.getppid()):
         os.kill(os.getpid(), signal.SIGTERM)
 
-moment, sys.argv = sys.argv[1], sys.argv[2:]
+moment = sys.argv[1]
+sys.path.append(sys.argv[2])
+from service.core.processes.supervisor import main
 os.register_at_fork(**{moment: strike})
-runpy.run_path(sys.argv[0], run_name="__main__")
+sys.exit(main(sys.argv[3:]))
 """
-SUPERVISOR = str(Path(service.__file__).parent / "core" / "processes" / "supervisor.py")
+PACKAGE = str(Path(service.__file__).parents[1])
 
 
 @pytest.fixture
@@ -106,11 +108,12 @@ def report_of_a_signal(moment: str) -> Any:
     """What a supervisor reports of a command of a minute when a SIGTERM meets the guard or itself at their fork."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        arguments = [sys.executable, "-I", "-S", "-c", SIGNALLED, moment, SUPERVISOR, str(theirs.fileno())]
+        arguments = [sys.executable, "-I", "-S", "-c", SIGNALLED, moment, PACKAGE, str(theirs.fileno())]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()]) as process:
             theirs.close()
             limits = {"timeout_seconds": 60, "kept_bytes": 1000, "max_output_bytes": 1000}
-            ours.sendall(json.dumps({"argv": ["/bin/sleep", "60"], "cwd": "/", "env": {}, **limits}).encode() + b"\n")
+            around: dict[str, Any] = {"cwd": "/", "env": {}, "limits": None, "sandbox": None}
+            ours.sendall(json.dumps({"argv": ["/bin/sleep", "60"], **around, **limits}).encode() + b"\n")
             return json.loads(process.communicate(timeout=GENEROUS_SECONDS)[0])
 
 

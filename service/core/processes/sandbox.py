@@ -1,0 +1,234 @@
+"""A sandbox for commands: bubblewrap where it is installed, else Landlock with seccomp.
+
+A sandboxed command writes to its directories, to a temporary directory of its own and to nothing else; it reads the
+system except the hidden paths and devices; it reaches no process outside, no socket of the file system and, without
+`network`, no host. Needs only the standard library: `supervisor.py` applies it, and run as a program,
+`sandbox.py SPECIFICATION COMMAND [ARGUMENT ...]`, it becomes the command.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import resource
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from service.core.processes import landlock, seccomp
+
+Kind = Literal["landlock", "bwrap"]
+
+#: Limits of a command unless others are given.
+PROCESSES, MEMORY_BYTES, FILE_BYTES, CPU_SECONDS = 512, 4 * 1024**3, 4 * 1024**3, 3600
+
+_PR_CAPBSET_DROP = 24  # linux/prctl.h
+_CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
+_MAX_CAPABILITY = 63
+# CHOWN, DAC_OVERRIDE, FOWNER and FSETID: what root needs to work on files of others.
+_KEPT_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4
+_KEPT_CAPABILITY_NAMES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID")
+_NICENESS = 10
+_OOM_SCORE = "1000"  # the first to go
+_PROBE_SECONDS = 5.0
+
+
+class Limits(NamedTuple):
+    """What one command may take; processes and memory are those of everything it starts."""
+
+    processes: int = PROCESSES
+    memory_bytes: int = MEMORY_BYTES
+    file_bytes: int = FILE_BYTES
+    cpu_seconds: int = CPU_SECONDS
+
+    def enforce(self, running: int) -> None:
+        """Limit this process and its children; the user has `running` processes already."""
+        for what, limit in (
+            (resource.RLIMIT_CPU, self.cpu_seconds),
+            (resource.RLIMIT_FSIZE, self.file_bytes),
+            (resource.RLIMIT_DATA, self.memory_bytes),
+            (resource.RLIMIT_NPROC, running + self.processes),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            _, most = resource.getrlimit(what)
+            limited = limit if most == resource.RLIM_INFINITY else min(limit, most)
+            resource.setrlimit(what, (limited, limited))
+
+
+class Sandbox(NamedTuple):
+    """Where a command may write, what is hidden from it (real paths, each), and whether it has a network.
+
+    `program` is bubblewrap's path with `kind` "bwrap".
+    """
+
+    kind: Kind
+    writable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    network: bool = False
+    program: str = ""
+
+    def argv(self, argv: Sequence[str], cwd: str, filter_descriptor: int) -> list[str]:
+        """Return the command line that runs `argv` in bubblewrap, which reads the filter from the descriptor."""
+        options = ["--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+        options += [] if self.network else ["--unshare-net"]
+        options += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - private
+        for path in sorted((*self.writable, *self.hidden), key=lambda path: path.count("/")):
+            if path in self.writable:
+                options += ["--bind", path, path]
+            elif os.path.isdir(path):  # noqa: PTH112 - pathlib is slow to import
+                options += ["--tmpfs", path]
+            elif os.path.exists(path):  # noqa: PTH110 - likewise
+                options += ["--ro-bind", "/dev/null", path]
+        if os.geteuid() == 0:
+            options += [word for name in _KEPT_CAPABILITY_NAMES for word in ("--cap-add", name)]
+        return [self.program, *options, "--seccomp", str(filter_descriptor), "--chdir", cwd, "--", *argv]
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        """The address families of the sockets that are allowed; bubblewrap's own network has no way out."""
+        return seccomp.NETWORK_FAMILIES if self.network or self.kind == "bwrap" else ()
+
+
+class Confinement:
+    """A sandbox made ready for one start of `argv`; `enforce` runs in the child, before it becomes the command."""
+
+    def __init__(self, sandbox: Sandbox, argv: Sequence[str], cwd: str, temporary: str | None = None) -> None:
+        self.argv = list(argv)
+        self.descriptors: tuple[int, ...] = ()
+        self._filter = seccomp.filter_program(sandbox.families)
+        self._ruleset: landlock.Ruleset | None = None
+        if sandbox.kind == "bwrap":
+            descriptor = os.memfd_create("seccomp", 0)
+            os.write(descriptor, self._filter)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            self.descriptors = (descriptor,)
+            self.argv = sandbox.argv(argv, cwd, descriptor)
+        else:
+            writable = (*sandbox.writable, *([temporary] if temporary else []))
+            self._ruleset = landlock.Ruleset(network=sandbox.network)
+            self._ruleset.allow_reading_system(sandbox.hidden)
+            self._ruleset.allow_writing(writable, sandbox.hidden)
+
+    def enforce(self) -> None:
+        """Confine this process, unless bubblewrap is to do so. Raises `OSError`."""
+        if self._ruleset is not None:
+            drop_capabilities()
+            self._ruleset.enforce()
+            seccomp.enforce(self._filter)
+
+    def close(self) -> None:
+        """Let go of what is open here."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        if self._ruleset is not None:
+            self._ruleset.close()
+
+
+class Support(NamedTuple):
+    """The sandboxes of this machine: each kind with the path of its program, and why the other kinds are not there."""
+
+    kinds: Mapping[Kind, str]
+    missing: Mapping[Kind, str]
+
+
+def find_sandboxes(search_path: str) -> Support:
+    """Find out which sandboxes work here, by trying; `search_path` is where bubblewrap is looked for."""
+    kinds: dict[Kind, str] = {}
+    missing: dict[Kind, str] = {}
+    probes: dict[Kind, Callable[[], str]] = {"bwrap": partial(_probe_bwrap, search_path), "landlock": _probe_landlock}
+    for kind, probe in probes.items():
+        try:
+            kinds[kind] = probe()
+        except OSError as error:
+            missing[kind] = str(error)
+    return Support(kinds, missing)
+
+
+def _probe_bwrap(search_path: str) -> str:
+    if not seccomp.is_supported():
+        raise OSError(_no_filter())
+    names = [os.path.join(directory, "bwrap") for directory in search_path.split(os.pathsep) if directory]  # noqa: PTH118
+    program = next((name for name in names if os.access(name, os.X_OK)), None)
+    if program is None:
+        raise OSError("bubblewrap (bwrap) is not installed")
+    confinement = Confinement(Sandbox("bwrap", program=program), ["/bin/true"], "/")
+    try:
+        tried = subprocess.run(
+            confinement.argv,
+            pass_fds=confinement.descriptors,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError("bubblewrap did not end in time") from None
+    finally:
+        confinement.close()
+    if tried.returncode:
+        raise OSError(f"bubblewrap does not work here: {tried.stderr.decode(errors='replace').strip()[:200]}")
+    return program
+
+
+def _probe_landlock() -> str:
+    abi = landlock.abi_version()
+    if abi < landlock.MIN_ABI:
+        raise OSError(f"Landlock needs Linux 6.2 (this kernel has version {abi or 'none'} of it)")
+    if not seccomp.is_supported():
+        raise OSError(_no_filter())
+    return ""
+
+
+def _no_filter() -> str:
+    return f"system calls cannot be filtered on {platform.machine()}"
+
+
+def describe(kind: Kind, *, network: bool) -> str:
+    """Return what a sandbox keeps a command from, for people and models."""
+    name = "bubblewrap" if kind == "bwrap" else f"Landlock (version {landlock.abi_version()}) and seccomp"
+    return f"{name}, {'with' if network else 'without'} network"
+
+
+def lower_priority() -> None:
+    """Have everything else run first, and the kernel end this process first when memory runs out."""
+    os.nice(_NICENESS)
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 - pathlib is slow to import
+        score.write(_OOM_SCORE)
+
+
+def drop_capabilities() -> None:
+    """Give up for good, where this process is root's, what root may do beyond working on files."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(_MAX_CAPABILITY + 1):
+        if not _KEPT_CAPABILITIES >> capability & 1:
+            libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # EINVAL beyond the last one
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    kept = struct.pack("=6I", _KEPT_CAPABILITIES, _KEPT_CAPABILITIES, 0, 0, 0, 0)
+    if libc.capset(header, kept):
+        number = ctypes.get_errno()
+        raise OSError(number, f"capset: {os.strerror(number)}")
+
+
+def main(arguments: list[str]) -> int:
+    """Become the command inside the sandbox; returns only if that fails."""
+    specification: dict[str, Any] = json.loads(arguments[0])
+    sandbox, argv = Sandbox(**specification), arguments[1:]
+    confinement = Confinement(sandbox, argv, os.getcwd(), os.environ.get("TMPDIR"))  # noqa: PTH109 - slow to import
+    for descriptor in confinement.descriptors:
+        os.set_inheritable(descriptor, True)
+    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
+    lower_priority()
+    confinement.enforce()
+    os.execv(confinement.argv[0], confinement.argv)  # noqa: S606 - no shell is what is wanted
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
