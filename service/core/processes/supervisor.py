@@ -12,8 +12,8 @@ stops the supervisor gains nothing: the client continues it, and after the clien
 continues a guard that was stopped. A command that kills the supervisor is killed by the kernel (PR_SET_PDEATHSIG), and
 its processes are reparented to the guard, which kills them and reports. Without the guard the supervisor works on:
 only a command that kills both can leave processes behind. Without a sandbox a command can do that, or ask a running
-program (cron, systemd, docker) to start something. On other systems there is no guard, and only the command's process group
-is ended.
+program (cron, systemd, docker) to start something. On other systems there is no guard, and only the command's process
+group is ended.
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from service.core.processes.process_tree import count_threads_of, descendants_of, tree_of
-
-if TYPE_CHECKING:
-    from service.core.processes.sandbox import Confinement, Limits
+from service.core.processes.confined_start import ConfinedStart
+from service.core.processes.process_tree import descendants_of
 
 GRACE_SECONDS = 0.4
 
@@ -98,8 +96,8 @@ class Supervision:
         self._selector.register(lifeline, selectors.EVENT_READ, lambda: self._on_hangup(lifeline))
         self._watch_signals()
         self._measure_at = 0.0
-        self._surroundings = Surroundings(order)
-        self._command = self._surroundings.start()
+        self._start = ConfinedStart(order)
+        self._command = self._start.start()
         for stream, capture in zip((self._command.stdout, self._command.stderr), self._captures, strict=True):
             assert stream is not None  # noqa: S101 - for the type checker: both are pipes
             os.set_blocking(stream.fileno(), False)
@@ -113,7 +111,7 @@ class Supervision:
             self._reap()
             self._check_limits()
         self._drain()
-        self._surroundings.remove()
+        self._start.remove()
         return {
             "status": self._command.returncode,
             "cause": self._cause,
@@ -159,7 +157,7 @@ class Supervision:
 
     def _patience_seconds(self) -> float:
         if not self._ending:
-            longest = _LONG_WAIT_SECONDS if self._surroundings.limits is None else _MEASURE_SECONDS
+            longest = _LONG_WAIT_SECONDS if self._start.limits is None else _MEASURE_SECONDS
             return min(max(self._end_at - time.monotonic(), 0.0), longest)
         return max(self._kill_at - time.monotonic(), _KILL_AGAIN_SECONDS)
 
@@ -192,7 +190,7 @@ class Supervision:
             self._end("output")
         elif now >= self._measure_at:
             self._measure_at = now + _MEASURE_SECONDS
-            if limit := self._surroundings.exceeded():
+            if limit := self._start.exceeded():
                 self._end(limit)
 
     def _end(self, cause: str | None) -> None:
@@ -212,78 +210,6 @@ class Supervision:
             if not isinstance(key.fileobj, socket.socket):
                 # A pipe holds a megabyte at most; an outside process may hold its other end and keep writing.
                 any(not key.data() for _ in range(_MAX_PIPE_BLOCKS))
-
-
-class Surroundings:
-    """What a command runs in: its directory and environment, its limits, its sandbox and a temporary directory."""
-
-    def __init__(self, order: dict[str, Any]) -> None:
-        self.limits: Limits | None = None
-        self._order = order
-        self._env: dict[str, str] = order["env"]
-        self._confinement: Confinement | None = None
-        self._temporary: str | None = None
-        self._running = 0
-        if order["limits"] is not None:
-            from service.core.processes.sandbox import Limits  # noqa: PLC0415 - few commands need it
-
-            self.limits = Limits(*order["limits"])
-            self._running = count_threads_of(os.getuid())
-        if order["sandbox"] is not None:
-            self._confine(order)
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the command. Raises `OSError`."""
-        confinement, order = self._confinement, self._order
-        return subprocess.Popen(
-            order["argv"] if confinement is None else confinement.argv,
-            cwd=order["cwd"],
-            env=self._env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            pass_fds=() if confinement is None else confinement.descriptors,
-            preexec_fn=self._become_command,  # noqa: PLW1509 - there is one thread
-        )
-
-    def exceeded(self) -> str | None:
-        """Return which limit the command and what it started exceed together, if any."""
-        if self.limits is None:
-            return None
-        tree = tree_of(os.getpid())
-        if sum(process.threads for process in tree) > self.limits.processes:
-            return "processes"
-        return "memory" if sum(process.resident_bytes for process in tree) > self.limits.memory_bytes else None
-
-    def remove(self) -> None:
-        """Delete the temporary directory."""
-        if self._temporary is not None:
-            import shutil  # noqa: PLC0415 - few commands need it
-
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _confine(self, order: dict[str, Any]) -> None:
-        from service.core.processes.sandbox import Confinement, Sandbox  # noqa: PLC0415 - few commands need it
-
-        sandbox = Sandbox(*order["sandbox"])
-        temporary = "/tmp"  # noqa: S108 - bubblewrap's is private
-        if sandbox.kind == "landlock":
-            temporary = self._temporary = f"{self._env.get('TMPDIR', temporary)}/openclaw-{os.urandom(8).hex()}"
-            os.mkdir(temporary, 0o700)  # noqa: PTH102 - pathlib is slow to import
-        self._env = {**self._env, "TMPDIR": temporary}
-        self._confinement = Confinement(sandbox, order["argv"], order["cwd"], self._temporary)
-
-    def _become_command(self) -> None:
-        if sys.platform == "linux":
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if self.limits is not None:
-            from service.core.processes.sandbox import lower_priority  # noqa: PLC0415 - imported above
-
-            lower_priority()
-            self.limits.enforce(self._running)
-        if self._confinement is not None:
-            self._confinement.enforce()
 
 
 def _prctl(option: int, value: int) -> None:

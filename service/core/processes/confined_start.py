@@ -1,0 +1,89 @@
+"""Start a command for its supervisor, with limits and inside a sandbox. Needs only the standard library."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from service.core.processes.process_tree import count_threads_of, tree_of
+
+if TYPE_CHECKING:
+    from service.core.processes.sandbox import Confinement, Limits
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class ConfinedStart:
+    """The start of one command, and what holds until its end: limits, a sandbox, a temporary directory."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.limits: Limits | None = None
+        self._order = order
+        self._env: dict[str, str] = order["env"]
+        self._confinement: Confinement | None = None
+        self._temporary: str | None = None
+        self._running = 0
+        if order["limits"] is not None:
+            from service.core.processes.sandbox import Limits  # noqa: PLC0415 - few commands need it
+
+            self.limits = Limits(*order["limits"])
+            self._running = count_threads_of(os.getuid())
+        if order["sandbox"] is not None:
+            self._confine(order)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the command. Raises `OSError`."""
+        confinement, order = self._confinement, self._order
+        return subprocess.Popen(
+            order["argv"] if confinement is None else confinement.argv,
+            cwd=order["cwd"],
+            env=self._env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            pass_fds=() if confinement is None else confinement.descriptors,
+            preexec_fn=self._become_command,  # noqa: PLW1509 - there is one thread
+        )
+
+    def exceeded(self) -> str | None:
+        """Return which limit the command and what it started exceed together, if any."""
+        if self.limits is None:
+            return None
+        tree = tree_of(os.getpid())
+        if sum(process.threads for process in tree) > self.limits.processes:
+            return "processes"
+        return "memory" if sum(process.resident_bytes for process in tree) > self.limits.memory_bytes else None
+
+    def remove(self) -> None:
+        """Delete the temporary directory."""
+        if self._temporary is not None:
+            import shutil  # noqa: PLC0415 - few commands need it
+
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _confine(self, order: dict[str, Any]) -> None:
+        from service.core.processes.sandbox import Confinement, Sandbox  # noqa: PLC0415 - few commands need it
+
+        sandbox = Sandbox(*order["sandbox"])
+        temporary = "/tmp"  # noqa: S108 - bubblewrap's is private
+        if sandbox.kind == "landlock":
+            temporary = self._temporary = f"{self._env.get('TMPDIR', temporary)}/openclaw-{os.urandom(8).hex()}"
+            os.mkdir(temporary, 0o700)  # noqa: PTH102 - pathlib is slow to import
+        self._env = {**self._env, "TMPDIR": temporary}
+        self._confinement = Confinement(sandbox, order["argv"], order["cwd"], self._temporary)
+
+    def _become_command(self) -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if self.limits is not None:
+            from service.core.processes.sandbox import lower_priority  # noqa: PLC0415 - imported above
+
+            lower_priority()
+            self.limits.enforce(self._running)
+        if self._confinement is not None:
+            self._confinement.enforce()
