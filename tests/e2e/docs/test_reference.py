@@ -18,6 +18,9 @@ from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES
 #: Codes that only the WebSocket sends.
 WEBSOCKET_ONLY = {"protocol_mismatch", "missing_scope", "unknown_method", "too_many_requests", "run_failed"}
 
+#: Set by the gateway itself, for the child process of the embedded model.
+EMBEDDED_KEY = "OPENCLAW_EMBEDDED_MODEL_KEY"
+
 
 def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
@@ -74,3 +77,17 @@ def test_command_is_listed(path: str, name: str) -> None:
 @pytest.mark.parametrize("provider", sorted(KNOWN_HOSTS))
 def test_known_provider_is_listed_with_its_variable(provider: str) -> None:
     assert KNOWN_HOSTS[provider].variable in row_with(page("models.md"), provider)
+
+
+def test_every_logger_is_listed() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "service").rglob("*.py")]
+    names = {name for text in sources for name in re.findall(r'getLogger\("(openclaw\.\w+)', text)}
+    assert names
+    assert [name for name in sorted(names) if f"`{name}`" not in page("operations.md")] == []
+
+
+def test_every_variable_is_explained() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "service").rglob("*.py")]
+    variables = {name for text in sources for name in re.findall(r"\bOPENCLAW_[A-Z_]*[A-Z]\b", text)} - {EMBEDDED_KEY}
+    assert variables
+    assert [name for name in sorted(variables) if f"`{name}`" not in page("configuration.md")] == []
