@@ -5,13 +5,14 @@ Decisions use headers only, before a body is read. No message, log line or `repr
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import hmac
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from pydantic import SecretStr
 
@@ -109,8 +110,8 @@ class FailureLimits(Protocol):
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
 
-    def reconfigure(self, config: RateLimitConfig) -> None:
-        """Apply another limit to later failures."""
+    def with_config(self, config: RateLimitConfig) -> Self:
+        """Return a limiter with another configuration that shares the failures counted so far."""
 
 
 class LoginLimiter:
@@ -125,9 +126,11 @@ class LoginLimiter:
         self._clock = clock
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
-    def reconfigure(self, config: RateLimitConfig) -> None:
-        """Apply another limit to later failures."""
-        self._config = config
+    def with_config(self, config: RateLimitConfig) -> Self:
+        """Return a limiter with another configuration that shares the failures counted so far."""
+        limiter = copy.copy(self)
+        limiter._config = config  # noqa: SLF001  # the copy, before anybody else has it
+        return limiter
 
     def lockout_seconds(self, address: str) -> float:
         """Return the remaining lockout of `address`, 0 if it is not locked out."""
@@ -164,25 +167,22 @@ class Authenticator:
 
     def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
         self._limiter = limiter
-        self._set(credentials)
-
-    def reconfigure(self, credentials: Credentials, rate_limit: RateLimitConfig) -> bool:
-        """Replace credentials and limit; return True if the credentials changed.
-
-        Earlier failures still count. Raises `ValueError` for a change from or to mode "none", which needs another
-        contract and therefore a restart.
-        """
-        if (credentials.mode == "none") != (self.mode == "none"):
-            raise ValueError("authentication cannot be switched on or off in a running gateway")
-        self._limiter.reconfigure(rate_limit)
-        before = self.mode, self._digest
-        self._set(credentials)
-        return before != (self.mode, self._digest)
-
-    def _set(self, credentials: Credentials) -> None:
         self.mode = credentials.mode
         self._principal = Principal(credentials.mode)
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
+
+    def updated(self, credentials: Credentials, rate_limit: RateLimitConfig) -> Authenticator:
+        """Return an authenticator for other credentials and limits; earlier failures still count.
+
+        Raises `ValueError` for a change from or to mode "none", which needs another contract and therefore a restart.
+        """
+        if (credentials.mode == "none") != (self.mode == "none"):
+            raise ValueError("authentication cannot be switched on or off in a running gateway")
+        return Authenticator(credentials, self._limiter.with_config(rate_limit))
+
+    def has_same_secret(self, other: Authenticator) -> bool:
+        """Return True if both accept the same secret in the same mode."""
+        return (self.mode, self._digest) == (other.mode, other._digest)
 
     def check(self, authorization: str | None, client_address: str) -> Principal:
         """Authenticate an Authorization header, given as WSGI has it (each character one byte).

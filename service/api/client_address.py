@@ -20,10 +20,6 @@ class ClientAddresses:
     def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
 
-    def reconfigure(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
-        """Trust these proxies instead."""
-        self._trusted_proxies = tuple(trusted_proxies)
-
     def check(self, peer: str, headers: Mapping[str, Any]) -> str:
         """Return the client's address; `headers` has WSGI's names (`HTTP_X_FORWARDED_FOR`), as an environ does.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
+from typing import Self
 
 from service.api.auth import LoginLimiter
 from service.config.gateway import RateLimitConfig
@@ -41,10 +43,12 @@ class SharedLoginLimiter:
         self._locked_until_ms: OrderedDict[str, int] = OrderedDict()  # every address with a known failure
         self._refresh_at = -math.inf
 
-    def reconfigure(self, config: RateLimitConfig) -> None:
-        """Apply another limit to later failures."""
-        self._local.reconfigure(config)
-        self._allowance = _to_allowance(config)
+    def with_config(self, config: RateLimitConfig) -> Self:
+        """Return a limiter with another configuration that shares the failures counted so far."""
+        limiter = copy.copy(self)
+        limiter._local = self._local.with_config(config)  # noqa: SLF001  # the copy, before anybody else has it
+        limiter._allowance = _to_allowance(config)  # noqa: SLF001
+        return limiter
 
     def lockout_seconds(self, address: str) -> float:
         """Return the remaining lockout of `address`, 0 if it is not locked out."""

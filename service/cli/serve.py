@@ -54,9 +54,9 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
         if workers > 1:
             opened.close()  # it was opened to be told of faults once
             _hand_over(locations, started.address, workers, grace_seconds)
-        doors = open_apps(started.config, started.credentials, opened, locations.config_path)
-        follow_file(watch, doors, started, lambda: _resolve(locations, port, bind), locations)
-        _serve(doors, started, grace_seconds, dev=locations.dev)
+        apps = open_apps(started.config, started.credentials, opened, locations.config_path)
+        follow_file(watch, apps, started, lambda: _resolve(locations, port, bind), locations)
+        _serve(apps, started, grace_seconds, dev=locations.dev)
     finally:
         opened.close()
 
@@ -78,14 +78,14 @@ def _hand_over(locations: Locations, address: tuple[str, int], workers: int, gra
     become_arbiter(server, address[0], workers=workers, grace_seconds=grace_seconds, dev=dev, profile=profile)
 
 
-def _serve(doors: Apps, started: ResolvedConfig, grace_seconds: float, *, dev: bool) -> None:
+def _serve(apps: Apps, started: ResolvedConfig, grace_seconds: float, *, dev: bool) -> None:
     raise_open_file_limit()
-    address, opened = started.address, doors.http.gateway
-    server = Server(address, doors.app)
+    address, opened = started.address, apps.gateway
+    server = Server(address, apps.app)
     _listen(server.start, address)
     click.echo(to_banner(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev))
     opened.contact_servers()
-    on_asked = partial(_stop_accepting, opened, doors.app.extensions["rpc"], grace_seconds)
+    on_asked = partial(_stop_accepting, opened, apps.app.extensions["rpc"], grace_seconds)
     run_until_stopped(server, Stop(grace_seconds, on_asked, opened.abort_all))
     click.echo("Stopped.")
 

@@ -1,4 +1,4 @@
-"""The doors to a Gateway, HTTP and WebSocket on one port, as the configuration wants them and wants them later on."""
+"""The HTTP and WebSocket applications of a gateway on one port, and the settings they read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import flask
 
 from service.api.auth import Authenticator, Credentials
-from service.api.client_address import ClientAddresses
-from service.api.http.app import HttpSettings, create_app
+from service.api.http.app import create_app
 from service.api.http.contract import load_contract
 from service.api.login_limiter import SharedLoginLimiter
+from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.app import WebSocketApp
 from service.api.websocket.broadcaster import Broadcaster
 from service.api.websocket.dispatch import MethodContext, Methods
@@ -29,80 +29,52 @@ from service.gateway.gateway import Gateway
 from service.storage.cluster.login_failures import LoginFailures
 
 
-class Shown:
-    """What is told of the configuration in force: everything but its secrets."""
-
-    def __init__(self, config: Config, path: Path | None) -> None:
-        self.config = config
-        self._path = path
-
-    def describe(self) -> dict[str, Any]:
-        """See `describe_config`."""
-        return describe_config(self.config, self._path)
-
-
 @record
 class Apps:
-    """Both doors; `app` is the application in front, whose `extensions["rpc"]` is the hub of the WebSockets."""
+    """The application in front, whose `extensions["rpc"]` is the WebSocket hub, and the settings in force."""
 
     app: flask.Flask
-    http: HttpSettings
-    rpc: WebSocketApp
-    shown: Shown
+    gateway: Gateway
+    settings: SettingsSlot
 
-    def reconfigure(self, config: Config, credentials: Credentials) -> None:
-        """Follow another configuration from the next request on; whether there is authentication stays."""
-        authenticator = self.http.authenticator
-        if authenticator is not None and authenticator.reconfigure(credentials, config.gateway.auth.rate_limit):
+    def apply(self, config: Config, credentials: Credentials) -> None:
+        """Put another configuration in force from the next request on, and disconnect clients of an earlier secret.
+
+        Raises `ValueError` for a change from or to authentication mode "none", which needs a restart.
+        """
+        before = self.settings.current.authenticator
+        after = before and before.updated(credentials, config.gateway.auth.rate_limit)
+        self.settings.current = ApiSettings.build(config, after)
+        if before and after and not after.has_same_secret(before):
             self.app.extensions["rpc"].dismiss("the credentials have changed")
-        self.http.addresses.reconfigure(config.gateway.trusted_proxies)
-        self.http.completions_enabled = config.gateway.http.endpoints.chat_completions.enabled
-        self.rpc.reconfigure(config.gateway.control_ui.allowed_origins)
-        if config.session.maintenance != self.shown.config.session.maintenance:
-            self.http.gateway.state.maintain(config.session.maintenance)
-        self.shown.config = config
 
 
 def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config_path: Path | None = None) -> Apps:
-    """The doors to `gateway`; WebSockets are let in beside HTTP."""
+    """Create the applications of `gateway`; `config_path` is shown to clients that ask for the configuration."""
     authenticated = credentials.mode != "none"
     failures, others = LoginFailures(gateway.state.database), gateway.state.membership
     limiter = SharedLoginLimiter(
         config.gateway.auth.rate_limit, failures, has_others=lambda: others.has_others, clock=time.time
     )
-    http = HttpSettings(
-        gateway=gateway,
-        document=load_contract(authenticated=authenticated),
-        authenticator=Authenticator(credentials, limiter) if authenticated else None,
-        addresses=ClientAddresses(config.gateway.trusted_proxies),
-        completions_enabled=config.gateway.http.endpoints.chat_completions.enabled,
-    )
-    app, shown = create_app(http), Shown(config, config_path)
-    return Apps(
-        app, http, add_websocket_app(app, http, config.gateway.control_ui.allowed_origins, shown.describe), shown
-    )
+    settings = SettingsSlot(ApiSettings.build(config, Authenticator(credentials, limiter) if authenticated else None))
+    app = create_app(gateway, load_contract(authenticated=authenticated), settings)
+    add_websocket_app(app, gateway, settings, lambda: describe_config(settings.current.config, config_path))
+    return Apps(app, gateway, settings)
 
 
 def add_websocket_app(
-    app: flask.Flask, door: HttpSettings, allowed_origins: tuple[str, ...], describe: Callable[[], dict[str, Any]]
-) -> WebSocketApp:
-    """Let WebSockets in beside the HTTP door; `describe` gives the configuration without its secrets."""
-    clock, gateway = time.time, door.gateway
+    app: flask.Flask, gateway: Gateway, settings: SettingsSlot, describe: Callable[[], dict[str, Any]]
+) -> None:
+    """Accept WebSockets in front of `app`; `describe` returns the configuration without its secrets."""
+    clock = time.time
     limits = HubLimits()
     hub = Hub(limits, clock)
     broadcasts = Broadcaster(hub, clock)
     methods = Methods(MethodContext(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
-    greeter = Handshake(gateway, door.authenticator, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
+    handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
     app.extensions["rpc"] = hub
-    rpc = WebSocketApp(
-        app.wsgi_app,
-        hub=hub,
-        greeter=greeter,
-        methods=methods,
-        addresses=door.addresses,
-        check_hosts=door.authenticator is None,
-        allowed_origins=allowed_origins,
+    # Replacing `wsgi_app` is Flask's documented way to wrap an application.
+    app.wsgi_app = WebSocketApp(  # type: ignore[method-assign]
+        app.wsgi_app, hub=hub, greeter=handshake, methods=methods, settings=settings
     )
-    app.wsgi_app = rpc  # type: ignore[method-assign]  # Flask's own way to put something in front
-    return rpc

@@ -1,6 +1,7 @@
-"""A running gateway follows its configuration file: what can be changed is, the rest is told, a wrong file is refused.
+"""Live reload of the configuration file: valid edits are applied, invalid ones refused, the rest needs a restart.
 
-Nothing waits between the first and the last change of one edit, so that every request sees one configuration.
+The configuration in force is two immutable values, the gateway's `Runtime` and the APIs' `ApiSettings`. Both are
+replaced without yielding in between, so that every request sees one configuration.
 """
 
 from __future__ import annotations
@@ -17,18 +18,17 @@ from service.config.source import ConfigError, Locations
 from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.gateway.build import open_runtime
-from service.gateway.gateway import Gateway
 from service.gateway.runtime import Runtime
 from service.gateway.startup_checks import check_agents, check_mode, check_state
 from service.server.app import Apps
 
 logger = logging.getLogger("openclaw.config")
 
-#: How deep changed keys are named, and what of them deeper: where a part may wait for a restart.
+#: Depth of changed keys in log lines, and the keys that are split further because a part may need a restart.
 _DEPTH = 2
 _DEEPER = frozenset({"gateway.auth"})
 
-#: What else waits with a key that waits for a restart.
+#: Keys that wait together with a key that needs a restart.
 _WITH = {
     "gateway.bind": ("gateway.customBindHost",),
     "gateway.auth.mode": ("gateway.auth.token", "gateway.auth.password"),
@@ -38,7 +38,7 @@ _WITH = {
 
 @record
 class ResolvedConfig:
-    """All that the file, the environment and the command line come to. `address` is what is listened on."""
+    """The configuration resolved from file, environment and command line. `address` is the listen address."""
 
     config: Config
     notices: tuple[str, ...]
@@ -47,69 +47,72 @@ class ResolvedConfig:
 
 
 def follow_file(
-    watch: FileWatch, doors: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], locations: Locations
+    watch: FileWatch, apps: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], locations: Locations
 ) -> None:
-    """Apply edits of the file, which `read` reads, to `doors` and their Gateway, unless `gateway.reload` is off."""
+    """Apply later edits of the file, read by `read`, to `apps` and their gateway, which began as `started`.
+
+    Does nothing when `gateway.reload` is off.
+    """
     if started.config.gateway.reload.mode == "off":
         return
-    gateway = doors.http.gateway
-    live = ConfigReload(
-        gateway, doors, started, read, lambda config: open_runtime(config, gateway.state.store, locations, os.environ)
+    gateway = apps.gateway
+    reload = ConfigReload(
+        apps, started, read, lambda config: open_runtime(config, gateway.state.store, locations, os.environ)
     )
-    spawn(watch.follow, live.apply)
+    spawn(watch.follow, reload.apply)
 
 
 class ConfigReload:
-    """Brings a gateway that was started as `started` in line with what `read` gives now.
+    """Applies edited configurations to a gateway that was started as `started`.
 
-    `read` raises `ConfigError` for a file that cannot be used; `open_runtime` makes of a configuration what the Gateway
-    runs with.
+    `read` raises `ConfigError` for an invalid file; `open_runtime` opens the gateway's runtime for a configuration.
     """
 
     def __init__(
         self,
-        gateway: Gateway,
-        doors: Apps,
+        apps: Apps,
         started: ResolvedConfig,
         read: Callable[[], ResolvedConfig],
         open_runtime: Callable[[Config], Runtime],
     ) -> None:
-        self._gateway = gateway
-        self._doors = doors
+        self._apps = apps
         self._started = started
-        self._now = started
-        self._credentials = started.credentials  # in force, which those of `_now` are not while they wait for a restart
+        self._current = started
+        self._credentials = started.credentials  # in force; those of `_current` may be waiting for a restart
         self._read = read
-        self._open_parts = open_runtime
+        self._open_runtime = open_runtime
 
     def apply(self) -> None:
-        """Follow the file. Never raises: whatever is wrong, the configuration before stays in force and is told."""
+        """Apply the file's content. Never raises: on any failure the previous configuration stays in force."""
         try:
             wanted = self._read()
-            changed = _changed_keys(self._now, wanted)
+            changed = _changed_keys(self._current, wanted)
             if changed:
                 self._apply(wanted, changed)
         except ConfigError as error:
-            logger.error("The edited configuration is refused, the one before stays in force. %s", error)  # noqa: TRY400  # no defect: the message says it all
+            logger.error("The edited configuration is refused; the previous one stays in force. %s", error)  # noqa: TRY400  # not a defect: no traceback
         except Exception:
-            # A defect must not end the watch over the file: it is logged here, and the next edit gets its chance.
+            # A defect must not end the watch: the next edit gets its chance.
             logger.exception("the edited configuration could not be applied")
 
     def _apply(self, wanted: ResolvedConfig, changed: list[str]) -> None:
         check_mode(wanted.config)
         check_state(wanted.config, os.environ)
-        parts = self._open_parts(wanted.config)
+        runtime = self._open_runtime(wanted.config)
         try:
-            notices = check_agents(wanted.config, parts.roster, parts.catalog, parts.hidden)
+            notices = check_agents(wanted.config, runtime.roster, runtime.catalog, runtime.hidden)
         except BaseException:
-            parts.close()
+            runtime.close()
             raise
         waiting = _waiting_for_restart(self._started, wanted)
         if "gateway.auth.mode" not in waiting:
             self._credentials = wanted.credentials
-        self._gateway.reconfigure(parts)
-        self._doors.reconfigure(wanted.config, self._credentials)
-        self._now = wanted
+        gateway = self._apps.gateway
+        gateway.reconfigure(runtime)
+        self._apps.apply(wanted.config, self._credentials)
+        if wanted.config.session.maintenance != self._current.config.session.maintenance:
+            gateway.state.maintain(wanted.config.session.maintenance)
+        self._current = wanted
         in_force = [key for key in changed if not any(_is_of(key, waits) for waits in waiting)]
         if in_force:
             logger.info("The edited configuration is in force: %s", ", ".join(in_force))
@@ -123,7 +126,7 @@ def _waiting_for_restart(started: ResolvedConfig, wanted: ResolvedConfig) -> lis
     found = {
         "gateway.bind": started.address[0] != wanted.address[0],
         "gateway.port": started.address[1] != wanted.address[1],
-        # Without authentication the contract itself is another one.
+        # Without authentication the contract is different.
         "gateway.auth.mode": (started.credentials.mode == "none") != (wanted.credentials.mode == "none"),
         "state": started.config.state != wanted.config.state,
     }
@@ -135,7 +138,7 @@ def _is_of(key: str, waiting: str) -> bool:
 
 
 def _changed_keys(before: ResolvedConfig, after: ResolvedConfig) -> list[str]:
-    """The keys whose values differ, a few steps deep and without the values: they may be secrets."""
+    """Return the keys whose values differ, to a limited depth; values may be secrets and are left out."""
     if before.config == after.config and before.credentials == after.credentials:
         return []
     old, new = before.config.model_dump(by_alias=True), after.config.model_dump(by_alias=True)

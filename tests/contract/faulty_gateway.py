@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from service.api.auth import Authenticator, LoginLimiter, resolve_credentials
-from service.api.client_address import ClientAddresses
-from service.api.http.app import HttpSettings, create_app
+from service.api.http.app import create_app
 from service.api.http.contract import load_contract
+from service.api.settings import ApiSettings, SettingsSlot
 from service.config.loading import load_config
 from service.config.source import locate
 from service.gateway.build import open_gateway
@@ -30,7 +30,21 @@ from service.server.lifecycle import Stop, run_until_stopped
 HOST = "127.0.0.1"
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-Fault = Callable[[HttpSettings], Application]
+
+
+class Setup(NamedTuple):
+    """The arguments of the application under test."""
+
+    gateway: Gateway
+    document: dict[str, Any]
+    settings: ApiSettings
+
+    def create(self) -> Application:
+        """Create the application."""
+        return create_app(self.gateway, self.document, SettingsSlot(self.settings))
+
+
+Fault = Callable[[Setup], Application]
 
 
 class Answer(NamedTuple):
@@ -45,8 +59,8 @@ class Answer(NamedTuple):
 def altered(alter: Callable[[Answer], Answer]) -> Fault:
     """The fault of an application whose answers pass through `alter`."""
 
-    def build(settings: HttpSettings) -> Application:
-        application: Any = create_app(settings)
+    def build(setup: Setup) -> Application:
+        application: Any = setup.create()
 
         def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
             started: list[Any] = []
@@ -67,10 +81,10 @@ def altered(alter: Callable[[Answer], Answer]) -> Fault:
 def altered_contract(change: Callable[[dict[str, Any]], object]) -> Fault:
     """The fault of an application that was given a document with `change` made to it."""
 
-    def build(settings: HttpSettings) -> Application:
-        document = copy.deepcopy(settings.document)
+    def build(setup: Setup) -> Application:
+        document = copy.deepcopy(setup.document)
         change(document)
-        return create_app(replace(settings, document=document))
+        return setup._replace(document=document).create()
 
     return build
 
@@ -98,8 +112,9 @@ def altered_stream(change: Callable[[bytes], bytes]) -> Fault:
     return altered(alter)
 
 
-def without_authentication(settings: HttpSettings) -> Application:
-    return create_app(replace(settings, document=load_contract(authenticated=False), authenticator=None))
+def without_authentication(setup: Setup) -> Application:
+    settings = replace(setup.settings, authenticator=None)
+    return setup._replace(document=load_contract(authenticated=False), settings=settings).create()
 
 
 def without_header(name: str) -> Fault:
@@ -143,7 +158,7 @@ def _request_field(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 FAULTS: dict[str, Fault] = {
-    "none": create_app,
+    "none": Setup.create,
     "no-authentication": without_authentication,
     "temperature-without-maximum": altered_contract(lambda it: _request_field(it, "temperature").pop("maximum")),
     "top-p-at-most-one-half": altered_contract(lambda it: _request_field(it, "top_p").update(maximum=0.5)),
@@ -164,11 +179,11 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def serve(fault: Fault, gateway: Gateway, settings: HttpSettings) -> None:
-    server = Server((HOST, 0), fault(settings))
+def serve(fault: Fault, setup: Setup) -> None:
+    server = Server((HOST, 0), fault(setup))
     server.start()
     print(f"http://{HOST}:{server.server_port}", flush=True)
-    run_until_stopped(server, Stop(on_asked=gateway.drain, on_over=gateway.abort_all))
+    run_until_stopped(server, Stop(on_asked=setup.gateway.drain, on_over=setup.gateway.abort_all))
 
 
 def main() -> None:
@@ -176,15 +191,10 @@ def main() -> None:
     config = load_config(locations, os.environ).config
     limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
     gateway = open_gateway(config, locations, os.environ)
-    settings = HttpSettings(
-        gateway=gateway,
-        document=load_contract(),
-        authenticator=Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter),
-        addresses=ClientAddresses(config.gateway.trusted_proxies),
-        completions_enabled=True,
-    )
+    authenticator = Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter)
+    settings = replace(ApiSettings.build(config, authenticator), completions_enabled=True)
     try:
-        serve(FAULTS[sys.argv[1]], gateway, settings)
+        serve(FAULTS[sys.argv[1]], Setup(gateway, load_contract(), settings))
     finally:
         gateway.close()
 

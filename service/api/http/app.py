@@ -11,19 +11,18 @@ import functools
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import flask
 from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from service.api.auth import Authenticator
-from service.api.client_address import ClientAddresses, check_host
+from service.api.client_address import check_host
 from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
 from service.api.http.contract import to_served_document
 from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
+from service.api.settings import SettingsSlot
 from service.core.errors import GatewayError, clear_traceback, internal_error
 from service.gateway.gateway import Gateway
 
@@ -35,31 +34,16 @@ ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
 _JSON = "application/json"
 
 
-@dataclass(slots=True)
-class HttpSettings:
-    """Settings of the HTTP API: authentication, trusted proxies, switches and the contract.
-
-    `authenticator` is None when no authentication is configured; then only loopback host names are served. A reload of
-    the configuration changes these settings while requests are served.
-    """
-
-    gateway: Gateway
-    document: dict[str, Any]
-    authenticator: Authenticator | None
-    addresses: ClientAddresses
-    completions_enabled: bool
-
-
-def create_app(settings: HttpSettings) -> flask.Flask:
-    """Create the application; handlers find the Gateway and the served contract in its `extensions`."""
-    app = Application(_Admission(settings))
-    app.extensions["gateway"] = settings.gateway
-    app.extensions["served_document"] = to_served_document(settings.document)
+def create_app(gateway: Gateway, document: dict[str, Any], settings: SettingsSlot) -> flask.Flask:
+    """Create the application for the contract `document`; handlers find the Gateway in its `extensions`."""
+    app = Application(_Admission(document, settings))
+    app.extensions["gateway"] = gateway
+    app.extensions["served_document"] = to_served_document(document)
     validators = {
-        "body": functools.partial(_BodyValidator, settings.document),
-        "parameter": functools.partial(_ParameterValidator, settings.document),
+        "body": functools.partial(_BodyValidator, document),
+        "parameter": functools.partial(_ParameterValidator, document),
     }
-    app.register_blueprint(Api(settings.document, validators).blueprint)
+    app.register_blueprint(Api(document, validators).blueprint)
     app.register_error_handler(Exception, _to_error_response)  # type: ignore[arg-type]  # a WSGI application is taken, too
     return app
 
@@ -70,20 +54,20 @@ class _Admission:
     Stores the principal in `g.principal` and the body in the environ, None for operations without one.
     """
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, document: Mapping[str, Any], settings: SettingsSlot) -> None:
         self._settings = settings
         operations = {
             f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}": (
                 operation
             )
-            for item in settings.document["paths"].values()
+            for item in document["paths"].values()
             for operation in item.values()
         }
         self._public = {name for name, operation in operations.items() if operation.get("security") == []}
         self._with_body = {name for name, operation in operations.items() if "requestBody" in operation}
 
     def __call__(self) -> None:
-        request, settings = current_request(), self._settings
+        request, settings = current_request(), self._settings.current
         environ = request.environ
         address = settings.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
         environ.setdefault("openclaw.log", {})["client"] = address

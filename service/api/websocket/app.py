@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from service.api.client_address import ClientAddresses, check_host
+from service.api.client_address import check_host
 from service.api.http.responses import error_response
+from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade
 from service.api.websocket.dispatch import Methods
@@ -35,10 +36,7 @@ _ORIGIN = re.compile(r"https?://(?P<host>[^/?#]+)", re.IGNORECASE)
 
 
 class WebSocketApp:
-    """Takes WebSocket upgrades and serves their connections; other requests go to `application`.
-
-    `check_hosts` says that nobody authenticates, so that only loopback names are served.
-    """
+    """Takes WebSocket upgrades and serves their connections; other requests go to `application`."""
 
     def __init__(
         self,
@@ -47,21 +45,13 @@ class WebSocketApp:
         hub: Hub,
         greeter: Handshake,
         methods: Methods,
-        addresses: ClientAddresses,
-        check_hosts: bool,
-        allowed_origins: Iterable[str],
+        settings: SettingsSlot,
     ) -> None:
         self._application = application
         self._hub = hub
         self._greeter = greeter
         self._methods = methods
-        self._addresses = addresses
-        self._check_hosts = check_hosts
-        self.reconfigure(allowed_origins)
-
-    def reconfigure(self, allowed_origins: Iterable[str]) -> None:
-        """Let pages of these origins in from now on, and no others."""
-        self._allowed_origins = frozenset(origin.lower() for origin in allowed_origins)
+        self._settings = settings
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """WSGI. Returns when the connection has ended."""
@@ -74,11 +64,12 @@ class WebSocketApp:
         return []
 
     def _serve(self, environ: dict[str, Any], start_response: Any) -> None:
-        address = self._addresses.check(environ.get("REMOTE_ADDR", ""), environ)
+        settings = self._settings.current
+        address = settings.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
         environ.setdefault("openclaw.log", {})["client"] = address
-        if self._check_hosts:
+        if settings.authenticator is None:
             check_host(environ.get("HTTP_HOST"))
-        self._check_origin(environ)
+        _check_origin(environ, settings)
         _check_bodiless(environ)
         headers = accept_upgrade(environ)
         with self._hub.stranger(address) as introduced:
@@ -122,23 +113,24 @@ class WebSocketApp:
                 else:
                     peer.fail(fault.id, fault.error)
 
-    def _check_origin(self, environ: Mapping[str, Any]) -> None:
-        origin = environ.get("HTTP_ORIGIN")
-        if origin is None or origin.lower() in self._allowed_origins or "*" in self._allowed_origins:
-            return
-        match = _ORIGIN.fullmatch(origin)
-        if match is not None and match["host"].lower() == environ.get("HTTP_HOST", "").lower():
-            return
-        text = (
-            "A page of another origin may not connect to this gateway. "
-            f"Whoever runs it can list the origin in {ALLOWED_ORIGINS_KEY}."
-        )
-        raise GatewayError("origin_not_allowed", text, param="origin")
-
 
 def _is_upgrade(environ: Mapping[str, Any]) -> bool:
     upgrade = str(environ.get("HTTP_UPGRADE", "")).lower()
     return environ.get("REQUEST_METHOD") == "GET" and "websocket" in [one.strip() for one in upgrade.split(",")]
+
+
+def _check_origin(environ: Mapping[str, Any], settings: ApiSettings) -> None:
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is None or origin.lower() in settings.allowed_origins or "*" in settings.allowed_origins:
+        return
+    match = _ORIGIN.fullmatch(origin)
+    if match is not None and match["host"].lower() == environ.get("HTTP_HOST", "").lower():
+        return
+    text = (
+        "A page of another origin may not connect to this gateway. "
+        f"Whoever runs it can list the origin in {ALLOWED_ORIGINS_KEY}."
+    )
+    raise GatewayError("origin_not_allowed", text, param="origin")
 
 
 def _check_bodiless(environ: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import orjson
 from service import __version__
 from service.api.auth import Authenticator
 from service.api.http.schema_validation import CompiledSchema
+from service.api.settings import SettingsSlot
 from service.api.websocket.client import SCOPES, ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket
 from service.api.websocket.frames import (
@@ -69,10 +70,10 @@ class RefusedError(Exception):
 
 @record
 class Handshake:
-    """Lets clients in. `authenticator` is None when everybody may; `tick_seconds` is what clients are promised."""
+    """Authenticates clients and greets them; `tick_seconds` is the interval of ticks that clients are promised."""
 
     gateway: Gateway
-    authenticator: Authenticator | None
+    settings: SettingsSlot
     methods: tuple[str, ...]
     tick_seconds: float
     clock: Callable[[], float]
@@ -124,6 +125,7 @@ class Handshake:
 
     def _snapshot(self) -> dict[str, Any]:
         now, default = self.clock(), self.gateway.roster.default.id
+        authenticator = self.settings.current.authenticator
         return {
             "presence": [],
             "health": {"ok": True, "ts": int(now * 1000)},
@@ -135,7 +137,7 @@ class Handshake:
                 "mainSessionKey": f"agent:{default}:main",
                 "scope": "per-sender",
             },
-            "authMode": self.authenticator.mode if self.authenticator else "none",
+            "authMode": authenticator.mode if authenticator else "none",
         }
 
     def _admit(self, request: Request, socket: WebSocket, address: str) -> ConnectedClient:
@@ -144,8 +146,9 @@ class Handshake:
         _check_protocol(params)
         if params.get("role", "operator") != "operator":
             raise GatewayError("invalid_value", 'Only the role "operator" is served here.', param="role")
-        if self.authenticator is not None:
-            self._check_secret(self.authenticator, params.get("auth", {}), address)
+        authenticator = self.settings.current.authenticator
+        if authenticator is not None:
+            self._check_secret(authenticator, params.get("auth", {}), address)
         scopes = [scope for scope in params.get("scopes", ()) if scope in SCOPES]
         return ConnectedClient(self.new_id(), socket, scopes, params.get("caps", ()))
 

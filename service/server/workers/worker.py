@@ -86,9 +86,9 @@ class Worker:
             opened = open_gateway(resolved.config, locations, os.environ)
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
-        doors = open_apps(resolved.config, resolved.credentials, opened, settings.locations.config_path)
-        follow_file(watch, doors, resolved, lambda: Settings.resolve(locations, host), locations)
-        return cls(settings, opened, doors.app)
+        apps = open_apps(resolved.config, resolved.credentials, opened, settings.locations.config_path)
+        follow_file(watch, apps, resolved, lambda: Settings.resolve(locations, host), locations)
+        return cls(settings, opened, apps.app)
 
     def serve(
         self,

@@ -194,6 +194,17 @@ def test_loopback_is_exempt_if_configured(clock: Clock, address: str) -> None:
     assert fail(strict, 2, address)[-1] == "too_many_failed_attempts"
 
 
+def test_updated_authenticator_takes_the_new_secret_and_keeps_failures(clock: Clock) -> None:
+    before = authenticator(clock, maxAttempts=2)
+    fail(before, 2)
+    after = before.updated(Credentials("token", "another"), RateLimitConfig(max_attempts=2))
+    assert not after.has_same_secret(before)
+    assert before.check(header(TOKEN), "198.51.100.7").mode == after.check(header("another"), "198.51.100.8").mode
+    assert fail(after, 1) == ["too_many_failed_attempts"]
+    with pytest.raises(ValueError, match="switched on or off"):
+        before.updated(Credentials("none"), RateLimitConfig())
+
+
 def test_oldest_of_ten_thousand_addresses_is_dropped_first(clock: Clock) -> None:
     limiter = LoginLimiter(RateLimitConfig(max_attempts=1), clock)
     for address in ("old", "old", "kept", "kept"):

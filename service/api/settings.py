@@ -1,0 +1,43 @@
+"""Settings of the HTTP and WebSocket APIs: an immutable snapshot of the configuration, replaced as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import field
+
+from service.api.auth import Authenticator
+from service.api.client_address import ClientAddresses
+from service.config.schema import Config
+from service.core.dataclass import record
+
+
+@record
+class ApiSettings:
+    """The configuration in force as the APIs use it.
+
+    `authenticator` is None when no authentication is configured; then only loopback host names are served.
+    `allowed_origins` are the origins, in lower case, whose pages may open a WebSocket.
+    """
+
+    config: Config = field(repr=False)
+    authenticator: Authenticator | None
+    addresses: ClientAddresses
+    allowed_origins: frozenset[str]
+    completions_enabled: bool
+
+    @classmethod
+    def build(cls, config: Config, authenticator: Authenticator | None) -> ApiSettings:
+        """Derive the settings from a configuration."""
+        return cls(
+            config,
+            authenticator,
+            ClientAddresses(config.gateway.trusted_proxies),
+            frozenset(origin.lower() for origin in config.gateway.control_ui.allowed_origins),
+            config.gateway.http.endpoints.chat_completions.enabled,
+        )
+
+
+class SettingsSlot:
+    """Holds the settings in force. A request reads `current` once and keeps what it got."""
+
+    def __init__(self, current: ApiSettings) -> None:
+        self.current = current
