@@ -63,6 +63,9 @@ def find_gateway(locations: Locations, environ: Mapping[str, str]) -> Address:
         remote = _get(gateway, "remote", "url")
         if not isinstance(remote, str):
             raise ConfigError(['gateway.remote.url: is required with mode "remote"'], str(locations.config_path))
+        if _get(gateway, "remote", "tlsFingerprint"):
+            problem = "gateway.remote.tlsFingerprint: cannot be checked; remove it, or set OPENCLAW_GATEWAY_URL"
+            raise ConfigError([problem], str(locations.config_path))
         secret = _get(gateway, "remote", "token") or _get(gateway, "remote", "password") or _from_environ(environ)
         keys = ("gateway.remote.token", "gateway.remote.password", *_VARIABLES)
         return Address(_http_url(remote, "gateway.remote.url"), str(secret), _BY_FILE, keys)

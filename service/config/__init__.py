@@ -1,1 +1,1 @@
-"""The typed configuration: its file, its values and what is said of it."""
+"""The configuration: its schema, its file and its problems."""

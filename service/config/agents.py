@@ -1,6 +1,6 @@
-"""The roster: which agent a request means, and what that agent is made of.
+"""The roster: the configured agents, and the choice of one for a request.
 
-A request names an agent in its `model` field or in a header; what names none is refused, never guessed.
+A request names an agent in its `model` field or in a header. A name that matches no agent is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from service.config.schema import AgentConfig, Config, IdentityConfig
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 
-#: The agent there is when none is configured, and the default one among several when it is there.
+#: The only agent if none is configured; the default agent if it is configured and none is marked.
 MAIN_AGENT_ID = "main"
 
-#: The header whose agent beats the model field's.
+#: The header that takes precedence over the model field.
 AGENT_HEADER = "x-openclaw-agent-id"
 
 _GENERIC_MODEL = "openclaw"
@@ -27,11 +27,11 @@ _LONGEST_SHOWN_NAME = 80
 
 @record
 class Agent:
-    """Who answers a request.
+    """An agent.
 
     `id` is in lower case. `instructions` is the system prompt, identity included, and may be empty. `model` is
-    "provider/model", `None` where none is configured; `fallbacks` are asked in order when it fails. A run may take
-    `timeout_seconds`. Callers may choose `allowed_models`, `None` for any.
+    "provider/model", `None` if none is configured; `fallbacks` are asked in order when it fails. `timeout_seconds`
+    limits a run. Callers may choose `allowed_models`, `None` for any.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Agent:
 
 
 class Roster:
-    """Every agent of this gateway and the one that is meant when none is named; at least one."""
+    """The agents of this gateway, at least one, and the default agent."""
 
     def __init__(self, agents: Iterable[Agent], default_id: str) -> None:
         self._agents = {agent.id: agent for agent in agents}
@@ -59,9 +59,9 @@ class Roster:
 
     @classmethod
     def from_config(cls, config: Config) -> Roster:
-        """The roster the configuration describes.
+        """Build the roster of `config`.
 
-        Without any agent there is one, `main`. The default is the agent marked so, else `main`, else the first.
+        Without any agent there is one, `main`. The default is the marked agent, else `main`, else the first.
         """
         roster = config.agents.roster or {MAIN_AGENT_ID: AgentConfig()}
         agents = [_agent(agent_id, entry, config) for agent_id, entry in roster.items()]
@@ -71,7 +71,7 @@ class Roster:
         return cls(agents, MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id)
 
     def __contains__(self, agent_id: object) -> bool:
-        """Whether there is an agent with this very id."""
+        """Whether there is an agent with this id."""
         return agent_id in self._agents
 
     @property
@@ -80,10 +80,10 @@ class Roster:
         return tuple(self._agents.values())
 
     def resolve(self, model: str | None, agent_id: str | None) -> Agent:
-        """The agent a request means; `agent_id` is its header, which beats `model` and leaves that text free.
+        """Find the agent for a request. With `agent_id`, its header, the `model` field may be any string.
 
-        White space around either and upper case are ignored. Naming neither means the default agent. Raises
-        `GatewayError` `model_not_found`.
+        Case and surrounding white space do not matter. Without both it is the default agent. Raises `GatewayError`
+        (`model_not_found`).
         """
         if agent_id is not None and agent_id.strip():
             return self._get(agent_id.strip().lower(), agent_id, AGENT_HEADER)
@@ -94,18 +94,18 @@ class Roster:
             return self.default
         prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
         if prefix is None:
-            raise self._not_found(f"{_quoted(model)} does not name an agent.", "model")
+            raise self._not_found(f"{_quoted(model)} is not the name of an agent.", "model")
         return self._get(name.removeprefix(prefix), model, "model")
 
     def model_ids(self) -> list[str]:
-        """Every text of the `model` field that is offered to callers, the general ones first."""
+        """Every value of the `model` field that is offered to callers, the general ones first."""
         return [_GENERIC_MODEL, _DEFAULT_MODEL, *(f"openclaw/{agent_id}" for agent_id in self._agents)]
 
     def _get(self, agent_id: str, written: str, param: str) -> Agent:
         if agent_id == "default":
             return self.default
         if agent_id not in self._agents:
-            raise self._not_found(f"{_quoted(written)} names an agent that is not here.", param)
+            raise self._not_found(f"{_quoted(written)} is not an agent of this gateway.", param)
         return self._agents[agent_id]
 
     def _not_found(self, fault: str, param: str) -> GatewayError:
@@ -113,7 +113,7 @@ class Roster:
         more = f" and {len(self._agents) - _MOST_SHOWN} more" if len(self._agents) > _MOST_SHOWN else ""
         message = (
             f"{fault} Use `openclaw` for the default agent or `openclaw/<agent id>` as the model, or the header "
-            f"{AGENT_HEADER}. Agents here: {', '.join(shown)}{more}."
+            f"{AGENT_HEADER}. Agents: {', '.join(shown)}{more}."
         )
         return GatewayError("model_not_found", message, param=param)
 

@@ -1,4 +1,4 @@
-"""Noticing that a file was changed: by looking, which works on every file system and for every way of writing."""
+"""Watch a file for changes by polling, which works on every file system and for every way of writing."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 
 from service.core.concurrency import sleep
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
-#: What of a file changes when it is written, renamed over or pointed elsewhere; `None` when it is not there.
+#: Changes when a file is written, replaced or linked elsewhere; `None` while there is none.
 _Stamp = tuple[int, int, int, int] | None
 
 
 class FileWatch:
-    """Sees every change of `path` since it was made, through symbolic links, within about a second."""
+    """Detects changes of `path`, also behind symbolic links, within about a second."""
 
-    def __init__(self, path: Path, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, path: Path, poll_seconds: float = _POLL_SECONDS) -> None:
         self._path = path
-        self._look_seconds = look_seconds
+        self._poll_seconds = poll_seconds
         self._seen = self._stamp()
 
     def follow(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` after each change, once the file has held still for a look; does not return.
+        """Call `on_change` after each change, once two polls agree; does not return.
 
-        A file that is written slowly is not read by halves, and a burst of changes counts once.
+        This way a file that is being written is not read half, and a burst of changes counts once.
         """
         latest = self._seen
         while True:
-            sleep(self._look_seconds)
+            sleep(self._poll_seconds)
             before, latest = latest, self._stamp()
             if latest == before and latest != self._seen:
                 self._seen = latest

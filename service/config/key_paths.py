@@ -1,4 +1,4 @@
-"""Where a value of the configuration stands, and how people write that down."""
+"""Paths of keys in the configuration, and their notation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STEP = re.compile(r"""(?:^|\.)(?P<key>[^.\[\]"]+)|\[(?P<index>[0-9]{1,9})\]|\[(
 
 
 def format_path(path: KeyPath) -> str:
-    """`path` as people write it: `agents.list[0].model`, `models.providers["my.host"].api`."""
+    """Write a path: `agents.list[0].model`, `models.providers["my.host"].api`."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -25,9 +25,9 @@ def format_path(path: KeyPath) -> str:
 
 
 def parse_path(text: str) -> KeyPath:
-    """The path people mean by `text`, written as `format_path` does it; an index may be a step of its own, as a text.
+    """Read a path in the notation of `format_path`; `agents.list.0.model` is accepted, too.
 
-    Raises `ValueError`, in words for people, for what is no path.
+    Raises `ValueError` with a message for users.
     """
     path: list[str | int] = []
     position = 0

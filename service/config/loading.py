@@ -1,7 +1,7 @@
-"""The checked configuration of the file, and what the command line and environment add to it.
+"""Load and check the configuration file, and apply what the command line and the environment add.
 
-The file is JSON5 whose texts may take `${NAME}` from the environment; `$${NAME}` is the text itself. Everything comes
-in through arguments: the process's own environment is never looked at here.
+The file is JSON5. `${NAME}` in its strings is replaced from the environment, which is an argument; `$${NAME}` is a
+literal `${NAME}`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HIGHEST_PORT = 65535
 _DIGITS = re.compile(r"[0-9]{1,5}")
 _BIND_HOSTS = {"loopback": "127.0.0.1", "auto": "127.0.0.1", "lan": "0.0.0.0"}  # noqa: S104 - what "lan" means
 
-_DEV_FILE = """// What `openclaw gateway --dev` serves. Yours to edit: it is never written again.
+_DEV_FILE = """// Configuration of `openclaw gateway --dev`. Edit it as you like: it is written only once.
 {
   gateway: {
     port: %(port)d,
@@ -42,7 +42,7 @@ _DEV_FILE = """// What `openclaw gateway --dev` serves. Yours to edit: it is nev
     },
     http: { endpoints: { chatCompletions: { enabled: true } } },
   },
-  // A provider and the model the agent asks; ${NAME} comes from the environment:
+  // A provider and the model of the agent; ${NAME} is replaced from the environment:
   // models: {
   //   providers: { openai: { baseUrl: "https://api.openai.com/v1", apiKey: "${OPENAI_API_KEY}" } },
   // },
@@ -53,16 +53,16 @@ _DEV_FILE = """// What `openclaw gateway --dev` serves. Yours to edit: it is nev
 
 @record
 class LoadedConfig:
-    """A configuration as read from disk, with a notice for each key of the file that is ignored."""
+    """A configuration from disk, and a notice for each ignored key."""
 
     config: Config
     notices: tuple[str, ...]
 
 
 class ValidationResult(NamedTuple):
-    """The problems of a file; `complete` says that its values were right by themselves, so that all of it was seen.
+    """The problems of a file, or else notices about what has no effect.
 
-    `notices` are of what has no effect, where there are no problems.
+    `complete`: every check was made, as each value was valid by itself.
     """
 
     problems: tuple[str, ...]
@@ -71,12 +71,12 @@ class ValidationResult(NamedTuple):
 
 
 def load_config(locations: Locations, environ: Mapping[str, str]) -> LoadedConfig:
-    """Read, complete from `environ` and check the configuration file. Raises `ConfigError`, with the file's path."""
+    """Read and check the configuration file. Raises `ConfigError` with its path."""
     return check_config_text(read_config_text(locations), str(locations.config_path), environ)
 
 
 def check_config_text(text: str, source: str, environ: Mapping[str, str]) -> LoadedConfig:
-    """The configuration that the file's `text` describes. Raises `ConfigError` about `source`."""
+    """Check the `text` of the file `source`. Raises `ConfigError`."""
     data, gaps = substitute(parse_json5(text, source), environ, _SECTIONS)
     if gaps:
         raise ConfigError([gap.problem for gap in gaps], source)
@@ -89,10 +89,10 @@ def check_config_text(text: str, source: str, environ: Mapping[str, str]) -> Loa
 def validate_text(
     text: str, source: str, environ: Mapping[str, str], check: Callable[[Config], tuple[str, ...]]
 ) -> ValidationResult:
-    """What is wrong with the file's `text` whatever the environment holds; a text that lacks a variable is not judged.
+    """Find the problems of the file's `text` that do not depend on the environment.
 
-    For who writes the file in another environment than the gateway's. `check` looks at what the file comes to, returns
-    notices of it, and raises `ConfigError` as this does for what is not JSON5.
+    For edits in another environment than the gateway's: values whose variables are not set are not judged. `check`
+    makes further checks of the configuration and returns notices. Raises `ConfigError` for what is not JSON5.
     """
     data, gaps = substitute(parse_json5(text, source), environ, _SECTIONS)
     complete = False
@@ -101,25 +101,25 @@ def validate_text(
         complete = True
         notices = (*notices, *check(config))
     except ConfigError as error:
-        unjudged = tuple(f"{format_path(gap.path)}:" for gap in gaps)
-        return ValidationResult(tuple(one for one in error.problems if not one.startswith(unjudged)), complete)
+        skipped = tuple(f"{format_path(gap.path)}:" for gap in gaps)
+        return ValidationResult(tuple(one for one in error.problems if not one.startswith(skipped)), complete)
     return ValidationResult((), complete, notices)
 
 
 def create_dev_config(locations: Locations, token: str) -> bool:
-    """Write the development configuration, with `token` as its secret, unless there is a file already.
+    """Write the development configuration with `token` unless the file exists; return whether it was written.
 
-    Returns whether it was written. Raises `ConfigError` where nothing can be written.
+    Raises `ConfigError` if the file cannot be written.
     """
-    # A token that looks like a variable has to be read back as it is.
+    # A token that looks like a variable must not be replaced.
     quoted = json.dumps(escape_variables(token))
     return create_file(locations, _DEV_FILE % {"port": DEV_PORT, "token": quoted})
 
 
 def resolve_port(flag: int | None, environ: Mapping[str, str], config: Config, dev: bool) -> int:
-    """The port to listen on: --port, else OPENCLAW_GATEWAY_PORT, else the file's, else the default. 0 is any free one.
+    """Return the port to listen on: --port, else OPENCLAW_GATEWAY_PORT, else the file's. 0 is any free one.
 
-    Raises `ConfigError` for what is not a port.
+    Raises `ConfigError` for an invalid port.
     """
     if flag is not None:
         return _check_port(flag, "--port")
@@ -138,14 +138,14 @@ def _check_port(port: int, origin: str) -> int:
 
 
 def resolve_state_url(environ: Mapping[str, str], config: Config) -> str | None:
-    """The database of the state: `state.url`, else OPENCLAW_STATE_URL; `None` is the file in the state directory."""
+    """Return the URL of the database: `state.url`, else OPENCLAW_STATE_URL, else `None` for SQLite."""
     if config.state.url is not None:
         return config.state.url.get_secret_value()
     return environ.get("OPENCLAW_STATE_URL") or None
 
 
 def resolve_bind(flag: str | None, config: Config) -> str:
-    """The IP address to listen on: what --bind says, else the file. Raises `ConfigError` for what has no address."""
+    """Return the IP address to listen on: of --bind, else of the file. Raises `ConfigError` if there is none."""
     bind = flag if flag is not None else config.gateway.bind
     if bind in _BIND_HOSTS:
         return _BIND_HOSTS[bind]

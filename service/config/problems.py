@@ -1,7 +1,7 @@
-"""What can be wrong with a configuration, told to the person who wrote it.
+"""Describe the problems of a configuration to its author.
 
-Every problem names the whole path of its key, what is wrong there and what would be right. No text of the file is
-repeated except keys and the short words a choice was made with: a value may be a secret.
+Each problem gives the whole path of its key, the fault and the remedy. Values may be secrets: none is repeated except
+numbers and the words of a choice.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _unknown_keys_of_section(section: type[Section], value: Mapping[Any, Any], p
 
 
 def describe_failures(error: ValidationError) -> tuple[str, ...]:
-    """One problem for each place pydantic found at fault, in our own words."""
+    """Return one problem for each of pydantic's errors."""
     return tuple(
         f"{format_path(_path_of(details))}: {_describe(details)}" for details in error.errors(include_url=False)
     )
@@ -77,17 +77,17 @@ def describe_failures(error: ValidationError) -> tuple[str, ...]:
 
 def _path_of(details: ErrorDetails) -> KeyPath:
     *outer, last = details["loc"] or ("",)
-    if last == "[key]":  # pydantic's mark for a fault of the key itself rather than of its value
+    if last == "[key]":  # pydantic's mark for an invalid key
         return tuple(outer)
     if details["type"] == "value_error" and details["input"] is None:
-        # A required value that is absent: only here pydantic names the attribute, not the key.
+        # A required value is missing: only here pydantic names the attribute, not the key.
         return (*outer, to_camel(str(last)))
     return (*outer, last)
 
 
-#: What would be right, by pydantic's name of the fault.
+#: The expected kind of value, by pydantic's type of error.
 _EXPECTED_KINDS = {
-    "string_type": "a text in quotes",
+    "string_type": "a string in quotes",
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
@@ -102,7 +102,7 @@ _BOUNDS = {
     "less_than_equal": ("le", "at most"),
 }
 
-_PLAIN_FAULTS = {"missing": "is required and not there", "finite_number": "must be a finite number"}
+_PLAIN_FAULTS = {"missing": "is required", "finite_number": "must be a finite number"}
 
 
 def _describe(details: ErrorDetails) -> str:
@@ -135,5 +135,5 @@ def _kind_of(value: object) -> str:
     if isinstance(value, float):
         return "a number with a fraction"
     if isinstance(value, str):
-        return "a text"
+        return "a string"
     return "a list" if isinstance(value, list) else "an object"

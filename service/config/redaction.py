@@ -1,4 +1,4 @@
-"""The configuration as it may be shown: everything but what is secret."""
+"""The configuration in force, without its secrets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from typing import Any
 import orjson
 
 from service.config.schema import Config
-from service.config.secrets import MASK, SECRET_SECTIONS, URL_SECRETS
-
-_SECRET_WORDS = ("token", "password", "secret", "apikey", "authorization", "credential")
-_PYDANTICS_MASK = "**********"
+from service.config.secrets import mask_secrets
 
 
 def describe_config(config: Config, path: Path | None) -> dict[str, Any]:
-    """`config` as it is in force, defaults included, and where it comes from; secrets are replaced by `MASK`.
+    """Return `config` with its defaults and without its secrets, and the file it comes from.
 
-    `hash` stands for what is shown: a changed secret does not change it.
+    `hash` is that of the masked values: a changed secret does not change it.
     """
-    shown = _masked(config.model_dump(mode="json", by_alias=True))
+    shown = mask_secrets(config.model_dump(mode="json", by_alias=True))
     whole = orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)
     view: dict[str, Any] = {
         "exists": path is not None and path.exists(),
@@ -32,22 +29,3 @@ def describe_config(config: Config, path: Path | None) -> dict[str, Any]:
     if path is not None:
         view["path"] = str(path)
     return view
-
-
-def _masked(value: Any, *, secret: bool = False) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: _masked(item, secret=secret or key in SECRET_SECTIONS or (_is_secret(key) and isinstance(item, str)))
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_masked(item, secret=secret) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if secret or value == _PYDANTICS_MASK:
-        return MASK
-    return URL_SECRETS.sub(MASK, value) if isinstance(value, str) else value
-
-
-def _is_secret(key: str) -> bool:
-    return any(word in key.lower().replace("_", "").replace("-", "") for word in _SECRET_WORDS)

@@ -1,4 +1,4 @@
-"""Writing the configuration file: whole or not at all, for its owner alone, one writer at a time."""
+"""Write the configuration file atomically, readable by its owner only, one writer at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from service.config.source import ConfigError, Locations, read_config_text
 
-#: What a new file begins as.
+#: A new file before the first edit.
 _EMPTY = "{\n}\n"
 
 
 def create_file(locations: Locations, text: str) -> bool:
-    """Write the file, and the directories that are missing, unless there is one; returns whether it was written.
+    """Create the file and missing directories unless the file exists; return whether it was created.
 
-    The file has mode 0600, new directories 0700. Raises `ConfigError` where nothing can be written.
+    The file has mode 0600, new directories 0700. Raises `ConfigError` if it cannot be written.
     """
     path = locations.config_path
     try:
@@ -33,10 +33,10 @@ def create_file(locations: Locations, text: str) -> bool:
 
 
 def edit_file(locations: Locations, edit: Callable[[str], str], check: Callable[[str, str], None]) -> None:
-    """Replace the file's text by `edit` of it, as one step; a file that is missing counts as an empty object.
+    """Replace the file's text by `edit` of it in one step; a missing file counts as an empty object.
 
-    `check` is called with the text before and after, and may raise to leave the file alone. Mode and owner stay, and a
-    symbolic link goes on pointing where it did. Raises `ConfigError` for what cannot be read or written.
+    `check` is called with the text before and after, and may raise to leave the file unchanged. Mode, owner and
+    symbolic links are preserved. Raises `ConfigError` for what cannot be read or written.
     """
     path = Path(os.path.realpath(locations.config_path))
     if not path.exists():
@@ -84,7 +84,7 @@ def _adopt(status: os.stat_result, file: Path) -> None:
     file.chmod(status.st_mode & 0o777)
     own = file.stat()
     if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        with suppress(PermissionError):  # who may not give files away owns the new one
+        with suppress(PermissionError):  # without the right to give files away the new one keeps its owner
             os.chown(file, status.st_uid, status.st_gid)
 
 

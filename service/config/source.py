@@ -1,12 +1,14 @@
-"""The configuration file before anything in it is checked: where it is, its text, the data that text stands for.
+"""Find, read and parse the configuration file, before anything in it is checked.
 
-Light on purpose: commands that only want an address or a key of the file need nothing else. Everything comes in
-through arguments: the process's own environment is never looked at here.
+Commands that need only an address or one key import nothing else. The environment is an argument, never the process's
+own.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
@@ -36,7 +38,7 @@ _MINIMAL_FILE = """{
 class ConfigError(Exception):
     """A configuration that cannot be used.
 
-    `problems` holds every fault found, each a sentence for people; `source` names what they are problems of.
+    `problems` holds every fault as a sentence for users; `source` names the file or whatever else has them.
     """
 
     def __init__(self, problems: Iterable[str], source: str = "The configuration") -> None:
@@ -53,7 +55,7 @@ class ConfigError(Exception):
 
 @record
 class Locations:
-    """Where this gateway keeps things: its configuration file, and the directory of its state."""
+    """Paths of the configuration file and of the state directory."""
 
     config_path: Path
     state_dir: Path
@@ -67,13 +69,13 @@ class Locations:
 
 
 def locate(environ: Mapping[str, str], *, dev: bool = False, profile: str | None = None) -> Locations:
-    """Where the file and the state are.
+    """Find the configuration file and the state directory.
 
-    `dev` and `profile` move both to a directory of their own beside `~/.openclaw`. OPENCLAW_STATE_DIR and
-    OPENCLAW_CONFIG_PATH beat them. Raises `ConfigError` when neither they nor HOME say where.
+    `dev` and `profile` choose a separate directory beside `~/.openclaw`; OPENCLAW_STATE_DIR and OPENCLAW_CONFIG_PATH
+    take precedence. Raises `ConfigError` if HOME is needed and not set.
     """
     if dev and profile is not None:
-        raise ConfigError(["--dev is a profile of its own; give --dev or --profile, not both"], "The command line")
+        raise ConfigError(["--dev and --profile exclude each other; give one of them"], "The command line")
     if profile is not None and not _PROFILE.fullmatch(profile):
         raise ConfigError(
             ["--profile is 1 to 64 letters, digits, hyphens and underscores, beginning with a letter or digit"],
@@ -95,13 +97,16 @@ def _path(text: str, environ: Mapping[str, str]) -> Path:
 
 
 def read_config_text(locations: Locations) -> str:
-    """The file's text. Raises `ConfigError` for a file that is missing, unreadable, too large or not UTF-8."""
+    """Read the file. Raises `ConfigError` if it is missing, unreadable, no regular file, too large or not UTF-8."""
     path = locations.config_path
     try:
-        with path.open("rb") as file:
+        # A pipe without a writer would block the event loop.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(["it is not a regular file"], str(path))
             content = file.read(_LARGEST_FILE_BYTES + 1)
     except FileNotFoundError:
-        hint = "" if locations.dev else ", or start with --dev, which makes a configuration for trying things out"
+        hint = "" if locations.dev else ", or start with --dev, which writes one for development"
         raise ConfigError(
             [f"there is no such file. Run `openclaw setup`, or write one, for example{hint}:\n{_MINIMAL_FILE}"],
             str(path),
@@ -114,11 +119,11 @@ def read_config_text(locations: Locations) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"line {line}: there are bytes that are not UTF-8 text"], str(path)) from None
+        raise ConfigError([f"line {line}: invalid UTF-8"], str(path)) from None
 
 
 def parse_json5(text: str, source: str) -> Any:
-    """The data that `text` stands for. Raises `ConfigError` with the place at fault; `source` is its file's name."""
+    """Parse `text`. Raises `ConfigError` with line and column; `source` is the name of its file."""
     text = text.removeprefix("\ufeff")
     try:
         return pyjson5.decode(text)
@@ -133,9 +138,9 @@ def _describe_syntax_error(error: pyjson5.Json5DecoderException, text: str) -> s
     if not text.strip():
         fault = "the file is empty"
     elif isinstance(error, pyjson5.Json5EOF):
-        fault = "what begins here (an object, list, text or comment) has no end"
+        fault = "the object, list, text or comment that begins here is not closed"
     elif isinstance(error, pyjson5.Json5ExtraData):
-        fault = "something follows the end of the configuration"
+        fault = "there is text after the end of the configuration"
     elif isinstance(error, pyjson5.Json5NestingTooDeep):
         fault = "objects and lists are nested too deeply"
     else:
@@ -144,7 +149,7 @@ def _describe_syntax_error(error: pyjson5.Json5DecoderException, text: str) -> s
 
 
 class Gap(NamedTuple):
-    """A text of the file that the environment cannot complete, and why."""
+    """A text of the file with a variable that cannot be replaced, and the problem."""
 
     path: KeyPath
     problem: str
@@ -153,9 +158,9 @@ class Gap(NamedTuple):
 def substitute(
     data: Any, environ: Mapping[str, str], sections: Collection[str] | None = None
 ) -> tuple[Any, tuple[Gap, ...]]:
-    """`data` with each `${NAME}` taken from `environ`, and what could not be; that stays as it was written.
+    """Replace each `${NAME}` in `data` from `environ`, and return the ones that could not be replaced.
 
-    Only in the given top-level sections, in all without: what nobody reads needs no variables.
+    Only the top-level `sections` are searched, if given: the others are ignored, so that their variables may be unset.
     """
     gaps: list[Gap] = []
     if sections is None or not isinstance(data, dict):
@@ -167,7 +172,7 @@ def substitute(
 
 
 def escape_variables(text: str) -> str:
-    """`text` written so that `substitute` gives it back as it is."""
+    """Escape `text` so that `substitute` returns it unchanged."""
     return _REFERENCE.sub(r"$\g<0>", text)
 
 
@@ -200,12 +205,12 @@ def _is_environment_reference(value: Mapping[Any, Any]) -> bool:
 
 
 def _reference_fault(name: str, found: str) -> str | None:
-    """Why `${name}` cannot be replaced by `found`, or `None`."""
+    """Return why `${name}` cannot be replaced by `found`, or `None`."""
     if not _VARIABLE_NAME.fullmatch(name):
-        # What stands there is not repeated: it may be a part of a secret.
+        # The name is not repeated: it may be a part of a secret.
         return (
-            "what stands in ${...} must be the name of an environment variable, upper-case letters, digits and "
-            "underscores; write $${...} for a text that is not to be replaced"
+            "${...} must contain the name of an environment variable (upper-case letters, digits, underscores); write "
+            "$${...} for a literal ${...}"
         )
     if not found:
         return f"the environment variable {name} is not set, or is empty"

@@ -1,7 +1,7 @@
-"""What single values of the configuration may be: numbers, ids, addresses, headers, secrets.
+"""Types of single values in the configuration: numbers, ids, addresses, headers, secrets.
 
-Each type checks the value it stands for and says what would be right; the rule that binds several values together
-belongs to their section.
+Each type checks its value, with a message that says what would be right. Rules about several values belong to their
+section.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 
 
 def secret_fault(secret: str) -> str | None:
-    """Why `secret` cannot be sent in a header, or `None` when it can. Never repeats the secret."""
+    """Return why `secret` cannot be sent in a header, or `None`. The secret is not repeated."""
     if not secret.strip():
         return "is blank"
     if secret != secret.strip():
@@ -43,7 +43,7 @@ def _whole(value: object) -> object:
 def _agent_id(text: str) -> str:
     if not _AGENT_ID.fullmatch(text):
         raise ValueError(
-            "an agent's id is 1 to 64 letters, digits, hyphens and underscores, beginning with a letter or digit"
+            "an agent id is 1 to 64 letters, digits, hyphens and underscores, beginning with a letter or digit"
         )
     if text.lower() == "default":
         raise ValueError('the id "default" means the default agent; choose another and mark it `default: true`')
@@ -87,7 +87,7 @@ def _gateway_url(text: str) -> str:
 
 def _origin(text: str) -> str:
     if text != "*" and not _ORIGIN.fullmatch(text):
-        raise ValueError('must be an origin, such as "https://ui.example.com" without a slash at its end, or "*"')
+        raise ValueError('must be an origin, such as "https://ui.example.com" without a trailing slash, or "*"')
     return text.lower()
 
 
@@ -118,7 +118,7 @@ def _header_name(text: str) -> str:
 
 def _header_value(text: str) -> str:
     if not text.isascii() or not text.isprintable():
-        raise ValueError("must be printable ASCII, as every header's value")
+        raise ValueError("must be printable ASCII")
     return text
 
 
@@ -144,7 +144,7 @@ Port = Annotated[Whole, Field(ge=0, le=65535)]
 Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-#: Seconds, or `None` for never; in the file a text such as "30d", or false.
+#: Seconds, or `None` for never; in the file a string such as "30d", or false.
 Span = Annotated[int | None, PlainValidator(_span, json_schema_input_type=str | bool)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]

@@ -1,7 +1,7 @@
-"""Changing one value of a JSON5 text: everything else, comments and layout included, stays as it was written.
+"""Set or remove one value in a JSON5 text and preserve everything else, comments and layout included.
 
-The libraries that keep comments give a document back that has to be laid out anew; here only the place that changes
-is touched. What is written follows its neighbours: their indentation, their quotes, their trailing commas.
+Libraries that preserve comments reformat the document. Here only the edited place changes, in the style of its
+neighbours: their indentation, quotes and trailing commas.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _INDENT = "  "
 
 
 class EditError(ValueError):
-    """A place of the text where nothing can be set or removed, in words for people."""
+    """A value that cannot be set or removed. The message is for users."""
 
 
 def set_value(text: str, path: KeyPath, value: Any) -> str:
-    """`text`, valid JSON5, with `value` at `path`; objects that are missing on the way are made.
+    """Set `value` at `path` in `text`, valid JSON5, and create missing objects on the way.
 
-    The index after a list's last appends. Raises `EditError`.
+    The index after the last one appends to a list. Raises `EditError`.
     """
     style = _Style(text)
     holder, found, rest = _walk(text, path)
@@ -36,12 +36,12 @@ def set_value(text: str, path: KeyPath, value: Any) -> str:
     for step in reversed(rest[1:]):
         value = {str(step): value} if not _is_index(step) else [value]
         if isinstance(value, list) and int(step) != 0:
-            raise EditError(f"{format_path(path)}: there is no list yet; begin it with the index 0")
+            raise EditError(f"{format_path(path)}: the list does not exist yet; begin with the index 0")
     return _insert(text, style, holder, rest[0], value)
 
 
 def remove_value(text: str, path: KeyPath) -> str:
-    """`text`, valid JSON5, without what is at `path`. Raises `EditError` when nothing is."""
+    """Remove the value at `path` from `text`, valid JSON5. Raises `EditError` if there is none."""
     holder, found, rest = _walk(text, path)
     if found is None or rest:
         raise EditError(f"{format_path(path)} is not set")
@@ -55,7 +55,7 @@ def remove_value(text: str, path: KeyPath) -> str:
 
 
 def get_value(data: Any, path: KeyPath) -> Any:
-    """What is at `path` of decoded JSON5. Raises `KeyError` when nothing is."""
+    """Return the value at `path` of decoded JSON5. Raises `KeyError` if there is none."""
     for step in path:
         if isinstance(data, list) and _is_index(step) and int(step) < len(data):
             data = data[int(step)]
@@ -67,7 +67,7 @@ def get_value(data: Any, path: KeyPath) -> Any:
 
 
 def _walk(text: str, path: KeyPath) -> tuple[Value, Member | None, Sequence[str | int]]:
-    """The innermost container on the way, its member there if it has it, and the steps that are missing."""
+    """Return the innermost container on the way, its member there if it exists, and the missing steps."""
     holder = scan(text)
     _check_container(holder, (), path)
     for position, step in enumerate(path):
@@ -77,7 +77,7 @@ def _walk(text: str, path: KeyPath) -> tuple[Value, Member | None, Sequence[str 
             return holder, found, path[position + (found is not None) :]
         holder = found.value
         _check_container(holder, path[: position + 1], path)
-    raise EditError("a key has to be named")
+    raise EditError("a key is required")
 
 
 def _is_index(step: str | int) -> bool:
@@ -90,7 +90,7 @@ def _is_step(member: Member, step: str | int) -> bool:
 
 def _check_container(value: Value, at: KeyPath, path: KeyPath) -> None:
     if not value.kind:
-        raise EditError(f"{format_path(at)} is neither an object nor a list, so that {format_path(path)} cannot be")
+        raise EditError(f"{format_path(at)} is neither an object nor a list, so that {format_path(path)} cannot exist")
 
 
 def _check_step(holder: Value, path: KeyPath, position: int, found: Member | None) -> None:
@@ -98,7 +98,7 @@ def _check_step(holder: Value, path: KeyPath, position: int, found: Member | Non
     if holder.kind == "[" and found is None and not (_is_index(step) and int(step) == len(holder.members)):
         raise EditError(f"{place} is a list of {len(holder.members)}; the next index is {len(holder.members)}")
     if holder.kind == "{" and isinstance(step, int):
-        raise EditError(f"{place} is an object, which has keys instead of indexes")
+        raise EditError(f"{place} is an object: use a key, not an index")
 
 
 def _insert(text: str, style: _Style, holder: Value, key: str | int, value: Any) -> str:
@@ -117,7 +117,7 @@ def _insert(text: str, style: _Style, holder: Value, key: str | int, value: Any)
         return f"{text[: last.end]}{'' if comma else ','} {entry}{comma}{text[last.end :]}"
     before, line = f"{text[: last.end]}{'' if comma else ','}", f"{style.newline}{indent}"
     rest = REST_OF_LINE.match(text, last.end)
-    if rest is None:  # the bracket stands on this line, or a comment that goes on
+    if rest is None:  # the bracket is on this line, or a comment that continues
         return f"{before}{line}{entry}{comma}{line}" + text[last.end :].lstrip(" \t")
     return f"{before}{rest[0]}{line}{entry}{comma}{text[rest.end() :]}"
 
@@ -148,27 +148,27 @@ def _remove(text: str, holder: Value, member: Member) -> str:
 
 
 class _Style:
-    """How a text is written, so that what is added looks the same."""
+    """The style of a text, for what is added to it."""
 
     def __init__(self, text: str) -> None:
         words = [text[token.start] for token in tokens_of(text) if text[token.start] not in ":,]}"]
         self._text = text
         self._quoted = words[1:2] == ['"']
         self.newline = "\r\n" if "\r\n" in text else "\n"
-        #: After the last member of what is spread over lines.
+        #: Follows the last member of an object or list on several lines.
         self.comma = "" if self._quoted else ","
 
     def indent_at(self, position: int) -> str:
-        """The white space that begins the line of `position`."""
+        """Return the white space at the beginning of the line of `position`."""
         line = self._text[self._text.rfind("\n", 0, position) + 1 : position]
         return line[: len(line) - len(line.lstrip(" \t"))]
 
     def key(self, key: str) -> str:
-        """A key as its neighbours are written."""
+        """Write a key like its neighbours."""
         return key if not self._quoted and _IDENTIFIER.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
     def render(self, value: Any, indent: str | None) -> str:
-        """`value` as JSON5 whose later lines begin with `indent`; on one line without."""
+        """Write `value` as JSON5 with later lines indented by `indent`, on one line without it."""
         if isinstance(value, dict) and value:
             return self._spread("{", [(f"{self.key(key)}: ", item) for key, item in value.items()], "}", indent)
         if isinstance(value, list) and value:

@@ -1,6 +1,6 @@
-"""Where everything stands in a JSON5 text: each value, member, key and comma with its place.
+"""Scan a JSON5 text for the positions of its values, members, keys and commas.
 
-For texts that are known to be JSON5: what is no such text is not told apart here.
+The text must be valid JSON5; errors are not detected.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
-#: What may stand at a line's end beside what counts: spaces and comments that do not go on.
+#: Spaces and complete comments up to the end of a line.
 REST_OF_LINE = re.compile(r"(?:[^\S\n\r]|/\*(?:(?!\*/)[^\n\r])*\*/)*(?://[^\n\r\u2028\u2029]*)?(?=[\n\r]|\Z)")
 
 
 class Token(NamedTuple):
-    """A part of the text that means something."""
+    """A mark, or a key or plain value."""
 
     kind: Literal["mark", "word"]
     start: int
@@ -34,7 +34,7 @@ class Token(NamedTuple):
 
 @dataclass(slots=True)
 class Value:
-    """A value: its place, and its members when it is an object or a list (`kind` is its opening bracket)."""
+    """The position of a value, and the members of an object or list (`kind` is its opening bracket)."""
 
     start: int
     end: int = 0
@@ -44,7 +44,7 @@ class Value:
 
 @dataclass(slots=True)
 class Member:
-    """A member of an object or list. `start` is where its key, or without one its value, begins; `comma` follows it."""
+    """A member of an object or list. `start` is the start of its key, else of its value; `comma` the one after it."""
 
     key: str | int
     start: int
@@ -58,12 +58,12 @@ class Member:
 
 
 def scan(text: str) -> Value:
-    """The whole value of a JSON5 text."""
+    """Return the top value of a JSON5 text."""
     return _Scanner(text).value()
 
 
 def tokens_of(text: str) -> Iterator[Token]:
-    """What is neither space nor comment, in order."""
+    """Yield the tokens, without spaces and comments."""
     for found in _TOKEN.finditer(text):
         if found.lastgroup == "mark":
             yield Token("mark", *found.span())

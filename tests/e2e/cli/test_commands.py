@@ -252,6 +252,13 @@ def test_the_gateway_is_found(place: Locations, text: str, environ: dict[str, st
     assert (found.url, found.secret) == (url, secret)
 
 
+def test_certificate_pin_of_a_remote_gateway_is_refused(place: Locations) -> None:
+    pinned = REMOTE.replace("token: 'r'", "token: 'r', tlsFingerprint: 'AB:CD'")
+    place.config_path.write_text(f"{{{pinned}}}")
+    with pytest.raises(ConfigError, match="tlsFingerprint"):
+        find_gateway(place, {})
+
+
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:1", "ws://", "http://x:99999"])
 def test_an_address_that_is_none_is_refused(place: Locations, url: str) -> None:
     with pytest.raises(ConfigError, match="OPENCLAW_GATEWAY_URL"):

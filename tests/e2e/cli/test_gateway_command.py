@@ -61,6 +61,8 @@ def test_without_a_file_it_says_where_it_looked_and_what_to_do(tmp_path: Path) -
         ({"gateway": {"tls": {"enabled": True}}}, "reverse proxy"),
         ({"gateway": {"mode": "remote"}}, 'set it to "local" to serve here'),
         ({**scripted_config(), "agents": {"defaults": {"model": "nowhere/x"}}}, 'No provider "nowhere" is configured'),
+        ({**scripted_config(), "tools": {"exec": {"ask": "always"}}}, "tools.exec.ask"),
+        ({**scripted_config(), "agents": {"defaults": {"sandbox": {"mode": "all"}}}}, "agents.defaults.sandbox.mode"),
         ("{ gateway: ", "line 1"),
     ],
 )

@@ -299,6 +299,18 @@ def test_allowed_websocket_origins_are_reloaded(editing: Editing) -> None:
     assert status() == 101
 
 
+def test_edit_is_ignored_with_reload_off(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["gateway"]["reload"] = {"mode": "off"}
+    with live_gateway(tmp_path, config) as running, running.client() as client:
+        editing = Editing(running)
+        config["agents"]["list"] = [{"id": "new"}]
+        editing.write(config)
+        time.sleep(2.5)  # an edit is applied after one second
+        assert ask(client, "hi", model="openclaw/new").status_code == 404
+        assert "in force" not in running.output
+
+
 def test_all_workers_apply_an_edit(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=("--workers", "2")) as running:
         editing = Editing(running)

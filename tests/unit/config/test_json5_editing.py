@@ -66,7 +66,7 @@ MODELS_ADDED = """  },
         ),
     ],
 )
-def test_a_value_is_set_where_it_stands_and_the_rest_stays(path: str, value: Any, old: str, new: str) -> None:
+def test_set_value_changes_nothing_else(path: str, value: Any, old: str, new: str) -> None:
     assert set_value(FILE, parse_path(path), value) == FILE.replace(old, new)
 
 
@@ -81,7 +81,7 @@ def test_a_value_is_set_where_it_stands_and_the_rest_stays(path: str, value: Any
         ("gateway.http.endpoints", "{ endpoints: {} }", "{ }"),
     ],
 )
-def test_a_value_is_removed_with_what_was_said_of_it_on_its_line(path: str, old: str, new: str) -> None:
+def test_remove_value_removes_its_comment_on_the_line(path: str, old: str, new: str) -> None:
     assert remove_value(FILE, parse_path(path)) == FILE.replace(old, new)
 
 
@@ -102,23 +102,23 @@ def test_plain_json_stays_plain_json() -> None:
         ("{a: [1]}", "a[2]", "a is a list of 1; the next index is 1"),
         ("{a: [1]}", "a.b", "a is a list of 1"),
         ("{a: {}}", "a[0]", "a is an object"),
-        ("{}", "a[1]", "begin it with the index 0"),
+        ("{}", "a[1]", "begin with the index 0"),
         ("3", "a", "is neither an object"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(text: str, path: str, words: str) -> None:
+def test_set_value_at_an_impossible_path_is_refused(text: str, path: str, words: str) -> None:
     with pytest.raises(EditError) as caught:
         set_value(text, parse_path(path), 1)
     assert words in str(caught.value)
 
 
-def test_what_is_not_set_cannot_be_removed() -> None:
+def test_remove_value_that_is_not_set_is_refused() -> None:
     for path in ("b", "a.b.c"):
         with pytest.raises(EditError, match="is not set"):
             remove_value("{a: {}}", parse_path(path))
 
 
-def test_a_key_that_is_there_twice_is_set_where_it_counts_and_removed_wholly() -> None:
+def test_repeated_key_is_set_at_its_last_place_and_removed_everywhere() -> None:
     assert set_value("{a: 1, a: 2}", ("a",), 3) == "{a: 1, a: 3}"
     assert pyjson5.decode(remove_value("{a: 1, b: 2, a: 3}", ("a",))) == {"b": 2}
 
@@ -126,12 +126,12 @@ def test_a_key_that_is_there_twice_is_set_where_it_counts_and_removed_wholly() -
 @pytest.mark.parametrize(
     "text", ["gateway.port", "agents.list[0].model", 'models.providers["my.host"].api', "a-b[3][4]"]
 )
-def test_a_path_is_read_as_it_is_written(text: str) -> None:
+def test_path_round_trip(text: str) -> None:
     assert format_path(parse_path(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a.", "[x]", 'a["b', "a]b"])
-def test_what_is_no_path_is_refused(text: str) -> None:
+def test_invalid_path_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a key"):
         parse_path(text)
 
@@ -195,7 +195,7 @@ def holder_of(document: Any, path: KeyPath) -> Any:
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data(), document=DOCUMENTS, value=VALUES)
-def test_any_document_is_changed_only_where_asked(data: st.DataObject, document: dict[str, Any], value: Any) -> None:
+def test_any_document_changes_only_at_the_path(data: st.DataObject, document: dict[str, Any], value: Any) -> None:
     layout = Layout(data)
     text = layout.gap() + layout.write(document) + layout.gap()
     known = paths_of(document)

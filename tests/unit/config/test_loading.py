@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def refusal(locations: Locations, text: str, **environ: str) -> str:
         ({"OPENCLAW_STATE_DIR": "/s", "OPENCLAW_CONFIG_PATH": "/c.json"}, {"dev": True}, "/c.json", "/s"),
     ],
 )
-def test_the_file_is_found(environ: dict[str, str], options: dict[str, Any], config_path: str, state_dir: str) -> None:
+def test_file_and_state_directory_are_located(
+    environ: dict[str, str], options: dict[str, Any], config_path: str, state_dir: str
+) -> None:
     found = locate(environ, **options)
     assert found == Locations(Path(config_path), Path(state_dir), options.get("dev", False))
 
@@ -51,15 +54,17 @@ def test_the_file_is_found(environ: dict[str, str], options: dict[str, Any], con
     [
         ({}, {}, "HOME is not set"),
         ({"HOME": "/h"}, {"profile": "../x"}, "--profile is"),
-        ({"HOME": "/h"}, {"profile": "x", "dev": True}, "not both"),
+        ({"HOME": "/h"}, {"profile": "x", "dev": True}, "exclude each other"),
     ],
 )
-def test_a_place_that_cannot_be_named_is_refused(environ: dict[str, str], options: dict[str, Any], words: str) -> None:
+def test_conflicting_or_incomplete_location_is_refused(
+    environ: dict[str, str], options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         locate(environ, **options)
 
 
-def test_the_file_is_json5(locations: Locations) -> None:
+def test_file_is_json5(locations: Locations) -> None:
     config = load(locations, "\ufeff// a comment\n{gateway: {port: 0x10, bind: 'lan',},}")
     assert (config.gateway.port, config.gateway.bind) == (16, "lan")
 
@@ -68,8 +73,8 @@ def test_the_file_is_json5(locations: Locations) -> None:
     ("text", "words"),
     [
         ("{\n  gateway: {port 5}\n}", "line 2, column 18: this is not JSON5"),
-        ("{\n  gateway: {", "line 2, column 12: what begins here"),
-        ("{}\n{}", "something follows the end"),
+        ("{\n  gateway: {", "line 2, column 12: the object, list, text or comment that begins here"),
+        ("{}\n{}", "there is text after the end"),
         ("[" * 100, "nested too deeply"),
         (" ", "the file is empty"),
         ("[]", "must be an object"),
@@ -77,17 +82,17 @@ def test_the_file_is_json5(locations: Locations) -> None:
         ("{session: {x: '" + "x" * 5_000_000 + "'}}", "larger than 4 MiB"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_with_the_place(locations: Locations, text: str, words: str) -> None:
+def test_invalid_file_is_refused_with_the_position(locations: Locations, text: str, words: str) -> None:
     assert words in refusal(locations, text)
 
 
-def test_bytes_that_are_not_text_are_refused_with_their_line(locations: Locations) -> None:
+def test_invalid_utf8_is_refused_with_its_line(locations: Locations) -> None:
     locations.config_path.write_bytes(b"{\n\xff}")
-    with pytest.raises(ConfigError, match="line 2: there are bytes that are not UTF-8"):
+    with pytest.raises(ConfigError, match="line 2: invalid UTF-8"):
         load_config(locations, {})
 
 
-def test_a_missing_file_is_refused_with_one_to_write(locations: Locations) -> None:
+def test_missing_file_is_refused_with_an_example(locations: Locations) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(locations, {})
     text = str(caught.value)
@@ -98,12 +103,28 @@ def test_a_missing_file_is_refused_with_one_to_write(locations: Locations) -> No
     assert config.gateway.http.endpoints.chat_completions.enabled
 
 
-def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+def test_directory_as_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it cannot be read"):
         load_config(Locations(tmp_path, tmp_path, dev=False), {})
 
 
-def test_variables_come_from_the_environment(locations: Locations) -> None:
+def test_pipe_as_file_is_refused_without_blocking(locations: Locations) -> None:
+    os.mkfifo(locations.config_path)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load_config(locations, {})
+
+
+def test_environment_reference_of_openclaw_is_replaced(locations: Locations) -> None:
+    text = "{gateway: {auth: {token: {source: 'env', provider: 'default', id: 'MY_TOKEN'}}}}"
+    token = load(locations, text, MY_TOKEN="t0ken").gateway.auth.token
+    assert token is not None
+    assert token.get_secret_value() == "t0ken"
+    assert "gateway.auth.token: the environment variable MY_TOKEN is not set" in refusal(locations, text)
+    elsewhere = text.replace("'env'", "'file'")
+    assert "gateway.auth.token: is a reference to a secret outside" in refusal(locations, elsewhere, MY_TOKEN="t")
+
+
+def test_variables_are_replaced_from_the_environment(locations: Locations) -> None:
     env = "{a: 'x${A}y${B_2}', c: '$${A}', d: '$${lower} $A {}'}"
     text = f"{{mcp: {{servers: {{one: {{command: '/bin/true', args: ['${{A}}'], env: {env}}}}}}}}}"
     server = load(locations, text, A="1", B_2="${A}").mcp.servers["one"]
@@ -112,9 +133,9 @@ def test_variables_come_from_the_environment(locations: Locations) -> None:
 
 
 @pytest.mark.parametrize("name", ["lower", "Mixed", "WITH-HYPHEN", "A:-default", "1ST", "", " A "])
-def test_what_is_no_name_of_a_variable_is_refused_and_not_taken_as_it_stands(locations: Locations, name: str) -> None:
+def test_invalid_variable_name_is_refused(locations: Locations, name: str) -> None:
     text = refusal(locations, f"{{state: {{url: 'secret ${{{name}}}'}}}}", lower="x", Mixed="x")
-    assert "state.url: what stands in ${...} must be the name of an environment variable" in text
+    assert "state.url: ${...} must contain the name of an environment variable" in text
     assert "$${...}" in text
     assert "secret" not in text
 
@@ -125,17 +146,17 @@ def test_missing_variables_are_refused_with_their_paths(locations: Locations) ->
     assert "gateway.trustedProxies[0]: the environment variable EMPTY is not set" in text
 
 
-def test_variables_of_sections_that_are_ignored_need_not_be_set(locations: Locations) -> None:
+def test_variables_in_ignored_sections_may_be_unset(locations: Locations) -> None:
     locations.config_path.write_text("{channels: {x: '${GONE}'}}")
     assert load_config(locations, {}).notices == ("channels: ignored, as there are no messaging channels",)
 
 
-def test_a_variable_with_bytes_that_are_not_text_is_refused(locations: Locations) -> None:
+def test_variable_that_is_not_utf8_is_refused(locations: Locations) -> None:
     assert "A is not UTF-8 text" in refusal(locations, "{session: {a: '${A}'}}", A="\udcff")
 
 
 @pytest.mark.parametrize("token", ["plain", 'with "quotes" and \\', "${HOME} and $${HOME}", "grüße\u2028"])
-def test_the_development_file_is_read_back_as_it_was_meant(tmp_path: Path, token: str) -> None:
+def test_development_file_round_trip(tmp_path: Path, token: str) -> None:
     place = Locations(tmp_path / "a" / "openclaw.json", tmp_path / "b" / "c", dev=True)
     assert create_dev_config(place, token)
     loaded = load_config(place, {"HOME": "/h"})
@@ -146,7 +167,7 @@ def test_the_development_file_is_read_back_as_it_was_meant(tmp_path: Path, token
     assert (gateway.port, gateway.http.endpoints.chat_completions.enabled) == (19001, True)
 
 
-def test_the_development_file_is_for_its_owner_alone_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_development_file_is_private_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     place = Locations(tmp_path / "a" / "openclaw.json", tmp_path / "a", dev=True)
     assert create_dev_config(place, "t")
     assert stat.S_IMODE(place.config_path.stat().st_mode) == 0o600
@@ -154,7 +175,7 @@ def test_the_development_file_is_for_its_owner_alone_and_nothing_else_is_left(tm
     assert list(place.state_dir.iterdir()) == [place.config_path]
 
 
-def test_the_development_file_never_replaces_one(locations: Locations) -> None:
+def test_development_file_never_replaces_another(locations: Locations) -> None:
     locations.config_path.write_text("mine")
     assert not create_dev_config(locations, "t")
     assert locations.config_path.read_text() == "mine"
@@ -164,14 +185,14 @@ def test_the_development_file_never_replaces_one(locations: Locations) -> None:
     assert sorted(path.name for path in locations.state_dir.iterdir()) == ["link", "openclaw.json"]
 
 
-def test_a_place_that_cannot_be_written_is_refused(locations: Locations) -> None:
+def test_unwritable_directory_is_refused(locations: Locations) -> None:
     locations.config_path.write_text("")
     inside = Locations(locations.config_path / "openclaw.json", locations.config_path, dev=True)
     with pytest.raises(ConfigError, match="it cannot be written"):
         create_dev_config(inside, "t")
 
 
-def test_the_port_is_the_flags_then_the_environments_then_the_files() -> None:
+def test_port_of_flag_environment_and_file_in_this_order() -> None:
     given, _ = parse_config({"gateway": {"port": 3}})
     silent = Config()
     environ = {"OPENCLAW_GATEWAY_PORT": "2"}
@@ -183,14 +204,14 @@ def test_the_port_is_the_flags_then_the_environments_then_the_files() -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "65536", "1" * 5000, "²"])
-def test_what_is_not_a_port_is_refused(text: str) -> None:
+def test_invalid_port_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="OPENCLAW_GATEWAY_PORT"):
         resolve_port(None, {"OPENCLAW_GATEWAY_PORT": text}, Config(), dev=False)
     with pytest.raises(ConfigError, match="--port"):
         resolve_port(70000, {}, Config(), dev=False)
 
 
-def test_the_address_to_listen_on_is_the_flags_then_the_files() -> None:
+def test_bind_of_flag_and_file_in_this_order() -> None:
     custom, _ = parse_config({"gateway": {"bind": "custom", "customBindHost": "::1"}})
     assert [resolve_bind(flag, Config()) for flag in (None, "auto", "lan")] == ["127.0.0.1", "127.0.0.1", "0.0.0.0"]
     assert [resolve_bind(flag, custom) for flag in (None, "loopback")] == ["::1", "127.0.0.1"]

@@ -80,14 +80,14 @@ def is_only_a_container(pattern: str) -> bool:
     return node.rule is None
 
 
-def test_every_key_of_openclaw_falls_in_exactly_one_class() -> None:
+def test_every_openclaw_key_is_in_exactly_one_class() -> None:
     keys = list(openclaw_keys())
     assert len(keys) > 2000
     undecided = {key: found for key in keys if len(found := classes_of(key)) != 1 and not is_only_a_container(key)}
     assert undecided == {}
 
 
-def test_every_row_is_about_keys_of_openclaw() -> None:
+def test_every_row_names_openclaw_keys() -> None:
     keys = set(openclaw_keys())
     rows = [row.pattern for row in RESTRICTIONS] + [pattern for patterns in IGNORED.values() for pattern in patterns]
     alternatives = [f"{head}{key}" for row in rows for head, keys_ in [split_last(row)] for key in keys_]
@@ -176,7 +176,7 @@ def test_every_restriction_has_samples() -> None:
 
 
 @pytest.mark.parametrize("pattern", SAMPLES)
-def test_a_restriction_keeps_the_gateway_from_starting(pattern: str) -> None:
+def test_restriction_is_refused_and_harmless_value_accepted(pattern: str) -> None:
     restricting, harmless = SAMPLES[pattern]
     for path in expand_pattern(pattern):
         written = path.replace("[]", "[0]").replace("*", "x")
@@ -199,7 +199,7 @@ def test_a_restriction_keeps_the_gateway_from_starting(pattern: str) -> None:
         ({"tools": {"sandbox": {"tools": {"deny": ["exec"]}}}}, "tools.sandbox.tools.deny", "tools.deny"),
     ],
 )
-def test_the_problem_names_the_key_and_the_remedy(data: Any, key: str, remedy: str) -> None:
+def test_refusal_names_key_and_remedy(data: Any, key: str, remedy: str) -> None:
     (problem,) = problems_of(data)
     assert problem.startswith(f"{key}: ")
     assert remedy in problem
@@ -218,7 +218,7 @@ def test_the_problem_names_the_key_and_the_remedy(data: Any, key: str, remedy: s
         ({"tools": {"$include": ["./tools.json5"]}}, "includes are not supported"),
     ],
 )
-def test_what_nobody_knows_is_refused(data: Any, words: str) -> None:
+def test_unknown_key_is_refused(data: Any, words: str) -> None:
     assert any(words in problem for problem in problems_of(data))
 
 
@@ -252,13 +252,13 @@ def offered(tmp_path: Path, everywhere: Any, *models: str, **agent: Any) -> set[
         ({"toolsBySender": {"*": {"deny": ["exec"]}}}, {"toolsBySender": {"*": {}}}, True),
     ],
 )
-def test_commands_run_only_where_nothing_withholds_them(tmp_path: Path, tools: Any, agent: Any, runs: bool) -> None:
+def test_exec_is_offered_unless_a_setting_withholds_it(tmp_path: Path, tools: Any, agent: Any, runs: bool) -> None:
     found = offered(tmp_path, tools, tools=agent)
     assert ("exec" in found) == runs
     assert {"read", "web_fetch"} <= found
 
 
-def test_web_fetch_is_not_offered_where_it_is_switched_off(tmp_path: Path) -> None:
+def test_web_fetch_switched_off_is_not_offered(tmp_path: Path) -> None:
     assert "web_fetch" in offered(tmp_path, {"web": {"fetch": {"enabled": True}}})
     found = offered(tmp_path, {"web": {"fetch": {"enabled": False}}})
     assert "web_fetch" not in found
@@ -280,12 +280,12 @@ def test_web_fetch_is_not_offered_where_it_is_switched_off(tmp_path: Path) -> No
         ({"byProvider": {"openai": {"allow": ["group:fs"]}}}, ["openai/gpt-5"], True),
     ],
 )
-def test_tools_are_limited_by_the_models_of_a_run(tmp_path: Path, tools: Any, models: list[str], gone: bool) -> None:
+def test_by_provider_limits_the_tools_of_a_run(tmp_path: Path, tools: Any, models: list[str], gone: bool) -> None:
     assert ("exec" not in offered(tmp_path, tools, *models)) == gone
     assert ("exec" not in offered(tmp_path, {}, *models, tools=tools)) == gone
 
 
-def test_the_profile_of_an_agent_replaces_the_global_one_of_the_same_provider(tmp_path: Path) -> None:
+def test_by_provider_profile_of_an_agent_replaces_the_global_one(tmp_path: Path) -> None:
     everywhere = {"byProvider": {"p": {"profile": "minimal", "deny": ["write"]}}}
     found = offered(tmp_path, everywhere, "p/m", tools={"byProvider": {"p/m": {"profile": "coding"}}})
     assert "exec" in found
@@ -303,11 +303,11 @@ def test_the_profile_of_an_agent_replaces_the_global_one_of_the_same_provider(tm
         ({"agentToAgent": {"enabled": True}}, "self"),
     ],
 )
-def test_sessions_of_other_agents_show_only_where_both_keys_allow_it(tools: Any, visibility: str) -> None:
+def test_agent_to_agent_limits_session_visibility(tools: Any, visibility: str) -> None:
     assert parse_config({"tools": tools})[0].tools.session_visibility == visibility
 
 
-def test_an_mcp_server_that_is_switched_off_is_left_out_and_its_filter_counts() -> None:
+def test_mcp_server_switch_and_tool_filter_are_honoured() -> None:
     servers = {"off": {"command": "x", "enabled": False}, "on": {"command": "x", "toolFilter": {"exclude": ["rm*"]}}}
     mcp = parse_config({"mcp": {"servers": servers}})[0].mcp
     assert list(mcp.servers) == ["on"]
@@ -335,25 +335,23 @@ MODELS = {"providers": {"p": {"baseUrl": "http://h/v1", "models": [{"id": "a"}, 
         ({"modelPolicy": {"allow": ["p/a"]}}, {"models": {**MODELS, "mode": "replace"}}, ["p/a"], ["p/b"]),
     ],
 )
-def test_callers_choose_only_models_that_are_allowed(
-    agents: Any, more: Any, allowed: list[str], refused: list[str]
-) -> None:
+def test_callers_may_choose_only_allowed_models(agents: Any, more: Any, allowed: list[str], refused: list[str]) -> None:
     config, _ = parse_config({"agents": {"defaults": {"model": "own/m", **agents}}, **more})
     agent = Roster.from_config(config).default
     assert [model for model in allowed if not agent.may_use(model)] == []
     assert [model for model in refused if agent.may_use(model)] == []
 
 
-def test_the_policy_of_an_agent_replaces_the_one_of_all() -> None:
+def test_model_policy_of_an_agent_replaces_the_default_one() -> None:
     entries = {"a": {"modelPolicy": {"allow": ["q/*"]}}, "b": {"modelPolicy": {"allow": []}}, "c": {}}
     config, _ = parse_config({"agents": {"defaults": {"modelPolicy": {"allow": ["p/*"]}}, "entries": entries}})
     found = {agent.id: (agent.may_use("p/m"), agent.may_use("q/m")) for agent in Roster.from_config(config).agents}
     assert found == {"a": (False, True), "b": (True, True), "c": (True, False)}
 
 
-def test_every_key_has_a_meaning() -> None:
+def test_every_key_has_a_description() -> None:
     assert [key.pattern for key in schema_keys() if not key.field.description] == []
 
 
-def test_the_reference_is_up_to_date() -> None:
+def test_reference_is_up_to_date() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == render(), "run tests/support/configuration_reference.py"

@@ -55,7 +55,7 @@ def provider(**keys: Any) -> dict[str, Any]:
     return {"models": {"providers": {"p": {"baseUrl": "http://h/v1"} | keys}}}
 
 
-def test_an_empty_configuration_serves_loopback_with_the_endpoint_off() -> None:
+def test_empty_configuration_is_loopback_with_the_endpoint_off() -> None:
     config, notices = parse_config({})
     assert (config.gateway.port, config.gateway.bind, config.gateway.mode) == (18789, "loopback", "local")
     assert config.gateway.auth.mode is None
@@ -70,7 +70,7 @@ def test_an_empty_configuration_serves_loopback_with_the_endpoint_off() -> None:
     assert notices == ()
 
 
-def test_every_key_reaches_its_attribute() -> None:
+def test_keys_reach_their_attributes() -> None:
     config, notices = parse_config(FULL)
     assert notices == ()
     assert config.gateway.trusted_proxies == (ip_network("10.0.0.1/32"), ip_network("192.168.0.0/16"))
@@ -92,7 +92,7 @@ def test_every_key_reaches_its_attribute() -> None:
     }
 
 
-def test_what_was_named_is_kept_unless_the_configuration_says_so() -> None:
+def test_named_sessions_are_kept_by_default() -> None:
     kept = parse_config({})[0].session.maintenance
     assert (kept.prune_after, kept.max_entries, kept.stateless_after) == (None, None, 7 * 86_400)
     never = {"pruneAfter": False, "maxEntries": False, "statelessAfter": False, "runsAfter": False}
@@ -102,7 +102,7 @@ def test_what_was_named_is_kept_unless_the_configuration_says_so() -> None:
     )
 
 
-def test_what_else_openclaw_says_of_sessions_is_noticed() -> None:
+def test_other_session_keys_of_openclaw_are_noticed() -> None:
     _, notices = parse_config({"session": {"dmScope": "main", "maintenance": {"maxDiskBytes": "1gb", "pruneDays": 3}}})
     assert [notice.partition(":")[0] for notice in notices] == [
         "session.dmScope",
@@ -111,13 +111,13 @@ def test_what_else_openclaw_says_of_sessions_is_noticed() -> None:
     ]
 
 
-def test_secrets_are_absent_from_the_representation() -> None:
+def test_representation_has_no_secrets() -> None:
     config, _ = parse_config(FULL)
     assert SECRET not in repr(config)
     assert SECRET not in str(config)
 
 
-def test_the_two_spellings_of_the_roster_are_one() -> None:
+def test_list_and_entries_make_the_same_roster() -> None:
     listed, _ = parse_config({"agents": {"list": [{"id": "Main", "name": "M"}, {"id": "ops"}]}})
     entries, _ = parse_config({"agents": {"entries": {"Main": {"name": "M"}, "ops": {}}}})
     assert list(listed.agents.roster) == list(entries.agents.roster) == ["main", "ops"]
@@ -146,7 +146,7 @@ def test_the_two_spellings_of_the_roster_are_one() -> None:
         (provider(models=[{"id": "m", "maxToken": 5}]), "models.providers.p.models[0].maxToken", "`maxTokens`"),
         (provider(localService={"command": "/x", "arg": []}), "models.providers.p.localService.arg", "`args`"),
         ({"gateway": {"port": 70000}}, "gateway.port", "at most 65535, not 70000"),
-        ({"gateway": {"port": "18789"}}, "gateway.port", "a whole number, not a text"),
+        ({"gateway": {"port": "18789"}}, "gateway.port", "a whole number, not a string"),
         ({"gateway": {"port": True}}, "gateway.port", "a whole number, not true or false"),
         ({"gateway": {"port": 1.5}}, "gateway.port", "a whole number"),
         ({"gateway": {"mode": "cloud"}}, "gateway.mode", '"local" or "remote", not "cloud"'),
@@ -189,18 +189,18 @@ def test_the_two_spellings_of_the_roster_are_one() -> None:
         ([], "it must be an object", "braces"),
     ],
 )
-def test_a_fault_is_told_with_its_path_and_what_would_be_right(data: object, path: str, words: str) -> None:
+def test_problem_names_path_and_remedy(data: object, path: str, words: str) -> None:
     (problem,) = problems_of(data)
     assert problem.partition(": ")[0] == path if data else path in problem
     assert words in problem
 
 
-def test_a_provider_that_is_scripted_needs_no_url() -> None:
+def test_scripted_provider_needs_no_url() -> None:
     config, _ = parse_config({"models": {"providers": {"demo": {"api": "scripted"}}}})
     assert config.models.providers["demo"].base_url is None
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     data = {
         "gateway": {"prot": 1, "bind": "custom", "auth": {"mode": "x"}},
         "models": {"providers": {"p": {}}},
@@ -211,7 +211,7 @@ def test_all_problems_are_told_at_once() -> None:
     assert paths == expected | {"agents.list"}
 
 
-def test_what_openclaw_knows_and_this_gateway_does_not_is_ignored_with_a_notice() -> None:
+def test_openclaw_keys_without_effect_are_ignored_with_a_notice() -> None:
     data = {
         "channels": {"telegram": {"token": SECRET}},
         "plugins": [],
@@ -231,7 +231,7 @@ def test_what_openclaw_knows_and_this_gateway_does_not_is_ignored_with_a_notice(
     assert SECRET not in " ".join(notices)
 
 
-def test_an_error_reads_as_text_and_holds_no_secret() -> None:
+def test_error_text_has_no_secret() -> None:
     data = {
         "gateway": {"auth": {"token": [SECRET], "mode": SECRET * 3}},
         "models": {"providers": {"p": {"apiKey": SECRET + "\n", "baseUrl": f"ftp://{SECRET}@h", "headers": SECRET}}},
@@ -260,7 +260,7 @@ JSON = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(JSON)
-def test_any_document_is_a_configuration_or_a_readable_refusal(data: object) -> None:
+def test_any_document_is_accepted_or_refused_readably(data: object) -> None:
     problems: tuple[str, ...] = ()
     try:
         parse_config(data)

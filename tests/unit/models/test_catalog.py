@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from service.config.agents import Agent, Roster
 from service.config.models import KNOWN_APIS
 from service.config.schema import Config, parse_config
 from service.core.errors import GatewayError
-from service.core.messages import Sampling
+from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
 from service.models.anthropic.provider import AnthropicProvider
 from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
 from service.models.http.proxies import ProxySettings
@@ -276,6 +277,27 @@ def test_the_fallbacks_follow_the_agents_model_once_each(open_catalog: Open) -> 
     of = agent({"primary": "stub/a", "fallbacks": ["stub/b", "stub/a", "ollama/c"]})
     choices = open_catalog(STUB).choices(None, of)
     assert [choice.ref for choice in choices] == ["stub/a", "stub/b", "ollama/c"]
+
+
+def test_a_model_outside_the_policy_of_its_agent_is_refused(open_catalog: Open) -> None:
+    catalog = open_catalog({"scripted": {"api": "scripted"}})
+    limited = replace(agent("scripted/echo"), allowed_models=("other/*",))
+    assert catalog.choose(None, limited).ref == catalog.choose("scripted/echo", limited).ref == "scripted/echo"
+    error = refused(catalog, "scripted/words", limited)
+    assert (error.code, error.param) == ("model_not_found", "x-openclaw-model")
+    assert "modelPolicy" in error.message
+
+
+def test_a_model_without_tools_is_offered_none(open_catalog: Open) -> None:
+    models = [{"id": "plain", "compat": {"supportsTools": False}}, {"id": "able"}]
+    catalog = open_catalog({"stub": {"baseUrl": "http://127.0.0.1:9/v1", "models": models}})
+    plain, able = (catalog.choose(f"stub/{name}", agent()) for name in ("plain", "able"))
+    assert (plain.calls_functions, able.calls_functions) == (False, True)
+    function = Function("read")
+    request = ModelRequest("stub/plain", "", (), (function,), ToolChoice(ToolChoiceMode.NONE))
+    assert able.to_request(request).functions == (function,)
+    assert plain.to_request(request).functions == ()
+    assert plain.to_request(request).tool_choice == ToolChoice()
 
 
 def test_a_model_that_a_caller_names_has_no_fallback(open_catalog: Open) -> None:
