@@ -16,12 +16,18 @@ from service.config.tools import GlobalToolsConfig, ToolLists, ToolsConfig
 _FILES_READ = ("read", "ls", "find", "grep")
 _SESSIONS_READ = ("session_status", "sessions_list", "sessions_history", "agents_list")
 
-#: What lists may name at once. OpenClaw's groups that have no tools here are known, so that nobody is told of them.
+_OF_MCP_SERVERS = ("*__*",)
+
+#: Groups that lists may name. OpenClaw's groups without tools here are known: naming them is no mistake.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "group:fs": (*_FILES_READ, "write", "edit"),
     "group:runtime": ("exec",),
     "group:web": ("web_fetch",),
     "group:sessions": _SESSIONS_READ,
+    "group:agents": ("agents_list",),
+    "group:openclaw": ("web_fetch", *_SESSIONS_READ),
+    "group:plugins": _OF_MCP_SERVERS,
+    "bundle-mcp": _OF_MCP_SERVERS,
     "group:automation": (),
     "group:media": (),
     "group:memory": (),
@@ -42,6 +48,9 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
 DEFAULT_TOOLS = (*_FILES_READ, *_SESSIONS_READ)
 
 _ALIASES = {"bash": "exec"}
+
+#: What a denial includes: OpenClaw has no tool of its own to search in files.
+_DENIED_WITH: Mapping[str, tuple[str, ...]] = {"read": ("grep",)}
 
 
 def allowed_tools(
@@ -113,7 +122,12 @@ def _lists(
             granted.append((*_base(limits.profile, has_allow_list=True), *(limits.also_allow or ())))
         granted += [limits.allow] if limits.allow is not None else []
         denies += [limits.deny] if limits.deny is not None else []
-    return granted, denies
+    return granted, [_with_included(entries) for entries in denies]
+
+
+def _with_included(entries: tuple[str, ...]) -> tuple[str, ...]:
+    included = (name for entry in entries for name in _DENIED_WITH.get(entry.strip().lower(), ()))
+    return (*entries, *included)
 
 
 def _switched_off(global_config: GlobalToolsConfig, agent_config: ToolsConfig) -> tuple[str, ...]:

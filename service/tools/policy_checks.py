@@ -18,7 +18,7 @@ _SEPARATOR = "__"
 IN_WORKSPACE = (*GROUPS["group:fs"], *GROUPS["group:runtime"])
 
 #: All built-in tools.
-BUILT_IN = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names))
+BUILT_IN = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names if "*" not in name))
 
 
 def tool_notices(config: Config, roster: Roster) -> tuple[str, ...]:

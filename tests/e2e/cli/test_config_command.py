@@ -93,7 +93,7 @@ def test_values_are_json5_or_else_text_and_may_come_by_standard_input(home: Home
     [
         (("set", "gateway.port", "high"), "gateway.port: must be a whole number"),
         (("set", "gateway.prot", "1"), "did you mean `port`"),
-        (("set", "gateway.auth.token", "12345"), "gateway.auth.token: must be a text"),
+        (("set", "gateway.auth.token", "12345"), "gateway.auth.token: must be a string"),
         (("set", "gateway.auth.token.x", "1"), "neither an object nor a list"),
         (("unset", "models.providers.openai.baseUrl"), "baseUrl: is required"),
         (("unset", "gateway.port"), "gateway.port is not set"),

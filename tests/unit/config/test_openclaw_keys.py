@@ -17,7 +17,10 @@ from service.config.key_rules import expand_pattern, find_rule, rule_tree, split
 from service.config.openclaw_keys import IGNORED, RESTRICTIONS, Restriction
 from service.config.schema import parse_config
 from service.config.source import ConfigError
+from service.config.tools import ToolsConfig
 from service.gateway.build import open_toolboxes
+from service.tools.policy import allowed_tools, may_allow
+from service.tools.policy_checks import BUILT_IN
 
 KEYS = Path(__file__).with_name("openclaw_keys.txt")
 
@@ -256,6 +259,24 @@ def test_exec_is_offered_unless_a_setting_withholds_it(tmp_path: Path, tools: An
     found = offered(tmp_path, tools, tools=agent)
     assert ("exec" in found) == runs
     assert {"read", "web_fetch"} <= found
+
+
+@pytest.mark.parametrize(
+    ("deny", "gone"),
+    [
+        ("group:openclaw", {"web_fetch", "session_status", "sessions_list", "sessions_history", "agents_list"}),
+        ("group:agents", {"agents_list"}),
+        ("group:runtime", {"exec"}),
+        ("read", {"read", "grep"}),
+        ("group:plugins", {"docs__search"}),
+        ("bundle-mcp", {"docs__search"}),
+    ],
+)
+def test_denials_of_openclaw_groups_and_names_take_tools_away(deny: str, gone: set[str]) -> None:
+    tools = parse_config({"tools": {"profile": "full", "deny": [deny]}})[0].tools
+    names = [*BUILT_IN, "docs__search"]
+    assert set(names) - set(allowed_tools(tools, ToolsConfig(), names)) == gone
+    assert may_allow(tools, ToolsConfig(), "docs__") == ("docs__search" not in gone)
 
 
 def test_web_fetch_switched_off_is_not_offered(tmp_path: Path) -> None:
