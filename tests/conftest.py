@@ -30,7 +30,7 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-def lasting_upstream() -> Iterator[Upstream]:
+def module_upstream() -> Iterator[Upstream]:
     """A stub of a model provider, for a gateway that all tests of a module share."""
     with Upstream() as running:
         yield running

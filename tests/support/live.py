@@ -106,6 +106,34 @@ def scripted_config(**gateway: Any) -> dict[str, Any]:
     }
 
 
+def stubbed_config(
+    upstream_url: str,
+    model: str | Mapping[str, Any] = "stub/ok",
+    *,
+    agents: Sequence[Any] = (),
+    defaults: Mapping[str, Any] | None = None,
+    providers: Mapping[str, Any] | None = None,
+    retry: Mapping[str, Any] | None = None,
+    **stub: Any,
+) -> dict[str, Any]:
+    """A configuration whose agents are answered by the stub at `upstream_url`, each model asked once.
+
+    The provider "stub" speaks OpenAI's dialect and "claude" Anthropic's, both with the fields `stub`; `providers` are
+    further ones. `agents` and `defaults` configure the agents.
+    """
+    provider = {"baseUrl": upstream_url, **stub}
+    config = scripted_config()
+    config["agents"] = {"defaults": {"model": model, **(defaults or {})}}
+    if agents:
+        config["agents"]["list"] = list(agents)
+    claude = {**provider, "api": "anthropic-messages"}
+    config["models"] = {
+        "retry": retry or {"attempts": 1},
+        "providers": {"stub": provider, "claude": claude, **(providers or {})},
+    }
+    return config
+
+
 @contextmanager
 def live_gateway(
     directory: Path,

@@ -152,11 +152,12 @@ class Exchange(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self._received(self.body)
+        aborted = self.server.upstream.aborted  # of the test that asked, not of one that runs when the client leaves
         try:
             self._answer(str(self.body.get("model")))
         except (_LeftError, OSError):
             if not self.server.upstream.closing.is_set():
-                self.server.upstream.aborted.set()
+                aborted.set()
             self.close_connection = True
         self.answered += 1
 

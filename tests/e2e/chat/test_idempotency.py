@@ -13,33 +13,17 @@ import openai
 import orjson
 import pytest
 from support.chat import ask, error_of, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.upstream import Upstream
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
 def relay_config(upstream: Upstream) -> dict[str, Any]:
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "stub/ok", "timeoutSeconds": 20}},
-        "models": {
-            "providers": {"stub": {"baseUrl": upstream.url, "apiKey": "key"}},
-            "retry": {"attempts": 1},
-        },
-    }
+    return stubbed_config(upstream.url, apiKey="key", defaults={"timeoutSeconds": 20})
 
 
 @pytest.fixture(scope="module")
-def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    with live_gateway(tmp_path_factory.mktemp("relay"), relay_config(upstream)) as running:
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("relay"), relay_config(module_upstream)) as running:
         yield running
 
 

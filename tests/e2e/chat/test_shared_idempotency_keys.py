@@ -26,23 +26,17 @@ PATIENCE_SECONDS = 30
 
 @pytest.fixture(scope="module")
 def hosts(
-    lasting_database_url: str | None, lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+    lasting_database_url: str | None, module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[LiveGateway]]:
     """Two gateways of one database."""
     directory = tmp_path_factory.mktemp("hosts")
     config = scripted_config()
     config["agents"]["defaults"]["model"] = "stub/ok"
-    config["models"]["providers"]["stub"] = {"baseUrl": lasting_upstream.url}
+    config["models"]["providers"]["stub"] = {"baseUrl": module_upstream.url}
     shared = {"OPENCLAW_STATE_DIR": str(directory / "shared")}
     env = shared if lasting_database_url is None else {"OPENCLAW_STATE_URL": lasting_database_url}
     with ExitStack() as stack:
         yield [stack.enter_context(live_gateway(directory / name, config, env=env)) for name in ("one", "other")]
-
-
-@pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, error_of, text_of, user
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import frame
 
 from service.core.errors import GatewayError
-from service.models.errors.context_overflow import Overflow, overflow_of, to_caller_error, told_limit
+from service.models.errors.context_overflow import Overflow, limit_from_error, overflow_of, to_caller_error
 
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
@@ -97,7 +97,7 @@ def test_too_many_tokens_are_known_by_the_words_of_a_provider_and_what_it_would_
     words: str, limit: int | None
 ) -> None:
     assert overflow_of(rejected(words)) is Overflow.TOKENS
-    assert told_limit(rejected(words)) == limit
+    assert limit_from_error(rejected(words)) == limit
     assert to_caller_error(rejected(words)).code == "context_length_exceeded"
 
 
@@ -128,18 +128,7 @@ def test_other_refusals_are_no_overflow(code: str, words: str) -> None:
 
 
 def config_of(upstream: Upstream) -> dict[str, Any]:
-    stub = {"baseUrl": upstream.url}
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "stub/play"}},
-        "models": {
-            "retry": {"attempts": 1},
-            "providers": {"stub": stub, "claude": {**stub, "api": "anthropic-messages"}},
-        },
-    }
+    return stubbed_config(upstream.url, "stub/play")
 
 
 def by(model: str) -> dict[str, str]:
@@ -191,25 +180,19 @@ def bare(exchange: Exchange) -> None:
 
 
 @pytest.fixture(scope="module")
-def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway which learns of each model what one test has it learn."""
-    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(lasting_upstream)) as running:
+    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(module_upstream)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def retrying(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def retrying(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway that asks again where that may help."""
-    config = config_of(lasting_upstream)
+    config = config_of(module_upstream)
     config["models"]["retry"] = {"attempts": 3, "minDelayMs": 1}
     with live_gateway(tmp_path_factory.mktemp("retrying"), config) as running:
         yield running
-
-
-@pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 @pytest.fixture

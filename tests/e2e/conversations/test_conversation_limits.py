@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, error_of, text_of, user
-from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.live import LiveGateway, live_gateway, scripted_config, stubbed_config
 from support.pictures import data_uri, picture
 from support.scripted_upstream import Play, calls
 from support.upstream import Exchange, Upstream
@@ -36,27 +36,19 @@ MODELS: list[dict[str, Any]] = [
 
 
 def relay_config(upstream: Upstream, workspace: Path) -> dict[str, Any]:
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {
-            "defaults": {"model": "stub/play", "workspace": str(workspace)},
-            "list": [
-                {"id": "main", "default": True},
-                {"id": "falling", "model": {"primary": "stub/wide", "fallbacks": ["stub/small"]}},
-                {"id": "seeing", "model": {"primary": "stub/seeing", "fallbacks": ["stub/echo"]}},
-            ],
-        },
-        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url, "models": MODELS}}},
-    }
+    agents = [
+        {"id": "main", "default": True},
+        {"id": "falling", "model": {"primary": "stub/wide", "fallbacks": ["stub/small"]}},
+        {"id": "seeing", "model": {"primary": "stub/seeing", "fallbacks": ["stub/echo"]}},
+    ]
+    defaults = {"workspace": str(workspace)}
+    return stubbed_config(upstream.url, "stub/play", agents=agents, defaults=defaults, models=MODELS)
 
 
 @pytest.fixture(scope="module")
-def relay(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     directory = tmp_path_factory.mktemp("relay")
-    with live_gateway(directory, relay_config(lasting_upstream, directory)) as running:
+    with live_gateway(directory, relay_config(module_upstream, directory)) as running:
         yield running
 
 
@@ -64,12 +56,6 @@ def relay(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) 
 def relayed(relay: LiveGateway) -> Iterator[httpx.Client]:
     with relay.client() as connected:
         yield connected
-
-
-@pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 def by(model: str) -> dict[str, str]:

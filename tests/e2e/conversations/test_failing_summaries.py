@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, error_of, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import hang
 
@@ -40,35 +40,17 @@ class Failing:
 
 def config_of(upstream: Upstream) -> dict[str, Any]:
     rows = [{"id": model, "contextWindow": 1_000} for model in ("play", "short", "falls")]
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {
-            "defaults": {"model": "stub/play"},
-            "list": [
-                {"id": "main", "default": True},
-                {"id": "falling", "model": {"primary": "stub/falls", "fallbacks": ["stub/other"]}},
-            ],
-        },
-        "models": {
-            "retry": {"attempts": 1},
-            "providers": {"stub": {"baseUrl": upstream.url, "models": rows}},
-        },
-    }
+    agents = [
+        {"id": "main", "default": True},
+        {"id": "falling", "model": {"primary": "stub/falls", "fallbacks": ["stub/other"]}},
+    ]
+    return stubbed_config(upstream.url, "stub/play", agents=agents, models=rows)
 
 
 @pytest.fixture(scope="module")
-def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(lasting_upstream)) as running:
+def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(module_upstream)) as running:
         yield running
-
-
-@pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 @pytest.mark.parametrize("failure", [BAD_SUMMARY, BUSY])

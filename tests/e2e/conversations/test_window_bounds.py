@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support import upstream_answers_anthropic as anthropic
 from support.chat import ask, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import refuse
 
@@ -38,40 +38,20 @@ BOUNDS = {row["id"]: row.get("maxTokens") for row in ROWS}
 
 
 def config_of(upstream: Upstream) -> dict[str, Any]:
-    stub = {"baseUrl": upstream.url, "models": ROWS}
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {
-            "defaults": {"model": "dear/play"},
-            "list": [
-                {"id": "main", "default": True},
-                {"id": "falling", "model": {"primary": "fair/first", "fallbacks": ["fair/dearer"]}},
-            ],
-        },
-        "models": {
-            "retry": {"attempts": 1},
-            "providers": {
-                **{name: {**stub, "apiKey": f"the-{name}-key"} for name in ("dear", "fair")},
-                "claude": {**stub, "api": "anthropic-messages"},
-            },
-        },
-    }
+    agents = [
+        {"id": "main", "default": True},
+        {"id": "falling", "model": {"primary": "fair/first", "fallbacks": ["fair/dearer"]}},
+    ]
+    keys = {name: f"the-{name}-key" for name in ("dear", "fair")}
+    providers = {name: {"baseUrl": upstream.url, "models": ROWS, "apiKey": key} for name, key in keys.items()}
+    return stubbed_config(upstream.url, "dear/play", agents=agents, providers=providers, models=ROWS)
 
 
 @pytest.fixture(scope="module")
-def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway which learns of each model what one test has it learn."""
-    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(lasting_upstream)) as running:
+    with live_gateway(tmp_path_factory.mktemp("gateway"), config_of(module_upstream)) as running:
         yield running
-
-
-@pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 def talk_of(subject: str) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support import upstream_answers_anthropic as anthropic
 from support.chat import ask, error_of, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import frame
 
@@ -18,25 +18,9 @@ FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    stub = {"baseUrl": f"{upstream.url}?api-key=a-secret-of-the-query", "timeoutSeconds": 3}
-    config = {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "stub/ok", "timeoutSeconds": 40}},
-        "models": {
-            "retry": {"attempts": 1},
-            "providers": {"stub": stub, "claude": {**stub, "api": "anthropic-messages"}},
-        },
-    }
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    url = f"{module_upstream.url}?api-key=a-secret-of-the-query"
+    config = stubbed_config(url, defaults={"timeoutSeconds": 40}, timeoutSeconds=3)
     with live_gateway(tmp_path_factory.mktemp("relay"), config) as running:
         yield running
 

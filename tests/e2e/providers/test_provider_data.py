@@ -11,7 +11,7 @@ import httpx
 import pytest
 from support import upstream_answers_anthropic as anthropic
 from support.chat import ask, streamed_text, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.scripted_upstream import Play, calls
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import refuse
@@ -68,35 +68,19 @@ def said(text: str = "Done.") -> Line:
 
 
 def config_of(upstream: Upstream, workspace: Path, **providers: Any) -> dict[str, Any]:
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {
-            "defaults": {"model": "stub/play", "timeoutSeconds": 30},
-            "list": [{"id": "main", "workspace": str(workspace)}, {"id": "bare", "tools": {"deny": ["*"]}}],
-        },
-        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}, **providers}},
-    }
+    agents = [{"id": "main", "workspace": str(workspace)}, {"id": "bare", "tools": {"deny": ["*"]}}]
+    defaults = {"timeoutSeconds": 30}
+    return stubbed_config(upstream.url, "stub/play", agents=agents, defaults=defaults, providers=providers)
 
 
 @pytest.fixture(scope="module")
-def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway whose model "nine" takes other ids than the others; an agent's workspace is its user's home."""
     directory = tmp_path_factory.mktemp("gateway")
-    config = config_of(lasting_upstream, directory)
-    providers = config["models"]["providers"]
-    providers["claude"] = {"baseUrl": lasting_upstream.url, "api": "anthropic-messages"}
-    providers["stub"]["models"] = [{"id": "nine", "compat": {"requiresMistralToolIds": True}}]
+    config = config_of(module_upstream, directory)
+    config["models"]["providers"]["stub"]["models"] = [{"id": "nine", "compat": {"requiresMistralToolIds": True}}]
     with live_gateway(directory, config) as running:
         yield running
-
-
-@pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 def asked(upstream: Upstream, index: int = -1) -> list[dict[str, Any]]:
@@ -317,12 +301,12 @@ HOSTS = [
 
 
 @pytest.fixture(scope="module")
-def proxied(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def proxied(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway that reaches `HOSTS` through a proxy, which answers itself."""
     directory = tmp_path_factory.mktemp("proxied")
     hosted = {host.replace(".", "-"): {"baseUrl": f"http://{host}/v1"} for host, *_ in HOSTS}
-    proxy = {"HTTP_PROXY": lasting_upstream.url.removesuffix("/v1"), "http_proxy": "", "NO_PROXY": "", "no_proxy": ""}
-    with live_gateway(directory, config_of(lasting_upstream, directory, **hosted), env=proxy) as running:
+    proxy = {"HTTP_PROXY": module_upstream.url.removesuffix("/v1"), "http_proxy": "", "NO_PROXY": "", "no_proxy": ""}
+    with live_gateway(directory, config_of(module_upstream, directory, **hosted), env=proxy) as running:
         yield running
 
 

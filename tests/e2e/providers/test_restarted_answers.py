@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.chat import PATH, ask, chunks_of, error_of, text_of, user
-from support.live import TOKEN, live_gateway
+from support.live import live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import refuse
 
@@ -19,17 +19,8 @@ from service.agent.run import Run
 
 @pytest.fixture
 def client(upstream: Upstream, tmp_path: Path) -> Iterator[httpx.Client]:
-    config = {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": {"primary": "stub/wobbly", "fallbacks": ["stub/ok"]}}},
-        "models": {
-            "retry": {"attempts": 2, "minDelayMs": 10},
-            "providers": {"stub": {"baseUrl": upstream.url, "timeoutSeconds": 5}},
-        },
-    }
+    models = {"primary": "stub/wobbly", "fallbacks": ["stub/ok"]}
+    config = stubbed_config(upstream.url, models, retry={"attempts": 2, "minDelayMs": 10}, timeoutSeconds=5)
     with live_gateway(tmp_path, config) as running, running.client() as connected:
         yield connected
 

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
-from support.live import TOKEN, live_gateway
+from support.live import TOKEN, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import RETRY_AFTER, TEXT, WORDS, frame
 from support.upstream_answers_anthropic import frame as anthropic_frame
@@ -51,17 +51,13 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def sdk(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     provider = {"baseUrl": upstream.url, "apiKey": KEY, "timeoutSeconds": TIMEOUT_SECONDS}
-    config = {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "openai/ok", "timeoutSeconds": 30}},
-        "models": {
-            "retry": {"attempts": 2, "minDelayMs": 10, "maxDelayMs": 20},
-            "providers": {"openai": provider, "anthropic": {**provider, "api": "anthropic-messages"}},
-        },
-    }
+    config = stubbed_config(
+        upstream.url,
+        "openai/ok",
+        defaults={"timeoutSeconds": 30},
+        providers={"openai": provider, "anthropic": {**provider, "api": "anthropic-messages"}},
+        retry={"attempts": 2, "minDelayMs": 10, "maxDelayMs": 20},
+    )
     with live_gateway(tmp_path_factory.mktemp("gateway"), config) as running:
         with OpenAI(base_url=f"{running.url}/v1", api_key=TOKEN, max_retries=0, timeout=30) as client:
             yield client

@@ -14,7 +14,7 @@ import httpx
 import orjson
 import pytest
 from support.chat import PATH, ask, chunks_of, error_of, streamed_text, text_of, user
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import frame, ok
 
@@ -23,44 +23,29 @@ API_KEY = "the-providers-own-key"
 
 def relay_config(upstream: Upstream, timeout_seconds: float = 1.5, agent_seconds: float = 20) -> dict[str, Any]:
     """A gateway whose models are the stub's answers."""
-    auth = {"mode": "token", "token": TOKEN}
-    stub = {"baseUrl": upstream.url, "apiKey": API_KEY, "timeoutSeconds": timeout_seconds}
     nobody = {"baseUrl": "http://127.0.0.1:9/v1"}  # nothing listens on the discard port
-    return {
-        "gateway": {"auth": auth, "http": {"endpoints": {"chatCompletions": {"enabled": True}}}},
-        "agents": {"defaults": {"model": "stub/ok", "timeoutSeconds": agent_seconds}},
-        "models": {"retry": {"attempts": 1}, "providers": {"stub": stub, "nobody": nobody}},
-    }
+    return stubbed_config(
+        upstream.url,
+        defaults={"timeoutSeconds": agent_seconds},
+        providers={"nobody": nobody},
+        apiKey=API_KEY,
+        timeoutSeconds=timeout_seconds,
+    )
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    with live_gateway(tmp_path_factory.mktemp("relay"), relay_config(upstream)) as running:
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("relay"), relay_config(module_upstream)) as running:
         yield running
         assert "Traceback" not in running.output
         assert API_KEY not in running.output
 
 
 @pytest.fixture(scope="module")
-def patient_relay(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def patient_relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway that waits for a provider longer than any test does."""
-    with live_gateway(
-        tmp_path_factory.mktemp("patient"), relay_config(lasting_upstream, timeout_seconds=60)
-    ) as running:
+    with live_gateway(tmp_path_factory.mktemp("patient"), relay_config(module_upstream, timeout_seconds=60)) as running:
         yield running
-
-
-@pytest.fixture
-def own_upstream(lasting_upstream: Upstream) -> Upstream:
-    """The provider of `patient_relay`, which has been asked nothing yet."""
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 @pytest.fixture
@@ -127,7 +112,7 @@ def test_a_stream_tells_the_same_failure_by_its_status_or_once_it_has_begun_in_a
     [
         ("nobody/x", "provider_unavailable: Cannot connect to the model provider at http://127.0.0.1:9"),
         ("stub/status-401", "provider_authentication_failed: The model provider refused the gateway's credentials"),
-        ("stub/status-402", "provider_error: The model provider wants to be paid first (HTTP 402).\n"),
+        ("stub/status-402", "provider_error: The model provider requires payment (HTTP 402).\n"),
         ("stub/drop-after", "provider_error\n"),
         ("stub/status-400", "provider_rejected_request\n"),
     ],
@@ -191,7 +176,7 @@ def test_a_redirect_is_not_followed_but_says_where_the_provider_may_be(
     response = ask(client, "hi", headers=by("stub/moved"))
     message = response.json()["error"]["message"]
     assert response.status_code == 502
-    assert f"points elsewhere (HTTP {status}). Correct its baseUrl" in message
+    assert f"redirects elsewhere (HTTP {status}). Correct its baseUrl" in message
     assert hint in message
     assert "s3cret" not in message
     assert len(upstream.requests) == asked + 1
@@ -338,18 +323,18 @@ def receive_word(connection: socket.socket) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("model", ["stub/hang-midway", "stub/hang"])
 def test_a_caller_that_hangs_up_ends_the_upstream_request(
-    patient_relay: LiveGateway, own_upstream: Upstream, stream: bool, model: str
+    patient_relay: LiveGateway, upstream: Upstream, stream: bool, model: str
 ) -> None:
     told = len(patient_relay.output)
     connection = start_request(patient_relay, stream=stream, headers=by(model))
-    wait_until(lambda: bool(own_upstream.requests))
+    wait_until(lambda: bool(upstream.requests))
     if begins := stream and model == "stub/hang-midway":
         receive_word(connection)
     left_at = time.monotonic()
     connection.close()
-    assert own_upstream.aborted.wait(5)
-    assert own_upstream.aborted.at is not None
-    assert own_upstream.aborted.at - left_at < 1
+    assert upstream.aborted.wait(5)
+    assert upstream.aborted.at is not None
+    assert upstream.aborted.at - left_at < 1
     status = 200 if begins else 499
     wait_until(lambda: f"path=/v1/chat/completions status={status} " in patient_relay.output[told:])
 
@@ -407,15 +392,15 @@ def test_a_run_that_waited_for_room_is_told_how_much_of_its_time_that_took(tmp_p
         assert "waited" not in alone.text
 
 
-def test_what_was_said_before_a_hang_up_is_remembered(patient_relay: LiveGateway, own_upstream: Upstream) -> None:
+def test_what_was_said_before_a_hang_up_is_remembered(patient_relay: LiveGateway, upstream: Upstream) -> None:
     key = {"x-openclaw-session-key": "cut"}
     connection = start_request(patient_relay, stream=True, headers={**key, **by("stub/hang-midway")})
     receive_word(connection)
     connection.close()
-    assert own_upstream.aborted.wait(5)
+    assert upstream.aborted.wait(5)
     with patient_relay.client() as client:
         ask(client, "go on", headers=key)
-    roles = [message["role"] for message in own_upstream.requests[-1].body["messages"]]
+    roles = [message["role"] for message in upstream.requests[-1].body["messages"]]
     assert roles == ["user", "assistant", "user"]
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from support.chat import ask, text_of
 from support.http1_server import eventually
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
@@ -26,15 +26,8 @@ KEY = {"x-openclaw-session-key": "long"}
 @pytest.fixture
 def config(upstream: Upstream, tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "workspace").mkdir()
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "stub/play", "workspace": str(tmp_path / "workspace")}},
-        "tools": {"profile": "full"},
-        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}},
-    }
+    config = stubbed_config(upstream.url, "stub/play", defaults={"workspace": str(tmp_path / "workspace")})
+    return {**config, "tools": {"profile": "full"}}
 
 
 def begin(running: LiveGateway) -> Callable[[], httpx.Response]:

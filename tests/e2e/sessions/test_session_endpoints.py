@@ -16,7 +16,7 @@ import orjson
 import pytest
 from support.chat import ask, chunks_of, error_of, text_of
 from support.databases import Postgres
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import WORDS
 
@@ -24,30 +24,14 @@ GENEROUS_SECONDS = 20.0
 SESSION_KEY = "x-openclaw-session-key"
 
 
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
 def relay_config(upstream: Upstream, **state: Any) -> dict[str, Any]:
-    return {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {
-            "defaults": {"model": "stub/ok", "timeoutSeconds": 20},
-            "list": [{"id": "main", "default": True}, {"id": "beta"}],
-        },
-        "models": {"providers": {"stub": {"baseUrl": upstream.url, "apiKey": "key"}}},
-        "state": state,
-    }
+    agents = [{"id": "main", "default": True}, {"id": "beta"}]
+    return {**stubbed_config(upstream.url, agents=agents, defaults={"timeoutSeconds": 20}), "state": state}
 
 
 @pytest.fixture(scope="module")
-def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
-    with live_gateway(tmp_path_factory.mktemp("relay"), relay_config(upstream)) as running:
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    with live_gateway(tmp_path_factory.mktemp("relay"), relay_config(module_upstream)) as running:
         yield running
 
 

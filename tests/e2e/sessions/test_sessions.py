@@ -11,34 +11,19 @@ from urllib.parse import quote
 import httpx
 import pytest
 from support.chat import ask, error_of, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.upstream import Upstream
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def relay(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway whose model is a stub that records what it is sent."""
     directory = tmp_path_factory.mktemp("relay")
     (directory / "workspace").mkdir()
     (directory / "workspace" / "AGENTS.md").write_text("Answer in rhymes.")
     (directory / "workspace" / "SOUL.md").write_text("x" * 30_000)
-    config = {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {
-            "defaults": {"model": "stub/ok", "timeoutSeconds": 20},
-            "list": [{"id": "main", "instructions": "You are kind.", "workspace": str(directory / "workspace")}],
-        },
-        "models": {"providers": {"stub": {"baseUrl": upstream.url, "apiKey": "key"}}},
-    }
+    kind = {"id": "main", "instructions": "You are kind.", "workspace": str(directory / "workspace")}
+    config = stubbed_config(module_upstream.url, agents=[kind], defaults={"timeoutSeconds": 20})
     with live_gateway(directory, config) as running:
         yield running
 
@@ -125,14 +110,7 @@ def test_runs_of_one_session_go_one_after_another(talk: httpx.Client, upstream: 
 
 
 def test_sessions_outlive_the_gateway(upstream: Upstream, tmp_path: Path) -> None:
-    config = {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "stub/ok"}},
-        "models": {"providers": {"stub": {"baseUrl": upstream.url}}},
-    }
+    config = stubbed_config(upstream.url)
     with live_gateway(tmp_path, config) as first, first.client() as client:
         answer = text_of(ask(client, "one", user="anna"))
         first.process.kill()  # an answer that was received is stored, however the process ends

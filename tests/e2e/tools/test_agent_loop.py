@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, chunks_of, error_of, streamed_text, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream, sent
 from support.workspace_tools import with_notes
@@ -18,32 +18,18 @@ FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"
 
 
 @pytest.fixture(scope="module")
-def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway whose agent has a workspace and every tool."""
     directory = tmp_path_factory.mktemp("gateway")
     workspace = str(directory / "workspace")
-    config = {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {
-            "defaults": {"model": "stub/play", "maxTurns": 4, "timeoutSeconds": 30},
-            "list": [
-                {"id": "main", "workspace": workspace, "tools": {"profile": "full"}},
-                {"id": "careful", "workspace": workspace},
-            ],
-        },
-        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": lasting_upstream.url}}},
-    }
+    agents = [
+        {"id": "main", "workspace": workspace, "tools": {"profile": "full"}},
+        {"id": "careful", "workspace": workspace},
+    ]
+    defaults = {"maxTurns": 4, "timeoutSeconds": 30}
+    config = stubbed_config(module_upstream.url, "stub/play", agents=agents, defaults=defaults)
     with live_gateway(directory, config) as running:
         yield running
-
-
-@pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
 
 
 @pytest.fixture(autouse=True)

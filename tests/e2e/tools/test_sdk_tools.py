@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ParsedChatCompletion
 from pydantic import BaseModel
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.scripted_upstream import Play, calls
 from support.sdk_types import check_request
 from support.upstream import Upstream
@@ -39,20 +39,12 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Upstream,
     with Upstream() as upstream:
         stub = {"baseUrl": upstream.url, "apiKey": "a-key"}
         tools = {"profile": "coding", "deny": ["exec"]}
-        config = {
-            "gateway": {
-                "auth": {"mode": "token", "token": TOKEN},
-                "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-            },
-            "agents": {
-                "defaults": {"workspace": str(directory / "workspace"), "timeoutSeconds": 30},
-                "list": [{"id": name, "model": f"{name}/play", "tools": tools} for name in ("openai", "anthropic")],
-            },
-            "models": {
-                "retry": {"attempts": 1},
-                "providers": {"openai": stub, "anthropic": {**stub, "api": "anthropic-messages"}},
-            },
-        }
+        config = stubbed_config(
+            upstream.url,
+            agents=[{"id": name, "model": f"{name}/play", "tools": tools} for name in ("openai", "anthropic")],
+            defaults={"workspace": str(directory / "workspace"), "timeoutSeconds": 30},
+            providers={"openai": stub, "anthropic": {**stub, "api": "anthropic-messages"}},
+        )
         with live_gateway(directory / "gateway", config) as running:
             yield upstream, running
 

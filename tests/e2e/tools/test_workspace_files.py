@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.chat import ask, text_of
-from support.live import TOKEN, LiveGateway, live_gateway
+from support.live import LiveGateway, live_gateway, stubbed_config
 from support.upstream import Upstream
 from support.workspace_tools import SECRET, make_workspace
 
@@ -23,14 +22,7 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def agent(upstream: Upstream, workspace: Path, tmp_path: Path) -> Iterator[LiveGateway]:
-    config: dict[str, Any] = {
-        "gateway": {
-            "auth": {"mode": "token", "token": TOKEN},
-            "http": {"endpoints": {"chatCompletions": {"enabled": True}}},
-        },
-        "agents": {"defaults": {"model": "stub/ok", "workspace": str(workspace)}},
-        "models": {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}},
-    }
+    config = stubbed_config(upstream.url, defaults={"workspace": str(workspace)})
     with live_gateway(tmp_path / "gateway", config) as running:
         yield running
 

@@ -31,10 +31,10 @@ FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"
 
 
 @pytest.fixture(scope="module")
-def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     """A gateway whose agents have a workspace; the model "small" reads little at once."""
     directory = tmp_path_factory.mktemp("gateway")
-    stub = {"baseUrl": lasting_upstream.url, "models": [{"id": "small", "contextWindow": 2000, "maxTokens": 200}]}
+    stub = {"baseUrl": module_upstream.url, "models": [{"id": "small", "contextWindow": 2000, "maxTokens": 200}]}
     config = {
         "gateway": {
             "auth": {"mode": "token", "token": TOKEN},
@@ -51,9 +51,9 @@ def gateway(lasting_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def upstream(lasting_upstream: Upstream) -> Upstream:
-    lasting_upstream.forget()
-    return lasting_upstream
+def upstream(module_upstream: Upstream) -> Upstream:
+    module_upstream.forget()
+    return module_upstream
 
 
 @pytest.fixture(autouse=True)
