@@ -29,7 +29,7 @@ from service.core.messages import (
     Usage,
 )
 from service.models.catalog import ChosenModel
-from service.models.errors.context_overflow import Overflow, compaction_failed_error, overflow_of, told_limit
+from service.models.errors.context_overflow import Overflow, compaction_failed_error, limit_from_error, overflow_of
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
 from service.models.tokens import input_limit
@@ -100,7 +100,7 @@ class ContextWindow:
 
     def observe_refusal(self, error: GatewayError) -> None:
         """Learn how much the model takes if `error` is that of a request that was too long."""
-        if overflow_of(error) is Overflow.TOKENS and (told := told_limit(error)) is not None:
+        if overflow_of(error) is Overflow.TOKENS and (told := limit_from_error(error)) is not None:
             self.windows.observe(self.asked().ref, told)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from service.config.problems import Section
 from service.config.types import (
@@ -20,11 +20,8 @@ from service.config.types import (
     Seconds,
 )
 
-#: The wire formats that a provider may speak.
-Api = Literal["openai-completions", "anthropic-messages", "scripted"]
-KNOWN_APIS: tuple[str, ...] = get_args(Api)
-#: Those for real providers; the others are for trying out the gateway itself.
-OFFERED_APIS = tuple(api for api in KNOWN_APIS if api != "scripted")
+#: The dialect of the built-in test provider, which has no address.
+SCRIPTED_API = "scripted"
 
 
 class ModelCompat(Section):
@@ -81,7 +78,7 @@ class ProviderConfig(Section):
 
     api: str = "openai-completions"
     """Wire format: "openai-completions" or "anthropic-messages". A provider with another one is not used."""
-    base_url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
+    base_url: HttpUrl | None = None
     """URL that ends before /chat/completions or /v1/messages."""
     api_key: ApiKey | None = None
     """The key. Unset: none is sent."""
@@ -93,15 +90,6 @@ class ProviderConfig(Section):
     """The provider's models. Models that are not listed can be used, too."""
     local_service: LocalServiceConfig | None = None
     """A program that serves the provider on this machine, started when it is first needed."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _require_base_url(cls, url: str | None, info: ValidationInfo) -> str | None:
-        api = info.data.get("api", "scripted")
-        if url is None and api in KNOWN_APIS and api != "scripted":
-            path = "/v1/messages" if api == "anthropic-messages" else "/chat/completions"
-            raise ValueError(f'is required with api "{api}": the URL that ends before {path}')
-        return url
 
 
 class RetryConfig(Section):

@@ -16,18 +16,18 @@ from typing import NamedTuple
 from service.config.agents import Agent, Roster
 from service.config.key_paths import format_path
 from service.config.loading import resolve_state_url
-from service.config.models import KNOWN_APIS, OFFERED_APIS
 from service.config.schema import AgentConfig, Config
 from service.config.source import ConfigError, Locations
 from service.models.catalog import ModelCatalog
 from service.models.known_hosts import KNOWN_HOSTS
+from service.models.registry import DIALECTS, OFFERED_APIS
 from service.tools.policy_checks import tool_notices
 from service.tools.workspace.hidden import HiddenFiles
 
 _LONGEST_SHOWN_API = 40
 
 #: In a message: what could be named instead, which changes with everything else.
-_OFFER = " There are: "
+_OFFER = " Available: "
 
 
 def check_mode(config: Config) -> None:
@@ -147,9 +147,13 @@ def _check_hidden(place: str, path: Path, hidden: HiddenFiles) -> Iterator[_Find
 
 def _unspoken(config: Config) -> Iterator[_Finding]:
     for provider_id, provider in config.models.providers.items():
-        if provider.api not in KNOWN_APIS:
+        if provider.api not in DIALECTS:
             known = len(provider.api) <= _LONGEST_SHOWN_API and provider.api.isprintable()
             shown = f'"{provider.api}"' if known else "this"
             spoken = ", ".join(OFFERED_APIS)
             place = format_path(("models", "providers", provider_id, "api"))
             yield _Finding(f"{place}: {shown} is not spoken here ({spoken} are); the provider is not used")
+        elif provider.base_url is None and (path := DIALECTS[provider.api].path):
+            place = format_path(("models", "providers", provider_id, "baseUrl"))
+            problem = f'is required with api "{provider.api}": the URL that ends before {path}'
+            yield _Finding(f"{place}: {problem}", refused=True)

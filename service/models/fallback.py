@@ -1,6 +1,6 @@
-"""Bad days upstream: a failing model is asked again, then the next one, as long as nothing has reached the reader.
+"""Retry and fallback across a run's models until output has been streamed.
 
-What a reader was told stays told: once such an answer has begun, its failure is the run's failure.
+Once output has reached a reader, a failure of that answer is a failure of the run.
 """
 
 from __future__ import annotations
@@ -17,31 +17,29 @@ from service.core import concurrency
 from service.core.dataclass import record
 from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.models.catalog import ChosenModel
-from service.models.errors.http_errors import SAYS, LastingError, NotThereError
+from service.models.errors.http_errors import DETAIL_PREFIX, ModelMissingError, NonRetryableError
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEvent, ModelRequest, ModelRestarted
 
 logger = logging.getLogger("openclaw.models")
 
-#: What may pass by itself, so that asking again makes sense.
+#: Failures that may be temporary: the same model is retried.
 RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailable", "rate_limit_exceeded"})
 
-#: What another model may do better: the above, and what is wrong with this one alone. A request that was rejected is
-#: not among them, since the caller has to hear of it.
+#: Failures that move on to the next model. Rejected requests are reported to the caller instead.
 REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
 
-#: Failures that are told in our words: a provider's own, who may repeat the conversation, come after `SAYS` and are not
-#: logged.
-_IN_OUR_WORDS = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
+#: Codes whose messages may be logged up to `DETAIL_PREFIX`: providers may quote the conversation after it.
+_LOGGABLE = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
 
 
 @record
 class RetryPolicy:
-    """How often one model is asked and how long is waited in between.
+    """Number of attempts per model and the delays between them.
 
-    The waits begin at `min_delay_seconds` and double up to `max_delay_seconds`, each shortened at random by up to half.
-    A provider's `Retry-After` is honoured, but one beyond `max_delay_seconds` is not waited for. No attempt begins
-    later than `max_elapsed_seconds` after the first.
+    Delays start at `min_delay_seconds` and double up to `max_delay_seconds`, each shortened at random by up to half.
+    A provider's `Retry-After` is honoured; one beyond `max_delay_seconds` ends the retries. No attempt starts later
+    than `max_elapsed_seconds` after the first.
     """
 
     attempts: int = 3
@@ -51,13 +49,13 @@ class RetryPolicy:
 
     @classmethod
     def from_config(cls, config: RetryConfig) -> Self:
-        """What `models.retry` says."""
+        """Create the policy of `models.retry`."""
         return cls(
             config.attempts, config.min_delay_ms / 1000, config.max_delay_ms / 1000, config.max_elapsed_ms / 1000
         )
 
     def delay_seconds(self, failures: int, share: float, retry_after_seconds: float | None) -> float | None:
-        """The wait after the `failures`th failure, `None` when it is no use; `share` is a random number from 0 to 1."""
+        """Return the delay after `failures` failures, `None` to give up; `share` is a random number from 0 to 1."""
         if failures >= self.attempts or (retry_after_seconds or 0) > self.max_delay_seconds:
             return None
         full = min(self.max_delay_seconds, self.min_delay_seconds * 2.0 ** (failures - 1))
@@ -65,12 +63,12 @@ class RetryPolicy:
 
 
 class FallbackProvider:
-    """The models of one run, asked in order until one answers; the first is the one that was meant.
+    """The models of one run, tried in order until one answers.
 
-    `answered` is the model that began the latest answer, `None` before any did. Later calls begin with it: what failed
-    is not tried anew in each turn of a run. One for each run, one call at a time; `clock` gives seconds since 1970.
-    With `restartable`, or of a request that is `collected`, an answer that has begun may fail, too: `ModelRestarted` is
-    told before it comes anew.
+    `answered` is the model that produced the latest answer, `None` before the first. Later calls start with it, so
+    that a model that failed is not retried in each turn. One instance per run, one call at a time; `clock` returns
+    Unix time. With `restartable`, or for a request that is `collected`, an answer may also fail after it has started:
+    `ModelRestarted` is emitted before the next attempt's output.
     """
 
     def __init__(
@@ -87,8 +85,8 @@ class FallbackProvider:
         self._choices = tuple(choices)
         self._policy = policy
         self._windows = windows
-        self._takes_back = self._may_restart = restartable
-        self._told, self._tried = False, 0
+        self._restartable = self._may_restart = restartable
+        self._started, self._tried = False, 0
         self._clock = clock
         self._sleep = sleep
         self._random = random
@@ -98,27 +96,27 @@ class FallbackProvider:
 
     @property
     def asked(self) -> ChosenModel:
-        """The model that was asked last, at first the one that will be, with the window it is known to have."""
+        """The model of the latest attempt (before any: of the first), with its learned context window."""
         return self._windows.narrowed(self._asked)
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
 
-        Raises the last failure when every model has failed; its message and the log name the model. A fallback that
-        takes no images is passed over when the request has some.
+        Raises the last failure when every model has failed; its message and the log name the model. Fallbacks without
+        image input are skipped for requests with images.
         """
         try:
             yield from self._answer(request)
         except GatewayError as error:
-            in_our_words = error.code in _IN_OUR_WORDS or isinstance(error, LastingError)
-            why = f"{error.code}: {error.message.partition(SAYS)[0]}" if in_our_words else error.code
+            is_loggable = error.code in _LOGGABLE or isinstance(error, NonRetryableError)
+            why = f"{error.code}: {error.message.partition(DETAIL_PREFIX)[0]}" if is_loggable else error.code
             logger.warning("the model %s failed: %s", self.asked.ref, why)
             tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
             error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
             raise
 
     def skip_to_fallback(self, model: ChosenModel, request: ModelRequest) -> bool:
-        """Ask the models after `model` from now on, if there is one for `request`, and tell whether there is."""
+        """Continue with the models after `model`; return False if none of them takes `request`."""
         refs = [choice.ref for choice in self._choices]
         later = range(refs.index(model.ref) + 1, len(refs))
         place = next((place for place in later if _may_take(self._choices[place], request)), None)
@@ -128,18 +126,18 @@ class FallbackProvider:
         return True
 
     def close(self) -> None:
-        """Nothing is held: the models belong to their catalog."""
+        """Do nothing: the models belong to their catalog."""
 
     def _answer(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        self._told, self._tried = False, 0
-        self._may_restart = self._takes_back or request.collected
+        self._started, self._tried = False, 0
+        self._may_restart = self._restartable or request.collected
         *others, last = self._candidates(request)
         may_pass = False
         for choice in others:
             try:
                 yield from self._ask(choice, request)
             except GatewayError as error:
-                if self._stands or not (error.code in REPLACEABLE or isinstance(error, NotThereError)):
+                if self._is_final or not (error.code in REPLACEABLE or isinstance(error, ModelMissingError)):
                     raise
                 logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
                 may_pass = may_pass or _may_pass(error)
@@ -157,12 +155,12 @@ class FallbackProvider:
         return [self._choices[self._first], *(choice for choice in fallbacks if _may_take(choice, request))]
 
     @property
-    def _stands(self) -> bool:
-        """Whether something was told that cannot be taken back."""
-        return self._told and not self._may_restart
+    def _is_final(self) -> bool:
+        """True once output was streamed that cannot be withdrawn."""
+        return self._started and not self._may_restart
 
     def _ask(self, choice: ChosenModel, request: ModelRequest) -> Iterator[ModelEvent]:
-        """One model's answer, asked for as often as the policy says."""
+        """Stream one model's answer, with the retries of the policy."""
         self._asked = choice
         self._tried += 1
         asked = self.asked.to_request(request)
@@ -173,7 +171,7 @@ class FallbackProvider:
                 yield from self._attempt(choice, asked)
             except GatewayError as error:
                 failures += 1
-                delay = None if self._stands else self._delay_after(choice, error, failures)
+                delay = None if self._is_final else self._delay_after(choice, error, failures)
                 if delay is None or self._clock() + delay > give_up_at:
                     raise
                 logger.warning("the model %s failed (%s), asking again in %.1f s", choice.ref, error.code, delay)
@@ -185,17 +183,18 @@ class FallbackProvider:
         events = choice.provider.stream(asked)
         with closing(events):  # type: ignore[type-var]  # a generator in every dialect
             first = next(events)
-            if self._told:
+            if self._started:
                 yield ModelRestarted()
-            self._told, self.answered, self._first = True, choice, self._choices.index(choice)
+            self._started, self.answered, self._first = True, choice, self._choices.index(choice)
             yield choice.signed(first)
             yield from map(choice.signed, events)
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
-        if not choice.worth_retrying or not _may_pass(error):
+        if not choice.retried or not _may_pass(error):
             return None
-        told = error.headers.get("Retry-After")
-        return self._policy.delay_seconds(failures, self._random(), None if told is None else float(told))
+        retry_after = error.headers.get("Retry-After")
+        seconds = None if retry_after is None else float(retry_after)
+        return self._policy.delay_seconds(failures, self._random(), seconds)
 
 
 def _may_pass(error: GatewayError) -> bool:

@@ -1,6 +1,6 @@
-"""The providers that need no configuration: hosts for which a key in the environment is enough, and a local Ollama.
+"""Providers that need no configuration: hosts with a key in the environment, and a local Ollama.
 
-A key makes its provider's models nameable (`groq/llama-3.3-70b-versatile`); it never changes the default model.
+A key makes its provider's models available by name (`groq/llama-3.3-70b-versatile`); the default model stays the same.
 """
 
 from __future__ import annotations
@@ -8,26 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from service.config.models import Api, ProviderConfig
+from service.config.models import ProviderConfig
 from service.core.dataclass import record
 
 OLLAMA = "ollama"
 _OLLAMA_PORT = 11434
-_ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104  # where a server listens, not where a client goes
+_ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104  # addresses to listen on, not to connect to
 
 
 @record
 class KnownHost:
-    """Where a provider is, how it is spoken to, and the variable that holds its key."""
+    """Address and dialect of a provider, and the environment variable of its key."""
 
     variable: str
     base_url: str
-    api: Api = "openai-completions"
+    api: str = "openai-completions"
 
 
 _GEMINI = KnownHost("GEMINI_API_KEY", "https://generativelanguage.googleapis.com/v1beta/openai")
 
-#: By the ids that models are named with.
+#: By provider id.
 KNOWN_HOSTS: Mapping[str, KnownHost] = {
     "openai": KnownHost("OPENAI_API_KEY", "https://api.openai.com/v1"),
     "anthropic": KnownHost("ANTHROPIC_API_KEY", "https://api.anthropic.com", "anthropic-messages"),
@@ -41,14 +41,14 @@ KNOWN_HOSTS: Mapping[str, KnownHost] = {
 
 
 def ids_with_key(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The ids of the hosts whose key is in the environment."""
+    """Return the ids of the hosts whose key is in the environment."""
     return tuple(provider_id for provider_id, host in KNOWN_HOSTS.items() if environ.get(host.variable, "").strip())
 
 
 def config_of(provider_id: str, environ: Mapping[str, str]) -> ProviderConfig | None:
-    """The configuration of a provider that needs none; `None` for an id that is not known, or whose key is missing.
+    """Return the configuration of a known host, `None` for an unknown id or a missing key.
 
-    Raises `ValueError`, without repeating it, for a key or an OLLAMA_HOST that cannot be used.
+    Raises `ValueError`, without the value itself, for a key or an OLLAMA_HOST that cannot be used.
     """
     if provider_id == OLLAMA:
         return _ollama(environ.get("OLLAMA_HOST", "").strip())
@@ -59,15 +59,17 @@ def config_of(provider_id: str, environ: Mapping[str, str]) -> ProviderConfig | 
     try:
         return ProviderConfig.model_validate({"api": host.api, "baseUrl": host.base_url, "apiKey": key})
     except ValueError:
-        raise ValueError(f"{host.variable} is not a key: it holds a character that no header carries") from None
+        raise ValueError(
+            f"{host.variable} is not a valid key: it contains a character that HTTP headers cannot carry. Set it again"
+        ) from None
 
 
-def _ollama(told: str) -> ProviderConfig:
-    """`told` as Ollama reads it: a host, with a scheme and a port where they are not the usual ones."""
+def _ollama(value: str) -> ProviderConfig:
+    """Parse OLLAMA_HOST: a host, optionally with a scheme and a port."""
     problem = "OLLAMA_HOST must be the address of an Ollama, such as 127.0.0.1:11434 or http://gpu.example.com:11434"
     try:
-        parts = urlsplit(told if "://" in told else f"http://{told}")
-        host, port = parts.hostname or "", parts.port or (_OLLAMA_PORT if "://" not in told else None)
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        host, port = parts.hostname or "", parts.port or (_OLLAMA_PORT if "://" not in value else None)
         host = "127.0.0.1" if host in _ANY_ADDRESS else f"[{host}]" if ":" in host else host
         url = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}/v1"
         return ProviderConfig.model_validate({"baseUrl": url})

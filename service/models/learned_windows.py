@@ -1,7 +1,7 @@
-"""How much each model takes, by the words of its provider when it refused more.
+"""Context windows learned from provider error messages.
 
-Known until the configuration is edited or the process ends. What is configured is only ever lowered. What an
-organisation may use in a minute is no window, but bounds a request likewise.
+Kept until the configuration changes or the process ends. A configured window is only ever lowered. Token limits per
+minute are kept as well: no single request can exceed them.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ _MAX_MODELS = 256
 
 
 class LearnedWindows:
-    """The least that providers said of their models, for those that were spoken of last; by `provider/model`."""
+    """The smallest reported limits of the most recently used models, by `provider/model`."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, int] = {}
 
     def observe(self, ref: str, tokens: int) -> None:
-        """Learn that the model `ref` takes `tokens`, the answer included."""
-        known = self._tokens.pop(ref, tokens)  # the latest stands last
+        """Record that the model `ref` takes `tokens`, the answer included."""
+        known = self._tokens.pop(ref, tokens)  # the latest goes last
         self._tokens[ref] = min(known, tokens)
         if len(self._tokens) > _MAX_MODELS:
             del self._tokens[next(iter(self._tokens))]
 
     def observe_usage(self, ref: str, usage: Usage) -> None:
-        """Forget what the model `ref` was said to take if it has just taken more."""
-        told = self._tokens.get(ref)
-        if told is not None and usage.input_tokens + usage.output_tokens > told:
+        """Drop the learned limit of `ref` if `usage` exceeds it."""
+        limit = self._tokens.get(ref)
+        if limit is not None and usage.input_tokens + usage.output_tokens > limit:
             del self._tokens[ref]
 
     def narrowed(self, model: ChosenModel) -> ChosenModel:
-        """`model` with the window that it has by all that is known."""
-        told, configured = self._tokens.get(model.ref), model.context_window
-        if told is None or (configured is not None and configured <= told):
+        """Return `model` with the smaller of its configured and learned windows."""
+        learned, configured = self._tokens.get(model.ref), model.context_window
+        if learned is None or (configured is not None and configured <= learned):
             return model
-        return replace(model, context_window=told)
+        return replace(model, context_window=learned)

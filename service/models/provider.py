@@ -1,4 +1,4 @@
-"""What a model provider is: one protocol, implemented by each wire dialect beside this file."""
+"""The provider protocol, implemented by each dialect, with its requests and events."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 from service.core.dataclass import record
 from service.core.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
 
-#: How many tokens an answer is taken to need where nobody bounds it; every Claude since 3.5 can give as many.
+#: Answer length assumed without a limit, in tokens; every Claude since 3.5 supports it.
 DEFAULT_ANSWER_TOKENS = 8_192
 
 
 @record
 class ModelRequest:
-    """One call of a model.
+    """One model call.
 
-    `model` is the provider's own id, or `provider/model` while it is open whom the request will be put to. `system` is
-    one text (may be empty); `messages` hold no system role. Of an answer that is `collected` only the whole counts: it
-    may fail in the middle and begin anew, which `ModelRestarted` tells.
+    `model` is the provider's own id, or `provider/model` before a provider is chosen. `system` may be empty; `messages`
+    have no system role. With `collected` only the complete answer is used, so that it may be restarted after a failure
+    (`ModelRestarted`).
     """
 
     model: str
@@ -32,17 +32,17 @@ class ModelRequest:
 
 @record
 class ModelText:
-    """The model wrote `text` next; never empty."""
+    """The next piece of the answer's text, never empty."""
 
     text: str
 
 
 @record
 class ModelEnded:
-    """The model's turn is complete; nothing follows.
+    """The end of a complete answer.
 
-    `tool_calls` are complete and in order; `usage` is what the provider counted, zeros where it did not say;
-    `provider_data` is what it wants back with the calls, its `model` not yet told.
+    `tool_calls` are complete and in order; `usage` is the provider's count, zero where it sent none; `provider_data`
+    goes back to the provider with the calls, its `model` still unset.
     """
 
     stop_reason: StopReason
@@ -53,25 +53,25 @@ class ModelEnded:
 
 @record
 class ModelRestarted:
-    """The answer failed and begins anew: the text so far is not part of it. Only told to those who can take it back."""
+    """The answer failed and restarts; the text so far is not part of it. Only emitted for restartable answers."""
 
 
 ModelEvent = ModelText | ModelEnded | ModelRestarted
 
 
 class Provider(Protocol):
-    """A place that runs models."""
+    """A service that runs models."""
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Ask the model and yield its answer as it is made, `ModelEnded` last.
+        """Send the request and yield the answer as it arrives, `ModelEnded` last.
 
         Closing the iterator, or an exception thrown into the greenlet that waits in it, ends the upstream request.
         Raises `GatewayError`: `provider_rejected_request`, `provider_authentication_failed`, `rate_limit_exceeded`,
         `provider_error` (5xx, garbage, a connection dropped in mid-answer), `provider_unavailable` (no connection)
-        or `provider_timeout`. An answer that ends without saying so is an error, never a short answer.
+        or `provider_timeout`. An answer without an explicit end is an error, never a short answer.
         """
         ...
 
     def close(self) -> None:
-        """Let go of connections and child processes. The provider is not used afterwards; twice is a no-op."""
+        """Close connections and child processes. The provider is not used afterwards. Idempotent."""
         ...

@@ -1,7 +1,7 @@
-"""A provider without a network or a model: what it answers follows from the request alone.
+"""A deterministic provider without a network or a model.
 
-Made for tests, fuzzing, benchmarks and for trying a configuration: the model's id chooses the behaviour, and the same
-request always gets the same answer.
+For tests, fuzzing, benchmarks and trying out a configuration: the model's id selects the behaviour, and equal requests
+get equal answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
 from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
 
-_NOTHING_SAID = "You said nothing."
+_EMPTY_INPUT_TEXT = "You said nothing."
 _SLOW_TEXT = "This answer comes slowly, word by word, so that there is time to leave before it ends."
 _SLOW_SECONDS = 0.1
 _WORDS = re.compile(r"\s*\S+|\s+$")
@@ -22,17 +22,16 @@ _COUNT = re.compile(r"count-([0-9]{1,6})")
 
 
 class ScriptedProvider:
-    """Answers as the model's id says.
+    """Provider with one behaviour per model id.
 
-    * `echo` says the last user or tool message again, word by word, or a fixed text if that is empty
-    * `count-N` counts from 1 to N, at most 999999; `slow` says a word every 0.1 s
-    * `silent` waits until it is closed; `stuck` says a word before
+    * `echo` repeats the last user or tool message word by word, or a fixed text if that is empty
+    * `count-N` counts from 1 to N, at most 999999; `slow` sends a word every 0.1 s
+    * `silent` waits until it is closed; `stuck` does so after one word
     * `tools` calls the first function offered, unless the last message is a tool's result; then it is `echo`
-    * `fail-CODE` raises `GatewayError(CODE)`; `fail-midway` says a few words and then raises `provider_error`
+    * `fail-CODE` raises `GatewayError(CODE)`; `fail-midway` sends a few words and then raises `provider_error`
 
-    Any other id is `provider_rejected_request`. A tool choice that demands a function gets a call of it, with the
-    arguments `{}`, from all but the failing ones and those that wait. An answer is cut at `max_tokens` words; usage
-    counts words.
+    Any other id is `provider_rejected_request`. A tool choice that requires a function is met with a call of it with
+    the arguments `{}`, except by failing and waiting models. Answers are cut at `max_tokens` words; usage counts words.
     """
 
     def __init__(self, sleep: Callable[[float], None] = concurrency.sleep) -> None:
@@ -49,55 +48,57 @@ class ScriptedProvider:
         if model.startswith("fail-") and model != "fail-midway":
             raise _failure(model.removeprefix("fail-"))
         words = _words(request)
-        if model != "fail-midway" and (name := _demanded_function(request)):
+        if model != "fail-midway" and (name := _required_function(request)):
             yield _call_of(name, request)
             return
-        said, reason = 0, StopReason.STOP
+        sent, reason = 0, StopReason.STOP
         for word in words:
-            if said == request.sampling.max_tokens:
+            if sent == request.sampling.max_tokens:
                 reason = StopReason.LENGTH
                 break
             if model == "slow":
                 self._sleep(_SLOW_SECONDS)
             yield ModelText(word)
-            said += 1
+            sent += 1
         if model == "fail-midway":
             raise GatewayError("provider_error", "This model fails in the middle of its answer.")
-        yield ModelEnded(reason, (), Usage(_count_words(request), said))
+        yield ModelEnded(reason, (), Usage(_count_words(request), sent))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""
 
 
 def _failure(code: str) -> GatewayError:
     if code not in KINDS:
-        return GatewayError("provider_rejected_request", f"There is no error code {code!r} to fail with.")
+        return GatewayError(
+            "provider_rejected_request", f"Unknown error code {code!r}. Use one of the codes in openapi.yaml."
+        )
     return GatewayError(code, f"This model always fails with {code}.")
 
 
 def _words(request: ModelRequest) -> Iterator[str]:
-    """The words of the answer with the white space around them: joined they are its text."""
+    """Return the answer's words with the white space around them; joined they are its text."""
     model = request.model
     if model in ("echo", "tools"):
-        said = _last_said(request.messages)
-        return iter(_WORDS.findall(said if said.strip() else _NOTHING_SAID))
+        text = _last_input(request.messages)
+        return iter(_WORDS.findall(text if text.strip() else _EMPTY_INPUT_TEXT))
     if model == "slow":
         return iter(_WORDS.findall(_SLOW_TEXT))
     if model == "fail-midway":
         return iter(_WORDS.findall("This will not"))
     if count := _COUNT.fullmatch(model):
         return (f"{number} " for number in range(1, int(count[1]) + 1))
-    choices = "echo, count-N, slow, silent, stuck, tools, fail-CODE and fail-midway"
-    raise GatewayError("provider_rejected_request", f"There is no scripted model {model!r}: there are {choices}.")
+    choices = "echo, count-N, slow, silent, stuck, tools, fail-CODE or fail-midway"
+    raise GatewayError("provider_rejected_request", f"Unknown scripted model {model!r}. Use one of {choices}.")
 
 
-def _last_said(messages: tuple[Message, ...]) -> str:
-    said = (message.text for message in reversed(messages) if message.role in (Role.USER, Role.TOOL))
-    return next(said, "")
+def _last_input(messages: tuple[Message, ...]) -> str:
+    inputs = (message.text for message in reversed(messages) if message.role in (Role.USER, Role.TOOL))
+    return next(inputs, "")
 
 
-def _demanded_function(request: ModelRequest) -> str | None:
-    """The function to call: the one asked for by name, the first if one is required, or if the model likes to call."""
+def _required_function(request: ModelRequest) -> str | None:
+    """Return the function to call: the named one, or the first if one is required or the model is `tools`."""
     if request.tool_choice.name is not None:
         return request.tool_choice.name
     if not request.functions or request.tool_choice.mode is ToolChoiceMode.NONE:

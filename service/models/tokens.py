@@ -1,4 +1,4 @@
-"""How many tokens a request will be counted as: an estimate, corrected by what providers count of others."""
+"""Estimate input tokens, corrected per model by the usage that providers report."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _IMAGE_TOKENS = {"low": 100}
 _FULL_IMAGE_TOKENS = 1_600  # the most that the large providers count for one
 _MIN_CORRECTION, _MAX_CORRECTION = 0.5, 4.0
 _MAX_CORRECTED_MODELS = 256
-_MIN_TELLING_TOKENS = 1_000
+_MIN_LEARNING_TOKENS = 1_000
 
 _MARGIN_PART = 20  # a twentieth of the window, for what the estimate misses
 
 
 def estimate_message(message: Message) -> int:
-    """Tokens of one message: a quarter of its UTF-8 bytes (so that scripts with longer codes count more), and images.
+    """Return the tokens of one message: a quarter of its UTF-8 bytes, plus a fixed number per image.
 
-    The same for every provider, and within a factor of two of most; `TokenEstimator` corrects it.
+    The same for every provider, and within a factor of two for most; `TokenEstimator` corrects it.
     """
     tokens = _MESSAGE_TOKENS
     for part in message.parts:
@@ -32,7 +32,7 @@ def estimate_message(message: Message) -> int:
 
 
 def estimate_request(request: ModelRequest) -> int:
-    """Tokens of all that a request says: its system text, its functions and its messages."""
+    """Return the tokens of a whole request: system text, functions and messages."""
     functions = sum(
         _MESSAGE_TOKENS + _tokens(function.name + (function.description or "")) + _json_tokens(function.parameters)
         for function in request.functions
@@ -49,50 +49,50 @@ def _json_tokens(value: object) -> int:
 
 
 class TokenEstimator:
-    """Estimates what requests cost, corrected by what providers really counted.
+    """Estimates the input tokens of requests, with one correction factor per model from reported usage.
 
-    Holds one number per model, for the models that were used last. Requests name theirs as `provider/model`: what one
-    provider counts says nothing of another's model of the same name.
+    Keeps the factors of the most recently used models. Requests name them as `provider/model`: providers count
+    differently for models of the same name.
     """
 
     def __init__(self) -> None:
         self._corrections: dict[str, float] = {}
 
     def estimate(self, request: ModelRequest) -> int:
-        """The input tokens `request` will probably be counted as."""
+        """Return the input tokens that the provider will probably count for `request`."""
         return round(estimate_request(request) * self.correction(request.model))
 
     def correction(self, model: str) -> float:
-        """What the plain estimate has to be multiplied by for `model`: 1 until it has been used, 0.5 to 4."""
+        """Return the correction factor of `model`, 0.5 to 4; 1 until it has been used."""
         return self._corrections.get(model, 1.0)
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
-        """Learn from an answered `request`; a provider that does not count teaches nothing, nor does a short request.
+        """Learn from an answered `request`. Short requests and providers without usage are ignored.
 
-        What providers add to each request would there be taken for what all text costs.
+        In a short request the fixed overhead that providers add would distort the factor.
         """
         estimated = estimate_request(request)
-        if usage.input_tokens and estimated >= _MIN_TELLING_TOKENS:
+        if usage.input_tokens and estimated >= _MIN_LEARNING_TOKENS:
             self._learn(request.model, usage.input_tokens / estimated)
 
     def observe_overflow(self, request: ModelRequest, limit_tokens: int) -> None:
-        """Learn that `request` was more than `limit_tokens`, whatever was thought."""
+        """Learn that `request` has more than `limit_tokens`."""
         at_least = limit_tokens / max(1, estimate_request(request))
         if at_least > self.correction(request.model):
             self._learn(request.model, at_least)
 
     def _learn(self, model: str, correction: float) -> None:
-        self._corrections.pop(model, None)  # the latest stands last
+        self._corrections.pop(model, None)  # the latest goes last
         self._corrections[model] = min(max(correction, _MIN_CORRECTION), _MAX_CORRECTION)
         if len(self._corrections) > _MAX_CORRECTED_MODELS:
             del self._corrections[next(iter(self._corrections))]
 
 
 def input_limit(window_tokens: int, answer_tokens: int | None) -> int:
-    """How many tokens a request may have: the context window less the room for the answer and a margin.
+    """Return the most tokens a request may have: the context window less room for the answer and a margin.
 
-    `answer_tokens` is the most the answer may have (`ChosenModel.answer_tokens`), `None` if that is open; it takes no
-    more than half the window.
+    `answer_tokens` is the limit of the answer (`ChosenModel.answer_tokens`), `None` for no limit; at most half of the
+    window is reserved for it.
     """
     answer = min(answer_tokens or DEFAULT_ANSWER_TOKENS, window_tokens // (2 if answer_tokens else 4))
     return max(1, window_tokens - answer - window_tokens // _MARGIN_PART)

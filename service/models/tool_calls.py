@@ -1,6 +1,6 @@
-"""What every dialect makes of the calls that models write, and of those it shows to them again.
+"""Tool calls in every dialect: limits, ids, names and arguments.
 
-Models misspell. What they wrote is told to the run as it is; to a provider it is shown in a form that any takes.
+The run gets calls as the model wrote them; providers get them back in a form that every host accepts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 from service.core.errors import GatewayError
 from service.core.messages import ToolCall
 
-#: How many calls one answer may make.
+#: Limit of the calls in one answer.
 MAX_CALLS = 128
 
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
@@ -26,7 +26,7 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def check_calls(count: int, characters: int) -> None:
-    """Return if an answer's calls so far are within bounds, else raise `GatewayError` (`provider_error`)."""
+    """Raise `GatewayError` (`provider_error`) if the calls of an answer exceed the limits."""
     if count > MAX_CALLS:
         raise GatewayError("provider_error", f"The model provider sent more than {MAX_CALLS} tool calls.")
     if characters > _MAX_CALLS_CHARS:
@@ -34,7 +34,7 @@ def check_calls(count: int, characters: int) -> None:
 
 
 def with_distinct_ids(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
-    """The calls of one answer, each with an id of its own, by which results are matched, and which can be stored."""
+    """Return the calls of one answer with distinct ids that are short enough to store."""
     distinct: dict[str, ToolCall] = {}
     for call in calls:
         number, call_id = 1, call.id[:_MAX_ID_CHARS]
@@ -46,24 +46,24 @@ def with_distinct_ids(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
 
 
 class CallIds:
-    """The ids of one request's calls as `to_wire` writes them for its provider, each given once.
+    """Assigns distinct ids to the calls of one request, in the form that `to_wire` gives them.
 
-    Many a model numbers the calls of each answer anew. An id that does not come again is only rewritten.
+    Many models restart the numbering of calls in each answer. An id that occurs once is only rewritten.
     """
 
     def __init__(self, to_wire: Callable[[str], str]) -> None:
         self._to_wire = to_wire
         self._given: set[str] = set()
-        self._numbers: dict[str, int] = {}  # the latest behind each id that came again
-        self._latest: dict[str, list[str]] = {}  # of the calls of one message that share an id
+        self._numbers: dict[str, int] = {}  # latest suffix of each repeated id
+        self._latest: dict[str, list[str]] = {}  # of calls in one message with the same id
 
     def of_calls(self, calls: Sequence[ToolCall]) -> list[str]:
-        """The ids of one message's calls, in order."""
+        """Return the ids of one message's calls, in order."""
         self._latest |= {call.id: [] for call in calls}
         return [self._give(call.id) for call in calls]
 
     def of_result(self, call_id: str) -> str:
-        """The id of the latest call that was `call_id`; of several in one message, each in turn."""
+        """Return the id of the latest call `call_id`; for several in one message, each in turn."""
         waiting = self._latest.get(call_id) or [self._to_wire(call_id)]
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
@@ -78,23 +78,23 @@ class CallIds:
 
 
 def is_object(arguments: str) -> bool:
-    """Whether these are arguments, whole and none missing."""
+    """True if `arguments` is a complete JSON object."""
     return arguments.rstrip().endswith("}") and _parse(arguments) is not None
 
 
 def wire_name(call: ToolCall) -> str:
-    """The name of a call as providers take it: 1 to 64 letters, digits, `_` and `-`."""
+    """Return the name of a call in the form that providers accept: 1 to 64 letters, digits, `_` and `-`."""
     return _NOT_IN_A_NAME.sub("_", call.name)[:_MAX_NAME_CHARS] or "_"
 
 
 def wire_arguments(call: ToolCall) -> dict[str, Any]:
-    """The arguments as the object they must be; what a model wrote that is none stays readable to the next one."""
+    """Return the arguments as an object; other text is kept readable in a field of its own."""
     arguments = _parse(call.arguments)
     return {_NO_OBJECT: call.arguments} if arguments is None else arguments
 
 
 def wire_arguments_text(call: ToolCall) -> str:
-    """The same as JSON text, letter for letter as the model wrote it where that will do."""
+    """Return the arguments as the text of a JSON object, unchanged if they are one."""
     if _parse(call.arguments) is not None:
         return call.arguments if call.arguments.strip() else "{}"
     return orjson.dumps({_NO_OBJECT: call.arguments}).decode()
@@ -102,7 +102,7 @@ def wire_arguments_text(call: ToolCall) -> str:
 
 def _parse(arguments: str) -> dict[str, Any] | None:
     try:
-        parsed = orjson.loads(arguments.strip() or "{}")  # some write nothing for no arguments
+        parsed = orjson.loads(arguments.strip() or "{}")  # some models write nothing for no arguments
     except ValueError:
         return None
     return parsed if isinstance(parsed, dict) else None

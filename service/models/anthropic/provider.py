@@ -53,9 +53,12 @@ _ERROR_STATUSES = {
 class AnthropicProvider:
     """A place that speaks Anthropic's `POST /v1/messages`, below the base address of `upstream`."""
 
+    #: Endpoint below the base URL.
+    PATH = "/v1/messages"
+
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._manners = StyleCache(True, {}, _corrected)
+        self._styles = StyleCache(True, {}, _corrected)
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: ProxySettings = DIRECT) -> Self:
@@ -71,7 +74,7 @@ class AnthropicProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        return self._manners.stream(request, self._ask)
+        return self._styles.stream(request, self._ask)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -79,8 +82,8 @@ class AnthropicProvider:
 
     def _ask(self, request: ModelRequest, marks_cache: bool) -> Generator[ModelEvent]:
         body = orjson.dumps(to_wire(request, marks_cache=marks_cache), default=_to_plain)
-        with self._upstream.post_stream("/v1/messages", body) as response:
-            check_success(self._upstream, response)
+        with self._upstream.post_stream(self.PATH, body) as response:
+            check_success(self._upstream, response, self.PATH)
             answer = _Answer(self._upstream)
             timeout_seconds = self._upstream.read_timeout_seconds
             texts = read_texts(response, answer, timeout_seconds=timeout_seconds, is_keep_alive=_is_ping)

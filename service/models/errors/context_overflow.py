@@ -1,6 +1,6 @@
-"""Refusals of requests that are too much for their model, known by the words of whoever refused.
+"""Recognise context overflow from provider error messages.
 
-Providers have no code for it in common, nor a field that says how much they would take.
+Providers share no error code for it, and no field for the limit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from enum import Enum
 
 from service.core.errors import GatewayError
-from service.models.errors.http_errors import TOO_LARGE_AT_ANY_TIME
+from service.models.errors.http_errors import ALWAYS_TOO_LARGE
 
 _TOKENS = re.compile(
     r"""context[ _](length|window|size|limit)                   # OpenAI, OpenRouter, llama.cpp, vLLM
@@ -37,12 +37,12 @@ _BYTES = re.compile(
 _PICTURES = re.compile(
     r"too many images|many-image requests|at most \d+ images?\b|maximum (number )?of \d+ images?\b", re.IGNORECASE
 )
-#: What waiting or paying would mend.
+#: Limits that waiting or paying lifts.
 _OTHER_LIMITS = re.compile(r"rate limit|tokens per (minute|day)|quota", re.IGNORECASE)
 
-#: 400,000 and the like; a list of numbers is none.
+#: 400,000 and the like, but not a list of numbers.
 _GROUPED_DIGITS = re.compile(r"(?<![\[\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
-#: Where the limit stands, the likeliest words first: other numbers in a refusal are those of the request.
+#: Patterns of the limit, the most specific first: other numbers in a message describe the request.
 _LIMITS = (
     # ... the maximum allowed length (8192 tokens), the maximum number of tokens allowed (1048576)
     re.compile(
@@ -57,12 +57,12 @@ _LIMITS = (
         re.IGNORECASE | re.VERBOSE,
     ),
 )
-#: No model takes less: a smaller number was something else, 400 out of "400.000" perhaps.
+#: Smaller numbers are not a limit, such as 400 in "400.000".
 _LEAST_LIMIT = 512
 
 
 class Overflow(Enum):
-    """What there is too much of: tokens for the model's window, bytes in the request, or pictures."""
+    """Kind of excess: tokens for the context window, bytes in the request, or images."""
 
     TOKENS = "tokens"
     BYTES = "bytes"
@@ -70,46 +70,45 @@ class Overflow(Enum):
 
 
 def overflow_of(error: GatewayError) -> Overflow | None:
-    """What a provider refused a request for, if a shorter conversation may be taken; else `None`."""
-    said = _said(error)
+    """Return the kind of overflow that a shorter conversation may fix, `None` for other errors."""
+    message = _message_of(error)
     if error.code != "provider_rejected_request":
         return None
-    if TOO_LARGE_AT_ANY_TIME.search(said):
+    if ALWAYS_TOO_LARGE.search(message):
         return Overflow.TOKENS
-    if _OTHER_LIMITS.search(said):
+    if _OTHER_LIMITS.search(message):
         return None
     kinds = ((Overflow.TOKENS, _TOKENS), (Overflow.PICTURES, _PICTURES), (Overflow.BYTES, _BYTES))
-    return next((overflow for overflow, words in kinds if words.search(said)), None)
+    return next((overflow for overflow, words in kinds if words.search(message)), None)
 
 
-def told_limit(error: GatewayError) -> int | None:
-    """The tokens that a refusal for too many says would be taken, the answer included; `None` if it does not say."""
-    said = _said(error)
-    found = next(filter(None, (limits.search(said) for limits in _LIMITS)), None)
+def limit_from_error(error: GatewayError) -> int | None:
+    """Return the token limit stated in an overflow error, the answer included; `None` if there is none."""
+    message = _message_of(error)
+    found = next(filter(None, (limits.search(message) for limits in _LIMITS)), None)
     limit = 0 if found is None else int(next(filter(None, found.groups())))
     return limit if limit >= _LEAST_LIMIT else None
 
 
 def to_caller_error(error: GatewayError) -> GatewayError:
-    """`error` as the caller is told it: a conversation that stayed too long has OpenAI's code for that."""
+    """Convert an overflow to OpenAI's code for it, `context_length_exceeded`; return other errors unchanged."""
     if overflow_of(error) is not Overflow.TOKENS:
         return error
     return GatewayError("context_length_exceeded", error.message, param="messages")
 
 
 def compaction_failed_error(refusal: GatewayError, failure: GatewayError) -> GatewayError:
-    """What is told where a request was refused as too much, and the summary that would have helped failed.
+    """Create the error for a request that was too long and whose summary failed.
 
-    The status is the failure's if that may pass. What the provider found wrong with the summary is not the caller's
-    request.
+    The status is that of `failure` if it may be temporary: a rejected summary request is not the caller's request.
     """
-    told = f"The conversation is too long for the model, and summarising its beginning failed: {failure.message}"
+    message = f"The conversation is too long for the model, and summarising its beginning failed: {failure.message}"
     if failure.code != "provider_rejected_request":
-        return GatewayError(failure.code, told, headers=failure.headers)
+        return GatewayError(failure.code, message, headers=failure.headers)
     if overflow_of(refusal) is Overflow.TOKENS:
-        return GatewayError("context_length_exceeded", told, param="messages")
-    return GatewayError(refusal.code, told, param="messages")
+        return GatewayError("context_length_exceeded", message, param="messages")
+    return GatewayError(refusal.code, message, param="messages")
 
 
-def _said(error: GatewayError) -> str:
+def _message_of(error: GatewayError) -> str:
     return _GROUPED_DIGITS.sub(lambda number: number[0].replace(",", ""), error.message)

@@ -1,7 +1,7 @@
-"""What a provider says is wrong, found wherever it says it, and the status that it would have had.
+"""Extract the message and the HTTP status of an error from the many shapes providers use.
 
-Beside OpenAI's `{"error": {"message", "type", "code"}}` there are FastAPI's `detail`, lists of `errors`, plain text
-and OpenRouter's `metadata.raw` with the words of the provider behind it (https://openrouter.ai/docs/api-reference/errors).
+Besides OpenAI's `{"error": {"message", "type", "code"}}` these are FastAPI's `detail`, lists of `errors`, plain
+text and OpenRouter's `metadata.raw` with the original provider's error (https://openrouter.ai/docs/api-reference/errors).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from service.models.http.transport import Upstream
 _MAX_MESSAGE_CHARS = 500
 _MAX_PLAIN_BYTES = 1000
 _MAX_DEPTH = 8
-#: Of a list of faults, as validators make it.
+#: Reported entries of a list of validation errors.
 _MAX_FAULTS = 3
-_PLACES = ("error", "message", "detail", "errors", "msg")
-#: Codes that say what their words may not: they are told with them.
-_TELLING_CODES = ("context_length_exceeded", "exceed_context_size_error", "insufficient_quota")
+_MESSAGE_FIELDS = ("error", "message", "detail", "errors", "msg")
+#: Codes that are reported with the message because it may not say the same.
+_REPORTED_CODES = ("context_length_exceeded", "exceed_context_size_error", "insufficient_quota")
 _ERROR_STATUSES = range(400, 600)
 _STATUSES = {
     "rate_limit_exceeded": 429,
@@ -35,22 +35,22 @@ _STATUSES = {
 
 
 def error_text(upstream: Upstream, body: bytes) -> str:
-    """The words in the body of an error, at most 500 characters, with no secret of ours; empty where there are none."""
+    """Return the message in an error body, redacted and at most 500 characters; empty if there is none."""
     try:
-        told: Any = orjson.loads(body)
+        error: Any = orjson.loads(body)
     except ValueError:
-        told = _plain(body)
-    return error_words(upstream, told)
+        error = _plain(body)
+    return error_words(upstream, error)
 
 
-def error_words(upstream: Upstream, told: Any) -> str:
-    """The same of a body that is decoded, or of the part of it that is the error."""
-    return upstream.redact(_words(told))[:_MAX_MESSAGE_CHARS]
+def error_words(upstream: Upstream, error: Any) -> str:
+    """Return the message of a decoded error body, or of the part of it that is the error; see `error_text`."""
+    return upstream.redact(_words(error))[:_MAX_MESSAGE_CHARS]
 
 
-def error_status(told: Any) -> int | None:
-    """The HTTP status that an error told within an answer stands for, by its code or else its type, if it has one."""
-    fields = told if isinstance(told, dict) else {}
+def error_status(error: Any) -> int | None:
+    """Return the HTTP status that an error inside a response corresponds to, by its code or else its type."""
+    fields = error if isinstance(error, dict) else {}
     for name in ("code", "status", "type"):
         code = fields.get(name)
         if isinstance(code, str):
@@ -61,7 +61,7 @@ def error_status(told: Any) -> int | None:
 
 
 def _plain(body: bytes) -> str:
-    """A short text that is no page."""
+    """Return `body` if it is short plain text, else an empty string."""
     if len(body) > _MAX_PLAIN_BYTES:
         return ""
     try:
@@ -71,25 +71,26 @@ def _plain(body: bytes) -> str:
     return text if text.isprintable() and not text.startswith("<") else ""
 
 
-def _words(told: Any, depth: int = 0) -> str:
+def _words(error: Any, depth: int = 0) -> str:
     if depth > _MAX_DEPTH:
         return ""
-    if isinstance(told, str):
-        return _unwrapped(told, depth)
-    if isinstance(told, list):
-        found = (_words(one, depth + 1) for one in told[:_MAX_FAULTS])
+    if isinstance(error, str):
+        return _unwrapped(error, depth)
+    if isinstance(error, list):
+        found = (_words(one, depth + 1) for one in error[:_MAX_FAULTS])
         return "; ".join(filter(None, found))
-    if not isinstance(told, dict):
+    if not isinstance(error, dict):
         return ""
-    metadata = told.get("metadata")
+    metadata = error.get("metadata")
     words = _words(metadata.get("raw"), depth + 1) if isinstance(metadata, dict) else ""
-    words = words or _placed(told) + next(filter(None, (_words(told.get(name), depth + 1) for name in _PLACES)), "")
-    code = next((code for name in ("code", "type") if (code := told.get(name)) in _TELLING_CODES), "")
+    found = (_words(error.get(name), depth + 1) for name in _MESSAGE_FIELDS)
+    words = words or _location(error) + next(filter(None, found), "")
+    code = next((code for name in ("code", "type") if (code := error.get(name)) in _REPORTED_CODES), "")
     return words if code in words else f"{code}: {words}" if words else str(code)
 
 
 def _unwrapped(text: str, depth: int) -> str:
-    """What a JSON text says that stands where words belong, else the text."""
+    """Return the message of an error that is itself JSON text, else the text."""
     if text.lstrip()[:1] in ("{", "["):
         try:
             return _words(orjson.loads(text), depth + 1) or text
@@ -98,7 +99,7 @@ def _unwrapped(text: str, depth: int) -> str:
     return text
 
 
-def _placed(told: dict[str, Any]) -> str:
-    """The place of a validator's fault (`body.messages.0: `), where it has one."""
-    place = told.get("loc")
-    return ".".join(map(str, place)) + ": " if isinstance(place, list) and told.get("msg") else ""
+def _location(error: dict[str, Any]) -> str:
+    """Return the location of a validation error as a prefix (`body.messages.0: `), empty without one."""
+    location = error.get("loc")
+    return ".".join(map(str, location)) + ": " if isinstance(location, list) and error.get("msg") else ""

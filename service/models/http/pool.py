@@ -1,7 +1,4 @@
-"""Connections to one model provider, kept open between requests.
-
-The pools are geventhttpclient's; here is what they are asked to do otherwise.
-"""
+"""Connection pools for model providers, built on geventhttpclient's."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 from service.core.concurrency import Timeout
 from service.models.http.proxies import Proxy, ProxySettings
 
-# gevent's own poll() is made for waiting; select() knows no descriptor above 1023.
+# gevent's poll() is made for waiting, and select() fails for descriptors above 1023.
 _poll = get_original("select", "poll")
 
-#: How long it is remembered where a provider is found.
+#: Lifetime of resolved addresses.
 _RESOLVED_SECONDS = 5.0
 
 
@@ -34,10 +31,10 @@ class _ConnectTimeoutError(TimeoutError):
 
 
 class ProviderPool(ConnectionPool):
-    """The package's pool, knowing which connections have never been used and checking idle ones without `select`.
+    """Connection pool that tracks unused connections and checks idle ones without `select`.
 
-    Where a provider is found is asked once for all connections of some seconds. The time-out for connecting bounds all
-    that it takes to connect to one address, a tunnel through a proxy and TLS included.
+    Resolved addresses are cached for a few seconds. The connect time-out covers everything that connecting to one
+    address takes, including a proxy tunnel and TLS.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -53,17 +50,17 @@ class ProviderPool(ConnectionPool):
         return self._resolved
 
     def _connect_socket(self, sock: Any, address: Any) -> Any:
-        # The package bounds each wait, not their number: a proxy that drips its answer would never be given up.
+        # The package limits each wait, not their number: a proxy that drips its answer would never time out.
         with Timeout(self.connection_timeout, _ConnectTimeoutError):
             return super()._connect_socket(sock, address)
 
     def after_connect(self, sock: Any) -> None:
-        """What a request consists of is sent at once."""
+        """Disable Nagle's algorithm and mark the connection as unused."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._fresh.add(sock)
 
     def take(self, *, fresh: bool) -> tuple[Any, bool]:
-        """A connection, and whether it has never been used; with `fresh` idle ones are closed, not taken."""
+        """Return a connection and True if it has never been used; with `fresh`, idle ones are closed instead."""
         while True:
             sock = self.get_socket()
             if sock in self._fresh:
@@ -74,7 +71,7 @@ class ProviderPool(ConnectionPool):
             self.release_socket(sock)
 
     def _is_socket_alive(self, sock: Any) -> bool:
-        # An idle connection has nothing to say. The package asks select(), and would throw many away.
+        # An idle connection is readable only if it was closed. The package uses select(), see `_poll`.
         poll = _poll()
         try:
             poll.register(sock, select.POLLIN)
@@ -84,13 +81,13 @@ class ProviderPool(ConnectionPool):
 
 
 class TLSProviderPool(ProviderPool, SSLConnectionPool):
-    """The same over TLS, the certificate verified."""
+    """`ProviderPool` over TLS with certificate verification."""
 
 
 def open_pool(
     scheme: str, origin: tuple[str, int], proxy: Proxy | None, network: ProxySettings, **options: Any
 ) -> ProviderPool:
-    """A pool for `origin`, a host and a port; `options` are geventhttpclient's."""
+    """Open a pool for `origin`, a host and a port; `options` are geventhttpclient's."""
     host, port = (proxy.host, proxy.port) if proxy else origin
     if scheme == "http":
         return ProviderPool(host, port, *origin, **options)
@@ -102,7 +99,7 @@ def open_pool(
 
 
 def _private_tls(ca_path: str, **_: object) -> SSLContext:
-    """A context that trusts only the certificates at `ca_path`, a file or a directory."""
+    """Create a context that trusts only the certificates at `ca_path`, a file or a directory."""
     try:
         if Path(ca_path).is_dir():
             return create_default_context(capath=ca_path)

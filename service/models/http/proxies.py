@@ -1,7 +1,7 @@
-"""How this machine reaches others: through which proxy, and whose certificates it trusts.
+"""Proxies and trusted certificates from the environment.
 
-The environment decides, as for other programs: HTTPS_PROXY, HTTP_PROXY and NO_PROXY in upper or lower case (lower
-wins), SSL_CERT_FILE or else REQUESTS_CA_BUNDLE. This machine itself is never reached through a proxy.
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY in upper or lower case (lower wins), SSL_CERT_FILE or else REQUESTS_CA_BUNDLE.
+Loopback addresses never go through a proxy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DEFAULT_PROXY_PORT = 80
 
 @record
 class Proxy:
-    """A plain HTTP proxy and what it is told of who asks, `None` where it asks for nothing."""
+    """A plain HTTP proxy with its credentials, `None` if it needs none."""
 
     host: str
     port: int
@@ -30,7 +30,7 @@ class Proxy:
 
     @property
     def authorization(self) -> str | None:
-        """The value of the `Proxy-Authorization` header."""
+        """Value of the `Proxy-Authorization` header."""
         if self.user is None:
             return None
         credentials = f"{self.user}:{self.password or ''}"
@@ -39,7 +39,7 @@ class Proxy:
 
 @record
 class ProxySettings:
-    """The proxies of each scheme (addresses as written, perhaps empty), the hosts reached without, trusted authorities.
+    """The proxy of each scheme (as written, may be empty), the hosts without a proxy, and the trusted authorities.
 
     `ca_path` is a PEM file or a directory of them that replaces the system's certificates, `None` for those.
     """
@@ -51,20 +51,20 @@ class ProxySettings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """What the environment says."""
+        """Read the settings from environment variables."""
 
-        def told(name: str) -> str:
+        def value_of(name: str) -> str:
             return (environ.get(name.lower()) or environ.get(name) or "").strip()
 
         return cls(
-            http_proxy=told("HTTP_PROXY"),
-            https_proxy=told("HTTPS_PROXY"),
-            no_proxy=tuple(entry.strip().lower() for entry in told("NO_PROXY").split(",") if entry.strip()),
+            http_proxy=value_of("HTTP_PROXY"),
+            https_proxy=value_of("HTTPS_PROXY"),
+            no_proxy=tuple(entry.strip().lower() for entry in value_of("NO_PROXY").split(",") if entry.strip()),
             ca_path=environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE") or None,
         )
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """The proxy that requests for `url` go through. Raises `ValueError` when it is not one this gateway can use."""
+        """Return the proxy for `url`, `None` for a direct connection. Raises `ValueError` for an unsupported proxy."""
         parts = urlsplit(url)
         name, address = (
             ("HTTPS_PROXY", self.https_proxy) if parts.scheme == "https" else ("HTTP_PROXY", self.http_proxy)
@@ -81,7 +81,7 @@ class ProxySettings:
         return any(_names(entry, host, port) for entry in self.no_proxy)
 
 
-#: No proxy, and the certificates of the system.
+#: No proxy, and the system's certificates.
 DIRECT = ProxySettings()
 
 
@@ -93,7 +93,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _names(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of NO_PROXY means `host`: itself, a domain it is in, a network it is in, perhaps with a port."""
+    """Match an entry of NO_PROXY: a host, its domain or its network, optionally with a port."""
     if entry == "*":
         return True
     try:

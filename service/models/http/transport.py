@@ -1,7 +1,7 @@
-"""Pooled HTTP to model providers: one request, one answer whose bytes are handed on as they arrive.
+"""Pooled HTTP client for model providers that streams response bodies as they arrive.
 
-Whatever goes wrong on the way is a `GatewayError`. Leaving an answer early, by an exception too, closes its
-connection, which is how a provider learns that nobody listens any more.
+Every failure is a `GatewayError`. Leaving a response before its end, also by an exception, closes its connection, which
+stops the provider.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 class _DroppedError(HTTPParseError):
-    """The connection ended before the answer did."""
+    """The connection was closed before the end of the response."""
 
 
 class UpstreamResponse(HTTPSocketPoolResponse):
-    """A provider's answer, its head read, its body still on the way.
+    """A provider's response with its head read and its body still arriving.
 
-    Use it as a context manager. Read to its end, its connection serves the next request; left earlier, the
-    connection is closed.
+    Use it as a context manager. After a complete read the connection returns to the pool; otherwise it is closed.
     """
 
     _head_bytes_left: int = _MAX_HEAD_BYTES
@@ -55,7 +54,7 @@ class UpstreamResponse(HTTPSocketPoolResponse):
         self._patience = Timeout(timeout_seconds)
 
     def feed(self, data: str | bytes) -> None:
-        """Parse what came, `b""` at the connection's end; a head of more than 64 KiB is refused."""
+        """Parse received bytes, `b""` at the end of the connection. Heads of more than 64 KiB are refused."""
         if not self._head_read:
             self._head_bytes_left -= len(data)
             if self._head_bytes_left < 0 and not self.headers_complete:
@@ -66,25 +65,25 @@ class UpstreamResponse(HTTPSocketPoolResponse):
             raise error if data else _DroppedError from error
 
     def _on_body(self, buf: bytearray) -> None:
-        if self.get_code() < _FIRST_FINAL_STATUS:  # it would be no part of the answer that follows, and may have no end
+        if self.get_code() < _FIRST_FINAL_STATUS:  # not part of the final response, and possibly endless
             raise HTTPParseError("an interim answer has a body")
         super()._on_body(buf)
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """HTTP status."""
         return int(self.get_code())
 
     def header(self, name: str) -> str | None:
-        """The value of header `name`, whatever its case; the first one if it was sent more than once."""
+        """Return the first value of header `name`, in any case."""
         value = self.get(name)
         return value[0] if isinstance(value, list) else value
 
     def read_some(self) -> bytes:
-        """What has arrived of the body, waiting for at least one byte; `b""` at its end.
+        """Return the bytes of the body that have arrived, waiting for at least one; `b""` at its end.
 
-        Raises `GatewayError` with `provider_timeout` when nothing came in time and `provider_error` when the
-        connection broke before the end of the body.
+        Raises `GatewayError` with `provider_timeout` when nothing arrived in time and `provider_error` when the
+        connection was closed before the end of the body.
         """
         body = self._body_buffer
         try:
@@ -101,13 +100,13 @@ class UpstreamResponse(HTTPSocketPoolResponse):
         body.clear()
         self._received_in_turn += len(arrived)
         if self._received_in_turn >= _TURN_BYTES:
-            # recv does not wait while bytes are there: without this a fast provider would stop everybody else.
+            # recv does not yield while bytes are available: a fast provider would block every other greenlet.
             self._received_in_turn = 0
             gevent.sleep(_PAUSE_SECONDS)
         return arrived
 
     def read_all(self, limit_bytes: int, within_seconds: float | None = None) -> bytes:
-        """The rest of the body; a longer one is cut at `limit_bytes`, a slower one at `within_seconds`."""
+        """Return the rest of the body, cut at `limit_bytes` and after `within_seconds`."""
         parts, length = [], 0
         with gevent.Timeout(within_seconds, exception=False):
             while length < limit_bytes and (data := self.read_some()):
@@ -116,7 +115,7 @@ class UpstreamResponse(HTTPSocketPoolResponse):
         return b"".join(parts)[:limit_bytes]
 
     def finish(self, within_seconds: float) -> None:
-        """Give the body's end, which says nothing more, this long to arrive, so that the connection can be reused."""
+        """Wait this long for the end of the body, so that the connection can be reused."""
         if self.message_complete:
             return
         try:
@@ -124,18 +123,17 @@ class UpstreamResponse(HTTPSocketPoolResponse):
                 while self.read_some():
                     pass
         except GatewayError:
-            pass  # it is not reused, that is all
+            pass  # the connection is not reused
 
 
 class Upstream:
-    """One provider's address: a pool of connections and the headers every request carries.
+    """A provider's address with its connection pool and the headers of every request.
 
-    `headers` may hold secrets; they go nowhere but to `base_url` (`http://` or `https://`; a path, a query and
-    `user:password@` are honoured), directly or through the proxy that `network` names for it: an `http://` address in
-    the proxy's hearing, an `https://` one through a tunnel. `connect_timeout_seconds` bounds the connecting to
-    each of its addresses, `read_timeout_seconds` the upload and the wait for the answer's head together, then each wait
-    between bytes, not the whole answer. Raises `ValueError` for an address, a proxy, a file of certificates or a
-    header that cannot be used, without repeating a secret.
+    `headers` may contain secrets; they are sent to `base_url` only (`http://` or `https://`, optionally with a path, a
+    query and `user:password@`), directly or through its proxy in `network`, which can read plain `http://` requests.
+    `connect_timeout_seconds` limits connecting to each address, `read_timeout_seconds` the upload and the wait for the
+    response head together, then each wait between bytes, not the whole response. Raises `ValueError` for an address, a
+    proxy, a certificate file or a header that cannot be used, without repeating a secret.
     """
 
     def __init__(
@@ -164,15 +162,15 @@ class Upstream:
             headers["Proxy-Authorization"] = proxy.authorization
         self._secrets = _secrets(headers, userinfo, url.query)
         self._head = _header_lines(netloc, headers)
-        self._way = f"{self.address} through the proxy {proxy.host}:{proxy.port}" if proxy else self.address
+        self._route = f"{self.address} through the proxy {proxy.host}:{proxy.port}" if proxy else self.address
         port = url.port or (443 if url.scheme == "https" else 80)
-        # What is waited for on a connection is bounded here; the package's own limit costs more at each wait.
+        # Waits on a connection are limited in this module; the package's own limit costs more per wait.
         options = {"connection_timeout": connect_timeout_seconds, "network_timeout": None}
         self._pool = open_pool(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
         self._closed = False
 
     def post_stream(self, path: str, body: bytes) -> UpstreamResponse:
-        """POST the JSON text `body` to `path` below the base address and return the answer once its head is there.
+        """POST the JSON `body` to `path` below the base address and return the response once its head has arrived.
 
         Raises `GatewayError`: `provider_unavailable` (no connection), `provider_timeout` (no head in time) or
         `provider_error` (the connection was dropped, or what came is not HTTP).
@@ -184,13 +182,13 @@ class Upstream:
         return self._request("GET", path, b"")
 
     def redact(self, text: str) -> str:
-        """`text` without any of the secrets this provider is sent, should it have echoed them."""
+        """Replace the secrets sent to this provider in `text`, in case it echoed them."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
     def close(self) -> None:
-        """Close the idle connections; answers still being read close theirs when they are left."""
+        """Close the idle connections; responses that are still being read close theirs at their end."""
         self._closed = True
         self._pool.close()
 
@@ -205,7 +203,7 @@ class Upstream:
             except HTTPConnectionClosed:
                 if unused:
                     raise
-                # An idle connection the provider was closing just then.
+                # The provider closed the idle connection at the same moment.
                 sock, _ = self._connect(fresh=True)
                 return self._exchange(sock, message)
         except (OSError, HTTPParseError) as error:
@@ -222,14 +220,14 @@ class Upstream:
             return self._pool.take(fresh=fresh)
         except (OSError, RuntimeError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            message = f"Cannot connect to the model provider at {self._way}: {reason}."
+            message = f"Cannot connect to the model provider at {self._route}: {reason}."
             raise GatewayError("provider_unavailable", message) from error
 
     def _send_and_await_head(self, sock: Any, message: bytes) -> UpstreamResponse:
         try:
             sock.sendall(message)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it may have answered before it stopped listening; reading tells
+            pass  # it may have answered before it closed; the read finds out
         except BaseException:
             self._pool.release_socket(sock)
             raise
@@ -240,7 +238,7 @@ def _read_error(error: Exception) -> GatewayError:
     if isinstance(error, TimeoutError):
         return GatewayError("provider_timeout", "The model provider did not answer in time.")
     if isinstance(error, HTTPParseError) and not isinstance(error, _DroppedError | HTTPConnectionClosed):
-        return GatewayError("provider_error", f"The model provider's answer is not valid HTTP: {error.args[0]}.")
+        return GatewayError("provider_error", f"The model provider's response is not valid HTTP: {error.args[0]}.")
     return GatewayError("provider_error", "The model provider closed the connection before its answer was complete.")
 
 
@@ -256,7 +254,7 @@ def _header_lines(host: str, headers: Mapping[str, str]) -> str:
             raise ValueError(f"{name!r} is not the name of an HTTP header")
         if not _HEADER_VALUE.fullmatch(value):
             raise ValueError(
-                f"the value of header {name!r} holds a character that HTTP does not carry, perhaps a line break"
+                f"the value of header {name!r} contains a character that HTTP cannot carry, such as a line break"
             )
         lines[name.lower()] = f"{name}: {value}"
     return "".join(f"{line}\r\n" for line in lines.values())
@@ -269,14 +267,14 @@ def _basic_credentials(userinfo: str) -> dict[str, str]:
 
 
 def _secrets(headers: Mapping[str, str], userinfo: str, query: str) -> tuple[str, ...]:
-    """What may be a secret, being long enough, the longest first.
+    """Collect possible secrets of a minimum length, the longest first.
 
-    Every word of a header's value, and an address's user, password and query and its values, as written, as sent and
-    as meant.
+    Every word of the header values, and the address's user, password, query and query values, each as written, as sent
+    and decoded.
     """
-    told = [word for value in headers.values() for word in value.split()]
+    found = [word for value in headers.values() for word in value.split()]
     values = (pair.partition("=")[2] or pair for pair in query.split("&"))
     for written in (userinfo, *userinfo.split(":", 1), query, *values):
-        told += (written, quote(written, safe=_URL_CHARACTERS), unquote(written), unquote_plus(written))
-    secrets = {word for word in told if len(word) >= _MIN_SECRET_CHARS}
+        found += (written, quote(written, safe=_URL_CHARACTERS), unquote(written), unquote_plus(written))
+    secrets = {word for word in found if len(word) >= _MIN_SECRET_CHARS}
     return tuple(sorted(secrets, key=len, reverse=True))

@@ -1,7 +1,7 @@
-"""The embedded model: SmolLM2-135M-Instruct on this machine, so that a fresh installation answers without any account.
+"""The embedded model, SmolLM2-135M-Instruct, for a fresh installation without any account.
 
-It is a demo model: quick, small, often wrong. To the rest it is a provider like any other, whose server happens to be
-a child process that runs while it is needed.
+It is a demo model: fast, small, often wrong. Its provider is an ordinary one whose server is a child process that runs
+on demand.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from service.models.local.weights import INSTALL_COMMAND, find_weights, has_runt
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEvent, ModelRequest, Provider
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("openclaw.models")
 
-#: The id requests call it by.
+#: Its model id.
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 
 _SERVER = ("-m", "service.models.local.llama_server")
@@ -35,9 +35,9 @@ _READ_TIMEOUT_SECONDS = 120.0
 
 
 class EmbeddedProvider:
-    """The embedded model's limits around the provider that runs it: text only, and it cannot call functions.
+    """The embedded model's limits around its provider: text input only and no function calls.
 
-    Functions on offer are left out; a request with a picture is `provider_rejected_request`.
+    Functions are left out of requests; a request with an image is `provider_rejected_request`.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -46,17 +46,17 @@ class EmbeddedProvider:
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
         if any(message.has_image for message in request.messages):
-            message = f"The model {EMBEDDED_MODEL} reads text only. Leave the picture out or choose another model."
+            message = f"The model {EMBEDDED_MODEL} accepts text only. Remove the image or choose another model."
             raise GatewayError("provider_rejected_request", message)
         return self._provider.stream(replace(request, functions=()))
 
     def close(self) -> None:
-        """End the model's server."""
+        """Stop the model's server."""
         self._provider.close()
 
 
 def installation_problem() -> str | None:
-    """What is missing for the embedded model to answer, with the command that mends it; `None` when nothing is."""
+    """Describe what the embedded model lacks and the command that installs it; `None` if it is complete."""
     missing = [] if has_runtime() else ["its runtime"]
     if find_weights() is None:
         missing.append("its weights")
@@ -66,7 +66,7 @@ def installation_problem() -> str | None:
 
 
 class _ServedModel:
-    """The provider at the server that runs, which is another one after each start."""
+    """Provider for the server's current address, which changes with each start."""
 
     def __init__(self, server: LocalService) -> None:
         self._server = server
@@ -74,12 +74,12 @@ class _ServedModel:
         self._provider: Provider | None = None
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Have a server ready, then ask the model; see `Provider.stream` for the contract."""
+        """Start the server if necessary and ask the model; see `Provider.stream` for the contract."""
         with self._server.in_use() as endpoint:
             yield from self._at(endpoint).stream(request)
 
     def close(self) -> None:
-        """Let go of the connections and end the server, if this process runs it."""
+        """Close the connections and stop the server if this process runs it."""
         if self._provider is not None:
             self._provider.close()
         self._server.close()
@@ -87,7 +87,7 @@ class _ServedModel:
     def _at(self, endpoint: Endpoint) -> Provider:
         if self._provider is None or endpoint != self._endpoint:
             if self._provider is not None:
-                self._provider.close()  # its server is gone
+                self._provider.close()  # of a server that is gone
             self._endpoint = endpoint
             headers = {"Authorization": f"Bearer {endpoint['key']}"}
             upstream = Upstream(endpoint["url"], headers, read_timeout_seconds=_READ_TIMEOUT_SECONDS)
@@ -96,11 +96,11 @@ class _ServedModel:
 
 
 def open_embedded_provider(
-    state_dir: Path, share: Share | None = None, *, tell: Callable[[str], None] = logger.info
+    state_dir: Path, share: Share | None = None, *, report: Callable[[str], None] = logger.info
 ) -> Provider:
-    """The embedded model, its server started by the first request and stopped after a quarter of an hour without one.
+    """The embedded model, its server started by the first request and stopped after 15 minutes without one.
 
-    The processes with the same `share` have one server. Its output goes to `state_dir`/logs; `tell` gets a line about
+    The processes with the same `share` have one server. Its output goes to `state_dir`/logs; `report` gets a line about
     each start and stop. Raises `GatewayError` with `model_not_installed` when `installation_problem` has something to
     say.
     """
@@ -115,11 +115,11 @@ def open_embedded_provider(
         name=EMBEDDED_MODEL,
         health_url=f"{address}/health",
         cwd=str(Path(service.__file__).parent.parent),
-        # A thread of llama.cpp that waits actively makes everything else on a busy machine wait, itself included.
+        # Busy-waiting threads of llama.cpp slow down everything on a loaded machine, themselves included.
         env={_KEY_VARIABLE: key, "OMP_WAIT_POLICY": "passive"},
         idle_stop_seconds=_IDLE_STOP_SECONDS,
         log_path=state_dir / "logs" / "embedded-model.log",
-        tell=tell,
+        report=report,
         share=share,
         endpoint={"url": f"{address}/v1", "key": key},
     )

@@ -1,7 +1,7 @@
 """Serve one GGUF model file with llama.cpp's own server, on the loopback interface, until standard input ends.
 
 Run as a program, `python -m service.models.local.llama_server --port PORT --model FILE --key-variable NAME`; the API
-key is in the environment, where other users of the machine cannot read it. `/health` needs none.
+key is in the environment, which other users of the machine cannot read. `/health` needs none.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _WARNINGS = 2  # llama.cpp's level that leaves out a dozen lines for each reques
 
 
 def main() -> None:
-    """Serve until the process that holds the other end of standard input is gone."""
+    """Serve until standard input ends."""
     options = _parse_options()
     server = xllamacpp.Server(_to_parameters(options, os.environ.pop(options.key_variable)))
     sys.stdout.write(f"serving {options.model} at {server.listening_address}\n")
     sys.stdout.flush()
     sys.stdin.buffer.read()
-    os._exit(0)  # the server's threads have nothing to save
+    os._exit(0)  # the server's threads have no state to save
 
 
 def _parse_options() -> argparse.Namespace:
@@ -45,12 +45,12 @@ def _to_parameters(options: argparse.Namespace, api_key: str) -> xllamacpp.Commo
     parameters.n_parallel = options.slots
     parameters.n_ctx = options.slots * options.slot_tokens
     parameters.n_predict = options.answer_tokens
-    # Without these a model this small soon writes nonsense, or never ends; a request's own fields still win.
+    # Without these a model this small soon writes nonsense or never ends; fields of the request take precedence.
     parameters.sampling.temp, parameters.sampling.top_p = 0.2, 0.9
     parameters.sampling.penalty_repeat = 1.1
-    # Threads that wait for each other between tokens cost a small model more than they bring: one writes 145 tokens a
-    # second on two idle cores and 88 on two busy ones, two write 49 and 27 when they wait passively, 176 and 26 when
-    # they spin. A prompt is read in large pieces, for which every core helps.
+    # Threads that wait for each other between tokens cost a small model more than they gain: one thread generates 145
+    # tokens/s on two idle cores and 88 on two busy ones, two threads 49 and 27 with passive waits, 176 and 26 with busy
+    # waits. Prompts are processed in large batches, which benefit from every core.
     parameters.cpuparams.n_threads = 1
     parameters.cpuparams_batch.n_threads = os.cpu_count() or 1
     parameters.cache_idle_slots = False

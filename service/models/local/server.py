@@ -1,7 +1,7 @@
-"""A model server on this machine, started when it is first needed and gone when the gateway is.
+"""Local model servers: started on demand, stopped with the gateway.
 
-One start serves everybody who waits for it; the program is never stopped while it is in use. Of the processes that
-have a `Share` of it, one runs it and the others use it.
+Concurrent requests share one start; a program is never stopped while it is in use. Among the processes with the same
+`Share`, one runs the program and the others use it.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ from service.models.http.transport import Upstream
 from service.models.local.sharing import Endpoint, Share, Unshared, wait_for_stop
 from service.models.provider import ModelEvent, ModelRequest, Provider
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("openclaw.models")
 
 _POLL_SECONDS = 0.02
 _MAX_POLL_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
 _HEALTH_TIMEOUT_SECONDS = 5.0
 _MAX_HEALTH_BYTES = 64 * 1024
-_GIST_CHARS = 200
-_OTHERS_SECONDS = 30.0  # how long a process that ends lets others finish with the program it runs
+_LAST_LINE_CHARS = 200
+_OTHERS_SECONDS = 30.0  # grace for other processes when the one that runs the program ends
 
 
 class LocalService:
-    """A program that serves models, its life tied to need.
+    """A program that serves models while it is needed.
 
-    `command` is a path, or a name that PATH finds; `env` is added to the gateway's environment. The program is ready
-    when a GET of `health_url` answers with success, or asks for credentials. It is stopped after `idle_stop_seconds`
-    without a user, 0 for never. What it prints goes to `log_path`, cut at about 1 MiB (a temporary file by default).
-    `tell` gets a line for people about each start and stop, which calls it `name`. Its standard input is a pipe that
-    ends with the gateway. Other processes with the same `share` may run it instead; `endpoint` tells them how to reach
-    the one that this process runs, beside where it listens.
+    `command` is a path or a name in PATH; `env` is added to the gateway's environment. The program is ready when a GET
+    of `health_url` succeeds or asks for credentials. It is stopped after `idle_stop_seconds` without a user, 0 for
+    never. Its output goes to `log_path`, truncated at about 1 MiB (a temporary file by default). `report` gets a line
+    with `name` for each start and stop. Its standard input is a pipe that ends with the gateway. Other processes with
+    the same `share` may run it instead; `endpoint` is published to them besides the address.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class LocalService:
         ready_timeout_seconds: float = 120.0,
         idle_stop_seconds: float = 0.0,
         log_path: Path | None = None,
-        tell: Callable[[str], None] = logger.info,
+        report: Callable[[str], None] = logger.info,
         clock: Callable[[], float] = time.monotonic,
         share: Share | None = None,
         endpoint: Endpoint | None = None,
@@ -71,20 +70,20 @@ class LocalService:
         self._ready_timeout_seconds = ready_timeout_seconds
         self._idle_stop_seconds = idle_stop_seconds
         self._log_path = log_path
-        self._tell = tell
+        self._report = report
         self._clock = clock
         self._share = share or Unshared()
         self._endpoint = {"address": _address_of(health_url), **(endpoint or {})}
         self._users = 0
         self._idle_since = clock()
-        self._start: _Start | None = None  # under way
+        self._start: _Start | None = None  # in progress
         self._process: ChildProcess | None = None  # started, perhaps not ready yet
-        self._turn = concurrency.RLock()  # one start or stop at a time
+        self._transition = concurrency.RLock()  # one start or stop at a time
         self._closed = False
 
     @classmethod
     def from_config(cls, config: LocalServiceConfig, base_url: str | None, share: Share | None = None) -> Self:
-        """The service a provider's `localService` describes, its health asked at `base_url` + `/models` by default."""
+        """Create the service of a `localService`; its health URL is `base_url` + `/models` by default."""
         return cls(
             config.command,
             config.args,
@@ -98,9 +97,9 @@ class LocalService:
 
     @contextmanager
     def in_use(self) -> Iterator[Endpoint]:
-        """Have the program running and ready while the block runs, which gets how to reach it.
+        """Keep the program running during the block, which gets its endpoint.
 
-        Raises `GatewayError` with `provider_unavailable` when it does not start or does not get ready in time, and
+        Raises `GatewayError` with `provider_unavailable` when it does not start or is not ready in time, and
         `shutting_down` once closed.
         """
         self._users += 1
@@ -121,16 +120,16 @@ class LocalService:
             self._idle_since = self._clock()
 
     def close(self) -> None:
-        """End the program and whatever it started: SIGTERM, and after 5 s SIGKILL. Twice is a no-op.
+        """Stop the program and its children: SIGTERM, and after 5 s SIGKILL. Idempotent.
 
-        Other processes that use it have half a minute to finish; no new ones begin.
+        Other processes have 30 s to finish their requests to it and cannot start new ones.
         """
         self._closed = True
         if self._process is not None:
             self._share.withdraw()
             wait_for_stop(self._share, _OTHERS_SECONDS)
             self._process.stop()
-        with self._turn:  # a start under way sees that it is no longer wanted
+        with self._transition:  # a start in progress sees `_closed`
             self._process = None
             self._share.release()
 
@@ -144,7 +143,7 @@ class LocalService:
     def _await_start(self) -> None:
         if self._start is None:
             self._start = _Start()
-            # Beside the caller, who may leave while others still wait.
+            # In a greenlet of its own: the caller may leave while others still wait.
             concurrency.spawn(self._run_start, self._start)
         problem = self._start.wait()
         self._check_open()
@@ -154,16 +153,16 @@ class LocalService:
     def _run_start(self, start: _Start) -> None:
         problem = f"The model server {self._name} could not be started. The gateway's log has the details."
         try:
-            with self._turn:
+            with self._transition:
                 problem = self._launch_unless_served()
-        except Exception:  # whatever it was, those who wait have to be told
+        except Exception:  # those who wait get an error in any case
             logger.exception("Starting the model server %s failed", self._name)
         finally:
             self._start = None
             start.end(problem)
 
     def _launch_unless_served(self) -> str:
-        """Have the program ready, here or in another process; returns what went wrong, or an empty text."""
+        """Make the program ready, here or in another process; return the problem, empty for none."""
         give_up_at = self._clock() + self._ready_timeout_seconds
         pause = _POLL_SECONDS
         while not self._closed and not self._share.claim():
@@ -183,11 +182,11 @@ class LocalService:
         return problem
 
     def _launch(self) -> str:
-        """Start the program and wait until it is ready; returns what went wrong, or an empty text."""
+        """Start the program and wait until it is ready; return the problem, empty for none."""
         path = shutil.which(self._command[0])
         if path is None:
-            return f"The model server {self._command[0]} is not an executable file."
-        self._tell(f"starting {self._name} ...")
+            return f"The model server {self._command[0]} is not an executable file. Correct localService.command."
+        self._report(f"starting {self._name} ...")
         began = self._clock()
         try:
             process = ChildProcess((path, *self._command[1:]), self._cwd, self._env, self._log_path)
@@ -200,24 +199,24 @@ class LocalService:
             self._process = None
             logger.warning("%s Its output ends with:\n%s", problem, process.last_output)
             return problem
-        self._tell(f"{self._name} is ready after {self._clock() - began:.1f} s")
+        self._report(f"{self._name} is ready after {self._clock() - began:.1f} s")
         concurrency.spawn(self._watch, process)
         return ""
 
     def _poll_health(self, process: ChildProcess, give_up_at: float) -> str:
-        """Wait until the program answers; returns why it will not, or an empty text."""
+        """Wait until the program answers; return the problem, empty for none."""
         timeout = _HEALTH_TIMEOUT_SECONDS
         health = Upstream(self._health_url, connect_timeout_seconds=timeout, read_timeout_seconds=timeout)
         pause = _POLL_SECONDS
         try:
             while not self._closed:
                 if (ending := process.ending()) is not None:
-                    return f"The model server {self._name} {ending} before it was ready{_gist(process)}"
+                    return f"The model server {self._name} {ending} before it was ready{_last_line(process)}"
                 if _is_healthy(health):
                     return ""
                 if self._clock() >= give_up_at:
                     seconds = self._ready_timeout_seconds
-                    return f"The model server {self._name} was not ready within {seconds:g} s{_gist(process)}"
+                    return f"The model server {self._name} was not ready within {seconds:g} s{_last_line(process)}"
                 concurrency.sleep(pause)
                 pause = min(pause * 1.5, _MAX_POLL_SECONDS)
             return "The gateway is shutting down."
@@ -225,7 +224,7 @@ class LocalService:
             health.close()
 
     def _watch(self, process: ChildProcess) -> None:
-        """Keep the program's log short, stop it when it is idle and notice its death, for as long as it runs."""
+        """Truncate the log, stop the program when it is idle and report its exit, for as long as it runs."""
         idle_stop = self._idle_stop_seconds
         while process.is_running():
             concurrency.sleep(min(_WATCH_SECONDS, idle_stop / 4) if idle_stop else _WATCH_SECONDS)
@@ -233,16 +232,16 @@ class LocalService:
             if self._share.was_used():
                 self._idle_since = self._clock()
             if idle_stop and self._is_idle():
-                with self._turn:
-                    # Unless somebody came while another start or stop was under way.
+                with self._transition:
+                    # Unless a request came during another start or stop.
                     if self._is_idle() and self._process is process and self._share.begin_stop():
-                        self._process = None  # who comes now waits for a new start, which waits for this stop
+                        self._process = None  # the next request waits for a new start, which waits for this stop
                         process.stop()
                         self._share.release()
-                        self._tell(f"{self._name} stopped: not needed for {idle_stop:g} s")
+                        self._report(f"{self._name} stopped: not needed for {idle_stop:g} s")
         if not process.stopped:
-            self._tell(f"{self._name} {process.ending()}; the next request starts it again")
-        with self._turn:
+            self._report(f"{self._name} {process.ending()}; the next request starts it again")
+        with self._transition:
             if self._process is process:
                 self._process = None
                 self._share.release()
@@ -252,37 +251,37 @@ class LocalService:
 
 
 class LocalServiceProvider:
-    """A provider whose server is a `LocalService`: running whenever a request needs it."""
+    """A provider whose server is a `LocalService`, running whenever a request needs it."""
 
     def __init__(self, provider: Provider, service: LocalService) -> None:
         self._provider = provider
         self._service = service
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Have the server ready, then ask the model; see `Provider.stream` for the contract."""
+        """Start the server if necessary and ask the model; see `Provider.stream` for the contract."""
         with self._service.in_use():
             yield from self._provider.stream(request)
 
     def close(self) -> None:
-        """Let go of the connections and end the server."""
+        """Close the connections and stop the server."""
         self._provider.close()
         self._service.close()
 
 
 class _Start:
-    """One start under way and those who wait for its outcome."""
+    """A start in progress and its waiters."""
 
     def __init__(self) -> None:
         self._ended = concurrency.Event()
         self._problem = ""
 
     def end(self, problem: str) -> None:
-        """Tell everybody what went wrong; an empty text is success."""
+        """Set the outcome: the problem, empty for success."""
         self._problem = problem
         self._ended.set()
 
     def wait(self) -> str:
-        """Wait for the end and return what went wrong, or an empty text."""
+        """Wait for the outcome and return the problem, empty for success."""
         self._ended.wait()
         return self._problem
 
@@ -296,14 +295,14 @@ def _is_healthy(health: Upstream) -> bool:
     try:
         with health.get("") as response:
             response.read_all(_MAX_HEALTH_BYTES)
-            return response.status < 400 or response.status in (401, 403)  # noqa: PLR2004 - the statuses of success
+            return response.status < 400 or response.status in (401, 403)  # noqa: PLR2004 - it answers
     except GatewayError:
         return False
 
 
-def _gist(process: ChildProcess) -> str:
-    """The last line the program printed, as the end of a sentence."""
+def _last_line(process: ChildProcess) -> str:
+    """Return the last line that the program printed, as the end of a sentence."""
     lines = process.last_output.split("\n")
     line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    shown = "".join(character for character in line if character.isprintable())[:_GIST_CHARS]
+    shown = "".join(character for character in line if character.isprintable())[:_LAST_LINE_CHARS]
     return f": {shown}" if shown else "."

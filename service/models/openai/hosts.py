@@ -58,7 +58,7 @@ class HostQuirks:
 
 
 _COMMON = HostQuirks()
-_HABITS: Mapping[str, HostQuirks] = {
+_QUIRKS: Mapping[str, HostQuirks] = {
     # Its reasoning models refuse the old name.
     "api.openai.com": HostQuirks(bound="max_completion_tokens"),
     "openai.azure.com": HostQuirks(bound="max_completion_tokens"),
@@ -116,7 +116,7 @@ class RequestStyle:
     asks_usage: bool = True
 
     def corrected(self, refusal: str) -> RequestStyle:
-        """The manner that a model's words ask for, the same if they are about something else."""
+        """The style that a model's words ask for, the same if they are about something else."""
         if _WANTS_DATA.search(refusal):
             return replace(self, shows_data=True)
         if self.asks_usage and "stream_options" in refusal:  # which no caller can send
@@ -131,6 +131,6 @@ class RequestStyle:
         return replace(self, shows_data=False) if is_about_data else self
 
 
-def habits_of(host: str) -> HostQuirks:
+def quirks_of(host: str) -> HostQuirks:
     """How `host`, or the one it belongs to, wants to be spoken to."""
-    return next((habits for name, habits in _HABITS.items() if f".{host}".endswith(f".{name}")), _COMMON)
+    return next((quirks for name, quirks in _QUIRKS.items() if f".{host}".endswith(f".{name}")), _COMMON)

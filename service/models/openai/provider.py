@@ -20,7 +20,7 @@ from service.models.errors.http_errors import check_success, status_error
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
 from service.models.openai.finish_reasons import is_failure, to_stop_reason
-from service.models.openai.hosts import CALL_DATA, RequestStyle, habits_of
+from service.models.openai.hosts import CALL_DATA, RequestStyle, quirks_of
 from service.models.openai.reasoning import Reasoning
 from service.models.openai.request import RequestWriter
 from service.models.openai.surrogates import Joiner, load_event
@@ -35,9 +35,12 @@ class OpenAIProvider:
     `models` says by their ids what some of its models want otherwise than the host.
     """
 
+    #: Endpoint below the base URL.
+    PATH = "/chat/completions"
+
     def __init__(self, upstream: Upstream, models: Mapping[str, ModelCompat] | None = None) -> None:
         self._upstream = upstream
-        self._writer = RequestWriter(habits_of(upstream.host), models or {})
+        self._writer = RequestWriter(quirks_of(upstream.host), models or {})
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: ProxySettings = DIRECT) -> Self:
@@ -51,15 +54,15 @@ class OpenAIProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        return self._writer.manners.stream(request, self._ask)
+        return self._writer.styles.stream(request, self._ask)
 
     def close(self) -> None:
         """Let go of the connections."""
         self._upstream.close()
 
-    def _ask(self, request: ModelRequest, manner: RequestStyle) -> Generator[ModelEvent]:
-        with self._upstream.post_stream("/chat/completions", self._writer.write(request, manner)) as response:
-            check_success(self._upstream, response)
+    def _ask(self, request: ModelRequest, style: RequestStyle) -> Generator[ModelEvent]:
+        with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
+            check_success(self._upstream, response, self.PATH)
             answer = _Answer(self._upstream)
             if (response.header("content-type") or "").startswith("application/json"):
                 if text := answer.read(response.read_all(MAX_ANSWER_CHARS, self._upstream.read_timeout_seconds)):

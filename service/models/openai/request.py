@@ -41,14 +41,14 @@ _PLAIN_SAMPLING = (
 
 
 class RequestWriter:
-    """Writes the requests to one host, whose `models` may differ in what they want; `manners` are theirs."""
+    """Writes the requests to one host, whose `models` may differ in what they want; `styles` are theirs."""
 
-    def __init__(self, habits: HostQuirks, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
-        self._habits = habits
-        usual = RequestStyle(habits.bound, asks_usage=habits.asks_usage)
+    def __init__(self, quirks: HostQuirks, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
+        self._quirks = quirks
+        usual = RequestStyle(quirks.bound, asks_usage=quirks.asks_usage)
         bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
         known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
-        self.manners = StyleCache(usual, known, _corrected)
+        self.styles = StyleCache(usual, known, _corrected)
         self._call_ids = {
             model: to_mistral_id if wants.requires_mistral_tool_ids else str
             for model, wants in models.items()
@@ -57,20 +57,20 @@ class RequestWriter:
         self._functions: tuple[Function, ...] = ()
         self._encoded_functions = orjson.Fragment(b"[]")
 
-    def write(self, request: ModelRequest, manner: RequestStyle) -> bytes:
-        """The body of `POST /chat/completions`, in this `manner`."""
-        return orjson.dumps(self._to_wire(request, manner), default=_to_plain)
+    def write(self, request: ModelRequest, style: RequestStyle) -> bytes:
+        """The body of `POST /chat/completions`, in this `style`."""
+        return orjson.dumps(self._to_wire(request, style), default=_to_plain)
 
-    def _to_wire(self, request: ModelRequest, manner: RequestStyle) -> dict[str, Any]:
+    def _to_wire(self, request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
         sampling = request.sampling
         system = [{"role": "system", "content": request.system}] if request.system else []
         wire = {
             **sampling.extra,
             "model": request.model,
-            "messages": [*system, *self._to_messages(request, manner.shows_data)],
+            "messages": [*system, *self._to_messages(request, style.shows_data)],
             "stream": True,
         }
-        if manner.asks_usage:
+        if style.asks_usage:
             wire["stream_options"] = _STREAM_OPTIONS
         for name in _PLAIN_SAMPLING:
             if (value := getattr(sampling, name)) is not None:
@@ -78,11 +78,11 @@ class RequestWriter:
         if sampling.stop:
             wire["stop"] = sampling.stop
         if sampling.max_tokens is not None:
-            wire[manner.bound] = sampling.max_tokens
+            wire[style.bound] = sampling.max_tokens
         if request.functions:
             wire["tools"] = self._encode(request.functions)
             wire |= _to_choice(request.tool_choice, sampling)
-        return self._renamed(wire) if self._habits.names else wire
+        return self._renamed(wire) if self._quirks.names else wire
 
     def _encode(self, functions: tuple[Function, ...]) -> orjson.Fragment:
         """The functions as they are sent; most calls offer what the one before offered."""
@@ -93,11 +93,11 @@ class RequestWriter:
         return self._encoded_functions
 
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
-        return {self._habits.names.get(field, field): value for field, value in wire.items()}
+        return {self._quirks.names.get(field, field): value for field, value in wire.items()}
 
     def _to_messages(self, request: ModelRequest, shows_data: bool) -> Iterator[dict[str, Any]]:
-        first_call = self._habits.first_call_of(request.model)
-        ids = CallIds(self._call_ids.get(request.model, self._habits.to_call_id))
+        first_call = self._quirks.first_call_of(request.model)
+        ids = CallIds(self._call_ids.get(request.model, self._quirks.to_call_id))
         for message in filter(_says_something, request.messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
             if message.name is not None:
@@ -114,7 +114,7 @@ class RequestWriter:
     ) -> dict[str, Any]:
         """What is said of an assistant's message beside its content: its calls, and the data its model wants back."""
         thoughts = data.message if data is not None else {}
-        wire = {**self._habits.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
+        wire = {**self._quirks.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
         if calls := message.tool_calls:
             extras = {} if data is None else {one: told for one, told in data.calls.items() if CALL_DATA in told}
             if all(call.id not in extras for call in calls):
@@ -126,13 +126,13 @@ class RequestWriter:
         return wire
 
 
-def _corrected(request: ModelRequest, manner: RequestStyle, refusal: str) -> RequestStyle:
-    """The manner that `refusal` asks for: only what is in the request can be what was wrong."""
-    wanted = manner.corrected(refusal)
+def _corrected(request: ModelRequest, style: RequestStyle, refusal: str) -> RequestStyle:
+    """The style that `refusal` asks for: only what is in the request can be what was wrong."""
+    wanted = style.corrected(refusal)
     if request.sampling.max_tokens is None:
-        wanted = replace(wanted, bound=manner.bound)
+        wanted = replace(wanted, bound=style.bound)
     if all(message.provider_data is None for message in request.messages):
-        wanted = replace(wanted, shows_data=manner.shows_data)
+        wanted = replace(wanted, shows_data=style.shows_data)
     return wanted
 
 

@@ -1,7 +1,4 @@
-"""Texts of providers that count in UTF-16, where a character may be in two halves, and those in two events.
-
-Strict JSON knows no half of a character; what leaves the gateway has none either.
-"""
+"""Join surrogate pairs that providers split over two events; replace lone surrogates by U+FFFD."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ import orjson
 
 
 def load_event(payload: bytes) -> Any:
-    """The JSON of an event, with U+FFFD for halves of characters, but for those in a `content`, which `Joiner` knows.
+    """Parse the JSON of an event, with U+FFFD for lone surrogates except in `content`, which `Joiner` handles.
 
-    Raises `ValueError` for what is no JSON.
+    Raises `ValueError` for invalid JSON.
     """
     try:
         return orjson.loads(payload)
@@ -22,19 +19,19 @@ def load_event(payload: bytes) -> Any:
         if b"\\ud" not in payload.lower():
             raise
     try:
-        return _mended(json.loads(payload, parse_int=orjson.loads))
+        return _replaced(json.loads(payload, parse_int=orjson.loads))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
 
 class Joiner:
-    """Puts the halves together that one text ends and the next begins with."""
+    """Joins a surrogate at the end of one text with that at the start of the next."""
 
     def __init__(self) -> None:
         self._half = ""
 
     def join(self, text: str) -> str:
-        """`text` after what was kept of those before it; a half at its end is kept in turn."""
+        """Return `text` with a pending surrogate before it, holding back one at its end."""
         if not self._half and (text.isascii() or _is_whole(text)):
             return text
         text, self._half = self._half + text, ""
@@ -55,13 +52,14 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _mended(told: Any) -> Any:
-    if isinstance(told, str):
-        return _whole(told)
-    if isinstance(told, list):
-        return [_mended(one) for one in told]
-    if not isinstance(told, dict):
-        return told
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        return _whole(value)
+    if isinstance(value, list):
+        return [_replaced(one) for one in value]
+    if not isinstance(value, dict):
+        return value
     return {
-        _whole(name): one if name == "content" and isinstance(one, str) else _mended(one) for name, one in told.items()
+        _whole(name): one if name == "content" and isinstance(one, str) else _replaced(one)
+        for name, one in value.items()
     }

@@ -17,7 +17,7 @@ from service.api.websocket.frames import to_error
 from service.api.websocket.hub import Hub, HubLimits
 from service.core.errors import GatewayError
 from service.gateway.run_registry import RunRegistry
-from service.models.errors.http_errors import LastingError
+from service.models.errors.http_errors import NonRetryableError
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def test_while_it_stops_nobody_new_comes_in() -> None:
     [
         (GatewayError("shutting_down", "soon"), True),
         (GatewayError("rate_limit_exceeded", "soon"), True),
-        (LastingError("rate_limit_exceeded", "the quota is used up"), False),
+        (NonRetryableError("rate_limit_exceeded", "the quota is used up"), False),
         (GatewayError("run_aborted", "on purpose"), False),
         (GatewayError("invalid_value", "no"), False),
     ],

@@ -177,7 +177,6 @@ def test_list_and_entries_make_the_same_roster() -> None:
         ({"agents": {"entries": {"a b": {}}}}, 'agents.entries["a b"]', "1 to 64"),
         ({"agents": {"list": [{"id": "a"}], "entries": {"b": {}}}}, "agents.entries", "one of the two"),
         ({"agents": {"entries": {"a": {"default": True}, "b": {"default": True}}}}, "agents.entries", "a, b"),
-        (provider(baseUrl=None), "models.providers.p.baseUrl", "is required"),
         (provider(baseUrl="ftp://h"), "models.providers.p.baseUrl", "http://"),
         (provider(baseUrl="http://h:port"), "models.providers.p.baseUrl", "http://"),
         (provider(apiKey=" "), "models.providers.p.apiKey", "is blank"),

@@ -71,7 +71,7 @@ def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
 )
 def test_a_model_of_a_provider_that_does_not_exist_is_refused(tmp_path: Path, agents: Any, place: str) -> None:
     problem = refused(tmp_path, agents, {"stub": {"baseUrl": NOBODY}})
-    assert problem.startswith(f'{place}: No provider "nowhere" is configured for the model nowhere/x. There are: stub,')
+    assert problem.startswith(f'{place}: No provider "nowhere" is configured for the model nowhere/x. Available: stub,')
 
 
 def test_workspace_with_own_files_is_noted(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_model_that_only_lacks_its_key_is_told_with_the_variable(tmp_path: Pat
 
 def test_a_key_that_cannot_be_used_is_told_without_it(tmp_path: Path) -> None:
     (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}}, environ={"GROQ_API_KEY": "gsk\x00-hidden"})
-    assert "GROQ_API_KEY is not a key" in notice
+    assert "GROQ_API_KEY is not a valid key" in notice
     assert "hidden" not in notice
 
 
@@ -113,7 +113,17 @@ def test_a_provider_of_another_dialect_is_told_and_refused_only_to_an_agent_that
     assert notice.startswith('models.providers.odd.api: "openai-responses" is not spoken here')
     assert "(openai-completions, anthropic-messages are)" in notice
     problem = refused(tmp_path, {"defaults": {"model": "odd/a"}}, providers)
-    assert 'The provider "odd" of the model odd/a speaks an `api` that this gateway does not.' in problem
+    assert 'The provider "odd" of the model odd/a has an `api` that is not supported.' in problem
+
+
+@pytest.mark.parametrize(
+    ("api", "path"), [("openai-completions", "/chat/completions"), ("anthropic-messages", "/v1/messages")]
+)
+def test_provider_without_base_url_is_refused_with_endpoint_path(tmp_path: Path, api: str, path: str) -> None:
+    problem = refused(
+        tmp_path, {"defaults": {"model": "scripted/echo"}}, {"p": {"api": api}, "scripted": {"api": "scripted"}}
+    )
+    assert problem == f'models.providers.p.baseUrl: is required with api "{api}": the URL that ends before {path}'
 
 
 def test_a_known_host_that_is_described_in_another_dialect_does_not_wait_for_a_key(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.upstream import Upstream
 from support.upstream_answers import TEXT
 
 from service.config.agents import Agent, Roster
-from service.config.models import KNOWN_APIS
+from service.config.models import SCRIPTED_API, ProviderConfig
 from service.config.schema import Config, parse_config
 from service.core.errors import GatewayError
 from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
@@ -65,8 +65,9 @@ def refused(catalog: ModelCatalog, requested: str | None, of: Agent | None = Non
 # dialects
 
 
-def test_every_dialect_of_the_configuration_has_its_row() -> None:
-    assert set(DIALECTS) == set(KNOWN_APIS)
+def test_default_and_known_hosts_use_registered_dialects() -> None:
+    default = ProviderConfig.model_fields["api"].default
+    assert {default, SCRIPTED_API, *(host.api for host in KNOWN_HOSTS.values())} <= DIALECTS.keys()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_a_configured_provider_speaks_its_dialect(open_catalog: Open, upstream: 
     chosen = catalog.choose("stub/ok", agent())
     assert ask(chosen.provider, chosen.id)[0] == TEXT
     assert upstream.requests[0].path == path
-    assert (chosen.ref, chosen.id, chosen.worth_retrying) == ("stub/ok", "ok", True)
+    assert (chosen.ref, chosen.id, chosen.retried) == ("stub/ok", "ok", True)
 
 
 def test_a_provider_is_opened_once(open_catalog: Open, upstream: Upstream) -> None:
@@ -85,8 +86,8 @@ def test_a_provider_is_opened_once(open_catalog: Open, upstream: Upstream) -> No
     assert catalog.choose("stub/ok", agent()).provider is catalog.choose("stub/other/model", agent()).provider
 
 
-def test_the_scripted_models_are_not_worth_retrying(open_catalog: Open) -> None:
-    assert not open_catalog({"scripted": {"api": "scripted"}}).choose("scripted/echo", agent()).worth_retrying
+def test_the_scripted_models_are_not_retried(open_catalog: Open) -> None:
+    assert not open_catalog({"scripted": {"api": "scripted"}}).choose("scripted/echo", agent()).retried
 
 
 def test_a_models_row_says_what_it_takes_and_gives(open_catalog: Open) -> None:
@@ -153,7 +154,7 @@ def test_the_key_and_the_path_are_the_hosts(
     local = config.model_copy(
         update={"base_url": str(config.base_url).replace(host_of(config.base_url), upstream.url[:-3])}
     )
-    provider = DIALECTS[local.api](local, ProxySettings())
+    provider = DIALECTS[local.api].open(local, ProxySettings())
     ask(provider, "ok")
     assert upstream.requests[0].path == path
     assert upstream.requests[0].headers[header] == value
@@ -202,14 +203,14 @@ def test_what_names_no_model_is_told_what_there_is(open_catalog: Open, ref: str)
     catalog = open_catalog({"stub": {"baseUrl": "http://127.0.0.1:9/v1"}}, {"GROQ_API_KEY": KEY})
     error = refused(catalog, ref)
     assert error.code == "model_not_found"
-    assert f"There are: stub, groq, ollama, {EMBEDDED_REFERENCE}." in error.message
+    assert f"Available: stub, groq, ollama, {EMBEDDED_REFERENCE}." in error.message
     assert refused(catalog, None, agent("nowhere/model")).param == "model"
 
 
 def test_the_name_of_a_provider_in_other_letters_is_pointed_at(open_catalog: Open) -> None:
     catalog = open_catalog({"oA": {"baseUrl": "http://127.0.0.1:9/v1"}, "odd": {"api": "openai-responses"}})
-    assert "configured for the model OA/m1. Did you mean oA/m1? There are: oA" in refused(catalog, "OA/m1").message
-    assert refused(catalog, "odd/m").message.endswith("There are: openai-completions, anthropic-messages.")
+    assert "configured for the model OA/m1. Did you mean oA/m1? Available: oA" in refused(catalog, "OA/m1").message
+    assert refused(catalog, "odd/m").message.endswith("Use one of openai-completions, anthropic-messages.")
 
 
 def test_the_hosts_with_a_key_are_known_by_their_ids() -> None:

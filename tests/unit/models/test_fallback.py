@@ -180,7 +180,7 @@ def test_a_web_page_is_no_answer(clock: Clock, provider: OpenAIProvider, upstrea
 
     upstream.answers["page"] = page
     error = fail(resilient(clock, chosen(provider, "page")), "any")[1]
-    assert error.message.startswith("The model provider answered with a web page. Is its baseUrl right?")
+    assert error.message.startswith("The model provider answered with a web page. Check its baseUrl.")
     assert ask(resilient(clock, chosen(provider, "page"), chosen(provider, "ok")), "any")[0] == TEXT
     assert asked_models(upstream) == ["page", "page", "ok"]
 
@@ -197,13 +197,13 @@ def test_what_calls_itself_a_web_page_may_be_an_answer(
     assert ask(resilient(clock, chosen(provider, "php")), "any")[0] == TEXT
 
 
-@pytest.mark.parametrize(("first", "lasting"), [("status-503", False), ("status-401", True), ("status-404", True)])
+@pytest.mark.parametrize(("first", "retryable"), [("status-503", True), ("status-401", False), ("status-404", False)])
 def test_a_fallback_that_fails_for_good_does_not_keep_others_from_asking_again(
-    clock: Clock, provider: OpenAIProvider, first: str, lasting: bool
+    clock: Clock, provider: OpenAIProvider, first: str, retryable: bool
 ) -> None:
     once = RetryPolicy(attempts=1)
     error = fail(resilient(clock, chosen(provider, first), chosen(provider, "status-401"), policy=once), "any")[1]
-    assert (error.code, error.is_retryable) == ("provider_authentication_failed", not lasting)
+    assert (error.code, error.is_retryable) == ("provider_authentication_failed", retryable)
 
 
 def test_later_turns_of_a_run_begin_with_the_model_that_answered(
@@ -245,7 +245,7 @@ def test_an_answer_is_no_longer_than_the_model_can_give(
 
 
 def test_a_model_of_this_machine_is_asked_once(clock: Clock) -> None:
-    scripted = ChosenModel("scripted/x", "fail-provider_error", ScriptedProvider(), False, worth_retrying=False)
+    scripted = ChosenModel("scripted/x", "fail-provider_error", ScriptedProvider(), False, retried=False)
     echo = ChosenModel("scripted/echo", "echo", ScriptedProvider(), False)
     assert ask(resilient(clock, scripted, echo), "any")[0] == "Hello?"
     assert clock.waits == []

@@ -32,7 +32,7 @@ import gevent.monkey; gevent.monkey.patch_all()
 import re, sys
 from service.models.local.server import LocalService
 url, *args = sys.argv[1:]
-service = LocalService(sys.executable, args, health_url=url, log_path=None, tell=lambda line: print(line, flush=True))
+service = LocalService(sys.executable, args, health_url=url, log_path=None, report=lambda line: print(line, flush=True))
 with service.in_use():
     print(service._process.pid, *re.findall(r"pid ([0-9]+)", service._process.last_output), flush=True)
     gevent.sleep(60)
@@ -52,7 +52,7 @@ class Local:
             name="the-model",
             health_url=f"{self.url}/models",
             log_path=self.log,
-            tell=self.told.append,
+            report=self.told.append,
             **settings,
         )
         self.provider = LocalServiceProvider(open_provider(self.url), self.service)

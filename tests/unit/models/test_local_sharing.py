@@ -52,7 +52,7 @@ class Neighbour:
             [SERVER, str(port), *options],
             health_url=f"http://127.0.0.1:{port}/v1/models",
             name="the-model",
-            tell=self.told.append,
+            report=self.told.append,
             share=self.share,
             endpoint={"key": f"{name}'s"},
             **settings,
