@@ -1,7 +1,7 @@
-"""The text of a streamed answer, each piece waited for no longer than the provider's time-out.
+"""Read the text of a response, an event stream or one JSON document, whatever its label says.
 
-A sign of life that says nothing (a comment, a ping) keeps the connection, but does not put the time-out off: it bounds
-the wait for the first word and between words. What arrived together is told together.
+Each event has to arrive within the provider's time-out. Keep-alives hold the connection open, but do not extend it.
+Texts that arrive together are yielded together.
 """
 
 from __future__ import annotations
@@ -9,132 +9,132 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, Protocol
 
 import gevent
 
 from service.core.errors import GatewayError
 from service.models.errors.http_errors import check_no_page
-from service.models.http.sse import SSEDecoder
+from service.models.http.body import BodyDecoder
 from service.models.http.transport import UpstreamResponse
 
 logger = logging.getLogger("openclaw.models")
 
-#: The longest answer that is taken; none that is meant for people comes near it.
+#: The longest answer accepted; none meant for people comes near it.
 MAX_ANSWER_CHARS = 16 * 1024 * 1024
 
 _TAIL_SECONDS = 0.05
 _GRACE_SECONDS = 1.5
 _MOST_TOKENS = 2**53 - 1
+_END_MARK = b"[DONE]"
+_PING = b'{"type":"ping"'
 
 
-class Answer(Protocol):
-    """What reads a dialect's events."""
+class AnswerReader(Protocol):
+    """Reader of one dialect's events."""
 
-    #: The provider said that nothing follows.
+    #: Set at the end mark: nothing follows.
     is_over: bool
 
     def read(self, payload: bytes) -> str:
-        """Take in one event and return its text, perhaps empty. Raises `GatewayError`."""
+        """Process one event and return its text, which may be empty. Raises `GatewayError`."""
         ...
 
     def is_complete(self) -> bool:
-        """Whether nothing is missing any more that has to be known."""
+        """Return True once only usage and the end mark may be missing."""
+        ...
+
+    def end_body(self, *, framed: bool) -> None:
+        """Note the end of the body, `framed` if its length proves that nothing is missing."""
         ...
 
 
 def read_texts(
     response: UpstreamResponse,
-    answer: Answer,
+    reader: AnswerReader,
     *,
     timeout_seconds: float,
-    is_keep_alive: Callable[[bytes], object] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[str]:
-    """Let `answer` read every event of `response` and yield the texts it finds, until it is over or the body ends.
+    """Pass the events of `response` to `reader` and yield their texts, until it is over or the body ends.
 
-    Raises what `answer` raises, after what was said before, and `GatewayError`: `provider_timeout` after about
-    `timeout_seconds` (twice that at most) without an event that says something, `provider_error` for a dropped
-    connection, an event or an answer too large, a web page. Once `answer` is complete nothing is an error any more, and
-    what still belongs to it (the usage, the end mark) has 1.5 s to come.
+    Raises what `reader` raises, after the texts before it, and `GatewayError`: `provider_timeout` after about
+    `timeout_seconds` (at most twice that) without an event, `provider_error` for a dropped connection, an oversized
+    event or answer, or a web page. Once `reader` is complete, errors are ignored, and what is missing (usage, the end
+    mark) has 1.5 s to arrive.
     """
-    decoder = SSEDecoder()
-    waiting_since = clock()
+    body = BodyDecoder()
+    last_event_at = clock()
     characters = 0
-    while chunk := _read_some(response, answer):
-        payloads = decoder.feed(chunk)
-        if is_keep_alive is not None:
-            payloads = [payload for payload in payloads if not is_keep_alive(payload)]
-        if payloads:
-            for text in _read_together(answer, payloads):
-                characters += len(text)
-                if characters > MAX_ANSWER_CHARS:
-                    raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
-                yield text
-            waiting_since = clock()
-        elif clock() - waiting_since > timeout_seconds:
-            message = f"The model provider kept the connection open but said nothing for {timeout_seconds:g} seconds."
+    while not reader.is_over:
+        grace_seconds = last_event_at + _GRACE_SECONDS - clock() if reader.is_complete() else None
+        chunk = _read_some(response, grace_seconds)
+        payloads = body.feed(chunk) if chunk else body.finish()
+        payloads = [payload for payload in payloads if payload[:1] == b"{" or not _is_keep_alive(payload)]
+        for text in _read_together(reader, payloads, is_tail=grace_seconds is not None):
+            characters += len(text)
+            if characters > MAX_ANSWER_CHARS:
+                raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
+            yield text
+        if not chunk:
+            reader.end_body(framed=response.is_framed)
+            break
+        if payloads and not payloads[-1][:32].replace(b" ", b"").startswith(_PING):
+            last_event_at = clock()
+        elif grace_seconds is None and clock() - last_event_at > timeout_seconds:
+            message = f"The model provider sent keep-alives, but no output for {timeout_seconds:g} seconds."
             raise GatewayError("provider_timeout", message)
-        if answer.is_complete():
-            yield from _finish(response, answer, decoder)
-            return
-    if not answer.is_complete():
-        yield from _read_together(answer, decoder.finish())
-        if not (answer.is_complete() or characters):
-            check_no_page(response)
+    if reader.is_over:
+        response.finish(_TAIL_SECONDS)
+    elif not (reader.is_complete() or characters):
+        check_no_page(response)
 
 
-def to_count(told: Any) -> int:
-    """How many tokens `told` says, 0 for what is no number: a wrong count is no reason to lose an answer."""
+def to_count(value: Any) -> int:
+    """Convert a token count, 0 for anything that is not a number: a wrong count must not fail the answer."""
     try:
-        count = int(told or 0)
+        count = int(value or 0)
     except (TypeError, ValueError, OverflowError):
         return 0
     return min(max(count, 0), _MOST_TOKENS)
 
 
-def _finish(response: UpstreamResponse, answer: Answer, decoder: SSEDecoder) -> Iterator[str]:
-    if not answer.is_over:
-        yield from _read_tail(response, answer, decoder)
-    if answer.is_over:
-        response.finish(_TAIL_SECONDS)
+def _is_keep_alive(payload: bytes) -> bool:
+    """True for data that carries nothing: empty, a comment or `null`."""
+    text = payload.strip()
+    return text in (b"", b"null") or text.startswith(b":")
 
 
-def _read_tail(response: UpstreamResponse, answer: Answer, decoder: SSEDecoder) -> Iterator[str]:
+def _read_some(response: UpstreamResponse, grace_seconds: float | None) -> bytes:
+    """Return the next bytes; `b""` at the end, or after `grace_seconds` of an answer that is already complete."""
+    if grace_seconds is None:
+        return response.read_some()
+    try:
+        with gevent.Timeout(max(grace_seconds, 0), exception=False):
+            return response.read_some()
+    except GatewayError:
+        pass  # only usage or the end mark was lost
+    return b""
+
+
+def _read_together(reader: AnswerReader, payloads: list[bytes], *, is_tail: bool) -> Iterator[str]:
     texts: list[str] = []
-    with suppress(GatewayError), gevent.Timeout(_GRACE_SECONDS, exception=False):
-        while not answer.is_over and (chunk := response.read_some()):
-            for payload in decoder.feed(chunk):
-                texts.extend(_read_together(answer, [payload]))
-    if text := "".join(texts)[:MAX_ANSWER_CHARS]:
-        yield text
-
-
-def _read_together(answer: Answer, payloads: list[bytes]) -> Iterator[str]:
-    texts: list[str] = []
+    problem: GatewayError | None = None
     try:
         for payload in payloads:
-            texts.append(answer.read(payload))
-            if answer.is_over:
+            if payload[:1] != b"{" and payload.strip() == _END_MARK:
+                reader.is_over = True
                 break
-    except Exception as error:
-        if text := "".join(texts):
-            yield text
-        if isinstance(error, GatewayError):
-            raise
-        # Whatever a provider sends is its fault, never the gateway's: another attempt or model may do.
+            texts.append(reader.read(payload))
+            if reader.is_over:
+                break
+    except GatewayError as error:
+        problem = error
+    except Exception:
+        # Any content is the provider's fault, never the gateway's: another attempt or model may work.
         logger.exception("an event of a model provider could not be read")
-        message = "The model provider sent something that cannot be read."
-        raise GatewayError("provider_error", message) from None
+        problem = GatewayError("provider_error", "The model provider sent an event that cannot be read.")
     if text := "".join(texts):
         yield text
-
-
-def _read_some(response: UpstreamResponse, answer: Answer) -> bytes:
-    try:
-        return response.read_some()
-    except GatewayError:
-        if answer.is_complete():
-            return b""  # all that was lost is the usage or the end mark
-        raise
+    if problem is not None and not is_tail:
+        raise problem

@@ -82,6 +82,24 @@ def is_object(arguments: str) -> bool:
     return arguments.rstrip().endswith("}") and _parse(arguments) is not None
 
 
+def whole_arguments(arguments: str) -> str:
+    """Return the arguments of a received call as the text of an object; nothing and `null` are an empty one.
+
+    Raises `GatewayError` (`provider_error`) for arguments that are cut off or not an object.
+    """
+    if not arguments or is_object(arguments):
+        return arguments or "{}"
+    try:
+        parsed = orjson.loads(arguments.strip() or "{}")
+    except ValueError:
+        parsed = arguments
+    if parsed is None or parsed == {}:
+        return "{}"
+    if isinstance(parsed, str) and parsed != arguments and is_object(parsed):  # encoded twice
+        return parsed
+    raise GatewayError("provider_error", "The model provider sent a tool call whose arguments are not a JSON object.")
+
+
 def wire_name(call: ToolCall) -> str:
     """Return the name of a call in the form that providers accept: 1 to 64 letters, digits, `_` and `-`."""
     return _NOT_IN_A_NAME.sub("_", call.name)[:_MAX_NAME_CHARS] or "_"

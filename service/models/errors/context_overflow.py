@@ -82,6 +82,11 @@ def overflow_of(error: GatewayError) -> Overflow | None:
     return next((overflow for overflow, words in kinds if words.search(message)), None)
 
 
+def states_token_overflow(message: str) -> bool:
+    """True if the message says that the request has too many tokens."""
+    return bool(_TOKENS.search(message)) and not _OTHER_LIMITS.search(message)
+
+
 def limit_from_error(error: GatewayError) -> int | None:
     """Return the token limit stated in an overflow error, the answer included; `None` if there is none."""
     message = _message_of(error)

@@ -51,7 +51,7 @@ def error_words(upstream: Upstream, error: Any) -> str:
 def error_status(error: Any) -> int | None:
     """Return the HTTP status that an error inside a response corresponds to, by its code or else its type."""
     fields = error if isinstance(error, dict) else {}
-    for name in ("code", "status", "type"):
+    for name in ("code", "status", "status_code", "type"):
         code = fields.get(name)
         if isinstance(code, str):
             code = int(code) if code.isascii() and code.isdigit() else _STATUSES.get(code)

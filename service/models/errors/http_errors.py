@@ -82,9 +82,14 @@ def _retry_after(response: UpstreamResponse) -> str:
     return response.header("retry-after") or ""
 
 
+def is_exhausted(detail: str) -> bool:
+    """True if the provider's message is about a quota that waiting does not restore."""
+    return bool(_EXHAUSTED.search(detail)) and not _RETRY_HINT.search(detail)
+
+
 def status_error(status: int, detail: str = "", retry_after: str = "") -> GatewayError:
     """Create the error for HTTP `status` from the provider's message and its `Retry-After`, each may be empty."""
-    if status == 429 and _EXHAUSTED.search(detail) and not _RETRY_HINT.search(detail):  # noqa: PLR2004 - Too Many Requests
+    if status == 429 and is_exhausted(detail):  # noqa: PLR2004 - Too Many Requests
         return NonRetryableError(
             "rate_limit_exceeded", f"The model provider's quota is used up (HTTP 429).{_says(detail)}"
         )

@@ -1,13 +1,15 @@
-"""Server-Sent Events as a provider sends them: bytes in, the data of each complete event out.
+"""Decode Server-Sent Events: bytes in, the data of each complete event out.
 
-Input may be cut at any byte; what is held of an unfinished event is bounded.
+Input may be split at any byte; the size of an unfinished event is limited.
 """
 
 from __future__ import annotations
 
+import orjson
+
 from service.core.errors import GatewayError
 
-#: A whole answer, or a call with all its arguments, may come in one event.
+#: One event may hold a whole answer, or a call with all its arguments.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
@@ -18,8 +20,9 @@ _FIRST, _NEXT, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 class SSEDecoder:
     """An incremental decoder of one `text/event-stream`.
 
-    Lines may end with LF, CRLF or CR. Comments and the fields `event`, `id` and `retry` are ignored; several data lines
-    of one event are joined by LF, as the standard says; one that the stream's end cuts off is told by `finish`.
+    Lines may end with LF, CRLF or CR; several data lines of one event are joined by LF. Comments and unknown fields are
+    ignored, with two exceptions beyond the standard: the data of `event: error`, a field `error` and a line of bare
+    JSON are returned as JSON with the member `error`. An unterminated last event is returned by `finish`.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -29,9 +32,10 @@ class SSEDecoder:
         self._data_bytes = 0
         self._after_cr = False
         self._begun = False
+        self._is_error = False  # the unfinished event is named so
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The data of every event that `chunk` completes, in order.
+        """Return the data of every event that `chunk` completes, in order.
 
         Raises `GatewayError` with `provider_error` when an event grows beyond `max_event_bytes`.
         """
@@ -54,12 +58,16 @@ class SSEDecoder:
         return events
 
     def finish(self) -> list[bytes]:
-        """The event, if any, that lacked its blank line when the stream ended, which the standard would drop."""
+        """Return the last event if it lacks its blank line, which the standard would drop."""
         return self.feed(b"\n\n")
 
     def _whole_events(self, chunk: bytes) -> list[bytes]:
-        """The data of the events in `chunk` if it is nothing but whole ones of one line each, as it mostly is."""
-        if not (chunk.startswith(_FIRST) and chunk.endswith(_END)) or len(chunk) > self._max_event_bytes:
+        """Return the data of the events in `chunk` if it consists of whole events of one line each, the usual case."""
+        if (
+            self._is_error
+            or not (chunk.startswith(_FIRST) and chunk.endswith(_END))
+            or len(chunk) > self._max_event_bytes
+        ):
             return []
         events = chunk[len(_FIRST) : -len(_END)].split(_NEXT)
         if chunk.count(b"\n") != len(events) * len(_END):
@@ -78,16 +86,25 @@ class SSEDecoder:
             elif not line and data:
                 if self._data_bytes > self._max_event_bytes:
                     raise self._too_large()
-                events.append(data[0] if len(data) == 1 else b"\n".join(data))
+                event = data[0] if len(data) == 1 else b"\n".join(data)
+                events.append(_error_event(event) if self._is_error else event)
                 data.clear()
-                self._data_bytes = 0
+                self._data_bytes, self._is_error = 0, False
             elif line == b"data":
                 data.append(b"")
                 self._data_bytes += 1
+            elif line.startswith(b"event:"):
+                self._is_error = line[6:].strip() == b"error"
+            elif line.startswith(b"error:"):
+                events.append(_error_event(line[6:]))
+            elif line.startswith(b'{"'):
+                events.append(line)
+            elif not line:
+                self._is_error = False
         return events
 
     def _with_lf(self, chunk: bytes) -> bytes:
-        """`chunk` with LF for every line end; a CR that ends it counts at once, and the LF that may follow does not."""
+        """Return `chunk` with LF for every line end; a CR at its end counts at once, an LF after it does not."""
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
@@ -98,3 +115,14 @@ class SSEDecoder:
     def _too_large(self) -> GatewayError:
         limit_kib = self._max_event_bytes // 1024
         return GatewayError("provider_error", f"The model provider sent an event of more than {limit_kib} KiB.")
+
+
+def _error_event(data: bytes) -> bytes:
+    """Return error data as JSON with the member `error`, which tells it from other events."""
+    try:
+        error = orjson.loads(data)
+    except ValueError:
+        error = data.decode(errors="replace").strip()
+    if isinstance(error, dict) and error.get("error"):
+        return data
+    return orjson.dumps({"error": error or {"message": ""}})

@@ -19,6 +19,7 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTP
 from service import __version__
 from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
+from service.core.fetch.decoding import Decoder, open_decoder
 from service.models.http.pool import open_pool
 from service.models.http.proxies import DIRECT, ProxySettings
 
@@ -27,11 +28,22 @@ _TURN_BYTES = 64 * 1024
 _PAUSE_SECONDS = 0.0001
 _MAX_HEAD_BYTES = 64 * 1024
 _FIRST_FINAL_STATUS = 200
+_MAX_DECODED_BYTES = 17 * 1024 * 1024  # of one block, more than an answer may have
 _MIN_SECRET_CHARS = 8
 
 _URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+class _PlainDecoder:
+    is_whole = True
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        return data[:limit]
+
+
+_PLAIN = _PlainDecoder()
 
 
 class _DroppedError(HTTPParseError):
@@ -47,6 +59,7 @@ class UpstreamResponse(HTTPSocketPoolResponse):
     _head_bytes_left: int = _MAX_HEAD_BYTES
     _head_read: bool = False
     _received_in_turn: int = 0
+    _decoder: Decoder | None = None
 
     def __init__(self, sock: Any, pool: ConnectionPool, timeout_seconds: float) -> None:
         super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST")
@@ -74,6 +87,11 @@ class UpstreamResponse(HTTPSocketPoolResponse):
         """HTTP status."""
         return int(self.get_code())
 
+    @property
+    def is_framed(self) -> bool:
+        """True if the length of the body is known, so that its end proves that nothing is missing."""
+        return self.header("content-length") is not None or self.header("transfer-encoding") is not None
+
     def header(self, name: str) -> str | None:
         """Return the first value of header `name`, in any case."""
         value = self.get(name)
@@ -82,9 +100,43 @@ class UpstreamResponse(HTTPSocketPoolResponse):
     def read_some(self) -> bytes:
         """Return the bytes of the body that have arrived, waiting for at least one; `b""` at its end.
 
-        Raises `GatewayError` with `provider_timeout` when nothing arrived in time and `provider_error` when the
-        connection was closed before the end of the body.
+        A body that is compressed, although that was not asked for, is decompressed. Raises `GatewayError` with
+        `provider_timeout` when nothing arrived in time and `provider_error` when the connection was closed before the
+        end of the body, or its coding is not supported.
         """
+        if self._decoder is None:
+            self._decoder = self._open_decoder()
+        if self._decoder is _PLAIN:
+            return self._receive()
+        decoded = b""
+        while not decoded and (arrived := self._receive()):
+            decoded = self._decode(self._decoder, arrived)
+        if not (decoded or self._decoder.is_whole):
+            raise _read_error(_DroppedError())
+        return decoded
+
+    def _open_decoder(self) -> Decoder:
+        coding = (self.header("content-encoding") or "").strip().lower()
+        if coding in ("", "identity"):
+            return _PLAIN
+        decoder = open_decoder(coding)
+        if decoder is None:
+            message = f"The model provider compressed its answer with {coding[:20]!r}, which is not supported."
+            raise GatewayError("provider_error", message)
+        return decoder
+
+    def _decode(self, decoder: Decoder, data: bytes) -> bytes:
+        try:
+            decoded = decoder.decode(data, _MAX_DECODED_BYTES)
+        except ValueError as error:
+            self.release()
+            raise GatewayError("provider_error", f"The model provider's answer cannot be read: {error}.") from error
+        if len(decoded) >= _MAX_DECODED_BYTES:
+            self.release()
+            raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
+        return decoded
+
+    def _receive(self) -> bytes:
         body = self._body_buffer
         try:
             while not body and not self.message_complete:

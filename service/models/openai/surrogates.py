@@ -1,4 +1,4 @@
-"""Join surrogate pairs that providers split over two events; replace lone surrogates by U+FFFD."""
+"""Join surrogate pairs that providers split over two events; replace invalid characters by U+FFFD."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import orjson
 
 
 def load_event(payload: bytes) -> Any:
-    """Parse the JSON of an event, with U+FFFD for lone surrogates except in `content`, which `Joiner` handles.
+    """Parse the JSON of an event, with U+FFFD for invalid UTF-8 and lone surrogates.
+
+    Surrogates in `content` are left to `Joiner`.
 
     Raises `ValueError` for invalid JSON.
     """
     try:
         return orjson.loads(payload)
     except ValueError:
+        payload = payload.decode(errors="replace").encode()  # a byte that is not UTF-8 costs its character only
         if b"\\ud" not in payload.lower():
-            raise
+            return orjson.loads(payload)
     try:
         return _replaced(json.loads(payload, parse_int=orjson.loads))
     except RecursionError as error:

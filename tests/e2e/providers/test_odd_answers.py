@@ -72,7 +72,6 @@ def called(call_id: Any = "toolu_1", name: Any = "weather", piece: Any = "{}") -
     [
         ended(["end_turn"]),
         called(call_id={"a": 1}),
-        called(call_id=None),
         called(name=["weather"]),
         called(name=None),
         called(piece=["{}"]),
@@ -199,18 +198,18 @@ def test_calls_without_end_are_refused(play: Callable[..., httpx.Response], prov
 
 
 @pytest.mark.parametrize("provider", ["claude", "stub"])
-def test_what_a_model_misspelt_is_sent_back_in_a_form_that_providers_take(
+def test_misspelt_name_is_sent_back_in_a_form_that_providers_accept(
     play: Callable[..., httpx.Response], upstream: Upstream, provider: str
 ) -> None:
     lines = [
         [
-            delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "no such.tool", "arguments": '{"a'}}]),
+            delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "no such.tool", "arguments": "{}"}}]),
             delta("tool_calls"),
         ],
         [delta(content="sorry"), delta("stop")],
     ]
     claudes = [
-        [anthropic.start(), *called(name="no such.tool", piece='{"a')],
+        [anthropic.start(), *called(name="no such.tool")],
         [anthropic.start(), *anthropic.text(["sorry"]), *ended()],
     ]
 
@@ -223,5 +222,20 @@ def test_what_a_model_misspelt_is_sent_back_in_a_form_that_providers_take(
     assert text_of(play(provider, answer)) == "sorry"
     shown = str(upstream.requests[-1].body["messages"])
     assert "no_such_tool" in shown
-    assert "not_an_object" in shown
     assert "'name': 'no such.tool'" not in shown
+
+
+@pytest.mark.parametrize("provider", ["claude", "stub"])
+def test_arguments_of_history_that_are_no_object_are_wrapped(
+    client: httpx.Client, upstream: Upstream, provider: str
+) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": '{"a'}}
+    history = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+    ]
+    claude = anthropic.telling(anthropic.start(), *anthropic.text(["well"]), *ended())
+    upstream.answers["odd"] = claude if provider == "claude" else telling(delta(content="well"), delta("stop"))
+    assert text_of(ask(client, *history, headers={"x-openclaw-model": f"{provider}/odd"})) == "well"
+    assert "not_an_object" in str(upstream.requests[-1].body["messages"])

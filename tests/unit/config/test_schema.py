@@ -202,7 +202,7 @@ def test_scripted_provider_needs_no_url() -> None:
 def test_all_problems_are_reported_together() -> None:
     data = {
         "gateway": {"prot": 1, "bind": "custom", "auth": {"mode": "x"}},
-        "models": {"providers": {"p": {}}},
+        "models": {"providers": {"p": {"baseUrl": "ftp://h"}}},
         "agents": {"list": [{"id": "a"}, {"id": "a"}]},
     }
     paths = {problem.partition(":")[0] for problem in problems_of(data)}

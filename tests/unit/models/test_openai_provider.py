@@ -290,7 +290,11 @@ def test_the_configuration_says_where_and_with_what(upstream: Upstream) -> None:
         ("status-422", "provider_rejected_request", "refused with 422"),
         ("status-401", "provider_authentication_failed", "Correct its apiKey. It says: refused with 401"),
         ("status-402", "provider_error", "requires payment (HTTP 402). It says: refused with 402"),
-        ("status-403", "provider_authentication_failed", "its apiKey and what that may do. It says: refused with 403"),
+        (
+            "status-403",
+            "provider_authentication_failed",
+            "its apiKey and the permissions of that key. It says: refused with 403",
+        ),
         ("status-405", "provider_error", "(HTTP 405). Check its baseUrl. It says: refused with 405"),
         ("status-408", "provider_timeout", "refused with 408"),
         ("status-429", "rate_limit_exceeded", "refused with 429"),

@@ -1,0 +1,216 @@
+"""Read the answers of the Anthropic dialect: the events of a stream or one message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from service.core.errors import GatewayError
+from service.core.ids import new_call_id
+from service.core.messages import StopReason, ToolCall, Usage
+from service.models.anthropic.content import THINKING, Content
+from service.models.completion import Completion
+from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.models.http.transport import Upstream
+from service.models.openai.surrogates import load_event
+from service.models.provider import ModelEnded
+from service.models.streaming import to_count
+from service.models.thoughts import ThoughtFilter
+from service.models.tool_calls import check_calls, is_object, whole_arguments, with_distinct_ids
+
+_STOP_REASONS = {
+    "max_tokens": StopReason.LENGTH,
+    "model_context_window_exceeded": StopReason.LENGTH,
+    "tool_use": StopReason.TOOL_CALLS,
+    "refusal": StopReason.CONTENT_FILTER,
+    "pause_turn": StopReason.LENGTH,  # the model would continue if asked
+}
+#: The HTTP status of an error that arrives as an event.
+_ERROR_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+}
+
+
+class _PartialCall:
+    """A tool call; `given` is the input of its start, which the pieces that follow replace."""
+
+    __slots__ = ("given", "id", "name", "pieces")
+
+    def __init__(self, block: dict[str, Any]) -> None:
+        self.id = _text(block.get("id") or new_call_id())
+        self.name = _text(block["name"])
+        self.given = block.get("input")
+        self.pieces: list[str] = []
+
+    def arguments(self) -> str:
+        """Return the arguments as JSON text, empty without any."""
+        if text := "".join(self.pieces):
+            return text
+        if isinstance(self.given, str):
+            return self.given
+        return orjson.dumps(self.given).decode() if self.given else ""
+
+
+class AnthropicAnswer:
+    """State of one answer besides its text."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._calls: dict[Any, _PartialCall] = {}  # by the index of the block
+        self._calls_chars = 0
+        self._content = Content()
+        self._thoughts = ThoughtFilter()
+        self._completion = Completion()
+        self._has_thoughts = False
+        self._usage: dict[str, int] = {}
+        self.is_over = False
+        self._readers: dict[str, Callable[[dict[str, Any]], str]] = {
+            "message_start": self._read_start,
+            "content_block_start": self._read_block,
+            "content_block_delta": self._read_delta,
+            "message_delta": self._read_end,
+            "message_stop": self._read_stop,
+            "message": self._read_message,
+        }
+
+    def is_complete(self) -> bool:
+        """Return True once the provider has said that the answer ends, and no call is cut off."""
+        if not self._completion.is_stated():
+            return False
+        return self._stop_reason() is StopReason.LENGTH or all(
+            is_object(call.arguments() or "{}") for call in self._calls.values()
+        )
+
+    def end_body(self, *, framed: bool) -> None:
+        """Note the end of the body; see `AnswerReader`."""
+        self._completion.end_body(framed=framed)
+
+    def read(self, payload: bytes) -> str:
+        """Process one event and return its text, which may be empty; unknown events are ignored."""
+        try:
+            event = load_event(payload)
+            kind = event.get("type")
+            reader = self._readers.get(kind) if kind else None
+            problem = None if reader is not None else find_error(event) or (None if kind else find_bare_error(event))
+            if problem:
+                status = _ERROR_STATUSES.get(problem.get("type", "")) if isinstance(problem, dict) else None
+                raise answer_error(self._upstream, problem, status)
+            text = reader(event) if reader is not None else ""
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
+            raise GatewayError("provider_error", "The model provider sent something that is not a message.") from error
+        if text:
+            text = self._thoughts.filter(text)
+            self._completion.add(None, has_output=bool(text))
+        return text
+
+    def rest(self) -> str:
+        """Return the text that was held back until the end."""
+        return self._thoughts.finish()
+
+    def to_end(self) -> ModelEnded:
+        """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
+        completion = self._completion
+        if completion.reason is None or not (self.is_over or completion.is_stated()):
+            raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
+        reason = self._stop_reason()
+        if self._calls and reason is StopReason.STOP:
+            reason = StopReason.TOOL_CALLS
+        if not self._calls and reason in (StopReason.STOP, StopReason.TOOL_CALLS):
+            self._check_empty(reason)
+            reason = StopReason.STOP
+        if reason is not StopReason.TOOL_CALLS:
+            return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
+        calls = with_distinct_ids(
+            ToolCall(call.id, call.name, whole_arguments(call.arguments())) for call in self._calls.values()
+        )
+        return ModelEnded(reason, calls, self._to_usage(), self._content.to_data(calls))
+
+    def _stop_reason(self) -> StopReason:
+        return _STOP_REASONS.get(self._completion.reason or "", StopReason.STOP)
+
+    def _check_empty(self, reason: StopReason) -> None:
+        if self._completion.has_output or self.rest().strip():
+            return
+        if self._has_thoughts or self._thoughts.found:
+            raise GatewayError("provider_error", "The model provider's answer has thinking, but no text.")
+        if reason is StopReason.TOOL_CALLS:
+            raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
+
+    def _read_start(self, event: dict[str, Any]) -> str:
+        self._count((event.get("message") or {}).get("usage"))
+        return ""
+
+    def _read_message(self, message: dict[str, Any]) -> str:
+        """Read a whole message, which some servers send instead of a stream."""
+        texts = [
+            self._read_block({"index": index, "content_block": block}) for index, block in enumerate(message["content"])
+        ]
+        self._count(message.get("usage"))
+        text = "".join(texts)
+        if text or self._calls:
+            self._completion.add(None, has_output=True)
+        if reason := message.get("stop_reason"):
+            self._completion.add(_text(reason), has_output=False)
+        self.is_over = self._completion.reason is not None
+        return text
+
+    def _read_block(self, event: dict[str, Any]) -> str:
+        block, index = event["content_block"], event.get("index", 0)
+        kind = block["type"]
+        if kind == "text":
+            block = {**block, "text": _text(block.get("text") or "")}
+        self._content.begin(index, block)
+        self._has_thoughts = self._has_thoughts or kind in THINKING
+        if kind == "tool_use":
+            self._calls[index] = call = _PartialCall(block)
+            self._completion.add(None, has_output=True)
+            self._calls_chars += len(call.arguments())
+            check_calls(len(self._calls), self._calls_chars)
+        return str(block["text"]) if kind == "text" else ""
+
+    def _read_delta(self, event: dict[str, Any]) -> str:
+        delta, index = event["delta"], event.get("index", 0)
+        self._content.extend(index, delta)
+        if delta["type"] == "input_json_delta":
+            piece = _text(delta.get("partial_json") or "")
+            self._calls_chars += len(piece)
+            check_calls(len(self._calls), self._calls_chars)
+            if call := self._calls.get(index):  # tools that the provider runs itself are not here
+                call.pieces.append(piece)
+                self._completion.add(None, has_output=True)
+        return _text(delta.get("text") or "") if delta["type"] == "text_delta" else ""
+
+    def _read_end(self, event: dict[str, Any]) -> str:
+        if reason := (event.get("delta") or {}).get("stop_reason"):
+            self._completion.add(_text(reason), has_output=False)
+        self._count(event.get("usage"))
+        return ""
+
+    def _read_stop(self, _: dict[str, Any]) -> str:
+        self.is_over = True
+        return ""
+
+    def _count(self, usage: dict[str, Any] | None) -> None:
+        # Each report covers the whole answer so far; the last one may omit the input.
+        counts = usage if isinstance(usage, dict) else {}
+        self._usage |= {name: to_count(count) for name, count in counts.items() if count is not None}
+
+    def _to_usage(self) -> Usage:
+        counts = self._usage
+        cached = counts.get("cache_read_input_tokens", 0)
+        fresh = counts.get("input_tokens", 0) + counts.get("cache_creation_input_tokens", 0)
+        return Usage(fresh + cached, counts.get("output_tokens", 0), cached)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} instead of a text")
+    return value

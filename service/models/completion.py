@@ -1,0 +1,53 @@
+"""Decide whether an answer is complete, from its finish reasons and the output around them."""
+
+from __future__ import annotations
+
+_NO_REASONS = ("", "null", "none", "undefined", "unspecified", "finish_reason_unspecified")
+
+
+class Completion:
+    """Finish state of one answer.
+
+    Some hosts send a finish reason with every chunk, or before the text. A reason is `settled` only if it ends output
+    that came without one; any other reason needs the end mark or the end of the body.
+    """
+
+    __slots__ = ("_is_ended", "_is_overtaken", "_is_plain", "has_output", "is_over", "is_settled", "reason")
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.has_output = False
+        self.is_over = False
+        self.is_settled = False
+        self._is_plain = False  # the latest output came without a reason
+        self._is_overtaken = False  # output came after a reason
+        self._is_ended = False
+
+    def add(self, reason: object, *, has_output: bool) -> None:
+        """Process one event: its finish reason, if any, and whether it has text or a piece of a call."""
+        named = to_reason(reason)
+        if has_output:
+            self._is_overtaken = self._is_overtaken or self.reason is not None
+            self.is_settled = named is not None and self._is_plain
+            self._is_plain = named is None
+            self.has_output = True
+        elif named is not None:
+            self.is_settled = self.is_settled or self._is_plain
+        if named is not None:
+            self.reason = named
+
+    def end_body(self, *, framed: bool) -> None:
+        """Note the end of the body, which confirms a reason unless the body may be cut after any chunk."""
+        self._is_ended = framed or self.is_settled or not self._is_overtaken
+
+    def is_stated(self) -> bool:
+        """True if the provider has said that the answer is complete."""
+        return self.is_over or self.is_settled or (self._is_ended and self.reason is not None)
+
+
+def to_reason(value: object) -> str | None:
+    """Return a finish reason as text, `None` for the many spellings of none."""
+    if value is None or value is False:
+        return None
+    reason = str(value)
+    return None if reason.strip().lower() in _NO_REASONS else reason

@@ -1,0 +1,53 @@
+"""Errors that providers send inside a successful response: as an event, as the whole body or beside an empty answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.core.errors import GatewayError
+from service.models.errors.context_overflow import states_token_overflow
+from service.models.errors.error_text import error_status, error_words
+from service.models.errors.http_errors import is_exhausted, status_error
+from service.models.http.transport import Upstream
+
+_MESSAGE_FIELDS = ("detail", "msg", "message", "errors", "error_msg", "error_message")
+_SUCCESS_CODES = (0, 200, "0", "200")
+
+
+def find_error(event: Mapping[str, Any]) -> Any:
+    """Return the error that `event` carries, `None` without one."""
+    if error := event.get("error"):
+        return error
+    if event.get("object") == "error" or event.get("type") == "error":
+        return event
+    status = event.get("base_resp")
+    if isinstance(status, dict) and status.get("status_code"):  # MiniMax
+        return {"code": status["status_code"], "message": status.get("status_msg")}
+    return None
+
+
+def find_bare_error(event: Mapping[str, Any]) -> Any:
+    """Return `event` if it is an error without a frame around it, such as `{"detail": "..."}`, else `None`.
+
+    Only for events without any part of an answer.
+    """
+    if event.get("code") in _SUCCESS_CODES:
+        return None
+    found = (event.get(name) for name in _MESSAGE_FIELDS)
+    return event if any(value and isinstance(value, str | list) for value in found) else None
+
+
+def answer_error(upstream: Upstream, error: Any, status: int | None = None, *, finish_reason: str = "") -> GatewayError:
+    """Create the error for `error` in a response, with the HTTP `status` that it would have had, if that is known."""
+    detail = error_words(upstream, error)
+    if status is None:
+        status = error_status(error)
+    if status is None and is_exhausted(detail):
+        status = 429
+    if status is None and states_token_overflow(detail):
+        status = 400
+    if status is not None:
+        return status_error(status, detail)
+    reason = detail or (f"it ended with {finish_reason}." if finish_reason else "no reason given.")
+    return GatewayError("provider_error", f"The model provider failed in the middle of its answer: {reason}")

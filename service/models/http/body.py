@@ -1,0 +1,49 @@
+"""Split a response body into payloads: the events of a stream, or one JSON document.
+
+Providers label them wrongly, so that the first byte decides: JSON starts with a brace or a bracket.
+"""
+
+from __future__ import annotations
+
+from service.core.errors import GatewayError
+from service.models.http.sse import MAX_EVENT_BYTES, SSEDecoder
+
+_BOM = b"\xef\xbb\xbf"
+_JSON_STARTS = (b"{", b"[{")
+
+
+class BodyDecoder:
+    """Incremental decoder of a body of either kind."""
+
+    def __init__(self) -> None:
+        self._events = SSEDecoder()
+        self._document: bytearray | None = None
+        self._is_undecided = True
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the data of every event that `chunk` completes; JSON documents are complete at the end only.
+
+        Raises `GatewayError` with `provider_error` for an event or a document of more than 16 MiB.
+        """
+        if self._is_undecided:
+            start = chunk.removeprefix(_BOM).lstrip()
+            if not start:
+                return []  # white space keeps the connection alive until a document is ready
+            self._is_undecided = False
+            if start.startswith(_JSON_STARTS):
+                self._document, chunk = bytearray(), start
+        if self._document is None:
+            return self._events.feed(chunk)
+        self._document += chunk
+        if len(self._document) > MAX_EVENT_BYTES:
+            raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
+        return []
+
+    def finish(self) -> list[bytes]:
+        """Return the payloads that the end of the body completes: documents, or an event without its blank line."""
+        if self._document is None:
+            return self._events.finish()
+        lines = [line for line in self._document.splitlines() if line.strip()]
+        if len(lines) > 1 and all(line.startswith(b"{") for line in lines):
+            return [bytes(line) for line in lines]  # one document per line
+        return [bytes(self._document)]

@@ -1,0 +1,168 @@
+"""Read the answers of the OpenAI dialect: chunks of a stream or one completion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.core.errors import GatewayError
+from service.core.messages import ProviderData, StopReason, Usage
+from service.models.completion import Completion
+from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.models.http.transport import Upstream
+from service.models.openai.calls import CallAssembler
+from service.models.openai.finish_reasons import is_failure, to_stop_reason
+from service.models.openai.parts import text_of_parts
+from service.models.openai.reasoning import REASONING, Reasoning
+from service.models.openai.surrogates import Joiner, load_event
+from service.models.provider import ModelEnded
+from service.models.streaming import to_count
+from service.models.thoughts import ThoughtFilter
+
+
+class OpenAIAnswer:
+    """State of one answer besides its text."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._calls = CallAssembler()
+        self._joiner = Joiner()
+        self._reasoning = Reasoning()
+        self._thoughts = ThoughtFilter()
+        self._completion = Completion()
+        self._has_thoughts = False
+        self._texts: list[str] = []  # of the deltas, or of messages where there are none
+        self._has_deltas = False
+        self._usage = Usage()
+        self.is_over = False
+
+    def is_complete(self) -> bool:
+        """Return True once the provider has said that the answer ends, and no call is cut off."""
+        if self.is_over:
+            return True
+        if not self._completion.is_stated():
+            return False
+        return to_stop_reason(self._completion.reason or "") is StopReason.LENGTH or self._calls.are_whole()
+
+    def end_body(self, *, framed: bool) -> None:
+        """Note the end of the body; see `AnswerReader`."""
+        self._completion.end_body(framed=framed)
+
+    def read(self, payload: bytes) -> str:
+        """Process one chunk or a whole completion and return its text, which may be empty."""
+        try:
+            event = load_event(payload)
+            if isinstance(event, list):
+                event = event[0]
+            choices = event.get("choices")
+            choice = choices[0] if choices else {}
+            text = self._read_choice(choice)
+            if usage := event.get("usage") or _nested_usage(event):
+                self._usage = _to_usage(usage)
+        except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
+            message = "The model provider sent something that is not a chat completion."
+            raise GatewayError("provider_error", message) from error
+        problem = find_error(event) or choice.get("error") or (None if choices else find_bare_error(event))
+        if problem:
+            raise answer_error(self._upstream, problem)
+        if (reason := choice.get("finish_reason")) and is_failure(reason):
+            raise answer_error(self._upstream, None, finish_reason=reason)
+        return text
+
+    def rest(self) -> str:
+        """Return the text that was held back until the end."""
+        return self._thoughts.finish()
+
+    def to_end(self) -> ModelEnded:
+        """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
+        completion = self._completion
+        if not (self.is_over or completion.is_stated()):
+            raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
+        reason = to_stop_reason(completion.reason or "")
+        if self._calls and reason is StopReason.STOP:
+            reason = StopReason.TOOL_CALLS  # some hosts send "stop" for every answer
+        if reason is StopReason.TOOL_CALLS and not self._calls:
+            reason = StopReason.STOP
+        if reason is StopReason.STOP and not completion.has_output and not self.rest().strip():
+            self._check_empty()
+        if reason is not StopReason.TOOL_CALLS:
+            return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
+        calls = self._calls.to_calls()
+        message, extras = self._reasoning.to_message(), self._calls.extras_of(calls)
+        data = ProviderData(message, extras) if message or extras else None
+        return ModelEnded(reason, calls, self._usage, data)
+
+    def _check_empty(self) -> None:
+        if self._has_thoughts or self._thoughts.found:
+            raise GatewayError("provider_error", "The model provider's answer has reasoning, but no text.")
+        reason = self._completion.reason
+        if reason is None:
+            raise GatewayError("provider_error", "The model provider ended its answer without any text or reason.")
+        if to_stop_reason(reason) is StopReason.TOOL_CALLS:
+            raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
+
+    def _read_choice(self, choice: dict[str, Any]) -> str:
+        reason = choice.get("finish_reason")
+        delta = choice.get("delta")
+        if delta:
+            text, has_calls = self._read_delta(delta)
+            self._has_deltas = self._has_deltas or bool(text) or has_calls
+        else:
+            text, has_calls = "", False
+        if message := choice.get("message"):
+            more, has_more_calls = self._read_message(message)
+            text, has_calls = text + more, has_calls or has_more_calls
+        if text:
+            text = self._thoughts.filter(text)
+        self._completion.add(reason, has_output=bool(text) or has_calls)
+        return text
+
+    def _read_delta(self, delta: dict[str, Any]) -> tuple[str, bool]:
+        """Return the text of a delta, or of a whole message, and True if it has calls."""
+        content = delta.get("content")
+        if len(delta) == 1 and isinstance(content, str):  # as most are
+            text = self._joiner.join(content)
+            self._texts.append(text)
+            return text, False
+        calls = delta.get("tool_calls")
+        if calls:
+            self._calls.add(calls)
+        elif calls := delta.get("function_call"):  # the predecessor of tool_calls
+            self._calls.add([{"index": 0, "function": calls}])
+        if not REASONING.isdisjoint(delta):
+            self._reasoning.read(delta)
+            self._has_thoughts = self._has_thoughts or any(delta.get(name) for name in REASONING)
+        content = content or delta.get("refusal") or ""
+        if not isinstance(content, str):
+            content, has_thoughts = text_of_parts(content)
+            self._has_thoughts = self._has_thoughts or has_thoughts
+        text = self._joiner.join(content)
+        self._texts.append(text)
+        return text, bool(calls)
+
+    def _read_message(self, message: dict[str, Any]) -> tuple[str, bool]:
+        """Return what a message adds to the deltas, or to the messages before it; many repeat the whole answer."""
+        before = "".join(self._texts)
+        content = message.get("content")
+        if not isinstance(content, str):
+            content, _ = text_of_parts(content or "")
+        if self._has_deltas:
+            return (content.removeprefix(before) if before and content.startswith(before) else ""), False
+        if len(self._texts) > 1 and content == before:
+            message = {**message, "content": ""}
+        return self._read_delta(message)
+
+
+def _nested_usage(event: dict[str, Any]) -> Any:
+    groq = event.get("x_groq")
+    return groq.get("usage") if groq else None
+
+
+def _to_usage(usage: Any) -> Usage:
+    # A wrong count must not fail the answer.
+    counts = usage if isinstance(usage, dict) else {}
+    details = counts.get("prompt_tokens_details")
+    return Usage(
+        input_tokens=to_count(counts.get("prompt_tokens")),
+        output_tokens=to_count(counts.get("completion_tokens")),
+        cached_tokens=to_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+    )

@@ -1,0 +1,135 @@
+"""Assemble tool calls of the OpenAI dialect from their pieces, whose ids and indexes hosts fill in many ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from service.core.errors import GatewayError
+from service.core.ids import new_call_id
+from service.core.messages import ToolCall
+from service.models.openai.hosts import CALL_DATA
+from service.models.tool_calls import check_calls, is_object, whole_arguments, with_distinct_ids
+
+
+class PartialCall:
+    """A tool call whose pieces are still arriving; `extra` is what its provider wants back with it."""
+
+    __slots__ = ("arguments", "extra", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.extra: dict[str, Any] = {}
+
+    def is_whole(self) -> bool:
+        """True if the arguments are a complete object."""
+        return is_object("".join(self.arguments))
+
+    def is_empty(self) -> bool:
+        """True without any arguments."""
+        return not any(self.arguments)
+
+
+class CallAssembler:
+    """The tool calls of one answer."""
+
+    def __init__(self) -> None:
+        self._calls: list[PartialCall] = []
+        self._by_index: dict[Any, PartialCall] = {}
+        self._characters = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, pieces: list[dict[str, Any]]) -> None:
+        """Process the pieces of one event. Raises `GatewayError` (`provider_error`) beyond the limits of an answer."""
+        for piece in pieces:
+            arguments = _arguments_of(piece)
+            call = self._call_of(piece, arguments)
+            call.id = call.id or str(piece.get("id") or "")
+            call.name = call.name or _name_of(piece)
+            call.arguments.append(arguments)
+            if extra := piece.get(CALL_DATA):
+                call.extra[CALL_DATA] = extra
+                self._characters += len(orjson.dumps(extra))
+            self._characters += len(arguments) + len(call.name) + len(call.id)
+            check_calls(len(self._calls), self._characters)
+
+    def are_whole(self) -> bool:
+        """True if no arguments are cut off."""
+        return all(call.is_empty() or call.is_whole() for call in self._calls)
+
+    def to_calls(self) -> tuple[ToolCall, ...]:
+        """Return the calls. Raises `GatewayError` (`provider_error`) for one without a name or with half arguments."""
+        return with_distinct_ids(map(_to_call, self._calls))
+
+    def extras_of(self, calls: tuple[ToolCall, ...]) -> dict[str, dict[str, Any]]:
+        """Return the extra data of `calls`, the result of `to_calls`, by their ids."""
+        return {call.id: piece.extra for call, piece in zip(calls, self._calls, strict=True) if piece.extra}
+
+    def _call_of(self, piece: dict[str, Any], arguments: str) -> PartialCall:
+        index = piece.get("index")
+        call = self._calls[-1] if index is None and self._calls else self._by_index.get(index or 0)
+        if call is None:
+            call = self._continued(piece)
+        if call is None or _begins_another(call, piece, arguments):
+            call = PartialCall()
+            self._calls.append(call)
+        self._by_index[index or 0] = call
+        return call
+
+    def _continued(self, piece: dict[str, Any]) -> PartialCall | None:
+        """Return the call that a piece at a new index continues: the latest one, if it lacks arguments."""
+        latest = self._calls[-1] if self._calls else None
+        if latest is None or latest.is_whole():
+            return None
+        call_id, name = piece.get("id"), _name_of(piece)
+        if call_id and call_id == latest.id:
+            return None if name and latest.is_empty() else latest
+        return None if name or call_id else latest
+
+
+def _begins_another(call: PartialCall, piece: dict[str, Any], arguments: str) -> bool:
+    """True if `piece` starts the call after `call` instead of continuing it.
+
+    Some hosts repeat the name, or invent an id, in every piece: until the arguments of `call` are whole, a piece with
+    the same name continues it.
+    """
+    call_id, name = piece.get("id"), _name_of(piece)
+    if not name or not call.name:
+        return False
+    if call_id and call.id and call_id != call.id:
+        if name != call.name or call.is_whole():
+            return True
+        return call.is_empty() and not arguments
+    if call_id and call_id == call.id:
+        return False
+    if piece.get("index") is None:
+        return True
+    is_start = not isinstance(_raw_arguments(piece), str) or name != call.name or arguments.lstrip().startswith("{")
+    return is_start and call.is_whole()
+
+
+def _to_call(call: PartialCall) -> ToolCall:
+    if not call.name:
+        raise GatewayError("provider_error", "The model provider sent a tool call without the name of a function.")
+    return ToolCall(call.id or new_call_id(), call.name, whole_arguments("".join(call.arguments)))
+
+
+def _raw_arguments(piece: dict[str, Any]) -> Any:
+    return (piece.get("function") or {}).get("arguments")
+
+
+def _arguments_of(piece: dict[str, Any]) -> str:
+    arguments = _raw_arguments(piece) or ""
+    return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+
+
+def _name_of(piece: dict[str, Any]) -> str:
+    name = (piece.get("function") or {}).get("name") or ""
+    if not isinstance(name, str):
+        raise TypeError("a function's name is a text")
+    return name

@@ -1,0 +1,73 @@
+"""Every row of the wire cases, played by the stub over a socket and read by the provider of its dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.provider_calls import open_provider, request, text_of
+from support.upstream import Exchange, Upstream
+
+from service.core.errors import GatewayError
+from service.core.messages import Function
+from service.models.anthropic.provider import AnthropicProvider
+from service.models.http import transport
+from service.models.provider import ModelEnded, Provider
+from unit.models.wire_cases import ANTHROPIC, CASES, OPENAI, WireCase
+
+TIMEOUT_SECONDS = 2.5
+
+
+@pytest.fixture
+def providers(module_upstream: Upstream) -> Iterator[dict[str, Provider]]:
+    base_url = module_upstream.url.removesuffix("/v1")
+    claude = AnthropicProvider(transport.Upstream(base_url, read_timeout_seconds=TIMEOUT_SECONDS))
+    opened: dict[str, Provider] = {OPENAI: open_provider(module_upstream.url, TIMEOUT_SECONDS), ANTHROPIC: claude}
+    yield opened
+    for provider in opened.values():
+        provider.close()
+
+
+def player(case: WireCase) -> Callable[[Exchange], None]:
+    def play(exchange: Exchange) -> None:
+        exchange.head(200, case.label, **case.headers)
+        for piece in case.pieces:
+            if isinstance(piece, bytes) and piece:
+                exchange.send(piece)
+            elif isinstance(piece, float):
+                exchange.wait(piece)
+        if case.drops or "connection" in case.headers:
+            exchange.drop()
+        else:
+            exchange.last_chunk()
+
+    return play
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.dialect}: {case.name}")
+def test_answer_on_the_wire_is_read_as_meant(
+    case: WireCase, module_upstream: Upstream, providers: dict[str, Provider]
+) -> None:
+    module_upstream.answers["case"] = player(case)
+    texts: list[str] = []
+    end: ModelEnded | None = None
+    error: GatewayError | None = None
+    try:
+        for event in providers[case.dialect].stream(request("case", functions=(Function("weather"),))):
+            if isinstance(event, ModelEnded):
+                end = event
+            else:
+                texts.append(text_of(event))
+    except GatewayError as failure:
+        error = failure
+    assert case.text is None or "".join(texts) == case.text
+    if case.error is not None:
+        assert (error and error.code, end) == (case.error, None), error and error.message
+        assert error is not None
+        assert case.words in error.message
+        return
+    assert error is None, error.message
+    assert end is not None
+    assert tuple((made.name, made.arguments) for made in end.tool_calls) == case.calls
+    assert end.stop_reason.value == case.reason
+    assert case.usage is None or (end.usage.input_tokens, end.usage.output_tokens) == case.usage

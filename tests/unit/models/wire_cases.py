@@ -1,0 +1,586 @@
+"""Answers of providers as bytes on the wire, and what each has to become. A new report is a row.
+
+`stream` of the OpenAI dialect and `events` of Anthropic's write ordinary events; numbers are pauses in seconds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import brotli
+from support import upstream_answers_anthropic as anthropic
+
+Pieces = tuple[bytes | float, ...]
+Calls = tuple[tuple[str, str], ...]
+
+DONE = b"data: [DONE]\n\n"
+OPENAI, ANTHROPIC = "openai", "anthropic"
+EVENTS, JSON, TEXT = "text/event-stream", "application/json", "text/plain"
+
+
+@dataclass(frozen=True)
+class WireCase:
+    """One answer: the `pieces` of its body and its label, then its text, its calls or the code of its error.
+
+    A `text` of `None` is any.
+    `words` is part of the error's message. `usage` is what was counted (input, output). With `drops` the connection
+    ends before the body does.
+    """
+
+    name: str
+    pieces: Pieces
+    dialect: str = OPENAI
+    label: str = EVENTS
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = ""
+    calls: Calls = ()
+    reason: str = "stop"
+    error: str | None = None
+    words: str = ""
+    usage: tuple[int, int] | None = None
+    drops: bool = False
+
+
+def sse(event: Any) -> bytes:
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def chunk(reason: Any = None, **delta: Any) -> bytes:
+    return sse({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+
+
+def said(*texts: str, reason: Any = None) -> bytes:
+    return b"".join(chunk(reason, content=text) for text in texts)
+
+
+def call(arguments: str | None = None, *, index: Any = 0, reason: Any = None, **fields: Any) -> bytes:
+    """A piece of a call; `name` and `id` are fields."""
+    name = fields.pop("name", None)
+    function = {} if name is None else {"name": name}
+    function |= {} if arguments is None else {"arguments": arguments}
+    piece = {"function": function, **fields} | ({} if index is None else {"index": index})
+    return chunk(reason, tool_calls=[piece])
+
+
+def whole(text: str | None, reason: str | None = "stop", **message: Any) -> bytes:
+    """A completion in one piece."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": reason}
+    return json.dumps({"object": "chat.completion", "choices": [choice], "usage": COUNTED}).encode()
+
+
+def usage_chunk(**members: Any) -> bytes:
+    return sse({"choices": [], **members})
+
+
+def with_message(text: str, reason: str | None = "stop", **choice: Any) -> bytes:
+    return sse({"choices": [{**choice, "message": {"role": "assistant", "content": text}, "finish_reason": reason}]})
+
+
+def paced(pause: float, *events: bytes) -> Pieces:
+    return tuple(piece for event in events for piece in (event, pause))
+
+
+def message_events(*events: Any, end: bool = True, reason: str = "end_turn") -> bytes:
+    """Events of Anthropic's dialect."""
+    return b"".join(map(anthropic.frame, [anthropic.start(), *events, *(anthropic.end(reason) if end else ())]))
+
+
+def tool_block(start: Any, *pieces: str, **fields: Any) -> list[dict[str, Any]]:
+    block = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": start, **fields}
+    shown = {name: value for name, value in block.items() if value is not ...}
+    return anthropic.block(0, shown, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces])
+
+
+COUNTED = {"prompt_tokens": 7, "completion_tokens": 5}
+STOP = chunk("stop")
+HELLO = said("Hello ", "there") + STOP + DONE
+HI = message_events(*anthropic.text(["Hello ", "there"]))
+CITY = '{"city":"Hanoi"}'
+WEATHER: Calls = (("weather", CITY),)
+OVERFLOW = '{"code":400,"message":"the request exceeds the available context size"}'
+HALVES = ('{"city":', '"Hanoi"}')
+
+
+def _ok(name: str, *pieces: bytes | float, **fields: Any) -> WireCase:
+    fields.setdefault("text", "Hello there")
+    return WireCase(name, pieces, **fields)
+
+
+def _calls(name: str, *pieces: bytes | float, **fields: Any) -> WireCase:
+    return WireCase(name, pieces, **{"calls": WEATHER, "reason": "tool_calls", **fields})
+
+
+def _fails(name: str, *pieces: bytes | float, **fields: Any) -> WireCase:
+    return WireCase(name, pieces, **{"error": "provider_error", **fields})
+
+
+REPEATED = [
+    _ok("message repeated at the end", said("Hello ", "there"), with_message("Hello there"), DONE),
+    _ok("message repeated beside an empty delta", said("Hello ", "there"), with_message("Hello there", delta={}), DONE),
+    _ok("message repeated beside a null delta", said("Hello ", "there"), with_message("Hello there", delta=None), DONE),
+    _ok("message extends the deltas", said("Hello "), with_message("Hello there"), DONE),
+    _ok(
+        "cumulative messages beside deltas",
+        with_message("Hello ", None, delta={"content": "Hello "}),
+        with_message("Hello there", delta={"content": "there"}),
+        DONE,
+    ),
+    _ok("messages instead of deltas", with_message("Hello ", None), with_message("there"), DONE),
+    _ok(
+        "messages instead of deltas, repeated",
+        with_message("Hello ", None),
+        with_message("there", None),
+        with_message("Hello there"),
+        DONE,
+    ),
+    _ok("equal messages instead of deltas", with_message("ha", None), with_message("ha"), DONE, text="haha"),
+    _calls(
+        "call repeated in the message",
+        call(CITY, name="weather", id="a"),
+        sse(
+            {
+                "choices": [
+                    {
+                        "delta": {},
+                        "message": {
+                            "content": None,
+                            "tool_calls": [{"id": "a", "function": {"name": "weather", "arguments": CITY}}],
+                        },
+                        "finish_reason": "tool_calls",
+                    }
+                ]
+            }
+        ),
+        DONE,
+    ),
+]
+REASONS = [
+    *(
+        _ok(
+            f"finish reason {reason} with every chunk",
+            *paced(0.9, said("Hel", "lo ", "the", reason=reason)),
+            said("re", reason=reason),
+            DONE,
+        )
+        for reason in ("null", "None", "FINISH_REASON_UNSPECIFIED", "")
+    ),
+    _ok(
+        "stop with every chunk, slowly",
+        *paced(0.9, *(said(word, reason="stop") for word in ("Hel", "lo ", "the"))),
+        said("re", reason="stop"),
+        DONE,
+    ),
+    _ok("stop with every chunk, the body ends", *(said(word, reason="stop") for word in ("Hello ", "there"))),
+    _fails(
+        "stop with every chunk, then nothing",
+        *(said(word, reason="stop") for word in ("Hello ", "th")),
+        4.0,
+        text="Hello th",
+        error="provider_timeout",
+    ),
+    _fails(
+        "stop with every chunk, connection drops",
+        *(said(word, reason="stop") for word in ("Hello ", "th")),
+        text="Hello th",
+        drops=True,
+    ),
+    _fails(
+        "stop with every chunk, connection ends",
+        *(said(word, reason="stop") for word in ("Hello ", "th")),
+        text="Hello th",
+        headers={"connection": "close"},
+    ),
+    _ok(
+        "stop with the thoughts, text later",
+        chunk("stop", reasoning_content="Hm."),
+        1.9,
+        said("Hello ", "there"),
+        STOP,
+        DONE,
+    ),
+    _ok("stop before the text", chunk("stop", role="assistant", content=""), 1.9, said("Hello ", "there"), STOP, DONE),
+    _ok("stop with the last text, kept open", said("Hello "), said("there", reason="stop"), 4.0),
+    _calls(
+        "stop with the pieces of a call",
+        *paced(0.9, call("", name="weather", id="a", reason="stop"), call(HALVES[0], reason="stop")),
+        0.9,
+        call(HALVES[1], reason="stop"),
+        DONE,
+    ),
+    _calls(
+        "tool_calls with the pieces of a call",
+        call("", name="weather", id="a", reason="tool_calls"),
+        call(HALVES[0], reason="tool_calls"),
+        1.9,
+        call(HALVES[1], reason="tool_calls"),
+        DONE,
+    ),
+    _ok("no end mark", said("Hello ", "there"), STOP),
+    _ok("no finish reason", said("Hello ", "there"), DONE),
+    _ok(
+        "stop reason before the text",
+        message_events(*anthropic.end()[:1], *anthropic.text(["Hello ", "there"])),
+        dialect=ANTHROPIC,
+    ),
+    _fails(
+        "stop reason null", message_events(*anthropic.text(["Hello "]), reason="null"), dialect=ANTHROPIC, text="Hello "
+    ),
+]
+ERRORS = [
+    _fails(
+        "error field", f"error: {OVERFLOW}\n\n".encode(), DONE, error="provider_rejected_request", words="context size"
+    ),
+    _fails(
+        "error field after text",
+        said("Hello "),
+        f"error: {OVERFLOW}\n\n".encode(),
+        DONE,
+        text="Hello ",
+        error="provider_rejected_request",
+    ),
+    _fails("error field without JSON", b"error: the GPU is on fire\n\n", words="on fire"),
+    _fails("error event", f"event: error\ndata: {OVERFLOW}\n\n".encode(), DONE, error="provider_rejected_request"),
+    _fails("error event without JSON", b"event: error\ndata: the GPU is on fire\n\n", DONE, words="on fire"),
+    _fails(
+        "error event, bare, after text",
+        message_events(*anthropic.text(["Hello "]), end=False)
+        + b'event: error\ndata: {"code":"overloaded","message":"come back later"}\n\n',
+        dialect=ANTHROPIC,
+        text="Hello ",
+        words="come back later",
+    ),
+    *(
+        _fails(f"{name} as {label}", body, label=label, words=words, error=code)
+        for label in (EVENTS, TEXT, JSON)
+        for name, body, words, code in (
+            ("error", b'{"error":{"message":"the GPU is on fire"}}', "on fire", "provider_error"),
+            ("error list", b'[{"error":{"code":429,"message":"slow down"}}]', "slow down", "rate_limit_exceeded"),
+            ("detail", b'{"detail":"the GPU is on fire"}', "on fire", "provider_error"),
+            ("code and msg", b'{"code":1113,"msg":"no more money"}', "no more money", "provider_error"),
+            (
+                "base_resp",
+                b'{"choices":null,"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}',
+                "insufficient balance",
+                "rate_limit_exceeded",
+            ),
+        )
+    ),
+    _fails(
+        "error as a line after text",
+        said("Hello "),
+        b'{"error":{"message":"the GPU is on fire"}}\n',
+        text="Hello ",
+        words="on fire",
+    ),
+    _fails("error without a type", b'{"error":{"message":"the GPU is on fire"}}', dialect=ANTHROPIC, words="on fire"),
+    _fails("detail", b'{"detail":"the GPU is on fire"}', dialect=ANTHROPIC, label=JSON, words="on fire"),
+]
+EMPTY = [
+    _fails("end mark alone", DONE, words="without any text"),
+    _fails("role and end mark", chunk(role="assistant", content=""), DONE),
+    _fails("usage and end mark", usage_chunk(usage=COUNTED), DONE),
+    _fails("empty body", b""),
+    _fails("tool_calls without calls", chunk("tool_calls"), DONE),
+    _fails("tool_use without calls", message_events(reason="tool_use"), dialect=ANTHROPIC),
+    _fails("reasoning only", chunk(reasoning_content="Hm."), STOP, DONE, words="reasoning"),
+    _fails("reasoning only, other field", chunk(reasoning="Hm."), STOP, DONE, words="reasoning"),
+    _fails("reasoning only in one piece", whole("", reasoning_content="Hm."), label=JSON, words="reasoning"),
+    _fails("thinking only", message_events(*anthropic.THINKING), dialect=ANTHROPIC, words="thinking"),
+    _ok("empty with a reason", chunk(role="assistant", content=""), STOP, DONE, text=""),
+    _ok("reasoning cut by the limit", chunk(reasoning_content="Hm."), chunk("length"), DONE, text="", reason="length"),
+]
+LABELS = [
+    *(_ok(f"events labelled {label}", HELLO, label=label) for label in (JSON, TEXT, "")),
+    *(
+        _ok(f"completion labelled {label}", whole("Hello there"), label=label, usage=(7, 5))
+        for label in (JSON, "Application/JSON", "application/problem+json", TEXT, EVENTS, "")
+    ),
+    _ok("completion after white space", b"\n\n", b"  \n", whole("Hello there"), label=JSON),
+    _ok("completion with a byte order mark", b"\xef\xbb\xbf" + whole("Hello there"), label=TEXT),
+    _ok(
+        "chunks without frames",
+        HELLO.replace(b"data: ", b"").replace(b"[DONE]", b"").replace(b"\n\n", b"\n"),
+        label="application/x-ndjson",
+    ),
+    _ok(
+        "whole message",
+        json.dumps(
+            {
+                "type": "message",
+                "content": [{"type": "text", "text": "Hello there"}],
+                "stop_reason": "end_turn",
+                "usage": {"input_tokens": 7, "output_tokens": 5},
+            }
+        ).encode(),
+        dialect=ANTHROPIC,
+        label=JSON,
+        usage=(7, 5),
+    ),
+    _calls(
+        "whole message with a call",
+        json.dumps(
+            {
+                "type": "message",
+                "content": tool_block({"city": "Hanoi"})[0]["content_block"]
+                and [tool_block({"city": "Hanoi"})[0]["content_block"]],
+                "stop_reason": "tool_use",
+            }
+        ).encode(),
+        dialect=ANTHROPIC,
+        label=EVENTS,
+    ),
+]
+KEEP_ALIVES = [
+    *(
+        _ok(f"keep-alive {keep_alive!r}", keep_alive, said("Hello "), keep_alive, said("there"), STOP, DONE)
+        for keep_alive in (
+            b"data:\n\n",
+            b"data: \n\n",
+            b"data: : keepalive\n\n",
+            b"event: ping\ndata:\n\n",
+            b"data: null\n\n",
+            b"data: {}\n\n",
+            b": hello\n\n",
+            b'event: ping\ndata: {"type":"ping"}\n\n',
+        )
+    ),
+    _ok("keep-alives", b"data: null\n\ndata: : x\n\n" + HI + b"data:\n\n", dialect=ANTHROPIC),
+    _ok("end mark with a space", said("Hello ", "there"), b"data: [DONE] \n\n", 3.0),
+    _ok("end mark after two spaces", said("Hello ", "there"), b"data:  [DONE]\n\n", 3.0),
+    _ok(
+        "end mark of the other dialect",
+        message_events(*anthropic.text(["Hello ", "there"]), *anthropic.end()[:1], end=False) + DONE,
+        3.0,
+        dialect=ANTHROPIC,
+    ),
+    _fails(
+        "end mark without a stop reason",
+        message_events(*anthropic.text(["Hello "]), end=False) + DONE,
+        dialect=ANTHROPIC,
+        text="Hello ",
+    ),
+]
+CALLS = [
+    _calls(
+        "id that changes",
+        call("", name="weather", id="a"),
+        call(HALVES[0], id="b"),
+        call(HALVES[1], id="c"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name in the first piece only",
+        call(HALVES[0], name="weather", id="a"),
+        call(HALVES[1]),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name and arguments at different indexes",
+        call("", name="weather", id="a"),
+        call(HALVES[0], index=1),
+        call(HALVES[1], index=1),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "id and name again in each piece",
+        call(HALVES[0], name="weather", id="a"),
+        call(HALVES[1], name="weather", id="b"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "id and name again, arguments later",
+        call("", name="weather", id="a"),
+        call(CITY, name="weather", id="b"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "same id at each index",
+        call(HALVES[0], name="weather", id="a"),
+        call(HALVES[1], name="weather", id="a", index=1),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "two calls of one index",
+        call("{}", name="weather", id="a"),
+        call(CITY, name="weather", id="b"),
+        chunk("tool_calls"),
+        DONE,
+        calls=(("weather", "{}"), *WEATHER),
+    ),
+    _calls("no arguments", call("", name="weather", id="a"), chunk("tool_calls"), DONE, calls=(("weather", "{}"),)),
+    _calls(
+        "null for arguments",
+        call("null", name="weather", id="a"),
+        chunk("tool_calls"),
+        DONE,
+        calls=(("weather", "{}"),),
+    ),
+    _calls("arguments encoded twice", call(json.dumps(CITY), name="weather", id="a"), chunk("tool_calls"), DONE),
+    *(
+        _fails(
+            f"half a call, {reason}",
+            call(HALVES[0], name="weather", id="a"),
+            chunk(reason),
+            DONE,
+            words="not a JSON object",
+        )
+        for reason in ("stop", "tool_calls")
+    ),
+    _fails("half a call, no reason", call(HALVES[0], name="weather", id="a"), DONE),
+    _fails("list for arguments", call("[1]", name="weather", id="a"), chunk("tool_calls"), DONE),
+    _fails(
+        "half a call in one piece",
+        whole(None, "tool_calls", tool_calls=[{"id": "a", "function": {"name": "weather", "arguments": HALVES[0]}}]),
+        label=JSON,
+    ),
+    _calls(
+        "half a call, length", call(HALVES[0], name="weather", id="a"), chunk("length"), DONE, calls=(), reason="length"
+    ),
+    _fails("half a call", message_events(*tool_block({}, HALVES[0]), reason="tool_use"), dialect=ANTHROPIC),
+    _calls(
+        "half a call, length",
+        message_events(*tool_block({}, HALVES[0]), reason="max_tokens"),
+        dialect=ANTHROPIC,
+        calls=(),
+        reason="length",
+    ),
+    _calls("call without an id", message_events(*tool_block({}, CITY, id=...), reason="tool_use"), dialect=ANTHROPIC),
+    _calls("input in the start", message_events(*tool_block({"city": "Hanoi"}), reason="tool_use"), dialect=ANTHROPIC),
+    _calls(
+        "input in the start and again",
+        message_events(*tool_block({"city": "Hanoi"}, *HALVES), reason="tool_use"),
+        dialect=ANTHROPIC,
+    ),
+    _calls("input null", message_events(*tool_block(None, CITY), reason="tool_use"), dialect=ANTHROPIC),
+]
+_ZLIB = zlib.compressobj(wbits=-15)
+CODINGS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+}
+COMPRESSED = [
+    case
+    for coding, compress in CODINGS.items()
+    for case in (
+        _ok(f"events in {coding}", compress(HELLO), headers={"content_encoding": coding}),
+        _ok(
+            f"completion in {coding}", compress(whole("Hello there")), label=JSON, headers={"content_encoding": coding}
+        ),
+        _ok(f"message in {coding}", compress(HI), headers={"content_encoding": coding}, dialect=ANTHROPIC),
+        _fails(
+            f"error in {coding}",
+            compress(b'{"error":{"message":"the GPU is on fire"}}'),
+            label=JSON,
+            headers={"content_encoding": coding},
+            words="on fire",
+        ),
+        _fails(
+            f"cut in {coding}", compress(said("Hello ") * 50)[:-12], headers={"content_encoding": coding}, text=None
+        ),
+    )
+]
+TEXTS = [
+    _ok("thoughts in the text", said("<think>Hm.</think>\n\nHello ", "there"), STOP, DONE),
+    _ok("thoughts in pieces", said("<th", "ink>H", "m.</thi", "nk>", "\n", "Hello ", "there"), STOP, DONE),
+    _ok("thoughts in one piece", whole("<think>\nHm.\n</think>\nHello there"), label=JSON),
+    _ok("empty thoughts", said("<think>", "</think>", "Hello ", "there"), STOP, DONE),
+    _fails("thoughts only", said("<think>Hm.", "</think>"), STOP, DONE, words="reasoning"),
+    _fails("thoughts without an end", said("<think>Hm."), STOP, DONE, words="reasoning"),
+    _ok("no thoughts, but their start", said("<", "thin"), STOP, DONE, text="<thin"),
+    _ok("tag inside the text", said("Use <think>", " here</think>."), STOP, DONE, text="Use <think> here</think>."),
+    _ok("white space first", said("  ", "Hello"), STOP, DONE, text="  Hello"),
+    _ok(
+        "thoughts in the text",
+        message_events(*anthropic.text(["<think>Hm.", "</think>Hello ", "there"])),
+        dialect=ANTHROPIC,
+    ),
+    _ok("part without a type", chunk(content=[{"text": "Hello "}, {"type": "text", "text": "there"}]), STOP, DONE),
+    _ok(
+        "parts with thoughts",
+        chunk(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]),
+        chunk(content=[{"type": "text", "text": "Hello there"}]),
+        STOP,
+        DONE,
+    ),
+    _fails(
+        "parts with thoughts only",
+        chunk(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]),
+        STOP,
+        DONE,
+        words="reasoning",
+    ),
+    _ok(
+        "block without text",
+        message_events(*anthropic.block(0, {"type": "text"}, [{"type": "text_delta", "text": "Hello there"}])),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "block with null",
+        message_events(
+            *anthropic.block(
+                0,
+                {"type": "text", "text": None},
+                [{"type": "text_delta", "text": "Hello there"}, {"type": "text_delta", "text": None}],
+            )
+        ),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "byte that is not UTF-8",
+        said("Hello ") + b'data: {"choices":[{"index":0,"delta":{"content":"th\xffere"}}]}\n\n' + STOP + DONE,
+        text="Hello th\ufffdere",
+    ),
+    _ok("byte that is not UTF-8", HI.replace(b"there", b"th\xffere"), dialect=ANTHROPIC, text="Hello th\ufffdere"),
+]
+COUNTS = [
+    _ok(
+        "usage in x_groq",
+        said("Hello ", "there"),
+        sse({"choices": [{"delta": {}, "finish_reason": "stop"}], "x_groq": {"usage": COUNTED}}),
+        DONE,
+        usage=(7, 5),
+    ),
+    _ok(
+        "usage with every chunk",
+        *(
+            sse({"choices": [{"delta": {"content": text}}], "usage": {"prompt_tokens": 7, "completion_tokens": count}})
+            for count, text in enumerate(("Hello ", "there"), 4)
+        ),
+        STOP,
+        DONE,
+        usage=(7, 5),
+    ),
+    _ok("usage late", said("Hello ", "there"), STOP, 1.0, usage_chunk(usage=COUNTED), DONE, usage=(7, 5)),
+    _ok(
+        "usage null with every chunk",
+        sse({"choices": [{"delta": {"content": "Hello there"}}], "usage": None}),
+        STOP,
+        usage_chunk(usage=COUNTED),
+        DONE,
+        usage=(7, 5),
+    ),
+]
+CASES: list[WireCase] = [
+    *REPEATED,
+    *REASONS,
+    *ERRORS,
+    *EMPTY,
+    *LABELS,
+    *KEEP_ALIVES,
+    *CALLS,
+    *COMPRESSED,
+    *TEXTS,
+    *COUNTS,
+]
