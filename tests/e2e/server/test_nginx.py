@@ -18,7 +18,7 @@ from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-README = Path(__file__).parents[3] / "README.md"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "nginx.conf"
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx-light)")
 
@@ -35,10 +35,8 @@ http {{
 
 
 def snippet_for(port: int, gateway: tuple[str, int]) -> str:
-    """The README's text, without TLS, at this test's ports."""
-    found = re.search(r"```nginx\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    text = re.sub(r"\n *ssl_certificate[^\n]*", "", found[1])
+    """The example, without TLS, at this test's ports."""
+    text = re.sub(r"\n *ssl_certificate[^\n]*", "", EXAMPLE.read_text(encoding="utf-8"))
     text, listens = re.subn(r"listen 443 ssl;", f"listen 127.0.0.1:{port};", text)
     text, servers = re.subn(r"server gateway:18789;", f"server {gateway[0]}:{gateway[1]};", text)
     assert (listens, servers) == (1, 1)
