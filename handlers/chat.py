@@ -3,92 +3,93 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 from flask import current_app
 
-from service.agent.request import AgentRequest
 from service.agent.run import Run
-from service.api.http.chat_request import parse_turn
+from service.api.http.chat_request import parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
 from service.api.http.responses import Response, ok_response
-from service.core.concurrency import Cancelled, CancelScope, watch_hangup
+from service.core.concurrency import watch_hangup
 from service.core.errors import GatewayError
+from service.core.logs import AccessEntry, access_entry
 from service.gateway.gateway import Gateway
 from service.storage.sessions.keys import encode_session_key
 
 logger = logging.getLogger("openclaw.http")
 
 _DEFAULT_MODEL = "openclaw"
-_CALLER_LEFT = 499  # nginx's word for it
+_CALLER_LEFT = 499  # nginx's status for it
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
 def create_chat_completion(body: dict[str, Any]) -> Response:
     """Run an agent and answer with its reply, whole or as a stream."""
-    gateway: Gateway = current_app.extensions["gateway"]
-    environ = current_request().environ
-    connection = environ.get("openclaw.connection")
-    turn = parse_turn(body, lambda header: environ.get(environ_key(header)))
-    noted = environ.get("openclaw.log", {})
-    run = _start(gateway, turn, connection, noted)
-    noted.update(agent=run.agent_id, run=run.id)
+    caller = _Caller(current_request().environ)
+    run = caller.submit(body)
     session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
     model = body.get("model", _DEFAULT_MODEL)
     if body.get("stream"):
         chunks = ChunkStream(run, model, include_usage=bool((body.get("stream_options") or {}).get("include_usage")))
-        with watch_hangup(connection, _leaving(run.leave, noted)):
+        with caller.watch(run):
             chunks.begin()
-        pieces = _WatchedChunks(run, chunks, connection, noted)
-        return ok_response("text/event-stream", pieces, session_key, _NO_BUFFERING)
-    with watch_hangup(connection, _leaving(run.leave, noted)):
+        return ok_response("text/event-stream", _WatchedChunks(run, chunks, caller), session_key, _NO_BUFFERING)
+    with caller.watch(run):
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
     return ok_response("application/json", orjson.dumps(completion), session_key)
 
 
-def _start(gateway: Gateway, turn: AgentRequest, connection: Any, noted: dict[str, Any]) -> Run:
-    scope = CancelScope()
-    try:
-        with watch_hangup(connection, _leaving(scope.cancel, noted)), scope:
-            return gateway.start(turn)
-    except GatewayError as error:
-        logger.info("request %s was refused: %s", current_request().environ.get("openclaw.request_id"), error.code)
-        raise
-    except Cancelled:
-        raise GatewayError("run_aborted", "The caller hung up while its session was busy.") from None
+class _Caller:
+    """The client of a request: its connection, and the request's entry in the access log."""
 
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self.connection = environ.get("openclaw.connection")
+        self.entry: AccessEntry = access_entry(environ)
 
-def _leaving(leave: Callable[[], None], noted: dict[str, Any]) -> Callable[[], None]:
-    """`leave`, noting for the log that whatever is answered now has no reader."""
+    def submit(self, body: dict[str, Any]) -> Run:
+        """Submit the run that the request asks for."""
+        gateway: Gateway = current_app.extensions["gateway"]
+        request = parse_chat_request(body, lambda header: self._environ.get(environ_key(header)))
+        try:
+            run = gateway.submit(request)
+        except GatewayError as error:
+            logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
+            raise
+        self.entry.agent, self.entry.run = run.agent_id, run.id
+        return run
 
-    def note_and_leave() -> None:
-        noted["status"] = _CALLER_LEFT
-        leave()
+    def watch(self, run: Run) -> watch_hangup:
+        """Leave the run when the client hangs up while the block runs; the log then has a status of its own."""
 
-    return note_and_leave
+        def leave() -> None:
+            self.entry.status = _CALLER_LEFT
+            run.leave()
+
+        return watch_hangup(self.connection, leave)
 
 
 class _WatchedChunks:
-    """A stream's body: when the caller leaves, or the server closes it, read or not, the run ends with it.
+    """A stream's body: the run ends when the client hangs up or the server closes the body, read or not.
 
-    The server calls this very `close`. `noted` gets the code of the error that ends the stream.
+    The access log gets the code of the error that ends the stream.
     """
 
-    def __init__(self, run: Run, chunks: ChunkStream, connection: Any, noted: dict[str, Any]) -> None:
-        self._noted = noted
+    def __init__(self, run: Run, chunks: ChunkStream, caller: _Caller) -> None:
         self._run = run
         self._chunks = chunks
-        self._connection = connection
+        self._caller = caller
 
     def __iter__(self) -> Iterator[bytes]:
-        with watch_hangup(self._connection, self._run.leave):
+        with watch_hangup(self._caller.connection, self._run.leave):
             yield from self._chunks
         if self._run.end is not None and self._run.end.error is not None:
-            self._noted["error"] = self._run.end.error.code
+            self._caller.entry.error = self._run.end.error.code
 
     def close(self) -> None:
-        """The caller is gone; after the run's end a no-op."""
+        """Leave the run; called by the server. After the run's end a no-op."""
         self._run.leave()

@@ -1,6 +1,6 @@
-"""The run itself: ask the model, run its tools, ask again, until it answers or calls a function of the caller.
+"""The agent loop: ask the model, run its tools, ask again, until it answers or calls a function of the caller.
 
-A failure is raised as `GatewayError`; what was said before stays in the run's log and in the `RunDraft`.
+A failure is raised as `GatewayError`; earlier output stays in the run's log and in the loop's `draft`.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ MAX_OVERFLOWS = 3
 
 @dataclass(slots=True)
 class RunDraft:
-    """What a run has produced so far; complete once `run_agent` has returned.
+    """The output of a run so far.
 
-    `messages` is what the transcript gets: assistant messages and the results of the agent's own tools.
+    `messages` go to the transcript: assistant messages and the results of the agent's own tools.
     """
 
     messages: list[Message] = field(default_factory=list)
     stop_reason: StopReason = StopReason.STOP
     usage: Usage = Usage()
     pieces: list[str] = field(default_factory=list)  # of the message that is being written
-    summary: Message | None = None  # what now stands for the beginning of the conversation
-    kept: int = 0  # how many messages before this reply's it does not stand for; negative: it covers some of them, too
+    summary: Message | None = None  # replaces the beginning of the conversation
+    kept: int = 0  # earlier messages that the summary does not replace; negative: it replaces some of `messages`, too
 
     def to_messages(self) -> tuple[Message, ...]:
-        """The transcript's messages, what is being written included."""
+        """The transcript's messages, with the one that is being written."""
         text = "".join(self.pieces)
         return (*self.messages, Message(Role.ASSISTANT, (Text(text),))) if text else tuple(self.messages)
 
@@ -146,17 +146,15 @@ class AgentTools:
 
 
 class AgentLoop:
-    """One run of an agent: `run` once, then `reply` is complete."""
+    """The loop of one run: call `run` once; `draft` has its output, complete or not."""
 
-    def __init__(
-        self, run: Run, provider: Provider, tools: AgentTools, window: ContextWindow, max_turns: int, reply: RunDraft
-    ) -> None:
+    def __init__(self, run: Run, provider: Provider, tools: AgentTools, window: ContextWindow, max_turns: int) -> None:
         self._run = run
         self._provider = provider
         self._tools = tools
         self._window = window
         self._max_turns = max_turns
-        self._reply = reply
+        self.draft = RunDraft()
         self._message_characters = 0
         self._is_last_turn = False
         self._summary_failed = False
@@ -184,7 +182,7 @@ class AgentLoop:
                 for index, call in enumerate(asked):
                     self._run.append(ToolCallRequested(index, call))
                 return
-            request = replace(request, messages=(*request.messages, self._reply.messages[-1 - len(results)], *results))
+            request = replace(request, messages=(*request.messages, self.draft.messages[-1 - len(results)], *results))
 
     def _ask_within_window(self, request: ModelRequest) -> tuple[ModelRequest, tuple[ToolCall, ...]]:
         request = self._fitted(request)
@@ -192,7 +190,7 @@ class AgentLoop:
             try:
                 return request, self._ask(request)
             except GatewayError as error:
-                if self._reply.pieces:
+                if self.draft.pieces:
                     raise
                 if self._unfit is not None and overflow_of(error) is None:
                     raise self._unfit from error
@@ -237,10 +235,10 @@ class AgentLoop:
     def _shortened(self, request: ModelRequest, compaction: Compaction | None) -> ModelRequest:
         if compaction is None:
             return request
-        reply = self._reply
+        draft = self.draft
         if compaction.summary is not None:
-            reply.summary, reply.kept = compaction.summary, compaction.kept - len(reply.messages)
-        reply.usage += compaction.usage
+            draft.summary, draft.kept = compaction.summary, compaction.kept - len(draft.messages)
+        draft.usage += compaction.usage
         return replace(request, messages=compaction.messages)
 
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
@@ -261,14 +259,14 @@ class AgentLoop:
         if self._message_characters > MAX_MESSAGE_CHARACTERS:
             told = f"The model wrote more than {MAX_MESSAGE_CHARACTERS} characters without coming to an end."
             raise GatewayError("provider_error", told)
-        if not self._reply.pieces and self._has_spoken():
+        if not self.draft.pieces and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
-        self._reply.pieces.append(text)
+        self.draft.pieces.append(text)
         self._run.append(TextDelta(text))
 
     def _take_back(self) -> None:
         """Forget the message that is being written."""
-        pieces = self._reply.pieces
+        pieces = self.draft.pieces
         if pieces:
             paragraph = len(PARAGRAPH) if self._has_spoken() else 0
             self._run.append(TextRetracted(paragraph + sum(map(len, pieces))))
@@ -276,16 +274,16 @@ class AgentLoop:
         self._message_characters = 0
 
     def _has_spoken(self) -> bool:
-        return any(message.role is Role.ASSISTANT and message.text for message in self._reply.messages)
+        return any(message.role is Role.ASSISTANT and message.text for message in self.draft.messages)
 
     def _has_acted(self, calls: Sequence[ToolCall]) -> bool:
         """Whether the agent has used tools of its own, or does so by one of `calls`."""
-        earlier = any(message.role is Role.TOOL for message in self._reply.messages)
+        earlier = any(message.role is Role.TOOL for message in self.draft.messages)
         return earlier or not all(map(self._tools.is_callers, calls))
 
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
         _check_tool_choice(request, ended.tool_calls)
-        reply = self._reply
+        draft = self.draft
         calls = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
         if data is not None or self._has_acted(calls):
@@ -293,19 +291,19 @@ class AgentLoop:
             named = self._tools.with_own_ids(calls)
             data = data and data.renamed({one.id: other.id for one, other in zip(calls, named, strict=True)})
             calls = named
-        text = "".join(reply.pieces)
+        text = "".join(draft.pieces)
         said = (Text(text),) if text else ()
-        reply.messages.append(Message(Role.ASSISTANT, said, tool_calls=calls, provider_data=data))
-        reply.pieces.clear()
+        draft.messages.append(Message(Role.ASSISTANT, said, tool_calls=calls, provider_data=data))
+        draft.pieces.clear()
         self._message_characters = 0
-        reply.usage += ended.usage
+        draft.usage += ended.usage
         self._window.observe(request, ended.usage)
-        reply.stop_reason = ended.stop_reason
+        draft.stop_reason = ended.stop_reason
         if ended.tool_calls and not calls:
             logger.warning(
                 "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
             )
-            reply.stop_reason = StopReason.LENGTH
+            draft.stop_reason = StopReason.LENGTH
         return calls
 
     def _permitted(self, request: ModelRequest, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
@@ -327,7 +325,7 @@ class AgentLoop:
             return self._tools.own.execute(calls, self._tools.context, self._log_call, ended)
         finally:
             # Of an interrupted turn the transcript has what its tools have done.
-            self._reply.messages.extend(ended[place] for place in sorted(ended))
+            self.draft.messages.extend(ended[place] for place in sorted(ended))
 
     def _log_call(self, event: CallEvent) -> None:
         if isinstance(event, CallEnded):

@@ -1,7 +1,7 @@
-"""A run: an append-only log of events that one greenlet writes and any number of readers follow at their own pace.
+"""A run: its state and its log of events, which one greenlet appends to and any number of readers follow.
 
-The reader never holds the run: a door that wants the run to end with its client says `abort()`. What nobody needs
-apart any more is merged, so that a slow or an absent reader costs what was said and not how it came.
+Readers never hold the run: a protocol that wants the run to end with its client calls `leave()`. Events that no reader
+needs separately are merged, so that a slow or an absent reader costs the size of the text and not the number of pieces.
 """
 
 from __future__ import annotations
@@ -9,27 +9,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 
 from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
 from service.core.concurrency import CancelScope, Event, Timeout
 from service.core.dataclass import record
-from service.core.errors import internal_error
+from service.core.errors import GatewayError, internal_error
 from service.core.messages import StopReason, ToolCall, Usage
+from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import NewRun, RunState
 
 logger = logging.getLogger("openclaw.runs")
 
 _WITH_TEXT = (TextDelta, ToolEnded)
 
-#: Events that are left as they came; beyond so many the log is looked through for what can be merged.
+#: Events that are left as they came; beyond so many the log is searched for what can be merged.
 _UNMERGED = 256
 
-#: The longest text that deltas are merged into, so that merging again and again does not copy all of it.
+#: The longest text that deltas are merged into, so that repeated merging does not copy all of it.
 _MERGED_CHARACTERS = 64 * 1024
+
+#: Readers are woken when a run begins that was queued for longer.
+_LONG_QUEUED_SECONDS = 0.1
 
 
 @record
 class RunResult:
-    """A finished run, folded: all its text, the calls it asks of the caller, why it stopped, what it used."""
+    """A finished run, folded: its text, the calls of the caller's functions, the stop reason and the usage."""
 
     text: str
     tool_calls: tuple[ToolCall, ...]
@@ -39,47 +45,71 @@ class RunResult:
 
 @dataclass(slots=True, eq=False)
 class _Reader:
-    """How far a reader has come, and what wakes it."""
+    """A reader's position in the log, and the event that wakes it."""
 
     position: int = 0
     news: Event = field(default_factory=Event)
 
 
 class Run:
-    """One run of an agent.
+    """One run of an agent, from its acceptance to its end.
 
-    `id` is the run's and the answer's (`chatcmpl_<uuid>`), `created_at` seconds since 1970, `door` where it was
-    asked for. `scope` surrounds the part of the run that may be cut. A `kept` run goes on when its caller leaves.
-    `observer` is told each event as it is appended.
+    `accepted` has the facts fixed at acceptance, as they are recorded; its id is the answer's, too. `key` is the
+    idempotency key it was asked for with: such a run continues when its caller leaves. An `is_replay` run repeats the
+    answer of another process or of an earlier time. `scope` surrounds the work that may be cut, `observer` is called
+    with each event as it is appended, and with `RunStarted`. Times in seconds since 1970.
     """
 
-    def __init__(
-        self,
-        run_id: str,
-        session_key: str,
-        agent_id: str,
-        created_at: float,
-        *,
-        kept: bool = False,
-        door: str = "http",
-    ) -> None:
-        self.id = run_id
-        self.session_key = session_key
-        self.agent_id = agent_id
-        self.created_at = created_at
+    def __init__(self, accepted: NewRun, *, key: IdempotencyKey | None = None, is_replay: bool = False) -> None:
+        self.accepted = accepted
+        self.id = accepted.id
+        self.session_key = accepted.session_key
+        self.agent_id = accepted.agent_id
+        self.door = accepted.door
+        self.accepted_at = accepted.accepted_at_ms / 1000
         self.ended_at: float | None = None
-        self.kept = kept
-        self.door = door
+        self.key = key
+        self.is_replay = is_replay
         self.scope = CancelScope()
+        self.abort_reason: GatewayError | None = None
         self.characters = 0
         self.observer: Observer | None = None
+        self._queued_since = monotonic()
+        self._running_since: float | None = None
         self._log: list[RunEvent] = []
         self._readers: list[_Reader] = []
         self._ended = Event()
         self._merge_at = _UNMERGED
 
+    @property
+    def state(self) -> RunState:
+        """`accepted` while it waits for its session and for room, then `running`, then a final state."""
+        end = self.end
+        if end is not None:
+            return end.state
+        return RunState.ACCEPTED if self._running_since is None else RunState.RUNNING
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it got its session and its room; one that was refused before never does."""
+        return self._running_since is not None
+
+    @property
+    def running_seconds(self) -> float:
+        """The time since it began; 0 while it is queued."""
+        return 0.0 if self._running_since is None else monotonic() - self._running_since
+
+    def begin(self) -> None:
+        """Mark the run, which has its session and its room, as running."""
+        self._running_since = monotonic()
+        if self.observer is not None:
+            self.observer(self, RunStarted())
+        if self._running_since - self._queued_since > _LONG_QUEUED_SECONDS:
+            for reader in self._readers:
+                reader.news.set()
+
     def append(self, event: RunEvent) -> None:
-        """Tell the readers; for the run itself. Nothing may follow a `RunEnded`."""
+        """Append to the log, for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)
         self.characters += len(event.text) if isinstance(event, _WITH_TEXT) else 0
         for reader in self._readers:
@@ -91,20 +121,25 @@ class Run:
         if isinstance(event, RunEnded):
             self._ended.set()
 
-    def abort(self) -> None:
-        """End the run soon: the upstream request is dropped and what was said is kept. After the end a no-op."""
+    def abort(self, reason: GatewayError | None = None) -> None:
+        """End the run soon: the upstream request is dropped and its output so far is kept. After the end a no-op.
+
+        `reason` is the error of a run that is still queued.
+        """
+        if not self.scope.cancelled:
+            self.abort_reason = reason
         self.scope.cancel()
 
     def leave(self) -> None:
-        """The caller is gone: the run ends, too, unless it is kept for whoever asks again."""
-        if not self.kept:
+        """End the run because its caller is gone, unless it has begun and its answer can be asked for again."""
+        if self.key is None or self.is_replay or not self.has_begun:
             self.abort()
 
     def follow(self, quiet_seconds: float | None = None) -> Iterator[Sequence[RunEvent]]:
-        """Yield everything that happened, from the beginning on, in batches; the last one ends with `RunEnded`.
+        """Yield all events from the first on, in batches; the last one ends with `RunEnded`.
 
-        Waits for news; whenever none came for `quiet_seconds` it yields an empty batch. Pieces of text that came while
-        the reader was busy may reach it in one.
+        Waits for news and yields an empty batch whenever none came for `quiet_seconds`; the beginning of a run that was
+        queued is news. Pieces of text that came while the reader was busy may be merged.
         """
         reader, quiet = _Reader(), Timeout(quiet_seconds)
         self._readers.append(reader)
@@ -122,13 +157,13 @@ class Run:
 
     @property
     def end(self) -> RunEnded | None:
-        """How the run ended; `None` while it goes on."""
+        """The end; `None` before it."""
         last = self._log[-1] if self._log else None
         return last if isinstance(last, RunEnded) else None
 
     @property
     def text(self) -> str:
-        """All text so far that holds."""
+        """The text so far, without what was retracted."""
         text, pieces = "", []
         for event in self._log:
             if isinstance(event, TextDelta):
@@ -144,7 +179,7 @@ class Run:
         return self.end
 
     def wait(self) -> RunResult:
-        """Wait for the end and return the whole answer; raises the `GatewayError` the run failed with."""
+        """Wait for the end and return the result; raises the `GatewayError` the run failed with."""
         end = self.wait_for_end(None)
         if end is None:
             raise internal_error()
@@ -154,7 +189,7 @@ class Run:
         return RunResult(self.text, calls, end.stop_reason, end.usage)
 
     def _merge(self) -> None:
-        """Join neighbouring pieces of text, but for those a reader stands between."""
+        """Join neighbouring pieces of text, except across a reader's position."""
         barriers = {reader.position for reader in self._readers}
         moved: dict[int, int] = {}
         merged: list[RunEvent] = []
@@ -190,5 +225,5 @@ def _comes(news: Event, quiet: Timeout) -> bool:
     return True
 
 
-#: Is told that a run began and then each of its events, in order, before anybody else comes to run: it must not wait.
+#: Called with `RunStarted` and then each event, in order, before any other greenlet runs: it must not wait.
 Observer = Callable[[Run, RunStarted | RunEvent], None]

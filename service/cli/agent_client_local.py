@@ -18,7 +18,7 @@ from service.cli.agent_client import AgentDone, AgentEvent, AgentFailure, AgentI
 from service.config.loading import load_config
 from service.config.schema import Config
 from service.config.source import Locations
-from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, on_signal
+from service.core.concurrency import Deadline, deadline, on_signal
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Text
 from service.gateway.build import open_gateway
@@ -60,19 +60,14 @@ class LocalAgentClient:
 
     def _start(self, gateway: Gateway, request: AgentInvocation) -> Run:
         message = IncomingMessage("message", Message(Role.USER, (Text(request.message),)))
-        turn = AgentRequest(
-            messages=(message,),
-            agent_id=request.agent_id,
-            provider_model=request.model,
-            session_key=request.session_key,
+        return gateway.submit(
+            AgentRequest(
+                messages=(message,),
+                agent_id=request.agent_id,
+                provider_model=request.model,
+                session_key=request.session_key,
+            )
         )
-        scope = CancelScope()
-        self._interrupt = scope.cancel
-        try:
-            with scope:
-                return gateway.start(turn)
-        except Cancelled:
-            raise KeyboardInterrupt from None
 
     def _follow(self, gateway: Gateway, run: Run) -> Iterator[AgentEvent]:
         self._interrupt = run.abort
@@ -93,7 +88,7 @@ class LocalAgentClient:
                 raise KeyboardInterrupt
             if event.error is not None:
                 raise event.error
-            duration_ms = round((time.time() - run.created_at) * 1000)
+            duration_ms = round((time.time() - run.accepted_at) * 1000)
             payloads = [{"text": run.text, "mediaUrl": None}] if run.text else []
-            meta = to_meta(run.agent_id, run.session_key, event, gateway, duration_ms)
+            meta = to_meta(run, event, gateway, duration_ms)
             yield AgentDone(run.text, {"payloads": payloads, "meta": meta})

@@ -10,6 +10,9 @@ import json
 import logging
 import re
 import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
 
 MAX_VALUE_CHARACTERS = 256
 
@@ -42,6 +45,29 @@ def configure_logging(*, with_process: bool = False) -> None:
     for repeating in ("connexion", "werkzeug"):  # they repeat the access log and the responses
         logging.getLogger(repeating).setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # the steps of a first start are noise
+
+
+#: The key of a request's `AccessEntry` in its WSGI environ.
+ENTRY_KEY = "openclaw.access_entry"
+
+
+@dataclass(slots=True)
+class AccessEntry:
+    """The application's part of an access line. `status` replaces the one that was sent, `error` is an error code."""
+
+    client: str | None = None
+    agent: str | None = None
+    run: str | None = None
+    status: int | None = None
+    error: str | None = None
+
+
+def access_entry(environ: MutableMapping[str, Any]) -> AccessEntry:
+    """The entry of the request with this WSGI environ."""
+    entry = environ.get(ENTRY_KEY)
+    if entry is None:  # another server than ours
+        entry = environ[ENTRY_KEY] = AccessEntry()
+    return entry
 
 
 def write_access_line(**fields: str | float | None) -> None:

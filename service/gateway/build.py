@@ -49,12 +49,12 @@ def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str
     state = Storage(open_database(resolve_state_url(environ, config), locations.state_dir), clock=clock, new_id=new_id)
     state.membership.join()
     state.maintain(config.session.maintenance)
-    parts = open_runtime(config, state.store, locations, environ)
+    runtime = open_runtime(config, state.store, locations, environ)
     return Gateway(
-        parts,
+        runtime,
         state,
         runs=RunRegistry(clock),
-        slots=RunLimiter(parts.limits.max_concurrent),
+        limiter=RunLimiter(runtime.limits.max_concurrent),
         compactor=Compactor(TokenEstimator()),
         clock=clock,
         new_id=new_id,

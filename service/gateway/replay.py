@@ -1,6 +1,6 @@
-"""Answers given again: a run that was started by an earlier request with the same idempotency key.
+"""Replay of a run that an earlier request with the same idempotency key started.
 
-Whether it still goes on here, goes on in another gateway or has ended, its readers see a run like any other.
+Its readers see a run like any other, whether the original runs here, runs in another process or has ended.
 """
 
 from __future__ import annotations
@@ -15,24 +15,30 @@ from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Role, StopReason
 from service.gateway.run_outcome import failure_of
-from service.storage.runs.records import RunRecord, RunRecords, RunState
+from service.storage.runs.records import NewRun, RunRecord, RunRecords, RunState
 from service.storage.sessions.transcripts import SessionStore
 
 logger = logging.getLogger("openclaw.gateway")
 
-#: How often a run of another gateway is looked at.
-LOOK_SECONDS = 0.1
+#: Interval between reads of the record of another process's run.
+POLL_SECONDS = 0.1
 
 
 class Replayer:
-    """Gives the runs of `records` again, with what `store` has of them."""
+    """Replays the runs of `records`, with their messages in `store`."""
 
     def __init__(self, records: RunRecords, store: SessionStore) -> None:
         self._records = records
         self._store = store
 
-    def mirror(self, original: Run, copy: Run) -> None:
-        """Let the readers of `copy` see what those of `original` see; ends with it, or when `copy` is aborted."""
+    def mirror(self, original: Run) -> Run:
+        """A replay of a run of this process, event by event."""
+        copy = Run(original.accepted, is_replay=True)
+        copy.begin()
+        spawn(self._mirror, original, copy)
+        return copy
+
+    def _mirror(self, original: Run, copy: Run) -> None:
         try:
             with copy.scope:
                 for batch in original.follow():
@@ -42,29 +48,37 @@ class Replayer:
             copy.append(RunEnded(error=_left()))
 
     def recall(self, record: RunRecord) -> Run:
-        """The recorded run as one of its own, whose readers see the end once it has come."""
-        copy = Run(record.id, record.session_key, record.agent_id, record.accepted_at_ms / 1000)
-        spawn(self.replay, record.id, copy)
+        """A replay of a recorded run, which ends once the recorded one has."""
+        accepted = NewRun(
+            record.id, record.session_key, record.agent_id, record.door, record.accepted_at_ms, stateless=False
+        )
+        copy = Run(accepted, is_replay=True)
+        self.replay_as(copy)
         return copy
 
-    def replay(self, run_id: str, copy: Run) -> None:
-        """Let the readers of `copy` see the end of the recorded run `run_id`, once it has come. Never raises."""
+    def replay_as(self, copy: Run) -> None:
+        """Make `copy` the replay of the recorded run with its id. Does not wait."""
+        copy.is_replay = True
+        copy.begin()
+        spawn(self._replay_to, copy)
+
+    def _replay_to(self, copy: Run) -> None:
         try:
-            self._replay(run_id, copy)
+            self._replay(copy)
         except GatewayError as error:
             copy.append(RunEnded(error=error))
         except Exception:
-            # A defect must not leave readers waiting: it is logged here and told as itself.
-            logger.exception("run %s could not be told again", run_id)
+            # A defect must not leave readers waiting: it is logged here and reported as an internal error.
+            logger.exception("run %s could not be replayed", copy.id)
             copy.append(RunEnded(error=internal_error()))
 
-    def _replay(self, run_id: str, copy: Run) -> None:
+    def _replay(self, copy: Run) -> None:
         try:
             with copy.scope:
-                record = self._records.get(run_id)
+                record = self._records.get(copy.id)
                 while record is not None and not record.state.is_final:
-                    sleep(LOOK_SECONDS)
-                    record = self._records.get(run_id)
+                    sleep(POLL_SECONDS)
+                    record = self._records.get(copy.id)
         except Cancelled:
             copy.append(RunEnded(error=_left()))
             return

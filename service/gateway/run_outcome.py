@@ -1,4 +1,4 @@
-"""How a run's end is recorded, and how a record is told again."""
+"""Conversion of a run's end to its record, and of a record to its error; the refusals of runs."""
 
 from __future__ import annotations
 
@@ -7,53 +7,52 @@ from dataclasses import replace
 from service.agent.conversation import ConversationDigest, unanswered_calls
 from service.agent.events import RunEnded
 from service.agent.loop import RunDraft
+from service.agent.run import Run
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, Text
 from service.storage.runs.records import RunOutcome, RunRecord, RunState
 
-#: What ends a run from outside, and what the model is told of calls and words that it ended.
+#: Errors that end a run from outside, and the reason the model reads beside calls and text they cut off.
 _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the run was up"}
 
 
 def to_outcome(
-    end: RunEnded, new: tuple[Message, ...], reply: RunDraft, model: str, *, keep_partial: bool = False
+    end: RunEnded, new: tuple[Message, ...], draft: RunDraft, model: str, *, keep_partial: bool = False
 ) -> RunOutcome:
-    """What is recorded of a run that answered `new` with `reply` and ended so; `model` is `provider/model`.
+    """The record of a run that answered `new` with `draft` and ended with `end`; `model` is `provider/model`.
 
-    One that was cut keeps what was said so far, and so does one that failed if it `keep_partial`. Any other that failed
-    leaves its session as it was, so that the same can be asked again, unless its tools have done something by then,
-    which the agent has to know.
+    A run that was cut keeps its output so far; so does one that failed, with `keep_partial`. Any other failure leaves
+    the session as it was, so that the request can be repeated, unless the agent's tools have already acted.
     """
     error = end.error
     if error is None:
-        ended = RunOutcome(RunState.OK, reply.usage, model, stop_reason=end.stop_reason)
+        ended = RunOutcome(RunState.OK, draft.usage, model, stop_reason=end.stop_reason)
     else:
-        state = RunState.ABORTED if error.code == "run_aborted" else RunState.ERROR
-        ended = RunOutcome(state, reply.usage, model, error_code=error.code, error_message=error.message)
-    said = reply.to_messages()
+        ended = RunOutcome(end.state, draft.usage, model, error_code=error.code, error_message=error.message)
+    said = draft.to_messages()
     has_acted = any(message.role is Role.TOOL for message in said)
     if error is not None:
         said = _settled(said, error)
     if error is not None and not (has_acted or (said and (keep_partial or error.code in _CUT))):
         return ended
-    # What the caller cannot send back is looked for by the call it answers: `recall_steps`.
+    # What the caller cannot send back is found by the call it answers: `recall_steps`.
     keeps_more = has_acted or any(message.provider_data is not None for message in said)
     asked = unanswered_calls(said) if keeps_more else ()
     return replace(
         ended,
         messages=(*new, *said),
         reply_count=len(said),
-        summary=reply.summary,
-        kept=reply.kept + len(said),
+        summary=draft.summary,
+        kept=draft.kept + len(said),
         asked_call_id=asked[0].id if asked else None,
         asked_after=str(ConversationDigest(new)) if asked else None,
     )
 
 
 def _settled(said: tuple[Message, ...], error: GatewayError) -> tuple[Message, ...]:
-    """What a run said that ended with `error`, each of its calls with a result: the caller was not told of any.
+    """The messages of a run that ended with `error`, each call with a result, since the caller received none of them.
 
-    Words that nothing follows are marked as cut off.
+    Trailing text is marked as cut off.
     """
     why = _CUT.get(error.code, "the run failed")
     missing = [
@@ -65,7 +64,7 @@ def _settled(said: tuple[Message, ...], error: GatewayError) -> tuple[Message, .
 
 
 def failure_of(record: RunRecord | None) -> GatewayError:
-    """What a recorded run failed with, as whoever waited for it is told."""
+    """The error of a recorded run, for the callers that waited for it; `None` is a run without a record."""
     if record is not None and record.error_code in KINDS:
         return GatewayError(record.error_code, record.error_message or "The run failed.")
     text = "The gateway that executed this run has died. Try again."
@@ -75,7 +74,7 @@ def failure_of(record: RunRecord | None) -> GatewayError:
 
 
 def key_reused() -> GatewayError:
-    """What is told to who sends a known idempotency key with something else."""
+    """The refusal of a known idempotency key with another request."""
     text = (
         "This Idempotency-Key was sent with another request less than a day ago. Send the very same request, "
         "or use another key."
@@ -83,15 +82,31 @@ def key_reused() -> GatewayError:
     return GatewayError("idempotency_key_reused", text, param="Idempotency-Key")
 
 
+def run_id_taken() -> GatewayError:
+    """The refusal of a run id that a run of another session has."""
+    text = "This idempotencyKey is the id of a run of another session. Send a fresh one."
+    return GatewayError("invalid_value", text, param="idempotencyKey")
+
+
+def too_many_named_runs() -> GatewayError:
+    """The refusal of one more run that does not end with its connection."""
+    return GatewayError("too_many_runs", "Too many runs wait for their sessions. Try again when some have ended.")
+
+
+def aborted_in_queue(run: Run) -> GatewayError:
+    """The error of a run that was aborted before it began."""
+    return run.abort_reason or GatewayError("run_aborted", "The run was aborted while it waited.")
+
+
 def shutting_down() -> GatewayError:
-    """What is told to who comes too late."""
+    """The refusal of requests that come while the gateway stops."""
     return GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
 
 
 def run_not_found(run_id: str) -> GatewayError:
-    """What is told of a run of which nothing is known."""
+    """The error for an unknown run id."""
     text = (
-        f'No run "{run_id}" is known here: it was never started, was given up before it began, or has been deleted '
-        "since. One that stands alone is known only to the gateway that executes it until it has ended."
+        f'Run "{run_id}" not found: it was never started, was given up before it began, or has been deleted. A run '
+        "without a session is known only to the process that executes it until it has ended."
     )
     return GatewayError("run_not_found", text, param="run_id")

@@ -1,4 +1,4 @@
-"""The runs of this process: those under way and, for a while, those that have ended."""
+"""Every run of this process: queued, running and, for a while, ended."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from collections.abc import Callable
 from service.agent.events import RunEnded, RunEvent, RunStarted
 from service.agent.run import Observer, Run
 from service.core.dataclass import record
+from service.storage.runs.records import RunState
 
 logger = logging.getLogger("openclaw.runs")
 
 
 @record
 class Retention:
-    """How long, how many and how many characters of finished runs are kept, of each door."""
+    """How long, how many and how many characters of ended runs are kept, for each door."""
 
-    seconds: float = 300
-    runs: int = 512
+    seconds: float = 600
+    runs: int = 1024
     characters: int = 16 * 1024 * 1024
 
 
 class RunRegistry:
-    """The runs that go on and, for a while, those that have ended; and who is told of them all.
+    """The runs of this process by id and by session, and the observers of them all.
 
     `clock` gives seconds since 1970.
     """
@@ -31,38 +32,45 @@ class RunRegistry:
     def __init__(self, clock: Callable[[], float], retention: Retention | None = None) -> None:
         self._clock = clock
         self._retention = retention or Retention()
-        self._running: dict[str, Run] = {}
+        self._going_on: dict[str, Run] = {}
         self._sessions: defaultdict[str, list[Run]] = defaultdict(list)
         self._ended: defaultdict[str, OrderedDict[str, Run]] = defaultdict(OrderedDict)
         self._ended_characters: defaultdict[str, int] = defaultdict(int)
         self._observers: tuple[Observer, ...] = ()
 
-    def __len__(self) -> int:
-        """How many runs go on."""
-        return len(self._running)
-
     def add(self, run: Run) -> None:
-        """Let `run`, which begins, be found, and tell the observers of it from now on."""
-        self._running[run.id] = run
+        """Register an accepted run until some time after its end."""
+        self._going_on[run.id] = run
         self._sessions[run.session_key].append(run)
         run.observer = self._on_event
-        self._tell(run, RunStarted())
+
+    def discard(self, run: Run) -> None:
+        """Forget a run that was not accepted after all."""
+        run.observer = None
+        self._remove(run)
 
     def find(self, run_id: str) -> Run | None:
-        """The run with this id, going on or kept."""
+        """The run with this id, in whatever state."""
+        found = self._going_on.get(run_id)
+        if found is not None:
+            return found
         self._forget_old()
-        found = self._running.get(run_id)
         kept = (ended[run_id] for ended in self._ended.values() if run_id in ended)
-        return found or next(kept, None)
+        return next(kept, None)
 
-    def running(self, session_key: str | None = None) -> tuple[Run, ...]:
-        """The runs that go on, all or those of one session, the oldest first."""
+    def going_on(self, session_key: str | None = None) -> tuple[Run, ...]:
+        """The runs that have not ended, all or those of one session, the oldest first."""
         if session_key is None:
-            return tuple(self._running.values())
+            return tuple(self._going_on.values())
         return tuple(self._sessions.get(session_key, ()))
 
+    def running(self, session_key: str | None = None) -> tuple[Run, ...]:
+        """Those of them that this process executes and that have begun."""
+        going_on = self.going_on(session_key)
+        return tuple(run for run in going_on if run.state is RunState.RUNNING and not run.is_replay)
+
     def subscribe(self, observer: Observer) -> Callable[[], None]:
-        """Tell `observer` of every run from now on, until what is returned is called."""
+        """Call `observer` with the events of every run that begins, until the returned function is called."""
         self._observers = (*self._observers, observer)
 
         def unsubscribe() -> None:
@@ -74,23 +82,27 @@ class RunRegistry:
         if isinstance(event, RunEnded):
             run.ended_at = self._clock()
             self._retire(run)
-        self._tell(run, event)
+        if run.has_begun and not run.is_replay:
+            self._publish(run, event)
 
-    def _tell(self, run: Run, event: RunStarted | RunEvent) -> None:
+    def _publish(self, run: Run, event: RunStarted | RunEvent) -> None:
         for observer in self._observers:
             try:
                 observer(run, event)
             except Exception:
-                # Whoever looks on must not break what is looked at: the defect is logged, the run goes on.
+                # An observer must not break what it observes: the defect is logged, the run continues.
                 logger.exception("an observer of run %s failed", run.id)
 
-    def _retire(self, run: Run) -> None:
-        self._running.pop(run.id, None)
+    def _remove(self, run: Run) -> None:
+        self._going_on.pop(run.id, None)
         runs = self._sessions.get(run.session_key, [])
         if run in runs:
             runs.remove(run)
         if not runs:
             self._sessions.pop(run.session_key, None)
+
+    def _retire(self, run: Run) -> None:
+        self._remove(run)
         self._ended[run.door][run.id] = run
         self._ended_characters[run.door] += run.characters
         self._forget_old()

@@ -1,7 +1,8 @@
-"""What a run needs before the model is asked: tools, history and pictures, got within the run's own time."""
+"""Preparation of a run: what its request resolves to, its deadline, and its model request, history and tools."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
 from typing import Self
@@ -10,30 +11,54 @@ from service.agent.conversation import Conversation, annotate_truncated, select_
 from service.agent.hidden_steps import recall_steps
 from service.agent.loop import AgentTools
 from service.agent.model_fit import fit_choices
-from service.agent.request import AgentRequest, check_names
-from service.agent.run import Run
+from service.agent.request import AgentRequest, check_model, check_names
 from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
-from service.core.concurrency import Deadline, deadline
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role
 from service.gateway.runtime import RuntimeLease
+from service.gateway.session_selection import choose_session
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
-from service.storage.runs.ledger import OpenRun
+from service.storage.runs.records import NewRun
+from service.storage.sessions.keys import SessionKey
 from service.storage.storage import Storage
 from service.tools.tool import ToolContext
 
-#: A shorter wait for room does not matter to anybody.
-_TOLD_SECONDS = 0.1
+#: Shorter waits for room are not mentioned in an error.
+_MENTIONED_SECONDS = 0.1
+
+
+@record
+class RunPlan:
+    """A request and what it resolves to; `lease` keeps the configuration it was resolved with open."""
+
+    request: AgentRequest
+    agent: Agent
+    choices: tuple[ChosenModel, ...]
+    session: SessionKey
+    lease: RuntimeLease
+
+
+def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], str]) -> RunPlan:
+    """Resolve the request's agent, models and session.
+
+    Raises `GatewayError`: an unknown agent or model, input the model does not support, a reserved session key.
+    """
+    runtime = lease.runtime
+    agent = runtime.roster.resolve(request.model, request.agent_id)
+    choices = runtime.catalog.choices(request.provider_model, agent)
+    check_model(request, choices[0])
+    session = choose_session(agent.id, request.session_key, request.user, new_id, runtime.roster)
+    return RunPlan(request, agent, choices, session, lease)
 
 
 @record
 class RunDeadline:
-    """The time a run has, from when it has its session on: `seconds` of it, until `ends_at` of the monotonic clock.
+    """The time limit of a run, which begins once it has its session: `seconds`, until `ends_at` of the monotonic clock.
 
-    All of it counts: what it waits for room, of which `waited_seconds` tells, and for what it needs.
+    Waiting for room counts, `waited_seconds` of it, and so does preparation.
     """
 
     seconds: float
@@ -41,9 +66,10 @@ class RunDeadline:
     waited_seconds: float = 0.0
 
     @classmethod
-    def begin(cls, turn: AgentRequest, agent: Agent) -> Self:
-        """What the agent's runs may take, or the turn wants if that is less, from now on."""
-        seconds = min(agent.timeout_seconds, turn.timeout_seconds or agent.timeout_seconds)
+    def begin(cls, plan: RunPlan) -> Self:
+        """The agent's limit, or the request's if that is less, from this moment."""
+        limit = plan.agent.timeout_seconds
+        seconds = min(limit, plan.request.timeout_seconds or limit)
         return cls(seconds, monotonic() + seconds)
 
     def after_wait(self) -> Self:
@@ -52,77 +78,57 @@ class RunDeadline:
 
     @property
     def left_seconds(self) -> float:
-        """What is left of it."""
+        """The time that is left."""
         return max(0.0, self.ends_at - monotonic())
 
-    def is_up(self) -> GatewayError:
-        """What the caller of a run that has used it up is told."""
+    def to_error(self) -> GatewayError:
+        """The error of a run that exceeded it."""
         text = f"The run took longer than its limit of {self.seconds:g} seconds"
-        if self.waited_seconds >= _TOLD_SECONDS:
-            waited = f"{self.waited_seconds:.1f} of them it waited for room (agents.defaults.maxConcurrent)"
-            text = f"{text}; {waited}"
+        if self.waited_seconds >= _MENTIONED_SECONDS:
+            text = f"{text}; it waited {self.waited_seconds:.1f} of them for room (agents.defaults.maxConcurrent)"
         return GatewayError("run_timeout", f"{text}.")
 
 
 @record
 class PreparedRun:
-    """All that a started run needs; `opened` holds its session, `held` what the configuration was when it began.
+    """Input of the agent loop, ready to be sent."""
 
-    `keep_partial`: store partial output on failure. `restartable`: nobody reads output before the end.
-    """
-
-    held: RuntimeLease
-    time: RunDeadline
     choices: tuple[ChosenModel, ...]
-    request: ModelRequest
+    model_request: ModelRequest
     conversation: Conversation
     tools: AgentTools
-    opened: OpenRun
     keep_partial: bool
-    restartable: bool
+    """Store partial output if the run fails: only output that a reader has seen and no client sends again by itself."""
 
 
-def prepare(
-    turn: AgentRequest,
-    time: RunDeadline,
-    held: RuntimeLease,
-    agent: Agent,
-    choices: tuple[ChosenModel, ...],
-    run: Run,
-    opened: OpenRun,
-    state: Storage,
-) -> PreparedRun:
-    """Make the work of a run that has its session and room.
+def prepare(plan: RunPlan, accepted: NewRun, storage: Storage) -> PreparedRun:
+    """Build the model request of a run that has its session: history, new messages, system prompt and tools.
 
-    Waits for MCP servers and pictures, within its time. Raises `GatewayError` for what is wrong with the turn, or
-    `run_timeout`.
+    Waits for MCP servers and remote images. Raises `GatewayError` for what is wrong with the request.
     """
-    try:
-        with deadline(time.left_seconds):
-            own = held.parts.toolboxes.of(agent, len(turn.functions), [choice.ref for choice in choices])
-            history: tuple[Message, ...] = ()
-            incoming = turn.messages
-            if not opened.run.stateless:
-                history = annotate_truncated(state.store.load_conversation(run.session_key))
-            else:
-                incoming = recall_steps(incoming, agent.id, state.records, state.store)
-            new = held.parts.check_images(select_new(history, incoming))
-    except Deadline:
-        raise time.is_up() from None
-    check_names(turn.functions, own)
+    request, agent, runtime = plan.request, plan.agent, plan.lease.runtime
+    own_tools = runtime.toolboxes.of(agent, len(request.functions), [choice.ref for choice in plan.choices])
+    history: tuple[Message, ...] = ()
+    incoming = request.messages
+    if accepted.stateless:
+        incoming = recall_steps(incoming, agent.id, storage.records, storage.store)
+    else:
+        history = annotate_truncated(storage.store.load_conversation(accepted.session_key))
+    new = runtime.check_images(select_new(history, incoming))
+    check_names(request.functions, own_tools)
     conversation = Conversation(history, tuple(item.message for item in new))
-    request = ModelRequest(
-        model=choices[0].ref,
-        system=to_system_text(agent, held.parts.hidden, channel=turn.channel, request_text=turn.system_text),
+    model_request = ModelRequest(
+        model=plan.choices[0].ref,
+        system=to_system_text(agent, runtime.hidden, channel=request.channel, request_text=request.system_text),
         messages=conversation.messages,
-        sampling=turn.sampling,
+        sampling=request.sampling,
     )
-    context = ToolContext(agent.id, agent.workspace, run.session_key, run.id, held.parts.hidden)
-    tools = AgentTools(own, context, turn.functions, turn.tool_choice)
-    # Whoever sends the same idempotency key may want it as a stream.
-    restartable = not turn.streamed and turn.idempotency_key is None
-    choices = fit_choices(choices, conversation, with_functions=turn.offers_functions)
-    # Only what a reader has seen and nobody will send again by themselves.
-    is_plain = all(message.role is Role.USER for message in conversation.new)
-    keep_partial = turn.streamed and turn.idempotency_key is None and is_plain
-    return PreparedRun(held, time, choices, request, conversation, tools, opened, keep_partial, restartable)
+    context = ToolContext(agent.id, agent.workspace, accepted.session_key, accepted.id, runtime.hidden)
+    has_user_messages_only = all(message.role is Role.USER for message in conversation.new)
+    return PreparedRun(
+        choices=fit_choices(plan.choices, conversation, with_functions=request.offers_functions),
+        model_request=model_request,
+        conversation=conversation,
+        tools=AgentTools(own_tools, context, request.functions, request.tool_choice),
+        keep_partial=request.streamed and request.idempotency_key is None and has_user_messages_only,
+    )

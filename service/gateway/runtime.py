@@ -1,4 +1,4 @@
-"""What a configuration makes of the Gateway: one value, swapped whole, let go of when its last run has ended."""
+"""The runtime built from a configuration: one value, swapped whole and closed when its last run has ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 
 @record
 class RunLimits:
-    """What bounds runs: how often the model is asked in one, how its failures are borne, how many go on at once."""
+    """Limits of runs: model calls in one, retries, and how many run at once."""
 
     max_turns: int
     retries: RetryPolicy
@@ -33,11 +33,11 @@ class RunLimits:
 
 @record
 class Runtime:
-    """Who answers, with which models and tools, within which limits.
+    """Agents, models, tools and limits.
 
-    `toolboxes` has each agent's own tools, `check_images` makes sure of a request's pictures, `windows` learns how much
-    the models take: another configuration may mean others by the same names. `hidden` are the gateway's own files,
-    which no tool may reach.
+    `toolboxes` has each agent's own tools, `check_images` fetches and checks a request's images. `windows` records the
+    models' context windows, because another configuration may mean other models by the same names. `hidden` are the
+    gateway's own files, which no tool may reach.
     """
 
     roster: Roster
@@ -49,84 +49,84 @@ class Runtime:
     hidden: tuple[Path, ...]
 
     def adopt(self, older: Runtime) -> None:
-        """Go on with what is open in `older` and configured the same here; `older` no longer closes that."""
+        """Take over what is open in `older` and configured the same here; `older` does not close that."""
         self.catalog.adopt(older.catalog)
         self.toolboxes.adopt(older.toolboxes)
 
     def close(self) -> None:
-        """Let go of models and tools that nobody adopted. Twice is a no-op."""
+        """Close the models and tools that were not taken over. Twice is a no-op."""
         self.toolboxes.close()
         self.catalog.close()
 
 
 class RuntimeLease:
-    """Runtime and how many use them: whoever `retain`s them `release`s them once."""
+    """A runtime and the number of its users: each `retain` is followed by one `release`."""
 
-    def __init__(self, parts: Runtime, on_free: Callable[[], None]) -> None:
-        self.parts = parts
+    def __init__(self, runtime: Runtime, on_free: Callable[[], None]) -> None:
+        self.runtime = runtime
         self.users = 0
         self._on_free = on_free
 
     def retain(self) -> None:
-        """Use the parts a while longer."""
+        """Add a user."""
         self.users += 1
 
     def release(self) -> None:
-        """Use them no longer."""
+        """Remove a user."""
         self.users -= 1
         if not self.users:
             self._on_free()
 
 
 class RuntimeSlot:
-    """The parts in force, and earlier ones for as long as a run uses them.
+    """The runtime in force, and earlier ones for as long as a run uses them.
 
     Earlier ones are closed in their order: what later ones adopted may still be in use by an earlier run.
     """
 
-    def __init__(self, parts: Runtime) -> None:
-        self._generations: deque[RuntimeLease] = deque([RuntimeLease(parts, self._let_go)])
+    def __init__(self, runtime: Runtime) -> None:
+        self._generations: deque[RuntimeLease] = deque([RuntimeLease(runtime, self._close_unused)])
         self._closing = RLock()
 
     @property
-    def now(self) -> Runtime:
-        """The parts in force."""
-        return self._generations[-1].parts
+    def current(self) -> Runtime:
+        """The runtime in force."""
+        return self._generations[-1].runtime
 
     @contextmanager
-    def held(self) -> Iterator[RuntimeLease]:
-        """The parts in force, kept open while the block runs."""
-        held = self._generations[-1]
-        held.retain()
+    def lease(self) -> Iterator[RuntimeLease]:
+        """The runtime in force, kept open while the block runs."""
+        lease = self._generations[-1]
+        lease.retain()
         try:
-            yield held
+            yield lease
         finally:
-            held.release()
+            lease.release()
 
-    def replace(self, parts: Runtime) -> None:
-        """Have `parts` in force from now on; who uses the ones before goes on with those."""
-        parts.adopt(self.now)
-        self._generations.append(RuntimeLease(parts, self._let_go))
-        self._let_go()
+    def replace(self, runtime: Runtime) -> None:
+        """Put `runtime` in force; users of earlier ones keep those."""
+        runtime.adopt(self.current)
+        self._generations.append(RuntimeLease(runtime, self._close_unused))
+        self._close_unused()
 
     def close(self) -> None:
-        """Close all, whoever uses them. Twice is a no-op."""
+        """Close all, used or not. Twice is a no-op."""
         with self._closing:
-            for held in self._generations:
-                held.parts.close()
+            for lease in self._generations:
+                lease.runtime.close()
 
-    def _let_go(self) -> None:
-        freed = []
+    def _close_unused(self) -> None:
+        unused = []
         while len(self._generations) > 1 and not self._generations[0].users:
-            freed.append(self._generations.popleft().parts)
-        if freed:
-            spawn(self._close_all, freed)  # ending a program takes time that no run has to wait for
+            unused.append(self._generations.popleft().runtime)
+        if unused:
+            spawn(self._close_all, unused)  # ending a program takes time that no run has to wait for
 
-    def _close_all(self, freed: Sequence[Runtime]) -> None:
+    def _close_all(self, unused: Sequence[Runtime]) -> None:
         with self._closing:
-            for parts in freed:
+            for runtime in unused:
                 try:
-                    parts.close()
+                    runtime.close()
                 except Exception:
-                    # Nobody waits for this greenlet: what goes wrong in it is said here or nowhere.
+                    # Nobody waits for this greenlet, so its failure is logged here.
                     logger.exception("models or tools of an earlier configuration could not be closed")

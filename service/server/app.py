@@ -20,7 +20,6 @@ from service.api.websocket.dispatch import MethodContext, Methods
 from service.api.websocket.handshake import Handshake
 from service.api.websocket.hub import Hub, HubLimits
 from service.api.websocket.methods import ROWS
-from service.api.websocket.starts import Starts
 from service.config.redaction import describe_config
 from service.config.schema import Config
 from service.core.dataclass import record
@@ -70,7 +69,7 @@ def add_websocket_app(
     limits = HubLimits()
     hub = Hub(limits, clock)
     broadcasts = Broadcaster(hub, clock)
-    methods = Methods(MethodContext(gateway, Starts(gateway, clock), hub, broadcasts, describe, clock), ROWS)
+    methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock), ROWS)
     handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
     app.extensions["rpc"] = hub

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 from service.core.concurrency import Event, watch_hangup
 from service.core.errors import GatewayError
+from service.core.logs import access_entry
 from service.server.http1.connection import Limits
 from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_stopped
@@ -41,7 +42,8 @@ class Application:
 
     def answer_echo(self, environ: Environ, start_response: Start) -> list[bytes]:
         body = environ["wsgi.input"].read(int(environ["query"].get("size", -1)))
-        environ["openclaw.log"].update(agent="ma in", run="r1")
+        entry = access_entry(environ)
+        entry.agent, entry.run = "ma in", "r1"
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return [body]
 

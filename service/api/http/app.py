@@ -24,6 +24,7 @@ from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
 from service.core.errors import GatewayError, clear_traceback, internal_error
+from service.core.logs import access_entry
 from service.gateway.gateway import Gateway
 
 logger = logging.getLogger("openclaw.http")
@@ -70,7 +71,7 @@ class _Admission:
         request, settings = current_request(), self._settings.current
         environ = request.environ
         address = settings.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
-        environ.setdefault("openclaw.log", {})["client"] = address
+        access_entry(environ).client = address
         if settings.authenticator is None:
             check_host(environ.get("HTTP_HOST"))
         _check_route(request)
@@ -185,7 +186,7 @@ def _not_found() -> GatewayError:
 def _to_error_response(exception: Exception) -> Response:
     error = _to_gateway_error(exception)
     clear_traceback(exception)
-    current_request().environ.setdefault("openclaw.log", {})["error"] = error.code
+    access_entry(current_request().environ).error = error.code
     return error_response(error)
 
 

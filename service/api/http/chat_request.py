@@ -38,7 +38,7 @@ _IDENTITY_HEADERS = (
 _SYSTEM_ROLES = ("system", "developer")
 
 
-def parse_turn(body: Mapping[str, Any], header: Callable[[str], str | None]) -> AgentRequest:
+def parse_chat_request(body: Mapping[str, Any], header: Callable[[str], str | None]) -> AgentRequest:
     """Translate a request.
 
     `body` satisfies the contract's `ChatCompletionRequest`, `header` returns a header's value by its name. Raises

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from time import monotonic
 from typing import Any
 
 import orjson
@@ -33,7 +32,7 @@ def to_completion(run: Run, answer: RunResult, model: str, metadata: Mapping[str
     completion = {
         "id": run.id,
         "object": "chat.completion",
-        "created": int(run.created_at),
+        "created": int(run.accepted_at),
         "model": model,
         "choices": [choice],
         "usage": to_usage(answer.usage),
@@ -64,13 +63,14 @@ class ChunkStream:
     """
 
     def __init__(self, run: Run, model: str, *, include_usage: bool, quiet_seconds: float = QUIET_SECONDS) -> None:
+        self._run = run
         self._quiet_seconds = quiet_seconds
         self._batches = run.follow(quiet_seconds)
         self._first: list[RunEvent] = []
         head = {
             "id": run.id,
             "object": "chat.completion.chunk",
-            "created": int(run.created_at),
+            "created": int(run.accepted_at),
             "model": model,
         }
         if include_usage:
@@ -82,14 +82,16 @@ class ChunkStream:
             self._usage_head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[],"usage":'
 
     def begin(self) -> None:
-        """Wait for the first event that is visible to the caller, at most `quiet_seconds`.
+        """Wait for the first event that is visible to the caller, at most `quiet_seconds` from the run's beginning.
 
         Raises the `GatewayError` of a run that fails before that event, while the status can still be chosen.
         """
-        deadline = monotonic() + self._quiet_seconds
         for batch in self._batches:
             self._first += batch
-            if not batch or any(isinstance(event, _VISIBLE_EVENTS) for event in batch) or monotonic() >= deadline:
+            is_quiet = not batch and self._run.has_begun
+            if is_quiet or any(isinstance(event, _VISIBLE_EVENTS) for event in batch):
+                break
+            if self._run.running_seconds >= self._quiet_seconds:
                 break
         visible = [event for event in self._first if isinstance(event, _VISIBLE_EVENTS)]
         if len(visible) == 1 and isinstance(visible[0], RunEnded) and visible[0].error is not None:

@@ -1,73 +1,94 @@
-"""Which agent and which session a request means, and the turn it asks for."""
+"""Translation of the protocol's parameters: the request for a run, and the agent and session other methods address."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from service.agent.conversation import IncomingMessage
 from service.agent.request import AgentRequest
-from service.config.agents import Agent
+from service.config.agents import AGENT_HEADER, Agent
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.gateway.gateway import Gateway
-from service.storage.sessions.keys import default_session_key, session_key_for
+from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_key, session_key_for
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a text without control characters"
 
 
-@record
-class Target:
-    """The agent that answers and the whole key of the session."""
+def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -> AgentRequest:
+    """The run that `message`, `model`, `provider`, `extraSystemPrompt` and `channel` ask for, under its key as its id.
 
-    agent: Agent
-    session_key: str
-
-
-def find_target(gateway: Gateway, params: Mapping[str, Any], key_name: str = "sessionKey") -> Target:
-    """What `agentId`, the key at `key_name` and `sessionId` mean.
-
-    A key that begins with `agent:<id>:` names its agent; `main` and no key at all mean the agent's main session; a
-    `sessionId` is a session of its own. Raises `GatewayError`: an unknown agent, a reserved key, a contradiction.
+    The same key with another message, model or session is refused. Raises `GatewayError` for a blank message and for a
+    session key of another agent than `agentId`.
     """
-    key = str(params.get(key_name) or "").strip()
-    agent = _find_agent(gateway, params.get("agentId"), key, key_name)
-    derived = session_key_for(agent.id, default_session_key(key, params.get("sessionId")), None, str)
-    return Target(agent, derived.key)
-
-
-def _find_agent(gateway: Gateway, agent_id: str | None, key: str, key_name: str) -> Agent:
-    by_id = {agent.id: agent for agent in gateway.roster.agents}
-    words = key.lower().split(":", 2)
-    named = words[1] if len(words) == 3 and words[0] == "agent" else None  # noqa: PLR2004 - agent:<id>:<rest>
-    wanted = (agent_id or "").strip().lower() or named or gateway.roster.default.id
-    if named is not None and named != wanted:
-        text = f"`{key_name}` belongs to the agent {named[:64]}, `agentId` names {wanted[:64]}. Send one of the two."
-        raise GatewayError("invalid_value", text, param=key_name)
-    if wanted not in by_id:
-        here = ", ".join(list(by_id)[:20])
-        details = {"code": "UNKNOWN_AGENT_ID", "agentId": wanted[:64]}
-        text = f'unknown agent id "{wanted[:64]}". Agents here: {here}.'
-        raise GatewayError("model_not_found", text, param="agentId", details=details)
-    return by_id[wanted]
-
-
-def to_turn(target: Target, params: Mapping[str, Any], timeout_seconds: float | None) -> AgentRequest:
-    """The turn that `message`, `model`, `provider`, `extraSystemPrompt` and `channel` ask for."""
     if not params["message"].strip():
         text = "There is nothing to answer. Send a `message` that says something."
         raise GatewayError("missing_required_parameter", text, param="message")
     model = params.get("model")
     if model and params.get("provider"):
         model = f"{params['provider']}/{model}"
+    run_id, system_text, channel = params["idempotencyKey"], params.get("extraSystemPrompt"), params.get("channel")
+    asked = orjson.dumps([params["message"], model or None, system_text or "", channel or None])
     return AgentRequest(
         messages=(IncomingMessage("message", text_message(Role.USER, params["message"])),),
-        system_text=params.get("extraSystemPrompt") or "",
-        agent_id=target.agent.id,
+        system_text=system_text or "",
+        agent_id=_agent_id(params, "sessionKey"),
         provider_model=model or None,
-        session_key=target.session_key,
-        channel=params.get("channel") or None,
+        session_key=default_session_key(params.get("sessionKey"), params.get("sessionId")),
+        channel=channel or None,
         timeout_seconds=timeout_seconds or None,
+        # No key of another protocol has a control character: the two never meet.
+        idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", asked),
+        run_id=run_id,
+        door="rpc",
     )
+
+
+@record
+class Target:
+    """An agent and the whole key of a session."""
+
+    agent: Agent
+    session_key: str
+
+
+def find_target(gateway: Gateway, params: Mapping[str, Any], key_name: str = "sessionKey") -> Target:
+    """The agent and the session that `agentId`, the key at `key_name` and `sessionId` address.
+
+    A key that begins with `agent:<id>:` names its agent; `main` and no key at all mean the agent's main session; a
+    `sessionId` has a session of its own. Raises `GatewayError`: an unknown agent, a reserved key, a contradiction.
+    """
+    agent = gateway.roster.resolve(None, _agent_id(params, key_name))
+    key = default_session_key(params.get(key_name), params.get("sessionId"))
+    return Target(agent, session_key_for(agent.id, key, None, str).key)
+
+
+def _agent_id(params: Mapping[str, Any], key_name: str) -> str | None:
+    words = str(params.get(key_name) or "").strip().lower().split(":", 2)
+    named = words[1] if len(words) == 3 and words[0] == "agent" else None  # noqa: PLR2004 - agent:<id>:<rest>
+    wanted = (params.get("agentId") or "").strip().lower()
+    if named is not None and wanted and named != wanted:
+        text = f"`{key_name}` belongs to the agent {named[:64]}, `agentId` names {wanted[:64]}. Send one of the two."
+        raise GatewayError("invalid_value", text, param=key_name)
+    return wanted or named
+
+
+def in_protocol_terms(error: GatewayError, params: Mapping[str, Any]) -> GatewayError:
+    """`error` with the protocol's names for what it is about."""
+    if error.code == "idempotency_key_reused":
+        text = "This idempotencyKey belongs to another request. Send a fresh one with what is new."
+        return GatewayError("invalid_value", text, param="idempotencyKey")
+    key_name = "key" if "key" in params else "sessionKey"
+    if error.code == "model_not_found" and error.param == AGENT_HEADER:
+        wanted = (_agent_id(params, key_name) or "")[:64]
+        text = f'unknown agent id "{wanted}". agents.list names the agents of this gateway.'
+        details = {"code": "UNKNOWN_AGENT_ID", "agentId": wanted}
+        return GatewayError("model_not_found", text, param="agentId", details=details)
+    error.param = {SESSION_KEY_HEADER: key_name, "x-openclaw-model": "model"}.get(error.param or "", error.param)
+    return error

@@ -21,7 +21,7 @@ from service.api.websocket.frames import NO_ID, FrameError, parse_request
 from service.api.websocket.handshake import NOT_UTF8, Handshake, RefusedError
 from service.api.websocket.hub import Hub
 from service.core.errors import GatewayError
-from service.core.logs import to_logfmt
+from service.core.logs import access_entry, to_logfmt
 
 logger = logging.getLogger("openclaw.rpc")
 
@@ -66,7 +66,7 @@ class WebSocketApp:
     def _serve(self, environ: dict[str, Any], start_response: Any) -> None:
         settings = self._settings.current
         address = settings.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
-        environ.setdefault("openclaw.log", {})["client"] = address
+        access_entry(environ).client = address
         if settings.authenticator is None:
             check_host(environ.get("HTTP_HOST"))
         _check_origin(environ, settings)

@@ -20,6 +20,7 @@ from service.api.websocket.hub import Hub
 from service.api.websocket.payloads import parse_arguments, to_chat_message, to_usage
 from service.api.websocket.run_result import ABORTED
 from service.core.concurrency import sleep, spawn
+from service.storage.runs.records import RunState
 
 #: How long pieces of text are gathered at least; what each listener, and the repeated text, adds to it. Telling one
 #: listener takes a tenth of a millisecond: so it never takes more than a small part of the processor.
@@ -106,7 +107,7 @@ class Broadcaster:
 
     def _tell(self, run: Run, told: RunProgress, event: RunStarted | RunEvent) -> None:
         if isinstance(event, RunStarted):
-            self._send_agent(run, told, "lifecycle", {"phase": "start", "startedAt": int(run.created_at * 1000)})
+            self._send_agent(run, told, "lifecycle", {"phase": "start", "startedAt": run.accepted.accepted_at_ms})
             self._send_session(run, "run-started")
         elif isinstance(event, ToolStarted):
             call = event.call
@@ -122,7 +123,7 @@ class Broadcaster:
     def _end(self, run: Run, told: RunProgress, end: RunEnded) -> None:
         data: dict[str, Any] = {"phase": "end", "endedAt": int(self._clock() * 1000)}
         chat: dict[str, Any] = {"state": "final", "stopReason": str(end.stop_reason), "usage": to_usage(end.usage)}
-        if end.error is not None and end.error.code == "run_aborted":
+        if end.state is RunState.ABORTED:
             data |= {"aborted": True, "stopReason": ABORTED}
             chat = {"state": "aborted", "stopReason": ABORTED}
         elif end.error is not None:

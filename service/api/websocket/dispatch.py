@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from service.api.http.schema_validation import CompiledSchema
+from service.api.websocket.agent_request import in_protocol_terms
 from service.api.websocket.broadcaster import Broadcaster
 from service.api.websocket.client import ConnectedClient
 from service.api.websocket.frames import Request
 from service.api.websocket.hub import Hub
-from service.api.websocket.starts import Starts
-from service.config.agents import AGENT_HEADER
 from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
 from service.gateway.gateway import Gateway
-from service.storage.sessions.keys import SESSION_KEY_HEADER
 
 logger = logging.getLogger("openclaw.rpc")
 
@@ -34,7 +32,6 @@ class MethodContext:
     """What methods work with. `describe_config` gives the configuration without its secrets, `clock` seconds."""
 
     gateway: Gateway
-    starts: Starts
     hub: Hub
     broadcasts: Broadcaster
     describe_config: Callable[[], dict[str, Any]]
@@ -106,15 +103,6 @@ class Method:
             raise GatewayError("unsupported_parameter", text, param=unknown[:64])
 
 
-def _named_here(error: GatewayError, params: Mapping[str, Any]) -> GatewayError:
-    """`error` with the parameter's name where it has the name of the HTTP door's header."""
-    names = {AGENT_HEADER: "agentId", "x-openclaw-model": "model"}
-    names[SESSION_KEY_HEADER] = "key" if "key" in params else "sessionKey"
-    if error.param in names:
-        error.param = names[error.param]
-    return error
-
-
 class Methods:
     """The table of methods, and the requests that are under way."""
 
@@ -150,7 +138,7 @@ class Methods:
             payload = method.function(Call(self._desk, peer, request))
             peer.respond(request.id, payload)
         except GatewayError as error:
-            peer.fail(request.id, _named_here(error, request.params))
+            peer.fail(request.id, in_protocol_terms(error, request.params))
         except FailedWithPayload as failure:
             peer.fail(request.id, failure.error, failure.payload)
         except Exception:

@@ -37,7 +37,7 @@ def to_history(desk: MethodContext, target: Target, limit: int, text_characters:
 
 def _in_flight(desk: MethodContext, key: str) -> dict[str, Any] | None:
     for run in desk.gateway.runs.running(key):
-        return {"runId": run.id, "text": run.text, "startedAt": int(run.created_at * 1000)}
+        return {"runId": run.id, "text": run.text, "startedAt": run.accepted.accepted_at_ms}
     for record in desk.gateway.state.records.list_going_on(key):
         if record.state is RunState.RUNNING:  # in another process: what it has said is not known here
             return {"runId": record.id, "text": "", "startedAt": record.accepted_at_ms}

@@ -1,48 +1,49 @@
-"""What became of a run, in the protocol's shapes."""
+"""Runs and their results in the protocol's shapes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from service.agent.events import RunEnded
+from service.agent.run import Run
 from service.api.websocket.payloads import to_usage
-from service.api.websocket.starts import Start
 from service.gateway.gateway import Gateway
+from service.storage.runs.records import RunState
 
-#: Why a run that was aborted stopped.
+#: The stop reason of an aborted run.
 ABORTED = "rpc"
 
 
-def to_accepted(start: Start) -> dict[str, Any]:
+def to_accepted(run: Run) -> dict[str, Any]:
     """The first response to `agent`."""
     return {
-        "runId": start.run_id,
-        "sessionKey": start.session_key,
-        "agentId": start.agent_id,
+        "runId": run.id,
+        "sessionKey": run.session_key,
+        "agentId": run.agent_id,
         "status": "accepted",
-        "acceptedAt": start.accepted_at_ms,
+        "acceptedAt": run.accepted.accepted_at_ms,
     }
 
 
-def to_outcome(start: Start, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
+def to_outcome(run: Run, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
     """The last response to `agent`; with `status` "error" it goes with an error."""
-    if end.error is not None and end.error.code != "run_aborted":
-        return {"runId": start.run_id, "status": "error", "summary": end.error.message}
-    outcome: dict[str, Any] = {"runId": start.run_id, "status": "ok", "summary": "completed"}
+    if end.error is not None and end.state is not RunState.ABORTED:
+        return {"runId": run.id, "status": "error", "summary": end.error.message}
+    outcome: dict[str, Any] = {"runId": run.id, "status": "ok", "summary": "completed"}
     if end.error is not None:
         outcome |= {"status": "timeout", "summary": "aborted", "stopReason": ABORTED}
-    text = start.text
+    text = run.text
     payloads = [{"text": text, "mediaUrl": None}] if text else []
-    duration_ms = (start.ended_at_ms or start.accepted_at_ms) - start.accepted_at_ms
-    meta = to_meta(start.agent_id, start.session_key, end, gateway, duration_ms)
+    duration_ms = int(((run.ended_at or run.accepted_at) - run.accepted_at) * 1000)
+    meta = to_meta(run, end, gateway, duration_ms)
     outcome["result"] = {"payloads": payloads, "meta": meta}
     return outcome
 
 
-def to_meta(agent_id: str, session_key: str, end: RunEnded, gateway: Gateway, duration_ms: int) -> dict[str, Any]:
-    """What there is to know of a run besides what was said in it."""
-    session = gateway.state.store.get_session(session_key)
-    agent_meta: dict[str, Any] = {"agentId": agent_id, "sessionKey": session_key, "usage": to_usage(end.usage)}
+def to_meta(run: Run, end: RunEnded, gateway: Gateway, duration_ms: int) -> dict[str, Any]:
+    """The facts of a run besides its text."""
+    session = gateway.state.store.get_session(run.session_key)
+    agent_meta: dict[str, Any] = {"agentId": run.agent_id, "sessionKey": run.session_key, "usage": to_usage(end.usage)}
     if session is not None:
         agent_meta["sessionId"] = session.session_id
         if session.model is not None:

@@ -17,7 +17,7 @@ from gevent.pywsgi import WSGIHandler
 
 from service.api.http import responses
 from service.core.errors import GatewayError, internal_error
-from service.core.logs import to_logfmt, write_access_line
+from service.core.logs import ENTRY_KEY, AccessEntry, to_logfmt, write_access_line
 from service.server.http1.connection import Body, Connection, PeerGoneError
 from service.server.http1.parser import Framing, Head, parse_framing, parse_head
 
@@ -37,9 +37,8 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
     In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
-    `watch_hangup`) and `openclaw.log` (a dict in which the application sets `client`, `agent`, `run` and `error` for
-    the access log, and `status` to replace that of a response nobody received). With status 101 the socket belongs to
-    the application until it returns; `openclaw.early` has the bytes received before.
+    `watch_hangup`) and the request's `AccessEntry`. With status 101 the socket belongs to the application until it
+    returns; `openclaw.early` has the bytes received before.
     """
 
     head: Head | None
@@ -128,7 +127,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         environ["wsgi.input_terminated"] = True
         environ["openclaw.request_id"] = self.request_id
         environ["openclaw.connection"] = self.socket
-        environ["openclaw.log"] = {}
+        environ[ENTRY_KEY] = AccessEntry()
         return environ
 
     def handle_one_response(self) -> None:
@@ -253,17 +252,17 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     def log_request(self) -> None:
         """Write the access log line of the finished request."""
         self.time_finish = self.server.clock()
-        fields = self.environ["openclaw.log"] if self.environ else {}
+        entry = self.environ[ENTRY_KEY] if self.environ else AccessEntry()
         write_access_line(
             method=self.command or "-",
             path=self.path.partition("?")[0],
-            status=fields.get("status", self.code or "-"),
+            status=entry.status or self.code or "-",
             duration_ms=round((self.time_finish - self.time_start) * 1000, 1),
             bytes=self.response_length,
             request_id=self.request_id,
-            client=fields.get("client", self.peer),
-            agent=fields.get("agent"),
-            run=fields.get("run"),
-            error=fields.get("error"),
+            client=entry.client or self.peer,
+            agent=entry.agent,
+            run=entry.run,
+            error=entry.error,
             complete=None if self.complete else "no",
         )

@@ -10,11 +10,11 @@ import httpx
 import pytest
 from support.chat import PATH, ask, chunks_of, error_of, text_of, user
 from support.live import live_gateway, stubbed_config
+from support.runs import new_run
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import refuse
 
 from service.agent.events import RunEnded, TextDelta, TextRetracted
-from service.agent.run import Run
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_message_that_fits_no_window_has_the_code_that_sdks_know(client: httpx
 
 
 def test_a_run_folds_what_was_taken_back_however_its_log_is_merged() -> None:
-    run = Run("r", "s", "a", 0.0)
+    run = new_run()
     for text in ("Kept.", "\n\n", "Half", " of"):
         run.append(TextDelta(text))
     run.append(TextRetracted(9))

@@ -388,7 +388,7 @@ def test_a_run_that_waited_for_room_is_told_how_much_of_its_time_that_took(tmp_p
             refused = waiting.result(30)
             alone = ask(client, "hi", headers=by("stub/hang"))
         assert error_of(refused)[:2] == error_of(alone)[:2] == (504, "run_timeout")
-        assert re.search(r"3 seconds; \d\.\d of them it waited for room \(agents\.defaults\.maxConc", refused.text)
+        assert re.search(r"3 seconds; it waited \d\.\d of them for room \(agents\.defaults\.maxConc", refused.text)
         assert "waited" not in alone.text
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import socket
 
 import pytest
+from support.runs import new_run
 
 from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
-from service.agent.run import Run
 from service.api.http.chat_response import ChunkStream
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn, watch_hangup
 from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
-
-
-def new_run() -> Run:
-    return Run("chatcmpl_1", "agent:main:x", "main", 1_700_000_000.5)
 
 
 def test_every_reader_gets_everything_from_the_beginning() -> None:

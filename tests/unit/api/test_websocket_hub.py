@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import gevent.socket
 import pytest
+from support.runs import new_run
 
 from service.agent.events import RunEnded, TextDelta
-from service.agent.run import Run
 from service.api.websocket.broadcaster import Broadcaster
 from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import WebSocket
@@ -89,8 +89,9 @@ def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
     hub = Hub(HubLimits(), lambda: 0.0)
     runs = RunRegistry(lambda: 0.0)
     runs.subscribe(Broadcaster(hub, lambda: 0.0))
-    run = Run("run", "agent:main:main", "main", 0.0)
+    run = new_run()
     runs.add(run)
+    run.begin()
     run.append(TextDelta("said before anybody came"))
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:

@@ -1,4 +1,4 @@
-"""The registry of runs: what is found, for how long, who is told; and logs that stay small."""
+"""The registry of runs: lookup, retention and observers; and logs that stay small."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.runs import new_run
 
 from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
 from service.agent.run import Run
@@ -14,6 +15,7 @@ from service.core.concurrency import sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import ToolCall
 from service.gateway.run_registry import Retention, RunRegistry
+from service.storage.runs.records import RunState
 
 CALL = ToolCall("c", "read", "{}")
 
@@ -26,62 +28,95 @@ class Clock:
         return self.now
 
 
-def new_run(run_id: str = "r1", session: str = "agent:main:x", door: str = "http") -> Run:
-    return Run(run_id, session, "main", 1.0, door=door)
-
-
 def text_of(events: Sequence[RunEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
-def test_a_run_is_found_while_it_goes_on_and_for_a_while_after() -> None:
+def begin(registry: RunRegistry, run: Run) -> Run:
+    registry.add(run)
+    run.begin()
+    return run
+
+
+def test_run_is_found_in_every_state_and_forgotten_after_its_retention() -> None:
     clock = Clock()
     registry = RunRegistry(clock, Retention(seconds=60))
-    run = new_run()
+    run = new_run("r1")
     registry.add(run)
-    assert (registry.find("r1"), len(registry), registry.running("agent:main:x")) == (run, 1, (run,))
+    assert (registry.find("r1"), registry.going_on("agent:main:x"), registry.running()) == (run, (run,), ())
+    states = [run.state]
+    run.begin()
+    assert (registry.find("r1"), registry.running("agent:main:x"), registry.running()) == (run, (run,), (run,))
+    states.append(run.state)
     run.append(TextDelta("hi"))
     run.append(RunEnded())
-    assert (len(registry), registry.running(), registry.running("agent:main:x")) == (0, (), ())
+    assert (registry.going_on(), registry.running(), registry.going_on("agent:main:x")) == ((), (), ())
     assert registry.find("r1") is run
+    assert [*states, run.state] == [RunState.ACCEPTED, RunState.RUNNING, RunState.OK]
     assert run.ended_at == 1000.0
     clock.now += 61
     assert registry.find("r1") is None
 
 
-def test_what_is_kept_is_bounded_for_each_door() -> None:
+def test_run_refused_while_queued_is_found_with_its_error() -> None:
+    registry = RunRegistry(Clock())
+    run = new_run("r1")
+    registry.add(run)
+    run.append(RunEnded(error=GatewayError("session_busy", "x")))
+    assert registry.find("r1") is run
+    assert (run.has_begun, run.state) == (False, RunState.ERROR)
+
+
+def test_discarded_run_is_forgotten_at_once() -> None:
+    registry = RunRegistry(Clock())
+    run = new_run("r1")
+    registry.add(run)
+    registry.discard(run)
+    run.append(RunEnded(error=GatewayError("invalid_value", "x")))
+    assert (registry.find("r1"), registry.going_on(), registry.going_on("agent:main:x")) == (None, (), ())
+
+
+def test_retention_is_bounded_for_each_door() -> None:
     registry = RunRegistry(Clock(), Retention(runs=3, characters=100))
     for number in range(10):
-        run = new_run(f"http-{number}")
-        registry.add(run)
-        run.append(RunEnded())
-    other = new_run("rpc-0", door="rpc")
-    registry.add(other)
+        begin(registry, new_run(f"http-{number}")).append(RunEnded())
+    other = begin(registry, new_run("rpc-0", door="rpc"))
     other.append(TextDelta("x" * 60))
     other.append(RunEnded())
     assert [number for number in range(10) if registry.find(f"http-{number}")] == [7, 8, 9]
     assert registry.find("rpc-0") is other
-    long = new_run("rpc-1", door="rpc")
-    registry.add(long)
+    long = begin(registry, new_run("rpc-1", door="rpc"))
     long.append(TextDelta("x" * 60))
     long.append(RunEnded())
     assert registry.find("rpc-0") is None
     assert registry.find("rpc-1") is long
 
 
-def test_onlookers_are_told_everything_in_order_until_they_leave() -> None:
+def test_observer_gets_every_event_in_order_until_it_unsubscribes() -> None:
     registry, seen = RunRegistry(Clock()), []
-    leave = registry.subscribe(lambda run, event: seen.append((run.id, event)))
-    run = new_run()
-    registry.add(run)
+    unsubscribe = registry.subscribe(lambda run, event: seen.append((run.id, event)))
+    run = begin(registry, new_run("r1"))
     run.append(TextDelta("a"))
     run.append(RunEnded())
-    leave()
-    registry.add(new_run("r2"))
+    unsubscribe()
+    begin(registry, new_run("r2"))
     assert seen == [("r1", RunStarted()), ("r1", TextDelta("a")), ("r1", RunEnded())]
 
 
-def test_an_onlooker_that_fails_harms_neither_the_run_nor_the_others() -> None:
+def test_observer_gets_nothing_of_refused_and_replayed_runs() -> None:
+    registry, seen = RunRegistry(Clock()), []
+    registry.subscribe(lambda _, event: seen.append(event))
+    refused, replay = new_run("r1"), new_run("r2")
+    replay.is_replay = True
+    registry.add(refused)
+    refused.append(RunEnded(error=GatewayError("session_busy", "x")))
+    begin(registry, replay)
+    assert registry.running() == ()
+    replay.append(RunEnded())
+    assert seen == []
+
+
+def test_observer_that_fails_harms_neither_the_run_nor_other_observers() -> None:
     registry, seen = RunRegistry(Clock()), []
 
     def fail(run: Run, event: RunStarted | RunEvent) -> None:
@@ -89,9 +124,7 @@ def test_an_onlooker_that_fails_harms_neither_the_run_nor_the_others() -> None:
 
     registry.subscribe(fail)
     registry.subscribe(lambda _, event: seen.append(event))
-    run = new_run()
-    registry.add(run)
-    run.append(RunEnded())
+    begin(registry, new_run("r1")).append(RunEnded())
     assert seen == [RunStarted(), RunEnded()]
 
 

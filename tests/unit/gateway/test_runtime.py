@@ -60,40 +60,40 @@ def use(parts: Runtime) -> int:
 
 
 def test_what_is_configured_the_same_lives_on(open_some: Open) -> None:
-    current = RuntimeSlot(open_some("x"))
-    assert use(current.now) > 0
+    slot = RuntimeSlot(open_some("x"))
+    assert use(slot.current) > 0
     first = servers()
-    current.replace(open_some("x"))
-    assert use(current.now) > 0
+    slot.replace(open_some("x"))
+    assert use(slot.current) > 0
     assert servers() == first
-    current.replace(open_some("y"))
+    slot.replace(open_some("y"))
     wait_for(lambda: servers() == set())
-    assert use(current.now) > 0
+    assert use(slot.current) > 0
     assert servers()
     assert not servers() & first
-    current.close()
-    current.close()
+    slot.close()
+    slot.close()
     assert servers() == set()
 
 
 def test_what_a_run_uses_is_closed_after_it_even_if_a_later_configuration_adopted_it(open_some: Open) -> None:
-    current = RuntimeSlot(open_some("x"))
+    slot = RuntimeSlot(open_some("x"))
     with ExitStack() as run:
-        held = run.enter_context(current.held())
-        assert use(held.parts) > 0
+        held = run.enter_context(slot.lease())
+        assert use(held.runtime) > 0
         first = servers()
-        current.replace(open_some("x"))  # adopts the server
-        current.replace(open_some("y"))  # has no use for it
+        slot.replace(open_some("x"))  # adopts the server
+        slot.replace(open_some("y"))  # has no use for it
         concurrency.sleep(0.3)
         assert servers() == first
-        assert use(held.parts) > 0
+        assert use(held.runtime) > 0
     wait_for(lambda: servers() == set())
-    current.close()
+    slot.close()
 
 
 def test_a_roster_is_swapped_and_a_held_one_stays(open_some: Open) -> None:
-    current = RuntimeSlot(open_some("x", name="Old"))
-    with current.held() as held:
-        current.replace(open_some("x", name="New"))
-        assert (held.parts.roster.default.name, current.now.roster.default.name) == ("Old", "New")
-    current.close()
+    slot = RuntimeSlot(open_some("x", name="Old"))
+    with slot.lease() as held:
+        slot.replace(open_some("x", name="New"))
+        assert (held.runtime.roster.default.name, slot.current.roster.default.name) == ("Old", "New")
+    slot.close()

@@ -9,9 +9,8 @@ from service.api.websocket.agent_request import NAME, find_target
 from service.api.websocket.client import ADMIN, READ, WRITE
 from service.api.websocket.dispatch import Call, Method
 from service.api.websocket.history import to_history
-from service.api.websocket.methods.agent import begin
+from service.api.websocket.methods.agent import submit
 from service.api.websocket.payloads import to_chat_message
-from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.storage.runs.records import NewRun, RunOutcome, RunState
 
@@ -25,39 +24,32 @@ _SEND_IGNORED = (
 
 
 def send_message(call: Call) -> Any:
-    """Begins a run and answers at once; what becomes of it is told in `chat` events and to `agent.wait`."""
-    if call.params.get("attachments"):
-        text = "Attachments are not taken here. Send pictures to the HTTP endpoint, in the message's content."
-        raise GatewayError("unsupported_parameter", text, param="attachments")
+    """Submit a run and respond at once; `chat` events and `agent.wait` report on it."""
     params = {key: value for key, value in call.params.items() if key != "sessionId"}
     timeout_ms = call.params.get("timeoutMs")
-    start = begin(call, find_target(call.desk.gateway, params), timeout_ms / 1000 if timeout_ms else None)
+    end = submit(call, params, timeout_ms / 1000 if timeout_ms else None).end
     status = "started"
-    if start.end is not None:
-        status = "ok" if start.end.error is None else "error"
-    return {"runId": start.run_id, "status": status}
+    if end is not None:
+        status = "ok" if end.error is None else "error"
+    return {"runId": call.params["idempotencyKey"], "status": status}
 
 
 def abort_runs(call: Call) -> Any:
-    """Ends the session's runs, or the one that is named, whatever their doors."""
+    """Abort the runs of a session, or the one that is named, whatever protocol they came by."""
     target = find_target(call.desk.gateway, call.params)
-    ended = abort_session(call, target.session_key, call.params.get("runId"))
-    return {"ok": True, "aborted": bool(ended), "runIds": ended}
+    aborted = abort_session(call, target.session_key, call.params.get("runId"))
+    return {"ok": True, "aborted": bool(aborted), "runIds": aborted}
 
 
 def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]:
-    """End what waits and goes on in a session, all of it or the one run; the ids of those ended."""
-    desk = call.desk
-    asked_for = {start.run_id: start for start in desk.starts.of_session(session_key)}
-    going_on = [run.id for run in desk.gateway.runs.running(session_key)]
-    # What is recorded may go on in another process.
-    recorded = [run.id for run in desk.gateway.state.records.list_going_on(session_key)]
-    chosen = [one for one in dict.fromkeys((*asked_for, *going_on, *recorded)) if run_id in (None, one)]
+    """Abort the queued and running runs of a session, all or the one named; returns their ids."""
+    gateway = call.desk.gateway
+    here = [run.id for run in gateway.runs.going_on(session_key)]
+    # A recorded run may be another process's.
+    recorded = [run.id for run in gateway.state.records.list_going_on(session_key)]
+    chosen = [one for one in dict.fromkeys((*here, *recorded)) if run_id in (None, one)]
     for one in chosen:
-        if one in asked_for:
-            asked_for[one].abort()
-        if one not in asked_for or one in recorded:
-            desk.gateway.abort(one)
+        gateway.abort(one)
     return chosen
 
 

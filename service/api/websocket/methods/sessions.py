@@ -56,9 +56,9 @@ def abort_sessions(call: Call) -> Any:
     """Ends what goes on in a session, or one run wherever it is."""
     run_id, key = call.params.get("runId"), call.params.get("key")
     if key is None:
-        starts, gateway, wanted = call.desk.starts, call.desk.gateway, run_id or ""
-        # What is only recorded may go on in another process.
-        found = starts.find(wanted) or gateway.runs.find(wanted) or gateway.state.records.get(wanted)
+        gateway, wanted = call.desk.gateway, run_id or ""
+        # A run that is only recorded may be another process's.
+        found = gateway.runs.find(wanted) or gateway.state.records.get(wanted)
         if found is None:
             raise GatewayError(
                 "run_not_found", "Name a session by `key`, or a run that goes on by `runId`.", param="key"

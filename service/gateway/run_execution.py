@@ -1,0 +1,112 @@
+"""Execution of accepted runs, each in a greenlet: session, room, agent loop, record of the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from service.agent.compaction.compactor import Compactor
+from service.agent.events import RunEnded
+from service.agent.loop import AgentLoop, ContextWindow
+from service.agent.run import Run
+from service.core.concurrency import Cancelled, Deadline, deadline
+from service.core.errors import GatewayError, internal_error
+from service.gateway.run_limiter import RunLimiter
+from service.gateway.run_outcome import aborted_in_queue, to_outcome
+from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
+from service.models.errors.context_overflow import to_caller_error
+from service.models.fallback import FallbackProvider
+from service.storage.runs.ledger import OpenRun
+from service.storage.storage import Storage
+
+logger = logging.getLogger("openclaw.gateway")
+
+
+class RunExecutor:
+    """Executes runs. `clock` gives seconds since 1970."""
+
+    def __init__(self, storage: Storage, limiter: RunLimiter, compactor: Compactor, clock: Callable[[], float]) -> None:
+        self._storage = storage
+        self._limiter = limiter
+        self._compactor = compactor
+        self._clock = clock
+
+    def execute(self, run: Run, plan: RunPlan) -> None:
+        """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
+        try:
+            end = self._execute(run, plan)
+        except GatewayError as error:
+            end = RunEnded(error=error)
+        except Exception:
+            # A defect must not leave readers waiting: it is logged here and reported as an internal error.
+            logger.exception("run %s failed", run.id)
+            end = RunEnded(error=internal_error())
+        finally:
+            plan.lease.release()
+        if end.error is not None:
+            level = logging.WARNING if run.has_begun else logging.INFO
+            logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
+        run.append(end)
+
+    def _execute(self, run: Run, plan: RunPlan) -> RunEnded:
+        opened, time, prepared = self._begin(run, plan)
+        try:
+            return self._answer(run, plan, opened, time, prepared)
+        finally:
+            self._limiter.leave()
+
+    def _begin(self, run: Run, plan: RunPlan) -> tuple[OpenRun, RunDeadline, PreparedRun]:
+        """Wait for the session, then for room, then prepare the run. Nothing is held if one of them fails."""
+        with ExitStack() as on_failure:
+            try:
+                with run.scope:
+                    opened = self._storage.ledger.open(run.accepted, plan.agent.timeout_seconds)
+                    on_failure.callback(opened.retract)
+                    time = RunDeadline.begin(plan)
+                    self._limiter.enter(time.left_seconds)
+                    on_failure.callback(self._limiter.leave)
+                    time = time.after_wait()
+                    with deadline(time.left_seconds):
+                        prepared = prepare(plan, run.accepted, self._storage)
+            except Cancelled:
+                raise aborted_in_queue(run) from None
+            except Deadline:
+                raise time.to_error() from None
+            run.begin()
+            on_failure.pop_all()
+            return opened, time, prepared
+
+    def _answer(self, run: Run, plan: RunPlan, opened: OpenRun, time: RunDeadline, prepared: PreparedRun) -> RunEnded:
+        runtime = plan.lease.runtime
+        provider = FallbackProvider(
+            prepared.choices,
+            runtime.limits.retries,
+            windows=runtime.windows,
+            restartable=plan.request.is_restartable,
+            clock=self._clock,
+        )
+        window = ContextWindow(lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows)
+        loop = AgentLoop(run, provider, prepared.tools, window, runtime.limits.max_turns)
+        end = _drive(run, loop, time, prepared)
+        model = (provider.answered or prepared.choices[0]).ref
+        new = prepared.conversation.new
+        opened.finish(to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial))
+        return end
+
+
+def _drive(run: Run, loop: AgentLoop, time: RunDeadline, prepared: PreparedRun) -> RunEnded:
+    try:
+        with run.scope, deadline(time.left_seconds):
+            loop.run(prepared.model_request)
+    except Cancelled:
+        return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
+    except Deadline:
+        return RunEnded(error=time.to_error())
+    except GatewayError as error:
+        return RunEnded(error=to_caller_error(error))
+    except Exception:
+        # The session has to be given back as after any other failure.
+        logger.exception("run %s failed", run.id)
+        return RunEnded(error=internal_error())
+    return RunEnded(loop.draft.stop_reason, loop.draft.usage)

@@ -1,0 +1,218 @@
+"""Runs named by their callers, in processes that share a database: one name is one run, queued, running or ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from support.live import scripted_config
+
+from service.agent.conversation import IncomingMessage
+from service.agent.request import AgentRequest
+from service.agent.run import Run
+from service.config.schema import parse_config
+from service.config.source import Locations
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.errors import GatewayError
+from service.core.messages import Role, text_message
+from service.gateway.build import open_gateway
+from service.gateway.gateway import MAX_NAMED_RUNS, Gateway
+from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import NewRun, RunState
+
+GENEROUS_SECONDS = 60
+SESSION = "agent:main:named"
+
+
+def request(run_id: str, text: str = "hi", model: str = "scripted/echo", session: str = SESSION) -> AgentRequest:
+    return AgentRequest(
+        messages=(IncomingMessage("message", text_message(Role.USER, text)),),
+        agent_id="main",
+        provider_model=model,
+        session_key=session,
+        idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", f"{text} {model}".encode()),
+        run_id=run_id,
+        door="rpc",
+    )
+
+
+@pytest.fixture
+def gateways(database_url: str | None, tmp_path: Path) -> Iterator[list[Gateway]]:
+    """Two gateways of one database."""
+    config, _ = parse_config(scripted_config())
+    locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
+    environ = {} if database_url is None else {"OPENCLAW_STATE_URL": database_url}
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(open_gateway(config, locations, environ))) for _ in range(2)]
+
+
+def ended(run: Run) -> Run:
+    assert run.wait_for_end(GENEROUS_SECONDS) is not None
+    return run
+
+
+def code_of(run: Run) -> str | None:
+    assert run.end is not None
+    return None if run.end.error is None else run.end.error.code
+
+
+def transcript(gateway: Gateway) -> list[str]:
+    return [message.text for message in gateway.state.store.load_conversation(SESSION)]
+
+
+def outcome(gateway: Gateway, asked: AgentRequest) -> str | None:
+    """The code of the error a request ends with, at once or later."""
+    try:
+        return code_of(ended(gateway.submit(asked)))
+    except GatewayError as error:
+        return error.code
+
+
+def until_running(gateway: Gateway, run_id: str) -> None:
+    with deadline(GENEROUS_SECONDS):
+        while (record := gateway.state.records.get(run_id)) is None or record.state is not RunState.RUNNING:
+            sleep(0.01)
+
+
+def test_one_name_submitted_to_two_processes_at_once_is_one_run(gateways: list[Gateway]) -> None:
+    names = [f"run {number}" for number in range(10)]
+    runs = [gateway.submit(request(name, name)) for name in names for gateway in gateways]
+    assert [(code_of(ended(run)), run.text) for run in runs] == [(None, name) for name in names for _ in gateways]
+    for gateway in gateways:
+        assert sorted(transcript(gateway)) == sorted(names * 2)  # each a question and its echo
+    assert all(gateway.state.records.list_going_on(SESSION) == () for gateway in gateways)
+
+
+def test_one_of_two_requests_with_one_name_is_refused_and_the_other_stays_known(gateways: list[Gateway]) -> None:
+    names = [f"run {number}" for number in range(10)]
+    asked = [(name, text, gateway) for name in names for text, gateway in zip(("one", "two"), gateways, strict=True)]
+    asking = [spawn(outcome, gateway, request(name, text)) for name, text, gateway in asked]
+    with deadline(GENEROUS_SECONDS):
+        codes = {(name, text): greenlet.get() for (name, text, _), greenlet in zip(asked, asking, strict=True)}
+    won = {name: text for (name, text), code in codes.items() if code is None}
+    assert list(won) == names
+    assert sorted(str(code) for code in codes.values()) == ["None"] * 10 + ["idempotency_key_reused"] * 10
+    for name, text in won.items():
+        for gateway in gateways:  # the request that was too late does not block the one that has the name
+            run = ended(gateway.submit(request(name, text)))
+            assert (code_of(run), run.text) == (None, text)
+            assert outcome(gateway, request(name, "two" if text == "one" else "one")) == "idempotency_key_reused"
+    assert sorted(transcript(gateways[0])) == sorted(2 * list(won.values()))
+
+
+def test_name_of_another_process_is_replayed_and_aborted_there(gateways: list[Gateway]) -> None:
+    here, there = gateways
+    waiting = here.submit(request("waiting", model="scripted/silent"))
+    until_running(here, "waiting")
+    replay = there.submit(request("waiting", model="scripted/silent"))
+    assert (replay.is_replay, there.running, there.submit(request("waiting", model="scripted/silent"))) == (
+        True,
+        0,
+        replay,
+    )
+    assert outcome(there, request("waiting", "another text")) == "idempotency_key_reused"
+    assert there.abort("waiting")
+    assert code_of(ended(replay)) == code_of(ended(waiting)) == "run_aborted"
+
+
+def test_every_request_is_refused_while_its_name_is_looked_up_and_belongs_to_another_session(
+    gateways: list[Gateway],
+) -> None:
+    ended(gateways[0].submit(request("taken")))
+    asking = [spawn(outcome, gateways[1], request("taken", session="agent:main:other")) for _ in range(3)]
+    with deadline(GENEROUS_SECONDS):
+        assert [greenlet.get() for greenlet in asking] == ["invalid_value"] * 3
+    assert gateways[1].runs.going_on() == ()
+    assert gateways[1].runs.find("taken") is None
+
+
+def test_name_of_a_run_of_another_session_is_refused(gateways: list[Gateway]) -> None:
+    run = gateways[0].submit(request("known", model="scripted/silent"))
+    assert outcome(gateways[0], request("known", session="agent:main:other")) == "invalid_value"
+    run.abort()
+    assert code_of(ended(run)) == "run_aborted"
+
+
+def test_queued_run_keeps_no_copy_of_its_request(gateways: list[Gateway]) -> None:
+    text = "x" * 1_000_000
+    holder = gateways[0].submit(request("holder", model="scripted/silent"))
+    until_running(gateways[0], "holder")
+    run = gateways[0].submit(request("waits", text))
+    assert run.state is RunState.ACCEPTED
+    assert run.key is not None
+    kept = [*vars(run).values(), run.key.key_hash, run.key.fingerprint]
+    assert sum(len(value) for value in kept if isinstance(value, str | bytes)) < 1_000
+    assert gateways[0].submit(request("waits", text)) is run
+    holder.abort()
+    assert code_of(ended(run)) is None
+
+
+def test_submit_returns_at_once_for_a_busy_session_and_the_run_waits(gateways: list[Gateway]) -> None:
+    here = gateways[0]
+    holder = here.submit(request("holder", model="scripted/silent"))
+    until_running(here, "holder")
+    with deadline(1):
+        queued = [here.submit(request(name)) for name in ("second", "third")]
+    sleep(0.1)
+    assert [run.state for run in queued] == [RunState.ACCEPTED] * 2
+    assert here.get_run("second").state is RunState.ACCEPTED
+    assert here.abort("second")
+    assert code_of(ended(queued[0])) == "run_aborted"
+    holder.abort()
+    assert (code_of(ended(queued[1])), queued[1].state) == (None, RunState.OK)
+
+
+def test_draining_refuses_queued_and_further_runs_and_running_ones_continue(gateways: list[Gateway]) -> None:
+    here = gateways[0]
+    running = here.submit(request("running", "hello", model="scripted/slow"))
+    until_running(here, "running")
+    queued = here.submit(request("queued"))
+    here.drain()
+    assert code_of(ended(queued)) == "shutting_down"
+    assert outcome(here, request("late")) == "shutting_down"
+    assert running.end is None
+    assert code_of(ended(running)) is None
+
+
+def test_number_of_named_runs_is_limited(gateways: list[Gateway]) -> None:
+    here = gateways[0]
+    held = [here.submit(request(f"run {number}", model="scripted/silent")) for number in range(MAX_NAMED_RUNS)]
+    assert outcome(here, request("one more")) == "too_many_runs"
+    assert here.submit(request("run 0", model="scripted/silent")) is held[0]
+
+
+def test_recorded_run_that_no_process_executes_can_be_aborted(gateways: list[Gateway]) -> None:
+    here, there = gateways
+    state = here.state
+    for number, gateway in enumerate(gateways):
+        run_id = f"forgotten {number}"
+        _claim_and_forget(here, run_id)
+        assert gateway.abort(run_id)  # by the gateway itself, and as another one asks
+        with deadline(GENEROUS_SECONDS):
+            while (record := state.records.get(run_id)) is None or record.state is not RunState.ABORTED:
+                sleep(0.02)
+        assert not gateway.abort(run_id)
+    ended(there.submit(request("after")))
+    assert transcript(there) == ["hi", "hi"]
+
+
+def _claim_and_forget(gateway: Gateway, run_id: str) -> None:
+    """Record a run as the gateway's, as a claim does whose caller left, with nobody to take it back."""
+    state = gateway.state
+    new = NewRun(run_id, SESSION, "main", "rpc", state.ledger.now_ms(), stateless=False, claimed=True)
+    assert state.claims.claim(IdempotencyKey.of(run_id, b""), new, state.membership.id).is_own
+
+
+def test_known_run_is_not_taken_for_forgotten(gateways: list[Gateway]) -> None:
+    here, there = gateways
+    run = here.submit(request("known", model="scripted/silent"))
+    until_running(here, "known")
+    record = there.state.records.get("known")
+    assert record is not None
+    assert not here.state.ledger.end_forgotten(record)
+    assert not there.state.ledger.end_forgotten(record)
+    run.abort()
+    assert code_of(ended(run)) == "run_aborted"
+    assert here.state.ledger._known == set()
