@@ -76,12 +76,5 @@ class RunEnded:
             return RunState.OK
         return RunState.ABORTED if self.error.code == "run_aborted" else RunState.ERROR
 
-    @property
-    def state(self) -> RunState:
-        """The final state it gives the run."""
-        if self.error is None:
-            return RunState.OK
-        return RunState.ABORTED if self.error.code == "run_aborted" else RunState.ERROR
-
 
 RunEvent = TextDelta | TextRetracted | ToolStarted | ToolEnded | ToolCallRequested | RunEnded
