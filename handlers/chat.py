@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from flask import current_app
@@ -14,7 +14,7 @@ from service.api.http.chat_request import parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
 from service.api.http.responses import Response, ok_response
-from service.core.concurrency import watch_hangup
+from service.core.concurrency import CancelScope, watch_hangup
 from service.core.errors import GatewayError
 from service.core.logs import AccessEntry, access_entry
 from service.gateway.gateway import Gateway
@@ -29,48 +29,59 @@ _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 def create_chat_completion(body: dict[str, Any]) -> Response:
     """Run an agent and answer with its reply, whole or as a stream."""
-    caller = _Caller(current_request().environ)
-    run = caller.submit(body)
-    session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
-    model = body.get("model", _DEFAULT_MODEL)
-    if body.get("stream"):
-        chunks = ChunkStream(run, model, include_usage=bool((body.get("stream_options") or {}).get("include_usage")))
-        with caller.watch(run):
+    with _Caller(current_request().environ) as caller:
+        run = caller.submit(body)
+        session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
+        model = body.get("model", _DEFAULT_MODEL)
+        if body.get("stream"):
+            include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+            chunks = ChunkStream(run, model, include_usage=include_usage)
             chunks.begin()
-        return ok_response("text/event-stream", _WatchedChunks(run, chunks, caller), session_key, _NO_BUFFERING)
-    with caller.watch(run):
+            return ok_response("text/event-stream", _WatchedChunks(run, chunks, caller), session_key, _NO_BUFFERING)
         completion = to_completion(run, run.wait(), model, body.get("metadata"))
     return ok_response("application/json", orjson.dumps(completion), session_key)
 
 
 class _Caller:
-    """The client of a request: its connection, and the request's entry in the access log."""
+    """The client of a request: when it hangs up inside the `with` block, its run is left.
+
+    `connection` is its socket, `entry` the request's part of the access log.
+    """
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
+        self._submission = CancelScope()
+        self._run: Run | None = None
         self.connection = environ.get("openclaw.connection")
         self.entry: AccessEntry = access_entry(environ)
+        self._watch = watch_hangup(self.connection, self._on_hangup)
 
     def submit(self, body: dict[str, Any]) -> Run:
         """Submit the run that the request asks for."""
         gateway: Gateway = current_app.extensions["gateway"]
         request = parse_chat_request(body, lambda header: self._environ.get(environ_key(header)))
         try:
-            run = gateway.submit(request)
+            with self._submission:
+                self._run = run = gateway.submit(request)
         except GatewayError as error:
             logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
             raise
         self.entry.agent, self.entry.run = run.agent_id, run.id
         return run
 
-    def watch(self, run: Run) -> watch_hangup:
-        """Leave the run when the client hangs up while the block runs; the log then has a status of its own."""
+    def _on_hangup(self) -> None:
+        self.entry.status = _CALLER_LEFT
+        if self._run is None:
+            self._submission.cancel()
+        else:
+            self._run.leave()
 
-        def leave() -> None:
-            self.entry.status = _CALLER_LEFT
-            run.leave()
+    def __enter__(self) -> Self:
+        self._watch.__enter__()
+        return self
 
-        return watch_hangup(self.connection, leave)
+    def __exit__(self, *exc_info: object) -> None:
+        self._watch.__exit__(*exc_info)
 
 
 class _WatchedChunks:
