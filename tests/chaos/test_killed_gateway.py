@@ -22,7 +22,7 @@ def config() -> dict[str, Any]:
     return scripted_config() | {"session": {}}
 
 
-def test_what_was_answered_is_kept_exactly_once(
+def test_finished_answers_are_stored_exactly_once(
     database_url: str | None, tmp_path: Path, chance: random.Random, *, is_long: bool
 ) -> None:
     ledger = Ledger()

@@ -88,7 +88,7 @@ def questions_of(database_url: str, directory: Path, session: str) -> list[str]:
     return [message.text for message in asked]
 
 
-def test_one_run_at_a_time_in_each_session_across_gateways_and_doors(
+def test_one_run_at_time_in_each_session_across_gateways_and_doors(
     postgres: Postgres, upstream: Upstream, tmp_path: Path, *, is_long: bool
 ) -> None:
     clients, sessions, turns = (200, 20, 3) if is_long else (24, 4, 2)
@@ -121,7 +121,7 @@ def test_one_run_at_a_time_in_each_session_across_gateways_and_doors(
             ]
 
 
-def test_a_gateway_that_is_killed_takes_no_finished_answer_along(
+def test_killed_gateway_loses_no_finished_answer(
     postgres: Postgres, upstream: Upstream, tmp_path: Path, chance: random.Random, *, is_long: bool
 ) -> None:
     clients, sessions, turns = (40, 8, 6) if is_long else (8, 2, 3)
@@ -157,7 +157,7 @@ def test_a_gateway_that_is_killed_takes_no_finished_answer_along(
         assert "running" not in {row.state for row in connection.exec_driver_sql("SELECT state FROM runs")}
 
 
-def test_a_run_is_awaited_and_aborted_through_the_other_gateway(
+def test_run_is_awaited_and_aborted_through_other_gateway(
     postgres: Postgres, upstream: Upstream, tmp_path: Path
 ) -> None:
     upstream.answers["witness"] = Witness(1.5)

@@ -60,7 +60,7 @@ def result_of(told: Any, door: tuple[str, ...]) -> Any:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_the_answer_alone_is_printed(home: Home, door: tuple[str, ...]) -> None:
+def test_answer_alone_is_printed(home: Home, door: tuple[str, ...]) -> None:
     done = home.run("agent", "--message", "Xin chào, thế giới", *door)
     assert (done.status, done.out, done.err) == (0, "Xin chào, thế giới\n", "")
     done = home.run("agent", "-m", "-", *door, text="from a pipe")
@@ -68,7 +68,7 @@ def test_the_answer_alone_is_printed(home: Home, door: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_json_tells_the_text_and_all_about_it(home: Home, door: tuple[str, ...]) -> None:
+def test_json_output_has_text_and_metadata(home: Home, door: tuple[str, ...]) -> None:
     done = home.run("agent", "--message", "one two", "--agent", "beta", "--session-id", "S1", "--json", *door)
     assert done.status == 0
     result = result_of(done.json, door)
@@ -81,14 +81,14 @@ def test_json_tells_the_text_and_all_about_it(home: Home, door: tuple[str, ...])
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_the_session_key_names_the_agent_and_the_model_may_be_another(home: Home, door: tuple[str, ...]) -> None:
+def test_session_key_selects_agent_and_model_can_be_overridden(home: Home, door: tuple[str, ...]) -> None:
     arguments = ("--session-key", "agent:beta:Là 1", "--model", "scripted/count-3", "--json", *door)
     result = result_of(home.run("agent", "--message", "x", *arguments).json, door)
     assert result["payloads"][0]["text"].split() == ["1", "2", "3"]
     assert result["meta"]["agentMeta"]["sessionKey"] == "agent:beta:là 1"
 
 
-def test_both_doors_and_the_endpoint_continue_one_conversation(
+def test_command_local_run_and_endpoint_continue_one_conversation(
     home: Home, running: LiveGateway, upstream: Upstream
 ) -> None:
     session = ("--session-key", "shared", "--model", "up/echo")
@@ -104,7 +104,7 @@ def test_both_doors_and_the_endpoint_continue_one_conversation(
     assert texts == ["first", "first", "second", "second", "third", "third", "fourth"]
 
 
-def test_every_door_tells_of_one_transcript(home: Home, running: LiveGateway) -> None:
+def test_every_api_returns_one_transcript(home: Home, running: LiveGateway) -> None:
     key = "agent:main:one-transcript"
     home.run("agent", "--message", "through the gateway", "--session-key", key)
     home.run("agent", "--message", "without it", "--session-key", key, "--local")
@@ -133,7 +133,7 @@ def test_every_door_tells_of_one_transcript(home: Home, running: LiveGateway) ->
         (("--session-key", "subagent:x"), "reserved"),
     ],
 )
-def test_a_failure_is_told_in_words_and_with_status_1(
+def test_failure_prints_message_and_exits_with_1(
     home: Home, door: tuple[str, ...], arguments: tuple[str, ...], words: str
 ) -> None:
     done = home.run("agent", "--message", "x", *arguments, "--json", *door)
@@ -144,7 +144,7 @@ def test_a_failure_is_told_in_words_and_with_status_1(
     assert words in done.err
 
 
-def test_options_that_contradict_each_other_are_refused(home: Home) -> None:
+def test_contradicting_options_are_refused(home: Home) -> None:
     for arguments in (
         ("--session-id", "a", "--session-key", "b"),
         ("--agent", "main", "--session-key", "agent:beta:x"),
@@ -157,20 +157,20 @@ def test_options_that_contradict_each_other_are_refused(home: Home) -> None:
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize(("message", "typed"), [("", ""), (" \n", ""), ("-", "\n")])
-def test_a_message_that_says_nothing_is_misuse(home: Home, door: tuple[str, ...], message: str, typed: str) -> None:
+def test_empty_message_is_usage_error(home: Home, door: tuple[str, ...], message: str, typed: str) -> None:
     done = home.run("agent", "--message", message, *door, text=typed)
     assert (done.status, done.out) == (2, "")
     assert "Invalid value for --message: it is empty" in done.err
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_time_limit_ends_the_run(home: Home, door: tuple[str, ...]) -> None:
+def test_timeout_ends_run(home: Home, door: tuple[str, ...]) -> None:
     done = home.run("agent", "--message", "x", "--model", "scripted/silent", "--timeout", "0.5", *door)
     assert (done.status, done.out) == (1, "")
     assert "did not finish within 0.5 s" in done.err
 
 
-def test_without_a_gateway_it_says_what_to_do(home: Home) -> None:
+def test_missing_gateway_is_reported_with_remedy(home: Home) -> None:
     done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_PORT="9")
     assert done.status == 1
     assert "127.0.0.1:9/ does not answer" in done.err
@@ -179,7 +179,7 @@ def test_without_a_gateway_it_says_what_to_do(home: Home) -> None:
     assert "openclaw setup" not in done.err
 
 
-def test_without_a_configuration_it_names_what_writes_one(tmp_path: Path) -> None:
+def test_missing_configuration_hints_at_setup(tmp_path: Path) -> None:
     home = Home(tmp_path, {"OPENCLAW_GATEWAY_PORT": "9"})
     for command in (("agent", "--message", "x"), ("health",), ("status",)):
         done = home.run(*command)
@@ -188,7 +188,7 @@ def test_without_a_configuration_it_names_what_writes_one(tmp_path: Path) -> Non
         assert f"There is no configuration at {home.config_path}: `openclaw setup` writes one." in told
 
 
-def test_without_a_secret_it_names_where_one_is_set(tmp_path: Path, running: LiveGateway) -> None:
+def test_missing_secret_is_reported_with_its_keys(tmp_path: Path, running: LiveGateway) -> None:
     home = Home(tmp_path, {"OPENCLAW_GATEWAY_PORT": str(running.address[1])})
     done = home.run("agent", "--message", "x")
     assert done.status == 1
@@ -209,7 +209,7 @@ def test_without_a_secret_it_names_where_one_is_set(tmp_path: Path, running: Liv
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_what_is_said_of_a_stream_stands_on_lines_of_its_own(home: Home, door: tuple[str, ...]) -> None:
+def test_notes_about_stream_are_on_separate_lines(home: Home, door: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "service", "agent", "--message", "x", "--stream", *door]
     done = subprocess.run(
         [*command, "--model", "scripted/fail-midway"],
@@ -226,7 +226,7 @@ def test_what_is_said_of_a_stream_stands_on_lines_of_its_own(home: Home, door: t
     assert told.startswith("Error: This model fails in the middle of its answer.")
 
 
-def test_the_environment_names_another_gateway_and_its_secret(home: Home, running: LiveGateway) -> None:
+def test_environment_overrides_gateway_address_and_secret(home: Home, running: LiveGateway) -> None:
     url = running.url.replace("http", "ws")
     assert home.run("agent", "--message", "hi", OPENCLAW_GATEWAY_URL=url).status == 1
     done = home.run("agent", "--message", "hi", OPENCLAW_GATEWAY_URL=url, OPENCLAW_GATEWAY_TOKEN=TOKEN)
@@ -241,7 +241,7 @@ def start(home: Home, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_stream_shows_the_answer_as_it_comes(home: Home, door: tuple[str, ...]) -> None:
+def test_stream_prints_answer_incrementally(home: Home, door: tuple[str, ...]) -> None:
     process = start(home, "--stream", "--model", "scripted/slow", *door)
     assert process.stdout is not None
     first = process.stdout.read(4)
@@ -256,7 +256,7 @@ def test_a_stream_shows_the_answer_as_it_comes(home: Home, door: tuple[str, ...]
 
 @pytest.mark.parametrize("signals", [1, 40])
 @pytest.mark.parametrize("door", DOORS)
-def test_ctrl_c_stops_the_run_and_has_its_own_status(
+def test_ctrl_c_aborts_run_and_exits_with_130(
     home: Home, upstream: Upstream, door: tuple[str, ...], signals: int
 ) -> None:
     upstream.aborted.at = None
@@ -276,7 +276,7 @@ def test_ctrl_c_stops_the_run_and_has_its_own_status(
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_what_goes_on_in_a_session_is_aborted_by_its_key(home: Home, upstream: Upstream, door: tuple[str, ...]) -> None:
+def test_runs_of_session_are_aborted_by_key(home: Home, upstream: Upstream, door: tuple[str, ...]) -> None:
     asked = len(upstream.requests)
     process = start(home, "--session-key", "agent:beta:stuck", "--model", "up/hang", *door)
     give_up_at = time.monotonic() + 60
@@ -291,7 +291,7 @@ def test_what_goes_on_in_a_session_is_aborted_by_its_key(home: Home, upstream: U
     assert b"aborted" in err
 
 
-def test_the_session_where_nothing_goes_on_is_named(home: Home) -> None:
+def test_abort_without_active_run_names_session(home: Home) -> None:
     for arguments, key in (
         (("Quiet",), "agent:main:quiet"),
         (("Quiet", "--agent", "Beta"), "agent:beta:quiet"),
@@ -301,13 +301,13 @@ def test_the_session_where_nothing_goes_on_is_named(home: Home) -> None:
         assert (done.status, done.out, done.err) == (0, f"Nothing goes on in {key}.\n", "")
 
 
-def test_nothing_is_aborted_where_no_gateway_answers(home: Home) -> None:
+def test_abort_without_gateway_fails_with_hint(home: Home) -> None:
     done = home.run("sessions", "abort", "stuck", OPENCLAW_GATEWAY_PORT="9")
     assert (done.status, done.out) == (1, "")
     assert "`openclaw gateway` starts one" in done.err
 
 
-def test_it_works_with_the_endpoint_off_and_shows_its_own_tools_alone(tmp_path: Path) -> None:
+def test_agent_command_works_with_endpoint_disabled_and_shows_only_its_tools(tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     (workspace / "notes.txt").write_text("apples")
@@ -331,7 +331,7 @@ def test_it_works_with_the_endpoint_off_and_shows_its_own_tools_alone(tmp_path: 
             assert out.endswith(b"before it ends.\n")
 
 
-def test_a_session_id_is_the_same_session_at_every_door(home: Home, running: LiveGateway) -> None:
+def test_session_id_is_same_session_with_every_client(home: Home, running: LiveGateway) -> None:
     with operator_client(running) as operator:
         operator.run("over the websocket", str(uuid.uuid4()), sessionId="Same 1", agentId="beta")
         for door in ((), ("--local",)):
@@ -344,7 +344,9 @@ def test_a_session_id_is_the_same_session_at_every_door(home: Home, running: Liv
     ]
 
 
-def test_a_wrong_secret_and_a_stranger_are_told_apart(home: Home, running: LiveGateway, upstream: Upstream) -> None:
+def test_wrong_secret_and_foreign_server_are_distinguished(
+    home: Home, running: LiveGateway, upstream: Upstream
+) -> None:
     url = running.url.replace("http", "ws")
     done = home.run("agent", "-m", "x", "--json", OPENCLAW_GATEWAY_URL=url, OPENCLAW_GATEWAY_TOKEN="wrong")
     assert done.status == 1
@@ -355,7 +357,7 @@ def test_a_wrong_secret_and_a_stranger_are_told_apart(home: Home, running: LiveG
     assert "gateway" in done.err
 
 
-def test_a_gateway_that_goes_away_is_told(tmp_path: Path) -> None:
+def test_lost_gateway_is_reported(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running:
         env = {"OPENCLAW_GATEWAY_URL": running.url, "OPENCLAW_GATEWAY_TOKEN": TOKEN}
         process = start(Home(tmp_path, env), "--stream", "--model", "scripted/slow")
@@ -368,7 +370,7 @@ def test_a_gateway_that_goes_away_is_told(tmp_path: Path) -> None:
     assert b"Traceback" not in err
 
 
-def test_a_run_that_another_client_aborts_has_failed(home: Home, running: LiveGateway, upstream: Upstream) -> None:
+def test_run_aborted_by_another_client_fails(home: Home, running: LiveGateway, upstream: Upstream) -> None:
     asked = len(upstream.requests)
     process = start(home, "--model", "up/hang", "--session-key", "aborted elsewhere")
     give_up_at = time.monotonic() + 60
@@ -381,7 +383,7 @@ def test_a_run_that_another_client_aborts_has_failed(home: Home, running: LiveGa
     assert b"aborted" in err
 
 
-def test_a_local_run_needs_no_file(tmp_path: Path) -> None:
+def test_local_run_needs_no_configuration_file(tmp_path: Path) -> None:
     home = Home(tmp_path, {"OLLAMA_HOST": "127.0.0.1:9"})
     done = home.run("agent", "--message", "x", "--model", "nowhere/x", "--local", "--json")
     assert done.status == 1

@@ -39,7 +39,7 @@ def near(running: LiveGateway, home: Home) -> Home:
     return home
 
 
-def test_health_of_a_running_gateway(near: Home) -> None:
+def test_running_gateway_is_healthy(near: Home) -> None:
     done = near.run("health")
     assert (done.status, done.err) == (0, "")
     assert "is live and ready" in done.out
@@ -47,7 +47,7 @@ def test_health_of_a_running_gateway(near: Home) -> None:
     assert (told["ok"], told["ready"], told["problem"]) == (True, True, None)
 
 
-def test_health_and_status_without_a_gateway_say_how_to_start_one(home: Home) -> None:
+def test_health_and_status_without_gateway_hint_at_start(home: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
     for command in ("health", "status"):
@@ -57,7 +57,7 @@ def test_health_and_status_without_a_gateway_say_how_to_start_one(home: Home) ->
         assert "openclaw gateway" in done.out
 
 
-def test_health_of_something_else_is_told(home: Home) -> None:
+def test_health_of_foreign_server_is_reported(home: Home) -> None:
     with Upstream() as other:
         done = home.run("health", OPENCLAW_GATEWAY_URL=other.url.removesuffix("/v1"))
         silent = socket.create_server(("127.0.0.1", 0))
@@ -69,7 +69,7 @@ def test_health_of_something_else_is_told(home: Home) -> None:
     assert "did not answer within 0.2 s" in slow.err
 
 
-def test_status_tells_all(near: Home, running: LiveGateway) -> None:
+def test_status_reports_configuration_gateway_and_endpoint(near: Home, running: LiveGateway) -> None:
     done = near.run("status")
     assert done.status == 0
     for part in (str(near.config_path), running.url, "takes the configured credentials", "main", "beta"):
@@ -81,14 +81,14 @@ def test_status_tells_all(near: Home, running: LiveGateway) -> None:
     assert "scripted/echo" in told["agents"][0]["description"]
 
 
-def test_status_with_the_wrong_secret_says_so(near: Home) -> None:
+def test_status_reports_refused_secret(near: Home) -> None:
     near.run("config", "set", "gateway.auth.token", "another")
     told = near.run("status", "--json").json
     assert told["gateway"]["running"]
     assert "not the gateway's token" in told["endpoint"]["problem"]
 
 
-def test_the_agents_are_listed(home: Home) -> None:
+def test_agents_are_listed(home: Home) -> None:
     config = scripted_config()
     config["agents"]["list"][1]["model"] = {"primary": "openai/gpt-5", "fallbacks": ["ollama/llama3.2"]}
     home.write(config)
@@ -100,7 +100,7 @@ def test_the_agents_are_listed(home: Home) -> None:
     assert [(agent["id"], agent["isDefault"]) for agent in told] == [("main", True), ("beta", False)]
 
 
-def test_the_models_are_listed_wherever_they_come_from(home: Home) -> None:
+def test_models_of_every_source_are_listed(home: Home) -> None:
     config = scripted_config()
     config["models"]["providers"]["vllm"] = {
         "baseUrl": "http://127.0.0.1:9/v1",
@@ -128,7 +128,7 @@ def test_the_models_are_listed_wherever_they_come_from(home: Home) -> None:
         ({"OPENAI_API_KEY": "k"}, ("--model", "groq/x", "--profile", "p"), "groq/x"),
     ],
 )
-def test_setup_writes_a_configuration_that_the_gateway_takes(
+def test_setup_writes_valid_configuration(
     home: Home, env: dict[str, str], arguments: tuple[str, ...], model: str
 ) -> None:
     done = home.run("setup", "--json", *arguments, **env)
@@ -151,14 +151,14 @@ def test_setup_writes_a_configuration_that_the_gateway_takes(
     assert path.read_bytes() == before
 
 
-def test_setup_finds_a_running_ollama(home: Home) -> None:
+def test_setup_detects_running_ollama(home: Home) -> None:
     with Upstream() as ollama:
         ollama.models = ["nomic-embed-text:latest", "llama3.2", "qwen3"]
         done = home.run("setup", "--json", OLLAMA_HOST=ollama.url.removesuffix("/v1"))
     assert done.json["model"] == "ollama/llama3.2"
 
 
-def test_setup_refuses_what_is_not_a_model(home: Home) -> None:
+def test_setup_refuses_invalid_model(home: Home) -> None:
     done = home.run("setup", "--model", "gpt")
     assert done.status == 1
     assert "provider/model" in done.err
@@ -169,7 +169,7 @@ def test_setup_refuses_what_is_not_a_model(home: Home) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_is_printed(home: Home, shell: str) -> None:
+def test_completion_script_is_printed(home: Home, shell: str) -> None:
     done = home.run("completion", shell)
     assert done.status == 0
     assert f"_OPENCLAW_COMPLETE={shell}_complete" in done.out
@@ -192,7 +192,7 @@ HEAVY |= {"geventhttpclient"}
 
 
 @pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
-def test_light_commands_load_nothing_heavy(near: Home, arguments: tuple[str, ...]) -> None:
+def test_simple_commands_import_no_heavy_modules(near: Home, arguments: tuple[str, ...]) -> None:
     code = (
         "import sys\nfrom service.cli import openclaw\n"
         f"status = openclaw({list(arguments)!r}, standalone_mode=False)\n"
@@ -206,7 +206,7 @@ def test_light_commands_load_nothing_heavy(near: Home, arguments: tuple[str, ...
     assert loaded & HEAVY == set()
 
 
-def test_every_command_has_words_for_the_help() -> None:
+def test_every_command_has_help_text() -> None:
     pending = [openclaw]
     while pending:
         command = pending.pop()
@@ -246,13 +246,15 @@ REMOTE = "gateway: {mode: 'remote', remote: {url: 'wss://far.example:8443/', tok
         ),
     ],
 )
-def test_the_gateway_is_found(place: Locations, text: str, environ: dict[str, str], url: str, secret: str) -> None:
+def test_local_gateway_address_is_resolved(
+    place: Locations, text: str, environ: dict[str, str], url: str, secret: str
+) -> None:
     place.config_path.write_text(f"{{{text}}}")
     found = find_gateway(place, environ)
     assert (found.url, found.secret) == (url, secret)
 
 
-def test_certificate_pin_of_a_remote_gateway_is_refused(place: Locations) -> None:
+def test_certificate_pin_of_remote_gateway_is_refused(place: Locations) -> None:
     pinned = REMOTE.replace("token: 'r'", "token: 'r', tlsFingerprint: 'AB:CD'")
     place.config_path.write_text(f"{{{pinned}}}")
     with pytest.raises(ConfigError, match="tlsFingerprint"):
@@ -260,11 +262,11 @@ def test_certificate_pin_of_a_remote_gateway_is_refused(place: Locations) -> Non
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:1", "ws://", "http://x:99999"])
-def test_an_address_that_is_none_is_refused(place: Locations, url: str) -> None:
+def test_address_without_host_is_refused(place: Locations, url: str) -> None:
     with pytest.raises(ConfigError, match="OPENCLAW_GATEWAY_URL"):
         find_gateway(place, {"OPENCLAW_GATEWAY_URL": url})
 
 
-def test_a_secret_is_not_shown(place: Locations) -> None:
+def test_secret_is_not_printed(place: Locations) -> None:
     place.config_path.write_text("{gateway: {auth: {token: 's3cret'}}}")
     assert "s3cret" not in repr(find_gateway(place, {}))

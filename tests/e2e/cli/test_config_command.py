@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def test_the_file_is_named(tmp_path: Path) -> None:
+def test_config_file_prints_path(tmp_path: Path) -> None:
     home = Home(tmp_path, {})
     assert home.run("config", "file").out == f"{home.config_path}\n"
     assert home.run("config", "file", "--dev").out == f"{tmp_path}/.openclaw-dev/openclaw.json\n"
@@ -45,7 +45,7 @@ def test_the_file_is_named(tmp_path: Path) -> None:
     assert home.run("--dev", "config", "file", "--profile", "x").status == 1
 
 
-def test_get_shows_secrets_only_to_who_names_them(home: Home) -> None:
+def test_get_masks_secrets_unless_path_names_them(home: Home) -> None:
     whole = home.run("config", "get")
     assert whole.status == 0
     assert "hidden" not in whole.out
@@ -56,7 +56,7 @@ def test_get_shows_secrets_only_to_who_names_them(home: Home) -> None:
     assert home.run("config", "get", "gateway.auth.token", "--json").json == "hidden-1"
 
 
-def test_get_of_what_is_not_set_fails_and_says_so(home: Home) -> None:
+def test_get_of_unset_key_fails(home: Home) -> None:
     done = home.run("config", "get", "gateway.port", "--json")
     assert (done.status, done.json["ok"], done.json["error"]["type"]) == (1, False, "cli_error")
     assert "gateway.port is not set" in done.err
@@ -77,7 +77,7 @@ def test_set_changes_one_value_and_keeps_everything_else(home: Home) -> None:
     assert list(home.config_path.parent.iterdir()) == [home.config_path]
 
 
-def test_values_are_json5_or_else_text_and_may_come_by_standard_input(home: Home) -> None:
+def test_value_is_json5_or_text_and_may_come_from_standard_input(home: Home) -> None:
     home.run("config", "set", "agents.list", "[{id: 'main', default: true},]")
     home.run("config", "set", "agents.list[1]", '{"id": "beta"}')
     home.run("config", "set", "agents.list.1.name", "Mr. B")
@@ -103,9 +103,7 @@ def test_values_are_json5_or_else_text_and_may_come_by_standard_input(home: Home
         (("set", "state.url", "nothing"), "state.url: it is not a URL"),
     ],
 )
-def test_a_change_for_the_worse_is_refused_and_the_file_stays(
-    home: Home, arguments: tuple[str, ...], words: str
-) -> None:
+def test_invalid_change_is_refused_and_file_stays(home: Home, arguments: tuple[str, ...], words: str) -> None:
     done = home.run("config", *arguments)
     assert done.status == 1
     assert words in done.err
@@ -114,12 +112,12 @@ def test_a_change_for_the_worse_is_refused_and_the_file_stays(
     assert list(home.config_path.parent.iterdir()) == [home.config_path]
 
 
-def test_unset_removes_a_value(home: Home) -> None:
+def test_unset_removes_value(home: Home) -> None:
     assert home.run("config", "unset", "models.providers.openai.headers").status == 0
     assert home.config_path.read_text() == FILE.replace(', headers: { "X-Key": "hidden-2" }', "")
 
 
-def test_a_file_that_is_wrong_already_can_be_mended_step_by_step(home: Home) -> None:
+def test_invalid_file_can_be_repaired_step_by_step(home: Home) -> None:
     home.write("{ gateway: { port: 'x', bind: 'y' } }")
     done = home.run("config", "set", "gateway.port", "1")
     assert done.status == 0
@@ -128,7 +126,7 @@ def test_a_file_that_is_wrong_already_can_be_mended_step_by_step(home: Home) -> 
     assert "line 1" in home.run("config", "set", "gateway.port", "1").err
 
 
-def test_what_start_up_would_refuse_is_no_change_for_the_better(home: Home) -> None:
+def test_change_that_start_up_would_refuse_is_not_written(home: Home) -> None:
     assert home.run("config", "set", "models.providers.vllm.baseUrl", "http://127.0.0.1:1/v1").status == 0
     assert home.run("config", "set", "agents.defaults.model", "vllm/x").status == 0
     assert home.run("config", "set", "agents.defaults.model", "groq/x").status == 0  # a key may come
@@ -139,7 +137,7 @@ def test_what_start_up_would_refuse_is_no_change_for_the_better(home: Home) -> N
     assert 'No provider "vllm"' in done.json["error"]["message"]
 
 
-def test_what_was_hidden_behind_a_mistake_does_not_keep_it_from_being_mended(home: Home) -> None:
+def test_hidden_problem_does_not_block_repair(home: Home) -> None:
     home.write("{ gateway: { port: 'x' }, agents: { defaults: { model: 'nowhere/x' } } }")
     for path, value in (("gateway.port", "1"), ("models.providers.vllm.baseUrl", "http://127.0.0.1:1/v1")):
         done = home.run("config", "set", path, value)
@@ -149,12 +147,12 @@ def test_what_was_hidden_behind_a_mistake_does_not_keep_it_from_being_mended(hom
     assert (done.status, done.err) == (0, "")
 
 
-def test_what_lacks_a_variable_is_not_judged(home: Home) -> None:
+def test_value_with_missing_variable_is_not_validated(home: Home) -> None:
     assert home.run("config", "set", "state.url", "${DATABASE_URL}").status == 0
     assert "state.url" in home.run("config", "set", "gateway.port", "1", DATABASE_URL="mysql://h/x").err
 
 
-def test_set_makes_a_file_where_there_is_none_and_unset_does_not(tmp_path: Path) -> None:
+def test_set_creates_missing_file_and_unset_does_not(tmp_path: Path) -> None:
     home = Home(tmp_path, {})
     assert home.run("config", "unset", "gateway.port").status == 1
     assert not home.config_path.parent.exists()
@@ -163,7 +161,7 @@ def test_set_makes_a_file_where_there_is_none_and_unset_does_not(tmp_path: Path)
     assert home.config_path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_symbolic_link_goes_on_pointing_to_the_file(home: Home, tmp_path: Path) -> None:
+def test_symbolic_link_keeps_pointing_to_file(home: Home, tmp_path: Path) -> None:
     target = tmp_path / "dotfiles" / "openclaw.json"
     target.parent.mkdir()
     home.config_path.rename(target)
@@ -173,7 +171,7 @@ def test_a_symbolic_link_goes_on_pointing_to_the_file(home: Home, tmp_path: Path
     assert "port: 1" in target.read_text()
 
 
-def test_writers_at_the_same_time_lose_nothing(home: Home) -> None:
+def test_concurrent_edits_lose_nothing(home: Home) -> None:
     command = [sys.executable, "-m", "service", "config", "set"]
     writers = [
         subprocess.Popen([*command, f"agents.entries.agent{number}.name", f"x{number}"], env=home.environment())
@@ -183,7 +181,7 @@ def test_writers_at_the_same_time_lose_nothing(home: Home) -> None:
     assert sorted(home.run("config", "get", "agents.entries").json) == [f"agent{number}" for number in range(4)]
 
 
-def test_rules_of_tools_without_effect_are_told_by_the_path_that_is_set(home: Home) -> None:
+def test_ineffective_tool_rules_are_noted_with_their_path(home: Home) -> None:
     told = home.run("config", "set", "tools.alsoAllow", "['exce']")
     assert (told.status, told.err) == (0, 'Note: tools.alsoAllow: "exce" names no tool of this gateway, ignored\n')
     home.run("config", "set", "agents.list", "[{ id: 'a' }, { id: 'b' }]")
@@ -201,7 +199,7 @@ def test_rules_of_tools_without_effect_are_told_by_the_path_that_is_set(home: Ho
     assert told.err.startswith('Note: agents.entries.b.tools.deny: "web_fecth" names no tool')
 
 
-def test_validate_says_what_the_gateway_would(home: Home) -> None:
+def test_validate_matches_start_up_checks(home: Home) -> None:
     unset = home.run("config", "validate")
     assert unset.status == 1
     assert "OPENAI_API_KEY is not set" in unset.err
@@ -226,7 +224,7 @@ def test_validate_says_what_the_gateway_would(home: Home) -> None:
     assert "channels" in noticed.err
 
 
-def test_the_schema_accepts_what_the_gateway_accepts(tmp_path: Path) -> None:
+def test_json_schema_accepts_what_gateway_accepts(tmp_path: Path) -> None:
     schema = Home(tmp_path, {}).run("config", "schema").json
     document = {
         "gateway": {"port": 1, "trustedProxies": ["10.0.0.0/8"], "auth": {"mode": "token", "token": "t"}},
@@ -247,7 +245,7 @@ def secret_keys_of(section: type[Section]) -> set[str]:
     return found
 
 
-def test_every_secret_of_the_configuration_is_masked() -> None:
+def test_every_secret_of_configuration_is_masked() -> None:
     sections: list[type[Section]] = [*Section.__subclasses__()]
     keys = {key for section in sections for key in secret_keys_of(section)}
     assert {"token", "password", "apiKey", "headers", "env"} <= keys

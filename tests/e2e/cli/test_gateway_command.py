@@ -41,7 +41,7 @@ def run(directory: Path, *arguments: str, config: Any = None, env: dict[str, str
     return done.returncode, done.stdout + done.stderr
 
 
-def test_without_a_file_it_says_where_it_looked_and_what_to_do(tmp_path: Path) -> None:
+def test_missing_file_is_reported_with_path_and_remedy(tmp_path: Path) -> None:
     status, output = run(tmp_path)
     assert status == 1
     assert str(tmp_path / ".openclaw" / "openclaw.json") in output
@@ -66,14 +66,14 @@ def test_without_a_file_it_says_where_it_looked_and_what_to_do(tmp_path: Path) -
         ("{ gateway: ", "line 1"),
     ],
 )
-def test_it_refuses_to_start_with_a_wrong_configuration(tmp_path: Path, config: Any, expected: str) -> None:
+def test_invalid_configuration_prevents_start(tmp_path: Path, config: Any, expected: str) -> None:
     status, output = run(tmp_path, config=config)
     assert status == 1
     assert expected in output
     assert "Traceback" not in output
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+def test_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         status, output = run(tmp_path, "--port", port, config=scripted_config())
@@ -82,7 +82,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     assert "--port" in output
 
 
-def test_the_endpoint_is_off_until_it_is_switched_on(tmp_path: Path) -> None:
+def test_endpoint_is_disabled_by_default(tmp_path: Path) -> None:
     config = scripted_config(http={})
     with live_gateway(tmp_path, config) as running, running.client() as client:
         for response in (ask(client, "hi"), client.get("/v1/models"), client.get("/v1/models/openclaw")):
@@ -92,7 +92,7 @@ def test_the_endpoint_is_off_until_it_is_switched_on(tmp_path: Path) -> None:
         assert "off" in running.output
 
 
-def test_dev_makes_a_configuration_once_and_prints_a_call_that_works(tmp_path: Path) -> None:
+def test_dev_writes_configuration_once_and_prints_working_call(tmp_path: Path) -> None:
     config = scripted_config()
     with live_gateway(tmp_path, config, arguments=("--dev",), env={"OPENCLAW_CONFIG_PATH": ""}) as running:
         written = next(tmp_path.rglob("state/openclaw.json"))
@@ -107,7 +107,7 @@ def test_dev_makes_a_configuration_once_and_prints_a_call_that_works(tmp_path: P
         assert token[1] in running.output
 
 
-def test_an_openclaw_file_is_used_as_it_is(tmp_path: Path) -> None:
+def test_openclaw_file_is_used_unchanged(tmp_path: Path) -> None:
     config = {**scripted_config(), "channels": {"telegram": {}}, "plugins": {"x": 1}}
     with live_gateway(tmp_path, config) as running, running.client() as client:
         assert text_of(ask(client, "hi")) == "hi"
@@ -115,7 +115,7 @@ def test_an_openclaw_file_is_used_as_it_is(tmp_path: Path) -> None:
         assert "plugins" in running.output
 
 
-def test_the_environment_can_carry_the_secret(tmp_path: Path) -> None:
+def test_secret_is_read_from_environment(tmp_path: Path) -> None:
     config = scripted_config(auth={"mode": "password"})
     secret = {"OPENCLAW_GATEWAY_PASSWORD": "mật khẩu"}
     with live_gateway(tmp_path, config, env=secret) as running, running.client(None) as client:
@@ -137,7 +137,7 @@ def test_without_authentication_only_loopback_names_are_served(tmp_path: Path) -
         assert error_of(rebound)[:2] == (403, "host_not_allowed")
 
 
-def test_failed_attempts_lock_an_address_out_and_the_right_token_too(tmp_path: Path) -> None:
+def test_failed_attempts_lock_address_out_and_right_token_too(tmp_path: Path) -> None:
     limit = {"maxAttempts": 3, "windowMs": 60_000, "lockoutMs": 60_000, "exemptLoopback": False}
     config = scripted_config(auth={"mode": "token", "token": TOKEN, "rateLimit": limit})
     with live_gateway(tmp_path, config) as running, running.client("wrong") as client:
@@ -150,7 +150,7 @@ def test_failed_attempts_lock_an_address_out_and_the_right_token_too(tmp_path: P
         assert client.get("/healthz").status_code == 200
 
 
-def test_a_proxys_headers_count_only_from_a_trusted_proxy(tmp_path: Path) -> None:
+def test_proxy_headers_count_only_from_trusted_proxy(tmp_path: Path) -> None:
     forwarded = {"X-Forwarded-For": "203.0.113.7"}
     with live_gateway(tmp_path / "a", scripted_config()) as running, running.client() as client:
         refused = client.get("/healthz", headers=forwarded)
@@ -162,7 +162,7 @@ def test_a_proxys_headers_count_only_from_a_trusted_proxy(tmp_path: Path) -> Non
         assert "client=203.0.113.7" in running.output
 
 
-def test_the_access_log_has_one_line_for_each_request_and_no_secret(tmp_path: Path) -> None:
+def test_access_log_has_one_line_for_each_request_and_no_secret(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running:
         with running.client() as client:
             answer = ask(client, "a private question", headers={"x-request-id": "find-me"})
@@ -175,7 +175,7 @@ def test_the_access_log_has_one_line_for_each_request_and_no_secret(tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_lets_running_answers_finish_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
+def test_stop_lets_running_answers_finish_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
     with live_gateway(tmp_path, scripted_config()) as running, running.client() as client:
         answers: list[httpx.Response] = []
         slow = {"x-openclaw-model": "scripted/slow"}
@@ -189,7 +189,7 @@ def test_a_stop_lets_running_answers_finish_and_exits_with_0(tmp_path: Path, num
             httpx.get(f"{running.url}/healthz")
 
 
-def test_a_second_ctrl_c_more_than_a_second_later_stops_at_once(tmp_path: Path) -> None:
+def test_second_ctrl_c_after_pause_stops_at_once(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running:
         connection = socket.create_connection(running.address)
         body = orjson.dumps({"messages": [user("hi")]})
@@ -206,7 +206,7 @@ def test_a_second_ctrl_c_more_than_a_second_later_stops_at_once(tmp_path: Path) 
         connection.close()
 
 
-def test_the_state_is_private(tmp_path: Path) -> None:
+def test_state_directory_is_private(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running, running.client() as client:
         ask(client, "hi")
         modes = {path.stat().st_mode & 0o077 for path in running.state_dir.rglob("*")}

@@ -85,7 +85,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Live
         yield place, running
 
 
-def test_what_a_gateway_keeps_is_listed_and_deleted_without_it(place: Place) -> None:
+def test_sessions_are_listed_and_deleted_without_gateway(place: Place) -> None:
     with live_gateway(place.directory, place.config) as running, running.client() as client:
         for name in ("one", "two"):
             ask(client, "hi", headers={SESSION_KEY: name})
@@ -94,14 +94,14 @@ def test_what_a_gateway_keeps_is_listed_and_deleted_without_it(place: Place) -> 
     assert place.listed() == ["agent:main:two"]
 
 
-def test_the_list_is_a_table_for_people(used: tuple[Place, LiveGateway]) -> None:
+def test_list_prints_table(used: tuple[Place, LiveGateway]) -> None:
     lines = used[0].openclaw("list").stdout.splitlines()
     assert lines[0].split() == ["KEY", "LAST", "USED", "(UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"]
     assert any(line.startswith("agent:main:talk ") and line.endswith("how are you?") for line in lines)
     assert len(used[0].openclaw("list", "--agent", "Beta").stdout.splitlines()) == 3
 
 
-def test_a_list_that_is_cut_says_so(used: tuple[Place, LiveGateway]) -> None:
+def test_truncated_list_is_announced(used: tuple[Place, LiveGateway]) -> None:
     place, _ = used
     for limit, rows, more in (("3", 3, True), ("4", 4, False)):
         done = place.openclaw("list", "--limit", limit)
@@ -111,7 +111,7 @@ def test_a_list_that_is_cut_says_so(used: tuple[Place, LiveGateway]) -> None:
         assert (len(told["sessions"]), told["has_more"]) == (rows, more)
 
 
-def test_a_session_is_shown_without_what_a_terminal_obeys(used: tuple[Place, LiveGateway]) -> None:
+def test_session_is_shown_without_control_characters(used: tuple[Place, LiveGateway]) -> None:
     shown = used[0].openclaw("show", "agent:main:talk").stdout
     assert "how are you?" in shown
     assert "\x1b" not in shown
@@ -120,7 +120,9 @@ def test_a_session_is_shown_without_what_a_terminal_obeys(used: tuple[Place, Liv
     assert (last["role"], last["index"]) == ("assistant", 3)
 
 
-def test_an_export_has_everything_one_line_each(used: tuple[Place, LiveGateway], tmp_path: Path) -> None:
+def test_export_writes_one_line_per_session_message_and_summary(
+    used: tuple[Place, LiveGateway], tmp_path: Path
+) -> None:
     done = used[0].openclaw("export", "--all", "--output", str(tmp_path / "all.jsonl"))
     assert (done.returncode, done.stdout) == (0, "")
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
@@ -142,7 +144,7 @@ def test_an_export_has_everything_one_line_each(used: tuple[Place, LiveGateway],
     assert json.loads(one[2])["toolCalls"][0]["name"] == "look"
 
 
-def test_a_run_that_was_cut_is_told_with_what_it_said(place: Place, tmp_path: Path) -> None:
+def test_truncated_run_is_shown_with_its_text(place: Place, tmp_path: Path) -> None:
     config = place.config
     with Upstream() as upstream:
         upstream.answers |= {"play": Play(calls(("exec", {"command": "sleep 60"}))), "half": hang_midway}
@@ -166,7 +168,7 @@ def test_a_run_that_was_cut_is_told_with_what_it_said(place: Place, tmp_path: Pa
     assert [line.get("runError") for line in lines if line["type"] == "message"] == ["run_timeout"] * 5 + [None] * 2
 
 
-def test_a_short_key_means_the_session_of_the_one_agent_that_has_it(used: tuple[Place, LiveGateway]) -> None:
+def test_short_key_means_session_of_one_agent_that_has_it(used: tuple[Place, LiveGateway]) -> None:
     place, _ = used
     assert place.json("show", "Talk")["key"] == "agent:main:talk"
     assert place.json("show", "tools")["key"] == place.json("show", "tools", "--agent", "Beta")["key"]
@@ -179,7 +181,7 @@ def test_a_short_key_means_the_session_of_the_one_agent_that_has_it(used: tuple[
     assert sorted(exported) == ["agent:beta:both", "agent:beta:tools"]
 
 
-def test_a_short_key_deletes_one_session_and_tells_which(place: Place) -> None:
+def test_short_key_deletes_one_session_and_prints_its_key(place: Place) -> None:
     with live_gateway(place.directory, place.config) as running, running.client() as client:
         for agent in ("main", "beta"):
             ask(client, "hi", headers={SESSION_KEY: "both", "x-openclaw-agent-id": agent})
@@ -189,7 +191,7 @@ def test_a_short_key_deletes_one_session_and_tells_which(place: Place) -> None:
     assert place.listed() == []
 
 
-def test_deleting_asks_first(used: tuple[Place, LiveGateway]) -> None:
+def test_delete_asks_for_confirmation(used: tuple[Place, LiveGateway]) -> None:
     place, _ = used
     for typed in ("", "n\n"):
         asked = place.openclaw("delete", "agent:main:talk", typed=typed)
@@ -199,7 +201,7 @@ def test_deleting_asks_first(used: tuple[Place, LiveGateway]) -> None:
     assert "agent:main:talk" in place.listed()
 
 
-def test_ctrl_c_at_the_question_deletes_nothing_and_has_its_own_status(used: tuple[Place, LiveGateway]) -> None:
+def test_ctrl_c_at_prompt_deletes_nothing_and_exits_with_130(used: tuple[Place, LiveGateway]) -> None:
     place, _ = used
     place.listed()  # writes the configuration
     with subprocess.Popen(
@@ -220,7 +222,7 @@ def test_ctrl_c_at_the_question_deletes_nothing_and_has_its_own_status(used: tup
     assert "agent:main:talk" in place.listed()
 
 
-def test_a_session_that_a_run_holds_is_left(used: tuple[Place, LiveGateway]) -> None:
+def test_session_in_use_is_not_deleted(used: tuple[Place, LiveGateway]) -> None:
     place, running = used
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
     headers = {SESSION_KEY: "both", "x-openclaw-model": "scripted/stuck", "Authorization": f"Bearer {TOKEN}"}
@@ -242,7 +244,7 @@ def test_a_session_that_a_run_holds_is_left(used: tuple[Place, LiveGateway]) -> 
         (("show", "both"), "Several agents have a session both: agent:main:both, agent:beta:both."),
     ],
 )
-def test_what_cannot_be_done_is_said(used: tuple[Place, LiveGateway], arguments: tuple[str, ...], words: str) -> None:
+def test_failure_to_store_is_reported(used: tuple[Place, LiveGateway], arguments: tuple[str, ...], words: str) -> None:
     done = used[0].openclaw(*arguments)
     assert done.returncode != 0
     assert words in done.stderr
@@ -264,7 +266,7 @@ def test_what_cannot_be_done_is_said(used: tuple[Place, LiveGateway], arguments:
         (("delete",), "Missing argument"),
     ],
 )
-def test_what_else_cannot_be_done_is_said_in_the_same_way(
+def test_other_failures_are_reported_in_same_form(
     used: tuple[Place, LiveGateway], arguments: tuple[str, ...], words: str
 ) -> None:
     foreign = dict.fromkeys(name for name in os.environ if name.startswith("OPENCLAW_"))
@@ -274,7 +276,7 @@ def test_what_else_cannot_be_done_is_said_in_the_same_way(
     assert words in done.stderr
 
 
-def test_a_database_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+def test_unusable_database_is_reported(tmp_path: Path) -> None:
     place = Place(tmp_path, {**scripted_config(), "state": {"url": "postgresql://nobody:secret@127.0.0.1:1/x"}})
     done = place.openclaw("list")
     assert done.returncode == 1
@@ -286,7 +288,7 @@ def test_a_database_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     assert "The database of state.url cannot be used" in told["error"]["message"]
 
 
-def test_pruning_tells_first_and_then_deletes(place: Place) -> None:
+def test_prune_dry_run_lists_what_prune_deletes(place: Place) -> None:
     with live_gateway(place.directory, place.config) as running, running.client() as client:
         ask(client, "hi")
         ask(client, "hi", headers={SESSION_KEY: "one"})

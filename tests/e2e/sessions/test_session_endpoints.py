@@ -79,7 +79,7 @@ def until(look: Callable[[], Any]) -> Any:
     raise AssertionError("it did not come to pass")
 
 
-def test_a_session_is_listed_with_what_it_is_and_shown_with_what_was_said(talk: httpx.Client) -> None:
+def test_session_is_listed_and_returned_with_messages(talk: httpx.Client) -> None:
     key = begin(talk, f"show-{uuid.uuid4()}", "how are you?", "and now?")
     listed = next(one for one in pages(talk) if one["key"] == key)
     shown = talk.get(path_of(key)).json()
@@ -98,7 +98,7 @@ def test_a_session_is_listed_with_what_it_is_and_shown_with_what_was_said(talk: 
     assert shown["active_run_ids"] == []
 
 
-def test_the_last_messages_are_told_and_no_more_than_were_asked_for(talk: httpx.Client) -> None:
+def test_latest_messages_are_returned_up_to_limit(talk: httpx.Client) -> None:
     key = begin(talk, f"tail-{uuid.uuid4()}", "one", "two")
     told = talk.get(path_of(key), params={"limit": 1}).json()["messages"]
     assert [message["index"] for message in told] == [3]
@@ -108,19 +108,19 @@ def test_the_last_messages_are_told_and_no_more_than_were_asked_for(talk: httpx.
 @pytest.mark.parametrize(
     "name", ["a/b//c", "a:b", "nguyễn văn", "100%", "50%2F", "who?", "#1", "a+b&c=d", "../..", "."]
 )
-def test_any_key_can_be_looked_at_and_deleted(talk: httpx.Client, name: str) -> None:
+def test_any_key_can_be_read_and_deleted(talk: httpx.Client, name: str) -> None:
     key = begin(talk, name)
     assert talk.get(path_of(key)).json()["key"] == key
     assert talk.delete(path_of(key)).json() == {"object": "session.deleted", "key": key, "deleted": True}
     assert error_of(talk.get(path_of(key))) == (404, "session_not_found", "key")
 
 
-def test_the_header_of_an_answer_is_the_path_of_its_session(talk: httpx.Client) -> None:
+def test_session_key_header_is_path_of_session(talk: httpx.Client) -> None:
     header = ask(talk, "hi", user=f"Ánna {uuid.uuid4()}").headers[SESSION_KEY]
     assert talk.get(f"/v1/sessions/{header}").json()["title"] == "hi"
 
 
-def test_pages_hold_every_session_once_however_they_are_used_meanwhile(talk: httpx.Client) -> None:
+def test_pages_list_every_session_once_despite_concurrent_use(talk: httpx.Client) -> None:
     names = [f"page-{number}-{uuid.uuid4()}" for number in range(7)]
     keys = [begin(talk, name, agent="beta") for name in names]
     unseen = iter(names * 2)
@@ -128,7 +128,7 @@ def test_pages_hold_every_session_once_however_they_are_used_meanwhile(talk: htt
     assert [one["key"] for one in found] == keys[::-1]
 
 
-def test_a_page_goes_on_behind_a_session_that_is_gone(talk: httpx.Client) -> None:
+def test_page_continues_after_deleted_session(talk: httpx.Client) -> None:
     keys = [begin(talk, f"gone-{number}-{uuid.uuid4()}") for number in range(3)]
     first = talk.get("/v1/sessions", params={"limit": 1, "stateless": "false"}).json()
     assert first["data"][0]["key"] == keys[2]
@@ -137,7 +137,7 @@ def test_a_page_goes_on_behind_a_session_that_is_gone(talk: httpx.Client) -> Non
     assert second["data"][0]["key"] == keys[1]
 
 
-def test_requests_that_stood_alone_can_be_told_apart_until_they_are_continued(talk: httpx.Client) -> None:
+def test_stateless_sessions_are_filtered_until_continued(talk: httpx.Client) -> None:
     alone = ask(talk, "hi").headers[SESSION_KEY]
     named = begin(talk, f"named-{uuid.uuid4()}")
 
@@ -167,16 +167,16 @@ def test_requests_that_stood_alone_can_be_told_apart_until_they_are_continued(ta
         ("agent=%00", "agent", "invalid_value"),
     ],
 )
-def test_a_wrong_question_is_refused_by_name(talk: httpx.Client, query: str, param: str, code: str) -> None:
+def test_invalid_query_is_refused_by_parameter(talk: httpx.Client, query: str, param: str, code: str) -> None:
     assert error_of(talk.get(f"/v1/sessions?{query}")) == (400, code, param)
 
 
-def test_an_agent_that_has_no_sessions_has_an_empty_list(talk: httpx.Client) -> None:
+def test_agent_without_sessions_has_empty_list(talk: httpx.Client) -> None:
     page = talk.get("/v1/sessions", params={"agent": "nobody"}).json()
     assert page == {"object": "list", "data": [], "has_more": False, "next_cursor": None}
 
 
-def test_a_deleted_session_begins_anew_and_what_was_recorded_of_it_is_gone(talk: httpx.Client) -> None:
+def test_deleted_session_starts_empty_and_its_run_records_are_gone(talk: httpx.Client) -> None:
     name = f"again-{uuid.uuid4()}"
     before = talk.get(path_of(begin(talk, name, "one"))).json()
     assert talk.get(f"/v1/runs/{before['last_run_id']}").json()["state"] == "ok"
@@ -198,18 +198,18 @@ def test_a_deleted_session_begins_anew_and_what_was_recorded_of_it_is_gone(talk:
         ("POST", "/v1/runs/unknown/cancel"),
     ],
 )
-def test_what_is_not_there_is_404(talk: httpx.Client, method: str, path: str) -> None:
+def test_unknown_session_or_run_is_404(talk: httpx.Client, method: str, path: str) -> None:
     assert talk.request(method, path).status_code == 404
 
 
-def test_the_new_paths_have_their_methods_and_no_others(talk: httpx.Client) -> None:
+def test_session_paths_allow_only_documented_methods(talk: httpx.Client) -> None:
     for method in ("PUT", "HEAD", "OPTIONS"):
         assert talk.request(method, "/v1/sessions/x").headers["allow"] == "DELETE, GET"
     assert talk.get("/v1/runs/x/cancel").headers["allow"] == "POST"
     assert talk.post("/v1/sessions").status_code == 405
 
 
-def test_strangers_learn_nothing(relay: LiveGateway) -> None:
+def test_unauthenticated_requests_get_401(relay: LiveGateway) -> None:
     with relay.client(token="wrong") as stranger:
         for method, path in (
             ("GET", "/v1/sessions"),
@@ -221,7 +221,7 @@ def test_strangers_learn_nothing(relay: LiveGateway) -> None:
             assert stranger.request(method, path).status_code == 401
 
 
-def test_the_switch_of_the_endpoint_switches_these_off_too(upstream: Upstream, tmp_path: Path) -> None:
+def test_disabled_endpoint_disables_session_paths(upstream: Upstream, tmp_path: Path) -> None:
     config = relay_config(upstream)
     config["gateway"]["http"]["endpoints"]["chatCompletions"]["enabled"] = False
     with live_gateway(tmp_path, config) as closed, closed.client() as client:
@@ -229,7 +229,7 @@ def test_the_switch_of_the_endpoint_switches_these_off_too(upstream: Upstream, t
             assert error_of(client.request(method, path))[:2] == (404, "endpoint_disabled")
 
 
-def test_a_run_is_told_with_its_times_and_what_it_took(talk: httpx.Client) -> None:
+def test_run_record_has_times_and_usage(talk: httpx.Client) -> None:
     for headers in ({}, {SESSION_KEY: f"run-{uuid.uuid4()}"}):
         answer = ask(talk, "hi", headers=headers)
         run = talk.get(f"/v1/runs/{answer.json()['id']}").json()
@@ -273,7 +273,7 @@ def raw(relay: LiveGateway) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_run_that_goes_on_can_be_looked_at_and_cancelled(
+def test_active_run_can_be_read_and_cancelled(
     talk: httpx.Client, raw: httpx.Client, pool: ThreadPoolExecutor, named: bool
 ) -> None:
     headers = {"x-openclaw-model": "stub/hang-midway", **({SESSION_KEY: f"cancel-{uuid.uuid4()}"} if named else {})}
@@ -296,7 +296,7 @@ def test_a_run_that_goes_on_can_be_looked_at_and_cancelled(
     assert '"aborted"' in again.json()["error"]["message"]
 
 
-def test_openais_sdk_does_not_ask_again_for_a_run_that_was_aborted(
+def test_openai_sdk_does_not_retry_aborted_run(
     relay: LiveGateway, talk: httpx.Client, pool: ThreadPoolExecutor, upstream: Upstream
 ) -> None:
     name, asked = f"abort-{uuid.uuid4()}", len(upstream.requests)
@@ -313,7 +313,7 @@ def test_openais_sdk_does_not_ask_again_for_a_run_that_was_aborted(
     assert len(upstream.requests) - asked <= 2  # the session's first turn, and this one
 
 
-def test_what_a_stream_said_before_it_failed_is_kept_and_told(talk: httpx.Client, upstream: Upstream) -> None:
+def test_partial_stream_output_is_stored_and_returned(talk: httpx.Client, upstream: Upstream) -> None:
     name = f"broke-{uuid.uuid4()}"
     begin(talk, name)
     broken = {"x-openclaw-model": "stub/drop-after", SESSION_KEY: name}
@@ -325,9 +325,7 @@ def test_what_a_stream_said_before_it_failed_is_kept_and_told(talk: httpx.Client
     assert said[-3:] == ["seen", f"{WORDS[0]}\n\n(cut off here: the run failed)", "go on"]
 
 
-def test_a_stream_that_failed_can_be_asked_for_again_where_it_is_not_the_caller_who_speaks(
-    talk: httpx.Client, upstream: Upstream
-) -> None:
+def test_failed_stream_can_be_retried_after_tool_messages(talk: httpx.Client, upstream: Upstream) -> None:
     def look(exchange: Exchange) -> None:
         exchange.head()
         function = {"name": "look", "arguments": "{}"}
@@ -352,7 +350,7 @@ def test_a_stream_that_failed_can_be_asked_for_again_where_it_is_not_the_caller_
     assert said == ["look", "sunny", "go on"]
 
 
-def test_a_model_that_goes_on_is_told_where_its_answer_was_cut_off(
+def test_continuing_model_sees_where_answer_was_truncated(
     talk: httpx.Client, raw: httpx.Client, pool: ThreadPoolExecutor, upstream: Upstream
 ) -> None:
     name = f"cut-{uuid.uuid4()}"
@@ -369,9 +367,7 @@ def test_a_model_that_goes_on_is_told_where_its_answer_was_cut_off(
     assert kept[:4] == ["hello", whole, "hi", WORDS[0]]
 
 
-def test_a_run_that_waits_for_its_session_can_be_cancelled(
-    talk: httpx.Client, raw: httpx.Client, pool: ThreadPoolExecutor
-) -> None:
+def test_queued_run_can_be_cancelled(talk: httpx.Client, raw: httpx.Client, pool: ThreadPoolExecutor) -> None:
     name = f"wait-{uuid.uuid4()}"
     key = begin(talk, name)
     headers = {"x-openclaw-model": "stub/hang-midway", SESSION_KEY: name}
@@ -388,7 +384,7 @@ def test_a_run_that_waits_for_its_session_can_be_cancelled(
     assert talk.delete(path_of(key)).status_code == 200
 
 
-def test_a_run_of_another_gateway_can_be_looked_at_and_cancelled(
+def test_run_of_another_gateway_can_be_read_and_cancelled(
     upstream: Upstream, postgres: Postgres, tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
     url = postgres.create_database()
@@ -411,7 +407,7 @@ def test_a_run_of_another_gateway_can_be_looked_at_and_cancelled(
         postgres.drop_database(url)
 
 
-def test_a_body_is_not_needed_to_cancel_and_does_no_harm(talk: httpx.Client) -> None:
+def test_cancel_ignores_body(talk: httpx.Client) -> None:
     run_id = ask(talk, "hi").json()["id"]
     bodies: tuple[dict[str, Any], ...] = (
         {},
@@ -423,7 +419,7 @@ def test_a_body_is_not_needed_to_cancel_and_does_no_harm(talk: httpx.Client) -> 
     assert text_of(ask(talk, "still there?"))
 
 
-def test_a_short_key_means_the_default_agents_session(talk: httpx.Client) -> None:
+def test_short_key_means_default_agents_session(talk: httpx.Client) -> None:
     name = f"short-{uuid.uuid4()}"
     key = begin(talk, name)
     assert talk.get(path_of(name)).json()["key"] == key
@@ -431,6 +427,6 @@ def test_a_short_key_means_the_default_agents_session(talk: httpx.Client) -> Non
 
 
 @pytest.mark.parametrize("key", ["%ED%A0%80", "a%ED%B0%80"])
-def test_a_key_that_no_database_takes_is_not_there(talk: httpx.Client, key: str) -> None:
+def test_unstorable_key_is_not_found(talk: httpx.Client, key: str) -> None:
     assert error_of(talk.get(f"/v1/sessions/{key}")) == (404, "session_not_found", "key")
     assert error_of(talk.delete(f"/v1/sessions/{key}")) == (404, "session_not_found", "key")

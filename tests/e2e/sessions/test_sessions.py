@@ -40,13 +40,13 @@ def last_messages(upstream: Upstream) -> list[tuple[str, object]]:
     return [(message["role"], message.get("content")) for message in messages if message["role"] != "system"]
 
 
-def test_without_a_key_or_user_each_request_stands_alone(talk: httpx.Client, upstream: Upstream) -> None:
+def test_request_without_key_or_user_is_stateless(talk: httpx.Client, upstream: Upstream) -> None:
     first, second = ask(talk, "one"), ask(talk, "two")
     assert last_messages(upstream) == [("user", "two")]
     assert first.headers["x-openclaw-session-key"] != second.headers["x-openclaw-session-key"]
 
 
-def test_a_user_continues_where_they_left_off(talk: httpx.Client, upstream: Upstream) -> None:
+def test_user_continues_their_session(talk: httpx.Client, upstream: Upstream) -> None:
     name = f"Anna-{uuid.uuid4()}"
     answer = text_of(ask(talk, "one", user=name))
     response = ask(talk, "two", user=name.upper())
@@ -54,39 +54,39 @@ def test_a_user_continues_where_they_left_off(talk: httpx.Client, upstream: Upst
     assert response.headers["x-openclaw-session-key"] == f"agent:main:openai-user:{name.lower()}"
 
 
-def test_an_empty_user_is_nobody(talk: httpx.Client) -> None:
+def test_empty_user_counts_as_absent(talk: httpx.Client) -> None:
     assert ask(talk, "one", user="").headers["x-openclaw-session-key"].startswith("agent:main:openai:")
 
 
-def test_a_client_that_resends_its_history_is_not_doubled(talk: httpx.Client, upstream: Upstream) -> None:
+def test_resent_history_is_not_stored_twice(talk: httpx.Client, upstream: Upstream) -> None:
     key = {"x-openclaw-session-key": f"resend-{uuid.uuid4()}"}
     answer = text_of(ask(talk, "one", headers=key))
     ask(talk, "one", {"role": "assistant", "content": answer}, "two", headers=key)
     assert last_messages(upstream) == [("user", "one"), ("assistant", answer), ("user", "two")]
 
 
-def test_an_empty_session_is_seeded_by_the_requests_history(talk: httpx.Client, upstream: Upstream) -> None:
+def test_empty_session_is_seeded_with_request_history(talk: httpx.Client, upstream: Upstream) -> None:
     key = {"x-openclaw-session-key": f"seed-{uuid.uuid4()}"}
     ask(talk, "zero", {"role": "assistant", "content": "nil"}, "one", headers=key)
     ask(talk, "two", headers=key)
     assert [content for role, content in last_messages(upstream) if role == "user"] == ["zero", "one", "two"]
 
 
-def test_nothing_new_is_refused(talk: httpx.Client) -> None:
+def test_request_without_new_message_is_refused(talk: httpx.Client) -> None:
     key = {"x-openclaw-session-key": f"stale-{uuid.uuid4()}"}
     answer = text_of(ask(talk, "one", headers=key))
     response = ask(talk, "one", {"role": "assistant", "content": answer}, headers=key)
     assert error_of(response) == (400, "missing_required_parameter", "messages")
 
 
-def test_the_key_of_a_run_comes_back_and_continues_it(talk: httpx.Client, upstream: Upstream) -> None:
+def test_returned_session_key_continues_session(talk: httpx.Client, upstream: Upstream) -> None:
     key = ask(talk, "one").headers["x-openclaw-session-key"]
     again = ask(talk, "two", headers={"x-openclaw-session-key": key})
     assert again.headers["x-openclaw-session-key"] == key
     assert ("user", "one") in last_messages(upstream)
 
 
-def test_a_key_in_any_language_is_percent_encoded_both_ways(talk: httpx.Client, upstream: Upstream) -> None:
+def test_non_ascii_key_is_percent_encoded_both_ways(talk: httpx.Client, upstream: Upstream) -> None:
     key = quote(f"Nguyễn Văn {uuid.uuid4()}")
     first = ask(talk, "one", headers={"x-openclaw-session-key": key})
     assert first.headers["x-openclaw-session-key"].startswith("agent:main:nguy%E1%BB%85n%20v%C4%83n%20")
@@ -100,7 +100,7 @@ def test_reserved_and_malformed_keys_are_refused(talk: httpx.Client, key: str) -
     assert error_of(response) == (400, "invalid_value", "x-openclaw-session-key")
 
 
-def test_runs_of_one_session_go_one_after_another(talk: httpx.Client, upstream: Upstream) -> None:
+def test_runs_of_one_session_are_serialized(talk: httpx.Client, upstream: Upstream) -> None:
     key = {"x-openclaw-session-key": f"queue-{uuid.uuid4()}", "x-openclaw-model": "stub/slow"}
     with ThreadPoolExecutor(4) as pool:
         responses = list(pool.map(lambda number: ask(talk, f"n{number}", headers=key), range(4)))
@@ -109,7 +109,7 @@ def test_runs_of_one_session_go_one_after_another(talk: httpx.Client, upstream: 
     assert roles == ["user", "assistant"] * 3 + ["user"]
 
 
-def test_sessions_outlive_the_gateway(upstream: Upstream, tmp_path: Path) -> None:
+def test_sessions_outlive_gateway(upstream: Upstream, tmp_path: Path) -> None:
     config = stubbed_config(upstream.url)
     with live_gateway(tmp_path, config) as first, first.client() as client:
         answer = text_of(ask(client, "one", user="anna"))
@@ -119,7 +119,7 @@ def test_sessions_outlive_the_gateway(upstream: Upstream, tmp_path: Path) -> Non
     assert last_messages(upstream) == [("user", "one"), ("assistant", answer), ("user", "two")]
 
 
-def test_the_model_is_told_who_it_is_before_the_conversation(talk: httpx.Client, upstream: Upstream) -> None:
+def test_system_prompt_precedes_conversation(talk: httpx.Client, upstream: Upstream) -> None:
     extra = {"role": "developer", "content": "Be brief."}
     ask(
         talk, {"role": "system", "content": "Speak French."}, extra, "hi", headers={"x-openclaw-message-channel": "sms"}
@@ -131,7 +131,7 @@ def test_the_model_is_told_who_it_is_before_the_conversation(talk: httpx.Client,
     assert places == sorted(places)
 
 
-def test_roles_and_tool_calls_reach_the_model_as_themselves(talk: httpx.Client, upstream: Upstream) -> None:
+def test_roles_and_tool_calls_reach_model_unchanged(talk: httpx.Client, upstream: Upstream) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     ask(
         talk,
@@ -144,7 +144,7 @@ def test_roles_and_tool_calls_reach_the_model_as_themselves(talk: httpx.Client, 
     assert (sent[2]["role"], sent[2]["tool_call_id"], sent[2]["content"]) == ("tool", "c1", "42")
 
 
-def test_the_older_function_protocol_is_translated(talk: httpx.Client, upstream: Upstream) -> None:
+def test_older_function_protocol_is_translated(talk: httpx.Client, upstream: Upstream) -> None:
     calling = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
     ask(talk, "a", calling, {"role": "function", "name": "f", "content": "42"})
     sent = upstream.requests[-1].body["messages"][1:]
@@ -152,13 +152,13 @@ def test_the_older_function_protocol_is_translated(talk: httpx.Client, upstream:
     assert sent[2]["tool_call_id"] == sent[1]["tool_calls"][0]["id"]
 
 
-def test_a_call_that_got_no_result_is_told_so(talk: httpx.Client, upstream: Upstream) -> None:
+def test_call_without_result_gets_placeholder_result(talk: httpx.Client, upstream: Upstream) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     ask(talk, "a", {"role": "assistant", "tool_calls": [call]}, "never mind")
     assert upstream.requests[-1].body["messages"][3]["content"] == "(no result)"
 
 
-def test_a_demanded_call_that_is_not_made_is_502(talk: httpx.Client) -> None:
+def test_required_call_that_is_not_made_is_502(talk: httpx.Client) -> None:
     tool = {"type": "function", "function": {"name": "f"}}
     response = ask(talk, "hi", tools=[tool], tool_choice="required")
     assert error_of(response) == (502, "tool_choice_not_met", "tool_choice")

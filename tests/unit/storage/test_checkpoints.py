@@ -34,7 +34,7 @@ def write(store: Transcripts, log: Path, session: str) -> int:
     return longest
 
 
-def test_the_log_stays_short_while_writers_never_pause(tmp_path: Path) -> None:
+def test_log_stays_short_under_constant_writes(tmp_path: Path) -> None:
     log = log_of(tmp_path)
     with closing(Transcripts(open_database(None, tmp_path))) as store:
         jobs = [partial(write, store, log, f"agent:main:{number}") for number in range(WRITERS)]
@@ -44,7 +44,7 @@ def test_the_log_stays_short_while_writers_never_pause(tmp_path: Path) -> None:
     assert not log.exists()
 
 
-def test_many_small_turns_are_copied_into_the_database_before_it_is_closed(tmp_path: Path) -> None:
+def test_many_small_turns_are_checkpointed_before_close(tmp_path: Path) -> None:
     said = text_message(Role.USER, "hi")
     with closing(Transcripts(open_database(None, tmp_path))) as store:
         for number in range(1_000):

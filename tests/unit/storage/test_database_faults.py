@@ -83,7 +83,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "sessions.db"
 
 
-def test_a_full_disk_refuses_whole_turns_and_is_forgotten_when_there_is_room(path: Path) -> None:
+def test_full_disk_refuses_whole_turns_until_space_is_free(path: Path) -> None:
     with closing(Transcripts.open(path)) as store:
         say(store, "before")
         pages = store.database.read(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
@@ -100,7 +100,7 @@ def test_a_full_disk_refuses_whole_turns_and_is_forgotten_when_there_is_room(pat
                 sleep(0.05)
 
 
-def test_a_lock_that_passes_is_only_a_delay(path: Path) -> None:
+def test_short_lock_only_delays(path: Path) -> None:
     with closing(Transcripts(open_file(path))) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
         set_on_writer(store, "busy_timeout = 20")
         other.execute("BEGIN IMMEDIATE")
@@ -113,7 +113,7 @@ def test_a_lock_that_passes_is_only_a_delay(path: Path) -> None:
         assert [told(store, f"key-{number}") for number in range(5)] == [[f"turn {number}"] for number in range(5)]
 
 
-def test_a_lock_that_does_not_pass_is_a_clear_error(path: Path) -> None:
+def test_lasting_lock_is_clear_error(path: Path) -> None:
     database = open_file(path, patience_seconds=0.2)
     with closing(Transcripts(database)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
         set_on_writer(store, "busy_timeout = 20")
@@ -126,7 +126,7 @@ def test_a_lock_that_does_not_pass_is_a_clear_error(path: Path) -> None:
         assert told(store) == ["after"]
 
 
-def test_a_caller_that_is_interrupted_does_not_take_its_turn_back(path: Path) -> None:
+def test_write_is_committed_after_caller_is_interrupted(path: Path) -> None:
     with closing(Transcripts.open(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
         run = store.state.ledger.open(new_run(store, "run"), None)
         scope, interrupted = CancelScope(), []
@@ -149,7 +149,7 @@ def test_a_caller_that_is_interrupted_does_not_take_its_turn_back(path: Path) ->
         assert told(store) == ["said", "after"]
 
 
-def test_closing_finishes_what_waits(path: Path) -> None:
+def test_close_commits_pending_writes(path: Path) -> None:
     store = Transcripts.open(path)
     opened = [store.state.ledger.open(new_run(store, str(number), f"key-{number}"), None) for number in range(5)]
     waiting = [spawn(run.finish, outcome(f"said {number}")) for number, run in enumerate(opened)]
@@ -183,7 +183,7 @@ def engine_of(store: Transcripts) -> sa.Engine:
     return engine
 
 
-def test_connections_that_are_cut_are_made_again(postgres: Postgres, cut: Transcripts) -> None:
+def test_dropped_connections_are_reopened(postgres: Postgres, cut: Transcripts) -> None:
     for number in range(6):
         say(cut, f"turn {number}")
         cut_all(postgres, cut)
@@ -191,7 +191,7 @@ def test_connections_that_are_cut_are_made_again(postgres: Postgres, cut: Transc
         cut_all(postgres, cut)
 
 
-def test_a_turn_cut_before_its_commit_is_stored_once(postgres: Postgres, cut: Transcripts) -> None:
+def test_turn_retried_after_lost_connection_is_stored_once(postgres: Postgres, cut: Transcripts) -> None:
     cuts: list[bool] = []
 
     @event.listens_for(engine_of(cut), "commit")
@@ -229,7 +229,7 @@ class Forgetful:
         return result
 
 
-def test_a_commit_nobody_heard_of_is_not_made_twice(cut: Transcripts) -> None:
+def test_unacknowledged_commit_is_not_repeated(cut: Transcripts) -> None:
     forgetful = Forgetful(cut.database._backend)
     store = Transcripts(Database(forgetful))
     for number in range(5):
@@ -240,7 +240,7 @@ def test_a_commit_nobody_heard_of_is_not_made_twice(cut: Transcripts) -> None:
     store.state.close()
 
 
-def test_a_clock_that_jumps_back_changes_no_order(database: Database) -> None:
+def test_clock_set_back_keeps_message_order(database: Database) -> None:
     now = [1_700_000_000.0]
     store = Transcripts(database, clock=lambda: now[0])
     for number in range(4):
@@ -261,7 +261,7 @@ LIMITED = (
 )
 
 
-def test_a_live_gateway_without_room_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
+def test_gateway_on_full_disk_reports_it_and_keeps_stored_turns(tmp_path: Path) -> None:
     before = (sys.executable, "-c", LIMITED, str(FILE_LIMIT_BYTES))
     answered = []
     with live_gateway(tmp_path, scripted_config(), before=before) as gateway, gateway.client() as client:
@@ -306,7 +306,7 @@ def own_server() -> Iterator[Server]:
         yield Server(server)
 
 
-def test_a_server_that_is_restarted_in_the_middle_loses_and_doubles_nothing(own_server: Server, tmp_path: Path) -> None:
+def test_server_restart_loses_and_repeats_no_turn(own_server: Server, tmp_path: Path) -> None:
     url = own_server.postgres.create_database()
     over, answered, failed = threading.Event(), [], []
 
@@ -394,7 +394,7 @@ def holding(url: str, directory: Path, beat_seconds: float) -> Iterator[subproce
             process.kill()
 
 
-def test_a_process_that_lost_its_session_in_a_pause_writes_nothing(postgres: Postgres, tmp_path: Path) -> None:
+def test_paused_process_that_lost_its_session_writes_nothing(postgres: Postgres, tmp_path: Path) -> None:
     url = postgres.create_database()
     with holding(url, tmp_path, 0.2) as process:
         process.send_signal(signal.SIGSTOP)
@@ -414,7 +414,7 @@ def test_a_process_that_lost_its_session_in_a_pause_writes_nothing(postgres: Pos
         state.close()
 
 
-def test_what_was_killed_on_this_host_is_free_at_once(database_url: str | None, tmp_path: Path) -> None:
+def test_sessions_of_process_killed_on_host_are_released_at_once(database_url: str | None, tmp_path: Path) -> None:
     env = {"OPENCLAW_STATE_URL": database_url} if database_url else {}
     config = scripted_config()
     config["agents"]["list"][1]["model"] = "scripted/silent"
@@ -441,7 +441,7 @@ def test_what_was_killed_on_this_host_is_free_at_once(database_url: str | None, 
         assert told(store, "agent:beta:killed") == ["next"]
 
 
-def test_a_run_that_is_being_prepared_can_be_ended(postgres: Postgres, tmp_path: Path) -> None:
+def test_run_in_preparation_can_be_aborted(postgres: Postgres, tmp_path: Path) -> None:
     url = postgres.create_database()
     engine = sa.create_engine(url)
     with (

@@ -74,7 +74,7 @@ def state_of(gateway: Transcripts, run_id: str) -> RunState | None:
     return None if record is None else record.state
 
 
-def test_a_key_is_the_first_ones_until_a_day_has_passed(ann: Transcripts, ben: Transcripts, clock: Clock) -> None:
+def test_key_belongs_to_first_run_for_one_day(ann: Transcripts, ben: Transcripts, clock: Clock) -> None:
     assert ann.state.claims.find(KEY) is None
     first = new_run(ann, "first")
     assert claim(ann, first) == Claim("first", KEY.fingerprint, is_own=True)
@@ -91,20 +91,20 @@ def test_a_key_is_the_first_ones_until_a_day_has_passed(ann: Transcripts, ben: T
 
 
 @pytest.mark.parametrize("state", [RunState.ERROR, RunState.ABORTED])
-def test_a_run_that_failed_leaves_its_key_to_the_same_request(ann: Transcripts, ben: Transcripts, state: str) -> None:
+def test_failed_run_releases_key_to_same_request(ann: Transcripts, ben: Transcripts, state: str) -> None:
     run_with_key(ann, new_run(ann, "failed"), RunOutcome(RunState(state)))
     assert claim(ben, new_run(ben, "other"), SAME_KEY) == Claim("failed", KEY.fingerprint, is_own=False)
     run_with_key(ben, new_run(ben, "again"), ANSWERED)
     assert claim(ann, new_run(ann, "late")) == Claim("again", KEY.fingerprint, is_own=False)
 
 
-def test_a_gateway_that_dies_leaves_its_keys(ann: Transcripts, ben: Transcripts) -> None:
+def test_dead_gateway_releases_idempotency_keys(ann: Transcripts, ben: Transcripts) -> None:
     claim(ann, new_run(ann, "waits"))
     assert ben.database.write(_Bury(ann.state.membership.id, None, 1))
     assert claim(ben, new_run(ben, "again")).is_own
 
 
-def test_of_claims_that_come_together_one_wins(ann: Transcripts, ben: Transcripts) -> None:
+def test_one_of_concurrent_claims_wins(ann: Transcripts, ben: Transcripts) -> None:
     keys = [IdempotencyKey.of(f"key {number}", b"") for number in range(20)]
     claims = [
         spawn(claim, gateway, new_run(gateway, f"{name} {number}"), key)
@@ -117,9 +117,7 @@ def test_of_claims_that_come_together_one_wins(ann: Transcripts, ben: Transcript
         assert (one.run_id, one.is_own) == (other.run_id, not other.is_own)
 
 
-def test_a_claim_that_was_committed_unheard_is_ones_own_when_it_is_made_again(
-    ann: Transcripts, ben: Transcripts
-) -> None:
+def test_retried_claim_recognizes_its_own_commit(ann: Transcripts, ben: Transcripts) -> None:
     mine = _TakeClaim(KEY, new_run(ann, "named"), ann.state.membership.id)
     others = _TakeClaim(KEY, new_run(ben, "named"), ben.state.membership.id)
     assert ann.database.write(mine).is_own
@@ -130,7 +128,7 @@ def test_a_claim_that_was_committed_unheard_is_ones_own_when_it_is_made_again(
     assert not ann.database.write(mine).is_own
 
 
-def test_a_run_of_a_name_is_not_begun_by_another(ann: Transcripts, ben: Transcripts, clock: Clock) -> None:
+def test_run_id_in_use_cannot_start_another_run(ann: Transcripts, ben: Transcripts, clock: Clock) -> None:
     run = new_run(ann, "named")
     assert claim(ann, run).is_own
     clock.now += 1
@@ -145,7 +143,7 @@ def test_a_run_of_a_name_is_not_begun_by_another(ann: Transcripts, ben: Transcri
         assert (state_of(ann, "named"), ann.state.claims.find(KEY) is not None) == (RunState.OK, True)
 
 
-def test_what_is_taken_back_leaves_its_key_to_any_request(ann: Transcripts, ben: Transcripts) -> None:
+def test_retracted_run_releases_key_to_any_request(ann: Transcripts, ben: Transcripts) -> None:
     run = new_run(ann, "given up")
     assert claim(ann, run).is_own
     ann.state.ledger.forget(run, ann.state.membership.id)
@@ -153,9 +151,7 @@ def test_what_is_taken_back_leaves_its_key_to_any_request(ann: Transcripts, ben:
     assert claim(ben, new_run(ben, "another"), SAME_KEY).is_own
 
 
-def test_a_gateway_that_was_taken_for_dead_begins_what_it_claimed_before_it_noticed(
-    ann: Transcripts, ben: Transcripts
-) -> None:
+def test_evicted_gateway_starts_run_claimed_before_eviction(ann: Transcripts, ben: Transcripts) -> None:
     old_id, run = ann.state.membership.id, new_run(ann, "claimed")
     assert ben.database.write(_Bury(old_id, None, 1))
     assert claim(ann, run).is_own  # it does not know yet
@@ -166,7 +162,7 @@ def test_a_gateway_that_was_taken_for_dead_begins_what_it_claimed_before_it_noti
     assert not claim(ann, late).is_own
 
 
-def test_a_recorded_run_is_told_again_with_all_it_asked(ann: Transcripts, ben: Transcripts) -> None:
+def test_recorded_run_is_replayed_with_its_calls(ann: Transcripts, ben: Transcripts) -> None:
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
     record = ben.state.records.get("r")
     assert record is not None
@@ -178,7 +174,7 @@ def test_a_recorded_run_is_told_again_with_all_it_asked(ann: Transcripts, ben: T
     assert (events[-1].error, events[-1].usage) == (None, ANSWERED.usage)
 
 
-def test_an_answer_that_cannot_be_told_again_ends_with_an_error(ann: Transcripts, ben: Transcripts) -> None:
+def test_answer_that_cannot_be_replayed_ends_with_error(ann: Transcripts, ben: Transcripts) -> None:
     run = new_run(ann, "r")
     assert claim(ann, run).is_own
     opened = ann.state.ledger.open(run, None)
@@ -194,7 +190,7 @@ def test_an_answer_that_cannot_be_told_again_ends_with_an_error(ann: Transcripts
     opened.finish(ANSWERED)
 
 
-def test_an_answer_that_is_gone_is_no_empty_answer(ann: Transcripts, ben: Transcripts) -> None:
+def test_deleted_answer_is_not_replayed_as_empty(ann: Transcripts, ben: Transcripts) -> None:
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
     record = ben.state.records.get("r")
     assert record is not None
@@ -222,7 +218,7 @@ class _Clear(SingleOperation[None]):
         connection.execute(self.table.delete())
 
 
-def test_the_run_that_asked_a_call_is_found_by_its_id(ann: Transcripts, ben: Transcripts) -> None:
+def test_run_is_found_by_id_of_its_call(ann: Transcripts, ben: Transcripts) -> None:
     call = ToolCall("call-1", "f", "{}")
     for number in range(2):
         run = new_run(ann, f"r{number}", stateless=True)
@@ -238,7 +234,7 @@ def test_the_run_that_asked_a_call_is_found_by_its_id(ann: Transcripts, ben: Tra
 
 
 @pytest.mark.parametrize("stateless", [False, True])
-def test_ids_and_errors_with_nul_do_not_keep_a_run_from_being_stored(ann: Transcripts, *, stateless: bool) -> None:
+def test_run_with_nul_in_ids_and_errors_is_stored(ann: Transcripts, *, stateless: bool) -> None:
     said = (text_message(Role.USER, "a\0b"), *ANSWERED.messages)
     asking = RunOutcome(RunState.OK, messages=said, reply_count=1, asked_call_id="call\0")
     run_with_key(ann, new_run(ann, "asks", stateless=stateless), asking)

@@ -41,7 +41,7 @@ def derive(header_key: str | None = None, user: str | None = None, agent_id: str
         ("x" * MAX_HEADER_CHARACTERS, "x" * MAX_HEADER_CHARACTERS),
     ],
 )
-def test_the_header_is_decoded_and_trimmed(value: str, key: str) -> None:
+def test_header_is_decoded_and_trimmed(value: str, key: str) -> None:
     assert parse_session_key_header(value) == key
 
 
@@ -70,7 +70,7 @@ def test_the_header_is_decoded_and_trimmed(value: str, key: str) -> None:
         ("a%C2%85", "control character"),
     ],
 )
-def test_a_header_that_is_written_wrong_is_refused_and_told_how_to_write_it(value: str, problem: str) -> None:
+def test_malformed_header_is_refused_with_remedy(value: str, problem: str) -> None:
     with pytest.raises(GatewayError, match=problem) as caught:
         parse_session_key_header(value)
     assert caught.value.code == "invalid_value"
@@ -79,7 +79,7 @@ def test_a_header_that_is_written_wrong_is_refused_and_told_how_to_write_it(valu
 
 
 @given(st.text(max_size=40) | st.text("%0aCE2 x", max_size=12))
-def test_any_header_is_either_a_clean_key_or_refused(value: str) -> None:
+def test_any_header_is_valid_key_or_refused(value: str) -> None:
     try:
         key = parse_session_key_header(value)
     except GatewayError:
@@ -91,35 +91,35 @@ def test_any_header_is_either_a_clean_key_or_refused(value: str) -> None:
 @given(keys)
 @example("Nguyễn Thị Minh Khai")
 @example("100%")
-def test_an_encoded_key_is_printable_ascii_and_parses_to_itself(key: str) -> None:
+def test_encoded_key_is_printable_ascii_and_round_trips(key: str) -> None:
     encoded = encode_session_key(key)
     assume(1 <= len(encoded) <= MAX_HEADER_CHARACTERS)
     assert all("!" <= character <= "~" for character in encoded)
     assert parse_session_key_header(encoded) == key
 
 
-def test_printable_ascii_is_encoded_as_itself_but_for_percent_and_space() -> None:
+def test_only_percent_and_space_of_printable_ascii_are_encoded() -> None:
     readable = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
     assert encode_session_key(readable) == readable
     assert encode_session_key("a b%") == "a%20b%25"
 
 
-def test_without_header_and_user_the_session_is_fresh() -> None:
+def test_session_without_header_and_user_is_fresh() -> None:
     assert derive() == SessionKey("agent:main:openai:6ba7b810", fresh=True)
 
 
 @pytest.mark.parametrize("user", ["", " ", "\t\n"])
-def test_a_blank_user_is_no_user(user: str) -> None:
+def test_blank_user_counts_as_absent(user: str) -> None:
     assert derive(user=user).fresh
 
 
-def test_a_user_has_one_session_with_an_agent() -> None:
+def test_user_has_one_session_with_agent() -> None:
     assert derive(user="  Alice@Example.COM ") == SessionKey("agent:main:openai-user:alice@example.com", fresh=False)
     assert derive(user="alice@example.com") == derive(user="ALICE@example.com")
     assert derive(user="alice") != derive(user="alice", agent_id="other")
 
 
-def test_a_user_with_control_characters_is_refused() -> None:
+def test_user_with_control_characters_is_refused() -> None:
     with pytest.raises(GatewayError, match="control characters") as caught:
         derive(user="a\x00b")
     assert (caught.value.code, caught.value.param) == ("invalid_value", "user")
@@ -140,12 +140,12 @@ def test_a_user_with_control_characters_is_refused() -> None:
         ("my:cron:1", "agent:main:my:cron:1"),
     ],
 )
-def test_the_header_beats_the_user(header_key: str, key: str) -> None:
+def test_header_takes_precedence_over_user(header_key: str, key: str) -> None:
     assert derive(header_key, "alice") == SessionKey(key, fresh=False)
 
 
 @pytest.mark.parametrize("header_key", ["agent:other:x", "AGENT:Other:x"])
-def test_a_key_of_another_agent_is_refused(header_key: str) -> None:
+def test_key_of_another_agent_is_refused(header_key: str) -> None:
     with pytest.raises(
         GatewayError, match="belongs to the agent other, but the request is to the agent main"
     ) as caught:
@@ -164,7 +164,7 @@ def test_reserved_namespaces_are_refused(prefix: str, reserved: str) -> None:
 
 
 @given(keys | st.sampled_from(NAMES), st.sampled_from(["main", "Main", "support-2"]))
-def test_a_derived_key_can_be_sent_back(name: str, agent_id: str) -> None:
+def test_derived_key_round_trips(name: str, agent_id: str) -> None:
     assume(name)
     for header_key, user in ((name, None), (None, name), (None, None)):
         try:
@@ -180,7 +180,7 @@ def test_a_derived_key_can_be_sent_back(name: str, agent_id: str) -> None:
     ("longest", "character"),
     [("x" * 2037, "x"), ("agent:main:" + "x" * 2037, "x"), (" x" * 509 + "x", "x"), ("é" * 339, "é")],
 )
-def test_a_key_is_as_long_as_can_be_sent_back_and_not_longer(longest: str, character: str) -> None:
+def test_key_length_limit_allows_round_trip(longest: str, character: str) -> None:
     encoded = encode_session_key(derive(longest).key)
     assert MAX_HEADER_CHARACTERS - len(character.encode()) * 3 < len(encoded) <= MAX_HEADER_CHARACTERS
     assert encode_session_key(derive(parse_session_key_header(encoded)).key) == encoded
@@ -189,14 +189,14 @@ def test_a_key_is_as_long_as_can_be_sent_back_and_not_longer(longest: str, chara
     assert (caught.value.code, caught.value.param) == ("invalid_value", SESSION_KEY_HEADER)
 
 
-def test_the_longest_user_has_a_key_that_can_be_sent_back() -> None:
+def test_longest_user_has_key_that_round_trips() -> None:
     for character in ("😀", "İ", "%"):
         encoded = encode_session_key(derive(user=character * 128, agent_id="a" * 64).key)
         assert derive(parse_session_key_header(encoded), agent_id="a" * 64).key
 
 
 @given(keys | st.sampled_from(NAMES))
-def test_a_name_and_the_same_name_after_the_prefix_are_one_session(name: str) -> None:
+def test_name_with_and_without_prefix_is_one_session(name: str) -> None:
     assume(name and not name.lower().startswith(("agent:", "subagent:", "cron:", "acp:")))
     assert derive(f"agent:main:{name}") == derive(name)
     assert derive(f"agent:main:{name.lower()}") == derive(name)

@@ -77,7 +77,7 @@ def finish(greenlets: list[Any]) -> None:
             greenlet.get()
 
 
-def test_a_run_is_recorded_when_it_has_its_session_and_when_it_ends(ann: Transcripts) -> None:
+def test_run_is_recorded_at_start_and_end(ann: Transcripts) -> None:
     run = begin(ann, "r")
     going_on = ann.state.records.get("r")
     assert going_on is not None
@@ -93,7 +93,7 @@ def test_a_run_is_recorded_when_it_has_its_session_and_when_it_ends(ann: Transcr
     assert texts(ann) == ["hello"]
 
 
-def test_a_run_that_fails_says_why_and_frees_its_session(ann: Transcripts) -> None:
+def test_failed_run_records_error_and_releases_session(ann: Transcripts) -> None:
     begin(ann, "r").finish(RunOutcome(RunState.ERROR, error_code="broken", error_message="It broke."))
     record = ann.state.records.get("r")
     assert record is not None
@@ -103,14 +103,14 @@ def test_a_run_that_fails_says_why_and_frees_its_session(ann: Transcripts) -> No
     assert texts(ann) == ["hello"]
 
 
-def test_a_run_that_is_taken_back_was_never_there(ann: Transcripts, ben: Transcripts) -> None:
+def test_retracted_run_leaves_no_trace(ann: Transcripts, ben: Transcripts) -> None:
     begin(ann, "r").retract()
     assert state_of(ann, "r") is None
     begin(ben, "next", 0).retract()
     assert ann.get_session(KEY) is None
 
 
-def test_a_run_that_stands_alone_is_recorded_at_its_end(ann: Transcripts) -> None:
+def test_stateless_run_is_recorded_at_end(ann: Transcripts) -> None:
     run = ann.state.ledger.open(new_run("r", key="alone", stateless=True), 0)
     assert state_of(ann, "r") is None
     run.finish(saying("hello"))
@@ -121,7 +121,7 @@ def test_a_run_that_stands_alone_is_recorded_at_its_end(ann: Transcripts) -> Non
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_whoever_waits_too_long_is_told_and_leaves_nothing(
+def test_queue_timeout_is_session_busy_and_leaves_no_record(
     ann: Transcripts, ben: Transcripts, *, elsewhere: bool
 ) -> None:
     held = begin(ann, "held")
@@ -136,7 +136,7 @@ def test_whoever_waits_too_long_is_told_and_leaves_nothing(
     assert texts(ann) == ["one", "two", "three"]
 
 
-def test_runs_of_one_gateway_follow_each_other_as_they_came(ann: Transcripts) -> None:
+def test_runs_of_one_gateway_keep_arrival_order(ann: Transcripts) -> None:
     def run(number: int) -> None:
         begin(ann, f"r{number:02}").finish(saying(str(number)))
 
@@ -149,7 +149,7 @@ def test_runs_of_one_gateway_follow_each_other_as_they_came(ann: Transcripts) ->
     assert ann.state.records.list_going_on(KEY) == ()
 
 
-def test_a_busy_gateway_lets_another_have_its_turn(ann: Transcripts, ben: Transcripts) -> None:
+def test_busy_gateway_yields_session_to_waiting_gateway(ann: Transcripts, ben: Transcripts) -> None:
     def run(number: int) -> None:
         opened = begin(ann, f"r{number}")
         sleep(0.01)
@@ -166,7 +166,7 @@ def test_a_busy_gateway_lets_another_have_its_turn(ann: Transcripts, ben: Transc
     assert came - before <= 20  # of three hundred
 
 
-def test_runs_of_two_gateways_never_meet(ann: Transcripts, ben: Transcripts) -> None:
+def test_runs_of_two_gateways_never_overlap(ann: Transcripts, ben: Transcripts) -> None:
     inside: list[str] = []
 
     def run(gateway: Transcripts, run_id: str) -> None:
@@ -186,7 +186,7 @@ def test_runs_of_two_gateways_never_meet(ann: Transcripts, ben: Transcripts) -> 
         assert [one for one in said if one.endswith(index)] == [f"{number} {index}" for number in range(4)]
 
 
-def test_who_was_taken_for_dead_cannot_write_and_goes_on_under_another_name(ann: Transcripts, ben: Transcripts) -> None:
+def test_evicted_gateway_cannot_write_and_rejoins_with_new_id(ann: Transcripts, ben: Transcripts) -> None:
     old_id = ann.state.membership.id
     lost = begin(ann, "lost")
     assert ben.database.write(_Bury(old_id, None, 2_000))
@@ -202,7 +202,7 @@ def test_who_was_taken_for_dead_cannot_write_and_goes_on_under_another_name(ann:
     assert ann.state.membership.id != old_id
 
 
-def test_a_run_cannot_write_in_a_session_that_was_freed_and_not_taken(ann: Transcripts, ben: Transcripts) -> None:
+def test_run_cannot_write_after_its_lease_was_released(ann: Transcripts, ben: Transcripts) -> None:
     lost = begin(ann, "lost")
     alone = ann.state.ledger.open(new_run("alone", key="alone", stateless=True), 0)
     ben.database.write(_Bury(ann.state.membership.id, None, 2_000))
@@ -212,7 +212,7 @@ def test_a_run_cannot_write_in_a_session_that_was_freed_and_not_taken(ann: Trans
     assert (texts(ben), texts(ben, "alone")) == ([], ["had its session to itself"])
 
 
-def test_any_gateway_can_ask_for_the_end_of_a_run(ann: Transcripts, ben: Transcripts) -> None:
+def test_any_gateway_can_request_abort(ann: Transcripts, ben: Transcripts) -> None:
     run = begin(ann, "r")
     other = ben.state.ledger.open(new_run("other", key="elsewhere"), 0)
     assert [record.id for record in ben.state.records.list_going_on(KEY)] == ["r"]
@@ -227,7 +227,7 @@ def test_any_gateway_can_ask_for_the_end_of_a_run(ann: Transcripts, ben: Transcr
     assert state_of(ben, "r") is RunState.ABORTED
 
 
-def test_a_gateway_that_leaves_frees_its_sessions(ann: Transcripts, ben: Transcripts) -> None:
+def test_leaving_gateway_releases_sessions(ann: Transcripts, ben: Transcripts) -> None:
     begin(ben, "r")
     ben.state.membership.leave()
     assert state_of(ann, "r") is RunState.INTERRUPTED
@@ -235,7 +235,7 @@ def test_a_gateway_that_leaves_frees_its_sessions(ann: Transcripts, ben: Transcr
     assert texts(ann) == ["hello"]
 
 
-def test_what_a_dead_process_held_is_free_when_another_starts(
+def test_sessions_of_dead_process_are_released_at_next_start(
     ann: Transcripts, database_url: str | None, tmp_path: Path
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as dead:

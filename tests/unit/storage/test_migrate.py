@@ -65,7 +65,7 @@ def assert_all_is_there(store: Transcripts) -> None:
         assert known.message_count == len(session.messages)
 
 
-def test_each_revision_follows_one_other_and_the_last_is_the_programs() -> None:
+def test_revisions_form_one_chain_ending_at_head() -> None:
     known = script()
     assert known.get_heads() == [HEAD]
     numbers = [f"{number:04}" for number in range(1, int(HEAD) + 1)]
@@ -73,7 +73,7 @@ def test_each_revision_follows_one_other_and_the_last_is_the_programs() -> None:
     assert [one.down_revision for one in known.walk_revisions()] == [*numbers[-2::-1], None]
 
 
-def test_a_new_database_is_as_the_program_expects_it(database_url: str | None, tmp_path: Path) -> None:
+def test_new_database_matches_schema(database_url: str | None, tmp_path: Path) -> None:
     open_database(database_url, tmp_path).close()
     assert differences(database_url, tmp_path) == []
     assert revisions(database_url, tmp_path) == [HEAD]
@@ -107,7 +107,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> tuple[object, ...]:
     return columns, keys, unique
 
 
-def test_a_new_file_is_what_the_migrations_make_of_an_empty_one(tmp_path: Path) -> None:
+def test_new_file_equals_migrated_empty_file(tmp_path: Path) -> None:
     open_database(None, tmp_path / "new").close()
     (tmp_path / "migrated").mkdir()
     with closing(connect(None, tmp_path / "migrated").connect()) as connection, connection.begin():
@@ -116,7 +116,7 @@ def test_a_new_file_is_what_the_migrations_make_of_an_empty_one(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-def test_what_earlier_programs_kept_is_kept(database_url: str | None, tmp_path: Path, schema: str) -> None:
+def test_data_of_earlier_versions_is_kept(database_url: str | None, tmp_path: Path, schema: str) -> None:
     if database_url is not None and schema.startswith("user_version"):
         return  # those programs knew SQLite only
     prepare(database_url, tmp_path, schema)
@@ -132,7 +132,7 @@ def test_what_earlier_programs_kept_is_kept(database_url: str | None, tmp_path: 
     assert revisions(database_url, tmp_path) == [HEAD]
 
 
-def test_a_session_is_called_the_same_whether_it_is_new_or_old(database_url: str | None, tmp_path: Path) -> None:
+def test_session_title_is_same_for_new_and_migrated_session(database_url: str | None, tmp_path: Path) -> None:
     with closing(Transcripts(open_database(database_url, tmp_path))) as store:
         for session in SESSIONS:
             store.append_turn(session.key, session.agent_id, session.key, session.messages, usage=Usage(), model="m")
@@ -141,7 +141,7 @@ def test_a_session_is_called_the_same_whether_it_is_new_or_old(database_url: str
             assert known.title == session.title
 
 
-def test_of_several_that_start_together_one_migrates(database_url: str | None, tmp_path: Path) -> None:
+def test_one_of_concurrent_starts_migrates(database_url: str | None, tmp_path: Path) -> None:
     prepare(database_url, tmp_path, "0001")
     start = context.Barrier(4)
     logs = [tmp_path / f"{number}.log" for number in range(start.parties)]
@@ -198,7 +198,7 @@ def open_and_kill(directory: Path, after_seconds: float) -> float:
     return seconds
 
 
-def test_a_process_killed_while_it_migrates_leaves_the_database_as_it_was_or_migrated(tmp_path: Path) -> None:
+def test_process_killed_during_migration_leaves_old_or_new_schema(tmp_path: Path) -> None:
     directories = [tmp_path / str(number) for number in range(6)]
     for directory in directories:
         directory.mkdir()
@@ -257,7 +257,7 @@ ALONE = f"SELECT count(*) = 0 {OTHERS}"
     ],
     ids=["amid a revision", "at a revision's end", "amid the last revision"],
 )
-def test_a_process_killed_while_it_migrates_a_server_leaves_nothing_behind(
+def test_process_killed_during_server_migration_leaves_old_schema(
     postgres: Postgres, tmp_path: Path, schema: str, held: str
 ) -> None:
     url = postgres.create_database()
@@ -283,7 +283,7 @@ def test_a_process_killed_while_it_migrates_a_server_leaves_nothing_behind(
     assert differences(url, tmp_path) == []
 
 
-def test_a_database_of_a_newer_program_is_refused_and_left_alone(database_url: str | None, tmp_path: Path) -> None:
+def test_newer_schema_is_refused_and_left_unchanged(database_url: str | None, tmp_path: Path) -> None:
     open_database(database_url, tmp_path).close()
     with closing(connect(database_url, tmp_path).connect()) as connection, connection.begin():
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
@@ -294,7 +294,7 @@ def test_a_database_of_a_newer_program_is_refused_and_left_alone(database_url: s
     assert len(differences(database_url, tmp_path)) == 1
 
 
-def test_a_database_of_an_unknown_number_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_unknown_user_version_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
         connection.execute("PRAGMA user_version = 7")
     with pytest.raises(StoreError, match="version 7, this program knows"):
@@ -332,13 +332,13 @@ def told(url: str, tmp_path: Path) -> str:
         ("postgresql+psycopg://ann:hunter2@127.0.0.1:1/db?nothing=1", "nothing"),
     ],
 )
-def test_a_database_that_cannot_be_reached_is_told_without_its_password(url: str, reason: str, tmp_path: Path) -> None:
+def test_unreachable_database_is_reported_without_password(url: str, reason: str, tmp_path: Path) -> None:
     text = told(url, tmp_path)
     assert reason in text
     assert "hunter2" not in text
 
 
-def test_a_wrong_password_is_told_without_it(postgres: Postgres, tmp_path: Path) -> None:
+def test_wrong_password_is_reported_without_it(postgres: Postgres, tmp_path: Path) -> None:
     host = postgres.socket_dir
     with psycopg.connect(host=host, user="postgres", dbname="postgres", autocommit=True) as connection:
         connection.execute("CREATE ROLE ann LOGIN PASSWORD 'the right one'")
@@ -352,7 +352,7 @@ def test_a_wrong_password_is_told_without_it(postgres: Postgres, tmp_path: Path)
         assert password not in text
 
 
-def test_a_database_that_is_not_there_is_told(postgres: Postgres, tmp_path: Path) -> None:
+def test_missing_database_is_reported(postgres: Postgres, tmp_path: Path) -> None:
     text = told(f"postgresql+psycopg://postgres:hunter2@/absent?host={postgres.socket_dir}", tmp_path)
     assert 'database "absent" does not exist' in text
     assert "hunter2" not in text

@@ -87,7 +87,7 @@ def counts(database: Database) -> dict[str, int]:
     }
 
 
-def test_requests_that_stood_alone_go_and_what_was_named_stays(store: Transcripts, clock: Clock) -> None:
+def test_stateless_sessions_are_deleted_and_named_ones_stay(store: Transcripts, clock: Clock) -> None:
     use_once(store, "old")
     use(store, "named")
     use_once(store, "continued")
@@ -98,9 +98,7 @@ def test_requests_that_stood_alone_go_and_what_was_named_stays(store: Transcript
     assert keys(store) == {"named", "continued", "young"}
 
 
-def test_what_is_named_goes_by_the_time_since_its_last_use_where_that_is_configured(
-    store: Transcripts, clock: Clock
-) -> None:
+def test_named_sessions_are_pruned_by_age_where_configured(store: Transcripts, clock: Clock) -> None:
     use(store, "old")
     use(store, "used again")
     clock.now += 30 * DAY_SECONDS
@@ -110,7 +108,7 @@ def test_what_is_named_goes_by_the_time_since_its_last_use_where_that_is_configu
     assert keys(store) == {"used again", "alone"}
 
 
-def test_the_last_used_of_each_agent_stay(store: Transcripts, clock: Clock) -> None:
+def test_last_used_sessions_of_each_agent_stay(store: Transcripts, clock: Clock) -> None:
     for number in range(6):
         clock.now += 1
         use(store, f"main {number}", agent="main")
@@ -123,7 +121,7 @@ def test_the_last_used_of_each_agent_stay(store: Transcripts, clock: Clock) -> N
     assert maintain(store, max_entries=2) == Deleted()
 
 
-def test_nothing_of_a_session_stays_behind(store: Transcripts, clock: Clock) -> None:
+def test_deleted_session_leaves_no_rows(store: Transcripts, clock: Clock) -> None:
     run = NewRun("claimed", "s", "main", "test", store.state.ledger.now_ms(), stateless=False, claimed=True)
     store.state.claims.claim(IdempotencyKey.of("k", b"{}"), run, store.state.membership.id)
     store.state.ledger.open(run, None).finish(outcome("a", "b", "c"))
@@ -134,7 +132,7 @@ def test_nothing_of_a_session_stays_behind(store: Transcripts, clock: Clock) -> 
     assert not any(counts(store.database).values())
 
 
-def test_a_session_that_a_run_holds_stays_and_the_others_go(store: Transcripts, clock: Clock) -> None:
+def test_session_in_use_is_not_pruned(store: Transcripts, clock: Clock) -> None:
     for name in ("held", "free"):
         use(store, name)
     clock.now += 31 * DAY_SECONDS
@@ -149,7 +147,7 @@ def lane_keys(store: Transcripts) -> set[str]:
     return {row.session_key for row in store.database.fetch(sa.select(lanes.c.session_key), {})}
 
 
-def test_lanes_of_sessions_without_a_turn_go_unless_somebody_uses_them(
+def test_unused_leases_of_sessions_without_turns_are_deleted(
     database_url: str | None, store: Transcripts, clock: Clock, tmp_path: Path
 ) -> None:
     store.database.write(AddLanes(*(f"empty {number:04}" for number in range(1_100))))  # more than are read at once
@@ -169,7 +167,7 @@ def test_lanes_of_sessions_without_a_turn_go_unless_somebody_uses_them(
     assert [message.text for message in store.load_conversation("failed")] == ["first words"]
 
 
-def test_a_lane_that_was_taken_since_it_was_found_stays(store: Transcripts) -> None:
+def test_lease_taken_since_it_was_found_stays(store: Transcripts) -> None:
     store.finish_run("s", "main", "r1", RunOutcome(RunState.ERROR))
     [found] = Expiry(store.database, MaintenanceConfig()).iter_lanes()
     assert found == ["s"]
@@ -181,7 +179,7 @@ def test_a_lane_that_was_taken_since_it_was_found_stays(store: Transcripts) -> N
     assert [message.text for message in store.load_conversation("s")] == ["kept"]
 
 
-def test_a_session_that_was_used_since_it_was_found_stays(store: Transcripts, clock: Clock) -> None:
+def test_session_used_since_it_was_found_stays(store: Transcripts, clock: Clock) -> None:
     use(store, "s")
     clock.now += 31 * DAY_SECONDS
     found = list(Maintenance(store.database, MaintenanceConfig(**spelt({"prune_after": 30})), clock).iter_expired())
@@ -190,7 +188,7 @@ def test_a_session_that_was_used_since_it_was_found_stays(store: Transcripts, cl
     assert keys(store) == {"s"}
 
 
-def test_more_than_a_page_goes_in_many_steps(store: Transcripts, clock: Clock) -> None:
+def test_more_than_one_page_is_deleted_in_steps(store: Transcripts, clock: Clock) -> None:
     total = 3 * SESSIONS_AT_ONCE + 1
     with deadline(GENEROUS_SECONDS):
         for greenlet in [spawn(use_once, store, f"s{number}") for number in range(total)]:
@@ -203,7 +201,7 @@ def test_more_than_a_page_goes_in_many_steps(store: Transcripts, clock: Clock) -
     assert keys(store) == set()
 
 
-def test_records_of_runs_and_keys_go_when_they_are_old(store: Transcripts, clock: Clock) -> None:
+def test_old_run_records_and_keys_are_deleted(store: Transcripts, clock: Clock) -> None:
     use(store, "s", "old")
     store.state.claims.claim(
         IdempotencyKey.of("k", b"{}"),
@@ -217,7 +215,7 @@ def test_records_of_runs_and_keys_go_when_they_are_old(store: Transcripts, clock
     assert len(store.load_conversation("s")) == 4
 
 
-def test_two_gateways_and_their_runs_do_not_harm_one_another(
+def test_concurrent_pruning_does_not_disturb_runs(
     database_url: str | None, store: Transcripts, clock: Clock, tmp_path: Path
 ) -> None:
     for number in range(40):
@@ -238,7 +236,9 @@ def test_two_gateways_and_their_runs_do_not_harm_one_another(
         assert [message.text for message in store.load_conversation(key)][-2:] == ["a", "b"]
 
 
-def test_with_warn_nothing_goes_but_keys(store: Transcripts, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_mode_warn_deletes_only_idempotency_keys(
+    store: Transcripts, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     use(store, "s")
     clock.now += 31 * DAY_SECONDS
     config = MaintenanceConfig(mode="warn", **spelt({"prune_after": 30, "runs_after": 1}))
@@ -252,7 +252,7 @@ def test_with_warn_nothing_goes_but_keys(store: Transcripts, clock: Clock, caplo
     assert keys(store) == {"s"}
 
 
-def test_a_gateway_deletes_in_the_background(tmp_path: Path) -> None:
+def test_gateway_prunes_in_background(tmp_path: Path) -> None:
     config = {**scripted_config(), "session": {"maintenance": {"statelessAfter": "1s"}}}
     with live_gateway(tmp_path, config) as running, running.client() as client:
         alone = ask(client, "hi").headers["x-openclaw-session-key"]
@@ -277,7 +277,7 @@ def use_with_key(store: Transcripts, key: str, idempotency_key: IdempotencyKey, 
 @pytest.mark.parametrize(
     "config", [{"stateless_after": "1h", "prune_after": "1h"}, {"stateless_after": "1h", "max_entries": 1}]
 )
-def test_an_answer_that_a_key_stands_for_is_kept_as_long_as_the_key(
+def test_session_is_kept_as_long_as_its_idempotency_key(
     store: Transcripts, clock: Clock, config: dict[str, Any]
 ) -> None:
     names = {name: IdempotencyKey.of(name, b"") for name in ("alone", "named", "named too")}

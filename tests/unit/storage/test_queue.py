@@ -35,7 +35,7 @@ def run_in(lanes: Lanes, key: str, done: list[object], name: object, timeout_sec
         sleep(0)
 
 
-def test_a_free_session_is_entered_without_waiting() -> None:
+def test_free_session_is_acquired_without_waiting() -> None:
     lanes = Lanes()
     lane = lanes.enter("a", 0)
     assert len(lanes) == 1
@@ -43,7 +43,7 @@ def test_a_free_session_is_entered_without_waiting() -> None:
     assert len(lanes) == 0
 
 
-def test_runs_of_one_session_follow_one_another_in_the_order_they_came() -> None:
+def test_runs_of_one_session_keep_arrival_order() -> None:
     lanes = Lanes()
     done: list[int] = []
     inside: list[int] = []
@@ -72,7 +72,7 @@ def test_sessions_do_not_wait_for_one_another() -> None:
     assert done[-1] == "held"
 
 
-def test_waiting_too_long_is_session_busy() -> None:
+def test_queue_timeout_is_session_busy() -> None:
     lanes = Lanes()
     with lanes.enter("a", 0):
         for timeout_seconds in (0, 0.01):
@@ -83,7 +83,7 @@ def test_waiting_too_long_is_session_busy() -> None:
     assert len(lanes) == 0
 
 
-def test_releasing_twice_is_a_no_op() -> None:
+def test_second_release_is_no_op() -> None:
     lanes = Lanes()
     done: list[object] = []
     first = lanes.enter("a", 0)
@@ -100,14 +100,14 @@ def test_releasing_twice_is_a_no_op() -> None:
     assert done == ["third"]
 
 
-def test_a_run_that_fails_releases_its_lane() -> None:
+def test_failing_run_releases_session() -> None:
     lanes = Lanes()
     with pytest.raises(ZeroDivisionError), lanes.enter("a", 0):
         raise ZeroDivisionError
     assert len(lanes) == 0
 
 
-def test_a_waiter_that_is_cancelled_leaves_the_queue_and_the_order_stands() -> None:
+def test_cancelled_waiter_leaves_queue_and_order_is_kept() -> None:
     lanes, scope = Lanes(), CancelScope()
     done: list[object] = []
 
@@ -129,14 +129,14 @@ def test_a_waiter_that_is_cancelled_leaves_the_queue_and_the_order_stands() -> N
     assert len(lanes) == 0
 
 
-def test_a_waiter_whose_deadline_passes_leaves_the_queue() -> None:
+def test_waiter_whose_deadline_passes_leaves_queue() -> None:
     lanes = Lanes()
     with lanes.enter("a", 0), pytest.raises(Deadline), deadline(0.01):
         lanes.enter("a", None)
     assert len(lanes) == 0
 
 
-def test_a_waiter_that_is_killed_as_its_turn_comes_passes_the_turn_on() -> None:
+def test_killed_waiter_passes_session_to_next() -> None:
     lanes = Lanes()
     done: list[object] = []
     first = lanes.enter("a", 0)
@@ -154,7 +154,7 @@ actions = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["run", "ki
 
 @given(actions)
 @settings(deadline=None, max_examples=100)
-def test_whoever_gives_up_the_others_keep_their_order(plan: list[tuple[str, str]]) -> None:
+def test_waiters_keep_order_when_others_give_up(plan: list[tuple[str, str]]) -> None:
     lanes, gate = Lanes(), Event()
     done: dict[str, list[object]] = {key: [] for key in "abc"}
 

@@ -419,9 +419,7 @@ def databases(database_url: str | None, tmp_path: Path) -> Iterator[list[Databas
         database.close()
 
 
-def test_gateways_that_share_a_database_agree_with_a_plain_model(
-    databases: list[Database], request: pytest.FixtureRequest
-) -> None:
+def test_gateways_sharing_database_agree_with_model(databases: list[Database], request: pytest.FixtureRequest) -> None:
     thorough: bool = request.config.getoption("--long")
     run_state_machine_as_test(
         lambda: StateMachine(databases),  # type: ignore[arg-type]  # anything that makes one will do
@@ -435,7 +433,7 @@ def test_gateways_that_share_a_database_agree_with_a_plain_model(
     )
 
 
-def test_an_interrupted_run_that_finds_its_session_taken_is_told_that_it_is_busy(databases: list[Database]) -> None:
+def test_interrupted_run_finds_taken_session_busy(databases: list[Database]) -> None:
     machine, key = StateMachine(databases), KEYS[0]
     try:
         machine.open_a_run(0, key)

@@ -39,7 +39,7 @@ def texts(store: Transcripts) -> list[str]:
     return [message.text for message in store.load_conversation(KEY)]
 
 
-def test_a_summary_takes_the_place_of_all_but_the_last_messages(store: Transcripts) -> None:
+def test_summary_replaces_all_but_last_messages(store: Transcripts) -> None:
     append(store, "1", "2", "3", "4")
     summarise(store, "one to three", kept=1)
     assert texts(store) == ["one to three", "4"]
@@ -47,7 +47,7 @@ def test_a_summary_takes_the_place_of_all_but_the_last_messages(store: Transcrip
     assert texts(store) == ["one to three", "4", "5"]
 
 
-def test_of_several_summaries_the_one_that_covers_most_counts(store: Transcripts) -> None:
+def test_summary_that_covers_most_counts(store: Transcripts) -> None:
     append(store, "1", "2", "3", "4")
     summarise(store, "one and two", kept=2)
     append(store, "5")
@@ -55,14 +55,14 @@ def test_of_several_summaries_the_one_that_covers_most_counts(store: Transcripts
     assert texts(store) == ["one to five"]
 
 
-def test_a_summary_of_the_same_messages_takes_the_place_of_the_earlier_one(store: Transcripts) -> None:
+def test_summary_of_same_messages_replaces_earlier_one(store: Transcripts) -> None:
     append(store, "1", "2")
     summarise(store, "first try", kept=1)
     summarise(store, "second try", kept=1)
     assert texts(store) == ["second try", "2"]
 
 
-def test_the_transcript_keeps_what_a_summary_covers(store: Transcripts) -> None:
+def test_transcript_keeps_what_summary_covers(store: Transcripts) -> None:
     append(store, "1", "2", "3")
     summarise(store, "all", kept=0, run_id="run")
     assert [entry.message.text for entry in store.iter_entries(KEY)] == ["1", "2", "3"]
@@ -70,7 +70,7 @@ def test_the_transcript_keeps_what_a_summary_covers(store: Transcripts) -> None:
     assert [tuple(row) for row in rows] == [(3, "user", "run")]
 
 
-def test_other_sessions_are_not_touched(store: Transcripts) -> None:
+def test_delete_leaves_other_sessions_unchanged(store: Transcripts) -> None:
     append(store, "1", "2")
     other = text_message(Role.USER, "elsewhere")
     store.append_turn("other", "main", "run", (other,), usage=Usage(), model="m")
@@ -79,21 +79,19 @@ def test_other_sessions_are_not_touched(store: Transcripts) -> None:
 
 
 @pytest.mark.parametrize("kept", [2, 3, -1])
-def test_a_summary_of_nothing_is_refused(store: Transcripts, kept: int) -> None:
+def test_summary_that_covers_nothing_is_refused(store: Transcripts, kept: int) -> None:
     append(store, "1", "2")
     with pytest.raises(StoreError, match="at least one"):
         summarise(store, "nothing", kept=kept)
     assert texts(store) == ["1", "2"]
 
 
-def test_a_session_without_turns_has_nothing_to_summarise(store: Transcripts) -> None:
+def test_session_without_turns_cannot_be_summarized(store: Transcripts) -> None:
     with pytest.raises(StoreError, match="at least one"):
         summarise(store, "nothing", kept=0)
 
 
-def test_a_database_that_fails_is_told_without_what_was_said(
-    store: Transcripts, database_url: str | None, tmp_path: Path
-) -> None:
+def test_database_error_contains_no_message_text(store: Transcripts, database_url: str | None, tmp_path: Path) -> None:
     append(store, "1", "2")
     with closing(connect(database_url, tmp_path).connect()) as connection, connection.begin():
         connection.exec_driver_sql("ALTER TABLE summaries RENAME TO elsewhere")
@@ -102,7 +100,7 @@ def test_a_database_that_fails_is_told_without_what_was_said(
     assert "secret" not in f"{caught.value} {caught.value.__cause__}"
 
 
-def test_a_summary_can_hold_more_than_text(store: Transcripts) -> None:
+def test_summary_can_hold_more_than_text(store: Transcripts) -> None:
     append(store, "1")
     summary = Message(Role.USER, text_message(Role.USER, "a").parts * 2, name="n")
     store.append_summary(KEY, "run", summary, kept=0)

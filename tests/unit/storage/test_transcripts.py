@@ -87,22 +87,22 @@ def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 @given(messages)
-def test_a_message_reads_back_as_it_was_written(message: Message) -> None:
+def test_message_round_trips(message: Message) -> None:
     assert from_payload(message.role.value, to_payload(message)) == message
 
 
-def test_a_message_a_newer_program_wrote_is_not_guessed_at() -> None:
+def test_message_of_newer_version_is_refused() -> None:
     with pytest.raises(StoreError, match="version 2"):
         from_payload("user", '{"v": 2, "parts": []}')
 
 
-def test_text_that_is_not_unicode_is_refused_before_anything_is_stored(store: Transcripts) -> None:
+def test_lone_surrogate_is_refused_before_anything_is_stored(store: Transcripts) -> None:
     with pytest.raises(StoreError, match="surrogate"):
         append(store, KEY, turn("fine", "\ud800"))
     assert store.load_conversation(KEY) == ()
 
 
-def test_the_tables_tell_who_said_what_when_and_what_it_cost(file_store: Transcripts, path: Path) -> None:
+def test_tables_hold_roles_times_and_usage(file_store: Transcripts, path: Path) -> None:
     append(file_store, KEY, turn("q", "a"), Usage(3, 4, 1), run_id="run-1")
     told = "key, agent_id, entry_count, created_at_ms, updated_at_ms, title, model, last_run_id, stateless"
     assert rows(path, f"SELECT {told} FROM sessions") == [
@@ -124,7 +124,7 @@ operations = st.lists(
 
 @given(st.lists(operations, min_size=1, max_size=3))
 @settings(deadline=None, max_examples=25)
-def test_the_store_is_a_dictionary_of_conversations_that_outlives_its_process(
+def test_store_matches_model_across_restarts(
     lives: list[list[tuple[str, list[Message]]]],
 ) -> None:
     model: dict[str, tuple[Message, ...]] = {}
@@ -146,7 +146,7 @@ def commits(path: Path) -> int:
     return sum(1 for at in range(32, len(log), frame_bytes) if any(log[at + 4 : at + 8]))
 
 
-def test_turns_that_come_together_share_a_commit(file_store: Transcripts, path: Path) -> None:
+def test_concurrent_turns_share_commit(file_store: Transcripts, path: Path) -> None:
     for number in range(10):
         append(file_store, KEY, turn(str(number)))
     alone = commits(path)
@@ -156,7 +156,7 @@ def test_turns_that_come_together_share_a_commit(file_store: Transcripts, path: 
     assert rows(path, "SELECT count(*) FROM entries") == [(10 + MAX_OPERATIONS_PER_COMMIT + 50,)]
 
 
-def test_turns_that_come_together_each_stay_in_one_piece(store: Transcripts) -> None:
+def test_concurrent_turns_stay_contiguous(store: Transcripts) -> None:
     def talk(number: int) -> None:
         for step in range(5):
             append(store, f"key-{number % 4}", turn("first", "second"), run_id=f"{number}-{step}")
@@ -173,7 +173,7 @@ def test_turns_that_come_together_each_stay_in_one_piece(store: Transcripts) -> 
         assert len(store.load_conversation(f"key-{number}")) == 100
 
 
-def test_a_turn_that_cannot_be_stored_fails_alone(store: Transcripts) -> None:
+def test_turn_that_cannot_be_stored_fails_alone(store: Transcripts) -> None:
     failed = []
 
     def talk(number: int) -> None:
@@ -190,7 +190,7 @@ def test_a_turn_that_cannot_be_stored_fails_alone(store: Transcripts) -> None:
     assert sorted(stored, key=int) == [str(number) for number in range(20) if number % 5]
 
 
-def test_a_database_that_fails_fails_every_turn_and_no_longer_than_that(file_store: Transcripts, path: Path) -> None:
+def test_failing_database_fails_turns_until_it_recovers(file_store: Transcripts, path: Path) -> None:
     append(file_store, KEY, turn("before"))
     rename = "ALTER TABLE {} RENAME TO {}"
     rows(path, rename.format("entries", "elsewhere"))
@@ -209,7 +209,7 @@ def test_a_database_that_fails_fails_every_turn_and_no_longer_than_that(file_sto
     assert [message.text for message in file_store.load_conversation(KEY)] == ["before", "after"]
 
 
-def test_readers_do_not_wait_for_a_writer(file_store: Transcripts, path: Path) -> None:
+def test_readers_are_not_blocked_by_writer(file_store: Transcripts, path: Path) -> None:
     append(file_store, KEY, turn("before"))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -222,7 +222,7 @@ def test_readers_do_not_wait_for_a_writer(file_store: Transcripts, path: Path) -
     assert [message.text for message in file_store.load_conversation(KEY)] == ["before", "after"]
 
 
-def test_sessions_are_searched_before_the_list_is_cut(store: Transcripts) -> None:
+def test_search_applies_before_limit(store: Transcripts) -> None:
     for number, key in enumerate(("agent:main:50%_off", "agent:main:50x_off", "agent:main:later")):
         append(store, key, turn("hi"), run_id=f"r{number}")
 
@@ -235,7 +235,7 @@ def test_sessions_are_searched_before_the_list_is_cut(store: Transcripts) -> Non
     assert found("\0") == found("x" * 1_000_000) == []
 
 
-def test_two_stores_of_one_database_see_each_others_turns(
+def test_stores_sharing_database_see_each_others_turns(
     store: Transcripts, database_url: str | None, tmp_path: Path
 ) -> None:
     with closing(Transcripts(open_database(database_url, tmp_path))) as other:
@@ -244,7 +244,7 @@ def test_two_stores_of_one_database_see_each_others_turns(
         assert store.load_conversation(KEY) == other.load_conversation(KEY) == turn(*"012345")
 
 
-def test_a_session_that_was_continued_while_its_first_answer_was_told_keeps_both_turns(store: Transcripts) -> None:
+def test_session_continued_during_first_answer_keeps_both_turns(store: Transcripts) -> None:
     first = NewRun("first", KEY, "main", "test", store.state.ledger.now_ms(), stateless=True)
     opened = store.state.ledger.open(first, None)
     append(store, KEY, turn("continued"))
@@ -252,7 +252,7 @@ def test_a_session_that_was_continued_while_its_first_answer_was_told_keeps_both
     assert store.load_conversation(KEY) == turn("continued", "begun")
 
 
-def test_closing_twice_is_a_no_op_and_a_closed_store_says_so(store: Transcripts) -> None:
+def test_second_close_is_no_op_and_closed_store_raises(store: Transcripts) -> None:
     store.close()
     store.close()
     for use in (lambda: append(store, KEY, turn("a")), lambda: store.load_conversation(KEY), store.check):
@@ -260,14 +260,14 @@ def test_closing_twice_is_a_no_op_and_a_closed_store_says_so(store: Transcripts)
             use()
 
 
-def test_only_the_owner_can_read_what_was_said(file_store: Transcripts, path: Path) -> None:
+def test_files_are_readable_only_by_owner(file_store: Transcripts, path: Path) -> None:
     append(file_store, KEY, turn("a"))
     modes = {entry.name: entry.stat().st_mode & 0o777 for entry in path.parent.iterdir()}
     assert modes == {"sessions.db": 0o600, "sessions.db-wal": 0o600, "sessions.db-shm": 0o600}
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_that_others_could_read_is_closed_to_them_and_a_directory_that_was_there_is_left(tmp_path: Path) -> None:
+def test_readable_file_is_made_private_and_existing_directory_is_unchanged(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     path = tmp_path / "sessions.db"
     path.touch(mode=0o644)
@@ -276,7 +276,7 @@ def test_a_file_that_others_could_read_is_closed_to_them_and_a_directory_that_wa
     assert tmp_path.stat().st_mode & 0o777 == 0o755
 
 
-def test_the_connection_is_configured_as_documented(file_store: Transcripts, path: Path) -> None:
+def test_connection_is_configured_as_documented(file_store: Transcripts, path: Path) -> None:
     def pragmas(connection: Any) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "query_only")
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
@@ -286,7 +286,7 @@ def test_the_connection_is_configured_as_documented(file_store: Transcripts, pat
     assert rows(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
-def test_a_schema_that_cannot_be_made_whole_is_not_begun(path: Path) -> None:
+def test_failed_schema_creation_leaves_nothing(path: Path) -> None:
     path.parent.mkdir()
     rows(path, "CREATE TABLE lanes (something_else TEXT)")
     with pytest.raises(StoreError, match="already exists"):
@@ -295,7 +295,7 @@ def test_a_schema_that_cannot_be_made_whole_is_not_begun(path: Path) -> None:
     assert rows(path, "PRAGMA user_version") == [(0,)]
 
 
-def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database " * 100)
     for path, problem in ((tmp_path / "text", "not a database"), (tmp_path, "unable to open")):
         with pytest.raises(StoreError, match=problem):
@@ -305,7 +305,7 @@ def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
         Transcripts.open(tmp_path / "text" / "sessions.db")
 
 
-def test_a_database_that_cannot_be_read_or_was_replaced_fails_its_check(file_store: Transcripts, path: Path) -> None:
+def test_unreadable_or_replaced_database_fails_check(file_store: Transcripts, path: Path) -> None:
     file_store.check()
     path.rename(path.with_suffix(".old"))
     with pytest.raises(StoreError, match="removed or replaced"):
@@ -339,7 +339,7 @@ for greenlet in [spawn(talk, f"key-{number}") for number in range(8)]:
 """
 
 
-def test_a_killed_process_loses_no_turn_it_was_told_of_and_leaves_none_half(path: Path) -> None:
+def test_killed_process_loses_no_committed_turn_and_leaves_none_partial(path: Path) -> None:
     command = [sys.executable, "-c", APPENDING_PROCESS, str(path)]
     with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
