@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from service.agent.conversation import ConversationDigest, IncomingMessage, unanswered_calls
 from service.core.messages import Message, ToolCall
 from service.storage.runs.records import RunRecords
-from service.storage.sessions.transcripts import SessionStore
+from service.storage.sessions.transcripts import TranscriptStore
 
 
 def recall_steps(
-    incoming: Sequence[IncomingMessage], agent_id: str, records: RunRecords, store: SessionStore
+    incoming: Sequence[IncomingMessage], agent_id: str, records: RunRecords, store: TranscriptStore
 ) -> tuple[IncomingMessage, ...]:
     """The conversation of a stateless request to an agent with that agent's own steps in their places.
 

@@ -12,7 +12,7 @@ from typing import Self
 from service.api.auth import LoginLimiter
 from service.config.gateway import RateLimitConfig
 from service.core import concurrency
-from service.storage.cluster.login_failures import Allowance, LoginFailures
+from service.storage.cluster.login_failures import LoginFailures, LoginLimit
 from service.storage.database.errors import StoreError
 
 _REFRESH_SECONDS = 1.0
@@ -39,7 +39,7 @@ class SharedLoginLimiter:
         self._failures = failures
         self._has_others = has_others
         self._clock = clock
-        self._allowance = _to_allowance(config)
+        self._limit = _to_login_limit(config)
         self._locked_until_ms: OrderedDict[str, int] = OrderedDict()  # every address with a known failure
         self._refresh_at = -math.inf
 
@@ -47,7 +47,7 @@ class SharedLoginLimiter:
         """Return a limiter with another configuration that shares the failures counted so far."""
         limiter = copy.copy(self)
         limiter._local = self._local.with_config(config)  # noqa: SLF001  # the copy, before anybody else has it
-        limiter._allowance = _to_allowance(config)  # noqa: SLF001
+        limiter._allowance = _to_login_limit(config)  # noqa: SLF001
         return limiter
 
     def lockout_seconds(self, address: str) -> float:
@@ -55,7 +55,7 @@ class SharedLoginLimiter:
         self._refresh_when_due()
         locked_ms = self._locked_until_ms.get(address, 0) - self._clock() * 1000
         # At most the length of a lockout, in case the clock was set back.
-        shared = min(max(locked_ms, 0.0), float(self._allowance.lockout_ms)) / 1000
+        shared = min(max(locked_ms, 0.0), float(self._limit.lockout_ms)) / 1000
         return max(shared, self._local.lockout_seconds(address))
 
     def record_failure(self, address: str) -> None:
@@ -64,7 +64,7 @@ class SharedLoginLimiter:
             return
         self._local.record_failure(address)  # first, because concurrent attempts must see it
         try:
-            locked_until_ms = self._failures.record(address, int(self._clock() * 1000), self._allowance)
+            locked_until_ms = self._failures.record(address, int(self._clock() * 1000), self._limit)
         except StoreError:  # logged; this process has counted it
             return
         self._note(address, locked_until_ms)
@@ -84,7 +84,7 @@ class SharedLoginLimiter:
 
     def _refresh(self) -> None:
         try:
-            changes = self._failures.read_news()
+            changes = self._failures.read_changes()
         except StoreError:  # logged
             return
         for address, locked_until_ms in changes.items():
@@ -98,10 +98,10 @@ class SharedLoginLimiter:
 
     def _forget(self, address: str) -> None:
         try:
-            self._failures.forget(address)
+            self._failures.clear(address)
         except StoreError:  # logged
             return
 
 
-def _to_allowance(config: RateLimitConfig) -> Allowance:
-    return Allowance(config.max_attempts, config.window_ms, config.lockout_ms)
+def _to_login_limit(config: RateLimitConfig) -> LoginLimit:
+    return LoginLimit(config.max_attempts, config.window_ms, config.lockout_ms)

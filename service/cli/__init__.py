@@ -1,7 +1,7 @@
-"""The command line: one module for each group of commands. Commands only translate; what they do lives elsewhere.
+"""The command line: one module per group of commands, which only translate.
 
-A command's module is imported whenever any command runs, so it imports nothing that is heavy: what a command needs, it
-imports when it runs. One that runs agents makes the standard library cooperative before that.
+All modules are imported whenever any command runs, so heavy imports are inside the commands. A command that runs agents
+patches the standard library before them.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from service.cli.models import models
 from service.cli.sessions import sessions
 from service.cli.setup import setup
 
-INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+INTERRUPTED = 130  # the shell's status for SIGINT
 
 
 class _Commands(click.Group):
-    """The commands, ended by Ctrl-C with the status that says so."""
+    """The root group; Ctrl-C exits with status 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was named."""
+        """Run the named command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
-        except click.Abort as abort:  # which is what click makes of Ctrl-C, and of the end of input, at a question
+        except click.Abort as abort:  # raised by click for Ctrl-C and for end of input at a prompt
             if not isinstance(abort.__context__, KeyboardInterrupt):
                 raise
             raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--dev", is_flag=True, help="The configuration and state that `gateway --dev` uses.")
-@click.option("--profile", metavar="NAME", help="The configuration and state kept under this name.")
+@click.option("--dev", is_flag=True, help="Use the configuration and state of `gateway --dev`.")
+@click.option("--profile", metavar="NAME", help="Use the configuration and state of this name.")
 @click.version_option(__version__, prog_name="openclaw")
-def openclaw(**_place: object) -> None:
+def openclaw(**_options: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 

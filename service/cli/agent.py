@@ -1,4 +1,4 @@
-"""`openclaw agent`: one turn of an agent, as the endpoint runs it."""
+"""`openclaw agent`: run one turn of an agent."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from service.cli.common import json_option, pass_locations, print_json
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.agent_client import AgentClient, AgentDone, AgentInvocation
+    from service.cli.agent_client import AgentClient, AgentInvocation, AgentResult
 
 
 @click.command()
-@click.option("-m", "--message", required=True, help="What to say; `-` reads it from standard input.")
-@click.option("--agent", "agent_id", metavar="ID", help="The agent; the default one without.")
-@click.option("--session-id", metavar="ID", help="The session, by an id of your own.")
-@click.option("--session-key", metavar="KEY", help="The session, by its key; the agent's main session without.")
-@click.option("--model", metavar="PROVIDER/MODEL", help="Another model for this turn.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds to wait for the whole answer.")
-@click.option("--stream", is_flag=True, help="Show the answer as it comes.")
+@click.option("-m", "--message", required=True, help="The message; `-` reads standard input.")
+@click.option("--agent", "agent_id", metavar="ID", help="The agent; by default the default agent.")
+@click.option("--session-id", metavar="ID", help="The session, by an id of your choice.")
+@click.option("--session-key", metavar="KEY", help="The session, by its key; by default the agent's main session.")
+@click.option("--model", metavar="PROVIDER/MODEL", help="Override the model for this turn.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds to wait for the complete answer.")
+@click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
 @click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
 @json_option
 @pass_locations
@@ -40,29 +40,29 @@ def agent(
     local: bool,
     as_json: bool,
 ) -> None:
-    """Run one turn of an agent, through the gateway or with --local here, and print what it says."""
+    """Run one turn of an agent through the gateway, or in this process with --local."""
     if stream and as_json:
-        raise click.UsageError("Give --stream or --json, not both.")
-    door = _open_door(locations, local=local)
-    from service.cli.agent_client import AgentInvocation, session_of
+        raise click.UsageError("Use either --stream or --json, not both.")
+    client = _open_client(locations, local=local)
+    from service.cli.agent_client import AgentInvocation, resolve_session
 
-    agent_id, key = session_of(agent_id, session_id, session_key)
+    agent_id, key = resolve_session(agent_id, session_id, session_key)
     text = sys.stdin.read() if message == "-" else message
     _check_message(text)
     request = AgentInvocation(text, agent_id, key, model, timeout)
-    done = _run(door, request, stream=stream)
+    result = _run(client, request, stream=stream)
     if as_json:
-        print_json(done.outcome)
+        print_json(result.outcome)
     elif not stream:
-        click.echo(done.text)
+        click.echo(result.text)
 
 
 def _check_message(text: str) -> None:
     if not text.strip():
-        raise click.BadParameter("it is empty, and an agent answers only what says something.", param_hint="--message")
+        raise click.BadParameter("the message is empty.", param_hint="--message")
 
 
-def _open_door(locations: Locations, *, local: bool) -> AgentClient:
+def _open_client(locations: Locations, *, local: bool) -> AgentClient:
     if local:
         from service.server.monkey_patch import make_cooperative
 
@@ -71,31 +71,31 @@ def _open_door(locations: Locations, *, local: bool) -> AgentClient:
 
         return LocalAgentClient(locations)
     from service.cli.agent_client_websocket import WebSocketAgentClient
-    from service.cli.gateway_address import find_gateway
+    from service.cli.gateway_address import resolve_gateway
 
-    return WebSocketAgentClient(find_gateway(locations, os.environ))
+    return WebSocketAgentClient(resolve_gateway(locations, os.environ))
 
 
-def _run(door: AgentClient, request: AgentInvocation, *, stream: bool) -> AgentDone:
-    from service.cli.agent_client import AgentDone, AgentFailure, TextSaid
+def _run(client: AgentClient, request: AgentInvocation, *, stream: bool) -> AgentResult:
+    from service.cli.agent_client import AgentFailure, AgentResult, TextOutput
 
-    begun = False  # a line of the answer: whatever else is said must not stand on it
+    line_open = False  # an unfinished line of the answer, which other output must not continue
     try:
-        with closing(door.run(request)) as events:  # type: ignore[type-var]  # a generator at every door
+        with closing(client.run(request)) as events:  # type: ignore[type-var]  # every client returns a generator
             for event in events:
-                if isinstance(event, AgentDone):
-                    begun = stream
+                if isinstance(event, AgentResult):
+                    line_open = stream
                     return event
                 if not stream:
                     continue
-                if isinstance(event, TextSaid):
+                if isinstance(event, TextOutput):
                     click.echo(event.text, nl=False)
-                    begun = not event.text.endswith("\n")
+                    line_open = not event.text.endswith("\n")
                 else:
                     line = click.style(f"[{event.name}]", dim=True)
-                    click.echo(f"\n{line}" if begun else line, err=True)
-                    begun = False
+                    click.echo(f"\n{line}" if line_open else line, err=True)
+                    line_open = False
     finally:
-        if begun:
+        if line_open:
             click.echo()
-    raise AgentFailure("The answer has no end.")
+    raise AgentFailure("The answer is incomplete.")

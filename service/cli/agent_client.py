@@ -1,4 +1,4 @@
-"""What running an agent means to the command line, whichever door it goes through."""
+"""Interface of the clients that run an agent for the command line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from service.storage.sessions.keys import default_session_key
 
 @record
 class AgentInvocation:
-    """One turn of an agent: `agent_id` `None` is the default agent, `session_key` may lack the agent's name.
+    """One turn of an agent: `agent_id` `None` is the default agent, `session_key` may lack the agent prefix.
 
-    `model` is "provider/model" for this run alone; `timeout_seconds` bounds the whole, `None` leaves that to the agent.
+    `model` is "provider/model" for this run only; `timeout_seconds` limits the run, `None` uses the agent's limit.
     """
 
     message: str
@@ -26,57 +26,57 @@ class AgentInvocation:
 
 
 @record
-class TextSaid:
-    """The agent said `text` next."""
+class TextOutput:
+    """The next piece of the agent's output."""
 
     text: str
 
 
 @record
-class ToolUsed:
-    """The agent uses one of its tools."""
+class ToolCallStarted:
+    """The agent called one of its tools."""
 
     name: str
 
 
 @record
-class AgentDone:
-    """The turn is over: `text` is all that was said, `outcome` what programs are told."""
+class AgentResult:
+    """End of the turn: `text` is the complete output, `outcome` the JSON result."""
 
     text: str
     outcome: dict[str, Any]
 
 
-AgentEvent = TextSaid | ToolUsed | AgentDone
+AgentEvent = TextOutput | ToolCallStarted | AgentResult
 
 
 class AgentClient(Protocol):
-    """A way to an agent."""
+    """A client that runs an agent."""
 
     def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
-        """What the agent says as it says it, `AgentDone` last.
+        """Run the agent and iterate over its output; `AgentResult` is last.
 
-        Closing the iterator, or an interrupt inside it, stops the run. Raises `AgentFailure`.
+        Closing the iterator, or an interrupt inside it, aborts the run. Raises `AgentFailure`.
         """
         ...
 
 
 class AgentFailure(click.ClickException):
-    """The turn failed, in words for people."""
+    """The turn failed."""
 
 
 def timed_out(seconds: float | None) -> AgentFailure:
-    """The failure of a turn that took longer than its caller would wait."""
-    return AgentFailure(f"The agent did not finish within {seconds:g} s. Its run was stopped.")
+    """Error for a turn that exceeded --timeout."""
+    return AgentFailure(f"The agent did not finish within {seconds:g} s. The run was aborted.")
 
 
-def session_of(agent_id: str | None, session_id: str | None, session_key: str | None) -> tuple[str | None, str]:
-    """The agent and the session key that the options mean; the agent's main session where they name none.
+def resolve_session(agent_id: str | None, session_id: str | None, session_key: str | None) -> tuple[str | None, str]:
+    """Resolve the options to an agent and a session key; the agent's main session by default.
 
-    Raises `click.UsageError` when they contradict each other.
+    Raises `click.UsageError` for contradictory options.
     """
     if session_id is not None and session_key is not None:
-        raise click.UsageError("Give --session-id or --session-key, not both.")
+        raise click.UsageError("Use either --session-id or --session-key, not both.")
     own = default_session_key(session_key, session_id)
     if session_key is None:
         return agent_id, own

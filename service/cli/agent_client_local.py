@@ -1,4 +1,4 @@
-"""The way to an agent without a gateway: the same Gateway object, here, on the same store."""
+"""Agent client without a gateway process: a Gateway object in this process, on the same database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from service.agent.events import RunEnded, TextDelta, ToolStarted
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.api.websocket.run_result import to_meta
-from service.cli.agent_client import AgentDone, AgentEvent, AgentFailure, AgentInvocation, TextSaid, ToolUsed, timed_out
+from service.cli.agent_client import (
+    AgentEvent,
+    AgentFailure,
+    AgentInvocation,
+    AgentResult,
+    TextOutput,
+    ToolCallStarted,
+    timed_out,
+)
 from service.config.loading import load_config
 from service.config.schema import Config
 from service.config.source import Locations
@@ -27,7 +35,7 @@ from service.storage.database.errors import StoreError
 
 
 class LocalAgentClient:
-    """Runs the agent in this process, whose standard library is cooperative; transcripts are shared with gateways."""
+    """Runs the agent in this process, whose standard library is patched; transcripts are shared with gateways."""
 
     def __init__(self, locations: Locations) -> None:
         self._locations = locations
@@ -36,7 +44,7 @@ class LocalAgentClient:
 
     def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
         """See `AgentClient.run`."""
-        logging.basicConfig(level=logging.ERROR)  # what fails is said by the command itself
+        logging.basicConfig(level=logging.ERROR)  # the command reports failures itself
         try:
             gateway = open_gateway(self._config(), self._locations, os.environ)
         except StoreError as error:
@@ -51,7 +59,7 @@ class LocalAgentClient:
                 raise AgentFailure(error.message) from None
 
     def _config(self) -> Config:
-        # Without a file an agent can be asked all the same: the embedded model needs none.
+        # No file is needed: the embedded model works without one.
         return load_config(self._locations, os.environ).config if self._locations.config_path.exists() else Config()
 
     def _on_interrupt(self) -> None:
@@ -74,15 +82,15 @@ class LocalAgentClient:
         try:
             for batch in run.follow():
                 for event in batch:
-                    yield from self._tell(gateway, run, event)
+                    yield from self._to_events(gateway, run, event)
         finally:
             run.abort()
 
-    def _tell(self, gateway: Gateway, run: Run, event: object) -> Iterator[AgentEvent]:
+    def _to_events(self, gateway: Gateway, run: Run, event: object) -> Iterator[AgentEvent]:
         if isinstance(event, TextDelta):
-            yield TextSaid(event.text)
+            yield TextOutput(event.text)
         elif isinstance(event, ToolStarted):
-            yield ToolUsed(event.call.name)
+            yield ToolCallStarted(event.call.name)
         elif isinstance(event, RunEnded):
             if self._interrupted:
                 raise KeyboardInterrupt
@@ -91,4 +99,4 @@ class LocalAgentClient:
             duration_ms = round((time.time() - run.accepted_at) * 1000)
             payloads = [{"text": run.text, "mediaUrl": None}] if run.text else []
             meta = to_meta(run, event, gateway, duration_ms)
-            yield AgentDone(run.text, {"payloads": payloads, "meta": meta})
+            yield AgentResult(run.text, {"payloads": payloads, "meta": meta})

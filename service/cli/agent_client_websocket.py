@@ -1,4 +1,4 @@
-"""The way to an agent through a running gateway: OpenClaw's protocol on its WebSocket."""
+"""Agent client for a running gateway: OpenClaw's protocol over WebSocket."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ import click
 from websockets.exceptions import WebSocketException
 
 from service.cli.agent_client import (
-    AgentDone,
     AgentEvent,
     AgentFailure,
     AgentInvocation,
-    TextSaid,
-    ToolUsed,
+    AgentResult,
+    TextOutput,
+    ToolCallStarted,
     timed_out,
 )
-from service.cli.gateway_address import Address
+from service.cli.gateway_address import GatewayAddress
 from service.cli.gateway_connection import OperatorConnection, UnreachableError, open_operator, payload_of
 from service.core.ids import new_uuid
 
-#: How long the gateway may take to end a run that is not wanted any more.
+#: How long to wait for the gateway to abort a run.
 _ABORT_SECONDS = 5.0
 
-
-#: For how long after a Ctrl-C others are taken for the same: long enough to have the run aborted.
+#: Further Ctrl-C are ignored for this long: enough time to abort the run.
 _INTERRUPT_SECONDS = 2.0
 
 
 @contextmanager
 def _one_interrupt() -> Iterator[None]:
-    """Have signals that follow the first within `_INTERRUPT_SECONDS` not keep the run from being aborted."""
+    """Ignore further interrupts for `_INTERRUPT_SECONDS`, so that the run can be aborted."""
     ends_at = -math.inf
 
     def interrupt(_number: int, _frame: object) -> None:
@@ -45,19 +44,19 @@ def _one_interrupt() -> Iterator[None]:
             raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not where it is ignored
+    if before is signal.default_int_handler:  # unless it is ignored
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        if ends_at == -math.inf:  # else this process ends now, with the status of the first
+        if ends_at == -math.inf:  # otherwise the process exits with the status of the first
             signal.signal(signal.SIGINT, before)
 
 
 class WebSocketAgentClient:
-    """Asks with the method `agent`; a run that is left before its end is aborted."""
+    """Calls the method `agent`; a run that is left before its end is aborted."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: GatewayAddress) -> None:
         self._address = address
 
     def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
@@ -68,36 +67,36 @@ class WebSocketAgentClient:
         try:
             with _one_interrupt(), open_operator(self._address, deadline) as connection:
                 asked = True
-                yield from _Following(connection, request, run_id).follow()
+                yield from _RunFollower(connection, request, run_id).follow()
         except TimeoutError:
             raise timed_out(seconds) from None
         except UnreachableError as error:
-            hint = f"{self._address.start_hint} --local does without."
+            hint = f"{self._address.start_hint} Or use --local, which needs no gateway."
             if asked:
-                hint = f"The run {run_id} may go on without it; its session has what becomes of it."
+                hint = f"The run {run_id} may continue; its result will be in the session."
             raise AgentFailure(f"{error.message} {hint}") from None
         except click.ClickException as error:
             raise AgentFailure(error.message) from None
 
 
-class _Following:
-    """One run from its beginning to its end; `said` is how much of it has been told."""
+class _RunFollower:
+    """Follows one run to its end."""
 
     def __init__(self, connection: OperatorConnection, request: AgentInvocation, run_id: str) -> None:
         self._connection = connection
         self._request = request
         self._run_id = run_id
-        self._said = ""
+        self._text = ""
 
     def follow(self) -> Iterator[AgentEvent]:
-        """What is said as it is said, and the end; leaving earlier aborts the run."""
+        """Iterate over the output and the result; leaving earlier aborts the run."""
         over = False
         try:
             request_id = self._connection.send("agent", self._to_params())
             while not over:
                 frame = self._connection.receive()
                 if frame.get("type") == "event":
-                    yield from self._tell(frame)
+                    yield from self._to_events(frame)
                 elif frame.get("id") == request_id:
                     over = not (frame.get("ok") and frame["payload"].get("status") == "accepted")
             yield from self._end(payload_of(frame))
@@ -113,7 +112,9 @@ class _Following:
             "message": request.message,
             "idempotencyKey": self._run_id,
             "model": request.model,
-            "timeout": None if seconds is None else math.ceil(seconds),  # should this process not live to abort it
+            "timeout": None
+            if seconds is None
+            else math.ceil(seconds),  # in case this process dies before it can abort the run
         }
         return {name: value for name, value in params.items() if value is not None}
 
@@ -121,27 +122,27 @@ class _Following:
         session = {"sessionKey": self._request.session_key}
         return session if self._request.agent_id is None else {**session, "agentId": self._request.agent_id}
 
-    def _tell(self, frame: dict[str, Any]) -> Iterator[AgentEvent]:
+    def _to_events(self, frame: dict[str, Any]) -> Iterator[AgentEvent]:
         payload = frame.get("payload")
         if frame.get("event") != "agent" or not isinstance(payload, dict) or payload.get("runId") != self._run_id:
-            return  # operators are told of everybody's runs
+            return  # operators receive the events of all runs
         data = payload["data"]
         if payload["stream"] == "assistant" and data.get("delta"):
-            self._said += data["delta"]
-            yield TextSaid(data["delta"])
+            self._text += data["delta"]
+            yield TextOutput(data["delta"])
         elif payload["stream"] == "tool" and data.get("phase") == "start":
-            yield ToolUsed(data["name"])
+            yield ToolCallStarted(data["name"])
 
     def _end(self, payload: dict[str, Any]) -> Iterator[AgentEvent]:
         if payload.get("status") != "ok":
             raise AgentFailure("The run was aborted before its end.")
         text = "\n\n".join(one.get("text") or "" for one in payload["result"]["payloads"])
-        if text.startswith(self._said) and text != self._said:
-            yield TextSaid(text[len(self._said) :])
-        yield AgentDone(text, payload)
+        if text.startswith(self._text) and text != self._text:
+            yield TextOutput(text[len(self._text) :])
+        yield AgentResult(text, payload)
 
     def _abort(self) -> None:
-        # Nothing can be done about a gateway that is gone or does not listen; why the run is left is told already.
+        # Nothing can be done about a gateway that is gone or does not respond; the error is reported already.
         with suppress(OSError, WebSocketException, click.ClickException):
             self._connection.deadline = time.monotonic() + _ABORT_SECONDS
             request = {**self._to_session(), "runId": self._run_id}

@@ -1,4 +1,4 @@
-"""`openclaw agents`: who answers."""
+"""`openclaw agents`: list the agents."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def agents() -> None:
-    """Look at the agents."""
+    """List the agents."""
 
 
 @agents.command(name="list")
 @json_option
 @pass_locations
 def list_(locations: Locations, *, as_json: bool) -> None:
-    """List the configured agents; the one that answers when none is named is marked."""
+    """List the configured agents and mark the default one."""
     from service.config.agents import Roster
     from service.config.loading import load_config
     from service.models.catalog import EMBEDDED_REFERENCE

@@ -1,4 +1,4 @@
-"""What commands have in common: where the configuration is, answers for people and for programs, failures."""
+"""Shared parts of commands: locations, output as text or JSON, error reporting."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Command = Callable[..., None]
 
 
 def pass_locations(command: Command) -> Command:
-    """Give `command` the `Locations` that --dev, --profile and the environment mean, as its first argument.
+    """Pass `command` the `Locations` for --dev, --profile and the environment as its first argument.
 
-    Both options are understood before the command's name, too.
+    Both options are also accepted before the command's name.
     """
 
-    @click.option("--dev", is_flag=True, help="The configuration and state that `gateway --dev` uses.")
-    @click.option("--profile", metavar="NAME", help="The configuration and state kept under this name.")
+    @click.option("--dev", is_flag=True, help="Use the configuration and state of `gateway --dev`.")
+    @click.option("--profile", metavar="NAME", help="Use the configuration and state of this name.")
     @functools.wraps(command)
-    def placed(*arguments: Any, dev: bool, profile: str | None, **options: Any) -> None:
+    def with_locations(*arguments: Any, dev: bool, profile: str | None, **options: Any) -> None:
         general = click.get_current_context().find_root().params
-        place = locate(os.environ, dev=dev or bool(general.get("dev")), profile=profile or general.get("profile"))
-        command(place, *arguments, **options)
+        locations = locate(os.environ, dev=dev or bool(general.get("dev")), profile=profile or general.get("profile"))
+        command(locations, *arguments, **options)
 
-    return report_errors(placed)
+    return report_errors(with_locations)
 
 
 def report_errors(command: Command) -> Command:
-    """Have what `command` can fail with end the program with status 1 and words; with --json told there, too."""
+    """Exit with status 1 and a message when `command` fails; with --json also print the error as JSON."""
 
     @functools.wraps(command)
-    def told(*arguments: Any, **options: Any) -> None:
+    def reporting(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
         except (ConfigError, GatewayError, click.ClickException) as error:
@@ -46,21 +46,21 @@ def report_errors(command: Command) -> Command:
                 print_json({"ok": False, "error": {"type": "cli_error", "message": failure.format_message()}})
             raise failure from None
 
-    return told
+    return reporting
 
 
 def json_option(command: Command) -> Command:
-    """Give `command` the flag --json as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")(command)
+    """Add the flag --json as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def print_json(value: Any) -> None:
-    """Tell a program."""
+    """Print `value` as JSON."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Tell people, in columns; the headings are bold on a terminal."""
+    """Print rows in columns; the headings are bold on a terminal."""
     lines = [tuple(headings), *(tuple(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for index, line in enumerate(lines):
@@ -69,5 +69,5 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def note(text: str) -> None:
-    """Say something beside the answer."""
+    """Print a note on standard error."""
     click.echo(f"Note: {text}", err=True)

@@ -1,4 +1,4 @@
-"""`openclaw completion`: let a shell complete the commands."""
+"""`openclaw completion`: shell completion scripts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import click
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that lets SHELL complete the commands.
+    """Print the completion script for SHELL.
 
     \b
     bash: add to ~/.bashrc:   eval "$(openclaw completion bash)"
     zsh:  add to ~/.zshrc:    eval "$(openclaw completion zsh)"
     fish: openclaw completion fish > ~/.config/fish/completions/openclaw.fish
-    """  # noqa: D301  # click's mark for lines that are to stay
+    """  # noqa: D301  # click's marker for unwrapped lines
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

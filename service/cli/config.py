@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class _Path(click.ParamType[KeyPath]):
-    """A key of the configuration."""
+    """A path of a configuration key."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> KeyPath:
-        """The key that a text means."""
+        """Parse a path."""
         if isinstance(value, tuple):
             return value
         try:
@@ -41,7 +41,7 @@ def config() -> None:
 @json_option
 @pass_locations
 def file(locations: Locations, *, as_json: bool) -> None:
-    """Say where the file is."""
+    """Print the path of the file."""
     path = locations.config_path
     if as_json:
         print_json({"path": str(path), "exists": path.exists()})
@@ -54,7 +54,7 @@ def file(locations: Locations, *, as_json: bool) -> None:
 @json_option
 @pass_locations
 def get(locations: Locations, path: KeyPath | None, *, as_json: bool) -> None:
-    """Show what the file says, all of it or at PATH, such as gateway.port or agents.list[0].model.
+    """Print the file, or its value at PATH, such as gateway.port or agents.list[0].model.
 
     Secrets are masked unless PATH names them.
     """
@@ -78,20 +78,20 @@ def get(locations: Locations, path: KeyPath | None, *, as_json: bool) -> None:
 @config.command(name="set")
 @click.argument("path", type=_Path())
 @click.argument("value")
-@click.option("--text", "as_text", is_flag=True, help="Take VALUE as a text whatever it looks like.")
+@click.option("--text", "as_text", is_flag=True, help="Take VALUE as a string whatever it looks like.")
 @json_option
 @pass_locations
 def set_(locations: Locations, path: KeyPath, value: str, *, as_text: bool, as_json: bool) -> None:
-    """Set PATH to VALUE, which is JSON5 or else a text; `-` reads it from standard input.
+    """Set PATH to VALUE: JSON5, or a string; `-` reads standard input.
 
-    Comments and layout stay. A file that would be wrong is not written.
+    Comments and layout are kept. A file that would be invalid is not written.
     """
     from service.config.json5.editing import set_value
 
     text = sys.stdin.read().removesuffix("\n") if value == "-" else value
     parsed = text if as_text else _parse_value(text)
     _edit(locations, lambda before: set_value(before, path, parsed))
-    _tell_edit(locations, path, "Set", as_json=as_json)
+    _print_edit(locations, path, "Set", as_json=as_json)
 
 
 @config.command()
@@ -99,20 +99,20 @@ def set_(locations: Locations, path: KeyPath, value: str, *, as_text: bool, as_j
 @json_option
 @pass_locations
 def unset(locations: Locations, path: KeyPath, *, as_json: bool) -> None:
-    """Remove PATH from the file, so that what holds by default holds again."""
+    """Remove PATH from the file and return to its default."""
     from service.config.json5.editing import remove_value
 
     _edit(locations, lambda before: remove_value(before, path))
-    _tell_edit(locations, path, "Removed", as_json=as_json)
+    _print_edit(locations, path, "Removed", as_json=as_json)
 
 
 @config.command()
 @json_option
 @pass_locations
 def validate(locations: Locations, *, as_json: bool) -> None:
-    """Say whether the gateway could start with the file, here and now; status 1 if not.
+    """Check whether the gateway can start with the file; status 1 if not.
 
-    A file that says that the gateway runs on another host is judged all the same.
+    A file for a gateway on another host is checked, too.
     """
     from service.api.auth import resolve_credentials
     from service.config.loading import load_config, resolve_bind, resolve_port
@@ -161,35 +161,37 @@ def _edit(locations: Locations, edit: Callable[[str], str]) -> None:
     from service.gateway.startup_checks import check_startable, new_problems
 
     source = str(locations.config_path)
-    left: list[str] = []
-    noticed: list[str] = []
+    remaining: list[str] = []
+    new_notices: list[str] = []
 
     def checked_edit(before: str) -> str:
-        parse_json5(before, source)  # only what is JSON5 can be edited
+        parse_json5(before, source)  # only JSON5 can be edited
         return edit(before)
 
-    def judge(text: str) -> ValidationResult:
+    def validate_edit(text: str) -> ValidationResult:
         return validate_text(text, source, os.environ, lambda config: check_startable(config, locations, os.environ))
 
     def check(before: str, after: str) -> None:
-        had, has = judge(before), judge(after)
-        left.extend(has.problems)
-        noticed.extend(new_problems(had.notices, has.notices))
-        new = new_problems(had.problems, has.problems)
-        if new and (had.complete or not has.complete):  # else they were there, only hidden behind what is mended now
+        before_result, after_result = validate_edit(before), validate_edit(after)
+        remaining.extend(after_result.problems)
+        new_notices.extend(new_problems(before_result.notices, after_result.notices))
+        new = new_problems(before_result.problems, after_result.problems)
+        if new and (
+            before_result.complete or not after_result.complete
+        ):  # otherwise they existed before, hidden behind a problem that is fixed now
             raise ConfigError(new, f"Nothing was written. With this change {source}")
 
     try:
         edit_file(locations, checked_edit, check)
     except EditError as error:
         raise click.ClickException(f"{error}.") from None
-    for problem in left:  # of before: whoever mends a file may do so step by step
-        note(f"still wrong: {problem}")
-    for notice in noticed:
+    for problem in remaining:  # earlier problems: a file may be repaired step by step
+        note(f"still invalid: {problem}")
+    for notice in new_notices:
         note(notice)
 
 
-def _tell_edit(locations: Locations, path: KeyPath, verb: str, *, as_json: bool) -> None:
+def _print_edit(locations: Locations, path: KeyPath, verb: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"ok": True, "path": format_path(path), "file": str(locations.config_path)})
     else:

@@ -1,4 +1,4 @@
-"""Which gateway the command line talks to, and with which secret: read from the file without checking all of it."""
+"""Address and secret of the gateway for client commands, read from the file without validating all of it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from service.core.dataclass import record
 
 _DEFAULT_PORT = 18789
 _VARIABLES = ("OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD")
-#: What names a gateway that may be on another host.
-_BY_ENVIRONMENT, _BY_FILE = _ELSEWHERE = ("OPENCLAW_GATEWAY_URL", "gateway.remote")
+#: Sources of an address that may be on another host.
+_BY_ENVIRONMENT, _BY_FILE = _REMOTE_ORIGINS = ("OPENCLAW_GATEWAY_URL", "gateway.remote")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 @record
-class Address:
-    """A gateway's HTTP address, without a slash at its end, its secret (empty for none), and what both came from.
+class GatewayAddress:
+    """A gateway's HTTP address without a trailing slash, its secret (may be empty), and the source of both.
 
-    `secret_keys` are the places where its secret can be set, `missing_file` a configuration that is not there.
+    `secret_keys` are the settings for the secret, `missing_file` is the path of a missing configuration.
     """
 
     url: str
@@ -32,13 +32,13 @@ class Address:
 
     @property
     def secret_hint(self) -> str:
-        """What to do when the secret is not the gateway's, or when there is none."""
-        return f"Set the gateway's own secret in {' or '.join(self.secret_keys)}.{self._setup_hint}"
+        """Remedy for a wrong or missing secret."""
+        return f"Set the gateway's secret in {' or '.join(self.secret_keys)}.{self._setup_hint}"
 
     @property
     def start_hint(self) -> str:
-        """What to do when nothing answers there."""
-        if self.origin in _ELSEWHERE:
+        """Remedy for an unreachable gateway."""
+        if self.origin in _REMOTE_ORIGINS:
             return f"The address is from {self.origin}."
         return f"Is the gateway running? `openclaw gateway` starts one.{self._setup_hint}"
 
@@ -49,15 +49,15 @@ class Address:
         return f" There is no configuration at {self.missing_file}: `openclaw setup` writes one."
 
 
-def find_gateway(locations: Locations, environ: Mapping[str, str]) -> Address:
-    """The gateway that OPENCLAW_GATEWAY_URL names, else `gateway.remote`, else the one of this machine.
+def resolve_gateway(locations: Locations, environ: Mapping[str, str]) -> GatewayAddress:
+    """Resolve the gateway of OPENCLAW_GATEWAY_URL, else of `gateway.remote`, else of this machine.
 
-    A secret goes only where it belongs: with OPENCLAW_GATEWAY_URL those of the environment are used alone. Raises
-    `ConfigError` for a file or an address that cannot be used.
+    Secrets are sent only to their own gateway: with OPENCLAW_GATEWAY_URL only those of the environment are used. Raises
+    `ConfigError` for an unusable file or address.
     """
     url = environ.get("OPENCLAW_GATEWAY_URL", "").strip()
     if url:
-        return Address(_http_url(url, _BY_ENVIRONMENT), _from_environ(environ), _BY_ENVIRONMENT, _VARIABLES)
+        return GatewayAddress(_http_url(url, _BY_ENVIRONMENT), _from_environ(environ), _BY_ENVIRONMENT, _VARIABLES)
     gateway = _read_gateway(locations, environ)
     if _get(gateway, "mode") == "remote":
         remote = _get(gateway, "remote", "url")
@@ -68,13 +68,13 @@ def find_gateway(locations: Locations, environ: Mapping[str, str]) -> Address:
             raise ConfigError([problem], str(locations.config_path))
         secret = _get(gateway, "remote", "token") or _get(gateway, "remote", "password") or _from_environ(environ)
         keys = ("gateway.remote.token", "gateway.remote.password", *_VARIABLES)
-        return Address(_http_url(remote, "gateway.remote.url"), str(secret), _BY_FILE, keys)
+        return GatewayAddress(_http_url(remote, "gateway.remote.url"), str(secret), _BY_FILE, keys)
     host = _get(gateway, "customBindHost") if _get(gateway, "bind") == "custom" else None
     shown = f"[{host}]" if ":" in str(host) else host or "127.0.0.1"
     default = DEV_PORT if locations.dev else _DEFAULT_PORT
     port = environ.get("OPENCLAW_GATEWAY_PORT", "").strip() or _get(gateway, "port") or default
     path = str(locations.config_path)
-    return Address(
+    return GatewayAddress(
         f"http://{shown}:{port}",
         _own_secret(gateway, environ),
         path,
@@ -88,12 +88,12 @@ def _read_gateway(locations: Locations, environ: Mapping[str, str]) -> Any:
         return {}
     data = parse_json5(read_config_text(locations), str(locations.config_path))
     complete, gaps = substitute(_get(data, "gateway"), environ)
-    for gap in gaps:  # what is missing may not be needed; it must not be sent as it is written
-        _forget(complete, gap.path)
+    for gap in gaps:  # a missing value may not be needed, but the placeholder must not be sent
+        _clear(complete, gap.path)
     return complete
 
 
-def _forget(data: Any, path: tuple[str | int, ...]) -> None:
+def _clear(data: Any, path: tuple[str | int, ...]) -> None:
     for step in path[:-1]:
         data = data[step]
     data[path[-1]] = None

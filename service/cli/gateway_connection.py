@@ -1,4 +1,4 @@
-"""A gateway's WebSocket as a command uses it: one connection that was let in, requests on it, what comes back."""
+"""An authenticated WebSocket connection of a command to the gateway."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from websockets.sync.client import ClientConnection, connect
 
 from service import __version__
 from service.api.websocket.frames import PROTOCOL
-from service.cli.gateway_address import Address
+from service.cli.gateway_address import GatewayAddress
 from service.cli.http_client import decode, error_message
 
 _CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 
-#: A gateway whose host was suspended, or that is very busy, is not taken for dead at once.
+#: Long enough for a gateway that is very busy or whose host was suspended.
 _PONG_SECONDS = 60.0
 
 
 class UnreachableError(click.ClickException):
-    """No gateway answers at an address, or it does no longer."""
+    """No gateway answers, or the connection was lost."""
 
 
 class RefusedRequestError(click.ClickException):
-    """The gateway said no, in its own words; `code` is its finer one, empty without."""
+    """The gateway refused a request; `code` is the detailed error code, if any."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class RefusedRequestError(click.ClickException):
 
 
 class OperatorConnection:
-    """One connection. `deadline`, a time of `time.monotonic`, bounds every wait."""
+    """A connection. `deadline`, a time of `time.monotonic`, limits every wait."""
 
     def __init__(self, connection: ClientConnection, deadline: float | None) -> None:
         self._connection = connection
@@ -46,21 +46,21 @@ class OperatorConnection:
         self.deadline = deadline
 
     def send(self, method: str, params: dict[str, Any]) -> str:
-        """Send a request; returns the id that its responses have."""
+        """Send a request and return its id."""
         request_id = next(self._ids)
         self._connection.send(json.dumps({"type": "req", "id": request_id, "method": method, "params": params}))
         return request_id
 
     def receive(self) -> dict[str, Any]:
-        """The next frame. Raises `TimeoutError` past the deadline."""
+        """Return the next frame. Raises `TimeoutError` after the deadline."""
         seconds = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         frame = decode(self._connection.recv(seconds, decode=False))
         if not isinstance(frame, dict):
-            raise UnreachableError("What answers there is not a gateway.")
+            raise UnreachableError("The server at this address is not a gateway.")
         return frame
 
     def wait_for(self, request_id: str) -> Any:
-        """The payload of the next response to a request; what else comes is dropped. Raises what the gateway says."""
+        """Return the payload of the next response to a request and drop other frames. Raises its error."""
         while True:
             frame = self.receive()
             if frame.get("type") == "res" and frame.get("id") == request_id:
@@ -68,7 +68,7 @@ class OperatorConnection:
 
 
 def payload_of(response: dict[str, Any]) -> Any:
-    """What a response carries. Raises `RefusedRequestError` with its error's words."""
+    """Return the payload of a response. Raises `RefusedRequestError` for an error."""
     if not response.get("ok"):
         details = response["error"].get("details") if isinstance(response.get("error"), dict) else None
         code = details.get("code") if isinstance(details, dict) else None
@@ -77,11 +77,11 @@ def payload_of(response: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def open_operator(address: Address, deadline: float | None = None) -> Iterator[OperatorConnection]:
-    """A connection to the gateway, which may run agents and is told what happens, their tools included.
+def open_operator(address: GatewayAddress, deadline: float | None = None) -> Iterator[OperatorConnection]:
+    """Connect to the gateway as an operator that may run agents and receives their events.
 
-    Raises `RefusedRequestError`, `TimeoutError` past the deadline, and `UnreachableError`, also for what goes wrong
-    inside the block.
+    Raises `RefusedRequestError`, `TimeoutError` after the deadline, and `UnreachableError`, also for errors inside the
+    block.
     """
     url = f"ws{address.url.removeprefix('http')}/"
     left = _CONNECT_SECONDS if deadline is None else min(_CONNECT_SECONDS, deadline - time.monotonic())
@@ -90,15 +90,15 @@ def open_operator(address: Address, deadline: float | None = None) -> Iterator[O
         with connect(
             url,
             compression=None,
-            proxy=None,  # as the other commands: straight to the gateway
+            proxy=None,  # direct, like the other commands
             open_timeout=max(0.001, left),
             close_timeout=_CLOSE_SECONDS,
             ping_timeout=_PONG_SECONDS,
-            max_size=None,  # an answer is as long as it is
+            max_size=None,  # answers are not limited
         ) as socket:
             opened = True
             connection = OperatorConnection(socket, deadline)
-            _introduce(connection, address)
+            _handshake(connection, address)
             yield connection
     except InvalidStatus as error:
         raise UnreachableError(_refusal_of(url, error)) from None
@@ -114,7 +114,7 @@ def open_operator(address: Address, deadline: float | None = None) -> Iterator[O
         raise UnreachableError(f"{url} does not answer: {reason}.") from None
 
 
-def _introduce(connection: OperatorConnection, address: Address) -> None:
+def _handshake(connection: OperatorConnection, address: GatewayAddress) -> None:
     params: dict[str, Any] = {
         "minProtocol": PROTOCOL,
         "maxProtocol": PROTOCOL,
@@ -123,9 +123,9 @@ def _introduce(connection: OperatorConnection, address: Address) -> None:
         "role": "operator",
         "scopes": ["operator.write"],
     }
-    if address.secret:  # which of the two it is, the gateway knows
+    if address.secret:  # the gateway knows which of the two it uses
         params["auth"] = {"token": address.secret, "password": address.secret}
-    connection.receive()  # its challenge, which concerns clients that sign
+    connection.receive()  # its challenge, used only by signing clients
     try:
         connection.wait_for(connection.send("connect", params))
     except RefusedRequestError as refusal:
@@ -139,4 +139,4 @@ def _refusal_of(url: str, error: InvalidStatus) -> str:
     body = decode(bytes(error.response.body or b""))
     if isinstance(body, dict) and "error" in body:
         return f"No gateway's WebSocket at {url}: {error_message(body)}"
-    return f"What answers at {url} is not a gateway."
+    return f"The server at {url} is not a gateway."

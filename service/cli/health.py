@@ -1,4 +1,4 @@
-"""`openclaw health` and `openclaw status`: how the gateway is."""
+"""`openclaw health` and `openclaw status`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from service.config.source import ConfigError, Locations
 from service.core.dataclass import record
 
 if TYPE_CHECKING:
-    from service.cli.gateway_address import Address
+    from service.cli.gateway_address import GatewayAddress
 
 _timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, help="Seconds to wait.")
 
 
 @record
 class _Health:
-    """What a gateway says of itself, `problem` in its words when it is not ready."""
+    """Health of a gateway; `problem` is its error message when it is not ready."""
 
     url: str
     problem: str | None
@@ -38,10 +38,10 @@ class _Health:
 @json_option
 @pass_locations
 def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
-    """Say whether the gateway is live and ready; status 1 if not."""
-    from service.cli.gateway_address import find_gateway
+    """Check that the gateway is live and ready; status 1 if not."""
+    from service.cli.gateway_address import resolve_gateway
 
-    found = _ask_health(find_gateway(locations, os.environ), timeout)
+    found = _probe_health(resolve_gateway(locations, os.environ), timeout)
     if as_json:
         print_json(found.to_json())
     elif found.problem is None:
@@ -51,7 +51,7 @@ def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _ask_health(address: Address, timeout: float) -> _Health:
+def _probe_health(address: GatewayAddress, timeout: float) -> _Health:
     from service.cli.http_client import Unreachable, error_message, get_json
 
     url = address.url
@@ -63,7 +63,7 @@ def _ask_health(address: Address, timeout: float) -> _Health:
     except Unreachable as error:
         raise Unreachable(f"{error.message} {address.start_hint}") from None
     if not isinstance(live, dict) or live.get("ok") is not True:
-        raise Unreachable(f"What answers at {url} is not a gateway.")
+        raise Unreachable(f"The server at {url} is not a gateway.")
     return _Health(url, None if status < 400 else error_message(ready), latency_ms)  # noqa: PLR2004
 
 
@@ -72,15 +72,15 @@ def _ask_health(address: Address, timeout: float) -> _Health:
 @json_option
 @pass_locations
 def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
-    """Tell all about the configuration and the gateway that should be running; status 1 when it is not."""
-    from service.cli.gateway_address import find_gateway
+    """Show the state of the configuration and the gateway; status 1 on problems."""
+    from service.cli.gateway_address import resolve_gateway
     from service.cli.http_client import Unreachable
 
     report: dict[str, Any] = {"ok": False, "config": _config_status(locations), "gateway": None}
     try:
-        address = find_gateway(locations, os.environ)
+        address = resolve_gateway(locations, os.environ)
         report["gateway"] = {"url": address.url, "running": False, "problem": None}
-        found = _ask_health(address, timeout)
+        found = _probe_health(address, timeout)
         report["gateway"] |= {"running": True, "problem": found.problem, "latencyMs": found.latency_ms}
         report["ok"] = found.problem is None
         report |= _endpoint_status(address, timeout)
@@ -90,7 +90,7 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        _tell_status(report)
+        _print_status(report)
     if not report["ok"]:
         raise click.exceptions.Exit(1)
 
@@ -101,7 +101,7 @@ def _config_status(locations: Locations) -> dict[str, Any]:
 
     path = str(locations.config_path)
     if not locations.config_path.exists():
-        return {"path": path, "valid": False, "problems": ["there is no such file; write one with `openclaw setup`"]}
+        return {"path": path, "valid": False, "problems": ["no such file; `openclaw setup` writes one"]}
     try:
         check_startable(load_config(locations, os.environ).config, locations, os.environ)
     except ConfigError as error:
@@ -109,7 +109,7 @@ def _config_status(locations: Locations) -> dict[str, Any]:
     return {"path": path, "valid": True, "problems": []}
 
 
-def _endpoint_status(address: Address, timeout: float) -> dict[str, Any]:
+def _endpoint_status(address: GatewayAddress, timeout: float) -> dict[str, Any]:
     from service.cli.http_client import error_message, get_json
 
     answered, body = get_json(f"{address.url}/v1/models", secret=address.secret, timeout_seconds=timeout)
@@ -126,7 +126,7 @@ def _endpoint_status(address: Address, timeout: float) -> dict[str, Any]:
     return {"endpoint": {"enabled": answered != 404, "problem": problem}, "agents": agents}  # noqa: PLR2004
 
 
-def _tell_status(report: dict[str, Any]) -> None:
+def _print_status(report: dict[str, Any]) -> None:
     config, gateway = report["config"], report["gateway"]
     lines = [("configuration", f"{config['path']}{'' if config['valid'] else ' cannot be used'}", config["valid"])]
     lines += [("", problem, False) for problem in config["problems"]]
@@ -134,7 +134,7 @@ def _tell_status(report: dict[str, Any]) -> None:
         words = "is running" if gateway["problem"] is None else f"is not ready. {gateway['problem']}"
         lines.append(("gateway", f"{gateway['url']} {words}", gateway["problem"] is None))
         problem = report["endpoint"]["problem"]
-        lines.append(("endpoint", problem or "answers, and takes the configured credentials", problem is None))
+        lines.append(("endpoint", problem or "enabled, and accepts the configured credentials", problem is None))
         lines += [("agent", f"{agent['id']}. {agent['description']}", None) for agent in report["agents"]]
     else:
         lines.append(("gateway", gateway["problem"], False))

@@ -1,4 +1,4 @@
-"""A small HTTP client for commands: one GET on a connection of its own, nothing that takes long to load."""
+"""A small HTTP client for commands: one GET per connection, without slow imports."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
 class Unreachable(click.ClickException):
-    """Nothing answers at an address, or not with HTTP."""
+    """No HTTP server answers at an address."""
 
 
 def get_json(url: str, *, secret: str = "", timeout_seconds: float | None = None) -> tuple[int, Any]:
-    """The status and the decoded body of a GET, `None` for one that is not JSON.
+    """Send a GET and return the status and the decoded body, `None` if it is not JSON.
 
-    `timeout_seconds` bounds each wait. Raises `Unreachable`.
+    `timeout_seconds` limits each wait. Raises `Unreachable`.
     """
     parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
@@ -38,12 +38,12 @@ def get_json(url: str, *, secret: str = "", timeout_seconds: float | None = None
 
 
 def _bearer(secret: str) -> dict[str, str]:
-    """The header that proves who is calling; without a secret none. HTTP's client wants one character for each byte."""
+    """Build the Authorization header, if there is a secret. http.client wants one character per byte."""
     return {"Authorization": f"Bearer {secret}".encode().decode("latin-1")} if secret else {}
 
 
 def decode(body: bytes) -> Any:
-    """JSON, or `None` for what is none."""
+    """Decode JSON; `None` for anything else."""
     try:
         return json.loads(body)
     except ValueError:
@@ -51,10 +51,10 @@ def decode(body: bytes) -> Any:
 
 
 def error_message(body: Any) -> str:
-    """What an error's body says."""
+    """Return the message of an error body."""
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
-    return message if isinstance(message, str) else "The answer is not a gateway's."
+    return message if isinstance(message, str) else "The response is not a gateway's."
 
 
 def _address(url: str) -> str:

@@ -1,4 +1,4 @@
-"""`openclaw models`: the models that can be named, and those of this machine."""
+"""`openclaw models`: list models and install the embedded one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from service.cli.common import json_option, pass_locations, print_json, print_ta
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.model_discovery import FoundModel
+    from service.cli.model_discovery import AvailableModel
 
 
 @click.group()
 def models() -> None:
-    """Manage the models on this machine."""
+    """List models and install the embedded one."""
 
 
 @models.command(name="list")
 @json_option
 @pass_locations
 def list_(locations: Locations, *, as_json: bool) -> None:
-    """List the models that agents and requests can name, where they come from and who uses them."""
+    """List the available models, their source and the agents that use them."""
     from service.cli.model_discovery import find_models
     from service.config.loading import load_config
     from service.config.schema import Config
@@ -37,7 +37,7 @@ def list_(locations: Locations, *, as_json: bool) -> None:
     print_table(("MODEL", "FROM", "USABLE", "AGENTS"), rows)
 
 
-def _to_json(model: FoundModel) -> dict[str, Any]:
+def _to_json(model: AvailableModel) -> dict[str, Any]:
     return {
         "key": model.ref,
         "source": model.source,
@@ -52,8 +52,8 @@ def _to_json(model: FoundModel) -> dict[str, Any]:
 @models.command()
 @report_errors
 def install() -> None:
-    """Install the embedded demo model: its runtime and its weights. What is there already is left alone."""
+    """Install the embedded demo model (runtime and weights), unless it is installed."""
     from service.models.local.weights import install_embedded_model
 
     install_embedded_model(click.echo)
-    click.echo("The embedded model is installed. It is a demo model: quick, small, often wrong.")
+    click.echo("The embedded model is installed. It is a demo model: small, fast, often wrong.")

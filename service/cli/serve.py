@@ -1,4 +1,4 @@
-"""Serving on behalf of `openclaw gateway`: what is opened, listened on and said."""
+"""Start-up and shutdown of `openclaw gateway`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 
 def serve(locations: Locations, port: int | None, bind: str | None, *, workers: int, grace_seconds: float) -> None:
-    """Serve until Ctrl-C or SIGTERM, following the configuration; `port` and `bind` beat the environment and the file.
+    """Serve until Ctrl-C or SIGTERM, following the configuration; `port` and `bind` override environment and file.
 
-    Answers may go on for `grace_seconds` once it is told to stop.
-    The standard library has to be cooperative. Raises `ConfigError`, and `click.ClickException` for what else is wrong.
+    Running answers get `grace_seconds` at shutdown. The standard library has to be patched. Raises `ConfigError`, and
+    `click.ClickException` for other errors.
     """
     configure_logging()
     if locations.dev and create_dev_config(locations, secrets.token_urlsafe(32)):
-        click.echo(f"Wrote {locations.config_path}, with a token of its own.")
-    watch = FileWatch(locations.config_path)  # made before the file is read, so that no edit is missed
+        click.echo(f"Wrote {locations.config_path} with a new token.")
+    watch = FileWatch(locations.config_path)  # created before the file is read, so that no edit is missed
     started = _resolve(locations, port, bind)
     for notice in started.notices:
         click.echo(f"Note: {notice}")
@@ -52,8 +52,8 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
         for notice in check_agents(started.config, opened.roster, opened.catalog, locations.private_paths):
             click.echo(f"Note: {notice}")
         if workers > 1:
-            opened.close()  # it was opened to be told of faults once
-            _hand_over(locations, started.address, workers, grace_seconds)
+            opened.close()  # opened only to report problems once
+            _start_workers(locations, started.address, workers, grace_seconds)
         apps = open_apps(started.config, started.credentials, opened, locations.config_path)
         follow_file(watch, apps, started, lambda: _resolve(locations, port, bind), locations)
         _serve(apps, started, grace_seconds, dev=locations.dev)
@@ -70,7 +70,7 @@ def _resolve(locations: Locations, port: int | None, bind: str | None) -> Resolv
     return ResolvedConfig(loaded.config, loaded.notices, credentials, address)
 
 
-def _hand_over(locations: Locations, address: tuple[str, int], workers: int, grace_seconds: float) -> NoReturn:
+def _start_workers(locations: Locations, address: tuple[str, int], workers: int, grace_seconds: float) -> NoReturn:
     server = Server(address)
     _listen(server.init_socket, address)
     raise_open_file_limit()
@@ -85,8 +85,8 @@ def _serve(apps: Apps, started: ResolvedConfig, grace_seconds: float, *, dev: bo
     _listen(server.start, address)
     click.echo(to_banner(opened, started.config, started.credentials, (address[0], server.server_port), dev=dev))
     opened.contact_servers()
-    on_asked = partial(_stop_accepting, opened, apps.app.extensions["rpc"], grace_seconds)
-    run_until_stopped(server, Stop(grace_seconds, on_asked, opened.abort_all))
+    on_stop = partial(_stop_accepting, opened, apps.app.extensions["rpc"], grace_seconds)
+    run_until_stopped(server, Stop(grace_seconds, on_stop, opened.abort_all))
     click.echo("Stopped.")
 
 
@@ -102,5 +102,7 @@ def _stop_accepting(opened: Gateway, hub: Hub, grace_seconds: float) -> None:
     opened.drain()
     hub.drain(lambda: opened.running == 0)
     if opened.running:
-        told = f"{opened.running} still running, {grace_seconds:g} s at most"
-        click.echo(f"Stopping: {told}. Ctrl-C again stops at once.")
+        count = opened.running
+        click.echo(
+            f"Stopping: {count} still running, waiting {grace_seconds:g} s at most. Press Ctrl-C again to stop now."
+        )

@@ -1,6 +1,6 @@
-"""`openclaw sessions`: the conversations that are kept, read and deleted where they are, gateway or no gateway.
+"""`openclaw sessions`: read and delete stored conversations directly in the database, without a gateway.
 
-What goes on in one is ended by a gateway.
+Aborting active runs needs a gateway.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from service.storage.sessions.queries import RecentMessage, SessionOverview
     from service.storage.storage import Storage
 
-#: What a KEY may be.
 _KEYS = """
-A KEY is a whole one, agent:ID:NAME, or NAME alone where only one agent has such a session; --agent says whose.
+KEY is a complete key, agent:ID:NAME, or NAME alone if only one agent has such a session; --agent selects the agent.
 """
-_agent_option = click.option("--agent", metavar="ID", help="The agent whose session it is.")
+_agent_option = click.option("--agent", metavar="ID", help="The session's agent.")
 
 _TITLE_CHARACTERS = 40
 _SHOWN_CHARACTERS = 2_000
@@ -38,26 +37,26 @@ _SHOWN_KEY_CHARACTERS = 200
 
 @click.group()
 def sessions() -> None:
-    """Look at, export and delete the conversations that are kept, and end what goes on in them."""
+    """List, show, export, delete and prune sessions; abort their runs."""
 
 
-def _with_state(command: Command) -> Command:
-    """Give `command` what opens the state of the configuration that is meant, as its first argument."""
+def _pass_storage(command: Command) -> Command:
+    """Pass `command` a function that opens the storage as its first argument."""
 
     @pass_locations
     @functools.wraps(command)
-    def stated(place: Locations, *arguments: Any, **options: Any) -> None:
-        from service.config.loading import load_config  # only a command that runs needs it
+    def with_storage(locations: Locations, *arguments: Any, **options: Any) -> None:
+        from service.config.loading import load_config  # slow import
 
-        config = load_config(place, os.environ).config
-        command(functools.partial(_opened, config, place.state_dir), *arguments, **options)
+        config = load_config(locations, os.environ).config
+        command(functools.partial(_opened, config, locations.state_dir), *arguments, **options)
 
-    return stated
+    return with_storage
 
 
 @contextmanager
 def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[Storage, Config]]:
-    """The state; one that `writes` first frees what gateways that died still hold."""
+    """Open the storage; with `writes`, first release the sessions of dead gateways."""
     from service.config.loading import resolve_state_url
     from service.storage.database.open import open_database
     from service.storage.storage import Storage
@@ -73,7 +72,7 @@ def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
 @json_option
-@_with_state
+@_pass_storage
 def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     """List the sessions, the last used first."""
     from service.storage.sessions.export import to_object
@@ -97,19 +96,17 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     ]
     print_table(("KEY", "LAST USED (UTC)", "MESSAGES", "TOKENS", "MODEL", "TITLE"), rows)
     if has_more:
-        click.echo("... and more; --limit shows them", err=True)
+        click.echo("... more sessions exist; use --limit to list them", err=True)
 
 
 @sessions.command(epilog=_KEYS)
 @click.argument("key")
 @_agent_option
-@click.option(
-    "--limit", type=click.IntRange(0), default=20, show_default=True, help="How many messages, the last ones."
-)
+@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Number of last messages.")
 @json_option
-@_with_state
+@_pass_storage
 def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool) -> None:
-    """Show the session KEY and its last messages."""
+    """Show a session and its last messages."""
     from service.api.http.session_response import to_session_with_messages
 
     with opened() as (state, config):
@@ -122,11 +119,11 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
         return
     click.echo(f"{session.key}: {_printable(session.title or '(no title)')}")
     click.echo(
-        f"  begun       {_to_minute(session.created_at_ms)}, last used {_to_minute(session.updated_at_ms)} (UTC)"
+        f"  created     {_to_minute(session.created_at_ms)}, last used {_to_minute(session.updated_at_ms)} (UTC)"
     )
     usage = session.usage
     click.echo(
-        f"  messages    {session.message_count}, {usage.input_tokens} tokens read, {usage.output_tokens} written"
+        f"  messages    {session.message_count}, {usage.input_tokens} input tokens, {usage.output_tokens} output tokens"
     )
     click.echo(f"  model       {session.model or '-'}")
     for run in active:
@@ -142,16 +139,16 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @_agent_option
 @click.option("--all", "everything", is_flag=True, help="All sessions, or all of --agent.")
-@click.option("--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="A file to write to.")
-@_with_state
+@click.option("--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="Output file.")
+@_pass_storage
 def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything: bool, output: IO[str]) -> None:
-    """Write sessions as JSON, one line for each session, message and summary."""
+    """Export sessions as JSON lines: each session, message and summary."""
     from service.storage.sessions.export import export_session
 
     if bool(keys) == everything:
-        raise click.UsageError("Name the sessions to export, or say --all.")
+        raise click.UsageError("Name the sessions to export, or use --all.")
     with opened() as (state, config):
-        for session in _iter_all(state, agent) if everything else _find(state, config, keys, agent):
+        for session in _iter_sessions(state, agent) if everything else _find(state, config, keys, agent):
             for line in export_session(state.store, session, state.records.list_failures(session.key)):
                 output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -159,20 +156,20 @@ def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything:
 @sessions.command(epilog=_KEYS)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @_agent_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
-@_with_state
+@_pass_storage
 def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, as_json: bool) -> None:
-    """Delete sessions with all that was said in them."""
+    """Delete sessions with all their messages."""
     with opened(writes=True) as (state, config):
         found = _find(state, config, keys, agent)
         messages = sum(session.message_count for session in found)
         if not yes:
             many = f"{len(found)} sessions" if len(found) > 1 else f"the session {found[0].key}"
-            click.confirm(f"Delete {many} with {messages} messages? There is no way back.", abort=True, err=True)
+            click.confirm(f"Delete {many} with {messages} messages? This cannot be undone.", abort=True, err=True)
         for session in found:
             if state.store.delete_session(session.key) is None:
-                text = f"A run holds the session {session.key}. Let it end, or `openclaw sessions abort` it first."
+                text = f"The session {session.key} has an active run. Wait, or use `openclaw sessions abort` first."
                 raise click.ClickException(text)
             if not as_json:
                 click.echo(f"Deleted {session.key}.")
@@ -185,69 +182,69 @@ def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, 
 @_agent_option
 @json_option
 @pass_locations
-def abort(place: Locations, key: str, *, agent: str | None, as_json: bool) -> None:
-    """End every run that waits or goes on in the session KEY.
+def abort(locations: Locations, key: str, *, agent: str | None, as_json: bool) -> None:
+    """Abort every queued and running run of a session.
 
-    Asks the running gateway, which ends those of the gateways it shares its database with, too. A KEY is one that
-    `openclaw agent --session-key` takes: agent:ID:NAME, or NAME alone for the default agent or the one of --agent.
+    Asks the running gateway, which also aborts runs of other gateways that share its database. KEY is as for
+    `openclaw agent --session-key`: agent:ID:NAME, or NAME alone for the default agent or the one of --agent.
     """
-    from service.cli.agent_client import session_of
-    from service.cli.gateway_address import find_gateway
+    from service.cli.agent_client import resolve_session
+    from service.cli.gateway_address import resolve_gateway
     from service.cli.gateway_connection import UnreachableError, open_operator
 
-    agent_id, own_key = session_of(agent, None, key)
-    address = find_gateway(place, os.environ)
+    agent_id, own_key = resolve_session(agent, None, key)
+    address = resolve_gateway(locations, os.environ)
     params = {"sessionKey": own_key, **({} if agent_id is None else {"agentId": agent_id})}
     try:
         with open_operator(address) as connection:
-            told = connection.wait_for(connection.send("chat.abort", params))
-            nothing = "" if as_json or told["runIds"] else f"Nothing goes on in {_full_key(connection, params)}."
+            response = connection.wait_for(connection.send("chat.abort", params))
+            nothing = "" if as_json or response["runIds"] else f"No run is active in {_full_key(connection, params)}."
     except UnreachableError as error:
         raise UnreachableError(f"{error.message} {address.start_hint}") from None
     if as_json:
-        print_json(told)
+        print_json(response)
     else:
-        click.echo("\n".join(f"Aborted {run_id}." for run_id in told["runIds"]) or nothing)
+        click.echo("\n".join(f"Aborted {run_id}." for run_id in response["runIds"]) or nothing)
 
 
 def _full_key(connection: OperatorConnection, params: dict[str, Any]) -> str:
-    """The key that the gateway takes `params` for: it alone knows its default agent."""
-    told = connection.wait_for(connection.send("chat.history", {**params, "limit": 1, "maxChars": 1}))
-    return _shown(told["sessionKey"])
+    """Ask the gateway for the complete key: only it knows its default agent."""
+    response = connection.wait_for(connection.send("chat.history", {**params, "limit": 1, "maxChars": 1}))
+    return _short_key(response["sessionKey"])
 
 
 @sessions.command()
-@click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
 @json_option
-@_with_state
+@_pass_storage
 def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
-    """Delete now what `session.maintenance` does not keep."""
-    from service.storage.sessions.pruning import Maintenance
+    """Delete expired sessions according to `session.maintenance`."""
+    from service.storage.sessions.pruning import Pruner
 
     with opened(writes=not dry_run) as (state, config):
-        maintenance = Maintenance(state.database, config.session.maintenance, time.time)
+        pruner = Pruner(state.database, config.session.maintenance, time.time)
         if dry_run:
-            found = [(one.key, _to_minute(one.updated_at_ms), one.reason) for one in maintenance.iter_expired()]
+            found = [(one.key, _to_minute(one.updated_at_ms), one.reason) for one in pruner.iter_expired()]
             if as_json:
                 print_json({"dryRun": True, "sessions": [{"key": key, "reason": reason} for key, _, reason in found]})
             elif found:
-                print_table(("KEY", "LAST USED (UTC)", "WHY"), found)
+                print_table(("KEY", "LAST USED (UTC)", "REASON"), found)
             else:
                 click.echo("Nothing to delete.")
             return
-        deleted = maintenance.run()
+        deleted = pruner.run()
     if as_json:
         counts = {"sessions": deleted.sessions, "runs": deleted.runs, "idempotencyKeys": deleted.idempotency_keys}
         print_json({"dryRun": False, "deleted": counts})
         return
     click.echo(
-        f"Deleted {deleted.sessions} sessions, {deleted.runs} records of runs and "
+        f"Deleted {deleted.sessions} sessions, {deleted.runs} run records and "
         f"{deleted.idempotency_keys} idempotency keys."
     )
 
 
 def _find(state: Storage, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
-    """The sessions that `keys` mean, each once, in order. Raises `click.ClickException` for one that means none."""
+    """Resolve `keys` to sessions, each once, in order. Raises `click.ClickException` for an unknown key."""
     from service.config.agents import Roster
 
     agents = [agent.lower()] if agent is not None else [known.id for known in Roster.from_config(config).agents]
@@ -258,26 +255,28 @@ def _find(state: Storage, config: Config, keys: Iterable[str], agent: str | None
 def _find_one(state: Storage, key: str, agents: Iterable[str], agent: str | None) -> SessionOverview:
     from service.storage.sessions.keys import resolve_stored_key
 
-    meant = dict.fromkeys(resolve_stored_key(key, agent_id, state.store.get_session) for agent_id in agents)
-    kept = [session for one in meant if one is not None and (session := state.store.get_session(one)) is not None]
+    candidates = dict.fromkeys(resolve_stored_key(key, agent_id, state.store.get_session) for agent_id in agents)
+    stored = [
+        session for one in candidates if one is not None and (session := state.store.get_session(one)) is not None
+    ]
     if agent is not None:
-        kept = [session for session in kept if session.agent_id == agent.lower()]
-    if len(kept) > 1:
-        listed = ", ".join(session.key for session in kept)
-        text = f"Several agents have a session {_shown(key)}: {listed}. Name one of these, or add --agent ID."
+        stored = [session for session in stored if session.agent_id == agent.lower()]
+    if len(stored) > 1:
+        listed = ", ".join(session.key for session in stored)
+        text = f"Several agents have a session {_short_key(key)}: {listed}. Use one of these keys, or add --agent ID."
         raise click.ClickException(text)
-    if not kept:
-        whose = "" if agent is None else f" of the agent {_shown(agent)}"
-        text = f"There is no session {_shown(key)}{whose}. `openclaw sessions list` tells the keys."
+    if not stored:
+        of_agent = "" if agent is None else f" of the agent {_short_key(agent)}"
+        text = f"Unknown session {_short_key(key)}{of_agent}. `openclaw sessions list` shows the keys."
         raise click.ClickException(text)
-    return kept[0]
+    return stored[0]
 
 
-def _shown(text: str) -> str:
+def _short_key(text: str) -> str:
     return _printable(_cut(text, _SHOWN_KEY_CHARACTERS))
 
 
-def _iter_all(state: Storage, agent: str | None) -> Iterator[SessionOverview]:
+def _iter_sessions(state: Storage, agent: str | None) -> Iterator[SessionOverview]:
     from service.storage.sessions.queries import Position
 
     after = None
@@ -293,10 +292,10 @@ def _to_minute(ms: int) -> str:
 
 def _to_text(stored: RecentMessage) -> str:
     if stored.message is None:
-        return "  [too long to be shown; `openclaw sessions export` has it]"
+        return "  [too long to show; `openclaw sessions export` includes it]"
     said = [_cut(stored.message.text, _SHOWN_CHARACTERS)] if stored.message.text else []
     said += [f"[calls {call.name} {_cut(call.arguments, _SHOWN_CHARACTERS)}]" for call in stored.message.tool_calls]
-    said += ["[a picture]"] if stored.message.has_image else []
+    said += ["[image]"] if stored.message.has_image else []
     return "\n".join(f"  {line}" for text in said for line in _printable(text).split("\n"))
 
 
@@ -305,5 +304,5 @@ def _cut(text: str, most: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """`text` without what a terminal would obey."""
+    """Replace control characters, which a terminal would interpret."""
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)

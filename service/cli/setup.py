@@ -1,4 +1,4 @@
-"""`openclaw setup`: a first configuration."""
+"""`openclaw setup`: write a first configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from service.cli.common import json_option, pass_locations, print_json
 from service.config.source import Locations
 
-_FILE = """// OpenClaw Gateway reads this. Edit it, or use `openclaw config set`: a running gateway follows.
+_FILE = """// Configuration of the OpenClaw gateway. Edit it, or use `openclaw config set`; a running gateway follows.
 {
   gateway: {
     auth: {
@@ -24,14 +24,14 @@ _FILE = """// OpenClaw Gateway reads this. Edit it, or use `openclaw config set`
   },
   agents: {
     defaults: {
-      // `openclaw models list` shows what can be named here
+      // `openclaw models list` shows the available models
       model: %(model)s,
     },
   },
 }
 """
 
-#: A model to begin with, by the provider whose key is there; a general one that its provider keeps under this name.
+#: First model by provider: a general one under a name that the provider keeps stable.
 _FIRST_MODELS = {
     "openai": "gpt-5-mini",
     "anthropic": "claude-sonnet-4-5",
@@ -42,20 +42,20 @@ _FIRST_MODELS = {
     "google": "gemini-2.5-flash",
 }
 
-#: What the names of models hold that embed texts.
-_OF_VECTORS = ("embed", "minilm", "bge-")
+#: Parts of the names of embedding models.
+_EMBEDDING_MARKS = ("embed", "minilm", "bge-")
 
 
 @click.command()
-@click.option("--endpoint", is_flag=True, help="Switch the OpenAI-compatible endpoint on.")
-@click.option("--model", metavar="PROVIDER/MODEL", help="The agents' model; without it the best that is found.")
+@click.option("--endpoint", is_flag=True, help="Enable the OpenAI-compatible endpoint.")
+@click.option("--model", metavar="PROVIDER/MODEL", help="The agents' model; by default the best one found.")
 @json_option
 @pass_locations
 def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: bool) -> None:
-    """Write a first configuration: a token, the endpoint if asked for, a model out of what is found.
+    """Write a first configuration with a token and a model.
 
-    Looks for keys in the environment, then for a running Ollama; else the embedded demo model answers. A file that is
-    there already is left alone.
+    The model is chosen by API keys in the environment, then by a running Ollama; otherwise it is the embedded demo
+    model. An existing file is not changed.
     """
     import secrets
 
@@ -65,27 +65,27 @@ def setup(locations: Locations, model: str | None, *, endpoint: bool, as_json: b
     from service.gateway.startup_checks import check_startable
 
     path = locations.config_path
-    _refuse_another(path)
+    _check_absent(path)
     chosen, reason = (model, "you named it") if model is not None else _choose_model(os.environ)
     values = {"token": secrets.token_urlsafe(32), "enabled": endpoint, "model": escape_variables(chosen)}
     text = _FILE % {key: json.dumps(value) for key, value in values.items()}
-    checked = check_config_text(text, "What would be written", os.environ)
+    checked = check_config_text(text, "The new configuration", os.environ)
     check_startable(checked.config, locations, os.environ)
     if not create_file(locations, text):
-        _refuse_another(path)
-    missing = _missing(chosen)
+        _check_absent(path)
+    hint = _install_hint(chosen)
     if as_json:
         print_json({"ok": True, "path": str(path), "endpoint": endpoint, "model": chosen, "reason": reason})
     else:
-        click.echo(f"Wrote {path}, with a token of its own.")
+        click.echo(f"Wrote {path} with a new token.")
         click.echo(f"  model     {chosen}, because {reason}")
-        click.echo(f"  endpoint  {'on' if endpoint else 'off; --endpoint would have switched it on'}")
-        click.echo("\n".join(["Next:", *([f"  {missing}"] if missing else []), "  openclaw gateway"]))
+        click.echo(f"  endpoint  {'enabled' if endpoint else 'disabled; `openclaw setup --endpoint` enables it'}")
+        click.echo("\n".join(["Next:", *([f"  {hint}"] if hint else []), "  openclaw gateway"]))
 
 
-def _refuse_another(path: Path) -> None:
+def _check_absent(path: Path) -> None:
     if path.exists() or path.is_symlink():
-        text = f"{path} is there already. Change it with `openclaw config set`, or move it away."
+        text = f"{path} already exists. Change it with `openclaw config set`, or move it away."
         raise click.ClickException(text)
 
 
@@ -97,17 +97,20 @@ def _choose_model(environ: Mapping[str, str]) -> tuple[str, str]:
     for provider_id in ids_with_key(environ):
         if provider_id in _FIRST_MODELS:
             return f"{provider_id}/{_FIRST_MODELS[provider_id]}", f"{KNOWN_HOSTS[provider_id].variable} is set"
-    for name in filter(_may_talk, find_ollama_models(environ)):
+    for name in filter(_is_chat_model, find_ollama_models(environ)):
         return f"{OLLAMA}/{name}", "Ollama is running and has it"
-    return EMBEDDED_REFERENCE, "neither a key nor a model of Ollama's was found: a small demo model that is often wrong"
+    return (
+        EMBEDDED_REFERENCE,
+        "no API key and no Ollama model was found; this is a small demo model that is often wrong",
+    )
 
 
-def _may_talk(name: str) -> bool:
-    """Not so the models that only make vectors, which Ollama lists among the others."""
-    return not any(word in name.lower() for word in _OF_VECTORS)
+def _is_chat_model(name: str) -> bool:
+    """Exclude embedding models, which Ollama lists with the others."""
+    return not any(word in name.lower() for word in _EMBEDDING_MARKS)
 
 
-def _missing(model: str) -> str | None:
+def _install_hint(model: str) -> str | None:
     from service.models.catalog import EMBEDDED_REFERENCE
     from service.models.local.embedded import installation_problem
     from service.models.local.weights import INSTALL_COMMAND

@@ -26,7 +26,7 @@ from service.models.fallback import RetryPolicy
 from service.models.learned_windows import LearnedWindows
 from service.models.tokens import TokenEstimator
 from service.storage.database.open import open_database
-from service.storage.sessions.transcripts import SessionStore
+from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.storage import Storage
 from service.tools.exec import ExecTool
 from service.tools.mcp.server import McpEndpoint
@@ -61,7 +61,7 @@ def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str
     )
 
 
-def open_runtime(config: Config, store: SessionStore, locations: Locations, environ: Mapping[str, str]) -> Runtime:
+def open_runtime(config: Config, store: TranscriptStore, locations: Locations, environ: Mapping[str, str]) -> Runtime:
     """What of the Gateway follows the configuration: agents, models, tools, limits."""
     defaults, images = config.agents.defaults, config.gateway.http.endpoints.chat_completions.images
     roster = Roster.from_config(config)
@@ -77,7 +77,7 @@ def open_runtime(config: Config, store: SessionStore, locations: Locations, envi
 
 
 def open_toolboxes(
-    config: Config, roster: Roster, store: SessionStore, state_dir: Path, environ: Mapping[str, str]
+    config: Config, roster: Roster, store: TranscriptStore, state_dir: Path, environ: Mapping[str, str]
 ) -> ToolRegistry:
     """Each agent's tools. No MCP server is contacted yet."""
     web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)

@@ -16,7 +16,7 @@ from service.core.errors import GatewayError, internal_error
 from service.core.messages import Role, StopReason
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.records import NewRun, RunRecord, RunRecords, RunState
-from service.storage.sessions.transcripts import SessionStore
+from service.storage.sessions.transcripts import TranscriptStore
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.1
 class Replayer:
     """Replays the runs of `records`, with their messages in `store`."""
 
-    def __init__(self, records: RunRecords, store: SessionStore) -> None:
+    def __init__(self, records: RunRecords, store: TranscriptStore) -> None:
         self._records = records
         self._store = store
 

@@ -1,1 +1,1 @@
-"""All that survives a restart; the only package that uses SQLAlchemy."""
+"""Persistent state; the only package that uses SQLAlchemy."""

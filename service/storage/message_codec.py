@@ -1,6 +1,6 @@
-"""Messages as JSON text, and back.
+"""Encode messages as JSON text and decode them.
 
-What was written once stays readable: a change of shape takes the next `PAYLOAD_VERSION` and keeps reading the old.
+Stored payloads stay readable: a change of format takes the next `PAYLOAD_VERSION` and keeps decoding the old ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAYLOAD_VERSION = 1
 
 
 def to_payload(message: Message) -> str:
-    """All of `message` but its role. Raises `StoreError` for text that is not Unicode (a lone surrogate)."""
+    """Encode `message` without its role. Raises `StoreError` for a lone surrogate."""
     payload: dict[str, Any] = {"v": PAYLOAD_VERSION, "parts": [_to_part(part) for part in message.parts]}
     if message.name is not None:
         payload["name"] = message.name
@@ -33,14 +33,14 @@ def to_payload(message: Message) -> str:
     try:
         return orjson.dumps(payload).decode()
     except orjson.JSONEncodeError as error:
-        raise StoreError(f"a message cannot be stored: {error}") from error
+        raise StoreError(f"A message cannot be stored: {error}") from error
 
 
 def from_payload(role: str, text: str) -> Message:
-    """The message `to_payload` wrote. Raises `StoreError` for one a newer program wrote."""
+    """Decode a payload. Raises `StoreError` for one that a newer version has written."""
     payload = orjson.loads(text)
     if payload["v"] != PAYLOAD_VERSION:
-        raise StoreError(f"a stored message has version {payload['v']}, this program reads {PAYLOAD_VERSION}")
+        raise StoreError(f"A stored message has version {payload['v']}; this program reads {PAYLOAD_VERSION}.")
     return Message(
         Role(role),
         tuple(_from_part(part) for part in payload["parts"]),

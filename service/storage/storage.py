@@ -1,23 +1,23 @@
-"""All that the Gateway keeps, in one place: transcripts, the book of runs, idempotency keys, who shares them."""
+"""Entry point to the persistent state: transcripts, runs, idempotency keys, gateway membership."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from service.config.sessions import MaintenanceConfig
-from service.storage.cluster.membership import BEAT_SECONDS, Membership
+from service.storage.cluster.membership import HEARTBEAT_SECONDS, Membership
 from service.storage.database.database import Database
-from service.storage.runs.idempotency import Claims
+from service.storage.runs.idempotency import IdempotencyStore
 from service.storage.runs.ledger import RunLedger
 from service.storage.runs.records import RunRecords
-from service.storage.sessions.pruning import Maintenance
-from service.storage.sessions.transcripts import SessionStore
+from service.storage.sessions.pruning import Pruner
+from service.storage.sessions.transcripts import TranscriptStore
 
 
 class Storage:
-    """What is kept in `database`.
+    """The state in `database`.
 
-    `clock` gives seconds since 1970, `new_id` ids that nobody has; `beat_seconds` is how often it shows that it lives.
+    `clock` returns seconds since 1970, `new_id` unique ids; `heartbeat_seconds` is the heartbeat interval.
     """
 
     def __init__(
@@ -26,28 +26,28 @@ class Storage:
         *,
         clock: Callable[[], float],
         new_id: Callable[[], str],
-        beat_seconds: float = BEAT_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.database = database
-        self.membership = Membership(database, clock=clock, new_id=new_id, beat_seconds=beat_seconds)
-        self.store = SessionStore(database)
+        self.membership = Membership(database, clock=clock, new_id=new_id, heartbeat_seconds=heartbeat_seconds)
+        self.store = TranscriptStore(database)
         self.records = RunRecords(database)
-        self.claims = Claims(database)
+        self.claims = IdempotencyStore(database)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)
         self._clock = clock
-        self._maintenance: Maintenance | None = None
+        self._pruner: Pruner | None = None
 
     def maintain(self, config: MaintenanceConfig) -> None:
-        """Delete what `config` does not keep, in the background until `close` or until another one is given."""
-        if self._maintenance is not None:
-            self._maintenance.stop()
-        self._maintenance = Maintenance(self.database, config, self._clock)
-        self._maintenance.start()
+        """Prune according to `config` in the background, until `close` or the next call."""
+        if self._pruner is not None:
+            self._pruner.stop()
+        self._pruner = Pruner(self.database, config, self._clock)
+        self._pruner.start()
 
     def close(self) -> None:
-        """Finish what waits, say goodbye to the others and let go of the database. Twice is a no-op."""
-        if self._maintenance is not None:
-            self._maintenance.stop()
+        """Commit pending writes, leave the cluster and close the database. A second call is a no-op."""
+        if self._pruner is not None:
+            self._pruner.stop()
         self.ledger.close()
         self.membership.leave()
         self.database.close()

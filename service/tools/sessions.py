@@ -12,7 +12,7 @@ from service.config.agents import Roster
 from service.core.dataclass import record
 from service.core.messages import Message, Role
 from service.storage.sessions.queries import RecentMessage, SessionOverview
-from service.storage.sessions.transcripts import SessionStore
+from service.storage.sessions.transcripts import TranscriptStore
 from service.tools.tool import Tool, ToolContext, ToolError
 
 #: Whose sessions a tool tells of: the one that asks, all of the agent that asks, or all there are.
@@ -29,7 +29,7 @@ _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additio
 _KEY = {"type": "string", "minLength": 1, "description": "The key of a session, as sessions_list tells it."}
 
 
-def session_tools(store: SessionStore, roster: Roster, visibility: Visibility = "agent") -> tuple[Tool, ...]:
+def session_tools(store: TranscriptStore, roster: Roster, visibility: Visibility = "agent") -> tuple[Tool, ...]:
     """The tools of this module."""
     sessions = VisibleSessions(store, visibility)
     return (
@@ -44,7 +44,7 @@ def session_tools(store: SessionStore, roster: Roster, visibility: Visibility = 
 class VisibleSessions:
     """The sessions of `store` as far as whoever asks may see them."""
 
-    store: SessionStore
+    store: TranscriptStore
     visibility: Visibility
 
     def list(self, context: ToolContext, limit: int) -> tuple[SessionOverview, ...]:

@@ -1,4 +1,4 @@
-"""Clients that never stop asking: each knows what it asked, and what it was told completely."""
+"""Clients that send requests continuously and record their complete answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SESSIONS = ("alpha", "beta", "gamma")
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked: in which session (empty for a request that stands alone), and under which key, if any."""
+    """A request: its session (empty if stateless) and its idempotency key, if any."""
 
     session: str
     text: str
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass
 class Ledger:
-    """What clients were told completely, and which questions with a key were not answered yet."""
+    """Complete answers, and unanswered questions with a key."""
 
     answers: list[tuple[str, Question]] = field(default_factory=list)
     unanswered: list[Question] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Ledger:
 
 
 class Talker:
-    """One client. The agent says every question again, so each answer tells what it is the answer of."""
+    """A client. The agent echoes every question, so that each answer identifies its question."""
 
     def __init__(self, ledger: Ledger, url: Callable[[], str], seed: int) -> None:
         self.ledger = ledger
@@ -67,7 +67,7 @@ class Talker:
                     is_over.wait(0.05)
 
     def ask(self, client: httpx.Client, question: Question) -> None:
-        """Ask; what was received completely is in the ledger."""
+        """Send a question and record a complete answer."""
         headers = {}
         if question.session:
             headers["x-openclaw-session-key"] = question.session
@@ -76,7 +76,7 @@ class Talker:
         streamed = self._chance.random() < 0.5
         body = {"messages": [{"role": "user", "content": question.text}], "stream": streamed}
         response = client.post(f"{self._url()}/v1/chat/completions", json=body, headers=headers)
-        if response.status_code in (409, 503):  # another run, a gateway that goes or comes
+        if response.status_code in (409, 503):  # another run, or a gateway that stops or starts
             raise UnansweredError
         assert response.status_code == 200, response.text
         if (streamed_text(response) if streamed else text_of(response)) != question.text:
@@ -90,7 +90,7 @@ class Talker:
 
 
 class UnansweredError(Exception):
-    """The gateway said that there is no answer now."""
+    """The gateway refused to answer now."""
 
 
 def text_of(response: httpx.Response) -> str:
@@ -98,7 +98,7 @@ def text_of(response: httpx.Response) -> str:
 
 
 def streamed_text(response: httpx.Response) -> str | None:
-    """The text of a stream that came to its end, `None` for one that did not or that tells of a failure."""
+    """Return the text of a complete stream, `None` for an incomplete or failed one."""
     if not response.text.endswith("data: [DONE]\n\n"):
         return None
     chunks = [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
@@ -109,7 +109,7 @@ def streamed_text(response: httpx.Response) -> str | None:
 
 @contextmanager
 def talking(ledger: Ledger, url: Callable[[], str], count: int, chance: random.Random) -> Iterator[None]:
-    """Let `count` clients talk to whatever listens at `url()` while the block runs."""
+    """Run `count` clients against `url()` during the block."""
     is_over = threading.Event()
     threads = [
         threading.Thread(target=Talker(ledger, url, chance.getrandbits(64)).talk, args=(is_over,)) for _ in range(count)
@@ -125,7 +125,7 @@ def talking(ledger: Ledger, url: Callable[[], str], count: int, chance: random.R
 
 
 def wait_for_answer(ledger: Ledger, seconds: float = 60) -> None:
-    """Until anybody was told anything completely, in whatever life of the gateway."""
+    """Wait until any client has received a complete answer."""
     give_up_at = time.monotonic() + seconds
     while not ledger.answers:
         assert time.monotonic() < give_up_at, "nobody was answered"

@@ -1,4 +1,4 @@
-"""What tests of killed and shared gateways take: a database of each kind, and how hard they try."""
+"""Fixtures of the chaos tests: databases and test length."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["database_url", "postgres"]
 
 @pytest.fixture(scope="session")
 def is_long(pytestconfig: pytest.Config) -> bool:
-    """Whether to try as hard as `tox -e chaos` does."""
+    """Whether to run at the length of `tox -e chaos`."""
     return bool(pytestconfig.getoption("--long"))
 
 
 @pytest.fixture
 def chance(pytestconfig: pytest.Config) -> random.Random:
-    """Where the moments come from; printed, so that a run can be repeated."""
+    """Random source of the moments; the seed is printed for repetition."""
     seed = pytestconfig.getoption("--seed") or int.from_bytes(os.urandom(4))
     print(f"--seed={seed}")  # shown with a failure
     return random.Random(seed)

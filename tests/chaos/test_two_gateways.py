@@ -1,4 +1,4 @@
-"""Two gateways and one database: one run at a time in each session, whoever executes it, and nothing lost with one."""
+"""Two gateways, one database: one run at a time in each session across both, and no loss when one dies."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from support.upstream import Exchange, Upstream
 
 from chaos.transcript import connected
 from service.storage.database.open import open_database
-from service.storage.sessions.transcripts import SessionStore
+from service.storage.sessions.transcripts import TranscriptStore
 
 
 class Witness:
-    """A model that sees whether two runs of one session ever overlap: the session is the first word of a question."""
+    """A model that detects overlapping runs of one session; the session is the first word of a question."""
 
     def __init__(self, seconds: float) -> None:
         self.overlaps: list[str] = []
@@ -52,7 +52,7 @@ class Witness:
 
 @contextmanager
 def gateways(directory: Path, upstream: Upstream, database_url: str, count: int = 2) -> Iterator[list[LiveGateway]]:
-    """Gateways of one database, each with a state directory of its own as on hosts of their own."""
+    """Gateways that share a database, each with its own state directory as on separate hosts."""
     config: dict[str, Any] = {
         "gateway": {
             "auth": {"mode": "token", "token": TOKEN},
@@ -77,10 +77,10 @@ def ask(gateway: LiveGateway, session: str, text: str, key: str | None = None) -
 
 
 def questions_of(database_url: str, directory: Path, session: str) -> list[str]:
-    """What was asked in a session, in order; each turn must be whole."""
+    """Return the questions of a session, in order; fails for an incomplete turn."""
     database = open_database(database_url, directory)
     try:
-        messages = SessionStore(database).load_conversation(f"agent:main:{session}")
+        messages = TranscriptStore(database).load_conversation(f"agent:main:{session}")
     finally:
         database.close()
     asked, answered = messages[::2], messages[1::2]
@@ -166,7 +166,7 @@ def test_run_is_awaited_and_aborted_through_other_gateway(
         key = str(uuid.uuid4())
         first = pool.submit(ask, hosts[0], "shared", "shared question", key)
         time.sleep(0.5)
-        second = ask(hosts[1], "shared", "shared question", key)  # waits for the run of the other
+        second = ask(hosts[1], "shared", "shared question", key)  # waits for the other's run
         assert second.json() == first.result().json()
         assert questions_of(database_url, tmp_path, "shared") == ["shared question"]
         with operator_client(hosts[0]) as here, operator_client(hosts[1]) as there:
@@ -181,5 +181,5 @@ def test_run_is_awaited_and_aborted_through_other_gateway(
             began_at = time.monotonic()
             assert there.call("chat.abort", {"sessionKey": session_key, "runId": run_id})["aborted"] is True
             final = here.response(request)
-            assert time.monotonic() - began_at < 1.4  # sooner than the model
+            assert time.monotonic() - began_at < 1.4  # before the model answers
         assert final["payload"]["summary"] == "aborted"

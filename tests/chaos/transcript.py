@@ -1,4 +1,4 @@
-"""Looks at a database from outside, as another process would, and holds it against what clients were told."""
+"""Compare the stored turns, read directly from the database, with the answers clients received."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.storage.message_codec import from_payload
 
 @contextmanager
 def connected(database_url: str | None, state_dir: Path) -> Iterator[sa.Connection]:
-    """A connection that reads what is committed."""
+    """Open a read connection."""
     url = sa.make_url(database_url) if database_url else sa.URL.create("sqlite", database=str(state_dir / FILE_NAME))
     engine = sa.create_engine(url)
     try:
@@ -28,9 +28,9 @@ def connected(database_url: str | None, state_dir: Path) -> Iterator[sa.Connecti
 
 
 def read_turns(connection: sa.Connection) -> dict[str, list[str]]:
-    """The questions of each session, in order. Fails where a turn is not whole or stands twice."""
+    """Return the questions of each session, in order. Fails for an incomplete or repeated turn."""
     rows = connection.execute(sa.select(entries).order_by(entries.c.session_key, entries.c.seq)).all()
-    connection.rollback()  # the next look sees what is committed by then
+    connection.rollback()  # start a new snapshot
     turns: dict[str, list[str]] = {}
     sessions: dict[str, list[sa.Row[tuple[object, ...]]]] = {}
     for row in rows:
@@ -48,7 +48,7 @@ def read_turns(connection: sa.Connection) -> dict[str, list[str]]:
 
 
 def check_against(ledger: Ledger, turns: dict[str, list[str]]) -> None:
-    """Every answer a client received is in its session, exactly once; a question with a key is nowhere twice."""
+    """Check that every received answer is stored exactly once and no question with a key is stored twice."""
     for session, question in ledger.answers:
         assert turns.get(session, []).count(question.text) == 1, (session, question)
     said = Counter(text for texts in turns.values() for text in texts)
@@ -57,7 +57,7 @@ def check_against(ledger: Ledger, turns: dict[str, list[str]]) -> None:
 
 
 def runs_by_state(connection: sa.Connection) -> Counter[str]:
-    """How many runs are recorded in each state."""
+    """Count the recorded runs by state."""
     states = connection.execute(sa.select(runs.c.state)).scalars().all()
     connection.rollback()
     return Counter(states)

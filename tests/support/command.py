@@ -1,4 +1,4 @@
-"""Running `openclaw` as its user does: a process of its own, with a home directory of its own."""
+"""Run `openclaw` in a separate process with a private home directory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: What the tests' own environment would add to a command's.
+#: Variables of the test environment that must not reach a command.
 _FOREIGN = ("OPENCLAW_", "OLLAMA_")
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left behind."""
+    """Result of a command."""
 
     status: int
     out: str
@@ -30,7 +30,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Home:
-    """A user's home directory with OpenClaw's default places."""
+    """A home directory with OpenClaw's default locations."""
 
     directory: Path
     env: Mapping[str, str]
@@ -53,7 +53,7 @@ class Home:
         return {**own, "HOME": str(self.directory), **self.env, **more}
 
     def run(self, *arguments: str, text: str = "", **env: str) -> Done:
-        """Run `openclaw` with `arguments` to its end, `text` on its standard input."""
+        """Run `openclaw` with `arguments` to completion, with `text` on standard input."""
         done = subprocess.run(
             [sys.executable, "-m", "service", *arguments],
             cwd=self.directory,

@@ -1,4 +1,4 @@
-"""A process that opens a database when others do: its own module, so that it is imported once for all of them."""
+"""Processes that open a database concurrently; a separate module, so that the fork server imports it once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _open(url: str | None, state_dir: Path, log: Path, start: Barrier) -> None:
 
 
 def start_opening(url: str | None, state_dir: Path, log: Path, start: Barrier) -> ForkServerProcess:
-    """A process that opens the database once all parties of `start` are there; it writes its log to the file `log`."""
+    """Start a process that opens the database when all parties of `start` are ready, logging to the file `log`."""
     process = context.Process(target=_open, args=(url, state_dir, log, start))
     process.start()
     return process

@@ -1,4 +1,4 @@
-"""Every database the state can be kept in, for tests: each test that asks for `database_url` runs once on each."""
+"""Fixtures for every supported database: a test that uses `database_url` runs once on each."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Postgres:
     socket_dir: str
 
     def forgo_disk(self) -> None:
-        """Let no commit wait for the disk: nobody cuts the power of this server."""
+        """Turn off fsync for speed."""
         with psycopg.connect(host=self.socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
 
     def create_database(self) -> str:
-        """Make an empty database and return the `state.url` of it."""
+        """Create an empty database and return its `state.url`."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
         with psycopg.connect(host=self.socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
         return f"postgresql+psycopg://postgres@/{name}?host={self.socket_dir}"
 
     def drop_database(self, url: str) -> None:
-        """Remove a database, whoever still uses it."""
+        """Drop a database even while it is in use."""
         name = sa.make_url(url).database
         with psycopg.connect(host=self.socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -51,8 +51,8 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """PostgreSQL, from a wheel, for the whole session."""
-    # Not in pytest's own place: another run of it may clear that away, and the path of a socket has to be short.
+    """A PostgreSQL server, from a wheel, for the test session."""
+    # Not in pytest's temporary directory: another run may remove it, and a socket's path has to be short.
     with tempfile.TemporaryDirectory(prefix="postgres-") as directory, get_server(directory) as server:
         [socket_dir] = parse_qs(urlsplit(server.get_uri()).query)["host"]
         running = Postgres(socket_dir)
@@ -62,13 +62,13 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """What `state.url` would say: nothing for SQLite, then a fresh PostgreSQL database."""
+    """`state.url`: `None` for SQLite, then a fresh PostgreSQL database."""
     yield from _url_of_new(request)
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def lasting_database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """As `database_url`, but all tests of a module have one of each kind."""
+    """Like `database_url`, but shared by the tests of a module."""
     yield from _url_of_new(request)
 
 

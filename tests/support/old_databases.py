@@ -1,4 +1,4 @@
-"""Databases as earlier programs left them, with sessions inside."""
+"""Databases of earlier versions, with sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.storage.database import migrations
 from service.storage.database.open import FILE_NAME
 from service.storage.message_codec import to_payload
 
-#: The tables as the program made them that knew no summaries and numbered its schemas with SQLite's `user_version`.
+#: The tables of the version without summaries, which numbered its schemas with SQLite's `user_version`.
 VERSION_1 = (
     """CREATE TABLE sessions (
         "key" TEXT NOT NULL, session_id TEXT NOT NULL, agent_id TEXT NOT NULL, entry_count INTEGER NOT NULL,
@@ -30,7 +30,7 @@ VERSION_1 = (
     )""",
     "PRAGMA user_version = 1",
 )
-#: What the next one added.
+#: Added by the next version.
 VERSION_2 = (
     *VERSION_1[:-1],
     """CREATE TABLE summaries (
@@ -52,7 +52,7 @@ class OldTurn:
 
 @dataclass(frozen=True)
 class OldSession:
-    """A session, and what a program of today is to say of it."""
+    """A session with its expected metadata after migration."""
 
     key: str
     agent_id: str
@@ -74,7 +74,7 @@ class OldSession:
         return sum(u.input_tokens for u in used), sum(u.output_tokens for u in used), sum(u.cached_tokens for u in used)
 
 
-def _said(text: str) -> tuple[Message, ...]:
+def _user_message(text: str) -> tuple[Message, ...]:
     return text_message(Role.USER, text), text_message(Role.ASSISTANT, "yes")
 
 
@@ -84,9 +84,11 @@ SESSIONS = (
         "agent:main:team",
         "main",
         (
-            OldTurn("r1", (text_message(Role.SYSTEM, "Be kind."), *_said("  Chào\nbạn! ")), "a/1", Usage(3, 4, 1)),
-            OldTurn("r2", _said("again"), "b/2", Usage(10, 20, 5)),
-            OldTurn("r3", _said("and again")),
+            OldTurn(
+                "r1", (text_message(Role.SYSTEM, "Be kind."), *_user_message("  Chào\nbạn! ")), "a/1", Usage(3, 4, 1)
+            ),
+            OldTurn("r2", _user_message("again"), "b/2", Usage(10, 20, 5)),
+            OldTurn("r3", _user_message("and again")),
         ),
         "Chào bạn!",
     ),
@@ -94,18 +96,20 @@ SESSIONS = (
     OldSession(
         "agent:main:openai-user:ann",
         "main",
-        (OldTurn("r5", _said("long " * 100), "a/1", Usage(7, 7)),),
+        (OldTurn("r5", _user_message("long " * 100), "a/1", Usage(7, 7)),),
         "long " * 15 + "long…",
     ),
     OldSession(
         "agent:Main_2:x", "Main_2", (OldTurn("r6", (text_message(Role.ASSISTANT, "Hi"),), "c", Usage(0, 1)),), None
     ),
-    OldSession("agent:main_2:openai:2", "Main_2", (OldTurn("r7", _said("\x00"), "c", Usage(0, 1)),), None, True),
+    OldSession(
+        "agent:main_2:openai:2", "Main_2", (OldTurn("r7", _user_message("\x00"), "c", Usage(0, 1)),), None, True
+    ),
 )
 
 
 def connect(url: str | None, state_dir: Path) -> sa.Engine:
-    """The database a gateway with this `state.url` uses, past the gateway's code."""
+    """Connect directly to the database of a gateway with this `state.url`."""
     return sa.create_engine(url or f"sqlite:///{state_dir / FILE_NAME}", poolclass=sa.NullPool)
 
 
@@ -115,7 +119,7 @@ def script() -> ScriptDirectory:
 
 
 def upgrade(connection: sa.Connection, revision: str) -> None:
-    """Bring a database to one of the revisions."""
+    """Migrate a database to one of the revisions."""
     known = script()
     environment = EnvironmentContext(
         Config(), known, fn=lambda current, _context: known._upgrade_revs(revision, current)
@@ -125,7 +129,7 @@ def upgrade(connection: sa.Connection, revision: str) -> None:
 
 
 def make_old(connection: sa.Connection, schema: str) -> None:
-    """An empty database of an earlier program: `user_version 1` or 2, or a revision's number."""
+    """Create an empty database of an earlier version: `user_version 1` or 2, or a revision's number."""
     if schema.startswith("user_version"):
         for statement in VERSION_1 if schema.endswith("1") else VERSION_2:
             connection.exec_driver_sql(statement)
@@ -134,7 +138,7 @@ def make_old(connection: sa.Connection, schema: str) -> None:
 
 
 def fill(connection: sa.Connection, schema: str) -> None:
-    """Put `SESSIONS` in, in the columns that `schema` has."""
+    """Insert `SESSIONS` into the columns that `schema` has."""
     for at_ms, session in enumerate(SESSIONS, start=1_700_000_000_000):
         row: dict[str, Any] = {
             "key": session.key,

@@ -1,4 +1,4 @@
-"""A store that tests fill turn by turn, on any database, through the same operations that runs use."""
+"""A transcript store that tests fill turn by turn, through the operations that runs use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.core.messages import Message, Usage
 from service.storage.database.database import Database
 from service.storage.database.open import open_file
 from service.storage.runs.records import NewRun, RunOutcome, RunState
-from service.storage.sessions.transcripts import SessionStore
+from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.storage import Storage
 
 
@@ -19,8 +19,8 @@ def new_uuid() -> str:
     return str(uuid.uuid4())
 
 
-class Transcripts(SessionStore):
-    """The transcripts of a database of their own; closing them closes it."""
+class Transcripts(TranscriptStore):
+    """Transcripts that own their database and close it."""
 
     def __init__(
         self, database: Database, clock: Callable[[], float] = time.time, new_id: Callable[[], str] = new_uuid
@@ -44,11 +44,11 @@ class Transcripts(SessionStore):
         self.finish_run(key, agent_id, run_id, RunOutcome(RunState.OK, usage, model, "stop", messages=tuple(messages)))
 
     def append_summary(self, key: str, run_id: str, summary: Message, *, kept: int) -> None:
-        """Let a summary stand for all of a session but its last `kept` messages."""
+        """Replace all but the last `kept` messages of a session with a summary."""
         self.finish_run(key, "main", run_id, RunOutcome(RunState.OK, summary=summary, kept=kept))
 
     def finish_run(self, key: str, agent_id: str, run_id: str, outcome: RunOutcome) -> None:
-        """Open a run of the session and end it so."""
+        """Open a run of the session and finish it with `outcome`."""
         run = NewRun(run_id, key, agent_id, "test", self.state.ledger.now_ms(), stateless=False)
         self.state.ledger.open(run, None).finish(outcome)
 

@@ -1,1 +1,1 @@
-"""Gateways that share one database."""
+"""Coordination of gateways that share one database."""

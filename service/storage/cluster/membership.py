@@ -1,8 +1,8 @@
-"""Which gateways share the database, and what becomes of one that has died.
+"""Membership of the gateways that share a database, and eviction of dead ones.
 
-Each gateway's row has a beat that grows while it lives. Whoever sees a beat stand still buries its gateway: the runs it
-had going are interrupted and its sessions free for others, and a gateway that was only paused finds, when it wakes up,
-that it can no longer write in them. Nothing here compares clocks: beats are counted, not timed.
+Each gateway increments the heartbeat counter of its row. A gateway whose counter stops is evicted by any other: its
+runs are marked as interrupted and its sessions are released, so that a gateway that was only paused cannot write in
+them when it resumes. Heartbeats are counted, not timed, so clocks are never compared.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from service.core.concurrency import Event, RLock, spawn
 from service.core.processes.identity import ProcessIdentity, is_dead, this_process
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
-from service.storage.database.notify import gateway_topic, lane_topic, tell_change
+from service.storage.database.notify import gateway_topic, notify_change, session_topic
 from service.storage.database.schema import gateways, lanes, runs
 
-#: How often a gateway shows that it lives, and after how many looks at a beat that stands still it counts as dead:
-#: 15 seconds. Where the other's process can be looked at, its death shows at the next look.
-BEAT_SECONDS = 3.0
-LOOKS_UNTIL_DEAD = 5
+#: Interval of heartbeats, and the number of checks without a new one after which a gateway counts as dead: 15 seconds.
+#: A process on the same host is checked directly, so that its death is noticed at the next check.
+HEARTBEAT_SECONDS = 3.0
+MISSED_HEARTBEATS = 5
 
-#: How often a gateway looks whether others want something of it, where they cannot tell.
-_LOOK_SECONDS = 0.5
+#: Polling interval for requests of other gateways, where there are no notifications.
+_POLL_SECONDS = 0.5
 
-GOING_ON = ("accepted", "running")
+ACTIVE_STATES = ("accepted", "running")
 
-_log = logging.getLogger("openclaw.state")
+_log = logging.getLogger("openclaw.storage")
 
 _OTHERS = sa.select(gateways).where(gateways.c.id != sa.bindparam("own_id"))
-_ORPHANED = runs.c.state.in_(GOING_ON), runs.c.gateway_id.not_in(sa.select(gateways.c.id))
-_AN_ORPHAN = sa.select(runs.c.id).where(*_ORPHANED).limit(1)
+_ORPHANED = runs.c.state.in_(ACTIVE_STATES), runs.c.gateway_id.not_in(sa.select(gateways.c.id))
+_ANY_ORPHAN = sa.select(runs.c.id).where(*_ORPHANED).limit(1)
 
 
 @dataclass(slots=True, eq=False)
@@ -50,8 +50,8 @@ class _Join(SingleOperation[None]):
 
 
 @dataclass(slots=True, eq=False)
-class _Beat(SingleOperation[bool]):
-    """Whether the gateway is still a member."""
+class _Heartbeat(SingleOperation[bool]):
+    """Increment the heartbeat; returns whether the gateway is still a member."""
 
     gateway_id: str
 
@@ -61,8 +61,8 @@ class _Beat(SingleOperation[bool]):
 
 
 @dataclass(slots=True, eq=False)
-class _Bury(SingleOperation[bool]):
-    """Take a gateway off the list, unless its beat is another by now; whether it was taken off."""
+class _Evict(SingleOperation[bool]):
+    """Remove a gateway unless its heartbeat has changed; returns whether it was removed."""
 
     gateway_id: str
     beat: int | None
@@ -74,21 +74,21 @@ class _Bury(SingleOperation[bool]):
             remove = remove.where(gateways.c.beat == self.beat)
         if connection.execute(remove).rowcount == 0:
             return False
-        # Lanes before runs, as whoever ends a run takes them.
+        # Leases before runs, in the order in which a finishing run locks them.
         held = sa.select(lanes.c.session_key).where(lanes.c.gateway_id == self.gateway_id)
         for key in connection.execute(held.order_by(lanes.c.session_key).with_for_update()).scalars().all():
             freed = lanes.update().where(lanes.c.session_key == key, lanes.c.gateway_id == self.gateway_id)
             connection.execute(freed.values(run_id=None, gateway_id=None, fence=lanes.c.fence + 1))
-            tell_change(connection, lane_topic(key))
+            notify_change(connection, session_topic(key))
         connection.execute(lanes.update().where(lanes.c.wanted_by == self.gateway_id).values(wanted_by=None))
-        going_on = runs.c.gateway_id == self.gateway_id, runs.c.state.in_(GOING_ON)
+        going_on = runs.c.gateway_id == self.gateway_id, runs.c.state.in_(ACTIVE_STATES)
         connection.execute(runs.update().where(*going_on).values(state="interrupted", ended_at_ms=self.at_ms))
         return True
 
 
 @dataclass(slots=True, eq=False)
 class _InterruptOrphans(SingleOperation[None]):
-    """End the runs of gateways that are on the list no more: one that was paused may accept some before it notices."""
+    """Interrupt runs of removed gateways: a paused gateway may accept some before it notices its eviction."""
 
     at_ms: int
 
@@ -97,11 +97,11 @@ class _InterruptOrphans(SingleOperation[None]):
 
 
 class Membership:
-    """This gateway among those that share `database`.
+    """This gateway's membership among those that share `database`.
 
-    `id` names it, from `join` on, and changes if others took it for dead: `on_expelled` is called then, and the runs
-    of the old id are lost. `on_look` is called now and then, soon after somebody told the gateway's topic, when there
-    may be something to look for. Both must be quick or do their work elsewhere.
+    `id` is set by `join` and changes when others evict this gateway: `on_expelled` is called then, and the runs of the
+    old id are lost. `on_look` is called periodically, and soon after a notification of the gateway's topic. Both must
+    return quickly.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Membership:
         *,
         clock: Callable[[], float],
         new_id: Callable[[], str],
-        beat_seconds: float = BEAT_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.id = ""
         self.on_expelled: Callable[[], None] = lambda: None
@@ -118,41 +118,41 @@ class Membership:
         self._database = database
         self._clock = clock
         self._new_id = new_id
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._rejoining = RLock()
-        self._seen: dict[str, tuple[int, int]] = {}  # another's id -> its beat, and how often it was seen
+        self._seen: dict[str, tuple[int, int]] = {}  # id -> last heartbeat, number of checks without a new one
         self._left = Event()
         self._left.set()
 
     def join(self) -> None:
-        """Become a member, and bury those of whom it is certain that they died. Raises `StoreError`."""
-        self._enlist()
-        self._look_at_others()
+        """Become a member and evict gateways that are certainly dead. Raises `StoreError`."""
+        self._register()
+        self._check_peers()
         self._left.clear()
-        spawn(self._live)
+        spawn(self._send_heartbeats)
 
     def rejoin(self, lost_id: str) -> None:
-        """Become a member again after others took `lost_id` for dead, unless that is done. Raises `StoreError`."""
+        """Become a member again after the eviction of `lost_id`, unless already done. Raises `StoreError`."""
         with self._rejoining:
             if self._left.is_set():
-                raise StoreError("The gateway has left those that share its database.")
+                raise StoreError("The gateway has left the cluster.")
             if self.id != lost_id:
                 return
-            _log.warning("gateway %s was taken for dead by others; it goes on under a new name", lost_id)
-            self._enlist()
+            _log.warning("gateway %s was evicted by another gateway; rejoining with a new id", lost_id)
+            self._register()
             self.on_expelled()
 
     def leave(self) -> None:
-        """Be a member no more; what still runs counts as interrupted. After this a no-op, before `join` too."""
+        """Leave; active runs are marked as interrupted. A no-op before `join` and after the first call."""
         if self._left.is_set():
             return
         self._left.set()
         try:
-            self._database.write(_Bury(self.id, None, self._now_ms()))
+            self._database.write(_Evict(self.id, None, self._now_ms()))
         except StoreError as error:
-            _log.warning("the gateway could not say that it leaves: %s", error)
+            _log.warning("the gateway could not deregister: %s", error)
 
-    def _enlist(self) -> None:
+    def _register(self) -> None:
         process, gateway_id = this_process(), self._new_id()
         row = {
             "id": gateway_id,
@@ -165,53 +165,53 @@ class Membership:
         self._database.write(_Join(row))
         self.id = gateway_id
 
-    def _live(self) -> None:
-        beat_at = monotonic() + self._beat_seconds
+    def _send_heartbeats(self) -> None:
+        next_beat = monotonic() + self._heartbeat_seconds
         while not self._left.is_set():
-            self._pause(min(_LOOK_SECONDS, self._beat_seconds))
+            self._pause(min(_POLL_SECONDS, self._heartbeat_seconds))
             if self._left.is_set():
                 return
             try:
-                if monotonic() >= beat_at:
-                    beat_at = monotonic() + self._beat_seconds
-                    self._beat()
+                if monotonic() >= next_beat:
+                    next_beat = monotonic() + self._heartbeat_seconds
+                    self._heartbeat()
                 self.on_look()
             except StoreError as error:
-                _log.warning("the gateway could not show that it lives: %s", error)
+                _log.warning("heartbeat failed: %s", error)
 
     def _pause(self, seconds: float) -> None:
         until = monotonic() + seconds
-        if len(self._seen) == 0:  # alone: nobody can want anything
+        if len(self._seen) == 0:  # no other gateways: no requests
             self._left.wait(seconds)
             return
-        self._database.wait_change(gateway_topic(self.id), seconds)
-        # Where changes are polled for, the wait is shorter; there is no hurry here.
-        if not self._database.tells_changes:
+        self._database.wait_for_change(gateway_topic(self.id), seconds)
+        # Without notifications the wait is a short polling interval; this one may be longer.
+        if not self._database.pushes_changes:
             self._left.wait(max(0.0, until - monotonic()))
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         own_id = self.id
-        if not self._database.write(_Beat(own_id)) and not self._left.is_set():
+        if not self._database.write(_Heartbeat(own_id)) and not self._left.is_set():
             self.rejoin(own_id)
-        self._look_at_others()
+        self._check_peers()
 
-    def _look_at_others(self) -> None:
+    def _check_peers(self) -> None:
         seen: dict[str, tuple[int, int]] = {}
         for row in self._database.fetch(_OTHERS, {"own_id": self.id}):
-            beat, looks = self._seen.get(row.id, (row.beat, 0))
-            looks = looks + 1 if beat == row.beat else 0
-            if is_dead(ProcessIdentity(row.host, row.pid, row.process_start)) or looks >= LOOKS_UNTIL_DEAD:
-                if self._database.write(_Bury(row.id, row.beat, self._now_ms())):
-                    _log.warning("gateway %s (process %d) has died; its sessions are free", row.id, row.pid)
+            beat, misses = self._seen.get(row.id, (row.beat, 0))
+            misses = misses + 1 if beat == row.beat else 0
+            if is_dead(ProcessIdentity(row.host, row.pid, row.process_start)) or misses >= MISSED_HEARTBEATS:
+                if self._database.write(_Evict(row.id, row.beat, self._now_ms())):
+                    _log.warning("gateway %s (process %d) is dead; its sessions were released", row.id, row.pid)
             else:
-                seen[row.id] = (row.beat, looks)
+                seen[row.id] = (row.beat, misses)
         self._seen = seen
-        if self._database.fetch(_AN_ORPHAN, {}):
+        if self._database.fetch(_ANY_ORPHAN, {}):
             self._database.write(_InterruptOrphans(self._now_ms()))
 
     @property
     def has_others(self) -> bool:
-        """Whether other gateways were up at the last look."""
+        """Whether other gateways were alive at the last check."""
         return bool(self._seen)
 
     def _now_ms(self) -> int:

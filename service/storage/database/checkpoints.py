@@ -1,7 +1,6 @@
-"""Keeps SQLite's write-ahead log short where nobody waits for it.
+"""Checkpoint SQLite's write-ahead log in the background.
 
-What was committed has to be copied from the log into the database at times, and both flushed to the disk. SQLite would
-do that inside a commit, which then takes as long as the disk: several milliseconds in every hundredth turn.
+SQLite would checkpoint inside a commit, which then waits for the disk: several milliseconds in every hundredth turn.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from pathlib import Path
 
 from service.core.concurrency import Event, WorkerThread, spawn
 
-#: The log is looked after when so many commits were made or it has grown by so much.
-_COMMITS = 250
-_GROWN_BYTES = 4 * 1024 * 1024
+#: A checkpoint is due after this many commits or this much growth of the log.
+_COMMITS_PER_CHECKPOINT = 250
+_GROWTH_BYTES = 4 * 1024 * 1024
 
-#: Where writers are faster than the disk, commits wait for the copying once the log is so long. What is longer all the
-#: same is cut to this when the log begins anew.
+#: Where writers are faster than the disk, commits wait for the checkpoint once the log is this long. When the log is
+#: reset it is truncated to this size.
 LIMIT_BYTES = 8 * 1024 * 1024
-_PATIENCE_SECONDS = 0.25
+_MAX_WAIT_SECONDS = 0.25
 
-_log = logging.getLogger("openclaw.state")
+_log = logging.getLogger("openclaw.storage")
 
 
 class Checkpointer:
-    """Empties the log of the database file `path` in a thread and through a connection of its own."""
+    """Checkpoints the log of the database file `path` in its own thread, on its own connection."""
 
     def __init__(self, path: Path) -> None:
         self._log_file = path.with_name(f"{path.name}-wal")
@@ -43,35 +42,35 @@ class Checkpointer:
             raise
 
     def wait_for_room(self) -> None:
-        """Return when the log may grow, or after a moment: other processes may keep it from becoming shorter."""
+        """Wait briefly for a running checkpoint if the log is too long."""
         if not self._idle.is_set() and self._file_bytes() > LIMIT_BYTES:
-            self._idle.wait(_PATIENCE_SECONDS)
+            self._idle.wait(_MAX_WAIT_SECONDS)
 
     def note_commit(self) -> None:
-        """Something was committed."""
+        """Count a commit and start a checkpoint if one is due."""
         self._commits += 1
-        is_due = self._commits >= _COMMITS or self._file_bytes() >= self._size + _GROWN_BYTES
+        is_due = self._commits >= _COMMITS_PER_CHECKPOINT or self._file_bytes() >= self._size + _GROWTH_BYTES
         if is_due and self._idle.is_set() and not self._closed:
             self._idle.clear()
-            spawn(self._empty)
+            spawn(self._checkpoint)
 
     def close(self) -> None:
-        """Finish what was begun and let go of the file."""
+        """Finish a running checkpoint and close the file."""
         self._closed = True
         self._idle.wait()
         self._worker.run(self._connection.close)
         self._worker.close()
 
-    def _empty(self) -> None:
+    def _checkpoint(self) -> None:
         self._commits = 0
         try:
             self._copy()
             if self._file_bytes() > LIMIT_BYTES:
-                self._copy()  # what came meanwhile; nothing comes now, so that the log can begin anew
+                self._copy()  # later commits; none arrive during this one, so that the log can be reset
             self._fails = False
         except sqlite3.Error as error:
             if not self._fails:
-                _log.warning("the write-ahead log %s cannot be emptied: %s", self._log_file, error)
+                _log.warning("checkpoint of the write-ahead log %s failed: %s", self._log_file, error)
             self._fails = True
         finally:
             self._size = self._file_bytes()
@@ -87,7 +86,7 @@ class Checkpointer:
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:
-    """Copy what can be copied without holding up anybody."""
+    """Checkpoint as much as possible without blocking readers or writers."""
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 

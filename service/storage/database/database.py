@@ -1,7 +1,7 @@
-"""One database behind two verbs: `read` sees what was committed, `write` returns once its operation is.
+"""A database behind two methods: `read` sees committed data, `write` returns after the commit.
 
-Operations that come while a commit is under way share the next one. What passes (a lock, a restart of the server, a
-lost connection) is tried again for a while; whoever waits notices only the time.
+Operations that arrive during a commit share the next one (group commit). Transient errors (a lock, a server restart, a
+lost connection) are retried for a while.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.core.concurrency import Event, sleep, spawn
-from service.storage.database.errors import StoreError, is_of_the_operation, may_pass, reason_of
+from service.storage.database.errors import StoreError, is_operation_error, is_transient, root_cause
 from service.storage.database.schema import lanes
 
-_log = logging.getLogger("openclaw.state")
+_log = logging.getLogger("openclaw.storage")
 
 T = TypeVar("T")
 Job = Callable[[sa.Connection], T]
 
-#: How many operations one transaction takes, so that the first of a crowd does not wait for the last.
+#: Operations per transaction, so that the first of many does not wait for the last.
 MAX_OPERATIONS_PER_COMMIT = 256
 
-#: How long what passes is waited for, and how long at first between two attempts (doubled up to a second).
-PATIENCE_SECONDS = 10.0
-_FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 1.0
+#: How long transient errors are retried; the pause between attempts doubles from the minimum to the maximum.
+RETRY_SECONDS = 10.0
+_MIN_PAUSE_SECONDS = 0.02
+_MAX_PAUSE_SECONDS = 1.0
 
-_LOCK_LANES = (
+_LOCK_LEASES = (
     sa.select(lanes.c.fence)
     .where(lanes.c.session_key.in_(sa.bindparam("keys", expanding=True)))
     .order_by(lanes.c.session_key)
@@ -44,30 +44,30 @@ _LOCK_LANES = (
 
 
 class Operation(ABC, Generic[T]):
-    """One change of the database.
+    """A change of the database.
 
-    `again` says that an earlier attempt failed, or may have been committed without anybody learning of it (the
-    connection broke in the commit): what must not happen twice, or took something for granted, has to look.
+    `again` is set when an earlier attempt failed, or may have been committed without an acknowledgement (the connection
+    broke during the commit): an operation that is not idempotent has to check the stored state then.
     """
 
     again = False
 
     @property
     def session_key(self) -> str | None:
-        """The session whose lane the operation needs, if it needs one."""
+        """Session whose lease the operation needs, if any."""
         return None
 
     @classmethod
     @abstractmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[T]:
-        """Carry out several operations in the transaction of `connection`; returns their results in order.
+        """Execute several operations in the transaction of `connection` and return their results in order.
 
-        May run again from the beginning after a rollback. Raises for what keeps all of them from being carried out.
+        May run again from the start after a rollback. Raises for errors that affect all of them.
         """
 
 
 class SingleOperation(Operation[T]):
-    """A change that is seldom made: nothing is gained by carrying several out together."""
+    """A rare change, executed one at a time."""
 
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[T]:
@@ -76,37 +76,37 @@ class SingleOperation(Operation[T]):
 
     @abstractmethod
     def apply(self, connection: sa.Connection) -> T:
-        """Carry the operation out in the transaction of `connection` and return its result."""
+        """Execute the operation in the transaction of `connection` and return its result."""
 
 
 class Backend(Protocol):
-    """A kind of database. Every method may wait, and raises what SQLAlchemy raises.
+    """A kind of database. Methods may block and raise SQLAlchemy's errors.
 
-    `name` is for messages and holds no password; `tells_changes` says whether `wait_change` hears of changes or polls.
+    `name` is for messages and contains no password. `pushes_changes`: `wait_for_change` is notified instead of polling.
     """
 
     name: str
-    tells_changes: bool
+    pushes_changes: bool
 
     def read(self, job: Job[T]) -> T:
-        """Run `job` where it sees what was committed and cannot write."""
+        """Run `job` in a read-only transaction."""
 
     def write(self, job: Job[T]) -> T:
-        """Run `job` in a transaction of its own and commit it."""
+        """Run `job` in a new transaction and commit it."""
 
     def check(self) -> None:
-        """Return if the database is there; raises `StoreError` where more than a failing read tells that it is not."""
+        """Raise `StoreError` if the database is gone although reads succeed."""
 
-    def wait_change(self, topic: str, seconds: float) -> None:
-        """Wait until `topic` may have changed: until somebody says so, or for a moment, at most `seconds`."""
+    def wait_for_change(self, topic: str, seconds: float) -> None:
+        """Wait for a notification of `topic`, or for a polling interval; at most `seconds`."""
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close all connections."""
 
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """An operation on its way into the database."""
+    """An operation that waits for its commit."""
 
     operation: Operation[Any]
     settled: Event = field(default_factory=Event)
@@ -115,11 +115,11 @@ class _Pending:
 
 
 class Database:
-    """The Gateway's database. All methods are called from one thread and may wait."""
+    """The Gateway's database. All methods are called from one thread and may block."""
 
-    def __init__(self, backend: Backend, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, backend: Backend, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self._backend = backend
-        self._patience_seconds = patience_seconds
+        self._retry_seconds = retry_seconds
         self._waiting: deque[_Pending] = deque()
         self._idle = Event()
         self._idle.set()
@@ -127,31 +127,30 @@ class Database:
 
     @property
     def name(self) -> str:
-        """What the database is called in messages; holds no password."""
+        """Name for messages; contains no password."""
         return self._backend.name
 
     @property
-    def tells_changes(self) -> bool:
-        """Whether `wait_change` hears of changes; else it polls."""
-        return self._backend.tells_changes
+    def pushes_changes(self) -> bool:
+        """Whether `wait_for_change` is notified of changes instead of polling."""
+        return self._backend.pushes_changes
 
     def read(self, job: Job[T]) -> T:
-        """Run `job(connection)` on what was committed. Raises `StoreError`."""
+        """Run `job(connection)` in a read-only transaction. Raises `StoreError`."""
         self._check_open()
         try:
-            return self._patiently(self._backend.read, job)
+            return self._retry(self._backend.read, job)
         except SQLAlchemyError as error:
             raise self._failed("read", error) from error
 
     def fetch(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[sa.Row[Any]]:
-        """All rows of one query. Raises `StoreError`."""
+        """Return all rows of a query. Raises `StoreError`."""
         return self.read(lambda connection: connection.execute(statement, parameters).all())
 
     def write(self, operation: Operation[T]) -> T:
-        """Carry `operation` out and return its result once it is committed.
+        """Execute `operation` and return its result after the commit.
 
-        Raises `StoreError`, and then nothing of it is stored. A caller that is interrupted while it waits does not
-        learn the outcome: the operation is carried out as usual.
+        Raises `StoreError` if nothing was stored. Interrupting the waiting caller does not cancel the operation.
         """
         self._check_open()
         pending = _Pending(operation)
@@ -164,13 +163,13 @@ class Database:
             raise self._failed("written", pending.error) from pending.error
         return cast(T, pending.result)
 
-    def wait_change(self, topic: str, seconds: float) -> None:
-        """Wait until `topic` may have changed, at most `seconds`; may return early for no reason."""
+    def wait_for_change(self, topic: str, seconds: float) -> None:
+        """Wait until `topic` may have changed, at most `seconds`. Spurious returns are possible."""
         self._check_open()
-        self._backend.wait_change(topic, seconds)
+        self._backend.wait_for_change(topic, seconds)
 
     def check(self) -> None:
-        """Return if the database can be used, raise `StoreError` if it is closed, unreadable or was replaced."""
+        """Raise `StoreError` if the database is closed, unreadable or was replaced."""
         self._check_open()
         try:
             self._backend.read(lambda connection: connection.execute(sa.select(sa.literal(1))).all())
@@ -179,7 +178,7 @@ class Database:
         self._backend.check()
 
     def close(self) -> None:
-        """Finish the operations that wait, then let go of the database. Twice is a no-op; other calls then raise."""
+        """Commit pending operations and close the database. A second call is a no-op; other methods then raise."""
         if self._closed:
             return
         self._closed = True
@@ -199,7 +198,7 @@ class Database:
             self._commit(batch)
         except BaseException as error:
             for pending in batch:
-                pending.error = StoreError(f"the program failed: {error!r}")
+                pending.error = StoreError(f"Internal error: {error!r}")
             raise
         finally:
             for pending in batch:
@@ -207,10 +206,10 @@ class Database:
 
     def _commit(self, batch: Sequence[_Pending]) -> None:
         try:
-            self._patiently(self._backend.write, lambda connection: _execute(connection, batch), batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the operations are told
+            self._retry(self._backend.write, lambda connection: _execute(connection, batch), batch)
+        except Exception as error:  # noqa: BLE001 - every error is passed to the waiting callers
             is_last_try = len(batch) == 1 and batch[0].operation.again
-            if is_last_try or not is_of_the_operation(error):
+            if is_last_try or not is_operation_error(error):
                 for pending in batch:
                     pending.error = error
                 return
@@ -218,24 +217,24 @@ class Database:
                 pending.operation.again = True
                 self._commit([pending])
 
-    def _patiently(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:
-        give_up_at = monotonic() + self._patience_seconds
-        pause = _FIRST_PAUSE_SECONDS
+    def _retry(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:
+        give_up_at = monotonic() + self._retry_seconds
+        pause = _MIN_PAUSE_SECONDS
         while True:
             try:
                 return attempt(job)
             except SQLAlchemyError as error:
-                if not may_pass(error) or monotonic() + pause > give_up_at:
+                if not is_transient(error) or monotonic() + pause > give_up_at:
                     raise
             for pending in batch:
                 pending.operation.again = True
             sleep(pause)
-            if not batch:  # closing waits for what is to be written, and for nothing else
+            if not batch:  # close() waits for pending writes only
                 self._check_open()
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, _MAX_PAUSE_SECONDS)
 
-    def _failed(self, done: str, error: Exception) -> StoreError:
-        failure = StoreError(f"The {self.name} cannot be {done}: {reason_of(error)}")
+    def _failed(self, action: str, error: Exception) -> StoreError:
+        failure = StoreError(f"The {self.name} cannot be {action}: {root_cause(error)}")
         _log.error("%s", failure)
         return failure
 
@@ -247,10 +246,10 @@ class Database:
 def _execute(connection: sa.Connection, batch: Sequence[_Pending]) -> None:
     keys = {pending.operation.session_key for pending in batch} - {None}
     if len(keys) > 1 and connection.dialect.name == "postgresql":
-        # All at once and in one order: two gateways that took lanes as their operations come would wait for each
-        # other, and PostgreSQL takes a second to notice that.
-        connection.execute(_LOCK_LANES, {"keys": list(keys)}).all()
-    # Neighbours of one kind go together; the order in which operations came is kept.
+        # One statement, one order: two gateways locking leases in the order of their operations could deadlock, which
+        # PostgreSQL detects only after a second.
+        connection.execute(_LOCK_LEASES, {"keys": list(keys)}).all()
+    # Adjacent operations of one kind are executed together; the order of arrival is kept.
     for kind, neighbours in groupby(batch, key=lambda pending: type(pending.operation)):
         group = list(neighbours)
         results = kind.execute(connection, [pending.operation for pending in group])

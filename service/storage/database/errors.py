@@ -1,4 +1,4 @@
-"""The one error of the database, and which of the drivers' errors are worth another try."""
+"""The storage error, and the classification of driver errors."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from service.core.errors import GatewayError
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
-#: PostgreSQL's classes and codes of what passes: connections (08), too many of them (53300), restarts (57P), conflicts
-#: of transactions (40001, 40P01). Source: the appendix of error codes in PostgreSQL's manual.
-_PASSING = ("08", "53300", "57P", "40001", "40P01")
+#: Transient errors of PostgreSQL: connection exceptions (08), too many connections (53300), operator intervention
+#: (57P), serialization failures and deadlocks (40001, 40P01). Source: PostgreSQL's manual, appendix "Error Codes".
+_TRANSIENT_STATES = ("08", "53300", "57P", "40001", "40P01")
 
-#: What a single operation may be at fault for: its values (22), a constraint (23), their size (54). Everything else is
-#: the database's.
-_OF_VALUES = ("22", "23", "54")
+#: Errors that a single operation can cause: its data (22), a constraint (23), a limit (54). All others concern the
+#: database as a whole.
+_OPERATION_STATES = ("22", "23", "54")
 
 
 class StoreError(GatewayError):
-    """The database cannot do what was asked.
+    """The database cannot be used.
 
-    A caller is told only that. As text it is `detail`, which says what is wrong, for the log and for whoever runs the
-    gateway; it never holds what was said.
+    Callers get a generic message. `str()` gives `detail`, the cause, for the log and the operator; it never contains
+    message text.
     """
 
     def __init__(self, detail: str) -> None:
         super().__init__(
             "storage_unavailable",
-            "The gateway cannot use its database, so nothing of this is stored. Try again soon; its log says why.",
+            "The gateway cannot use its database; nothing was stored. Retry later; the gateway's log has the cause.",
         )
         self.detail = detail
 
@@ -37,13 +37,13 @@ class StoreError(GatewayError):
         return self.detail
 
 
-def reason_of(error: Exception) -> BaseException:
-    """What went wrong, without the SQL that SQLAlchemy adds."""
+def root_cause(error: Exception) -> BaseException:
+    """Return the driver's error, without the SQL that SQLAlchemy adds."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether the same may succeed in a moment: a lock, a restart, a lost connection, a conflict."""
+def is_transient(error: Exception) -> bool:
+    """Whether a retry may succeed: after a lock, a restart, a lost connection or a conflict."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated or isinstance(error, InterfaceError):
@@ -52,18 +52,18 @@ def may_pass(error: Exception) -> bool:
     if code is not None:
         return code & 0xFF in _BUSY
     state = getattr(error.orig, "sqlstate", None)
-    if state is None:  # no answer from a server at all
+    if state is None:  # no response from a server
         return isinstance(error, OperationalError)
-    return str(state).startswith(_PASSING)
+    return str(state).startswith(_TRANSIENT_STATES)
 
 
-def is_of_the_operation(error: Exception) -> bool:
-    """Whether one operation may be at fault, so that others of the same transaction can do without it."""
+def is_operation_error(error: Exception) -> bool:
+    """Whether a single operation may have caused the error, so that the others can be committed without it."""
     if not isinstance(error, SQLAlchemyError):
         return True
     if isinstance(error, IntegrityError):
         return True
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     if state is not None:
-        return str(state).startswith(_OF_VALUES)
+        return str(state).startswith(_OPERATION_STATES)
     return not isinstance(error, OperationalError)

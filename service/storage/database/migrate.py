@@ -1,7 +1,7 @@
-"""Brings a database to the schema this program knows; each start-up looks, and seldom has anything to do.
+"""Migrate a database to the schema of this version.
 
-Everything happens in the caller's transaction, which holds the database's lock: a process killed in here leaves the
-database as it was, and of several that start together one migrates while the others wait.
+All steps run in the caller's transaction, which holds the database's lock: a process killed here leaves the database
+unchanged, and of several processes that start together one migrates while the others wait.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _VERSIONS = Path(__file__).parent / "migrations"
 
 
 def current_revision(connection: sa.Connection) -> str | None:
-    """The revision of the database's schema; `None` for an empty one, or one from before they were numbered."""
+    """Return the schema revision; `None` for an empty database or one without revision numbers."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
@@ -25,9 +25,9 @@ def current_revision(connection: sa.Connection) -> str | None:
 
 
 def migrate(connection: sa.Connection) -> None:
-    """Bring the database to `HEAD`, inside the transaction that `connection` has begun.
+    """Migrate the database to `HEAD` in the open transaction of `connection`.
 
-    Raises `StoreError` for a database that a newer program has changed.
+    Raises `StoreError` for a schema of a newer version.
     """
     revision = current_revision(connection)
     if revision == HEAD:
@@ -41,17 +41,17 @@ def migrate(connection: sa.Connection) -> None:
 
 
 def _create(connection: sa.Connection) -> None:
-    """Make today's schema in an empty SQLite database: what the migrations make, without the 12 MB of Alembic."""
+    """Create the schema in an empty SQLite database without importing Alembic (12 MB)."""
     metadata.create_all(connection)
     version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
     version.create(connection)
     connection.execute(version.insert().values(version_num=HEAD))
-    # Programs from before the revisions were numbered look at this number, and refuse what they do not know.
+    # Versions without revision numbers check this number and refuse unknown ones.
     connection.exec_driver_sql("PRAGMA user_version = 3")
 
 
 def _upgrade(connection: sa.Connection, revision: str | None) -> None:
-    # Imported only when there is something to do: Alembic takes 12 MB and 50 ms.
+    # Imported only when needed: Alembic takes 12 MB and 50 ms.
     from alembic.config import Config  # noqa: PLC0415
     from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
@@ -71,12 +71,12 @@ def _upgrade(connection: sa.Connection, revision: str | None) -> None:
 
 def _refuse_unknown_version(connection: sa.Connection) -> None:
     version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if version > 2:  # noqa: PLR2004 - the last number from before the revisions
+    if version > 2:  # noqa: PLR2004 - the last number before revisions
         raise _made_by_newer(str(version))
 
 
 def _made_by_newer(revision: str) -> StoreError:
     return StoreError(
-        f"its schema has version {revision}, this program knows versions up to {HEAD}. Run a newer program, or point "
-        "this one at another state directory."
+        f"its schema has version {revision}, but this program supports versions up to {HEAD}. Run a newer version, or "
+        "use another state directory."
     )

@@ -1,4 +1,4 @@
-"""Telling a change to whoever waits for it in another process, where the database can."""
+"""Notifications of changes to other processes, where the database supports them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import sqlalchemy as sa
 CHANNEL = "openclaw_changes"
 
 
-def tell_change(connection: sa.Connection, topic: str) -> None:
-    """Let those who wait for `topic` know once the transaction of `connection` is committed; elsewhere they poll."""
+def notify_change(connection: sa.Connection, topic: str) -> None:
+    """Notify waiters for `topic` when the transaction of `connection` commits; without support they poll."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, to_payload(topic))))
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, to_notification(topic))))
 
 
-def to_payload(topic: str) -> str:
-    """How `topic` is told."""
-    # A payload has at most 8,000 bytes, a topic (a session's key) may have more.
+def to_notification(topic: str) -> str:
+    """Encode `topic` as the payload of a notification."""
+    # A payload is limited to 8,000 bytes; a topic (a session's key) may be longer.
     return hashlib.sha256(topic.encode()).hexdigest()
 
 
-def lane_topic(session_key: str) -> str:
-    """What is told when a session becomes free."""
-    return f"lane {session_key}"
+def session_topic(session_key: str) -> str:
+    """Topic that is notified when a session is released."""
+    return f"session {session_key}"
 
 
 def gateway_topic(gateway_id: str) -> str:
-    """What is told when somebody wants something of a gateway."""
+    """Topic that is notified when a gateway has requests of other gateways to process."""
     return f"gateway {gateway_id}"

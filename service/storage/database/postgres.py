@@ -1,6 +1,6 @@
-"""PostgreSQL: one database for many processes and hosts, over a few connections that greenlets share.
+"""PostgreSQL backend: one database for many processes and hosts, over a small connection pool.
 
-psycopg waits cooperatively in a patched process. Changes are told by LISTEN and NOTIFY.
+psycopg waits cooperatively in a patched process. Changes are pushed with LISTEN and NOTIFY.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from service.core.concurrency import Event, sleep, spawn, wait_readable
-from service.storage.database.database import PATIENCE_SECONDS
+from service.storage.database.database import RETRY_SECONDS
 from service.storage.database.errors import StoreError
 from service.storage.database.migrate import current_revision, migrate
-from service.storage.database.notify import CHANNEL, to_payload
+from service.storage.database.notify import CHANNEL, to_notification
 from service.storage.database.schema import HEAD
 
 T = TypeVar("T")
@@ -25,14 +25,14 @@ Job = Callable[[sa.Connection], T]
 
 CONNECTIONS = 8
 
-#: Where the listener is not heard (its connection broke), those who wait look again after this long.
-HEARD_AT_LEAST_SECONDS = 1.0
+#: Waiters poll at this interval in case the listener's connection is broken.
+LISTEN_TIMEOUT_SECONDS = 1.0
 
-_MIGRATION_LOCK = 0x6F70656E636C6177  # "openclaw": nobody else's advisory lock
+_MIGRATION_LOCK = 0x6F70656E636C6177  # "openclaw" in ASCII
 _RECONNECT_SECONDS = 1.0
 
-#: A server that is silent for about this long (its host is gone, the network is cut) counts as lost.
-_NOTICES_SILENCE = {
+#: Time-outs after which a silent server (host down, network cut) counts as lost.
+_KEEPALIVE_OPTIONS = {
     "connect_timeout": 10,
     "tcp_user_timeout": 15_000,
     "keepalives_idle": 5,
@@ -40,13 +40,13 @@ _NOTICES_SILENCE = {
     "keepalives_count": 2,
 }
 
-_log = logging.getLogger("openclaw.state")
+_log = logging.getLogger("openclaw.storage")
 
 
 class PostgresBackend:
-    """The database behind an engine."""
+    """A PostgreSQL database behind an SQLAlchemy engine."""
 
-    tells_changes = True
+    pushes_changes = True
 
     def __init__(self, engine: sa.Engine) -> None:
         shown = engine.url._replace(password=None, query=sa.util.immutabledict())  # either may hold a password
@@ -57,15 +57,15 @@ class PostgresBackend:
 
     @classmethod
     def open(cls, url: sa.URL) -> Self:
-        """Connect and bring the schema into place. Raises `StoreError` and what SQLAlchemy raises."""
+        """Connect and migrate the schema. Raises `StoreError` and SQLAlchemy's errors."""
         engine = sa.create_engine(
             url,
             poolclass=QueuePool,
             pool_size=CONNECTIONS,
             max_overflow=0,
-            pool_timeout=PATIENCE_SECONDS,
-            hide_parameters=True,  # they hold what was said, and errors reach the log
-            connect_args={"application_name": "openclaw-gateway", **_NOTICES_SILENCE},
+            pool_timeout=RETRY_SECONDS,
+            hide_parameters=True,  # they contain message text, and errors are logged
+            connect_args={"application_name": "openclaw-gateway", **_KEEPALIVE_OPTIONS},
         )
         try:
             with engine.begin() as connection:
@@ -90,9 +90,9 @@ class PostgresBackend:
     def check(self) -> None:
         """See `Backend.check`."""
 
-    def wait_change(self, topic: str, seconds: float) -> None:
-        """See `Backend.wait_change`."""
-        self._listener.wait(topic, min(seconds, HEARD_AT_LEAST_SECONDS))
+    def wait_for_change(self, topic: str, seconds: float) -> None:
+        """See `Backend.wait_for_change`."""
+        self._listener.wait(topic, min(seconds, LISTEN_TIMEOUT_SECONDS))
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -101,7 +101,7 @@ class PostgresBackend:
 
 
 class _Listener:
-    """Hears what is told, on a connection of its own that is made when somebody first waits."""
+    """Receives notifications on its own connection, opened at the first wait."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -112,12 +112,12 @@ class _Listener:
     def wait(self, topic: str, seconds: float) -> None:
         if self._greenlet is None:
             self._greenlet = spawn(self._listen)
-        payload, told = to_payload(topic), Event()
-        self._waiting.setdefault(payload, []).append(told)
+        payload, notified = to_notification(topic), Event()
+        self._waiting.setdefault(payload, []).append(notified)
         try:
-            told.wait(seconds)
+            notified.wait(seconds)
         finally:
-            self._waiting[payload].remove(told)
+            self._waiting[payload].remove(notified)
             if not self._waiting[payload]:
                 del self._waiting[payload]
 
@@ -130,34 +130,36 @@ class _Listener:
         while not self._closed:
             try:
                 with closing(self._connect()) as connection:
-                    self._hear(connection)
-            except Exception as error:  # noqa: BLE001 - whoever waits looks for themselves meanwhile
-                _log.warning("changes are not heard for a moment: %s", type(error).__name__)
+                    self._receive(connection)
+            except Exception as error:  # noqa: BLE001 - waiters poll in the meantime
+                _log.warning("change notifications interrupted, reconnecting: %s", type(error).__name__)
                 sleep(_RECONNECT_SECONDS)
 
     def _connect(self) -> Any:
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         dbapi: Any = self._engine.dialect.loaded_dbapi
-        return dbapi.connect(*arguments, **{**_NOTICES_SILENCE, **options}, autocommit=True)
+        return dbapi.connect(*arguments, **{**_KEEPALIVE_OPTIONS, **options}, autocommit=True)
 
-    def _hear(self, connection: Any) -> None:
+    def _receive(self, connection: Any) -> None:
         connection.execute(f"LISTEN {CHANNEL}")
         while not self._closed:
             wait_readable(connection.fileno())
             for notification in connection.notifies(timeout=0):
-                for told in self._waiting.get(notification.payload, ()):
-                    told.set()
+                for event in self._waiting.get(notification.payload, ()):
+                    event.set()
 
 
 def parse_postgres_url(text: str) -> sa.URL:
-    """The URL of a PostgreSQL database; raises `StoreError` in words that do not repeat it (it may hold a password)."""
+    """Parse the URL of a PostgreSQL database. Raises `StoreError` without quoting it: it may contain a password."""
     try:
         url = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError):  # the latter for a port that is no number
-        raise StoreError('it is not a URL; write "postgresql+psycopg://user@host/database"') from None
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is not a number
+        raise StoreError('it is not a URL. Use "postgresql+psycopg://user@host/database"') from None
     if url.get_backend_name() != "postgresql" or url.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise StoreError(f'it names "{url.drivername}"; this program speaks "postgresql+psycopg://user@host/database"')
+        raise StoreError(
+            f'the driver "{url.drivername}" is not supported. Use "postgresql+psycopg://user@host/database"'
+        )
     if "@" in f"{url.host}{url.database}":
-        # Part of a password, then, which messages would tell as the host or the database.
-        raise StoreError('it has too many "@"; write those of the user\'s name and password as %40')
+        # Probably part of a password, which messages would show as the host or the database.
+        raise StoreError('it has too many "@". Encode those in the user name and the password as %40')
     return url.set(drivername="postgresql+psycopg")

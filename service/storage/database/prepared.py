@@ -1,7 +1,7 @@
-"""What the databases spell differently, and statements that are compiled once for each.
+"""Dialect differences, and statements compiled once per dialect.
 
-SQLAlchemy finds a statement's text anew at each use: several times what SQLite then needs for it. What every run
-executes is prepared instead: SQLAlchemy writes it once, and the driver gets the text.
+Looking up a compiled statement costs SQLAlchemy several times what SQLite needs to execute it. The statements of every
+run are therefore compiled once, and the driver gets their text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 Dialect = sa.engine.interfaces.Dialect
 
-#: What the driver gets, the order of its parameters where they have no names, and those that are always the same.
+#: SQL text, parameter order for positional drivers, constant parameters.
 _Text = tuple[str, tuple[str, ...] | None, Mapping[str, Any]]
 
 
 def insert(dialect: Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT into `table` that knows ON CONFLICT, with a parameter for each column."""
+    """Build an INSERT into `table` with a parameter for each column and support for ON CONFLICT."""
     if dialect.name != "postgresql":
         return sqlite.insert(table).inline()
     from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - two megabytes that SQLite does not need
@@ -32,7 +32,7 @@ def insert(dialect: Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Inse
 
 
 def is_among(dialect: Dialect, column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
-    """Whether `column` is among the texts of the parameter `name`, which `to_list` makes."""
+    """Build `column IN (...)` for the list parameter `name`, which `to_list` encodes."""
     if dialect.name == "postgresql":
         return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(sa.Text)))
     items = sa.func.json_each(sa.bindparam(name, type_=sa.Text)).table_valued("value")
@@ -40,14 +40,14 @@ def is_among(dialect: Dialect, column: sa.Column[Any], name: str) -> sa.ColumnEl
 
 
 def to_list(dialect: Dialect, texts: Sequence[str]) -> object:
-    """A parameter of `is_among`."""
+    """Encode the list parameter of `is_among`."""
     return list(texts) if dialect.name == "postgresql" else orjson.dumps(texts).decode()
 
 
-class Prepared:
-    """A statement that `build` writes for a dialect, with named parameters, compiled once for each dialect.
+class PreparedStatement:
+    """A statement with named parameters, built by `build` and compiled once per dialect.
 
-    `columns` are the columns an INSERT fills, where its parameters are its columns.
+    `columns` are the columns that an INSERT fills, where its parameters are its columns.
     """
 
     def __init__(self, build: Callable[[Dialect], sa.Executable], columns: Sequence[str] | None = None) -> None:
@@ -61,7 +61,7 @@ class Prepared:
         return connection.exec_driver_sql(text, _bound(order, constants, parameters))
 
     def execute_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute it for each of `rows`, which may be none."""
+        """Execute it for each of `rows`."""
         if rows:
             text, order, constants = self._text(connection.dialect)
             bound = [_bound(order, constants, row) for row in rows]

@@ -1,6 +1,6 @@
 """The tables of the Gateway's database.
 
-They change only together with a migration in `service/state/migrations/`; `HEAD` is the last one's revision.
+They change only together with a migration in `migrations/`; `HEAD` is the last one's revision.
 Times are milliseconds since the epoch.
 """
 
@@ -21,13 +21,13 @@ def _count(name: str) -> sa.Column[int]:
 
 
 def _partial_index(name: str, column: str, where: str) -> sa.Index:
-    """An index of some rows. It is so in PostgreSQL too, by the migrations: its option here would load its dialect."""
+    """Build a partial index. PostgreSQL gets it from the migrations: its option here would import its dialect."""
     return sa.Index(name, column, sqlite_where=sa.text(where))
 
 
-#: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is how its first message begins.
-#: The tokens are those of all turns, `model` and `last_run_id` those of the last one. A stateless session belongs to a
-#: request that stood alone; once it is continued it is like any other.
+#: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is taken from the first message.
+#: The token counts are totals over all turns; `model` and `last_run_id` are those of the last turn. A stateless session
+#: belongs to a request without a session; it becomes an ordinary one when it is continued.
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -52,8 +52,8 @@ sessions = sa.Table(
 )
 
 #: Append-only, one row per message, `seq` counting from 0 in each session. `payload` is the message as JSON
-#: (`service.storage.message_codec`). `model` and the token counts tell of the whole turn and stand on its last entry
-#: only, so that a sum over entries counts every token once.
+#: (`service.storage.message_codec`). `model` and the token counts cover the whole turn and are set on its last
+#: entry only, so that a sum over entries counts every token once.
 entries = sa.Table(
     "entries",
     metadata,
@@ -71,8 +71,8 @@ entries = sa.Table(
     sa.UniqueConstraint("session_key", "seq", name="entries_in_order"),
 )
 
-#: What stands for the beginning of a session once that has become too long for its model: the first `covers` entries
-#: are told by the message in `payload`. The row with the largest `covers` counts; the entries themselves stay.
+#: Compaction summaries: the message in `payload` replaces the first `covers` entries of a session that has become too
+#: long for its model. The row with the largest `covers` applies; the entries are kept.
 summaries = sa.Table(
     "summaries",
     metadata,
@@ -86,9 +86,9 @@ summaries = sa.Table(
 )
 
 #: One row per run (`service.storage.runs.records`): its state and result; messages are in `entries`. `gateway_id` is
-#: the gateway that executes it, `reply_count` how many of the turn's last entries the run itself said. The row of a
-#: stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
-#: with, if there is more to it than the caller saw, `asked_after` a digest of the conversation before.
+#: the gateway that executes it, `reply_count` how many of the turn's last entries are the run's output. The row of
+#: a stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
+#: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before.
 runs = sa.Table(
     "runs",
     metadata,
@@ -118,8 +118,8 @@ runs = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: One row per session that ever had a run: who may run in it. `run_id` and `gateway_id` are set while a run holds it;
-#: `fence` grows with every change of hands. `wanted_by` is a gateway that waits.
+#: Session leases, one row per session that ever had a run. `run_id` and `gateway_id` are set while a run holds the
+#: session; `fence` is the fencing token, incremented with every change of holder. `wanted_by` is a waiting gateway.
 lanes = sa.Table(
     "lanes",
     metadata,
@@ -132,7 +132,7 @@ lanes = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: The gateways that are up (`service.storage.cluster.membership`). `beat` grows while one lives.
+#: Live gateways (`service.storage.cluster.membership`). `beat` is the heartbeat counter.
 gateways = sa.Table(
     "gateways",
     metadata,
@@ -145,7 +145,7 @@ gateways = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: Idempotency keys, hashed, and the run that answers each; `fingerprint` is a hash of the request.
+#: Hashed idempotency keys and the run that answers each; `fingerprint` is a hash of the request.
 claims = sa.Table(
     "claims",
     metadata,
@@ -157,7 +157,7 @@ claims = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: One row per client address that sent wrong secrets lately: when, as a JSON list, and until when it is locked out.
+#: Failed logins by client address: their times as a JSON list, and the end of the lockout.
 login_failures = sa.Table(
     "login_failures",
     metadata,

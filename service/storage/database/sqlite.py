@@ -1,6 +1,6 @@
-"""SQLite: one file for one host, touched in real threads: one writes, one reads, one keeps the log of writes short.
+"""SQLite backend: one file on one host, accessed in real threads (a writer, a reader, a checkpointer).
 
-Nobody else waits for a disk, and readers never wait for the writer.
+The event loop never waits for the disk, and readers never wait for the writer.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from service.storage.database.errors import StoreError
 from service.storage.database.migrate import migrate
 
 _BEGIN_READING = "BEGIN"
-_BEGIN_WRITING = "BEGIN IMMEDIATE"  # holds the write lock from its first moment
+_BEGIN_WRITING = "BEGIN IMMEDIATE"  # takes the write lock at once
 
 T = TypeVar("T")
 Job = Callable[[sa.Connection], T]
 
-#: What SQLite waits for before a commit returns. With NORMAL (in WAL mode) a commit has reached the operating system:
-#: a killed process loses nothing, a power cut or a crashed kernel may lose the last moments, and neither can damage
-#: the database. FULL would survive the power cut too, for one disk flush per commit.
+#: When SQLite flushes to disk. With NORMAL (in WAL mode) a commit is handed to the operating system: a killed process
+#: loses nothing, a power cut or a kernel crash may lose the last commits, and neither corrupts the database. FULL also
+#: survives a power cut, at the cost of one disk flush per commit.
 SYNCHRONOUS = "NORMAL"
 
-#: How long a statement waits for another process that is writing; then the whole transaction is tried again.
+#: How long a statement waits for a lock of another process before the whole transaction is retried.
 BUSY_TIMEOUT_MS = 5_000
 
-#: How long the first start of a new version may take while others wait for its migration.
+#: How long other processes wait for a migration.
 MIGRATION_TIMEOUT_MS = 60_000
 
-#: How often a change by another process is looked for.
+#: Polling interval for changes by other processes.
 POLL_SECONDS = 0.05
 
 
 class SqliteBackend:
-    """The database in the file `path`, for its owner alone."""
+    """A database in the file `path`, readable only by its owner."""
 
-    tells_changes = False
+    pushes_changes = False
 
     def __init__(
         self, path: Path, writer: _DatabaseThread, reader: _DatabaseThread, checkpointer: Checkpointer
@@ -61,9 +61,9 @@ class SqliteBackend:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the file, making it, and its directory, if there is none; its schema is then in place.
+        """Open the file, creating it and its directory if missing, and migrate its schema.
 
-        Raises `StoreError`, `OSError` and what SQLAlchemy raises.
+        Raises `StoreError`, `OSError` and SQLAlchemy's errors.
         """
         _create_file(path)
         with ExitStack() as opened:
@@ -89,16 +89,16 @@ class SqliteBackend:
         return outcome
 
     def check(self) -> None:
-        """See `Backend.check`: the file is still the one that was opened."""
+        """See `Backend.check`: verify that the path still names the opened file."""
         try:
             same = os.path.samestat(self._path.stat(), self._file)
         except OSError:
             same = False
         if not same:
-            raise StoreError(f"The {self.name} has been removed or replaced: restart the gateway.")
+            raise StoreError(f"The {self.name} was removed or replaced. Restart the gateway.")
 
-    def wait_change(self, topic: str, seconds: float) -> None:
-        """See `Backend.wait_change`: SQLite tells nobody, so it is asked again after a moment."""
+    def wait_for_change(self, topic: str, seconds: float) -> None:
+        """See `Backend.wait_for_change`: SQLite has no notifications, so callers poll."""
         del topic
         sleep(min(seconds, POLL_SECONDS))
 
@@ -110,7 +110,7 @@ class SqliteBackend:
 
 
 class _DatabaseThread:
-    """One connection in one real thread: every use of it is a transaction that runs there, in order."""
+    """A connection in its own thread; each use is a transaction that runs there, in order."""
 
     def __init__(self, connect: Callable[[], sa.Connection], begin: str) -> None:
         self._worker = WorkerThread()
@@ -138,9 +138,9 @@ class _DatabaseThread:
 
 @contextmanager
 def _transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
-    """A transaction that the driver begins and ends itself, its errors told as SQLAlchemy's.
+    """Begin and end a transaction through the driver, with errors wrapped as SQLAlchemy's.
 
-    SQLAlchemy's own statements need several times what SQLite needs for them.
+    SQLAlchemy's own BEGIN and COMMIT cost several times as much.
     """
     driver: Any = connection.connection.driver_connection
     try:
@@ -158,7 +158,7 @@ def _transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
 
 
 def _create_file(path: Path) -> None:
-    """Make sure `path` exists and only its owner may read it; a directory that is missing is made for the owner alone.
+    """Create `path` if missing, readable only by its owner, in a directory that is private if it has to be created.
 
     SQLite gives its `-wal` and `-shm` files the mode of the database file. Raises `OSError`.
     """
@@ -172,11 +172,11 @@ def _create_file(path: Path) -> None:
 
 
 def _open_writer(path: Path) -> sa.Connection:
-    """The connection that writes, its schema in place."""
+    """Open the writing connection and migrate the schema."""
     engine = _engine(path)
 
     @event.listens_for(engine, "connect")
-    def leave_checkpoints_to_others(connection: Any, _record: object) -> None:
+    def disable_checkpoints(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA journal_size_limit = {LIMIT_BYTES}")
 
@@ -198,7 +198,7 @@ def _set_busy_timeout(connection: sa.Connection, milliseconds: int) -> None:
 
 
 def _open_reader(path: Path) -> sa.Connection:
-    """A connection that cannot write; each transaction sees all that was committed before it."""
+    """Open a read-only connection."""
     engine = _engine(path)
 
     @event.listens_for(engine, "connect")
@@ -210,12 +210,12 @@ def _open_reader(path: Path) -> sa.Connection:
 
 def _engine(path: Path) -> sa.Engine:
     # isolation_level None: sqlite3 itself would begin transactions late and leave DDL outside of them.
-    # NullPool: a connection belongs to one thread, which keeps it.
+    # NullPool: each connection belongs to one thread.
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000},
         poolclass=NullPool,
-        hide_parameters=True,  # they hold what was said, and errors reach the log
+        hide_parameters=True,  # they contain message text, and errors are logged
     )
 
     @event.listens_for(engine, "connect")

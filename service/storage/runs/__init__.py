@@ -1,1 +1,1 @@
-"""Stored runs, their queue and idempotency keys."""
+"""Run records, the queue of each session, and idempotency keys."""

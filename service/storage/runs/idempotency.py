@@ -1,6 +1,6 @@
-"""Idempotency keys: the first request with a key claims it for its run, the others with that key get its answer.
+"""Idempotency keys: the first request with a key claims it for its run; later ones get that run's answer.
 
-A key is kept for a day. A run that failed, was aborted or died lets the next request with its key try again.
+Keys are retained for a day. A failed, aborted or interrupted run releases its key to the next identical request.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from service.storage.database.schema import claims, runs
 from service.storage.runs.records import NewRun, RunState
 from service.storage.runs.rows import to_run_row
 
-KEPT_MS = 24 * 60 * 60 * 1000
+RETENTION_MS = 24 * 60 * 60 * 1000
 
-_PRUNED_AT_ONCE = 500
+_PRUNE_BATCH = 500
 
 _OF_KEY = sa.select(claims).where(claims.c.key_hash == sa.bindparam("of_key"))
 
 
 @record
 class IdempotencyKey:
-    """A caller's key and what it was sent with: both as hashes, for neither has to be known again."""
+    """Hashes of a caller's key and of the request it was sent with."""
 
     key_hash: str
     fingerprint: str
 
     @classmethod
     def of(cls, key: str, request: bytes) -> Self:
-        """The key `key` of a request; `request` is the same for all that ask the same."""
+        """Hash `key` and the canonical form `request` of its request."""
         return cls(hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(request).hexdigest())
 
 
 @record
 class Claim:
-    """Who has a key: the run that answers it. `is_own` says that it is the run that asked for it."""
+    """The run that holds a key. `is_own`: the claiming run got it."""
 
     run_id: str
     fingerprint: str
     is_own: bool
 
 
-class Claims:
-    """The keys of all gateways that share a database."""
+class IdempotencyStore:
+    """Idempotency keys of all gateways that share a database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def claim(self, key: IdempotencyKey, run: NewRun, gateway_id: str) -> Claim:
-        """Claim `key` for `run`, which is then recorded as accepted; or tell which run has it. Raises `StoreError`."""
-        return self._database.write(_TakeClaim(key, run, gateway_id))
+        """Claim `key` and record `run` as accepted, or return the claim of another run. Raises `StoreError`."""
+        return self._database.write(_ClaimKey(key, run, gateway_id))
 
     def find(self, key: IdempotencyKey) -> Claim | None:
-        """Who has `key`; `None` if nobody has. Raises `StoreError`."""
+        """Return the claim on `key`, if any. Raises `StoreError`."""
         rows = self._database.fetch(_OF_KEY, {"of_key": key.key_hash})
         return Claim(rows[0].run_id, rows[0].fingerprint, is_own=False) if rows else None
 
     def prune(self, now_ms: int) -> int:
-        """Forget keys that have been kept long enough, a few at a time; how many. Raises `StoreError`."""
-        return self._database.write(_Prune(now_ms - KEPT_MS))
+        """Delete a batch of expired keys; return their number. Raises `StoreError`."""
+        return self._database.write(_Prune(now_ms - RETENTION_MS))
 
 
 @dataclass(slots=True, eq=False)
-class _TakeClaim(SingleOperation[Claim]):
+class _ClaimKey(SingleOperation[Claim]):
     key: IdempotencyKey
     run: NewRun
     gateway_id: str
@@ -86,9 +86,9 @@ class _TakeClaim(SingleOperation[Claim]):
         of_key = claims.c.key_hash == self.key.key_hash
         held = connection.execute(sa.select(claims).where(of_key).with_for_update()).one()
         state = connection.execute(sa.select(runs.c.state).where(runs.c.id == held.run_id)).scalar_one_or_none()
-        if held.run_id == self.run.id and state is not None:  # a caller's own name for the run is no two runs' name
+        if held.run_id == self.run.id and state is not None:  # the same caller-chosen run id again
             return Claim(held.run_id, held.fingerprint, is_own=self._is_recorded(connection))
-        expired = held.created_at_ms <= self.run.accepted_at_ms - KEPT_MS
+        expired = held.created_at_ms <= self.run.accepted_at_ms - RETENTION_MS
         failed = state is None or (RunState(state).is_final and state != RunState.OK)
         if not expired and not (failed and held.fingerprint == self.key.fingerprint):
             return Claim(held.run_id, held.fingerprint, is_own=False)
@@ -102,7 +102,7 @@ class _TakeClaim(SingleOperation[Claim]):
         return Claim(self.run.id, self.key.fingerprint, is_own)
 
     def _is_recorded(self, connection: sa.Connection) -> bool:
-        """Whether this very operation was committed before."""
+        """Whether an earlier attempt of this operation was committed."""
         if not self.again:
             return False
         row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)
@@ -115,5 +115,5 @@ class _Prune(SingleOperation[int]):
     before_ms: int
 
     def apply(self, connection: sa.Connection) -> int:
-        old = sa.select(claims.c.key_hash).where(claims.c.created_at_ms <= self.before_ms).limit(_PRUNED_AT_ONCE)
+        old = sa.select(claims.c.key_hash).where(claims.c.created_at_ms <= self.before_ms).limit(_PRUNE_BATCH)
         return connection.execute(claims.delete().where(claims.c.key_hash.in_(old))).rowcount

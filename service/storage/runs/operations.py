@@ -1,8 +1,8 @@
-"""How a run takes its session and gives it back with a turn: each step one operation of the database.
+"""Database operations that start and finish runs.
 
-A session is held with a fence, a number that grows with every change of hands. What a run writes is stored only while
-the session's fence is still its own, in the same transaction that frees the session: a turn is stored whole or not at
-all, and by nobody who lost the session meanwhile.
+A session lease carries a fencing token that is incremented with every change of holder. A turn is stored only if the
+token is unchanged, in the same transaction that releases the lease: completely or not at all, and never by a process
+that has lost its lease.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from service.storage.cluster.membership import GOING_ON
+from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Operation
-from service.storage.database.notify import lane_topic, tell_change
+from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.prepared import to_list
 from service.storage.runs.records import NewRun, RunOutcome, RunState
 from service.storage.runs.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
 from service.storage.runs.statements import (
     ACCEPT_RUN,
+    ACQUIRE_LEASE,
     ADD_ENDED_RUN,
     ADD_ENTRY,
     ADD_SESSION,
@@ -29,19 +30,18 @@ from service.storage.runs.statements import (
     END_RUN,
     ENTRY_COUNT,
     EXTEND_SESSION,
-    FREE_LANE,
-    HOLD_LANES,
-    MEMBER,
+    LOCK_LEASES,
+    LOCK_MEMBER,
+    RELEASE_LEASE,
     REPLACE_SUMMARY,
+    REQUEST_LEASE,
     RUN_STATES,
-    TAKE_LANE,
-    WANT_LANE,
 )
 
 
 @dataclass(slots=True, eq=False)
 class AcceptRun(Operation[None]):
-    """Record a run that has to wait for its session."""
+    """Record a run that waits for its session."""
 
     run: NewRun
     gateway_id: str
@@ -54,28 +54,29 @@ class AcceptRun(Operation[None]):
 
 
 class Refusal(Enum):
-    """Why a session could not be taken.
+    """Reason why a session could not be acquired.
 
-    Another run holds it or is next; this gateway counts as dead; the run itself was ended by others while it waited.
+    BUSY: another run holds it or is next. EVICTED: this gateway is no longer a member. OVER: another gateway ended the
+    run while it waited.
     """
 
     BUSY = "busy"
-    EXPELLED = "expelled"
+    EVICTED = "expelled"
     OVER = "over"
 
 
 @dataclass(slots=True, eq=False)
 class BeginRun(Operation["int | Refusal"]):
-    """Take the run's session and record that it runs; the result is the session's fence, or why it was not taken.
+    """Acquire the run's session and record the run as running; the result is the fencing token or a `Refusal`.
 
-    A gateway that is refused is noted as the next, and others leave the session to it, unless they are `impatient`;
-    its run is recorded as accepted, so that others can see it and end it.
+    A refused gateway is recorded as the next, and others leave the session to it unless `override_waiter` is set; its
+    run is recorded as accepted, so that others can see and abort it.
     """
 
     run: NewRun
     gateway_id: str
     at_ms: int
-    impatient: bool = False
+    override_waiter: bool = False
 
     @property
     def session_key(self) -> str | None:
@@ -86,33 +87,33 @@ class BeginRun(Operation["int | Refusal"]):
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[int | Refusal]:
         """See `Operation`."""
         members = {
-            own_id: MEMBER.execute(connection, {"own_id": own_id}).first() is not None
+            own_id: LOCK_MEMBER.execute(connection, {"own_id": own_id}).first() is not None
             for own_id in {one.gateway_id for one in operations}
         }
         results: dict[int, int | Refusal] = {}
-        # Always in the same order, so that two gateways never wait for one another.
+        # A fixed order, so that two gateways cannot deadlock.
         for one in sorted(operations, key=lambda one: one.run.session_key):
-            results[id(one)] = one.take(connection) if members[one.gateway_id] else Refusal.EXPELLED
+            results[id(one)] = one.acquire(connection) if members[one.gateway_id] else Refusal.EVICTED
         begun = [one for one in operations if isinstance(results[id(one)], int)]
         for over in _record_beginnings(connection, begun):
-            FREE_LANE.execute(connection, {"of_key": over.run.session_key, "of_run": over.run.id})
+            RELEASE_LEASE.execute(connection, {"of_key": over.run.session_key, "of_run": over.run.id})
             results[id(over)] = Refusal.OVER
         _record_accepted(connection, [one for one in operations if results[id(one)] is Refusal.BUSY])
         return [results[id(one)] for one in operations]
 
-    def take(self, connection: sa.Connection) -> int | Refusal:
-        """Take the session, or say that it is wanted."""
+    def acquire(self, connection: sa.Connection) -> int | Refusal:
+        """Acquire the session lease, or record this gateway as waiting for it."""
         key = self.run.session_key
-        wish = {
+        parameters = {
             "session_key": key,
             "run_id": self.run.id,
             "gateway_id": self.gateway_id,
-            "impatient": self.impatient,
+            "override_waiter": self.override_waiter,
         }
-        row = TAKE_LANE.execute(connection, wish).first()
+        row = ACQUIRE_LEASE.execute(connection, parameters).first()
         if row is not None:
             return int(row.fence)
-        WANT_LANE.execute(connection, {"of_key": key, "own_id": self.gateway_id})
+        REQUEST_LEASE.execute(connection, {"of_key": key, "own_id": self.gateway_id})
         return Refusal.BUSY
 
 
@@ -122,7 +123,7 @@ def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun |
 
 
 def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:
-    """Record that runs run; returns those that were ended meanwhile, as a dead gateway's runs are."""
+    """Record runs as running; return those that were ended by others in the meantime."""
     over = []
     for one in operations:
         row = {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms}
@@ -133,11 +134,11 @@ def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]
 
 @dataclass(slots=True, eq=False)
 class FinishRun(Operation[bool]):
-    """Store a run's end and its turn and free its session; whether it was stored.
+    """Store a run's outcome and turn and release its session; returns whether they were stored.
 
-    It was not if the session changed hands meanwhile (`fence` is what `BeginRun` gave, `None` for a stateless run), or
-    if others took this gateway for dead. `recorded` says that the run has a row already. `session_id` is for a session
-    that begins with this turn; `tells_others` that other gateways may wait for this one.
+    They are not if the lease was lost (`fence` is the token from `BeginRun`, `None` for a stateless run) or if this
+    gateway was evicted. `recorded`: the run already has a row. `session_id` is used if this turn starts the session;
+    `notify_peers`: other gateways may be waiting for it.
     """
 
     run: NewRun
@@ -147,7 +148,7 @@ class FinishRun(Operation[bool]):
     outcome: RunOutcome
     at_ms: int
     session_id: str
-    tells_others: bool
+    notify_peers: bool
 
     @property
     def session_key(self) -> str | None:
@@ -161,41 +162,43 @@ class FinishRun(Operation[bool]):
 
 
 class _Finishing:
-    """One transaction's share of finished runs."""
+    """A batch of finished runs in one transaction."""
 
     def __init__(self, connection: sa.Connection, operations: Sequence[FinishRun]) -> None:
         self._connection = connection
         self._operations = operations
-        self._lanes: dict[str, Any] = {}
+        self._leases: dict[str, Any] = {}
 
     def run(self) -> list[bool]:
         keys = sorted({one.run.session_key for one in self._operations if one.fence is not None})
         if keys:
-            held = HOLD_LANES.execute(self._connection, {"keys": self._to_list(keys)})
-            self._lanes = {row.session_key: row for row in held}
-        doubtful = [one.run.id for one in self._operations if self._is_doubtful(one)]
+            held = LOCK_LEASES.execute(self._connection, {"keys": self._to_list(keys)})
+            self._leases = {row.session_key: row for row in held}
+        unconfirmed = [one.run.id for one in self._operations if self._is_unconfirmed(one)]
         states: dict[str, Any] = {}
-        if doubtful:
-            found = RUN_STATES.execute(self._connection, {"ids": self._to_list(doubtful)})
+        if unconfirmed:
+            found = RUN_STATES.execute(self._connection, {"ids": self._to_list(unconfirmed)})
             states = {row.id: row for row in found}
-        to_store = [one for one in self._operations if self._is_to_store(one, states)]
-        self._write(to_store)
-        stored = set(map(id, to_store))
+        storable = [one for one in self._operations if self._should_store(one, states)]
+        self._write(storable)
+        stored = set(map(id, storable))
         return [id(one) in stored or _is_stored(one, states) for one in self._operations]
 
-    def _holds(self, one: FinishRun) -> bool:
-        lane = self._lanes.get(one.run.session_key)
-        return lane is not None and (lane.fence, lane.run_id) == (one.fence, one.run.id)
+    def _holds_lease(self, one: FinishRun) -> bool:
+        lease = self._leases.get(one.run.session_key)
+        return lease is not None and (lease.fence, lease.run_id) == (one.fence, one.run.id)
 
-    def _is_doubtful(self, one: FinishRun) -> bool:
-        return one.again or (one.recorded and one.fence is None) or (one.fence is not None and not self._holds(one))
+    def _is_unconfirmed(self, one: FinishRun) -> bool:
+        return (
+            one.again or (one.recorded and one.fence is None) or (one.fence is not None and not self._holds_lease(one))
+        )
 
-    def _is_to_store(self, one: FinishRun, states: dict[str, Any]) -> bool:
+    def _should_store(self, one: FinishRun, states: dict[str, Any]) -> bool:
         if one.fence is not None:
-            return self._holds(one)
+            return self._holds_lease(one)
         row = states.get(one.run.id)
         if one.recorded:
-            return row is not None and row.gateway_id == one.gateway_id and row.state in GOING_ON
+            return row is not None and row.gateway_id == one.gateway_id and row.state in ACTIVE_STATES
         return row is None
 
     def _write(self, operations: Sequence[FinishRun]) -> None:
@@ -206,7 +209,7 @@ class _Finishing:
                 new = to_entry_rows(one.run, one.outcome, count, one.at_ms)
                 rows += new
                 if count:
-                    extensions.append(_extension(one, count + len(new)))
+                    extensions.append(_extension_parameters(one, count + len(new)))
                 else:
                     starts.append(SessionStart(one.run, one.outcome, one.session_id, one.at_ms).to_row())
                 count += len(new)
@@ -217,20 +220,20 @@ class _Finishing:
         ADD_ENTRY.execute_many(self._connection, rows)
         REPLACE_SUMMARY.execute_many(self._connection, summary_rows)
         ADD_ENDED_RUN.execute_many(self._connection, [_ended_row(one) for one in operations if not one.recorded])
-        END_RUN.execute_many(self._connection, [_ending(one) for one in operations if one.recorded])
+        END_RUN.execute_many(self._connection, [_end_parameters(one) for one in operations if one.recorded])
         held = [one for one in operations if one.fence is not None]
         freed = [{"of_key": one.run.session_key, "of_run": one.run.id} for one in held]
-        FREE_LANE.execute_many(self._connection, freed)
+        RELEASE_LEASE.execute_many(self._connection, freed)
         for one in held:
-            if one.tells_others:
-                tell_change(self._connection, lane_topic(one.run.session_key))
+            if one.notify_peers:
+                notify_change(self._connection, session_topic(one.run.session_key))
 
     def _entry_count(self, one: FinishRun) -> int:
-        lane = self._lanes.get(one.run.session_key)
-        if lane is not None:
-            return lane.entry_count or 0
+        lease = self._leases.get(one.run.session_key)
+        if lease is not None:
+            return lease.entry_count or 0
         if not one.again:
-            return 0  # a session to itself, unless somebody continued it while its first answer was told
+            return 0  # a new session, unless it was continued while its first answer was being sent
         row = ENTRY_COUNT.execute(self._connection, {"of_key": one.run.session_key}).first()
         return 0 if row is None else row.entry_count
 
@@ -239,12 +242,12 @@ class _Finishing:
 
 
 def _is_stored(one: FinishRun, states: dict[str, Any]) -> bool:
-    # Committed by an earlier attempt that nobody heard of.
+    # Committed by an earlier attempt that was not acknowledged.
     row = states.get(one.run.id)
     return row is not None and row.gateway_id == one.gateway_id and row.state == one.outcome.state
 
 
-def _extension(one: FinishRun, count: int) -> dict[str, Any]:
+def _extension_parameters(one: FinishRun, count: int) -> dict[str, Any]:
     usage = one.outcome.usage
     return {
         "of_key": one.run.session_key,
@@ -259,9 +262,9 @@ def _extension(one: FinishRun, count: int) -> dict[str, Any]:
 
 
 def _end_of(one: FinishRun) -> dict[str, Any]:
-    """The values of `END_COLUMNS`."""
+    """Build the values of `END_COLUMNS`."""
     outcome = one.outcome
-    # PostgreSQL stores no NUL, nor is a call looked for whose id has one (`RunRecords.find_asking`).
+    # PostgreSQL cannot store NUL, and `RunRecords.find_asking` skips call ids that contain it.
     asked = outcome.asked_call_id if one.run.stateless else None
     message = outcome.error_message
     return {
@@ -280,7 +283,7 @@ def _end_of(one: FinishRun) -> dict[str, Any]:
     }
 
 
-def _ending(one: FinishRun) -> dict[str, Any]:
+def _end_parameters(one: FinishRun) -> dict[str, Any]:
     return {"of_run": one.run.id, **{f"new_{name}": value for name, value in _end_of(one).items()}}
 
 

@@ -1,8 +1,7 @@
-"""One run at a time in each session.
+"""A FIFO lock per session.
 
-A session belongs to whoever has been waiting longest; sessions never wait for one another; one that nobody is in
-costs nothing. Lanes order the runs of one process; between processes the database decides
-(`service.storage.runs.operations`).
+Sessions are independent of each other, and an unused session costs nothing. The queue orders the runs of one process;
+between processes the lease in the database decides (`service.storage.runs.operations`).
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from service.core.concurrency import Event
 from service.core.errors import GatewayError
 
 
-class Lane:
-    """A place in the queue of one session; at its head the right to run there. Leaving its `with` block releases it."""
+class QueueEntry:
+    """A position in a session's queue. The first entry holds the session; leaving the `with` block releases it."""
 
-    __slots__ = ("_leave", "_queue", "_turn")
+    __slots__ = ("_queue", "_release", "_turn")
 
     def __init__(self, queue: deque[Event], turn: Event, leave: Callable[[], None]) -> None:
         self._queue = queue
         self._turn = turn
-        self._leave = leave
+        self._release = leave
 
     @property
     def is_first(self) -> bool:
-        """Whether the session may be run in."""
+        """Whether this entry holds the session."""
         return self._queue[0] is self._turn
 
     def wait(self, timeout_seconds: float | None) -> None:
-        """Wait until the session may be run in.
+        """Wait until this entry holds the session.
 
-        Raises `GatewayError` (`session_busy`) after `timeout_seconds`; with `None` it waits as long as it takes. The
-        place is given up then, as it is when an exception is thrown into the waiting greenlet.
+        Raises `GatewayError` (`session_busy`) after `timeout_seconds`; `None` waits without limit. On an error, or when
+        an exception is thrown into the waiting greenlet, the entry leaves the queue.
         """
         try:
             if not self.is_first:
@@ -48,8 +47,8 @@ class Lane:
             raise session_busy(timeout_seconds)
 
     def release(self) -> None:
-        """Let the next in the queue go on. Twice is a no-op."""
-        self._leave()
+        """Pass the session to the next entry. A second call is a no-op."""
+        self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -58,45 +57,45 @@ class Lane:
         self.release()
 
 
-class Lanes:
-    """The queues of all sessions: first in, first out for each key."""
+class SessionQueue:
+    """The queues of all sessions, first in, first out for each key."""
 
     def __init__(self) -> None:
-        # The first event of a queue stands for whoever holds the session, the others for those who wait.
+        # The first event of a queue belongs to the holder of the session, the others to waiters.
         self._queues: dict[str, deque[Event]] = {}
 
     def __len__(self) -> int:
-        """How many sessions are in use."""
+        """Number of sessions in use."""
         return len(self._queues)
 
-    def queue_up(self, key: str) -> Lane:
-        """Take the last place in the queue of the session `key`, which the caller releases; does not wait."""
+    def join(self, key: str) -> QueueEntry:
+        """Append an entry to the queue of the session `key` without waiting; the caller releases it."""
         turn = Event()
         queue = self._queues.setdefault(key, deque())
         queue.append(turn)
-        return Lane(queue, turn, partial(self._leave, key, turn))
+        return QueueEntry(queue, turn, partial(self._release, key, turn))
 
-    def enter(self, key: str, timeout_seconds: float | None) -> Lane:
-        """Queue up and wait; raises as `Lane.wait` does. Entering a session while holding it waits for oneself."""
-        lane = self.queue_up(key)
-        lane.wait(timeout_seconds)
-        return lane
+    def acquire(self, key: str, timeout_seconds: float | None) -> QueueEntry:
+        """Join the queue and wait; raises like `QueueEntry.wait`. Not reentrant."""
+        entry = self.join(key)
+        entry.wait(timeout_seconds)
+        return entry
 
-    def _leave(self, key: str, turn: Event) -> None:
+    def _release(self, key: str, turn: Event) -> None:
         queue = self._queues.get(key)
         if queue is None or turn not in queue:
             return
         queue.remove(turn)
         if queue:
-            queue[0].set()  # means nothing to a first that has been first all along
+            queue[0].set()  # no effect if the first entry is unchanged
         else:
             del self._queues[key]
 
 
 def session_busy(waited_seconds: float | None) -> GatewayError:
-    """What whoever has waited too long for a session is told."""
+    """Error for a run that waited too long for its session."""
     return GatewayError(
         "session_busy",
-        f"Another run of this session was still going on after {waited_seconds} seconds. "
-        "Try again when it has ended, or use another session.",
+        f"Another run of this session was still active after {waited_seconds} seconds. "
+        "Retry when it has ended, or use another session.",
     )

@@ -1,6 +1,6 @@
-"""What is recorded of a run: when it came and ended, through which door, and what became of it.
+"""Run records: times, state, API and outcome of each run.
 
-What was said in it stands in its session's transcript and nowhere else.
+The messages of a run are stored only in its session's transcript.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message, Usage
-from service.storage.cluster.membership import GOING_ON
+from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.notify import gateway_topic, tell_change
+from service.storage.database.notify import gateway_topic, notify_change
 from service.storage.database.schema import runs
 
 
 class RunState(StrEnum):
-    """Where a run is. `accepted` waits for its session or for room; `interrupted` is what a dead gateway leaves."""
+    """State of a run. `accepted`: waiting for its session or for capacity; `interrupted`: its gateway died."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
@@ -32,15 +32,15 @@ class RunState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing follows."""
+        """Whether the run has ended."""
         return self not in (RunState.ACCEPTED, RunState.RUNNING)
 
 
 @record
 class NewRun:
-    """A run that begins; times in ms since the epoch.
+    """A run to start; times in ms since the epoch.
 
-    A stateless one has a session to itself; `claimed` says that an idempotency key is kept for it.
+    A stateless run has its own session; `claimed`: it holds an idempotency key.
     """
 
     id: str
@@ -54,12 +54,12 @@ class NewRun:
 
 @record
 class RunOutcome:
-    """How a run ended.
+    """Outcome of a run.
 
-    `messages` is what it adds to its session (nothing if it failed), the last `reply_count` of them its own. `summary`
-    stands for all of the session but its last `kept` messages from now on. `asked_call_id` is the first call that a
-    stateless run asks of its caller after steps of its own, or with data of its provider: a follow-up finds them by it,
-    if the conversation before them has the digest `asked_after` (`ConversationDigest`).
+    `messages` are added to the session (none if the run failed); the last `reply_count` of them are its output.
+    `summary` replaces all but the last `kept` messages of the session. `asked_call_id` is the first call that a
+    stateless run makes of the caller's functions after hidden steps or with provider data: a follow-up finds the run by
+    it, if the conversation before has the digest `asked_after` (`ConversationDigest`).
     """
 
     state: RunState
@@ -78,7 +78,7 @@ class RunOutcome:
 
 @record
 class RunRecord:
-    """A run as it is recorded; times in ms since the epoch, `gateway_id` the gateway that executes it."""
+    """The stored record of a run; times in ms since the epoch, `gateway_id` the executing gateway."""
 
     id: str
     session_key: str
@@ -99,7 +99,7 @@ class RunRecord:
 
     @classmethod
     def of(cls, run: NewRun, gateway_id: str, state: RunState) -> Self:
-        """A run that waits or goes on, before anything is recorded of it."""
+        """Build the record of a queued or running run that is not stored yet."""
         return cls(
             id=run.id,
             session_key=run.session_key,
@@ -120,9 +120,9 @@ class RunRecord:
 
 
 _BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("run_id"))
-_GOING_ON_IN = (
+_ACTIVE_IN_SESSION = (
     sa.select(runs)
-    .where(runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(GOING_ON))
+    .where(runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(ACTIVE_STATES))
     .order_by(runs.c.accepted_at_ms, runs.c.id)
 )
 _ASKING = (
@@ -133,48 +133,48 @@ _ASKING = (
     )
     .order_by(runs.c.accepted_at_ms, runs.c.id)
 )
-_FAILED_IN = sa.select(runs.c.id, runs.c.error_code).where(
+_FAILED_IN_SESSION = sa.select(runs.c.id, runs.c.error_code).where(
     runs.c.session_key == sa.bindparam("of_key"), runs.c.error_code.is_not(None)
 )
 _TO_ABORT = sa.select(runs.c.id).where(
-    runs.c.gateway_id == sa.bindparam("of_gateway"), runs.c.state.in_(GOING_ON), runs.c.abort_requested
+    runs.c.gateway_id == sa.bindparam("of_gateway"), runs.c.state.in_(ACTIVE_STATES), runs.c.abort_requested
 )
 
 
 class RunRecords:
-    """The runs of all gateways that share a database."""
+    """Run records of all gateways that share a database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, run_id: str) -> RunRecord | None:
-        """The run, `None` if nothing is recorded of it. Raises `StoreError`."""
+        """Return the record of a run, if any. Raises `StoreError`."""
         rows = self._database.fetch(_BY_ID, {"run_id": run_id})
         return _to_record(rows[0]) if rows else None
 
     def find_asking(self, call_ids: Collection[str], agent_id: str) -> dict[str, RunRecord]:
-        """By the id of a call: the agent's last run that asked it of its caller, who did not see all that led to it.
+        """Map call ids to the agent's last run that made the call after steps hidden from the caller.
 
         Raises `StoreError`.
         """
-        storable = [call_id for call_id in call_ids if "\0" not in call_id]  # PostgreSQL refuses to compare the others
+        storable = [call_id for call_id in call_ids if "\0" not in call_id]  # PostgreSQL rejects NUL in comparisons
         rows = self._database.fetch(_ASKING, {"call_ids": storable, "of_agent": agent_id})
         return {row.asked_call_id: _to_record(row) for row in rows}
 
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
-        """The runs that wait or go on in a session, the oldest first. Raises `StoreError`."""
-        return tuple(map(_to_record, self._database.fetch(_GOING_ON_IN, {"of_key": session_key})))
+        """Return the queued and running runs of a session, oldest first. Raises `StoreError`."""
+        return tuple(map(_to_record, self._database.fetch(_ACTIVE_IN_SESSION, {"of_key": session_key})))
 
     def list_failures(self, session_key: str) -> dict[str, str]:
-        """The error codes of the recorded runs of a session that failed or were cut, by run. Raises `StoreError`."""
-        return {row.id: row.error_code for row in self._database.fetch(_FAILED_IN, {"of_key": session_key})}
+        """Return the error codes of the failed or truncated runs of a session, by run id. Raises `StoreError`."""
+        return {row.id: row.error_code for row in self._database.fetch(_FAILED_IN_SESSION, {"of_key": session_key})}
 
     def request_abort(self, run_id: str) -> bool:
-        """Ask whichever gateway executes the run to end it; whether it was still to end. Raises `StoreError`."""
+        """Request the abort of a run from its gateway; returns whether it was active. Raises `StoreError`."""
         return self._database.write(_RequestAbort(run_id))
 
     def list_to_abort(self, gateway_id: str) -> tuple[str, ...]:
-        """The runs of a gateway that somebody asked to end. Raises `StoreError`."""
+        """Return the runs of a gateway with a pending abort request. Raises `StoreError`."""
         return tuple(row.id for row in self._database.fetch(_TO_ABORT, {"of_gateway": gateway_id}))
 
 
@@ -183,12 +183,12 @@ class _RequestAbort(SingleOperation[bool]):
     run_id: str
 
     def apply(self, connection: sa.Connection) -> bool:
-        wanted = runs.c.id == self.run_id, runs.c.state.in_(GOING_ON)
+        wanted = runs.c.id == self.run_id, runs.c.state.in_(ACTIVE_STATES)
         gateway_id = connection.execute(sa.select(runs.c.gateway_id).where(*wanted)).scalar_one_or_none()
         if gateway_id is None:
             return False
         connection.execute(runs.update().where(*wanted).values(abort_requested=True))
-        tell_change(connection, gateway_topic(gateway_id))
+        notify_change(connection, gateway_topic(gateway_id))
         return True
 
 

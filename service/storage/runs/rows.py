@@ -1,4 +1,4 @@
-"""Runs and turns as rows of the tables."""
+"""Convert runs and turns to table rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from service.storage.database.errors import StoreError
 from service.storage.message_codec import to_payload
 from service.storage.runs.records import NewRun, RunOutcome, RunState
 
-#: A session is called by as much of its first user message.
+#: Length limit of a session's title.
 TITLE_CHARACTERS = 80
 
 
 @record
 class SessionStart:
-    """A session that begins with the turn of `outcome`."""
+    """A session that starts with the turn of `outcome`."""
 
     run: NewRun
     outcome: RunOutcome
@@ -24,7 +24,7 @@ class SessionStart:
     at_ms: int
 
     def to_row(self) -> dict[str, Any]:
-        """A row of `sessions`."""
+        """Build the row of `sessions`."""
         usage = self.outcome.usage
         return {
             "key": self.run.session_key,
@@ -44,7 +44,7 @@ class SessionStart:
 
 
 def to_run_row(run: NewRun, gateway_id: str, state: RunState) -> dict[str, Any]:
-    """A row of `runs` for a run that has not ended."""
+    """Build a row of `runs` for a run that has not ended."""
     return {
         "id": run.id,
         "session_key": run.session_key,
@@ -57,7 +57,7 @@ def to_run_row(run: NewRun, gateway_id: str, state: RunState) -> dict[str, Any]:
 
 
 def to_entry_rows(run: NewRun, outcome: RunOutcome, first_seq: int, at_ms: int) -> list[dict[str, Any]]:
-    """Rows of `entries`; the last one tells of the whole turn. Raises `StoreError` for what is not Unicode."""
+    """Build rows of `entries`; the last one has the totals of the turn. Raises `StoreError` for a lone surrogate."""
     rows: list[dict[str, Any]] = [
         {
             "session_key": run.session_key,
@@ -84,10 +84,10 @@ def to_entry_rows(run: NewRun, outcome: RunOutcome, first_seq: int, at_ms: int) 
 
 
 def to_summary_row(run: NewRun, outcome: RunOutcome, entry_count: int, at_ms: int) -> dict[str, Any]:
-    """A row of `summaries` in a session that has `entry_count` entries now. Raises `StoreError`."""
+    """Build a row of `summaries` for a session with `entry_count` entries. Raises `StoreError`."""
     covers = entry_count - outcome.kept
     if outcome.summary is None or outcome.kept < 0 or covers < 1:
-        raise StoreError(f"A summary covers at least one message: the session has no more than {outcome.kept}.")
+        raise StoreError(f"A summary must cover at least one message, but the session has only {outcome.kept}.")
     return {
         "session_key": run.session_key,
         "covers": covers,
@@ -99,7 +99,7 @@ def to_summary_row(run: NewRun, outcome: RunOutcome, entry_count: int, at_ms: in
 
 
 def to_title(messages: tuple[Message, ...]) -> str | None:
-    """What a session that begins with `messages` is called: one line of its first user message."""
+    """Derive a session's title: one line of its first user message."""
     for message in messages:
         if message.role is Role.USER:
             line = " ".join(message.text[: TITLE_CHARACTERS * 4].split())

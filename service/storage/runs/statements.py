@@ -1,11 +1,11 @@
-"""The statements that every turn executes, prepared (`service.storage.database.prepared`)."""
+"""Prepared statements of every turn (`service.storage.database.prepared`)."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.storage.cluster.membership import GOING_ON
-from service.storage.database.prepared import Dialect, Prepared, insert, is_among
+from service.storage.cluster.membership import ACTIVE_STATES
+from service.storage.database.prepared import Dialect, PreparedStatement, insert, is_among
 from service.storage.database.schema import entries, gateways, lanes, runs, sessions, summaries
 
 _NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms")
@@ -25,15 +25,15 @@ END_COLUMNS = (
 )
 
 
-def _take_lane(dialect: Dialect) -> sa.Executable:
+def _acquire_lease(dialect: Dialect) -> sa.Executable:
     own_id = sa.bindparam("gateway_id", type_=sa.Text)
     add = insert(dialect, lanes).values(
         session_key=sa.bindparam("session_key"), fence=1, run_id=sa.bindparam("run_id"), gateway_id=own_id
     )
-    # Within one gateway its own queue decides: what it holds is a leftover of a run that could not say its end.
+    # Within one gateway its queue decides: a lease it already holds is left over from a run whose end was not stored.
     free = sa.or_(lanes.c.run_id.is_(None), lanes.c.gateway_id == own_id)
     wanted_by_own = sa.or_(lanes.c.wanted_by.is_(None), lanes.c.wanted_by == own_id)
-    next_is_own = sa.or_(wanted_by_own, sa.bindparam("impatient", type_=sa.Boolean))
+    next_is_own = sa.or_(wanted_by_own, sa.bindparam("override_waiter", type_=sa.Boolean))
     taken = {
         "fence": lanes.c.fence + 1,
         "run_id": add.excluded.run_id,
@@ -46,16 +46,16 @@ def _take_lane(dialect: Dialect) -> sa.Executable:
 
 def _begin_run(dialect: Dialect) -> sa.Executable:
     add = insert(dialect, runs)
-    restated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
-    going_on = runs.c.state.in_([sa.literal_column(f"'{state}'") for state in GOING_ON])
-    # A gateway that was taken for dead has another id since it recorded the run; its old one is nobody's.
+    updated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
+    going_on = runs.c.state.in_([sa.literal_column(f"'{state}'") for state in ACTIVE_STATES])
+    # An evicted gateway has rejoined with a new id since it recorded the run; its old id is no member's.
     own = sa.or_(runs.c.gateway_id == add.excluded.gateway_id, runs.c.gateway_id.not_in(sa.select(gateways.c.id)))
     same = sa.and_(going_on, own, runs.c.accepted_at_ms == add.excluded.accepted_at_ms)
-    record = add.on_conflict_do_update(index_elements=["id"], set_=restated, where=same)
+    record = add.on_conflict_do_update(index_elements=["id"], set_=updated, where=same)
     return record.returning(runs.c.id)
 
 
-def _hold_lanes(dialect: Dialect) -> sa.Executable:
+def _lock_leases(dialect: Dialect) -> sa.Executable:
     return (
         sa.select(lanes.c.session_key, lanes.c.fence, lanes.c.run_id, sessions.c.entry_count)
         .select_from(lanes.outerjoin(sessions, sessions.c.key == lanes.c.session_key))
@@ -67,30 +67,32 @@ def _hold_lanes(dialect: Dialect) -> sa.Executable:
 
 def _replace_summary(dialect: Dialect) -> sa.Executable:
     add = insert(dialect, summaries)
-    renewed = {name: add.excluded[name] for name in ("run_id", "role", "payload", "created_at_ms")}
-    return add.on_conflict_do_update(index_elements=["session_key", "covers"], set_=renewed)
+    updated = {name: add.excluded[name] for name in ("run_id", "role", "payload", "created_at_ms")}
+    return add.on_conflict_do_update(index_elements=["session_key", "covers"], set_=updated)
 
 
-MEMBER = Prepared(
+LOCK_MEMBER = PreparedStatement(
     lambda _: sa.select(gateways.c.id).where(gateways.c.id == sa.bindparam("own_id")).with_for_update(key_share=True)
 )
-TAKE_LANE = Prepared(_take_lane)
-WANT_LANE = Prepared(
+ACQUIRE_LEASE = PreparedStatement(_acquire_lease)
+REQUEST_LEASE = PreparedStatement(
     lambda _: (
         lanes.update()
         .where(lanes.c.session_key == sa.bindparam("of_key"), lanes.c.wanted_by.is_(None))
         .values(wanted_by=sa.bindparam("own_id"))
     )
 )
-ACCEPT_RUN = Prepared(lambda dialect: insert(dialect, runs).on_conflict_do_nothing(), columns=_NEW_RUN_COLUMNS)
-BEGIN_RUN = Prepared(_begin_run, columns=(*_NEW_RUN_COLUMNS, "started_at_ms"))
-HOLD_LANES = Prepared(_hold_lanes)
-RUN_STATES = Prepared(
+ACCEPT_RUN = PreparedStatement(lambda dialect: insert(dialect, runs).on_conflict_do_nothing(), columns=_NEW_RUN_COLUMNS)
+BEGIN_RUN = PreparedStatement(_begin_run, columns=(*_NEW_RUN_COLUMNS, "started_at_ms"))
+LOCK_LEASES = PreparedStatement(_lock_leases)
+RUN_STATES = PreparedStatement(
     lambda dialect: sa.select(runs.c.id, runs.c.state, runs.c.gateway_id).where(is_among(dialect, runs.c.id, "ids"))
 )
-ENTRY_COUNT = Prepared(lambda _: sa.select(sessions.c.entry_count).where(sessions.c.key == sa.bindparam("of_key")))
-ADD_SESSION = Prepared(lambda dialect: insert(dialect, sessions))
-EXTEND_SESSION = Prepared(
+ENTRY_COUNT = PreparedStatement(
+    lambda _: sa.select(sessions.c.entry_count).where(sessions.c.key == sa.bindparam("of_key"))
+)
+ADD_SESSION = PreparedStatement(lambda dialect: insert(dialect, sessions))
+EXTEND_SESSION = PreparedStatement(
     lambda _: (
         sessions.update()
         .where(sessions.c.key == sa.bindparam("of_key"))
@@ -106,15 +108,15 @@ EXTEND_SESSION = Prepared(
         )
     )
 )
-ADD_ENTRY = Prepared(
+ADD_ENTRY = PreparedStatement(
     lambda dialect: insert(dialect, entries), columns=[column.name for column in entries.c if column.name != "id"]
 )
-REPLACE_SUMMARY = Prepared(_replace_summary)
-ADD_ENDED_RUN = Prepared(
+REPLACE_SUMMARY = PreparedStatement(_replace_summary)
+ADD_ENDED_RUN = PreparedStatement(
     lambda dialect: insert(dialect, runs),
     columns=(*dict.fromkeys((*_NEW_RUN_COLUMNS, "started_at_ms", *END_COLUMNS)),),
 )
-END_RUN = Prepared(
+END_RUN = PreparedStatement(
     lambda _: (
         runs.update()
         .where(runs.c.id == sa.bindparam("of_run"))
@@ -124,7 +126,7 @@ END_RUN = Prepared(
         )
     )
 )
-FREE_LANE = Prepared(
+RELEASE_LEASE = PreparedStatement(
     lambda _: (
         lanes.update()
         .where(lanes.c.session_key == sa.bindparam("of_key"), lanes.c.run_id == sa.bindparam("of_run"))

@@ -1,7 +1,7 @@
-"""How a session key is read, derived and written.
+"""Parse, derive and encode session keys.
 
-A key is `agent:<agent id>:<rest>`, lower-case throughout, and deriving a key from a derived key changes nothing: what
-a response names, a later request can send back.
+A key is `agent:<agent id>:<rest>`, lower-case throughout. Derivation is idempotent: a later request can send back the
+key of a response.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from service.core.errors import GatewayError
 
 SESSION_KEY_HEADER = "x-openclaw-session-key"
 
-#: The session of an agent that is meant when none is named.
+#: An agent's default session.
 MAIN_SESSION = "main"
 
 #: The longest header value, in characters as sent.
@@ -30,31 +30,31 @@ _UNENCODED = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 @record
 class SessionKey:
-    """The session a request belongs to. `fresh` says that nobody can have used `key` before."""
+    """The session of a request. `fresh`: the key is newly generated."""
 
     key: str
     fresh: bool
 
 
 def parse_session_key_header(value: str) -> str:
-    """The session key a caller wrote into the header, decoded and trimmed of spaces.
+    """Decode the session key header and strip spaces.
 
-    `value` is 1 to 2048 characters of printable ASCII in which everything else, and `%` itself, is percent-encoded
-    UTF-8. Raises `GatewayError` (`invalid_value`) for anything else, for control characters and for a blank key.
+    `value` is 1 to 2048 characters of printable ASCII; `%` and everything else are percent-encoded UTF-8. Raises
+    `GatewayError` (`invalid_value`) for anything else, for control characters and for a blank key.
     """
     value = value.strip(" \t")
     if not 1 <= len(value) <= MAX_HEADER_CHARACTERS:
-        raise _refused(f"has {len(value)} characters, where 1 to {MAX_HEADER_CHARACTERS} are allowed")
+        raise _refused(f"has {len(value)} characters; 1 to {MAX_HEADER_CHARACTERS} are allowed")
     if not _PRINTABLE_ASCII.fullmatch(value):
-        raise _refused("holds a character outside printable ASCII")
+        raise _refused("contains a character outside printable ASCII")
     if _BROKEN_TRIPLET.search(value):
-        raise _refused("holds a % that is not followed by two hexadecimal digits")
+        raise _refused("contains a % that is not followed by two hexadecimal digits")
     try:
         key = unquote_to_bytes(value).decode()
     except UnicodeDecodeError:
-        raise _refused("is not UTF-8 once its percent-encoding is undone") from None
+        raise _refused("is not UTF-8 after percent-decoding") from None
     if _has_control_character(key):
-        raise _refused("holds a control character, which no session key may")
+        raise _refused("contains a control character")
     key = key.strip(" ")
     if not key:
         raise _refused("is blank")
@@ -62,52 +62,52 @@ def parse_session_key_header(value: str) -> str:
 
 
 def session_key_for(agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str]) -> SessionKey:
-    """The session of a request to `agent_id`.
+    """Derive the session of a request to `agent_id`.
 
-    `header_key`, as `parse_session_key_header` returned it, wins: `my-app:1` becomes `agent:<id>:my-app:1`, and what
-    already starts with this agent's `agent:<id>:` is kept. Then a `user` that is not blank has one session with the
-    agent; otherwise the session is fresh, named with `new_id()`. Raises `GatewayError` (`invalid_value`) for a key in
-    a reserved namespace and for a user with control characters.
+    `header_key`, as `parse_session_key_header` returned it, takes precedence: `my-app:1` becomes `agent:<id>:my-app:1`,
+    and a key that starts with this agent's `agent:<id>:` is kept. Otherwise a non-blank `user` has one session with the
+    agent, and without one the session is fresh, named with `new_id()`. Raises `GatewayError` (`invalid_value`) for a
+    key in a reserved namespace and for a user with control characters.
     """
     prefix = f"agent:{agent_id.lower()}:"
     if header_key is not None:
         return SessionKey(prefix + _own_part(header_key, prefix), fresh=False)
     user = (user or "").strip()
     if _has_control_character(user):
-        raise GatewayError("invalid_value", "`user` must not hold control characters.", param="user")
+        raise GatewayError("invalid_value", "`user` must not contain control characters.", param="user")
     if user:
         return SessionKey(f"{prefix}openai-user:{user.lower()}", fresh=False)
     return SessionKey(f"{prefix}openai:{new_id()}", fresh=True)
 
 
 def default_session_key(session_key: str | None, session_id: str | None) -> str:
-    """The key, to be completed with the agent's name, that a caller means by a key or by an id of its own.
+    """Return the key, without the agent prefix, for a caller's session key or session id.
 
-    Spaces around them do not count. A key wins over an id; nothing at all is the agent's main session.
+    Surrounding spaces are ignored. A key takes precedence over an id; without both it is the agent's main session.
     """
     key, session_id = (session_key or "").strip(), (session_id or "").strip()
     return key or (f"explicit:{session_id}" if session_id else MAIN_SESSION)
 
 
 def encode_session_key(key: str) -> str:
-    """`key` as a header value: `%`, the space and all but printable ASCII as percent-encoded UTF-8."""
+    """Encode `key` as a header value: `%`, the space and all but printable ASCII as percent-encoded UTF-8."""
     return quote(key, safe=_UNENCODED)
 
 
-def resolve_stored_key(key: str, agent_id: str, is_kept: Callable[[str], object]) -> str | None:
-    """The key of the session that `key` means: the very one if it is kept, else the short one of `agent_id`.
+def resolve_stored_key(key: str, agent_id: str, exists: Callable[[str], object]) -> str | None:
+    """Resolve `key` to a stored session: the exact key if it exists, else the short key of `agent_id`.
 
-    `key` itself where neither is kept; `None` for text that no database takes.
+    Returns `key` itself if neither exists; `None` for text that the database cannot store.
     """
     if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
         return None
-    if is_kept(key):
+    if exists(key):
         return key
     try:
         full = session_key_for(agent_id, key, None, str).key
-    except GatewayError:  # a reserved name
+    except GatewayError:  # a reserved key
         return key
-    return full if full != key and is_kept(full) else key
+    return full if full != key and exists(full) else key
 
 
 def _own_part(header_key: str, prefix: str) -> str:
@@ -115,12 +115,12 @@ def _own_part(header_key: str, prefix: str) -> str:
     if reserved:
         raise GatewayError(
             "invalid_value",
-            f"Session keys that begin with `{reserved[1]}:` are reserved for the gateway itself; choose another name.",
+            f"Session keys that begin with `{reserved[1]}:` are reserved for the gateway. Choose another name.",
             param=SESSION_KEY_HEADER,
         )
     start, rest = header_key[: len(prefix)], header_key[len(prefix) :]
     own = rest if rest and start.lower() == prefix else header_key
-    # Without the prefix: how a Greek capital sigma is lower-cased depends on what stands before it.
+    # Without the prefix: lower-casing a Greek capital sigma depends on the preceding character.
     return own.lower()
 
 
@@ -131,7 +131,7 @@ def _has_control_character(text: str) -> bool:
 def _refused(problem: str) -> GatewayError:
     return GatewayError(
         "invalid_value",
-        f"The header {SESSION_KEY_HEADER} {problem}. Write the key in printable ASCII and everything else, % itself "
-        "included, as percent-encoded UTF-8: `l%C3%A0 1` for `là 1`.",
+        f"The header {SESSION_KEY_HEADER} {problem}. Use printable ASCII, and percent-encode everything else, "
+        "including %, as UTF-8: `l%C3%A0 1` for `là 1`.",
         param=SESSION_KEY_HEADER,
     )

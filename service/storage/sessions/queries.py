@@ -1,4 +1,4 @@
-"""What can be told of sessions without reading them whole; every query is bounded."""
+"""Bounded queries for session metadata and recent messages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from service.core.messages import Message, Usage
 from service.storage.database.schema import entries, sessions
 from service.storage.message_codec import from_payload
 
-#: Longer messages (pictures, mostly) are not read for an overview.
+#: Longer messages (mostly images) are omitted from overviews.
 MAX_PAYLOAD_CHARACTERS = 200_000
 
 
 @record
 class SessionOverview:
-    """A session as a whole: times in ms since the epoch, `model` the last that answered, `usage` of all its turns.
+    """Metadata of a session: times in ms since the epoch, `model` of the last turn, `usage` of all turns.
 
-    `title` is how its first message begins. A stateless session belongs to a request that stood alone.
+    `title` is the start of the first message. A stateless session belongs to a request without a session.
     """
 
     key: str
@@ -37,7 +37,7 @@ class SessionOverview:
 
 @record
 class Position:
-    """A place between two sessions in the order in which they began; it stays right whatever becomes of either."""
+    """A cursor in the order of creation; it stays valid when sessions are added or deleted."""
 
     created_at_ms: int
     session_id: str
@@ -45,7 +45,7 @@ class Position:
 
 @record
 class RecentMessage:
-    """One stored message, the `seq`th of its session; `message` is `None` where it is too long to be read here."""
+    """A stored message at index `seq` of its session; `message` is `None` if it is too long for an overview."""
 
     seq: int
     role: str
@@ -58,7 +58,7 @@ READ_SESSION = sa.select(sessions).where(sessions.c.key == sa.bindparam("of_key"
 
 
 def list_by_use(agent_id: str | None, *, search: str, since_ms: int, limit: int) -> sa.Select[Any]:
-    """The sessions of one agent (`None`: of all) used since then, `search` in their keys: the last used first."""
+    """Select the sessions of one agent (`None`: all) used since then whose keys contain `search`, last used first."""
     listed = sa.select(sessions)
     if agent_id is not None:
         listed = listed.where(sessions.c.agent_id == agent_id)
@@ -70,7 +70,7 @@ def list_by_use(agent_id: str | None, *, search: str, since_ms: int, limit: int)
 
 
 def list_by_start(agent_id: str | None, *, stateless: bool, after: Position | None, limit: int) -> sa.Select[Any]:
-    """The sessions of one agent (`None`: of all) that are stateless, or that are not: the last that began first."""
+    """Select the stateless or the other sessions of one agent (`None`: all), newest first."""
     order = sessions.c.created_at_ms, sessions.c.session_id
     listed = sa.select(sessions).where(sessions.c.stateless.is_(stateless))
     if agent_id is not None:
@@ -95,7 +95,7 @@ READ_RECENT = (
 
 
 def to_overview(row: sa.Row[Any]) -> SessionOverview:
-    """A row of one of the session queries."""
+    """Convert a row of one of the session queries."""
     return SessionOverview(
         key=row.key,
         session_id=row.session_id,
@@ -112,6 +112,6 @@ def to_overview(row: sa.Row[Any]) -> SessionOverview:
 
 
 def to_recent_message(row: sa.Row[Any]) -> RecentMessage:
-    """A row of `READ_RECENT`."""
+    """Convert a row of `READ_RECENT`."""
     message = None if row.payload is None else from_payload(row.role, row.payload)
     return RecentMessage(row.seq, row.role, row.created_at_ms, row.run_id, message)

@@ -1,6 +1,6 @@
-"""Which sessions and records of runs are not kept any longer, and the operations that delete them.
+"""Queries for expired sessions and run records, and the operations that delete them.
 
-What is found is looked at again in the transaction that deletes it.
+Each deletion checks again, in its own transaction, that the row has still expired.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ import sqlalchemy as sa
 
 from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import record
-from service.storage.cluster.membership import GOING_ON
+from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.schema import claims, lanes, runs, sessions
-from service.storage.runs.idempotency import KEPT_MS
+from service.storage.runs.idempotency import RETENTION_MS
 from service.storage.sessions.transcripts import delete_session
 
-_PAGE = 500
-_RUNS_READ = 500
-_LANES_READ = 500
+_SESSIONS_PER_PAGE = 500
+_RUNS_PER_PAGE = 500
+_LEASES_PER_PAGE = 500
 
 _COLUMNS = (sessions.c.key, sessions.c.agent_id, sessions.c.updated_at_ms, sessions.c.entry_count, sessions.c.stateless)
 _AGENTS = sa.select(sessions.c.agent_id).distinct()
-_SOME_RUNS = (
+_RUN_PAGE = (
     sa.select(runs.c.id, runs.c.state, runs.c.accepted_at_ms, runs.c.ended_at_ms)
     .where(runs.c.id > sa.bindparam("after"))
     .order_by(runs.c.id)
-    .limit(_RUNS_READ)
+    .limit(_RUNS_PER_PAGE)
 )
-#: The sessions of runs that a caller may ask for again by its idempotency key.
+#: Sessions of runs that an idempotency key can still replay.
 _KEYED = sa.select(runs.c.session_key).select_from(claims.join(runs, runs.c.id == claims.c.run_id))
 
-#: A lane that tells nothing: nobody holds it or waits for it, and its session has no turn.
+#: An unused lease: without holder and waiter, for a session without turns.
 _IDLE = (
     lanes.c.run_id.is_(None),
     lanes.c.gateway_id.is_(None),
     lanes.c.wanted_by.is_(None),
     ~sa.exists().where(sessions.c.key == lanes.c.session_key),
 )
-_SOME_LANES = (
+_LEASE_PAGE = (
     sa.select(lanes.c.session_key, sa.and_(*_IDLE).label("idle"))
     .where(lanes.c.session_key > sa.bindparam("after"))
     .order_by(lanes.c.session_key)
-    .limit(_LANES_READ)
+    .limit(_LEASES_PER_PAGE)
 )
 
 
 @record
 class ExpiredSession:
-    """A session that is not kept, as it was found; `reason` is for people."""
+    """An expired session as it was found; `reason` is a text for display."""
 
     key: str
     agent_id: str
@@ -61,71 +61,71 @@ class ExpiredSession:
     reason: str
 
 
-class Expiry:
-    """Finds what `config` does not keep. Every query is bounded; all methods may wait and raise `StoreError`."""
+class RetentionPolicy:
+    """Finds expired data according to `config`. Every query is bounded; methods may block and raise `StoreError`."""
 
     def __init__(self, database: Database, config: MaintenanceConfig) -> None:
         self._database = database
         self._config = config
 
-    def iter_sessions(self, now_ms: int) -> Iterator[ExpiredSession]:
-        """The sessions that are too old or too many, each once, read page by page.
+    def iter_expired_sessions(self, now_ms: int) -> Iterator[ExpiredSession]:
+        """Iterate over the sessions that are too old or too many, each once, read page by page.
 
-        Those whose answers an idempotency key still stands for are neither found nor counted.
+        Sessions whose answers an idempotency key can still replay are neither found nor counted.
         """
         config = self._config
         # What was last used before any key that is kept was sent need not be looked for among the keys.
-        unkeyed = sa.or_(sessions.c.updated_at_ms <= now_ms - KEPT_MS, sessions.c.key.not_in(_KEYED))
+        unclaimed = sa.or_(sessions.c.updated_at_ms <= now_ms - RETENTION_MS, sessions.c.key.not_in(_KEYED))
         if config.stateless_after is not None:
             before_ms = now_ms - config.stateless_after * 1000
-            alone = sa.and_(sessions.c.stateless.is_(True), unkeyed)
-            yield from self._iter_oldest(alone, "stood alone", before_ms)
-        named = sa.and_(sessions.c.stateless.is_(False), unkeyed)
+            alone = sa.and_(sessions.c.stateless.is_(True), unclaimed)
+            yield from self._iter_oldest(alone, "stateless", before_ms)
+        named = sa.and_(sessions.c.stateless.is_(False), unclaimed)
         before_ms = -1
         if config.prune_after is not None:
             before_ms = now_ms - config.prune_after * 1000
-            yield from self._iter_oldest(named, "not used for long", before_ms)
+            yield from self._iter_oldest(named, "unused for too long", before_ms)
         if config.max_entries is not None:
             yield from self._iter_beyond(config.max_entries, named, before_ms)
 
-    def iter_runs(self, now_ms: int) -> Iterator[Sequence[str]]:
-        """The runs whose record is too old, in steps that may be empty."""
+    def iter_expired_runs(self, now_ms: int) -> Iterator[Sequence[str]]:
+        """Iterate over batches, possibly empty, of runs whose records have expired."""
         if self._config.runs_after is None:
             return
-        # A kept idempotency key needs its run.
-        before_ms = now_ms - max(self._config.runs_after * 1000, KEPT_MS)
+        # A retained idempotency key needs its run.
+        before_ms = now_ms - max(self._config.runs_after * 1000, RETENTION_MS)
         after = ""
         while True:
-            rows = self._database.fetch(_SOME_RUNS, {"after": after})
-            yield [row.id for row in rows if row.state not in GOING_ON and _end_of(row) <= before_ms]
-            if len(rows) < _RUNS_READ:
+            rows = self._database.fetch(_RUN_PAGE, {"after": after})
+            yield [row.id for row in rows if row.state not in ACTIVE_STATES and _end_of(row) <= before_ms]
+            if len(rows) < _RUNS_PER_PAGE:
                 return
             after = rows[-1].id
 
-    def iter_lanes(self) -> Iterator[Sequence[str]]:
-        """The lanes that nobody holds or waits for and whose sessions have no turn, in steps that may be empty."""
+    def iter_idle_leases(self) -> Iterator[Sequence[str]]:
+        """Iterate over batches, possibly empty, of unused leases of sessions without turns."""
         after = ""
         while True:
-            rows = self._database.fetch(_SOME_LANES, {"after": after})
+            rows = self._database.fetch(_LEASE_PAGE, {"after": after})
             yield [row.session_key for row in rows if row.idle]
-            if len(rows) < _LANES_READ:
+            if len(rows) < _LEASES_PER_PAGE:
                 return
             after = rows[-1].session_key
 
     def _iter_beyond(self, most: int, which: sa.ColumnElement[bool], older_ms: int) -> Iterator[ExpiredSession]:
-        """Which sessions are beyond the `most` last used of each agent, but for what was used last until `older_ms`."""
+        """Iterate over the sessions in excess of the `most` last used of each agent, used after `older_ms`."""
         for agent in self._database.fetch(_AGENTS, {}):
             newer = sa.and_(sessions.c.agent_id == agent.agent_id, which, sessions.c.updated_at_ms > older_ms)
             counted = sa.select(sa.func.count().label("number")).select_from(sessions).where(newer)
             excess = self._database.fetch(counted, {})[0].number - most
-            oldest = self._iter_oldest(newer, f"beyond the last {most} of {agent.agent_id}")
+            oldest = self._iter_oldest(newer, f"more than {most} sessions of {agent.agent_id}")
             yield from (session for session, _ in zip(oldest, range(excess), strict=False))
 
     def _iter_oldest(
         self, which: sa.ColumnElement[bool], reason: str, before_ms: int | None = None
     ) -> Iterator[ExpiredSession]:
         order = sessions.c.updated_at_ms, sessions.c.key
-        found = sa.select(*_COLUMNS).where(which).order_by(*order).limit(_PAGE)
+        found = sa.select(*_COLUMNS).where(which).order_by(*order).limit(_SESSIONS_PER_PAGE)
         if before_ms is not None:
             found = found.where(sessions.c.updated_at_ms <= before_ms)
         page = self._database.fetch(found, {})
@@ -134,7 +134,7 @@ class Expiry:
                 yield ExpiredSession(row.key, row.agent_id, row.updated_at_ms, row.entry_count, row.stateless, reason)
             last = page[-1]
             behind = sa.tuple_(*order) > sa.tuple_(last.updated_at_ms, last.key)
-            page = self._database.fetch(found.where(behind), {}) if len(page) == _PAGE else []
+            page = self._database.fetch(found.where(behind), {}) if len(page) == _SESSIONS_PER_PAGE else []
 
 
 def _end_of(row: sa.Row[Any]) -> int:
@@ -144,38 +144,38 @@ def _end_of(row: sa.Row[Any]) -> int:
 
 @dataclass(slots=True, eq=False)
 class DeleteExpired(SingleOperation[int]):
-    """Delete those of some sessions that nobody used since they were found and no run holds; how many."""
+    """Delete those of `found` that were not used since and that no run holds; return their number."""
 
     found: Sequence[ExpiredSession]
 
     def apply(self, connection: sa.Connection) -> int:
         """See `SingleOperation`."""
-        # Always in the same order, so that two gateways never wait for one another.
+        # A fixed order, so that two gateways cannot deadlock.
         in_order = sorted(self.found, key=lambda one: one.key)
         return sum(bool(delete_session(connection, one.key, one.updated_at_ms)) for one in in_order)
 
 
 @dataclass(slots=True, eq=False)
 class DeleteOldRuns(SingleOperation[int]):
-    """Delete the records of some runs that have ended; how many."""
+    """Delete the records of ended runs; return their number."""
 
     run_ids: Sequence[str]
 
     def apply(self, connection: sa.Connection) -> int:
         """See `SingleOperation`."""
-        ended = runs.c.id.in_(self.run_ids), runs.c.state.not_in(GOING_ON)
+        ended = runs.c.id.in_(self.run_ids), runs.c.state.not_in(ACTIVE_STATES)
         return connection.execute(runs.delete().where(*ended)).rowcount
 
 
 @dataclass(slots=True, eq=False)
-class DeleteIdleLanes(SingleOperation[None]):
-    """Delete the lanes of some sessions in which nothing was ever stored, unless somebody uses them by now."""
+class DeleteIdleLeases(SingleOperation[None]):
+    """Delete the unused leases of sessions without turns, unless they are in use again."""
 
     keys: Sequence[str]
 
     def apply(self, connection: sa.Connection) -> None:
         """See `SingleOperation`."""
-        # Nobody is waited for: a lane that is being taken is none to delete.
+        # Locked rows are skipped: a lease that is being acquired must not be deleted.
         idle = sa.select(lanes.c.session_key).where(lanes.c.session_key.in_(self.keys), *_IDLE)
         held = connection.execute(idle.with_for_update(of=lanes, skip_locked=True)).scalars().all()
         connection.execute(lanes.delete().where(lanes.c.session_key.in_(held)))

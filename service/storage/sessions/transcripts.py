@@ -1,6 +1,6 @@
-"""Reading the transcripts of sessions; runs write them (`service.storage.runs.operations`).
+"""Read access to the transcripts of sessions; runs write them (`service.storage.runs.operations`).
 
-Reading the end of a session takes as long for a short one as for a long one.
+The cost of reading the end of a session does not depend on its length.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message
-from service.storage.cluster.membership import GOING_ON
+from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.prepared import insert
@@ -31,12 +31,12 @@ from service.storage.sessions.queries import (
     to_recent_message,
 )
 
-__all__ = ["SessionStore", "StoreError"]
+__all__ = ["StoreError", "TranscriptStore"]
 
-#: How many entries are read at once where a whole session is told.
+#: Entries per page when a whole session is read.
 PAGE_ENTRIES = 500
 
-_LONGEST_SEARCH = 4096
+_MAX_SEARCH_CHARACTERS = 4096
 
 _READ_CONVERSATION = (
     sa.select(entries.c.role, entries.c.payload)
@@ -68,7 +68,7 @@ _READ_PAGE = (
 
 @record
 class StoredEntry:
-    """One message of a transcript with what is known of it: `model` and the tokens stand on a turn's last one."""
+    """A message of a transcript with its metadata; `model` and the token counts are set on a turn's last one."""
 
     seq: int
     run_id: str
@@ -82,7 +82,7 @@ class StoredEntry:
 
 @record
 class StoredSummary:
-    """A message that stands for the first `covers` messages of its session."""
+    """A summary that replaces the first `covers` messages of its session."""
 
     covers: int
     run_id: str
@@ -90,16 +90,16 @@ class StoredSummary:
     at_ms: int
 
 
-class SessionStore:
-    """The transcripts of all sessions. All methods may wait and raise `StoreError`."""
+class TranscriptStore:
+    """The transcripts of all sessions. Methods may block and raise `StoreError`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def load_conversation(self, key: str) -> tuple[Message, ...]:
-        """What a model has to know of the session `key`, in order; nothing for a session that has no turn yet.
+        """Return the conversation of the session `key` for a model, in order; empty for a session without turns.
 
-        That is every message, or the latest summary and every message that it does not cover.
+        It consists of all messages, or of the latest summary and all messages that it does not cover.
         """
 
         def load(connection: sa.Connection) -> list[sa.Row[Any]]:
@@ -111,36 +111,36 @@ class SessionStore:
         return tuple(from_payload(row.role, row.payload) for row in self._database.read(load))
 
     def get_session(self, key: str) -> SessionOverview | None:
-        """What is known of the session `key` as a whole; `None` if it has no turn yet."""
+        """Return the metadata of the session `key`; `None` if it has no turn."""
         rows = self._database.fetch(READ_SESSION, {"of_key": key})
         return to_overview(rows[0]) if rows else None
 
     def list_sessions(
         self, agent_id: str | None, limit: int, *, search: str = "", since_ms: int = 0
     ) -> tuple[SessionOverview, ...]:
-        """The sessions of one agent, or of all with `None`: at most `limit`, the last used first.
+        """Return at most `limit` sessions of one agent (`None`: all), last used first.
 
-        Only those whose keys hold `search`, in lower case, and that were used at `since_ms` or later.
+        Only sessions whose keys contain the lower-case `search` and that were used at `since_ms` or later.
         """
-        if len(search) > _LONGEST_SEARCH or "\0" in search:
-            return ()  # no key is so long or holds that
+        if len(search) > _MAX_SEARCH_CHARACTERS or "\0" in search:
+            return ()  # no key is that long or contains NUL
         statement = list_by_use(agent_id, search=search, since_ms=since_ms, limit=limit)
         return tuple(map(to_overview, self._database.fetch(statement, {})))
 
     def list_from(
         self, after: Position | None, limit: int, *, agent_id: str | None = None, stateless: bool | None = None
     ) -> tuple[SessionOverview, ...]:
-        """At most `limit` sessions, the last that began first: from the newest on, or behind `after`.
+        """Return at most `limit` sessions, newest first, starting after the cursor `after`.
 
-        Every session is on exactly one of the pages that follow each other so, however the sessions are used
-        meanwhile. `agent_id` leaves out those of other agents, `stateless` those that are not as it says.
+        Every session is on exactly one page, however the sessions are used in the meantime. `agent_id` and
+        `stateless` filter the list.
         """
         kinds = (False, True) if stateless is None else (stateless,)
 
         def load(connection: sa.Connection) -> list[sa.Row[Any]]:
             return [
                 row
-                for kind in kinds  # one after the other, because each is in the order of an index
+                for kind in kinds  # separate queries, because each is in the order of an index
                 for row in connection.execute(list_by_start(agent_id, stateless=kind, after=after, limit=limit))
             ]
 
@@ -148,16 +148,16 @@ class SessionStore:
         return tuple(found[:limit])
 
     def load_recent_messages(self, key: str, limit: int) -> tuple[RecentMessage, ...]:
-        """The last messages of the session `key`, at most `limit`, newest first."""
+        """Return the last messages of the session `key`, at most `limit`, newest first."""
         return tuple(map(to_recent_message, self._database.fetch(READ_RECENT, {"of_key": key, "most": limit})))
 
     def load_reply(self, key: str, run_id: str, count: int) -> tuple[Message, ...]:
-        """The last `count` messages of a run's turn in the session `key`, in order: what the run itself said."""
+        """Return the output of a run: the last `count` messages of its turn in the session `key`, in order."""
         rows = self._database.fetch(_READ_REPLY, {"of_key": key, "of_run": run_id, "most": count})
         return tuple(from_payload(row.role, row.payload) for row in reversed(rows))
 
     def iter_entries(self, key: str) -> Iterator[StoredEntry]:
-        """Every message of the session `key`, in order, summaries or not; read page by page."""
+        """Iterate over all messages of the session `key`, in order, whether summarized or not; read page by page."""
         first = 0
         while True:
             rows: Sequence[sa.Row[Any]] = self._database.fetch(_READ_PAGE, {"of_key": key, "first": first})
@@ -167,7 +167,7 @@ class SessionStore:
             first = rows[-1].seq + 1
 
     def list_summaries(self, key: str) -> tuple[StoredSummary, ...]:
-        """What stood, one after the other, for the beginning of the session `key`."""
+        """Return all summaries of the session `key`, in order."""
         rows = self._database.fetch(_READ_SUMMARIES, {"of_key": key})
         return tuple(
             StoredSummary(row.covers, row.run_id, from_payload(row.role, row.payload), row.created_at_ms)
@@ -175,9 +175,9 @@ class SessionStore:
         )
 
     def delete_session(self, key: str) -> bool | None:
-        """Delete the session `key` with all that was said in it and what is recorded of its runs.
+        """Delete the session `key` with its messages and run records.
 
-        True if it is gone, False if it was not there, `None` (and nothing is changed) while a run holds it.
+        Returns True if it was deleted, False if it did not exist, and `None` (without a change) while a run holds it.
         """
         return self._database.write(_DeleteSession(key))
 
@@ -196,21 +196,21 @@ class _DeleteSession(SingleOperation["bool | None"]):
 
 
 def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None = None) -> bool | None:
-    """Delete a session in the transaction of `connection`; see `SessionStore.delete_session`.
+    """Delete a session in the transaction of `connection`; see `TranscriptStore.delete_session`.
 
-    With `last_used_ms` only if it was used then for the last time.
+    With `last_used_ms` only if that is when it was last used.
     """
-    # A row to hold on to, so that no run begins in the session meanwhile.
+    # A row to lock, so that no run starts in the session in the meantime.
     connection.execute(insert(connection.dialect, lanes).values(session_key=key, fence=0).on_conflict_do_nothing())
-    lane = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).one()
-    if lane.run_id is not None:
+    lease = connection.execute(sa.select(lanes.c.run_id).where(lanes.c.session_key == key).with_for_update()).one()
+    if lease.run_id is not None:
         return None
     if last_used_ms is not None:
         used_ms = connection.execute(sa.select(sessions.c.updated_at_ms).where(sessions.c.key == key)).scalar()
         if used_ms != last_used_ms:
             return False
-    # A run that waits for the session is not of its past.
-    ended = runs.c.session_key == key, runs.c.state.not_in(GOING_ON)
+    # Queued runs of the session are kept.
+    ended = runs.c.session_key == key, runs.c.state.not_in(ACTIVE_STATES)
     connection.execute(claims.delete().where(claims.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(entries.delete().where(entries.c.session_key == key))
     connection.execute(summaries.delete().where(summaries.c.session_key == key))

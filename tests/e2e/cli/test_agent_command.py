@@ -1,4 +1,4 @@
-"""`openclaw agent` as its user meets it, through a running gateway and without one."""
+"""`openclaw agent`, through a running gateway and with --local."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.operator_client import operator_client
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
-DOORS = [pytest.param((), id="gateway"), pytest.param(("--local",), id="local")]
+CLIENT_OPTIONS = [pytest.param((), id="gateway"), pytest.param(("--local",), id="local")]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Ite
 
 @pytest.fixture
 def home(running: LiveGateway, tmp_path: Path) -> Home:
-    """A user of the running gateway, with its configuration and its state."""
+    """Home directory with the configuration and state of the running gateway."""
     env = {
         "OPENCLAW_CONFIG_PATH": str(running.output_path.with_name("openclaw.json")),
         "OPENCLAW_STATE_DIR": str(running.state_dir),
@@ -50,28 +50,28 @@ def home(running: LiveGateway, tmp_path: Path) -> Home:
     return Home(tmp_path, env)
 
 
-def result_of(told: Any, door: tuple[str, ...]) -> Any:
-    """The result in what --json printed."""
-    if door:
-        return told
-    assert told["runId"]
-    assert (told["status"], told["summary"]) == ("ok", "completed")
-    return told["result"]
+def result_of(output: Any, client_options: tuple[str, ...]) -> Any:
+    """Return the result from the output of --json."""
+    if client_options:
+        return output
+    assert output["runId"]
+    assert (output["status"], output["summary"]) == ("ok", "completed")
+    return output["result"]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_answer_alone_is_printed(home: Home, door: tuple[str, ...]) -> None:
-    done = home.run("agent", "--message", "Xin chào, thế giới", *door)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
+def test_answer_alone_is_printed(home: Home, client_options: tuple[str, ...]) -> None:
+    done = home.run("agent", "--message", "Xin chào, thế giới", *client_options)
     assert (done.status, done.out, done.err) == (0, "Xin chào, thế giới\n", "")
-    done = home.run("agent", "-m", "-", *door, text="from a pipe")
+    done = home.run("agent", "-m", "-", *client_options, text="from a pipe")
     assert done.out == "from a pipe\n"
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_json_output_has_text_and_metadata(home: Home, door: tuple[str, ...]) -> None:
-    done = home.run("agent", "--message", "one two", "--agent", "beta", "--session-id", "S1", "--json", *door)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
+def test_json_output_has_text_and_metadata(home: Home, client_options: tuple[str, ...]) -> None:
+    done = home.run("agent", "--message", "one two", "--agent", "beta", "--session-id", "S1", "--json", *client_options)
     assert done.status == 0
-    result = result_of(done.json, door)
+    result = result_of(done.json, client_options)
     assert result["payloads"] == [{"text": "one two", "mediaUrl": None}]
     meta = result["meta"]
     assert meta["agentMeta"]["agentId"] == "beta"
@@ -80,10 +80,10 @@ def test_json_output_has_text_and_metadata(home: Home, door: tuple[str, ...]) ->
     assert meta["durationMs"] >= 0
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_session_key_selects_agent_and_model_can_be_overridden(home: Home, door: tuple[str, ...]) -> None:
-    arguments = ("--session-key", "agent:beta:Là 1", "--model", "scripted/count-3", "--json", *door)
-    result = result_of(home.run("agent", "--message", "x", *arguments).json, door)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
+def test_session_key_selects_agent_and_model_can_be_overridden(home: Home, client_options: tuple[str, ...]) -> None:
+    arguments = ("--session-key", "agent:beta:Là 1", "--model", "scripted/count-3", "--json", *client_options)
+    result = result_of(home.run("agent", "--message", "x", *arguments).json, client_options)
     assert result["payloads"][0]["text"].split() == ["1", "2", "3"]
     assert result["meta"]["agentMeta"]["sessionKey"] == "agent:beta:là 1"
 
@@ -112,17 +112,17 @@ def test_every_api_returns_one_transcript(home: Home, running: LiveGateway) -> N
         ask(client, "over HTTP", headers={"x-openclaw-session-key": key})
         _, final = operator.run("over a WebSocket", str(uuid.uuid4()), sessionKey=key)
         assert final["ok"]
-        told = client.get(f"/v1/sessions/{key}").json()["messages"]
+        output = client.get(f"/v1/sessions/{key}").json()["messages"]
         history = operator.call("chat.history", {"sessionKey": key})["messages"]
     texts = [text for text in ("through the gateway", "without it", "over HTTP", "over a WebSocket") for _ in "qa"]
-    assert [part["text"] for message in told for part in message["content"]] == texts
-    assert [message["role"] for message in told] == ["user", "assistant"] * 4
+    assert [part["text"] for message in output for part in message["content"]] == texts
+    assert [message["role"] for message in output] == ["user", "assistant"] * 4
     assert [part["text"] for message in history for part in message["content"]] == texts
     exported = home.run("sessions", "export", key).out.splitlines()
     assert len([line for line in exported if '"role"' in line]) >= len(texts)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -134,9 +134,9 @@ def test_every_api_returns_one_transcript(home: Home, running: LiveGateway) -> N
     ],
 )
 def test_failure_prints_message_and_exits_with_1(
-    home: Home, door: tuple[str, ...], arguments: tuple[str, ...], words: str
+    home: Home, client_options: tuple[str, ...], arguments: tuple[str, ...], words: str
 ) -> None:
-    done = home.run("agent", "--message", "x", *arguments, "--json", *door)
+    done = home.run("agent", "--message", "x", *arguments, "--json", *client_options)
     assert done.status == 1
     assert done.json["ok"] is False
     assert done.json["error"]["type"] == "cli_error"
@@ -155,17 +155,17 @@ def test_contradicting_options_are_refused(home: Home) -> None:
     assert home.run("agent").status == 2
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
 @pytest.mark.parametrize(("message", "typed"), [("", ""), (" \n", ""), ("-", "\n")])
-def test_empty_message_is_usage_error(home: Home, door: tuple[str, ...], message: str, typed: str) -> None:
-    done = home.run("agent", "--message", message, *door, text=typed)
+def test_empty_message_is_usage_error(home: Home, client_options: tuple[str, ...], message: str, typed: str) -> None:
+    done = home.run("agent", "--message", message, *client_options, text=typed)
     assert (done.status, done.out) == (2, "")
-    assert "Invalid value for --message: it is empty" in done.err
+    assert "Invalid value for --message: the message is empty" in done.err
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_timeout_ends_run(home: Home, door: tuple[str, ...]) -> None:
-    done = home.run("agent", "--message", "x", "--model", "scripted/silent", "--timeout", "0.5", *door)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
+def test_timeout_ends_run(home: Home, client_options: tuple[str, ...]) -> None:
+    done = home.run("agent", "--message", "x", "--model", "scripted/silent", "--timeout", "0.5", *client_options)
     assert (done.status, done.out) == (1, "")
     assert "did not finish within 0.5 s" in done.err
 
@@ -184,8 +184,8 @@ def test_missing_configuration_hints_at_setup(tmp_path: Path) -> None:
     for command in (("agent", "--message", "x"), ("health",), ("status",)):
         done = home.run(*command)
         assert done.status == 1
-        told = done.out + done.err
-        assert f"There is no configuration at {home.config_path}: `openclaw setup` writes one." in told
+        output = done.out + done.err
+        assert f"There is no configuration at {home.config_path}: `openclaw setup` writes one." in output
 
 
 def test_missing_secret_is_reported_with_its_keys(tmp_path: Path, running: LiveGateway) -> None:
@@ -201,16 +201,16 @@ def test_missing_secret_is_reported_with_its_keys(tmp_path: Path, running: LiveG
     assert "This is not the gateway's token" in done.err
     assert "gateway.remote.token or" in done.err
     done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_URL=running.url)
-    assert "Set the gateway's own secret in OPENCLAW_GATEWAY_TOKEN or OPENCLAW_GATEWAY_PASSWORD." in done.err
+    assert "Set the gateway's secret in OPENCLAW_GATEWAY_TOKEN or OPENCLAW_GATEWAY_PASSWORD." in done.err
     done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_URL="ws://127.0.0.1:9")
     assert "does not answer" in done.err
     assert "The address is from OPENCLAW_GATEWAY_URL." in done.err
     assert "starts one" not in done.err
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_notes_about_stream_are_on_separate_lines(home: Home, door: tuple[str, ...]) -> None:
-    command = [sys.executable, "-m", "service", "agent", "--message", "x", "--stream", *door]
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
+def test_notes_about_stream_are_on_separate_lines(home: Home, client_options: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "service", "agent", "--message", "x", "--stream", *client_options]
     done = subprocess.run(
         [*command, "--model", "scripted/fail-midway"],
         env=home.environment(),
@@ -221,9 +221,9 @@ def test_notes_about_stream_are_on_separate_lines(home: Home, door: tuple[str, .
         check=False,
     )
     assert done.returncode == 1
-    said, told = done.stdout.splitlines()
+    said, output = done.stdout.splitlines()
     assert said == "This will not"
-    assert told.startswith("Error: This model fails in the middle of its answer.")
+    assert output.startswith("Error: This model fails in the middle of its answer.")
 
 
 def test_environment_overrides_gateway_address_and_secret(home: Home, running: LiveGateway) -> None:
@@ -240,9 +240,9 @@ def start(home: Home, *arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_stream_prints_answer_incrementally(home: Home, door: tuple[str, ...]) -> None:
-    process = start(home, "--stream", "--model", "scripted/slow", *door)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
+def test_stream_prints_answer_incrementally(home: Home, client_options: tuple[str, ...]) -> None:
+    process = start(home, "--stream", "--model", "scripted/slow", *client_options)
     assert process.stdout is not None
     first = process.stdout.read(4)
     arrived = time.monotonic()
@@ -255,30 +255,30 @@ def test_stream_prints_answer_incrementally(home: Home, door: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize("signals", [1, 40])
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
 def test_ctrl_c_aborts_run_and_exits_with_130(
-    home: Home, upstream: Upstream, door: tuple[str, ...], signals: int
+    home: Home, upstream: Upstream, client_options: tuple[str, ...], signals: int
 ) -> None:
     upstream.aborted.at = None
     asked = len(upstream.requests)
-    process = start(home, "--model", "up/hang", *door)
+    process = start(home, "--model", "up/hang", *client_options)
     give_up_at = time.monotonic() + 60
     while len(upstream.requests) == asked and time.monotonic() < give_up_at:
         time.sleep(0.02)
     for _ in range(signals):
         process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    # To shells they are one; an interpreter that has all but ended dies of a signal.
+    # Equivalent for shells; an interpreter that has almost exited dies by the signal.
     assert process.returncode in ((130,) if signals == 1 else (130, -signal.SIGINT))
     assert out == b""
     assert b"Traceback" not in err
     assert upstream.aborted.wait(20)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_runs_of_session_are_aborted_by_key(home: Home, upstream: Upstream, door: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
+def test_runs_of_session_are_aborted_by_key(home: Home, upstream: Upstream, client_options: tuple[str, ...]) -> None:
     asked = len(upstream.requests)
-    process = start(home, "--session-key", "agent:beta:stuck", "--model", "up/hang", *door)
+    process = start(home, "--session-key", "agent:beta:stuck", "--model", "up/hang", *client_options)
     give_up_at = time.monotonic() + 60
     while len(upstream.requests) == asked and time.monotonic() < give_up_at:
         time.sleep(0.02)
@@ -298,7 +298,7 @@ def test_abort_without_active_run_names_session(home: Home) -> None:
         (("agent:beta:quiet",), "agent:beta:quiet"),
     ):
         done = home.run("sessions", "abort", *arguments)
-        assert (done.status, done.out, done.err) == (0, f"Nothing goes on in {key}.\n", "")
+        assert (done.status, done.out, done.err) == (0, f"No run is active in {key}.\n", "")
 
 
 def test_abort_without_gateway_fails_with_hint(home: Home) -> None:
@@ -334,8 +334,11 @@ def test_agent_command_works_with_endpoint_disabled_and_shows_only_its_tools(tmp
 def test_session_id_is_same_session_with_every_client(home: Home, running: LiveGateway) -> None:
     with operator_client(running) as operator:
         operator.run("over the websocket", str(uuid.uuid4()), sessionId="Same 1", agentId="beta")
-        for door in ((), ("--local",)):
-            assert home.run("agent", "-m", "here", "--agent", "beta", "--session-id", " Same 1", *door).status == 0
+        for client_options in ((), ("--local",)):
+            assert (
+                home.run("agent", "-m", "here", "--agent", "beta", "--session-id", " Same 1", *client_options).status
+                == 0
+            )
         messages = operator.call("chat.history", {"sessionKey": "agent:beta:explicit:same 1"})["messages"]
     assert [one["content"][0]["text"] for one in messages if one["role"] == "user"] == [
         "over the websocket",

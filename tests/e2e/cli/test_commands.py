@@ -1,4 +1,4 @@
-"""The light commands as their user meets them: lists, health, status, setup, completion, and how little they load."""
+"""Simple commands (lists, health, status, setup, completion) and their import cost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from support.live import LiveGateway, live_gateway, scripted_config
 from support.upstream import Upstream
 
 from service.cli import openclaw
-from service.cli.gateway_address import find_gateway
+from service.cli.gateway_address import resolve_gateway
 from service.config.source import ConfigError, Locations
 
-#: No Ollama is here, whatever runs on this machine.
+#: Hides any Ollama that runs on this machine.
 NO_OLLAMA = {"OLLAMA_HOST": "127.0.0.1:9"}
 
 
@@ -34,7 +34,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def near(running: LiveGateway, home: Home) -> Home:
-    """A home whose configured gateway is running."""
+    """A home directory whose gateway is running."""
     home.write({**scripted_config(), "gateway": {**scripted_config()["gateway"], "port": running.address[1]}})
     return home
 
@@ -43,8 +43,8 @@ def test_running_gateway_is_healthy(near: Home) -> None:
     done = near.run("health")
     assert (done.status, done.err) == (0, "")
     assert "is live and ready" in done.out
-    told = near.run("health", "--json").json
-    assert (told["ok"], told["ready"], told["problem"]) == (True, True, None)
+    result = near.run("health", "--json").json
+    assert (result["ok"], result["ready"], result["problem"]) == (True, True, None)
 
 
 def test_health_and_status_without_gateway_hint_at_start(home: Home) -> None:
@@ -74,18 +74,18 @@ def test_status_reports_configuration_gateway_and_endpoint(near: Home, running: 
     assert done.status == 0
     for part in (str(near.config_path), running.url, "takes the configured credentials", "main", "beta"):
         assert part in done.out
-    assert "\x1b" not in done.out  # no colours but on a terminal
-    told = near.run("status", "--json").json
-    assert told["config"]["valid"]
-    assert [agent["id"] for agent in told["agents"]] == ["main", "beta"]
-    assert "scripted/echo" in told["agents"][0]["description"]
+    assert "\x1b" not in done.out  # colours only on a terminal
+    result = near.run("status", "--json").json
+    assert result["config"]["valid"]
+    assert [agent["id"] for agent in result["agents"]] == ["main", "beta"]
+    assert "scripted/echo" in result["agents"][0]["description"]
 
 
 def test_status_reports_refused_secret(near: Home) -> None:
     near.run("config", "set", "gateway.auth.token", "another")
-    told = near.run("status", "--json").json
-    assert told["gateway"]["running"]
-    assert "not the gateway's token" in told["endpoint"]["problem"]
+    result = near.run("status", "--json").json
+    assert result["gateway"]["running"]
+    assert "not the gateway's token" in result["endpoint"]["problem"]
 
 
 def test_agents_are_listed(home: Home) -> None:
@@ -96,8 +96,8 @@ def test_agents_are_listed(home: Home) -> None:
     [_, main, beta] = done.out.splitlines()
     assert main.split() == ["main", "(default)", "main", "scripted/echo", "-"]
     assert "openai/gpt-5, then ollama/llama3.2" in beta
-    told = home.run("agents", "list", "--json").json
-    assert [(agent["id"], agent["isDefault"]) for agent in told] == [("main", True), ("beta", False)]
+    result = home.run("agents", "list", "--json").json
+    assert [(agent["id"], agent["isDefault"]) for agent in result] == [("main", True), ("beta", False)]
 
 
 def test_models_of_every_source_are_listed(home: Home) -> None:
@@ -110,8 +110,10 @@ def test_models_of_every_source_are_listed(home: Home) -> None:
     home.write(config)
     with Upstream() as ollama:
         ollama.models = ["llama3.2"]
-        told = home.run("models", "list", "--json", OLLAMA_HOST=ollama.url.removesuffix("/v1"), OPENAI_API_KEY="k").json
-    found = {model["key"]: model for model in told}
+        result = home.run(
+            "models", "list", "--json", OLLAMA_HOST=ollama.url.removesuffix("/v1"), OPENAI_API_KEY="k"
+        ).json
+    found = {model["key"]: model for model in result}
     assert found["scripted/echo"]["agents"] == ["main"]
     assert found["vllm/Qwen/Qwen3-8B"]["contextWindow"] == 32768
     assert found["openai/<model>"]["source"] == "OPENAI_API_KEY"
@@ -147,7 +149,7 @@ def test_setup_writes_valid_configuration(
     before = path.read_bytes()
     again = home.run("setup", *arguments, **env)
     assert again.status == 1
-    assert "is there already" in again.err
+    assert "already exists" in again.err
     assert path.read_bytes() == before
 
 
@@ -214,7 +216,7 @@ def test_every_command_has_help_text() -> None:
         pending += list(getattr(command, "commands", {}).values())
 
 
-# Which gateway is meant.
+# Gateway addresses.
 
 
 @pytest.fixture
@@ -250,7 +252,7 @@ def test_local_gateway_address_is_resolved(
     place: Locations, text: str, environ: dict[str, str], url: str, secret: str
 ) -> None:
     place.config_path.write_text(f"{{{text}}}")
-    found = find_gateway(place, environ)
+    found = resolve_gateway(place, environ)
     assert (found.url, found.secret) == (url, secret)
 
 
@@ -264,9 +266,9 @@ def test_certificate_pin_of_remote_gateway_is_refused(place: Locations) -> None:
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:1", "ws://", "http://x:99999"])
 def test_address_without_host_is_refused(place: Locations, url: str) -> None:
     with pytest.raises(ConfigError, match="OPENCLAW_GATEWAY_URL"):
-        find_gateway(place, {"OPENCLAW_GATEWAY_URL": url})
+        resolve_gateway(place, {"OPENCLAW_GATEWAY_URL": url})
 
 
 def test_secret_is_not_printed(place: Locations) -> None:
     place.config_path.write_text("{gateway: {auth: {token: 's3cret'}}}")
-    assert "s3cret" not in repr(find_gateway(place, {}))
+    assert "s3cret" not in repr(resolve_gateway(place, {}))

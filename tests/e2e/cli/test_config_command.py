@@ -1,4 +1,4 @@
-"""`openclaw config` as its user meets it: what it shows, writes, refuses, and what it leaves alone."""
+"""`openclaw config`: reading, editing and validating the configuration file."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_value_is_json5_or_text_and_may_come_from_standard_input(home: Home) -> 
     home.run("config", "set", "agents.list", "[{id: 'main', default: true},]")
     home.run("config", "set", "agents.list[1]", '{"id": "beta"}')
     home.run("config", "set", "agents.list.1.name", "Mr. B")
-    home.run("config", "set", "gateway.auth.token", "-", text="12345\n")  # a number is no token
+    home.run("config", "set", "gateway.auth.token", "-", text="12345\n")  # a number is not a token
     home.run("config", "set", "gateway.auth.token", "--text", "-", text="67890\n")
     data = json.loads(home.run("config", "get", "agents").out)
     assert data == {"list": [{"id": "main", "default": True}, {"id": "beta", "name": "Mr. B"}]}
@@ -142,7 +142,7 @@ def test_hidden_problem_does_not_block_repair(home: Home) -> None:
     for path, value in (("gateway.port", "1"), ("models.providers.vllm.baseUrl", "http://127.0.0.1:1/v1")):
         done = home.run("config", "set", path, value)
         assert done.status == 0, done.err
-        assert 'still wrong: agents.defaults.model: No provider "nowhere"' in done.err
+        assert 'still invalid: agents.defaults.model: No provider "nowhere"' in done.err
     done = home.run("config", "set", "agents.defaults.model", "vllm/x")
     assert (done.status, done.err) == (0, "")
 
@@ -182,12 +182,12 @@ def test_concurrent_edits_lose_nothing(home: Home) -> None:
 
 
 def test_ineffective_tool_rules_are_noted_with_their_path(home: Home) -> None:
-    told = home.run("config", "set", "tools.alsoAllow", "['exce']")
-    assert (told.status, told.err) == (0, 'Note: tools.alsoAllow: "exce" names no tool of this gateway, ignored\n')
+    result = home.run("config", "set", "tools.alsoAllow", "['exce']")
+    assert (result.status, result.err) == (0, 'Note: tools.alsoAllow: "exce" names no tool of this gateway, ignored\n')
     home.run("config", "set", "agents.list", "[{ id: 'a' }, { id: 'b' }]")
-    told = home.run("config", "set", "agents.list[1].tools.profile", "coder")
-    assert told.err.startswith('Note: agents.list[1].tools.profile: "coder" is not a profile')
-    assert told.err.count("\n") == 1
+    result = home.run("config", "set", "agents.list[1].tools.profile", "coder")
+    assert result.err.startswith('Note: agents.list[1].tools.profile: "coder" is not a profile')
+    assert result.err.count("\n") == 1
     noticed = home.run("config", "validate", "--json", OPENAI_API_KEY="k")
     assert noticed.status == 0
     assert [notice.partition(":")[0] for notice in noticed.json["notices"]] == [
@@ -195,8 +195,8 @@ def test_ineffective_tool_rules_are_noted_with_their_path(home: Home) -> None:
         "agents.list[1].tools.profile",
     ]
     home.run("config", "unset", "agents.list")
-    told = home.run("config", "set", "agents.entries", "{ b: { tools: { deny: ['web_fecth'] } } }")
-    assert told.err.startswith('Note: agents.entries.b.tools.deny: "web_fecth" names no tool')
+    result = home.run("config", "set", "agents.entries", "{ b: { tools: { deny: ['web_fecth'] } } }")
+    assert result.err.startswith('Note: agents.entries.b.tools.deny: "web_fecth" names no tool')
 
 
 def test_validate_matches_start_up_checks(home: Home) -> None:

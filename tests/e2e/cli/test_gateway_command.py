@@ -1,4 +1,4 @@
-"""`openclaw gateway` as its user meets it: what it refuses to start with, what it prints, how it stops."""
+"""`openclaw gateway`: start-up errors, output, shutdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENABLED = {"endpoints": {"chatCompletions": {"enabled": True}}}
 
 
 def run(directory: Path, *arguments: str, config: Any = None, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run `openclaw gateway` to its end; returns its status and all it printed."""
+    """Run `openclaw gateway` to completion; return its status and output."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")}
     if config is not None:
         (directory / ".openclaw").mkdir(exist_ok=True)
@@ -158,7 +158,7 @@ def test_proxy_headers_count_only_from_trusted_proxy(tmp_path: Path) -> None:
     with live_gateway(tmp_path / "b", scripted_config(trustedProxies=["127.0.0.1"])) as running:
         with running.client() as client:
             assert client.get("/v1/models", headers=forwarded).status_code == 200
-        running.stop()  # the log's line is written behind the answer
+        running.stop()  # the log line is written after the response
         assert "client=203.0.113.7" in running.output
 
 

@@ -1,4 +1,4 @@
-"""`openclaw sessions`, as a process beside a live gateway and without one, on both databases."""
+"""`openclaw sessions`, beside a running gateway and without one, on both databases."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SESSION_KEY = "x-openclaw-session-key"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a gateway with `config` keeps its things."""
+    """Configuration and state of a gateway."""
 
     directory: Path
     config: dict[str, Any]
 
     def openclaw(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        """Run `openclaw sessions` here."""
+        """Run `openclaw sessions` on this state."""
         self.directory.mkdir(exist_ok=True)
         (self.directory / "openclaw.json").write_bytes(orjson.dumps(self.config))
         command = [sys.executable, "-m", "service", "sessions", *arguments]
@@ -68,7 +68,7 @@ def place(database_url: str | None, tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, LiveGateway]]:
-    """A gateway that goes on while the commands look at what it keeps."""
+    """A gateway that keeps running while commands read its database."""
     place = Place(tmp_path_factory.mktemp("used"), scripted_config())
     with live_gateway(place.directory, place.config) as running, running.client() as client:
         for text in ("how are you?", "and\x1b[31m now"):
@@ -106,9 +106,9 @@ def test_truncated_list_is_announced(used: tuple[Place, LiveGateway]) -> None:
     for limit, rows, more in (("3", 3, True), ("4", 4, False)):
         done = place.openclaw("list", "--limit", limit)
         assert len(done.stdout.splitlines()) == 1 + rows
-        assert done.stderr == ("... and more; --limit shows them\n" if more else "")
-        told = place.json("list", "--limit", limit)
-        assert (len(told["sessions"]), told["has_more"]) == (rows, more)
+        assert done.stderr == ("... more sessions exist; use --limit to list them\n" if more else "")
+        result = place.json("list", "--limit", limit)
+        assert (len(result["sessions"]), result["has_more"]) == (rows, more)
 
 
 def test_session_is_shown_without_control_characters(used: tuple[Place, LiveGateway]) -> None:
@@ -158,8 +158,8 @@ def test_truncated_run_is_shown_with_its_text(place: Place, tmp_path: Path) -> N
             half = {**headers, "x-openclaw-model": "up/half"}
             assert error_of(ask(client, "speak", headers=half))[1] == "run_timeout"
             ask(client, "hi", headers={**headers, "x-openclaw-model": "scripted/echo"})
-            told = upstream.requests[-1].body["messages"]
-    assert told[-2]["content"] == "(no result: the time of the run was up)"
+            result = upstream.requests[-1].body["messages"]
+    assert result[-2]["content"] == "(no result: the time of the run was up)"
     shown = place.openclaw("show", "cut").stdout.split("\n\n")
     marked = [number for number, text in enumerate(shown) if "[the run ended here: run_timeout]" in text]
     assert marked == [3, 5]
@@ -185,8 +185,8 @@ def test_short_key_deletes_one_session_and_prints_its_key(place: Place) -> None:
     with live_gateway(place.directory, place.config) as running, running.client() as client:
         for agent in ("main", "beta"):
             ask(client, "hi", headers={SESSION_KEY: "both", "x-openclaw-agent-id": agent})
-    told = place.json("delete", "both", "--agent", "beta", "--yes")
-    assert told == {"ok": True, "deleted": ["agent:beta:both"], "messages": 2}
+    result = place.json("delete", "both", "--agent", "beta", "--yes")
+    assert result == {"ok": True, "deleted": ["agent:beta:both"], "messages": 2}
     assert place.openclaw("delete", "both", "--yes").stdout == "Deleted agent:main:both.\n"
     assert place.listed() == []
 
@@ -211,12 +211,12 @@ def test_ctrl_c_at_prompt_deletes_nothing_and_exits_with_130(used: tuple[Place, 
         stderr=subprocess.PIPE,
     ) as process:
         assert process.stderr is not None
-        told = b""
-        while b"no way back" not in told:
+        output = b""
+        while b"cannot be undone" not in output:
             byte = process.stderr.read(1)
-            assert byte, told
-            told += byte
-        time.sleep(0.2)  # it asks first and waits for the answer then
+            assert byte, output
+            output += byte
+        time.sleep(0.2)  # until it waits at the prompt
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
     assert "agent:main:talk" in place.listed()
@@ -228,19 +228,19 @@ def test_session_in_use_is_not_deleted(used: tuple[Place, LiveGateway]) -> None:
     headers = {SESSION_KEY: "both", "x-openclaw-model": "scripted/stuck", "Authorization": f"Bearer {TOKEN}"}
     url = f"{running.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as response:
-        lines = response.iter_lines()  # closes the connection when nobody has it any more
+        lines = response.iter_lines()  # closes the connection when it is collected
         assert next(lines).startswith("data: ")
         done = place.openclaw("delete", "agent:main:both", "--yes")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "A run holds the session agent:main:both" in done.stderr
+    assert "The session agent:main:both has an active run" in done.stderr
     assert "agent:main:both" in place.listed()
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("show", "agent:main:nobody"), "There is no session agent:main:nobody"),
-        (("show", "x\udcff\n"), "There is no session x"),
+        (("show", "agent:main:nobody"), "Unknown session agent:main:nobody"),
+        (("show", "x\udcff\n"), "Unknown session x"),
         (("show", "both"), "Several agents have a session both: agent:main:both, agent:beta:both."),
     ],
 )
@@ -254,14 +254,14 @@ def test_failure_to_store_is_reported(used: tuple[Place, LiveGateway], arguments
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("delete", "agent:main:nobody", "--yes"), "There is no session"),
-        (("export", "agent:main:nobody"), "There is no session"),
-        (("export",), "or say --all"),
-        (("show", "talk", "--agent", "beta"), "There is no session talk of the agent beta"),
-        (("show", "agent:main:talk", "--agent", "beta"), "There is no session agent:main:talk of the agent beta"),
-        (("show", "talk", "--agent", "nobody"), "There is no session talk of the agent nobody"),
-        (("delete", "talk", "nothing", "--yes"), "There is no session nothing"),
-        (("show", "cron:1"), "There is no session cron:1"),
+        (("delete", "agent:main:nobody", "--yes"), "Unknown session"),
+        (("export", "agent:main:nobody"), "Unknown session"),
+        (("export",), "or use --all"),
+        (("show", "talk", "--agent", "beta"), "Unknown session talk of the agent beta"),
+        (("show", "agent:main:talk", "--agent", "beta"), "Unknown session agent:main:talk of the agent beta"),
+        (("show", "talk", "--agent", "nobody"), "Unknown session talk of the agent nobody"),
+        (("delete", "talk", "nothing", "--yes"), "Unknown session nothing"),
+        (("show", "cron:1"), "Unknown session cron:1"),
         (("delete", "both", "--yes"), "or add --agent ID"),
         (("delete",), "Missing argument"),
     ],
@@ -283,9 +283,9 @@ def test_unusable_database_is_reported(tmp_path: Path) -> None:
     assert "The database of state.url cannot be used" in done.stderr
     assert "secret" not in done.stderr
     done = place.openclaw("list", "--json")
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["ok"], told["error"]["type"]) == (1, False, "cli_error")
-    assert "The database of state.url cannot be used" in told["error"]["message"]
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["ok"], result["error"]["type"]) == (1, False, "cli_error")
+    assert "The database of state.url cannot be used" in result["error"]["message"]
 
 
 def test_prune_dry_run_lists_what_prune_deletes(place: Place) -> None:
@@ -294,8 +294,8 @@ def test_prune_dry_run_lists_what_prune_deletes(place: Place) -> None:
         ask(client, "hi", headers={SESSION_KEY: "one"})
         ask(client, "hi", headers={SESSION_KEY: "two"})
     place.config["session"] = {"maintenance": {"mode": "warn", "maxEntries": 1}}
-    told = place.json("prune", "--dry-run")["sessions"]
-    assert told == [{"key": "agent:main:one", "reason": "beyond the last 1 of main"}]
+    result = place.json("prune", "--dry-run")["sessions"]
+    assert result == [{"key": "agent:main:one", "reason": "more than 1 sessions of main"}]
     assert len(place.listed()) == 3
     assert place.json("prune")["deleted"] == {"sessions": 1, "runs": 0, "idempotencyKeys": 0}
     assert "agent:main:two" in place.listed()

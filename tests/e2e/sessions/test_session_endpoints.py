@@ -1,4 +1,4 @@
-"""`/v1/sessions` and `/v1/runs` over HTTP: looking, paging, deleting, cancelling, on a live gateway."""
+"""`/v1/sessions` and `/v1/runs`: reading, paging, deleting, cancelling."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def path_of(key: str) -> str:
 
 
 def begin(client: httpx.Client, name: str, *said: str, agent: str = "main") -> str:
-    """A session with these turns; its key."""
+    """Create a session with these turns and return its key."""
     headers = {SESSION_KEY: quote(name), "x-openclaw-agent-id": agent}
     for text in said or ("hello",):
         response = ask(client, text, headers=headers)
@@ -55,7 +55,7 @@ def begin(client: httpx.Client, name: str, *said: str, agent: str = "main") -> s
 
 
 def pages(client: httpx.Client, *, between: Callable[[], object] = lambda: None, **query: Any) -> list[dict[str, Any]]:
-    """All sessions, page by page."""
+    """Read all sessions page by page."""
     found: list[dict[str, Any]] = []
     after: dict[str, str] = {}
     while True:
@@ -69,7 +69,7 @@ def pages(client: httpx.Client, *, between: Callable[[], object] = lambda: None,
 
 
 def until(look: Callable[[], Any]) -> Any:
-    """What `look` returns once it is something."""
+    """Poll `look` until it returns a true value."""
     give_up_at = time.monotonic() + GENEROUS_SECONDS
     while time.monotonic() < give_up_at:
         found = look()
@@ -100,8 +100,8 @@ def test_session_is_listed_and_returned_with_messages(talk: httpx.Client) -> Non
 
 def test_latest_messages_are_returned_up_to_limit(talk: httpx.Client) -> None:
     key = begin(talk, f"tail-{uuid.uuid4()}", "one", "two")
-    told = talk.get(path_of(key), params={"limit": 1}).json()["messages"]
-    assert [message["index"] for message in told] == [3]
+    messages = talk.get(path_of(key), params={"limit": 1}).json()["messages"]
+    assert [message["index"] for message in messages] == [3]
     assert talk.get(path_of(key), params={"limit": 0}).json()["messages"] == []
 
 
@@ -248,7 +248,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def start_stream(client: httpx.Client, headers: dict[str, str], pool: ThreadPoolExecutor) -> tuple[str, Future[str]]:
-    """A run that begins as a stream: its id, and all that it will say."""
+    """Start a streamed run; return its id and the future text."""
     begun: Future[str] = Future()
 
     def stream() -> str:
@@ -267,7 +267,7 @@ def start_stream(client: httpx.Client, headers: dict[str, str], pool: ThreadPool
 
 @pytest.fixture
 def raw(relay: LiveGateway) -> Iterator[httpx.Client]:
-    """A client that does not wait for the whole of an answer."""
+    """A client that reads responses incrementally."""
     with httpx.Client(base_url=relay.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as client:
         yield client
 
@@ -400,7 +400,7 @@ def test_run_of_another_gateway_can_be_read_and_cancelled(
                 assert talk.post(f"/v1/runs/{run_id}/cancel").status_code == 200
                 assert '"code":"run_aborted"' in streamed.result(GENEROUS_SECONDS)
                 assert talk.get(f"/v1/runs/{run_id}").json()["state"] == "aborted"
-                assert [one["key"] for one in pages(talk)] == []  # nothing was said
+                assert [one["key"] for one in pages(talk)] == []  # no turn was stored
                 begin(raw, "said")
                 assert [one["title"] for one in pages(talk, stateless="false")] == ["hello"]
     finally:

@@ -1,4 +1,4 @@
-"""Sessions over HTTP: what is remembered, for whom, and what of a request is new."""
+"""Sessions over HTTP: memory, keys, and merging of resent history."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def talk(relay: LiveGateway) -> Iterator[httpx.Client]:
 
 
 def last_messages(upstream: Upstream) -> list[tuple[str, object]]:
-    """What the model was sent last, without the system text."""
+    """Return the messages of the last model request, without the system prompt."""
     messages = upstream.requests[-1].body["messages"]
     return [(message["role"], message.get("content")) for message in messages if message["role"] != "system"]
 
@@ -113,7 +113,7 @@ def test_sessions_outlive_gateway(upstream: Upstream, tmp_path: Path) -> None:
     config = stubbed_config(upstream.url)
     with live_gateway(tmp_path, config) as first, first.client() as client:
         answer = text_of(ask(client, "one", user="anna"))
-        first.process.kill()  # an answer that was received is stored, however the process ends
+        first.process.kill()  # a received answer is stored, however the process ends
     with live_gateway(tmp_path, config) as second, second.client() as client:
         ask(client, "two", user="anna")
     assert last_messages(upstream) == [("user", "one"), ("assistant", answer), ("user", "two")]

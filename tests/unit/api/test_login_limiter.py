@@ -131,7 +131,7 @@ def test_old_failures_are_removed(database: Database) -> None:
     limiter.record_failure(CLIENT)
     clock.now += 3600
     limiter.record_failure(OTHER)
-    assert set(LoginFailures(database).read_news()) == {OTHER}
+    assert set(LoginFailures(database).read_changes()) == {OTHER}
 
 
 def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
@@ -140,7 +140,7 @@ def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
     for _ in range(5):
         limiter.record_failure("127.0.0.1")
     assert limiter.lockout_seconds("127.0.0.1") == 0
-    assert failures.read_news() == {}
+    assert failures.read_changes() == {}
 
 
 def test_workers_share_one_allowance(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log stays short however much is written, and nothing of it is lost."""
+"""Checkpoints of SQLite's write-ahead log: it stays short under any load, and no write is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.storage.database.open import FILE_NAME, open_database
 
 TURN_BYTES = 64 * 1024
 WRITERS = 4
-#: What all of them write is several times the log's limit.
+#: All writers together write several times the log's limit.
 TURNS = 12 * LIMIT_BYTES // TURN_BYTES // WRITERS
 
 
@@ -25,7 +25,7 @@ def log_of(state_dir: Path) -> Path:
 
 
 def write(store: Transcripts, log: Path, session: str) -> int:
-    """Append large turns, without a pause; the longest the log was meanwhile."""
+    """Append large turns without a pause; return the maximum size of the log."""
     longest = 0
     for number in range(TURNS):
         said = text_message(Role.USER, str(number) + "x" * TURN_BYTES)

@@ -1,4 +1,4 @@
-"""What the database does to a store: full, locked, cut off. A clear error or a retry; nothing lost, nothing double."""
+"""Database faults (full, locked, disconnected): a clear error or a retry, and no turn lost or repeated."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def outcome(text: str) -> RunOutcome:
     return RunOutcome(RunState.OK, Usage(1, 1, 0), "m/a", "stop", messages=said)
 
 
-def told(store: Transcripts, key: str = KEY) -> list[str]:
-    """The turns of a session, each of which must be whole."""
+def turns_of(store: Transcripts, key: str = KEY) -> list[str]:
+    """Return the turns of a session; fails for an incomplete one."""
     texts = [message.text for message in store.load_conversation(key)]
     assert texts[::2] == texts[1::2]
     return texts[::2]
@@ -91,10 +91,10 @@ def test_full_disk_refuses_whole_turns_until_space_is_free(path: Path) -> None:
         with pytest.raises(StoreError, match="full") as refused:
             say(store, "too much " + "x" * 100_000)
         assert refused.value.code == "storage_unavailable"
-        assert told(store) == ["before"]
+        assert turns_of(store) == ["before"]
         set_on_writer(store, "max_page_count = 1000000")
         say(store, "after")
-        assert told(store) == ["before", "after"]
+        assert turns_of(store) == ["before", "after"]
         with deadline(GENEROUS_SECONDS):
             while "running" in states(store).values():
                 sleep(0.05)
@@ -110,11 +110,11 @@ def test_short_lock_only_delays(path: Path) -> None:
         other.execute("ROLLBACK")
         for greenlet in waiting:
             wait_for(greenlet)
-        assert [told(store, f"key-{number}") for number in range(5)] == [[f"turn {number}"] for number in range(5)]
+        assert [turns_of(store, f"key-{number}") for number in range(5)] == [[f"turn {number}"] for number in range(5)]
 
 
 def test_lasting_lock_is_clear_error(path: Path) -> None:
-    database = open_file(path, patience_seconds=0.2)
+    database = open_file(path, retry_seconds=0.2)
     with closing(Transcripts(database)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
         set_on_writer(store, "busy_timeout = 20")
         other.execute("BEGIN IMMEDIATE")
@@ -123,7 +123,7 @@ def test_lasting_lock_is_clear_error(path: Path) -> None:
         assert refused.value.code == "storage_unavailable"
         other.execute("ROLLBACK")
         say(store, "after")
-        assert told(store) == ["after"]
+        assert turns_of(store) == ["after"]
 
 
 def test_write_is_committed_after_caller_is_interrupted(path: Path) -> None:
@@ -145,8 +145,8 @@ def test_write_is_committed_after_caller_is_interrupted(path: Path) -> None:
         wait_for(waiting)
         other.execute("ROLLBACK")
         assert interrupted
-        say(store, "after")  # comes behind it
-        assert told(store) == ["said", "after"]
+        say(store, "after")  # committed after it
+        assert turns_of(store) == ["said", "after"]
 
 
 def test_close_commits_pending_writes(path: Path) -> None:
@@ -158,12 +158,12 @@ def test_close_commits_pending_writes(path: Path) -> None:
     for greenlet in waiting:
         wait_for(greenlet)
     with closing(Transcripts.open(path)) as again:
-        assert [told(again, f"key-{number}") for number in range(5)] == [[f"said {number}"] for number in range(5)]
+        assert [turns_of(again, f"key-{number}") for number in range(5)] == [[f"said {number}"] for number in range(5)]
 
 
 @pytest.fixture
 def cut(postgres: Postgres, tmp_path: Path) -> Iterator[Transcripts]:
-    """A store whose database can be reached by `cut_all`."""
+    """A store whose connections `cut_all` can drop."""
     url = postgres.create_database()
     store = Transcripts(open_database(url, tmp_path))
     yield store
@@ -172,7 +172,7 @@ def cut(postgres: Postgres, tmp_path: Path) -> Iterator[Transcripts]:
 
 
 def cut_all(postgres: Postgres, store: Transcripts) -> None:
-    """Cut every connection of the store's database."""
+    """Drop every connection of the store's database."""
     name = engine_of(store).url.database
     with psycopg.connect(host=postgres.socket_dir, user="postgres", dbname="postgres", autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
@@ -187,7 +187,7 @@ def test_dropped_connections_are_reopened(postgres: Postgres, cut: Transcripts) 
     for number in range(6):
         say(cut, f"turn {number}")
         cut_all(postgres, cut)
-        assert told(cut) == [f"turn {earlier}" for earlier in range(number + 1)]
+        assert turns_of(cut) == [f"turn {earlier}" for earlier in range(number + 1)]
         cut_all(postgres, cut)
 
 
@@ -203,12 +203,12 @@ def test_turn_retried_after_lost_connection_is_stored_once(postgres: Postgres, c
     for number in range(3):
         say(cut, f"turn {number}")
     assert len(cuts) >= 6
-    assert told(cut) == ["turn 0", "turn 1", "turn 2"]
+    assert turns_of(cut) == ["turn 0", "turn 1", "turn 2"]
     assert set(states(cut).values()) == {"ok"}
 
 
 class Forgetful:
-    """The database, whose connection breaks right after every other commit: nobody hears that it was made."""
+    """A database whose connection breaks right after every other commit, before the acknowledgement."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -235,7 +235,7 @@ def test_unacknowledged_commit_is_not_repeated(cut: Transcripts) -> None:
     for number in range(5):
         say(store, f"turn {number}")
     assert forgetful.forgotten >= 10
-    assert told(cut) == [f"turn {number}" for number in range(5)]
+    assert turns_of(cut) == [f"turn {number}" for number in range(5)]
     assert set(states(cut).values()) == {"ok"}
     store.state.close()
 
@@ -246,7 +246,7 @@ def test_clock_set_back_keeps_message_order(database: Database) -> None:
     for number in range(4):
         say(store, f"turn {number}")
         now[0] -= 3600
-    assert told(store) == ["turn 0", "turn 1", "turn 2", "turn 3"]
+    assert turns_of(store) == ["turn 0", "turn 1", "turn 2", "turn 3"]
     key = IdempotencyKey("key", "fingerprint")
     first = store.state.claims.claim(key, new_run(store, "first"), store.state.membership.id)
     now[0] -= 3600
@@ -280,12 +280,12 @@ def test_gateway_on_full_disk_reports_it_and_keeps_stored_turns(tmp_path: Path) 
     with live_gateway(tmp_path, scripted_config()) as gateway, gateway.client() as client:
         assert text_of(ask(client, "after", headers=headers)) == "after"
     with closing(Transcripts(open_database(None, gateway.state_dir))) as store:
-        turns = told(store, "agent:main:full")
+        turns = turns_of(store, "agent:main:full")
     assert [text.partition(" ")[0] for text in turns] == [*map(str, answered), "after"]
 
 
 class Server:
-    """A PostgreSQL server of the test's own, which may be stopped and started again."""
+    """A private PostgreSQL server that can be stopped and restarted."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
@@ -342,7 +342,7 @@ def test_server_restart_loses_and_repeats_no_turn(own_server: Server, tmp_path: 
         for each in talks:
             each.result()
     with closing(Transcripts(open_database(url, tmp_path))) as store:
-        stored = [text for number in range(3) for text in told(store, f"agent:main:talker{number}")]
+        stored = [text for number in range(3) for text in turns_of(store, f"agent:main:talker{number}")]
     assert len(stored) == len(set(stored))
     assert set(answered) <= set(stored)
     assert set(stored) <= {*answered, *failed}
@@ -365,7 +365,7 @@ from service.core.processes.identity import ProcessIdentity
 here = membership.this_process()
 membership.this_process = lambda: ProcessIdentity("elsewhere", here.pid, here.start)  # as on another host
 database = open_database(sys.argv[1], Path(sys.argv[2]))
-state = Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), beat_seconds=float(sys.argv[3]))
+state = Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), heartbeat_seconds=float(sys.argv[3]))
 state.membership.join()
 run = NewRun("paused", "agent:main:faults", "main", "test", 1, stateless=False)
 opened = state.ledger.open(run, None)
@@ -381,9 +381,9 @@ except GatewayError as error:
 
 
 @contextmanager
-def holding(url: str, directory: Path, beat_seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Another process that is in the session."""
-    command = [sys.executable, "-c", PAUSED, url, str(directory), str(beat_seconds)]
+def holding(url: str, directory: Path, heartbeat_seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Start another process that holds the session."""
+    command = [sys.executable, "-c", PAUSED, url, str(directory), str(heartbeat_seconds)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=Path(__file__).parents[3], **pipes) as process:
         try:
@@ -398,7 +398,7 @@ def test_paused_process_that_lost_its_session_writes_nothing(postgres: Postgres,
     url = postgres.create_database()
     with holding(url, tmp_path, 0.2) as process:
         process.send_signal(signal.SIGSTOP)
-        state_options: dict[str, Any] = {"clock": time.time, "new_id": new_uuid, "beat_seconds": 0.2}
+        state_options: dict[str, Any] = {"clock": time.time, "new_id": new_uuid, "heartbeat_seconds": 0.2}
         state = Storage(open_database(url, tmp_path), **state_options)
         state.membership.join()
         run = NewRun("second", KEY, "main", "test", 2, stateless=False)
@@ -438,7 +438,7 @@ def test_sessions_of_process_killed_on_host_are_released_at_once(database_url: s
     with closing(Transcripts(database)) as store:
         assert going_on() == ["interrupted"]
         store.state.ledger.open(new_run(store, "next", "agent:beta:killed"), 0.0).finish(outcome("next"))
-        assert told(store, "agent:beta:killed") == ["next"]
+        assert turns_of(store, "agent:beta:killed") == ["next"]
 
 
 def test_run_in_preparation_can_be_aborted(postgres: Postgres, tmp_path: Path) -> None:

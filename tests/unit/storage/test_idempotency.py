@@ -1,4 +1,4 @@
-"""Claims of idempotency keys and records of runs, on each database: whose a key is, and when it is free again."""
+"""Idempotency keys on each database: claims, conflicts, expiry and replay."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from service.agent.run import Run
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.messages import Role, ToolCall, Usage, text_message
 from service.gateway.replay import Replayer
-from service.storage.cluster.membership import _Bury
+from service.storage.cluster.membership import _Evict
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import entries
-from service.storage.runs.idempotency import KEPT_MS, Claim, IdempotencyKey, _TakeClaim
+from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey, _ClaimKey
 from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
@@ -48,7 +48,7 @@ def ann(database: Database, clock: Clock) -> Iterator[Transcripts]:
 
 @pytest.fixture
 def ben(ann: Transcripts, clock: Clock, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
-    """Another one that shares its database."""
+    """Another gateway that shares its database."""
     del ann
     database = open_database(database_url, tmp_path)
     with closing(Transcripts(database, clock, map("ben {}".format, count()).__next__)) as opened:
@@ -79,13 +79,13 @@ def test_key_belongs_to_first_run_for_one_day(ann: Transcripts, ben: Transcripts
     first = new_run(ann, "first")
     assert claim(ann, first) == Claim("first", KEY.fingerprint, is_own=True)
     assert state_of(ben, "first") is RunState.ACCEPTED
-    told = Claim("first", KEY.fingerprint, is_own=False)
-    assert claim(ben, new_run(ben, "second")) == ben.state.claims.find(KEY) == told
-    assert claim(ben, new_run(ben, "second"), SAME_KEY) == told
+    existing = Claim("first", KEY.fingerprint, is_own=False)
+    assert claim(ben, new_run(ben, "second")) == ben.state.claims.find(KEY) == existing
+    assert claim(ben, new_run(ben, "second"), SAME_KEY) == existing
     assert state_of(ann, "second") is None
     ann.state.ledger.open(first, None).finish(ANSWERED)
-    clock.now += KEPT_MS / 1000 - 1
-    assert claim(ben, new_run(ben, "third")) == told
+    clock.now += RETENTION_MS / 1000 - 1
+    assert claim(ben, new_run(ben, "third")) == existing
     clock.now += 1
     assert claim(ben, new_run(ben, "fourth"), SAME_KEY) == Claim("fourth", SAME_KEY.fingerprint, is_own=True)
 
@@ -100,7 +100,7 @@ def test_failed_run_releases_key_to_same_request(ann: Transcripts, ben: Transcri
 
 def test_dead_gateway_releases_idempotency_keys(ann: Transcripts, ben: Transcripts) -> None:
     claim(ann, new_run(ann, "waits"))
-    assert ben.database.write(_Bury(ann.state.membership.id, None, 1))
+    assert ben.database.write(_Evict(ann.state.membership.id, None, 1))
     assert claim(ben, new_run(ben, "again")).is_own
 
 
@@ -118,10 +118,10 @@ def test_one_of_concurrent_claims_wins(ann: Transcripts, ben: Transcripts) -> No
 
 
 def test_retried_claim_recognizes_its_own_commit(ann: Transcripts, ben: Transcripts) -> None:
-    mine = _TakeClaim(KEY, new_run(ann, "named"), ann.state.membership.id)
-    others = _TakeClaim(KEY, new_run(ben, "named"), ben.state.membership.id)
+    mine = _ClaimKey(KEY, new_run(ann, "named"), ann.state.membership.id)
+    others = _ClaimKey(KEY, new_run(ben, "named"), ben.state.membership.id)
     assert ann.database.write(mine).is_own
-    mine.again = others.again = True  # as after a connection that broke in the commit
+    mine.again = others.again = True  # as after a connection that broke during the commit
     assert ann.database.write(mine).is_own
     assert not ben.database.write(others).is_own
     ann.state.ledger.open(mine.run, None).finish(ANSWERED)
@@ -132,7 +132,7 @@ def test_run_id_in_use_cannot_start_another_run(ann: Transcripts, ben: Transcrip
     run = new_run(ann, "named")
     assert claim(ann, run).is_own
     clock.now += 1
-    for gateway in (ann, ben):  # the same name, whoever uses it again
+    for gateway in (ann, ben):  # the same id from either gateway
         late = new_run(gateway, "named")
         assert claim(gateway, late) == Claim("named", KEY.fingerprint, is_own=False)
         gateway.state.ledger.forget(late, gateway.state.membership.id)
@@ -153,8 +153,8 @@ def test_retracted_run_releases_key_to_any_request(ann: Transcripts, ben: Transc
 
 def test_evicted_gateway_starts_run_claimed_before_eviction(ann: Transcripts, ben: Transcripts) -> None:
     old_id, run = ann.state.membership.id, new_run(ann, "claimed")
-    assert ben.database.write(_Bury(old_id, None, 1))
-    assert claim(ann, run).is_own  # it does not know yet
+    assert ben.database.write(_Evict(old_id, None, 1))
+    assert claim(ann, run).is_own  # before it notices
     ann.state.ledger.open(run, None).finish(ANSWERED)
     assert ann.state.membership.id != old_id
     assert state_of(ben, "claimed") is RunState.OK

@@ -1,4 +1,4 @@
-"""Session keys: how the header is read, which session a request belongs to, and that a key told can be sent back."""
+"""Session keys: header parsing, derivation, and round trips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The book of runs on each database: who has a session, who waits, what is recorded, and what the dead leave."""
+"""Run ledger on each database: session leases, queues, run records, and recovery after dead gateways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, Usage, text_message
 from service.core.processes.identity import this_process
-from service.storage.cluster.membership import _Bury, _Join
+from service.storage.cluster.membership import _Evict, _Join
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
 from service.storage.runs.ledger import OpenRun
@@ -36,7 +36,7 @@ def ann(database: Database) -> Iterator[Transcripts]:
 
 @pytest.fixture
 def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
-    """Another one that shares its database."""
+    """Another gateway that shares its database."""
     del ann
     opened = Transcripts(open_database(database_url, tmp_path), new_id=map("ben {}".format, count()).__next__)
     with closing(opened):
@@ -131,7 +131,7 @@ def test_queue_timeout_is_session_busy_and_leaves_no_record(
     assert caught.value.code == "session_busy"
     eventually(lambda: state_of(ann, "late") is None)
     held.finish(saying("one"))
-    begin(ann, "next", 0).finish(saying("two"))  # at once: nobody is waited for
+    begin(ann, "next", 0).finish(saying("two"))  # at once: no reservation remains
     begin(ben, "last", 0).finish(saying("three"))
     assert texts(ann) == ["one", "two", "three"]
 
@@ -163,7 +163,7 @@ def test_busy_gateway_yields_session_to_waiting_gateway(ann: Transcripts, ben: T
     came = texts(ben).index("other")
     for greenlet in busy:
         greenlet.kill(block=False)
-    assert came - before <= 20  # of three hundred
+    assert came - before <= 20  # out of 300
 
 
 def test_runs_of_two_gateways_never_overlap(ann: Transcripts, ben: Transcripts) -> None:
@@ -189,7 +189,7 @@ def test_runs_of_two_gateways_never_overlap(ann: Transcripts, ben: Transcripts) 
 def test_evicted_gateway_cannot_write_and_rejoins_with_new_id(ann: Transcripts, ben: Transcripts) -> None:
     old_id = ann.state.membership.id
     lost = begin(ann, "lost")
-    assert ben.database.write(_Bury(old_id, None, 2_000))
+    assert ben.database.write(_Evict(old_id, None, 2_000))
     assert state_of(ben, "lost") is RunState.INTERRUPTED
     taken = begin(ben, "taken", 0)
     with pytest.raises(GatewayError) as caught:
@@ -205,7 +205,7 @@ def test_evicted_gateway_cannot_write_and_rejoins_with_new_id(ann: Transcripts, 
 def test_run_cannot_write_after_its_lease_was_released(ann: Transcripts, ben: Transcripts) -> None:
     lost = begin(ann, "lost")
     alone = ann.state.ledger.open(new_run("alone", key="alone", stateless=True), 0)
-    ben.database.write(_Bury(ann.state.membership.id, None, 2_000))
+    ben.database.write(_Evict(ann.state.membership.id, None, 2_000))
     with pytest.raises(GatewayError):
         lost.finish(saying("too late"))
     alone.finish(saying("had its session to itself"))

@@ -1,4 +1,4 @@
-"""Databases of earlier programs become today's, once and whole; those that cannot be used are told and left alone."""
+"""Migrations: databases of earlier versions are upgraded atomically; unusable ones are reported and left unchanged."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def prepare(url: str | None, state_dir: Path, schema: str) -> None:
 
 
 def differences(url: str | None, state_dir: Path) -> list[object]:
-    """What a migrated database has that the program does not expect, and the other way round."""
+    """Compare a migrated database with the schema; return the differences."""
     options = {"compare_type": True, "compare_server_default": True}
     with closing(connect(url, state_dir).connect()) as connection:
         found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
-        # The first programs did not name this constraint, and SQLite would have to copy all entries to name it.
+        # The first versions did not name this constraint, and SQLite would have to copy all entries to name it.
         nameless = {"name": None, "column_names": ["session_key", "seq"]}
         if nameless in sa.inspect(connection).get_unique_constraints("entries"):
             named = [one for one in found if one[0] == "add_constraint" and one[1].name == "entries_in_order"]
@@ -80,7 +80,7 @@ def test_new_database_matches_schema(database_url: str | None, tmp_path: Path) -
 
 
 def anatomy(path: Path) -> dict[str, object]:
-    """What SQLite knows of the tables and indices of the database file `path`."""
+    """Describe the tables and indices of the database file `path`."""
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         return {
@@ -118,7 +118,7 @@ def test_new_file_equals_migrated_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_data_of_earlier_versions_is_kept(database_url: str | None, tmp_path: Path, schema: str) -> None:
     if database_url is not None and schema.startswith("user_version"):
-        return  # those programs knew SQLite only
+        return  # these versions supported SQLite only
     prepare(database_url, tmp_path, schema)
     for _ in range(2):
         with closing(Transcripts(open_database(database_url, tmp_path))) as store:
@@ -175,8 +175,8 @@ def make_large(path: Path) -> None:
         )
 
 
-def look(path: Path) -> tuple[object, ...]:
-    """All that tells which schema a file has, and how much is in it."""
+def snapshot(path: Path) -> tuple[object, ...]:
+    """Snapshot of a file's schema and row counts."""
     with closing(sqlite3.connect(path)) as connection:
         schema = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
         version = connection.execute("PRAGMA user_version").fetchall()
@@ -186,7 +186,7 @@ def look(path: Path) -> tuple[object, ...]:
 
 
 def open_and_kill(directory: Path, after_seconds: float) -> float:
-    """Open a directory's database in a process that is killed while it does so, or when it has; how long it had."""
+    """Open a directory's database in a process that is killed after a delay; return how long it ran."""
     start = context.Barrier(2)
     process = start_opening(None, directory, directory / "log", start)
     start.wait(GENEROUS_SECONDS)
@@ -205,26 +205,28 @@ def test_process_killed_during_migration_leaves_old_or_new_schema(tmp_path: Path
     make_large(directories[0] / FILE_NAME)
     for directory in directories[1:]:
         shutil.copy(directories[0] / FILE_NAME, directory / FILE_NAME)
-    before = look(directories[0] / FILE_NAME)
+    before = snapshot(directories[0] / FILE_NAME)
     seconds = open_and_kill(directories[0], GENEROUS_SECONDS)
-    after = look(directories[0] / FILE_NAME)
+    after = snapshot(directories[0] / FILE_NAME)
     assert (after[0] != before[0], after[2]) == (True, before[2])
     seen = []
     for number, directory in enumerate(directories[1:]):
         open_and_kill(directory, seconds * (number + 0.5) / 5)
-        seen.append(look(directory / FILE_NAME))
+        seen.append(snapshot(directory / FILE_NAME))
     assert before in seen
     assert all(state in (before, after) for state in seen)
     interrupted = directories[1:][seen.index(before)]
     open_database(None, interrupted).close()
-    assert look(interrupted / FILE_NAME) == after
+    assert snapshot(interrupted / FILE_NAME) == after
     with closing(sqlite3.connect(interrupted / FILE_NAME)) as connection:
-        told = connection.execute("SELECT title, input_tokens, last_run_id FROM sessions WHERE key = 'agent:main:7'")
-        assert told.fetchall() == [("message 140", 40, "run 79")]
+        migrated = connection.execute(
+            "SELECT title, input_tokens, last_run_id FROM sessions WHERE key = 'agent:main:7'"
+        )
+        assert migrated.fetchall() == [("message 140", 40, "run 79")]
 
 
-def look_at_server(connection: psycopg.Connection) -> list[object]:
-    """All that tells which schema a database has, and how much is in it."""
+def server_snapshot(connection: psycopg.Connection) -> list[object]:
+    """Snapshot of a database's schema and row counts."""
     queries = (
         "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'",
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
@@ -236,7 +238,7 @@ def look_at_server(connection: psycopg.Connection) -> list[object]:
 
 
 def wait_until(connection: psycopg.Connection, question: str) -> None:
-    """Until the server says yes."""
+    """Wait until the query `question` returns true."""
     give_up_at = time.monotonic() + GENEROUS_SECONDS
     while connection.execute(question).fetchone() != (True,):
         assert time.monotonic() < give_up_at, question
@@ -264,18 +266,18 @@ def test_process_killed_during_server_migration_leaves_old_schema(
     prepare(url, tmp_path, schema)
     server = f"host={postgres.socket_dir} user=postgres dbname={sa.make_url(url).database}"
     with psycopg.connect(server, autocommit=True) as watching, psycopg.connect(server) as holding:
-        before = look_at_server(watching)
+        before = server_snapshot(watching)
         holding.execute(f"LOCK TABLE {held}")
         start = context.Barrier(2)
         process = start_opening(url, tmp_path, tmp_path / "log", start)
         start.wait(GENEROUS_SECONDS)
-        wait_until(watching, STUCK)  # it has changed something, and cannot go on
+        wait_until(watching, STUCK)  # it has changed the schema and is blocked
         assert f"Running upgrade {schema} -> " in (tmp_path / "log").read_text()
         process.kill()
         process.join()
         holding.close()
         wait_until(watching, ALONE)
-        assert look_at_server(watching) == before
+        assert server_snapshot(watching) == before
     for _ in range(2):
         with closing(Transcripts(open_database(url, tmp_path))) as store:
             assert_all_is_there(store)
@@ -288,7 +290,7 @@ def test_newer_schema_is_refused_and_left_unchanged(database_url: str | None, tm
     with closing(connect(database_url, tmp_path).connect()) as connection, connection.begin():
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
         connection.execute(sa.text("ALTER TABLE sessions ADD COLUMN mood TEXT"))
-    with pytest.raises(StoreError, match=f"version 9999, this program knows versions up to {HEAD}. Run a newer"):
+    with pytest.raises(StoreError, match=f"version 9999, but this program supports versions up to {HEAD}. Run a newer"):
         open_database(database_url, tmp_path)
     assert revisions(database_url, tmp_path) == ["9999"]
     assert len(differences(database_url, tmp_path)) == 1
@@ -297,14 +299,14 @@ def test_newer_schema_is_refused_and_left_unchanged(database_url: str | None, tm
 def test_unknown_user_version_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(StoreError, match="version 7, this program knows"):
+    with pytest.raises(StoreError, match="version 7, but this program supports"):
         open_database(None, tmp_path)
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
 
 
-def told(url: str, tmp_path: Path) -> str:
-    """Everything the refusal of a database says, to whomever."""
+def refusal_of(url: str, tmp_path: Path) -> str:
+    """Collect every text of the error for an unusable database, causes included."""
     with pytest.raises(StoreError) as caught:
         open_database(url, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -325,7 +327,7 @@ def told(url: str, tmp_path: Path) -> str:
         ("postgresql+psycopg://ann:hunter2@127.0.0.1:port/db", "is not a URL"),
         ("postgresql+psycopg:/ann:hunter2@127.0.0.1/db", "is not a URL"),
         ("hunter2", "is not a URL"),
-        ("mysql://ann:hunter2@127.0.0.1/db", 'names "mysql"'),
+        ("mysql://ann:hunter2@127.0.0.1/db", 'driver "mysql" is not supported'),
         ("postgresql+psycopg://ann:long@hunter2@127.0.0.1:1/db", "%40"),
         ("postgresql+psycopg://ann:long@hunter2/1@127.0.0.1:1/db", "%40"),
         ("postgresql+psycopg://ann:1/hunter2@127.0.0.1:1/db", "onnection refused"),
@@ -333,7 +335,7 @@ def told(url: str, tmp_path: Path) -> str:
     ],
 )
 def test_unreachable_database_is_reported_without_password(url: str, reason: str, tmp_path: Path) -> None:
-    text = told(url, tmp_path)
+    text = refusal_of(url, tmp_path)
     assert reason in text
     assert "hunter2" not in text
 
@@ -347,12 +349,12 @@ def test_wrong_password_is_reported_without_it(postgres: Postgres, tmp_path: Pat
         path.write_text("local all ann scram-sha-256\n" + path.read_text())
         connection.execute("SELECT pg_reload_conf()")
     for password, reason in (("hunter2", "password authentication failed"), ("the right one", "permission denied")):
-        text = told(f"postgresql+psycopg://ann:{password}@/postgres?host={host}", tmp_path)
+        text = refusal_of(f"postgresql+psycopg://ann:{password}@/postgres?host={host}", tmp_path)
         assert reason in text
         assert password not in text
 
 
 def test_missing_database_is_reported(postgres: Postgres, tmp_path: Path) -> None:
-    text = told(f"postgresql+psycopg://postgres:hunter2@/absent?host={postgres.socket_dir}", tmp_path)
+    text = refusal_of(f"postgresql+psycopg://postgres:hunter2@/absent?host={postgres.socket_dir}", tmp_path)
     assert 'database "absent" does not exist' in text
     assert "hunter2" not in text

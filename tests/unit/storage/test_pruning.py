@@ -1,4 +1,4 @@
-"""What is not kept for ever: which sessions go and which stay, in steps, whoever else uses the database meanwhile."""
+"""Pruning: which sessions, runs and keys are deleted, in small steps, under concurrent use."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from service.core.messages import Message, Role, Usage, text_message
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
-from service.storage.runs.idempotency import KEPT_MS, Claim, IdempotencyKey
+from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey
 from service.storage.runs.operations import BeginRun, Refusal
 from service.storage.runs.records import NewRun, RunOutcome, RunState
-from service.storage.sessions.pruning import SESSIONS_AT_ONCE, Deleted, Maintenance
-from service.storage.sessions.retention import DeleteExpired, DeleteIdleLanes, Expiry
+from service.storage.sessions.pruning import SESSIONS_PER_BATCH, Pruner, PruneResult
+from service.storage.sessions.retention import DeleteExpired, DeleteIdleLeases, RetentionPolicy
 
 GENEROUS_SECONDS = 60
 DAY_SECONDS = 24 * 60 * 60
@@ -48,26 +48,26 @@ def use(store: Transcripts, key: str, run_id: str | None = None, agent: str = "m
 
 
 def use_once(store: Transcripts, key: str) -> None:
-    """A request that stands alone."""
+    """Store the turn of a stateless request."""
     run = NewRun(f"run {key}", key, "main", "test", store.state.ledger.now_ms(), stateless=True)
     store.state.ledger.open(run, None).finish(outcome("a", "b"))
 
 
-def maintain(store: Transcripts, **config: Any) -> Deleted:
+def prune(store: Transcripts, **config: Any) -> PruneResult:
     kept = {"stateless_after": None, "runs_after": None, **config}
     with deadline(GENEROUS_SECONDS):
-        return Maintenance(store.database, MaintenanceConfig(**spelt(kept)), store.clock).run()
+        return Pruner(store.database, MaintenanceConfig(**spelt(kept)), store.clock).run()
 
 
 def spelt(config: dict[str, Any]) -> dict[str, Any]:
-    """Days as the configuration spells them."""
+    """Write numbers of days in the configuration's syntax."""
     return {
         name: f"{value}d" if name.endswith("_after") and value else value or False for name, value in config.items()
     }
 
 
-class AddLanes(SingleOperation[None]):
-    """What runs leave that failed before their sessions had a turn."""
+class AddLeases(SingleOperation[None]):
+    """Add leases like those of runs that failed before their sessions had a turn."""
 
     def __init__(self, *keys: str) -> None:
         self.keys = keys
@@ -94,7 +94,7 @@ def test_stateless_sessions_are_deleted_and_named_ones_stay(store: Transcripts, 
     use(store, "continued")
     clock.now += 8 * DAY_SECONDS
     use_once(store, "young")
-    assert maintain(store, stateless_after=7) == Deleted(sessions=1)
+    assert prune(store, stateless_after=7) == PruneResult(sessions=1)
     assert keys(store) == {"named", "continued", "young"}
 
 
@@ -104,7 +104,7 @@ def test_named_sessions_are_pruned_by_age_where_configured(store: Transcripts, c
     clock.now += 30 * DAY_SECONDS
     use(store, "used again")
     use_once(store, "alone")
-    assert maintain(store, prune_after=30) == Deleted(sessions=1)
+    assert prune(store, prune_after=30) == PruneResult(sessions=1)
     assert keys(store) == {"used again", "alone"}
 
 
@@ -116,9 +116,9 @@ def test_last_used_sessions_of_each_agent_stay(store: Transcripts, clock: Clock)
         use_once(store, f"alone {number}")
     clock.now += 1
     use(store, "main 0")
-    assert maintain(store, max_entries=2) == Deleted(sessions=8)
+    assert prune(store, max_entries=2) == PruneResult(sessions=8)
     assert keys(store) == {"main 0", "main 5", "beta 4", "beta 5", *(f"alone {number}" for number in range(6))}
-    assert maintain(store, max_entries=2) == Deleted()
+    assert prune(store, max_entries=2) == PruneResult()
 
 
 def test_deleted_session_leaves_no_rows(store: Transcripts, clock: Clock) -> None:
@@ -128,7 +128,7 @@ def test_deleted_session_leaves_no_rows(store: Transcripts, clock: Clock) -> Non
     store.append_summary("s", "r2", text_message(Role.SYSTEM, "in short"), kept=1)
     assert all(counts(store.database).values())
     clock.now += 31 * DAY_SECONDS
-    assert maintain(store, prune_after=30).sessions == 1
+    assert prune(store, prune_after=30).sessions == 1
     assert not any(counts(store.database).values())
 
 
@@ -137,67 +137,67 @@ def test_session_in_use_is_not_pruned(store: Transcripts, clock: Clock) -> None:
         use(store, name)
     clock.now += 31 * DAY_SECONDS
     held = store.state.ledger.open(NewRun("r", "held", "main", "test", 0, stateless=False), None)
-    assert maintain(store, prune_after=30) == Deleted(sessions=1)
+    assert prune(store, prune_after=30) == PruneResult(sessions=1)
     assert keys(store) == {"held"}
     held.finish(outcome("c"))
     assert [message.text for message in store.load_conversation("held")] == ["a", "b", "c"]
 
 
-def lane_keys(store: Transcripts) -> set[str]:
+def lease_keys(store: Transcripts) -> set[str]:
     return {row.session_key for row in store.database.fetch(sa.select(lanes.c.session_key), {})}
 
 
 def test_unused_leases_of_sessions_without_turns_are_deleted(
     database_url: str | None, store: Transcripts, clock: Clock, tmp_path: Path
 ) -> None:
-    store.database.write(AddLanes(*(f"empty {number:04}" for number in range(1_100))))  # more than are read at once
+    store.database.write(AddLeases(*(f"empty {number:04}" for number in range(1_100))))  # more than one page
     store.finish_run("failed", "main", "r1", RunOutcome(RunState.ERROR))
     use(store, "used")
     held = store.state.ledger.open(NewRun("r2", "held", "main", "test", 0, stateless=False), None)
     with closing(Transcripts(open_database(database_url, tmp_path), clock)) as other:
         busy = BeginRun(NewRun("r3", "held", "main", "test", 0, stateless=False), other.state.membership.id, 0)
         assert other.database.write(busy) is Refusal.BUSY
-        held.finish(RunOutcome(RunState.ERROR))  # "held" is nobody's now, but wanted
+        held.finish(RunOutcome(RunState.ERROR))  # "held" is free, but a gateway waits for it
         again = store.state.ledger.open(NewRun("r4", "failed", "main", "test", 0, stateless=False), None)
-        assert maintain(store) == Deleted()
-        assert lane_keys(store) == {"failed", "held", "used"}
+        assert prune(store) == PruneResult()
+        assert lease_keys(store) == {"failed", "held", "used"}
         again.finish(outcome("first words"))
-    assert maintain(store) == Deleted()
-    assert lane_keys(store) == {"failed", "used"}
+    assert prune(store) == PruneResult()
+    assert lease_keys(store) == {"failed", "used"}
     assert [message.text for message in store.load_conversation("failed")] == ["first words"]
 
 
 def test_lease_taken_since_it_was_found_stays(store: Transcripts) -> None:
     store.finish_run("s", "main", "r1", RunOutcome(RunState.ERROR))
-    [found] = Expiry(store.database, MaintenanceConfig()).iter_lanes()
+    [found] = RetentionPolicy(store.database, MaintenanceConfig()).iter_idle_leases()
     assert found == ["s"]
     held = store.state.ledger.open(NewRun("r2", "s", "main", "test", 0, stateless=False), None)
-    store.database.write(DeleteIdleLanes(found))
+    store.database.write(DeleteIdleLeases(found))
     held.finish(outcome("kept"))
-    store.database.write(DeleteIdleLanes(found))
-    assert lane_keys(store) == {"s"}
+    store.database.write(DeleteIdleLeases(found))
+    assert lease_keys(store) == {"s"}
     assert [message.text for message in store.load_conversation("s")] == ["kept"]
 
 
 def test_session_used_since_it_was_found_stays(store: Transcripts, clock: Clock) -> None:
     use(store, "s")
     clock.now += 31 * DAY_SECONDS
-    found = list(Maintenance(store.database, MaintenanceConfig(**spelt({"prune_after": 30})), clock).iter_expired())
+    found = list(Pruner(store.database, MaintenanceConfig(**spelt({"prune_after": 30})), clock).iter_expired())
     use(store, "s", "later")
     assert store.database.write(DeleteExpired(found)) == 0
     assert keys(store) == {"s"}
 
 
 def test_more_than_one_page_is_deleted_in_steps(store: Transcripts, clock: Clock) -> None:
-    total = 3 * SESSIONS_AT_ONCE + 1
+    total = 3 * SESSIONS_PER_BATCH + 1
     with deadline(GENEROUS_SECONDS):
         for greenlet in [spawn(use_once, store, f"s{number}") for number in range(total)]:
             greenlet.get()
     clock.now += 8 * DAY_SECONDS
     steps = iter([True, True])
-    maintenance = Maintenance(store.database, MaintenanceConfig(**spelt({"stateless_after": 7})), clock)
-    assert maintenance.run(lambda: next(steps, False)).sessions == 2 * SESSIONS_AT_ONCE
-    assert maintenance.run().sessions == SESSIONS_AT_ONCE + 1
+    maintenance = Pruner(store.database, MaintenanceConfig(**spelt({"stateless_after": 7})), clock)
+    assert maintenance.run(lambda: next(steps, False)).sessions == 2 * SESSIONS_PER_BATCH
+    assert maintenance.run().sessions == SESSIONS_PER_BATCH + 1
     assert keys(store) == set()
 
 
@@ -208,9 +208,9 @@ def test_old_run_records_and_keys_are_deleted(store: Transcripts, clock: Clock) 
         NewRun("waits", "t", "main", "test", store.state.ledger.now_ms(), stateless=False, claimed=True),
         store.state.membership.id,
     )
-    clock.now += KEPT_MS / 1000 + 1
+    clock.now += RETENTION_MS / 1000 + 1
     use(store, "s", "young")
-    assert maintain(store, runs_after=1) == Deleted(runs=1, idempotency_keys=1)
+    assert prune(store, runs_after=1) == PruneResult(runs=1, idempotency_keys=1)
     assert [store.state.records.get(one) is not None for one in ("old", "waits", "young")] == [False, True, True]
     assert len(store.load_conversation("s")) == 4
 
@@ -223,7 +223,7 @@ def test_concurrent_pruning_does_not_disturb_runs(
     clock.now += 31 * DAY_SECONDS
     config = MaintenanceConfig(**spelt({"prune_after": 30}))
     with closing(Transcripts(open_database(database_url, tmp_path), clock)) as other:
-        both = [spawn(Maintenance(one.database, config, clock).run) for one in (store, other)]
+        both = [spawn(Pruner(one.database, config, clock).run) for one in (store, other)]
         runs_meanwhile = [spawn(use, store, f"s{number:02}", f"again {number}") for number in range(0, 40, 3)]
         with deadline(GENEROUS_SECONDS):
             for greenlet in runs_meanwhile:
@@ -232,7 +232,7 @@ def test_concurrent_pruning_does_not_disturb_runs(
     used = {f"s{number:02}" for number in range(0, 40, 3)}
     assert keys(store) == used
     assert 40 - len(used) <= sum(deleted) <= 40
-    for key in used:  # either it was deleted and began anew, or it went on
+    for key in used:  # either deleted and recreated, or continued
         assert [message.text for message in store.load_conversation(key)][-2:] == ["a", "b"]
 
 
@@ -242,13 +242,13 @@ def test_mode_warn_deletes_only_idempotency_keys(
     use(store, "s")
     clock.now += 31 * DAY_SECONDS
     config = MaintenanceConfig(mode="warn", **spelt({"prune_after": 30, "runs_after": 1}))
-    maintenance = Maintenance(store.database, config, clock)
+    maintenance = Pruner(store.database, config, clock)
     maintenance.start(first_seconds=0, interval_seconds=3600)
     give_up_at = time.monotonic() + GENEROUS_SECONDS
-    while "1 sessions would be deleted" not in caplog.text and time.monotonic() < give_up_at:
+    while "1 sessions have expired" not in caplog.text and time.monotonic() < give_up_at:
         sleep(0.01)
     maintenance.stop()
-    assert "1 sessions would be deleted" in caplog.text
+    assert "1 sessions have expired" in caplog.text
     assert keys(store) == {"s"}
 
 
@@ -284,10 +284,10 @@ def test_session_is_kept_as_long_as_its_idempotency_key(
     for name, key in names.items():
         use_with_key(store, name, key, stateless=name == "alone")
         use(store, f"{name} without a key")
-    clock.now += KEPT_MS / 1000 - 1
+    clock.now += RETENTION_MS / 1000 - 1
     use(store, "young")
     spelt_out: dict[str, Any] = {"runs_after": "1h", **config}
-    maintenance = Maintenance(store.database, MaintenanceConfig(**spelt_out), clock)
+    maintenance = Pruner(store.database, MaintenanceConfig(**spelt_out), clock)
     with deadline(GENEROUS_SECONDS):
         maintenance.run()
     assert keys(store) == {*names, "young"}

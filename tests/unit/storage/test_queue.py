@@ -1,4 +1,4 @@
-"""Lanes: one run at a time in each session, first in first out, and nothing left behind."""
+"""Session queue: one run at a time in each session, first in first out, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.core.concurrency import Cancelled, CancelScope, Deadline, Event, deadline, sleep, spawn
 from service.core.errors import GatewayError
-from service.storage.runs.queue import Lanes
+from service.storage.runs.queue import SessionQueue
 
 GENEROUS_SECONDS = 20
 
@@ -29,27 +29,29 @@ def started(function: Callable[..., object], *args: object) -> Any:
     return greenlet
 
 
-def run_in(lanes: Lanes, key: str, done: list[object], name: object, timeout_seconds: float | None = None) -> None:
-    with lanes.enter(key, timeout_seconds):
+def run_in(
+    queue: SessionQueue, key: str, done: list[object], name: object, timeout_seconds: float | None = None
+) -> None:
+    with queue.enter(key, timeout_seconds):
         done.append(name)
         sleep(0)
 
 
 def test_free_session_is_acquired_without_waiting() -> None:
-    lanes = Lanes()
-    lane = lanes.enter("a", 0)
-    assert len(lanes) == 1
+    queue = SessionQueue()
+    lane = queue.enter("a", 0)
+    assert len(queue) == 1
     lane.release()
-    assert len(lanes) == 0
+    assert len(queue) == 0
 
 
 def test_runs_of_one_session_keep_arrival_order() -> None:
-    lanes = Lanes()
+    queue = SessionQueue()
     done: list[int] = []
     inside: list[int] = []
 
     def run(number: int) -> None:
-        with lanes.enter("a", None):
+        with queue.enter("a", None):
             inside.append(number)
             sleep(0)
             assert inside == [number]  # nobody else came in meanwhile
@@ -58,37 +60,37 @@ def test_runs_of_one_session_keep_arrival_order() -> None:
 
     finish([spawn(run, number) for number in range(200)])
     assert done == list(range(200))
-    assert len(lanes) == 0
+    assert len(queue) == 0
 
 
 def test_sessions_do_not_wait_for_one_another() -> None:
-    lanes = Lanes()
+    queue = SessionQueue()
     done: list[object] = []
-    with lanes.enter("held", 0):
-        held = started(run_in, lanes, "held", done, "held")
-        finish([spawn(run_in, lanes, f"free-{number}", done, number, 0) for number in range(50)])
+    with queue.enter("held", 0):
+        held = started(run_in, queue, "held", done, "held")
+        finish([spawn(run_in, queue, f"free-{number}", done, number, 0) for number in range(50)])
         assert sorted(done, key=str) == sorted(range(50), key=str)
     finish([held])
     assert done[-1] == "held"
 
 
 def test_queue_timeout_is_session_busy() -> None:
-    lanes = Lanes()
-    with lanes.enter("a", 0):
+    queue = SessionQueue()
+    with queue.enter("a", 0):
         for timeout_seconds in (0, 0.01):
             with pytest.raises(GatewayError, match="Another run of this session") as caught:
-                lanes.enter("a", timeout_seconds)
+                queue.enter("a", timeout_seconds)
             assert (caught.value.code, caught.value.status) == ("session_busy", 409)
-    lanes.enter("a", 0).release()
-    assert len(lanes) == 0
+    queue.enter("a", 0).release()
+    assert len(queue) == 0
 
 
 def test_second_release_is_no_op() -> None:
-    lanes = Lanes()
+    queue = SessionQueue()
     done: list[object] = []
-    first = lanes.enter("a", 0)
-    second = started(lanes.enter, "a", None)
-    third = started(run_in, lanes, "a", done, "third")
+    first = queue.enter("a", 0)
+    second = started(queue.enter, "a", None)
+    third = started(run_in, queue, "a", done, "third")
     first.release()
     first.release()
     lane = second.get()
@@ -101,52 +103,52 @@ def test_second_release_is_no_op() -> None:
 
 
 def test_failing_run_releases_session() -> None:
-    lanes = Lanes()
-    with pytest.raises(ZeroDivisionError), lanes.enter("a", 0):
+    queue = SessionQueue()
+    with pytest.raises(ZeroDivisionError), queue.enter("a", 0):
         raise ZeroDivisionError
-    assert len(lanes) == 0
+    assert len(queue) == 0
 
 
 def test_cancelled_waiter_leaves_queue_and_order_is_kept() -> None:
-    lanes, scope = Lanes(), CancelScope()
+    queue, scope = SessionQueue(), CancelScope()
     done: list[object] = []
 
     def cancellable() -> None:
         with pytest.raises(Cancelled), scope:
-            run_in(lanes, "a", done, "cancelled")
+            run_in(queue, "a", done, "cancelled")
 
-    first = lanes.enter("a", 0)
+    first = queue.enter("a", 0)
     waiters = [
-        started(run_in, lanes, "a", done, 1),
+        started(run_in, queue, "a", done, 1),
         started(cancellable),
-        started(run_in, lanes, "a", done, 2),
+        started(run_in, queue, "a", done, 2),
     ]
     scope.cancel()
     finish(waiters[1:2])
     first.release()
     finish(waiters)
     assert done == [1, 2]
-    assert len(lanes) == 0
+    assert len(queue) == 0
 
 
 def test_waiter_whose_deadline_passes_leaves_queue() -> None:
-    lanes = Lanes()
-    with lanes.enter("a", 0), pytest.raises(Deadline), deadline(0.01):
-        lanes.enter("a", None)
-    assert len(lanes) == 0
+    queue = SessionQueue()
+    with queue.enter("a", 0), pytest.raises(Deadline), deadline(0.01):
+        queue.enter("a", None)
+    assert len(queue) == 0
 
 
 def test_killed_waiter_passes_session_to_next() -> None:
-    lanes = Lanes()
+    queue = SessionQueue()
     done: list[object] = []
-    first = lanes.enter("a", 0)
-    second = started(run_in, lanes, "a", done, "second")
-    third = started(run_in, lanes, "a", done, "third")
+    first = queue.enter("a", 0)
+    second = started(run_in, queue, "a", done, "second")
+    third = started(run_in, queue, "a", done, "third")
     second.kill(block=False)
     first.release()  # the turn is the second's, but what reaches it first is its end
     finish([third])
     assert done == ["third"]
-    assert len(lanes) == 0
+    assert len(queue) == 0
 
 
 actions = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["run", "kill", "time out"])), max_size=30)
@@ -155,16 +157,16 @@ actions = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["run", "ki
 @given(actions)
 @settings(deadline=None, max_examples=100)
 def test_waiters_keep_order_when_others_give_up(plan: list[tuple[str, str]]) -> None:
-    lanes, gate = Lanes(), Event()
+    queue, gate = SessionQueue(), Event()
     done: dict[str, list[object]] = {key: [] for key in "abc"}
 
     def hold(key: str) -> None:
-        with lanes.enter(key, None):
+        with queue.enter(key, None):
             gate.wait()
 
     def busy(key: str) -> None:
         with pytest.raises(GatewayError):
-            lanes.enter(key, 0)
+            queue.enter(key, 0)
 
     greenlets = [started(hold, key) for key in "abc"]
     doomed: list[Any] = []
@@ -172,7 +174,7 @@ def test_waiters_keep_order_when_others_give_up(plan: list[tuple[str, str]]) -> 
         if action == "time out":
             busy(key)
             continue
-        waiter = started(run_in, lanes, key, done[key], number)
+        waiter = started(run_in, queue, key, done[key], number)
         (doomed if action == "kill" else greenlets).append(waiter)
     gate.set()
     for waiter in doomed:
@@ -180,4 +182,4 @@ def test_waiters_keep_order_when_others_give_up(plan: list[tuple[str, str]]) -> 
     finish(greenlets)
     for key in "abc":
         assert done[key] == [number for number, step in enumerate(plan) if step == (key, "run")]
-    assert len(lanes) == 0
+    assert len(queue) == 0

@@ -1,4 +1,4 @@
-"""The state against a plain model: several gateways share a database, die, come back and write in between."""
+"""Model-based test of the storage: several gateways share a database, die, rejoin and write concurrently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.databases import database_url, postgres  # noqa: F401 - fixtures
 from service.core.concurrency import sleep
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Usage, text_message
-from service.storage.cluster.membership import LOOKS_UNTIL_DEAD, _Beat
+from service.storage.cluster.membership import MISSED_HEARTBEATS, _Heartbeat
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import lanes, metadata, runs
@@ -47,7 +47,7 @@ outcomes = (
 
 
 class Emptying(SingleOperation[None]):
-    """Also what comes behind everything that was written before."""
+    """Empty all tables after every earlier write."""
 
     def apply(self, connection: sa.Connection) -> None:
         for table in reversed(metadata.sorted_tables):
@@ -61,7 +61,7 @@ class Nothing(SingleOperation[None]):
 
 @dataclass
 class ModelSession:
-    """What a session should hold: all that was said, and how many of its first messages a summary stands for."""
+    """Expected content of a session: its messages, and how many of them a summary covers."""
 
     messages: list[Message] = field(default_factory=list)
     summary: Message | None = None
@@ -83,8 +83,8 @@ class ModelRun:
 
 
 @dataclass
-class RuntimeLease:
-    """A run that has its session, as its gateway sees it."""
+class HeldRun:
+    """A run that holds its session, from its gateway's point of view."""
 
     member: int
     gateway_id: str
@@ -92,7 +92,7 @@ class RuntimeLease:
 
 
 class StateMachine(RuleBasedStateMachine):
-    """`databases` are empty after each run."""
+    """Exercises gateways on `databases`, which are emptied after each run."""
 
     def __init__(self, databases: list[Database]) -> None:
         super().__init__()
@@ -101,17 +101,18 @@ class StateMachine(RuleBasedStateMachine):
         ids = map(str, count(1))
         self.new_id = ids.__next__
         self.states = [
-            Storage(database, clock=self.now, new_id=self.new_id, beat_seconds=NEVER_SECONDS) for database in databases
+            Storage(database, clock=self.now, new_id=self.new_id, heartbeat_seconds=NEVER_SECONDS)
+            for database in databases
         ]
         for state in self.states:
             state.membership.join()
         self.time = 1_700_000_000.0
         self.sessions: dict[str, ModelSession] = {}
         self.runs: dict[str, ModelRun] = {}
-        self.holders: dict[str, tuple[str, str]] = {}  # session -> who may write there: run and gateway
+        self.holders: dict[str, tuple[str, str]] = {}  # session -> run and gateway that hold it
         self.wanted: dict[str, str] = {}
         self.claims: dict[str, tuple[str, str]] = {}  # key -> fingerprint and run
-        self.held: list[RuntimeLease] = []
+        self.held: list[HeldRun] = []
         self.knocking: list[tuple[int, NewRun]] = []
         self.alive = {state.membership.id for state in self.states}
         self.fences: dict[str, int] = {}
@@ -135,10 +136,10 @@ class StateMachine(RuleBasedStateMachine):
         return NewRun(name or f"run-{number}", key, key.split(":")[1], "test", accepted_at_ms, stateless, claimed)
 
     def settle(self, member: int) -> None:
-        sleep(0)  # what was spawned begins
+        sleep(0)  # spawned greenlets start
         self.databases[member].write(Nothing())
 
-    def is_mine(self, member: int, key: str) -> bool:
+    def holds(self, member: int, key: str) -> bool:
         return any(held.member == member and held.opened.run.session_key == key for held in self.held)
 
     def can_take(self, gateway_id: str, key: str) -> bool:
@@ -151,32 +152,32 @@ class StateMachine(RuleBasedStateMachine):
             del self.wanted[run.session_key]
         self.holders[run.session_key] = run.id, gateway_id
         self.runs[run.id] = ModelRun(run.session_key, RunState.RUNNING, gateway_id)
-        self.held.append(RuntimeLease(member, gateway_id, opened))
+        self.held.append(HeldRun(member, gateway_id, opened))
 
-    def forgotten(self, member: int, run: NewRun) -> None:
+    def dropped(self, member: int, run: NewRun) -> None:
         if self.wanted.get(run.session_key) == self.id_of(member):
             del self.wanted[run.session_key]
-        self.taken_back(run)
+        self.retracted(run)
 
-    def taken_back(self, run: NewRun) -> None:
-        """Nothing is left of a run, unless it has ended meanwhile."""
+    def retracted(self, run: NewRun) -> None:
+        """Expect no trace of a run, unless it ended in the meantime."""
         if run.id in self.runs and self.runs[run.id].state.is_final:
             return
         self.runs.pop(run.id, None)
         self.claims = {key: claim for key, claim in self.claims.items() if claim[1] != run.id}
 
     def open(self, member: int, run: NewRun) -> None:
-        """Open a run, or be refused at once where it would have to wait."""
+        """Open a run, or expect a refusal where it would have to wait."""
         mine, before = self.is_mine(member, run.session_key), self.id_of(member)
         interrupted = run.id in self.runs and self.runs[run.id].state is RunState.INTERRUPTED
         try:
             opened = self.states[member].ledger.open(run, 0)
         except GatewayError as error:
             self.settle(member)
-            self.alive |= {self.id_of(member)} - {before}  # one that was buried rejoins
+            self.alive |= {self.id_of(member)} - {before}  # an evicted gateway rejoins
             free = not mine and self.can_take(self.id_of(member), run.session_key)
-            self.forgotten(member, run)
-            # That the run itself was interrupted shows only where the session could be had.
+            self.dropped(member, run)
+            # An interrupted run is detected only where the session could be acquired.
             if error.code != ("session_lost" if free else "session_busy") or (free and not interrupted):
                 raise
             return
@@ -209,7 +210,7 @@ class StateMachine(RuleBasedStateMachine):
             self.open(member, run)
         else:
             self.states[member].ledger.forget(run, self.id_of(member))
-            self.forgotten(member, run)
+            self.dropped(member, run)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), outcome=outcomes, summarised=st.integers(0, 3), twice=st.booleans())
@@ -228,9 +229,9 @@ class StateMachine(RuleBasedStateMachine):
         else:
             held.opened.finish(outcome)
             self.ended(run, outcome)
-        if twice:  # as after a connection that broke in the commit
+        if twice:  # as after a connection that broke during the commit
             operation.again = True
-            known = self.runs.get(run.id)  # unless the run was interrupted and then deleted with its session
+            known = self.runs.get(run.id)  # missing if the run was interrupted and deleted with its session
             stored = known is not None and known.state is outcome.state
             assert self.databases[held.member].write(operation) is stored
 
@@ -263,7 +264,7 @@ class StateMachine(RuleBasedStateMachine):
             del self.holders[run.session_key]
         if self.wanted.get(run.session_key) == held.gateway_id:
             del self.wanted[run.session_key]
-        self.taken_back(run)
+        self.retracted(run)
 
     @rule(member=members, messages=said, usage=usages)
     def answer_a_stateless_request(self, member: int, messages: tuple[Message, ...], usage: Usage) -> None:
@@ -309,12 +310,12 @@ class StateMachine(RuleBasedStateMachine):
         if is_own:
             self.claims[f"own {name}"] = fingerprint, run.id
             self.runs[run.id] = ModelRun(key, RunState.ACCEPTED, gateway_id)
-        if abandoned:  # its caller left before it learnt whose the key is
+        if abandoned:  # the caller left before the claim returned
             self.states[member].ledger.forget(run, gateway_id)
             if self.wanted.get(key) == gateway_id:
                 del self.wanted[key]
             if is_own:
-                self.taken_back(run)
+                self.retracted(run)
         elif is_own:
             self.open(member, run)
 
@@ -340,11 +341,11 @@ class StateMachine(RuleBasedStateMachine):
         assert records.request_abort(run_id) is not run.state.is_final
         assert (run_id in records.list_to_abort(run.gateway_id)) is not run.state.is_final
 
-    def show_that_all_live(self, but: str = "") -> None:
+    def renew_heartbeats(self, but: str = "") -> None:
         for member, database in enumerate(self.databases):
             gateway_id = self.id_of(member)
             if gateway_id != but:
-                assert database.write(_Beat(gateway_id)) is (gateway_id in self.alive)
+                assert database.write(_Heartbeat(gateway_id)) is (gateway_id in self.alive)
 
     def interrupt_orphans(self) -> None:
         for run in self.runs.values():
@@ -352,20 +353,20 @@ class StateMachine(RuleBasedStateMachine):
                 run.state = RunState.INTERRUPTED
 
     @rule(member=members)
-    def beat(self, member: int) -> None:
-        self.show_that_all_live()
+    def heartbeat(self, member: int) -> None:
+        self.renew_heartbeats()
         self.states[member].membership._beat()
         self.alive.add(self.id_of(member))
         self.interrupt_orphans()
 
     @rule(member=members, victim=members)
-    def bury_one_that_stands_still(self, member: int, victim: int) -> None:
+    def evict_stalled_gateway(self, member: int, victim: int) -> None:
         gateway_id = self.id_of(victim)
         if member == victim or gateway_id not in self.alive:
             return
-        for _ in range(LOOKS_UNTIL_DEAD + 1):
-            self.show_that_all_live(but=gateway_id)
-            self.states[member].membership._look_at_others()
+        for _ in range(MISSED_HEARTBEATS + 1):
+            self.renew_heartbeats(but=gateway_id)
+            self.states[member].membership._check_peers()
         self.alive.discard(gateway_id)
         self.holders = {key: holder for key, holder in self.holders.items() if holder[1] != gateway_id}
         self.wanted = {key: by for key, by in self.wanted.items() if by != gateway_id}
@@ -376,7 +377,7 @@ class StateMachine(RuleBasedStateMachine):
         self.time += seconds
 
     @invariant()
-    def tell_the_same(self) -> None:
+    def reads_agree(self) -> None:
         for number, key in enumerate({*KEYS, *self.sessions}):
             store, expected = self.states[number % MEMBERS].store, self.sessions.get(key, ModelSession())
             assert store.load_conversation(key) == expected.conversation
@@ -391,14 +392,14 @@ class StateMachine(RuleBasedStateMachine):
         ).messages
 
     @invariant()
-    def keep_the_same_book(self) -> None:
+    def run_records_agree(self) -> None:
         stored = self.databases[-1].fetch(sa.select(runs.c.id, runs.c.state, runs.c.gateway_id), {})
         assert {row.id: (row.state, row.gateway_id) for row in stored} == {
             run_id: (run.state, run.gateway_id) for run_id, run in self.runs.items()
         }
 
     @invariant()
-    def agree_who_may_write(self) -> None:
+    def lease_holders_agree(self) -> None:
         stored = self.databases[0].fetch(sa.select(lanes), {})
         assert {row.session_key: (row.run_id, row.gateway_id) for row in stored if row.run_id} == self.holders
         assert {row.session_key: row.wanted_by for row in stored if row.wanted_by} == self.wanted
@@ -422,7 +423,7 @@ def databases(database_url: str | None, tmp_path: Path) -> Iterator[list[Databas
 def test_gateways_sharing_database_agree_with_model(databases: list[Database], request: pytest.FixtureRequest) -> None:
     thorough: bool = request.config.getoption("--long")
     run_state_machine_as_test(
-        lambda: StateMachine(databases),  # type: ignore[arg-type]  # anything that makes one will do
+        lambda: StateMachine(databases),  # type: ignore[arg-type]  # any factory works
         settings=settings(
             max_examples=EXAMPLES_IN_A_THOROUGH_RUN if thorough else EXAMPLES,
             stateful_step_count=40,

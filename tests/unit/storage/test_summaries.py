@@ -1,4 +1,4 @@
-"""Summaries of sessions: what a model is given afterwards, and that the transcript itself keeps everything."""
+"""Session summaries: the resulting conversation, and the complete transcript."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transcript store: whole turns, in order, still there after a crash, shared commits that fail one by one."""
+"""Transcript store: atomic ordered turns, durability across crashes, group commits that fail individually."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from service.storage.runs.records import NewRun, RunOutcome, RunState
 
 GENEROUS_SECONDS = 30
 NO_USAGE = Usage()
-TOO_MANY_TOKENS = Usage(input_tokens=2**63)  # more than an SQLite integer holds: such a turn cannot be stored
+TOO_MANY_TOKENS = Usage(input_tokens=2**63)  # exceeds SQLite's integers, so that the turn cannot be stored
 KEY = "agent:main:nguyễn"
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -53,14 +53,14 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(database: Database) -> Iterator[Transcripts]:
-    """On each kind of database."""
+    """A store on each kind of database."""
     with closing(Transcripts(database)) as store:
         yield store
 
 
 @pytest.fixture
 def file_store(path: Path) -> Iterator[Transcripts]:
-    """In a file that tests may look into."""
+    """A store in an SQLite file that tests inspect."""
     with closing(Transcripts.open(path, clock=lambda: 1_700_000_000.25, new_id=map(str, count(1)).__next__)) as store:
         yield store
 
@@ -104,8 +104,8 @@ def test_lone_surrogate_is_refused_before_anything_is_stored(store: Transcripts)
 
 def test_tables_hold_roles_times_and_usage(file_store: Transcripts, path: Path) -> None:
     append(file_store, KEY, turn("q", "a"), Usage(3, 4, 1), run_id="run-1")
-    told = "key, agent_id, entry_count, created_at_ms, updated_at_ms, title, model, last_run_id, stateless"
-    assert rows(path, f"SELECT {told} FROM sessions") == [
+    columns = "key, agent_id, entry_count, created_at_ms, updated_at_ms, title, model, last_run_id, stateless"
+    assert rows(path, f"SELECT {columns} FROM sessions") == [
         (KEY, "main", 2, 1_700_000_000_250, 1_700_000_000_250, "q", "openai/gpt", "run-1", 0)
     ]
     assert rows(path, "SELECT input_tokens, output_tokens, cached_tokens FROM sessions") == [(3, 4, 1)]
@@ -140,7 +140,7 @@ def test_store_matches_model_across_restarts(
 
 
 def commits(path: Path) -> int:
-    """How many transactions the write-ahead log holds: a frame that ends one tells the size of the database."""
+    """Count the transactions in the write-ahead log: a commit frame has the size of the database."""
     log = path.with_name(path.name + "-wal").read_bytes()
     frame_bytes = 24 + int.from_bytes(log[8:12])
     return sum(1 for at in range(32, len(log), frame_bytes) if any(log[at + 4 : at + 8]))
@@ -203,7 +203,7 @@ def test_failing_database_fails_turns_until_it_recovers(file_store: Transcripts,
 
     finish([spawn(talk, said) for said in ("one secret", "two secrets")])
     assert [said for said, _ in failed] == ["one secret", "two secrets"]
-    assert not any("secret" in cause for _, cause in failed)  # errors reach the log, what was said must not
+    assert not any("secret" in cause for _, cause in failed)  # errors are logged, message text must not be
     rows(path, rename.format("elsewhere", "entries"))
     append(file_store, KEY, turn("after"))
     assert [message.text for message in file_store.load_conversation(KEY)] == ["before", "after"]
@@ -343,10 +343,10 @@ def test_killed_process_loses_no_committed_turn_and_leaves_none_partial(path: Pa
     command = [sys.executable, "-c", APPENDING_PROCESS, str(path)]
     with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(400)]
+        printed = [process.stdout.readline() for _ in range(400)]
         process.send_signal(signal.SIGKILL)
-        told += process.stdout.readlines()
-    acknowledged = [tuple(line.split()) for line in told if line.endswith("\n")]
+        printed += process.stdout.readlines()
+    acknowledged = [tuple(line.split()) for line in printed if line.endswith("\n")]
     assert process.returncode == -signal.SIGKILL
     assert len(acknowledged) >= 400
     with closing(Transcripts.open(path)) as store:

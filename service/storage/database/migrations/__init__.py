@@ -1,1 +1,1 @@
-"""The schema's history, one module per revision; Alembic runs them in order (`service.storage.database.migrate`)."""
+"""Schema migrations, one module per revision; Alembic runs them in order (`service.storage.database.migrate`)."""

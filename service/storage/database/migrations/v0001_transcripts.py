@@ -1,6 +1,6 @@
 """Sessions, their messages and summaries.
 
-Creates what is missing: databases from before the revisions were numbered have some of these tables already.
+Creates missing tables only: databases without revision numbers have some of them already.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     existing = set(sa.inspect(op.get_bind()).get_table_names())
     if "sessions" not in existing:
         op.create_table(

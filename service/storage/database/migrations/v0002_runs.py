@@ -1,4 +1,4 @@
-"""Runs, who may run in a session, which gateways are up, idempotency keys; totals and titles of sessions."""
+"""Runs, session leases, gateways, idempotency keys; totals and titles of sessions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ASKING = sa.text("asked_call_id IS NOT NULL")
 _HELD = sa.text("gateway_id IS NOT NULL")
 
 _TITLE_CHARACTERS = 80
-_SESSIONS_AT_ONCE = 500
-_SOME_KEYS = sa.text("SELECT key FROM sessions WHERE key > :after ORDER BY key LIMIT :most")
+_SESSIONS_PER_PAGE = 500
+_KEY_PAGE = sa.text("SELECT key FROM sessions WHERE key > :after ORDER BY key LIMIT :most")
 _FIRST_MESSAGE = sa.text(
     "SELECT payload FROM entries WHERE session_key = :of_key AND role = 'user' ORDER BY seq LIMIT 1"
 )
@@ -27,9 +27,9 @@ _SET_TITLE = sa.text("UPDATE sessions SET title = :title WHERE key = :of_key")
 
 
 def upgrade() -> None:
-    """Make the new tables, and tell of each session what its entries say."""
+    """Create the new tables and fill the totals and titles of sessions from their entries."""
     _extend_sessions()
-    _entitle_sessions()
+    _set_titles()
     _create_runs()
     _create_lanes()
     op.create_table(
@@ -52,7 +52,7 @@ def upgrade() -> None:
     )
     op.create_index("claims_by_age", "claims", ["created_at_ms"])
     if op.get_bind().dialect.name == "sqlite":
-        # Programs from before the revisions were numbered look at this number, and refuse what they do not know.
+        # Versions without revision numbers check this number and refuse unknown ones.
         op.execute("PRAGMA user_version = 3")
 
 
@@ -80,11 +80,11 @@ def _extend_sessions() -> None:
     op.execute("UPDATE sessions SET stateless = true WHERE key LIKE 'agent:' || lower(agent_id) || ':openai:%'")
 
 
-def _entitle_sessions() -> None:
-    """Call each session by its first user message, one message in memory at a time: it may hold pictures."""
+def _set_titles() -> None:
+    """Set each session's title from its first user message, one message in memory at a time: it may contain images."""
     connection = op.get_bind()
     after = ""
-    while keys := connection.execute(_SOME_KEYS, {"after": after, "most": _SESSIONS_AT_ONCE}).scalars().all():
+    while keys := connection.execute(_KEY_PAGE, {"after": after, "most": _SESSIONS_PER_PAGE}).scalars().all():
         titles = []
         for key in keys:
             payload = connection.execute(_FIRST_MESSAGE, {"of_key": key}).scalar()

@@ -1,4 +1,4 @@
-"""Wrong secrets by client address."""
+"""Failed logins by client address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the table."""
+    """Create the table."""
     op.create_table(
         "login_failures",
         sa.Column("address", sa.Text, primary_key=True),

@@ -1,4 +1,4 @@
-"""Sessions in the order in which they began, of all agents and of each."""
+"""Indexes for listing sessions by creation time, of all agents and of each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the indexes."""
+    """Create the indexes."""
     op.create_index("sessions_by_start", "sessions", ["stateless", "created_at_ms", "session_id"])
     op.create_index("sessions_of_agent_by_start", "sessions", ["agent_id", "stateless", "created_at_ms", "session_id"])

@@ -1,4 +1,4 @@
-"""Of a run that asks its caller, what the conversation was that it asks after."""
+"""Digest of the conversation before a run's call of the caller's functions."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the column; runs from before are not recalled."""
+    """Add the column; earlier runs have no digest and are not restored."""
     op.add_column("runs", sa.Column("asked_after", sa.Text))
