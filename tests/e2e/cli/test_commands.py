@@ -72,7 +72,7 @@ def test_health_of_foreign_server_is_reported(home: Home) -> None:
 def test_status_reports_configuration_gateway_and_endpoint(near: Home, running: LiveGateway) -> None:
     done = near.run("status")
     assert done.status == 0
-    for part in (str(near.config_path), running.url, "takes the configured credentials", "main", "beta"):
+    for part in (str(near.config_path), running.url, "accepts the configured credentials", "main", "beta"):
         assert part in done.out
     assert "\x1b" not in done.out  # colours only on a terminal
     result = near.run("status", "--json").json

@@ -99,7 +99,7 @@ def test_value_is_json5_or_text_and_may_come_from_standard_input(home: Home) -> 
         (("unset", "gateway.port"), "gateway.port is not set"),
         (("set", "agents.defaults.model", "nowhere/x"), 'agents.defaults.model: No provider "nowhere" is configured'),
         (("set", "agents.defaults.workspace", "/etc/passwd"), "/etc/passwd is not a directory"),
-        (("set", "state.url", "mysql://user:pass@host/x"), 'state.url: it names "mysql"'),
+        (("set", "state.url", "mysql://user:pass@host/x"), 'state.url: the driver "mysql"'),
         (("set", "state.url", "nothing"), "state.url: it is not a URL"),
     ],
 )

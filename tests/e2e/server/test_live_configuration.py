@@ -326,7 +326,7 @@ def test_all_workers_apply_an_edit(tmp_path: Path) -> None:
     ("edit", "words"),
     [
         ({"agents": {"defaults": {"model": "nowhere/x"}}}, 'No provider "nowhere"'),
-        ({"state": {"url": "mysql://user:hidden@host/x"}}, 'state.url: it names "mysql"'),
+        ({"state": {"url": "mysql://user:hidden@host/x"}}, 'state.url: the driver "mysql"'),
     ],
 )
 def test_edit_that_could_never_start_is_refused(editing: Editing, edit: dict[str, Any], words: str) -> None:

@@ -32,14 +32,14 @@ def started(function: Callable[..., object], *args: object) -> Any:
 def run_in(
     queue: SessionQueue, key: str, done: list[object], name: object, timeout_seconds: float | None = None
 ) -> None:
-    with queue.enter(key, timeout_seconds):
+    with queue.acquire(key, timeout_seconds):
         done.append(name)
         sleep(0)
 
 
 def test_free_session_is_acquired_without_waiting() -> None:
     queue = SessionQueue()
-    lane = queue.enter("a", 0)
+    lane = queue.acquire("a", 0)
     assert len(queue) == 1
     lane.release()
     assert len(queue) == 0
@@ -51,7 +51,7 @@ def test_runs_of_one_session_keep_arrival_order() -> None:
     inside: list[int] = []
 
     def run(number: int) -> None:
-        with queue.enter("a", None):
+        with queue.acquire("a", None):
             inside.append(number)
             sleep(0)
             assert inside == [number]  # nobody else came in meanwhile
@@ -66,7 +66,7 @@ def test_runs_of_one_session_keep_arrival_order() -> None:
 def test_sessions_do_not_wait_for_one_another() -> None:
     queue = SessionQueue()
     done: list[object] = []
-    with queue.enter("held", 0):
+    with queue.acquire("held", 0):
         held = started(run_in, queue, "held", done, "held")
         finish([spawn(run_in, queue, f"free-{number}", done, number, 0) for number in range(50)])
         assert sorted(done, key=str) == sorted(range(50), key=str)
@@ -76,20 +76,20 @@ def test_sessions_do_not_wait_for_one_another() -> None:
 
 def test_queue_timeout_is_session_busy() -> None:
     queue = SessionQueue()
-    with queue.enter("a", 0):
+    with queue.acquire("a", 0):
         for timeout_seconds in (0, 0.01):
             with pytest.raises(GatewayError, match="Another run of this session") as caught:
-                queue.enter("a", timeout_seconds)
+                queue.acquire("a", timeout_seconds)
             assert (caught.value.code, caught.value.status) == ("session_busy", 409)
-    queue.enter("a", 0).release()
+    queue.acquire("a", 0).release()
     assert len(queue) == 0
 
 
 def test_second_release_is_no_op() -> None:
     queue = SessionQueue()
     done: list[object] = []
-    first = queue.enter("a", 0)
-    second = started(queue.enter, "a", None)
+    first = queue.acquire("a", 0)
+    second = started(queue.acquire, "a", None)
     third = started(run_in, queue, "a", done, "third")
     first.release()
     first.release()
@@ -104,7 +104,7 @@ def test_second_release_is_no_op() -> None:
 
 def test_failing_run_releases_session() -> None:
     queue = SessionQueue()
-    with pytest.raises(ZeroDivisionError), queue.enter("a", 0):
+    with pytest.raises(ZeroDivisionError), queue.acquire("a", 0):
         raise ZeroDivisionError
     assert len(queue) == 0
 
@@ -117,7 +117,7 @@ def test_cancelled_waiter_leaves_queue_and_order_is_kept() -> None:
         with pytest.raises(Cancelled), scope:
             run_in(queue, "a", done, "cancelled")
 
-    first = queue.enter("a", 0)
+    first = queue.acquire("a", 0)
     waiters = [
         started(run_in, queue, "a", done, 1),
         started(cancellable),
@@ -133,15 +133,15 @@ def test_cancelled_waiter_leaves_queue_and_order_is_kept() -> None:
 
 def test_waiter_whose_deadline_passes_leaves_queue() -> None:
     queue = SessionQueue()
-    with queue.enter("a", 0), pytest.raises(Deadline), deadline(0.01):
-        queue.enter("a", None)
+    with queue.acquire("a", 0), pytest.raises(Deadline), deadline(0.01):
+        queue.acquire("a", None)
     assert len(queue) == 0
 
 
 def test_killed_waiter_passes_session_to_next() -> None:
     queue = SessionQueue()
     done: list[object] = []
-    first = queue.enter("a", 0)
+    first = queue.acquire("a", 0)
     second = started(run_in, queue, "a", done, "second")
     third = started(run_in, queue, "a", done, "third")
     second.kill(block=False)
@@ -161,12 +161,12 @@ def test_waiters_keep_order_when_others_give_up(plan: list[tuple[str, str]]) -> 
     done: dict[str, list[object]] = {key: [] for key in "abc"}
 
     def hold(key: str) -> None:
-        with queue.enter(key, None):
+        with queue.acquire(key, None):
             gate.wait()
 
     def busy(key: str) -> None:
         with pytest.raises(GatewayError):
-            queue.enter(key, 0)
+            queue.acquire(key, 0)
 
     greenlets = [started(hold, key) for key in "abc"]
     doomed: list[Any] = []

@@ -168,7 +168,7 @@ class StateMachine(RuleBasedStateMachine):
 
     def open(self, member: int, run: NewRun) -> None:
         """Open a run, or expect a refusal where it would have to wait."""
-        mine, before = self.is_mine(member, run.session_key), self.id_of(member)
+        mine, before = self.holds(member, run.session_key), self.id_of(member)
         interrupted = run.id in self.runs and self.runs[run.id].state is RunState.INTERRUPTED
         try:
             opened = self.states[member].ledger.open(run, 0)
@@ -355,7 +355,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule(member=members)
     def heartbeat(self, member: int) -> None:
         self.renew_heartbeats()
-        self.states[member].membership._beat()
+        self.states[member].membership._heartbeat()
         self.alive.add(self.id_of(member))
         self.interrupt_orphans()
 
@@ -439,11 +439,11 @@ def test_interrupted_run_finds_taken_session_busy(databases: list[Database]) -> 
     try:
         machine.open_a_run(0, key)
         machine.wait_for_another_gateway(1, key)
-        machine.bury_one_that_stands_still(2, 1)
+        machine.evict_stalled_gateway(2, 1)
         ((member, waiting),) = machine.knocking
         assert machine.runs[waiting.id].state is RunState.INTERRUPTED
         machine.open(member, waiting)
-        machine.keep_the_same_book()
-        machine.agree_who_may_write()
+        machine.run_records_agree()
+        machine.lease_holders_agree()
     finally:
         machine.teardown()
