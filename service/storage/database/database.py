@@ -19,8 +19,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.core.concurrency import Event, sleep, spawn
-from service.storage.database.errors import StoreError, is_operation_error, is_transient, root_cause
-from service.storage.database.schema import lanes
+from service.storage.database.errors import (
+    DatabaseReplacedError,
+    StoreError,
+    is_operation_error,
+    is_transient,
+    root_cause,
+)
+from service.storage.database.health import DatabaseHealth
+from service.storage.database.schema import gateways, lanes
 
 _log = logging.getLogger("openclaw.storage")
 
@@ -94,8 +101,8 @@ class Backend(Protocol):
     def write(self, job: Job[T]) -> T:
         """Run `job` in a new transaction and commit it."""
 
-    def check(self) -> None:
-        """Raise `StoreError` if the database is gone although reads succeed."""
+    def check_present(self) -> None:
+        """Raise `DatabaseReplacedError` if the database was removed or replaced; does not block."""
 
     def wait_for_change(self, topic: str, seconds: float) -> None:
         """Wait for a notification of `topic`, or for a polling interval; at most `seconds`."""
@@ -124,6 +131,7 @@ class Database:
         self._idle = Event()
         self._idle.set()
         self._closed = False
+        self._health = DatabaseHealth(backend.name, self._probe)
 
     @property
     def name(self) -> str:
@@ -140,7 +148,8 @@ class Database:
         self._check_open()
         try:
             return self._retry(self._backend.read, job)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, DatabaseReplacedError) as error:
+            self._health.record_error(error)
             raise self._failed("read", error) from error
 
     def fetch(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[sa.Row[Any]]:
@@ -169,13 +178,23 @@ class Database:
         self._backend.wait_for_change(topic, seconds)
 
     def check(self) -> None:
-        """Raise `StoreError` if the database is closed, unreadable or was replaced."""
+        """Raise `StoreError` if the database is closed, unreadable, damaged, replaced, or fails to store writes.
+
+        Takes less than two seconds even if the database does not respond.
+        """
+        self._check_open()
+        self._health.check()
+
+    def check_present(self) -> None:
+        """Raise `StoreError` if the database is closed or its file was removed or replaced; does not block."""
         self._check_open()
         try:
-            self._backend.read(lambda connection: connection.execute(sa.select(sa.literal(1))).all())
-        except SQLAlchemyError as error:
-            raise self._failed("read", error) from error
-        self._backend.check()
+            self._backend.check_present()
+        except DatabaseReplacedError as error:
+            raise self._failed("used", error) from error
+
+    def _probe(self) -> None:
+        self._backend.read(lambda connection: connection.execute(sa.select(gateways.c.id).limit(1)).all())
 
     def close(self) -> None:
         """Commit pending operations and close the database. A second call is a no-op; other methods then raise."""
@@ -195,7 +214,8 @@ class Database:
 
     def _settle(self, batch: Sequence[_Pending]) -> None:
         try:
-            self._commit(batch)
+            with self._health.writing():
+                self._commit(batch)
         except BaseException as error:
             for pending in batch:
                 pending.error = StoreError(f"Internal error: {error!r}")
@@ -208,6 +228,8 @@ class Database:
         try:
             self._retry(self._backend.write, lambda connection: _execute(connection, batch), batch)
         except Exception as error:  # noqa: BLE001 - every error is passed to the waiting callers
+            if not is_operation_error(error):
+                self._health.record_write(error)
             is_last_try = len(batch) == 1 and batch[0].operation.again
             if is_last_try or not is_operation_error(error):
                 for pending in batch:
@@ -216,6 +238,8 @@ class Database:
             for pending in batch:
                 pending.operation.again = True
                 self._commit([pending])
+        else:
+            self._health.record_write(None)
 
     def _retry(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:
         give_up_at = monotonic() + self._retry_seconds

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 
 from service.core.errors import GatewayError
 
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 #: Transient errors of PostgreSQL: connection exceptions (08), too many connections (53300), operator intervention
@@ -17,6 +18,10 @@ _TRANSIENT_STATES = ("08", "53300", "57P", "40001", "40P01")
 #: Errors that a single operation can cause: its data (22), a constraint (23), a limit (54). All others concern the
 #: database as a whole.
 _OPERATION_STATES = ("22", "23", "54")
+
+
+#: PostgreSQL's class for corrupted data and indexes.
+_CORRUPTED = "XX00"
 
 
 class StoreError(GatewayError):
@@ -35,6 +40,10 @@ class StoreError(GatewayError):
 
     def __str__(self) -> str:
         return self.detail
+
+
+class DatabaseReplacedError(StoreError):
+    """The file of the database was removed or replaced while it was open."""
 
 
 def root_cause(error: Exception) -> BaseException:
@@ -60,10 +69,19 @@ def is_transient(error: Exception) -> bool:
 def is_operation_error(error: Exception) -> bool:
     """Whether a single operation may have caused the error, so that the others can be committed without it."""
     if not isinstance(error, SQLAlchemyError):
-        return True
+        return not isinstance(error, DatabaseReplacedError)
     if isinstance(error, IntegrityError):
         return True
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     if state is not None:
         return str(state).startswith(_OPERATION_STATES)
     return not isinstance(error, OperationalError)
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the stored data is corrupt, which no retry repairs."""
+    cause = getattr(error, "orig", None)
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _DAMAGED
+    return str(getattr(cause, "sqlstate", None)).startswith(_CORRUPTED)

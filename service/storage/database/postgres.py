@@ -87,8 +87,8 @@ class PostgresBackend:
         with self._engine.begin() as connection:
             return job(connection)
 
-    def check(self) -> None:
-        """See `Backend.check`."""
+    def check_present(self) -> None:
+        """See `Backend.check_present`: a server has no file to lose."""
 
     def wait_for_change(self, topic: str, seconds: float) -> None:
         """See `Backend.wait_for_change`."""

