@@ -47,7 +47,7 @@ class SharedLoginLimiter:
         """Return a limiter with another configuration that shares the failures counted so far."""
         limiter = copy.copy(self)
         limiter._local = self._local.with_config(config)  # noqa: SLF001  # the copy, before anybody else has it
-        limiter._allowance = _to_login_limit(config)  # noqa: SLF001
+        limiter._limit = _to_login_limit(config)  # noqa: SLF001
         return limiter
 
     def lockout_seconds(self, address: str) -> float:

@@ -260,7 +260,7 @@ def test_certificate_pin_of_remote_gateway_is_refused(place: Locations) -> None:
     pinned = REMOTE.replace("token: 'r'", "token: 'r', tlsFingerprint: 'AB:CD'")
     place.config_path.write_text(f"{{{pinned}}}")
     with pytest.raises(ConfigError, match="tlsFingerprint"):
-        find_gateway(place, {})
+        resolve_gateway(place, {})
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "127.0.0.1:1", "ws://", "http://x:99999"])
