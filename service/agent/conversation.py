@@ -150,15 +150,15 @@ def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     if not any(message.tool_calls or message.tool_call_id is not None for message in messages):
         return tuple(messages)
     settled: list[Message] = []
-    unanswered: dict[str, int] = {}  # a call's id -> where its result goes
+    unanswered: dict[str, list[int]] = {}  # a call's id -> where its result goes, several if one message repeats it
     for message in messages:
         if message.tool_call_id is not None:
-            place = unanswered.pop(message.tool_call_id, None)
-            if place is not None:
-                settled[place] = message
+            if places := unanswered.get(message.tool_call_id):
+                settled[places.pop(0)] = message
             continue
         settled.append(message)
+        unanswered |= {call.id: [] for call in message.tool_calls}
         for call in message.tool_calls:
-            unanswered[call.id] = len(settled)
+            unanswered[call.id].append(len(settled))
             settled.append(Message(Role.TOOL, (Text("(no result)"),), tool_call_id=call.id))
     return tuple(settled)

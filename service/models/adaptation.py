@@ -1,6 +1,6 @@
-"""How each model is spoken to: as is usual at its host, until its own refusals tell otherwise.
+"""Adapt request fields per model from provider error messages.
 
-A style is kept once a model has answered to it, and for that model alone: a refusal may be about one caller's request.
+A style is kept once a model has answered to it, for that model only: an error may be about one caller's request.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from typing import Generic, TypeVar
 from service.core.errors import GatewayError
 from service.models.provider import ModelEvent, ModelRequest
 
-#: How often one request is put in another style: a model may have a word to say on each part of it.
-_CORRECTIONS = 3
+#: Limit of the styles tried for one request: a strict host refuses one field at a time.
+_ADAPTATIONS = 6
 
 RequestStyle = TypeVar("RequestStyle")
 
 
 class StyleCache(Generic[RequestStyle]):
-    """The styles of one host's models, `usual` but for those that are `known` by their ids.
+    """The request styles of one host's models: `usual`, except for those `known` by model id.
 
-    `corrected` gives the style for a request after its refusal in another one, told with the provider's words; the
-    same if it was refused for something else.
+    `adapt_to_error` returns the style for a request after an error message of the provider, the same style if the
+    message is about something else.
     """
 
     def __init__(
         self,
         usual: RequestStyle,
         known: Mapping[str, RequestStyle],
-        corrected: Callable[[ModelRequest, RequestStyle, str], RequestStyle],
+        adapt_to_error: Callable[[ModelRequest, RequestStyle, str], RequestStyle],
     ) -> None:
         self._usual = usual
         self._known = dict(known)
-        self._corrected = corrected
+        self._adapt_to_error = adapt_to_error
 
     def stream(
         self, request: ModelRequest, ask: Callable[[ModelRequest, RequestStyle], Generator[ModelEvent]]
     ) -> Iterator[ModelEvent]:
-        """What `ask` yields in the style that the model takes; before the first event it may be asked again."""
+        """Yield the events of `ask` in the style that the model accepts, which may take several requests."""
         first, rest = self._begin(request, ask)
         with closing(rest):
             yield first
@@ -48,14 +48,14 @@ class StyleCache(Generic[RequestStyle]):
         self, request: ModelRequest, ask: Callable[[ModelRequest, RequestStyle], Generator[ModelEvent]]
     ) -> tuple[ModelEvent, Generator[ModelEvent]]:
         usual = style = self._known.get(request.model, self._usual)
-        for corrections in range(_CORRECTIONS + 1):
+        for adaptations in range(_ADAPTATIONS + 1):
             events = ask(request, style)
             try:
                 first = next(events)
             except GatewayError as error:
-                is_refusal = error.code == "provider_rejected_request"
-                wanted = self._corrected(request, style, error.message) if is_refusal else style
-                if wanted == style or corrections == _CORRECTIONS:
+                is_rejected = error.code == "provider_rejected_request"
+                wanted = self._adapt_to_error(request, style, error.message) if is_rejected else style
+                if wanted == style or adaptations == _ADAPTATIONS:
                     raise
                 style = wanted
             else:

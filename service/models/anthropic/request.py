@@ -1,11 +1,13 @@
-"""A request in the words of Anthropic's Messages API.
+"""Write requests of Anthropic's Messages API.
 
-Its conversation alternates: what neighbours of one role say becomes one turn, and it begins with the user. Blocks of
-nothing but white space are left out, as the API refuses them.
+Turns alternate and begin with the user: adjacent messages of one role become one turn. Blocks of white space only are
+left out, because the API refuses them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +17,12 @@ from service.core.messages import Function, Image, Message, Part, Role, Sampling
 from service.models.anthropic.content import THINKING, in_order
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.models.tool_calls import CallIds, wire_arguments, wire_name
+from service.models.tool_schemas import flatten
+
+logger = logging.getLogger("openclaw.models")
 
 _MAX_TEMPERATURE = 1.0
+_MAX_ID_CHARS = 64
 _EFFORTS = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
 _PICTURE = re.compile(r"data:(image/(?:jpeg|png|gif|webp));base64,(.+)", re.DOTALL)
 _NO_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
@@ -25,15 +31,17 @@ _KEPT = {"cache_control": {"type": "ephemeral"}}
 _BEFORE_THE_ASSISTANT = {"type": "text", "text": "(The beginning of this conversation is not shown.)"}
 
 
-def _cleaned(call_id: str) -> str:
+def _to_call_id(call_id: str) -> str:
+    if len(call_id) > _MAX_ID_CHARS:
+        return f"call_{hashlib.sha256(call_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
     return _NO_ID_CHARACTER.sub("_", call_id) or "_"
 
 
 def to_wire(request: ModelRequest, *, marks_cache: bool = True) -> dict[str, Any]:
-    """The body of `POST /v1/messages`, which always bounds the answer.
+    """Return the body of `POST /v1/messages`, which always limits the answer.
 
-    With `marks_cache` it says up to where the prompt will come again, so that it is not paid for in full each time.
-    Raises `GatewayError` `provider_rejected_request` for what the API cannot be asked, naming the field.
+    With `marks_cache` it marks the part of the prompt that the next request will repeat, for prompt caching. Raises
+    `GatewayError` `provider_rejected_request`, with the field, for what the API does not support.
     """
     sampling = request.sampling
     _check_sampling(sampling)
@@ -58,9 +66,9 @@ def to_wire(request: ModelRequest, *, marks_cache: bool = True) -> dict[str, Any
 
 
 def _marked(wire: dict[str, Any]) -> dict[str, Any]:
-    """`wire` to be cached up to its system text, its last turn and the one that was last before.
+    """Mark `wire` for caching up to its system text, its last turn and the last turn of the request before.
 
-    From a mark only 20 blocks are looked back for an earlier one, and the calls of one turn may be more.
+    The API looks back only 20 blocks from a mark, and the calls of one turn may be more.
     https://docs.claude.com/en/docs/build-with-claude/prompt-caching
     """
     if "system" in wire:
@@ -82,7 +90,7 @@ def _check_sampling(sampling: Sampling) -> None:
     }
     for name, value in fields.items():
         if value:  # 0 and {} ask for nothing
-            raise _unknown(name, f"`{name}` is not known to the model's provider. Leave it out")
+            raise _unknown(name, f"`{name}` is not supported by the model's provider. Leave it out")
 
 
 def _unknown(param: str, fault: str) -> GatewayError:
@@ -93,12 +101,12 @@ def _to_output_config(sampling: Sampling) -> dict[str, Any]:
     wire: dict[str, Any] = {}
     if effort := _EFFORTS.get(sampling.extra.get("reasoning_effort", "")):
         wire["effort"] = effort
-    asked = sampling.response_format or {}
-    if asked.get("type") == "json_object":
-        fault = "`response_format` of type `json_object` is not known to the model's provider. Send a `json_schema`"
+    wanted = sampling.response_format or {}
+    if wanted.get("type") == "json_object":
+        fault = "`response_format` of type `json_object` is not supported by the model's provider. Send a `json_schema`"
         raise _unknown("response_format", fault)
-    if asked.get("type") == "json_schema":
-        schema = asked["json_schema"].get("schema")
+    if wanted.get("type") == "json_schema":
+        schema = wanted["json_schema"].get("schema")
         if schema is None:
             raise _unknown("response_format", "The model's provider needs the `schema` of the `json_schema`. Add it")
         wire["format"] = {"type": "json_schema", "schema": schema}
@@ -107,7 +115,7 @@ def _to_output_config(sampling: Sampling) -> dict[str, Any]:
 
 def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
-    ids = CallIds(_cleaned)
+    ids = CallIds(_to_call_id)
     for message in messages:
         blocks = list(_to_blocks(message, ids))
         role = "assistant" if message.role is Role.ASSISTANT else "user"
@@ -119,14 +127,16 @@ def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
             turns[-1]["content"] += blocks
         else:
             turns.append({"role": role, "content": blocks})
+    if turns and turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
+        turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip()}  # the API refuses white space at the end
     return turns
 
 
 def _to_blocks(message: Message, ids: CallIds) -> Iterator[dict[str, Any]]:
-    said = [_to_block(part) for part in message.parts if isinstance(part, Image) or part.text.strip()]
+    parts = [_to_block(part) for part in message.parts if isinstance(part, Image) or part.text.strip()]
     if message.role is Role.TOOL:
         result: dict[str, Any] = {"type": "tool_result", "tool_use_id": ids.of_result(message.tool_call_id or "")}
-        yield result | {"content": said} if said else result
+        yield result | {"content": parts} if parts else result
         return
     calls = [
         {"type": "tool_use", "id": call_id, "name": wire_name(call), "input": wire_arguments(call)}
@@ -134,7 +144,7 @@ def _to_blocks(message: Message, ids: CallIds) -> Iterator[dict[str, Any]]:
     ]
     by_id = {call.id: block for call, block in zip(message.tool_calls, calls, strict=True)}
     thought = in_order(message.provider_data, by_id) if message.provider_data is not None else []
-    yield from thought or [*said, *calls]
+    yield from thought or [*parts, *calls]
 
 
 def _to_block(part: Part) -> dict[str, Any]:
@@ -142,7 +152,7 @@ def _to_block(part: Part) -> dict[str, Any]:
         return {"type": "text", "text": part.text}
     picture = _PICTURE.fullmatch(part.url)
     if picture is None:
-        message = "The model's provider takes pictures as base64 data URIs of JPEG, PNG, GIF or WebP only."
+        message = "The model's provider accepts images as base64 data URIs of JPEG, PNG, GIF or WebP only."
         raise GatewayError("provider_rejected_request", message, param="messages")
     return {"type": "image", "source": {"type": "base64", "media_type": picture[1], "data": picture[2]}}
 
@@ -153,14 +163,22 @@ def _to_tools(request: ModelRequest) -> dict[str, Any]:
         names = dict.fromkeys(wire_name(call) for message in request.messages for call in message.tool_calls)
         tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in names]
         return {"tools": tools, "tool_choice": {"type": "none"}} if tools else {}
-    wire: dict[str, Any] = {"tools": [_to_tool(function) for function in request.functions]}
+    tools = [tool for function in request.functions if (tool := _to_tool(function)) is not None]
+    if not tools:
+        return {}
+    wire: dict[str, Any] = {"tools": tools}
     if choice := _to_tool_choice(request.tool_choice, request.sampling):
         wire["tool_choice"] = choice
     return wire
 
 
-def _to_tool(function: Function) -> dict[str, Any]:
-    wire: dict[str, Any] = {"name": function.name, "input_schema": {**_NO_PARAMETERS, **(function.parameters or {})}}
+def _to_tool(function: Function) -> dict[str, Any] | None:
+    """Return the tool, `None` if the API would refuse every request with its schema."""
+    schema = flatten(function.parameters or {})
+    if schema is None:
+        logger.warning("the tool %s is left out: its schema is no object, which this provider requires", function.name)
+        return None
+    wire: dict[str, Any] = {"name": function.name, "input_schema": schema}
     if function.description is not None:
         wire["description"] = function.description
     if function.strict is not None:

@@ -1,4 +1,4 @@
-"""What hosts of the OpenAI dialect want otherwise; the many that copied the API are content with the common ways."""
+"""Deviations of hosts and models from the OpenAI API, known in advance or learned from their error messages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from service.core.dataclass import record
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
+_MAX_ID_CHARS = 40
 
 
-#: Where Google keeps the signature of a call, without which its newer models refuse to see the call again.
+#: The member with Google's signature of a call, without which its newer models refuse the call.
 CALL_DATA = "extra_content"
 
 #: The two names of the field that bounds an answer.
 Bound = Literal["max_tokens", "max_completion_tokens"]
 
 
-def _same(call_id: str) -> str:
-    return call_id
+def to_short_id(call_id: str) -> str:
+    """Return the id as OpenAI takes it, at most 40 characters; a longer one is replaced by its hash."""
+    if len(call_id) <= _MAX_ID_CHARS:
+        return call_id
+    return f"call_{hashlib.sha256(call_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
 
 
 def to_mistral_id(call_id: str) -> str:
-    """The id as Mistral takes it, nine letters and digits, the same each time; calls of others have other ids."""
+    """Return the id as Mistral takes it, nine letters and digits, always the same for an id."""
     if _NINE_ALPHANUMERICS.fullmatch(call_id):
         return call_id
     number = int.from_bytes(hashlib.sha256(call_id.encode(errors="surrogatepass")).digest())
@@ -36,24 +40,23 @@ def to_mistral_id(call_id: str) -> str:
 
 @record
 class HostQuirks:
-    """How a host is spoken to.
+    """Conventions of a host.
 
-    `names` are its own names of fields, `bound` that of the longest answer; without `asks_usage` it is not asked to
-    count. `to_call_id` makes an id that it takes.
-    `message` is what it wants on each message of the assistant that has no data of its own, `first_call` what on the
-    first call of such a message, but for models whose id has `except_for` in it.
+    `names` renames fields, `bound` is the field that limits an answer; without `asks_usage` no usage is requested.
+    `to_call_id` converts the ids of calls. `message` is added to assistant messages without provider data, `first_call`
+    to the first call of such a message, except for models whose id contains `except_for`.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     bound: Bound = "max_tokens"
     asks_usage: bool = True
-    to_call_id: Callable[[str], str] = _same
+    to_call_id: Callable[[str], str] = to_short_id
     message: Mapping[str, Any] = field(default_factory=dict)
     first_call: Mapping[str, Any] = field(default_factory=dict)
     except_for: str | None = None
 
     def first_call_of(self, model: str) -> Mapping[str, Any]:
-        """What the first call of a message without data needs for `model`."""
+        """Return the members that `model` needs on the first call of a message without provider data."""
         return {} if self.except_for is not None and self.except_for in model else self.first_call
 
 
@@ -62,7 +65,7 @@ _QUIRKS: Mapping[str, HostQuirks] = {
     # Its reasoning models refuse the old name.
     "api.openai.com": HostQuirks(bound="max_completion_tokens"),
     "openai.azure.com": HostQuirks(bound="max_completion_tokens"),
-    # It counts usage unasked, and refuses to be asked.
+    # It always reports usage, and refuses the option.
     "mistral.ai": HostQuirks({"seed": "random_seed"}, asks_usage=False, to_call_id=to_mistral_id),
     # Where tools are on offer it refuses messages without reasoning, but not with an empty one:
     # https://api-docs.deepseek.com/guides/thinking_mode
@@ -76,14 +79,14 @@ _QUIRKS: Mapping[str, HostQuirks] = {
 }
 
 
-# Azure and others leave it to the model which name is right: their refusals tell.
+# On Azure and other hosts the right name depends on the model.
 _WANTS_NEW_NAME = re.compile(r"use\W+max_completion_tokens", re.IGNORECASE)
 _WANTS_OLD_NAME = re.compile(
     r"(unrecogni[sz]ed|unsupported|unknown|unexpected|extra)[^.]{0,40}max_completion_tokens"
     r"|max_completion_tokens\W{1,3}[^.]{0,20}not (supported|permitted|allowed)",
     re.IGNORECASE,
 )
-# What callers may name as they like, a field called "reasoning" among it.
+# Contains names of the caller's choice, such as a property called "reasoning".
 _CALLERS_OWN = re.compile(r"\b(tools?|tool_choice|functions?|function_call|response_format)\b|schema", re.IGNORECASE)
 # Groq says "property 'reasoning_content' is unsupported" of 'messages.1' and "messages[1].reasoning: reasoning is not
 # supported", Google that it cannot find the name "extra_content" at 'messages[1].tool_calls[0]'.
@@ -94,7 +97,9 @@ _DATA_OF_A_MESSAGE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NOT_KNOWN = re.compile(
-    r"unrecogni[sz]ed|unsupported|unknown|unexpected|\bextra\b|not (supported|permitted|allowed)", re.IGNORECASE
+    r"unrecogni[sz]ed|unsupported|unknown|unexpected|\bextra(_forbidden)?\b|does not support"
+    r"|not (supported|permitted|allowed|recogni[sz]ed)",
+    re.IGNORECASE,
 )
 # "The reasoning_content in the thinking mode must be passed back to the API." (DeepSeek), "Function call is missing a
 # thought_signature in functionCall parts." (Google): a name may stand for several models that take turns.
@@ -104,33 +109,77 @@ _WANTS_DATA = re.compile(
 )
 
 
+# Optional fields that do not change the meaning of an answer, and how error messages name them where a bare name could
+# mean something else.
+_HINTS = {
+    **{
+        name: re.compile(rf"(?<![\w-]){name}(?![\w-])")
+        for name in (
+            *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "verbosity", "reasoning_effort"),
+            *("parallel_tool_calls", "service_tier", "metadata", "store", "seed", "user"),
+        )
+    },
+    "detail": re.compile(r"image_url\W{1,4}detail\b|['\"`]detail['\"`]"),
+    "strict": re.compile(r"function\W{1,4}strict\b|['\"`]strict['\"`]"),
+    "name": re.compile(r"messages\W{1,4}\d+\W{1,4}name\b"),
+}
+_ABOUT_A_TOOL = re.compile(r"\b(tools|functions?|schema)\b", re.IGNORECASE)
+_ABOUT_A_SCHEMA = re.compile(r"\bschema\b|['\"(.]properties|\brequired\b", re.IGNORECASE)
+_WANTS_CONTENT = re.compile(
+    r"\bcontent\b.{0,80}(\bnull\b|\bNone\b|valid string|\ba string\b|required|missing|must not be)"
+    r"|(null|None|missing|required)\b.{0,40}\bcontent\b",
+    re.DOTALL,
+)
+_REFUSES_REFERENCES = re.compile(r"\$ref|\$defs|\bdefinitions\b|references? (are|is) not")
+
+
 @record
 class RequestStyle:
-    """How one model is spoken to: by which name its answer is bounded, what it is shown and asked.
+    """The form of the requests to one model.
 
-    With `shows_data` it is shown its own data again, with `asks_usage` asked to count at the end of a stream.
+    `bound` is the field that limits an answer. With `shows_data` the model gets its own data back, with `asks_usage`
+    usage is requested. `omitted` fields are left out, `fills_content` sends an empty text beside calls instead of null,
+    and `inlines_references` resolves the `$ref`s of tool schemas.
     """
 
     bound: Bound
     shows_data: bool = True
     asks_usage: bool = True
+    omitted: frozenset[str] = frozenset()
+    fills_content: bool = False
+    inlines_references: bool = False
 
-    def corrected(self, refusal: str) -> RequestStyle:
-        """The style that a model's words ask for, the same if they are about something else."""
-        if _WANTS_DATA.search(refusal):
-            return replace(self, shows_data=True)
-        if self.asks_usage and "stream_options" in refusal:  # which no caller can send
+    def adapted(self, message: str) -> RequestStyle:
+        """Return the style that an error message asks for, the same if it is about something else."""
+        wanted = self._without_refused(message)
+        if wanted == self:
+            wanted = self._with_data(message)
+        return wanted if wanted != self or _CALLERS_OWN.search(message) else self._with_other_bound(message)
+
+    def _without_refused(self, message: str) -> RequestStyle:
+        hints = frozenset(name for name, pattern in _HINTS.items() if pattern.search(message)) - self.omitted
+        if hints and _NOT_KNOWN.search(message) and not _ABOUT_A_SCHEMA.search(message):
+            return replace(self, omitted=self.omitted | hints)
+        if self.asks_usage and "stream_options" in message:  # which no caller can send
             return replace(self, asks_usage=False)
-        if _CALLERS_OWN.search(refusal):
-            return self
-        if _WANTS_NEW_NAME.search(refusal):
+        if _REFUSES_REFERENCES.search(message):
+            return replace(self, inlines_references=True)
+        if _WANTS_CONTENT.search(message) and not _ABOUT_A_TOOL.search(message):
+            return replace(self, fills_content=True)
+        return self
+
+    def _with_data(self, message: str) -> RequestStyle:
+        if _WANTS_DATA.search(message):
+            return replace(self, shows_data=True)
+        is_refused = _DATA_OF_A_MESSAGE.search(message) and _NOT_KNOWN.search(message)
+        return replace(self, shows_data=False) if is_refused and not _CALLERS_OWN.search(message) else self
+
+    def _with_other_bound(self, message: str) -> RequestStyle:
+        if _WANTS_NEW_NAME.search(message):
             return replace(self, bound="max_completion_tokens")
-        if _WANTS_OLD_NAME.search(refusal):
-            return replace(self, bound="max_tokens")
-        is_about_data = _DATA_OF_A_MESSAGE.search(refusal) and _NOT_KNOWN.search(refusal)
-        return replace(self, shows_data=False) if is_about_data else self
+        return replace(self, bound="max_tokens") if _WANTS_OLD_NAME.search(message) else self
 
 
 def quirks_of(host: str) -> HostQuirks:
-    """How `host`, or the one it belongs to, wants to be spoken to."""
+    """Return the conventions of `host` or of its parent domain."""
     return next((quirks for name, quirks in _QUIRKS.items() if f".{host}".endswith(f".{name}")), _COMMON)

@@ -1,4 +1,4 @@
-"""A request in the words of OpenAI's chat-completions API, as its host wants them."""
+"""Write requests of OpenAI's chat-completions API in the form that a host accepts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from service.core.messages import (
     ToolChoiceMode,
 )
 from service.models.adaptation import StyleCache
-from service.models.openai.hosts import CALL_DATA, HostQuirks, RequestStyle, to_mistral_id
+from service.models.openai.hosts import CALL_DATA, HostQuirks, RequestStyle, to_mistral_id, to_short_id
 from service.models.openai.reasoning import REASONING
 from service.models.provider import ModelRequest
 from service.models.tool_calls import CallIds, wire_arguments_text, wire_name
+from service.models.tool_schemas import inline_references, with_properties
 
+_AUTO = "auto"  # the default of `detail`
 _STREAM_OPTIONS = {"include_usage": True}
 _NOTHING: Mapping[str, ModelCompat] = MappingProxyType({})
 _PLAIN_SAMPLING = (
@@ -41,24 +43,25 @@ _PLAIN_SAMPLING = (
 
 
 class RequestWriter:
-    """Writes the requests to one host, whose `models` may differ in what they want; `styles` are theirs."""
+    """Writes the requests to one host; `models` holds the deviations of its models, `styles` the learned ones."""
 
     def __init__(self, quirks: HostQuirks, models: Mapping[str, ModelCompat] = _NOTHING) -> None:
         self._quirks = quirks
         usual = RequestStyle(quirks.bound, asks_usage=quirks.asks_usage)
         bounds = {model: wants.max_tokens_field for model, wants in models.items() if wants.max_tokens_field}
         known = {model: replace(usual, bound=bound) for model, bound in bounds.items()}
-        self.styles = StyleCache(usual, known, _corrected)
+        self.styles = StyleCache(usual, known, _adapt_to_error)
         self._call_ids = {
-            model: to_mistral_id if wants.requires_mistral_tool_ids else str
+            model: to_mistral_id if wants.requires_mistral_tool_ids else to_short_id
             for model, wants in models.items()
             if wants.requires_mistral_tool_ids is not None
         }
         self._functions: tuple[Function, ...] = ()
+        self._functions_style = usual
         self._encoded_functions = orjson.Fragment(b"[]")
 
     def write(self, request: ModelRequest, style: RequestStyle) -> bytes:
-        """The body of `POST /chat/completions`, in this `style`."""
+        """Return the body of `POST /chat/completions` in this `style`."""
         return orjson.dumps(self._to_wire(request, style), default=_to_plain)
 
     def _to_wire(self, request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class RequestWriter:
         wire = {
             **sampling.extra,
             "model": request.model,
-            "messages": [*system, *self._to_messages(request, style.shows_data)],
+            "messages": [*system, *self._to_messages(request, style)],
             "stream": True,
         }
         if style.asks_usage:
@@ -80,30 +83,32 @@ class RequestWriter:
         if sampling.max_tokens is not None:
             wire[style.bound] = sampling.max_tokens
         if request.functions:
-            wire["tools"] = self._encode(request.functions)
+            wire["tools"] = self._encode(request.functions, style)
             wire |= _to_choice(request.tool_choice, sampling)
+        for name in style.omitted:
+            wire.pop(name, None)
         return self._renamed(wire) if self._quirks.names else wire
 
-    def _encode(self, functions: tuple[Function, ...]) -> orjson.Fragment:
-        """The functions as they are sent; most calls offer what the one before offered."""
-        if functions is not self._functions:
-            tools = [{"type": "function", "function": _to_function(one)} for one in functions]
+    def _encode(self, functions: tuple[Function, ...], style: RequestStyle) -> orjson.Fragment:
+        """Encode the functions; most requests offer those of the request before."""
+        if functions is not self._functions or style != self._functions_style:
+            tools = [{"type": "function", "function": _to_function(one, style)} for one in functions]
             self._encoded_functions = orjson.Fragment(orjson.dumps(tools, default=_to_plain))
-            self._functions = functions
+            self._functions, self._functions_style = functions, style
         return self._encoded_functions
 
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
         return {self._quirks.names.get(field, field): value for field, value in wire.items()}
 
-    def _to_messages(self, request: ModelRequest, shows_data: bool) -> Iterator[dict[str, Any]]:
+    def _to_messages(self, request: ModelRequest, style: RequestStyle) -> Iterator[dict[str, Any]]:
         first_call = self._quirks.first_call_of(request.model)
         ids = CallIds(self._call_ids.get(request.model, self._quirks.to_call_id))
         for message in filter(_says_something, request.messages):
-            wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message)}
-            if message.name is not None:
+            wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message, style)}
+            if message.name is not None and "name" not in style.omitted:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
-                data = message.provider_data if shows_data else None
+                data = message.provider_data if style.shows_data else None
                 wire |= self._to_assistant(message, data, first_call, ids)
             elif message.tool_call_id is not None:
                 wire["tool_call_id"] = ids.of_result(message.tool_call_id)
@@ -112,11 +117,11 @@ class RequestWriter:
     def _to_assistant(
         self, message: Message, data: ProviderData | None, first_call: Mapping[str, Any], ids: CallIds
     ) -> dict[str, Any]:
-        """What is said of an assistant's message beside its content: its calls, and the data its model wants back."""
+        """Return the members of an assistant message besides its content: its calls and its provider data."""
         thoughts = data.message if data is not None else {}
         wire = {**self._quirks.message, **{name: thoughts[name] for name in REASONING & thoughts.keys()}}
         if calls := message.tool_calls:
-            extras = {} if data is None else {one: told for one, told in data.calls.items() if CALL_DATA in told}
+            extras = {} if data is None else {one: extra for one, extra in data.calls.items() if CALL_DATA in extra}
             if all(call.id not in extras for call in calls):
                 extras = {calls[0].id: first_call}
             wire["tool_calls"] = [
@@ -126,9 +131,15 @@ class RequestWriter:
         return wire
 
 
-def _corrected(request: ModelRequest, style: RequestStyle, refusal: str) -> RequestStyle:
-    """The style that `refusal` asks for: only what is in the request can be what was wrong."""
-    wanted = style.corrected(refusal)
+def _adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> RequestStyle:
+    """Return the style that an error message asks for, limited to what is in the request."""
+    wanted = style.adapted(message)
+    if wanted.fills_content and not any(one.tool_calls and not one.text for one in request.messages):
+        wanted = replace(wanted, fills_content=style.fills_content)
+    if wanted.inlines_references and not request.functions:
+        wanted = replace(wanted, inlines_references=style.inlines_references)
+    if wanted.omitted != style.omitted:
+        wanted = replace(wanted, omitted=style.omitted | (wanted.omitted & _hints_in(request)))
     if request.sampling.max_tokens is None:
         wanted = replace(wanted, bound=style.bound)
     if all(message.provider_data is None for message in request.messages):
@@ -136,8 +147,24 @@ def _corrected(request: ModelRequest, style: RequestStyle, refusal: str) -> Requ
     return wanted
 
 
+def _hints_in(request: ModelRequest) -> frozenset[str]:
+    """Return the names of the optional fields that are in the request."""
+    sampling, found = request.sampling, set(request.sampling.extra)
+    if sampling.parallel_tool_calls is not None and request.functions:
+        found.add("parallel_tool_calls")
+    if sampling.seed is not None:
+        found.add("seed")
+    if any(function.strict is not None for function in request.functions):
+        found.add("strict")
+    if any(message.name is not None for message in request.messages):
+        found.add("name")
+    if any(isinstance(part, Image) and part.detail != _AUTO for one in request.messages for part in one.parts):
+        found.add("detail")
+    return frozenset(found)
+
+
 def _says_something(message: Message) -> bool:
-    """Whether there is anything in a message; an answer that was empty is refused by Mistral and others."""
+    """False for an empty assistant message, which Mistral and others refuse."""
     return message.role is not Role.ASSISTANT or bool(message.tool_calls or message.has_image or message.text)
 
 
@@ -145,15 +172,16 @@ def _to_call(call: ToolCall) -> dict[str, Any]:
     return {"type": "function", "function": {"name": wire_name(call), "arguments": wire_arguments_text(call)}}
 
 
-def _to_content(message: Message) -> Any:
+def _to_content(message: Message, style: RequestStyle) -> Any:
     if message.has_image:
-        return [_to_part(part) for part in message.parts]
-    return message.text or (None if message.tool_calls else "")
+        return [_to_part(part, style) for part in message.parts]
+    return message.text or (None if message.tool_calls and not style.fills_content else "")
 
 
-def _to_part(part: Part) -> dict[str, Any]:
+def _to_part(part: Part, style: RequestStyle) -> dict[str, Any]:
     if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": part.url, "detail": part.detail}}
+        detail = {} if part.detail == _AUTO or "detail" in style.omitted else {"detail": part.detail}
+        return {"type": "image_url", "image_url": {"url": part.url, **detail}}
     return {"type": "text", "text": part.text}
 
 
@@ -168,9 +196,15 @@ def _to_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
     return wire
 
 
-def _to_function(function: Function) -> dict[str, Any]:
-    fields = ("name", "description", "parameters", "strict")
-    return {field: value for field in fields if (value := getattr(function, field)) is not None}
+def _to_function(function: Function, style: RequestStyle) -> dict[str, Any]:
+    fields = ("name", "description", "strict")
+    wire = {field: value for field in fields if (value := getattr(function, field)) is not None}
+    if "strict" in style.omitted:
+        wire.pop("strict", None)
+    if function.parameters is not None:
+        schema = inline_references(function.parameters) if style.inlines_references else function.parameters
+        wire["parameters"] = with_properties(schema)
+    return wire
 
 
 def _to_plain(value: object) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from service.agent.conversation import IncomingMessage, select_new, settle_tool_calls
@@ -66,6 +68,18 @@ def test_results_stand_behind_their_calls() -> None:
 def test_a_call_without_a_result_gets_one_and_a_second_result_is_dropped() -> None:
     assert settle_tool_calls((CALLING, NEXT)) == (CALLING, result("(no result)"), NEXT)
     assert settle_tool_calls((CALLING, result("1"), result("2"))) == (CALLING, result("1"))
+
+
+def test_two_calls_under_one_id_keep_both_results() -> None:
+    twice = Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "f", ""), ToolCall("c", "g", "")))
+    first, second = (replace(result(text), tool_call_id="c") for text in "12")
+    assert settle_tool_calls((USER, twice, first, second)) == (USER, twice, first, second)
+    assert settle_tool_calls((USER, twice, first)) == (
+        USER,
+        twice,
+        first,
+        replace(result("(no result)"), tool_call_id="c"),
+    )
 
 
 def test_an_id_that_is_used_again_belongs_to_its_own_call() -> None:

@@ -10,7 +10,7 @@ from support.provider_calls import ask, fail, open_provider, request
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import TEXT, frame, ok
 
-from service.core.messages import Message, ProviderData, Role, Sampling, StopReason, Text, ToolCall, Usage
+from service.core.messages import Function, Message, ProviderData, Role, Sampling, StopReason, Text, ToolCall, Usage
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEnded, ModelRequest
 
@@ -212,3 +212,105 @@ def test_a_refusal_at_the_beginning_of_an_answer_is_one(provider: OpenAIProvider
     upstream.answers["play"] = answer
     assert ask(provider, asking())[0] == TEXT
     assert shown(upstream) == [True, False]
+
+
+REFUSED_HINTS = [
+    ({"prompt_cache_key": "k"}, "Unrecognized request argument supplied: prompt_cache_key", "prompt_cache_key"),
+    (
+        {"safety_identifier": "u"},
+        "Unsupported parameter: 'safety_identifier' is not supported with this model.",
+        "safety_identifier",
+    ),
+    ({"verbosity": "low"}, "body.verbosity: Extra inputs are not permitted", "verbosity"),
+    ({"metadata": {"a": "b"}}, "Additional properties are not allowed ('metadata' was unexpected)", "metadata"),
+    ({"reasoning_effort": "low"}, "extra_forbidden: reasoning_effort", "reasoning_effort"),
+]
+
+
+@pytest.mark.parametrize(("extra", "words", "name"), REFUSED_HINTS)
+@pytest.mark.parametrize("status", [400, 422])
+def test_optional_field_that_a_host_refuses_is_left_out_and_remembered(
+    provider: OpenAIProvider, upstream: Upstream, extra: dict[str, Any], words: str, name: str, status: int
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if name in exchange.body:
+            exchange.json(status, {"error": {"message": words}})
+        else:
+            ok(exchange)
+
+    upstream.answers["play"] = answer
+    for _ in range(2):
+        assert ask(provider, request("play", sampling=Sampling(extra=extra)))[0] == TEXT
+    assert [name in received.body for received in upstream.requests] == [True, False, False]
+
+
+def test_several_refused_fields_are_left_out_one_by_one(provider: OpenAIProvider, upstream: Upstream) -> None:
+    names = ("prompt_cache_key", "safety_identifier", "verbosity", "parallel_tool_calls")
+
+    def answer(exchange: Exchange) -> None:
+        found = next((name for name in names if name in exchange.body), None)
+        if found is None:
+            ok(exchange)
+        else:
+            exchange.json(400, {"detail": [{"loc": ["body", found], "msg": "Extra inputs are not permitted"}]})
+
+    upstream.answers["play"] = answer
+    sampling = Sampling(extra=dict.fromkeys(names[:3], "low"), parallel_tool_calls=False)
+    assert ask(provider, request("play", sampling=sampling, functions=(Function("f"),)))[0] == TEXT
+    assert len(upstream.requests) == 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid schema for function 'f': 'verbosity' is not permitted.",
+        "the model is not supported",
+        "Unsupported parameter: 'temperature' is not supported with this model.",
+    ],
+)
+def test_errors_about_other_things_leave_no_field_out(provider: OpenAIProvider, upstream: Upstream, words: str) -> None:
+    upstream.answers["play"] = lambda exchange: exchange.json(400, {"error": {"message": words}})
+    _, error = fail(provider, request("play", sampling=Sampling(temperature=1, extra={"verbosity": "low"})))
+    assert error.code == "provider_rejected_request"
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Invalid value for 'content': expected a string, got null.", "messages.1.content: Input should be a valid string"],
+)
+def test_null_content_beside_calls_is_sent_as_empty_text_to_hosts_that_refuse_it(
+    provider: OpenAIProvider, upstream: Upstream, words: str
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        if any(message["content"] is None for message in exchange.body["messages"]):
+            exchange.json(400, {"error": {"message": words}})
+        else:
+            ok(exchange)
+
+    upstream.answers["play"] = answer
+    assert ask(provider, asking())[0] == TEXT
+    assert upstream.requests[-1].body["messages"][1]["content"] == ""
+
+
+def test_references_are_resolved_for_hosts_that_refuse_them(provider: OpenAIProvider, upstream: Upstream) -> None:
+    def answer(exchange: Exchange) -> None:
+        if "$ref" in str(exchange.body):
+            exchange.json(400, {"error": {"message": "tools[0]: $ref is not supported"}})
+        else:
+            ok(exchange)
+
+    upstream.answers["play"] = answer
+    parameters = {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}}
+    assert ask(provider, request("play", functions=(Function("f", parameters=parameters),)))[0] == TEXT
+    [tool] = upstream.requests[-1].body["tools"]
+    assert tool["function"]["parameters"] == {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+def test_long_ids_are_shortened_for_call_and_result(provider: OpenAIProvider, upstream: Upstream) -> None:
+    long = "x" * 100
+    call = Message(Role.ASSISTANT, tool_calls=(ToolCall(long, "ls", "{}"),))
+    ask(provider, request("ok", SHOWN[0], call, Message(Role.TOOL, (Text("nothing"),), tool_call_id=long)))
+    _, shown, result = upstream.requests[-1].body["messages"]
+    assert shown["tool_calls"][0]["id"] == result["tool_call_id"]
+    assert len(result["tool_call_id"]) <= 40

@@ -436,3 +436,39 @@ def test_saying_nothing_is_a_timeout_pings_or_not(upstream: Upstream, model: str
 def test_a_rate_limit_says_when_to_come_back(provider: AnthropicProvider) -> None:
     error: GatewayError = fail(provider, "status-429")[1]
     assert error.headers == {"Retry-After": RETRY_AFTER}
+
+
+def test_prefill_ends_without_white_space(provider: AnthropicProvider, upstream: Upstream) -> None:
+    body = sent(
+        provider, upstream, request("ok", text_message(Role.USER, "hi"), text_message(Role.ASSISTANT, "Well \n"))
+    )
+    assert body["messages"][-1]["content"][-1]["text"] == "Well"
+
+
+def test_tool_with_alternatives_is_flattened_and_one_without_an_object_is_left_out(
+    provider: AnthropicProvider, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    city = {"type": "object", "properties": {"city": {"type": "string"}}}
+    good, bad = (
+        Function("good", parameters={"anyOf": [city, {"type": "object"}]}),
+        Function("bad", parameters={"anyOf": [{"type": "string"}]}),
+    )
+    body = sent(
+        provider, upstream, request("ok", functions=(good, bad, Function("bare", parameters={"properties": None})))
+    )
+    assert [tool["name"] for tool in body["tools"]] == ["good", "bare"]
+    assert body["tools"][0]["input_schema"]["properties"] == city["properties"]
+    assert "the tool bad is left out" in caplog.text
+
+
+def test_id_longer_than_the_api_takes_is_shortened_for_call_and_result(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    long = "x" * 100
+    call = Message(Role.ASSISTANT, tool_calls=(ToolCall(long, "ls", "{}"),))
+    result = Message(Role.TOOL, (Text("nothing"),), tool_call_id=long)
+    _, shown, answered = sent(provider, upstream, request("ok", text_message(Role.USER, "hi"), call, result))[
+        "messages"
+    ]
+    assert shown["content"][0]["id"] == answered["content"][0]["tool_use_id"]
+    assert len(shown["content"][0]["id"]) <= 64

@@ -257,7 +257,7 @@ def test_functions_and_the_choice_among_them(
     functions = (Function("look", "Looks.", {"type": "object"}, strict=True), Function("wait"))
     sampling = Sampling(parallel_tool_calls=False)
     body = sent(provider, upstream, request("ok", functions=functions, tool_choice=choice, sampling=sampling))
-    full = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}, "strict": True}
+    full = {"name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {}}, "strict": True}
     assert body["tools"] == [
         {"type": "function", "function": full},
         {"type": "function", "function": {"name": "wait"}},

@@ -1,0 +1,48 @@
+"""Schemas of tools in the forms that hosts accept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.models.tool_schemas import flatten, inline_references, with_properties
+
+CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+PLACE: dict[str, Any] = {"type": "object", "properties": {"lat": {"type": "number"}}, "required": ["lat"]}
+BOTH = {"city": {"type": "string"}, "lat": {"type": "number"}}
+
+
+@pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"type": "object", "properties": None}])
+def test_schema_without_properties_gets_empty_ones(schema: dict[str, Any]) -> None:
+    assert with_properties(schema) == flatten(schema) == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "required"),
+    [
+        ({"anyOf": [CITY, PLACE]}, []),
+        ({"type": "object", "oneOf": [CITY, PLACE]}, []),
+        ({"allOf": [CITY, PLACE]}, ["city", "lat"]),
+        ({"anyOf": [{"allOf": [CITY, PLACE]}]}, ["city", "lat"]),
+        ({**CITY, "oneOf": [PLACE, {"type": "object"}]}, ["city"]),
+        ({"oneOf": [{"$ref": "#/$defs/c"}, PLACE], "$defs": {"c": CITY}}, []),
+    ],
+)
+def test_alternatives_at_root_are_merged(schema: dict[str, Any], required: list[str]) -> None:
+    flat = flatten(schema)
+    assert flat is not None
+    assert (flat["type"], flat["properties"], flat["required"]) == ("object", BOTH, required)
+    assert not {"anyOf", "oneOf", "allOf"} & flat.keys()
+
+
+@pytest.mark.parametrize("branch", [{"type": "string"}, True, {"$ref": "https://example.com/schema"}])
+def test_alternative_that_is_no_object_cannot_be_merged(branch: Any) -> None:
+    assert flatten({"anyOf": [CITY, branch]}) is None
+
+
+def test_references_are_replaced_and_recursive_ones_accept_anything() -> None:
+    schema = {"type": "object", "properties": {"at": {"$ref": "#/$defs/place"}}, "$defs": {"place": PLACE}}
+    assert inline_references(schema) == {"type": "object", "properties": {"at": PLACE}}
+    tree = {"properties": {"next": {"$ref": "#"}}}
+    assert "$ref" not in str(inline_references(tree))
