@@ -1,4 +1,4 @@
-"""Judge each key of a configuration that is not in its schema, by the tables of OpenClaw's keys."""
+"""Check a configuration's keys against its schema and the tables of OpenClaw's keys."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class RuleNode:
     rule: Rule | None = None
 
 
-class Verdict(NamedTuple):
+class KeyReport(NamedTuple):
     """The problems that keep a configuration from being used, and the notices about keys without effect."""
 
     problems: tuple[str, ...]
     notices: tuple[str, ...]
 
 
-def judge_keys(schema: type[Section], data: object) -> Verdict:
+def check_keys(schema: type[Section], data: object) -> KeyReport:
     """Find the keys of `data` that `schema` does not have, and the restrictions that cannot be enforced."""
     problems = list(_restrictions([rule_tree()], data, ()))
     notices: list[str] = []
@@ -52,7 +52,7 @@ def judge_keys(schema: type[Section], data: object) -> Verdict:
                 problems.append(f"{format_path(path)}: {_unknown(path, key)}")
             elif isinstance(rule, str):
                 notices.append(f"{format_path(path)}: ignored, as {rule}")
-    return Verdict(tuple(problems), tuple(notices))
+    return KeyReport(tuple(problems), tuple(notices))
 
 
 @cache

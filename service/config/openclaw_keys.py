@@ -125,7 +125,7 @@ RESTRICTIONS: tuple[Restriction, ...] = (
     ),
     Restriction("session.sendPolicy.default", _only("allow"), "remove it, and give the token to fewer callers"),
     Restriction("session.sendPolicy.rules[]", _OTHER_CALLERS, "remove the rule, and give the token to fewer callers"),
-    Restriction("proxy", _NO_PROXY, _PROXY),
+    Restriction("proxy", _NO_PROXY, f"{_PROXY}; web_fetch connects directly unless tools.web.fetch.enabled is false"),
     Restriction("secrets.egressProxy.enabled", _only(False), "set it to false and deny the tool exec"),
     Restriction("models.providers.*.request.proxy.mode", _only("env-proxy"), _PROXY),
     Restriction("models.providers.*.request.tls.ca", _EMPTY, "name the file of certificates in SSL_CERT_FILE instead"),

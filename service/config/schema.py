@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 
 from service.config.gateway import GatewayConfig
 from service.config.key_paths import KeyPath
-from service.config.key_rules import judge_keys
+from service.config.key_rules import check_keys
 from service.config.mcp import McpConfig
 from service.config.models import ModelsConfig
 from service.config.problems import Section, describe_failures
@@ -216,7 +216,7 @@ def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:
     """
     if not isinstance(data, Mapping):
         raise ConfigError(["it must be an object in {braces}"])
-    problems, notices = judge_keys(Config, data)
+    problems, notices = check_keys(Config, data)
     try:
         config = Config.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:

@@ -49,12 +49,7 @@ class ResolvedConfig:
 def follow_file(
     watch: FileWatch, apps: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], locations: Locations
 ) -> None:
-    """Apply later edits of the file, read by `read`, to `apps` and their gateway, which began as `started`.
-
-    Does nothing when `gateway.reload` is off.
-    """
-    if started.config.gateway.reload.mode == "off":
-        return
+    """Apply later edits of the file, read by `read`, to `apps` and their gateway, which began as `started`."""
     gateway = apps.gateway
     reload = ConfigReload(
         apps, started, read, lambda config: open_runtime(config, gateway.state.store, locations, os.environ)
@@ -83,7 +78,12 @@ class ConfigReload:
         self._open_runtime = open_runtime
 
     def apply(self) -> None:
-        """Apply the file's content. Never raises: on any failure the previous configuration stays in force."""
+        """Apply the file's content, unless `gateway.reload.mode` is "off".
+
+        Never raises: on any failure the previous configuration stays in force.
+        """
+        if self._current.config.gateway.reload.mode == "off":
+            return
         try:
             wanted = self._read()
             changed = _changed_keys(self._current, wanted)

@@ -299,16 +299,20 @@ def test_allowed_websocket_origins_are_reloaded(editing: Editing) -> None:
     assert status() == 101
 
 
-def test_edit_is_ignored_with_reload_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("live", [False, True])
+def test_edit_is_ignored_with_reload_off(tmp_path: Path, *, live: bool) -> None:
     config = scripted_config()
-    config["gateway"]["reload"] = {"mode": "off"}
-    with live_gateway(tmp_path, config) as running, running.client() as client:
+    off = {**config, "gateway": {**config["gateway"], "reload": {"mode": "off"}}}
+    with live_gateway(tmp_path, config if live else off) as running, running.client() as client:
         editing = Editing(running)
+        if live:
+            editing.write(off)
+            editing.wait_for(lambda: "in force: gateway.reload" in running.output)
         config["agents"]["list"] = [{"id": "new"}]
         editing.write(config)
         time.sleep(2.5)  # an edit is applied after one second
         assert ask(client, "hi", model="openclaw/new").status_code == 404
-        assert "in force" not in running.output
+        assert "in force: agents" not in running.output
 
 
 def test_all_workers_apply_an_edit(tmp_path: Path) -> None:
