@@ -108,7 +108,8 @@ class ModelCatalog:
         used.
         """
         if requested is not None and not agent.may_use(requested):
-            text = f"The model {requested} is not allowed: see modelPolicy of the agent {agent.id}, or models.mode."
+            text = f"The model {requested} is not allowed for the agent {agent.id} (modelPolicy, models.mode)."
+            text = f"{text} Use its own model, or one that the configuration allows."
             raise _not_found(text, by_caller=True)
         return self._find(requested or agent.model or EMBEDDED_REFERENCE, by_caller=requested is not None)
 
