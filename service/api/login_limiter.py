@@ -12,11 +12,20 @@ from typing import Self
 from service.api.auth import LoginLimiter
 from service.config.gateway import RateLimitConfig
 from service.core import concurrency
+from service.core.dataclass import record
 from service.storage.cluster.login_failures import LoginFailures, LoginLimit
 from service.storage.database.errors import StoreError
 
 _REFRESH_SECONDS = 1.0
 _MAX_ADDRESSES = 10_000
+
+
+@record
+class _Lockout:
+    """The end of a lockout in seconds: `until` by the shared wall clock, `ends_at` by the monotonic clock."""
+
+    until: float
+    ends_at: float
 
 
 class SharedLoginLimiter:
@@ -40,7 +49,7 @@ class SharedLoginLimiter:
         self._has_others = has_others
         self._clock = clock
         self._limit = _to_login_limit(config)
-        self._locked_until_ms: OrderedDict[str, int] = OrderedDict()  # every address with a known failure
+        self._lockouts: OrderedDict[str, _Lockout] = OrderedDict()  # every address with a known failure
         self._refresh_at = -math.inf
 
     def with_config(self, config: RateLimitConfig) -> Self:
@@ -53,10 +62,10 @@ class SharedLoginLimiter:
     def lockout_seconds(self, address: str) -> float:
         """Return the remaining lockout of `address`, 0 if it is not locked out."""
         self._refresh_when_due()
-        locked_ms = self._locked_until_ms.get(address, 0) - self._clock() * 1000
-        # At most the length of a lockout, in case the clock was set back.
-        shared = min(max(locked_ms, 0.0), float(self._limit.lockout_ms)) / 1000
-        return max(shared, self._local.lockout_seconds(address))
+        lockout = self._lockouts.get(address)
+        # The earlier end counts: by the monotonic clock a lockout ends even if the wall clock was set back.
+        shared = 0.0 if lockout is None else min(lockout.until - self._clock(), lockout.ends_at - monotonic())
+        return max(shared, self._local.lockout_seconds(address), 0.0)
 
     def record_failure(self, address: str) -> None:
         """Count a failed attempt from `address`; returns when it is visible to all gateways."""
@@ -72,7 +81,7 @@ class SharedLoginLimiter:
     def record_success(self, address: str) -> None:
         """Forget the failures of `address`."""
         self._local.record_success(address)
-        if self._locked_until_ms.pop(address, None) is not None:
+        if self._lockouts.pop(address, None) is not None:
             concurrency.spawn(self._forget, address)
 
     def _refresh_when_due(self) -> None:
@@ -84,17 +93,20 @@ class SharedLoginLimiter:
 
     def _refresh(self) -> None:
         try:
-            changes = self._failures.read_changes()
+            changes = self._failures.read_changes(int(self._clock() * 1000))
         except StoreError:  # logged
             return
         for address, locked_until_ms in changes.items():
             self._note(address, locked_until_ms)
 
     def _note(self, address: str, locked_until_ms: int) -> None:
-        self._locked_until_ms[address] = locked_until_ms
-        self._locked_until_ms.move_to_end(address)
-        if len(self._locked_until_ms) > _MAX_ADDRESSES:
-            self._locked_until_ms.popitem(last=False)
+        until, known = locked_until_ms / 1000, self._lockouts.get(address)
+        if known is None or known.until != until:  # else its end by the monotonic clock stays
+            left = min(max(until - self._clock(), 0.0), self._limit.lockout_ms / 1000)
+            self._lockouts[address] = _Lockout(until, monotonic() + left)
+        self._lockouts.move_to_end(address)
+        if len(self._lockouts) > _MAX_ADDRESSES:
+            self._lockouts.popitem(last=False)
 
     def _forget(self, address: str) -> None:
         try:

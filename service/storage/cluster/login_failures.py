@@ -50,12 +50,14 @@ class LoginFailures:
         """Delete the failures of `address`. Raises `StoreError`."""
         self._database.write(_Clear(address))
 
-    def read_changes(self) -> Mapping[str, int]:
+    def read_changes(self, now_ms: int) -> Mapping[str, int]:
         """Return the end of the lockout (0 without one) of at least the addresses that failed since the last call.
 
         Raises `StoreError`.
         """
-        rows = self._database.fetch(_CHANGED, {"since_ms": self._read_until_ms - _OVERLAP_MS})
+        # Rows of before the clock was set back must not hide later ones.
+        since_ms = min(self._read_until_ms, now_ms) - _OVERLAP_MS
+        rows = self._database.fetch(_CHANGED, {"since_ms": since_ms})
         self._read_until_ms = max([self._read_until_ms, *(row.last_at_ms for row in rows)])
         return {row.address: row.locked_until_ms for row in rows}
 
@@ -85,7 +87,9 @@ class _RecordFailure(SingleOperation[int]):
         failed.append(self.at_ms)
         if len(failed) > limit.max_attempts:
             return [], self.at_ms + limit.lockout_ms
-        return failed, row.locked_until_ms
+        # A lockout that ends later than one that starts now is from before the clock was set back.
+        is_stale = row.locked_until_ms > self.at_ms + limit.lockout_ms
+        return failed, 0 if is_stale else row.locked_until_ms
 
 
 @dataclass(slots=True, eq=False)

@@ -113,6 +113,32 @@ def test_right_secret_clears_failures(limiter: OpenLimiter) -> None:
     assert ben.lockout_seconds(CLIENT) == 0
 
 
+def test_lockout_ends_after_clock_was_set_back(limiter: OpenLimiter, clock: Clock) -> None:
+    ann, ben = limiter(lockoutMs=500), limiter(lockoutMs=500)
+    for _ in range(4):
+        ann.record_failure(CLIENT)
+    assert is_locked_soon(ben, CLIENT)
+    clock.now -= 3600
+    late = limiter(lockoutMs=500)
+    late.lockout_seconds(CLIENT)  # starts to read what others have counted
+    for one in (ann, ben, late):
+        concurrency.sleep(0.6)
+        assert one.lockout_seconds(CLIENT) == 0
+    ann.record_failure(CLIENT)
+    assert ann.lockout_seconds(CLIENT) == 0  # a first failure does not revive the old lockout
+
+
+def test_failures_after_clock_was_set_back_are_seen_by_others(limiter: OpenLimiter, clock: Clock) -> None:
+    ann, ben = limiter(), limiter()
+    ann.record_failure(CLIENT)
+    ben.lockout_seconds(CLIENT)
+    concurrency.sleep(0.2)
+    clock.now -= 3600
+    for _ in range(4):
+        ann.record_failure(OTHER)
+    assert is_locked_soon(ben, OTHER)
+
+
 def test_gateway_counts_locally_without_database(tmp_path: Path, clock: Clock) -> None:
     database = open_database(None, tmp_path)
     limits = RateLimitConfig.model_validate({"maxAttempts": 3})
@@ -131,7 +157,7 @@ def test_old_failures_are_removed(database: Database) -> None:
     limiter.record_failure(CLIENT)
     clock.now += 3600
     limiter.record_failure(OTHER)
-    assert set(LoginFailures(database).read_changes()) == {OTHER}
+    assert set(LoginFailures(database).read_changes(int(clock.now * 1000))) == {OTHER}
 
 
 def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
@@ -140,7 +166,7 @@ def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
     for _ in range(5):
         limiter.record_failure("127.0.0.1")
     assert limiter.lockout_seconds("127.0.0.1") == 0
-    assert failures.read_changes() == {}
+    assert failures.read_changes(0) == {}
 
 
 def test_workers_share_one_allowance(tmp_path: Path) -> None:
