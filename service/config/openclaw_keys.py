@@ -93,7 +93,8 @@ RESTRICTIONS: tuple[Restriction, ...] = (
     Restriction(
         "{agent}.sandbox.mode",
         _only("off"),
-        'set it to "off"; to keep commands and files from an agent, deny "group:runtime" and "group:fs" in its tools',
+        'set it to "off"; tools.exec.sandbox confines commands, and file tools keep to the workspace; to keep both '
+        'from an agent, deny "group:runtime" and "group:fs" in its tools',
     ),
     Restriction(
         "{agent}.sandbox.perSession",
@@ -202,7 +203,7 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "{tools}.exec.applyPatch",
     ),
     "files are never reached outside an agent's workspace": ("{tools}.fs",),
-    "commands never leave a sandbox, as there is none": ("{agent}.elevatedDefault", "{tools}.elevated"),
+    "commands never leave their sandbox": ("{agent}.elevatedDefault", "{tools}.elevated"),
     "it has an effect only with a sandbox": ("{agent}.sandbox", "{tools}.sandbox"),
     "it has an effect only with approvals or an allow list": (
         "approvals",

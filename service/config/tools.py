@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from service.config.problems import Section
-from service.config.types import Bool
+from service.config.types import Bool, Positive
 
 
 class ToolLists(Section):
@@ -39,6 +39,37 @@ class ExecConfig(Section):
     """An older name of `mode`: "full" or "deny". An allow list is refused."""
     host: Literal["auto", "gateway", "sandbox", "node"] | None = None
     """Where commands run. There is no sandbox and no node here: "sandbox" and "node" take the tool `exec` away."""
+
+
+class ExecLimitsConfig(Section):
+    """Limits of one command. Processes and memory are those of everything it starts."""
+
+    max_processes: Positive = 512
+    """Processes and threads at once."""
+    max_memory_mb: Positive = 4096
+    """Memory in MiB."""
+    max_file_mb: Positive = 4096
+    """Size of a file it writes, in MiB."""
+    max_cpu_seconds: Positive = 3600
+    """CPU time of one process in seconds."""
+
+
+class GlobalExecConfig(ExecConfig):
+    """Commands, and the sandbox they run in."""
+
+    sandbox: Literal["auto", "landlock", "bwrap", "off"] = "auto"
+    """"landlock" or "bwrap" (bubblewrap); "auto" takes bubblewrap if it works here, else Landlock. "off" runs commands
+    with the gateway's own rights. Without a sandbox that works, commands are refused."""
+    network: Bool = False
+    """`true` gives commands the network."""
+    limits: ExecLimitsConfig = ExecLimitsConfig()
+    """Limits of one command."""
+
+    @model_validator(mode="after")
+    def _check_network(self) -> Self:
+        if self.sandbox == "off" and not self.network and "network" in self.model_fields_set:
+            raise ValueError('network: false needs a sandbox; remove it, or set sandbox to "auto"')
+        return self
 
 
 class ToolsConfig(ToolLists):
@@ -96,6 +127,8 @@ class WebConfig(Section):
 class GlobalToolsConfig(ToolsConfig):
     """Which tools every agent may use, and settings of the tools themselves."""
 
+    exec: GlobalExecConfig = GlobalExecConfig()
+    """Commands."""
     sessions: SessionToolsConfig = SessionToolsConfig()
     """The tools that show sessions."""
     agent_to_agent: AgentToAgentConfig = AgentToAgentConfig()

@@ -86,7 +86,7 @@ def open_toolboxes(
     return ToolRegistry(
         config,
         roster,
-        in_workspace=(*file_tools(), *search_tools(), ExecTool(environ)),
+        in_workspace=(*file_tools(), *search_tools(), ExecTool(environ, config.tools.exec)),
         anywhere=(web, *sessions),
         mcp=McpServers(endpoints, state_dir / "logs"),
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from service.api.auth import Credentials
+from service.config.agents import Roster
 from service.config.file_watch import FileWatch
 from service.config.schema import Config
 from service.config.source import ConfigError, Locations
@@ -21,12 +22,15 @@ from service.gateway.build import open_runtime
 from service.gateway.runtime import Runtime
 from service.gateway.startup_checks import check_agents, check_mode, check_state
 from service.server.app import Apps
+from service.tools.policy_checks import may_run_commands
 
 logger = logging.getLogger("openclaw.config")
 
 #: Depth of changed keys in log lines, and the keys that are split further because a part may need a restart.
 _DEPTH = 2
 _DEEPER = frozenset({"gateway.auth"})
+
+_MAYBE_A_COMMAND = "agents run commands without a sandbox (tools.exec.sandbox), and one of them may have made it."
 
 #: Keys that wait together with a key that needs a restart.
 _WITH = {
@@ -87,7 +91,9 @@ class ConfigReload:
         try:
             wanted = self._read()
             changed = _changed_keys(self._current, wanted)
-            if changed:
+            if changed and _commands_may_edit(self._current.config):
+                logger.warning("The edit of the configuration is in force only after a restart: %s", _MAYBE_A_COMMAND)
+            elif changed:
                 self._apply(wanted, changed)
         except ConfigError as error:
             logger.error("The edited configuration is refused; the previous one stays in force. %s", error)  # noqa: TRY400  # not a defect: no traceback
@@ -120,6 +126,11 @@ class ConfigReload:
             logger.info("Note: %s", notice)
         if waiting:
             logger.warning("In force only after a restart: %s", ", ".join(waiting))
+
+
+def _commands_may_edit(config: Config) -> bool:
+    """Return whether an agent's command may have made an edit: it must not give itself more tools."""
+    return config.tools.exec.sandbox == "off" and may_run_commands(config, Roster.from_config(config))
 
 
 def _waiting_for_restart(started: ResolvedConfig, wanted: ResolvedConfig) -> list[str]:

@@ -1,20 +1,25 @@
 """`exec`: run a program or a shell command in the agent's workspace.
 
-It is not sandboxed: the command has the rights of the gateway's user, may read what that user may read, the gateway's
-own files among it, and may reach the network. What holds is that it is bounded: in time, in output, and to the run that
-asked for it (`supervisor.py` says how). It is not given the gateway's environment, only a short list of harmless names.
+The command runs in a sandbox (`sandbox.py` describes what it keeps out) unless the configuration switches that off by
+name. It is bounded in time, output, processes and memory, and ends with the run. Of the gateway's environment it gets a
+short list of harmless variables.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from service.config.tools import GlobalExecConfig
 from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
+from service.core.processes.sandbox import Limits
+from service.tools.exec_sandbox import PROGRAM_DIRECTORIES, ExecSandbox
 from service.tools.terminal_text import is_binary, to_plain_text
 from service.tools.tool import ToolContext, ToolError
+from service.tools.workspace.hidden import HiddenFiles
 
 DEFAULT_TIMEOUT_SECONDS = 120
 MAX_TIMEOUT_SECONDS = 1800
@@ -22,6 +27,12 @@ MAX_TIMEOUT_SECONDS = 1800
 #: What commands see of the gateway's own environment. Proxies are not among it: their addresses may hold passwords.
 SAFE_NAMES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 
+_DESCRIPTION = (
+    "Run a command in the workspace and return its exit status, output and errors. Give either `command`, a line for "
+    "/bin/sh, or `argv`, a program and its arguments without a shell. There is no input and no terminal. Everything "
+    "the command starts ends with it, background processes too. Long output loses its middle; terminal codes are left "
+    "out."
+)
 _DEFAULTS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _MARGIN_SECONDS = 10.0  # for starting, ending and telling: a command's own limit is to be met first
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -35,20 +46,34 @@ def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class ExecTool:
-    """Runs commands; `environment` is the gateway's own, of which they see `SAFE_NAMES` only."""
+    """Runs commands; `environment` is the gateway's own, of which they see `SAFE_NAMES` only.
+
+    The sandbox is chosen when the tool is first used or described.
+    """
 
     name = "exec"
-    description = (
-        "Run a command in the workspace and return its exit status, output and errors. Give either `command`, a line "
-        "for /bin/sh, or `argv`, a program and its arguments without a shell. There is no input and no terminal. "
-        "Everything the command starts ends with it, background processes too. Long output loses "
-        "its middle; terminal codes are left out."
-    )
     parallel = False
     timeout_seconds = MAX_TIMEOUT_SECONDS + _MARGIN_SECONDS
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        config: GlobalExecConfig | None = None,
+        program_directories: str = PROGRAM_DIRECTORIES,
+    ) -> None:
         self._environment = safe_environment(environment)
+        self._config = config or GlobalExecConfig()
+        self._program_directories = program_directories
+
+    @cached_property
+    def sandbox(self) -> ExecSandbox:
+        """What confines the commands."""
+        return ExecSandbox.choose(self._config, self._program_directories)
+
+    @property
+    def description(self) -> str:
+        """The description for the model, which depends on the sandbox."""
+        return f"{_DESCRIPTION} {_confinement_text(self.sandbox)}"
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -78,17 +103,34 @@ class ExecTool:
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
         """Run the command and tell how it ended; a status other than 0 is a result like any other."""
+        if self.sandbox.problem is not None:
+            raise ToolError(f"The command did not run: {self.sandbox.to_text()}.")
+        root, directory = _directories(context.workspace, arguments.get("cwd", "."))
+        hidden = HiddenFiles(context.hidden).paths
+        if str(root) in hidden:
+            raise ToolError("The command did not run: the workspace is the gateway's own directory. Name another one.")
         command = Command(
             argv=_argv(arguments),
-            cwd=str(_directory(context.workspace, arguments.get("cwd", "."))),
+            cwd=str(directory),
             env={**self._environment, **_variables(arguments.get("env", {}))},
             timeout_seconds=arguments.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS),
+            limits=self.sandbox.limits,
+            sandbox=self.sandbox.around(root, hidden),
         )
         try:
             outcome = run_command(command)
         except CommandError as error:
             raise ToolError(f"The command did not run: {error}.") from error
         return _to_text(outcome, command)
+
+
+def _confinement_text(sandbox: ExecSandbox) -> str:
+    if sandbox.problem is not None:
+        return "Commands are refused on this machine, as no sandbox works here."
+    if sandbox.kind is None:
+        return ""
+    network = "the internet can be reached" if sandbox.network else "there is no network"
+    return f"It runs in a sandbox: only the workspace and $TMPDIR can be written to, and {network}."
 
 
 def _argv(arguments: Mapping[str, Any]) -> tuple[str, ...]:
@@ -98,7 +140,8 @@ def _argv(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(argv or ("/bin/sh", "-c", line))
 
 
-def _directory(workspace: Path | None, cwd: str) -> Path:
+def _directories(workspace: Path | None, cwd: str) -> tuple[Path, Path]:
+    """Return the workspace and the directory to run in, as real paths."""
     if workspace is None:
         raise ToolError(
             "This agent has no workspace, and commands run nowhere else. Whoever runs the gateway names a directory in "
@@ -118,7 +161,7 @@ def _directory(workspace: Path | None, cwd: str) -> Path:
         usable = False
     if not usable:
         raise ToolError("`cwd` must be a directory inside the workspace, relative to it, such as `src`.")
-    return directory
+    return root, directory
 
 
 def _is_directory(path: Path) -> bool:
@@ -146,13 +189,17 @@ def _to_text(outcome: Outcome, command: Command) -> str:
 
 
 def _ending(outcome: Outcome, command: Command) -> str:
-    match outcome.cause:
-        case "timeout":
-            return f"The command was ended: it did not finish within {command.timeout_seconds:g} seconds."
-        case "output":
-            return f"The command was ended: it printed more than {command.max_output_bytes} bytes."
-        case "stopped":
-            return "The command was ended from outside."
+    limits = command.limits or Limits()
+    causes = {
+        "timeout": f"it did not finish within {command.timeout_seconds:g} seconds",
+        "output": f"it printed more than {command.max_output_bytes} bytes",
+        "processes": f"it ran more than {limits.processes} processes and threads",
+        "memory": f"it used more than {limits.memory_bytes} bytes of memory",
+    }
+    if outcome.cause == "stopped":
+        return "The command was ended from outside."
+    if outcome.cause is not None:
+        return f"The command was ended: {causes[outcome.cause]}."
     if outcome.status < 0:
         return f"The command was ended by signal {-outcome.status} after {outcome.seconds:.1f} seconds."
     return f"The command exited with status {outcome.status} after {outcome.seconds:.1f} seconds."

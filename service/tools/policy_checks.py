@@ -8,6 +8,7 @@ from service.config.agents import Roster
 from service.config.key_paths import format_path
 from service.config.schema import Config
 from service.config.tools import GlobalToolsConfig, ToolsConfig
+from service.tools.exec_sandbox import ExecSandbox
 from service.tools.mcp.servers import to_tool_name
 from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_notices
 
@@ -30,6 +31,7 @@ def tool_notices(config: Config, roster: Roster) -> tuple[str, ...]:
         *policy_notices(config.tools, own, BUILT_IN, prefixes),
         *_unused_servers(config, roster),
         *_without_workspace(config, roster),
+        *_sandbox(config, roster),
     )
 
 
@@ -62,6 +64,19 @@ def _without_workspace(config: Config, roster: Roster) -> Iterator[str]:
             f"agents.defaults.workspace: nothing comes of allowing {', '.join(named)} without a workspace to work "
             f"in (agents: {', '.join(agents)}); name a directory here or for each agent"
         )
+
+
+def _sandbox(config: Config, roster: Roster) -> Iterator[str]:
+    if may_run_commands(config, roster):
+        yield f"tools.exec.sandbox: {ExecSandbox.choose(config.tools.exec).to_text()}"
+
+
+def may_run_commands(config: Config, roster: Roster) -> bool:
+    """Return whether an agent has the tool `exec` and a workspace to run commands in."""
+    return any(
+        agent.workspace is not None and allowed_tools(config.tools, _policy_of(config, agent.id), ["exec"])
+        for agent in roster.agents
+    )
 
 
 def _policy_of(config: Config, agent_id: str) -> ToolsConfig:

@@ -14,7 +14,7 @@ from service.core.processes.process_tree import count_threads_of, tree_of
 if TYPE_CHECKING:
     from service.core.processes.sandbox import Confinement, Limits
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
 
 
 class ConfinedStart:
@@ -83,6 +83,8 @@ class ConfinedStart:
         if self.limits is not None:
             from service.core.processes.sandbox import lower_priority  # noqa: PLC0415 - imported above
 
+            # As long as this is a copy of the supervisor, which cannot be dumped, its files in /proc are root's.
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
             lower_priority()
             self.limits.enforce(self._running)
         if self._confinement is not None:

@@ -137,14 +137,14 @@ class Support(NamedTuple):
     missing: Mapping[Kind, str]
 
 
-def find_sandboxes(search_path: str) -> Support:
-    """Find out which sandboxes work here, by trying; `search_path` is where bubblewrap is looked for."""
+def find_sandboxes(search_path: str, wanted: Sequence[Kind]) -> Support:
+    """Find out which of the `wanted` sandboxes work here, by trying; bubblewrap is looked for in `search_path`."""
     kinds: dict[Kind, str] = {}
     missing: dict[Kind, str] = {}
     probes: dict[Kind, Callable[[], str]] = {"bwrap": partial(_probe_bwrap, search_path), "landlock": _probe_landlock}
-    for kind, probe in probes.items():
+    for kind in wanted:
         try:
-            kinds[kind] = probe()
+            kinds[kind] = probes[kind]()
         except OSError as error:
             missing[kind] = str(error)
     return Support(kinds, missing)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import service
+from service.config.tools import GlobalExecConfig
 from service.core import concurrency
 from service.tools.exec import ExecTool
 from service.tools.tool import ToolContext, ToolError
@@ -56,6 +57,7 @@ import os, sys
 from pathlib import Path
 from service.core import concurrency
 from service.tools.tool import ToolContext
+from service.config.tools import GlobalExecConfig
 from service.tools.exec import ExecTool
 
 def tick():
@@ -65,7 +67,8 @@ def tick():
         ticks += 1
 
 ticks, results = 0, []
-tool, context = ExecTool(os.environ), ToolContext("main", Path(sys.argv[1]), "s", "r")
+unconfined = GlobalExecConfig(sandbox="off")
+tool, context = ExecTool(os.environ, unconfined), ToolContext("main", Path(sys.argv[1]), "s", "r")
 concurrency.spawn(tick)
 for _ in range(2):
     concurrency.spawn(lambda: results.append(tool.run({"command": sys.argv[2]}, context)))
@@ -97,7 +100,7 @@ def context(tmp_path: Path) -> ToolContext:
 
 
 def run(context: ToolContext, **arguments: Any) -> str:
-    return ExecTool(os.environ).run(arguments, context)
+    return ExecTool(os.environ, GlobalExecConfig(sandbox="off")).run(arguments, context)
 
 
 def run_python(context: ToolContext, program: str, **arguments: Any) -> str:
@@ -202,7 +205,7 @@ def test_a_command_runs_in_the_workspace_or_below(context: ToolContext) -> None:
 def test_the_environment_is_a_short_list_without_secrets(context: ToolContext) -> None:
     own = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "secret-1", "HTTPS_PROXY": "http://user:secret-2@proxy"}
     command = "env; cat /proc/$PPID/environ | tr '\\0' '\\n'"
-    told = ExecTool(own).run({"command": command, "env": {"EXTRA": "1"}}, context)
+    told = ExecTool(own, GlobalExecConfig(sandbox="off")).run({"command": command, "env": {"EXTRA": "1"}}, context)
     assert "secret" not in told
     names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}
     assert names - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "LANG", "TERM", "EXTRA"}

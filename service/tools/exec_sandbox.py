@@ -1,0 +1,64 @@
+"""The choice of the sandbox that commands run in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from service.config.tools import GlobalExecConfig
+from service.core.dataclass import record
+from service.core.processes.sandbox import Kind, Limits, Sandbox, describe, find_sandboxes
+
+#: Where bubblewrap is looked for: directories that only an administrator writes to.
+PROGRAM_DIRECTORIES = "/usr/bin:/usr/local/bin:/bin:/run/current-system/sw/bin"
+
+_MIB = 1024 * 1024
+
+
+@record
+class ExecSandbox:
+    """What confines commands: a sandbox of `kind`, nothing with `None`; with a `problem` they are refused."""
+
+    kind: Kind | None
+    program: str
+    network: bool
+    limits: Limits
+    problem: str | None = None
+
+    @classmethod
+    def choose(cls, config: GlobalExecConfig, program_directories: str = PROGRAM_DIRECTORIES) -> Self:
+        """Find the sandbox that the configuration wants, the strongest one with "auto"; this starts a program."""
+        limits = Limits(
+            processes=config.limits.max_processes,
+            memory_bytes=config.limits.max_memory_mb * _MIB,
+            file_bytes=config.limits.max_file_mb * _MIB,
+            cpu_seconds=config.limits.max_cpu_seconds,
+        )
+        if config.sandbox == "off":
+            return cls(None, "", True, limits)
+        kinds: tuple[Kind, ...] = ("bwrap", "landlock") if config.sandbox == "auto" else (config.sandbox,)
+        support = find_sandboxes(program_directories, kinds)
+        for kind in kinds:
+            if kind in support.kinds:
+                return cls(kind, support.kinds[kind], config.network, limits)
+        return cls(None, "", False, limits, "; ".join(support.missing[kind] for kind in kinds))
+
+    def around(self, workspace: Path, hidden: tuple[str, ...]) -> Sandbox | None:
+        """Return the sandbox of a command that works in `workspace`; `None` with the sandbox switched off."""
+        if self.kind is None:
+            return None
+        return Sandbox(self.kind, (str(workspace),), hidden, self.network, self.program)
+
+    def to_text(self) -> str:
+        """Describe it in a sentence, for people."""
+        if self.problem is not None:
+            return (
+                f"commands are refused, as no sandbox works here: {self.problem}. Install bubblewrap, or set "
+                'tools.exec.sandbox to "off" to run commands with the rights of the gateway'
+            )
+        if self.kind is None:
+            return (
+                "commands run without a sandbox, with the rights of the gateway: they can read its configuration and "
+                "state; edits of the configuration take effect only after a restart"
+            )
+        return f"commands run in a sandbox: {describe(self.kind, network=self.network)}"

@@ -1,0 +1,325 @@
+"""Attempts of commands to leave their sandbox, as root and as an ordinary user, in each sandbox that works here."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import service
+from service.config.schema import parse_config
+from service.config.tools import ExecLimitsConfig, GlobalExecConfig
+from service.core.processes.sandbox import find_sandboxes
+from service.tools.exec import ExecTool
+from service.tools.exec_sandbox import PROGRAM_DIRECTORIES, ExecSandbox
+from service.tools.tool import ToolContext, ToolError
+
+SECRET = "a-token-nobody-may-read"
+#: A Python that every user can start, which the one that runs the tests may not be.
+PYTHON = "/usr/bin/python3"
+#: Where bubblewrap is, if not where the gateway looks for it.
+DIRECTORIES = os.environ.get("BWRAP_DIRECTORY", PROGRAM_DIRECTORIES)
+PACKAGE = str(Path(service.__file__).parents[1])
+#: The supervisor, which needs only the standard library, so that any user can start it with the system's Python.
+SUPERVISOR = (
+    "import sys; sys.path.append(sys.argv[1]); from service.core.processes.supervisor import main; "
+    "sys.exit(main(sys.argv[2:]))"
+)
+
+
+class Place(NamedTuple):
+    """A home directory with a state directory, and the workspace in that, of the user who runs commands."""
+
+    home: Path
+    workspace: Path
+    sandbox: str
+    user: int
+
+    def run(self, command: str, *, workspace: Path | None = None, **config: Any) -> str:
+        """Return what `exec` says of a shell command."""
+        settings = GlobalExecConfig.model_validate({"sandbox": self.sandbox, **config})
+        chosen = ExecSandbox.choose(settings, DIRECTORIES)
+        hidden = (str(self.home / "openclaw.json"), str(self.home / "state"))
+        workspace = workspace or self.workspace
+        if self.user == os.getuid():
+            tool = ExecTool({"PATH": "/usr/bin:/bin"}, settings, DIRECTORIES)
+            context = ToolContext("main", workspace, "s", "r", tuple(map(Path, hidden)))
+            return tool.run({"command": command, "timeout_seconds": 60}, context)
+        order = {
+            "argv": ["/bin/sh", "-c", command],
+            "cwd": str(workspace),
+            "env": {"PATH": "/usr/bin:/bin"},
+            "timeout_seconds": 60,
+            "kept_bytes": 100_000,
+            "max_output_bytes": 1_000_000,
+            "limits": chosen.limits,
+            "sandbox": chosen.around(workspace, hidden),
+        }
+        report = self._supervise(json.dumps(order).encode() + b"\n")
+        stdout, stderr = report["stdout"]["head"], report["stderr"]["head"]
+        return f"status {report['status']} cause {report['cause']}\nstdout:\n{stdout}\nstderr:\n{stderr}"
+
+    def _supervise(self, order: bytes) -> Any:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(order)
+            done = subprocess.run(
+                [PYTHON, "-I", "-S", "-c", SUPERVISOR, PACKAGE, str(theirs.fileno())],
+                user=self.user,
+                group=pwd.getpwuid(self.user).pw_gid,
+                extra_groups=[],
+                env={},
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                capture_output=True,
+                check=False,
+            )
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+
+def _skip_without(sandbox: str) -> None:
+    support = find_sandboxes(DIRECTORIES, ["bwrap" if sandbox == "bwrap" else "landlock"])
+    if support.missing:
+        pytest.skip("; ".join(support.missing.values()))
+
+
+@pytest.fixture(params=["landlock", "bwrap"])
+def sandbox(request: pytest.FixtureRequest) -> str:
+    _skip_without(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(params=["root", "nobody"])
+def user(request: pytest.FixtureRequest) -> int:
+    if os.getuid() != 0:
+        if request.param == "root":
+            pytest.skip("needs root")
+        return os.getuid()
+    if not Path(PYTHON).exists():
+        pytest.skip(f"there is no {PYTHON} that every user can start")
+    return pwd.getpwnam(request.param).pw_uid
+
+
+@pytest.fixture
+def place(sandbox: str, user: int) -> Iterator[Place]:
+    home = Path(tempfile.mkdtemp(prefix="home-", dir="/var/tmp"))
+    workspace = home / "state" / "workspace"
+    workspace.mkdir(parents=True)
+    for file in (home / "openclaw.json", home / "state" / "sessions.sqlite", home / "readable.txt"):
+        file.write_text(SECRET if file.name != "readable.txt" else "anybody may read this")
+    if os.getuid() == 0:
+        for path in (home, *home.rglob("*")):
+            os.chown(path, user, -1)
+    yield Place(home, workspace, sandbox, user)
+    shutil.rmtree(home)
+
+
+def test_workspace_is_written_and_system_is_read(place: Place) -> None:
+    told = place.run(
+        f"mkdir -p a/b && echo tea > a/b/c && cat a/b/c && cat {place.home}/readable.txt && id -u && ls /usr"
+    )
+    assert "status 0" in told
+    assert "tea\nanybody may read this" in told
+    assert (place.workspace / "a" / "b" / "c").read_text() == "tea\n"
+
+
+def test_temporary_files_are_written_and_removed(place: Place) -> None:
+    told = place.run("echo $TMPDIR; mktemp; echo tea > $TMPDIR/x; cat $TMPDIR/x; mkdir -p $TMPDIR/a/b/c")
+    assert "status 0" in told
+    directory = told.partition("stdout:\n")[2].splitlines()[0]
+    assert directory == "/tmp" or not Path(directory).exists()
+
+
+def test_private_files_cannot_be_read(place: Place) -> None:
+    paths = [place.home / "openclaw.json", place.home / "state" / "sessions.sqlite"]
+    names = " ".join(map(str, paths))
+    told = place.run(
+        f"cat {names}; ln {paths[0]} hard; cat hard; ln -s {paths[0]} soft; cat soft; cat ../sessions.sqlite"
+    )
+    assert SECRET not in told
+    listed = place.run("ls -a ..; ls -a /var/tmp >/dev/null; true")
+    assert "sessions.sqlite" not in listed
+
+
+def test_nothing_outside_the_workspace_is_changed(place: Place) -> None:
+    config = place.home / "openclaw.json"
+    place.run(
+        f"echo x > {config}; echo x >> {place.home}/readable.txt; rm -f {place.home}/readable.txt; "
+        f"mv {place.home}/readable.txt moved; touch {place.home}/new; mkdir {place.home}/state/new; "
+        f"truncate -s 0 {config}; echo x > /tmp/openclaw-escaped; rm -rf {place.home}/state/sessions.sqlite"
+    )
+    assert config.read_text() == SECRET
+    assert (place.home / "readable.txt").read_text() == "anybody may read this"
+    assert (place.home / "state" / "sessions.sqlite").read_text() == SECRET
+    assert sorted(path.name for path in place.home.iterdir()) == ["openclaw.json", "readable.txt", "state"]
+    assert not Path("/tmp/openclaw-escaped").exists()
+
+
+def test_private_files_in_the_workspace_stay_hidden(place: Place) -> None:
+    (place.home / "project").mkdir()
+    if os.getuid() == 0:
+        os.chown(place.home / "project", place.user, -1)
+    told = place.run(
+        "cat openclaw.json state/sessions.sqlite; echo x > openclaw.json; echo x > state/sessions.sqlite; "
+        "rm -rf openclaw.json state; echo tea > project/a; cat project/a",
+        workspace=place.home,
+    )
+    assert SECRET not in told
+    assert "tea" in told
+    assert (place.home / "openclaw.json").read_text() == SECRET
+    assert (place.home / "state" / "sessions.sqlite").read_text() == SECRET
+
+
+def test_other_processes_are_out_of_reach(place: Place) -> None:
+    argv = ["/bin/sleep", "120"]
+    with subprocess.Popen(argv, user=place.user, env={"TOKEN": SECRET}) as other:
+        told = place.run(f"cat /proc/{other.pid}/environ; cat /proc/*/environ; kill -9 {other.pid}; kill -9 -1; true")
+        assert SECRET not in told
+        assert other.poll() is None
+        other.send_signal(signal.SIGKILL)
+
+
+def test_supervisor_and_guard_cannot_be_killed(place: Place) -> None:
+    """Both together are what a command needed to kill to leave processes behind."""
+    told = place.run(
+        "guard=$(sed -n 's/^PPid:\t//p' /proc/$PPID/status 2>/dev/null); kill -9 $PPID $guard 2>&1; "
+        "(setsid sleep 61.5 &); echo still here"
+    )
+    assert "stdout:" in told, "the supervisor did not report"
+    sleeping = subprocess.run(["pgrep", "-f", "sleep 61[.]5"], capture_output=True, text=True, check=False)
+    assert sleeping.stdout == ""
+
+
+CONNECT = """
+import socket, sys
+for family, kind, address in (
+    (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", int(sys.argv[1]))),
+    (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", int(sys.argv[1]))),
+    (socket.AF_UNIX, socket.SOCK_STREAM, sys.argv[2]),
+):
+    try:
+        with socket.socket(family, kind) as client:
+            client.settimeout(2)
+            client.connect(address)
+            client.send(b"leak")
+            print("reached", family.name, kind.name)
+    except OSError as error:
+        print("refused", family.name, kind.name, error)
+"""
+
+
+def connect(place: Place, *, network: bool) -> tuple[str, bytes]:
+    """Have a command connect to this process: what it says, and what came by UDP."""
+    path = place.home / "socket"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(path))
+        path.chmod(0o777)
+        local.listen()
+        port = server.getsockname()[1]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.bind(("127.0.0.1", port))
+            datagrams.settimeout(0.2)
+            (place.workspace / "connect.py").write_text(CONNECT)
+            told = place.run(f"{PYTHON} connect.py {port} {path} || echo failed", network=network)
+            try:
+                received = datagrams.recv(100)
+            except TimeoutError:
+                received = b""
+    return told, received
+
+
+def test_network_is_refused_unless_allowed(place: Place) -> None:
+    told, received = connect(place, network=False)
+    assert "reached AF_INET SOCK_STREAM" not in told
+    assert "refused AF_UNIX SOCK_STREAM" in told
+    assert received == b""
+
+
+def test_network_is_there_when_allowed_but_sockets_of_the_file_system_are_not(place: Place) -> None:
+    told, received = connect(place, network=True)
+    assert "reached AF_INET SOCK_STREAM" in told
+    assert received == b"leak"
+    assert "refused AF_UNIX SOCK_STREAM" in told
+
+
+def test_devices_and_mounts_are_refused(place: Place) -> None:
+    told = place.run(
+        "mount -t tmpfs x . 2>/dev/null && echo mounted; mknod disk b 254 0 2>/dev/null && echo made; "
+        "for disk in /dev/vda /dev/sda /dev/mem; do head -c 1 $disk 2>/dev/null && echo read; done; "
+        "echo 1 > /proc/sys/kernel/sysrq 2>/dev/null && echo set; echo through > /dev/null && echo fine"
+    )
+    assert told.partition("stdout:\n")[2].startswith("fine\n")
+
+
+def test_more_processes_than_allowed_end_the_command(place: Place) -> None:
+    told = place.run(
+        "for i in $(seq 60); do sleep 30 & done; sleep 30", limits={"maxProcesses": 20, "maxCpuSeconds": 60}
+    )
+    assert (
+        "more than 20 processes" in told
+        or "cause processes" in told
+        or "fork" in told.lower()
+        or "Resource temporarily" in told
+    )
+
+
+def test_more_memory_than_allowed_ends_the_command(place: Place) -> None:
+    program = "x = []\nwhile True: x.append(bytearray(b'x' * 1000000))"
+    (place.workspace / "grow.py").write_text(program)
+    told = place.run(f"{PYTHON} grow.py; echo after", limits={"maxMemoryMb": 200})
+    assert "more than 209715200 bytes" in told or "cause memory" in told or "MemoryError" in told
+
+
+def test_larger_file_than_allowed_is_cut(place: Place) -> None:
+    place.run("head -c 5000000 /dev/zero > big; true", limits={"maxFileMb": 1})
+    assert (place.workspace / "big").stat().st_size == 1024 * 1024
+
+
+def test_command_gives_way_to_everything_else(place: Place) -> None:
+    told = place.run("nice; cat /proc/self/oom_score_adj; ulimit -c")
+    assert told.partition("stdout:\n")[2].splitlines()[:3] == ["10", "1000", "0"]
+
+
+def test_description_names_the_sandbox(sandbox: str) -> None:
+    tool = ExecTool({}, GlobalExecConfig.model_validate({"sandbox": sandbox}), DIRECTORIES)
+    assert "only the workspace and $TMPDIR can be written to, and there is no network" in tool.description
+    assert tool.sandbox.to_text().startswith("commands run in a sandbox: ")
+
+
+def test_commands_are_refused_without_a_sandbox(tmp_path: Path) -> None:
+    """As on a machine without it: bubblewrap is looked for where it is not."""
+    tool = ExecTool({}, GlobalExecConfig(sandbox="bwrap"), program_directories=str(tmp_path))
+    with pytest.raises(ToolError, match=r"bubblewrap \(bwrap\) is not installed.*tools.exec.sandbox to \"off\""):
+        tool.run({"command": "touch here"}, ToolContext("main", tmp_path, "s", "r"))
+    assert not (tmp_path / "here").exists()
+    assert "refused on this machine" in tool.description
+
+
+def test_program_that_does_not_work_is_no_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho no namespaces here >&2; exit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    chosen = ExecSandbox.choose(GlobalExecConfig(sandbox="bwrap"), str(tmp_path))
+    assert chosen.kind is None
+    assert chosen.problem == "bubblewrap does not work here: no namespaces here"
+
+
+def test_denied_network_without_a_sandbox_is_refused() -> None:
+    with pytest.raises(Exception, match="network: false needs a sandbox"):
+        parse_config({"tools": {"exec": {"sandbox": "off", "network": False}}})
+
+
+def test_limits_come_from_the_configuration() -> None:
+    limits = ExecSandbox.choose(GlobalExecConfig(sandbox="off", limits=ExecLimitsConfig(max_file_mb=2))).limits
+    assert limits.file_bytes == 2 * 1024 * 1024
+    assert limits.processes == 512
