@@ -115,6 +115,11 @@ class WebFetchConfig(Section):
 
     enabled: Bool = True
     """`false` takes the tool away from every agent."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts that may be fetched from, redirects included: "example.com", or "*.example.com" for all below. Empty: any
+    public host."""
+    deny_hosts: tuple[str, ...] = ()
+    """Hosts that are never fetched from, even if `allowHosts` names them."""
 
 
 class WebConfig(Section):

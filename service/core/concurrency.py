@@ -19,7 +19,7 @@ import gevent.socket
 import gevent.threadpool
 from gevent.event import Event
 from gevent.hub import Waiter
-from gevent.lock import RLock
+from gevent.lock import RLock, Semaphore
 from gevent.monkey import get_original
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Deadline",
     "Event",
     "RLock",
+    "Semaphore",
     "ThreadPool",
     "Timeout",
     "WorkerThread",

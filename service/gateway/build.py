@@ -31,6 +31,7 @@ from service.storage.storage import Storage
 from service.tools.exec import ExecTool
 from service.tools.mcp.server import McpEndpoint
 from service.tools.mcp.servers import McpServers
+from service.tools.process_slots import ProcessSlots
 from service.tools.registry import ToolRegistry
 from service.tools.sessions import session_tools
 from service.tools.web import WebFetchTool
@@ -80,13 +81,15 @@ def open_toolboxes(
     config: Config, roster: Roster, store: TranscriptStore, state_dir: Path, environ: Mapping[str, str]
 ) -> ToolRegistry:
     """Each agent's tools. No MCP server is contacted yet."""
-    web = WebFetchTool(PublicHttpClient(AddressPolicy()), new_uuid)
+    slots, fetch = ProcessSlots(), config.tools.web.fetch
+    policy = AddressPolicy(hosts=fetch.allow_hosts, denied_hosts=fetch.deny_hosts)
+    web = WebFetchTool(PublicHttpClient(policy), new_uuid, slots=slots)
     sessions = session_tools(store, roster, config.tools.session_visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return ToolRegistry(
         config,
         roster,
-        in_workspace=(*file_tools(), *search_tools(), ExecTool(environ, config.tools.exec)),
+        in_workspace=(*file_tools(), *search_tools(slots), ExecTool(environ, config.tools.exec)),
         anywhere=(web, *sessions),
         mcp=McpServers(endpoints, state_dir / "logs"),
     )

@@ -17,6 +17,7 @@ from service.config.tools import GlobalExecConfig
 from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
 from service.core.processes.sandbox import Limits
 from service.tools.exec_sandbox import PROGRAM_DIRECTORIES, ExecSandbox
+from service.tools.process_slots import ProcessSlots
 from service.tools.terminal_text import is_binary, to_plain_text
 from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.hidden import HiddenFiles
@@ -34,7 +35,8 @@ _DESCRIPTION = (
     "out."
 )
 _DEFAULTS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-_MARGIN_SECONDS = 10.0  # for starting, ending and telling: a command's own limit is to be met first
+_QUEUE_SECONDS = 60.0
+_MARGIN_SECONDS = _QUEUE_SECONDS + 10.0  # for starting, ending and telling: a command's own limit is to be met first
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEXT: Mapping[str, Any] = {"type": "string"}
 
@@ -60,10 +62,12 @@ class ExecTool:
         environment: Mapping[str, str],
         config: GlobalExecConfig | None = None,
         program_directories: str = PROGRAM_DIRECTORIES,
+        slots: ProcessSlots | None = None,
     ) -> None:
         self._environment = safe_environment(environment)
         self._config = config or GlobalExecConfig()
         self._program_directories = program_directories
+        self._slots = slots or ProcessSlots()
 
     @cached_property
     def sandbox(self) -> ExecSandbox:
@@ -118,7 +122,8 @@ class ExecTool:
             sandbox=self.sandbox.around(root, hidden),
         )
         try:
-            outcome = run_command(command)
+            with self._slots.hold(_QUEUE_SECONDS):
+                outcome = run_command(command)
         except CommandError as error:
             raise ToolError(f"The command did not run: {error}.") from error
         return _to_text(outcome, command)

@@ -20,6 +20,7 @@ from service.core.dataclass import record
 from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
 from service.core.processes.command import Command, CommandError, Outcome, run_command
 from service.tools.page_text import TOO_LARGE
+from service.tools.process_slots import ProcessSlots
 from service.tools.tool import ToolContext, ToolError
 
 logger = logging.getLogger("openclaw.tools")
@@ -29,6 +30,7 @@ MAX_CHARACTERS = 100_000
 FETCH_LIMITS = FetchLimits(max_bytes=8 * 1024 * 1024, timeout_seconds=30, max_redirects=5)
 EXTRACTION_SECONDS = 20.0
 
+_QUEUE_SECONDS = 5.0
 _PAGE_TEXT = Path(__file__).with_name("page_text.py")
 _ACCEPT = "text/html, application/xhtml+xml;q=0.9, text/*;q=0.8, application/json;q=0.8"
 _HTML = ("text/html", "application/xhtml+xml")
@@ -82,10 +84,18 @@ class WebFetchTool:
         }
     )
     parallel = True
-    timeout_seconds = FETCH_LIMITS.timeout_seconds + EXTRACTION_SECONDS + 10
+    timeout_seconds = FETCH_LIMITS.timeout_seconds + EXTRACTION_SECONDS + _QUEUE_SECONDS + 5
 
-    def __init__(self, client: PublicHttpClient, new_id: Callable[[], str], *, converter: Path = _PAGE_TEXT) -> None:
+    def __init__(
+        self,
+        client: PublicHttpClient,
+        new_id: Callable[[], str],
+        *,
+        converter: Path = _PAGE_TEXT,
+        slots: ProcessSlots | None = None,
+    ) -> None:
         self._client = client
+        self._slots = slots or ProcessSlots()
         self._new_id = new_id
         self._converter = converter
 
@@ -100,7 +110,8 @@ class WebFetchTool:
         except FetchError as error:
             raise ToolError(f"The page was not fetched: {error}.") from error
         if response.content_type in _HTML:
-            page = _from_html(self._converter, response, data, part, whole=whole)
+            with self._slots.hold(_QUEUE_SECONDS):
+                page = _from_html(self._converter, response, data, part, whole=whole)
         else:
             page = _from_text(response, data, part, whole=whole)
         if start > page.characters:

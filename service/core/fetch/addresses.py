@@ -44,16 +44,21 @@ def is_public(address: str) -> bool:
 class AddressPolicy:
     """Permitted targets: public addresses on `ports`, and only the names in `hosts` unless that is empty.
 
-    A host is a full name, `example.com`, or all names below one, `*.example.com`. `exempt` are address and port pairs
-    (`127.0.0.1`, 8080) that are permitted although they are not public; only tests set it.
+    No name in `denied_hosts` is permitted. A host is a full name, `example.com`, or all names below one,
+    `*.example.com`. `exempt` are address and port pairs (`127.0.0.1`, 8080) that are permitted although they are not
+    public; only tests set it.
     """
 
     hosts: tuple[str, ...] = ()
     ports: frozenset[int] = frozenset({80, 443})
     exempt: frozenset[tuple[str, int]] = frozenset()
+    denied_hosts: tuple[str, ...] = ()
 
     def permits_host(self, host: str) -> bool:
         """Return whether the name `host`, in lower case, is permitted."""
+        host = host.rstrip(".")  # a full stop at the end names the same host
+        if any(_covers(pattern.strip().lower(), host) for pattern in self.denied_hosts):
+            return False
         return not self.hosts or any(_covers(pattern.strip().lower(), host) for pattern in self.hosts)
 
     def permits(self, address: str, port: int) -> bool:

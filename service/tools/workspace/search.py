@@ -18,6 +18,7 @@ import orjson
 
 import service
 from service.core.concurrency import wait_readable
+from service.tools.process_slots import ProcessSlots
 from service.tools.tool import Tool, ToolContext, ToolError
 from service.tools.workspace.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
 
@@ -34,9 +35,9 @@ _PATH = {"type": "string", "minLength": 1, "maxLength": 4096}
 _GLOB = {"type": "string", "minLength": 1, "maxLength": _PATTERN_CHARACTERS}
 
 
-def search_tools(seconds: float = SEARCH_SECONDS) -> tuple[Tool, ...]:
+def search_tools(slots: ProcessSlots, seconds: float = SEARCH_SECONDS) -> tuple[Tool, ...]:
     """The tools of this module, for an agent that has a workspace."""
-    return FindTool(seconds), GrepTool(seconds)
+    return FindTool(slots, seconds), GrepTool(slots, seconds)
 
 
 class FindTool:
@@ -58,14 +59,15 @@ class FindTool:
     }
     parallel = True
 
-    def __init__(self, seconds: float = SEARCH_SECONDS) -> None:
+    def __init__(self, slots: ProcessSlots, seconds: float = SEARCH_SECONDS) -> None:
+        self._slots = slots
         self._seconds = seconds
         self.timeout_seconds = seconds + GRACE_SECONDS + _OVERHEAD_SECONDS
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
         """The paths that match; raises `ToolError`."""
         request = {"kind": "find", "pattern": arguments["pattern"], "path": arguments.get("path", ".")}
-        return _search(request, context, self._seconds)
+        return _search(request, context, self._slots, self._seconds)
 
 
 class GrepTool:
@@ -101,7 +103,8 @@ class GrepTool:
     }
     parallel = True
 
-    def __init__(self, seconds: float = SEARCH_SECONDS) -> None:
+    def __init__(self, slots: ProcessSlots, seconds: float = SEARCH_SECONDS) -> None:
+        self._slots = slots
         self._seconds = seconds
         self.timeout_seconds = seconds + GRACE_SECONDS + _OVERHEAD_SECONDS
 
@@ -115,13 +118,13 @@ class GrepTool:
             "ignore_case": arguments.get("ignore_case", False),
             "context": arguments.get("context", 0),
         }
-        return _search(request, context, self._seconds)
+        return _search(request, context, self._slots, self._seconds)
 
 
-def _search(request: dict[str, Any], context: ToolContext, seconds: float) -> str:
+def _search(request: dict[str, Any], context: ToolContext, slots: ProcessSlots, seconds: float) -> str:
     if context.workspace is None:
         raise ToolError("This agent has no workspace, so there is nothing to search.")
-    with _search_process() as process:
+    with slots.hold(_OVERHEAD_SECONDS / 2), _search_process() as process:
         question, answers = _pipes(process)
         # Smaller than a pipe's buffer (the schema bounds every text), so writing does not wait.
         place = {"root": str(context.workspace), "hidden": list(map(str, context.hidden)), "seconds": seconds}

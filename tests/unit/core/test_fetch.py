@@ -476,3 +476,19 @@ def test_flood_of_framing_is_ended_without_blocking_others(server: PageServer, h
         [sys.executable, "-c", FLOODED, str(server.port)], capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.stdout.splitlines() == [MOSTLY_FRAMING, "True True"], ran.stderr
+
+
+def test_denied_host_is_refused_even_if_it_is_allowed() -> None:
+    policy = AddressPolicy(
+        hosts=("*.example.com", "example.com"), denied_hosts=("Internal.example.com", "*.old.example.com")
+    )
+    assert policy.permits_host("example.com")
+    assert policy.permits_host("www.example.com.")
+    for host in ("internal.example.com", "internal.example.com.", "a.old.example.com", "example.org"):
+        assert not policy.permits_host(host)
+
+
+def test_denied_host_is_refused_without_an_allow_list() -> None:
+    policy = AddressPolicy(denied_hosts=("example.com",))
+    assert policy.permits_host("example.org")
+    assert not policy.permits_host("example.com")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.workspace_tools import FILE_TOOLS, SECRET, make_workspace, refusal, use
 
+from service.tools.process_slots import ProcessSlots
 from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.files import MAX_EDIT_BYTES, MAX_LISTED, MAX_WRITE_BYTES
 from service.tools.workspace.search import FindTool, GrepTool
@@ -203,7 +204,7 @@ def test_odd_names_are_shown_on_one_printable_line_each(workspace: Path) -> None
     assert use(workspace, "ls") == r"a\tb/"
     shown = {f"{name} ({len(raw)} bytes)": name for raw, name in ODD_NAMES.items()}
     assert sorted(use(workspace, "ls", path="a\tb").splitlines()) == sorted(shown)
-    assert sorted(use(workspace, FindTool(), pattern="*", path="a\tb").splitlines()) == sorted(
+    assert sorted(use(workspace, FindTool(ProcessSlots()), pattern="*", path="a\tb").splitlines()) == sorted(
         rf"a\tb/{name}" for name in shown.values()
     )
 
@@ -213,7 +214,7 @@ def test_odd_name_is_used_as_it_is(workspace: Path, raw: bytes) -> None:
     path, shown = f"a\tb/{raw.decode()}", rf"a\tb/{ODD_NAMES[raw]}"
     assert use(workspace, "write", path=path, content="tea") == f"Created {shown} (3 bytes)."
     assert (workspace / "a\tb" / os.fsdecode(raw)).read_text() == "tea"
-    assert use(workspace, GrepTool(), pattern="$", path=path) == f"{shown}:1: tea"
+    assert use(workspace, GrepTool(ProcessSlots()), pattern="$", path=path) == f"{shown}:1: tea"
 
 
 def test_without_a_workspace_there_are_no_files() -> None:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.core.concurrency import deadline
+from service.tools.process_slots import ProcessSlots
 from service.tools.tool import Tool, ToolContext, ToolError
 from service.tools.workspace.files import file_tools
 from service.tools.workspace.search import search_tools
 
 GENEROUS_SECONDS = 30
 SECRET = "a-token-nobody-may-read"
-TOOLS: dict[str, Tool] = {tool.name: tool for tool in (*file_tools(), *search_tools())}
+TOOLS: dict[str, Tool] = {tool.name: tool for tool in (*file_tools(), *search_tools(ProcessSlots()))}
 
 
 class Home(NamedTuple):

@@ -15,13 +15,14 @@ from support.processes import running_children
 from support.workspace_tools import SECRET, make_workspace, refusal, use
 
 from service.core.concurrency import Deadline, deadline, sleep, spawn
+from service.tools.process_slots import ProcessSlots
 from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.globs import compile_glob
 from service.tools.workspace.paths import MAX_DEPTH
 from service.tools.workspace.search import FindTool, GrepTool
 from service.tools.workspace.search_process import MAX_FILE_BYTES, MAX_MATCHES, MAX_PATHS
 
-FIND, GREP = FindTool(), GrepTool()
+FIND, GREP = FindTool(ProcessSlots()), GrepTool(ProcessSlots())
 
 
 @pytest.fixture
@@ -212,14 +213,14 @@ def test_a_tree_that_is_too_deep_is_searched_as_far_as_allowed(workspace: Path) 
 @pytest.mark.usefixtures("no_child_is_left")
 def test_a_regular_expression_that_explodes_is_ended(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 60 + "b\n")
-    told = refusal(workspace, GrepTool(seconds=0.2), pattern="^(a+)+$")
+    told = refusal(workspace, GrepTool(ProcessSlots(), seconds=0.2), pattern="^(a+)+$")
     assert told.startswith("The search did not end within 0.2 seconds.")
 
 
 def test_a_search_that_runs_out_of_time_tells_what_it_found(workspace: Path) -> None:
     for number in range(1_000):
         (workspace / f"{number:04}.txt").write_text("needle\n" if number == 0 else "a" * 18 + "b\n")
-    told = use(workspace, GrepTool(seconds=0.3), pattern="needle|^(a+)+$")
+    told = use(workspace, GrepTool(ProcessSlots(), seconds=0.3), pattern="needle|^(a+)+$")
     assert told.splitlines() == [
         "0000.txt:1: needle",
         "[the search took too long and was stopped here; name a narrower path]",
@@ -253,3 +254,29 @@ def test_a_process_that_is_killed_from_outside_is_a_defect_not_a_result(workspac
     with pytest.raises(RuntimeError, match="ended with status -9"):
         use(workspace, GREP, pattern="^(a+)+$")
     killer.join()
+
+
+def test_searches_run_no_more_processes_than_their_cap(workspace: Path) -> None:
+    (workspace / "a.txt").write_text("a" * 40 + "b")
+    slots = ProcessSlots(2)
+    grep, most, done = GrepTool(slots, seconds=0.3), 0, 0
+
+    def search() -> None:
+        nonlocal done
+        with suppress(ToolError):
+            use(workspace, grep, pattern="^(a+)+$")
+        done += 1
+
+    for _ in range(6):
+        spawn(search)
+    while done < 6:
+        most = max(most, len(running_children()))
+        sleep(0.01)
+    assert 0 < most <= slots.limit
+
+
+def test_search_that_finds_no_room_says_so(workspace: Path) -> None:
+    slots = ProcessSlots(1)
+    with slots.hold(1), pytest.raises(ToolError, match="busy: 1 programs of tools run already"), slots.hold(0.01):
+        pass
+    assert use(workspace, FindTool(slots), pattern="nothing") == "(no path matches)"

@@ -259,3 +259,11 @@ def test_the_gateway_itself_never_imports_the_converter() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )
     assert done.stdout == "[]\n"
+
+
+def test_page_of_a_denied_host_is_refused(server: PageServer) -> None:
+    policy = AddressPolicy(exempt=server.exempt, denied_hosts=("denied.example",))
+    client = PublicHttpClient(policy, resolver=lambda *_: ["127.0.0.1"])
+    port = next(iter(server.exempt))[1]
+    with pytest.raises(ToolError, match="not fetched"):
+        WebFetchTool(client, lambda: "1").run({"url": f"http://denied.example:{port}/"}, CONTEXT)
