@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 import gevent
 import gevent.pool
@@ -27,6 +27,7 @@ __all__ = [
     "Cancelled",
     "Deadline",
     "Event",
+    "ProbedConnection",
     "RLock",
     "Semaphore",
     "ThreadPool",
@@ -57,6 +58,7 @@ CLEANUP_SECONDS = 1.0
 _BETWEEN_STARTS_SECONDS = 0.001
 
 _SOON = 1e-6  # the loop treats a timer of 0 as none
+_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.01, 1.0
 _READABLE = 1  # gevent's READ flag for an io watcher
 
 
@@ -261,17 +263,33 @@ def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseExc
         return None, error
 
 
+class ProbedConnection(Protocol):
+    """A connection that can find out whether a peer that sends nothing more is still reading."""
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+
+    def recv(self, size: int, flags: int, /) -> bytes:
+        """Receive without waiting."""
+
+    def probe_peer(self) -> bool:
+        """Make a closed peer answer with a reset, without altering the response; False if it is gone or unknown."""
+
+
 class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
     """Call `on_hangup` once if the peer closes `connection` while the block runs.
 
-    Bytes that the peer sends meanwhile (a pipelined request) stay unread and end the watch. `on_hangup` runs in the
-    event loop and must not wait.
+    The end of a plain socket's input is a hang-up. A `ProbedConnection` is probed first, because a peer may close only
+    its own direction (RFC 9112 9.6). Bytes that the peer sends meanwhile (a pipelined request) stay unread and end the
+    watch. `on_hangup` runs in the event loop and must not wait.
     """
 
-    def __init__(self, connection: socket.socket | None, on_hangup: Callable[[], None]) -> None:
+    def __init__(self, connection: socket.socket | ProbedConnection | None, on_hangup: Callable[[], None]) -> None:
         self._connection = connection
         self._on_hangup = on_hangup
         self._watcher: Any = None
+        self._timer: Any = None
+        self._poll_seconds = _FIRST_POLL_SECONDS
 
     def __enter__(self) -> None:
         if self._connection is not None and self._connection.fileno() >= 0:
@@ -280,18 +298,31 @@ class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
 
     def _on_readable(self) -> None:
         self._watcher.stop()
-        if _peer_closed(self._connection):
+        self._check()
+
+    def _check(self) -> None:
+        state = _input_state(self._connection)
+        probe = getattr(self._connection, "probe_peer", None)
+        if state == "reset" or (state == "end" and not (probe and probe())):
             self._on_hangup()
+        elif state == "end":
+            # The end of input stays readable, so only a timer can wait for the reset.
+            if self._timer is not None:
+                self._timer.close()
+            self._timer = gevent.get_hub().loop.timer(self._poll_seconds)
+            self._timer.start(self._check)
+            self._poll_seconds = min(2 * self._poll_seconds, _LONGEST_POLL_SECONDS)
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
+        for watcher in (self._watcher, self._timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
 
 
-def _peer_closed(connection: Any) -> bool:
+def _input_state(connection: Any) -> Literal["open", "end", "reset"]:
     raw = getattr(connection, "_sock", connection)  # gevent's wrapper blocks; the socket inside does not
     try:
-        return bool(raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
+        return "open" if raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) else "end"
     except OSError as error:
-        return error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+        return "open" if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR) else "reset"

@@ -82,9 +82,19 @@ class Application:
     def answer_hangup(self, environ: Environ, start_response: Start) -> list[bytes]:
         gone = Event()
         with watch_hangup(environ["openclaw.connection"], gone.set):
-            gone.wait(5)
+            gone.wait(float(environ["query"].get("seconds", 5)))
         self.closed += gone.is_set()
         return self.answer_hello(environ, start_response)
+
+    def answer_watched_stream(self, environ: Environ, start_response: Start) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        gone = Event()
+        with watch_hangup(environ["openclaw.connection"], gone.set):
+            for number in range(int(environ["query"]["count"])):
+                yield b"%d\n" % number
+                if gone.wait(float(environ["query"]["gap"])):
+                    self.closed += 1
+                    return
 
     def answer_crash(self, _: Environ, __: Start) -> list[bytes]:
         raise RuntimeError("a secret in a traceback")
@@ -123,7 +133,7 @@ class Application:
     def answer_upgrade(self, environ: Environ, start_response: Start) -> list[bytes]:
         write = start_response("101 Switching Protocols", [("Upgrade", "echo"), ("Connection", "Upgrade")])
         write(b"")
-        connection = environ["openclaw.connection"]
+        connection = environ["openclaw.socket"]
         connection.sendall(environ["openclaw.early"])
         while data := connection.recv(1000):
             connection.sendall(data)

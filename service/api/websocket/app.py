@@ -75,7 +75,7 @@ class WebSocketApp:
         with self._hub.stranger(address) as introduced:
             start_response("101 Switching Protocols", headers)(b"")
             socket = WebSocket(
-                environ["openclaw.connection"],
+                environ["openclaw.socket"],
                 early=environ["openclaw.early"],
                 max_buffered_bytes=STRANGER_BUFFERED_BYTES,
                 on_buffered=self._hub.count_backlog,

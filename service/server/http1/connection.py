@@ -1,4 +1,4 @@
-"""Buffered input, output and request bodies of an accepted socket, with time limits.
+"""Buffered input and output of an accepted socket, with time limits.
 
 Every wait is bounded: a peer that is silent, slow, endless or does not read costs bounded time and memory. Works on
 any socket that honours `settimeout`.
@@ -6,8 +6,6 @@ any socket that honours `settimeout`.
 
 from __future__ import annotations
 
-import io
-import math
 import resource
 import socket
 import struct
@@ -19,14 +17,10 @@ from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.server.http1 import parser as wire
 
-_RECEIVE_BYTES = 64 * 1024
+RECEIVE_BYTES = 64 * 1024
 _TURN_BYTES = 256 * 1024
-_CHUNK_COST_BYTES = 256  # parsing a chunk takes as long as receiving this many bytes
 _PAUSE_SECONDS = 0.0001  # not 0: gevent runs fifty such callbacks before it polls sockets and timers
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_MAX_TRAILER_BYTES = 8 * 1024
-# Allowance for chunk framing beyond 16 bytes per chunk and twice the data, as in Go's net/http.
-_MAX_EXCESS_BYTES = 16 * 1024
+_TCP_CLOSE = 7  # netinet/tcp.h
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -37,7 +31,8 @@ class Limits:
     `head_seconds` runs from the first byte of a head to its last, `idle_seconds` limits the wait for the first byte.
     A body may pause for `body_stall_seconds` and take `body_seconds` from the application's first read. A peer that
     accepts no byte of a response for `send_stall_seconds` is dropped. Input that arrives after the response is read
-    for at most `linger_seconds` and `linger_bytes`. At most `connections` are open; more wait to be accepted.
+    for at most `linger_seconds` and `linger_bytes`. At most `connections` are open; more wait to be accepted. Of each
+    client address, `partial_heads` connections may have begun a head and not ended it; the oldest are closed.
     """
 
     head_seconds: float = 15
@@ -48,6 +43,7 @@ class Limits:
     linger_seconds: float = 2
     linger_bytes: int = 32 * 1024 * 1024
     connections: int = 8192
+    partial_heads: int = 512
 
 
 class PeerGoneError(Exception):
@@ -62,7 +58,9 @@ class Connection:
         self.buffer = bytearray()
         self.limits = limits
         self.clock = clock
+        self._is_sending = False
         self._received_in_turn = 0
+        self._probe: Callable[[], bytes | None] | None = None
 
     def wait_for_request(self) -> bool:
         """Wait for a request's first byte: False when the peer closes or is silent for `idle_seconds`."""
@@ -71,8 +69,8 @@ class Connection:
         except OSError:
             return False
 
-    def read_head(self) -> bytes:
-        """Read the next request's head, blank line included.
+    def read_head(self, on_partial: Callable[[], None] = lambda: None) -> bytes:
+        """Read the next request's head, blank line included; calls `on_partial` before each wait for more of it.
 
         Raises `GatewayError` when it is too long, too slow or invalid, `PeerGoneError` when it ends early.
         """
@@ -80,6 +78,7 @@ class Connection:
         searched = 0
         while (end := wire.find_head_end(self.buffer, searched)) < 0:
             searched = len(self.buffer)
+            on_partial()
             try:
                 arrived = self.fill(deadline - self.clock())
             except TimeoutError:
@@ -93,7 +92,7 @@ class Connection:
 
     def fill(self, timeout_seconds: float) -> bool:
         """Receive into `buffer`: False at the end of input. Raises `OSError` (`TimeoutError`)."""
-        data = self._receive(_RECEIVE_BYTES, timeout_seconds)
+        data = self._receive(RECEIVE_BYTES, timeout_seconds)
         self.buffer += data
         return bool(data)
 
@@ -101,7 +100,7 @@ class Connection:
         """Return between one and `size` bytes, or `b""` at the end of input. Raises like `fill`."""
         if self.buffer:
             return self._take(size)
-        return self._receive(min(size, _RECEIVE_BYTES), timeout_seconds)
+        return self._receive(min(size, RECEIVE_BYTES), timeout_seconds)
 
     def take_buffer(self) -> bytes:
         """Consume and return the whole `buffer`."""
@@ -131,6 +130,7 @@ class Connection:
     def send(self, data: bytes | bytearray) -> None:
         """Send all of `data`. Raises `PeerGoneError` if the peer left or accepts nothing for `send_stall_seconds`."""
         rest = memoryview(data)
+        self._is_sending = True
         try:
             self.socket.settimeout(self.limits.send_stall_seconds)
             while rest:
@@ -141,22 +141,64 @@ class Connection:
             raise PeerGoneError from error
         except OSError as error:
             raise PeerGoneError from error
+        finally:
+            self._is_sending = False
+
+    def set_probe(self, probe: Callable[[], bytes | None] | None) -> None:
+        """Set the source of probes: bytes that do not alter the response, empty once sent, None if there are none."""
+        self._probe = probe
+
+    def probe_peer(self) -> bool:
+        """Send a probe, which a closed peer answers with a reset; False after a reset or without a probe to send."""
+        if self._is_sending:
+            return True  # the data being sent has the same effect
+        data = None if self._probe is None or self._is_reset() else self._probe()
+        try:
+            return data is not None and (not data or self._raw.send(data, socket.MSG_DONTWAIT) > 0)
+        except BlockingIOError:
+            return True  # unread data has the same effect
+        except OSError:
+            return False
+
+    def _is_reset(self) -> bool:
+        # After the end of input, a read does not report a reset: the kernel's state of the connection does.
+        with suppress(OSError, AttributeError):  # not TCP, or not Linux
+            return self._raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+        return False
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 when it is closed."""
+        return self.socket.fileno()
+
+    def recv(self, size: int, flags: int, /) -> bytes:
+        """Receive without waiting, bypassing `buffer`."""
+        return self._raw.recv(size, flags)
+
+    @property
+    def _raw(self) -> socket.socket:
+        raw: socket.socket = getattr(self.socket, "_sock", self.socket)  # gevent's wrapper waits; this does not
+        return raw
 
     def has_input(self) -> bool:
         """Return whether unread input is available, without waiting."""
         if self.buffer:
             return True
-        raw = getattr(self.socket, "_sock", self.socket)  # gevent's wrapper waits; the socket inside does not
         try:
-            return bool(raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            return bool(self._raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             return False
 
-    def end_if_idle(self) -> None:
-        """End the wait in `wait_for_request`, unless a request has begun to arrive."""
-        if not self.has_input():
-            with suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
+    def end_if_idle(self) -> bool:
+        """End the wait in `wait_for_request`, unless a request has begun to arrive; returns whether it did."""
+        if self.has_input():
+            return False
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def abandon(self) -> None:
+        """End the input and output at once. Raises `OSError`."""
+        self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self, *, expects_more: bool) -> None:
         """Close so that the peer can read the last response even if it is still sending.
@@ -173,135 +215,8 @@ class Connection:
         self.socket.shutdown(socket.SHUT_WR)
         deadline = self.clock() + self.limits.linger_seconds
         left = self.limits.linger_bytes - len(self.buffer)
-        while left > 0 and (data := self._receive(_RECEIVE_BYTES, deadline - self.clock())):
+        while left > 0 and (data := self._receive(RECEIVE_BYTES, deadline - self.clock())):
             left -= len(data)
-
-
-class Body(io.RawIOBase):
-    """A request's body as `wsgi.input`: a readable stream that ends where the body ends.
-
-    A read raises `GatewayError` (`request_timeout`, `malformed_request`) when the client stalls, leaves or breaks the
-    framing, and so does every later read. A client that waits for `100 Continue` gets it at the first read.
-    """
-
-    def __init__(self, connection: Connection, framing: wire.Framing) -> None:
-        self._connection = connection
-        self._chunked = framing.chunked
-        self._left = framing.content_length or 0  # of the body, or of the current chunk
-        self._after_chunk = False
-        self._excess = 0
-        self._owes_continue = framing.expects_continue
-        self._deadline = math.inf
-        self._error: GatewayError | None = None
-        self.finished = not self._chunked and self._left == 0
-
-    @property
-    def is_at_hand(self) -> bool:
-        """True if the rest of the body has arrived, so that the next request can be found behind it."""
-        if self._chunked or self._error is not None or self._owes_continue:
-            return self.finished
-        return self._left <= len(self._connection.buffer)
-
-    def discard(self) -> None:
-        """Drop a rest that `is_at_hand`."""
-        if not self.finished:
-            del self._connection.buffer[: self._left]
-            self.finished = True
-
-    def forgo_continue(self) -> None:
-        """Suppress `100 Continue`, because the response has begun."""
-        self._owes_continue = False
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read exactly `size` bytes, fewer only at the end of the body; without a size, the whole body."""
-        left = -1 if size is None else size
-        gathered = bytearray()  # a list would get twenty million items from a body in chunks of one byte
-        while left and (piece := self._read_some(left if left > 0 else _RECEIVE_BYTES)):
-            gathered += piece
-            left -= len(piece) if left > 0 else 0
-        return bytes(gathered)
-
-    def _read_some(self, size: int) -> bytes:
-        if self.finished or size == 0:
-            return b""
-        if self._error is not None:
-            raise self._error.copy()
-        try:
-            return self._advance(size)
-        except TimeoutError:
-            self._error = self._too_slow()
-        except (OSError, EOFError, PeerGoneError):
-            self._error = wire.malformed("The connection ended before the request's body was complete.")
-        except GatewayError as error:
-            self._error = error.copy()
-        raise self._error.copy()
-
-    def _advance(self, size: int) -> bytes:
-        if self._deadline == math.inf:
-            self._deadline = self._connection.clock() + self._connection.limits.body_seconds
-        if self._owes_continue:
-            self._owes_continue = False
-            if not self._connection.buffer:
-                self._connection.send(_CONTINUE)
-        if self._chunked and self._left == 0:
-            self._left = self._next_chunk()
-            if self._left == 0:
-                self.finished = True
-                return b""
-        data = self._connection.read_some(min(size, self._left), self._patience_seconds())
-        if not data:
-            raise EOFError
-        self._left -= len(data)
-        self.finished = self._left == 0 and not self._chunked
-        return data
-
-    def _patience_seconds(self) -> float:
-        return min(self._connection.limits.body_stall_seconds, self._deadline - self._connection.clock())
-
-    def _too_slow(self) -> GatewayError:
-        limits = self._connection.limits
-        if self._patience_seconds() <= 0:
-            message = f"The request's body took more than {limits.body_seconds:g} seconds."
-        else:
-            message = f"No byte of the request's body arrived for {limits.body_stall_seconds:g} seconds."
-        return GatewayError("request_timeout", message)
-
-    def _next_chunk(self) -> int:
-        if self._after_chunk:
-            self._read_line(0)
-        self._after_chunk = True
-        self._connection.count_turn(_CHUNK_COST_BYTES)
-        line = self._read_line(wire.MAX_CHUNK_LINE_BYTES)
-        size = wire.parse_chunk_size(line)
-        self._excess = max(0, self._excess + len(line) + 2 - 16 - 2 * size)
-        if self._excess > _MAX_EXCESS_BYTES:
-            raise wire.malformed("The chunked body is broken: it is mostly framing and hardly any data.")
-        if size == 0:
-            self._skip_trailers()
-        return size
-
-    def _skip_trailers(self) -> None:
-        left = _MAX_TRAILER_BYTES
-        while line := self._read_line(left):
-            wire.check_trailer(line)
-            left = max(0, left - len(line))
-
-    def _read_line(self, limit_bytes: int) -> bytes:
-        buffer = self._connection.buffer
-        while (end := buffer.find(b"\n", 0, limit_bytes + 2)) < 0:
-            if len(buffer) >= limit_bytes + 2:
-                raise wire.malformed("The chunked body is broken: a chunk or a line exceeds its limit.")
-            if not self._connection.fill(self._patience_seconds()):
-                raise EOFError
-        if end == 0 or buffer[end - 1] != ord("\r"):
-            raise wire.malformed("The chunked body is broken: its lines must end in CR LF.")
-        line = bytes(buffer[: end - 1])
-        del buffer[: end + 1]
-        return line
 
 
 def raise_open_file_limit() -> int:

@@ -128,6 +128,8 @@ def parse_head(raw: bytes) -> Head:
     if len(target) > MAX_TARGET_BYTES:
         raise _target_too_long()
     headers = _parse_fields(rest[:-2])
+    if version == "HTTP/1.0":
+        headers.pop("upgrade", None)  # RFC 9110 7.8
     _check_host(version, headers.get("host"))
     if not target.startswith("/"):
         target = _parse_other_target(method, target, headers)

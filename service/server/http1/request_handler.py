@@ -18,7 +18,8 @@ from gevent.pywsgi import WSGIHandler
 from service.api.http import responses
 from service.core.errors import GatewayError, internal_error
 from service.core.logs import ENTRY_KEY, AccessEntry, to_logfmt, write_access_line
-from service.server.http1.connection import Body, Connection, PeerGoneError
+from service.server.http1.body import CONTINUE, Body
+from service.server.http1.connection import Connection, PeerGoneError
 from service.server.http1.parser import Framing, Head, parse_framing, parse_head
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ _LAST_CHUNK = b"0\r\n\r\n"
 class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """The requests of one connection and their responses, one after another.
 
-    In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (the socket, for
-    `watch_hangup`) and the request's `AccessEntry`. With status 101 the socket belongs to the application until it
+    In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (for `watch_hangup`),
+    `openclaw.socket` and the request's `AccessEntry`. With status 101 the socket belongs to the application until it
     returns; `openclaw.early` has the bytes received before.
     """
 
@@ -53,6 +54,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     response_headers: list[tuple[str, str]]
     ended: bool
     complete: bool
+    _probed: bool
 
     def __init__(self, sock: socket.socket, address: Any, server: Server) -> None:
         # The parent's constructor is not called: it would wrap the socket in a buffered file.
@@ -75,6 +77,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             _log.exception("connection closed after an internal error")
         finally:
             self.socket.close()
+            self.connection.set_probe(None)  # it refers to this object
 
     def handle_one_request(self) -> bool:
         """Wait for one request and answer it; returns whether the connection stays open."""
@@ -102,13 +105,15 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.time_start = self.server.clock()
         self.head = self.environ = self.result = self.status = self.code = self.request_version = self.command = None
         self.path, self.request_id = "-", ""
+        self.connection.set_probe(self._next_probe)
+        self._probed = False
         self.body = Body(self.connection, _NO_BODY)
         self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.ended = self.complete = False
         self.response_length = 0
 
     def _read_head(self) -> Framing:
         try:
-            self.head = head = parse_head(self.connection.read_head())
+            self.head = head = parse_head(self.server.read_head(self.connection, self.peer))
         finally:
             self.request_id = responses.choose_request_id(
                 self.head and self.head.headers.get(responses.REQUEST_ID_HEADER)
@@ -126,7 +131,8 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         environ["wsgi.input"] = self.body
         environ["wsgi.input_terminated"] = True
         environ["openclaw.request_id"] = self.request_id
-        environ["openclaw.connection"] = self.socket
+        environ["openclaw.connection"] = self.connection
+        environ["openclaw.socket"] = self.socket
         environ[ENTRY_KEY] = AccessEntry()
         return environ
 
@@ -248,6 +254,17 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if not self.complete:
             _log.error("%s %s: the body is not as long as its Content-Length.", self.command, to_logfmt(self.path))
             self.close_connection = True
+
+    def _next_probe(self) -> bytes | None:
+        # An interim response, or a leading zero of the next chunk's size: neither alters the response.
+        if self._probed:
+            return b""
+        if self.headers_sent:
+            probe = b"0" if self.response_use_chunked and not self.ended else None
+        else:
+            probe = CONTINUE if self.request_version == "HTTP/1.1" else None
+        self._probed = probe is not None
+        return probe
 
     def log_request(self) -> None:
         """Write the access log line of the finished request."""

@@ -13,6 +13,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from service.server.http1.connection import Connection, Limits
+from service.server.http1.partial_heads import PartialHeads
 from service.server.http1.request_handler import RequestHandler
 
 _log = logging.getLogger("openclaw.server")
@@ -49,6 +50,7 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         self.clock = clock
         self.draining = False
         self._idle: dict[Connection, None] = {}  # ordered by the start of the wait
+        self._partial_heads = PartialHeads(self.limits.partial_heads)
         pool = Pool(self.limits.connections) if spawn == "default" else spawn
         super().__init__(
             listener, application, spawn=pool, log=None, error_log=_log, handler_class=handler_class, environ=environ
@@ -81,9 +83,27 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         return accepted
 
     def _make_room(self, count: int) -> None:
-        """Close idle connections, those that have waited longest first, to admit others."""
-        for connection in list(self._idle)[:count]:
-            connection.end_if_idle()
+        """Close idle connections, then those with a partial head, each oldest first, to admit others."""
+        ended = sum(connection.end_if_idle() for connection in list(self._idle)[:count])
+        self._partial_heads.evict_oldest(count - ended)
+
+    def read_head(self, connection: Connection, address: str) -> bytes:
+        """Read a request's head; the connection may be evicted while the head is incomplete."""
+        registered = False
+
+        def on_partial() -> None:
+            nonlocal registered
+            if not registered:
+                registered = True
+                if self.pool is not None and not self.pool.free_count():
+                    self._partial_heads.evict_oldest(1)
+                self._partial_heads.add(connection, address)
+
+        try:
+            return connection.read_head(on_partial)
+        finally:
+            if registered:
+                self._partial_heads.remove(connection)
 
     def wait_for_request(self, connection: Connection) -> bool:
         """Wait until a request begins to arrive: False when none will, or when the server is closed."""

@@ -24,6 +24,33 @@ def test_server_recovers_after_running_out_of_descriptors(tmp_path: Path) -> Non
         assert "Traceback" not in edge.logged()
 
 
+def test_oldest_partial_heads_make_room_when_all_places_are_taken(tmp_path: Path) -> None:
+    with open_edge(tmp_path / "log", limits={"connections": 8, "head_seconds": 60}) as edge:
+        held = [edge.connect() for _ in range(12)]
+        for connection in held:
+            connection.sendall(b"GET /hello HTTP/1.1\r\nHost: ")
+        asked_at = time.monotonic()
+        assert edge.get("/hello").body == b"hello"
+        assert time.monotonic() - asked_at < 8
+        assert read_to_end(held[0]) == b""
+        for connection in held:
+            connection.close()
+
+
+def test_partial_heads_of_one_address_are_limited(tmp_path: Path) -> None:
+    with open_edge(tmp_path / "log", limits={"partial_heads": 2, "head_seconds": 60}) as edge:
+        held = [edge.connect() for _ in range(3)]
+        for connection in held:
+            connection.sendall(b"GET /hello HTTP/1.1\r\nHost: ")
+            time.sleep(0.1)
+        assert read_to_end(held[0]) == b""
+        for connection in held[1:]:
+            connection.sendall(b"edge\r\nConnection: close\r\n\r\n")
+            assert parse_answer(read_to_end(connection)).body == b"hello"
+        for connection in held:
+            connection.close()
+
+
 def test_connections_beyond_the_limit_wait_to_be_accepted(tmp_path: Path) -> None:
     with open_edge(tmp_path / "log", limits={"connections": 1}) as edge, edge.connect() as first:
         first.sendall(b"GET /hello HTTP/1.1\r\nHost: edge\r\n\r\n")

@@ -11,7 +11,8 @@ import pytest
 
 from service.core.concurrency import spawn
 from service.core.errors import GatewayError
-from service.server.http1.connection import Body, Connection, Limits, PeerGoneError, raise_open_file_limit
+from service.server.http1.body import Body
+from service.server.http1.connection import Connection, Limits, PeerGoneError, raise_open_file_limit
 from service.server.http1.parser import Framing
 
 _SHORT = Limits(head_seconds=0.2, idle_seconds=0.2, body_stall_seconds=0.2, send_stall_seconds=0.2)

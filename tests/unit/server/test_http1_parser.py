@@ -191,6 +191,12 @@ def test_expectation_in_http_1_0_is_ignored() -> None:
     assert not _read(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n")[1].expects_continue
 
 
+def test_upgrade_in_http_1_0_is_ignored() -> None:
+    fields = b"Host: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert "upgrade" not in _read(b"GET / HTTP/1.0\r\n" + fields)[0].headers
+    assert _read(b"GET / HTTP/1.1\r\n" + fields)[0].headers["upgrade"] == "websocket"
+
+
 def test_head_ends_at_the_blank_line_for_any_split() -> None:
     raw = b"\r\n" + _post(b"X-A: b") + b"body\r\n\r\n"
     ends = [find_head_end(raw[:size], size - 1) for size in range(1, len(raw) + 1)]

@@ -264,6 +264,46 @@ def test_client_that_leaves_ends_its_stream_silently(edge: Edge) -> None:
     eventually(lambda: int(edge.get("/closed").body) == before + 2)
 
 
+def _ask_and_half_close(edge: Edge, request_line: bytes) -> bytes:
+    with edge.connect() as connection:
+        connection.sendall(request_line + b"\r\nHost: edge\r\nConnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        return read_to_end(connection)
+
+
+def test_half_closed_client_gets_its_response(edge: Edge) -> None:
+    before = int(edge.get("/closed").body)
+    received = _ask_and_half_close(edge, b"GET /hangup?seconds=0.5 HTTP/1.1")
+    assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert parse_answer(received.partition(b"\r\n\r\n")[2]).body == b"hello"
+    assert int(edge.get("/closed").body) == before
+
+
+def test_half_closed_client_gets_its_whole_stream(edge: Edge) -> None:
+    received = _ask_and_half_close(edge, b"GET /watched-stream?count=4&gap=0.2 HTTP/1.1")
+    chunks = re.findall(rb"\r\n0*2\r\n(\d)\n", received)
+    assert chunks == [b"0", b"1", b"2", b"3"]
+    assert received.endswith(b"\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("path", [b"/hangup?seconds=9", b"/watched-stream?count=2&gap=9"])
+def test_closed_client_is_noticed_while_the_response_is_quiet(edge: Edge, path: bytes) -> None:
+    before = int(edge.get("/closed").body)
+    with edge.connect() as connection:
+        connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: edge\r\n\r\n")
+        time.sleep(0.1)
+    closed_at = time.monotonic()
+    eventually(lambda: int(edge.get("/closed").body) == before + 1)
+    assert time.monotonic() - closed_at < 5
+
+
+def test_client_of_http_1_0_that_closes_its_side_is_gone(edge: Edge) -> None:
+    before = int(edge.get("/closed").body)
+    with edge.connect() as connection:
+        connection.sendall(b"GET /hangup?seconds=9 HTTP/1.0\r\n\r\n")
+    eventually(lambda: int(edge.get("/closed").body) == before + 1)
+
+
 def test_crash_is_answered_without_details_and_logged_with_its_traceback(edge: Edge) -> None:
     for path in ("/crash", "/exit", "/silent", "/text"):
         answer = edge.get(path)
