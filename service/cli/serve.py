@@ -15,6 +15,7 @@ from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
 from service.config.source import Locations
 from service.core.logs import configure_logging
+from service.core.processes.hardening import make_undumpable, return_freed_memory
 from service.gateway.build import open_gateway
 from service.gateway.startup_checks import check_agents, check_mode
 from service.server.app import Apps, open_apps
@@ -37,6 +38,8 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
     Running answers get `grace_seconds` at shutdown. The standard library has to be patched. Raises `ConfigError`, and
     `click.ClickException` for other errors.
     """
+    make_undumpable()
+    return_freed_memory()
     configure_logging()
     if locations.dev and create_dev_config(locations, secrets.token_urlsafe(32)):
         click.echo(f"Wrote {locations.config_path} with a new token.")

@@ -318,6 +318,7 @@ class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
+        self._watcher = self._timer = None
 
 
 def _input_state(connection: Any) -> Literal["open", "end", "reset"]:

@@ -24,6 +24,7 @@ from gunicorn.sock import TCP6Socket, TCPSocket
 from gunicorn.workers.ggevent import GeventPyWSGIWorker
 
 from service.core.logs import configure_logging
+from service.core.processes.hardening import make_undumpable, return_freed_memory
 
 _BURST_SECONDS = 1.0
 _CLOSING_SECONDS = 10.0  # time beyond the grace period for a worker to close models and storage
@@ -224,6 +225,8 @@ def main() -> None:
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that running requests get to finish")
     parser.add_argument("--dev", action="store_true")
     parser.add_argument("--profile")
+    make_undumpable()
+    return_freed_memory()
     configure_logging(with_process=True)
     GatewayArbiter(_Application(parser.parse_args())).run()
 
