@@ -32,7 +32,7 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
     with _Caller(current_request().environ) as caller:
         run = caller.submit(body)
         session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
-        model = body.get("model", _DEFAULT_MODEL)
+        model = body.get("model") or _DEFAULT_MODEL
         if body.get("stream"):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
             chunks = ChunkStream(run, model, include_usage=include_usage)

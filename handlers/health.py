@@ -19,3 +19,7 @@ def get_readiness() -> Response:
     if failing:
         raise GatewayError("not_ready", f"The gateway is not ready: {', '.join(failing)}.")
     return json_response({"ready": True, "failing": failing})
+
+
+get_health_alias = get_v1_health_alias = get_health
+get_readiness_alias = get_readiness

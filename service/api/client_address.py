@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -80,6 +80,29 @@ def is_loopback(address: str) -> bool:
     """Return True if `address` is a loopback address; IPv4-mapped IPv6 is included."""
     parsed = _parse_address(address)
     return parsed is not None and parsed.is_loopback
+
+
+def check_origin(headers: Mapping[str, Any], allowed_origins: Collection[str]) -> None:
+    """Refuse a request of a page with a foreign origin, for a gateway without authentication.
+
+    Browsers send such requests on behalf of any page. An origin is foreign unless it is the request's Host or one of
+    `allowed_origins` (lower-case; "*" allows all). `headers` has WSGI's names. Raises `GatewayError`
+    `origin_not_allowed`.
+    """
+    origin = headers.get("HTTP_ORIGIN")
+    if origin is None:
+        is_foreign = headers.get("HTTP_SEC_FETCH_SITE") == "cross-site"
+    else:
+        host = str(origin).lower().partition("://")[2]
+        is_foreign = not host or host != str(headers.get("HTTP_HOST", "")).lower()
+        is_foreign = is_foreign and not {"*", str(origin).lower()} & set(allowed_origins)
+    if is_foreign:
+        raise GatewayError(
+            "origin_not_allowed",
+            "Without authentication, pages of other origins are refused. Configure a token, or list the origin in "
+            "gateway.controlUi.allowedOrigins.",
+            param="origin" if origin is not None else "sec-fetch-site",
+        )
 
 
 def check_host(host: str | None) -> None:

@@ -18,7 +18,18 @@ from schemathesis.engine.recorder import ScenarioRecorder
 from contract.checks import conformance_check, registered
 from contract.derived import to_streaming_document
 from contract.seeds import Seeds
-from contract.steering import CANCEL_RUN, COMPLETION, DELETE_SESSION, MODEL, RUN, SESSION, Steering
+from contract.steering import (
+    CANCEL_RUN,
+    COMPLETION,
+    DELETE_SESSION,
+    HEAD_MODEL,
+    HEAD_RUN,
+    HEAD_SESSION,
+    MODEL,
+    RUN,
+    SESSION,
+    Steering,
+)
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 #: For operations with few inputs, generated requests suffice, without the enumerated ones.
@@ -29,10 +40,11 @@ DOCS_ASSET = "GET /docs/{asset}"
 #: wrong, 415 where there is a body.
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
-    "GET /v1/models": ["400", "401"],
     **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN)},
-    "GET /v1/sessions": ["400", "401"],
+    **{label: ["400", "401", "404"] for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN)},
+    **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in ("models", "sessions")},
     DOCS_ASSET: ["400", "404"],
+    f"HEAD {DOCS_ASSET.partition(' ')[2]}": ["400", "404"],
 }
 
 _LONGEST_STREAM_EVENTS = 1_000_000

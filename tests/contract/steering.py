@@ -37,9 +37,12 @@ FAILING_MODELS = (
 
 COMPLETION = "POST /v1/chat/completions"
 MODEL = "GET /v1/models/{model}"
+HEAD_MODEL = "HEAD /v1/models/{model}"
 SESSION = "GET /v1/sessions/{key}"
+HEAD_SESSION = "HEAD /v1/sessions/{key}"
 DELETE_SESSION = "DELETE /v1/sessions/{key}"
 RUN = "GET /v1/runs/{run_id}"
+HEAD_RUN = "HEAD /v1/runs/{run_id}"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
 
 #: A picture of one pixel.
@@ -87,7 +90,7 @@ class Steering:
 
     def steer(self, case: Case[Any]) -> Case[Any]:
         """Change `case` where the contract leaves open what the gateway requires."""
-        if case.operation.label == MODEL:
+        if case.operation.label in (MODEL, HEAD_MODEL):
             name = case.path_parameters.get("model")
             if isinstance(name, str) and 1 <= len(name) <= 256:  # longer ones break the contract
                 case.path_parameters = {**case.path_parameters, "model": _pick(MODELS, name)}
@@ -148,11 +151,11 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
     if any(place is ParameterLocation.PATH for _, place in negated_parameters(case.meta)):
         return
     is_right = case.meta is None or case.meta.generation.mode.is_positive
-    if label == SESSION:
+    if label in (SESSION, HEAD_SESSION):
         case.path_parameters = {**path, "key": _pick(seeds.sessions, str(path["key"]))}
     elif label == DELETE_SESSION:
         case.path_parameters = {**path, "key": seeds.make_session() if is_right else "agent:main:nobody"}
-    elif label == RUN:
+    elif label in (RUN, HEAD_RUN):
         case.path_parameters = {**path, "run_id": _pick(seeds.runs, str(path["run_id"]))}
     elif label == CANCEL_RUN:
         case.path_parameters = {**path, "run_id": seeds.make_run() if is_right else "nobody"}
@@ -210,7 +213,7 @@ def _is_said_by_user(message: Any) -> bool:
 
 def mend_tools(body: dict[str, Any]) -> None:
     """Give each tool of `body` a unique name, and `tool_choice` an existing tool."""
-    tools = body.get("tools", [])
+    tools = [] if body.get("tools") is None else body["tools"]
     if not isinstance(tools, list):
         return
     functions = [tool["function"] for tool in _items(tools) if isinstance(tool.get("function"), dict)]
@@ -233,12 +236,19 @@ def mend_pictures(body: dict[str, Any]) -> None:
     for message in _items(body.get("messages")):
         for part in _items(message.get("content")):
             match part:
-                case {"type": "image_url", "image_url": {"url": str(url)}} if url.startswith(("data:", "http")):
+                case {"type": "image_url", "image_url": str(url) | {"url": str(url)}} if _is_image_url(url):
                     seen += 1
-                    part["image_url"]["url"] = PICTURE
+                    if isinstance(part["image_url"], dict):
+                        part["image_url"]["url"] = PICTURE
+                    else:
+                        part["image_url"] = PICTURE
                     if seen > _MAX_PICTURES:
                         part.clear()
                         part.update({"type": "text", "text": "and another picture"})
+
+
+def _is_image_url(url: str) -> bool:
+    return url.lower().startswith(("data:", "http"))
 
 
 def _tool(name: str) -> dict[str, Any]:

@@ -16,7 +16,17 @@ from support.live import TOKEN, LiveGateway
 
 from contract.derived import to_streaming_document
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
-from contract.steering import CANCEL_RUN, COMPLETION, DELETE_SESSION, MODEL, RUN, SESSION
+from contract.steering import (
+    CANCEL_RUN,
+    COMPLETION,
+    DELETE_SESSION,
+    HEAD_MODEL,
+    HEAD_RUN,
+    HEAD_SESSION,
+    MODEL,
+    RUN,
+    SESSION,
+)
 from contract.tally import never_accepted, never_answered, to_table
 
 #: The minimum share of completions that succeed; about half of the generated requests are wrong.
@@ -25,7 +35,9 @@ LEAST_SHARE = 0.15
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
 SECURED = {
     **dict.fromkeys((COMPLETION, "GET /v1/models", "GET /v1/sessions"), ("401",)),
+    **dict.fromkeys(("HEAD /v1/models", "HEAD /v1/sessions"), ("401",)),
     **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN), ("401", "404")),
+    **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN), ("401", "404")),
 }
 
 

@@ -17,9 +17,10 @@ import flask
 from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from service.api.client_address import check_host
+from service.api.client_address import check_host, check_origin
 from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
 from service.api.http.contract import to_served_document
+from service.api.http.path_suggestions import suggest_path
 from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
@@ -66,6 +67,7 @@ class _Admission:
         }
         self._public = {name for name, operation in operations.items() if operation.get("security") == []}
         self._with_body = {name for name, operation in operations.items() if "requestBody" in operation}
+        self._switchable = {name for name, operation in operations.items() if "x-endpoint" in operation}
 
     def __call__(self) -> None:
         request, settings = current_request(), self._settings.current
@@ -76,9 +78,11 @@ class _Admission:
             check_host(environ.get("HTTP_HOST"))
         _check_route(request)
         public = request.endpoint in self._public
-        if not (settings.completions_enabled or public):
+        if request.endpoint in self._switchable and not settings.completions_enabled:
             text = f"The OpenAI-compatible endpoint is disabled. Set {ENABLING_KEY} to true in the configuration."
             raise GatewayError("endpoint_disabled", text)
+        if not public and settings.authenticator is None:
+            check_origin(environ, settings.allowed_origins)
         if not public and settings.authenticator is not None:
             flask.g.principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
         environ[BODY_KEY] = _read_body(request, environ) if request.endpoint in self._with_body else None
@@ -89,9 +93,6 @@ def _check_route(request: flask.Request) -> None:
         raise request.routing_exception
     if request.environ["PATH_INFO"].startswith("//"):  # the router accepts it
         raise _not_found()
-    if request.method == "HEAD":  # the router adds it to every GET
-        adapter = flask.globals.request_ctx.url_adapter
-        raise MethodNotAllowed(valid_methods=adapter.allowed_methods() if adapter else None)
 
 
 def _read_body(request: flask.Request, environ: Mapping[str, Any]) -> bytes:
@@ -180,7 +181,10 @@ def _to_json_value(text: str, kind: str) -> object:
 
 
 def _not_found() -> GatewayError:
-    return GatewayError("not_found", "Unknown path. See /openapi.json for the paths of this gateway.")
+    adapter = flask.globals.request_ctx.url_adapter
+    path = current_request().environ["PATH_INFO"]
+    known = adapter is not None and suggest_path(path, lambda candidate: bool(adapter.allowed_methods(candidate)))
+    return GatewayError("not_found", f"Unknown path. {known or 'See /openapi.json for the paths of this gateway.'}")
 
 
 def _to_error_response(exception: Exception) -> Response:
@@ -196,7 +200,7 @@ def _to_gateway_error(exception: Exception) -> GatewayError:
     if isinstance(exception, NotFound):
         return _not_found()
     if isinstance(exception, MethodNotAllowed):
-        methods = ", ".join(sorted(set(exception.valid_methods or ()) - {"HEAD", "OPTIONS"}))
+        methods = ", ".join(sorted(set(exception.valid_methods or ()) - {"OPTIONS"}))
         text = f"The method {flask.request.method} is not allowed here. Use {methods}."
         return GatewayError("method_not_allowed", text, headers={"Allow": methods})
     if isinstance(exception, ProblemException) and exception.status == 401:  # noqa: PLR2004  # Connexion's own check

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -35,21 +35,27 @@ _IDENTITY_HEADERS = (
     "x-openclaw-model",
     "x-openclaw-message-channel",
 )
+#: In order of precedence; 0 and -1 mean no limit.
+_TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
 _SYSTEM_ROLES = ("system", "developer")
 
 
-def parse_chat_request(body: Mapping[str, Any], header: Callable[[str], str | None]) -> AgentRequest:
+def parse_chat_request(body: Mapping[str, Any], find_header: Callable[[str], str | None]) -> AgentRequest:
     """Translate a request.
 
-    `body` satisfies the contract's `ChatCompletionRequest`, `header` returns a header's value by its name. Raises
+    `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name. Raises
     `GatewayError` (400) for errors across fields: two tools with one name, a `tool_choice` without its tool.
     """
-    functions = _parse_functions(body.get("tools", ()))
+
+    def header(name: str) -> str | None:
+        return find_header(name) or None  # an empty header counts as absent
+
+    functions = _parse_functions(body.get("tools") or ())
     session_key = header("x-openclaw-session-key")
     return AgentRequest(
         messages=_parse_messages(body["messages"]),
         system_text=_system_text(body["messages"]),
-        model=body.get("model"),
+        model=body.get("model") or None,
         agent_id=header("x-openclaw-agent-id"),
         provider_model=header("x-openclaw-model"),
         session_key=None if session_key is None else parse_session_key_header(session_key),
@@ -117,12 +123,17 @@ def _parse_assistant(message: dict[str, Any], index: int, function_calls: dict[s
     deprecated = message.get("function_call")
     if deprecated is not None:
         function_calls[deprecated["name"]] = f"function_call_{index}"
-        calls.append(ToolCall(f"function_call_{index}", deprecated["name"], deprecated["arguments"]))
+        calls.append(ToolCall(f"function_call_{index}", deprecated["name"], _arguments_of(deprecated)))
     return Message(Role.ASSISTANT, parts, name=message.get("name"), tool_calls=tuple(calls))
 
 
 def _parse_call(call: dict[str, Any]) -> ToolCall:
-    return ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+    return ToolCall(call["id"], call["function"]["name"], _arguments_of(call["function"]))
+
+
+def _arguments_of(function: dict[str, Any]) -> str:
+    arguments: str | None = function.get("arguments")
+    return "{}" if arguments is None else arguments
 
 
 def _parse_parts(content: str | list[dict[str, Any]] | None) -> tuple[Part, ...]:
@@ -135,11 +146,17 @@ def _parse_parts(content: str | list[dict[str, Any]] | None) -> tuple[Part, ...]
 
 def _parse_part(part: dict[str, Any]) -> Part:
     if part["type"] == "image_url":
-        return Image(part["image_url"]["url"], part["image_url"].get("detail", "auto"))
+        image = part["image_url"] if isinstance(part["image_url"], dict) else {"url": part["image_url"]}
+        return Image(_normalize_url(image["url"]), image.get("detail") or "auto")
     return Text(part.get("text") or part.get("refusal") or "")
 
 
-def _parse_functions(tools: list[dict[str, Any]]) -> tuple[Function, ...]:
+def _normalize_url(url: str) -> str:
+    """Return a `data:` URI without white space, which RFC 2397 does not allow, and with a lower-case scheme."""
+    return "data:" + "".join(url[5:].split()) if url[:5].lower() == "data:" else url
+
+
+def _parse_functions(tools: Iterable[dict[str, Any]]) -> tuple[Function, ...]:
     functions: dict[str, Function] = {}
     for index, tool in enumerate(tools):
         function = tool["function"]
@@ -180,9 +197,9 @@ def _parse_tool_choice(choice: str | dict[str, Any] | None, functions: tuple[Fun
 
 def _parse_sampling(body: Mapping[str, Any]) -> Sampling:
     stop = body.get("stop") or ()
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    limit = next((body[name] for name in _TOKEN_LIMITS if body.get(name) is not None), 0)
     seed = body.get("seed")
-    _check_depth(body.get("response_format"), "response_format")
+    response_format = _parse_response_format(body.get("response_format"))
     return Sampling(
         temperature=body.get("temperature"),
         top_p=body.get("top_p"),
@@ -190,8 +207,16 @@ def _parse_sampling(body: Mapping[str, Any]) -> Sampling:
         presence_penalty=body.get("presence_penalty"),
         seed=None if seed is None else int(seed),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        max_tokens=None if limit is None else int(limit),
-        response_format=body.get("response_format"),
+        max_tokens=int(limit) if limit > 0 else None,
+        response_format=response_format,
         parallel_tool_calls=body.get("parallel_tool_calls"),
         extra={name: body[name] for name in _PASSED_ON if body.get(name) is not None},
     )
+
+
+def _parse_response_format(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
+    _check_depth(response_format, "response_format")
+    if response_format is None or "json_schema" not in response_format:
+        return response_format
+    schema = {name: value for name, value in response_format["json_schema"].items() if value is not None}
+    return {**response_format, "json_schema": schema}

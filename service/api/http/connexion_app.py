@@ -19,6 +19,7 @@ from connexion.security import AbstractSecurityHandlerFactory
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 
+from service.api.http.json_repair import replace_lone_surrogates
 from service.core.errors import GatewayError
 
 #: The environ key of the request body, once it is read.
@@ -129,7 +130,7 @@ class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
 
     def __init__(self, document: dict[str, Any], validator_map: dict[str, Any]) -> None:
         options = {"swagger_ui": False, "serve_spec": False, "uri_parser_class": _URIParser}
-        super().__init__(document, base_path="/", validator_map=validator_map, options=options)
+        super().__init__(_without_head(document), base_path="/", validator_map=validator_map, options=options)
 
     def _add_operation_internal(self, method: str, path: str, operation: Any) -> None:
         operation.get_arguments = _to_arguments
@@ -163,6 +164,15 @@ class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
         return response
 
 
+def _without_head(document: dict[str, Any]) -> dict[str, Any]:
+    """Remove the HEAD operations: the router sends HEAD to the operation of GET, and the server omits the body."""
+    paths = {
+        path: {method: operation for method, operation in item.items() if method != "head"}
+        for path, item in document["paths"].items()
+    }
+    return {**document, "paths": paths}
+
+
 def current_request() -> flask.Request:
     """Return the request itself; `flask.request` is a proxy that looks it up for each attribute."""
     request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -185,6 +195,13 @@ def parse_json(body: bytes) -> Any:
         raise GatewayError("invalid_json", "The body is empty. Send a JSON object.")
     try:
         return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _parse_repaired(body)
+
+
+def _parse_repaired(body: bytes) -> Any:
+    try:
+        return orjson.loads(replace_lone_surrogates(body))
     except orjson.JSONDecodeError as error:
         text = f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
         raise GatewayError("invalid_json", text) from None

@@ -15,7 +15,7 @@ import yaml
 import service
 
 #: Keys for the program that serves the contract; they are not served.
-_INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc"})
+_INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc", "x-endpoint"})
 
 
 def contract_path() -> Path:
@@ -41,7 +41,6 @@ def _without_security(document: dict[str, Any]) -> dict[str, Any]:
     del open_document["components"]["securitySchemes"]
     for item in open_document["paths"].values():
         for operation in item.values():
-            operation.pop("security", None)
             operation["responses"].pop("401", None)
     return open_document
 
@@ -108,42 +107,32 @@ def _translate(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
     if "oneOf" in schema:
         choose = _by_discriminator if "discriminator" in schema else _by_type
         result.update(choose(schema, components))
-    return _with_null(result) if schema.get("nullable") else result
+    return {**result, "type": [result["type"], "null"]} if schema.get("nullable") else result
 
 
 def _by_discriminator(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
-    del components
     name, mapping = schema["discriminator"]["propertyName"], schema["discriminator"]["mapping"]
     values: dict[str, Any] = {"type": "string", "enum": list(mapping)}
     if "x-unsupported-values" in schema:
         values["x-unsupported-values"] = schema["x-unsupported-values"]
     branches = [
         {
-            "if": {"required": [name], "properties": {name: {"const": value}}},
+            "if": {"type": "object", "required": [name], "properties": {name: {"const": value}}},
             "then": {"$ref": reference.replace("#/components/schemas/", "#/$defs/")},
         }
         for value, reference in mapping.items()
     ]
-    return {"type": "object", "required": [name], "properties": {name: values}, "allOf": branches}
+    types = list(dict.fromkeys(kind for branch in schema["oneOf"] for kind in _types_of(branch, components)))
+    return {"type": types, "required": [name], "properties": {name: values}, "allOf": branches}
 
 
 def _by_type(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
     branches = [_translate(branch, components) for branch in schema["oneOf"]]
-    types = [_type_of(branch, components) for branch in branches]
-    choices = [{"if": {"type": kind}, "then": branch} for kind, branch in zip(types, branches, strict=True)]
-    return {"type": types, "allOf": choices}
+    types = [_types_of(branch, components) for branch in schema["oneOf"]]
+    choices = [{"if": {"type": names}, "then": branch} for names, branch in zip(types, branches, strict=True)]
+    return {"type": [name for names in types for name in names], "allOf": choices}
 
 
-def _type_of(branch: Mapping[str, Any], components: Mapping[str, Any]) -> str:
-    if "$ref" in branch:
-        branch = components[branch["$ref"].rpartition("/")[2]]
-    return str(branch["type"])
-
-
-def _with_null(schema: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(schema.get("type"), str) and "enum" not in schema:
-        return {**schema, "type": [schema["type"], "null"]}
-    if isinstance(schema.get("type"), str):
-        values = schema["enum"]
-        return {**schema, "type": [schema["type"], "null"], "enum": values if None in values else [*values, None]}
-    return {"if": {"type": "null"}, "else": schema}
+def _types_of(branch: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:
+    resolved = components[branch["$ref"].rpartition("/")[2]] if "$ref" in branch else branch
+    return [resolved["type"], "null"] if resolved.get("nullable") else [resolved["type"]]

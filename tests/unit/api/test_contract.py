@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from openapi_spec_validator import validate
 
 from service.api.http.contract import load_contract, to_json_schema, to_served_document
 from service.api.http.responses import error_response
+from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import KINDS, GatewayError
 
 OPERATIONS = [
@@ -52,7 +54,7 @@ def test_every_error_status_is_declared() -> None:
 def test_every_error_response_has_envelope_and_common_headers(
     path: str, method: str, operation: dict[str, Any]
 ) -> None:
-    del path, method
+    del path
     document = load_contract()
     for status, response in operation["responses"].items():
         if "$ref" not in response:
@@ -60,9 +62,8 @@ def test_every_error_response_has_envelope_and_common_headers(
             assert set(response["headers"]) >= ENVELOPE_HEADERS
             continue
         declared = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
-        assert declared["content"] == {
-            "application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}},
-        }
+        envelope = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
+        assert declared.get("content") == (None if method == "head" else envelope)
         assert set(declared["headers"]) >= ENVELOPE_HEADERS
 
 
@@ -71,7 +72,7 @@ def test_every_operation_has_request_id_summary_and_verb(path: str, method: str,
     del path, method
     assert {"$ref": "#/components/parameters/RequestId"} in operation["parameters"]
     assert operation["summary"]
-    assert operation["operationId"].partition("_")[0] in ("create", "list", "get", "delete", "cancel")
+    assert operation["operationId"].partition("_")[0] in ("create", "list", "get", "head", "delete", "cancel")
 
 
 def test_every_status_has_a_reason_phrase() -> None:
@@ -82,3 +83,61 @@ def test_every_status_has_a_reason_phrase() -> None:
 def test_errors_inside_branches_keep_their_location() -> None:
     schema = to_json_schema({"$ref": "#/components/schemas/RequestMessage"}, load_contract())
     assert schema["$defs"]["RequestMessage"]["allOf"][0]["if"]["properties"] == {"role": {"const": "system"}}
+
+
+def nodes_of(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a document."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from nodes_of(child)
+
+
+def test_nullable_has_explicit_type_and_null_in_its_enum() -> None:
+    nullable = [node for node in nodes_of(load_contract()) if node.get("nullable") is True]
+    assert len(nullable) > 50
+    for node in nullable:
+        assert isinstance(node.get("type"), str), node
+        assert None in node.get("enum", [None]), node
+        assert node.get("enum") != [None], node
+
+
+def test_every_get_has_head_with_same_statuses_and_headers() -> None:
+    for item in load_contract()["paths"].values():
+        assert ("get" in item) == ("head" in item)
+        if "get" in item:
+            get, head = item["get"], item["head"]
+            assert list(head["responses"]) == list(get["responses"])
+            assert head["responses"]["200"]["headers"] == get["responses"]["200"]["headers"]
+            assert [head.get(key) for key in ("security", "parameters", "x-endpoint")] == [
+                get.get(key) for key in ("security", "parameters", "x-endpoint")
+            ]
+
+
+def test_no_component_is_named_like_a_type_of_a_language() -> None:
+    names = set(load_contract()["components"]["schemas"])
+    assert not names & {
+        "Any",
+        "Array",
+        "Date",
+        "Error",
+        "Exception",
+        "Function",
+        "List",
+        "Map",
+        "Object",
+        "Set",
+        "String",
+    }
+
+
+def test_every_optional_field_of_a_request_accepts_null() -> None:
+    document = load_contract()
+    schemas = document["components"]["schemas"]
+    sent = [schemas["ChatCompletionRequest"], schemas["StreamOptions"], schemas["FunctionDefinition"]]
+    sent += [schemas[ref["$ref"].rpartition("/")[2]] for ref in schemas["RequestMessage"]["oneOf"]]
+    sent += [schemas["ImageReference"], schemas["ResponseFormatJsonSchema"]["properties"]["json_schema"]]
+    for schema in sent:
+        for name, field in schema["properties"].items():
+            if name not in schema.get("required", ()):
+                assert CompiledSchema(field, document).is_valid(None), name
