@@ -9,9 +9,11 @@ import copy
 import hashlib
 import hmac
 import math
-from collections import OrderedDict, deque
+import re
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, Protocol, Self
 
 from pydantic import SecretStr
@@ -25,6 +27,11 @@ from service.core.errors import GatewayError
 
 AuthMode = Literal["token", "password", "none"]
 
+_MIN_GENERATED_LENGTH = 32
+_MIN_DISTINCT_CHARACTERS = 10
+_MAX_STEP_SHARE = 0.3
+_MIN_CHANGE_SHARE = 0.4
+_HEXADECIMAL = re.compile(r"[0-9a-f-]+|[0-9A-F-]+")
 _MAX_ADDRESSES = 10_000
 
 
@@ -170,6 +177,7 @@ class Authenticator:
         self.mode = credentials.mode
         self._principal = Principal(credentials.mode)
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
+        self._is_unguessable = credentials.mode == "token" and is_generated(credentials.secret)
 
     def updated(self, credentials: Credentials, rate_limit: RateLimitConfig) -> Authenticator:
         """Return an authenticator for other credentials and limits; earlier failures still count.
@@ -187,8 +195,9 @@ class Authenticator:
     def check(self, authorization: str | None, client_address: str) -> Principal:
         """Authenticate an Authorization header, given as WSGI has it (each character one byte).
 
-        Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, whatever it sends;
-        `missing_credentials` without a Bearer secret, which is no attempt; `invalid_api_key` for a wrong one.
+        Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, except for the right token if
+        it is a generated one, which cannot be guessed; `missing_credentials` without a Bearer secret, which is no
+        attempt; `invalid_api_key` for a wrong one.
         """
         missing = f"Send the gateway's {self._principal.mode} as `Authorization: Bearer <secret>`."
         return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", missing)
@@ -197,12 +206,15 @@ class Authenticator:
         """Authenticate `secret`, sent in `param`; raises as `check` does, with the message `missing` if it is empty."""
         if self._digest is None:
             return self._principal
+        # Digests have one length: the comparison takes the same time for every guess.
+        is_right = hmac.compare_digest(_digest(secret), self._digest)
+        if is_right and self._is_unguessable:
+            return self._principal
         self._check_lockout(client_address)
         if not secret:
             headers = {"WWW-Authenticate": "Bearer"}
             raise GatewayError("missing_credentials", missing, param=param, headers=headers)
-        # Digests have one length: the comparison takes the same time for every guess.
-        if hmac.compare_digest(_digest(secret), self._digest):
+        if is_right:
             self._limiter.record_success(client_address)
             return self._principal
         self._limiter.record_failure(client_address)
@@ -222,6 +234,29 @@ class Authenticator:
                 f"Too many failed attempts from this address. Try again in {seconds} s.",
                 headers={"Retry-After": str(seconds)},
             )
+
+
+def is_generated(secret: str) -> bool:
+    """Return True for a secret that a random generator made, of at least 32 characters.
+
+    Words, repetitions and sequences are not: characters must be hexadecimal and diverse, or change between upper case,
+    lower case, digits and symbols as often as random ones do.
+    """
+    if len(secret) < _MIN_GENERATED_LENGTH or len(set(secret)) < _MIN_DISTINCT_CHARACTERS:
+        return False
+    if max(map(_common_step_share, (secret, secret[::2]))) > _MAX_STEP_SHARE:
+        return False
+    if _HEXADECIMAL.fullmatch(secret):
+        return True
+    kinds = ["a" if one.islower() else "A" if one.isupper() else "0" if one.isdigit() else "-" for one in secret]
+    changes = sum(before != after for before, after in pairwise(kinds))
+    return changes >= _MIN_CHANGE_SHARE * len(secret)
+
+
+def _common_step_share(text: str) -> float:
+    """Return the share of the commonest distance between neighbours: high in sequences such as 0123 or abab."""
+    steps = Counter(ord(after) - ord(before) for before, after in pairwise(text))
+    return steps.most_common(1)[0][1] / len(text)
 
 
 def _parse_bearer(authorization: str) -> bytes:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any
+from typing import Any, Literal
 
 from service.core.errors import GatewayError
 
+ProxyHeader = Literal["x-forwarded-for", "forwarded", "x-real-ip"]
+
 _HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]{1,5})?")
 _FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*"?(?P<node>[^";]*)', re.IGNORECASE)
+_PROXY_HEADERS: tuple[ProxyHeader, ...] = ("x-forwarded-for", "forwarded", "x-real-ip")
 _FORWARDING_KEYS = ("HTTP_X_FORWARDED_", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
 
 
 class ClientAddresses:
-    """Resolves the client address of a request; only trusted proxies may set forwarding headers."""
+    """Resolves the client address of a request; only trusted proxies may set forwarding headers.
 
-    def __init__(self, trusted_proxies: Iterable[IPv4Network | IPv6Network]) -> None:
+    With `proxy_header`, only that one counts.
+    """
+
+    def __init__(
+        self, trusted_proxies: Iterable[IPv4Network | IPv6Network], proxy_header: ProxyHeader | None = None
+    ) -> None:
         self._trusted_proxies = tuple(trusted_proxies)
+        self._proxy_header = proxy_header
 
     def check(self, peer: str, headers: Mapping[str, Any]) -> str:
         """Return the client's address; `headers` has WSGI's names (`HTTP_X_FORWARDED_FOR`), as an environ does.
 
-        Behind a trusted proxy it is the rightmost address in X-Forwarded-For that is not itself a trusted proxy, else
-        in Forwarded, else X-Real-IP, else the peer; only the first header present is read. Raises `GatewayError`
-        `untrusted_proxy_headers` if any other peer sends such a header.
+        Behind a trusted proxy it is the rightmost address in X-Forwarded-For, Forwarded or X-Real-IP that is not itself
+        a trusted proxy, else the peer. Raises `GatewayError` `untrusted_proxy_headers` if any other peer sends such a
+        header, or if several headers disagree: one of them may be the caller's, passed on by the proxy.
         """
         for key in headers:
             if key.startswith(_FORWARDING_KEYS):
@@ -39,8 +48,21 @@ class ClientAddresses:
                 "The request has forwarding headers, but its sender is not a trusted proxy. "
                 "Trusted proxies are listed in gateway.trustedProxies.",
             )
+        if self._proxy_header is not None:
+            return self._resolve(peer, _forwarded_nodes(headers, self._proxy_header))
+        present = [name for name in _PROXY_HEADERS if environ_name(name) in headers]
+        clients = {self._resolve(peer, _forwarded_nodes(headers, name)) for name in present}
+        if len(clients) > 1:
+            raise GatewayError(
+                "untrusted_proxy_headers",
+                f"The headers {' and '.join(present)} disagree about the client's address. "
+                "The operator names the header that the proxy sets in gateway.trustedProxyHeader.",
+            )
+        return clients.pop() if clients else peer
+
+    def _resolve(self, peer: str, nodes: Sequence[str]) -> str:
         client = peer
-        for node in reversed(_forwarded_nodes(headers)):
+        for node in reversed(nodes):
             address = _parse_address(node)
             if address is None:  # the proxy did not name its client
                 break
@@ -53,13 +75,19 @@ class ClientAddresses:
         return address is not None and any(address in network for network in self._trusted_proxies)
 
 
-def _forwarded_nodes(headers: Mapping[str, Any]) -> list[str]:
-    if "HTTP_X_FORWARDED_FOR" in headers:
-        return str(headers["HTTP_X_FORWARDED_FOR"]).split(",")
-    if "HTTP_FORWARDED" in headers:
-        found = (_FORWARDED_FOR.search(element) for element in str(headers["HTTP_FORWARDED"]).split(","))
+def environ_name(header: str) -> str:
+    """Return WSGI's name of a header."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
+def _forwarded_nodes(headers: Mapping[str, Any], name: ProxyHeader) -> list[str]:
+    value = headers.get(environ_name(name))
+    if value is None:
+        return []
+    if name == "forwarded":
+        found = (_FORWARDED_FOR.search(element) for element in str(value).split(","))
         return [match["node"] if match else "" for match in found]
-    return [str(headers["HTTP_X_REAL_IP"])] if "HTTP_X_REAL_IP" in headers else []
+    return str(value).split(",")
 
 
 def _parse_address(node: str) -> IPv4Address | IPv6Address | None:

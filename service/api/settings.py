@@ -15,7 +15,8 @@ class ApiSettings:
     """The configuration in force as the APIs use it.
 
     `authenticator` is None when no authentication is configured; then only loopback host names are served.
-    `allowed_origins` are the origins, in lower case, whose pages may open a WebSocket.
+    `allowed_origins` are the origins, in lower case, whose pages may open a WebSocket and, without authentication, send
+    requests.
     """
 
     config: Config = field(repr=False)
@@ -30,7 +31,7 @@ class ApiSettings:
         return cls(
             config,
             authenticator,
-            ClientAddresses(config.gateway.trusted_proxies),
+            ClientAddresses(config.gateway.trusted_proxies, config.gateway.trusted_proxy_header),
             frozenset(origin.lower() for origin in config.gateway.control_ui.allowed_origins),
             config.gateway.http.endpoints.chat_completions.enabled,
         )

@@ -140,6 +140,9 @@ class GatewayConfig(Section):
     """Authentication of callers."""
     trusted_proxies: tuple[Network, ...] = ()
     """Addresses and networks of proxies whose forwarding headers count. Others that send such headers are refused."""
+    trusted_proxy_header: Literal["x-forwarded-for", "forwarded", "x-real-ip"] | None = None
+    """The header in which trusted proxies send the client's address; the others are ignored. Unset: whichever is sent,
+    unless several disagree."""
     tls: TlsConfig = TlsConfig()
     """TLS, which a reverse proxy has to provide."""
     remote: RemoteConfig = RemoteConfig()

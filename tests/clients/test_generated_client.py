@@ -138,7 +138,7 @@ def test_nullable_fields_accept_null_and_values(generated: GeneratedClient, call
 
 def test_tool_call_round_trip_completes_answer(generated: GeneratedClient, caller: Any) -> None:
     models = generated.models
-    parameters = models.FunctionDefinitionParameters.from_dict({"type": "object", "properties": {}})
+    parameters = models.FunctionParameters.from_dict({"type": "object", "properties": {}})
     function = models.FunctionDefinition(name="weather", parameters=parameters)
     options: dict[str, Any] = {
         "headers": {"x_openclaw_model": "scripted/tools"},

@@ -95,6 +95,8 @@ def _translate(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
     if "$ref" in schema:
         return {"$ref": schema["$ref"].replace("#/components/schemas/", "#/$defs/")}
     result = {key: value for key, value in schema.items() if key in _PLAIN_KEYS}
+    if schema.get("maxProperties") == 0 and schema.get("minProperties"):  # `NoValue`: no object, only null
+        return {**{key: result[key] for key in ("x-unsupported",) if key in result}, "type": "null"}
     if "properties" in schema:
         result["properties"] = {name: _translate(part, components) for name, part in schema["properties"].items()}
     if "items" in schema:
@@ -135,4 +137,5 @@ def _by_type(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
 
 def _types_of(branch: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:
     resolved = components[branch["$ref"].rpartition("/")[2]] if "$ref" in branch else branch
-    return [resolved["type"], "null"] if resolved.get("nullable") else [resolved["type"]]
+    types = _translate(resolved, components)["type"]
+    return [types] if isinstance(types, str) else types

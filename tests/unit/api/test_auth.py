@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
+import uuid
 from collections.abc import Callable
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.clock import Clock
 
-from service.api.auth import Authenticator, Credentials, LoginLimiter, resolve_credentials
+from service.api.auth import Authenticator, Credentials, LoginLimiter, is_generated, resolve_credentials
 from service.api.client_address import ClientAddresses, check_host, is_loopback
 from service.config.gateway import AuthConfig, RateLimitConfig
 from service.config.schema import parse_config
@@ -250,10 +253,11 @@ def test_forwarding_headers_of_untrusted_peers_are_refused(addresses: ClientAddr
         ({"X_FORWARDED_FOR": "6.6.6.6, unknown"}, PROXY),
         ({"X_FORWARDED_FOR": "6.6.6.6, unknown, 10.0.0.8"}, "10.0.0.8"),
         ({"X_FORWARDED_FOR": ""}, PROXY),
-        ({"X_FORWARDED_FOR": "203.0.113.7", "FORWARDED": "for=6.6.6.6", "X_REAL_IP": "6.6.6.6"}, "203.0.113.7"),
+        ({"X_FORWARDED_FOR": "6.6.6.6, 203.0.113.7", "X_REAL_IP": "203.0.113.7"}, "203.0.113.7"),
+        ({"X_FORWARDED_FOR": "203.0.113.7", "FORWARDED": "for=203.0.113.7"}, "203.0.113.7"),
         ({"FORWARDED": "for=6.6.6.6, for=203.0.113.7;proto=https"}, "203.0.113.7"),
         ({"FORWARDED": 'proto=http; For="[2a00::1]:4711"'}, "2a00::1"),
-        ({"FORWARDED": "for=_hidden", "X_REAL_IP": "6.6.6.6"}, PROXY),
+        ({"FORWARDED": "for=_hidden"}, PROXY),
         ({"FORWARDED": "for=6.6.6.6, proto=https"}, PROXY),
         ({"X_REAL_IP": "203.0.113.7", "X_FORWARDED_PROTO": "https"}, "203.0.113.7"),
         ({"X_FORWARDED_PROTO": "https"}, PROXY),
@@ -263,6 +267,75 @@ def test_trusted_proxy_sets_client_address(addresses: ClientAddresses, headers: 
     environ = {f"HTTP_{name}": value for name, value in headers.items()}
     assert addresses.check(PROXY, environ) == expected
     assert addresses.check(f"::ffff:{PROXY}", environ) == (expected if expected != PROXY else f"::ffff:{PROXY}")
+
+
+CONFLICTING = {"X_FORWARDED_FOR": "6.6.6.6", "FORWARDED": "for=203.0.113.7", "X_REAL_IP": "9.9.9.9"}
+
+
+@pytest.mark.parametrize("absent", ["X_FORWARDED_FOR", "FORWARDED", "X_REAL_IP", None])
+def test_headers_of_trusted_proxy_that_disagree_are_refused(addresses: ClientAddresses, absent: str | None) -> None:
+    environ = {f"HTTP_{name}": value for name, value in CONFLICTING.items() if name != absent}
+    error = refused(lambda: addresses.check(PROXY, environ))
+    assert error.code == "untrusted_proxy_headers"
+    assert "gateway.trustedProxyHeader" in error.message
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("x-forwarded-for", "6.6.6.6"), ("forwarded", "203.0.113.7"), ("x-real-ip", "9.9.9.9")],
+)
+def test_configured_proxy_header_is_the_only_one_read(header: Any, expected: str) -> None:
+    addresses = ClientAddresses([ip_network("10.0.0.0/8")], header)
+    environ = {f"HTTP_{name}": value for name, value in CONFLICTING.items()}
+    assert addresses.check(PROXY, environ) == expected
+    del environ[f"HTTP_{header.upper().replace('-', '_')}"]
+    assert addresses.check(PROXY, environ) == PROXY
+    assert refused(lambda: addresses.check(CLIENT, environ)).code == "untrusted_proxy_headers"
+
+
+@pytest.mark.parametrize(
+    "make", [secrets.token_urlsafe, secrets.token_hex, lambda: str(uuid.uuid4()), lambda: secrets.token_hex().upper()]
+)
+def test_generated_token_is_recognised(make: Callable[[], str]) -> None:
+    recognised = [is_generated(make()) for _ in range(1000)]
+    assert sum(recognised) > 990
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "short-Token-1",
+        "a" * 64,
+        "0123456789" * 5,
+        "0123456789abcdef" * 3,
+        "ab1" * 20,
+        "correct horse battery staple correct horse",
+        "CorrectHorseBatteryStaple2024AndSomeMoreWords",
+        "my-company-gateway-token-for-production-2024",
+        "this is a long passphrase, 32 characters and more",
+        secrets.token_urlsafe(16),
+    ],
+)
+def test_guessable_token_is_not_taken_for_generated(secret: str) -> None:
+    assert not is_generated(secret)
+
+
+def test_generated_token_is_admitted_while_address_is_locked_out(clock: Clock) -> None:
+    token = secrets.token_urlsafe(32)
+    limiter = LoginLimiter(RateLimitConfig.model_validate({"maxAttempts": 2}), clock)
+    guard = Authenticator(Credentials("token", token), limiter)
+    assert fail(guard, 3)[-1] == "too_many_failed_attempts"
+    assert guard.check(header(token), CLIENT).mode == "token"
+    assert fail(guard, 1) == ["too_many_failed_attempts"]
+    assert refused(lambda: guard.check(None, CLIENT)).code == "too_many_failed_attempts"
+
+
+def test_generated_password_is_locked_out(clock: Clock) -> None:
+    password = secrets.token_urlsafe(32)
+    limiter = LoginLimiter(RateLimitConfig.model_validate({"maxAttempts": 2}), clock)
+    guard = Authenticator(Credentials("password", password), limiter)
+    fail(guard, 3)
+    assert refused(lambda: guard.check(header(password), CLIENT)).code == "too_many_failed_attempts"
 
 
 @pytest.mark.parametrize(
