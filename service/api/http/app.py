@@ -18,6 +18,7 @@ from connexion.exceptions import ProblemException
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service.api.client_address import check_host, check_origin
+from service.api.http.body_limits import check_value_count
 from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
 from service.api.http.contract import to_served_document
 from service.api.http.path_suggestions import suggest_path
@@ -89,10 +90,10 @@ class _Admission:
 
 
 def _check_route(request: flask.Request) -> None:
-    if request.routing_exception is not None:
-        raise request.routing_exception
     if request.environ["PATH_INFO"].startswith("//"):  # the router accepts it
         raise _not_found()
+    if request.routing_exception is not None:
+        raise request.routing_exception
 
 
 def _read_body(request: flask.Request, environ: Mapping[str, Any]) -> bytes:
@@ -104,6 +105,7 @@ def _read_body(request: flask.Request, environ: Mapping[str, Any]) -> bytes:
         body = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
     if max(declared, len(body)) > MAX_BODY_BYTES:
         raise GatewayError("request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes (20 MiB).")
+    check_value_count(body)
     return body
 
 

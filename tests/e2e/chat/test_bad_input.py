@@ -288,8 +288,8 @@ def test_unknown_path_is_404_with_envelope(gateway: LiveGateway, path: str) -> N
     ],
 )
 def test_unknown_path_is_answered_with_suggestion(gateway: LiveGateway, path: str, suggestion: str) -> None:
-    with gateway.client(token=None) as client:
-        request = client.build_request("POST", gateway.url)
+    with gateway.client() as client:
+        request = client.build_request("GET", gateway.url)
         request.url = httpx.URL(gateway.url, raw_path=path.encode())
         assert client.send(request).json()["error"]["message"] == f"Unknown path. {suggestion}"
 

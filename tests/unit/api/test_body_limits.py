@@ -1,0 +1,49 @@
+"""The number of values in a JSON body is limited before it is parsed."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from service.api.http.body_limits import MAX_VALUES, check_value_count
+from service.core.errors import GatewayError
+
+MANY = MAX_VALUES + 1
+USER = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        orjson.dumps({"messages": [USER] * 650_000}),
+        orjson.dumps({"messages": [USER], "logit_bias": {str(key): 1 for key in range(1_500_000)}}),
+        orjson.dumps({"messages": [USER], **{f"key{key}": 1 for key in range(300_000)}}),
+        b'{"x":[' + b"[]," * MANY + b"1]}",
+        b'{"x":[' + b"{}," * MANY + b"1]}",
+        b'{"x":[' + b"1," * MANY + b"1]}",
+        b'{"x":[' + b'"",' * MANY + b'""]}',
+        b'{"x":[' + b'"\\\\",' * MANY + b'""]}',
+        b'{"x":[' + b'"\\"",' * MANY + b'""]}',
+        b"[" * MANY * 2,
+    ],
+    ids=["messages", "logit-bias", "keys", "arrays", "objects", "numbers", "strings", "backslashes", "quotes", "depth"],
+)
+def test_body_with_too_many_values_is_refused(body: bytes) -> None:
+    with pytest.raises(GatewayError, match="more than 200000 values") as caught:
+        check_value_count(body)
+    assert caught.value.code == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 3_000_000, '{"a": [1, 2]}, ' * 700_000, "\\" * 5_000_000, '\\"' * 3_000_000, "\n" * 5_000_000],
+    ids=["words", "json", "backslashes", "escaped-quotes", "line-breaks"],
+)
+def test_long_text_is_accepted_whatever_it_contains(text: str) -> None:
+    check_value_count(orjson.dumps({"messages": [{"role": "user", "content": text}]}))
+
+
+def test_ten_thousand_messages_with_tool_calls_are_accepted() -> None:
+    function = {"name": "f", "arguments": '{"a": [1, 2, 3]}'}
+    call = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    check_value_count(orjson.dumps({"messages": [call] * 10_000}))
