@@ -35,6 +35,10 @@ class CompiledSchema:
     def __init__(self, schema: Mapping[str, Any], document: Mapping[str, Any]) -> None:
         self._schema = to_json_schema(schema, document)
         self._validator = jsonschema_rs.Draft202012Validator(self._schema)
+        reference = self._schema.get("$ref", "").rpartition("/")[2]
+        root = self._schema["$defs"][reference] if reference else self._schema
+        self._fields: Mapping[str, Any] = root.get("properties", {})
+        self._is_open = root.get("additionalProperties", True) is True
 
     def check(self, value: Any, name: str = "", *, subject: str = "The request body") -> None:
         """Return if `value` is valid; else raise `GatewayError` (400) for its first error.
@@ -42,6 +46,8 @@ class CompiledSchema:
         Unsupported fields are reported before other errors, because they can cause them. `name` is the parameter's name
         (a header's, for instance); in a body, errors carry their path inside it, and `subject` denotes the whole body.
         """
+        if isinstance(value, dict) and self._fields:
+            value = self._check_sizes(value)
         try:
             self._validator.validate(value)  # stops at the first error
         except jsonschema_rs.ValidationError as first:
@@ -52,6 +58,21 @@ class CompiledSchema:
     def is_valid(self, value: Any) -> bool:
         """Return True if `value` is valid."""
         return self._validator.is_valid(value)
+
+    def _check_sizes(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Check the sizes of fields, and leave out unlisted keys if there are many.
+
+        An error of the validator copies what it is about, which takes long if that is large.
+        """
+        for name, field in self._fields.items():
+            size = len(value[name]) if isinstance(value.get(name), dict | list) else 0
+            limit = field.get("maxItems", field.get("maxProperties", size))
+            if size > limit:
+                unit = "elements" if "maxItems" in field else "keys"
+                raise GatewayError("invalid_value", f"`{name}` must have at most {limit} {unit}.", param=name)
+        if len(value) <= _MAX_ELEMENTS or not self._is_open:
+            return value
+        return {name: value[name] for name in self._fields if name in value}
 
     def _to_error(self, error: jsonschema_rs.ValidationError, name: str, whole: str) -> GatewayError:
         param = name + _format_path(error.instance_path)

@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from service.api.http.body_limits import MAX_VALUES, check_value_count
+from service.api.http.contract import load_contract
+from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import GatewayError
 
 MANY = MAX_VALUES + 1
@@ -47,3 +49,24 @@ def test_ten_thousand_messages_with_tool_calls_are_accepted() -> None:
     function = {"name": "f", "arguments": '{"a": [1, 2, 3]}'}
     call = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
     check_value_count(orjson.dumps({"messages": [call] * 10_000}))
+
+
+def check(body: object) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        CompiledSchema({"$ref": "#/components/schemas/ChatCompletionRequest"}, load_contract()).check(body)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        ({"messages": [7] * 10_001}, "invalid_value", "messages"),
+        ({"messages": [USER], "logit_bias": dict.fromkeys(map(str, range(1025)), "x")}, "invalid_value", "logit_bias"),
+        ({str(key): 1 for key in range(1000)}, "missing_required_parameter", "messages"),
+        ({**{str(key): 1 for key in range(1000)}, "messages": [USER], "top_p": "x"}, "invalid_type", "top_p"),
+        ({"messages": [USER], "tools": "x" * 200}, "invalid_type", "tools"),
+    ],
+)
+def test_sizes_are_checked_before_elements(body: object, code: str, param: str) -> None:
+    error = check(body)
+    assert (error.code, error.param) == (code, param)
