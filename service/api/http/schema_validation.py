@@ -38,6 +38,12 @@ class CompiledSchema:
         reference = self._schema.get("$ref", "").rpartition("/")[2]
         root = self._schema["$defs"][reference] if reference else self._schema
         self._fields: Mapping[str, Any] = root.get("properties", {})
+        self._sizes = [
+            (name, field[key], unit)
+            for name, field in self._fields.items()
+            for key, unit in (("maxItems", "elements"), ("maxProperties", "keys"))
+            if key in field
+        ]
         self._is_open = root.get("additionalProperties", True) is True
 
     def check(self, value: Any, name: str = "", *, subject: str = "The request body") -> None:
@@ -64,11 +70,9 @@ class CompiledSchema:
 
         An error of the validator copies what it is about, which takes long if that is large.
         """
-        for name, field in self._fields.items():
-            size = len(value[name]) if isinstance(value.get(name), dict | list) else 0
-            limit = field.get("maxItems", field.get("maxProperties", size))
-            if size > limit:
-                unit = "elements" if "maxItems" in field else "keys"
+        for name, limit, unit in self._sizes:
+            field = value.get(name)
+            if isinstance(field, dict | list) and len(field) > limit:
                 raise GatewayError("invalid_value", f"`{name}` must have at most {limit} {unit}.", param=name)
         if len(value) <= _MAX_ELEMENTS or not self._is_open:
             return value
