@@ -6,6 +6,10 @@ patches the standard library before them.
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,6 +17,7 @@ import click
 from service import __version__
 from service.cli.agent import agent
 from service.cli.agents import agents
+from service.cli.common import dev_option, profile_option
 from service.cli.completion import completion
 from service.cli.config import config
 from service.cli.gateway import gateway
@@ -24,24 +29,41 @@ from service.cli.setup import setup
 INTERRUPTED = 130  # the shell's status for SIGINT
 
 
+#: Errors of writing to a pipe or device; unlike errors of files they come without a name.
+_OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+
+
 class _Commands(click.Group):
     """The root group; Ctrl-C exits with status 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the named command."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
+        except OSError as error:
+            if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+                raise
+            _discard_output()
+            raise click.ClickException(f"The output cannot be written: {error.strerror}.") from None
         except click.Abort as abort:  # raised by click for Ctrl-C and for end of input at a prompt
             if not isinstance(abort.__context__, KeyboardInterrupt):
                 raise
             raise click.exceptions.Exit(INTERRUPTED) from None
+        return result
+
+
+def _discard_output() -> None:
+    """Discard what standard output has buffered, which the flush at exit would try to write again."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--dev", is_flag=True, help="Use the configuration and state of `gateway --dev`.")
-@click.option("--profile", metavar="NAME", help="Use the configuration and state of this name.")
+@dev_option
+@profile_option
 @click.version_option(__version__, prog_name="openclaw")
 def openclaw(**_options: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""

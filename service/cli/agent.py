@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.common import json_option, pass_locations, print_json
+from service.cli.common import Utf8Text, json_option, pass_locations, print_json
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-m", "--message", required=True, help="The message; `-` reads standard input.")
-@click.option("--agent", "agent_id", metavar="ID", help="The agent; by default the default agent.")
-@click.option("--session-id", metavar="ID", help="The session, by an id of your choice.")
-@click.option("--session-key", metavar="KEY", help="The session, by its key; by default the agent's main session.")
-@click.option("--model", metavar="PROVIDER/MODEL", help="Override the model for this turn.")
+@click.option(
+    "-m", "--message", type=Utf8Text(replace=True), required=True, help="The message; `-` reads standard input."
+)
+@click.option("--agent", "agent_id", type=Utf8Text(), metavar="ID", help="The agent; by default the default agent.")
+@click.option("--session-id", type=Utf8Text(), metavar="ID", help="The session, by an id of your choice.")
+@click.option(
+    "--session-key",
+    type=Utf8Text(),
+    metavar="KEY",
+    help="The session, by its key; by default the agent's main session.",
+)
+@click.option("--model", type=Utf8Text(), metavar="PROVIDER/MODEL", help="Override the model for this turn.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds to wait for the complete answer.")
 @click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
 @click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
@@ -47,7 +54,7 @@ def agent(
     from service.cli.agent_client import AgentInvocation, resolve_session
 
     agent_id, key = resolve_session(agent_id, session_id, session_key)
-    text = sys.stdin.read() if message == "-" else message
+    text = sys.stdin.buffer.read().decode(errors="replace") if message == "-" else message
     _check_message(text)
     request = AgentInvocation(text, agent_id, key, model, timeout)
     result = _run(client, request, stream=stream)

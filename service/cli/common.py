@@ -10,10 +10,41 @@ from typing import Any
 
 import click
 
-from service.config.source import ConfigError, locate
+from service.config.source import PROFILE_NAME, ConfigError, locate
 from service.core.errors import GatewayError
 
 Command = Callable[..., None]
+
+
+def _check_profile(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not PROFILE_NAME.fullmatch(name):
+        raise click.BadParameter(
+            "use 1 to 64 letters, digits, hyphens and underscores, starting with a letter or digit."
+        )
+    return name
+
+
+dev_option = click.option("--dev", is_flag=True, help="Use the configuration and state of `gateway --dev`.")
+profile_option = click.option(
+    "--profile", metavar="NAME", callback=_check_profile, help="Use the configuration and state of this name."
+)
+
+
+class Utf8Text(click.ParamType[str]):
+    """A text argument. Bytes that are not UTF-8 are refused, or replaced by U+FFFD with `replace`."""
+
+    name = "text"
+
+    def __init__(self, *, replace: bool = False) -> None:
+        self._replace = replace
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text without lone surrogates, which stand for undecodable bytes of an argument."""
+        text = str(value)
+        valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if valid != text and not self._replace:
+            self.fail("it is not valid UTF-8.", param, ctx)
+        return valid
 
 
 def pass_locations(command: Command) -> Command:
@@ -22,12 +53,15 @@ def pass_locations(command: Command) -> Command:
     Both options are also accepted before the command's name.
     """
 
-    @click.option("--dev", is_flag=True, help="Use the configuration and state of `gateway --dev`.")
-    @click.option("--profile", metavar="NAME", help="Use the configuration and state of this name.")
+    @dev_option
+    @profile_option
     @functools.wraps(command)
     def with_locations(*arguments: Any, dev: bool, profile: str | None, **options: Any) -> None:
         general = click.get_current_context().find_root().params
-        locations = locate(os.environ, dev=dev or bool(general.get("dev")), profile=profile or general.get("profile"))
+        dev, profile = dev or bool(general.get("dev")), profile or general.get("profile")
+        if dev and profile is not None:
+            raise click.UsageError("Use either --dev or --profile, not both.")
+        locations = locate(os.environ, dev=dev, profile=profile)
         command(locations, *arguments, **options)
 
     return report_errors(with_locations)

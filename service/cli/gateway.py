@@ -8,13 +8,14 @@ from service.cli.common import pass_locations
 from service.config.source import Locations
 from service.server.monkey_patch import make_cooperative
 
+_MAX_PORT = 65_535
 _MAX_WORKERS = 64
 _MAX_GRACE_SECONDS = 86_400
 
 
 @click.command()
-@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
-@click.option("--bind", help='"loopback", "lan", "auto" or "custom".')
+@click.option("--port", type=click.IntRange(0, _MAX_PORT), help="Port to listen on; 0 picks a free one.")
+@click.option("--bind", type=click.Choice(["loopback", "lan", "auto", "custom"]), help="Addresses to listen on.")
 @click.option("--workers", type=click.IntRange(1, _MAX_WORKERS), default=1, help="Number of worker processes.")
 @click.option(
     "--grace",

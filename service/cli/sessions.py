@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Command, json_option, pass_locations, print_json, print_table
+from service.cli.common import Command, Utf8Text, json_option, pass_locations, print_json, print_table
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -178,8 +178,8 @@ def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, 
 
 
 @sessions.command()
-@click.argument("key")
-@_agent_option
+@click.argument("key", type=Utf8Text())
+@click.option("--agent", type=Utf8Text(), metavar="ID", help="The session's agent.")
 @json_option
 @pass_locations
 def abort(locations: Locations, key: str, *, agent: str | None, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from service.core.dataclass import record
 DEV_PORT = 19001
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
-_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _REFERENCE = re.compile(r"(?P<literal>\$)?\$\{(?P<name>[^{}]*)\}")
 _REFERENCE_KEYS = {"source", "provider", "id"}
 _VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -76,7 +76,7 @@ def locate(environ: Mapping[str, str], *, dev: bool = False, profile: str | None
     """
     if dev and profile is not None:
         raise ConfigError(["--dev and --profile exclude each other; give one of them"], "The command line")
-    if profile is not None and not _PROFILE.fullmatch(profile):
+    if profile is not None and not PROFILE_NAME.fullmatch(profile):
         raise ConfigError(
             ["--profile is 1 to 64 letters, digits, hyphens and underscores, beginning with a letter or digit"],
             "The command line",

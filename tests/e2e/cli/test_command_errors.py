@@ -1,0 +1,70 @@
+"""Misuse of the command line and broken output: exit codes, one line of text, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support.live import scripted_config
+
+from service.cli import openclaw
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("gateway", "--port", "80000"), "--port"),
+        (("gateway", "--port", "-1"), "--port"),
+        (("gateway", "--bind", "foo"), "--bind"),
+        (("gateway", "--profile", "a b"), "--profile"),
+        (("--profile", "../x", "gateway"), "--profile"),
+        (("config", "file", "--profile", ""), "--profile"),
+        (("--dev", "status", "--profile", "x"), "--profile"),
+        (("agent", "--message", "x", "--session-key", "a\udcff"), "--session-key"),
+        (("agent", "--message", "x", "--agent", "a\udcff"), "--agent"),
+        (("agent", "--message", "x", "--session-id", "\udc80"), "--session-id"),
+        (("agent", "--message", "x", "--model", "a/\udcff"), "--model"),
+        (("sessions", "abort", "a\udcff"), "KEY"),
+        (("sessions", "abort", "x", "--agent", "a\udcff"), "--agent"),
+    ],
+)
+def test_misuse_exits_with_2_and_names_option(tmp_path: Path, arguments: tuple[str, ...], option: str) -> None:
+    done = CliRunner().invoke(openclaw, arguments, env={"HOME": str(tmp_path), "OPENCLAW_STATE_DIR": None})
+    assert done.exit_code == 2
+    assert option in done.stderr
+
+
+def test_undecodable_message_gets_replacement_characters(tmp_path: Path) -> None:
+    config = tmp_path / "openclaw.json"
+    config.write_text(json.dumps(scripted_config()))
+    config.chmod(0o600)
+    env = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "OPENCLAW_CONFIG_PATH": str(config),
+        "OPENCLAW_STATE_DIR": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "service", "agent", "--local", "--message"]
+    for message, given in ((b"caf\xe9", b""), (b"-", b"caf\xe9")):
+        done = subprocess.run([*command, message], env=env, input=given, capture_output=True, timeout=90, check=False)
+        assert (done.returncode, done.stdout.decode()) == (0, "caf\ufffd\n"), done.stderr
+
+
+@pytest.mark.parametrize("target", ["full", "closed"])
+def test_broken_output_is_reported_in_one_line(tmp_path: Path, target: str) -> None:
+    command = [sys.executable, "-m", "service", "config", "schema"]
+    env = {**os.environ, "HOME": str(tmp_path)}
+    with Path("/dev/full").open("wb") as full:
+        reader, writer = os.pipe()
+        os.close(reader)
+        output = full.fileno() if target == "full" else writer
+        done = subprocess.run(command, env=env, stdout=output, stderr=subprocess.PIPE, timeout=90, check=False)
+        os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: The output cannot be written: ")
+    assert done.stderr.count(b"\n") == 1
