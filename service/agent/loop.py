@@ -322,7 +322,9 @@ class AgentLoop:
             return []
         ended: dict[int, Message] = {}
         try:
-            return self._tools.own.execute(calls, self._tools.context, self._log_call, ended)
+            names = tuple(function.name for function in self._tools.callers)
+            context = replace(self._tools.context, caller_functions=names)
+            return self._tools.own.execute(calls, context, self._log_call, ended)
         finally:
             # Of an interrupted turn the transcript has what its tools have done.
             self.draft.messages.extend(ended[place] for place in sorted(ended))

@@ -20,7 +20,8 @@ class ToolError(Exception):
 class ToolContext:
     """For whom a tool works: the agent, its workspace (None: it has none) and the session and run that ask.
 
-    `hidden` are the gateway's own files and directories, which no tool may reach.
+    `hidden` are the gateway's own files and directories, which no tool may reach. `caller_functions` are the names that
+    the model may call besides the agent's tools.
     """
 
     agent_id: str
@@ -28,6 +29,7 @@ class ToolContext:
     session_key: str
     run_id: str
     hidden: tuple[Path, ...] = ()
+    caller_functions: tuple[str, ...] = ()
 
 
 class Tool(Protocol):

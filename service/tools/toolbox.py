@@ -129,7 +129,9 @@ class Toolbox:
     def _run(self, call: ToolCall, context: ToolContext) -> str:
         compiled = self._tools.get(call.name)
         if compiled is None:
-            raise ToolError(f'There is no tool "{_short(call.name)}". {self._there_are(call.name)}')
+            raise ToolError(
+                f'There is no tool "{_short(call.name)}". {self._there_are(call.name, context.caller_functions)}'
+            )
         arguments = compiled.parse_arguments(call.arguments)
         tool = compiled.tool
         try:
@@ -138,13 +140,14 @@ class Toolbox:
         except Deadline:
             raise ToolError(f"{tool.name} was ended after {tool.timeout_seconds:g} seconds. Ask for less.") from None
 
-    def _there_are(self, wanted: str) -> str:
-        if not self._tools:
+    def _there_are(self, wanted: str, caller_functions: Sequence[str]) -> str:
+        names = [*caller_functions, *self._tools]
+        if not names:
             return "There are none."
-        if len(self._tools) <= _MAX_TOLD_NAMES:
-            return f"There are: {', '.join(self._tools)}."
-        nearest = get_close_matches(_short(wanted), self._tools, _MAX_TOLD_NAMES, cutoff=0.0)
-        return f"There are {len(self._tools)}, among them: {', '.join(nearest)}."
+        if len(names) <= _MAX_TOLD_NAMES:
+            return f"There are: {', '.join(names)}."
+        nearest = get_close_matches(_short(wanted), names, _MAX_TOLD_NAMES, cutoff=0.0)
+        return f"There are {len(names)}, among them: {', '.join(nearest)}."
 
 
 class _CompiledTool:

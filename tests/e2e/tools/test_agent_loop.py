@@ -67,6 +67,13 @@ def test_a_failing_tool_is_told_to_the_model_which_goes_on(client: httpx.Client,
     assert "path" in results[2]
 
 
+def test_unknown_function_is_answered_with_names_of_callers_functions(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["play"] = Play(calls(("functions.weather", {"city": "Hue"})), calls(text="I could not."))
+    assert text_of(ask(client, "how is it?", tools=[FUNCTION])) == "I could not."
+    result = sent(upstream)[-1]["content"]
+    assert result.startswith('There is no tool "functions.weather". There are: weather, ')
+
+
 def test_what_an_agent_may_use_is_what_it_is_told_about(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(calls(text="hi"), calls(text="hi"))
     ask(client, "hi", model="openclaw/careful")
