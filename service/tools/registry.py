@@ -43,6 +43,7 @@ class ToolRegistry:
         }
         self._fixed = {agent_id: Toolbox(tools) for agent_id, tools in self._built_in.items()}
         self._left_out: dict[str, set[str]] = {}
+        self._reported: set[str] = set()
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
 
     def of(self, agent: Agent, beside: int = 0, models: Collection[str] = ()) -> Toolbox:
@@ -60,7 +61,7 @@ class ToolRegistry:
         remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
         tools = self._allowed(agent, (*built_in, *remote), models) if limited else (*built_in, *remote)
         self._tell_left_out(agent, tuple(tool.name for tool in tools[room:]))
-        return Toolbox(tools[:room])
+        return Toolbox(tools[:room], reported=self._reported)
 
     def contact_servers(self) -> None:
         """Begin to list the tools of all servers that an agent may use, a few at a time, without waiting."""

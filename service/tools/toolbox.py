@@ -61,11 +61,18 @@ class Toolbox:
     """The tools of one agent, already chosen by its policy.
 
     A tool whose `parameters` are not a JSON schema, or cannot be written as JSON, is left out, with a warning in the
-    log. Two tools of one name are a
-    `ValueError`. Results are cut to `max_result_characters`.
+    log unless `reported`, to which it is added, has its name. Two tools of one name are a `ValueError`. Results are cut
+    to `max_result_characters`.
     """
 
-    def __init__(self, tools: Iterable[Tool], *, max_result_characters: int = MAX_RESULT_CHARACTERS) -> None:
+    def __init__(
+        self,
+        tools: Iterable[Tool],
+        *,
+        max_result_characters: int = MAX_RESULT_CHARACTERS,
+        reported: set[str] | None = None,
+    ) -> None:
+        reported = set() if reported is None else reported
         self._tools: dict[str, _CompiledTool] = {}
         self._max_result_characters = max_result_characters
         for tool in tools:
@@ -74,7 +81,9 @@ class Toolbox:
             try:
                 self._tools[tool.name] = _CompiledTool(tool)
             except (ValueError, TypeError, jsonschema_rs.ReferencingError):
-                logger.warning("the tool %s is left out: its parameters cannot be used as a JSON schema", tool.name)
+                if tool.name not in reported:
+                    logger.warning("the tool %s is left out: its parameters cannot be used as a JSON schema", tool.name)
+                reported.add(tool.name)
         offered = (compiled.tool for compiled in self._tools.values())
         self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in offered)
 

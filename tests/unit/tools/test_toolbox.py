@@ -93,6 +93,13 @@ def test_a_tool_whose_schema_cannot_be_used_is_left_out_with_a_warning(
     assert "the tool bad is left out" in caplog.text
 
 
+def test_tool_that_is_left_out_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    reported: set[str] = set()
+    for name in ("bad", "bad", "worse"):
+        Toolbox([StubTool(name, str, {"type": "objekt"})], reported=reported)
+    assert [record.args for record in caplog.records] == [("bad",), ("worse",)]
+
+
 def test_a_result_is_told_as_it_is() -> None:
     assert answer(StubTool("a", lambda given: f"got {given}", SCHEMA), '{"path": "x"}') == ("got {'path': 'x'}", False)
 
