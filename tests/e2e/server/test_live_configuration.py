@@ -315,6 +315,20 @@ def test_edit_is_ignored_with_reload_off(tmp_path: Path, *, live: bool) -> None:
         assert "in force: agents" not in running.output
 
 
+def test_edit_waits_for_a_restart_if_a_command_may_have_made_it(tmp_path: Path) -> None:
+    config = scripted_config()
+    (tmp_path / "workspace").mkdir()
+    config["agents"]["defaults"]["workspace"] = str(tmp_path / "workspace")
+    config["tools"] = {"alsoAllow": ["exec"], "exec": {"sandbox": "off"}}
+    with live_gateway(tmp_path, config) as running:
+        assert "commands run without a sandbox" in running.output
+        editing = Editing(running)
+        editing.config = {**config, "tools": {"profile": "full", "exec": {"sandbox": "off"}}}
+        editing.write()
+        editing.wait_for(lambda: "agents run commands without a sandbox" in running.output)
+        assert "in force: " not in running.output
+
+
 def test_all_workers_apply_an_edit(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config(), arguments=("--workers", "2")) as running:
         editing = Editing(running)
