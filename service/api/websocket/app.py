@@ -17,7 +17,7 @@ from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade
 from service.api.websocket.dispatch import Methods
-from service.api.websocket.frames import NO_ID, FrameError, parse_request
+from service.api.websocket.frames import NO_ID, FrameError, is_utf8, parse_request
 from service.api.websocket.handshake import NOT_UTF8, Handshake, RefusedError
 from service.api.websocket.hub import Hub
 from service.core.errors import GatewayError
@@ -106,9 +106,9 @@ class WebSocketApp:
             if not peer.socket.is_open:
                 return
             try:
-                self._methods.take(peer, parse_request(b"" if message is None else message))
+                self._methods.take(peer, parse_request(message))
             except FrameError as fault:
-                if message is not None and fault.id == NO_ID and not _is_utf8(message):
+                if message is not None and fault.id == NO_ID and not is_utf8(message):
                     peer.socket.close(NOT_UTF8, "text must be UTF-8")
                 else:
                     peer.fail(fault.id, fault.error)
@@ -136,11 +136,3 @@ def _check_origin(environ: Mapping[str, Any], settings: ApiSettings) -> None:
 def _check_bodiless(environ: Mapping[str, Any]) -> None:
     if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
         raise GatewayError("malformed_request", "A WebSocket upgrade must not have a body.")
-
-
-def _is_utf8(message: bytes) -> bool:
-    try:
-        message.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

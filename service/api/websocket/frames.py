@@ -5,6 +5,9 @@ Nothing here reads, waits or knows a connection.
 
 from __future__ import annotations
 
+import json
+import re
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -23,6 +26,15 @@ NO_ID = "invalid"
 
 _MAX_ID_CHARACTERS = 512
 _RETRYABLE = (429, 503, 504)
+
+#: An escaped surrogate, lone or not.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+#: An `id` that only members with plain strings precede.
+_LEADING_ID = re.compile(rb'\s*\{(?:\s*"[^"\\]{0,99}"\s*:\s*"[^"\\]{0,999}"\s*,){0,9}?\s*"id"\s*:\s*"([^"\\]{1,999})"')
+
+#: Larger frames that are not valid JSON are not parsed a second time for their id.
+_MAX_SEARCHED_BYTES = 1024 * 1024
 
 
 @record
@@ -43,13 +55,11 @@ class FrameError(Exception):
         self.error = error
 
 
-def parse_request(message: bytes) -> Request:
-    """The request in a message. Raises `FrameError`."""
-    try:
-        frame = orjson.loads(message)
-    except orjson.JSONDecodeError as error:
-        text = f"The frame is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
-        raise FrameError(NO_ID, GatewayError("invalid_json", text)) from None
+def parse_request(message: bytes | None) -> Request:
+    """The request in a message; `None` is a binary message. Lone surrogates become U+FFFD. Raises `FrameError`."""
+    if message is None:
+        raise FrameError(NO_ID, _malformed("The message is binary. Send frames as text messages."))
+    frame = _load(message)
     if not isinstance(frame, dict):
         raise FrameError(NO_ID, _malformed("A frame must be a JSON object."))
     frame_id, method, params = frame.get("id"), frame.get("method"), frame.get("params")
@@ -63,6 +73,46 @@ def parse_request(message: bytes) -> Request:
     if not isinstance(params, dict | None):
         raise FrameError(frame_id, _malformed("`params` must be an object."))
     return Request(frame_id, method, params or {})
+
+
+def _load(message: bytes) -> Any:
+    try:
+        return orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        if _SURROGATE.search(message):
+            with suppress(ValueError, RecursionError):
+                return _load_replacing_surrogates(message)
+        text = f"The frame is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        raise FrameError(_find_id(message), GatewayError("invalid_json", text)) from None
+
+
+def _load_replacing_surrogates(message: bytes) -> Any:
+    text = json.dumps(json.loads(message), ensure_ascii=False)
+    return orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+
+def _find_id(message: bytes) -> str:
+    """The id of a frame that is not valid JSON, where it can be read without doubt; else `NO_ID`."""
+    try:
+        text = message.decode()
+        frame = json.loads(text) if len(message) <= _MAX_SEARCHED_BYTES else None  # takes NaN and 1e400
+    except (ValueError, RecursionError):
+        frame = None
+    frame_id = frame.get("id") if isinstance(frame, dict) else None
+    if not isinstance(frame_id, str):
+        match = _LEADING_ID.match(message)
+        frame_id = match[1].decode(errors="replace") if match else ""
+    is_usable = 1 <= len(frame_id) <= _MAX_ID_CHARACTERS and not any("\ud800" <= one <= "\udfff" for one in frame_id)
+    return frame_id if is_usable and is_utf8(message) else NO_ID
+
+
+def is_utf8(message: bytes) -> bool:
+    """Whether a text message is what RFC 6455 requires."""
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _malformed(message: str) -> GatewayError:

@@ -173,7 +173,7 @@ def _check_protocol(params: Mapping[str, Any]) -> None:
 
 def _parse_connect(socket: WebSocket, message: bytes | None) -> Request:
     try:
-        request = parse_request(b"" if message is None else message)
+        request = parse_request(message)
     except FrameError as fault:
         socket.send(to_failure(fault.id, fault.error))
         raise RefusedError(POLICY, fault.error.message) from None
