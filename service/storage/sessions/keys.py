@@ -6,6 +6,7 @@ key of a response.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -25,6 +26,8 @@ MAX_HEADER_CHARACTERS = 2048
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _BROKEN_TRIPLET = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
+#: The end of a key that was derived from a name with capitals.
+_SUFFIX = re.compile(r"~[0-9a-f]{16}$")
 _UNENCODED = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
@@ -76,7 +79,9 @@ def session_key_for(agent_id: str, header_key: str | None, user: str | None, new
     if _has_control_character(user):
         raise GatewayError("invalid_value", "`user` must not contain control characters.", param="user")
     if user:
-        return SessionKey(f"{prefix}openai-user:{user.lower()}", fresh=False)
+        # A user may be called like the key of another whose name has capitals.
+        name = _with_suffix(user) if _SUFFIX.search(user) else _fold_case(user)
+        return SessionKey(f"{prefix}openai-user:{name}", fresh=False)
     return SessionKey(f"{prefix}openai:{new_id()}", fresh=True)
 
 
@@ -120,8 +125,17 @@ def _own_part(header_key: str, prefix: str) -> str:
         )
     start, rest = header_key[: len(prefix)], header_key[len(prefix) :]
     own = rest if rest and start.lower() == prefix else header_key
-    # Without the prefix: lower-casing a Greek capital sigma depends on the preceding character.
-    return own.lower()
+    # Without the prefix: the lower case of a Greek capital sigma depends on the character before it.
+    return _fold_case(own)
+
+
+def _fold_case(name: str) -> str:
+    """`name` in lower case; names that only fold onto the same lower case stay apart by a suffix."""
+    return name if name == name.lower() else _with_suffix(name)
+
+
+def _with_suffix(name: str) -> str:
+    return f"{name.lower()}~{hashlib.blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
 
 
 def _has_control_character(text: str) -> bool:

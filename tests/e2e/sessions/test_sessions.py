@@ -47,11 +47,13 @@ def test_request_without_key_or_user_is_stateless(talk: httpx.Client, upstream: 
 
 
 def test_user_continues_their_session(talk: httpx.Client, upstream: Upstream) -> None:
-    name = f"Anna-{uuid.uuid4()}"
+    name = f"anna-{uuid.uuid4()}"
     answer = text_of(ask(talk, "one", user=name))
-    response = ask(talk, "two", user=name.upper())
+    response = ask(talk, "two", user=name)
     assert last_messages(upstream) == [("user", "one"), ("assistant", answer), ("user", "two")]
-    assert response.headers["x-openclaw-session-key"] == f"agent:main:openai-user:{name.lower()}"
+    assert response.headers["x-openclaw-session-key"] == f"agent:main:openai-user:{name}"
+    ask(talk, "three", user=name.upper())
+    assert last_messages(upstream) == [("user", "three")]
 
 
 def test_empty_user_counts_as_absent(talk: httpx.Client) -> None:

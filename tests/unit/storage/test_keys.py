@@ -114,8 +114,7 @@ def test_blank_user_counts_as_absent(user: str) -> None:
 
 
 def test_user_has_one_session_with_agent() -> None:
-    assert derive(user="  Alice@Example.COM ") == SessionKey("agent:main:openai-user:alice@example.com", fresh=False)
-    assert derive(user="alice@example.com") == derive(user="ALICE@example.com")
+    assert derive(user="  alice@example.com ") == SessionKey("agent:main:openai-user:alice@example.com", fresh=False)
     assert derive(user="alice") != derive(user="alice", agent_id="other")
 
 
@@ -129,9 +128,9 @@ def test_user_with_control_characters_is_refused() -> None:
     ("header_key", "key"),
     [
         ("my-app:1", "agent:main:my-app:1"),
-        ("My-App:ONE", "agent:main:my-app:one"),
+        ("My-App:ONE", "agent:main:my-app:one~d00535d7d1bead35"),
         ("agent:main:my-app:1", "agent:main:my-app:1"),
-        ("AGENT:Main:My-App", "agent:main:my-app"),
+        ("AGENT:Main:my-app", "agent:main:my-app"),
         ("agent:other:x", "agent:main:agent:other:x"),
         ("agent:mainly:x", "agent:main:agent:mainly:x"),
         ("agent:main:", "agent:main:agent:main:"),
@@ -199,4 +198,18 @@ def test_longest_user_has_key_that_round_trips() -> None:
 def test_name_with_and_without_prefix_is_one_session(name: str) -> None:
     assume(name and not name.lower().startswith(("agent:", "subagent:", "cron:", "acp:")))
     assert derive(f"agent:main:{name}") == derive(name)
-    assert derive(f"agent:main:{name.lower()}") == derive(name)
+    assert (derive(f"agent:main:{name.lower()}") == derive(name)) is (name == name.lower())
+
+
+@pytest.mark.parametrize("name", ["Alice", "aLICE", "ALICE", "\u212aelvin", "Straße", "İstanbul"])
+def test_names_that_differ_only_in_case_are_two_sessions(name: str) -> None:
+    lower = name.lower()
+    for first, second in ((derive(user=name), derive(user=lower)), (derive(name), derive(lower))):
+        assert first.key.startswith(f"{second.key}~")
+        assert derive(first.key).key == first.key
+
+
+def test_user_called_like_the_key_of_another_has_another_session() -> None:
+    key = derive(user="Alice").key
+    name = key.removeprefix("agent:main:openai-user:")
+    assert derive(user=name).key.startswith(f"{key}~")
