@@ -82,7 +82,7 @@ def test_json_output_has_text_and_metadata(home: Home, client_options: tuple[str
 
 @pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
 def test_session_key_selects_agent_and_model_can_be_overridden(home: Home, client_options: tuple[str, ...]) -> None:
-    arguments = ("--session-key", "agent:beta:Là 1", "--model", "scripted/count-3", "--json", *client_options)
+    arguments = ("--session-key", "agent:beta:là 1", "--model", "scripted/count-3", "--json", *client_options)
     result = result_of(home.run("agent", "--message", "x", *arguments).json, client_options)
     assert result["payloads"][0]["text"].split() == ["1", "2", "3"]
     assert result["meta"]["agentMeta"]["sessionKey"] == "agent:beta:là 1"

@@ -72,7 +72,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Live
     place = Place(tmp_path_factory.mktemp("used"), scripted_config())
     with live_gateway(place.directory, place.config) as running, running.client() as client:
         for text in ("how are you?", "and\x1b[31m now"):
-            ask(client, text, headers={SESSION_KEY: "Talk"})
+            ask(client, text, headers={SESSION_KEY: "talk"})
         tool = {"type": "function", "function": {"name": "look"}}
         ask(
             client,
@@ -170,7 +170,7 @@ def test_truncated_run_is_shown_with_its_text(place: Place, tmp_path: Path) -> N
 
 def test_short_key_means_session_of_one_agent_that_has_it(used: tuple[Place, LiveGateway]) -> None:
     place, _ = used
-    assert place.json("show", "Talk")["key"] == "agent:main:talk"
+    assert place.json("show", "talk")["key"] == "agent:main:talk"
     assert place.json("show", "tools")["key"] == place.json("show", "tools", "--agent", "Beta")["key"]
     assert place.json("show", "both", "--agent", "beta")["key"] == "agent:beta:both"
     lines = place.openclaw("export", "talk", "agent:main:talk", "both", "--agent", "main").stdout.splitlines()
