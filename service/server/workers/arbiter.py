@@ -199,7 +199,7 @@ class GatewayArbiter(Arbiter):  # type: ignore[misc]
             if not announced and self.WORKERS and waited > _MESSAGE_AFTER_SECONDS:
                 announced = True
                 grace_seconds = self.app.options.grace
-                _print(f"Stopping: waiting up to {grace_seconds:g} s for running requests. Ctrl-C again stops at once.")
+                _print(f"Stopping: waiting {grace_seconds:g} s at most for requests. Press Ctrl-C again to stop now.")
         self.kill_workers(signal.SIGKILL)
         with suppress(HaltServer):
             self.reap_workers()

@@ -86,7 +86,7 @@ def test_command_that_ends_within_the_grace_period_is_awaited(
         answer = begin(running)
         assert processes_of(tmp_path / "workspace")
         running.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "Stopping: 1 still running, 30 s at most" in running.output)
+        eventually(lambda: "Stopping: 1 still running, waiting 30 s at most" in running.output)
         (tmp_path / "workspace" / "go").touch()
         assert running.process.wait(20) == 0
     assert "It is done." in answer().text
