@@ -1,4 +1,4 @@
-"""The blocks of an answer in Anthropic's dialect, in their order: where a model thought, they go back as they came.
+"""Keep the blocks of an answer in Anthropic's dialect, because thinking goes back as it came.
 
 https://docs.claude.com/en/docs/build-with-claude/extended-thinking: thinking that led to calls of tools is returned
 with them, whole, signed and in its place.
@@ -21,7 +21,7 @@ _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta"
 
 
 class Content:
-    """The blocks of one answer."""
+    """Blocks of one answer."""
 
     def __init__(self) -> None:
         self._blocks: dict[Any, dict[str, Any]] = {}
@@ -29,7 +29,7 @@ class Content:
         self._bytes = 0
 
     def begin(self, index: Any, block: dict[str, Any]) -> None:
-        """A block begins; of kinds that are new nothing is kept.
+        """Start a block; unknown kinds are ignored.
 
         Raises `GatewayError` (`provider_error`) for more than 4,096 blocks or 4 MiB of them, as `extend` does.
         """
@@ -42,36 +42,36 @@ class Content:
             self._count(block)
 
     def extend(self, index: Any, delta: dict[str, Any]) -> None:
-        """A block goes on."""
+        """Continue a block."""
         name = _DELTAS.get(delta["type"])
-        if name is not None and index in self._pieces and delta[name]:
+        if name is not None and index in self._pieces and delta.get(name):
             self._pieces[index].setdefault(name, []).append(str(delta[name]))
             if name != "text":  # which is bounded with the answer
                 self._count(delta[name])
 
     def to_data(self, calls: Sequence[ToolCall]) -> ProviderData | None:
-        """What goes back with `calls`, all that the answer makes, in their order; `None` if the model did not think.
+        """Return the data that goes back with `calls`, all calls of the answer in order; `None` without thinking.
 
-        In the blocks a `tool_use` stands for the next call; each call has the number of its own.
+        A `tool_use` block is a placeholder for the next call; the data of each call has its place.
         """
         if not any(block["type"] in THINKING for block in self._blocks.values()):
             return None
         blocks = [_whole(block, self._pieces.get(index, {})) for index, block in self._blocks.items()]
         return ProviderData({"content": blocks}, {call.id: {_PLACE: place} for place, call in enumerate(calls)})
 
-    def _count(self, told: Any) -> None:
-        self._bytes += len(orjson.dumps(told))
+    def _count(self, value: Any) -> None:
+        self._bytes += len(orjson.dumps(value))
         check_reasoning(len(self._blocks), self._bytes)
 
 
 def in_order(data: ProviderData, calls: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks of `data`, as `Content.to_data` gave it, those of `calls`, by their ids, each in its place.
+    """Return the blocks of `data`, the result of `Content.to_data`, with `calls` (by id) in their places.
 
-    Nothing where a call is missing: thinking whose call was dropped is refused.
+    Empty if a call is missing: the API refuses thinking whose call was dropped.
     """
     blocks: Iterable[dict[str, Any]] = data.message.get("content", ())
     places = sum(block["type"] == "tool_use" for block in blocks)
-    by_place = {told.get(_PLACE): calls[call_id] for call_id, told in data.calls.items() if call_id in calls}
+    by_place = {place.get(_PLACE): calls[call_id] for call_id, place in data.calls.items() if call_id in calls}
     if by_place.keys() != set(range(places)) or len(calls) != places:
         return []
     in_turn = (by_place[place] for place in range(places))
@@ -80,4 +80,4 @@ def in_order(data: ProviderData, calls: Mapping[str, dict[str, Any]]) -> list[di
 
 
 def _whole(block: dict[str, Any], pieces: dict[str, list[str]]) -> dict[str, Any]:
-    return block | {name: f"{block.get(name) or ''}{''.join(told)}" for name, told in pieces.items()}
+    return block | {name: f"{block.get(name) or ''}{''.join(texts)}" for name, texts in pieces.items()}

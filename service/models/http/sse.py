@@ -118,7 +118,7 @@ class SSEDecoder:
 
 
 def _error_event(data: bytes) -> bytes:
-    """Return error data as JSON with the member `error`, which tells it from other events."""
+    """Return error data as JSON with the member `error`, which distinguishes it from other events."""
     try:
         error = orjson.loads(data)
     except ValueError:

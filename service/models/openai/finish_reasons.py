@@ -28,15 +28,15 @@ _FAILURES = frozenset(
 )
 
 
-def to_stop_reason(told: str) -> StopReason:
-    """What a provider's finish reason means; one that nobody knows is an end like any other."""
-    return _REASONS.get(_word(told), StopReason.STOP)
+def to_stop_reason(reason: str) -> StopReason:
+    """Map a provider's finish reason; an unknown one is `STOP`."""
+    return _REASONS.get(_normalised(reason), StopReason.STOP)
 
 
-def is_failure(told: object) -> bool:
-    """Whether a finish reason, if there is one, says that the answer broke off."""
-    return isinstance(told, str) and _word(told) in _FAILURES
+def is_failure(reason: object) -> bool:
+    """True for a finish reason that reports a failure."""
+    return isinstance(reason, str) and _normalised(reason) in _FAILURES
 
 
-def _word(told: str) -> str:
-    return told.rpartition(":")[2].strip().lower()
+def _normalised(reason: str) -> str:
+    return reason.rpartition(":")[2].strip().lower()

@@ -1,8 +1,8 @@
-"""What models of the OpenAI dialect tell of their thoughts beside an answer, put together from its pieces.
+"""Assemble the reasoning that models of the OpenAI dialect send beside an answer.
 
-It is told to nobody, but some hosts want it back with the calls that came of it, under the name they gave it:
+It is not shown, but some hosts want it back with the calls that it led to, under the field name they used:
 `reasoning_content` (DeepSeek, Moonshot, vLLM), `reasoning` (Groq, vLLM), `reasoning_details` (OpenRouter, whose
-`reasoning` says the same again).
+`reasoning` repeats it).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_ITEMS = 4096
 
 
 def check_reasoning(items: int, size_bytes: int) -> None:
-    """Return if an answer's reasoning so far is within bounds, else raise `GatewayError` (`provider_error`)."""
+    """Raise `GatewayError` (`provider_error`) if the reasoning of an answer exceeds the limits."""
     if items > _MAX_ITEMS:
         raise GatewayError("provider_error", f"The model provider sent reasoning of more than {_MAX_ITEMS} parts.")
     if size_bytes > _MAX_BYTES:
@@ -31,7 +31,7 @@ def check_reasoning(items: int, size_bytes: int) -> None:
 
 
 class Reasoning:
-    """The thoughts of one answer."""
+    """Reasoning of one answer."""
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
@@ -39,7 +39,7 @@ class Reasoning:
         self._bytes = 0
 
     def read(self, delta: dict[str, Any]) -> None:
-        """Take in what a delta, or a whole message, tells; what is of no known shape is passed over.
+        """Process a delta or a whole message; unknown shapes are ignored.
 
         Raises `GatewayError` (`provider_error`) for more than 4 MiB of JSON or 4,096 details.
         """
@@ -55,17 +55,17 @@ class Reasoning:
                 self._add(detail)
 
     def to_message(self) -> dict[str, Any]:
-        """The fields that go back with the message."""
+        """Return the fields that go back with the message."""
         fields: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._texts.items()}
         if self._details:
             fields.pop("reasoning", None)
             fields[_DETAILS] = [detail.whole() for detail in self._details]
         return fields
 
-    def _add(self, told: dict[str, Any]) -> None:
-        if not self._details or not self._details[-1].is_continued_by(told):
+    def _add(self, piece: dict[str, Any]) -> None:
+        if not self._details or not self._details[-1].is_continued_by(piece):
             self._details.append(_Detail())
-        self._count(self._details[-1].add(told))
+        self._count(self._details[-1].add(piece))
 
     def _count(self, kept: Any) -> None:
         self._bytes += len(orjson.dumps(kept))
@@ -79,15 +79,15 @@ class _Detail:
         self._fields: dict[str, Any] = {}
         self._pieces: dict[str, list[str]] = {}
 
-    def is_continued_by(self, told: dict[str, Any]) -> bool:
-        """Whether `told` is its next piece, not another one."""
-        return "data" not in told and all(told.get(name) == self._fields.get(name) for name in ("type", "index"))
+    def is_continued_by(self, piece: dict[str, Any]) -> bool:
+        """True if `piece` continues this detail."""
+        return "data" not in piece and all(piece.get(name) == self._fields.get(name) for name in ("type", "index"))
 
-    def add(self, told: dict[str, Any]) -> dict[str, Any]:
+    def add(self, piece: dict[str, Any]) -> dict[str, Any]:
         """Take in a piece, which makes the texts longer and all else newer, and return what is kept of it."""
-        texts = {name: told[name] for name in _PIECES if isinstance(told.get(name), str)}
+        texts = {name: piece[name] for name in _PIECES if isinstance(piece.get(name), str)}
         known = self._fields
-        news = {name: value for name, value in told.items() if name not in known or value not in (None, known[name])}
+        news = {name: value for name, value in piece.items() if name not in known or value not in (None, known[name])}
         for name, text in texts.items():
             self._pieces.setdefault(name, []).append(text)
         known |= news
