@@ -62,12 +62,16 @@ class AgentClient(Protocol):
 
 
 class AgentFailure(click.ClickException):
-    """The turn failed."""
+    """The turn failed; `code` is the gateway's error code, if there is one."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def timed_out(seconds: float | None) -> AgentFailure:
     """Error for a turn that exceeded --timeout."""
-    return AgentFailure(f"The agent did not finish within {seconds:g} s. The run was aborted.")
+    return AgentFailure(f"The agent did not finish within {seconds:g} s. The run was aborted.", "run_timeout")
 
 
 def resolve_session(agent_id: str | None, session_id: str | None, session_key: str | None) -> tuple[str | None, str]:

@@ -56,7 +56,7 @@ class LocalAgentClient:
             except Deadline:
                 raise timed_out(request.timeout_seconds) from None
             except GatewayError as error:
-                raise AgentFailure(error.message) from None
+                raise AgentFailure(error.message, error.code) from None
 
     def _config(self) -> Config:
         # No file is needed: the embedded model works without one.

@@ -22,7 +22,13 @@ from service.cli.agent_client import (
     timed_out,
 )
 from service.cli.gateway_address import GatewayAddress
-from service.cli.gateway_connection import OperatorConnection, UnreachableError, open_operator, payload_of
+from service.cli.gateway_connection import (
+    OperatorConnection,
+    RefusedRequestError,
+    UnreachableError,
+    open_operator,
+    payload_of,
+)
 from service.core.ids import new_uuid
 
 #: How long to wait for the gateway to abort a run.
@@ -75,6 +81,8 @@ class WebSocketAgentClient:
             if asked:
                 hint = f"The run {run_id} may continue; its result will be in the session."
             raise AgentFailure(f"{error.message} {hint}") from None
+        except RefusedRequestError as error:
+            raise AgentFailure(error.message, error.code) from None
         except click.ClickException as error:
             raise AgentFailure(error.message) from None
 

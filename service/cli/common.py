@@ -77,7 +77,9 @@ def report_errors(command: Command) -> Command:
         except (ConfigError, GatewayError, click.ClickException) as error:
             failure = error if isinstance(error, click.ClickException) else click.ClickException(str(error))
             if options.get("as_json"):
-                print_json({"ok": False, "error": {"type": "cli_error", "message": failure.format_message()}})
+                code = getattr(error, "code", None)
+                details = {"type": "cli_error", "message": failure.format_message(), "code": code or None}
+                print_json({"ok": False, "error": details})
             raise failure from None
 
     return reporting

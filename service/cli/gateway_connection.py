@@ -17,6 +17,7 @@ from service import __version__
 from service.api.websocket.frames import PROTOCOL
 from service.cli.gateway_address import GatewayAddress
 from service.cli.http_client import decode, error_message
+from service.core.errors import KINDS
 
 _CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
@@ -30,11 +31,12 @@ class UnreachableError(click.ClickException):
 
 
 class RefusedRequestError(click.ClickException):
-    """The gateway refused a request; `code` is the detailed error code, if any."""
+    """The gateway refused a request; `detail` is the protocol's detailed code, `code` the gateway's, as over HTTP."""
 
-    def __init__(self, message: str, code: str = "") -> None:
+    def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
-        self.code = code
+        self.detail = detail
+        self.code = next((code for code, kind in KINDS.items() if kind.detail == detail), detail.lower()) or None
 
 
 class OperatorConnection:
@@ -130,9 +132,9 @@ def _handshake(connection: OperatorConnection, address: GatewayAddress) -> None:
         connection.wait_for(connection.send("connect", params))
     except RefusedRequestError as refusal:
         text = f"{refusal.message} The address and its secret are from {address.origin}."
-        if refusal.code.endswith(("_MISSING", "_MISMATCH")) and refusal.code.startswith("AUTH_"):
+        if refusal.detail.endswith(("_MISSING", "_MISMATCH")) and refusal.detail.startswith("AUTH_"):
             text = f"{text} {address.secret_hint}"
-        raise RefusedRequestError(text, refusal.code) from None
+        raise RefusedRequestError(text, refusal.detail) from None
 
 
 def _refusal_of(url: str, error: InvalidStatus) -> str:

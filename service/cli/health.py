@@ -84,15 +84,23 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
         report["gateway"] |= {"running": True, "problem": found.problem, "latencyMs": found.latency_ms}
         report["ok"] = found.problem is None
         report |= _endpoint_status(address, timeout)
+        report["ok"] = report["ok"] and report["endpoint"]["problem"] is None
     except (Unreachable, ConfigError) as error:
         problem = error.message if isinstance(error, Unreachable) else str(error)
         report["gateway"] = {**(report["gateway"] or {"url": None, "running": False}), "problem": problem}
+    report["error"] = None if report["ok"] else _to_error(report)
     if as_json:
         print_json(report)
     else:
         _print_status(report)
     if not report["ok"]:
         raise click.exceptions.Exit(1)
+
+
+def _to_error(report: dict[str, Any]) -> dict[str, Any]:
+    endpoint = report.get("endpoint", {"problem": None, "code": None})
+    problem = report["gateway"]["problem"] or endpoint["problem"]
+    return {"type": "cli_error", "message": problem, "code": endpoint["code"]}
 
 
 def _config_status(locations: Locations) -> dict[str, Any]:
@@ -110,20 +118,20 @@ def _config_status(locations: Locations) -> dict[str, Any]:
 
 
 def _endpoint_status(address: GatewayAddress, timeout: float) -> dict[str, Any]:
-    from service.cli.http_client import error_message, get_json
+    from service.cli.http_client import error_code, error_message, get_json
 
     answered, body = get_json(f"{address.url}/v1/models", secret=address.secret, timeout_seconds=timeout)
     agents: list[dict[str, str]] = []
-    problem = None
+    problem = code = None
     if answered == 200 and isinstance(body, dict):  # noqa: PLR2004
         names = [item for item in body.get("data", ()) if str(item.get("id", "")).startswith("openclaw/")]
         agents = [{"id": item["id"].partition("/")[2], "description": item.get("description", "")} for item in names]
         agents = [agent for agent in agents if agent["id"] != "default"]
     else:
-        problem = error_message(body)
+        problem, code = error_message(body), error_code(body)
         if answered == 401:  # noqa: PLR2004
             problem = f"{problem} {address.secret_hint}"
-    return {"endpoint": {"enabled": answered != 404, "problem": problem}, "agents": agents}  # noqa: PLR2004
+    return {"endpoint": {"enabled": answered != 404, "problem": problem, "code": code}, "agents": agents}  # noqa: PLR2004
 
 
 def _print_status(report: dict[str, Any]) -> None:

@@ -57,6 +57,13 @@ def error_message(body: Any) -> str:
     return message if isinstance(message, str) else "The response is not a gateway's."
 
 
+def error_code(body: Any) -> str | None:
+    """Return the code of an error body, if it has one."""
+    error = body.get("error") if isinstance(body, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else None
+
+
 def _address(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"

@@ -86,6 +86,9 @@ def test_status_reports_refused_secret(near: Home) -> None:
     result = near.run("status", "--json").json
     assert result["gateway"]["running"]
     assert "not the gateway's token" in result["endpoint"]["problem"]
+    assert (result["ok"], result["error"]["code"]) == (False, "invalid_api_key")
+    assert result["error"]["message"] == result["endpoint"]["problem"]
+    assert near.run("status").status == 1
 
 
 def test_agents_are_listed(home: Home) -> None:
