@@ -36,7 +36,8 @@ class RefusedRequestError(click.ClickException):
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail
-        self.code = next((code for code, kind in KINDS.items() if kind.detail == detail), detail.lower()) or None
+        by_token = detail.replace("AUTH_PASSWORD_", "AUTH_TOKEN_")  # one code for both modes
+        self.code = next((code for code, kind in KINDS.items() if kind.detail == by_token), detail.lower()) or None
 
 
 class OperatorConnection:
