@@ -22,7 +22,7 @@ from service.core.messages import Message, ToolChoice
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
-from service.models.local.sharing import Share, SharedByLocks
+from service.models.local.shared_server import Share, SharedByLocks
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelEvent, ModelRequest, Provider
 from service.models.registry import DIALECTS, OFFERED_APIS, open_provider
 

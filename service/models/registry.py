@@ -9,7 +9,7 @@ from service.core.dataclass import record
 from service.models.anthropic.provider import AnthropicProvider
 from service.models.http.proxies import ProxySettings
 from service.models.local.server import LocalService, LocalServiceProvider
-from service.models.local.sharing import Share
+from service.models.local.shared_server import Share
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import Provider
 from service.models.scripted import ScriptedProvider

@@ -16,13 +16,13 @@ from typing import Any, Self
 import orjson
 
 from service.config.models import ProviderConfig
-from service.models.adaptation import StyleCache
 from service.models.anthropic.answer import AnthropicAnswer
 from service.models.anthropic.request import to_wire
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
 from service.models.provider import ModelEvent, ModelRequest, ModelText
+from service.models.request_styles import StyleCache
 from service.models.streaming import read_texts
 
 #: The version that has `temperature` and `top_p`, and the one that other servers of this dialect support.

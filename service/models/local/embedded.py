@@ -18,7 +18,7 @@ import service
 from service.core.errors import GatewayError
 from service.models.http.transport import Upstream
 from service.models.local.server import LocalService
-from service.models.local.sharing import Endpoint, Share
+from service.models.local.shared_server import Endpoint, Share
 from service.models.local.weights import INSTALL_COMMAND, find_weights, has_runtime
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEvent, ModelRequest, Provider

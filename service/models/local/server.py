@@ -21,7 +21,7 @@ from service.core import concurrency
 from service.core.errors import GatewayError
 from service.core.processes.child import ChildProcess
 from service.models.http.transport import Upstream
-from service.models.local.sharing import Endpoint, Share, Unshared, wait_for_stop
+from service.models.local.shared_server import Endpoint, Share, Unshared, wait_for_stop
 from service.models.provider import ModelEvent, ModelRequest, Provider
 
 logger = logging.getLogger("openclaw.models")

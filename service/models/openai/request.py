@@ -22,10 +22,10 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
-from service.models.adaptation import StyleCache
 from service.models.openai.hosts import CALL_DATA, HostQuirks, RequestStyle, to_mistral_id, to_short_id
 from service.models.openai.reasoning import REASONING
 from service.models.provider import ModelRequest
+from service.models.request_styles import StyleCache
 from service.models.tool_calls import CallIds, wire_arguments_text, wire_name
 from service.models.tool_schemas import inline_references, with_properties
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.prepared import insert
+from service.storage.database.prepared_statements import insert
 from service.storage.database.schema import login_failures
 
 #: Rows are read again for this long after they were written: the clocks of several hosts differ slightly.

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.prepared import insert
+from service.storage.database.prepared_statements import insert
 from service.storage.database.schema import claims, runs
 from service.storage.runs.records import NewRun, RunState
 from service.storage.runs.rows import to_run_row

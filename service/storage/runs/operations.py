@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Operation
 from service.storage.database.notify import notify_change, session_topic
-from service.storage.database.prepared import to_list
+from service.storage.database.prepared_statements import to_list
 from service.storage.runs.records import NewRun, RunOutcome, RunState
 from service.storage.runs.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
 from service.storage.runs.statements import (

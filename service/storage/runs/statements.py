@@ -1,11 +1,11 @@
-"""Prepared statements of every turn (`service.storage.database.prepared`)."""
+"""Prepared statements of every turn (`service.storage.database.prepared_statements`)."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 from service.storage.cluster.membership import ACTIVE_STATES
-from service.storage.database.prepared import Dialect, PreparedStatement, insert, is_among
+from service.storage.database.prepared_statements import Dialect, PreparedStatement, insert, is_among
 from service.storage.database.schema import entries, gateways, lanes, runs, sessions, summaries
 
 _NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms")

@@ -16,7 +16,7 @@ from service.core.messages import Message
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
-from service.storage.database.prepared import insert
+from service.storage.database.prepared_statements import insert
 from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
 from service.storage.message_codec import from_payload
 from service.storage.sessions.queries import (

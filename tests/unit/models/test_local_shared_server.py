@@ -20,7 +20,7 @@ from support.processes import has_ended
 from service.core import concurrency
 from service.core.errors import GatewayError
 from service.models.local.server import LocalService
-from service.models.local.sharing import SharedByLocks
+from service.models.local.shared_server import SharedByLocks
 from unit.models.test_local_server import SERVER, eventually, free_port, side_by_side
 
 OWNER = """
@@ -28,7 +28,7 @@ import gevent.monkey; gevent.monkey.patch_all()
 import sys
 from pathlib import Path
 from service.models.local.server import LocalService
-from service.models.local.sharing import SharedByLocks
+from service.models.local.shared_server import SharedByLocks
 url, directory, *args = sys.argv[1:]
 share = SharedByLocks(Path(directory), "the/model")
 service = LocalService(sys.executable, args, health_url=url, share=share, endpoint={"key": "the owner's"})
