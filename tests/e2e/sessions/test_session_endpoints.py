@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import openai
@@ -51,7 +51,7 @@ def begin(client: httpx.Client, name: str, *said: str, agent: str = "main") -> s
     for text in said or ("hello",):
         response = ask(client, text, headers=headers)
         assert response.status_code == 200, response.text
-    return f"agent:{agent}:{name.lower()}"
+    return unquote(response.headers[SESSION_KEY])
 
 
 def pages(client: httpx.Client, *, between: Callable[[], object] = lambda: None, **query: Any) -> list[dict[str, Any]]:
