@@ -1,6 +1,6 @@
-"""How what a request brings joins what a session remembers.
+"""Merge a request's messages into the session history.
 
-Clients differ: some resend the whole history with each request, some send only what is new. Both are right here.
+Clients differ: some resend the whole history with each request, others send only new messages. Both are supported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class IncomingMessage:
 
 @record
 class Conversation:
-    """What the model is about to read: `history` is stored already, `new` is stored with the answer."""
+    """Messages for the model: `history` is stored already, `new` is stored with the answer."""
 
     history: tuple[Message, ...]
     new: tuple[Message, ...]
@@ -40,11 +40,10 @@ class Conversation:
 
 
 def select_new(history: tuple[Message, ...], incoming: Sequence[IncomingMessage]) -> tuple[IncomingMessage, ...]:
-    """What of a request is new to a session with this history.
+    """Return the messages of a request that are new to a session with this history.
 
-    With a history it is what follows the request's last assistant message; without one it is all of it: the request's
-    own history seeds the session. Raises `GatewayError` (400) when nothing is new, or naming a tool's result whose call
-    does not stand before it.
+    With a history, those after the request's last assistant message; without one, all: the request's own history seeds
+    the session. Raises `GatewayError` (400) if nothing is new, or if a tool result has no call before it.
     """
     new = list(incoming)
     if history:
@@ -81,10 +80,10 @@ def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessag
 
 
 class ConversationDigest:
-    """A short text, `str()` of it, that two conversations share only if they say the same.
+    """Digest of a conversation's content, as `str()`; equal content gives an equal digest.
 
-    Of a picture it counts that it is there: in a transcript it is labelled anew, or fetched. The arguments of a call
-    count as what they mean: libraries read them and write them in a form of their own.
+    Images count only by presence, because the stored copy is fetched or relabelled. Arguments of calls count by their
+    JSON value, because libraries reformat them.
     """
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
@@ -93,7 +92,7 @@ class ConversationDigest:
             self.add(message)
 
     def add(self, message: Message) -> None:
-        """Go on with `message`."""
+        """Add `message` to the digest."""
         parts = [None if isinstance(part, Image) else part.text for part in message.parts]
         said = [message.role, message.name, message.tool_call_id, parts, len(message.tool_calls)]
         self._hash.update(orjson.dumps(said))

@@ -1,9 +1,9 @@
-"""What a caller that stands alone cannot send back: the steps an agent took by itself before it asked the caller.
+"""Restore internal tool steps for stateless follow-ups.
 
 A run that ends with a call of the caller's functions may have used its own tools before, and its provider may have
-added data to the call. In a session the transcript has both. A stateless follow-up brings back only what the caller
-saw; the rest is taken from the transcript of the run that asked, which is found by the id of the call, if the
-conversation before it is the very same.
+added data to the call. In a session, the transcript has both. A stateless follow-up has only the messages that the
+caller received; the rest comes from the transcript of the earlier run, which is found by the call's id and used only
+if the conversation before the call is identical.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a picture is and how large, read from its first bytes.
+"""Read the format and dimensions of an image from its header.
 
-Nothing is decoded: that is what a hostile picture is made for. A format is what its content says, never what a label or
-a name does.
+Images are not decoded, because decoders are what hostile images attack. The content determines the format, never a
+label or a file name.
 """
 
 from __future__ import annotations

@@ -38,14 +38,14 @@ from service.tools.toolbox import CallEnded, CallEvent, Toolbox
 
 logger = logging.getLogger("openclaw.runs")
 
-#: What stands between two messages of one answer, as readers get it.
+#: Separator of two messages of one answer in the output.
 PARAGRAPH = "\n\n"
 
-#: The longest message a model may write, several times what any model can; a provider that writes on and on would
-#: otherwise be listened to until the run's time is up.
+#: Limit of one message, several times the output limit of any model: an endless stream would otherwise be read until
+#: the run times out.
 MAX_MESSAGE_CHARACTERS = 4 * 1024 * 1024
 
-#: How often a conversation is shortened that is refused as too long, where nobody says how much would be taken.
+#: Number of compactions of a conversation refused as too long by a provider that does not state its limit.
 MAX_OVERFLOWS = 3
 
 
@@ -59,22 +59,22 @@ class RunDraft:
     messages: list[Message] = field(default_factory=list)
     stop_reason: StopReason = StopReason.STOP
     usage: Usage = Usage()
-    pieces: list[str] = field(default_factory=list)  # of the message that is being written
+    pieces: list[str] = field(default_factory=list)  # of the unfinished message
     summary: Message | None = None  # replaces the beginning of the conversation
     kept: int = 0  # earlier messages that the summary does not replace; negative: it replaces some of `messages`, too
 
     def to_messages(self) -> tuple[Message, ...]:
-        """The transcript's messages, with the one that is being written."""
+        """Return the messages for the transcript, including the unfinished one."""
         text = "".join(self.pieces)
         return (*self.messages, Message(Role.ASSISTANT, (Text(text),))) if text else tuple(self.messages)
 
 
 @record
 class ContextWindow:
-    """How much the model can read, and what is done about a conversation beyond it.
+    """The context window of the run's current model, and the compaction of conversations that exceed it.
 
-    `asked` tells the model that was asked last, a fallback perhaps, or the one that will be; its window may be unknown.
-    `skip_to_fallback` has the models after one asked from then on, and tells whether there is any for a request.
+    `asked` returns the model of the latest request (or of the first one); its window may be unknown. `skip_to_fallback`
+    makes later requests start after a model, and returns False if no fallback can take the request.
     """
 
     asked: Callable[[], ChosenModel]
@@ -83,30 +83,30 @@ class ContextWindow:
     windows: LearnedWindows
 
     def limit(self, request: ModelRequest) -> int | None:
-        """The tokens that are left for `request` once its answer has room."""
+        """Return the token limit of `request`: the window less the room for the answer."""
         tokens = self.asked().context_window
         return None if tokens is None else input_limit(tokens, self.asked().answer_tokens(request.sampling.max_tokens))
 
     def addressed(self, request: ModelRequest) -> ModelRequest:
-        """`request` in the name of the model, by which is known what it costs."""
+        """Return `request` with the current model's name, which token estimates depend on."""
         ref = self.asked().ref
         return request if request.model == ref else replace(request, model=ref)
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
-        """Learn what the model counted for `request`."""
+        """Record the provider's token count for `request`."""
         self.windows.observe_usage(self.asked().ref, usage)
         if self.asked().context_window is not None:
             self.compactor.observe(self.addressed(request), usage)
 
     def observe_refusal(self, error: GatewayError) -> None:
-        """Learn how much the model takes if `error` is that of a request that was too long."""
-        if overflow_of(error) is Overflow.TOKENS and (told := limit_from_error(error)) is not None:
-            self.windows.observe(self.asked().ref, told)
+        """Record the model's limit if `error` is about a too long request and states it."""
+        if overflow_of(error) is Overflow.TOKENS and (limit := limit_from_error(error)) is not None:
+            self.windows.observe(self.asked().ref, limit)
 
 
 @record
 class AgentTools:
-    """What the model may call in one run: the agent's own tools and the caller's functions."""
+    """The functions available to the model in one run: the agent's own tools and the caller's functions."""
 
     own: Toolbox
     context: ToolContext
@@ -115,10 +115,10 @@ class AgentTools:
     new_call_id: Callable[[], str] = new_call_id
 
     def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
-        """What the model is offered and told to choose.
+        """Return the functions and the tool choice to send to the model.
 
-        A call that the caller demands is a call of the caller's functions: then there is nothing else to choose from.
-        "none" is about the caller's functions, the agent's own stay.
+        "required" and a named function mean the caller's functions, so only those are sent. "none" excludes the
+        caller's functions; the agent's own stay.
         """
         if self.choice.mode is ToolChoiceMode.REQUIRED:
             return self.callers, self.choice
@@ -127,21 +127,22 @@ class AgentTools:
         return self.callers + self.own.functions(), self.choice
 
     def limit_to_ends(self, request: ModelRequest) -> ModelRequest:
-        """`request` with what ends the run whichever is chosen: the caller's functions, which are others to carry out.
+        """Return `request` restricted to choices that end the run: calls of the caller's functions.
 
-        Without any on offer it is "none"; the functions stay, since providers want those that were called before.
+        If none are available the tool choice is "none"; the functions stay, since providers require the definitions of
+        functions called earlier.
         """
         if self.choice.mode is ToolChoiceMode.NONE or not self.callers:
             return replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
         return replace(request, functions=self.callers)
 
     def is_callers(self, call: ToolCall) -> bool:
-        """Whether the caller has to carry `call` out: a function that was offered."""
+        """Return True if `call` is a call of an offered function of the caller."""
         offered = self.choice.mode is not ToolChoiceMode.NONE
         return offered and any(function.name == call.name for function in self.callers)
 
     def with_own_ids(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        """`calls`, those of the caller's functions with ids that nobody else has: many a provider only counts them."""
+        """Return `calls`, with unique ids for the caller's functions: many providers merely number their calls."""
         return tuple(replace(call, id=self.new_call_id()) if self.is_callers(call) else call for call in calls)
 
 
@@ -161,11 +162,11 @@ class AgentLoop:
         self._unfit: GatewayError | None = None  # the refusal for which a fallback is asked
 
     def run(self, request: ModelRequest) -> None:
-        """RunResult `request`, telling the run's readers piece by piece; its functions and choice are set here.
+        """Answer `request` and append the events to the run; the request's functions and tool choice are set here.
 
-        Raises what the provider raises, and `tool_choice_not_met` when the model did not make the call that is
-        demanded; then no call is told. The last of `max_turns` has to be an answer, or calls of the caller's functions;
-        when the model calls something else all the same, the answer ends there, with the stop reason "length".
+        Raises the provider's errors, and `tool_choice_not_met` without any call event if the model did not make the
+        required call. The last of `max_turns` has to be an answer or calls of the caller's functions; if the model
+        calls other tools nevertheless, the answer ends there with the stop reason "length".
         """
         functions, choice = self._tools.offered()
         request = replace(request, functions=functions, tool_choice=choice)
@@ -198,7 +199,7 @@ class AgentLoop:
         return request, self._ask(request)
 
     def _fitted(self, request: ModelRequest) -> ModelRequest:
-        """`request` within the window, or as it is if its summary fails: the model may take it all the same."""
+        """Return `request` compacted to the window, or unchanged if the summary fails: the model may accept it."""
         window = self._window
         request = window.addressed(request)
         limit = window.limit(request)
@@ -212,7 +213,7 @@ class AgentLoop:
             return request
 
     def _after_refusal(self, request: ModelRequest, error: GatewayError) -> ModelRequest:
-        """What is asked instead of a `request` that was refused as too long; raises any other `error`."""
+        """Return the request to send instead of one refused as too long; raise any other `error`."""
         window = self._window
         window.observe_refusal(error)
         refused_by = window.asked()
@@ -247,25 +248,25 @@ class AgentLoop:
         with closing(self._provider.stream(asked)) as events:  # type: ignore[type-var]  # generators
             for event in events:
                 if isinstance(event, ModelText):
-                    self._tell(event.text)
+                    self._append_text(event.text)
                 elif isinstance(event, ModelRestarted):
                     self._take_back()
                 else:
                     return self._end_message(request, event)
-        raise GatewayError("provider_error", "The model's answer ended without an end.")
+        raise GatewayError("provider_error", "The provider closed the stream without a finish event.")
 
-    def _tell(self, text: str) -> None:
+    def _append_text(self, text: str) -> None:
         self._message_characters += len(text)
         if self._message_characters > MAX_MESSAGE_CHARACTERS:
-            told = f"The model wrote more than {MAX_MESSAGE_CHARACTERS} characters without coming to an end."
-            raise GatewayError("provider_error", told)
+            text = f"The model's answer exceeds {MAX_MESSAGE_CHARACTERS} characters."
+            raise GatewayError("provider_error", text)
         if not self.draft.pieces and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
         self.draft.pieces.append(text)
         self._run.append(TextDelta(text))
 
     def _take_back(self) -> None:
-        """Forget the message that is being written."""
+        """Retract the unfinished message."""
         pieces = self.draft.pieces
         if pieces:
             paragraph = len(PARAGRAPH) if self._has_spoken() else 0
@@ -277,7 +278,7 @@ class AgentLoop:
         return any(message.role is Role.ASSISTANT and message.text for message in self.draft.messages)
 
     def _has_acted(self, calls: Sequence[ToolCall]) -> bool:
-        """Whether the agent has used tools of its own, or does so by one of `calls`."""
+        """Return True if the agent has used its own tools, or uses one with `calls`."""
         earlier = any(message.role is Role.TOOL for message in self.draft.messages)
         return earlier or not all(map(self._tools.is_callers, calls))
 
@@ -287,7 +288,7 @@ class AgentLoop:
         calls = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
         if data is not None or self._has_acted(calls):
-            # By the id it is told a caller that stands alone gets the data and the agent's steps again.
+            # Stateless follow-ups find the data and the agent's steps by this id.
             named = self._tools.with_own_ids(calls)
             data = data and data.renamed({one.id: other.id for one, other in zip(calls, named, strict=True)})
             calls = named
@@ -307,10 +308,10 @@ class AgentLoop:
         return calls
 
     def _permitted(self, request: ModelRequest, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        """Of what the model calls the part that counts.
+        """Return the calls that the request permits.
 
-        In the last turn, and on demand, the caller's functions alone; of them the one that was named; and where calls
-        shall come one at a time, the first.
+        In the last turn, or with a required choice, only the caller's functions, or the one that is named. Without
+        parallel calls, only the first.
         """
         choice = request.tool_choice
         if self._is_last_turn or choice.mode is ToolChoiceMode.REQUIRED:
@@ -326,7 +327,7 @@ class AgentLoop:
             context = replace(self._tools.context, caller_functions=names)
             return self._tools.own.execute(calls, context, self._log_call, ended)
         finally:
-            # Of an interrupted turn the transcript has what its tools have done.
+            # The transcript keeps the results of an interrupted turn.
             self.draft.messages.extend(ended[place] for place in sorted(ended))
 
     def _log_call(self, event: CallEvent) -> None:

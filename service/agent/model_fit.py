@@ -1,7 +1,7 @@
-"""Which of a run's models can answer it, and what those that take no pictures read in a session that has some.
+"""Select the models that can answer a run.
 
-A picture of the new turn is what is asked about, so only models that take it may answer. Of an earlier one they are
-told that it was there, and go on.
+Images in the new messages require a model with image input. Images in the history are replaced by notes for models
+without it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NOTE = "\n[picture left out: this model takes no pictures]\n"
 def fit_choices(
     choices: Sequence[ChosenModel], conversation: Conversation, *, with_functions: bool
 ) -> tuple[ChosenModel, ...]:
-    """Of `choices` those that can answer what is new, each able to read whatever pictures came before.
+    """Return the `choices` that can answer the new messages, adapted to images in the history.
 
-    With the caller's functions on offer only those that can call them. The first is known to be one of them
+    `with_functions` requires models that can call functions. The first choice always qualifies
     (`service.agent.request.check_model`).
     """
     if with_functions:

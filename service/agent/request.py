@@ -41,12 +41,12 @@ class AgentRequest:
 
     @property
     def offers_functions(self) -> bool:
-        """Whether the model may call a function of the caller."""
+        """True if the model may call a function of the caller."""
         return bool(self.functions) and self.tool_choice.mode is not ToolChoiceMode.NONE
 
     @property
     def is_restartable(self) -> bool:
-        """Whether nobody reads the output before the end: a repeated idempotency key may ask for a stream."""
+        """True if no reader can get output before the end; a retry with the same idempotency key may stream."""
         return not self.streamed and self.idempotency_key is None
 
 

@@ -91,16 +91,16 @@ class Run:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it got its session and its room; one that was refused before never does."""
+        """True once the run has its session and its slot; a run refused before that never begins."""
         return self._running_since is not None
 
     @property
     def running_seconds(self) -> float:
-        """The time since it began; 0 while it is queued."""
+        """Return the seconds since the run began; 0 while it is queued."""
         return 0.0 if self._running_since is None else monotonic() - self._running_since
 
     def begin(self) -> None:
-        """Mark the run, which has its session and its room, as running."""
+        """Mark the run, which has its session and its slot, as running."""
         self._running_since = monotonic()
         if self.observer is not None:
             self.observer(self, RunStarted())

@@ -1,4 +1,4 @@
-"""What the model is told before the conversation: who it is, what its workspace says, what the request adds."""
+"""Build the system prompt: the agent's identity, its workspace's files, the request's own instructions."""
 
 from __future__ import annotations
 

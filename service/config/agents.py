@@ -44,7 +44,7 @@ class Agent:
     allowed_models: tuple[str, ...] | None = None
 
     def may_use(self, model: str) -> bool:
-        """Whether a caller may choose `model` ("provider/model") for a run."""
+        """Return True if a caller may choose `model` ("provider/model") for a run."""
         if self.allowed_models is None or model == self.model:
             return True
         return any(_matches(pattern.strip().lower(), model.lower()) for pattern in self.allowed_models)
@@ -71,7 +71,7 @@ class Roster:
         return cls(agents, MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id)
 
     def __contains__(self, agent_id: object) -> bool:
-        """Whether there is an agent with this id."""
+        """Return True if an agent has this id."""
         return agent_id in self._agents
 
     @property

@@ -126,7 +126,7 @@ class ControlUiConfig(Section):
 
 
 class GatewayConfig(Section):
-    """Where the gateway listens, and who may use it."""
+    """The gateway's address, authentication and endpoints."""
 
     port: Port = DEFAULT_PORT
     """Port for HTTP and WebSocket. `--port` and OPENCLAW_GATEWAY_PORT come first; 0 is any free port."""

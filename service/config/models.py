@@ -25,7 +25,7 @@ SCRIPTED_API = "scripted"
 
 
 class ModelCompat(Section):
-    """What a model accepts, where its host does not say."""
+    """Capabilities of a model that its host does not announce."""
 
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     """Name of the field that limits an answer. Unset: as the host expects."""

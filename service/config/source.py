@@ -200,7 +200,7 @@ def _substitute(value: Any, path: KeyPath, environ: Mapping[str, str], gaps: lis
 
 
 def _is_environment_reference(value: Mapping[Any, Any]) -> bool:
-    """Whether `value` is OpenClaw's object for a secret in the environment: {source: "env", provider, id}."""
+    """Return True if `value` is OpenClaw's object for a secret in the environment: {source: "env", provider, id}."""
     return value.get("source") == "env" and isinstance(value.get("id"), str) and value.keys() <= _REFERENCE_KEYS
 
 

@@ -11,7 +11,7 @@ from service.config.types import Bool, Positive
 
 
 class ToolLists(Section):
-    """Which tools are allowed. A denial always wins."""
+    """Allowed and denied tools. A denial always wins."""
 
     profile: str | None = None
     """The starting set: "minimal", "coding", "messaging" or "full". Unset: the tools that only look."""
@@ -31,7 +31,7 @@ class ToolLists(Section):
 
 
 class ExecConfig(Section):
-    """Whether commands may run. An agent's own setting replaces the global one."""
+    """Permission to run commands. An agent's own setting replaces the global one."""
 
     mode: Literal["deny", "allowlist", "ask", "auto", "full"] | None = None
     """"full" runs every command, "deny" takes the tool `exec` away. The other modes are refused."""
@@ -73,7 +73,7 @@ class GlobalExecConfig(ExecConfig):
 
 
 class ToolsConfig(ToolLists):
-    """Which tools an agent may use."""
+    """Tools of an agent."""
 
     by_provider: dict[str, ToolLists] = Field(default_factory=dict)
     """Further limits while one of a run's models is of the provider ("openai") or is the model ("openai/gpt-5")."""
@@ -95,7 +95,7 @@ def _visibility(value: object) -> object:
 
 
 class SessionToolsConfig(Section):
-    """Which sessions the session tools show."""
+    """Sessions that are visible to the session tools."""
 
     visibility: Annotated[Literal["self", "agent", "all"], BeforeValidator(_visibility)] = "self"
     """"self" (also "tree"): the session of the run. "agent": the agent's sessions. "all": every agent's sessions."""
@@ -130,7 +130,7 @@ class WebConfig(Section):
 
 
 class GlobalToolsConfig(ToolsConfig):
-    """Which tools every agent may use, and settings of the tools themselves."""
+    """Tools of every agent, and settings of the tools themselves."""
 
     exec: GlobalExecConfig = GlobalExecConfig()
     """Commands."""

@@ -63,7 +63,7 @@ def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str
 
 
 def open_runtime(config: Config, store: TranscriptStore, locations: Locations, environ: Mapping[str, str]) -> Runtime:
-    """What of the Gateway follows the configuration: agents, models, tools, limits."""
+    """Open the parts of the Gateway that depend on the configuration: agents, models, tools, limits."""
     defaults, images = config.agents.defaults, config.gateway.http.endpoints.chat_completions.images
     roster = Roster.from_config(config)
     return Runtime(

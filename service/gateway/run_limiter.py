@@ -1,6 +1,6 @@
-"""How many runs go on at once: a bounded number, a bounded queue behind it, and then an honest refusal.
+"""Limit the number of concurrent runs, with a bounded FIFO queue; further runs are refused.
 
-First in, first out; a waiter that is interrupted gives its place up.
+An interrupted waiter leaves the queue.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections import deque
 from service.core.concurrency import Event
 from service.core.errors import GatewayError
 
-#: How many may wait for each one that may run.
+#: Size of the queue per slot.
 WAITING_PER_SLOT = 4
 
 
 class RunLimiter:
-    """Room for `limit` runs at once; `None` is no limit."""
+    """Slots for `limit` concurrent runs; `None` means no limit."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -23,10 +23,9 @@ class RunLimiter:
         self._waiting: deque[Event] = deque()
 
     def enter(self, timeout_seconds: float | None = None) -> None:
-        """Wait for room and take it; the caller gives it back with `leave`.
+        """Wait for a slot and take it; `leave` returns it.
 
-        Raises `GatewayError` (`too_many_runs`) at once when too many wait already, and when `timeout_seconds` have
-        passed.
+        Raises `GatewayError` (`too_many_runs`) at once if the queue is full, and after `timeout_seconds`.
         """
         if self._limit is None or self._running < self._limit:
             self._running += 1
@@ -36,7 +35,7 @@ class RunLimiter:
         turn = Event()
         self._waiting.append(turn)
         try:
-            handed_over = turn.wait(timeout_seconds)  # by whoever leaves
+            handed_over = turn.wait(timeout_seconds)  # by a `leave`
         except BaseException:
             self._give_up(turn)
             raise
@@ -45,12 +44,12 @@ class RunLimiter:
             raise _no_room(f"This run waited for all of its time ({timeout_seconds or 0:g} s) while others go on")
 
     def leave(self) -> None:
-        """Give the room back, to whoever has waited longest."""
+        """Return the slot; the longest waiter gets it."""
         self._running -= 1
         self._hand_over()
 
     def resize(self, limit: int | None) -> None:
-        """Have room for `limit` runs from now on. Fewer than run already lets those end, and nobody in before that."""
+        """Change the limit. Below the number of running runs, those continue and none begins until enough end."""
         self._limit = limit
         self._hand_over()
 

@@ -16,7 +16,7 @@ logger = logging.getLogger("openclaw.runs")
 
 @record
 class Retention:
-    """How long, how many and how many characters of ended runs are kept, for each door."""
+    """Retention of ended runs per door: time, number and characters."""
 
     seconds: float = 600
     runs: int = 1024

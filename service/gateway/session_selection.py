@@ -19,11 +19,10 @@ _SHOWN_CHARACTERS = 200
 def choose_session(
     agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str], agents: Container[str] = ()
 ) -> SessionKey:
-    """The session `session_key_for` means; raises what it raises.
+    """Return the session key of `session_key_for`; raises its errors.
 
     Also raises `GatewayError` (`invalid_value`) for a header's key that belongs to another of the `agents`, and for one
-    that becomes longer than a header may be once it is completed with the agent's name and written anew: its answer
-    could not be continued.
+    whose full encoded form exceeds the header limit: a client could not send it back to continue the session.
     """
     _check_owner(agent_id, header_key or "", agents)
     session = session_key_for(agent_id, header_key, user, new_id)

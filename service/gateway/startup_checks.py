@@ -1,7 +1,7 @@
-"""What whoever runs the gateway has to hear before anybody is served, rather than each caller afterwards.
+"""Check the configuration before the gateway serves.
 
-What can never work is refused; what may come to work (a key that is not in the environment, a directory that is not
-there yet) is a notice.
+Settings that can never work are errors; those that may work later (a key missing from the environment, a directory
+that does not exist yet) are notices.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_state(config: Config, environ: Mapping[str, str]) -> None:
 
 
 def check_startable(config: Config, locations: Locations, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What `check_agents` finds, without a gateway. Raises `ConfigError` with all that keeps one from starting."""
+    """Return the notices of `check_agents` without a gateway. Raises `ConfigError` with every fatal problem."""
     problems: list[str] = []
     notices: tuple[str, ...] = ()
     try:
@@ -114,7 +114,7 @@ def _check_models(place: str, agent: Agent, catalog: ModelCatalog, waiting: Cont
     """`waiting` are the providers that only lack a key in the environment."""
     if agent.model is not None and (error := catalog.problem_of(agent.model)) is not None:
         refused = error.code == "model_not_found" and agent.model.partition("/")[0] not in waiting
-        if error.code != "model_not_installed":  # the catalog tells of that by itself
+        if error.code != "model_not_installed":  # the catalog logs that itself
             yield _Finding(f"{place}: {error.message}", refused)
     for ref in agent.fallbacks:
         if (error := catalog.problem_of(ref)) is not None:

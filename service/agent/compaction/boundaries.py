@@ -1,6 +1,6 @@
-"""Where a conversation may be cut, so that what is before can be summarised and what is behind stays as it is.
+"""Boundaries at which a conversation can be split: a summary replaces the first part, the rest stays unchanged.
 
-What the model is working on stays in sight: results too long for that are shown in part, as their tools would cut them.
+The messages of the current task stay; results too long for that are truncated as their tools would do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NOTE_BYTES = 64
 
 
 def safe_cuts(messages: Sequence[Message]) -> list[int]:
-    """Where a conversation may be cut, ascending: no tool call before such a place has a result behind it."""
+    """Return the indexes at which a conversation can be split, ascending: none parts a tool call from its result."""
     parted = [0] * (len(messages) + 1)  # how many calls begin, less how many end, to be summed up
     called: dict[str, int] = {}
     for index, message in enumerate(messages):

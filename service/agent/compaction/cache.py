@@ -1,6 +1,6 @@
-"""Summaries that were made, by what they stand for: who resends all of a conversation need not wait for them anew.
+"""Cache summaries by the messages they replace, for clients that resend the whole conversation.
 
-Only the texts are kept, for as long as the process lives, and only for who sends the very same messages.
+Only the texts are cached, in memory; a hit requires exactly the same messages.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _MAX_SUMMARIES = 256
 
 
 class SummaryCache:
-    """The summaries that were used last, each of a few KiB, by the digest of the messages they stand for."""
+    """LRU cache of summaries (a few KiB each) by the digest of the messages they replace."""
 
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
     def find(self, messages: Sequence[Message], cuts: Container[int]) -> tuple[int, str] | None:
-        """How many of the first `messages`, as many of `cuts` as possible, there is a summary for, and its text."""
+        """Return the longest cached prefix of `messages` that ends at one of `cuts`: its length and its summary."""
         found: tuple[int, str] | None = None
         digest, key = ConversationDigest(), ""
         for count, message in enumerate(messages, 1):
@@ -29,7 +29,7 @@ class SummaryCache:
                 key = str(digest)
                 found = count, self._texts[key]
         if found is not None:
-            self._texts[key] = self._texts.pop(key)  # the latest stands last
+            self._texts[key] = self._texts.pop(key)  # the most recently used is last
         return found
 
     def add(self, messages: Sequence[Message], text: str) -> None:

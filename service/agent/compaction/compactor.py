@@ -75,9 +75,9 @@ class Compactor:
         self._estimator.observe(request, usage)
 
     def compact(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
-        """What `request` should hold instead, `None` while it is within `limit_tokens` or has nothing to leave out.
+        """Compact `request` to `limit_tokens`; `None` if it fits already or nothing can be left out.
 
-        Raises what the provider raises; the conversation is then as it was.
+        Raises the provider's errors; the conversation is unchanged then.
         """
         if self._estimator.estimate(request) <= limit_tokens:
             return None
@@ -86,10 +86,9 @@ class Compactor:
     def compact_after_overflow(
         self, provider: Provider, request: ModelRequest, limit_tokens: int | None, error: GatewayError
     ) -> Compaction | None:
-        """What a `request` should hold that was refused with `error`; `None` if that was for something else.
+        """Compact a `request` refused with `error`; `None` for other errors or if nothing can be left out.
 
-        Also when nothing can be left out. `limit_tokens` is what it may have by all that is known, `error` included;
-        `None` for a model whose window is not known.
+        `limit_tokens` is the best known limit, including the one in `error`; `None` if the window is unknown.
         """
         overflow = overflow_of(error)
         if overflow is None or (overflow is Overflow.PICTURES and not _shows_old_pictures(request.messages)):
@@ -119,14 +118,14 @@ class Compactor:
         return self._remembered(request, further)
 
     def _remembered(self, request: ModelRequest, made: Compaction | None) -> Compaction | None:
-        """What was `made` of `request`, whose summary is known from now on."""
+        """Cache the summary of `made`, the compaction of `request`, and return `made`."""
         if made is not None and made.summary is not None:
             covered = request.messages[: len(request.messages) - made.kept]
             self._known.add(covered, _text_of(made.summary))
         return made
 
     def _recall(self, request: ModelRequest) -> Compaction | None:
-        """`request` with the summary that is known of its beginning, if there is one."""
+        """Return `request` with a cached summary of its beginning, if there is one."""
         messages = request.messages
         found = self._known.find(messages, frozenset(safe_cuts(messages)))
         if found is None or (found[0] == 1 and _is_summary(messages[0])):
@@ -234,7 +233,7 @@ def _clip(text: str, max_bytes: int) -> str:
 
 
 def _shows_old_pictures(messages: Sequence[Message]) -> bool:
-    """Whether there are pictures beside those that are asked about now."""
+    """Return True if messages before the latest user message have images."""
     return any(message.has_image for message in messages[: latest_user(messages)])
 
 
@@ -243,7 +242,7 @@ def _is_summary(message: Message) -> bool:
 
 
 def _text_of(summary: Message) -> str:
-    """What a summary tells, without what it repeats."""
+    """Return the text of a summary, without the user message that it repeats."""
     first = summary.parts[0].text if isinstance(summary.parts[0], Text) else ""
     return first.removeprefix(f"{SUMMARY_HEADING}\n\n").removesuffix(f"\n\n{LATEST_HEADING}\n\n")
 
@@ -253,7 +252,8 @@ def _summary_message(text: str, messages: Sequence[Message], cut: int) -> Messag
     summary = f"{SUMMARY_HEADING}\n\n{text}"
     repeated: tuple[Part, ...] = ()
     if latest is not None and latest < cut:
-        # An earlier summary may be the latest: what it repeats is said again, what it tells is in the new one.
+        # The latest user message may be an earlier summary: only the message it repeats is kept, as the new summary
+        # covers its text.
         repeated = messages[latest].parts[1 if _is_summary(messages[latest]) else 0 :]
     if not repeated:
         return text_message(Role.USER, summary)

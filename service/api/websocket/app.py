@@ -72,7 +72,7 @@ class WebSocketApp:
         _check_origin(environ, settings)
         _check_bodiless(environ)
         headers = accept_upgrade(environ)
-        with self._hub.stranger(address) as introduced:
+        with self._hub.reserve_slot(address) as introduced:
             start_response("101 Switching Protocols", headers)(b"")
             socket = WebSocket(
                 environ["openclaw.socket"],
@@ -96,7 +96,7 @@ class WebSocketApp:
             introduced()
             socket.limit_backlog(MAX_BUFFERED_BYTES)
             peer, request_id = greeted
-            with self._hub.joined(peer):
+            with self._hub.register(peer):
                 self._greeter.welcome(peer, request_id)
                 self._listen(peer)
         socket.finish()
@@ -128,7 +128,7 @@ def _check_origin(environ: Mapping[str, Any], settings: ApiSettings) -> None:
         return
     text = (
         "A page of another origin may not connect to this gateway. "
-        f"Whoever runs it can list the origin in {ALLOWED_ORIGINS_KEY}."
+        f"The operator can add the origin to {ALLOWED_ORIGINS_KEY}."
     )
     raise GatewayError("origin_not_allowed", text, param="origin")
 

@@ -70,7 +70,7 @@ def accept_upgrade(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
 class WebSocket:
     """A connection that has been upgraded.
 
-    One greenlet receives; any may send or close. `on_buffered` is told by how many bytes the backlog grew or shrank.
+    One greenlet receives; any may send or close. `on_buffered` is called with the change of the backlog in bytes.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class WebSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether what is sent now may still arrive."""
+        """True if messages can still be sent."""
         return self.dropped is None and self._protocol.state is State.OPEN
 
     def messages(self) -> Iterator[bytes | None]:

@@ -1,4 +1,4 @@
-"""What a method of the protocol is: a name, the scope it needs, the schema of its parameters, a function."""
+"""Methods of the protocol and their dispatch: name, required scope, parameter schema, function."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_COMPONENTS: dict[str, Any] = {"components": {"schemas": {}}}
 
 @record
 class MethodContext:
-    """What methods work with. `describe_config` gives the configuration without its secrets, `clock` seconds."""
+    """Dependencies of methods. `describe_config` returns the configuration without secrets, `clock` seconds."""
 
     gateway: Gateway
     hub: Hub
@@ -142,7 +142,7 @@ class Methods:
         except FailedWithPayload as failure:
             peer.fail(request.id, failure.error, failure.payload)
         except Exception:
-            # The door of a request: a defect is logged here and told as itself.
+            # The boundary of a request: an unexpected exception is logged and returned as an internal error.
             logger.exception("the method %s failed", request.method[:100])
             peer.fail(request.id, internal_error())
         finally:

@@ -107,7 +107,7 @@ def _find_id(message: bytes) -> str:
 
 
 def is_utf8(message: bytes) -> bool:
-    """Whether a text message is what RFC 6455 requires."""
+    """Return True if a text message is valid UTF-8, as RFC 6455 requires."""
     try:
         message.decode()
     except UnicodeDecodeError:
@@ -120,12 +120,12 @@ def _malformed(message: str) -> GatewayError:
 
 
 def to_response(request_id: str, payload: object) -> bytes:
-    """A response that tells of success."""
+    """Encode a success response."""
     return orjson.dumps({"type": "res", "id": request_id, "ok": True, "payload": payload})
 
 
 def to_failure(request_id: str, error: GatewayError, payload: object = None) -> bytes:
-    """A response that tells of `error`, with `payload` where the method gives one with its failures."""
+    """Encode an error response, with `payload` for methods that return one with their errors."""
     frame = {"type": "res", "id": request_id, "ok": False, "error": to_error(error)}
     if payload is not None:
         frame["payload"] = payload
@@ -133,7 +133,7 @@ def to_failure(request_id: str, error: GatewayError, payload: object = None) -> 
 
 
 def to_error(error: GatewayError) -> dict[str, Any]:
-    """`error` as the protocol tells it; its `details.code` is what a program decides by."""
+    """Return `error` in the protocol's form; programs should use its `details.code`."""
     details: dict[str, Any] = {"code": error.kind.detail or error.code.upper()}
     if error.param is not None:
         details["param"] = error.param

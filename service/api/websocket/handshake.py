@@ -1,4 +1,4 @@
-"""Who is there: the challenge, the client's `connect`, and the `hello-ok` or the close that answers it."""
+"""The handshake: challenge, the client's `connect`, and `hello-ok` or a close frame."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class Handshake:
     handshake_seconds: float = HANDSHAKE_SECONDS
 
     def greet(self, socket: WebSocket, address: str) -> tuple[ConnectedClient, str] | None:
-        """The client that says who it is in time, and the id of its request; `None` if it leaves.
+        """Return the authenticated client and the id of its request; `None` if it disconnects.
 
-        `welcome` answers it. Raises `RefusedError` once the client has been told why.
+        `welcome` sends the response. Raises `RefusedError` after the reason was sent to the client.
         """
         socket.limit_messages(MAX_HANDSHAKE_BYTES)
         challenge = {"nonce": self.new_id(), "ts": int(self.clock() * 1000)}
@@ -106,7 +106,7 @@ class Handshake:
         return peer, request.id
 
     def welcome(self, peer: ConnectedClient, request_id: str) -> None:
-        """Tell a client that was let in what there is."""
+        """Send `hello-ok` with the gateway's features to an authenticated client."""
         policy = {
             "maxPayload": MAX_PAYLOAD_BYTES,
             "maxBufferedBytes": MAX_BUFFERED_BYTES,

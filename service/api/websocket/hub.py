@@ -1,4 +1,4 @@
-"""Everybody who is connected: operators, those who have not said who they are, and what they may cost together."""
+"""Registry of all connections, authenticated or not, and their common limits."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from service.core.errors import GatewayError
 
 _DRAIN_LOOK_SECONDS = 0.05
 
-#: RFC 6455's registry: the service restarts, come again; somebody may not be here.
+#: RFC 6455 close codes: service restart, policy violation.
 RESTARTING, POLICY = 1012, 1008
 
 
 @record
 class HubLimits:
-    """What connections may cost together.
+    """Limits of all connections together.
 
-    `unknown` connections, and `unknown_of_address` of one address, may wait to be told who they are;
-    `backlog_bytes` may wait to be read by all: then the slowest is dropped.
+    `unknown` connections, `unknown_of_address` of them from one address, may be unauthenticated. When the unsent bytes
+    of all exceed `backlog_bytes` the slowest client is dropped.
     """
 
     connections: int = 4096
@@ -49,16 +49,16 @@ class Hub:
         self._draining = False
 
     def __len__(self) -> int:
-        """How many operators are connected."""
+        """Return the number of connected operators."""
         return len(self._peers)
 
     def __iter__(self) -> Iterator[ConnectedClient]:
-        """The operators, in the order they came; they may come and go meanwhile."""
+        """Iterate over a snapshot of the operators, in the order of their arrival."""
         return iter(tuple(self._peers.values()))
 
     @contextmanager
-    def stranger(self, address: str) -> Iterator[Callable[[], None]]:
-        """Room for a connection of somebody unknown, until the block ends or what it gives is called.
+    def reserve_slot(self, address: str) -> Iterator[Callable[[], None]]:
+        """Reserve a slot for an unauthenticated connection, until the block ends or the returned function is called.
 
         Raises `GatewayError` (`too_many_connections`, `shutting_down`).
         """
@@ -69,7 +69,7 @@ class Hub:
         def leave() -> None:
             if inside:
                 self._unknown[inside.pop()] -= 1
-                self._unknown += Counter()  # forgets those who have none
+                self._unknown += Counter()  # removes zero counts
 
         try:
             yield leave
@@ -89,8 +89,8 @@ class Hub:
         raise GatewayError("too_many_connections", text, headers={"Retry-After": "10"})
 
     @contextmanager
-    def joined(self, peer: ConnectedClient) -> Iterator[None]:
-        """While the block runs `peer` is told what happens."""
+    def register(self, peer: ConnectedClient) -> Iterator[None]:
+        """Send events to `peer` while the block runs."""
         self._peers[peer.id] = peer
         if not self._ticking:
             self._ticking = True
@@ -100,36 +100,36 @@ class Hub:
         finally:
             del self._peers[peer.id]
 
-    def tell(self, event: str, payload: object) -> None:
-        """Send an event to every operator that may know."""
+    def broadcast(self, event: str, payload: object) -> None:
+        """Send an event to every operator that may read."""
         encoded = orjson.dumps(payload)
         for peer in self:
             if peer.may_read:
-                peer.tell(event, encoded)
+                peer.send_event(event, encoded)
 
     def count_backlog(self, change: int) -> None:
-        """The backlog of some connection grew or shrank by `change` bytes."""
+        """Add `change` bytes, positive or negative, to the common backlog."""
         self._backlog_bytes += change
         if self._backlog_bytes > self.limits.backlog_bytes and change > 0 and self._peers:
             slowest = max(self._peers.values(), key=lambda peer: peer.socket.buffered_bytes)
             slowest.socket.drop("it reads too slowly, and others need the room")
 
     def dismiss(self, reason: str) -> None:
-        """Close every operator's connection: whoever still may can connect again."""
+        """Close every operator's connection; clients with valid credentials can reconnect."""
         for peer in self:
             peer.socket.close(POLICY, reason)
 
     def drain(self, is_idle: Callable[[], bool]) -> None:
-        """Say that the end is near; close every connection once `is_idle()`. Does not wait."""
+        """Announce the shutdown; close every connection once `is_idle()`. Does not block."""
         if not self._draining:
             self._draining = True
-            self.tell("shutdown", {"reason": "the gateway is stopping"})
+            self.broadcast("shutdown", {"reason": "the gateway is stopping"})
             spawn(self._close_when, is_idle)
 
     def _close_when(self, is_idle: Callable[[], bool]) -> None:
         while not is_idle():
             sleep(_DRAIN_LOOK_SECONDS)
-        sleep(_DRAIN_LOOK_SECONDS)  # whoever waited for a run has yet to tell its end
+        sleep(_DRAIN_LOOK_SECONDS)  # the last responses have yet to be sent
         for peer in self:
             peer.socket.close(RESTARTING, "service restart")
 

@@ -20,7 +20,7 @@ def to_usage(usage: Usage) -> dict[str, int]:
 
 
 def to_chat_message(text: str, at_ms: int) -> dict[str, Any]:
-    """What an assistant says, as `chat` events carry it."""
+    """Return an assistant message in the form of `chat` events."""
     return {"role": "assistant", "content": [{"type": "text", "text": text}], "timestamp": at_ms}
 
 

@@ -50,7 +50,7 @@ def _processes() -> Iterator[Process]:
     page = os.sysconf("SC_PAGE_SIZE")
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is slow to import
         if name.isdecimal():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - likewise
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:  # noqa: PTH123 - as above
                 # proc(5): after the name, which may hold anything, parentheses too, field 0 is the state, 1 the parent,
                 # 17 the number of threads, 21 the resident pages.
                 fields = stat.read().rpartition(b")")[2].split()

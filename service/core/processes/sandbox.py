@@ -40,7 +40,7 @@ _PROBE_SECONDS = 5.0
 
 
 class Limits(NamedTuple):
-    """What one command may take; processes and memory are those of everything it starts."""
+    """Resource limits of one command; processes and memory include its descendants."""
 
     processes: int = PROCESSES
     memory_bytes: int = MEMORY_BYTES
@@ -62,7 +62,7 @@ class Limits(NamedTuple):
 
 
 class Sandbox(NamedTuple):
-    """Where a command may write, what is hidden from it (real paths, each), and whether it has a network.
+    """Restrictions of a command: writable paths, hidden paths (each a real path) and network access.
 
     `program` is bubblewrap's path with `kind` "bwrap".
     """
@@ -83,7 +83,7 @@ class Sandbox(NamedTuple):
                 options += ["--bind", path, path]
             elif os.path.isdir(path):  # noqa: PTH112 - pathlib is slow to import
                 options += ["--tmpfs", path]
-            elif os.path.exists(path):  # noqa: PTH110 - likewise
+            elif os.path.exists(path):  # noqa: PTH110 - as above
                 options += ["--ro-bind", "/dev/null", path]
         if os.geteuid() == 0:
             options += [word for name in _KEPT_CAPABILITY_NAMES for word in ("--cap-add", name)]

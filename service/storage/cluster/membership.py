@@ -211,7 +211,7 @@ class Membership:
 
     @property
     def has_others(self) -> bool:
-        """Whether other gateways were alive at the last check."""
+        """True if other gateways were alive at the last check."""
         return bool(self._seen)
 
     def _now_ms(self) -> int:

@@ -140,7 +140,7 @@ class Database:
 
     @property
     def pushes_changes(self) -> bool:
-        """Whether `wait_for_change` is notified of changes instead of polling."""
+        """True if `wait_for_change` is notified of changes instead of polling."""
         return self._backend.pushes_changes
 
     def read(self, job: Job[T]) -> T:

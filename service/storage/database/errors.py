@@ -52,7 +52,7 @@ def root_cause(error: Exception) -> BaseException:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether a retry may succeed: after a lock, a restart, a lost connection or a conflict."""
+    """Return True if a retry may succeed: after a lock, a restart, a lost connection or a conflict."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated or isinstance(error, InterfaceError):
@@ -67,7 +67,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_operation_error(error: Exception) -> bool:
-    """Whether a single operation may have caused the error, so that the others can be committed without it."""
+    """Return True if a single operation may have caused the error, so that the others can be committed without it."""
     if not isinstance(error, SQLAlchemyError):
         return not isinstance(error, DatabaseReplacedError)
     if isinstance(error, IntegrityError):
@@ -79,7 +79,7 @@ def is_operation_error(error: Exception) -> bool:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the stored data is corrupt, which no retry repairs."""
+    """Return True if the stored data is corrupt, which no retry repairs."""
     cause = getattr(error, "orig", None)
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None:

@@ -102,7 +102,7 @@ class _ClaimKey(SingleOperation[Claim]):
         return Claim(self.run.id, self.key.fingerprint, is_own)
 
     def _is_recorded(self, connection: sa.Connection) -> bool:
-        """Whether an earlier attempt of this operation was committed."""
+        """Return True if an earlier attempt of this operation was committed."""
         if not self.again:
             return False
         row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)

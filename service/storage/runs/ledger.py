@@ -101,7 +101,7 @@ class RunLedger:
 
     @property
     def has_others(self) -> bool:
-        """Whether other gateways may be waiting for a session."""
+        """True if other gateways may be waiting for a session."""
         return self._membership.has_others
 
     def open(self, run: NewRun, timeout_seconds: float | None) -> OpenRun:

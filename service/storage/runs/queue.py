@@ -27,7 +27,7 @@ class QueueEntry:
 
     @property
     def is_first(self) -> bool:
-        """Whether this entry holds the session."""
+        """True if this entry holds the session."""
         return self._queue[0] is self._turn
 
     def wait(self, timeout_seconds: float | None) -> None:

@@ -32,7 +32,7 @@ class RunState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the run has ended."""
+        """True if the run has ended."""
         return self not in (RunState.ACCEPTED, RunState.RUNNING)
 
 

@@ -44,7 +44,7 @@ class RetractRun(Operation[None]):
         return [None] * len(operations)
 
     def is_kept(self, connection: sa.Connection) -> bool:
-        """Whether the record under the run's id is kept: it has ended, or it belongs to another run.
+        """Return True if the record under the run's id is kept: it has ended, or it belongs to another run.
 
         Callers may use a run id twice. After an eviction the record may carry the gateway's old id, which is no
         member's.

@@ -26,7 +26,7 @@ def new_peer(hub: Hub, name: str) -> Iterator[ConnectedClient]:
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
         peer = ConnectedClient(name, WebSocket(ours, on_buffered=hub.count_backlog), ["operator.read"], [])
-        with hub.joined(peer):
+        with hub.register(peer):
             yield peer
         peer.socket.drop("the test is over")
         peer.socket.finish()
@@ -46,15 +46,15 @@ def test_the_slowest_is_dropped_when_all_together_leave_too_much_unread() -> Non
 
 def test_strangers_have_room_for_each_address_and_for_all() -> None:
     hub = Hub(HubLimits(unknown=3, unknown_of_address=2), lambda: 0.0)
-    with hub.stranger("a") as leave, hub.stranger("a"):
-        with pytest.raises(GatewayError) as refused, hub.stranger("a"):
+    with hub.reserve_slot("a") as leave, hub.reserve_slot("a"):
+        with pytest.raises(GatewayError) as refused, hub.reserve_slot("a"):
             pytest.fail("a third one of this address was let in")
         assert (refused.value.code, refused.value.headers) == ("too_many_connections", {"Retry-After": "10"})
-        with hub.stranger("b"), pytest.raises(GatewayError), hub.stranger("c"):
+        with hub.reserve_slot("b"), pytest.raises(GatewayError), hub.reserve_slot("c"):
             pytest.fail("a fourth one was let in")
         leave()
         leave()
-        with hub.stranger("a"):
+        with hub.reserve_slot("a"):
             pass
 
 
@@ -63,10 +63,10 @@ def test_when_there_are_as_many_as_there_may_be_nobody_new_comes_in() -> None:
     with (
         new_peer(hub, "only"),
         pytest.raises(GatewayError, match="as many WebSocket connections"),
-        hub.stranger("a"),
+        hub.reserve_slot("a"),
     ):
         pytest.fail("a second one was let in")
-    with hub.stranger("a"):
+    with hub.reserve_slot("a"):
         pass
 
 
@@ -76,7 +76,7 @@ def test_every_operator_gets_a_tick_again_and_again() -> None:
     with ours, theirs:
         theirs.settimeout(30)
         peer = ConnectedClient("a", WebSocket(ours), [], [])
-        with hub.joined(peer):
+        with hub.register(peer):
             received = b""
             while received.count(b'"event":"tick"') < 3:
                 received += theirs.recv(4096)
@@ -97,7 +97,7 @@ def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
     with ours, theirs:
         theirs.settimeout(30)
         peer = ConnectedClient("late", WebSocket(ours), ["operator.read"], [])
-        with hub.joined(peer):
+        with hub.register(peer):
             run.append(RunEnded())
             received = b""
             while b"said before anybody came" not in received.partition(b'"state":"final"')[2]:
@@ -109,7 +109,7 @@ def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
 def test_while_it_stops_nobody_new_comes_in() -> None:
     hub = Hub(HubLimits(), lambda: 0.0)
     hub.drain(lambda: True)
-    with pytest.raises(GatewayError) as refused, hub.stranger("a"):
+    with pytest.raises(GatewayError) as refused, hub.reserve_slot("a"):
         pytest.fail("a connection was let in")
     assert refused.value.code == "shutting_down"
 

@@ -60,7 +60,7 @@ def get_history(call: Call) -> Any:
 
 
 def inject_message(call: Call) -> Any:
-    """Puts a message of the assistant into a session's transcript, without asking a model."""
+    """Append an assistant message to a session's transcript, without a model request."""
     desk, target = call.desk, find_target(call.desk.gateway, call.params)
     state, run_id = desk.gateway.state, f"inject_{uuid.uuid4()}"
     session = state.store.get_session(target.session_key)
@@ -69,8 +69,8 @@ def inject_message(call: Call) -> Any:
     model = session.model if session is not None else None
     outcome = RunOutcome(RunState.OK, model=model, messages=(message,), reply_count=1)
     state.ledger.open(new, target.agent.timeout_seconds).finish(outcome)
-    told = to_chat_message(message.text, desk.now_ms)
-    desk.broadcasts.tell_injected(run_id, target.session_key, target.agent.id, told)
+    injected = to_chat_message(message.text, desk.now_ms)
+    desk.broadcasts.send_injected(run_id, target.session_key, target.agent.id, injected)
     return {"ok": True, "messageId": run_id}
 
 

@@ -1,4 +1,4 @@
-"""What there is and how it is: agents, models, configuration, health, status."""
+"""Methods that return information: agents, models, configuration, health, status."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def get_config(call: Call) -> Any:
 
 
 def get_health(call: Call) -> Any:
-    """Whether runs can begin; what is in the way is the error."""
+    """Return the health; raise an error that names the failing parts if runs cannot begin."""
     began = call.desk.now_ms
     failing = call.desk.gateway.failing()
     if failing:
@@ -66,7 +66,7 @@ def _default(call: Call) -> str:
 
 
 def get_status(call: Call) -> Any:
-    """What goes on right now."""
+    """Return the version, the uptime and the running runs."""
     desk = call.desk
     runs = [
         {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "door": run.door}

@@ -69,13 +69,13 @@ def abort_sessions(call: Call) -> Any:
 
 
 def delete_session(call: Call) -> Any:
-    """Deletes a session with all that was said in it; what goes on in it is ended first."""
+    """Delete a session and its transcript, after its runs were aborted."""
     key, deleted = _delete(call, "session-deleted")
     return {"ok": True, "key": key, "deleted": deleted, "archived": []}
 
 
 def reset_session(call: Call) -> Any:
-    """Lets a session begin anew: its transcript is gone, its key stays usable."""
+    """Reset a session: its transcript is deleted, its key stays usable."""
     key, _ = _delete(call, "session-reset")
     return {"ok": True, "key": key}
 
@@ -91,18 +91,18 @@ def _delete(call: Call, reason: str) -> tuple[str, bool]:
             raise GatewayError("session_busy", text, param="key")
         sleep(_LOOK_SECONDS)
     if deleted:
-        call.desk.broadcasts.tell_session(key, target.agent.id, reason)
+        call.desk.broadcasts.send_session(key, target.agent.id, reason)
     return key, deleted
 
 
 def subscribe(call: Call) -> Any:
-    """From now on the connection is told in `sessions.changed` when a session changes."""
+    """Subscribe the connection to `sessions.changed`."""
     call.peer.follows_sessions = True
     return {"subscribed": True}
 
 
 def unsubscribe(call: Call) -> Any:
-    """The connection is no longer told."""
+    """Unsubscribe the connection from `sessions.changed`."""
     call.peer.follows_sessions = False
     return {"subscribed": False}
 
