@@ -93,16 +93,14 @@ def rejected(words: str) -> GatewayError:
 
 
 @pytest.mark.parametrize(("words", "limit"), TOO_MANY_TOKENS)
-def test_too_many_tokens_are_known_by_the_words_of_a_provider_and_what_it_would_take(
-    words: str, limit: int | None
-) -> None:
+def test_token_overflow_and_limit_are_read_from_provider_message(words: str, limit: int | None) -> None:
     assert overflow_of(rejected(words)) is Overflow.TOKENS
     assert limit_from_error(rejected(words)) == limit
     assert to_caller_error(rejected(words)).code == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(("words", "overflow"), TOO_MUCH_ELSE)
-def test_too_many_bytes_and_pictures_are_known_and_told_as_they_are(words: str, overflow: Overflow) -> None:
+def test_byte_and_image_overflows_are_recognised_and_passed_on(words: str, overflow: Overflow) -> None:
     assert overflow_of(rejected(words)) is overflow
     assert to_caller_error(rejected(words)).code == "provider_rejected_request"
 
@@ -123,7 +121,7 @@ def test_too_many_bytes_and_pictures_are_known_and_told_as_they_are(words: str, 
         ("provider_error", "maximum context length is 8192 tokens"),
     ],
 )
-def test_other_refusals_are_no_overflow(code: str, words: str) -> None:
+def test_other_errors_are_not_overflow(code: str, words: str) -> None:
     assert overflow_of(GatewayError(code, words)) is None
 
 
@@ -216,7 +214,7 @@ def name() -> str:
         bare,
     ],
 )
-def test_a_session_of_a_model_nobody_described_goes_on_after_a_refusal(
+def test_session_of_undescribed_model_continues_after_overflow(
     client: httpx.Client, upstream: Upstream, session: dict[str, str], name: str, refuse: Callable[[Exchange], None]
 ) -> None:
     model = upstream.answers[name] = Taking(lambda shown: len(shown) > LIMIT_BYTES, refuse)
@@ -230,7 +228,7 @@ def test_a_session_of_a_model_nobody_described_goes_on_after_a_refusal(
 @pytest.mark.parametrize(
     "words", ["maximum context length is 1500 tokens", "context_length_exceeded", "prompt is too long"]
 )
-def test_a_session_may_have_grown_to_many_times_what_the_next_model_takes(
+def test_session_many_times_larger_than_window_continues(
     client: httpx.Client, upstream: Upstream, session: dict[str, str], name: str, words: str
 ) -> None:
     upstream.answers |= {
@@ -243,9 +241,7 @@ def test_a_session_may_have_grown_to_many_times_what_the_next_model_takes(
     assert len(str(upstream.requests[-1].body["messages"])) <= LIMIT_BYTES
 
 
-def test_a_request_that_stays_too_large_for_a_minute_is_told_as_too_long(
-    retrying: LiveGateway, upstream: Upstream
-) -> None:
+def test_request_larger_than_rate_limit_is_context_overflow(retrying: LiveGateway, upstream: Upstream) -> None:
     model = upstream.answers["large"] = Taking(lambda _: True, saying(429, TOO_LARGE_FOR_A_MINUTE))
     with retrying.client() as client:
         answer = ask(client, "fruit " * 2_000, headers=by("large"))
@@ -254,7 +250,7 @@ def test_a_request_that_stays_too_large_for_a_minute_is_told_as_too_long(
     assert model.refusals == 1
 
 
-def test_a_minute_that_others_have_used_up_is_a_rate_limit(retrying: LiveGateway, upstream: Upstream) -> None:
+def test_exhausted_token_rate_is_rate_limit(retrying: LiveGateway, upstream: Upstream) -> None:
     model = upstream.answers["busy"] = Taking(lambda _: True, saying(429, MINUTE_USED_UP))
     with retrying.client() as client:
         answer = ask(client, "hi", headers=by("busy"))
@@ -262,7 +258,7 @@ def test_a_minute_that_others_have_used_up_is_a_rate_limit(retrying: LiveGateway
     assert model.refusals == 3
 
 
-def test_pictures_of_earlier_turns_make_room_for_those_of_this_one(
+def test_images_of_earlier_turns_are_removed_for_new_ones(
     client: httpx.Client, upstream: Upstream, session: dict[str, str]
 ) -> None:
     refuse = saying(400, "messages.3.content: Too many images and documents: 5 + 0 > 4")

@@ -75,7 +75,7 @@ def summarising(exchange: Exchange) -> None:
     exchange.last_chunk()
 
 
-def test_a_long_session_goes_on_within_the_models_window(
+def test_long_session_continues_within_window(
     relayed: httpx.Client, upstream: Upstream, session: dict[str, str]
 ) -> None:
     upstream.answers["narrow"] = summarising
@@ -96,7 +96,7 @@ def strict(exchange: Exchange) -> None:
         summarising(exchange)
 
 
-def test_a_refusal_as_too_long_is_mended_by_a_summary(
+def test_context_overflow_is_resolved_by_summary(
     relayed: httpx.Client, upstream: Upstream, session: dict[str, str]
 ) -> None:
     upstream.answers["strict"] = strict
@@ -105,7 +105,7 @@ def test_a_refusal_as_too_long_is_mended_by_a_summary(
     assert "SUMMARY" in str(upstream.requests[-1].body["messages"])
 
 
-def test_a_fallback_with_a_smaller_window_gets_what_fits_it(
+def test_fallback_with_smaller_window_gets_compacted_conversation(
     relayed: httpx.Client, upstream: Upstream, session: dict[str, str]
 ) -> None:
     upstream.answers |= {"wide": lambda exchange: refuse(exchange, 503), "small": strict}
@@ -116,7 +116,7 @@ def test_a_fallback_with_a_smaller_window_gets_what_fits_it(
     assert len(str(upstream.requests[-1].body["messages"])) < 6000
 
 
-def test_a_large_result_is_shown_in_part_instead_of_being_summarised(
+def test_large_result_is_truncated_instead_of_summarised(
     relay: LiveGateway, relayed: httpx.Client, upstream: Upstream
 ) -> None:
     (relay.directory / "large.txt").write_text("begins here\n" + "fruit\n" * 3_000)
@@ -128,7 +128,7 @@ def test_a_large_result_is_shown_in_part_instead_of_being_summarised(
     assert "left out here" in found["content"]
 
 
-def test_pictures_are_looked_at_before_the_model_sees_them(client: httpx.Client) -> None:
+def test_images_are_checked_before_model_request(client: httpx.Client) -> None:
     cut = f"{PNG[:40]}AAAA"
     for url, expected in ((cut, "picture"), ("https://example.com/cat.png", "allowUrl")):
         response = ask(client, user([{"type": "image_url", "image_url": {"url": url}}]))
@@ -139,7 +139,7 @@ def test_pictures_are_looked_at_before_the_model_sees_them(client: httpx.Client)
     assert ask(client, user([*nine[:8], {"type": "text", "text": "look"}])).status_code == 200
 
 
-def test_a_picture_is_refused_for_the_limit_it_meets(client: httpx.Client) -> None:
+def test_image_beyond_limit_is_refused_with_limit(client: httpx.Client) -> None:
     for size in (11_000_000, 15_000_000):
         answer = ask(
             client, user([{"type": "image_url", "image_url": {"url": data_uri(picture("PNG") + bytes(size))}}])
@@ -148,7 +148,7 @@ def test_a_picture_is_refused_for_the_limit_it_meets(client: httpx.Client) -> No
         assert "larger than 10 MiB, the limit for one image" in answer.text
 
 
-def test_a_picture_is_what_it_shows_whatever_it_is_called(relayed: httpx.Client, upstream: Upstream) -> None:
+def test_image_type_is_detected_from_content(relayed: httpx.Client, upstream: Upstream) -> None:
     jpeg = picture("JPEG")
     names = ("image/jpg", "image/png", "application/octet-stream", "image/jpeg;charset=utf-8", "")
     for name in names:
@@ -159,7 +159,7 @@ def test_a_picture_is_what_it_shows_whatever_it_is_called(relayed: httpx.Client,
 
 
 @pytest.mark.parametrize("as_fallback", [False, True])
-def test_a_model_without_eyes_is_told_of_an_old_picture_and_refuses_a_new_one(
+def test_model_without_image_input_gets_note_for_old_image_and_refuses_new_one(
     relayed: httpx.Client, upstream: Upstream, session: dict[str, str], *, as_fallback: bool
 ) -> None:
     upstream.answers["seeing"] = Play(calls(text="A cat."))
@@ -176,7 +176,7 @@ def test_a_model_without_eyes_is_told_of_an_old_picture_and_refuses_a_new_one(
     assert error_of(answer) == expected
 
 
-def test_too_many_runs_at_once_are_refused_with_the_limit(tmp_path: Path) -> None:
+def test_runs_beyond_limit_are_refused_with_limit(tmp_path: Path) -> None:
     config = scripted_config()
     config["agents"]["defaults"]["maxConcurrent"] = 1
     slow = {"x-openclaw-model": "scripted/slow"}
@@ -190,7 +190,7 @@ def test_too_many_runs_at_once_are_refused_with_the_limit(tmp_path: Path) -> Non
     assert refused[0].headers["retry-after"] == "1"
 
 
-def test_an_agent_uses_the_tools_of_an_mcp_server(upstream: Upstream, tmp_path: Path) -> None:
+def test_agent_uses_tools_of_mcp_server(upstream: Upstream, tmp_path: Path) -> None:
     lines = iter([[("files__add", '{"a": 2, "b": 3}')], []])
 
     def play(exchange: Exchange) -> None:

@@ -54,7 +54,7 @@ def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("failure", [BAD_SUMMARY, BUSY])
-def test_a_session_goes_on_as_it_is_when_its_summary_fails(
+def test_session_continues_uncompacted_after_failed_summary(
     client: httpx.Client, upstream: Upstream, session: dict[str, str], failure: tuple[int, str]
 ) -> None:
     model = upstream.answers["play"] = Failing(*failure, is_short=False)
@@ -68,7 +68,7 @@ def test_a_session_goes_on_as_it_is_when_its_summary_fails(
     ("failure", "told"), [(BAD_SUMMARY, (400, "context_length_exceeded")), (BUSY, (502, "provider_error"))]
 )
 @pytest.mark.parametrize("name", ["short", "undescribed"])
-def test_a_conversation_that_cannot_be_shortened_is_told_as_too_long(
+def test_conversation_that_cannot_be_compacted_is_context_overflow(
     client: httpx.Client, upstream: Upstream, failure: tuple[int, str], told: tuple[int, str], name: str
 ) -> None:
     upstream.answers[name] = Failing(*failure, is_short=True)
@@ -80,7 +80,7 @@ def test_a_conversation_that_cannot_be_shortened_is_told_as_too_long(
 
 
 @pytest.mark.parametrize("failure", [BAD_SUMMARY, BUSY])
-def test_a_fallback_answers_what_its_model_can_neither_take_nor_summarise(
+def test_fallback_answers_after_overflow_and_failed_summary(
     client: httpx.Client, upstream: Upstream, failure: tuple[int, str]
 ) -> None:
     upstream.answers |= {
@@ -92,7 +92,7 @@ def test_a_fallback_answers_what_its_model_can_neither_take_nor_summarise(
     assert (last["model"], str(last["messages"]).count(MESSAGE)) == ("other", 2)
 
 
-def test_a_fallback_answers_what_cannot_be_shortened(client: httpx.Client, upstream: Upstream) -> None:
+def test_fallback_answers_conversation_that_cannot_be_compacted(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers |= {
         "falls": (falls := Failing(*BAD_SUMMARY, is_short=True)),
         "other": Failing(*BAD_SUMMARY, is_short=False),
@@ -103,9 +103,7 @@ def test_a_fallback_answers_what_cannot_be_shortened(client: httpx.Client, upstr
     assert error_of(refused)[:2] == (400, "context_length_exceeded")
 
 
-def test_what_was_too_long_is_told_where_the_fallback_fails_for_another_reason(
-    client: httpx.Client, upstream: Upstream
-) -> None:
+def test_overflow_is_reported_when_fallback_fails_otherwise(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["falls"] = Failing(*BAD_SUMMARY, is_short=True)
     upstream.answers["other"] = lambda exchange: exchange.json(401, {"error": {"message": "who are you?"}})
     refused = ask(client, MESSAGE, model="openclaw/falling")
@@ -114,7 +112,7 @@ def test_what_was_too_long_is_told_where_the_fallback_fails_for_another_reason(
     assert upstream.requests[-1].body["model"] == "other"
 
 
-def test_a_summary_that_hangs_ends_with_the_run(upstream: Upstream, tmp_path: Path) -> None:
+def test_hanging_summary_ends_with_run(upstream: Upstream, tmp_path: Path) -> None:
     upstream.answers["play"] = hang
     config = config_of(upstream)
     config["agents"]["defaults"]["timeoutSeconds"] = 1

@@ -86,7 +86,7 @@ def summaries(upstream: Upstream) -> int:
     return sum(is_summary(received.body) for received in upstream.requests)
 
 
-def test_what_a_provider_counts_says_nothing_of_anothers_model_of_the_same_name(
+def test_token_counts_are_separate_for_same_model_name_at_other_provider(
     client: httpx.Client, upstream: Upstream
 ) -> None:
     upstream.answers["counted"] = counting
@@ -98,7 +98,7 @@ def test_what_a_provider_counts_says_nothing_of_anothers_model_of_the_same_name(
     assert summaries(upstream) > 0
 
 
-def test_a_fallbacks_counts_are_its_own(client: httpx.Client, upstream: Upstream) -> None:
+def test_token_counts_of_fallback_are_separate(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers |= {"first": lambda exchange: refuse(exchange, 503), "dearer": counting}
     talk = talk_of("fallbacks")
     text_of(ask(client, MESSAGE, model="openclaw/falling"))
@@ -129,7 +129,7 @@ def strict(exchange: Exchange) -> None:
     ("provider", "model"),
     [("dear", "small"), ("dear", "large"), ("claude", "small"), ("claude", "large"), ("claude", "play")],
 )
-def test_the_room_that_is_kept_for_an_answer_is_the_bound_that_is_sent(
+def test_max_tokens_sent_is_room_reserved_for_answer(
     client: httpx.Client, upstream: Upstream, provider: str, model: str, asked: int | None
 ) -> None:
     upstream.answers[model] = strict
@@ -168,7 +168,7 @@ class Taking:
 
 @pytest.mark.parametrize("refusal", [TOO_LONG, TOO_MUCH_FOR_A_MINUTE])
 @pytest.mark.parametrize("described", ["described", "undescribed"])
-def test_what_a_model_was_said_to_take_is_kept_to_from_then_on(
+def test_limit_from_error_is_applied_to_later_requests(
     client: httpx.Client, upstream: Upstream, refusal: tuple[int, str], described: str
 ) -> None:
     name = f"{described}-{refusal[0]}"
@@ -180,7 +180,7 @@ def test_what_a_model_was_said_to_take_is_kept_to_from_then_on(
     assert model.refused == ["Bearer the-dear-key", "Bearer the-fair-key"]
 
 
-def test_an_answer_keeps_to_half_of_what_a_model_was_said_to_take(client: httpx.Client, upstream: Upstream) -> None:
+def test_answer_is_limited_to_half_of_learned_window(client: httpx.Client, upstream: Upstream) -> None:
     model = upstream.answers["halved"] = Taking(*TOO_LONG)
     for _ in range(2):
         text_of(ask(client, *talk_of("halves"), headers=by("dear/halved")))
@@ -189,9 +189,7 @@ def test_an_answer_keeps_to_half_of_what_a_model_was_said_to_take(client: httpx.
     assert upstream.requests[-1].body["max_tokens"] == TOLD // 2
 
 
-def test_what_a_model_was_said_to_take_is_forgotten_when_it_takes_more(
-    client: httpx.Client, upstream: Upstream
-) -> None:
+def test_learned_window_is_forgotten_after_model_accepts_more(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["forgotten"] = Taking(*TOO_LONG)
     model, talk = by("dear/forgotten"), talk_of("forgetting")
     text_of(ask(client, *talk, headers=model))
@@ -205,9 +203,7 @@ def test_what_a_model_was_said_to_take_is_forgotten_when_it_takes_more(
     assert summaries(upstream) == before
 
 
-def test_what_a_model_was_said_to_take_is_forgotten_when_the_configuration_is_edited(
-    upstream: Upstream, tmp_path: Path
-) -> None:
+def test_learned_window_is_forgotten_after_configuration_edit(upstream: Upstream, tmp_path: Path) -> None:
     model = upstream.answers["forgotten"] = Taking(*TOO_LONG)
     with live_gateway(tmp_path, config_of(upstream)) as running, running.client() as client:
         editing = Editing(running)
@@ -223,7 +219,7 @@ def test_what_a_model_was_said_to_take_is_forgotten_when_the_configuration_is_ed
         assert summaries(upstream) == before
 
 
-def test_a_window_is_only_lowered_by_what_is_said_of_it() -> None:
+def test_learned_window_only_lowers_configured_one() -> None:
     windows = LearnedWindows()
     model = ChosenModel("stub/play", "play", ScriptedProvider(), takes_images=False, context_window=WINDOW)
     windows.observe("stub/play", 2 * WINDOW)
@@ -236,9 +232,7 @@ def test_a_window_is_only_lowered_by_what_is_said_of_it() -> None:
     assert windows.narrowed(model) is model
 
 
-def test_a_conversation_that_comes_again_and_grows_is_not_summarised_anew(
-    client: httpx.Client, upstream: Upstream
-) -> None:
+def test_summary_is_reused_for_resent_conversation_that_grows(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["coming"] = lambda exchange: count(exchange, 10)
     model, talk = by("dear/coming"), [*talk_of("coming")[:4] * 6]
     text_of(ask(client, *talk, "and now?", headers=model))

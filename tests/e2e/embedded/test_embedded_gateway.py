@@ -37,7 +37,7 @@ def children_of(gateway: LiveGateway) -> list[psutil.Process]:
     return running_children(gateway.process.pid)
 
 
-def test_the_embedded_model_answers_and_is_called_a_demo_model(dev: tuple[LiveGateway, str]) -> None:
+def test_embedded_model_answers_and_is_called_demo_model(dev: tuple[LiveGateway, str]) -> None:
     running, token = dev
     with running.client(token, timeout=120) as client:
         answer = ask(client, "Say hello.", max_tokens=20, temperature=0)
@@ -49,7 +49,7 @@ def test_the_embedded_model_answers_and_is_called_a_demo_model(dev: tuple[LiveGa
     assert "demo model" in running.output
 
 
-def test_the_embedded_model_streams_token_by_token(dev: tuple[LiveGateway, str]) -> None:
+def test_embedded_model_streams_tokens(dev: tuple[LiveGateway, str]) -> None:
     running, token = dev
     with running.client(token, timeout=120) as client:
         response = ask(client, "Count to five.", stream=True, max_tokens=24, temperature=0)
@@ -58,14 +58,14 @@ def test_the_embedded_model_streams_token_by_token(dev: tuple[LiveGateway, str])
         assert streamed_text(response)
 
 
-def test_the_embedded_model_reads_text_only(dev: tuple[LiveGateway, str]) -> None:
+def test_embedded_model_refuses_images(dev: tuple[LiveGateway, str]) -> None:
     running, token = dev
     parts: list[Any] = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": PNG}}]
     with running.client(token) as client:
         assert error_of(ask(client, user(parts))) == (400, "invalid_value", "messages[0].content")
 
 
-def test_the_embedded_model_says_that_it_calls_no_functions(dev: tuple[LiveGateway, str]) -> None:
+def test_embedded_model_refuses_functions(dev: tuple[LiveGateway, str]) -> None:
     running, token = dev
     tools = [{"type": "function", "function": {"name": "weather"}}]
     with running.client(token, timeout=120) as client:
@@ -74,9 +74,7 @@ def test_the_embedded_model_says_that_it_calls_no_functions(dev: tuple[LiveGatew
     assert "uses no tools" in running.output
 
 
-def test_the_embedded_model_stands_in_for_no_model_that_was_offered_functions(
-    upstream: Upstream, tmp_path: Path
-) -> None:
+def test_embedded_model_is_no_fallback_for_requests_with_functions(upstream: Upstream, tmp_path: Path) -> None:
     config = scripted_config()
     config["agents"]["defaults"]["model"] = {"primary": "stub/status-503", "fallbacks": [EMBEDDED_REFERENCE]}
     config["models"] = {"retry": {"attempts": 1}, "providers": {"stub": {"baseUrl": upstream.url}}}
@@ -86,7 +84,7 @@ def test_the_embedded_model_stands_in_for_no_model_that_was_offered_functions(
         assert text_of(ask(client, "Say hello.", max_tokens=4))
 
 
-def test_the_models_process_ends_with_the_gateway_even_when_it_is_killed(tmp_path: Path) -> None:
+def test_model_process_ends_with_killed_gateway(tmp_path: Path) -> None:
     environment = {"OPENCLAW_CONFIG_PATH": ""}
     with live_gateway(tmp_path, {}, arguments=("--dev",), env=environment) as running:
         token = re.search(r"Bearer ([\w-]+)", running.output)
@@ -100,7 +98,7 @@ def test_the_models_process_ends_with_the_gateway_even_when_it_is_killed(tmp_pat
         assert all(map(has_ended, alive))
 
 
-def test_several_workers_have_one_model_between_them(tmp_path: Path) -> None:
+def test_workers_share_one_model_process(tmp_path: Path) -> None:
     arguments, environment = ("--dev", "--workers", "2"), {"OPENCLAW_CONFIG_PATH": ""}
     with live_gateway(tmp_path, {}, arguments=arguments, env=environment) as running:
         token = re.search(r"Bearer ([\w-]+)", running.output)

@@ -77,7 +77,7 @@ def called(call_id: Any = "toolu_1", name: Any = "weather", piece: Any = "{}") -
         called(piece=["{}"]),
     ],
 )
-def test_a_message_with_values_of_other_types_is_the_providers_fault(
+def test_message_with_wrong_types_is_provider_error(
     play: Callable[..., httpx.Response], events: list[dict[str, Any]]
 ) -> None:
     response = play("claude", anthropic.telling(anthropic.start(), *events), tools=[FUNCTION])
@@ -85,7 +85,7 @@ def test_a_message_with_values_of_other_types_is_the_providers_fault(
 
 
 @pytest.mark.parametrize(("told", "counted"), [(2**64 - 1, 2**53 - 1), (-5, 0), ("abc", 0), ([1], 0)])
-def test_a_wrong_count_loses_no_answer(play: Callable[..., httpx.Response], told: Any, counted: int) -> None:
+def test_invalid_usage_does_not_lose_answer(play: Callable[..., httpx.Response], told: Any, counted: int) -> None:
     events = [anthropic.start(), *anthropic.text(["well"]), *ended(output_tokens=told)]
     usage = {"prompt_tokens": 1, "completion_tokens": told, "prompt_tokens_details": [1]}
     answers = [
@@ -98,7 +98,7 @@ def test_a_wrong_count_loses_no_answer(play: Callable[..., httpx.Response], told
 
 
 @pytest.mark.parametrize("lull", [b": ping\n\n", b""], ids=["comments", "silence"])
-def test_an_answer_that_is_complete_is_not_waited_for(play: Callable[..., httpx.Response], lull: bytes) -> None:
+def test_complete_answer_ends_without_waiting_for_end_of_body(play: Callable[..., httpx.Response], lull: bytes) -> None:
     def answer(exchange: Exchange) -> None:
         exchange.head()
         exchange.send(frame(delta(content="all of it")) + frame(delta("stop")))
@@ -114,7 +114,7 @@ def test_an_answer_that_is_complete_is_not_waited_for(play: Callable[..., httpx.
 
 @pytest.mark.parametrize("end", [b"\n", b""])
 @pytest.mark.parametrize("provider", ["claude", "stub"])
-def test_the_last_event_may_lack_its_blank_line(play: Callable[..., httpx.Response], provider: str, end: bytes) -> None:
+def test_last_event_without_blank_line_is_read(play: Callable[..., httpx.Response], provider: str, end: bytes) -> None:
     events = [anthropic.start(), *anthropic.text(["well"]), *ended()][:-1]
     if provider == "stub":
         events = [delta(content="we"), delta("stop", content="ll")]
@@ -136,14 +136,12 @@ def test_the_last_event_may_lack_its_blank_line(play: Callable[..., httpx.Respon
         (["na\u00efve", "\U0001f600"], "na\u00efve\U0001f600"),
     ],
 )
-def test_characters_that_come_in_halves_are_put_together(
-    play: Callable[..., httpx.Response], pieces: list[str], text: str
-) -> None:
+def test_split_characters_are_joined(play: Callable[..., httpx.Response], pieces: list[str], text: str) -> None:
     events = [delta(content=piece, reasoning_content=piece) for piece in pieces]
     assert text_of(play("stub", telling(*events, delta("stop")))) == text
 
 
-def test_calls_without_index_and_id_are_told_apart_by_their_names(play: Callable[..., httpx.Response]) -> None:
+def test_calls_without_index_and_id_are_separated_by_name(play: Callable[..., httpx.Response]) -> None:
     pieces = [("weather", '{"a":'), ("", "1}"), ("weather", "{}")]
     events = [delta(tool_calls=[{"function": {"name": name, "arguments": text}}]) for name, text in pieces]
     told = play("stub", telling(*events, delta("tool_calls")), tools=[FUNCTION]).json()["choices"][0]["message"]
@@ -161,7 +159,7 @@ def test_calls_without_index_and_id_are_told_apart_by_their_names(play: Callable
         ([("weather", {"a": 1}), ("weather", {"b": 2})], ['{"a":1}', '{"b":2}']),
     ],
 )
-def test_calls_of_one_index_without_ids_are_told_apart_by_their_whole_arguments(
+def test_calls_with_one_index_and_no_ids_are_separated_by_complete_arguments(
     play: Callable[..., httpx.Response], pieces: list[tuple[str, Any]], arguments: list[str]
 ) -> None:
     calls = [{"index": 0, "id": "", "function": {"name": name, "arguments": text}} for name, text in pieces]
@@ -170,7 +168,7 @@ def test_calls_of_one_index_without_ids_are_told_apart_by_their_whole_arguments(
     assert [call["function"]["arguments"] for call in told["tool_calls"]] == arguments
 
 
-def test_a_call_of_the_old_protocol_is_a_call(play: Callable[..., httpx.Response]) -> None:
+def test_legacy_function_call_is_accepted(play: Callable[..., httpx.Response]) -> None:
     pieces = [{"name": "weather", "arguments": '{"a":'}, {"arguments": "1}"}]
     events = [delta(function_call=piece) for piece in pieces]
     told = play("stub", telling(*events, delta("function_call")), tools=[FUNCTION]).json()["choices"][0]
@@ -179,14 +177,14 @@ def test_a_call_of_the_old_protocol_is_a_call(play: Callable[..., httpx.Response
     assert told["finish_reason"] == "tool_calls"
 
 
-def test_calls_that_share_an_id_get_one_each(play: Callable[..., httpx.Response]) -> None:
+def test_calls_with_same_id_get_unique_ids(play: Callable[..., httpx.Response]) -> None:
     pieces = [{"index": n, "id": "same", "function": {"name": "weather", "arguments": "{}"}} for n in range(3)]
     told = play("stub", telling(delta(tool_calls=pieces), delta("tool_calls")), tools=[FUNCTION]).json()
     assert [call["id"] for call in told["choices"][0]["message"]["tool_calls"]] == ["same", "same_2", "same_3"]
 
 
 @pytest.mark.parametrize("provider", ["claude", "stub"])
-def test_calls_without_end_are_refused(play: Callable[..., httpx.Response], provider: str) -> None:
+def test_endless_calls_are_refused(play: Callable[..., httpx.Response], provider: str) -> None:
     block = {"type": "tool_use", "id": "t", "name": "weather", "input": {}}
     if provider == "claude":
         starts = [{"type": "content_block_start", "index": n, "content_block": block} for n in range(129)]
@@ -198,7 +196,7 @@ def test_calls_without_end_are_refused(play: Callable[..., httpx.Response], prov
 
 
 @pytest.mark.parametrize("provider", ["claude", "stub"])
-def test_misspelt_name_is_sent_back_in_a_form_that_providers_accept(
+def test_invalid_function_name_is_sent_back_in_accepted_form(
     play: Callable[..., httpx.Response], upstream: Upstream, provider: str
 ) -> None:
     lines = [
@@ -226,7 +224,7 @@ def test_misspelt_name_is_sent_back_in_a_form_that_providers_accept(
 
 
 @pytest.mark.parametrize("provider", ["claude", "stub"])
-def test_arguments_of_history_that_are_no_object_are_wrapped(
+def test_history_arguments_that_are_not_object_are_wrapped(
     client: httpx.Client, upstream: Upstream, provider: str
 ) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": '{"a'}}

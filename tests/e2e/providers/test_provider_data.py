@@ -109,7 +109,7 @@ DATA = [
 
 
 @pytest.mark.parametrize(("line", "message", "call"), DATA)
-def test_what_a_provider_adds_to_a_call_goes_back_with_it(
+def test_provider_data_of_call_is_sent_back(
     client: httpx.Client, upstream: Upstream, line: Line, message: dict[str, Any], call: dict[str, Any]
 ) -> None:
     upstream.answers["play"] = Lines(line, said())
@@ -122,7 +122,7 @@ def test_what_a_provider_adds_to_a_call_goes_back_with_it(
     assert shown == {"role": "assistant", "content": None, **message, "tool_calls": [called]}
 
 
-def test_of_calls_side_by_side_each_keeps_its_own(client: httpx.Client, upstream: Upstream) -> None:
+def test_parallel_calls_keep_their_own_data(client: httpx.Client, upstream: Upstream) -> None:
     pieces = [call_of("ls", extra_content=SIGNED), call_of("agents_list", 1)]
     upstream.answers["play"] = Lines(telling({"tool_calls": pieces}), said())
     assert text_of(ask(client, "look")) == "Done."
@@ -134,7 +134,7 @@ def test_of_calls_side_by_side_each_keeps_its_own(client: httpx.Client, upstream
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["openclaw/main", "openclaw/bare"])
 @pytest.mark.parametrize("in_a_session", [False, True])
-def test_a_callers_result_goes_on_with_the_data_of_the_call_it_never_saw(
+def test_provider_data_is_restored_for_callers_result(
     client: httpx.Client, upstream: Upstream, session: dict[str, str], in_a_session: bool, model: str, stream: bool
 ) -> None:
     weather = {"tool_calls": [call_of("weather", extra_content=SIGNED)]}
@@ -154,7 +154,7 @@ def test_a_callers_result_goes_on_with_the_data_of_the_call_it_never_saw(
     assert shown["tool_calls"] == [{**call, "extra_content": SIGNED}]
 
 
-def test_a_session_goes_on_with_it_after_a_restart_and_shows_it_to_nobody(upstream: Upstream, tmp_path: Path) -> None:
+def test_provider_data_survives_restart_and_is_never_exposed(upstream: Upstream, tmp_path: Path) -> None:
     key = {"x-openclaw-session-key": "kept"}
     config = config_of(upstream, tmp_path)
     upstream.answers["play"] = Lines(telling({"tool_calls": [call_of("ls", extra_content=SIGNED)]}), said(), said())
@@ -168,7 +168,9 @@ def test_a_session_goes_on_with_it_after_a_restart_and_shows_it_to_nobody(upstre
     assert asked(upstream)[0]["tool_calls"][0]["extra_content"] == SIGNED
 
 
-def test_another_model_is_not_shown_it(client: httpx.Client, upstream: Upstream, session: dict[str, str]) -> None:
+def test_provider_data_is_not_sent_to_other_model(
+    client: httpx.Client, upstream: Upstream, session: dict[str, str]
+) -> None:
     signed = {"tool_calls": [call_of("ls", extra_content=SIGNED)]}
     upstream.answers |= {
         "play": Lines(telling({"reasoning_content": THOUGHT}, signed), said(), said()),
@@ -182,7 +184,7 @@ def test_another_model_is_not_shown_it(client: httpx.Client, upstream: Upstream,
     assert asked(upstream)[0]["tool_calls"][0]["extra_content"] == SIGNED
 
 
-def test_a_fallback_is_not_shown_it(upstream: Upstream, tmp_path: Path) -> None:
+def test_provider_data_is_not_sent_to_fallback(upstream: Upstream, tmp_path: Path) -> None:
     signed = {"tool_calls": [call_of("ls", extra_content=SIGNED)]}
     upstream.answers |= {"play": Lines(telling(signed), lambda exchange: refuse(exchange, 503)), "other": said()}
     config = config_of(upstream, tmp_path)
@@ -194,7 +196,7 @@ def test_a_fallback_is_not_shown_it(upstream: Upstream, tmp_path: Path) -> None:
     assert "c2ln" in str(upstream.requests[-2].body)
 
 
-def test_a_provider_that_refuses_its_own_data_is_asked_without_it(client: httpx.Client, upstream: Upstream) -> None:
+def test_provider_data_is_omitted_after_provider_refuses_it(client: httpx.Client, upstream: Upstream) -> None:
     def strict(exchange: Exchange) -> None:
         if "reasoning_content" in str(exchange.body["messages"]):
             words = "'messages.1' : for 'role:assistant' the following must be satisfied[('messages.1' : property "
@@ -213,7 +215,7 @@ def test_a_provider_that_refuses_its_own_data_is_asked_without_it(client: httpx.
 REDACTED = {"type": "redacted_thinking", "data": "ZW5j"}
 
 
-def test_thinking_goes_back_whole_signed_and_in_its_place(client: httpx.Client, upstream: Upstream) -> None:
+def test_thinking_blocks_are_sent_back_complete_and_in_order(client: httpx.Client, upstream: Upstream) -> None:
     called = anthropic.call(4, "ls", ['{"path": "."}'])
     thought = [*anthropic.THINKING, *anthropic.text(("Let me see.",), 1), *anthropic.block(2, REDACTED, ())]
     first = [*thought, *anthropic.text((" ",), 3), *called, *anthropic.end("tool_use")]
@@ -232,7 +234,7 @@ def thought(index: int, words: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
-def test_calls_stay_behind_their_thoughts_and_where_one_was_dropped_so_are_the_thoughts(
+def test_calls_follow_their_thinking_and_dropped_calls_drop_it(
     client: httpx.Client, upstream: Upstream, session: dict[str, str], choice: str
 ) -> None:
     looks, asks = anthropic.call(2, "ls", ['{"path": "."}']), anthropic.call(4, "weather", ())
@@ -249,7 +251,7 @@ def test_calls_stay_behind_their_thoughts_and_where_one_was_dropped_so_are_the_t
     assert shown == (whole if choice == "auto" else ["Well.", call["id"]])
 
 
-def test_a_model_that_is_spoken_to_otherwise_from_now_on_is_not_shown_it(upstream: Upstream, tmp_path: Path) -> None:
+def test_provider_data_is_not_sent_after_dialect_changes(upstream: Upstream, tmp_path: Path) -> None:
     headers = {"x-openclaw-model": "one/play", "x-openclaw-session-key": "moved"}
     events = [*thought(0, THOUGHT), *anthropic.call(1, "ls", ['{"path": "."}'])]
     first = anthropic.telling(anthropic.start(), *events, *anthropic.end("tool_use"))
@@ -264,7 +266,7 @@ def test_a_model_that_is_spoken_to_otherwise_from_now_on_is_not_shown_it(upstrea
 
 
 @pytest.mark.parametrize(("model", "ids"), [("nine", r"[a-zA-Z0-9]{9}"), ("other", "call_ls")])
-def test_a_model_that_takes_nine_alphanumerics_elsewhere_says_so_in_the_configuration(
+def test_short_alphanumeric_ids_can_be_configured(
     client: httpx.Client, upstream: Upstream, model: str, ids: str
 ) -> None:
     upstream.answers |= {name: Lines(telling({"tool_calls": [call_of("ls")]}), said()) for name in ("nine", "other")}
@@ -275,7 +277,7 @@ def test_a_model_that_takes_nine_alphanumerics_elsewhere_says_so_in_the_configur
 
 
 @pytest.mark.parametrize(("model", "ids"), [("nine", r"[a-zA-Z0-9]{9}"), ("play", r"call_0|call_1|call_0_2")])
-def test_calls_that_are_counted_anew_in_each_answer_are_told_apart(
+def test_call_ids_repeated_in_each_answer_are_made_unique(
     gateway: LiveGateway, client: httpx.Client, upstream: Upstream, model: str, ids: str
 ) -> None:
     for name in ("a", "b", "c"):
@@ -311,7 +313,7 @@ def proxied(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize(("host", "model", "message", "call"), HOSTS)
-def test_a_host_is_shown_the_calls_of_another_model_as_it_takes_them(
+def test_calls_of_other_model_are_sent_in_form_host_accepts(
     proxied: LiveGateway,
     upstream: Upstream,
     session: dict[str, str],

@@ -44,7 +44,7 @@ class BreaksOff:
         exchange.end()
 
 
-def test_an_answer_that_broke_off_is_asked_for_again(client: httpx.Client, upstream: Upstream) -> None:
+def test_interrupted_answer_is_retried(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["wobbly"] = BreaksOff(1)
     answer = ask(client, "hi", headers={"x-openclaw-session-key": "agent:main:again"})
     assert text_of(answer) == "Half of it all."
@@ -56,14 +56,14 @@ def test_an_answer_that_broke_off_is_asked_for_again(client: httpx.Client, upstr
     ]
 
 
-def test_then_the_fallback_is_asked(client: httpx.Client, upstream: Upstream) -> None:
+def test_fallback_is_used_after_interrupted_answers(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["wobbly"] = BreaksOff(2)
     assert "Half" not in text_of(ask(client, "hi"))
     assert [request.body["model"] for request in upstream.requests] == ["wobbly", "wobbly", "ok"]
 
 
 @pytest.mark.parametrize("key", [False, True])
-def test_what_a_reader_may_have_seen_is_not_taken_back(client: httpx.Client, upstream: Upstream, key: bool) -> None:
+def test_text_a_reader_may_have_received_is_not_retracted(client: httpx.Client, upstream: Upstream, key: bool) -> None:
     upstream.answers["wobbly"] = BreaksOff(1)
     if key:
         assert ask(client, "hi", headers={"Idempotency-Key": "once"}).status_code == 502
@@ -73,13 +73,13 @@ def test_what_a_reader_may_have_seen_is_not_taken_back(client: httpx.Client, ups
     assert len(upstream.requests) == 1
 
 
-def test_a_message_that_fits_no_window_has_the_code_that_sdks_know(client: httpx.Client, upstream: Upstream) -> None:
+def test_message_that_fits_no_window_has_context_length_code(client: httpx.Client, upstream: Upstream) -> None:
     fault = {"error": {"message": "This model's maximum context length is 10 tokens.", "type": "invalid_request_error"}}
     upstream.answers["wobbly"] = upstream.answers["ok"] = lambda exchange: exchange.json(400, fault)
     assert error_of(ask(client, "hi")) == (400, "context_length_exceeded", "messages")
 
 
-def test_a_run_folds_what_was_taken_back_however_its_log_is_merged() -> None:
+def test_retracted_text_is_removed_however_log_is_merged() -> None:
     run = new_run()
     for text in ("Kept.", "\n\n", "Half", " of"):
         run.append(TextDelta(text))
@@ -90,7 +90,7 @@ def test_a_run_folds_what_was_taken_back_however_its_log_is_merged() -> None:
     assert run.text == run.wait().text == "Kept. All."
 
 
-def test_the_caller_hears_which_model_failed_and_how_many_were_tried(client: httpx.Client, upstream: Upstream) -> None:
+def test_error_names_failed_model_and_number_of_attempts(client: httpx.Client, upstream: Upstream) -> None:
     refused = ask(client, "hi", headers={"x-openclaw-model": "stub/status-401"})
     assert refused.json()["error"]["message"].endswith("(The model: stub/status-401.)")
     upstream.answers["wobbly"] = upstream.answers["ok"] = lambda exchange: refuse(exchange, 500)

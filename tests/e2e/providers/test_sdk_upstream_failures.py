@@ -110,14 +110,14 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("model", ["ok", "slow", "split"])
-def test_an_answer_arrives_whole_however_it_is_sent(sdk: OpenAI, dialect: str, model: str) -> None:
+def test_answer_is_complete_however_it_is_sent(sdk: OpenAI, dialect: str, model: str) -> None:
     heard: list[str] = []
     follow(sdk, f"{dialect}/{model}", heard)
     assert "".join(heard) == ask(sdk, f"{dialect}/{model}") == TEXT
 
 
 @pytest.mark.parametrize("status", [503, 529, 0])
-def test_a_failure_that_passes_is_not_seen(sdk: OpenAI, upstream: Upstream, dialect: str, status: int) -> None:
+def test_transient_failure_is_hidden_from_sdk(sdk: OpenAI, upstream: Upstream, dialect: str, status: int) -> None:
     model = f"fail-1-{status}"
     upstream.requests.clear()
     assert ask(sdk, f"{dialect}/{model}") == TEXT
@@ -130,7 +130,7 @@ def test_a_failure_that_passes_is_not_seen(sdk: OpenAI, upstream: Upstream, dial
 
 
 @pytest.mark.parametrize(("model", "error", "status", "code", "words", "before"), FAILURES)
-def test_a_failure_is_the_sdks_own_exception(
+def test_failure_raises_matching_sdk_exception(
     sdk: OpenAI,
     dialect: str,
     model: str,
@@ -148,7 +148,7 @@ def test_a_failure_is_the_sdks_own_exception(
 
 
 @pytest.mark.parametrize(("model", "error", "status", "code", "words", "before"), FAILURES)
-def test_a_failure_of_a_stream_is_raised_as_itself_or_after_what_was_said(
+def test_stream_failure_is_raised_before_or_after_partial_text(
     sdk: OpenAI,
     dialect: str,
     model: str,
@@ -168,7 +168,7 @@ def test_a_failure_of_a_stream_is_raised_as_itself_or_after_what_was_said(
         assert caught.value.status_code == status
 
 
-def test_an_answer_without_an_end_is_broken_off(sdk: OpenAI, upstream: Upstream, dialect: str) -> None:
+def test_answer_without_finish_is_interrupted(sdk: OpenAI, upstream: Upstream, dialect: str) -> None:
     words = f"more than {MAX_MESSAGE_CHARACTERS} characters"
     with pytest.raises(openai.InternalServerError, match=words):
         ask(sdk, f"{dialect}/endless")
@@ -179,13 +179,13 @@ def test_an_answer_without_an_end_is_broken_off(sdk: OpenAI, upstream: Upstream,
     assert upstream.aborted.wait(5)
 
 
-def test_an_overflow_is_told_in_the_providers_words(sdk: OpenAI) -> None:
+def test_overflow_has_providers_message(sdk: OpenAI) -> None:
     for dialect, words in (("openai", "maximum context length is 8192"), ("anthropic", "prompt is too long: 9 > 8")):
         with pytest.raises(openai.BadRequestError, match=words):
             ask(sdk, f"{dialect}/overflow")
 
 
-def test_the_providers_wish_to_wait_reaches_the_sdk(sdk: OpenAI, dialect: str) -> None:
+def test_retry_after_of_provider_reaches_sdk(sdk: OpenAI, dialect: str) -> None:
     with pytest.raises(openai.RateLimitError) as caught:
         ask(sdk, f"{dialect}/status-429")
     assert caught.value.response.headers["retry-after"] == RETRY_AFTER

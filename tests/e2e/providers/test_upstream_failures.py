@@ -88,16 +88,14 @@ BREAKING_OFF = {f"stub/{name}" for name in ("end-quietly", "drop-after", "hang-m
 
 
 @pytest.mark.parametrize(("model", "status", "code"), FAILURES)
-def test_a_failing_provider_is_told_with_an_honest_status(
-    client: httpx.Client, model: str, status: int, code: str
-) -> None:
+def test_provider_failure_has_matching_status(client: httpx.Client, model: str, status: int, code: str) -> None:
     response = ask(client, "hi", headers=by(model))
     assert error_of(response)[:2] == (status, code)
     assert API_KEY not in response.text
 
 
 @pytest.mark.parametrize(("model", "status", "code"), FAILURES)
-def test_a_stream_tells_the_same_failure_by_its_status_or_once_it_has_begun_in_an_event(
+def test_stream_failure_is_status_before_first_event_and_error_event_after(
     client: httpx.Client, model: str, status: int, code: str
 ) -> None:
     response = ask(client, "hi", stream=True, headers=by(model))
@@ -117,7 +115,7 @@ def test_a_stream_tells_the_same_failure_by_its_status_or_once_it_has_begun_in_a
         ("stub/status-400", "provider_rejected_request\n"),
     ],
 )
-def test_the_log_names_the_model_that_failed_and_why_but_no_word_of_the_provider(
+def test_log_has_failed_model_and_code_but_no_provider_text(
     client: httpx.Client, relay: LiveGateway, model: str, why: str
 ) -> None:
     ask(client, "hi", headers=by(model))
@@ -125,9 +123,7 @@ def test_the_log_names_the_model_that_failed_and_why_but_no_word_of_the_provider
     assert "refused with" not in relay.output
 
 
-def test_the_log_has_the_code_of_a_run_that_failed_and_of_a_request_that_was_refused(
-    client: httpx.Client, relay: LiveGateway
-) -> None:
+def test_log_has_codes_of_failed_runs_and_refused_requests(client: httpx.Client, relay: LiveGateway) -> None:
     ask(client, "hi", headers={**by("nowhere/x"), "x-request-id": "find-me"})
     wait_until(lambda: "request find-me was refused: model_not_found\n" in relay.output)
     answer = ask(client, "hi", stream=True, headers=by("stub/drop-after"))
@@ -139,17 +135,15 @@ def test_the_log_has_the_code_of_a_run_that_failed_and_of_a_request_that_was_ref
     wait_until(lambda: broken.search(relay.output) is not None)
 
 
-def test_the_providers_wish_to_wait_is_passed_on(client: httpx.Client) -> None:
+def test_retry_after_of_provider_is_passed_on(client: httpx.Client) -> None:
     assert ask(client, "hi", headers=by("stub/status-429")).headers["retry-after"] == "17"
 
 
-def test_the_providers_own_words_reach_the_caller(client: httpx.Client) -> None:
+def test_provider_message_reaches_caller(client: httpx.Client) -> None:
     assert "refused with 400" in ask(client, "hi", headers=by("stub/status-400")).json()["error"]["message"]
 
 
-def test_a_refused_key_is_told_with_the_providers_words_but_no_piece_of_a_key(
-    client: httpx.Client, upstream: Upstream
-) -> None:
+def test_refused_key_error_has_provider_message_without_key(client: httpx.Client, upstream: Upstream) -> None:
     told = f"no key {API_KEY}, nor sk-proj-ab***xyz, sk-ab...xyz or sk-ab\u2026xyz; this model is for others..."
     upstream.answers["closed"] = lambda exchange: exchange.json(403, {"error": {"message": told}})
     message = ask(client, "hi", headers=by("stub/closed")).json()["error"]["message"]
@@ -167,7 +161,7 @@ def test_a_refused_key_is_told_with_the_providers_words_but_no_piece_of_a_key(
         (None, "Correct its baseUrl."),
     ],
 )
-def test_a_redirect_is_not_followed_but_says_where_the_provider_may_be(
+def test_redirect_is_not_followed_and_error_has_its_target(
     client: httpx.Client, upstream: Upstream, status: int, location: str | None, hint: str
 ) -> None:
     headers = {} if location is None else {"Location": location}
@@ -194,7 +188,7 @@ def test_a_redirect_is_not_followed_but_says_where_the_provider_may_be(
         ("server_error", (502, "provider_error")),
     ],
 )
-def test_an_error_told_in_a_stream_has_the_status_it_would_have_had_before(
+def test_error_event_of_provider_has_status_of_its_error(
     client: httpx.Client, upstream: Upstream, code: Any, expected: tuple[int, str]
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -208,7 +202,7 @@ def test_an_error_told_in_a_stream_has_the_status_it_would_have_had_before(
     assert "no room" in response.text
 
 
-def test_usage_is_the_providers_own_count(client: httpx.Client) -> None:
+def test_usage_is_provider_count(client: httpx.Client) -> None:
     usage = ask(client, "hi").json()["usage"]
     details = {"cached_tokens": 3}
     assert usage == {
@@ -220,12 +214,12 @@ def test_usage_is_the_providers_own_count(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("model", ["stub/ok", "stub/crlf", "stub/split", "stub/plain-json"])
-def test_an_answer_arrives_however_it_is_sent(client: httpx.Client, model: str) -> None:
+def test_answer_is_complete_however_it_is_sent(client: httpx.Client, model: str) -> None:
     assert text_of(ask(client, "hi", headers=by(model))) == "Hello from the upstream."
     assert streamed_text(ask(client, "hi", stream=True, headers=by(model))) == "Hello from the upstream."
 
 
-def test_sampling_fields_reach_the_provider_under_their_names(client: httpx.Client, upstream: Upstream) -> None:
+def test_sampling_fields_reach_provider(client: httpx.Client, upstream: Upstream) -> None:
     sampling = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "stop": ["x"], "frequency_penalty": 1}
     sampling |= {"presence_penalty": -1, "max_tokens": 5, "response_format": {"type": "json_object"}}
     sampling |= {"logit_bias": {"1": 2}, "reasoning_effort": "low", "verbosity": "low"}
@@ -244,7 +238,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("refused", "words"), REFUSALS)
-def test_a_model_that_knows_the_bound_by_its_other_name_is_asked_with_that(
+def test_max_completion_tokens_is_used_when_model_requires_it(
     upstream: Upstream, tmp_path: Path, refused: str, words: str
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -269,7 +263,7 @@ def test_a_model_that_knows_the_bound_by_its_other_name_is_asked_with_that(
     assert [{name: body[name] for name in body.keys() & NAMES} for body in bodies[-5:]] == [{other: 9}] * 4 + [{}]
 
 
-def test_a_bound_that_is_too_large_is_told_as_it_is(client: httpx.Client, upstream: Upstream) -> None:
+def test_error_about_too_large_max_tokens_is_passed_on(client: httpx.Client, upstream: Upstream) -> None:
     words = "'max_tokens' or 'max_completion_tokens' is too large: 5000. Unsupported value."
     upstream.answers["small"] = lambda exchange: exchange.json(400, {"error": {"message": words}})
     asked = len(upstream.requests)
@@ -277,20 +271,20 @@ def test_a_bound_that_is_too_large_is_told_as_it_is(client: httpx.Client, upstre
     assert len(upstream.requests) == asked + 1
 
 
-def test_a_failed_run_leaves_the_session_as_it_was(client: httpx.Client, upstream: Upstream) -> None:
+def test_failed_run_leaves_session_unchanged(client: httpx.Client, upstream: Upstream) -> None:
     headers = {"x-openclaw-session-key": "failing"}
     ask(client, "lost", headers={**headers, **by("stub/drop-after")})
     ask(client, "kept", headers=headers)
     assert [message["content"] for message in upstream.requests[-1].body["messages"]] == ["kept"]
 
 
-def test_a_run_that_takes_too_long_is_504(tmp_path: Path, upstream: Upstream) -> None:
+def test_run_beyond_time_limit_is_504(tmp_path: Path, upstream: Upstream) -> None:
     config = relay_config(upstream, timeout_seconds=30, agent_seconds=0.5)
     with live_gateway(tmp_path, config) as running, running.client() as client:
         assert error_of(ask(client, "hi", headers=by("stub/hang-midway")))[:2] == (504, "run_timeout")
 
 
-def test_a_session_that_stays_busy_is_409(tmp_path: Path) -> None:
+def test_busy_session_is_409(tmp_path: Path) -> None:
     with Upstream() as upstream:
         config = relay_config(upstream, timeout_seconds=30, agent_seconds=1)
         headers = {"x-openclaw-session-key": "busy", **by("stub/hang-midway")}
@@ -322,7 +316,7 @@ def receive_word(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("model", ["stub/hang-midway", "stub/hang"])
-def test_a_caller_that_hangs_up_ends_the_upstream_request(
+def test_disconnect_of_caller_ends_upstream_request(
     patient_relay: LiveGateway, upstream: Upstream, stream: bool, model: str
 ) -> None:
     told = len(patient_relay.output)
@@ -339,7 +333,7 @@ def test_a_caller_that_hangs_up_ends_the_upstream_request(
     wait_until(lambda: f"path=/v1/chat/completions status={status} " in patient_relay.output[told:])
 
 
-def test_a_caller_that_leaves_the_queue_gives_its_place_up(tmp_path: Path) -> None:
+def test_disconnect_of_queued_caller_frees_its_place(tmp_path: Path) -> None:
     with Upstream() as upstream:
         config = relay_config(upstream, timeout_seconds=60)
         config["agents"]["defaults"]["maxConcurrent"] = 1
@@ -356,7 +350,7 @@ def test_a_caller_that_leaves_the_queue_gives_its_place_up(tmp_path: Path) -> No
         assert [received.body["model"] for received in upstream.requests] == ["hang", "ok"]
 
 
-def test_waiting_for_room_takes_no_longer_than_the_run_may(tmp_path: Path) -> None:
+def test_wait_for_slot_is_bounded_by_run_timeout(tmp_path: Path) -> None:
     with Upstream() as upstream:
         config = relay_config(upstream, timeout_seconds=60)
         config["agents"]["defaults"]["maxConcurrent"] = 1
@@ -375,7 +369,7 @@ def test_waiting_for_room_takes_no_longer_than_the_run_may(tmp_path: Path) -> No
         assert [received.body["model"] for received in upstream.requests] == ["hang"]
 
 
-def test_a_run_that_waited_for_room_is_told_how_much_of_its_time_that_took(tmp_path: Path) -> None:
+def test_timeout_error_states_time_spent_in_queue(tmp_path: Path) -> None:
     with Upstream() as upstream:
         config = relay_config(upstream, timeout_seconds=60)
         config["agents"]["defaults"] |= {"maxConcurrent": 1, "timeoutSeconds": 3}
@@ -392,7 +386,7 @@ def test_a_run_that_waited_for_room_is_told_how_much_of_its_time_that_took(tmp_p
         assert "waited" not in alone.text
 
 
-def test_what_was_said_before_a_hang_up_is_remembered(patient_relay: LiveGateway, upstream: Upstream) -> None:
+def test_text_before_disconnect_is_stored(patient_relay: LiveGateway, upstream: Upstream) -> None:
     key = {"x-openclaw-session-key": "cut"}
     connection = start_request(patient_relay, stream=True, headers={**key, **by("stub/hang-midway")})
     receive_word(connection)

@@ -86,7 +86,7 @@ def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
 
 @given(conversations())
 @settings(max_examples=150, deadline=None)
-def test_a_compacted_conversation_fits_keeps_its_calls_whole_and_its_latest_user_message(
+def test_compacted_conversation_fits_and_keeps_calls_and_latest_user_message(
     messages: tuple[Message, ...],
 ) -> None:
     compactor = Compactor(TokenEstimator())
@@ -113,33 +113,33 @@ def test_a_compacted_conversation_fits_keeps_its_calls_whole_and_its_latest_user
 
 
 @given(conversations(), sizes)
-def test_a_cut_never_parts_a_call_from_its_results(messages: tuple[Message, ...], tail_tokens: int) -> None:
+def test_boundary_never_separates_call_from_results(messages: tuple[Message, ...], tail_tokens: int) -> None:
     cut = choose_cut(messages, tail_tokens)
     assert cut in safe_cuts(messages)
     before = {call.id for message in messages[:cut] for call in message.tool_calls}
     assert not before & {message.tool_call_id for message in messages[cut:]}
 
 
-def test_results_that_come_late_keep_their_call_with_them() -> None:
+def test_late_results_keep_their_call() -> None:
     messages = (user("a"), assistant("", "1", "2"), result("1"), user("b"), result("2"), user("c"))
     assert safe_cuts(messages) == [0, 1, 5, 6]
 
 
-def test_a_call_that_got_no_result_can_be_left_behind() -> None:
+def test_call_without_result_can_be_summarised() -> None:
     assert safe_cuts((user("a"), assistant("", "1"), user("b"))) == [0, 1, 2, 3]
 
 
-def test_a_short_conversation_is_left_alone_and_nobody_is_asked() -> None:
+def test_short_conversation_is_unchanged_without_model_request() -> None:
     provider = Summariser()
     assert Compactor(TokenEstimator()).compact(provider, request(*talk(3)), LIMIT) is None
     assert provider.asked == []
 
 
-def test_a_single_message_that_is_too_long_is_left_to_the_provider() -> None:
+def test_single_message_too_long_is_left_to_provider() -> None:
     assert Compactor(TokenEstimator()).compact(Summariser(), request(user("x" * 50_000)), LIMIT) is None
 
 
-def test_the_latest_user_message_is_repeated_when_what_follows_it_is_too_long() -> None:
+def test_latest_user_message_is_repeated_when_later_messages_are_too_long() -> None:
     picture = Image("data:image/png;base64,AA==", "low")
     question = Message(Role.USER, (Text("what is this?"), picture))
     work = [message for step in range(6) for message in (assistant("", str(step)), result(str(step), "z" * 2_000))]
@@ -157,7 +157,7 @@ def test_the_latest_user_message_is_repeated_when_what_follows_it_is_too_long() 
     assert "early work" not in second.summary.text
 
 
-def test_the_results_of_the_latest_calls_stay_in_sight_cut_to_fit() -> None:
+def test_results_of_latest_calls_are_kept_truncated() -> None:
     head, tail = "the first line ", " the last line"
     step = (assistant("let me see", "1", "2"), result("1", "short"), result("2", head + "z" * 20_000 + tail))
     provider = Summariser("early work")
@@ -175,7 +175,7 @@ def test_the_results_of_the_latest_calls_stay_in_sight_cut_to_fit() -> None:
     assert estimate_message(long) > 400
 
 
-def test_a_result_that_alone_is_too_long_is_cut_without_a_summary() -> None:
+def test_single_result_too_long_is_truncated_without_summary() -> None:
     provider = Summariser()
     question = user("read it")
     asked = request(question, assistant("", "1"), result("1", "z" * 20_000))
@@ -186,7 +186,7 @@ def test_a_result_that_alone_is_too_long_is_cut_without_a_summary() -> None:
     assert provider.asked == []
 
 
-def test_results_too_many_to_be_cut_are_summarised() -> None:
+def test_too_many_results_to_truncate_are_summarised() -> None:
     calls = [str(number) for number in range(60)]
     step = (assistant("", *calls), *(result(call, "z" * 4_000) for call in calls))
     found = Compactor(TokenEstimator()).compact(Summariser("much"), request(user("read it"), *step), LIMIT)
@@ -194,7 +194,7 @@ def test_results_too_many_to_be_cut_are_summarised() -> None:
     assert (found.kept, len(found.messages)) == (0, 1)
 
 
-def test_an_earlier_summary_is_part_of_the_next() -> None:
+def test_earlier_summary_is_included_in_next() -> None:
     compactor = Compactor(TokenEstimator())
     first = compactor.compact(Summariser("the name is Lan"), request(*talk(40)), LIMIT)
     assert first is not None
@@ -203,7 +203,7 @@ def test_an_earlier_summary_is_part_of_the_next() -> None:
     assert "the name is Lan" in provider.asked[0]
 
 
-def test_what_does_not_fit_one_request_is_summarised_in_pieces_each_with_the_summary_so_far() -> None:
+def test_conversation_beyond_one_request_is_summarised_incrementally() -> None:
     provider = Summariser("so far")
     compaction = Compactor(TokenEstimator()).compact(provider, request(*talk(100)), LIMIT)
     assert compaction is not None
@@ -213,18 +213,18 @@ def test_what_does_not_fit_one_request_is_summarised_in_pieces_each_with_the_sum
     assert compaction.usage == Usage(10 * len(provider.asked), 2 * len(provider.asked))
 
 
-def test_a_summary_request_that_is_refused_as_too_long_is_cut_smaller() -> None:
+def test_summary_request_refused_as_too_long_is_reduced() -> None:
     provider = Summariser(window_bytes=2_500)
     assert Compactor(TokenEstimator()).compact(provider, request(*talk(40)), LIMIT) is not None
     assert len(provider.asked[-1]) <= 2_500
 
 
-def test_an_empty_summary_fails_the_compaction() -> None:
+def test_empty_summary_fails_compaction() -> None:
     with pytest.raises(GatewayError, match="gave no summary"):
         Compactor(TokenEstimator()).compact(Summariser(" \n"), request(*talk(40)), LIMIT)
 
 
-def test_a_conversation_that_grows_takes_one_place_with_each_summary() -> None:
+def test_growing_conversation_uses_one_cache_entry() -> None:
     compactor, other = Compactor(TokenEstimator()), (user("another"), *talk(40))
     assert compactor.compact(Summariser(), request(*other), LIMIT) is not None
     for number in range(1, 150):
@@ -234,7 +234,7 @@ def test_a_conversation_that_grows_takes_one_place_with_each_summary() -> None:
     assert compactor.compact(Summariser(" \n"), request(*other), LIMIT) is not None
 
 
-def test_where_a_further_summary_fails_the_one_that_is_known_stands() -> None:
+def test_cached_summary_is_used_when_further_summary_fails() -> None:
     compactor, grown = Compactor(TokenEstimator()), talk(80)
     first = compactor.compact(Summariser(), request(*grown[:80]), LIMIT)
     assert first is not None
@@ -243,7 +243,7 @@ def test_where_a_further_summary_fails_the_one_that_is_known_stands() -> None:
     assert again.messages[1:] == grown[80 - first.kept :]
 
 
-def test_a_provider_that_fails_fails_the_compaction() -> None:
+def test_provider_failure_fails_compaction() -> None:
     asked = request(*talk(40), model="fail-rate_limit_exceeded")
     with pytest.raises(GatewayError) as caught:
         Compactor(TokenEstimator()).compact(ScriptedProvider(), asked, LIMIT)
@@ -251,7 +251,7 @@ def test_a_provider_that_fails_fails_the_compaction() -> None:
 
 
 @pytest.mark.parametrize("limit_tokens", [None, LIMIT])
-def test_after_an_overflow_a_conversation_is_shortened_whatever_was_estimated(limit_tokens: int | None) -> None:
+def test_overflow_compacts_conversation_despite_low_estimate(limit_tokens: int | None) -> None:
     estimator = TokenEstimator()
     asked = request(*talk(20))
     assert estimator.estimate(asked) < LIMIT
@@ -260,7 +260,7 @@ def test_after_an_overflow_a_conversation_is_shortened_whatever_was_estimated(li
     assert estimate_request(request(*compaction.messages)) < 0.6 * estimate_request(asked)
 
 
-def test_the_scripted_provider_end_to_end_with_the_store(tmp_path: Path) -> None:
+def test_scripted_provider_compacts_stored_conversation(tmp_path: Path) -> None:
     with closing(Transcripts.open(tmp_path / "sessions.db")) as store:
         store.append_turn("k", "main", "r1", talk(40), usage=Usage(), model="m")
         history = store.load_conversation("k")
@@ -275,7 +275,7 @@ def test_the_scripted_provider_end_to_end_with_the_store(tmp_path: Path) -> None
         assert store.load_conversation("k") == compaction.messages
 
 
-def test_scripts_with_long_codes_and_pictures_count_for_more() -> None:
+def test_non_latin_scripts_and_images_count_more_tokens() -> None:
     assert estimate_message(user("a" * 40)) == 14
     assert estimate_message(user("字" * 40)) == 34
     assert estimate_message(Message(Role.USER, (Image("data:", "high"),))) > 1_000
@@ -290,7 +290,7 @@ def test_system_text_and_functions_are_counted() -> None:
     assert estimate_request(told) > bare + 200
 
 
-def test_the_estimate_follows_what_the_provider_counted() -> None:
+def test_estimate_is_adjusted_to_provider_count() -> None:
     estimator = TokenEstimator()
     asked = request(user("a" * 4_000))
     estimator.observe(asked, Usage(input_tokens=2 * estimate_request(asked)))
@@ -305,7 +305,7 @@ def test_the_estimate_follows_what_the_provider_counted() -> None:
     assert estimator.correction("m") == 1
 
 
-def test_a_short_request_teaches_nothing_about_long_ones() -> None:
+def test_short_request_does_not_adjust_estimate() -> None:
     estimator = TokenEstimator()
     estimator.observe(request(user("hi")), Usage(input_tokens=350))  # 346 of them stand before every request
     assert estimator.correction("m") == 1
@@ -314,5 +314,5 @@ def test_a_short_request_teaches_nothing_about_long_ones() -> None:
 @pytest.mark.parametrize(
     ("window", "answer", "limit"), [(128_000, None, 113_408), (128_000, 8_000, 113_600), (8_192, 8_192, 3_687)]
 )
-def test_the_input_leaves_room_for_the_answer(window: int, answer: int | None, limit: int) -> None:
+def test_input_limit_leaves_room_for_answer(window: int, answer: int | None, limit: int) -> None:
     assert input_limit(window, answer) == limit

@@ -27,50 +27,50 @@ def new_of(history: tuple[Message, ...], *sent: Message) -> tuple[Message, ...]:
     return tuple(item.message for item in select_new(history, incoming(*sent)))
 
 
-def test_without_a_history_everything_is_new() -> None:
+def test_all_messages_are_new_without_history() -> None:
     assert new_of((), USER, ANSWER, NEXT) == (USER, ANSWER, NEXT)
 
 
 @pytest.mark.parametrize("sent", [(NEXT,), (USER, ANSWER, NEXT), (ANSWER, NEXT)])
-def test_with_a_history_only_what_follows_the_last_answer_is_new(sent: tuple[Message, ...]) -> None:
+def test_messages_after_last_answer_are_new_with_history(sent: tuple[Message, ...]) -> None:
     assert new_of((USER, ANSWER), *sent) == (NEXT,)
 
 
-def test_a_result_may_answer_a_call_of_the_history() -> None:
+def test_result_for_call_of_history_is_accepted() -> None:
     assert new_of((USER, CALLING), result("42")) == (result("42"),)
 
 
-def test_a_result_without_its_call_is_refused_naming_its_place() -> None:
+def test_result_without_call_is_refused_with_its_path() -> None:
     with pytest.raises(GatewayError) as caught:
         select_new((), incoming(USER, result("42")))
     assert caught.value.param == "messages[1]"
 
 
-def test_a_result_that_came_before_is_refused_when_it_comes_again() -> None:
+def test_repeated_result_is_refused() -> None:
     with pytest.raises(GatewayError, match="has its result already") as caught:
         select_new((USER, CALLING, result("42"), ANSWER), incoming(result("42")))
     assert caught.value.param == "messages[0]"
 
 
 @pytest.mark.parametrize("message", [text_message(Role.USER, " \n"), ANSWER, Message(Role.USER)])
-def test_nothing_to_answer_is_refused(message: Message) -> None:
+def test_request_without_content_to_answer_is_refused(message: Message) -> None:
     with pytest.raises(GatewayError) as caught:
         select_new((), incoming(message))
     assert caught.value.param == "messages"
 
 
-def test_results_stand_behind_their_calls() -> None:
+def test_results_follow_their_calls() -> None:
     twice = Message(Role.ASSISTANT, tool_calls=(ToolCall("a", "f", ""), ToolCall("b", "f", "")))
     settled = settle_tool_calls((USER, twice, result("B", "b"), result("A", "a"), NEXT))
     assert settled == (USER, twice, result("A", "a"), result("B", "b"), NEXT)
 
 
-def test_a_call_without_a_result_gets_one_and_a_second_result_is_dropped() -> None:
+def test_missing_result_is_added_and_second_result_is_dropped() -> None:
     assert settle_tool_calls((CALLING, NEXT)) == (CALLING, result("(no result)"), NEXT)
     assert settle_tool_calls((CALLING, result("1"), result("2"))) == (CALLING, result("1"))
 
 
-def test_two_calls_under_one_id_keep_both_results() -> None:
+def test_two_calls_with_same_id_keep_both_results() -> None:
     twice = Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "f", ""), ToolCall("c", "g", "")))
     first, second = (replace(result(text), tool_call_id="c") for text in "12")
     assert settle_tool_calls((USER, twice, first, second)) == (USER, twice, first, second)
@@ -82,6 +82,6 @@ def test_two_calls_under_one_id_keep_both_results() -> None:
     )
 
 
-def test_an_id_that_is_used_again_belongs_to_its_own_call() -> None:
+def test_reused_id_belongs_to_its_own_call() -> None:
     messages = (CALLING, result("1"), NEXT, CALLING, result("2"))
     assert settle_tool_calls(messages) == messages

@@ -72,7 +72,7 @@ def result_of(message: dict[str, Any], text: str = "sunny") -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": text}
 
 
-def test_a_follow_up_that_stands_alone_continues_the_reasoning_too(client: httpx.Client, upstream: Upstream) -> None:
+def test_stateless_follow_up_restores_reasoning(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"}), text="Let me see."),
         calls(("weather", {"city": "Hue"}), ("ls", {"path": "."}), text="One moment."),
@@ -101,7 +101,7 @@ def test_a_follow_up_that_stands_alone_continues_the_reasoning_too(client: httpx
     assert said[-1] == ("tool", "dry")
 
 
-def test_steps_are_not_recalled_for_another_conversation(client: httpx.Client, upstream: Upstream) -> None:
+def test_steps_are_not_restored_for_other_conversation(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
     )
@@ -111,7 +111,7 @@ def test_steps_are_not_recalled_for_another_conversation(client: httpx.Client, u
     assert [one["role"] for one in sent(upstream)] == ["user", "assistant", "tool"]
 
 
-def test_steps_are_not_recalled_for_another_agent(client: httpx.Client, upstream: Upstream) -> None:
+def test_steps_are_not_restored_for_other_agent(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
     )
@@ -122,7 +122,7 @@ def test_steps_are_not_recalled_for_another_agent(client: httpx.Client, upstream
     assert "milk" not in str(sent(upstream))
 
 
-def test_callers_with_the_same_question_each_get_their_own_steps(
+def test_callers_with_same_question_get_their_own_steps(
     client: httpx.Client, upstream: Upstream, workspace: Path
 ) -> None:
     lines = (calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})))
@@ -136,7 +136,7 @@ def test_callers_with_the_same_question_each_get_their_own_steps(
         assert seen in sent(upstream)[2]["content"]
 
 
-def test_who_does_not_hold_the_calls_id_gets_no_steps(client: httpx.Client, upstream: Upstream) -> None:
+def test_steps_are_not_restored_without_call_id(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
     )
@@ -146,7 +146,7 @@ def test_who_does_not_hold_the_calls_id_gets_no_steps(client: httpx.Client, upst
     assert "milk" not in str(sent(upstream))
 
 
-def test_a_wrong_label_of_a_picture_does_not_lose_the_steps(client: httpx.Client, upstream: Upstream) -> None:
+def test_mislabelled_image_does_not_prevent_restoring(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
     )
@@ -157,7 +157,7 @@ def test_a_wrong_label_of_a_picture_does_not_lose_the_steps(client: httpx.Client
     assert "milk" in str(sent(upstream))
 
 
-def test_arguments_that_were_written_anew_do_not_lose_the_steps(client: httpx.Client, upstream: Upstream) -> None:
+def test_reformatted_arguments_do_not_prevent_restoring(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"})), calls(("weather", {"city": "Hue"})), calls(text="Sunny.")
     )
@@ -168,7 +168,7 @@ def test_arguments_that_were_written_anew_do_not_lose_the_steps(client: httpx.Cl
     assert "milk" in str(sent(upstream))
 
 
-def test_a_summary_in_the_middle_of_the_run_does_not_lose_the_steps(
+def test_summary_during_run_does_not_prevent_restoring(
     client: httpx.Client, upstream: Upstream, workspace: Path
 ) -> None:
     for number in (1, 2):
@@ -195,7 +195,7 @@ def test_a_summary_in_the_middle_of_the_run_does_not_lose_the_steps(
     assert "chapter 1" in told
 
 
-def test_a_picture_is_the_same_whether_given_by_address_or_fetched(database: Database) -> None:
+def test_image_given_by_address_equals_fetched_image(database: Database) -> None:
     fetched, address = (
         Message(Role.USER, (Text("here?"), Image(url))) for url in ("data:image/png;base64,AAAA", "https://a.test/b")
     )

@@ -81,21 +81,21 @@ def client(server: PageServer) -> PublicHttpClient:
         ("image/webp", picture("WEBP", save_all=True, append_images=[PIL.Image.new("RGB", (31, 17), "red")])),
     ],
 )
-def test_the_header_of_a_real_picture_is_read(media_type: str, data: bytes) -> None:
+def test_header_of_real_image_is_read(media_type: str, data: bytes) -> None:
     assert parse_image_header(data) == ImageHeader(media_type, 31, 17)
     assert check(data_uri(data, "text/plain")) == [data_uri(data, media_type)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (255, 256), (16383, 3), (3, 16383)])
 @pytest.mark.parametrize("picture_format", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_sizes_are_read_as_they_are(picture_format: str, size: tuple[int, int]) -> None:
+def test_dimensions_are_read_from_header(picture_format: str, size: tuple[int, int]) -> None:
     header = parse_image_header(picture(picture_format, size))
     assert header is not None
     assert (header.width, header.height) == size
 
 
 @pytest.mark.parametrize("picture_format", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_a_cut_header_is_none(picture_format: str) -> None:
+def test_truncated_header_is_none(picture_format: str) -> None:
     data = picture(picture_format)
     whole = parse_image_header(data)
     cuts = [parse_image_header(data[:length]) for length in range(len(data))]
@@ -104,19 +104,19 @@ def test_a_cut_header_is_none(picture_format: str) -> None:
 
 
 @given(st.sampled_from([b"", PNG[:8], b"\xff\xd8\xff", b"GIF89a", b"RIFF0000WEBP", b"RIFF0000WEBPVP8X"]), st.binary())
-def test_rubbish_has_no_header_or_any_but_never_fails(begins: bytes, rest: bytes) -> None:
+def test_random_bytes_never_raise(begins: bytes, rest: bytes) -> None:
     header = parse_image_header(begins + rest)
     assert header is None or header.width >= 0
 
 
 @pytest.mark.parametrize("segment", [b"\xff\xe0\0\2", b"\xff\xd0", b"\xff"])
-def test_a_jpeg_of_countless_segments_is_given_up(segment: bytes) -> None:
+def test_jpeg_with_too_many_segments_is_none(segment: bytes) -> None:
     frame = picture("JPEG").partition(b"\xff\xc0")[2]
     assert parse_image_header(b"\xff\xd8" + segment * 5 + b"\xff\xc0" + frame) is not None
     assert parse_image_header(b"\xff\xd8" + segment * 5_000 + b"\xff\xc0" + frame) is None
 
 
-def test_messages_without_pictures_and_all_other_parts_stay_as_they_are() -> None:
+def test_messages_without_images_and_other_parts_are_unchanged() -> None:
     messages = incoming(data_uri(PNG))
     checked = check_images(messages, config(), image_client(config()))
     assert checked == tuple(messages)
@@ -141,26 +141,26 @@ def test_messages_without_pictures_and_all_other_parts_stay_as_they_are() -> Non
         ("", "as a `data:` URI"),
     ],
 )
-def test_what_is_not_a_usable_picture_is_refused_by_place_and_reason(url: str, reason: str) -> None:
+def test_unusable_image_is_refused_with_path_and_reason(url: str, reason: str) -> None:
     error = refusal(url)
     assert error.param == PLACE
     with pytest.raises(GatewayError, match=reason):
         raise error
 
 
-def test_a_type_that_is_not_allowed_is_refused_by_name() -> None:
+def test_disallowed_type_is_refused_by_name() -> None:
     error = refusal(data_uri(picture("GIF"), "image/png"), allowedMimes=["image/png"])
     assert error.message == "The content of the image is image/gif; allowed are image/png."
 
 
-def test_a_picture_may_be_as_large_as_the_limit_and_not_larger() -> None:
+def test_image_of_limit_size_is_accepted_and_larger_one_refused() -> None:
     largest = PNG + bytes(10 * MIB - len(PNG))
     assert check(data_uri(largest)) == [data_uri(largest)]
     for larger in (1, 2, 3, MIB):
         assert "larger than 10 MiB, the limit for one image" in refusal(data_uri(largest + bytes(larger))).message
 
 
-def test_pictures_together_have_a_limit_that_is_named_where_it_is_met() -> None:
+def test_total_image_size_beyond_limit_is_refused_with_path() -> None:
     half = data_uri(PNG + bytes(MAX_TOTAL_BYTES // 2 - len(PNG)))
     assert len(check(half, half)) == 2
     error = refusal(half, half, data_uri(PNG))
@@ -168,14 +168,14 @@ def test_pictures_together_have_a_limit_that_is_named_where_it_is_met() -> None:
     assert "larger than 20 MiB together" in error.message
 
 
-def test_a_request_carries_eight_pictures() -> None:
+def test_request_is_limited_to_eight_images() -> None:
     assert len(check(*[data_uri(PNG)] * 8)) == 8
     error = refusal(*[data_uri(PNG)] * 9)
     assert error.param == "messages[2].content[9].image_url.url"
     assert "8 images" in error.message
 
 
-def test_a_picture_is_fetched_where_that_is_allowed(client: PublicHttpClient, server: PageServer) -> None:
+def test_image_url_is_fetched_where_allowed(client: PublicHttpClient, server: PageServer) -> None:
     server.pages |= {"/a": redirect("/b.gif"), "/b.gif": page(PNG, "image/gif")}
     assert check(server.url("/a"), client=client, allowUrl=True) == [data_uri(PNG)]
 
@@ -190,7 +190,7 @@ def test_a_picture_is_fetched_where_that_is_allowed(client: PublicHttpClient, se
         ("/loop", "more than 2 redirects"),
     ],
 )
-def test_a_picture_that_cannot_be_fetched_is_refused_with_the_reason(
+def test_image_that_cannot_be_fetched_is_refused_with_reason(
     client: PublicHttpClient, server: PageServer, path: str, reason: str
 ) -> None:
     server.pages |= {
@@ -204,7 +204,7 @@ def test_a_picture_that_cannot_be_fetched_is_refused_with_the_reason(
     assert reason in error.message
 
 
-def test_a_server_that_is_silent_is_given_up(client: PublicHttpClient, server: PageServer) -> None:
+def test_silent_image_server_times_out(client: PublicHttpClient, server: PageServer) -> None:
     left = threading.Event()
 
     def silence(_: str) -> Iterator[bytes]:
@@ -217,6 +217,6 @@ def test_a_server_that_is_silent_is_given_up(client: PublicHttpClient, server: P
     assert "time limit" in error.message
 
 
-def test_pictures_come_from_allowed_hosts_only() -> None:
+def test_images_are_fetched_from_allowed_hosts_only() -> None:
     error = refusal("http://elsewhere.test/", allowUrl=True, urlAllowlist=["*.site.test"])
     assert "elsewhere.test is not among the allowed hosts" in error.message

@@ -14,7 +14,7 @@ from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
 
 
-def test_every_reader_gets_everything_from_the_beginning() -> None:
+def test_every_reader_gets_all_events() -> None:
     run = new_run()
     seen: list[list[RunEvent]] = [[], []]
 
@@ -34,14 +34,14 @@ def test_every_reader_gets_everything_from_the_beginning() -> None:
     assert seen[0] == seen[1] == [TextDelta("a"), TextDelta("b"), RunEnded()]
 
 
-def test_a_reader_that_comes_after_the_end_gets_it_in_one_batch() -> None:
+def test_reader_after_end_gets_one_batch() -> None:
     run = new_run()
     for event in (TextDelta("a"), RunEnded()):
         run.append(event)
     assert list(run.follow()) == [[TextDelta("a"), RunEnded()]]
 
 
-def test_silence_is_an_empty_batch() -> None:
+def test_silence_yields_empty_batch() -> None:
     run = new_run()
     batches = run.follow(quiet_seconds=0.01)
     assert next(batches) == []
@@ -49,7 +49,7 @@ def test_silence_is_an_empty_batch() -> None:
     assert list(batches) == [[RunEnded()]]
 
 
-def test_the_answer_is_all_text_and_all_calls() -> None:
+def test_answer_has_all_text_and_calls() -> None:
     run = new_run()
     call = ToolCall("c", "f", "{}")
     end = RunEnded(StopReason.TOOL_CALLS, Usage(3, 2, 1))
@@ -64,14 +64,14 @@ def test_the_answer_is_all_text_and_all_calls() -> None:
     )
 
 
-def test_waiting_for_a_run_that_failed_raises_its_error() -> None:
+def test_wait_for_failed_run_raises_its_error() -> None:
     run = new_run()
     run.append(RunEnded(error=GatewayError("provider_error", "it broke")))
     with pytest.raises(GatewayError, match="it broke"):
         run.wait()
 
 
-def test_a_quiet_stream_says_a_comment_line() -> None:
+def test_idle_stream_sends_comment_line() -> None:
     run = new_run()
     stream = iter(ChunkStream(run, "openclaw", include_usage=False, quiet_seconds=0.01))
     assert b'"role":"assistant"' in next(stream)
@@ -80,7 +80,7 @@ def test_a_quiet_stream_says_a_comment_line() -> None:
     assert next(stream).endswith(b"data: [DONE]\n\n")
 
 
-def test_cancelling_ends_what_waits_inside() -> None:
+def test_cancel_ends_wait_in_block() -> None:
     scope, ended = CancelScope(), []
 
     def work() -> None:
@@ -98,14 +98,14 @@ def test_cancelling_ends_what_waits_inside() -> None:
     assert ended == [True]
 
 
-def test_what_is_cancelled_before_it_begins_does_not_begin() -> None:
+def test_block_cancelled_before_start_does_not_start() -> None:
     scope = CancelScope()
     scope.cancel()
     with pytest.raises(Cancelled), scope:
         pytest.fail("the block was entered")
 
 
-def test_cancelling_after_the_block_does_nothing() -> None:
+def test_cancel_after_block_does_nothing() -> None:
     scope = CancelScope()
     with scope:
         pass
@@ -113,21 +113,21 @@ def test_cancelling_after_the_block_does_nothing() -> None:
     sleep(0.01)
 
 
-def test_cancelling_in_the_moment_the_block_is_left_does_nothing() -> None:
+def test_cancel_while_leaving_block_does_nothing() -> None:
     scope = CancelScope()
     with scope:
         scope.cancel()
     sleep(0.01)
 
 
-def test_a_deadline_ends_its_own_block_only() -> None:
+def test_deadline_ends_only_its_own_block() -> None:
     with pytest.raises(Deadline), deadline(0.01):
         sleep(5)
     with deadline(None):
         sleep(0)
 
 
-def test_a_peer_that_hangs_up_is_noticed_once() -> None:
+def test_disconnect_is_reported_once() -> None:
     ours, theirs = socket.socketpair()
     noticed: list[bool] = []
     with ours, watch_hangup(ours, lambda: noticed.append(True)):
@@ -138,7 +138,7 @@ def test_a_peer_that_hangs_up_is_noticed_once() -> None:
     assert noticed == [True]
 
 
-def test_a_peer_that_speaks_has_not_hung_up_and_its_bytes_stay() -> None:
+def test_bytes_from_peer_are_kept_and_are_no_disconnect() -> None:
     ours, theirs = socket.socketpair()
     noticed: list[bool] = []
     with ours, theirs:

@@ -37,7 +37,7 @@ def test_roster_without_agents_is_main() -> None:
         ({"b": {}, "a": {}}, "b"),
     ],
 )
-def test_default_agent_is_the_marked_one_else_main_else_the_first(entries: dict[str, Any], default: str) -> None:
+def test_default_agent_is_marked_one_else_main_else_first(entries: dict[str, Any], default: str) -> None:
     assert roster(entries=entries).default.id == default
     as_list = [{"id": agent_id} | entry for agent_id, entry in entries.items()]
     assert roster(list=as_list).default.id == default
@@ -78,21 +78,21 @@ def test_agent_is_chosen_by_header_or_model(model: str | None, agent_id: str | N
         ("openclaw/ops", "nobody", "x-openclaw-agent-id"),
     ],
 )
-def test_unknown_agent_is_refused_with_the_known_ones(model: str, agent_id: str | None, param: str) -> None:
+def test_unknown_agent_is_refused_with_known_ones(model: str, agent_id: str | None, param: str) -> None:
     error = refused(roster(entries={"main": {}, "Ops": {}}), model, agent_id)
     assert (error.code, error.status, error.param) == ("model_not_found", 404, param)
     assert "`openclaw/<agent id>`" in error.message
     assert error.message.endswith("Agents: main, ops.")
 
 
-def test_refusal_of_a_long_name_is_short() -> None:
+def test_refusal_of_long_name_is_short() -> None:
     many = roster(entries={f"a{number}": {} for number in range(500)})
     error = refused(many, "x" * 10_000)
     assert len(error.message) < 500
     assert error.message.endswith("a19 and 480 more.")
 
 
-def test_offered_models_all_resolve() -> None:
+def test_all_offered_models_resolve() -> None:
     agents = roster(list=[{"id": "Ops"}, {"id": "dev"}])
     assert agents.model_ids() == ["openclaw", "openclaw/default", "openclaw/ops", "openclaw/dev"]
     assert [agents.resolve(model, None).id for model in agents.model_ids()] == ["ops", "ops", "ops", "dev"]
@@ -115,7 +115,7 @@ def test_agent_inherits_defaults() -> None:
     assert (other.name, other.instructions) == ("Own", "")
 
 
-def test_identity_opens_the_instructions() -> None:
+def test_identity_opens_instructions() -> None:
     identity = {"name": "Clawd", "theme": "a helpful lobster", "emoji": "🦞"}
     agents = roster(entries={"a": {"identity": identity, "instructions": "Be brief.\n"}, "b": {"identity": identity}})
     first, second = agents.agents

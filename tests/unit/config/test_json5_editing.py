@@ -81,7 +81,7 @@ def test_set_value_changes_nothing_else(path: str, value: Any, old: str, new: st
         ("gateway.http.endpoints", "{ endpoints: {} }", "{ }"),
     ],
 )
-def test_remove_value_removes_its_comment_on_the_line(path: str, old: str, new: str) -> None:
+def test_remove_value_removes_its_comment_on_line(path: str, old: str, new: str) -> None:
     assert remove_value(FILE, parse_path(path)) == FILE.replace(old, new)
 
 
@@ -106,7 +106,7 @@ def test_plain_json_stays_plain_json() -> None:
         ("3", "a", "is neither an object"),
     ],
 )
-def test_set_value_at_an_impossible_path_is_refused(text: str, path: str, words: str) -> None:
+def test_set_value_at_impossible_path_is_refused(text: str, path: str, words: str) -> None:
     with pytest.raises(EditError) as caught:
         set_value(text, parse_path(path), 1)
     assert words in str(caught.value)
@@ -118,7 +118,7 @@ def test_remove_value_that_is_not_set_is_refused() -> None:
             remove_value("{a: {}}", parse_path(path))
 
 
-def test_repeated_key_is_set_at_its_last_place_and_removed_everywhere() -> None:
+def test_repeated_key_is_set_at_last_place_and_removed_everywhere() -> None:
     assert set_value("{a: 1, a: 2}", ("a",), 3) == "{a: 1, a: 3}"
     assert pyjson5.decode(remove_value("{a: 1, b: 2, a: 3}", ("a",))) == {"b": 2}
 
@@ -195,7 +195,7 @@ def holder_of(document: Any, path: KeyPath) -> Any:
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data(), document=DOCUMENTS, value=VALUES)
-def test_any_document_changes_only_at_the_path(data: st.DataObject, document: dict[str, Any], value: Any) -> None:
+def test_any_document_changes_only_at_path(data: st.DataObject, document: dict[str, Any], value: Any) -> None:
     layout = Layout(data)
     text = layout.gap() + layout.write(document) + layout.gap()
     known = paths_of(document)

@@ -82,7 +82,7 @@ def test_file_is_json5(locations: Locations) -> None:
         ("{session: {x: '" + "x" * 5_000_000 + "'}}", "larger than 4 MiB"),
     ],
 )
-def test_invalid_file_is_refused_with_the_position(locations: Locations, text: str, words: str) -> None:
+def test_invalid_file_is_refused_with_position(locations: Locations, text: str, words: str) -> None:
     assert words in refusal(locations, text)
 
 
@@ -92,7 +92,7 @@ def test_invalid_utf8_is_refused_with_its_line(locations: Locations) -> None:
         load_config(locations, {})
 
 
-def test_missing_file_is_refused_with_an_example(locations: Locations) -> None:
+def test_missing_file_is_refused_with_example(locations: Locations) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(locations, {})
     text = str(caught.value)
@@ -124,7 +124,7 @@ def test_environment_reference_of_openclaw_is_replaced(locations: Locations) -> 
     assert "gateway.auth.token: is a reference to a secret outside" in refusal(locations, elsewhere, MY_TOKEN="t")
 
 
-def test_variables_are_replaced_from_the_environment(locations: Locations) -> None:
+def test_variables_are_replaced_from_environment(locations: Locations) -> None:
     env = "{a: 'x${A}y${B_2}', c: '$${A}', d: '$${lower} $A {}'}"
     text = f"{{mcp: {{servers: {{one: {{command: '/bin/true', args: ['${{A}}'], env: {env}}}}}}}}}"
     server = load(locations, text, A="1", B_2="${A}").mcp.servers["one"]

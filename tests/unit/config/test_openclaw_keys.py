@@ -255,7 +255,7 @@ def offered(tmp_path: Path, everywhere: Any, *models: str, **agent: Any) -> set[
         ({"toolsBySender": {"*": {"deny": ["exec"]}}}, {"toolsBySender": {"*": {}}}, True),
     ],
 )
-def test_exec_is_offered_unless_a_setting_withholds_it(tmp_path: Path, tools: Any, agent: Any, runs: bool) -> None:
+def test_exec_is_offered_unless_setting_withholds_it(tmp_path: Path, tools: Any, agent: Any, runs: bool) -> None:
     found = offered(tmp_path, tools, tools=agent)
     assert ("exec" in found) == runs
     assert {"read", "web_fetch"} <= found
@@ -301,12 +301,12 @@ def test_web_fetch_switched_off_is_not_offered(tmp_path: Path) -> None:
         ({"byProvider": {"openai": {"allow": ["group:fs"]}}}, ["openai/gpt-5"], True),
     ],
 )
-def test_by_provider_limits_the_tools_of_a_run(tmp_path: Path, tools: Any, models: list[str], gone: bool) -> None:
+def test_by_provider_limits_tools_of_run(tmp_path: Path, tools: Any, models: list[str], gone: bool) -> None:
     assert ("exec" not in offered(tmp_path, tools, *models)) == gone
     assert ("exec" not in offered(tmp_path, {}, *models, tools=tools)) == gone
 
 
-def test_by_provider_profile_of_an_agent_replaces_the_global_one(tmp_path: Path) -> None:
+def test_by_provider_profile_of_agent_replaces_global_one(tmp_path: Path) -> None:
     everywhere = {"byProvider": {"p": {"profile": "minimal", "deny": ["write"]}}}
     found = offered(tmp_path, everywhere, "p/m", tools={"byProvider": {"p/m": {"profile": "coding"}}})
     assert "exec" in found
@@ -363,14 +363,14 @@ def test_callers_may_choose_only_allowed_models(agents: Any, more: Any, allowed:
     assert [model for model in refused if agent.may_use(model)] == []
 
 
-def test_model_policy_of_an_agent_replaces_the_default_one() -> None:
+def test_model_policy_of_agent_replaces_default_one() -> None:
     entries = {"a": {"modelPolicy": {"allow": ["q/*"]}}, "b": {"modelPolicy": {"allow": []}}, "c": {}}
     config, _ = parse_config({"agents": {"defaults": {"modelPolicy": {"allow": ["p/*"]}}, "entries": entries}})
     found = {agent.id: (agent.may_use("p/m"), agent.may_use("q/m")) for agent in Roster.from_config(config).agents}
     assert found == {"a": (False, True), "b": (True, True), "c": (True, False)}
 
 
-def test_every_key_has_a_description() -> None:
+def test_every_key_has_description() -> None:
     assert [key.pattern for key in schema_keys() if not key.field.description] == []
 
 

@@ -55,7 +55,7 @@ def provider(**keys: Any) -> dict[str, Any]:
     return {"models": {"providers": {"p": {"baseUrl": "http://h/v1"} | keys}}}
 
 
-def test_empty_configuration_is_loopback_with_the_endpoint_off() -> None:
+def test_empty_configuration_is_loopback_with_endpoint_off() -> None:
     config, notices = parse_config({})
     assert (config.gateway.port, config.gateway.bind, config.gateway.mode) == (18789, "loopback", "local")
     assert config.gateway.auth.mode is None
@@ -117,7 +117,7 @@ def test_representation_has_no_secrets() -> None:
     assert SECRET not in str(config)
 
 
-def test_list_and_entries_make_the_same_roster() -> None:
+def test_list_and_entries_make_same_roster() -> None:
     listed, _ = parse_config({"agents": {"list": [{"id": "Main", "name": "M"}, {"id": "ops"}]}})
     entries, _ = parse_config({"agents": {"entries": {"Main": {"name": "M"}, "ops": {}}}})
     assert list(listed.agents.roster) == list(entries.agents.roster) == ["main", "ops"]
@@ -210,7 +210,7 @@ def test_all_problems_are_reported_together() -> None:
     assert paths == expected | {"agents.list"}
 
 
-def test_openclaw_keys_without_effect_are_ignored_with_a_notice() -> None:
+def test_openclaw_keys_without_effect_are_ignored_with_notice() -> None:
     data = {
         "channels": {"telegram": {"token": SECRET}},
         "plugins": [],

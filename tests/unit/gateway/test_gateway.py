@@ -76,7 +76,7 @@ def until_running(gateway: Gateway, run_id: str) -> None:
             sleep(0.01)
 
 
-def test_one_name_submitted_to_two_processes_at_once_is_one_run(gateways: list[Gateway]) -> None:
+def test_name_submitted_to_two_processes_at_once_is_one_run(gateways: list[Gateway]) -> None:
     names = [f"run {number}" for number in range(10)]
     runs = [gateway.submit(request(name, name)) for name in names for gateway in gateways]
     assert [(code_of(ended(run)), run.text) for run in runs] == [(None, name) for name in names for _ in gateways]
@@ -85,7 +85,7 @@ def test_one_name_submitted_to_two_processes_at_once_is_one_run(gateways: list[G
     assert all(gateway.state.records.list_going_on(SESSION) == () for gateway in gateways)
 
 
-def test_one_of_two_requests_with_one_name_is_refused_and_the_other_stays_known(gateways: list[Gateway]) -> None:
+def test_second_request_with_same_name_is_refused_and_first_stays_known(gateways: list[Gateway]) -> None:
     names = [f"run {number}" for number in range(10)]
     asked = [(name, text, gateway) for name in names for text, gateway in zip(("one", "two"), gateways, strict=True)]
     asking = [spawn(outcome, gateway, request(name, text)) for name, text, gateway in asked]
@@ -102,7 +102,7 @@ def test_one_of_two_requests_with_one_name_is_refused_and_the_other_stays_known(
     assert sorted(transcript(gateways[0])) == sorted(2 * list(won.values()))
 
 
-def test_name_of_another_process_is_replayed_and_aborted_there(gateways: list[Gateway]) -> None:
+def test_name_of_other_process_is_replayed_and_aborted_there(gateways: list[Gateway]) -> None:
     here, there = gateways
     waiting = here.submit(request("waiting", model="scripted/silent"))
     until_running(here, "waiting")
@@ -117,7 +117,7 @@ def test_name_of_another_process_is_replayed_and_aborted_there(gateways: list[Ga
     assert code_of(ended(replay)) == code_of(ended(waiting)) == "run_aborted"
 
 
-def test_every_request_is_refused_while_its_name_is_looked_up_and_belongs_to_another_session(
+def test_concurrent_requests_with_name_of_other_session_are_refused(
     gateways: list[Gateway],
 ) -> None:
     ended(gateways[0].submit(request("taken")))
@@ -128,7 +128,7 @@ def test_every_request_is_refused_while_its_name_is_looked_up_and_belongs_to_ano
     assert gateways[1].runs.find("taken") is None
 
 
-def test_name_of_a_run_of_another_session_is_refused(gateways: list[Gateway]) -> None:
+def test_name_of_run_of_other_session_is_refused(gateways: list[Gateway]) -> None:
     run = gateways[0].submit(request("known", model="scripted/silent"))
     assert outcome(gateways[0], request("known", session="agent:main:other")) == "invalid_value"
     run.abort()
@@ -149,7 +149,7 @@ def test_queued_run_keeps_no_copy_of_its_request(gateways: list[Gateway]) -> Non
     assert code_of(ended(run)) is None
 
 
-def test_submit_returns_at_once_for_a_busy_session_and_the_run_waits(gateways: list[Gateway]) -> None:
+def test_submit_returns_at_once_for_busy_session_and_run_waits(gateways: list[Gateway]) -> None:
     here = gateways[0]
     holder = here.submit(request("holder", model="scripted/silent"))
     until_running(here, "holder")

@@ -9,7 +9,7 @@ from service.core.errors import GatewayError
 from service.gateway.run_limiter import WAITING_PER_SLOT, RunLimiter
 
 
-def test_no_more_than_the_limit_run_and_the_rest_go_in_their_order() -> None:
+def test_runs_beyond_limit_wait_in_order() -> None:
     slots, running, most, order = RunLimiter(2), [0], [0], []
 
     def work(number: int) -> None:
@@ -27,7 +27,7 @@ def test_no_more_than_the_limit_run_and_the_rest_go_in_their_order() -> None:
     assert order == list(range(8))
 
 
-def test_too_many_waiting_is_refused_with_the_limit_and_when_to_come_back() -> None:
+def test_full_queue_is_refused_with_limit_and_retry_after() -> None:
     slots = RunLimiter(1)
     slots.enter()
     waiting = [spawn(slots.enter) for _ in range(WAITING_PER_SLOT)]
@@ -42,7 +42,7 @@ def test_too_many_waiting_is_refused_with_the_limit_and_when_to_come_back() -> N
         one.join()
 
 
-def test_a_waiter_that_is_cancelled_gives_its_place_up() -> None:
+def test_cancelled_waiter_leaves_queue() -> None:
     slots, scope, outcome = RunLimiter(1), CancelScope(), []
     slots.enter()
 
@@ -62,7 +62,7 @@ def test_a_waiter_that_is_cancelled_gives_its_place_up() -> None:
     assert outcome == ["cancelled"]
 
 
-def test_a_waiter_whose_time_is_up_is_refused_and_gives_its_place_up() -> None:
+def test_waiter_beyond_timeout_is_refused_and_leaves_queue() -> None:
     slots = RunLimiter(1)
     slots.enter()
     with pytest.raises(GatewayError, match=r"all of its time \(0\.01 s\).*maxConcurrent") as caught:
@@ -72,13 +72,13 @@ def test_a_waiter_whose_time_is_up_is_refused_and_gives_its_place_up() -> None:
     slots.enter(0.01)  # there is room again
 
 
-def test_without_a_limit_there_is_always_room() -> None:
+def test_no_run_waits_without_limit() -> None:
     slots = RunLimiter(None)
     for _ in range(1000):
         slots.enter()
 
 
-def test_more_room_lets_those_in_who_wait_and_less_room_lets_those_end_who_run() -> None:
+def test_raised_limit_admits_waiters_and_lowered_limit_lets_runs_finish() -> None:
     slots, entered = RunLimiter(1), []
 
     def work(number: int) -> None:

@@ -128,7 +128,7 @@ def test_observer_that_fails_harms_neither_the_run_nor_other_observers() -> None
     assert seen == [RunStarted(), RunEnded()]
 
 
-def test_waiting_for_the_end_may_be_in_vain() -> None:
+def test_wait_for_end_times_out() -> None:
     run = new_run()
     assert run.wait_for_end(0.01) is None
     run.append(TextDelta("a"))
@@ -138,7 +138,7 @@ def test_waiting_for_the_end_may_be_in_vain() -> None:
     assert run.wait_for_end(None) is end
 
 
-def test_a_long_answer_that_nobody_reads_is_kept_as_text_not_as_pieces() -> None:
+def test_long_unread_answer_is_merged_into_one_text() -> None:
     run = new_run()
     tracemalloc.start()
     try:
@@ -154,7 +154,7 @@ def test_a_long_answer_that_nobody_reads_is_kept_as_text_not_as_pieces() -> None
     assert sum(len(batch) for batch in run.follow()) < 100
 
 
-def test_a_reader_that_fell_behind_misses_nothing() -> None:
+def test_slow_reader_misses_nothing() -> None:
     run = new_run()
     read: list[RunEvent] = []
     reader = run.follow()
@@ -180,7 +180,7 @@ EVENTS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(bursts=st.lists(EVENTS, max_size=8), copies=st.integers(1, 20))
-def test_however_it_is_merged_every_reader_gets_the_same(bursts: list[list[RunEvent]], copies: int) -> None:
+def test_every_reader_gets_same_events_however_log_is_merged(bursts: list[list[RunEvent]], copies: int) -> None:
     run = new_run()
     early: list[RunEvent] = []
     middle: list[RunEvent] = []

@@ -59,7 +59,7 @@ def use(parts: Runtime) -> int:
     return len(parts.toolboxes.of(parts.roster.default).functions())
 
 
-def test_what_is_configured_the_same_lives_on(open_some: Open) -> None:
+def test_unchanged_servers_survive_reload(open_some: Open) -> None:
     slot = RuntimeSlot(open_some("x"))
     assert use(slot.current) > 0
     first = servers()
@@ -76,7 +76,7 @@ def test_what_is_configured_the_same_lives_on(open_some: Open) -> None:
     assert servers() == set()
 
 
-def test_what_a_run_uses_is_closed_after_it_even_if_a_later_configuration_adopted_it(open_some: Open) -> None:
+def test_server_of_run_is_closed_after_it_even_if_adopted_by_later_configuration(open_some: Open) -> None:
     slot = RuntimeSlot(open_some("x"))
     with ExitStack() as run:
         held = run.enter_context(slot.lease())
@@ -91,7 +91,7 @@ def test_what_a_run_uses_is_closed_after_it_even_if_a_later_configuration_adopte
     slot.close()
 
 
-def test_a_roster_is_swapped_and_a_held_one_stays(open_some: Open) -> None:
+def test_roster_is_replaced_and_leased_one_is_kept(open_some: Open) -> None:
     slot = RuntimeSlot(open_some("x", name="Old"))
     with slot.lease() as held:
         slot.replace(open_some("x", name="New"))

@@ -48,7 +48,7 @@ def refused(tmp_path: Path, agents: Any, providers: Any = None) -> str:
     return problem
 
 
-def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
+def test_usable_configuration_has_no_notices(tmp_path: Path) -> None:
     agents = {
         "defaults": {"model": {"primary": "stub/a", "fallbacks": ["groq/b", "ollama/c"]}},
         "list": [{"id": "main", "workspace": str(tmp_path)}, {"id": "other", "model": "claude/x"}],
@@ -69,7 +69,7 @@ def test_what_can_be_used_is_not_spoken_of(tmp_path: Path) -> None:
         ({"defaults": {"model": "stub/x"}, "list": [{"id": "a", "model": "nowhere/x"}]}, "agents.list[0].model"),
     ],
 )
-def test_a_model_of_a_provider_that_does_not_exist_is_refused(tmp_path: Path, agents: Any, place: str) -> None:
+def test_model_of_unknown_provider_is_refused(tmp_path: Path, agents: Any, place: str) -> None:
     problem = refused(tmp_path, agents, {"stub": {"baseUrl": NOBODY}})
     assert problem.startswith(f'{place}: No provider "nowhere" is configured for the model nowhere/x. Available: stub,')
 
@@ -88,26 +88,26 @@ def test_workspace_with_own_files_is_noted(tmp_path: Path) -> None:
     assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=private) == ()
 
 
-def test_a_model_that_only_lacks_its_key_is_told_with_the_variable(tmp_path: Path) -> None:
+def test_model_without_key_is_noted_with_variable(tmp_path: Path) -> None:
     (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}})
     assert notice.startswith("agents.defaults.model: ")
     assert "set GROQ_API_KEY in its environment" in notice
 
 
-def test_a_key_that_cannot_be_used_is_told_without_it(tmp_path: Path) -> None:
+def test_unusable_key_is_noted_without_its_value(tmp_path: Path) -> None:
     (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}}, environ={"GROQ_API_KEY": "gsk\x00-hidden"})
     assert "GROQ_API_KEY is not a valid key" in notice
     assert "hidden" not in notice
 
 
-def test_a_fallback_that_cannot_be_asked_is_told(tmp_path: Path) -> None:
+def test_unusable_fallback_is_noted(tmp_path: Path) -> None:
     model = {"primary": "stub/a", "fallbacks": ["nowhere/b"]}
     (notice,) = check(tmp_path, {"defaults": {"model": model}}, {"stub": {"baseUrl": NOBODY}})
     assert notice.startswith('agents.defaults.model.fallbacks: No provider "nowhere"')
     assert notice.endswith("It is left out.")
 
 
-def test_a_provider_of_another_dialect_is_told_and_refused_only_to_an_agent_that_asks_it(tmp_path: Path) -> None:
+def test_provider_of_unsupported_dialect_is_noted_and_refused_only_when_used(tmp_path: Path) -> None:
     providers = {"odd": {"api": "openai-responses"}, "stub": {"baseUrl": NOBODY}}
     (notice,) = check(tmp_path, {"defaults": {"model": "stub/a"}}, providers)
     assert notice.startswith('models.providers.odd.api: "openai-responses" is not spoken here')
@@ -126,30 +126,30 @@ def test_provider_without_base_url_is_refused_with_endpoint_path(tmp_path: Path,
     assert problem == f'models.providers.p.baseUrl: is required with api "{api}": the URL that ends before {path}'
 
 
-def test_a_known_host_that_is_described_in_another_dialect_does_not_wait_for_a_key(tmp_path: Path) -> None:
+def test_model_of_known_host_in_unsupported_dialect_is_refused(tmp_path: Path) -> None:
     providers = {"openai": {"api": "openai-responses"}}
     assert refused(tmp_path, {"defaults": {"model": "openai/gpt-5"}}, providers).startswith("agents.defaults.model: ")
 
 
-def test_a_workspace_whose_name_cannot_be_is_told(tmp_path: Path) -> None:
+def test_invalid_workspace_name_is_noted(tmp_path: Path) -> None:
     (notice,) = check(tmp_path, {"defaults": {"workspace": f"/{'x' * 300}"}})
     assert notice.startswith("agents.defaults.workspace: the directory /xxx")
 
 
-def test_a_workspace_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_workspace_is_noted(tmp_path: Path) -> None:
     missing = tmp_path / "nothing"
     agents = {"defaults": {"workspace": str(missing)}, "list": [{"id": "a", "workspace": str(tmp_path)}, {"id": "b"}]}
     (notice,) = check(tmp_path, agents)
     assert notice.startswith(f"agents.defaults.workspace: there is no directory {missing}")
 
 
-def test_a_workspace_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_workspace_that_is_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     agents = {"list": [{"id": "a", "workspace": str(tmp_path / "file")}]}
     assert refused(tmp_path, agents) == f"agents.list[0].workspace: {tmp_path / 'file'} is not a directory"
 
 
-def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     agents = {"list": [{"id": "a", "model": "nowhere/x"}, {"id": "b", "model": "nowhere/y"}]}
     with pytest.raises(ConfigError) as caught:
         check(tmp_path, agents)
@@ -159,14 +159,14 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_gateway_that_runs_elsewhere_is_not_served_here() -> None:
+def test_remote_mode_is_refused() -> None:
     config, _ = parse_config({"gateway": {"mode": "remote"}})
     with pytest.raises(ConfigError, match='set it to "local" to serve here'):
         check_mode(config)
     check_mode(parse_config({"gateway": {"mode": "local"}})[0])
 
 
-def test_a_gateway_serves_with_its_notices_told(tmp_path: Path) -> None:
+def test_notices_are_printed_at_start(tmp_path: Path) -> None:
     config = scripted_config()
     config["models"]["providers"]["odd"] = {"api": "google-generative-ai"}
     config["agents"]["list"].append({"id": "lost", "workspace": str(tmp_path / "nothing")})
@@ -178,7 +178,7 @@ def test_a_gateway_serves_with_its_notices_told(tmp_path: Path) -> None:
         assert "Note: agents.list[2].workspace: there is no directory" in running.output
 
 
-def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_not(tmp_path: Path) -> None:
+def test_server_that_no_agent_may_use_is_noted_and_used_one_is_not(tmp_path: Path) -> None:
     config = scripted_config()
     config["mcp"] = {"servers": {"unused": {"url": f"{NOBODY}/mcp"}, "named": {"url": f"{NOBODY}/mcp"}}}
     config["tools"] = {"profile": "coding", "alsoAllow": ["named__add"]}
@@ -189,7 +189,7 @@ def test_a_server_that_no_agent_may_use_is_told_and_one_whose_tool_is_named_is_n
         assert 'tools.alsoAllow: ["unused__*"]' in note
 
 
-def test_tools_that_are_named_for_agents_without_a_workspace_are_told(tmp_path: Path) -> None:
+def test_workspace_tools_of_agents_without_workspace_are_noted(tmp_path: Path) -> None:
     config = scripted_config()
     config["tools"] = {"alsoAllow": ["exec"]}
     config["agents"]["list"].append({"id": "settled", "workspace": str(_make(tmp_path / "workspace"))})

@@ -62,14 +62,14 @@ def provider(upstream: Upstream) -> Iterator[AnthropicProvider]:
 
 
 @pytest.mark.parametrize("model", ["ok", "split", "stop-sequence", "thinking"])
-def test_a_complete_answer_is_its_text_and_its_usage(provider: AnthropicProvider, model: str) -> None:
+def test_complete_answer_has_text_and_usage(provider: AnthropicProvider, model: str) -> None:
     assert ask(provider, model) == (TEXT, ModelEnded(StopReason.STOP, (), STUB_USAGE))
 
 
 @pytest.mark.parametrize(
     ("model", "reason"), [("max-tokens", StopReason.LENGTH), ("refusal", StopReason.CONTENT_FILTER)]
 )
-def test_an_answer_that_was_cut_has_its_reason_and_no_half_call(
+def test_truncated_answer_has_length_reason_and_no_partial_call(
     provider: AnthropicProvider, model: str, reason: StopReason
 ) -> None:
     assert ask(provider, model) == (TEXT, ModelEnded(reason, (), STUB_USAGE))
@@ -79,27 +79,27 @@ def test_an_answer_that_was_cut_has_its_reason_and_no_half_call(
     ("told", "reason"),
     [("pause_turn", StopReason.LENGTH), ("model_context_window_exceeded", StopReason.LENGTH)],
 )
-def test_an_answer_that_would_go_on_is_not_told_as_whole(
+def test_unfinished_answer_is_not_reported_as_complete(
     provider: AnthropicProvider, upstream: Upstream, told: str, reason: StopReason
 ) -> None:
     upstream.answers["ending"] = telling(start(), *text(), *end(told))
     assert ask(provider, "ending") == (TEXT, ModelEnded(reason, (), STUB_USAGE))
 
 
-def test_an_answer_that_lost_only_its_stop_is_complete(provider: AnthropicProvider) -> None:
+def test_answer_without_message_stop_is_complete(provider: AnthropicProvider) -> None:
     assert ask(provider, "no-stop") == (TEXT, ModelEnded(StopReason.LENGTH, (), STUB_USAGE))
 
 
-def test_tool_calls_are_put_together_from_their_pieces(provider: AnthropicProvider) -> None:
+def test_tool_calls_are_assembled_from_deltas(provider: AnthropicProvider) -> None:
     calls = (ToolCall("toolu_first", "first", '{"city": "Hanoi"}'), ToolCall("toolu_second", "second", "{}"))
     assert ask(provider, "tools") == ("Let me see.", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
 
 
-def test_text_arrives_while_the_answer_is_still_being_made(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_text_is_streamed_while_answer_continues(provider: AnthropicProvider, upstream: Upstream) -> None:
     check_streams_and_ends(provider, upstream)
 
 
-def test_answers_read_to_their_end_share_one_connection(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_connection_is_reused_after_complete_answers(provider: AnthropicProvider, upstream: Upstream) -> None:
     for _ in range(3):
         ask(provider, "ok")
     assert upstream.connections == 1
@@ -108,7 +108,7 @@ def test_answers_read_to_their_end_share_one_connection(provider: AnthropicProvi
 # what is sent
 
 
-def test_the_smallest_request(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_minimal_request_has_only_required_fields(provider: AnthropicProvider, upstream: Upstream) -> None:
     assert sent(provider, upstream, request("ok")) == {
         "model": "ok",
         "max_tokens": 8192,
@@ -122,7 +122,7 @@ def test_the_smallest_request(provider: AnthropicProvider, upstream: Upstream) -
     assert "authorization" not in received.headers
 
 
-def test_configured_headers_win_over_the_key_and_the_version(upstream: Upstream) -> None:
+def test_configured_headers_override_key_and_version(upstream: Upstream) -> None:
     headers = {"Authorization": "Bearer other", "Anthropic-Version": "2026-10-21"}
     provider = open_provider(upstream.url.removesuffix("/v1"), headers=headers)
     ask(provider, "ok")
@@ -134,7 +134,7 @@ def test_configured_headers_win_over_the_key_and_the_version(upstream: Upstream)
     provider.close()
 
 
-def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_consecutive_messages_of_one_role_are_merged(provider: AnthropicProvider, upstream: Upstream) -> None:
     messages = (
         Message(Role.USER, (Text("What is"), Text("this?"), Image(PICTURE)), name="ann"),
         text_message(Role.USER, "Quick!"),
@@ -186,7 +186,7 @@ def test_neighbours_of_one_role_become_one_turn(provider: AnthropicProvider, ups
         [["x_2", "x", "x"]],
     ],
 )
-def test_each_call_has_an_id_of_its_own_and_its_result_has_the_same(
+def test_call_ids_are_unique_and_match_their_results(
     provider: AnthropicProvider, upstream: Upstream, answers: list[list[str]]
 ) -> None:
     messages = [text_message(Role.USER, "Look!")]
@@ -206,22 +206,20 @@ def test_each_call_has_an_id_of_its_own_and_its_result_has_the_same(
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", one) for one in calls_shown)
 
 
-def test_an_answer_that_was_empty_is_not_shown(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_empty_assistant_message_is_not_sent(provider: AnthropicProvider, upstream: Upstream) -> None:
     messages = (text_message(Role.USER, "Hi."), Message(Role.ASSISTANT, ()), text_message(Role.USER, "Well?"))
     [turn] = sent(provider, upstream, request("ok", *messages))["messages"]
     assert [block["text"] for block in turn["content"]] == ["Hi.", "Well?"]
 
 
-def test_a_conversation_begins_with_the_user(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_conversation_starts_with_user_message(provider: AnthropicProvider, upstream: Upstream) -> None:
     messages = (text_message(Role.ASSISTANT, "Welcome."), text_message(Role.USER, "Hi."))
     turns = sent(provider, upstream, request("ok", *messages))["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
     assert turns[1]["content"] == [{"type": "text", "text": "Welcome."}]
 
 
-def test_calls_of_earlier_turns_are_declared_when_no_function_is_on_offer(
-    provider: AnthropicProvider, upstream: Upstream
-) -> None:
+def test_earlier_calls_are_declared_without_offered_functions(provider: AnthropicProvider, upstream: Upstream) -> None:
     call = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "look", "{}"),))
     messages = (text_message(Role.USER, "Look!"), call, Message(Role.TOOL, (Text("a cat"),), tool_call_id="c1"))
     body = sent(provider, upstream, request("ok", *messages))
@@ -250,23 +248,19 @@ def steps(count: int) -> tuple[Message, ...]:
     return tuple(done)
 
 
-def test_each_turn_of_an_agent_reads_from_the_cache_what_the_one_before_wrote(
-    provider: AnthropicProvider, upstream: Upstream
-) -> None:
+def test_cache_marks_let_each_turn_read_previous_turns_cache(provider: AnthropicProvider, upstream: Upstream) -> None:
     fields: dict[str, Any] = {"system": "Be kind.", "functions": (Function("look"),)}
     marks = [marks_of(sent(provider, upstream, request("ok", *steps(count), **fields))) for count in range(4)]
     assert [mark.pop() for mark in marks] == ["Be kind."] * 4
     assert marks == [["Look!"], ["Look!", "b0"], ["b0", "b1"], ["b1", "b2"]]
 
 
-def test_without_a_system_text_the_tools_are_cached(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_tools_are_cached_without_system_text(provider: AnthropicProvider, upstream: Upstream) -> None:
     body = sent(provider, upstream, request("ok", functions=(Function("look"), Function("wait"))))
     assert marks_of(body["tools"]) == ["wait"]
 
 
-def test_thoughts_are_not_marked_nor_is_what_will_not_come_again(
-    provider: AnthropicProvider, upstream: Upstream
-) -> None:
+def test_thinking_blocks_get_no_cache_mark(provider: AnthropicProvider, upstream: Upstream) -> None:
     blocks = [{"type": "tool_use"}, {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}]
     data = ProviderData({"content": blocks}, {"c1": {"place": 0}})
     thought = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "look", "{}"),), provider_data=data)
@@ -279,7 +273,7 @@ def test_thoughts_are_not_marked_nor_is_what_will_not_come_again(
 @pytest.mark.parametrize(
     "words", ["tools.3.cache_control: Extra inputs are not permitted", "Unknown parameter: 'cache_control'"]
 )
-def test_a_model_that_refuses_to_cache_is_asked_without_it_from_then_on(
+def test_cache_control_is_omitted_after_model_refuses_it(
     provider: AnthropicProvider, upstream: Upstream, words: str
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -299,7 +293,7 @@ def test_a_model_that_refuses_to_cache_is_asked_without_it_from_then_on(
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
 
 
-def test_sampling_goes_over_as_far_as_the_wire_knows_it(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_supported_sampling_fields_are_sent(provider: AnthropicProvider, upstream: Upstream) -> None:
     asked_format = {"type": "json_schema", "json_schema": {"name": "number", "schema": MappingProxyType(SCHEMA)}}
     sampling = Sampling(
         temperature=1.5,
@@ -322,9 +316,7 @@ def test_sampling_goes_over_as_far_as_the_wire_knows_it(provider: AnthropicProvi
     }
 
 
-def test_half_of_the_sampling_is_sent_where_both_would_be_refused(
-    provider: AnthropicProvider, upstream: Upstream
-) -> None:
+def test_top_p_is_omitted_when_temperature_is_set(provider: AnthropicProvider, upstream: Upstream) -> None:
     body = sent(provider, upstream, request("ok", sampling=Sampling(top_p=0.5)))
     assert (body["top_p"], "temperature" in body) == (0.5, False)
     body = sent(provider, upstream, request("ok", sampling=Sampling(temperature=0.0, top_p=0.5)))
@@ -346,7 +338,7 @@ REQUIRED = ToolChoiceMode.REQUIRED
         (ToolChoice(REQUIRED, "look"), None, {"type": "tool", "name": "look"}),
     ],
 )
-def test_functions_and_the_choice_among_them(
+def test_functions_and_tool_choice_are_sent(
     provider: AnthropicProvider, upstream: Upstream, choice: ToolChoice, parallel: bool | None, wire: Any
 ) -> None:
     functions = (Function("look", "Looks.", SCHEMA, strict=True), Function("wait"))
@@ -372,7 +364,7 @@ def test_functions_and_the_choice_among_them(
         (Sampling(response_format={"type": "json_schema", "json_schema": {"name": "n"}}), "response_format"),
     ],
 )
-def test_what_the_api_cannot_be_asked_is_refused_by_name(
+def test_unsupported_field_is_refused_by_name(
     provider: AnthropicProvider, upstream: Upstream, sampling: Sampling, param: str
 ) -> None:
     error = fail(provider, request("ok", sampling=sampling))[1]
@@ -381,7 +373,7 @@ def test_what_the_api_cannot_be_asked_is_refused_by_name(
 
 
 @pytest.mark.parametrize("url", ["https://example.com/cat.png", "data:image/tiff;base64,AAAA", "data:image/png,raw"])
-def test_a_picture_of_another_kind_is_refused(provider: AnthropicProvider, url: str) -> None:
+def test_image_of_unsupported_type_is_refused(provider: AnthropicProvider, url: str) -> None:
     error = fail(provider, request("ok", Message(Role.USER, (Image(url),))))[1]
     assert error.code == "provider_rejected_request"
 
@@ -406,7 +398,7 @@ def test_a_picture_of_another_kind_is_refused(provider: AnthropicProvider, url: 
         ("drop-before", "provider_error", "closed the connection"),
     ],
 )
-def test_a_refusal_or_nonsense_has_its_code(provider: AnthropicProvider, model: str, code: str, said: str) -> None:
+def test_error_or_invalid_response_has_its_code(provider: AnthropicProvider, model: str, code: str, said: str) -> None:
     check_refused(provider, model, code, said)
 
 
@@ -418,14 +410,14 @@ def test_a_refusal_or_nonsense_has_its_code(provider: AnthropicProvider, model: 
         ("error-midway", WORDS[0], "the GPU is on fire"),
     ],
 )
-def test_an_answer_that_breaks_off_is_an_error_after_its_text(
+def test_interrupted_answer_is_error_after_its_text(
     provider: AnthropicProvider, model: str, text: str, said: str
 ) -> None:
     check_broken_off(provider, model, text, said)
 
 
 @pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("pings-only", "")])
-def test_saying_nothing_is_a_timeout_pings_or_not(upstream: Upstream, model: str, text: str) -> None:
+def test_silence_is_timeout_despite_pings(upstream: Upstream, model: str, text: str) -> None:
     provider = open_provider(upstream.url, timeoutSeconds=0.2)
     came, error = fail(provider, model)
     assert (came, error.code) == (text, "provider_timeout")
@@ -433,19 +425,19 @@ def test_saying_nothing_is_a_timeout_pings_or_not(upstream: Upstream, model: str
     provider.close()
 
 
-def test_a_rate_limit_says_when_to_come_back(provider: AnthropicProvider) -> None:
+def test_rate_limit_has_retry_after(provider: AnthropicProvider) -> None:
     error: GatewayError = fail(provider, "status-429")[1]
     assert error.headers == {"Retry-After": RETRY_AFTER}
 
 
-def test_prefill_ends_without_white_space(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_prefill_is_sent_without_trailing_whitespace(provider: AnthropicProvider, upstream: Upstream) -> None:
     body = sent(
         provider, upstream, request("ok", text_message(Role.USER, "hi"), text_message(Role.ASSISTANT, "Well \n"))
     )
     assert body["messages"][-1]["content"][-1]["text"] == "Well"
 
 
-def test_tool_with_alternatives_is_flattened_and_one_without_an_object_is_left_out(
+def test_tool_schema_alternatives_are_merged_and_non_object_tool_is_omitted(
     provider: AnthropicProvider, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     city = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -461,9 +453,7 @@ def test_tool_with_alternatives_is_flattened_and_one_without_an_object_is_left_o
     assert "the tool bad is left out" in caplog.text
 
 
-def test_id_longer_than_the_api_takes_is_shortened_for_call_and_result(
-    provider: AnthropicProvider, upstream: Upstream
-) -> None:
+def test_overlong_id_is_shortened_for_call_and_result(provider: AnthropicProvider, upstream: Upstream) -> None:
     long = "x" * 100
     call = Message(Role.ASSISTANT, tool_calls=(ToolCall(long, "ls", "{}"),))
     result = Message(Role.TOOL, (Text("nothing"),), tool_call_id=long)

@@ -73,7 +73,7 @@ def test_default_and_known_hosts_use_registered_dialects() -> None:
 @pytest.mark.parametrize(
     ("api", "path"), [("openai-completions", "/v1/chat/completions"), ("anthropic-messages", "/v1/messages")]
 )
-def test_a_configured_provider_speaks_its_dialect(open_catalog: Open, upstream: Upstream, api: str, path: str) -> None:
+def test_configured_provider_uses_its_dialect(open_catalog: Open, upstream: Upstream, api: str, path: str) -> None:
     catalog = open_catalog({"stub": {"api": api, "baseUrl": upstream.url, "apiKey": KEY}})
     chosen = catalog.choose("stub/ok", agent())
     assert ask(chosen.provider, chosen.id)[0] == TEXT
@@ -81,16 +81,16 @@ def test_a_configured_provider_speaks_its_dialect(open_catalog: Open, upstream: 
     assert (chosen.ref, chosen.id, chosen.retried) == ("stub/ok", "ok", True)
 
 
-def test_a_provider_is_opened_once(open_catalog: Open, upstream: Upstream) -> None:
+def test_provider_is_opened_once(open_catalog: Open, upstream: Upstream) -> None:
     catalog = open_catalog({"stub": {"baseUrl": upstream.url}})
     assert catalog.choose("stub/ok", agent()).provider is catalog.choose("stub/other/model", agent()).provider
 
 
-def test_the_scripted_models_are_not_retried(open_catalog: Open) -> None:
+def test_scripted_models_are_not_retried(open_catalog: Open) -> None:
     assert not open_catalog({"scripted": {"api": "scripted"}}).choose("scripted/echo", agent()).retried
 
 
-def test_a_models_row_says_what_it_takes_and_gives(open_catalog: Open) -> None:
+def test_model_entry_sets_input_types_and_limits(open_catalog: Open) -> None:
     models = [
         {"id": "eyes", "input": ["text", "image"], "maxTokens": 100, "contextWindow": 2000},
         {"id": "blind"},
@@ -114,7 +114,7 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("api", "row", "bounds"), BOUNDS)
-def test_a_request_is_put_to_the_model_within_its_bounds(
+def test_max_tokens_of_request_is_limited_to_models_maximum(
     open_catalog: Open, api: str, row: dict[str, int], bounds: tuple[tuple[int | None, int | None], ...]
 ) -> None:
     provider = {"api": api, "baseUrl": "http://127.0.0.1:9/v1", "models": [{"id": "m", **row}]}
@@ -128,7 +128,7 @@ def test_a_request_is_put_to_the_model_within_its_bounds(
 
 
 @pytest.mark.parametrize("provider_id", sorted(KNOWN_HOSTS))
-def test_a_key_in_the_environment_is_enough(open_catalog: Open, provider_id: str) -> None:
+def test_key_in_environment_enables_known_host(open_catalog: Open, provider_id: str) -> None:
     variable = KNOWN_HOSTS[provider_id].variable
     chosen = open_catalog({}, {variable: KEY}).choose(f"{provider_id}/some/model", agent())
     kind = AnthropicProvider if provider_id == "anthropic" else OpenAIProvider
@@ -146,7 +146,7 @@ def test_a_key_in_the_environment_is_enough(open_catalog: Open, provider_id: str
         ("gemini", "/v1beta/openai/chat/completions", "authorization", f"Bearer {KEY}"),
     ],
 )
-def test_the_key_and_the_path_are_the_hosts(
+def test_known_host_uses_its_key_and_path(
     upstream: Upstream, provider_id: str, path: str, header: str, value: str
 ) -> None:
     config = config_of(provider_id, ALL_KEYS)
@@ -165,33 +165,33 @@ def host_of(url: str | None) -> str:
     return "/".join(str(url).split("/")[:3])
 
 
-def test_a_key_alone_never_changes_the_default_model(open_catalog: Open) -> None:
+def test_key_alone_does_not_change_default_model(open_catalog: Open) -> None:
     catalog = open_catalog({}, ALL_KEYS)
     assert catalog.describe(agent()).startswith(EMBEDDED_REFERENCE)
 
 
 @pytest.mark.parametrize("environ", [{}, {"GROQ_API_KEY": " "}])
-def test_a_known_host_without_its_key_says_which_one_it_needs(open_catalog: Open, environ: dict[str, str]) -> None:
+def test_known_host_without_key_names_variable(open_catalog: Open, environ: dict[str, str]) -> None:
     error = refused(open_catalog({}, environ), "groq/llama")
     assert (error.code, error.param) == ("model_not_found", "x-openclaw-model")
     assert "GROQ_API_KEY" in error.message
 
 
-def test_a_key_that_no_header_carries_is_named_and_not_repeated(open_catalog: Open) -> None:
+def test_key_invalid_in_header_is_refused_without_its_value(open_catalog: Open) -> None:
     error = refused(open_catalog({}, {"GROQ_API_KEY": "gsk\x00-hidden"}), "groq/llama")
     assert error.code == "provider_unavailable"
     assert "GROQ_API_KEY" in error.message
     assert "hidden" not in error.message
 
 
-def test_white_space_around_a_key_does_not_count() -> None:
+def test_whitespace_around_key_is_ignored() -> None:
     config = config_of("groq", {"GROQ_API_KEY": f" {KEY}\n"})
     assert config is not None
     assert config.api_key is not None
     assert config.api_key.get_secret_value() == KEY
 
 
-def test_a_configured_provider_wins_over_the_known_host(open_catalog: Open, upstream: Upstream) -> None:
+def test_configured_provider_overrides_known_host(open_catalog: Open, upstream: Upstream) -> None:
     catalog = open_catalog({"openai": {"baseUrl": upstream.url, "apiKey": "its-own-key"}}, ALL_KEYS)
     chosen = catalog.choose("openai/ok", agent())
     assert ask(chosen.provider, chosen.id)[0] == TEXT
@@ -199,7 +199,7 @@ def test_a_configured_provider_wins_over_the_known_host(open_catalog: Open, upst
 
 
 @pytest.mark.parametrize("ref", ["nowhere/model", "stub/", "local/other"])
-def test_what_names_no_model_is_told_what_there_is(open_catalog: Open, ref: str) -> None:
+def test_unknown_model_is_refused_with_available_providers(open_catalog: Open, ref: str) -> None:
     catalog = open_catalog({"stub": {"baseUrl": "http://127.0.0.1:9/v1"}}, {"GROQ_API_KEY": KEY})
     error = refused(catalog, ref)
     assert error.code == "model_not_found"
@@ -207,17 +207,17 @@ def test_what_names_no_model_is_told_what_there_is(open_catalog: Open, ref: str)
     assert refused(catalog, None, agent("nowhere/model")).param == "model"
 
 
-def test_the_name_of_a_provider_in_other_letters_is_pointed_at(open_catalog: Open) -> None:
+def test_provider_name_in_wrong_case_is_suggested(open_catalog: Open) -> None:
     catalog = open_catalog({"oA": {"baseUrl": "http://127.0.0.1:9/v1"}, "odd": {"api": "openai-responses"}})
     assert "configured for the model OA/m1. Did you mean oA/m1? Available: oA" in refused(catalog, "OA/m1").message
     assert refused(catalog, "odd/m").message.endswith("Use one of openai-completions, anthropic-messages.")
 
 
-def test_the_hosts_with_a_key_are_known_by_their_ids() -> None:
+def test_hosts_with_key_are_listed_by_id() -> None:
     assert ids_with_key({"GEMINI_API_KEY": KEY, "GROQ_API_KEY": ""}) == ("google", "gemini")
 
 
-def test_a_proxy_that_cannot_be_used_is_told_when_it_is_needed(open_catalog: Open) -> None:
+def test_invalid_proxy_is_reported_on_first_use(open_catalog: Open) -> None:
     catalog = open_catalog({}, {"OPENAI_API_KEY": KEY, "HTTPS_PROXY": "socks5://proxy.example"})
     error = refused(catalog, "openai/gpt")
     assert error.code == "provider_unavailable"
@@ -241,13 +241,13 @@ def test_a_proxy_that_cannot_be_used_is_told_when_it_is_needed(open_catalog: Ope
         ("[::]", "http://127.0.0.1:11434/v1"),
     ],
 )
-def test_ollama_is_looked_for_where_its_own_variable_says(told: str, url: str) -> None:
+def test_ollama_address_is_read_from_its_variable(told: str, url: str) -> None:
     config = config_of("ollama", {"OLLAMA_HOST": told})
     assert config is not None
     assert config.base_url == url
 
 
-def test_a_running_ollama_is_found_when_asked_for(open_catalog: Open, upstream: Upstream) -> None:
+def test_running_ollama_is_used_on_request(open_catalog: Open, upstream: Upstream) -> None:
     address = upstream.url.removeprefix("http://").removesuffix("/v1")
     chosen = open_catalog({}, {"OLLAMA_HOST": address}).choose("ollama/ok", agent())
     assert ask(chosen.provider, chosen.id)[0] == TEXT
@@ -255,14 +255,14 @@ def test_a_running_ollama_is_found_when_asked_for(open_catalog: Open, upstream: 
     assert "authorization" not in upstream.requests[0].headers
 
 
-def test_an_ollama_that_does_not_run_is_unavailable(open_catalog: Open) -> None:
+def test_stopped_ollama_is_unavailable(open_catalog: Open) -> None:
     chosen = open_catalog({}, {"OLLAMA_HOST": "127.0.0.1:9"}).choose("ollama/ok", agent())
     error = fail(chosen.provider, chosen.id)[1]
     assert error.code == "provider_unavailable"
     assert "127.0.0.1:9" in error.message
 
 
-def test_an_address_of_ollama_that_is_none_is_refused_by_name(open_catalog: Open) -> None:
+def test_invalid_ollama_address_is_refused_by_variable_name(open_catalog: Open) -> None:
     error = refused(open_catalog({}, {"OLLAMA_HOST": "ftp://gpu.example"}), "ollama/ok")
     assert error.code == "provider_unavailable"
     assert "OLLAMA_HOST must be" in error.message
@@ -274,13 +274,13 @@ def test_an_address_of_ollama_that_is_none_is_refused_by_name(open_catalog: Open
 STUB = {"stub": {"baseUrl": "http://127.0.0.1:9/v1"}}
 
 
-def test_the_fallbacks_follow_the_agents_model_once_each(open_catalog: Open) -> None:
+def test_fallbacks_follow_agents_model_without_duplicates(open_catalog: Open) -> None:
     of = agent({"primary": "stub/a", "fallbacks": ["stub/b", "stub/a", "ollama/c"]})
     choices = open_catalog(STUB).choices(None, of)
     assert [choice.ref for choice in choices] == ["stub/a", "stub/b", "ollama/c"]
 
 
-def test_a_model_outside_the_policy_of_its_agent_is_refused(open_catalog: Open) -> None:
+def test_model_outside_agents_policy_is_refused(open_catalog: Open) -> None:
     catalog = open_catalog({"scripted": {"api": "scripted"}})
     limited = replace(agent("scripted/echo"), allowed_models=("other/*",))
     assert catalog.choose(None, limited).ref == catalog.choose("scripted/echo", limited).ref == "scripted/echo"
@@ -289,7 +289,7 @@ def test_a_model_outside_the_policy_of_its_agent_is_refused(open_catalog: Open) 
     assert "modelPolicy" in error.message
 
 
-def test_a_model_without_tools_is_offered_none(open_catalog: Open) -> None:
+def test_model_without_tool_support_gets_no_tools(open_catalog: Open) -> None:
     models = [{"id": "plain", "compat": {"supportsTools": False}}, {"id": "able"}]
     catalog = open_catalog({"stub": {"baseUrl": "http://127.0.0.1:9/v1", "models": models}})
     plain, able = (catalog.choose(f"stub/{name}", agent()) for name in ("plain", "able"))
@@ -301,7 +301,7 @@ def test_a_model_without_tools_is_offered_none(open_catalog: Open) -> None:
     assert plain.to_request(request).tool_choice == ToolChoice()
 
 
-def test_a_model_that_a_caller_names_has_no_fallback(open_catalog: Open) -> None:
+def test_model_named_by_caller_has_no_fallback(open_catalog: Open) -> None:
     of = agent({"primary": "stub/a", "fallbacks": ["stub/b"]})
     assert [choice.ref for choice in open_catalog(STUB).choices("stub/z", of)] == ["stub/z"]
 
@@ -309,7 +309,7 @@ def test_a_model_that_a_caller_names_has_no_fallback(open_catalog: Open) -> None
 @pytest.mark.parametrize(
     ("primary", "fallback"), [("nowhere/a", "stub/b"), ("stub/b", "nowhere/a"), ("groq/a", "stub/b")]
 )
-def test_a_model_that_cannot_be_used_is_left_out_and_logged(
+def test_unusable_model_is_skipped_and_logged(
     open_catalog: Open, caplog: pytest.LogCaptureFixture, primary: str, fallback: str
 ) -> None:
     of = agent({"primary": primary, "fallbacks": [fallback]})
@@ -321,6 +321,6 @@ def test_a_model_that_cannot_be_used_is_left_out_and_logged(
     ]
 
 
-def test_without_any_usable_model_the_first_problem_is_told(open_catalog: Open) -> None:
+def test_first_problem_is_raised_without_usable_model(open_catalog: Open) -> None:
     with pytest.raises(GatewayError, match="nowhere/a"):
         open_catalog(STUB).choices(None, agent({"primary": "nowhere/a", "fallbacks": ["elsewhere/b"]}))

@@ -87,9 +87,7 @@ def asked_models(upstream: Upstream) -> list[str]:
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529, 0])
-def test_a_failure_that_may_pass_is_asked_again(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream, status: int
-) -> None:
+def test_transient_failure_is_retried(clock: Clock, provider: OpenAIProvider, upstream: Upstream, status: int) -> None:
     model = f"fail-2-{status}"
     assert ask(resilient(clock, chosen(provider, model)), "any")[0] == TEXT
     assert asked_models(upstream) == [model] * 3
@@ -109,7 +107,7 @@ def test_a_failure_that_may_pass_is_asked_again(
         ("garbage", ("provider_error", 3)),
     ],
 )
-def test_the_last_failure_is_told_as_it_is(
+def test_last_failure_is_raised_unchanged(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, outcome: tuple[str, int]
 ) -> None:
     code, attempts = outcome
@@ -119,7 +117,7 @@ def test_the_last_failure_is_told_as_it_is(
     assert model_provider.answered is None
 
 
-def test_each_failure_is_logged_with_its_model(
+def test_every_failure_is_logged_with_its_model(
     clock: Clock, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -131,7 +129,7 @@ def test_each_failure_is_logged_with_its_model(
 
 
 @pytest.mark.parametrize(("model", "text"), [("drop-after", WORDS[0]), ("error-event", WORDS[0]), ("no-finish", TEXT)])
-def test_what_has_reached_the_reader_is_never_said_twice(
+def test_streamed_text_is_never_repeated(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str, text: str
 ) -> None:
     told, error = fail(resilient(clock, chosen(provider, model), chosen(provider, "ok")), "any")
@@ -140,7 +138,7 @@ def test_what_has_reached_the_reader_is_never_said_twice(
 
 
 @pytest.mark.parametrize("model", ["drop-after", "error-event", "no-finish"])
-def test_an_answer_of_which_only_the_whole_counts_may_fail_in_the_middle(
+def test_collected_answer_is_retried_after_failure_in_middle(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
 ) -> None:
     asking = resilient(clock, chosen(provider, model), chosen(provider, "ok"))
@@ -152,9 +150,7 @@ def test_an_answer_of_which_only_the_whole_counts_may_fail_in_the_middle(
 
 
 @pytest.mark.parametrize("model", ["status-503", "status-429", "status-401", "status-404", "hang", "drop-before"])
-def test_the_fallbacks_are_asked_in_order(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
-) -> None:
+def test_fallbacks_are_tried_in_order(clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str) -> None:
     once = RetryPolicy(attempts=1)
     choices = [chosen(provider, name) for name in (model, "status-500", "ok", "echo")]
     answering = resilient(clock, *choices, policy=once)
@@ -164,15 +160,13 @@ def test_the_fallbacks_are_asked_in_order(
     assert clock.waits == []
 
 
-def test_a_rejected_request_is_not_put_to_another_model(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream
-) -> None:
+def test_rejected_request_is_not_sent_to_fallback(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
     error = fail(resilient(clock, chosen(provider, "status-400"), chosen(provider, "ok")), "any")[1]
     assert "refused with 400" in error.message
     assert asked_models(upstream) == ["status-400"]
 
 
-def test_a_web_page_is_no_answer(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_html_page_is_not_accepted_as_answer(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
     def page(exchange: Exchange) -> None:
         exchange.head(200, "text/html; charset=utf-8")
         exchange.send(b"<!doctype html><title>Sign in</title>")
@@ -185,9 +179,7 @@ def test_a_web_page_is_no_answer(clock: Clock, provider: OpenAIProvider, upstrea
     assert asked_models(upstream) == ["page", "page", "ok"]
 
 
-def test_what_calls_itself_a_web_page_may_be_an_answer(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream
-) -> None:
+def test_event_stream_labelled_html_is_accepted(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
     def answer(exchange: Exchange) -> None:
         exchange.head(200, "text/html; charset=utf-8")
         exchange.words()
@@ -198,7 +190,7 @@ def test_what_calls_itself_a_web_page_may_be_an_answer(
 
 
 @pytest.mark.parametrize(("first", "retryable"), [("status-503", True), ("status-401", False), ("status-404", False)])
-def test_a_fallback_that_fails_for_good_does_not_keep_others_from_asking_again(
+def test_permanent_failure_of_fallback_does_not_stop_retries(
     clock: Clock, provider: OpenAIProvider, first: str, retryable: bool
 ) -> None:
     once = RetryPolicy(attempts=1)
@@ -206,9 +198,7 @@ def test_a_fallback_that_fails_for_good_does_not_keep_others_from_asking_again(
     assert (error.code, error.is_retryable) == ("provider_authentication_failed", retryable)
 
 
-def test_later_turns_of_a_run_begin_with_the_model_that_answered(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream
-) -> None:
+def test_later_turns_start_with_model_that_answered(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
     choices = [chosen(provider, name) for name in ("status-401", "fail-0-500", "echo")]
     answering = resilient(clock, *choices)
     for _ in range(2):
@@ -216,7 +206,7 @@ def test_later_turns_of_a_run_begin_with_the_model_that_answered(
     assert asked_models(upstream) == ["status-401", "fail-0-500", "fail-0-500"]
 
 
-def test_the_model_that_answered_may_fail_later_and_be_replaced(clock: Clock, provider: OpenAIProvider) -> None:
+def test_model_that_answered_is_replaced_after_later_failure(clock: Clock, provider: OpenAIProvider) -> None:
     with Upstream() as short_lived:
         first = open_provider(short_lived.url)
         choices = [ChosenModel("short/ok", "ok", first, takes_images=True), chosen(provider, "ok")]
@@ -228,30 +218,28 @@ def test_the_model_that_answered_may_fail_later_and_be_replaced(clock: Clock, pr
     first.close()
 
 
-def test_a_fallback_without_eyes_is_passed_over(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_fallback_without_image_input_is_skipped(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
     blind = chosen(provider, "ok", takes_images=False)
     answering = resilient(clock, chosen(provider, "status-401"), blind, chosen(provider, "echo"))
     assert ask(answering, request("any", PICTURE))[0] == "1 images"
     assert asked_models(upstream) == ["status-401", "echo"]
 
 
-def test_an_answer_is_no_longer_than_the_model_can_give(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream
-) -> None:
+def test_max_tokens_is_limited_for_each_model(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
     small = ChosenModel("stub/ok", "ok", provider, takes_images=True, max_tokens=100)
     for asked, sent in ((500, 100), (50, 50), (None, 100)):
         ask(resilient(clock, small), request("any", sampling=Sampling(max_tokens=asked)))
         assert upstream.requests[-1].body.get("max_tokens") == sent
 
 
-def test_a_model_of_this_machine_is_asked_once(clock: Clock) -> None:
+def test_local_model_is_not_retried(clock: Clock) -> None:
     scripted = ChosenModel("scripted/x", "fail-provider_error", ScriptedProvider(), False, retried=False)
     echo = ChosenModel("scripted/echo", "echo", ScriptedProvider(), False)
     assert ask(resilient(clock, scripted, echo), "any")[0] == "Hello?"
     assert clock.waits == []
 
 
-def test_the_waits_double_up_to_the_longest(clock: Clock) -> None:
+def test_delays_double_up_to_maximum(clock: Clock) -> None:
     refusing = Refusing(clock, GatewayError("provider_error", "no"))
     policy = RetryPolicy(attempts=6, min_delay_seconds=1, max_delay_seconds=5)
     fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")
@@ -259,7 +247,7 @@ def test_the_waits_double_up_to_the_longest(clock: Clock) -> None:
     assert clock.waits == [0.75, 1.5, 3, 3.75, 3.75]
 
 
-def test_no_attempt_begins_after_the_time_is_up(clock: Clock) -> None:
+def test_no_attempt_starts_after_time_limit(clock: Clock) -> None:
     refusing = Refusing(clock, GatewayError("provider_timeout", "no"), seconds=25)
     policy = RetryPolicy(attempts=9, max_elapsed_seconds=60)
     fail(resilient(clock, ChosenModel("a/b", "b", refusing, False), policy=policy), "any")
@@ -267,7 +255,7 @@ def test_no_attempt_begins_after_the_time_is_up(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_a_date_to_come_back_at_is_told_as_seconds(status: int) -> None:
+def test_retry_after_date_is_converted_to_seconds(status: int) -> None:
     at = time.time() + 60
     told = int(status_error(status, "", formatdate(at, usegmt=True)).headers["Retry-After"])
     assert 30 < told <= 61
@@ -278,13 +266,13 @@ def test_a_date_to_come_back_at_is_told_as_seconds(status: int) -> None:
         assert status_error(status, "", nonsense).headers == {}
 
 
-def test_what_does_not_pass_is_not_waited_for() -> None:
+def test_permanent_error_has_no_retry_after() -> None:
     assert status_error(402, "", "7").headers == {"x-should-retry": "false"}
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
 @pytest.mark.parametrize(("told", "wait"), [("3", 3), ("2.5", 3), (formatdate(0, usegmt=True), 0.75)])
-def test_a_failing_provider_says_when_to_come_back(
+def test_retry_after_of_server_error_is_honoured(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, status: int, told: str, wait: float
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -298,7 +286,7 @@ def test_a_failing_provider_says_when_to_come_back(
 
 
 @pytest.mark.parametrize(("headers", "wait"), [({"retry_after_ms": "2500", "retry_after": "9"}, 3), ({}, 0.75)])
-def test_a_wait_may_be_told_in_milliseconds(
+def test_retry_after_in_milliseconds_is_honoured(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, headers: dict[str, str], wait: float
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -325,7 +313,7 @@ QUOTA = "You exceeded your current quota, please check your plan and billing det
         ({"message": "Rate limit reached.", "code": "rate_limit_exceeded"}, 3),
     ],
 )
-def test_a_quota_that_only_paying_mends_goes_to_the_fallbacks_at_once(
+def test_exhausted_quota_uses_fallback_without_retry(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, error: dict[str, Any], attempts: int, streamed: bool
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -352,7 +340,7 @@ def test_a_quota_that_only_paying_mends_goes_to_the_fallbacks_at_once(
         ("999999", []),
     ],
 )
-def test_a_providers_wish_to_wait_is_honoured_within_bounds(clock: Clock, retry_after: str, waits: list[float]) -> None:
+def test_retry_after_is_honoured_within_limits(clock: Clock, retry_after: str, waits: list[float]) -> None:
     error = GatewayError("rate_limit_exceeded", "no", headers={"Retry-After": retry_after})
     policy = RetryPolicy(attempts=2, min_delay_seconds=1, max_delay_seconds=20)
     refusing = Refusing(clock, error)
@@ -362,21 +350,21 @@ def test_a_providers_wish_to_wait_is_honoured_within_bounds(clock: Clock, retry_
 
 
 @pytest.mark.parametrize(("share", "seconds"), [(0.0, 2.0), (0.5, 1.5), (1.0, 1.0)])
-def test_a_wait_is_shortened_at_random_by_up_to_half(share: float, seconds: float) -> None:
+def test_delay_is_reduced_by_random_jitter_of_up_to_half(share: float, seconds: float) -> None:
     assert RetryPolicy(min_delay_seconds=2).delay_seconds(1, share, None) == seconds
 
 
-def test_what_the_caller_did_wrong_is_never_retried() -> None:
+def test_callers_error_is_never_retried() -> None:
     assert all(GatewayError(code, "").status in (429, 502, 503, 504) for code in RETRYABLE)
 
 
-def test_the_configuration_speaks_of_milliseconds() -> None:
+def test_retry_configuration_is_in_milliseconds() -> None:
     assert RetryPolicy.from_config(RetryConfig()) == RetryPolicy()
     config = RetryConfig.model_validate({"attempts": 2, "minDelayMs": 100, "maxDelayMs": 200, "maxElapsedMs": 300})
     assert RetryPolicy.from_config(config) == RetryPolicy(2, 0.1, 0.2, 0.3)
 
 
-def test_a_wait_can_be_cancelled(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_retry_delay_can_be_cancelled(provider: OpenAIProvider, upstream: Upstream) -> None:
     patient = RetryPolicy(min_delay_seconds=50, max_delay_seconds=50)
     answering = FallbackProvider([chosen(provider, "status-500")], patient, windows=LearnedWindows())
     began = time.monotonic()
@@ -386,9 +374,7 @@ def test_a_wait_can_be_cancelled(provider: OpenAIProvider, upstream: Upstream) -
     assert len(upstream.requests) == 1
 
 
-def test_leaving_an_answer_ends_the_upstream_request(
-    clock: Clock, provider: OpenAIProvider, upstream: Upstream
-) -> None:
+def test_closing_answer_ends_upstream_request(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
     events = resilient(clock, chosen(provider, "slow")).stream(request("any"))
     assert next(events) == ModelText(WORDS[0])
     leave(events)

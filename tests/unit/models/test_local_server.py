@@ -102,7 +102,7 @@ def side_by_side(*jobs: Callable[[], object]) -> None:
 # starting
 
 
-def test_requests_that_come_together_share_one_start(local: Callable[..., Local]) -> None:
+def test_concurrent_requests_share_one_start(local: Callable[..., Local]) -> None:
     model = local("--delay", "0.2")
     came: list[str] = []
     side_by_side(*[lambda: came.append(ask(model.provider, "ok")[0])] * 5)
@@ -113,14 +113,14 @@ def test_requests_that_come_together_share_one_start(local: Callable[..., Local]
     assert len(model.told) == 2
 
 
-def test_nothing_is_started_before_a_request(local: Callable[..., Local]) -> None:
+def test_server_is_not_started_before_first_request(local: Callable[..., Local]) -> None:
     model = local()
     events = model.provider.stream(request("ok"))
     assert model.told == []
     leave(events)
 
 
-def test_who_leaves_while_it_starts_does_not_spoil_it_for_the_others(local: Callable[..., Local]) -> None:
+def test_caller_leaving_during_start_does_not_affect_others(local: Callable[..., Local]) -> None:
     model = local("--delay", "0.2")
     came: list[str] = []
 
@@ -148,14 +148,16 @@ def test_who_leaves_while_it_starts_does_not_spoil_it_for_the_others(local: Call
         ),
     ],
 )
-def test_a_failed_start_says_why(local: Callable[..., Local], settings: dict[str, Any], message: str) -> None:
+def test_failed_start_is_reported_with_cause(
+    local: Callable[..., Local], settings: dict[str, Any], message: str
+) -> None:
     model = local(**settings)
     text, error = fail(model.provider, "ok")
     assert (text, error.code) == ("", "provider_unavailable")
     assert error.message.startswith(message)
 
 
-def test_a_file_that_is_no_program_says_so(local: Callable[..., Local], tmp_path: Path) -> None:
+def test_file_that_is_not_executable_is_reported(local: Callable[..., Local], tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x7fELF, or not")
     broken.chmod(0o755)
@@ -164,7 +166,7 @@ def test_a_file_that_is_no_program_says_so(local: Callable[..., Local], tmp_path
     assert "Exec format error" in error.message
 
 
-def test_those_who_waited_share_a_failure_and_the_next_one_tries_again(local: Callable[..., Local]) -> None:
+def test_waiting_callers_share_failure_and_next_caller_retries(local: Callable[..., Local]) -> None:
     model = local("--fail")
     codes: list[str] = []
     side_by_side(*[lambda: codes.append(fail(model.provider, "ok")[1].code)] * 3)
@@ -174,7 +176,7 @@ def test_those_who_waited_share_a_failure_and_the_next_one_tries_again(local: Ca
     assert model.told == ["starting the-model ..."] * 2
 
 
-def test_the_configuration_describes_it(tmp_path: Path) -> None:
+def test_configuration_defines_server(tmp_path: Path) -> None:
     port = free_port()
     config = LocalServiceConfig.model_validate(
         {"command": sys.executable, "args": [SERVER, str(port)], "cwd": str(tmp_path), "idleStopMs": 60_000}
@@ -188,7 +190,7 @@ def test_the_configuration_describes_it(tmp_path: Path) -> None:
 # stopping
 
 
-def test_it_is_stopped_when_idle_and_started_again_when_needed(local: Callable[..., Local]) -> None:
+def test_idle_server_is_stopped_and_restarted_on_demand(local: Callable[..., Local]) -> None:
     model = local(idle_stop_seconds=0.3)
     ask(model.provider, "ok")
     assert eventually(lambda: has_ended(model.pids[0]))
@@ -197,13 +199,13 @@ def test_it_is_stopped_when_idle_and_started_again_when_needed(local: Callable[.
     assert len(model.pids) == 2
 
 
-def test_it_is_not_stopped_while_an_answer_is_under_way(local: Callable[..., Local]) -> None:
+def test_server_is_not_stopped_during_answer(local: Callable[..., Local]) -> None:
     model = local(idle_stop_seconds=0.1)
     assert ask(model.provider, "slow")[0] == TEXT  # half a second
     assert len(model.pids) == 1
 
 
-def test_it_is_started_again_after_it_died(local: Callable[..., Local]) -> None:
+def test_dead_server_is_restarted(local: Callable[..., Local]) -> None:
     model = local()
     ask(model.provider, "ok")
     os.kill(model.pids[0], signal.SIGKILL)
@@ -212,7 +214,7 @@ def test_it_is_started_again_after_it_died(local: Callable[..., Local]) -> None:
     assert len(model.pids) == 2
 
 
-def test_closing_ends_it_and_what_it_started(local: Callable[..., Local]) -> None:
+def test_close_ends_server_and_its_children(local: Callable[..., Local]) -> None:
     model = local("--child")
     ask(model.provider, "ok")
     pids = model.pids
@@ -225,7 +227,7 @@ def test_closing_ends_it_and_what_it_started(local: Callable[..., Local]) -> Non
     assert refusal.value.code == "shutting_down"
 
 
-def test_closing_while_it_starts_ends_the_start(local: Callable[..., Local]) -> None:
+def test_close_during_start_ends_start(local: Callable[..., Local]) -> None:
     model = local("--delay", "60")
     codes: list[str] = []
 
@@ -238,7 +240,7 @@ def test_closing_while_it_starts_ends_the_start(local: Callable[..., Local]) -> 
     assert has_ended(model.pids[0])
 
 
-def test_it_dies_with_a_gateway_that_is_killed_and_so_does_what_it_started() -> None:
+def test_server_and_children_end_when_gateway_is_killed() -> None:
     port = free_port()
     server = [SERVER, str(port), "--stubborn", "--child"]
     program = [sys.executable, "-c", GATEWAY, f"http://127.0.0.1:{port}/v1/models", *server]
@@ -252,7 +254,7 @@ def test_it_dies_with_a_gateway_that_is_killed_and_so_does_what_it_started() -> 
     assert eventually(lambda: all(map(has_ended, pids)))
 
 
-def test_what_it_started_ends_with_the_program_itself(local: Callable[..., Local]) -> None:
+def test_children_end_with_server(local: Callable[..., Local]) -> None:
     model = local("--child")
     ask(model.provider, "ok")
     server, child = model.pids
@@ -260,7 +262,7 @@ def test_what_it_started_ends_with_the_program_itself(local: Callable[..., Local
     assert eventually(lambda: has_ended(child))
 
 
-def test_its_launcher_killed_takes_it_along(local: Callable[..., Local]) -> None:
+def test_server_ends_when_launcher_is_killed(local: Callable[..., Local]) -> None:
     model = local("--stubborn")
     ask(model.provider, "ok")
     (server,) = model.pids
@@ -276,20 +278,20 @@ def start(*arguments: str, log_path: Path | None = None) -> ChildProcess:
     return ChildProcess([sys.executable, *arguments], None, dict(os.environ), log_path)
 
 
-def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+def test_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     process = start(SERVER, "0", "--stubborn", log_path=tmp_path / "log")
     assert eventually(lambda: "pid" in process.last_output)
     process.stop(grace_seconds=0.1)
     assert process.ending() == "was ended by SIGKILL"
 
 
-def test_a_process_has_a_session_of_its_own_so_that_ctrl_c_does_not_reach_it() -> None:
+def test_process_has_own_session_and_gets_no_ctrl_c() -> None:
     process = start("-c", "import time; time.sleep(60)")
     assert os.getsid(process.pid) == process.pid != os.getsid(0)
     process.stop()
 
 
-def test_a_process_that_has_children_of_its_own_is_killed_with_them() -> None:
+def test_process_is_killed_with_its_children() -> None:
     process = start(SERVER, "0", "--stubborn", "--child")
     assert eventually(lambda: len(re.findall(r"pid (\d+)", process.last_output)) == 2)
     pids = [int(pid) for pid in re.findall(r"pid (\d+)", process.last_output)]
@@ -298,7 +300,7 @@ def test_a_process_that_has_children_of_its_own_is_killed_with_them() -> None:
     assert all(map(has_ended, pids))
 
 
-def test_a_signal_that_asks_to_end_reaches_the_process_once_and_its_status_is_told() -> None:
+def test_termination_signal_reaches_process_once_and_status_is_returned() -> None:
     code = "import signal, sys, time; signal.signal(15, lambda *_: print('asked', flush=True) or sys.exit(7)); "
     process = start("-c", f"{code}print('ready', flush=True); time.sleep(60)")
     assert eventually(lambda: process.last_output == "ready\n")
@@ -306,7 +308,7 @@ def test_a_signal_that_asks_to_end_reaches_the_process_once_and_its_status_is_to
     assert (process.ending(), process.last_output) == ("exited with status 7", "ready\nasked\n")
 
 
-def test_a_closed_output_is_seen_while_the_process_lives_on() -> None:
+def test_closed_output_is_detected_while_process_runs() -> None:
     read_end, write_end = os.pipe()
     code = "import os, time; os.write(1, b'said'); os.close(1); time.sleep(60)"
     process = ChildProcess([sys.executable, "-c", code], None, dict(os.environ), stdout=write_end)
@@ -317,14 +319,14 @@ def test_a_closed_output_is_seen_while_the_process_lives_on() -> None:
     process.stop()
 
 
-def test_standard_input_stays_open_until_the_process_is_stopped() -> None:
+def test_standard_input_stays_open_until_process_is_stopped() -> None:
     process = start("-c", "import sys; print('reading', flush=True); sys.stdin.read(); print('ended')")
     assert eventually(lambda: process.last_output == "reading\n")
     assert process.is_running()
     process.stop()
 
 
-def test_the_environment_is_the_one_given() -> None:
+def test_process_has_given_environment() -> None:
     environment = {**os.environ, "A_WORD": "for you"}
     program = [sys.executable, "-c", "import os; print(os.environ['A_WORD'])"]
     process = ChildProcess(program, None, environment)
@@ -332,7 +334,7 @@ def test_the_environment_is_the_one_given() -> None:
     assert process.last_output == "for you\n"
 
 
-def test_a_log_keeps_its_end_and_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_log_keeps_its_end_and_is_private(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "log"
     code = "import sys; print('x' * 3_000_000); print('end', flush=True); sys.stdin.read()"
     process = start("-c", code, log_path=log)
@@ -346,7 +348,7 @@ def test_a_log_keeps_its_end_and_is_for_its_owner_alone(tmp_path: Path) -> None:
     process.stop()
 
 
-def test_the_last_output_is_this_runs_alone(tmp_path: Path) -> None:
+def test_last_output_is_of_current_process(tmp_path: Path) -> None:
     for word in ("first", "second"):
         process = start("-c", f"print('{word}')", log_path=tmp_path / "log")
         assert eventually(lambda one=process: not one.is_running())  # type: ignore[misc]  # bound for this round

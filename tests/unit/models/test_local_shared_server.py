@@ -78,7 +78,7 @@ def neighbour(tmp_path: Path) -> Iterator[Open]:
         one.service.close()
 
 
-def test_those_who_come_together_start_one_program(neighbour: Open) -> None:
+def test_concurrent_users_start_one_program(neighbour: Open) -> None:
     both = [neighbour("ann", "--delay", "0.2"), neighbour("ben", "--delay", "0.2")]
     served: list[str] = []
     side_by_side(*[lambda one=one: served.append(one.use()) for one in both * 3])
@@ -87,7 +87,7 @@ def test_those_who_come_together_start_one_program(neighbour: Open) -> None:
     assert sorted(len(one.told) for one in both) == [0, 2]
 
 
-def test_what_is_written_is_for_its_owner_alone(neighbour: Open, tmp_path: Path) -> None:
+def test_files_are_private(neighbour: Open, tmp_path: Path) -> None:
     ann, ben = neighbour("ann"), neighbour("ben")
     assert ann.use() == ben.use() == "ann's"
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "services").iterdir()}
@@ -95,7 +95,7 @@ def test_what_is_written_is_for_its_owner_alone(neighbour: Open, tmp_path: Path)
     assert (tmp_path / "services").stat().st_mode & 0o777 == 0o700
 
 
-def test_it_is_not_stopped_while_a_neighbour_uses_it(neighbour: Open) -> None:
+def test_program_is_not_stopped_while_other_process_uses_it(neighbour: Open) -> None:
     ann, ben = neighbour("ann", idle_stop_seconds=0.2), neighbour("ben")
     assert ann.use() == "ann's"
     assert ben.use(1.5) == "ann's"
@@ -104,7 +104,7 @@ def test_it_is_not_stopped_while_a_neighbour_uses_it(neighbour: Open) -> None:
     assert ben.use() == "ben's"
 
 
-def test_short_uses_by_neighbours_keep_it_going(neighbour: Open) -> None:
+def test_short_uses_by_other_processes_keep_program_running(neighbour: Open) -> None:
     ann, ben = neighbour("ann", idle_stop_seconds=2.0), neighbour("ben")
     ann.use()
     until = time.monotonic() + 3.0
@@ -114,7 +114,7 @@ def test_short_uses_by_neighbours_keep_it_going(neighbour: Open) -> None:
     assert len(ann.told) == 2
 
 
-def test_who_ends_lets_its_neighbours_finish(neighbour: Open) -> None:
+def test_ending_process_lets_other_users_finish(neighbour: Open) -> None:
     ann, ben = neighbour("ann"), neighbour("ben")
     ann.use()
     ended: list[str] = []
@@ -131,7 +131,7 @@ def test_who_ends_lets_its_neighbours_finish(neighbour: Open) -> None:
         ann.use()
 
 
-def test_a_program_that_died_is_run_by_the_next_who_needs_it(neighbour: Open) -> None:
+def test_dead_program_is_restarted_by_next_user(neighbour: Open) -> None:
     ann, ben = neighbour("ann"), neighbour("ben")
     ann.use()
     assert ann.service._process is not None
@@ -142,14 +142,14 @@ def test_a_program_that_died_is_run_by_the_next_who_needs_it(neighbour: Open) ->
     assert ann.use() == "ben's"
 
 
-def test_a_program_that_cannot_start_is_told_to_each(neighbour: Open) -> None:
+def test_failed_start_is_reported_to_each_user(neighbour: Open) -> None:
     for one in (neighbour("ann", "--fail"), neighbour("ben", "--fail")):
         with pytest.raises(GatewayError) as refusal:
             one.use()
         assert "exited with status 3" in refusal.value.message
 
 
-def test_when_the_process_that_runs_it_is_killed_a_neighbour_takes_over(neighbour: Open, tmp_path: Path) -> None:
+def test_other_process_takes_over_after_owner_is_killed(neighbour: Open, tmp_path: Path) -> None:
     port = str(free_port())
     url = f"http://127.0.0.1:{port}/v1/models"
     program = [sys.executable, "-c", OWNER, url, str(tmp_path / "services"), SERVER, port]

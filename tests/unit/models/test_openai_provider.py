@@ -56,11 +56,11 @@ def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
 
 
 @pytest.mark.parametrize("model", ["ok", "split", "crlf", "plain-json", "only-done", "odd-finish", "hang-after-done"])
-def test_a_complete_answer_is_its_text_and_its_usage(provider: OpenAIProvider, model: str) -> None:
+def test_complete_answer_has_text_and_usage(provider: OpenAIProvider, model: str) -> None:
     assert ask(provider, model) == (TEXT, ModelEnded(StopReason.STOP, (), STUB_USAGE))
 
 
-def test_an_answer_that_lost_only_its_done_is_complete(provider: OpenAIProvider) -> None:
+def test_answer_without_done_is_complete(provider: OpenAIProvider) -> None:
     assert ask(provider, "no-done") == (TEXT, ModelEnded(StopReason.LENGTH))
 
 
@@ -88,7 +88,7 @@ def ending(finish_reason: str | None = None, *, streamed: bool = True, **told: A
         *((told, StopReason.STOP) for told in ("stop", "STOP", "eos", "tool_calls")),
     ],
 )
-def test_finish_reasons_are_known_by_the_words_of_many(
+def test_finish_reasons_of_many_hosts_are_recognised(
     provider: OpenAIProvider, upstream: Upstream, told: str, reason: StopReason
 ) -> None:
     upstream.answers["ending"] = ending(told)
@@ -109,7 +109,7 @@ def test_finish_reasons_are_known_by_the_words_of_many(
         ({"error": {"message": "down"}}, "provider_error", ": down"),
     ],
 )
-def test_a_choice_that_broke_off_is_an_error(
+def test_interrupted_choice_is_error(
     provider: OpenAIProvider, upstream: Upstream, told: dict[str, Any], code: str, said: str, streamed: bool
 ) -> None:
     upstream.answers["ending"] = ending(**told, streamed=streamed)
@@ -118,17 +118,17 @@ def test_a_choice_that_broke_off_is_an_error(
     assert said in error.message
 
 
-def test_text_arrives_while_the_answer_is_still_being_made(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_text_is_streamed_while_answer_continues(provider: OpenAIProvider, upstream: Upstream) -> None:
     check_streams_and_ends(provider, upstream)
 
 
-def test_tool_calls_are_put_together_from_their_pieces(provider: OpenAIProvider) -> None:
+def test_tool_calls_are_assembled_from_deltas(provider: OpenAIProvider) -> None:
     arguments = '{"city": "Hanoi"}'
     calls = (ToolCall("call-first", "first", arguments), ToolCall("call-second", "second", arguments))
     assert ask(provider, "tools") == ("Let me see.", ModelEnded(StopReason.TOOL_CALLS, calls, STUB_USAGE))
 
 
-def test_missing_call_ids_are_made_up_and_nobody_elses(provider: OpenAIProvider) -> None:
+def test_missing_call_ids_are_generated_and_unique(provider: OpenAIProvider) -> None:
     ids: set[str] = set()
     for _ in range(2):
         text, end = ask(provider, "bare-tools")
@@ -148,7 +148,7 @@ def test_call_ids_are_distinct_and_can_be_stored() -> None:
 # what is sent
 
 
-def test_the_smallest_request(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_minimal_request_has_only_required_fields(provider: OpenAIProvider, upstream: Upstream) -> None:
     assert sent(provider, upstream, request("ok")) == {
         "model": "ok",
         "messages": [{"role": "user", "content": "Hello?"}],
@@ -163,7 +163,7 @@ def test_the_smallest_request(provider: OpenAIProvider, upstream: Upstream) -> N
     assert received.headers["host"] in upstream.url
 
 
-def test_a_whole_conversation_goes_over_as_messages(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_whole_conversation_is_sent_as_messages(provider: OpenAIProvider, upstream: Upstream) -> None:
     messages = (
         Message(Role.USER, (Text("What is "), Text("this?"), Image(PICTURE, "low")), name="ann"),
         Message(Role.ASSISTANT, (Text("Let me see."),), tool_calls=(ToolCall("c1", "look", '{"at": 1}'),)),
@@ -197,7 +197,7 @@ def test_a_whole_conversation_goes_over_as_messages(provider: OpenAIProvider, up
     ]
 
 
-def test_an_answer_that_was_empty_is_not_shown(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_empty_assistant_message_is_not_sent(provider: OpenAIProvider, upstream: Upstream) -> None:
     silent = (Message(Role.ASSISTANT, ()), Message(Role.ASSISTANT, (Text(""),)))
     messages = (text_message(Role.USER, "Hi."), *silent, text_message(Role.USER, "Well?"))
     shown = sent(provider, upstream, request("ok", *messages))["messages"]
@@ -205,7 +205,7 @@ def test_an_answer_that_was_empty_is_not_shown(provider: OpenAIProvider, upstrea
 
 
 @pytest.mark.parametrize("written", ["", " "])
-def test_no_arguments_are_an_empty_object(provider: OpenAIProvider, upstream: Upstream, written: str) -> None:
+def test_missing_arguments_are_sent_as_empty_object(provider: OpenAIProvider, upstream: Upstream, written: str) -> None:
     call = ToolCall("c1", "look", written)
     messages = (Message(Role.ASSISTANT, (), tool_calls=(call,)), Message(Role.TOOL, (), tool_call_id="c1"))
     [told] = sent(provider, upstream, request("ok", *messages))["messages"][0]["tool_calls"]
@@ -213,7 +213,7 @@ def test_no_arguments_are_an_empty_object(provider: OpenAIProvider, upstream: Up
     assert wire_arguments(call) == {}
 
 
-def test_sampling_goes_over_under_the_wires_names(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_sampling_fields_are_sent_under_api_names(provider: OpenAIProvider, upstream: Upstream) -> None:
     sampling = Sampling(
         temperature=0.0,
         top_p=0.5,
@@ -251,7 +251,7 @@ def test_sampling_goes_over_under_the_wires_names(provider: OpenAIProvider, upst
         (ToolChoice(ToolChoiceMode.REQUIRED, "look"), {"type": "function", "function": {"name": "look"}}),
     ],
 )
-def test_functions_and_the_choice_among_them(
+def test_functions_and_tool_choice_are_sent(
     provider: OpenAIProvider, upstream: Upstream, choice: ToolChoice, wire: Any
 ) -> None:
     functions = (Function("look", "Looks.", {"type": "object"}, strict=True), Function("wait"))
@@ -266,7 +266,7 @@ def test_functions_and_the_choice_among_them(
     assert body["parallel_tool_calls"] is False
 
 
-def test_the_configuration_says_where_and_with_what(upstream: Upstream) -> None:
+def test_configuration_sets_address_and_headers(upstream: Upstream) -> None:
     config = ProviderConfig.model_validate(
         {"baseUrl": f"{upstream.url}?version=2", "apiKey": KEY, "headers": {"X-Team": "red"}, "timeoutSeconds": 5}
     )
@@ -309,7 +309,7 @@ def test_the_configuration_says_where_and_with_what(upstream: Upstream) -> None:
         ("endless-head", "provider_error", "larger than 64 KiB"),
     ],
 )
-def test_a_refusal_or_nonsense_has_its_code(provider: OpenAIProvider, model: str, code: str, said: str) -> None:
+def test_error_or_invalid_response_has_its_code(provider: OpenAIProvider, model: str, code: str, said: str) -> None:
     check_refused(provider, model, code, said)
 
 
@@ -322,13 +322,11 @@ def test_a_refusal_or_nonsense_has_its_code(provider: OpenAIProvider, model: str
         ("error-event", WORDS[0], "the GPU is on fire"),
     ],
 )
-def test_an_answer_that_breaks_off_is_an_error_after_its_text(
-    provider: OpenAIProvider, model: str, text: str, said: str
-) -> None:
+def test_interrupted_answer_is_error_after_its_text(provider: OpenAIProvider, model: str, text: str, said: str) -> None:
     check_broken_off(provider, model, text, said)
 
 
-def test_a_rate_limit_says_when_to_come_back(provider: OpenAIProvider) -> None:
+def test_rate_limit_has_retry_after(provider: OpenAIProvider) -> None:
     assert fail(provider, "status-429")[1].headers == {"Retry-After": RETRY_AFTER}
 
 
@@ -357,7 +355,7 @@ RAW = {"error": {"message": "too dear", "type": "x"}}
         ([[[[[[[[[[[["deep"]]]]]]]]]]]], "(HTTP 400)."),
     ],
 )
-def test_the_words_of_a_refusal_are_found_where_they_are(
+def test_error_message_is_found_in_any_known_field(
     provider: OpenAIProvider, upstream: Upstream, body: Any, said: str
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -373,7 +371,7 @@ def test_the_words_of_a_refusal_are_found_where_they_are(
     assert error.message.removeprefix("The model provider rejected the request").removeprefix(":").strip() == said
 
 
-def test_a_refusal_is_told_shortened_and_without_the_key(provider: OpenAIProvider) -> None:
+def test_error_message_is_shortened_and_has_no_key(provider: OpenAIProvider) -> None:
     message = fail(provider, "tells-key")[1].message
     assert "the key Bearer *** may not do this" in message
     assert len(message) < 600

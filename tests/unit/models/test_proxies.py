@@ -57,14 +57,14 @@ def open_provider(base_url: str, environ: dict[str, str], **fields: Any) -> Open
         ({}, "https://api.example", None),
     ],
 )
-def test_the_scheme_chooses_the_proxy(environ: dict[str, str], url: str, proxy: Proxy | None) -> None:
+def test_proxy_is_chosen_by_scheme(environ: dict[str, str], url: str, proxy: Proxy | None) -> None:
     assert ProxySettings.from_environment(environ).proxy_for(url) == proxy
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "x.localhost", "LOCALHOST", "localhost."]
 )
-def test_this_machine_is_reached_directly(host: str) -> None:
+def test_loopback_is_reached_without_proxy(host: str) -> None:
     assert ProxySettings.from_environment(PROXY).proxy_for(f"http://{host}:8000/v1") is None
 
 
@@ -89,18 +89,18 @@ def test_this_machine_is_reached_directly(host: str) -> None:
         (",.", "https://api.example", False),
     ],
 )
-def test_no_proxy_names_hosts_domains_and_networks(no_proxy: str, url: str, direct: bool) -> None:
+def test_no_proxy_accepts_hosts_domains_and_networks(no_proxy: str, url: str, direct: bool) -> None:
     network = ProxySettings.from_environment({**PROXY, "NO_PROXY": no_proxy})
     assert (network.proxy_for(url) is None) is direct
 
 
 @pytest.mark.parametrize("address", ["socks5://p.example", "https://p.example", "http://", "http://p.example:x"])
-def test_a_proxy_of_another_kind_is_refused_by_the_variables_name(address: str) -> None:
+def test_unsupported_proxy_scheme_is_refused_by_variable_name(address: str) -> None:
     with pytest.raises(ValueError, match="HTTPS_PROXY must be"):
         ProxySettings.from_environment({"HTTPS_PROXY": address}).proxy_for("https://api.example")
 
 
-def test_a_password_is_not_shown() -> None:
+def test_proxy_password_is_not_shown() -> None:
     network = ProxySettings.from_environment({"HTTPS_PROXY": "http://ann:secret@p.example"})
     assert "secret" not in f"{network!r} {network.proxy_for('https://api.example')!r}"
 
@@ -108,7 +108,7 @@ def test_a_password_is_not_shown() -> None:
 # what goes over
 
 
-def test_plain_http_is_said_to_the_proxy_with_the_whole_address(upstream: Upstream) -> None:
+def test_http_request_to_proxy_has_absolute_address(upstream: Upstream) -> None:
     environ = {"HTTP_PROXY": f"http://ann:pass@127.0.0.1:{port_of(upstream)}"}
     provider = open_provider("http://models.example/v1", environ)
     assert ask(provider, "ok")[0] == TEXT
@@ -119,7 +119,7 @@ def test_plain_http_is_said_to_the_proxy_with_the_whole_address(upstream: Upstre
     provider.close()
 
 
-def test_https_goes_through_a_tunnel_with_the_certificate_verified(upstream: Upstream, certificate: Path) -> None:
+def test_https_uses_tunnel_and_verifies_certificate(upstream: Upstream, certificate: Path) -> None:
     with Tunnel(port_of(upstream), certificate) as tunnel:
         environ = {"HTTPS_PROXY": f"http://ann:pass@{tunnel.address}", "SSL_CERT_FILE": str(certificate)}
         provider = open_provider("https://models.example/v1", environ, apiKey="sk-for-the-provider-alone")
@@ -134,7 +134,7 @@ def test_https_goes_through_a_tunnel_with_the_certificate_verified(upstream: Ups
 
 
 @pytest.mark.parametrize("trust", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", ""])
-def test_a_private_authority_is_trusted_where_it_is_named(upstream: Upstream, certificate: Path, trust: str) -> None:
+def test_configured_private_authority_is_trusted(upstream: Upstream, certificate: Path, trust: str) -> None:
     with Tunnel(port_of(upstream), certificate) as tunnel:
         environ = {"HTTPS_PROXY": tunnel.address} | ({trust: str(certificate)} if trust else {})
         provider = open_provider("https://models.example/v1", environ)
@@ -147,7 +147,7 @@ def test_a_private_authority_is_trusted_where_it_is_named(upstream: Upstream, ce
         provider.close()
 
 
-def test_a_directory_of_authorities_is_searched(upstream: Upstream, certificate: Path, tmp_path: Path) -> None:
+def test_directory_of_authorities_is_searched(upstream: Upstream, certificate: Path, tmp_path: Path) -> None:
     authorities = tmp_path / "authorities"
     authorities.mkdir()
     (authorities / "ce275665.0").write_text(CERTIFICATE)
@@ -158,7 +158,7 @@ def test_a_directory_of_authorities_is_searched(upstream: Upstream, certificate:
         provider.close()
 
 
-def test_a_proxy_that_refuses_is_named(upstream: Upstream, certificate: Path) -> None:
+def test_refusing_proxy_is_named(upstream: Upstream, certificate: Path) -> None:
     with Tunnel(port_of(upstream), certificate, refusal="407 Proxy Authentication Required") as tunnel:
         provider = open_provider("https://models.example/v1", {"HTTPS_PROXY": f"http://ann:s3cret@{tunnel.address}"})
         error = fail(provider, "ok")[1]
@@ -169,7 +169,7 @@ def test_a_proxy_that_refuses_is_named(upstream: Upstream, certificate: Path) ->
     assert "s3cret" not in error.message
 
 
-def test_a_proxy_that_drips_its_answer_is_given_up() -> None:
+def test_slow_proxy_response_times_out() -> None:
     def drip(listener: socket.socket) -> None:
         with suppress(OSError), listener.accept()[0] as connection:
             connection.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -189,7 +189,7 @@ def test_a_proxy_that_drips_its_answer_is_given_up() -> None:
         upstream.close()
 
 
-def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
+def test_unreadable_certificates_are_refused_by_variable_name(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.pem")
     with pytest.raises(ValueError, match=r"missing\.pem"):
         open_provider("https://models.example/v1", {"SSL_CERT_FILE": missing})
@@ -206,7 +206,7 @@ def test_certificates_that_cannot_be_read_are_refused_by_name(tmp_path: Path) ->
         ("api.groq.com", {"seed": 7, "max_tokens": 9, "stream_options": {"include_usage": True}}),
     ],
 )
-def test_a_host_gets_its_own_names_of_fields(upstream: Upstream, host: str, names: dict[str, Any]) -> None:
+def test_known_host_gets_its_field_names(upstream: Upstream, host: str, names: dict[str, Any]) -> None:
     provider = open_provider(f"http://{host}/v1", {"HTTP_PROXY": f"127.0.0.1:{port_of(upstream)}"})
     ask(provider, request("ok", sampling=Sampling(seed=7, max_tokens=9)))
     body = upstream.requests[0].body

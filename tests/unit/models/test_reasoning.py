@@ -56,7 +56,7 @@ def of_details(**fields: Any) -> dict[str, Any]:
         ([{"reasoning_details": [{"type": "x", "data": ""}] * 1000}] * 5, "more than 4096 parts"),
     ],
 )
-def test_reasoning_without_end_is_not_kept(
+def test_endless_reasoning_is_not_kept(
     provider: OpenAIProvider, upstream: Upstream, deltas: list[dict[str, Any]], said: str
 ) -> None:
     upstream.answers["play"] = telling(*deltas)
@@ -65,7 +65,7 @@ def test_reasoning_without_end_is_not_kept(
     assert said in error.message
 
 
-def test_what_each_piece_of_a_thought_says_again_counts_once(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_repeated_fields_of_reasoning_pieces_count_once(provider: OpenAIProvider, upstream: Upstream) -> None:
     again = {"reasoning_details": [{"type": "t", "index": 0, "text": "no ", "format": "x" * 3_000}] * 100}
     upstream.answers["play"] = telling(*[again] * 20)
     data = ask(provider, "play")[1].provider_data
@@ -82,7 +82,7 @@ def test_what_each_piece_of_a_thought_says_again_counts_once(provider: OpenAIPro
         ([{"type": "text", "text": ""}] * 4100, "more than 4096 parts"),
     ],
 )
-def test_blocks_without_end_are_not_kept(
+def test_endless_blocks_are_not_kept(
     claude: AnthropicProvider, upstream: Upstream, blocks: list[dict[str, Any]], said: str
 ) -> None:
     events = [event for index, block in enumerate(blocks) for event in anthropic.block(index, block, ())]

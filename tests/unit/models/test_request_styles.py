@@ -72,7 +72,7 @@ def shown(upstream: Upstream) -> list[bool]:
 
 
 @pytest.mark.parametrize("words", ABOUT_DATA)
-def test_a_model_that_refuses_its_data_is_asked_without_it_from_then_on(
+def test_provider_data_is_omitted_after_model_refuses_it(
     provider: OpenAIProvider, upstream: Upstream, words: str
 ) -> None:
     upstream.answers["play"] = lambda exchange: refuse(exchange, words) if shows_data(exchange) else ok(exchange)
@@ -82,7 +82,7 @@ def test_a_model_that_refuses_its_data_is_asked_without_it_from_then_on(
 
 
 @pytest.mark.parametrize("words", ABOUT_A_CALLERS_OWN)
-def test_a_refusal_of_what_a_caller_named_is_not_about_the_data(
+def test_error_about_callers_names_keeps_provider_data(
     provider: OpenAIProvider, upstream: Upstream, words: str
 ) -> None:
     upstream.answers["play"] = lambda exchange: refuse(exchange, words)
@@ -99,7 +99,7 @@ def test_a_refusal_of_what_a_caller_named_is_not_about_the_data(
         ("Unknown parameter: 'stream_options'.", {}),
     ],
 )
-def test_what_does_not_help_is_not_kept(
+def test_style_that_fails_too_is_not_remembered(
     provider: OpenAIProvider, upstream: Upstream, words: str, fields: dict[str, Any]
 ) -> None:
     upstream.answers["play"] = lambda exchange: refuse(exchange, words)
@@ -117,7 +117,7 @@ def test_what_does_not_help_is_not_kept(
         "Unrecognized request argument supplied: stream_options. Known are: model, messages, tools, stream",
     ],
 )
-def test_a_model_that_refuses_to_be_asked_for_usage_is_not_asked_from_then_on(
+def test_stream_options_is_omitted_after_model_refuses_it(
     provider: OpenAIProvider, upstream: Upstream, words: str
 ) -> None:
     upstream.answers["play"] = lambda exchange: (
@@ -141,7 +141,7 @@ def silent(exchange: Exchange) -> None:
     exchange.last_chunk()
 
 
-def test_a_model_may_have_a_word_to_say_on_everything(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_several_refusals_of_one_model_are_remembered_together(provider: OpenAIProvider, upstream: Upstream) -> None:
     def answer(exchange: Exchange) -> None:
         if "stream_options" in exchange.body:
             refuse(exchange, "Unknown parameter: 'stream_options'.")
@@ -158,9 +158,7 @@ def test_a_model_may_have_a_word_to_say_on_everything(provider: OpenAIProvider, 
     assert len(upstream.requests) == 5
 
 
-def test_a_bound_that_a_caller_named_a_function_is_not_about_the_bound(
-    provider: OpenAIProvider, upstream: Upstream
-) -> None:
+def test_error_about_function_named_like_field_keeps_field(provider: OpenAIProvider, upstream: Upstream) -> None:
     words = "Invalid schema for function 'use-max_completion_tokens': 'default' is not permitted."
     upstream.answers["play"] = lambda exchange: refuse(exchange, words)
     fail(provider, asking(sampling=Sampling(max_tokens=9)))
@@ -174,7 +172,7 @@ def test_a_bound_that_a_caller_named_a_function_is_not_about_the_bound(
         "Function call is missing a thought_signature in functionCall parts.",
     ],
 )
-def test_a_name_that_stands_for_a_model_that_wants_its_data_again_gets_it(
+def test_provider_data_is_sent_again_when_model_requires_it(
     provider: OpenAIProvider, upstream: Upstream, words: str
 ) -> None:
     upstream.answers["play"] = lambda exchange: refuse(exchange, GROQ) if shows_data(exchange) else ok(exchange)
@@ -185,9 +183,7 @@ def test_a_name_that_stands_for_a_model_that_wants_its_data_again_gets_it(
     assert shown(upstream) == [True, False, False, True, True]
 
 
-def test_a_refusal_in_the_middle_of_an_answer_does_not_begin_it_anew(
-    provider: OpenAIProvider, upstream: Upstream
-) -> None:
+def test_error_in_middle_of_stream_does_not_restart_answer(provider: OpenAIProvider, upstream: Upstream) -> None:
     def answer(exchange: Exchange) -> None:
         exchange.head()
         exchange.event({"content": "Hello "})
@@ -201,7 +197,7 @@ def test_a_refusal_in_the_middle_of_an_answer_does_not_begin_it_anew(
     assert shown(upstream) == [True]
 
 
-def test_a_refusal_at_the_beginning_of_an_answer_is_one(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_error_in_first_event_of_stream_adapts_style(provider: OpenAIProvider, upstream: Upstream) -> None:
     def answer(exchange: Exchange) -> None:
         if not shows_data(exchange):
             return ok(exchange)
@@ -229,7 +225,7 @@ REFUSED_HINTS = [
 
 @pytest.mark.parametrize(("extra", "words", "name"), REFUSED_HINTS)
 @pytest.mark.parametrize("status", [400, 422])
-def test_optional_field_that_a_host_refuses_is_left_out_and_remembered(
+def test_refused_optional_field_is_omitted_and_remembered(
     provider: OpenAIProvider, upstream: Upstream, extra: dict[str, Any], words: str, name: str, status: int
 ) -> None:
     def answer(exchange: Exchange) -> None:
@@ -244,7 +240,7 @@ def test_optional_field_that_a_host_refuses_is_left_out_and_remembered(
     assert [name in received.body for received in upstream.requests] == [True, False, False]
 
 
-def test_several_refused_fields_are_left_out_one_by_one(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_several_refused_fields_are_omitted_one_by_one(provider: OpenAIProvider, upstream: Upstream) -> None:
     names = ("prompt_cache_key", "safety_identifier", "verbosity", "parallel_tool_calls")
 
     def answer(exchange: Exchange) -> None:
@@ -268,7 +264,7 @@ def test_several_refused_fields_are_left_out_one_by_one(provider: OpenAIProvider
         "Unsupported parameter: 'temperature' is not supported with this model.",
     ],
 )
-def test_errors_about_other_things_leave_no_field_out(provider: OpenAIProvider, upstream: Upstream, words: str) -> None:
+def test_unrelated_errors_omit_no_field(provider: OpenAIProvider, upstream: Upstream, words: str) -> None:
     upstream.answers["play"] = lambda exchange: exchange.json(400, {"error": {"message": words}})
     _, error = fail(provider, request("play", sampling=Sampling(temperature=1, extra={"verbosity": "low"})))
     assert error.code == "provider_rejected_request"
@@ -279,7 +275,7 @@ def test_errors_about_other_things_leave_no_field_out(provider: OpenAIProvider, 
     "words",
     ["Invalid value for 'content': expected a string, got null.", "messages.1.content: Input should be a valid string"],
 )
-def test_null_content_beside_calls_is_sent_as_empty_text_to_hosts_that_refuse_it(
+def test_null_content_beside_calls_becomes_empty_text_for_hosts_that_refuse_it(
     provider: OpenAIProvider, upstream: Upstream, words: str
 ) -> None:
     def answer(exchange: Exchange) -> None:

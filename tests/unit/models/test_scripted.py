@@ -34,7 +34,7 @@ def provider() -> ScriptedProvider:
 
 
 @pytest.mark.parametrize("said", ["Good  morning,\n world! ", " one", "\U0001f44b", "a\n\nb"])
-def test_echo_says_the_last_user_message_again_to_the_letter(provider: ScriptedProvider, said: str) -> None:
+def test_echo_repeats_last_user_message_exactly(provider: ScriptedProvider, said: str) -> None:
     messages = (
         text_message(Role.USER, "before"),
         text_message(Role.USER, said),
@@ -43,40 +43,40 @@ def test_echo_says_the_last_user_message_again_to_the_letter(provider: ScriptedP
     assert ask(provider, request("echo", *messages))[0] == said
 
 
-def test_echo_says_the_last_tool_message_again(provider: ScriptedProvider) -> None:
+def test_echo_repeats_last_tool_message(provider: ScriptedProvider) -> None:
     assert ask(provider, request("echo", text_message(Role.USER, "weather?"), RESULT))[0] == "it rains"
 
 
-def test_echo_has_a_word_for_nothing(provider: ScriptedProvider) -> None:
+def test_echo_answers_empty_message(provider: ScriptedProvider) -> None:
     assert ask(provider, request("echo", text_message(Role.USER, " \n")))[0] == "You said nothing."
 
 
-def test_an_answer_comes_word_by_word_and_usage_counts_words(provider: ScriptedProvider) -> None:
+def test_answer_is_streamed_by_word_and_usage_counts_words(provider: ScriptedProvider) -> None:
     asked = request("echo", text_message(Role.USER, "one two three"), system="be kind")
     *texts, end = provider.stream(asked)
     assert [text_of(event) for event in texts] == ["one", " two", " three"]
     assert end == ModelEnded(StopReason.STOP, (), Usage(5, 3))
 
 
-def test_count_counts(provider: ScriptedProvider) -> None:
+def test_count_answers_with_numbers(provider: ScriptedProvider) -> None:
     assert ask(provider, "count-3")[0] == "1 2 3 "
     assert ask(provider, "count-0")[0] == ""
 
 
 @pytest.mark.parametrize(("limit", "text", "reason"), [(2, "1 2 ", StopReason.LENGTH), (3, "1 2 3 ", StopReason.STOP)])
-def test_max_tokens_counts_words(provider: ScriptedProvider, limit: int, text: str, reason: StopReason) -> None:
+def test_max_tokens_limits_words(provider: ScriptedProvider, limit: int, text: str, reason: StopReason) -> None:
     said, end = ask(provider, request("count-3", sampling=Sampling(max_tokens=limit)))
     assert (said, end.stop_reason) == (text, reason)
 
 
-def test_slow_takes_a_tenth_of_a_second_for_a_word() -> None:
+def test_slow_takes_tenth_of_second_per_word() -> None:
     slept: list[float] = []
     text, end = ask(ScriptedProvider(slept.append), "slow")
     assert slept == [0.1] * len(text.split())
     assert end.usage.output_tokens == len(slept) > 10
 
 
-def test_stuck_says_a_word_and_no_more_until_it_is_left(provider: ScriptedProvider) -> None:
+def test_stuck_streams_one_word_and_then_waits(provider: ScriptedProvider) -> None:
     events = provider.stream(request("stuck"))
     assert next(events) == ModelText("Well")
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
@@ -84,7 +84,7 @@ def test_stuck_says_a_word_and_no_more_until_it_is_left(provider: ScriptedProvid
     leave(events)
 
 
-def test_silent_says_nothing_until_it_is_left(provider: ScriptedProvider) -> None:
+def test_silent_streams_nothing(provider: ScriptedProvider) -> None:
     events = provider.stream(request("silent"))
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
         next(events)
@@ -92,18 +92,18 @@ def test_silent_says_nothing_until_it_is_left(provider: ScriptedProvider) -> Non
 
 
 @pytest.mark.parametrize("code", KINDS)
-def test_fail_fails_with_any_code(provider: ScriptedProvider, code: str) -> None:
+def test_fail_raises_any_code(provider: ScriptedProvider, code: str) -> None:
     text, error = fail(provider, f"fail-{code}")
     assert (text, error.code) == ("", code)
 
 
-def test_fail_midway_fails_after_some_text(provider: ScriptedProvider) -> None:
+def test_fail_midway_raises_after_text(provider: ScriptedProvider) -> None:
     text, error = fail(provider, request("fail-midway", functions=FUNCTIONS, tool_choice=REQUIRED))
     assert (text, error.code) == ("This will not", "provider_error")
 
 
 @pytest.mark.parametrize("model", ["", "gpt-5", "count-", "count-x", "count--1", "count-1000000", "count-٣", "fail-x"])
-def test_any_other_model_is_rejected_by_name(provider: ScriptedProvider, model: str) -> None:
+def test_unknown_scripted_model_is_rejected_by_name(provider: ScriptedProvider, model: str) -> None:
     error = fail(provider, model)[1]
     assert error.code == "provider_rejected_request"
     assert model.removeprefix("fail-") in error.message
@@ -114,13 +114,13 @@ def test_any_other_model_is_rejected_by_name(provider: ScriptedProvider, model: 
     ("choice", "name"),
     [(REQUIRED, "first"), (ToolChoice(ToolChoiceMode.REQUIRED, "second"), "second")],
 )
-def test_a_demanded_function_is_called(provider: ScriptedProvider, model: str, choice: ToolChoice, name: str) -> None:
+def test_required_function_is_called(provider: ScriptedProvider, model: str, choice: ToolChoice, name: str) -> None:
     text, end = ask(provider, request(model, functions=FUNCTIONS, tool_choice=choice))
     assert (text, end.stop_reason) == ("", StopReason.TOOL_CALLS)
     assert end.tool_calls == (ToolCall("call_1", name, "{}"),)
 
 
-def test_tools_calls_the_first_function_and_then_tells_its_result(provider: ScriptedProvider) -> None:
+def test_tools_calls_first_function_and_then_answers_with_result(provider: ScriptedProvider) -> None:
     question = text_message(Role.USER, "weather?")
     asked = request("tools", question, functions=FUNCTIONS)
     assert ask(provider, asked)[1].tool_calls == (ToolCall("call_1", "first", "{}"),)
@@ -129,14 +129,14 @@ def test_tools_calls_the_first_function_and_then_tells_its_result(provider: Scri
 
 
 @pytest.mark.parametrize("fields", [{}, {"functions": FUNCTIONS, "tool_choice": ToolChoice(ToolChoiceMode.NONE)}])
-def test_tools_without_a_function_it_may_call_is_echo(provider: ScriptedProvider, fields: dict[str, object]) -> None:
+def test_tools_without_callable_function_is_echo(provider: ScriptedProvider, fields: dict[str, object]) -> None:
     assert ask(provider, request("tools", **fields))[0] == "Hello?"
 
 
-def test_other_models_leave_functions_alone(provider: ScriptedProvider) -> None:
+def test_other_scripted_models_call_no_functions(provider: ScriptedProvider) -> None:
     assert ask(provider, request("echo", functions=FUNCTIONS))[1].tool_calls == ()
 
 
-def test_closing_twice_is_a_no_op(provider: ScriptedProvider) -> None:
+def test_second_close_does_nothing(provider: ScriptedProvider) -> None:
     provider.close()
     provider.close()

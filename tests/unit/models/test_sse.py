@@ -40,7 +40,7 @@ def decode(*chunks: bytes) -> list[bytes]:
         (b"", []),
     ],
 )
-def test_a_stream_has_these_events(stream: bytes, events: list[bytes]) -> None:
+def test_stream_is_decoded_to_events(stream: bytes, events: list[bytes]) -> None:
     assert decode(stream) == events
     assert decode(*(bytes([byte]) for byte in stream)) == events
 
@@ -57,7 +57,7 @@ def test_a_stream_has_these_events(stream: bytes, events: list[bytes]) -> None:
         (b"", []),
     ],
 )
-def test_the_last_event_may_lack_its_blank_line(stream: bytes, events: list[bytes]) -> None:
+def test_last_event_without_blank_line_is_decoded(stream: bytes, events: list[bytes]) -> None:
     decoder = SSEDecoder()
     decoder.feed(stream)
     assert decoder.finish() == events
@@ -67,7 +67,7 @@ def test_the_last_event_may_lack_its_blank_line(stream: bytes, events: list[byte
     lines=st.lists(st.tuples(st.sampled_from(["data: a", "data:b", "", ": c", "id: 1"]), st.sampled_from(LINE_ENDS))),
     cuts=st.lists(st.integers(0, 80), max_size=8),
 )
-def test_cuts_and_line_ends_change_nothing(lines: list[tuple[str, str]], cuts: list[int]) -> None:
+def test_chunk_boundaries_and_line_endings_do_not_matter(lines: list[tuple[str, str]], cuts: list[int]) -> None:
     written = [text + end for text, end in lines]
     # A CR followed by a line that is only LF is one line end, not two.
     stream = "".join(written).encode()
@@ -82,7 +82,7 @@ def test_cuts_and_line_ends_change_nothing(lines: list[tuple[str, str]], cuts: l
     [b"data: " + b"x" * 100, b"x" * 100, b"data: xxxxxxxxx\n" * 10, b"data\n" * 100],
     ids=["one long line", "a long line of any kind", "many lines", "many empty lines"],
 )
-def test_an_event_that_grows_without_end_is_refused(chunk: bytes) -> None:
+def test_endless_event_is_refused(chunk: bytes) -> None:
     decoder = SSEDecoder(max_event_bytes=1024)
     with pytest.raises(GatewayError) as refusal:
         deque(map(decoder.feed, repeat(chunk, 1000)))
@@ -90,12 +90,12 @@ def test_an_event_that_grows_without_end_is_refused(chunk: bytes) -> None:
     assert "1 KiB" in refusal.value.message
 
 
-def test_one_complete_event_beyond_the_limit_is_refused() -> None:
+def test_complete_event_beyond_limit_is_refused() -> None:
     with pytest.raises(GatewayError):
         SSEDecoder(max_event_bytes=1024).feed(b"data: " + b"x" * 2000 + b"\n\n")
 
 
-def test_what_is_not_data_does_not_count() -> None:
+def test_fields_other_than_data_do_not_count_towards_limit() -> None:
     decoder = SSEDecoder(max_event_bytes=1024)
     for _ in range(1000):
         assert decoder.feed(b": still here, still working\n\n") == []

@@ -31,7 +31,7 @@ def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
 
 
 @pytest.mark.parametrize(("model", "text"), [("hang", ""), ("hang-midway", WORDS[0]), ("comments-only", WORDS[0])])
-def test_saying_nothing_is_a_timeout_whatever_keeps_the_connection(upstream: Upstream, model: str, text: str) -> None:
+def test_silence_is_timeout_despite_keepalives(upstream: Upstream, model: str, text: str) -> None:
     provider = open_provider(upstream.url, timeout_seconds=0.2)
     came, error = fail(provider, model)
     assert (came, error.code) == (text, "provider_timeout")
@@ -42,7 +42,7 @@ def test_saying_nothing_is_a_timeout_whatever_keeps_the_connection(upstream: Ups
 @pytest.mark.parametrize(
     ("head", "code"), [(b"HTTP/1.1 200 OK\r\nX: ", "provider_timeout"), (b"HTTP/1.1 503 No\r\n\r\n", "provider_error")]
 )
-def test_a_head_or_an_error_that_drips_is_ended_by_the_time_limit(head: bytes, code: str) -> None:
+def test_slow_response_head_or_error_body_times_out(head: bytes, code: str) -> None:
     def drip(listener: socket.socket) -> None:
         with suppress(OSError), listener.accept()[0] as connection:
             connection.sendall(head)
@@ -61,7 +61,7 @@ def test_a_head_or_an_error_that_drips_is_ended_by_the_time_limit(head: bytes, c
         provider.close()
 
 
-def test_an_interim_answer_with_a_body_is_refused_at_once() -> None:
+def test_interim_response_with_body_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         provider = open_provider(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout_seconds=60)
         thread = threading.Thread(target=write_without_end, args=(listener, INTERIM_ANSWER))
@@ -81,19 +81,19 @@ def write_without_end(listener: socket.socket, head: bytes) -> None:
             connection.sendall(b"5\r\nhello\r\n")
 
 
-def test_user_and_query_of_the_address_are_not_told() -> None:
+def test_error_has_no_user_or_query_of_address() -> None:
     url = "http://someone-secret:pass%20word@127.0.0.1:1/v1?key=query%2Fsecret&k=v"
     redact = transport.Upstream(url).redact
     assert redact("someone-secret pass word pass%20word query/secret query%2Fsecret v") == "*** *** *** *** *** v"
 
 
-def test_pauses_shorter_than_the_timeout_add_up_to_no_timeout(upstream: Upstream) -> None:
+def test_short_pauses_do_not_add_up_to_timeout(upstream: Upstream) -> None:
     provider = open_provider(upstream.url, timeout_seconds=0.4)
     assert ask(provider, "slow")[0] == TEXT
     provider.close()
 
 
-def test_nobody_listening_is_unavailable() -> None:
+def test_refused_connection_is_unavailable() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         provider = open_provider(f"http://127.0.0.1:{closed.getsockname()[1]}/v1")
@@ -103,13 +103,13 @@ def test_nobody_listening_is_unavailable() -> None:
     provider.close()
 
 
-def test_a_name_that_cannot_be_resolved_is_unavailable() -> None:
+def test_unresolvable_name_is_unavailable() -> None:
     provider = open_provider("http://no..where/v1")
     assert fail(provider, "ok")[1].code == "provider_unavailable"
     provider.close()
 
 
-def test_a_certificate_nobody_vouches_for_is_unavailable(tmp_path: Path) -> None:
+def test_untrusted_certificate_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "certificate.pem").write_text(CERTIFICATE)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "certificate.pem")
@@ -129,7 +129,7 @@ def _refused_handshake(server: ssl.SSLSocket) -> None:
         raise AssertionError("the client trusted the certificate")
 
 
-def test_a_closed_provider_is_unavailable(provider: OpenAIProvider) -> None:
+def test_closed_provider_is_unavailable(provider: OpenAIProvider) -> None:
     provider.close()
     provider.close()
     assert fail(provider, "ok")[1].code == "provider_unavailable"
@@ -138,7 +138,7 @@ def test_a_closed_provider_is_unavailable(provider: OpenAIProvider) -> None:
 # connections
 
 
-def test_answers_read_to_their_end_share_one_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_connection_is_reused_after_complete_answers(provider: OpenAIProvider, upstream: Upstream) -> None:
     for model in ("ok", "plain-json", "status-400", "ok"):
         if model.startswith("status"):
             fail(provider, model)
@@ -147,19 +147,19 @@ def test_answers_read_to_their_end_share_one_connection(provider: OpenAIProvider
     assert upstream.connections == 1
 
 
-def test_an_idle_connection_that_died_is_replaced_without_a_word(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_dead_idle_connection_is_replaced_silently(provider: OpenAIProvider, upstream: Upstream) -> None:
     ask(provider, "ok")
     assert ask(provider, "ok-unless-reused")[0] == TEXT
     assert upstream.connections == 2
     assert [received.body["model"] for received in upstream.requests] == ["ok", "ok-unless-reused", "ok-unless-reused"]
 
 
-def test_a_new_connection_that_dies_is_not_tried_again(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_new_connection_that_dies_is_not_retried(provider: OpenAIProvider, upstream: Upstream) -> None:
     fail(provider, "drop-before")
     assert len(upstream.requests) == 1
 
 
-def test_leaving_closes_the_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_closing_answer_closes_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
     events = provider.stream(request("slow"))
     next(events)
     left_at = time.monotonic()
@@ -170,7 +170,7 @@ def test_leaving_closes_the_connection(provider: OpenAIProvider, upstream: Upstr
 
 
 @pytest.mark.parametrize("model", ["hang", "hang-midway"])
-def test_a_cancelled_wait_closes_the_connection(provider: OpenAIProvider, upstream: Upstream, model: str) -> None:
+def test_cancelled_wait_closes_connection(provider: OpenAIProvider, upstream: Upstream, model: str) -> None:
     scope = concurrency.CancelScope()
     ended = concurrency.Event()
 
@@ -189,13 +189,13 @@ def test_a_cancelled_wait_closes_the_connection(provider: OpenAIProvider, upstre
     assert upstream.aborted.wait(2)
 
 
-def test_a_deadline_closes_the_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_deadline_closes_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.1):
         list(provider.stream(request("hang-midway")))
     assert upstream.aborted.wait(2)
 
 
-def test_many_answers_come_side_by_side(provider: OpenAIProvider, upstream: Upstream) -> None:
+def test_many_answers_are_read_concurrently(provider: OpenAIProvider, upstream: Upstream) -> None:
     came: list[str] = []
     began = time.monotonic()
     greenlets = [concurrency.spawn(lambda: came.append(ask(provider, "slow")[0])) for _ in range(20)]
@@ -210,19 +210,19 @@ def test_many_answers_come_side_by_side(provider: OpenAIProvider, upstream: Upst
 
 
 @pytest.mark.parametrize("url", ["", "example.com", "ftp://example.com", "http://", "file:///etc/passwd"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="address"):
         transport.Upstream(url)
 
 
 @pytest.mark.parametrize(("name", "value"), [("X-Key", f"{KEY}\n"), ("X Key", "a"), ("X-Key", "a\r\nX-Other: b")])
-def test_a_header_that_http_cannot_carry_is_refused_without_its_value(name: str, value: str) -> None:
+def test_invalid_header_is_refused_without_its_value(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="header") as refusal:
         transport.Upstream("http://127.0.0.1/v1", {name: value})
     assert KEY not in str(refusal.value)
 
 
-def test_a_password_in_the_address_becomes_a_header(upstream: Upstream) -> None:
+def test_password_in_address_becomes_header(upstream: Upstream) -> None:
     provider = OpenAIProvider(transport.Upstream(upstream.url.replace("://", "://ann:p%40ss@")))
     ask(provider, "ok")
     assert upstream.requests[0].headers["authorization"] == "Basic YW5uOnBAc3M="

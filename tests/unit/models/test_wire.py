@@ -45,7 +45,7 @@ def player(case: WireCase) -> Callable[[Exchange], None]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.dialect}: {case.name}")
-def test_answer_on_the_wire_is_read_as_meant(
+def test_response_bytes_give_expected_answer(
     case: WireCase, module_upstream: Upstream, providers: dict[str, Provider]
 ) -> None:
     module_upstream.answers["case"] = player(case)
