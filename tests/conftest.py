@@ -1,4 +1,4 @@
-"""What tests share: a live gateway with the scripted provider, clients that check every answer, a provider's stub."""
+"""Shared fixtures: a live gateway with the scripted provider, contract-checking clients, an upstream stub."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ __all__ = ["database_url", "postgres"]
 
 @pytest.fixture(scope="session")
 def is_long(pytestconfig: pytest.Config) -> bool:
-    """Whether to run at the length of `tox -e chaos`."""
+    """Return True to run at the length of `tox -e chaos`."""
     return bool(pytestconfig.getoption("--long"))
 
 

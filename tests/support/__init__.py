@@ -1,1 +1,1 @@
-"""What the tests share: live gateways, upstream stubs, clients."""
+"""Shared support of the tests: live gateways, upstream stubs, clients."""

@@ -1,4 +1,4 @@
-"""A self-signed certificate for localhost and models.example with its key, for tests only."""
+"""A self-signed test certificate for localhost and models.example, with its key."""
 
 CERTIFICATE = """
 -----BEGIN PRIVATE KEY-----

@@ -1,4 +1,4 @@
-"""Processes that open a database concurrently; a separate module, so that the fork server imports it once."""
+"""Processes that open a database concurrently; a separate module so that the fork server imports it once."""
 
 from __future__ import annotations
 

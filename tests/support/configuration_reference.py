@@ -1,4 +1,4 @@
-"""Write docs/configuration-reference.md from the schema and the tables of OpenClaw's keys: run this file."""
+"""Generate docs/configuration-reference.md from the schema and the tables of OpenClaw's keys; run as a script."""
 
 from __future__ import annotations
 

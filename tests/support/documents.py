@@ -1,4 +1,4 @@
-"""The project's documents: where they are, the fenced code blocks in them, and how a reader would run those."""
+"""Documents of the project and the fenced code blocks in them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Block:
 
     @property
     def calls_gateway(self) -> bool:
-        """Whether it contains the address of a gateway."""
+        """Return True if the block contains the address of a gateway."""
         return _GATEWAY.search(self.text) is not None
 
     @property
     def needs_more_libraries(self) -> bool:
-        """Whether a Python program imports more than the standard library and OpenAI's SDK."""
+        """Return True if a Python program imports more than the standard library and OpenAI's SDK."""
         return _FOREIGN.search(self.text) is not None
 
     def at(self, address: tuple[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""A live gateway for tests: the installed program in a process of its own, on a loopback port, with its own state."""
+"""A live gateway: the installed program as a process on a loopback port, with its own state directory."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def _conformance() -> Conformance:
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """What a client would trust; reading the certificates anew for each costs more than most requests, too."""
+    """Return a shared SSL context: loading the certificates for each client takes longer than most requests."""
     return httpx.create_ssl_context()
 
 
 def is_model_server(process: psutil.Process) -> bool:
-    """Whether it is the embedded model's server itself, not what ends it with the gateway."""
+    """Return True for the embedded model's server itself, not for its launcher."""
     try:
         command = process.cmdline()
     except psutil.Error:  # it has just ended

@@ -1,4 +1,4 @@
-"""An MCP server without the SDK, which would not let it misbehave: `python mcp_raw_server.py KIND`.
+"""An MCP server without the SDK, for protocol violations: `python mcp_raw_server.py KIND`.
 
 The kinds are `wild`, `many`, `results`, `mute` and `broken`.
 """

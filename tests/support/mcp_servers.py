@@ -1,4 +1,4 @@
-"""An MCP server for tests, made with the SDK, with tools that behave well and badly: `python mcp_servers.py [PORT]`."""
+"""An MCP server made with the SDK, with working and failing tools: `python mcp_servers.py [PORT]`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def noisy() -> str:
 
 @server.tool()
 def environment(name: str) -> str:
-    """What a variable holds."""
+    """Return the value of an environment variable."""
     return os.environ.get(name, "(unset)")
 
 

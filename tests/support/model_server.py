@@ -1,7 +1,7 @@
-"""A stub of a model server to be started as a program: the stub upstream on a given port, with a life of its own.
+"""A local model server as a program: the stub upstream on a given port.
 
-It prints its process id. Standard input is not watched, SIGTERM can be ignored, and it can start a child that does
-the same in a session of its own: whether they end is the business of whoever started it.
+It prints its process id. Standard input is not watched, SIGTERM can be ignored, and it can start a child in a separate
+session that does the same: ending them is left to the caller.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An operator's client for tests: OpenClaw's protocol on a real WebSocket, every frame it receives kept."""
+"""An operator client: OpenClaw's protocol on a real WebSocket; every received frame is kept."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class OperatorClient:
 
 
 def connect_params(token: str | None = TOKEN, **changes: Any) -> dict[str, Any]:
-    """What `connect` carries."""
+    """Return the parameters of `connect`."""
     params: dict[str, Any] = {
         "minProtocol": 4,
         "maxProtocol": 4,

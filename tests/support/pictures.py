@@ -1,4 +1,4 @@
-"""Real pictures, made by a library that the gateway does not use."""
+"""Real images, made by a library that the gateway does not use."""
 
 from __future__ import annotations
 

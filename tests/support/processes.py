@@ -1,4 +1,4 @@
-"""Look at processes that may end at any moment."""
+"""Inspect processes that may end at any moment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import psutil
 
 
 def has_ended(process: int | psutil.Process) -> bool:
-    """Whether a process is gone, or only waits for its parent to read its status."""
+    """Return True if a process is gone or a zombie."""
     try:
         found = psutil.Process(process) if isinstance(process, int) else process
         return found.status() == psutil.STATUS_ZOMBIE

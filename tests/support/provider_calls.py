@@ -1,4 +1,4 @@
-"""Words for tests that ask a provider, of the OpenAI dialect unless they open another."""
+"""Requests to a provider under test, of the OpenAI dialect by default."""
 
 from __future__ import annotations
 

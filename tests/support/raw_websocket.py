@@ -1,4 +1,4 @@
-"""An operator whose socket is the test's own: to read as slowly as it likes, or not at all."""
+"""An operator client on a raw socket, which can read slowly or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def raw_connection(gateway: LiveGateway) -> socket.socket:
 
 
 def paused_frames(sock: socket.socket, pause_after: Collection[int]) -> Iterator[bytes]:
-    """What the messages of a connection hold; the reader takes a rest each time it has so many bytes."""
+    """Yield the frames of a connection, with a pause after each number of bytes in `pause_after`."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += sock.recv(4096)

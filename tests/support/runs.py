@@ -1,4 +1,4 @@
-"""Runs without a gateway around them."""
+"""Runs without a gateway."""
 
 from __future__ import annotations
 

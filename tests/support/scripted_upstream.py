@@ -1,4 +1,4 @@
-"""A model whose lines are written beforehand, in whichever dialect it is asked."""
+"""A scripted model behind the stub upstream, in both dialects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.upstream import Exchange
 
 
 def calls(*named: tuple[str, dict[str, Any]], text: str = "") -> dict[str, Any]:
-    """What the model says next: a text, then calls of tools."""
+    """Return the next answer of the model: text, then tool calls."""
     return {"text": text, "calls": [(name, orjson.dumps(arguments).decode()) for name, arguments in named]}
 
 

@@ -1,4 +1,4 @@
-"""What goes to a provider, held against the types of that provider's own SDK."""
+"""Validation of provider requests against the types of the provider's own SDK."""
 
 from __future__ import annotations
 

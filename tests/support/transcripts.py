@@ -1,4 +1,4 @@
-"""A transcript store that tests fill turn by turn, through the operations that runs use."""
+"""A transcript store filled turn by turn, with the operations that runs use."""
 
 from __future__ import annotations
 

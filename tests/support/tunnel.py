@@ -1,4 +1,4 @@
-"""A proxy for tests that tunnels: it takes every CONNECT, speaks TLS for whatever host was named, and asks the stub."""
+"""A CONNECT proxy: it accepts every host, terminates TLS for it, and forwards to the stub upstream."""
 
 from __future__ import annotations
 

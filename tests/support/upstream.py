@@ -1,8 +1,8 @@
-"""A stub of a model provider: real sockets, both dialects, and every way an answer can go wrong.
+"""A stub of a model provider on real sockets, with both dialects, valid and invalid answers.
 
 The `model` of a request chooses the answer, a row of `upstream_answers.ANSWERS` or, for a request to `/messages`, of
-`upstream_answers_anthropic.ANSWERS`. `status-NNN` answers with that status; `fail-N-NNN` does so the first N times it
-is asked, or drops the connection for the status 0, and is `ok` from then on.
+`upstream_answers_anthropic.ANSWERS`. `status-NNN` answers with that status; `fail-N-NNN` does so for the first N
+requests, or drops the connection for the status 0, and is `ok` after them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Moment:
             self.at = time.monotonic()
 
     def wait(self, timeout_seconds: float, sleep: Callable[[float], None] = time.sleep) -> bool:
-        """Whether it happened in time; give `concurrency.sleep` where greenlets of this thread must go on."""
+        """Return True if it happened in time; use `concurrency.sleep` if greenlets of this thread must run."""
         give_up_at = time.monotonic() + timeout_seconds
         while self.at is None and time.monotonic() < give_up_at:
             sleep(0.005)

@@ -1,4 +1,4 @@
-"""The answers the stub upstream knows, good ones and every way they can go wrong, each named after its `model`."""
+"""Valid and invalid answers of the stub upstream by `model`, in the OpenAI dialect."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def tools(exchange: Exchange) -> None:
 
 
 def bare_tools(exchange: Exchange) -> None:
-    """Two calls without ids, each told at once, and a finish reason that says nothing of them."""
+    """Two calls without ids, each in one event, and a finish reason that does not mention them."""
     exchange.head()
     calls = [{"index": index, "function": {"name": f"f{index}", "arguments": {"n": index}}} for index in (0, 1)]
     exchange.event({"tool_calls": calls})

@@ -1,4 +1,4 @@
-"""The answers the stub upstream knows in Anthropic's dialect, each named after its `model`."""
+"""Valid and invalid answers of the stub upstream by `model`, in Anthropic's dialect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents' workspaces in tests: a directory, one beside it that must stay out of reach, and tools used on the first."""
+"""Workspace tools in a temporary directory, beside one that must stay out of reach."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def use(workspace: Path, tool: str | Tool, **arguments: Any) -> str:
 
 
 def refusal(workspace: Path, tool: str | Tool, **arguments: Any) -> str:
-    """What a tool says when it does not do what it is asked."""
+    """Return the error text of a tool that fails."""
     with pytest.raises(ToolError) as caught:
         use(workspace, tool, **arguments)
     return str(caught.value)

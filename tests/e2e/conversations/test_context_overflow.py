@@ -1,4 +1,4 @@
-"""Requests that are too much for their model: what is known by whose words, and what becomes of a session then."""
+"""Requests too large for their model: recognition of provider errors, and continuation of the session."""
 
 from __future__ import annotations
 

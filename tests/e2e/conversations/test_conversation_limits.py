@@ -1,4 +1,4 @@
-"""The limits of conversations, end to end: context windows, pictures, runs at once, tools of MCP servers."""
+"""Limits of conversations, end to end: context windows, images, concurrent runs, tools of MCP servers."""
 
 from __future__ import annotations
 

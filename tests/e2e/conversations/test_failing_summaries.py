@@ -1,4 +1,4 @@
-"""Summaries that fail: the conversation goes on as it is, and where that is too much, it is said what went wrong."""
+"""Failing summaries: the conversation continues uncompacted, or the error names the cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose window counts, and by whose counts: models of one name, fallbacks, and the room that an answer needs."""
+"""Context windows and token counts by model: same names, fallbacks, room for the answer."""
 
 from __future__ import annotations
 

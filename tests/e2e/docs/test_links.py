@@ -57,7 +57,7 @@ def test_paths_named_in_document_exist(path: Path) -> None:
 
 
 def is_path(code: str) -> bool:
-    """Whether `code` is a path in the project, one in `service/`, or the name of a module there."""
+    """Return True if `code` is a path in the project, one in `service/`, or the name of a module there."""
     if "/" not in code:
         return any((ROOT / "service").rglob(code))
     return (ROOT / code).exists() or (ROOT / "service" / code).exists()

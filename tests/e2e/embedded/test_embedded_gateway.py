@@ -1,4 +1,4 @@
-"""The whole path with the real embedded model: what a fresh installation answers."""
+"""A fresh installation with the real embedded model, end to end."""
 
 from __future__ import annotations
 

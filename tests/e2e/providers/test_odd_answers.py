@@ -1,4 +1,4 @@
-"""Answers that no provider should give, seen through the endpoint: no fault of the gateway's, no lost word."""
+"""Malformed provider responses through the endpoint: no internal error, no lost text."""
 
 from __future__ import annotations
 

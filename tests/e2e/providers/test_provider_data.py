@@ -1,4 +1,4 @@
-"""What providers add to calls of tools and want back with them, through the endpoint: in a session and without."""
+"""Provider data of tool calls, returned with the conversation in sessions and stateless requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that breaks off in mid-answer: nothing is lost on a caller who reads only the end."""
+"""Retries after an interrupted answer for callers that read only the complete answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider's good and bad days, as the user of OpenAI's own SDK meets them: both dialects, whole or streamed."""
+"""Provider answers and failures through OpenAI's SDK: both dialects, streamed or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad days of a model's provider, seen through the endpoint: an honest status, or an error event in a stream."""
+"""Provider failures through the endpoint: the matching status, or an error event in a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a client sends: exactly one response, or the documented close; the connection and the process live."""
+"""Arbitrary client frames: one response each or the documented close; connection and process survive."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _marks = (f"{MARK}-{number}" for number in itertools.count())
 
 
 def responses(client: OperatorClient, sent: str | bytes) -> list[dict[str, Any]]:
-    """What answers `sent`: all responses up to that of a request made after it."""
+    """Return the responses to `sent`: all up to that of a later request."""
     client.frames.clear()
     client.connection.send(sent)
     mark = next(_marks)

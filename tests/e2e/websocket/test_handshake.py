@@ -1,4 +1,4 @@
-"""Who may open a WebSocket and how: the upgrade, the challenge, `connect`, and every way to be refused."""
+"""The WebSocket handshake: upgrade, challenge, `connect`, and every refusal."""
 
 from __future__ import annotations
 

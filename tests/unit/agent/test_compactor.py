@@ -1,4 +1,4 @@
-"""Conversations that grow too long: what is kept, what is summarised, and that the rest fits."""
+"""Compaction of long conversations: kept messages, summaries, size of the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a request's messages join a session's, and the form every provider takes."""
+"""Merging a request's messages into the session history, in the form that providers accept."""
 
 from __future__ import annotations
 

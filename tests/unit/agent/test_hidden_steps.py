@@ -1,4 +1,4 @@
-"""A caller that stands alone goes on where it was asked: the agent's own steps come back, to nobody else."""
+"""Internal tool steps restored for stateless follow-ups, for the right caller only."""
 
 from __future__ import annotations
 

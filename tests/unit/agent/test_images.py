@@ -1,4 +1,4 @@
-"""The pictures of a request: what they are, how large they may be, and where they may be fetched from."""
+"""Images of a request: formats, size limits, allowed sources."""
 
 from __future__ import annotations
 

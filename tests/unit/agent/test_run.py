@@ -1,4 +1,4 @@
-"""Runs: one log, many readers; scopes that can be cancelled; connections that are watched."""
+"""Runs: event log and readers, cancel scopes, disconnect detection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What connections may cost together: room for strangers, one backlog for all."""
+"""Limits of all connections together: unauthenticated connections and the common backlog."""
 
 from __future__ import annotations
 

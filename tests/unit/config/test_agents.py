@@ -1,4 +1,4 @@
-"""The roster: which agent a request means, and what it is made of."""
+"""The roster: resolution and settings of agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Editing JSON5 at one place: the data changes as asked, and nothing else of the text does."""
+"""Editing one value of a JSON5 document without other changes to its text."""
 
 from __future__ import annotations
 

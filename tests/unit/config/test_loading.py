@@ -1,4 +1,4 @@
-"""The configuration file: where it is found, what reading it means, what the command line adds."""
+"""The configuration file: location, syntax, environment variables, command line flags."""
 
 from __future__ import annotations
 

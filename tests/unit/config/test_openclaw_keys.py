@@ -1,4 +1,4 @@
-"""Each key of OpenClaw's configuration is honoured, refused because it restricts, or ignored as it cannot matter."""
+"""Every key of OpenClaw's configuration is honoured, refused as a restriction, or ignored without harm."""
 
 from __future__ import annotations
 

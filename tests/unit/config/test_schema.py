@@ -1,4 +1,4 @@
-"""The configuration: what it may say and how its faults are told."""
+"""The configuration schema: defaults, keys, error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs named by their callers, in processes that share a database: one name is one run, queued, running or ended."""
+"""Runs named by callers, in processes that share a database: one name is one run in every state."""
 
 from __future__ import annotations
 

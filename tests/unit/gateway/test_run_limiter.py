@@ -1,4 +1,4 @@
-"""Room for a bounded number of runs."""
+"""The limit of concurrent runs and its queue."""
 
 from __future__ import annotations
 

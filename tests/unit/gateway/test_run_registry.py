@@ -1,4 +1,4 @@
-"""The registry of runs: lookup, retention and observers; and logs that stay small."""
+"""The registry of runs: lookup, retention, observers, merged logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration makes of the Gateway, swapped while runs use it."""
+"""The parts of the Gateway that depend on the configuration, replaced during runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes that whoever starts the gateway hears of at once, instead of each caller afterwards."""
+"""Configuration errors and notices at start-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Anthropic dialect over real sockets: what is sent, what is understood, what becomes of everything else."""
+"""The Anthropic dialect over real sockets: requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_earlier_calls_are_declared_without_offered_functions(provider: Anthropi
 
 
 def marks_of(value: Any) -> list[Any]:
-    """What is marked as the end of what will come again, shortened to the block's own text, name or result."""
+    """Return the blocks with a cache mark, shortened to their text, name or result."""
     if isinstance(value, list):
         return [mark for item in value for mark in marks_of(item)]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Which model a name means: configured providers, hosts that need only a key, fallbacks, a local Ollama."""
+"""Resolution of model names: configured providers, known hosts, fallbacks, a local Ollama."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A failing model is asked again, then the next one, as long as nothing has reached the reader; over real sockets."""
+"""Retry and fallback across models until output has been streamed, over real sockets."""
 
 from __future__ import annotations
 

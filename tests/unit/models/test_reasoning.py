@@ -1,4 +1,4 @@
-"""How much a model may tell of its thoughts: bytes and parts, whatever their shape, over a real connection."""
+"""Limits of reasoning data, in bytes and parts, over a real connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned from a model's refusals, and what is not: of one caller's request nobody else must suffer."""
+"""Request styles learned from provider errors; errors about one caller's request do not affect others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def refuse(exchange: Exchange, words: str) -> None:
 
 
 def shown(upstream: Upstream) -> list[bool]:
-    """Of each request, whether it showed the data."""
+    """Return for each request whether it contained the data."""
     return [THOUGHT in str(received.body["messages"]) for received in upstream.requests]
 
 

@@ -1,4 +1,4 @@
-"""The scripted provider: what each of its models answers."""
+"""Answers of each scripted model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder of Server-Sent Events: the standard's line ends and fields, any cut, bounded."""
+"""The decoder of Server-Sent Events: line endings, fields, chunk boundaries, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemas of tools in the forms that hosts accept."""
+"""Tool schemas in the forms that hosts accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pooled HTTP to providers: connections shared, replaced and closed, time-outs, addresses."""
+"""Pooled HTTP connections to providers: reuse, replacement, closing, timeouts, addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every row of the wire cases, played by the stub over a socket and read by the provider of its dialect."""
+"""Every wire case, sent by the stub over a socket and read by the provider of its dialect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of providers as bytes on the wire, and what each has to become. A new report is a row.
+"""Provider responses as bytes and their expected results. Add a row for each new report.
 
 `stream` of the OpenAI dialect and `events` of Anthropic's write ordinary events; numbers are pauses in seconds.
 """
