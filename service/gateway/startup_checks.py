@@ -21,7 +21,7 @@ from service.config.source import ConfigError, Locations
 from service.models.catalog import ModelCatalog
 from service.models.known_hosts import KNOWN_HOSTS
 from service.models.registry import DIALECTS, OFFERED_APIS
-from service.tools.policy_checks import tool_notices
+from service.tools.policy_checks import tool_warnings
 from service.tools.workspace.hidden import HiddenFiles
 
 _LONGEST_SHOWN_API = 40
@@ -98,7 +98,7 @@ def check_agents(
     problems = [finding.text for finding in distinct if finding.refused]
     if problems:
         raise ConfigError(problems)
-    return (*(finding.text for finding in distinct), *tool_notices(config, roster))
+    return (*(finding.text for finding in distinct), *tool_warnings(config, roster))
 
 
 def _place_of(config: Config, agent: Agent, key: str, *, is_own: bool) -> str:

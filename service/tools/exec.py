@@ -1,8 +1,7 @@
 """`exec`: run a program or a shell command in the agent's workspace.
 
-The command runs in a sandbox (`sandbox.py` describes what it keeps out) unless the configuration switches that off by
-name. It is bounded in time, output, processes and memory, and ends with the run. Of the gateway's environment it gets a
-short list of harmless variables.
+The command runs in a sandbox (see `sandbox.py`) unless `tools.exec.sandbox` is "off". Time, output, processes and
+memory are limited, and the command ends with the run. It gets a short list of harmless environment variables.
 """
 
 from __future__ import annotations
@@ -25,32 +24,32 @@ from service.tools.workspace.hidden import HiddenFiles
 DEFAULT_TIMEOUT_SECONDS = 120
 MAX_TIMEOUT_SECONDS = 1800
 
-#: What commands see of the gateway's own environment. Proxies are not among it: their addresses may hold passwords.
+#: Variables of the gateway's environment that are passed to commands. No proxies: their URLs may contain passwords.
 SAFE_NAMES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 
 _DESCRIPTION = (
     "Run a command in the workspace and return its exit status, output and errors. Give either `command`, a line for "
     "/bin/sh, or `argv`, a program and its arguments without a shell. There is no input and no terminal. Everything "
-    "the command starts ends with it, background processes too. Long output loses its middle; terminal codes are left "
-    "out."
+    "the command starts ends with it, background processes too. Long output is cut in the middle; terminal codes are "
+    "removed."
 )
 _DEFAULTS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _QUEUE_SECONDS = 60.0
-_MARGIN_SECONDS = _QUEUE_SECONDS + 10.0  # for starting, ending and telling: a command's own limit is to be met first
+_MARGIN_SECONDS = _QUEUE_SECONDS + 10.0  # for start, stop and report, so that the command's own limit applies first
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEXT: Mapping[str, Any] = {"type": "string"}
 
 
 def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of `environment` commands may see, completed so that programs find each other and write plain text."""
+    """Return the variables of `environment` that commands may see, with defaults for `PATH`, `LANG` and `TERM`."""
     kept = {name: environment[name] for name in SAFE_NAMES if environment.get(name)}
     return {**_DEFAULTS, **kept, "TERM": "dumb"}
 
 
 class ExecTool:
-    """Runs commands; `environment` is the gateway's own, of which they see `SAFE_NAMES` only.
+    """Runs commands with the variables in `SAFE_NAMES` of the gateway's `environment`.
 
-    The sandbox is chosen when the tool is first used or described.
+    The sandbox is chosen on first use.
     """
 
     name = "exec"
@@ -71,7 +70,7 @@ class ExecTool:
 
     @cached_property
     def sandbox(self) -> ExecSandbox:
-        """What confines the commands."""
+        """The sandbox of all commands."""
         return ExecSandbox.choose(self._config, self._program_directories)
 
     @property
@@ -81,7 +80,7 @@ class ExecTool:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The JSON schema of its arguments; that one of `command` and `argv` is given is checked by `run`."""
+        """The JSON schema of the arguments. `run` checks that either `command` or `argv` is given."""
         timeout = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_SECONDS}
         return {
             "type": "object",
@@ -106,20 +105,22 @@ class ExecTool:
         }
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Run the command and tell how it ended; a status other than 0 is a result like any other."""
+        """Run the command and return its status and output. A non-zero status is a result, not an error."""
         if self.sandbox.problem is not None:
             raise ToolError(f"The command did not run: {self.sandbox.to_text()}.")
         root, directory = _directories(context.workspace, arguments.get("cwd", "."))
         hidden = HiddenFiles(context.hidden).paths
         if str(root) in hidden:
-            raise ToolError("The command did not run: the workspace is the gateway's own directory. Name another one.")
+            raise ToolError(
+                "The command did not run: the workspace is the gateway's own directory. Configure another one."
+            )
         command = Command(
             argv=_argv(arguments),
             cwd=str(directory),
             env={**self._environment, **_variables(arguments.get("env", {}))},
             timeout_seconds=arguments.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS),
             limits=self.sandbox.limits,
-            sandbox=self.sandbox.around(root, hidden),
+            sandbox=self.sandbox.for_workspace(root, hidden),
         )
         try:
             with self._slots.hold(_QUEUE_SECONDS):
@@ -149,20 +150,18 @@ def _directories(workspace: Path | None, cwd: str) -> tuple[Path, Path]:
     """Return the workspace and the directory to run in, as real paths."""
     if workspace is None:
         raise ToolError(
-            "This agent has no workspace, and commands run nowhere else. Whoever runs the gateway names a directory in "
-            "`agents.defaults.workspace`."
+            "This agent has no workspace to run commands in. The operator can set `agents.defaults.workspace`."
         )
     if not _is_directory(workspace):
         raise ToolError(
-            "The directory of this agent's workspace is not there, and commands run nowhere else. It comes with the "
-            "first file written; else whoever runs the gateway has to make it or to name another in "
-            "`agents.defaults.workspace`."
+            "The directory of this agent's workspace does not exist. Write a file to create it, or have the gateway's "
+            "operator create it or set `agents.defaults.workspace`."
         )
     try:
         root = workspace.resolve()
         directory = (root / cwd).resolve()
         usable = directory.is_relative_to(root) and directory.is_dir()
-    except (OSError, ValueError, RuntimeError):  # a name that is too long, holds NUL, or links to itself
+    except (OSError, ValueError, RuntimeError):  # a name that is too long, contains NUL, or links to itself
         usable = False
     if not usable:
         raise ToolError("`cwd` must be a directory inside the workspace, relative to it, such as `src`.")
@@ -188,7 +187,7 @@ def _to_text(outcome: Outcome, command: Command) -> str:
     if outcome.left_running:
         lines.append(f"It left {outcome.left_running} process(es) running in the background; they were ended.")
     for name, output in (("stdout", outcome.stdout), ("stderr", outcome.stderr)):
-        text = _shown(output)
+        text = _output_text(output)
         lines.append(f"{name}:\n{text}" if text else f"{name}: (empty)")
     return "\n".join(lines)
 
@@ -210,11 +209,11 @@ def _ending(outcome: Outcome, command: Command) -> str:
     return f"The command exited with status {outcome.status} after {outcome.seconds:.1f} seconds."
 
 
-def _shown(output: Output) -> str:
+def _output_text(output: Output) -> str:
     if is_binary(output.head):
         size = len(output.head) + output.cut_bytes + len(output.tail)
         return f"[about {size} bytes of binary output, not shown]"
     head = to_plain_text(output.head)
     if not output.cut_bytes:
         return head
-    return f"{head}\n[... {output.cut_bytes} bytes left out here ...]\n{to_plain_text(output.tail)}"
+    return f"{head}\n[... {output.cut_bytes} bytes omitted ...]\n{to_plain_text(output.tail)}"

@@ -1,4 +1,4 @@
-"""The choice of the sandbox that commands run in."""
+"""Choose the sandbox for commands from the configuration and what the machine supports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.config.tools import GlobalExecConfig
 from service.core.dataclass import record
 from service.core.processes.sandbox import Kind, Limits, Sandbox, describe, find_sandboxes
 
-#: Where bubblewrap is looked for: directories that only an administrator writes to.
+#: The search path for bubblewrap: directories that only an administrator can write to.
 PROGRAM_DIRECTORIES = "/usr/bin:/usr/local/bin:/bin:/run/current-system/sw/bin"
 
 _MIB = 1024 * 1024
@@ -17,7 +17,7 @@ _MIB = 1024 * 1024
 
 @record
 class ExecSandbox:
-    """What confines commands: a sandbox of `kind`, nothing with `None`; with a `problem` they are refused."""
+    """The sandbox of commands: `kind` is `None` if it is off, and with a `problem` commands are refused."""
 
     kind: Kind | None
     program: str
@@ -27,7 +27,7 @@ class ExecSandbox:
 
     @classmethod
     def choose(cls, config: GlobalExecConfig, program_directories: str = PROGRAM_DIRECTORIES) -> Self:
-        """Find the sandbox that the configuration wants, the strongest one with "auto"; this starts a program."""
+        """Find the configured sandbox, the strongest available one for "auto". Starts a program to test it."""
         limits = Limits(
             processes=config.limits.max_processes,
             memory_bytes=config.limits.max_memory_mb * _MIB,
@@ -43,14 +43,14 @@ class ExecSandbox:
                 return cls(kind, support.kinds[kind], config.network, limits)
         return cls(None, "", False, limits, "; ".join(support.missing[kind] for kind in kinds))
 
-    def around(self, workspace: Path, hidden: tuple[str, ...]) -> Sandbox | None:
-        """Return the sandbox of a command that works in `workspace`; `None` with the sandbox switched off."""
+    def for_workspace(self, workspace: Path, hidden: tuple[str, ...]) -> Sandbox | None:
+        """Return the sandbox for a command in `workspace`, `None` if it is off."""
         if self.kind is None:
             return None
         return Sandbox(self.kind, (str(workspace),), hidden, self.network, self.program)
 
     def to_text(self) -> str:
-        """Describe it in a sentence, for people."""
+        """Describe it in a clause of plain English."""
         if self.problem is not None:
             return (
                 f"commands are refused, as no sandbox works here: {self.problem}. Install bubblewrap, or set "

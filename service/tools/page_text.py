@@ -1,8 +1,8 @@
-"""Turn an HTML page into text that reads well.
+"""Convert an HTML page to readable text.
 
 Run as a program, `python -I page_text.py URL CHARSET START END`: the page on standard input, a JSON object on standard
-output. It is a process of its own because a page can make this work long and large: it bounds its own memory,
-whoever starts it bounds its time. The exit status `TOO_LARGE` blames the page, any other but 0 this program.
+output. It runs in a separate process because a page can make the conversion slow and large: the program limits its own
+memory, its parent limits its time. Exit status `TOO_LARGE` blames the page; any other non-zero status is a bug here.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import resource
 import sys
 from typing import Any
 
-#: Beyond this many tags a page is not looked at for what matters in it; all of its text is taken. (A million take the
-#: careful way 40 s and 1.5 GB, the plain one 2 s and 0.5 GB.)
-MAX_CAREFUL_TAGS = 50_000
+#: Pages with more tags than this are converted without extraction of the main content. (For a million tags extraction
+#: takes 40 s and 1.5 GB, plain text 2 s and 0.5 GB.)
+MAX_EXTRACTION_TAGS = 50_000
 
 TOO_LARGE = 3
 
 _MAX_MEMORY_BYTES = 1024 * 1024 * 1024
-_UNREAD = ("script", "style", "noscript", "template", "head", "svg")
+_SKIPPED_ELEMENTS = ("script", "style", "noscript", "template", "head", "svg")
 
 
 def main(arguments: list[str]) -> int:
-    """Read, convert, tell `title`, `text` (from START to END) and its whole length in `characters`."""
+    """Convert standard input and print `title`, `text` (START to END) and the full length in `characters`."""
     url, charset, part = arguments[0], arguments[1], slice(int(arguments[2]), int(arguments[3]))
-    os.nice(10)  # whoever waits is not the only one who is served
+    os.nice(10)  # runs that stream have priority
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
     try:
         data = sys.stdin.buffer.read()
@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> int:
 
 
 def extract(page: bytes | str, url: str) -> tuple[str, str]:
-    """The title and the text of `page`, as Markdown where it has not too many tags; its links are told in full."""
-    # Only this process pays for the import.
+    """Return the title and the text of `page`, as Markdown with absolute links unless it has too many tags."""
+    # Imported here: the gateway itself imports this module but never needs the library.
     import trafilatura  # noqa: PLC0415
 
     tree: Any = trafilatura.load_html(page)
@@ -48,13 +48,13 @@ def extract(page: bytes | str, url: str) -> tuple[str, str]:
     title = " ".join((tree.findtext(".//title") or "").split())
     text = None
     tags = page.count(b"<") if isinstance(page, bytes) else page.count("<")
-    if tags <= MAX_CAREFUL_TAGS:
+    if tags <= MAX_EXTRACTION_TAGS:
         text = trafilatura.extract(tree, url=url, output_format="markdown", include_links=True, favor_recall=True)
     return title, (text or _all_text(tree)).strip()
 
 
 def _all_text(tree: Any) -> str:
-    for element in list(tree.iter(*_UNREAD)):
+    for element in list(tree.iter(*_SKIPPED_ELEMENTS)):
         if element.getparent() is not None:
             element.drop_tree()
     pieces = (" ".join(piece.split()) for piece in tree.itertext())

@@ -1,8 +1,7 @@
-"""Which tools an agent may use: profiles, allow lists and deny lists, as OpenClaw spells them.
+"""Tool policy: profiles, allow lists and deny lists, with OpenClaw's keys.
 
-A profile, or the careful default, is what an agent begins with; `alsoAllow` adds to it, `allow` narrows it, and a
-denial always wins. Where nothing is configured an agent can look, but not
-write, execute or reach the network.
+An agent starts with its profile or the read-only default; `alsoAllow` adds to it, `allow` narrows it, and `deny` always
+wins. Without configuration an agent can read, but not write, execute or reach the network.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _SESSIONS_READ = ("session_status", "sessions_list", "sessions_history", "agents
 
 _OF_MCP_SERVERS = ("*__*",)
 
-#: Groups that lists may name. OpenClaw's groups without tools here are known: naming them is no mistake.
+#: Groups that lists may name. OpenClaw's groups without tools here are accepted.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "group:fs": (*_FILES_READ, "write", "edit"),
     "group:runtime": ("exec",),
@@ -36,7 +35,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "group:ui": (),
 }
 
-#: What an agent has before the lists are applied. `full` is every tool there is.
+#: The tools of each profile, before the lists are applied. `full` is every tool.
 PROFILES: Mapping[str, tuple[str, ...]] = {
     "minimal": ("session_status",),
     "coding": ("group:fs", "group:runtime", "group:web", "group:sessions"),
@@ -44,22 +43,22 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "full": ("*",),
 }
 
-#: What an agent has when no profile and no allow list is configured for it.
+#: The tools of an agent without a profile and an allow list.
 DEFAULT_TOOLS = (*_FILES_READ, *_SESSIONS_READ)
 
 _ALIASES = {"bash": "exec"}
 
-#: What a denial includes: OpenClaw has no tool of its own to search in files.
+#: Tools that are denied along with another: OpenClaw has no `grep` tool, so its users deny `read`.
 _DENIED_WITH: Mapping[str, tuple[str, ...]] = {"read": ("grep",)}
 
 
 def allowed_tools(
     global_config: GlobalToolsConfig, agent_config: ToolsConfig, names: Iterable[str], models: Iterable[str] = ()
 ) -> list[str]:
-    """Return those of `names` that an agent may use in a run that may ask any of `models`, in their order.
+    """Return those of `names` that an agent may use in a run that may use any of `models`, in their order.
 
-    The agent's profile replaces the global one; without either, allow lists pick from all tools, and without those
-    there is the careful default. `also_allow` adds to that. An unknown profile and an empty allow list allow nothing.
+    The agent's profile replaces the global one. Without a profile, allow lists select from all tools; without those,
+    `DEFAULT_TOOLS` apply. `also_allow` adds to them. An unknown profile and an empty allow list allow nothing.
     """
     granted, denies = _lists(global_config, agent_config, models)
     return [
@@ -71,38 +70,38 @@ def allowed_tools(
 
 
 def may_allow(global_config: GlobalToolsConfig, agent_config: ToolsConfig, prefix: str) -> bool:
-    """Whether a tool whose name begins with `prefix` could be allowed; what it is called otherwise is not known yet."""
+    """Return whether any tool whose name begins with `prefix` could be allowed, before the full names are known."""
     granted, denies = _lists(global_config, agent_config)
-    any_tool = f"{prefix}\0"  # only what is meant for all of them matches it
+    any_tool = f"{prefix}\0"  # matched only by patterns that cover every name with the prefix
     return all(any(_may_name(entry, prefix) for entry in entries) for entries in granted) and not any(
         _matches(entries, any_tool) for entries in denies
     )
 
 
-def policy_notices(
+def policy_warnings(
     global_config: ToolsConfig,
     agent_configs: Mapping[str, ToolsConfig],
     names: Iterable[str],
     prefixes: Iterable[str] = (),
 ) -> tuple[str, ...]:
-    """What the configuration says of tools that has no effect, a sentence each, naming its key.
+    """Return a warning for each tool rule without effect, with its key.
 
-    `agent_configs` are by the path of the agent's `tools` key; `names` are all tools there are, for any agent, and
-    `prefixes` begin the names of those that are not known yet.
+    `agent_configs` is keyed by the path of the agent's `tools` key. `names` are all existing tools of any agent;
+    `prefixes` are name prefixes of tools that are not listed yet.
     """
-    known = _Known(tuple(names), tuple(prefixes))
-    notices = list(_notices_of("tools", global_config, global_config.profile, known))
+    known = _KnownTools(tuple(names), tuple(prefixes))
+    warnings = list(_warnings_for("tools", global_config, global_config.profile, known))
     for path, config in agent_configs.items():
-        notices += _notices_of(path, config, config.profile or global_config.profile, known)
-    return tuple(notices)
+        warnings += _warnings_for(path, config, config.profile or global_config.profile, known)
+    return tuple(warnings)
 
 
-class _Known(NamedTuple):
+class _KnownTools(NamedTuple):
     names: tuple[str, ...]
     prefixes: tuple[str, ...]
 
     def matched(self, entry: str) -> list[str]:
-        """The tools, or beginnings of tools, that `entry` may mean."""
+        """Return the tools and prefixes that `entry` may match."""
         named = [name for name in self.names if _matches([entry], name)]
         return named + [prefix for prefix in self.prefixes if _may_name(entry, prefix)]
 
@@ -110,13 +109,13 @@ class _Known(NamedTuple):
 def _lists(
     global_config: GlobalToolsConfig, agent_config: ToolsConfig, models: Iterable[str] = ()
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """The lists of which each has to name a tool, and those of which none may."""
+    """Return the lists that must all contain a tool, and the lists that must not."""
     both = (global_config, agent_config)
     allows = [config.allow for config in both if config.allow is not None]
     base = _base(agent_config.profile or global_config.profile, has_allow_list=bool(allows))
     also = (*(global_config.also_allow or ()), *(agent_config.also_allow or ()))
     granted, denies = [(*base, *also), *allows], [config.deny for config in both if config.deny is not None]
-    denies.append(_switched_off(global_config, agent_config))
+    denies.append(_disabled_tools(global_config, agent_config))
     for limits in _limits(global_config, agent_config, models):
         if limits.profile is not None:
             granted.append((*_base(limits.profile, has_allow_list=True), *(limits.also_allow or ())))
@@ -130,8 +129,8 @@ def _with_included(entries: tuple[str, ...]) -> tuple[str, ...]:
     return (*entries, *included)
 
 
-def _switched_off(global_config: GlobalToolsConfig, agent_config: ToolsConfig) -> tuple[str, ...]:
-    """The tools that their own settings take away."""
+def _disabled_tools(global_config: GlobalToolsConfig, agent_config: ToolsConfig) -> tuple[str, ...]:
+    """Return the tools that are disabled by their own settings."""
     of_agent = agent_config.exec.mode is not None or agent_config.exec.security is not None
     setting = agent_config.exec if of_agent else global_config.exec
     host = agent_config.exec.host or global_config.exec.host
@@ -140,7 +139,7 @@ def _switched_off(global_config: GlobalToolsConfig, agent_config: ToolsConfig) -
 
 
 def _limits(global_config: GlobalToolsConfig, agent_config: ToolsConfig, models: Iterable[str]) -> Iterator[ToolLists]:
-    """The further limits on a run's tools: of callers, who have no sender's id, and of the models it may ask."""
+    """Yield the additional limits of a run: for callers (who have no sender id), and for the models it may use."""
     sender = agent_config.tools_by_sender.get("*") or global_config.tools_by_sender.get("*")
     if sender is not None:
         yield sender
@@ -163,12 +162,12 @@ def _matches(entries: Iterable[str], name: str) -> bool:
 
 def _expand(entry: str) -> tuple[str, ...]:
     entry = entry.strip().lower()
-    # In fnmatch's language [ would begin a set; here only * has a meaning.
+    # fnmatch would take [ and ? as wildcards; here only * is one.
     return GROUPS.get(entry) or (_ALIASES.get(entry, entry).replace("[", "[[]").replace("?", "[?]"),)
 
 
 def _may_name(entry: str, prefix: str) -> bool:
-    """Whether `entry` may match a name that begins with `prefix` and goes on."""
+    """Return whether `entry` may match a longer name that begins with `prefix`."""
     for pattern in _expand(entry):
         head, star, _ = pattern.partition("*")
         if head.startswith(prefix.lower()) or (star and prefix.lower().startswith(head)):
@@ -176,18 +175,18 @@ def _may_name(entry: str, prefix: str) -> bool:
     return False
 
 
-def _notices_of(path: str, config: ToolsConfig, profile: str | None, known: _Known) -> Iterator[str]:
+def _warnings_for(path: str, config: ToolsConfig, profile: str | None, known: _KnownTools) -> Iterator[str]:
     if config.profile is not None and config.profile.strip().lower() not in PROFILES:
         yield f'{path}.profile: "{config.profile}" is not a profile, so no tool is allowed; use {", ".join(PROFILES)}'
     for key, entries in (("allow", config.allow), ("alsoAllow", config.also_allow), ("deny", config.deny)):
         for entry in entries or ():
             if entry.strip().lower() not in GROUPS and not known.matched(entry):
-                yield f'{path}.{key}: "{entry}" names no tool of this gateway, ignored'
+                yield f'{path}.{key}: "{entry}" matches no tool of this gateway, ignored'
     base = _base(profile, has_allow_list=True)
     for entry in config.allow or ():
         matched = known.matched(entry)
         if matched and not any(_matches(base, name) for name in matched):
             yield (
                 f'{path}.allow: "{entry}" is not part of the profile "{profile}", which allow only narrows; '
-                "name it in alsoAllow to add it"
+                "use alsoAllow to add it"
             )

@@ -1,4 +1,4 @@
-"""What a configuration says of tools that has no effect, told by the paths of its keys; nothing is started for it."""
+"""Warnings about tool settings without effect, each with its key. No MCP server is started."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from service.config.schema import Config
 from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.tools.exec_sandbox import ExecSandbox
 from service.tools.mcp.servers import to_tool_name
-from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_notices
+from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_warnings
 
-#: What stands between the name of an MCP server and that of its tool.
+#: Separates the name of an MCP server from the name of its tool.
 _SEPARATOR = "__"
 
-#: The built-in tools that only an agent with a workspace has.
+#: Built-in tools that need a workspace.
 IN_WORKSPACE = (*GROUPS["group:fs"], *GROUPS["group:runtime"])
 
 #: All built-in tools.
 BUILT_IN = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names if "*" not in name))
 
 
-def tool_notices(config: Config, roster: Roster) -> tuple[str, ...]:
-    """A sentence for each rule that names nothing, each MCP server nobody may use, and tools without a workspace."""
+def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
+    """Return warnings: rules that match nothing, unused MCP servers, tools without a workspace, and the sandbox."""
     entries = config.agents.roster
     own = {format_path((*config.agents.path_of(agent_id), "tools")): entries[agent_id].tools for agent_id in entries}
     prefixes = [to_prefix(server) for server in config.mcp.servers]
     return (
-        *policy_notices(config.tools, own, BUILT_IN, prefixes),
+        *policy_warnings(config.tools, own, BUILT_IN, prefixes),
         *_unused_servers(config, roster),
         *_without_workspace(config, roster),
         *_sandbox(config, roster),
@@ -36,7 +36,7 @@ def tool_notices(config: Config, roster: Roster) -> tuple[str, ...]:
 
 
 def to_prefix(server: str) -> str:
-    """How the names of an MCP server's tools begin."""
+    """Return the common prefix of the tool names of an MCP server."""
     return f"{to_tool_name(server)}{_SEPARATOR}"
 
 
@@ -44,25 +44,25 @@ def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:
     policies = [_policy_of(config, agent.id) for agent in roster.agents]
     for server in config.mcp.servers:
         if not any(may_allow(config.tools, policy, to_prefix(server)) for policy in policies):
-            place = format_path(("mcp", "servers", server))
+            key = format_path(("mcp", "servers", server))
             yield (
-                f"{place}: no agent may use its tools, so it is never contacted; name them, for example "
+                f"{key}: no agent may use its tools, so it is never contacted; allow them, for example "
                 f'tools.alsoAllow: ["{to_prefix(server)}*"], for all agents or for one'
             )
 
 
 def _without_workspace(config: Config, roster: Roster) -> Iterator[str]:
-    usual = allowed_tools(GlobalToolsConfig(), ToolsConfig(), IN_WORKSPACE)
+    default = allowed_tools(GlobalToolsConfig(), ToolsConfig(), IN_WORKSPACE)
     agents_with: dict[tuple[str, ...], list[str]] = {}
     for agent in roster.agents:
         if agent.workspace is None:
             allowed = allowed_tools(config.tools, _policy_of(config, agent.id), IN_WORKSPACE)
-            if named := tuple(name for name in allowed if name not in usual):
+            if named := tuple(name for name in allowed if name not in default):
                 agents_with.setdefault(named, []).append(agent.id)
     for named, agents in agents_with.items():
         yield (
-            f"agents.defaults.workspace: nothing comes of allowing {', '.join(named)} without a workspace to work "
-            f"in (agents: {', '.join(agents)}); name a directory here or for each agent"
+            f"agents.defaults.workspace: {', '.join(named)} allowed without effect: there is no workspace to "
+            f"work in (agents: {', '.join(agents)}); set one here or for each agent"
         )
 
 

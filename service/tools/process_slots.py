@@ -1,4 +1,4 @@
-"""A cap on the processes that tools run at once, so that callers of tools do not slow down everybody else."""
+"""Limit the processes that tools run concurrently, so that tool calls do not slow down other requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PER_CORE = 2
 
 
 class ProcessSlots:
-    """Room for `limit` processes, by default two for each core; further ones wait in a queue."""
+    """A limit of `limit` processes, by default two per core. Others wait in a queue."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit or _PER_CORE * (os.cpu_count() or 1)
@@ -21,10 +21,10 @@ class ProcessSlots:
 
     @contextmanager
     def hold(self, wait_seconds: float) -> Iterator[None]:
-        """Have room for one process while the block runs. Raises `ToolError` if there is none within the time."""
+        """Hold a slot while the block runs. Raises `ToolError` if none is free within `wait_seconds`."""
         if not self._free.acquire(timeout=wait_seconds):
             raise ToolError(
-                f"The gateway is busy: {self.limit} programs of tools run already, and none ended within "
+                f"The gateway is busy: {self.limit} tool processes are running and none ended within "
                 f"{wait_seconds:g} seconds. Try again later."
             )
         try:

@@ -18,11 +18,11 @@ from service.tools.toolbox import Toolbox
 
 logger = logging.getLogger("openclaw.tools")
 
-#: What OpenAI takes in one request, the caller's functions included.
+#: OpenAI's limit for one request, which includes the caller's functions.
 MAX_TOOLS = 128
 
-#: Each is a program or two that start: many at once would all be late.
-_CONTACTED_AT_ONCE = 3
+#: Each contact starts a process or two; too many at once would all be slow.
+_CONCURRENT_CONTACTS = 3
 
 
 class ToolRegistry:
@@ -42,47 +42,47 @@ class ToolRegistry:
             agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
         }
         self._fixed = {agent_id: Toolbox(tools) for agent_id, tools in self._built_in.items()}
-        self._left_out: dict[str, set[str]] = {}
+        self._omitted: dict[str, set[str]] = {}
         self._reported: set[str] = set()
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
 
-    def of(self, agent: Agent, beside: int = 0, models: Collection[str] = ()) -> Toolbox:
-        """Return what the agent may use in a run that may ask any of `models`.
+    def of(self, agent: Agent, caller_functions: int = 0, models: Collection[str] = ()) -> Toolbox:
+        """Return the agent's tools in a run that may use any of `models`.
 
-        Waits for the MCP servers it may use, and does without those that fail. With `beside` functions of the caller's
-        there are no more than `MAX_TOOLS`; the log names what is left out.
+        Waits for the agent's MCP servers and skips those that fail. Together with `caller_functions`, the number of
+        functions the caller sends, there are at most `MAX_TOOLS`; omitted tools are logged.
         """
         servers, built_in = self._servers[agent.id], self._built_in[agent.id]
-        room = max(0, MAX_TOOLS - beside)
+        room = max(0, MAX_TOOLS - caller_functions)
         limited = bool(self._global.by_provider or self._policy(agent).by_provider)
         if not servers and len(built_in) <= room and not limited:
             return self._fixed[agent.id]
         taken = {tool.name for tool in built_in}
         remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
         tools = self._allowed(agent, (*built_in, *remote), models) if limited else (*built_in, *remote)
-        self._tell_left_out(agent, tuple(tool.name for tool in tools[room:]))
+        self._log_omitted(agent, tuple(tool.name for tool in tools[room:]))
         return Toolbox(tools[:room], reported=self._reported)
 
     def contact_servers(self) -> None:
-        """Begin to list the tools of all servers that an agent may use, a few at a time, without waiting."""
+        """List the tools of all servers that an agent may use in the background, a few servers at a time."""
         used = sorted({server for servers in self._servers.values() for server in servers})
         listings = [partial(self._mcp.list_tools, (server,), None) for server in used]
-        concurrency.spawn(concurrency.run_concurrently, listings, _CONTACTED_AT_ONCE)
+        concurrency.spawn(concurrency.run_concurrently, listings, _CONCURRENT_CONTACTS)
 
     def adopt(self, older: ToolRegistry) -> None:
-        """Go on with the MCP servers of `older` that are configured the same here."""
-        self._mcp.adopt(older._mcp)  # one of its own kind
+        """Take over the MCP servers of `older` whose configuration is the same here."""
+        self._mcp.adopt(older._mcp)  # same class
 
     def close(self) -> None:
-        """End the MCP servers that nobody adopted. Twice is a no-op."""
+        """Stop the MCP servers that were not adopted. Idempotent."""
         self._mcp.close()
 
-    def _tell_left_out(self, agent: Agent, names: tuple[str, ...]) -> None:
-        told = self._left_out.setdefault(agent.id, set())
-        if told.issuperset(names):
-            return  # each is named once, not with every run, however many functions callers bring
-        told.update(names)
-        text = "The agent %s has more tools than the %d that models take; left out: %s"
+    def _log_omitted(self, agent: Agent, names: tuple[str, ...]) -> None:
+        logged = self._omitted.setdefault(agent.id, set())
+        if logged.issuperset(names):
+            return  # each name is logged once, not with every run
+        logged.update(names)
+        text = "The agent %s has more than the %d tools that models accept; omitted: %s"
         logger.warning(text, agent.id, MAX_TOOLS, ", ".join(names))
 
     def _allowed(self, agent: Agent, tools: Iterable[Tool], models: Collection[str] = ()) -> tuple[Tool, ...]:

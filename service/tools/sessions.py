@@ -1,4 +1,4 @@
-"""The tools that tell an agent of sessions and agents: read only, and of other sessions only those it may see."""
+"""Read-only tools for sessions and agents, limited to the sessions that are visible to the caller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.storage.sessions.queries import RecentMessage, SessionOverview
 from service.storage.sessions.transcripts import TranscriptStore
 from service.tools.tool import Tool, ToolContext, ToolError
 
-#: Whose sessions a tool tells of: the one that asks, all of the agent that asks, or all there are.
+#: The visible sessions: the calling one, all of the calling agent, or all.
 Visibility = Literal["self", "agent", "all"]
 
 MAX_SESSIONS = 100
@@ -26,11 +26,11 @@ MAX_HISTORY_CHARACTERS = 40_000
 _DEFAULT_LIMIT = 20
 _TIMEOUT_SECONDS = 20.0
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-_KEY = {"type": "string", "minLength": 1, "description": "The key of a session, as sessions_list tells it."}
+_KEY = {"type": "string", "minLength": 1, "description": "The key of a session, as returned by sessions_list."}
 
 
 def session_tools(store: TranscriptStore, roster: Roster, visibility: Visibility = "agent") -> tuple[Tool, ...]:
-    """The tools of this module."""
+    """Return the tools of this module."""
     sessions = VisibleSessions(store, visibility)
     return (
         SessionStatusTool(sessions),
@@ -42,23 +42,23 @@ def session_tools(store: TranscriptStore, roster: Roster, visibility: Visibility
 
 @record
 class VisibleSessions:
-    """The sessions of `store` as far as whoever asks may see them."""
+    """The sessions of `store` that the caller of a tool may see."""
 
     store: TranscriptStore
     visibility: Visibility
 
     def list(self, context: ToolContext, limit: int) -> tuple[SessionOverview, ...]:
-        """At most `limit`, the last used first."""
+        """Return at most `limit` sessions, most recently used first."""
         if self.visibility == "self":
             own = self.store.get_session(context.session_key)
             return () if own is None else (own,)
         return self.store.list_sessions(None if self.visibility == "all" else context.agent_id, limit)
 
     def get(self, key: str, context: ToolContext) -> SessionOverview:
-        """The session `key`. Raises `ToolError`, the same for one that is not there and one that is not visible."""
+        """Return the session `key`. Raises the same `ToolError` for unknown and for invisible sessions."""
         session = self.store.get_session(key)
         if session is None or not self._may_see(session, context):
-            raise ToolError(f'There is no session "{key[:200]}" with messages that you can see. Use sessions_list.')
+            raise ToolError(f'No visible session "{key[:200]}" with messages. Use sessions_list.')
         return session
 
     def _may_see(self, session: SessionOverview, context: ToolContext) -> bool:
@@ -68,13 +68,13 @@ class VisibleSessions:
 
 
 class SessionStatusTool:
-    """`session_status`: one session as a whole."""
+    """`session_status`: a summary of one session."""
 
     name = "session_status"
-    description = "Tell how long a session is, which model answered last, and how many tokens it took."
+    description = "Show the length of a session, the model that answered last, and its token usage."
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
-        "properties": {"session_key": {**_KEY, "description": "The session; this one by default."}},
+        "properties": {"session_key": {**_KEY, "description": "The session key; the current session by default."}},
         "additionalProperties": False,
     }
     timeout_seconds = _TIMEOUT_SECONDS
@@ -84,7 +84,7 @@ class SessionStatusTool:
         self._sessions = sessions
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The session as JSON; raises `ToolError`."""
+        """Return the session as JSON. Raises `ToolError`."""
         key = arguments.get("session_key", context.session_key)
         if key == context.session_key and self._sessions.store.get_session(key) is None:
             return _to_text({"session_key": key, "agent": context.agent_id, "messages": 0})
@@ -92,10 +92,10 @@ class SessionStatusTool:
 
 
 class SessionsListTool:
-    """`sessions_list`: the sessions there are."""
+    """`sessions_list`: the visible sessions."""
 
     name = "sessions_list"
-    description = "List sessions, the last used first."
+    description = "List sessions, most recently used first."
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "properties": {
@@ -103,7 +103,7 @@ class SessionsListTool:
                 "type": "integer",
                 "minimum": 1,
                 "maximum": MAX_SESSIONS,
-                "description": f"How many at most; {_DEFAULT_LIMIT} by default.",
+                "description": f"Maximum number of sessions; {_DEFAULT_LIMIT} by default.",
             }
         },
         "additionalProperties": False,
@@ -115,16 +115,16 @@ class SessionsListTool:
         self._sessions = sessions
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The sessions as JSON."""
+        """Return the sessions as JSON."""
         found = self._sessions.list(context, int(arguments.get("limit", _DEFAULT_LIMIT)))
         return _to_text({"sessions": [_describe(session) for session in found]})
 
 
 class SessionsHistoryTool:
-    """`sessions_history`: what was said last in a session."""
+    """`sessions_history`: the latest messages of a session."""
 
     name = "sessions_history"
-    description = "Tell the last messages of a session, oldest first. Long messages are cut, pictures left out."
+    description = "Return the last messages of a session, oldest first. Long messages are cut, images omitted."
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
         "properties": {
@@ -133,9 +133,9 @@ class SessionsHistoryTool:
                 "type": "integer",
                 "minimum": 1,
                 "maximum": MAX_MESSAGES,
-                "description": f"How many messages at most; {_DEFAULT_LIMIT} by default.",
+                "description": f"Maximum number of messages; {_DEFAULT_LIMIT} by default.",
             },
-            "include_tools": {"type": "boolean", "description": "Tell tool calls and results too; false by default."},
+            "include_tools": {"type": "boolean", "description": "Include tool calls and results; false by default."},
         },
         "required": ["session_key"],
         "additionalProperties": False,
@@ -147,20 +147,20 @@ class SessionsHistoryTool:
         self._sessions = sessions
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The messages as JSON; raises `ToolError`."""
+        """Return the messages as JSON. Raises `ToolError`."""
         session = self._sessions.get(arguments["session_key"], context)
         limit, with_tools = int(arguments.get("limit", _DEFAULT_LIMIT)), bool(arguments.get("include_tools", False))
         recent = self._sessions.store.load_recent_messages(session.key, limit)
-        told: list[dict[str, Any]] = []
+        entries: list[dict[str, Any]] = []
         room = MAX_HISTORY_CHARACTERS
         for stored in recent:
             if with_tools or not _is_about_tools(stored):
-                told.append(_to_entry(stored, with_tools=with_tools))
-                room -= len(_to_text(told[-1]))
-            if room < 0 and len(told) > 1:
-                told.pop()
+                entries.append(_to_entry(stored, with_tools=with_tools))
+                room -= len(_to_text(entries[-1]))
+            if room < 0 and len(entries) > 1:
+                entries.pop()
                 break
-        return _to_text({"session_key": session.key, "of": session.message_count, "messages": told[::-1]})
+        return _to_text({"session_key": session.key, "of": session.message_count, "messages": entries[::-1]})
 
 
 class AgentsListTool:
@@ -176,7 +176,7 @@ class AgentsListTool:
         self._roster = roster
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The agents as JSON."""
+        """Return the agents as JSON."""
         del arguments
         agents = [
             {
@@ -211,7 +211,7 @@ def _is_about_tools(stored: RecentMessage) -> bool:
 def _to_entry(stored: RecentMessage, *, with_tools: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"role": stored.role, "at": _to_time(stored.at_ms)}
     if stored.message is None:
-        return {**entry, "text": "[a message too long to be told]"}
+        return {**entry, "text": "[a message that is too long to show]"}
     entry["text"] = _shown_text(stored.message)
     if with_tools and stored.message.tool_calls:
         entry["tool_calls"] = [
@@ -221,7 +221,7 @@ def _to_entry(stored: RecentMessage, *, with_tools: bool) -> dict[str, Any]:
 
 
 def _shown_text(message: Message) -> str:
-    return _cut(message.text) + (" [with a picture]" if message.has_image else "")
+    return _cut(message.text) + (" [with an image]" if message.has_image else "")
 
 
 def _cut(text: str) -> str:

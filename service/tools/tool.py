@@ -1,6 +1,6 @@
-"""What a tool is: one protocol, implemented by each module beside this file.
+"""The protocol of a tool. Each tool module of this package implements it.
 
-A tool's failure is a message to the model, never a crash of the run: `ToolError` carries the words.
+A tool failure is a message to the model, never a crash of the run: raise `ToolError`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from service.core.dataclass import record
 
 
 class ToolError(Exception):
-    """A tool could not do what it was asked; the text is told to the model and says what would work."""
+    """A tool call failed. The message is sent to the model: cause and remedy."""
 
 
 @record
 class ToolContext:
-    """For whom a tool works: the agent, its workspace (None: it has none) and the session and run that ask.
+    """The caller of a tool: the agent, its workspace (`None`: it has none), the session and the run.
 
-    `hidden` are the gateway's own files and directories, which no tool may reach. `caller_functions` are the names that
-    the model may call besides the agent's tools.
+    `hidden` are the gateway's own files and directories, which no tool may access. `caller_functions` are names of
+    functions that the model may call besides the agent's tools.
     """
 
     agent_id: str
@@ -33,42 +33,42 @@ class ToolContext:
 
 
 class Tool(Protocol):
-    """Something a model may ask for.
+    """A function that a model may call.
 
-    `parameters` is a JSON schema of an object; arguments are checked against it before `run`. `timeout_seconds` bounds
-    one call. With `parallel` several calls of one turn, of this and other parallel tools, may run side by side.
+    `parameters` is a JSON schema of an object; arguments are validated against it before `run`. `timeout_seconds`
+    limits one call. Calls of one turn run concurrently if all their tools are `parallel`.
     """
 
     @property
     def name(self) -> str:
-        """What the model calls it: letters, digits, `_` and `-`."""
+        """The function name for the model: letters, digits, `_` and `-`."""
         ...
 
     @property
     def description(self) -> str:
-        """What the model is told it does."""
+        """The description for the model."""
         ...
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The JSON schema of its arguments."""
+        """The JSON schema of the arguments."""
         ...
 
     @property
     def timeout_seconds(self) -> float:
-        """How long one call may take."""
+        """The time limit of one call."""
         ...
 
     @property
     def parallel(self) -> bool:
-        """Whether calls may run side by side with others."""
+        """True if calls may run concurrently with others."""
         ...
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Do it and return the result for the model; raises `ToolError`.
+        """Execute the call and return the result for the model. Raises `ToolError`.
 
-        Runs in a greenlet of its own. It may be ended at any moment by an exception that is not an `Exception`
-        (`concurrency.Cancelled`, `Deadline`): then it lets go of everything it holds, child processes included, within
-        a second.
+        Runs in a separate greenlet and may be interrupted at any time by a `BaseException` that is not an `Exception`
+        (`concurrency.Cancelled`, `Deadline`): it must then release everything, child processes included, within a
+        second.
         """
         ...

@@ -1,7 +1,7 @@
-"""The tools of one agent: what the model is told of them, and what becomes of its calls.
+"""The tools of one agent: their function definitions and the execution of calls.
 
-Whatever goes wrong with a call is a message to the model, so that it can try again; nothing but an interruption of the
-run itself leaves `execute`.
+Every failure of a call becomes a message to the model, so that it can try again; `execute` raises only when the run
+itself is interrupted.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from service.tools.tool import Tool, ToolContext, ToolError
 logger = logging.getLogger("openclaw.tools")
 
 MAX_RESULT_CHARACTERS = 50_000
-#: How many calls of one turn run at the same time; starting a process for one holds everybody up for milliseconds.
-MAX_SIDE_BY_SIDE = 4
+#: Concurrent calls of one turn. Starting a process for a call blocks the event loop for milliseconds.
+MAX_CONCURRENT_CALLS = 4
 
 _PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
-_MAX_FAULTS = 5
-_MAX_FAULT_CHARACTERS = 300
+_MAX_ERRORS = 5
+_MAX_ERROR_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 80
-_MAX_TOLD_NAMES = 30
+_MAX_LISTED_NAMES = 30
 
 
 @record
 class CallStarted:
-    """A call of a tool is about to be carried out."""
+    """A tool call is about to be executed."""
 
     call: ToolCall
 
 
 @record
 class CallEnded:
-    """What came of a call: `text` is what the model is told, `failed` whether that is about a failure."""
+    """A tool call ended: `text` is the message for the model, an error message if `failed`."""
 
     call: ToolCall
     text: str
@@ -54,15 +54,14 @@ CallEvent = CallStarted | CallEnded
 
 
 def ignore_event(_event: CallEvent) -> None:
-    """Tell nobody."""
+    """Discard the event."""
 
 
 class Toolbox:
-    """The tools of one agent, already chosen by its policy.
+    """The tools of one agent, as allowed by its policy.
 
-    A tool whose `parameters` are not a JSON schema, or cannot be written as JSON, is left out, with a warning in the
-    log unless `reported`, to which it is added, has its name. Two tools of one name are a `ValueError`. Results are cut
-    to `max_result_characters`.
+    A tool whose `parameters` are not a valid JSON schema, or cannot be serialised, is omitted. That is logged once per
+    name in `reported`. Duplicate names raise `ValueError`. Results are truncated to `max_result_characters`.
     """
 
     def __init__(
@@ -77,22 +76,22 @@ class Toolbox:
         self._max_result_characters = max_result_characters
         for tool in tools:
             if tool.name in self._tools:
-                raise ValueError(f"Two tools are called {tool.name}.")
+                raise ValueError(f"Duplicate tool name {tool.name}.")
             try:
                 self._tools[tool.name] = _CompiledTool(tool)
             except (ValueError, TypeError, jsonschema_rs.ReferencingError):
                 if tool.name not in reported:
-                    logger.warning("the tool %s is left out: its parameters cannot be used as a JSON schema", tool.name)
+                    logger.warning("The tool %s is omitted: its parameters are not a usable JSON schema", tool.name)
                 reported.add(tool.name)
         offered = (compiled.tool for compiled in self._tools.values())
         self._functions = tuple(Function(tool.name, tool.description, tool.parameters) for tool in offered)
 
     def __contains__(self, name: str) -> bool:
-        """Whether a tool is called `name`."""
+        """Return whether there is a tool `name`."""
         return name in self._tools
 
     def functions(self) -> tuple[Function, ...]:
-        """What the model is told: exactly the tools it may use."""
+        """Return the function definitions for the model, one for each tool."""
         return self._functions
 
     def execute(
@@ -102,23 +101,24 @@ class Toolbox:
         on_event: Callable[[CallEvent], None] = ignore_event,
         results: dict[int, Message] | None = None,
     ) -> list[Message]:
-        """Carry out the calls of one turn and return their results, tool messages in the order of the calls.
+        """Execute the calls of one turn and return their results, tool messages in the order of the calls.
 
-        `results` gets each as it comes, by its call's place: what is there stays there when the rest is interrupted.
+        Each result is also stored in `results` under the index of its call as soon as it is complete, so that an
+        interruption loses none.
 
-        The calls run side by side if all their tools allow that, else one by one. `on_event` is told of each call's
-        start and end, in a greenlet of that call; it must not wait or raise. When the caller is interrupted, running
-        tools are ended within a second, no further call begins, and an interrupted call tells no end.
+        Calls run concurrently if all their tools are `parallel`, else sequentially. `on_event` is called with the start
+        and end of each call, in its greenlet; it must not block or raise. When the caller is interrupted, running
+        tools are stopped within a second, no further call starts, and interrupted calls emit no end event.
         """
-        together = all(self._tools[call.name].tool.parallel for call in calls if call.name in self._tools)
-        told: dict[int, Message] = {} if results is None else results
+        concurrent = all(self._tools[call.name].tool.parallel for call in calls if call.name in self._tools)
+        messages: dict[int, Message] = {} if results is None else results
 
-        def execute(place: int, call: ToolCall) -> Message:
-            told[place] = self._execute_one(call, context, on_event)
-            return told[place]
+        def execute(index: int, call: ToolCall) -> Message:
+            messages[index] = self._execute_one(call, context, on_event)
+            return messages[index]
 
-        jobs = [partial(execute, place, call) for place, call in enumerate(calls)]
-        return run_concurrently(jobs, MAX_SIDE_BY_SIDE if together else 1)
+        jobs = [partial(execute, index, call) for index, call in enumerate(calls)]
+        return run_concurrently(jobs, MAX_CONCURRENT_CALLS if concurrent else 1)
 
     def _execute_one(self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None]) -> Message:
         on_event(CallStarted(call))
@@ -128,9 +128,9 @@ class Toolbox:
         except ToolError as error:
             text, failed = str(error), True
         except Exception:
-            # A tool's defect is not the run's: it is logged here and told without its details.
-            logger.exception("the tool %s failed in the run %s", _short(call.name), context.run_id)
-            text, failed = f"The tool {_short(call.name)} failed. This is a fault of the tool, not of the call.", True
+            # A bug in a tool does not fail the run: it is logged here and reported without details.
+            logger.exception("The tool %s failed in the run %s", _short(call.name), context.run_id)
+            text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
         text = cut_text(_to_unicode(text), self._max_result_characters)
         on_event(CallEnded(call, text, failed))
         return Message(Role.TOOL, (Text(text),), tool_call_id=call.id)
@@ -139,7 +139,7 @@ class Toolbox:
         compiled = self._tools.get(call.name)
         if compiled is None:
             raise ToolError(
-                f'There is no tool "{_short(call.name)}". {self._there_are(call.name, context.caller_functions)}'
+                f'Unknown tool "{_short(call.name)}". {self._available_tools(call.name, context.caller_functions)}'
             )
         arguments = compiled.parse_arguments(call.arguments)
         tool = compiled.tool
@@ -147,31 +147,33 @@ class Toolbox:
             with deadline(tool.timeout_seconds):
                 return tool.run(arguments, context)
         except Deadline:
-            raise ToolError(f"{tool.name} was ended after {tool.timeout_seconds:g} seconds. Ask for less.") from None
+            raise ToolError(
+                f"{tool.name} timed out after {tool.timeout_seconds:g} seconds. Request less at once."
+            ) from None
 
-    def _there_are(self, wanted: str, caller_functions: Sequence[str]) -> str:
+    def _available_tools(self, wanted: str, caller_functions: Sequence[str]) -> str:
         names = [*caller_functions, *self._tools]
         if not names:
-            return "There are none."
-        if len(names) <= _MAX_TOLD_NAMES:
-            return f"There are: {', '.join(names)}."
-        nearest = get_close_matches(_short(wanted), names, _MAX_TOLD_NAMES, cutoff=0.0)
-        return f"There are {len(names)}, among them: {', '.join(nearest)}."
+            return "No tools are available."
+        if len(names) <= _MAX_LISTED_NAMES:
+            return f"Available tools: {', '.join(names)}."
+        nearest = get_close_matches(_short(wanted), names, _MAX_LISTED_NAMES, cutoff=0.0)
+        return f"The closest of {len(names)} available tools: {', '.join(nearest)}."
 
 
 class _CompiledTool:
-    """A tool and what checks its arguments."""
+    """A tool and the validator of its arguments."""
 
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
         orjson.dumps(tool.parameters, default=dict)  # an integer of more than 64 bits would fail every run
-        # Schemas may come from elsewhere: no reference is fetched, and no pattern takes for ever.
+        # MCP servers send schemas: fetch no reference and limit backtracking of patterns.
         self._validator = jsonschema_rs.validator_for(
             dict(tool.parameters), retriever=_refuse_reference, pattern_options=_PATTERN_OPTIONS
         )
 
     def parse_arguments(self, text: str) -> Mapping[str, Any]:
-        """The arguments the model wrote. Raises `ToolError` saying what is wrong with them."""
+        """Parse and validate the arguments. Raises `ToolError` with the errors found."""
         name = self.tool.name
         try:
             arguments = orjson.loads(text) if text.strip() else {}
@@ -179,19 +181,19 @@ class _CompiledTool:
             raise ToolError(f"The arguments of {name} are not valid JSON: {error}. Write one JSON object.") from None
         if not isinstance(arguments, dict):
             raise ToolError(f"The arguments of {name} must be one JSON object.")
-        faults = [self._to_words(fault) for fault in islice(self._validator.iter_errors(arguments), _MAX_FAULTS)]
-        if faults:
-            raise ToolError(f"The arguments of {name} are not right: {'; '.join(faults)}.")
+        errors = [self._error_text(error) for error in islice(self._validator.iter_errors(arguments), _MAX_ERRORS)]
+        if errors:
+            raise ToolError(f"The arguments of {name} are invalid: {'; '.join(errors)}.")
         return arguments
 
-    def _to_words(self, fault: jsonschema_rs.ValidationError) -> str:
-        place = ".".join(map(str, fault.instance_path))
-        words = _cut_words(f"{place}: {fault.message}" if place else fault.message)
-        names = self._names_where(fault.schema_path) if fault.schema_path[-1:] == ["additionalProperties"] else ()
-        return f"{words}; there are {_cut_words(', '.join(names))}" if names else words
+    def _error_text(self, error: jsonschema_rs.ValidationError) -> str:
+        path = ".".join(map(str, error.instance_path))
+        text = _truncate(f"{path}: {error.message}" if path else error.message)
+        names = self._property_names(error.schema_path) if error.schema_path[-1:] == ["additionalProperties"] else ()
+        return f"{text}; allowed: {_truncate(', '.join(names))}" if names else text
 
-    def _names_where(self, schema_path: Sequence[str | int]) -> Sequence[str]:
-        """The names that an object may have, by the place of the rule that was broken; none where that is not said."""
+    def _property_names(self, schema_path: Sequence[str | int]) -> Sequence[str]:
+        """Return the property names of the object schema at the violated rule, if it lists any."""
         schema: Any = self.tool.parameters
         try:
             for step in schema_path[:-1]:
@@ -202,21 +204,21 @@ class _CompiledTool:
 
 
 def cut_text(text: str, limit: int) -> str:
-    """`text` with no more than about `limit` characters: its beginning and its end, and a note of what is missing."""
+    """Truncate `text` to about `limit` characters: its beginning, its end and a note on the omitted part."""
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
     tail = limit - head
     missing = len(text) - limit
-    return f"{text[:head]}\n[... {missing} of {len(text)} characters left out here ...]\n{text[len(text) - tail :]}"
+    return f"{text[:head]}\n[... {missing} of {len(text)} characters omitted ...]\n{text[len(text) - tail :]}"
 
 
 def _refuse_reference(uri: str) -> Any:
-    raise ValueError(f"the schema refers to {uri}, which is not part of it")
+    raise ValueError(f"the schema refers to {uri}, which is outside the schema")
 
 
-def _cut_words(words: str) -> str:
-    return words if len(words) <= _MAX_FAULT_CHARACTERS else f"{words[:_MAX_FAULT_CHARACTERS]}..."
+def _truncate(text: str) -> str:
+    return text if len(text) <= _MAX_ERROR_CHARACTERS else f"{text[:_MAX_ERROR_CHARACTERS]}..."
 
 
 def _short(name: str) -> str:
@@ -224,5 +226,5 @@ def _short(name: str) -> str:
 
 
 def _to_unicode(text: str) -> str:
-    # A lone surrogate could neither be sent to the model nor stored.
+    # A lone surrogate can be neither sent to the model nor stored.
     return text.encode("utf-8", "replace").decode()

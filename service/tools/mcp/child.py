@@ -1,11 +1,11 @@
-"""Speak with one MCP server for a gateway that cannot: the official SDK needs asyncio, which needs its own process.
+"""Connect to one MCP server in a child process, because the official SDK needs asyncio.
 
-Run as a program, `python -P -m service.tools.mcp.child`. JSON lines come and go on standard input and output. The first
-line is the order: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come
-`{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`, and each but `cancel` is answered with its `id` and
-`result`, `error`, or `failed` where the connection was lost over it. `{"event": "tools_changed"}` is told unasked, and
-`{"failed": why}` when a connection came to nothing or the server ended it; what is asked after any `failed` is not
-answered. The end of the input, or SIGTERM, ends the server and this program.
+Run as a program, `python -P -m service.tools.mcp.child`. It exchanges JSON lines on standard input and output. The
+first line has the settings: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come requests
+`{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`. Each but `cancel` gets a response with its `id` and
+`result`, `error`, or `failed` if the connection was lost during it. `{"event": "tools_changed"}` is sent as it occurs,
+and `{"failed": reason}` when connecting fails or the server closes the connection; requests after a `failed` get no
+response. End of input or SIGTERM stops the server and this program.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from service.tools.mcp.transport import open_lenient
 
 MAX_TOOLS = 1_000
 
-#: A server that makes this program grow beyond it (a line without an end) is given up.
+#: The connection fails when this program needs more memory, for example for an endless line.
 MAX_MEMORY_BYTES = 256 * 1024 * 1024
 
 _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _MEMORY_CHECK_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
-_CLOSED = "Connection closed"  # the SDK's words
+_CLOSED = "Connection closed"  # the SDK's message
 _MISSING_SDK = "MCP servers need a package that is not installed. Run `pip install '.[mcp]'` in the gateway's clone."
 
-Tell = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]
 
 
 class _OneLine(logging.Formatter):
@@ -50,24 +50,24 @@ class _OneLine(logging.Formatter):
 
 
 class Bridge:
-    """Answers the gateway's requests with what the MCP server says."""
+    """Forwards requests of the gateway to the MCP server and sends back the responses."""
 
-    def __init__(self, client: Any, tell: Tell, redact: Callable[[str], str], ended: asyncio.Event) -> None:
+    def __init__(self, client: Any, send: Send, redact: Callable[[str], str], ended: asyncio.Event) -> None:
         self._client = client
-        self._tell = tell
+        self._send = send
         self._redact = redact
         self._ended = ended
         self._calls: dict[int, asyncio.Task[None]] = {}
 
     async def serve(self, requests: AsyncIterator[dict[str, Any]]) -> None:
-        """Answer until it is cancelled or the connection is lost, which raises `ConnectionError`."""
+        """Serve until cancelled. Raises `ConnectionError` when the connection is lost."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_changes())
             tasks.create_task(self._watch_end())
             async for request in requests:
                 number = request["id"]
                 if request["method"] != "cancel":
-                    call = self._calls[number] = tasks.create_task(self._answer(request))
+                    call = self._calls[number] = tasks.create_task(self._respond(request))
                     call.add_done_callback(partial(self._forget, number))
                 elif number in self._calls:
                     self._calls[number].cancel()
@@ -75,19 +75,19 @@ class Bridge:
     def _forget(self, number: int, _call: asyncio.Task[None]) -> None:
         del self._calls[number]
 
-    async def _answer(self, request: dict[str, Any]) -> None:
+    async def _respond(self, request: dict[str, Any]) -> None:
         try:
             if request["method"] == "list_tools":
-                answer: dict[str, Any] = {"result": await self._list_tools()}
+                response: dict[str, Any] = {"result": await self._list_tools()}
             else:
-                answer = await self._call_tool(request["name"], request["arguments"])
-        except Exception as error:  # whatever it is, the one who waits is told
+                response = await self._call_tool(request["name"], request["arguments"])
+        except Exception as error:  # report any failure to the waiting caller
             is_lost = not await self._is_alive()
-            self._tell({"id": request["id"], "failed" if is_lost else "error": self._redact(describe(error))})
+            self._send({"id": request["id"], "failed" if is_lost else "error": self._redact(describe(error))})
             if is_lost:
                 raise ConnectionError(describe(error)) from error
         else:
-            self._tell({"id": request["id"], **answer})
+            self._send({"id": request["id"], **response})
 
     async def _list_tools(self) -> list[dict[str, Any]]:
         tools: list[dict[str, Any]] = []
@@ -105,53 +105,53 @@ class Bridge:
         return {"error" if result.is_error else "result": to_text(result)}
 
     async def _is_alive(self) -> bool:
-        # An error of one call and the loss of the connection look alike: only another question tells them apart.
-        with suppress(TimeoutError):  # busy, which the gateway's own time limits judge
+        # The SDK reports a failed call and a lost connection alike; only another request distinguishes them.
+        with suppress(TimeoutError):  # the server is busy; the gateway's time limits apply
             async with asyncio.timeout(_PROBE_SECONDS):
                 try:
                     await self._client.list_tools(cache_mode="bypass")
-                except Exception:  # noqa: BLE001 - any failure to list is the answer
+                except Exception:  # noqa: BLE001 - any failure means a lost connection
                     return False
         return True
 
     async def _watch_end(self) -> None:
         await self._ended.wait()
-        # Calls under way are answered first: some have their results, the others learn of the end by themselves.
+        # Pending calls first: some have results, the others fail on their own.
         await asyncio.gather(*self._calls.values(), return_exceptions=True)
-        self._tell({"failed": _CLOSED})
+        self._send({"failed": _CLOSED})
         raise ConnectionError(_CLOSED)
 
     async def _watch_changes(self) -> None:
-        # Servers of the newer protocol tell only those who listen.
+        # Servers of the newer protocol notify only subscribers.
         tools = self._client.server_capabilities.tools
         if self._client.session.discover_result is None or tools is None or not tools.list_changed:
             return
-        with suppress(Exception):  # without it the gateway asks again after a while
+        with suppress(Exception):  # without it the gateway lists again after a while
             async with self._client.listen(tools_list_changed=True) as changes:
                 async for _ in changes:
-                    self._tell({"event": "tools_changed"})
+                    self._send({"event": "tools_changed"})
 
 
-async def run(order: dict[str, Any], requests: asyncio.StreamReader, tell: Tell) -> None:
-    """Connect and serve until the input ends or SIGTERM comes, which cancels it."""
+async def run(settings: dict[str, Any], requests: asyncio.StreamReader, send: Send) -> None:
+    """Connect and serve until end of input or SIGTERM, which cancels it."""
     from mcp.client import Client  # noqa: PLC0415
     from mcp_types import Implementation, ToolListChangedNotification  # noqa: PLC0415
 
     async def on_message(message: object) -> None:
         if isinstance(message, ToolListChangedNotification):
-            tell({"event": "tools_changed"})
+            send({"event": "tools_changed"})
 
-    client_info = Implementation(name="openclaw-gateway", version=order["version"])
+    client_info = Implementation(name="openclaw-gateway", version=settings["version"])
     ended = asyncio.Event()
-    client = Client(open_lenient(order, ended), cache=None, client_info=client_info, message_handler=on_message)
+    client = Client(open_lenient(settings, ended), cache=None, client_info=client_info, message_handler=on_message)
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    serving = asyncio.create_task(_serve(client, Bridge(client, tell, redactor(order), ended), inbox))
+    serving = asyncio.create_task(_serve(client, Bridge(client, send, redactor(settings), ended), inbox))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
-    beside = [asyncio.create_task(_read(requests, inbox, serving)), asyncio.create_task(_watch_memory(tell))]
+    helpers = [asyncio.create_task(_read(requests, inbox, serving)), asyncio.create_task(_watch_memory(send))]
     try:
         await serving
     finally:
-        for task in beside:
+        for task in helpers:
             task.cancel()
 
 
@@ -173,16 +173,16 @@ async def _each(inbox: asyncio.Queue[dict[str, Any]]) -> AsyncIterator[dict[str,
         yield await inbox.get()
 
 
-async def _watch_memory(tell: Tell) -> None:
+async def _watch_memory(send: Send) -> None:
     while (resident := _resident_bytes()) is not None:
         if resident > MAX_MEMORY_BYTES:
-            tell({"failed": f"it sent more than fits into {MAX_MEMORY_BYTES // 1024**2} MiB"})
+            send({"failed": f"it sent more than fits into {MAX_MEMORY_BYTES // 1024**2} MiB"})
             os._exit(1)
         await asyncio.sleep(_MEMORY_CHECK_SECONDS)
 
 
 def _resident_bytes() -> int | None:
-    """The memory this process holds, `None` where Linux does not tell."""
+    """Return the resident memory of this process, `None` if /proc does not show it."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except OSError:
@@ -190,34 +190,34 @@ def _resident_bytes() -> int | None:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def _main(tell: Tell) -> int:
+async def _main(send: Send) -> int:
     requests = asyncio.StreamReader(limit=_MAX_REQUEST_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
-    order = json.loads(await requests.readline())
+    settings = json.loads(await requests.readline())
     try:
-        await run(order, requests, tell)
+        await run(settings, requests, send)
     except asyncio.CancelledError:
-        return 0  # it was asked to end
+        return 0  # a requested stop
     except ImportError:
-        tell({"failed": _MISSING_SDK})
-    except Exception as error:  # noqa: BLE001 - the gateway is told, whatever it is
-        tell({"failed": redactor(order)(describe(error))})
+        send({"failed": _MISSING_SDK})
+    except Exception as error:  # noqa: BLE001 - report any failure to the gateway
+        send({"failed": redactor(settings)(describe(error))})
     return 1
 
 
 def main() -> int:
-    """Serve until the gateway is gone; returns the exit status."""
+    """Serve until the gateway closes the input; return the exit status."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logging.root.handlers[0].setFormatter(_OneLine("%(name)s: %(message)s"))
-    # Nothing that prints may come between the lines: the real standard output is this function's alone.
+    # Redirect stray prints to standard error, so that they do not mix with the JSON lines.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def tell(message: dict[str, Any]) -> None:
+    def send(message: dict[str, Any]) -> None:
         output.write(json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n")
         output.flush()
 
-    return asyncio.run(_main(tell))
+    return asyncio.run(_main(send))
 
 
 if __name__ == "__main__":

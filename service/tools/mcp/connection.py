@@ -1,6 +1,6 @@
-"""One life of the program that speaks with an MCP server: questions go in, answers come out, until it ends.
+"""One child process connected to an MCP server: requests and responses until it ends.
 
-Nobody waits longer than they said, whatever the server does, and everybody who waits learns of the end.
+No caller waits longer than its timeout, and all waiting callers get an error when the process ends.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from service.core import concurrency
 from service.core.processes.child import ChildProcess
 from service.tools.tool import ToolError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("openclaw.tools")
 
 _CHILD = ("-P", "-m", "service.tools.mcp.child")
 _BLOCK_BYTES = 64 * 1024
-_LAST_WORDS_SECONDS = 1.5
-_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_EXIT_SECONDS = 1.5
+_MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 _WATCH_SECONDS = 1.0
 
 
 class ConnectionLostError(Exception):
-    """The connection ended before the answer came; the text says why."""
+    """The connection ended before the response; the message has the cause."""
 
 
 @dataclass(slots=True, eq=False)
-class _Question:
-    """A question under way; answered once `settled` is set."""
+class _Request:
+    """A pending request; `response` is available once `settled` is set."""
 
     settled: concurrency.Event = field(default_factory=concurrency.Event)
-    answer: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
 
 
 class McpConnection:
-    """A child process that holds the connection to one MCP server, started at once and never started again.
+    """A child process with the connection to one MCP server, started once by the constructor.
 
-    `order` says how to reach the server. What child and server print to standard error goes to `log_path`, cut at
-    about 1 MiB (a temporary file by default). It is stopped after `idle_stop_seconds` without a question.
-    `on_tools_changed` is called when the server says so, `on_end` once with why, an empty text if that was wanted.
+    `settings` has the server's command or URL. Standard error of child and server goes to `log_path`, limited to about
+    1 MiB (a temporary file by default). The process is stopped after `idle_stop_seconds` without a request.
+    `on_tools_changed` is called on the server's notification, `on_end` once with the cause, empty if intended.
     """
 
     def __init__(
         self,
-        order: Mapping[str, Any],
+        settings: Mapping[str, Any],
         log_path: Path | None,
         *,
         idle_stop_seconds: float,
@@ -64,14 +64,14 @@ class McpConnection:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ended = False
-        self.answers = 0
+        self.responses = 0
         self._log_path = log_path
         self._idle_stop_seconds = idle_stop_seconds
         self._on_tools_changed = on_tools_changed
         self._on_end = on_end
         self._clock = clock
         self._ids = count(1)
-        self._questions: dict[int, _Question] = {}
+        self._pending: dict[int, _Request] = {}
         self._outbox: deque[bytes] = deque()
         self._writing = False
         self._last_used = clock()
@@ -80,52 +80,52 @@ class McpConnection:
         self._lost = False
         self._reason = "it ended unexpectedly"
         self._gone = concurrency.Event()
-        self._send({**order, "version": __version__})
-        # Beside the caller, who may leave while others still wait.
+        self._send({**settings, "version": __version__})
+        # In the background, because the caller may leave while others still wait.
         concurrency.spawn(self._run)
 
-    def ask(self, question: Mapping[str, Any], timeout_seconds: float) -> Any:
-        """The answer to `question` (`method` and what belongs to it).
+    def request(self, request: Mapping[str, Any], timeout_seconds: float) -> Any:
+        """Send a request (`method` and its parameters) and return its result.
 
-        Raises `ToolError` with the server's own words, `TimeoutError`, or `ConnectionLostError`. One who leaves
-        before the answer, by the time limit or an exception, takes the question back.
+        Raises `ToolError` with the server's message, `TimeoutError`, or `ConnectionLostError`. A timeout or another
+        exception while waiting cancels the request.
         """
         number = next(self._ids)
-        asked = self._questions[number] = _Question()
-        self._send({"id": number, **question})
+        pending = self._pending[number] = _Request()
+        self._send({"id": number, **request})
         try:
-            self._await(asked, timeout_seconds)
+            self._await(pending, timeout_seconds)
         except BaseException:
             self._send({"id": number, "method": "cancel"})
             raise
         finally:
-            del self._questions[number]
+            del self._pending[number]
             self._last_used = self._clock()
-        if asked.answer is None:
+        if pending.response is None:
             raise ConnectionLostError(self._reason)
-        if "failed" in asked.answer:
-            raise ConnectionLostError(asked.answer["failed"])
-        if "error" in asked.answer:
-            raise ToolError(asked.answer["error"])
-        return asked.answer["result"]
+        if "failed" in pending.response:
+            raise ConnectionLostError(pending.response["failed"])
+        if "error" in pending.response:
+            raise ToolError(pending.response["error"])
+        return pending.response["result"]
 
     @property
-    def is_over(self) -> bool:
-        """Whether it takes no further questions: it has ended or is about to."""
+    def is_closing(self) -> bool:
+        """True once it accepts no more requests: it has ended or is about to."""
         return self.ended or self._stopping or self._lost
 
     @property
     def last_output(self) -> str:
-        """What child and server printed to standard error last."""
+        """The end of the standard error of child and server."""
         return "" if self._process is None else self._process.last_output
 
     @property
-    def is_silent(self) -> bool:
-        """Whether nobody waits for an answer."""
-        return not self._questions
+    def is_idle(self) -> bool:
+        """True if no request is pending."""
+        return not self._pending
 
     def stop(self, reason: str = "") -> None:
-        """End it, and wait until child and server are gone, at most about 5 s. With a `reason` it counts as failed."""
+        """Stop child and server and wait for their end, about 5 s at most. A `reason` makes it a failure."""
         if not self._stopping:
             self._stopping = True
             self._reason = reason
@@ -133,35 +133,35 @@ class McpConnection:
                 self._process.stop()
         self._gone.wait()
 
-    def give_up(self, reason: str) -> None:
-        """Take no further questions, and end as failed without holding up the caller."""
+    def abandon(self, reason: str) -> None:
+        """Accept no more requests, and stop as failed in the background."""
         self._lost = True
         concurrency.spawn(self.stop, reason)
 
-    def wait_until_gone(self, seconds: float) -> bool:
-        """Wait until one that is over has ended, with child and server; returns whether it has, in that time."""
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until child and server have ended; return whether they did in time."""
         return bool(self._gone.wait(seconds))
 
-    def _await(self, asked: _Question, timeout_seconds: float) -> None:
+    def _await(self, pending: _Request, timeout_seconds: float) -> None:
         if self.ended:
             raise ConnectionLostError(self._reason)
-        if not asked.settled.wait(timeout_seconds):
+        if not pending.settled.wait(timeout_seconds):
             raise TimeoutError
 
     def _run(self) -> None:
         try:
-            self._live()
-        except Exception as error:  # whatever it was, those who wait have to be told
+            self._run_process()
+        except Exception as error:  # any failure must reach the waiting callers
             logger.exception("The connection to an MCP server failed")
             self._reason = self._reason or type(error).__name__
         finally:
             self.ended = True
             self._on_end(self._reason)
-            for question in self._questions.values():
-                question.settled.set()
+            for pending in self._pending.values():
+                pending.settled.set()
             self._gone.set()
 
-    def _live(self) -> None:
+    def _run_process(self) -> None:
         read_end, write_end = os.pipe()
         try:
             try:
@@ -180,40 +180,40 @@ class McpConnection:
             os.close(read_end)
 
     def _read(self, descriptor: int) -> None:
-        reader = concurrency.WorkerThread()  # a thread, since a pipe's end cannot be waited for in a greenlet
+        reader = concurrency.WorkerThread()  # a thread, because a greenlet cannot wait for a pipe
         line = bytearray()
         try:
             while block := reader.run(os.read, descriptor, _BLOCK_BYTES):
                 *ends, rest = block.split(b"\n")
                 for end in ends:
-                    self._take(bytes(line + end))
+                    self._handle_line(bytes(line + end))
                     line.clear()
                 line += rest
-                if len(line) > _MAX_ANSWER_BYTES:
-                    self._reason = f"it sent an answer of more than {_MAX_ANSWER_BYTES // 1024**2} MiB"
+                if len(line) > _MAX_RESPONSE_BYTES:
+                    self._reason = f"it sent a response of more than {_MAX_RESPONSE_BYTES // 1024**2} MiB"
                     return
         finally:
             self._lost = True
             reader.close()
 
-    def _take(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         message = json.loads(line)
         if "failed" in message:
             self._lost = True
-            self._reason = self._reason and message["failed"]  # empty: the end was wanted
-            concurrency.spawn(self._hasten)
+            self._reason = self._reason and message["failed"]  # empty: the stop was intended
+            concurrency.spawn(self._stop_if_stuck)
         if "event" in message:
             self._on_tools_changed()
         if "id" in message:
-            self.answers += 1
-            question = self._questions.get(message["id"])
-            if question is not None:
-                question.answer = message
-                question.settled.set()
+            self.responses += 1
+            pending = self._pending.get(message["id"])
+            if pending is not None:
+                pending.response = message
+                pending.settled.set()
 
-    def _hasten(self) -> None:
-        """End a child that has failed and does not end by itself."""
-        if not self._gone.wait(_LAST_WORDS_SECONDS) and self._process is not None:
+    def _stop_if_stuck(self) -> None:
+        """Stop a child that has failed and does not exit."""
+        if not self._gone.wait(_EXIT_SECONDS) and self._process is not None:
             self._process.stop()
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -223,27 +223,27 @@ class McpConnection:
     def _flush(self) -> None:
         if self._process is not None and not self._writing:
             self._writing = True
-            # Beside the caller, since a child that does not read must not hold anybody up.
+            # In the background, because a child that does not read must not block the caller.
             concurrency.spawn(self._write, self._process)
 
     def _write(self, process: ChildProcess) -> None:
-        with suppress(OSError):  # the reader sees the end, too
+        with suppress(OSError):  # the reader reports the end
             while self._outbox:
                 process.send(self._outbox.popleft())
         self._writing = False
 
     def _watch(self, process: ChildProcess) -> None:
-        """Keep the log short and end what nobody needs, for as long as the child runs."""
+        """Trim the log and stop an idle child, while it runs."""
         while process.is_running():
             self._gone.wait(min(_WATCH_SECONDS, self._idle_stop_seconds / 4))
             process.trim_log()
-            if self.is_silent and self._clock() - self._last_used >= self._idle_stop_seconds:
+            if self.is_idle and self._clock() - self._last_used >= self._idle_stop_seconds:
                 self.stop()
 
 
 def _search_path(environ: Mapping[str, str]) -> str:
-    """Where a child finds this package beside what it finds anyway, such as what is installed."""
+    """Return the `PYTHONPATH` with which a child finds this package."""
     own = Path(service.__file__).parent.parent
-    # Among what is installed something may be called like a part of Python, which would then be found first.
+    # Do not add site-packages: a package there may shadow a module of the standard library.
     found = "" if own.name == "site-packages" else str(own)
     return os.pathsep.join(filter(None, (found, environ.get("PYTHONPATH"))))

@@ -1,4 +1,4 @@
-"""What an MCP server says, in the words the gateway gets: tools, results and errors as the SDK has them, made small.
+"""Convert tools, results and errors of the MCP SDK to compact values for the gateway.
 
 Needs only the standard library.
 """
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from service.tools.terminal_text import is_binary, to_plain_text
 
-#: The result of a call is cut here, before it crosses to the gateway.
+#: Results are truncated in the child process, before they reach the gateway.
 MAX_RESULT_CHARS = 200_000
 MAX_DESCRIPTION_CHARS = 8_000
 
@@ -20,7 +20,7 @@ _MIN_SECRET_CHARS = 6
 
 
 def to_tool(tool: Any) -> dict[str, Any]:
-    """What the gateway needs to know of an SDK tool."""
+    """Return the fields of an SDK tool that the gateway uses."""
     annotations = tool.annotations
     return {
         "name": tool.name,
@@ -31,29 +31,29 @@ def to_tool(tool: Any) -> dict[str, Any]:
 
 
 def to_text(result: Any) -> str:
-    """The result of a call as plain text, bounded: its parts joined by a blank line, those that are no text named.
+    """Return a call's result as truncated plain text: its parts separated by blank lines, other media by name.
 
-    Structured content comes last, as JSON, unless the text says the same already. A failure is never empty.
+    Structured content follows as JSON unless the text repeats it. Failures are never empty.
     """
     pieces = [_part_text(part) for part in result.content]
-    if result.structured_content is not None and not _is_said(result.structured_content, result.content):
+    if result.structured_content is not None and not _is_repeated(result.structured_content, result.content):
         pieces.append(json.dumps(result.structured_content, ensure_ascii=False))
     text = "\n\n".join(pieces)
     if result.is_error and not text.strip():
-        return "(the tool failed without saying why)"
+        return "(the tool failed without a message)"
     if len(text) > MAX_RESULT_CHARS:
-        text = f"{text[:MAX_RESULT_CHARS]}\n[{len(text) - MAX_RESULT_CHARS} more characters were cut]"
+        text = f"{text[:MAX_RESULT_CHARS]}\n[{len(text) - MAX_RESULT_CHARS} more characters omitted]"
     return text
 
 
-def _is_said(structured: Any, content: list[Any]) -> bool:
-    """Whether the parts say what `structured` says; servers give it a second time, wrapped as `result` if no object."""
+def _is_repeated(structured: Any, content: list[Any]) -> bool:
+    """Return whether the parts repeat `structured`; servers wrap values other than objects as `result`."""
     texts = [part.text for part in content if part.type == "text"]
     values = [_parse_json(text) for text in texts]
-    said = [*texts, *values, texts, values]
-    if structured in said or (list(structured) == ["result"] and structured["result"] in said):
+    contents = [*texts, *values, texts, values]
+    if structured in contents or (list(structured) == ["result"] and structured["result"] in contents):
         return True
-    return any(data in json.dumps(structured) for data in map(_data_of, content) if data)  # a picture, once more
+    return any(data in json.dumps(structured) for data in map(_data_of, content) if data)  # an image
 
 
 def _data_of(part: Any) -> str:
@@ -85,20 +85,20 @@ def _plain(text: str) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """What went wrong, of a group the first thing that did."""
+    """Return the message of an error, of the first one in a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return to_plain_text(str(error)).strip() or type(error).__name__
 
 
-def redactor(order: dict[str, Any]) -> Callable[[str], str]:
-    """A function that hides the secrets of `order` in a text: values of headers and environment, the URL's query."""
+def redactor(settings: dict[str, Any]) -> Callable[[str], str]:
+    """Return a function that redacts the secrets in `settings`: header and environment values, the URL's query."""
     values = [
-        *order.get("env", {}).values(),
-        *order.get("headers", {}).values(),
-        urlsplit(order.get("url") or "").query,
+        *settings.get("env", {}).values(),
+        *settings.get("headers", {}).values(),
+        urlsplit(settings.get("url") or "").query,
     ]
-    values += [word for value in values for word in value.split()]  # the token of `Bearer token`
+    values += [part for value in values for part in value.split()]  # the token of `Bearer token`
     secrets = sorted({value for value in values if len(value) >= _MIN_SECRET_CHARS}, key=len, reverse=True)
 
     def redact(text: str) -> str:

@@ -1,7 +1,7 @@
-"""The tools of MCP servers, as any other tool: `<server>__<tool>`.
+"""Tools of MCP servers, named `<server>__<tool>`.
 
-The servers that an agent may use are contacted, side by side, once the gateway serves and whenever such an agent is
-about to run; the others never.
+Servers that an agent may use are contacted concurrently when the gateway starts and before each run of such an agent.
+Other servers are never contacted.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from service.tools.mcp.connection import ConnectionLostError
 from service.tools.mcp.server import LISTING_WAIT_SECONDS, McpEndpoint, McpServer, RemoteTool
 from service.tools.tool import Tool, ToolContext, ToolError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("openclaw.tools")
 
 _MAX_NAME_CHARS = 64
-_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_INVALID_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 _DIGEST_CHARS = 8
-_TIMEOUT_SLACK_SECONDS = 6.0  # the last connection may still be ending
+_TIMEOUT_SLACK_SECONDS = 6.0  # the previous connection may still be closing
 
 
 class McpTool:
-    """A tool that an MCP server runs, which the model knows as `name`."""
+    """A tool of an MCP server; `name` is its name for the model."""
 
     def __init__(self, name: str, server: McpServer, remote: RemoteTool) -> None:
         self.name = name
         self.description = remote.description
         self.parameters: Mapping[str, Any] = remote.parameters
-        #: The server's own limit comes first: it tells more and knows what to do about a server that hangs.
+        #: Longer than the server's limit, which has the better error message and stops a server that hangs.
         self.timeout_seconds = server.endpoint.timeout_seconds + _TIMEOUT_SLACK_SECONDS
-        #: Only what the server declares to change nothing.
+        #: True if the server declares the tool read-only.
         self.parallel = remote.read_only
         self._server = server
         self._remote_name = remote.name
 
-    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:  # noqa: ARG002 - the server has its own
-        """Have the server run it; see `Tool.run` for the contract."""
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:  # noqa: ARG002 - servers get no context
+        """Call the tool on its server; see `Tool.run`."""
         return self._server.call_tool(self._remote_name, arguments)
 
 
 class McpServers:
-    """All configured servers; their children's logs go to `logs_dir` (temporary files by default)."""
+    """All configured servers. Their child processes log to `logs_dir` (temporary files by default)."""
 
     def __init__(self, endpoints: Iterable[McpEndpoint], logs_dir: Path | None = None) -> None:
         self._servers = {
@@ -58,24 +58,24 @@ class McpServers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The configured servers, whether they work or not."""
+        """The names of the configured servers, reachable or not."""
         return tuple(self._servers)
 
     def list_tools(
         self, servers: Collection[str], wait_seconds: float | None = LISTING_WAIT_SECONDS
     ) -> tuple[Tool, ...]:
-        """The tools of the named servers, their names distinct; a server that fails is left out, the log says why.
+        """Return the tools of the named servers with distinct names. Failing servers are skipped and logged.
 
-        Waits for the slowest one, no longer than `wait_seconds` (`None`: its `timeout_seconds`); one that is slower
-        is waited for no more until it answers or is tried again.
+        Waits for the slowest server, at most `wait_seconds` (`None`: its `timeout_seconds`). A slower one is not waited
+        for again until it responds or is retried.
         """
-        asked = [server for name, server in self._servers.items() if name in servers]
+        selected = [server for name, server in self._servers.items() if name in servers]
         listings: dict[str, tuple[RemoteTool, ...]] = {}
-        waiting = [concurrency.spawn(self._list_into, server, listings, wait_seconds) for server in asked]
+        waiting = [concurrency.spawn(self._list_into, server, listings, wait_seconds) for server in selected]
         for listing in waiting:
             listing.join()
         tools: dict[str, Tool] = {}
-        for server in asked:
+        for server in selected:
             for remote in listings.get(server.endpoint.name, ()):
                 name = _distinct_name(server.endpoint.name, remote.name, tools)
                 tools[name] = McpTool(name, server, remote)
@@ -88,35 +88,35 @@ class McpServers:
         try:
             listings[name] = server.list_tools(wait_seconds)
         except ToolError as error:
-            # Said once, not with every run; a lost connection is in the log, with more.
+            # Logged once, not with every run; a lost connection is logged elsewhere in detail.
             if name not in self._missing and not isinstance(error.__cause__, ConnectionLostError):
-                logger.warning("Agents do without the tools of an MCP server: %s", error)
+                logger.warning("Agents run without the tools of an MCP server: %s", error)
             self._missing.add(name)
         else:
             if name in self._missing:
-                logger.info("The MCP server %s offers its tools now", name)
+                logger.info("The tools of the MCP server %s are available", name)
             self._missing.discard(name)
 
     def adopt(self, older: McpServers) -> None:
-        """Go on with the servers of `older` that are configured the same here; it ends the others."""
-        for name, server in older._servers.items():  # one of its own kind
+        """Take over the servers of `older` whose configuration is the same here; `older.close` stops the others."""
+        for name, server in older._servers.items():  # same class
             if name in self._servers and self._servers[name].endpoint == server.endpoint:
                 self._servers[name] = server
                 older._adopted.add(name)
 
     def close(self) -> None:
-        """End all servers that were not adopted, side by side, within about 5 s. Twice is a no-op."""
+        """Stop all servers that were not adopted concurrently, within about 5 s. Idempotent."""
         own = [server for name, server in self._servers.items() if name not in self._adopted]
         for closing in [concurrency.spawn(server.close) for server in own]:
             closing.join()
 
 
-def to_tool_name(*words: str, distinct: str = "") -> str:
-    """`words` joined by two underscores, as models take it: 1 to 64 letters, digits, `_` and `-`.
+def to_tool_name(*parts: str, distinct: str = "") -> str:
+    """Join `parts` with two underscores to a valid function name: 1 to 64 letters, digits, `_` and `-`.
 
-    What does not fit is cut; with `distinct` the name ends with a digest of that text.
+    Long names are truncated. With `distinct` the name ends with a digest of that string.
     """
-    name = _NOT_IN_A_NAME.sub("_", "__".join(words))
+    name = _INVALID_CHARACTER.sub("_", "__".join(parts))
     if not distinct:
         return name[:_MAX_NAME_CHARS] or "_"
     digest = hashlib.sha256(distinct.encode(errors="replace")).hexdigest()[:_DIGEST_CHARS]

@@ -1,6 +1,6 @@
-"""The tools that read and change single files of the workspace: `read`, `write`, `edit`, `ls`.
+"""Tools for single files and directories of the workspace: `read`, `write`, `edit`, `ls`.
 
-Each works in slices of bounded size, since whatever it does at one go holds up everybody else.
+They work in slices of limited size and yield in between, because file access blocks the event loop.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _PATH = {"type": "string", "minLength": 1, "description": "Path in the workspace
 
 
 def file_tools() -> tuple[Tool, ...]:
-    """The tools of this module, for an agent that has a workspace."""
+    """Return the tools of this module, for agents with a workspace."""
     return ReadTool(), WriteTool(), EditTool(), ListTool()
 
 
 class ReadTool:
-    """`read`: a text file's lines, numbered."""
+    """`read`: numbered lines of a text file."""
 
     name = "read"
     description = (
@@ -56,7 +56,7 @@ class ReadTool:
             "limit": {
                 "type": "integer",
                 "minimum": 1,
-                "description": f"How many lines to read; at most, and by default, {MAX_READ_LINES}.",
+                "description": f"Number of lines to read; {MAX_READ_LINES} at most and by default.",
             },
         },
         "required": ["path"],
@@ -66,20 +66,20 @@ class ReadTool:
     parallel = True
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The lines asked for; raises `ToolError` for what is not a text file."""
+        """Return the requested lines. Raises `ToolError`, also for anything but a text file."""
         offset, limit = int(arguments.get("offset", 1)), int(arguments.get("limit", MAX_READ_LINES))
-        with Workspace.of(context).open_place(arguments["path"]) as place, place.open_file() as file:
-            _begin_text(file, place.shown)
+        with Workspace.of(context).open_entry(arguments["path"]) as entry, entry.open_file() as file:
+            _skip_bom(file, entry.shown)
             _skip_lines(file, offset - 1)
             return _numbered_lines(file, offset, min(limit, MAX_READ_LINES))
 
 
 class WriteTool:
-    """`write`: a whole file, made or replaced."""
+    """`write`: create or replace a whole file."""
 
     name = "write"
     description = (
-        "Write a whole text file of the workspace, replacing the one that is there. Missing directories are made. "
+        "Write a whole text file of the workspace, replacing an existing one. Missing directories are created. "
         "To change a part of a file, use edit."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
@@ -92,22 +92,22 @@ class WriteTool:
     parallel = False
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Write it, whole or not at all; raises `ToolError`."""
+        """Write the file atomically. Raises `ToolError`."""
         content = arguments["content"].encode()
         if len(content) > MAX_WRITE_BYTES:
             raise ToolError(f"The content has {len(content)} bytes; at most {MAX_WRITE_BYTES} can be written at once.")
-        with Workspace.of(context).open_place(arguments["path"], create_parents=True) as place:
-            made = place.replace(content)
-            return f"{'Created' if made else 'Replaced'} {place.shown} ({len(content)} bytes)."
+        with Workspace.of(context).open_entry(arguments["path"], create_parents=True) as entry:
+            created = entry.replace(content)
+            return f"{'Created' if created else 'Replaced'} {entry.shown} ({len(content)} bytes)."
 
 
 class EditTool:
-    """`edit`: exact replacements in a file, all of them or none."""
+    """`edit`: exact replacements in a file, all or none."""
 
     name = "edit"
     description = (
-        "Change a text file of the workspace by exact replacement. Each old_text must stand in the file exactly once, "
-        "white space included: take in enough of its surroundings. Several edits are made in order, all or none. "
+        "Change a text file of the workspace by exact replacement. Each old_text must occur exactly once in the file, "
+        "whitespace included: include enough context. Several edits are applied in order, all or none. "
         "Give either edits, or one old_text and new_text."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
@@ -115,7 +115,7 @@ class EditTool:
         "properties": {
             "path": _PATH,
             "old_text": {"type": "string", "minLength": 1, "description": "The text to replace."},
-            "new_text": {"type": "string", "description": "What takes its place; may be empty."},
+            "new_text": {"type": "string", "description": "The replacement; may be empty."},
             "edits": {
                 "type": "array",
                 "minItems": 1,
@@ -138,15 +138,15 @@ class EditTool:
     parallel = False
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Make the edits; raises `ToolError`, and then the file is as it was.
+        """Apply the edits. Raises `ToolError` and then leaves the file unchanged.
 
-        Never yields between reading and writing, so that no other tool of the gateway comes in between.
+        Does not yield between reading and writing, so that no other tool of this process changes the file in between.
         """
         edits = _edits(arguments)
-        with Workspace.of(context).open_place(arguments["path"]) as place:
-            with place.open_file() as file:
-                text = _editable_text(file.read(MAX_EDIT_BYTES + 1), place.shown)
-            # Models write \n; a file whose every line ends in \r\n keeps that.
+        with Workspace.of(context).open_entry(arguments["path"]) as entry:
+            with entry.open_file() as file:
+                text = _editable_text(file.read(MAX_EDIT_BYTES + 1), entry.shown)
+            # Models write \n; files with \r\n line ends keep them.
             crlf = 0 < text.count("\n") == text.count("\r\n")
             if crlf:
                 text = text.replace("\r\n", "\n")
@@ -154,18 +154,18 @@ class EditTool:
             for number, (old, new) in enumerate(edits, start=1):
                 text, line = _replace_once(text, old, new, f"edits[{number - 1}]: " if len(edits) > 1 else "")
                 lines.append(line)
-            place.replace((text.replace("\n", "\r\n") if crlf else text).encode())
-            told = ", ".join(map(str, lines))
-            return f"Edited {place.shown} at line{'s' if len(lines) > 1 else ''} {told}."
+            entry.replace((text.replace("\n", "\r\n") if crlf else text).encode())
+            numbers = ", ".join(map(str, lines))
+            return f"Edited {entry.shown} at line{'s' if len(lines) > 1 else ''} {numbers}."
 
 
 class ListTool:
-    """`ls`: what is in a directory."""
+    """`ls`: the entries of a directory."""
 
     name = "ls"
     description = (
         "List a directory of the workspace: directories end with /, files have their size. "
-        f"At most {MAX_LISTED} entries are told."
+        f"At most {MAX_LISTED} entries are listed."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -176,24 +176,24 @@ class ListTool:
     parallel = True
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The entries, sorted by name; raises `ToolError`."""
-        with Workspace.of(context).open_place(arguments.get("path", ".")) as place:
-            directory = place.open_directory()
+        """Return the entries, sorted by name. Raises `ToolError`."""
+        with Workspace.of(context).open_entry(arguments.get("path", ".")) as entry:
+            directory = entry.open_directory()
             try:
                 names = list(islice(_names(directory), MAX_ENTRIES + 1))
                 shown = sorted(names[:MAX_ENTRIES])[:MAX_LISTED]
-                lines = [line for name in shown if (line := _entry(name, directory, place.hidden))]
+                lines = [line for name in shown if (line := _entry(name, directory, entry.hidden))]
             finally:
                 os.close(directory)
         if len(names) > MAX_ENTRIES:
-            lines.append(f"[of more than {MAX_ENTRIES} entries; use find to narrow them down]")
+            lines.append(f"[more than {MAX_ENTRIES} entries; use find to narrow them down]")
         elif len(names) > len(shown):
             lines.append(f"[{len(names) - len(shown)} more; use find to narrow them down]")
         return "\n".join(lines) or "(the directory is empty)"
 
 
-def _begin_text(file: BinaryIO, shown: str) -> None:
-    """Go to where the text begins: behind the mark, if there is one, by which some programs know UTF-8."""
+def _skip_bom(file: BinaryIO, shown: str) -> None:
+    """Move to the start of the text, after a UTF-8 byte order mark. Raises `ToolError` for binary files."""
     start = file.read(_SNIFF_BYTES)
     if b"\0" in start:
         size = os.fstat(file.fileno()).st_size
@@ -202,7 +202,7 @@ def _begin_text(file: BinaryIO, shown: str) -> None:
 
 
 def _skip_lines(file: BinaryIO, count: int) -> None:
-    """Go to where `count` lines have been passed. Raises `ToolError` when there is nothing behind them."""
+    """Move past `count` lines. Raises `ToolError` if no text follows them."""
     if count == 0:
         return
     passed = 0
@@ -239,7 +239,7 @@ def _numbered_lines(file: BinaryIO, first: int, limit: int) -> str:
     characters, all_utf8 = 0, True
     for number, (line, is_utf8) in enumerate(_lines(file), start=first):
         if len(lines) == limit or characters + len(line) > MAX_READ_CHARACTERS:
-            ends.append(f"[the file goes on; continue with offset {number}]")
+            ends.append(f"[more lines follow; continue with offset {number}]")
             break
         lines.append(f"{number:>6}\t{line}")
         characters += len(lines[-1])
@@ -250,7 +250,7 @@ def _numbered_lines(file: BinaryIO, first: int, limit: int) -> str:
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[str, bool]]:
-    """The lines from here on without their ends, each cut to what is shown of it, and whether that is UTF-8."""
+    """Yield the remaining lines without line ends, truncated, each with a flag: valid UTF-8."""
     while line := file.readline(MAX_LINE_CHARACTERS * 4):
         cut = False
         rest = line
@@ -260,7 +260,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[str, bool]]:
         text = line.rstrip(b"\r\n").decode("utf-8", "replace")
         shown = text[:MAX_LINE_CHARACTERS]
         is_utf8 = "\ufffd" not in shown or line.startswith(shown.encode())
-        yield f"{shown} [the line goes on]" if cut or len(text) > len(shown) else shown, is_utf8
+        yield f"{shown} [line truncated]" if cut or len(text) > len(shown) else shown, is_utf8
 
 
 def _edits(arguments: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
@@ -283,17 +283,17 @@ def _editable_text(content: bytes, shown: str) -> str:
         raise ToolError(f'"{shown}" is not UTF-8 at byte {error.start}; only UTF-8 text can be edited.') from None
 
 
-def _replace_once(text: str, old: str, new: str, place: str) -> tuple[str, int]:
-    """`text` with its one `old` replaced, and the line where that stood."""
+def _replace_once(text: str, old: str, new: str, prefix: str) -> tuple[str, int]:
+    """Replace the single occurrence of `old`; return the new text and the line number."""
     if "\r\n" not in text:
         old, new = old.replace("\r\n", "\n"), new.replace("\r\n", "\n")
     if old == new:
-        raise ToolError(f"{place}old_text and new_text are the same, so there is nothing to change.")
+        raise ToolError(f"{prefix}old_text and new_text are equal, so there is nothing to change.")
     count = text.count(old)
     if count == 0:
-        raise ToolError(f"{place}old_text does not stand in the file. Read it again and copy the text exactly.")
+        raise ToolError(f"{prefix}old_text was not found. Read the file again and copy the text exactly.")
     if count > 1:
-        raise ToolError(f"{place}old_text stands in the file {count} times. Take in more of its surroundings.")
+        raise ToolError(f"{prefix}old_text occurs {count} times. Include more context.")
     at = text.index(old)
     return text[:at] + new + text[at + len(old) :], text.count("\n", 0, at) + 1
 
@@ -307,12 +307,12 @@ def _names(directory: int) -> Iterator[str]:
 
 
 def _entry(name: str, directory: int, hidden: HiddenFiles) -> str:
-    """The line about an entry, empty for one that is hidden."""
+    """Return the line for an entry, empty if it is hidden."""
     shown = to_display(name)
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return f"{shown} (gone meanwhile)"
+        return f"{shown} (removed meanwhile)"
     if hidden.hides_name(directory, name) or hidden.hides(status):
         return ""
     match kind_of(status.st_mode):

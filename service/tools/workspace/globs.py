@@ -1,4 +1,4 @@
-"""File name patterns as coding tools know them: `*`, `?`, `[abc]`, `{a,b}`, and `**` for any number of directories."""
+"""File name patterns of coding tools: `*`, `?`, `[abc]`, `{a,b}`, and `**` for any number of directories."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from service.tools.tool import ToolError
 
 
 def compile_glob(pattern: str) -> Callable[[str], bool]:
-    """What tells whether a relative path matches `pattern`; one without a slash is matched against the name alone.
+    """Return a predicate for relative paths. A pattern without a slash is matched against the file name only.
 
-    Raises `ToolError` for a pattern that cannot be understood or that no path can match.
+    Raises `ToolError` for an invalid pattern and for one that cannot match any path.
     """
     pattern = pattern.removeprefix("./")
     _check_steps(pattern)
     try:
         regex = re.compile(_to_regex(pattern), re.DOTALL)
     except (re.error, RecursionError):
-        raise ToolError(f"The glob {pattern!r} cannot be understood. Use *, **, ?, [abc] and {{a,b}}.") from None
+        raise ToolError(f"The glob {pattern!r} is invalid. Use *, **, ?, [abc] and {{a,b}}.") from None
     if "/" in pattern:
         return lambda path: regex.fullmatch(path) is not None
     return lambda path: regex.fullmatch(path.rpartition("/")[2]) is not None
@@ -58,5 +58,5 @@ def _piece_to_regex(piece: str) -> str:
         members = re.sub(r"([\\\[^])", r"\\\1", piece[2 if negated else 1 : -1])
         return f"[{'^/' if negated else ''}{members}]"
     if piece == "[":
-        raise ToolError("The glob has a [ that no ] closes before the next slash. Write [[] for the character itself.")
+        raise ToolError("The glob has a [ without a ] before the next slash. Write [[] for a literal [.")
     return re.escape(piece)

@@ -1,7 +1,7 @@
-"""The gateway's own files, which no tool shows or changes, by whatever name they are reached.
+"""Hide the gateway's own files from tools, under any name.
 
-They are recognised by device and inode, so that links, bind mounts and `..` lead nowhere, and by their directory and
-name, so that none is made where one is missing. Needs only the standard library.
+They are identified by device and inode, so that links, bind mounts and `..` give no access, and by directory and name,
+so that a missing one cannot be created. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _Identity = tuple[int, int]
 
 
 class HiddenFiles:
-    """What is at `paths`, files and directories with all they hold, and the directory of processes (/proc).
+    """The files and directory trees at `paths`, and /proc.
 
-    It is read when first asked: make one for each walk.
+    Hard links are looked up once, on first use: create one instance per tool call.
     """
 
     def __init__(self, paths: Iterable[Path | str] = ()) -> None:
-        #: Real paths.
+        #: The real paths.
         self.paths = tuple(sorted({os.path.realpath(path) for path in paths}))
         named = [(os.path.realpath(path.parent), path.name) for path in map(Path, paths)]
         self._identities = frozenset(_identities(self.paths))
@@ -33,17 +33,17 @@ class HiddenFiles:
         self._linked: frozenset[_Identity] | None = None
 
     def hides(self, status: os.stat_result) -> bool:
-        """Return whether the file or directory of this status is hidden."""
+        """Return whether the file or directory with this status is hidden."""
         if (status.st_dev, status.st_ino) in self._identities or status.st_dev == self._process_device:
             return True
-        # A file with one name is in the directory where it was found; one with several may be in a hidden one, too.
-        several = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-        return several and (status.st_dev, status.st_ino) in self._linked_files()
+        # A file with several hard links may also be in a hidden directory.
+        has_links = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+        return has_links and (status.st_dev, status.st_ino) in self._linked_files()
 
     def hides_name(self, directory: int, name: str) -> bool:
-        """Return whether `name` in the open `directory` is hidden, whether or not something is there.
+        """Return whether `name` in the open `directory` is hidden, even if it does not exist.
 
-        Copies beside a hidden file are, too, such as `openclaw.json.bak` and the file that will replace it.
+        This includes copies next to a hidden file, such as `openclaw.json.bak` and temporary files that replace it.
         """
         if not self._names:
             return False
@@ -52,7 +52,7 @@ class HiddenFiles:
         return any(name == own or name.startswith((f"{own}.", f".{own}.")) for own in names)
 
     def check(self, status: os.stat_result, shown: str) -> None:
-        """Raise `ToolError` if the file or directory of this status is hidden."""
+        """Raise `ToolError` if the file or directory with this status is hidden."""
         if self.hides(status):
             raise hidden_error(shown)
 
@@ -62,7 +62,7 @@ class HiddenFiles:
             raise hidden_error(shown)
 
     def inside(self, directory: Path) -> tuple[str, ...]:
-        """Return the hidden paths that are in `directory`, or are that itself."""
+        """Return the hidden paths in `directory`, itself included."""
         root = os.path.realpath(directory)
         return tuple(path for path in self.paths if path == root or path.startswith(f"{root.rstrip('/')}/"))
 
@@ -74,7 +74,7 @@ class HiddenFiles:
 
 def hidden_error(shown: str) -> ToolError:
     """Return the error for a path that is hidden."""
-    return ToolError(f'"{shown}" belongs to the gateway itself; tools have no access to it.')
+    return ToolError(f'"{shown}" belongs to the gateway; tools have no access to it.')
 
 
 def _identities(paths: Iterable[str]) -> Iterator[_Identity]:
@@ -84,9 +84,9 @@ def _identities(paths: Iterable[str]) -> Iterator[_Identity]:
             yield status.st_dev, status.st_ino
 
 
-def _names_by_directory(places: Iterable[tuple[str, str]]) -> dict[_Identity, list[str]]:
+def _names_by_directory(paths: Iterable[tuple[str, str]]) -> dict[_Identity, list[str]]:
     names: dict[_Identity, list[str]] = {}
-    for directory, name in places:
+    for directory, name in paths:
         with suppress(OSError):
             status = Path(directory).stat()
             names.setdefault((status.st_dev, status.st_ino), []).append(name)
@@ -94,7 +94,7 @@ def _names_by_directory(places: Iterable[tuple[str, str]]) -> dict[_Identity, li
 
 
 def _process_device() -> int | None:
-    """Return the device of /proc, where the gateway's environment can be read; `None` where it is no mount."""
+    """Return the device of /proc, where the gateway's environment can be read; `None` if it is not a mount."""
     with suppress(OSError):
         device = Path("/proc").stat().st_dev
         return device if device != Path("/").stat().st_dev else None
@@ -102,13 +102,13 @@ def _process_device() -> int | None:
 
 
 def _linked_files_below(paths: Iterable[str]) -> Iterator[_Identity]:
-    """Yield the files below `paths` that have further names."""
-    waiting = list(paths)
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+    """Yield the files below `paths` that have several hard links."""
+    pending = list(paths)
+    while pending:
+        with suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
-                    waiting.append(entry.path)
+                    pending.append(entry.path)
                 elif status.st_nlink > 1:
                     yield status.st_dev, status.st_ino

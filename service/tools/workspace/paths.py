@@ -1,7 +1,7 @@
-"""The files of a workspace: a tool's path is walked from the workspace's directory, one name at a time.
+"""Resolve a tool's paths inside the workspace, one name at a time.
 
-Nothing outside can be reached, however the tree is changed meanwhile: each name is opened in the directory that was
-reached before it and never through a symbolic link. A link that stays inside is followed by walking its target.
+Nothing outside can be reached, even if the tree changes concurrently: each name is opened relative to its parent's
+descriptor and never through a symbolic link. A link that stays inside is followed by resolving its target.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.hidden import HiddenFiles
 
-#: The most symbolic links one path may go through; what Linux allows.
+#: The maximum number of symbolic links in one path, the same as on Linux.
 MAX_LINKS = 40
-#: The most directories a path may go down. Each is held open while the path is walked.
+#: The maximum depth of a path. Each directory is held open while the path is resolved.
 MAX_DEPTH = 100
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# NONBLOCK: a FIFO that takes the place of a file must not make us wait for its writer.
+# NONBLOCK: do not wait for the writer of a FIFO that has replaced a file.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -36,8 +36,8 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class WorkspaceEntry:
     """A name in an open directory of the workspace, which may or may not exist.
 
-    `directory` is a file descriptor that belongs to the walk; `name` is `.` for the directory itself; `shown` is the
-    path in the workspace, for people.
+    `directory` is a file descriptor owned by the walk; `name` is `.` for the directory itself; `shown` is the path in
+    the workspace for messages.
     """
 
     directory: int
@@ -46,31 +46,31 @@ class WorkspaceEntry:
     hidden: HiddenFiles
 
     def stat(self) -> os.stat_result | None:
-        """What stands there, a link itself rather than its target; `None` if nothing does."""
+        """Return the status of the entry, of a link rather than its target; `None` if there is none."""
         try:
             return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def check_visible(self) -> None:
-        """Raise `ToolError` if the place or what is there is hidden."""
+        """Raise `ToolError` if the entry is hidden, by name or identity."""
         self.hidden.check_name(self.directory, self.name, self.shown)
         if (status := self.stat()) is not None:
             self.hidden.check(status, self.shown)
 
     def open_directory(self) -> int:
-        """A descriptor of the directory that stands there; the caller closes it."""
+        """Open the directory and return its descriptor; the caller closes it."""
         return open_subdirectory(self.name, self.directory, self.shown, self.hidden)
 
     def open_file(self) -> BinaryIO:
-        """The regular file that stands there, for reading; the caller closes it."""
+        """Open the regular file for reading; the caller closes it."""
         return open_regular_file(self.name, self.directory, self.shown, self.hidden)
 
     def replace(self, content: bytes) -> bool:
-        """Put a file with `content` there, whole or not at all; return whether it is a new one.
+        """Write a file with `content` atomically; return whether it was created.
 
-        A file that stood there keeps its mode and, if possible, its owner; other names (hard links) of it keep the old
-        content. Raises `ToolError` for anything but a regular file.
+        A replaced file keeps its mode and, if possible, its owner; its other hard links keep the old content. Raises
+        `ToolError` for anything but a regular file.
         """
         self.check_visible()
         old = self.stat()
@@ -81,7 +81,7 @@ class WorkspaceEntry:
         try:
             with os.fdopen(fd, "wb") as file:
                 if old is not None:
-                    _take_after(fd, old)
+                    _copy_ownership(fd, old)
                 file.write(content)
             os.replace(temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
         except BaseException:
@@ -91,16 +91,16 @@ class WorkspaceEntry:
         return old is None
 
 
-def _take_after(fd: int, old: os.stat_result) -> None:
-    made = os.fstat(fd)
-    if (made.st_uid, made.st_gid) != (old.st_uid, old.st_gid):
+def _copy_ownership(fd: int, old: os.stat_result) -> None:
+    new = os.fstat(fd)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
         with suppress(PermissionError):
             os.fchown(fd, old.st_uid, old.st_gid)
     os.fchmod(fd, stat.S_IMODE(old.st_mode) & 0o777)
 
 
 class Workspace:
-    """The tree under `root`, an absolute path that is trusted, without the gateway's own files at `hidden`."""
+    """The tree under the trusted absolute path `root`, without the gateway's own files at `hidden`."""
 
     def __init__(self, root: Path, hidden: Iterable[Path | str]) -> None:
         self._root = root
@@ -108,32 +108,31 @@ class Workspace:
 
     @classmethod
     def of(cls, context: ToolContext) -> Workspace:
-        """The workspace of the agent that asks. Raises `ToolError` if it has none."""
+        """Return the workspace of the calling agent. Raises `ToolError` if it has none."""
         if context.workspace is None:
-            raise ToolError("This agent has no workspace, so there are no files to work on.")
+            raise ToolError("This agent has no workspace, so it has no files.")
         return cls(context.workspace, context.hidden)
 
     @contextmanager
-    def open_place(self, path: str, *, create_parents: bool = False) -> Iterator[WorkspaceEntry]:
-        """The place `path` names, relative to the workspace or absolute and inside it, as long as the block runs.
+    def open_entry(self, path: str, *, create_parents: bool = False) -> Iterator[WorkspaceEntry]:
+        """Resolve `path`, relative to the workspace or absolute inside it; the entry is valid within the block.
 
-        With `create_parents` directories that are missing on the way are made. Raises `ToolError`, also for any
-        `OSError` of the block.
+        With `create_parents` missing directories are created. Raises `ToolError`, also for any `OSError` of the block.
         """
-        with _told_as_tool_error(path):
+        with _oserror_as_tool_error(path):
             if create_parents:
                 self._root.mkdir(parents=True, exist_ok=True)
             with closing(_Walk(self._root, self._hidden)) as walk:
-                yield walk.go(path, create_parents=create_parents)
+                yield walk.resolve(path, create_parents=create_parents)
 
     def open_file(self, path: str) -> BinaryIO:
-        """The regular file at `path`, for reading; the caller closes it. Raises `ToolError`."""
-        with self.open_place(path) as place:
-            return place.open_file()
+        """Open the regular file at `path` for reading; the caller closes it. Raises `ToolError`."""
+        with self.open_entry(path) as entry:
+            return entry.open_file()
 
 
 class _Walk:
-    """The way from the root to where a path leads: every directory on it is held open."""
+    """The open directories from the root to the current position of a path."""
 
     def __init__(self, root: Path, hidden: HiddenFiles) -> None:
         self._root = root
@@ -141,7 +140,7 @@ class _Walk:
         try:
             self._directories = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
         except FileNotFoundError:
-            raise ToolError("The workspace is empty: its directory comes with the first file written.") from None
+            raise ToolError("The workspace is empty: its directory is created with the first file.") from None
         try:
             hidden.check(os.fstat(self._directories[0]), "The workspace")
         except ToolError:
@@ -150,7 +149,7 @@ class _Walk:
         self._names: list[str] = []
         self._links = 0
 
-    def go(self, path: str, *, create_parents: bool) -> WorkspaceEntry:
+    def resolve(self, path: str, *, create_parents: bool) -> WorkspaceEntry:
         steps = deque(self._steps(path))
         while steps:
             name = steps.popleft()
@@ -175,7 +174,7 @@ class _Walk:
 
     def _steps(self, path: str) -> list[str]:
         if "\0" in path:
-            raise ToolError("A path must not hold a NUL character.")
+            raise ToolError("A path must not contain a NUL character.")
         if path.startswith("/"):
             path = self._inside(path)
             while len(self._directories) > 1:
@@ -189,7 +188,7 @@ class _Walk:
         raise _escape(path)
 
     def _leave(self, path: str) -> None:
-        # Never `..` itself: a directory that was moved away meanwhile has another parent.
+        # Do not open `..`: a directory that was moved meanwhile has another parent.
         if len(self._directories) == 1:
             raise _escape(path)
         os.close(self._directories.pop())
@@ -199,7 +198,7 @@ class _Walk:
         try:
             target = os.readlink(name, dir_fd=self._directories[-1])
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):  # no link, or nothing at all
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a link, or missing
                 return None
             raise
         self._links += 1
@@ -209,7 +208,7 @@ class _Walk:
 
     def _enter(self, name: str, *, create: bool) -> None:
         if len(self._directories) > MAX_DEPTH:
-            raise ToolError(f"The path goes down more than {MAX_DEPTH} directories.")
+            raise ToolError(f"The path is more than {MAX_DEPTH} directories deep.")
         shown = to_display("/".join([*self._names, name]))
         if create:
             self._hidden.check_name(self._directories[-1], name, shown)
@@ -220,11 +219,10 @@ class _Walk:
 
 
 def open_regular_file(name: str, directory: int, shown: str, hidden: HiddenFiles) -> BinaryIO:
-    """The file `name` of the open `directory`, for reading. Raises `ToolError` for a link, a device, a FIFO, ...
+    """Open the file `name` of the open `directory` for reading. Raises `ToolError` for non-regular and hidden files.
 
-    Raises it, too, for a file that is hidden.
-
-    Looks before it opens, since opening a device may do something, and again after, since that may be another one.
+    Checks the type before opening, because opening a device may have effects, and again afterwards, because the file
+    may have been replaced.
     """
     hidden.check_name(directory, name, shown)
     check_regular(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode, shown)
@@ -240,9 +238,9 @@ def open_regular_file(name: str, directory: int, shown: str, hidden: HiddenFiles
 
 
 def open_subdirectory(name: str, directory: int, shown: str, hidden: HiddenFiles) -> int:
-    """A descriptor of the directory `name` of the open `directory`, which is not a link; the caller closes it.
+    """Open the subdirectory `name` of the open `directory`, not through a link; the caller closes the descriptor.
 
-    Raises `ToolError` for one that is hidden.
+    Raises `ToolError` if it is hidden.
     """
     descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
     try:
@@ -254,13 +252,13 @@ def open_subdirectory(name: str, directory: int, shown: str, hidden: HiddenFiles
 
 
 def check_regular(mode: int, shown: str) -> None:
-    """Return if `mode` is a regular file's, else raise `ToolError` saying what it is."""
+    """Raise `ToolError` with the actual type unless `mode` is that of a regular file."""
     if not stat.S_ISREG(mode):
         raise ToolError(f'"{shown}" is {kind_of(mode)}, not a file.')
 
 
 def kind_of(mode: int) -> str:
-    """What stands at a path, in words."""
+    """Return the type of a file in plain English."""
     kinds = {
         stat.S_IFREG: "a file",
         stat.S_IFDIR: "a directory",
@@ -276,14 +274,14 @@ def _escape(path: str) -> ToolError:
 
 
 @contextmanager
-def _told_as_tool_error(path: str) -> Iterator[None]:
+def _oserror_as_tool_error(path: str) -> Iterator[None]:
     shown = to_display(path)
     try:
         yield
     except FileNotFoundError:
-        raise ToolError(f'There is no "{shown}" in the workspace.') from None
+        raise ToolError(f'"{shown}" does not exist in the workspace.') from None
     except NotADirectoryError:
-        raise ToolError(f'"{shown}" is not a directory, or goes through something that is none.') from None
+        raise ToolError(f'"{shown}" is not a directory, or one of its parents is not.') from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ToolError(f'"{shown}" was changed while it was being opened. Try again.') from None

@@ -1,6 +1,6 @@
-"""The tools that look through the workspace: `find` by name and `grep` by content.
+"""Tools that search the workspace: `find` by name and `grep` by content.
 
-Each call runs in a child process (`service.tools.workspace.search_process`), killed when its caller stops waiting.
+Each call runs in a child process (`service.tools.workspace.search_process`) that is killed when the call is cancelled.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from service.tools.process_slots import ProcessSlots
 from service.tools.tool import Tool, ToolContext, ToolError
 from service.tools.workspace.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
 
-#: Time for one search; what was found until then is told.
+#: The time limit of one search; results found until then are returned.
 SEARCH_SECONDS = 20.0
 
 _PATTERN_CHARACTERS = 1_000
 _COMMAND = (sys.executable, "-P", "-s", "-m", "service.tools.workspace.search_process")
 _PIPE_BYTES = 65_536
-#: For starting the process and reading its answer, on a busy machine.
+#: Time to start the process and read its output on a busy machine.
 _OVERHEAD_SECONDS = 10.0
 
 _PATH = {"type": "string", "minLength": 1, "maxLength": 4096}
@@ -36,7 +36,7 @@ _GLOB = {"type": "string", "minLength": 1, "maxLength": _PATTERN_CHARACTERS}
 
 
 def search_tools(slots: ProcessSlots, seconds: float = SEARCH_SECONDS) -> tuple[Tool, ...]:
-    """The tools of this module, for an agent that has a workspace."""
+    """Return the tools of this module, for agents with a workspace."""
     return FindTool(slots, seconds), GrepTool(slots, seconds)
 
 
@@ -46,7 +46,7 @@ class FindTool:
     name = "find"
     description = (
         "Find files and directories of the workspace by a glob: `*.py` at any depth, `src/**/*.ts`, `*.{md,txt}`. "
-        f"Tells at most {MAX_PATHS} paths. Looks into .git, node_modules and the like only when path names them."
+        f"Returns at most {MAX_PATHS} paths. Searches .git, node_modules and similar only if path names them."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -65,7 +65,7 @@ class FindTool:
         self.timeout_seconds = seconds + GRACE_SECONDS + _OVERHEAD_SECONDS
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The paths that match; raises `ToolError`."""
+        """Return the matching paths. Raises `ToolError`."""
         request = {"kind": "find", "pattern": arguments["pattern"], "path": arguments.get("path", ".")}
         return _search(request, context, self._slots, self._seconds)
 
@@ -76,8 +76,8 @@ class GrepTool:
     name = "grep"
     description = (
         "Search the text files of the workspace for lines that match a regular expression (Python's syntax). "
-        f"Tells at most {MAX_MATCHES} lines as `path:number: line`. Binary files are left out, as are .git, "
-        "node_modules and the like unless path names them."
+        f"Returns at most {MAX_MATCHES} lines as `path:number: line`. Binary files are skipped, as are .git, "
+        "node_modules and similar unless path names them."
     )
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -86,16 +86,16 @@ class GrepTool:
                 "type": "string",
                 "minLength": 1,
                 "maxLength": _PATTERN_CHARACTERS,
-                "description": "The regular expression, matched against each line by itself.",
+                "description": "The regular expression, matched against each line separately.",
             },
             "path": {**_PATH, "description": "The directory or file to search; the workspace by default."},
             "glob": {**_GLOB, "description": "Search only files that match, such as `*.py`."},
-            "ignore_case": {"type": "boolean", "description": "Whether upper and lower case are the same."},
+            "ignore_case": {"type": "boolean", "description": "Ignore upper and lower case; false by default."},
             "context": {
                 "type": "integer",
                 "minimum": 0,
                 "maximum": 10,
-                "description": "How many lines to tell before and after each match; none by default.",
+                "description": "Number of lines to show before and after each match; 0 by default.",
             },
         },
         "required": ["pattern"],
@@ -109,7 +109,7 @@ class GrepTool:
         self.timeout_seconds = seconds + GRACE_SECONDS + _OVERHEAD_SECONDS
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """The lines that match; raises `ToolError`."""
+        """Return the matching lines. Raises `ToolError`."""
         request = {
             "kind": "grep",
             "pattern": arguments["pattern"],
@@ -125,21 +125,21 @@ def _search(request: dict[str, Any], context: ToolContext, slots: ProcessSlots, 
     if context.workspace is None:
         raise ToolError("This agent has no workspace, so there is nothing to search.")
     with slots.hold(_OVERHEAD_SECONDS / 2), _search_process() as process:
-        question, answers = _pipes(process)
-        # Smaller than a pipe's buffer (the schema bounds every text), so writing does not wait.
-        place = {"root": str(context.workspace), "hidden": list(map(str, context.hidden)), "seconds": seconds}
-        question.write(orjson.dumps({**request, **place}))
-        question.close()
-        answer = b"".join(_read_pieces(answers.fileno()))
+        stdin, stdout = _pipes(process)
+        # The schema limits all strings, so the request fits into the pipe's buffer and writing does not block.
+        scope = {"root": str(context.workspace), "hidden": list(map(str, context.hidden)), "seconds": seconds}
+        stdin.write(orjson.dumps({**request, **scope}))
+        stdin.close()
+        output = b"".join(_read_chunks(stdout.fileno()))
         status = process.wait()
     if status == -signal.SIGALRM:
         raise ToolError(f"The search did not end within {seconds:g} seconds. Use a simpler pattern or a narrower path.")
     if status != 0:
         raise RuntimeError(f"the search process ended with status {status}")
-    told: dict[str, str] = orjson.loads(answer)
-    if "error" in told:
-        raise ToolError(told["error"])
-    return told["text"]
+    response: dict[str, str] = orjson.loads(output)
+    if "error" in response:
+        raise ToolError(response["error"])
+    return response["text"]
 
 
 @contextmanager
@@ -164,16 +164,16 @@ def _search_process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    question, answers = process.stdin, process.stdout
-    if question is None or answers is None:
+    stdin, stdout = process.stdin, process.stdout
+    if stdin is None or stdout is None:
         raise RuntimeError("the search process was started without pipes")
-    return question, answers
+    return stdin, stdout
 
 
-def _read_pieces(fd: int) -> Iterator[bytes]:
+def _read_chunks(fd: int) -> Iterator[bytes]:
     while True:
         wait_readable(fd)
-        piece = os.read(fd, _PIPE_BYTES)
-        if not piece:
+        chunk = os.read(fd, _PIPE_BYTES)
+        if not chunk:
             return
-        yield piece
+        yield chunk

@@ -1,7 +1,7 @@
-"""The program behind `find` and `grep`: one request as JSON on standard input, one answer on standard output.
+"""The program behind `find` and `grep`: a JSON request on standard input, a JSON response on standard output.
 
-It is a process of its own because a regular expression may take for ever and cannot be interrupted. The kernel ends
-it when its time is up, whether or not anybody waits. Needs only the standard library.
+It is a separate process because a regular expression can run forever and cannot be interrupted. An alarm signal ends
+it at its time limit. Needs only the standard library.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ MAX_LINE_CHARACTERS = 400
 MAX_CHARACTERS = 48_000
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_ENTRIES = 100_000
-#: Directories that hold nothing a person wrote; they are searched only when the path names them.
-LEFT_OUT = frozenset({".git", "node_modules", "__pycache__", ".venv"})
+#: Directories without hand-written files; they are searched only if the path names them.
+SKIPPED_DIRECTORIES = frozenset({".git", "node_modules", "__pycache__", ".venv"})
 
 _SNIFF_BYTES = 8 * 1024
 _LINES_BETWEEN_CHECKS = 50
 _NICENESS = 10
 _MEMORY_BYTES = 1024 * 1024 * 1024
-#: How much longer than its time for walking the process may live: what is left over is the regular expression's.
+#: Time for a regular expression after the time limit of the walk, before the process is killed.
 GRACE_SECONDS = 0.5
 
 
 class Entry(NamedTuple):
-    """Something met on the way: `name` in the open `directory`; `path` from where the search began, undecorated."""
+    """An entry of the walk: `name` in the open `directory`; `path` is relative to the start of the search."""
 
     directory: int
     name: str
@@ -62,201 +62,203 @@ class Entry(NamedTuple):
 
 
 @dataclass(slots=True)
-class Findings:
-    """What is told: lines, bounded, and what was left out of them."""
+class SearchOutput:
+    """The output of a search: a limited number of lines, and counts of skipped items."""
 
     stop_at: float
-    prefix: str = ""  # from the workspace to where the search begins
+    prefix: str = ""  # the path of the search's start in the workspace
     lines: list[str] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
     _characters: int = 0
 
     def add(self, line: str) -> None:
-        """Tell `line`, if there is room for it."""
+        """Add `line`, or stop the search if the output is full."""
         self._characters += len(line) + 1
         if self._characters > MAX_CHARACTERS:
-            self.stop("there is more; narrow the search down")
+            self.stop("output limit reached; narrow the search")
         else:
             self.lines.append(line)
 
-    def note(self, what: str) -> None:
-        """Count one more of `what` among the things left out."""
-        self.notes[what] = self.notes.get(what, 0) + 1
+    def count_skipped(self, kind: str) -> None:
+        """Count one more skipped item of this kind."""
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
 
-    def stop(self, why: str) -> None:
-        """End the search; the first reason is told."""
-        self.stopped = self.stopped or why
+    def stop(self, reason: str) -> None:
+        """Stop the search; the first reason is reported."""
+        self.stopped = self.stopped or reason
 
     def check_time(self) -> None:
-        """Stop when the time for walking is up."""
+        """Stop the search at its time limit."""
         if time.monotonic() > self.stop_at:
-            self.stop("the search took too long and was stopped here; name a narrower path")
+            self.stop("time limit reached; use a narrower path")
 
     def to_text(self, nothing: str) -> str:
-        """The answer, with `nothing` in the place of no lines."""
+        """Return the output, with `nothing` in place of an empty list."""
         ends = [f"[{self.stopped}]"] if self.stopped else []
-        ends += [f"[left out: {count} {what}]" for what, count in self.notes.items()]
+        ends += [f"[skipped: {count} {kind}]" for kind, count in self.skipped.items()]
         return "\n".join([*(self.lines or [nothing]), *ends])
 
 
 def search(request: dict[str, Any]) -> str:
-    """The answer to a request as `service.tools.workspace.search` makes it. Raises `ToolError`."""
-    findings = Findings(time.monotonic() + request["seconds"])
+    """Execute a request of `service.tools.workspace.search`. Raises `ToolError`."""
+    output = SearchOutput(time.monotonic() + request["seconds"])
     kind = find if request["kind"] == "find" else grep
-    with Workspace(Path(request["root"]), request["hidden"]).open_place(request["path"]) as place:
-        place.check_visible()
-        found = place.stat()
-        if found is None:
+    with Workspace(Path(request["root"]), request["hidden"]).open_entry(request["path"]) as target:
+        target.check_visible()
+        status = target.stat()
+        if status is None:
             raise FileNotFoundError
-        if stat.S_ISDIR(found.st_mode):
-            findings.prefix = "" if place.shown == "." else f"{place.shown}/"
-            directory = place.open_directory()
+        if stat.S_ISDIR(status.st_mode):
+            output.prefix = "" if target.shown == "." else f"{target.shown}/"
+            directory = target.open_directory()
             try:
-                return kind(request, walk(directory, findings, place.hidden), findings)
+                return kind(request, walk(directory, output, target.hidden), output)
             finally:
                 os.close(directory)
-        check_regular(found.st_mode, place.shown)
-        findings.prefix = place.shown.rpartition("/")[0]
-        findings.prefix += "/" if findings.prefix else ""
-        only = Entry(place.directory, place.name, place.name, found.st_mode, place.hidden)
-        return kind(request, iter([only]), findings)
+        check_regular(status.st_mode, target.shown)
+        output.prefix = target.shown.rpartition("/")[0]
+        output.prefix += "/" if output.prefix else ""
+        only = Entry(target.directory, target.name, target.name, status.st_mode, target.hidden)
+        return kind(request, iter([only]), output)
 
 
-def walk(directory: int, findings: Findings, hidden: HiddenFiles, path: str = "", depth: int = 0) -> Iterator[Entry]:
-    """Everything beneath the open `directory`, each directory before what is in it; links are told, not followed.
+def walk(directory: int, output: SearchOutput, hidden: HiddenFiles, path: str = "", depth: int = 0) -> Iterator[Entry]:
+    """Yield all entries below the open `directory`, parents first. Links are yielded, not followed.
 
-    What is hidden is left out.
+    Hidden entries are skipped.
     """
     with closing(os.scandir(directory)) as entries:
         names = sorted(entry.name for entry in islice(entries, MAX_ENTRIES))
     if len(names) == MAX_ENTRIES:
-        findings.note(f"directory's entries beyond {MAX_ENTRIES}")
+        output.count_skipped(f"directory's entries beyond {MAX_ENTRIES}")
     for name in names:
-        findings.check_time()
-        if findings.stopped:
+        output.check_time()
+        if output.stopped:
             return
-        with suppress(OSError, ToolError):  # gone or changed meanwhile, or not ours to read
+        with suppress(OSError, ToolError):  # removed or changed meanwhile, or not readable
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if hidden.hides_name(directory, name) or hidden.hides(status):
                 continue
             entry = Entry(directory, name, path + name, status.st_mode, hidden)
             yield entry
-            if stat.S_ISDIR(status.st_mode) and name not in LEFT_OUT:
-                yield from _walk_into(entry, findings, depth + 1)
+            if stat.S_ISDIR(status.st_mode) and name not in SKIPPED_DIRECTORIES:
+                yield from _walk_into(entry, output, depth + 1)
 
 
-def _walk_into(entry: Entry, findings: Findings, depth: int) -> Iterator[Entry]:
+def _walk_into(entry: Entry, output: SearchOutput, depth: int) -> Iterator[Entry]:
     if depth > MAX_DEPTH:
-        findings.note(f"directories more than {MAX_DEPTH} deep")
+        output.count_skipped(f"directories more than {MAX_DEPTH} deep")
         return
     directory = open_subdirectory(entry.name, entry.directory, entry.path, entry.hidden)
     try:
-        yield from walk(directory, findings, entry.hidden, f"{entry.path}/", depth)
+        yield from walk(directory, output, entry.hidden, f"{entry.path}/", depth)
     finally:
         os.close(directory)
 
 
-def find(request: dict[str, Any], entries: Iterator[Entry], findings: Findings) -> str:
-    """The paths that match the request's glob, one a line, directories with a slash at their end."""
+def find(request: dict[str, Any], entries: Iterator[Entry], output: SearchOutput) -> str:
+    """Return the paths that match the request's glob, one per line, directories with a trailing slash."""
     matches = compile_glob(request["pattern"])
     for entry in entries:
         if not matches(entry.path):
             continue
-        if len(findings.lines) == MAX_PATHS:
-            findings.stop(f"these are the first {MAX_PATHS}; narrow the pattern down")
+        if len(output.lines) == MAX_PATHS:
+            output.stop(f"limit of {MAX_PATHS} paths reached; narrow the pattern")
             break
         end = "/" if stat.S_ISDIR(entry.mode) else "" if stat.S_ISREG(entry.mode) else f" ({kind_of(entry.mode)})"
-        findings.add(findings.prefix + to_display(entry.path) + end)
-    return findings.to_text("(no path matches)")
+        output.add(output.prefix + to_display(entry.path) + end)
+    return output.to_text("(no path matches)")
 
 
-def grep(request: dict[str, Any], entries: Iterator[Entry], findings: Findings) -> str:
-    """The lines that match the request's regular expression, as `path:number: line`."""
+def grep(request: dict[str, Any], entries: Iterator[Entry], output: SearchOutput) -> str:
+    """Return the lines that match the request's regular expression, as `path:number: line`."""
     try:
         regex = re.compile(request["pattern"], re.IGNORECASE if request["ignore_case"] else 0)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ToolError(f"The pattern is not a regular expression: {error}. Escape what is meant literally.") from None
+        raise ToolError(f"The pattern is not a valid regular expression: {error}. Escape literal characters.") from None
     wanted = compile_glob(request["glob"]) if request["glob"] else None
     left = MAX_MATCHES
     for entry in entries:
         if not stat.S_ISREG(entry.mode) or (wanted is not None and not wanted(entry.path)):
             continue
-        lines = _text_lines(entry, findings)
-        matches = list(islice(_matches(regex, lines, findings), left + 1))
+        lines = _text_lines(entry, output)
+        matches = list(islice(_matches(regex, lines, output), left + 1))
         if len(matches) > left:
-            findings.stop(f"these are the first {MAX_MATCHES} matching lines; narrow the search down")
-        _tell(dict(matches[:left]), lines, request["context"], findings.prefix + to_display(entry.path), findings)
+            output.stop(f"limit of {MAX_MATCHES} matching lines reached; narrow the search")
+        _add_matches(dict(matches[:left]), lines, request["context"], output.prefix + to_display(entry.path), output)
         left -= len(matches)
-        if findings.stopped:
+        if output.stopped:
             break
-    return findings.to_text("(no line matches)")
+    return output.to_text("(no line matches)")
 
 
-def _text_lines(entry: Entry, findings: Findings) -> list[str]:
+def _text_lines(entry: Entry, output: SearchOutput) -> list[str]:
     try:
         with open_regular_file(entry.name, entry.directory, entry.path, entry.hidden) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ToolError):
-        findings.note("files that could not be read")
+        output.count_skipped("files that could not be read")
         return []
     if b"\0" in content[:_SNIFF_BYTES]:
-        findings.note("binary files")
+        output.count_skipped("binary files")
         return []
     if len(content) > MAX_FILE_BYTES:
-        findings.note(f"files of more than {MAX_FILE_BYTES} bytes")
+        output.count_skipped(f"files of more than {MAX_FILE_BYTES} bytes")
         return []
     return content.decode("utf-8-sig", "replace").removesuffix("\n").split("\n") if content else []
 
 
-def _matches(regex: re.Pattern[str], lines: list[str], findings: Findings) -> Iterator[tuple[int, int]]:
-    """The index of each line that matches, and of the match's first character in it."""
+def _matches(regex: re.Pattern[str], lines: list[str], output: SearchOutput) -> Iterator[tuple[int, int]]:
+    """Yield the index of each matching line and the position of its match."""
     for index, line in enumerate(lines):
         if index % _LINES_BETWEEN_CHECKS == 0:
-            findings.check_time()
-            if findings.stopped:
+            output.check_time()
+            if output.stopped:
                 return
         if match := regex.search(line.removesuffix("\r")):
             yield index, match.start()
 
 
-def _tell(matches: dict[int, int], lines: list[str], context: int, path: str, findings: Findings) -> None:
+def _add_matches(matches: dict[int, int], lines: list[str], context: int, path: str, output: SearchOutput) -> None:
     previous = -2
     around = {index for number in matches for index in range(max(0, number - context), number + context + 1)}
     for index in sorted(around):
         if index >= len(lines):
             break
-        if context and findings.lines and index != previous + 1:
-            findings.add("--")
+        if context and output.lines and index != previous + 1:
+            output.add("--")
         mark = ":" if index in matches else "-"
-        findings.add(f"{path}{mark}{index + 1}{mark} {_shown(lines[index], matches.get(index, 0))}")
+        output.add(f"{path}{mark}{index + 1}{mark} {_excerpt(lines[index], matches.get(index, 0))}")
         previous = index
 
 
-def _shown(line: str, match_at: int) -> str:
-    """`line`, or as much of a long one as has its match in sight."""
+def _excerpt(line: str, match_at: int) -> str:
+    """Truncate a long line around its match."""
     line = line.removesuffix("\r")
     if len(line) <= MAX_LINE_CHARACTERS:
         return line
     begin = max(0, match_at - MAX_LINE_CHARACTERS // 2)
     end = begin + MAX_LINE_CHARACTERS
-    before = f"[{begin} characters before] " if begin else ""
-    return f"{before}{line[begin:end]}{' [the line goes on]' if len(line) > end else ''}"
+    before = f"[{begin} characters omitted] " if begin else ""
+    return f"{before}{line[begin:end]}{' [line truncated]' if len(line) > end else ''}"
 
 
 def main() -> None:
-    """Answer the one request of standard input with `{"text"}` or `{"error"}`."""
+    """Execute the request on standard input and print `{"text"}` or `{"error"}`."""
     request = json.load(sys.stdin.buffer)
-    signal.setitimer(signal.ITIMER_REAL, request["seconds"] + GRACE_SECONDS)  # unhandled, so it ends the process
-    os.nice(_NICENESS)  # streams go first
+    signal.setitimer(
+        signal.ITIMER_REAL, request["seconds"] + GRACE_SECONDS
+    )  # without a handler the signal ends the process
+    os.nice(_NICENESS)  # runs that stream have priority
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     try:
-        answer = {"text": search(request)}
+        response = {"text": search(request)}
     except ToolError as error:
-        answer = {"error": str(error)}
+        response = {"error": str(error)}
     except MemoryError:
-        answer = {"error": "The search took too much memory. Use a simpler pattern."}
-    sys.stdout.buffer.write(json.dumps(answer).encode())
+        response = {"error": "The search ran out of memory. Use a simpler pattern."}
+    sys.stdout.buffer.write(json.dumps(response).encode())
 
 
 if __name__ == "__main__":

@@ -195,5 +195,5 @@ def test_workspace_tools_of_agents_without_workspace_are_noted(tmp_path: Path) -
     config["agents"]["list"].append({"id": "settled", "workspace": str(_make(tmp_path / "workspace"))})
     with live_gateway(tmp_path, config) as running:
         (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
-    assert note.startswith("Note: agents.defaults.workspace: nothing comes of allowing exec without a workspace")
+    assert note.startswith("Note: agents.defaults.workspace: exec allowed without effect: there is no workspace")
     assert "(agents: main, beta)" in note

@@ -229,7 +229,7 @@ def test_no_descriptor_of_the_gateway_reaches_a_command(context: ToolContext) ->
 def test_the_middle_of_long_output_is_cut_with_a_note(context: ToolContext) -> None:
     told = run_python(context, "print('first'); print('x' * 1_000_000); print('last')")
     assert "stdout:\nfirst\n" in told
-    assert f"[... {1_000_012 - 32 * 1024} bytes left out here ...]" in told
+    assert f"[... {1_000_012 - 32 * 1024} bytes omitted ...]" in told
     assert "\nlast\n" in told
     assert len(told) < 40_000
 

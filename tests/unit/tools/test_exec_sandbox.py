@@ -63,7 +63,7 @@ class Place(NamedTuple):
             "kept_bytes": 100_000,
             "max_output_bytes": 1_000_000,
             "limits": chosen.limits,
-            "sandbox": chosen.around(workspace, hidden),
+            "sandbox": chosen.for_workspace(workspace, hidden),
         }
         report = self._supervise(json.dumps(order).encode() + b"\n")
         stdout, stderr = report["stdout"]["head"], report["stderr"]["head"]

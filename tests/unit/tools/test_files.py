@@ -33,7 +33,7 @@ def test_read_numbers_the_lines(workspace: Path) -> None:
 def test_read_takes_a_window_and_says_where_to_go_on(workspace: Path) -> None:
     (workspace / "a.txt").write_text("".join(f"line {number}\n" for number in range(1, 100_001)))
     text = use(workspace, "read", path="a.txt", offset=90_000, limit=2)
-    assert text == " 90000\tline 90000\n 90001\tline 90001\n[the file goes on; continue with offset 90002]"
+    assert text == " 90000\tline 90000\n 90001\tline 90001\n[more lines follow; continue with offset 90002]"
     assert use(workspace, "read", path="a.txt", offset=100_000) == "100000\tline 100000"
 
 
@@ -69,7 +69,7 @@ def test_read_shows_what_is_not_utf8_with_replacement_characters_and_says_so(wor
     note = "[not UTF-8: bytes that could not be read are shown as U+FFFD]"
     assert use(workspace, "read", path="a.txt") == f"     1\tcaf\ufffd\n     2\tplain\n     3\t\ufffd\n{note}"
     assert use(workspace, "read", path="a.txt", limit=1).splitlines()[1:] == [
-        "[the file goes on; continue with offset 2]",
+        "[more lines follow; continue with offset 2]",
         note,
     ]
     assert note not in use(workspace, "read", path="a.txt", offset=2, limit=1)
@@ -81,7 +81,7 @@ def test_read_says_nothing_of_utf8_that_is_in_order(workspace: Path) -> None:
     for start in ("", "a", "ab", "abc"):  # whichever byte of a character a long line is cut at
         (workspace / "a.txt").write_text(start + "\U0001f980" * 9_000)
         shown = (start + "\U0001f980" * 2_000)[:2_000]
-        assert use(workspace, "read", path="a.txt") == f"     1\t{shown} [the line goes on]"
+        assert use(workspace, "read", path="a.txt") == f"     1\t{shown} [line truncated]"
 
 
 def test_write_makes_directories_and_replaces_files(workspace: Path) -> None:
@@ -133,7 +133,7 @@ def test_edit_replaces_the_one_place(workspace: Path) -> None:
 
 def test_edit_that_fails_changes_nothing_and_says_why(workspace: Path) -> None:
     (workspace / "a.py").write_text("x\nx\ny\n")
-    assert "stands in the file 2 times" in refusal(workspace, "edit", path="a.py", old_text="x", new_text="z")
+    assert "occurs 2 times" in refusal(workspace, "edit", path="a.py", old_text="x", new_text="z")
     assert "does not stand" in refusal(workspace, "edit", path="a.py", old_text="Y", new_text="z")
     edits = [{"old_text": "y", "new_text": "z"}, {"old_text": "y", "new_text": "z"}]
     assert refusal(workspace, "edit", path="a.py", edits=edits).startswith("edits[1]: old_text does not stand")

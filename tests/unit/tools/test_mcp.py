@@ -136,14 +136,14 @@ def test_a_result_says_once_what_it_says_as_plain_text(results: McpServer, name:
 
 
 def test_a_failure_without_a_word_is_told_as_one(results: McpServer) -> None:
-    with pytest.raises(ToolError, match="failed without saying why"):
+    with pytest.raises(ToolError, match="failed without a message"):
         results.call_tool("silent failure", {})
 
 
 def test_a_huge_result_is_cut_with_a_note(tools: dict[str, Tool]) -> None:
     answer = tools["test__big"].run({"characters": 3_000_000}, CONTEXT)
     assert len(answer) < 201_000
-    assert answer.endswith("[2800000 more characters were cut]")
+    assert answer.endswith("[2800000 more characters omitted]")
 
 
 def test_garbage_on_its_standard_output_does_not_disturb_a_server(tools: dict[str, Tool]) -> None:
@@ -175,7 +175,7 @@ def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is
     assert server.call_tool("process", {}).isdigit()
     crash()
     crash()
-    with pytest.raises(ToolError, match=r"tried again in \d+ s"):
+    with pytest.raises(ToolError, match=r"next attempt is in \d+ s"):
         server.call_tool("process", {})
 
 
@@ -202,7 +202,7 @@ def test_a_server_that_ends_between_two_calls_costs_none(open_server: Open) -> N
     server = open_server("wild")
 
     def wait_for_end() -> None:
-        wait_until(lambda: server._connection is not None and server._connection.is_over)
+        wait_until(lambda: server._connection is not None and server._connection.is_closing)
 
     pid = int(server.call_tool("process", {}))
     os.kill(pid, signal.SIGKILL)
@@ -255,7 +255,7 @@ def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
         server.list_tools()
     wait_until(lambda: server._failures == 1)
     began = time.monotonic()
-    with pytest.raises(ToolError, match="tried again in"):
+    with pytest.raises(ToolError, match="next attempt is in"):
         server.list_tools()
     assert time.monotonic() - began < 0.5
 
@@ -314,10 +314,10 @@ def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
     for wait_seconds in (0.0, 0.0, None, None):
         servers.list_tools(["test"], wait_seconds)
     servers.close()
-    told = [record.getMessage() for record in caplog.records if record.name == "service.tools.mcp.servers"]
+    told = [record.getMessage() for record in caplog.records if record.name == "openclaw.tools"]
     assert len(told) == 2
-    assert "test did not tell its tools within 0 s" in told[0]
-    assert "test offers its tools now" in told[1]
+    assert "test did not list its tools within 0 s" in told[0]
+    assert "The tools of the MCP server test are available" in told[1]
 
 
 def named_servers(pid: int) -> set[str]:
@@ -367,8 +367,8 @@ def test_a_server_that_keeps_failing_is_tried_again_within_half_a_minute() -> No
     server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"), clock=lambda: now[0])
     for _ in range(5):
         now[0] += 60.0  # what its silence has cost
-        server._note_end("it did not answer")
-    with pytest.raises(ToolError, match=r"it did not answer. It is tried again in 30 s\."):
+        server._handle_end("it did not answer")
+    with pytest.raises(ToolError, match=r"it did not answer. The next attempt is in 30 s\."):
         server.call_tool("x", {})
     now[0] += 30.0
     with pytest.raises(ToolError, match="not an executable file"):

@@ -21,7 +21,7 @@ from mcp import types
 
 from service.core import concurrency
 from service.tools.mcp.server import McpEndpoint, McpServer
-from service.tools.mcp.transport import HttpRefusals
+from service.tools.mcp.transport import HttpErrors
 from service.tools.tool import ToolError
 
 SERVER = str(Path(support.__file__).with_name("mcp_servers.py"))
@@ -77,7 +77,7 @@ def test_streamable_http_works_and_survives_a_restart_of_the_server() -> None:
         with subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL) as web:
             wait_until(lambda: _works(server))
             assert "add" in {tool.name for tool in server.list_tools()}
-            assert server.call_tool("big", {"characters": 3_000_000}).endswith("[2800000 more characters were cut]")
+            assert server.call_tool("big", {"characters": 3_000_000}).endswith("[2800000 more characters omitted]")
             web.kill()
     server.close()
 
@@ -104,17 +104,17 @@ def test_what_http_says_of_a_refusal_is_told(
 
 
 def test_of_refusals_that_nobody_asks_for_only_the_last_are_kept() -> None:
-    async def refuse_all(refusals: HttpRefusals) -> None:
+    async def refuse_all(refusals: HttpErrors) -> None:
         for number in range(1_000):
             request = httpx.Request("POST", "http://127.0.0.1/mcp", json={"id": number})
-            await refusals.note(httpx.Response(503, request=request))
+            await refusals.record(httpx.Response(503, request=request))
 
     def explained(number: int) -> str:
         error = types.ErrorData(code=-32603, message="error response")
-        refusals.explain(types.JSONRPCError(jsonrpc="2.0", id=number, error=error))
+        refusals.annotate(types.JSONRPCError(jsonrpc="2.0", id=number, error=error))
         return error.message
 
-    refusals = HttpRefusals()
+    refusals = HttpErrors()
     asyncio.run(refuse_all(refusals))
     assert explained(0) == "error response"
     assert explained(999) == "error response (HTTP 503 Service Unavailable)"

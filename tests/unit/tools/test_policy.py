@@ -14,7 +14,7 @@ from service.config.agents import Roster
 from service.config.schema import parse_config
 from service.config.tools import GlobalToolsConfig
 from service.gateway.build import open_toolboxes
-from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_notices
+from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_warnings
 from service.tools.policy_checks import BUILT_IN
 
 FILES = ["read", "write", "edit", "ls", "find", "grep"]
@@ -156,7 +156,7 @@ def test_what_has_no_effect_is_told_with_its_key() -> None:
         "agents.list[0].tools": GlobalToolsConfig(profile="codnig"),
         "agents.list[1].tools": GlobalToolsConfig(deny=("*",)),
     }
-    notices = policy_notices(everywhere, agents, ALL[:-1], ["docs__"])
+    notices = policy_warnings(everywhere, agents, ALL[:-1], ["docs__"])
     assert [notice.partition(", ")[0] for notice in notices] == [
         'tools.allow: "brwoser" names no tool of this gateway',
         'tools.deny: "canvas" names no tool of this gateway',
@@ -167,7 +167,7 @@ def test_what_has_no_effect_is_told_with_its_key() -> None:
 
 def test_a_configuration_without_faults_has_no_notices() -> None:
     assert (
-        policy_notices(
+        policy_warnings(
             GlobalToolsConfig(profile="coding", deny=("exec",)), {"a": GlobalToolsConfig(allow=("read",))}, ALL
         )
         == ()
@@ -176,7 +176,7 @@ def test_a_configuration_without_faults_has_no_notices() -> None:
 
 def test_a_tool_of_a_server_that_was_not_asked_yet_may_be_there() -> None:
     config = GlobalToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
-    (notice,) = policy_notices(config, {}, ALL[:-1], ["docs__"])
+    (notice,) = policy_warnings(config, {}, ALL[:-1], ["docs__"])
     assert notice == 'tools.alsoAllow: "dosc__search" names no tool of this gateway, ignored'
 
 

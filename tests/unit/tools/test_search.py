@@ -110,7 +110,7 @@ def test_grep_tells_the_lines_around(workspace: Path) -> None:
 def test_what_cannot_be_understood_is_explained(workspace: Path) -> None:
     assert "not a regular expression" in refusal(workspace, GREP, pattern="(")
     assert "cannot be understood" in refusal(workspace, FIND, pattern="{a")
-    assert 'There is no "gone"' in refusal(workspace, GREP, pattern="x", path="gone")
+    assert '"gone" does not exist' in refusal(workspace, GREP, pattern="x", path="gone")
 
 
 @pytest.mark.parametrize("pattern", ["../*.py", "src/../*.md", "..", ".", "./", "src//*.py", "src/"])
@@ -133,12 +133,12 @@ def test_results_are_bounded_and_say_so(workspace: Path) -> None:
     (workspace / "many.txt").write_text("needle\n" * (MAX_MATCHES + 1))
     lines = use(workspace, GREP, pattern="needle").splitlines()
     assert len(lines) == MAX_MATCHES + 1
-    assert lines[-1].startswith("[these are the first 200")
+    assert lines[-1].startswith("[limit of 200")
     for number in range(MAX_PATHS + 1):
         (workspace / f"f{number}").touch()
     lines = use(workspace, FIND, pattern="f*").splitlines()
     assert len(lines) == MAX_PATHS + 1
-    assert lines[-1].startswith("[these are the first 1000")
+    assert lines[-1].startswith("[limit of 1000")
 
 
 def test_grep_leaves_out_what_is_not_text_and_says_so(workspace: Path) -> None:
@@ -152,8 +152,8 @@ def test_grep_leaves_out_what_is_not_text_and_says_so(workspace: Path) -> None:
     (workspace / "latin").write_bytes(b"caf\xe9 needle\n")
     assert use(workspace, GREP, pattern="needle").splitlines() == [
         "latin:1: caf� needle",
-        "[left out: 1 binary files]",
-        f"[left out: 1 files of more than {MAX_FILE_BYTES} bytes]",
+        "[skipped: 1 binary files]",
+        f"[skipped: 1 files of more than {MAX_FILE_BYTES} bytes]",
     ]
 
 
@@ -167,7 +167,7 @@ def test_of_a_long_line_the_match_is_shown(workspace: Path) -> None:
     (told,) = use(workspace, GREP, pattern="needle").splitlines()
     assert told.startswith("a.txt:1: [9800 characters before] xxx")
     assert "xneedley" in told
-    assert told.endswith("yyy [the line goes on]")
+    assert told.endswith("yyy [line truncated]")
 
 
 def test_the_first_line_begins_behind_a_mark_of_utf8(workspace: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_tree_that_is_too_deep_is_searched_as_far_as_allowed(workspace: Path) 
     os.close(top)
     lines = use(workspace, FIND, pattern="d").splitlines()
     assert len(lines) == MAX_DEPTH + 2
-    assert lines[-1] == f"[left out: 1 directories more than {MAX_DEPTH} deep]"
+    assert lines[-1] == f"[skipped: 1 directories more than {MAX_DEPTH} deep]"
 
 
 @pytest.mark.usefixtures("no_child_is_left")
@@ -223,7 +223,7 @@ def test_a_search_that_runs_out_of_time_tells_what_it_found(workspace: Path) -> 
     told = use(workspace, GrepTool(ProcessSlots(), seconds=0.3), pattern="needle|^(a+)+$")
     assert told.splitlines() == [
         "0000.txt:1: needle",
-        "[the search took too long and was stopped here; name a narrower path]",
+        "[time limit reached; use a narrower path]",
     ]
 
 

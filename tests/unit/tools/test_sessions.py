@@ -107,7 +107,7 @@ def test_other_sessions_are_told_of_only_where_they_may_be_seen(
             if key in visible:
                 assert ask(store, name, visibility, session_key=key)["session_key"] == key
             else:
-                with pytest.raises(ToolError, match="There is no session"):
+                with pytest.raises(ToolError, match="No visible session"):
                     ask(store, name, visibility, session_key=key)
 
 
@@ -150,7 +150,7 @@ def test_pictures_and_long_messages_are_not_told_whole(store: Transcripts) -> No
     huge = Image("data:image/png;base64," + "A" * MAX_PAYLOAD_CHARACTERS)
     say(store, OWN, Message(Role.USER, (Text("see"), PICTURE)), user("x" * 10_000), Message(Role.USER, (huge,)))
     texts = [entry["text"] for entry in ask(store, "sessions_history", session_key=OWN)["messages"]]
-    assert texts == ["see [with a picture]", "x" * 4_000 + " [cut]", "[a message too long to be told]"]
+    assert texts == ["see [with an image]", "x" * 4_000 + " [cut]", "[a message that is too long to show]"]
 
 
 def test_a_long_history_leaves_the_oldest_out(store: Transcripts) -> None:

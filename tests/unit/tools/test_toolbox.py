@@ -14,7 +14,7 @@ import pytest
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_concurrently, sleep, spawn
 from service.core.messages import Role, ToolCall
 from service.tools.tool import ToolContext, ToolError
-from service.tools.toolbox import MAX_SIDE_BY_SIDE, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
+from service.tools.toolbox import MAX_CONCURRENT_CALLS, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
 
 CONTEXT = ToolContext("main", None, "agent:main:x", "run-1")
 SCHEMA: Mapping[str, Any] = {
@@ -90,7 +90,7 @@ def test_a_tool_whose_schema_cannot_be_used_is_left_out_with_a_warning(
 ) -> None:
     toolbox = Toolbox([StubTool("bad", str, parameters), StubTool("good", str)])
     assert [one.name for one in toolbox.functions()] == ["good"]
-    assert "the tool bad is left out" in caplog.text
+    assert "The tool bad is omitted" in caplog.text
 
 
 def test_tool_that_is_left_out_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,14 +148,14 @@ def test_a_pattern_that_explodes_does_not_hold_anybody_up() -> None:
 
 
 def test_an_unknown_tool_is_told_with_those_there_are() -> None:
-    assert answer(StubTool("read", str), name="raed") == ('There is no tool "raed". There are: read.', True)
+    assert answer(StubTool("read", str), name="raed") == ('Unknown tool "raed". Available tools: read.', True)
 
 
 def test_of_many_tools_the_nearest_names_are_told() -> None:
     tools = [*(StubTool(f"other_{number}", str) for number in range(200)), StubTool("read", str)]
     [message] = Toolbox(tools).execute([call("raed", "{}")], CONTEXT)
     told = message.text
-    assert told.startswith('There is no tool "raed". There are 201, among them: read, ')
+    assert told.startswith('Unknown tool "raed". The closest of 201 available tools: read, ')
     assert told.count(",") <= 31
 
 
@@ -165,7 +165,7 @@ def test_a_tool_error_is_told_in_its_own_words() -> None:
 
 def test_a_defect_is_logged_and_told_without_its_details(caplog: pytest.LogCaptureFixture) -> None:
     text, failed = answer(StubTool("a", raising(KeyError("inner detail"))))
-    assert text == "The tool a failed. This is a fault of the tool, not of the call."
+    assert text == "The tool a failed. This is an error in the tool, not in the call."
     assert failed
     assert "run-1" in caplog.text
     assert "KeyError" in caplog.text
@@ -182,7 +182,7 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
         return "late"
 
     text, failed = answer(StubTool("a", work, timeout_seconds=0.05))
-    assert (text, failed, ended) == ("a was ended after 0.05 seconds. Ask for less.", True, [True])
+    assert (text, failed, ended) == ("a timed out after 0.05 seconds. Request less at once.", True, [True])
 
 
 def test_a_long_result_keeps_both_ends_and_says_what_is_missing() -> None:
@@ -190,7 +190,7 @@ def test_a_long_result_keeps_both_ends_and_says_what_is_missing() -> None:
     [message] = toolbox.execute([call("a")], CONTEXT)
     assert message.text.startswith("<xxx")
     assert message.text.endswith("xxx>")
-    assert "[... 9702 of 10002 characters left out here ...]" in message.text
+    assert "[... 9702 of 10002 characters omitted ...]" in message.text
     assert len(message.text) < 400
 
 
@@ -232,7 +232,7 @@ def test_no_more_than_a_few_run_at_the_same_time() -> None:
     running = {"now": 0, "most": 0}
     calls = [call("a", "{}", str(number)) for number in range(30)]
     assert overlapping(Toolbox([StubTool("a", counting(running))]), calls, running) == list(map(str, range(30)))
-    assert running["most"] == MAX_SIDE_BY_SIDE
+    assert running["most"] == MAX_CONCURRENT_CALLS
 
 
 def test_one_tool_that_is_not_parallel_makes_all_run_one_by_one() -> None:
@@ -273,7 +273,7 @@ def test_cancelling_ends_running_calls_and_begins_no_other(*, parallel: bool) ->
 
     runner = spawn(run)
     sleep(0.05)
-    running = MAX_SIDE_BY_SIDE if parallel else 1
+    running = MAX_CONCURRENT_CALLS if parallel else 1
     assert log == ["began"] * running
     began = time.monotonic()
     scope.cancel()

@@ -143,7 +143,7 @@ def test_other_types_are_refused_by_name_and_not_downloaded(
 
 def test_a_page_of_no_type_is_refused(tool: WebFetchTool, server: PageServer) -> None:
     server.pages["/"] = raw(b"HTTP/1.1 200 OK\r\n\r\nhello")
-    with pytest.raises(ToolError, match="of no stated type"):
+    with pytest.raises(ToolError, match="its type is not stated"):
         fetch(tool, server.url("/"))
 
 
