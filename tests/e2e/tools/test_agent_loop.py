@@ -71,7 +71,7 @@ def test_unknown_function_is_answered_with_names_of_callers_functions(client: ht
     upstream.answers["play"] = Play(calls(("functions.weather", {"city": "Hue"})), calls(text="I could not."))
     assert text_of(ask(client, "how is it?", tools=[FUNCTION])) == "I could not."
     result = sent(upstream)[-1]["content"]
-    assert result.startswith('There is no tool "functions.weather". There are: weather, ')
+    assert result.startswith('Unknown tool "functions.weather". Available tools: weather, ')
 
 
 def test_what_an_agent_may_use_is_what_it_is_told_about(client: httpx.Client, upstream: Upstream) -> None:

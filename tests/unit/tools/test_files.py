@@ -134,9 +134,9 @@ def test_edit_replaces_the_one_place(workspace: Path) -> None:
 def test_edit_that_fails_changes_nothing_and_says_why(workspace: Path) -> None:
     (workspace / "a.py").write_text("x\nx\ny\n")
     assert "occurs 2 times" in refusal(workspace, "edit", path="a.py", old_text="x", new_text="z")
-    assert "does not stand" in refusal(workspace, "edit", path="a.py", old_text="Y", new_text="z")
+    assert "was not found" in refusal(workspace, "edit", path="a.py", old_text="Y", new_text="z")
     edits = [{"old_text": "y", "new_text": "z"}, {"old_text": "y", "new_text": "z"}]
-    assert refusal(workspace, "edit", path="a.py", edits=edits).startswith("edits[1]: old_text does not stand")
+    assert refusal(workspace, "edit", path="a.py", edits=edits).startswith("edits[1]: old_text was not found")
     for wrong in ({}, {"old_text": "x"}, {"old_text": "y", "new_text": "z", "edits": edits}):
         assert "Give either" in refusal(workspace, "edit", path="a.py", **wrong)
     assert (workspace / "a.py").read_text() == "x\nx\ny\n"
@@ -144,7 +144,7 @@ def test_edit_that_fails_changes_nothing_and_says_why(workspace: Path) -> None:
 
 def test_edit_that_would_change_nothing_is_refused(workspace: Path) -> None:
     (workspace / "a.txt").write_text("x\ny\n")
-    same = "old_text and new_text are the same, so there is nothing to change."
+    same = "old_text and new_text are equal, so there is nothing to change."
     assert refusal(workspace, "edit", path="a.txt", old_text="x", new_text="x") == same
     assert refusal(workspace, "edit", path="a.txt", old_text="x\ny", new_text="x\r\ny") == same
     edits = [{"old_text": "x", "new_text": "z"}, {"old_text": "y", "new_text": "y"}]

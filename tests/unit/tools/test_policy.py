@@ -158,8 +158,8 @@ def test_what_has_no_effect_is_told_with_its_key() -> None:
     }
     notices = policy_warnings(everywhere, agents, ALL[:-1], ["docs__"])
     assert [notice.partition(", ")[0] for notice in notices] == [
-        'tools.allow: "brwoser" names no tool of this gateway',
-        'tools.deny: "canvas" names no tool of this gateway',
+        'tools.allow: "brwoser" matches no tool of this gateway',
+        'tools.deny: "canvas" matches no tool of this gateway',
         'tools.allow: "docs__*" is not part of the profile "coding"',
         'agents.list[0].tools.profile: "codnig" is not a profile',
     ]
@@ -177,7 +177,7 @@ def test_a_configuration_without_faults_has_no_notices() -> None:
 def test_a_tool_of_a_server_that_was_not_asked_yet_may_be_there() -> None:
     config = GlobalToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
     (notice,) = policy_warnings(config, {}, ALL[:-1], ["docs__"])
-    assert notice == 'tools.alsoAllow: "dosc__search" names no tool of this gateway, ignored'
+    assert notice == 'tools.alsoAllow: "dosc__search" matches no tool of this gateway, ignored'
 
 
 def test_every_built_in_tool_is_in_a_group(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def test_grep_tells_the_lines_around(workspace: Path) -> None:
 
 
 def test_what_cannot_be_understood_is_explained(workspace: Path) -> None:
-    assert "not a regular expression" in refusal(workspace, GREP, pattern="(")
-    assert "cannot be understood" in refusal(workspace, FIND, pattern="{a")
+    assert "not a valid regular expression" in refusal(workspace, GREP, pattern="(")
+    assert "is invalid" in refusal(workspace, FIND, pattern="{a")
     assert '"gone" does not exist' in refusal(workspace, GREP, pattern="x", path="gone")
 
 
@@ -126,7 +126,7 @@ def test_an_absolute_glob_is_refused(workspace: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["[ab", "src/[a", "[a/b]", "{[a,b}"])
 def test_a_bracket_that_is_not_closed_is_refused(workspace: Path, pattern: str) -> None:
-    assert "a [ that no ] closes" in refusal(workspace, FIND, pattern=pattern)
+    assert "a [ without a ]" in refusal(workspace, FIND, pattern=pattern)
 
 
 def test_results_are_bounded_and_say_so(workspace: Path) -> None:
@@ -277,6 +277,6 @@ def test_searches_run_no_more_processes_than_their_cap(workspace: Path) -> None:
 
 def test_search_that_finds_no_room_says_so(workspace: Path) -> None:
     slots = ProcessSlots(1)
-    with slots.hold(1), pytest.raises(ToolError, match="busy: 1 programs of tools run already"), slots.hold(0.01):
+    with slots.hold(1), pytest.raises(ToolError, match="busy: 1 tool processes are running"), slots.hold(0.01):
         pass
     assert use(workspace, FindTool(slots), pattern="nothing") == "(no path matches)"

@@ -136,7 +136,7 @@ def test_other_types_are_refused_by_name_and_not_downloaded(
 ) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
     server.pages["/"] = endless(head, b"x" * 65536)
-    with pytest.raises(ToolError, match=rf"\(status 200\) was not read: it is {content_type}"):
+    with pytest.raises(ToolError, match=rf"\(status 200\) was not read: its type is {content_type}"):
         fetch(tool, server.url("/"))
     assert server.sent_bytes < FETCH_LIMITS.max_bytes
 
