@@ -22,7 +22,7 @@ from service.models.catalog import ModelCatalog
 from service.models.known_hosts import KNOWN_HOSTS
 from service.models.registry import DIALECTS, OFFERED_APIS
 from service.tools.policy_checks import tool_warnings
-from service.tools.workspace.hidden import HiddenFiles
+from service.tools.workspace.hidden_files import HiddenFiles
 
 _LONGEST_SHOWN_API = 40
 

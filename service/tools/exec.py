@@ -19,7 +19,7 @@ from service.tools.exec_sandbox import PROGRAM_DIRECTORIES, ExecSandbox
 from service.tools.process_slots import ProcessSlots
 from service.tools.terminal_text import is_binary, to_plain_text
 from service.tools.tool import ToolContext, ToolError
-from service.tools.workspace.hidden import HiddenFiles
+from service.tools.workspace.hidden_files import HiddenFiles
 
 DEFAULT_TIMEOUT_SECONDS = 120
 MAX_TIMEOUT_SECONDS = 1800

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, ClassVar
 from service.core.concurrency import sleep
 from service.tools.tool import Tool, ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
-from service.tools.workspace.hidden import HiddenFiles
+from service.tools.workspace.hidden_files import HiddenFiles
 from service.tools.workspace.paths import Workspace, kind_of
 
 MAX_READ_LINES = 2_000

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from service.core.dataclass import record
 from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
-from service.tools.workspace.hidden import HiddenFiles
+from service.tools.workspace.hidden_files import HiddenFiles
 
 #: The maximum number of symbolic links in one path, the same as on Linux.
 MAX_LINKS = 40

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from service.tools.tool import ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.globs import compile_glob
-from service.tools.workspace.hidden import HiddenFiles
+from service.tools.workspace.hidden_files import HiddenFiles
 from service.tools.workspace.paths import (
     MAX_DEPTH,
     Workspace,

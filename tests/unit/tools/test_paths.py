@@ -17,7 +17,7 @@ import pytest
 from support.workspace_tools import SECRET, make_workspace, refusal, use
 
 from service.tools.tool import ToolError
-from service.tools.workspace.hidden import HiddenFiles
+from service.tools.workspace.hidden_files import HiddenFiles
 from service.tools.workspace.paths import MAX_DEPTH, MAX_LINKS, open_regular_file
 
 #: -100 is AT_FDCWD, 2 is RENAME_EXCHANGE.
