@@ -2,24 +2,21 @@
 
 A sandboxed command writes to its directories, to a temporary directory of its own and to nothing else; it reads the
 system except the hidden paths and devices; it reaches no process outside, no socket of the file system and, without
-`network`, no host. Needs only the standard library: `supervisor.py` applies it, and run as a program,
-`sandbox.py SPECIFICATION COMMAND [ARGUMENT ...]`, it becomes the command.
+`network`, no host. Needs only the standard library: `supervisor.py` applies it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import platform
 import resource
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from service.core.processes import landlock, seccomp
 
@@ -215,20 +212,3 @@ def drop_capabilities() -> None:
     if libc.capset(header, kept):
         number = ctypes.get_errno()
         raise OSError(number, f"capset: {os.strerror(number)}")
-
-
-def main(arguments: list[str]) -> int:
-    """Become the command inside the sandbox; returns only if that fails."""
-    specification: dict[str, Any] = json.loads(arguments[0])
-    sandbox, argv = Sandbox(**specification), arguments[1:]
-    confinement = Confinement(sandbox, argv, os.getcwd(), os.environ.get("TMPDIR"))  # noqa: PTH109 - slow to import
-    for descriptor in confinement.descriptors:
-        os.set_inheritable(descriptor, True)
-    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
-    lower_priority()
-    confinement.enforce()
-    os.execv(confinement.argv[0], confinement.argv)  # noqa: S606 - no shell is what is wanted
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
