@@ -183,7 +183,8 @@ def test_concurrent_edits_lose_nothing(home: Home) -> None:
 
 def test_ineffective_tool_rules_are_noted_with_their_path(home: Home) -> None:
     result = home.run("config", "set", "tools.alsoAllow", "['exce']")
-    assert (result.status, result.err) == (0, 'Note: tools.alsoAllow: "exce" matches no tool of this gateway, ignored\n')
+    note = 'Note: tools.alsoAllow: "exce" matches no tool of this gateway, ignored\n'
+    assert (result.status, result.err) == (0, note)
     home.run("config", "set", "agents.list", "[{ id: 'a' }, { id: 'b' }]")
     result = home.run("config", "set", "agents.list[1].tools.profile", "coder")
     assert result.err.startswith('Note: agents.list[1].tools.profile: "coder" is not a profile')
