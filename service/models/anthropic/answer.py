@@ -11,8 +11,8 @@ from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import StopReason, ToolCall, Usage
 from service.models.anthropic.content import THINKING, Content
-from service.models.completion import Completion
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.models.finish_state import Completion
 from service.models.http.transport import Upstream
 from service.models.openai.surrogates import load_event
 from service.models.provider import ModelEnded

@@ -6,8 +6,8 @@ from typing import Any
 
 from service.core.errors import GatewayError
 from service.core.messages import ProviderData, StopReason, Usage
-from service.models.completion import Completion
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.models.finish_state import Completion
 from service.models.http.transport import Upstream
 from service.models.openai.calls import CallAssembler
 from service.models.openai.finish_reasons import is_failure, to_stop_reason
