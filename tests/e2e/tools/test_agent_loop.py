@@ -1,4 +1,4 @@
-"""An agent with tools, end to end: a live gateway, a real workspace, a model that is played by the stub."""
+"""Agents with tools through a live gateway, with a stub as the model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def workspace(gateway: LiveGateway) -> Path:
     return with_notes(gateway.directory / "workspace")
 
 
-def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:
+def test_agent_changes_file_of_its_workspace(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"}), text="Let me look."),
         calls(("edit", {"path": "notes.txt", "old_text": "milk", "new_text": "oat milk"})),
@@ -50,13 +50,13 @@ def test_an_agent_changes_a_file_of_its_workspace(client: httpx.Client, upstream
     assert "milk" in sent(upstream, 1)[-1]["content"]
 
 
-def test_a_stream_carries_the_same_text(client: httpx.Client, upstream: Upstream) -> None:
+def test_stream_carries_same_text(client: httpx.Client, upstream: Upstream) -> None:
     lines = [calls(("ls", {"path": "."}), text="Looking."), calls(text="Done.")]
     upstream.answers["play"] = Play(*lines)
     assert streamed_text(ask(client, "look", stream=True)) == "Looking.\n\nDone."
 
 
-def test_a_failing_tool_is_told_to_the_model_which_goes_on(client: httpx.Client, upstream: Upstream) -> None:
+def test_failing_tool_is_reported_to_model_which_goes_on(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "../secret"}), ("nonsense", {}), ("read", {"pth": 1})), calls(text="I could not.")
     )
@@ -74,7 +74,7 @@ def test_unknown_function_is_answered_with_names_of_callers_functions(client: ht
     assert result.startswith('Unknown tool "functions.weather". Available tools: weather, ')
 
 
-def test_what_an_agent_may_use_is_what_it_is_told_about(client: httpx.Client, upstream: Upstream) -> None:
+def test_what_agent_may_use_is_what_it_is_reported_about(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(calls(text="hi"), calls(text="hi"))
     ask(client, "hi", model="openclaw/careful")
     careful = {tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]}
@@ -87,24 +87,20 @@ def test_what_an_agent_may_use_is_what_it_is_told_about(client: httpx.Client, up
     assert full == careful | {"write", "edit", "exec", "web_fetch"}
 
 
-def test_a_long_call_may_come_in_one_event(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:
+def test_long_call_may_come_in_one_event(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:
     text = "x" * 1_500_000
     upstream.answers["play"] = Play(calls(("write", {"path": "new.txt", "content": text})), calls(text="Done."))
     assert text_of(ask(client, "write")) == "Done."
     assert (workspace / "new.txt").read_text() == text
 
 
-def test_a_tool_that_is_not_allowed_is_not_carried_out(
-    client: httpx.Client, upstream: Upstream, workspace: Path
-) -> None:
+def test_tool_that_is_not_allowed_is_not_carried_out(client: httpx.Client, upstream: Upstream, workspace: Path) -> None:
     upstream.answers["play"] = Play(calls(("write", {"path": "new.txt", "content": "x"})), calls(text="no"))
     assert text_of(ask(client, "write", model="openclaw/careful")) == "no"
     assert not (workspace / "new.txt").exists()
 
 
-def test_the_callers_tool_ends_the_run_and_its_result_continues_the_reasoning(
-    client: httpx.Client, upstream: Upstream
-) -> None:
+def test_callers_tool_ends_run_and_its_result_continues_reasoning(client: httpx.Client, upstream: Upstream) -> None:
     key = {"x-openclaw-session-key": "weather"}
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"})),
@@ -123,13 +119,13 @@ def test_the_callers_tool_ends_the_run_and_its_result_continues_the_reasoning(
     assert sent(upstream)[-2]["content"] == "sunny"
 
 
-def test_a_callers_tool_may_not_be_called_like_one_of_the_agents(client: httpx.Client) -> None:
+def test_callers_tool_may_not_be_called_like_one_of_agents(client: httpx.Client) -> None:
     tool = {"type": "function", "function": {"name": "read"}}
     assert error_of(ask(client, "hi", tools=[FUNCTION, tool])) == (400, "invalid_value", "tools[1].function.name")
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
-def test_a_demanded_call_runs_no_tool_that_was_not_offered(
+def test_demanded_call_runs_no_tool_that_was_not_offered(
     client: httpx.Client, upstream: Upstream, workspace: Path, session: dict[str, str], choice: Any
 ) -> None:
     upstream.answers["play"] = Play(
@@ -143,13 +139,13 @@ def test_a_demanded_call_runs_no_tool_that_was_not_offered(
     assert [one["role"] for one in sent(upstream)] == ["user", "assistant", "tool"]
 
 
-def test_the_last_turn_has_to_be_an_answer(client: httpx.Client, upstream: Upstream) -> None:
+def test_last_turn_has_to_be_answer(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 3, calls(text="Enough."))
     assert text_of(ask(client, "look")) == "Enough."
     assert upstream.requests[-1].body["tool_choice"] == "none"
 
 
-def test_in_the_last_turn_the_callers_functions_can_still_be_called(client: httpx.Client, upstream: Upstream) -> None:
+def test_in_last_turn_callers_functions_can_still_be_called(client: httpx.Client, upstream: Upstream) -> None:
     looks = [calls(("ls", {"path": "."}))] * 3
     upstream.answers["play"] = Play(*looks, calls(("ls", {"path": "."}), ("weather", {"city": "Hue"}), text="There?"))
     choice = ask(client, "look", tools=[FUNCTION]).json()["choices"][0]
@@ -162,9 +158,7 @@ def test_in_the_last_turn_the_callers_functions_can_still_be_called(client: http
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
-def test_in_the_last_turn_what_is_not_the_callers_ends_the_answer(
-    client: httpx.Client, upstream: Upstream, choice: str
-) -> None:
+def test_in_last_turn_what_is_not_callers_ends_answer(client: httpx.Client, upstream: Upstream, choice: str) -> None:
     upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 4)
     answer = ask(client, "look", tools=[FUNCTION], tool_choice=choice)
     assert (text_of(answer), answer.json()["choices"][0]["finish_reason"]) == ("", "length")
@@ -186,7 +180,7 @@ TIME = {"type": "function", "function": {"name": "time", "parameters": {"type": 
         ),
     ],
 )
-def test_of_a_models_calls_those_pass_that_were_asked_for(
+def test_of_models_calls_those_pass_that_were_asked_for(
     client: httpx.Client, upstream: Upstream, options: dict[str, Any], names: list[str]
 ) -> None:
     upstream.answers["play"] = Play(calls(("time", {}), ("weather", {"city": "Hue"}), ("weather", {"city": "Hoi An"})))
@@ -194,7 +188,7 @@ def test_of_a_models_calls_those_pass_that_were_asked_for(
     assert [call["function"]["name"] for call in message["tool_calls"]] == names
 
 
-def test_hanging_up_ends_a_running_tool(gateway: LiveGateway, upstream: Upstream, workspace: Path) -> None:
+def test_hanging_up_ends_running_tool(gateway: LiveGateway, upstream: Upstream, workspace: Path) -> None:
     command = "echo started > began; sleep 30; echo ended > ended"
     upstream.answers["play"] = Play(calls(("exec", {"command": command})), calls(text="never"))
     with gateway.client(timeout=3) as impatient, pytest.raises(httpx.ReadTimeout):
@@ -206,14 +200,14 @@ def test_hanging_up_ends_a_running_tool(gateway: LiveGateway, upstream: Upstream
     assert not (workspace / "ended").exists()
 
 
-def test_exec_sees_no_secret_of_the_gateway(upstream: Upstream, gateway: LiveGateway) -> None:
+def test_exec_sees_no_secret_of_gateway(upstream: Upstream, gateway: LiveGateway) -> None:
     upstream.answers["play"] = Play(calls(("exec", {"command": "env"})), calls(text="ok"))
     with gateway.client() as client:
         ask(client, "env")
     assert "OPENCLAW" not in sent(upstream)[-1]["content"]
 
 
-def test_tool_calls_are_no_part_of_the_stream(client: httpx.Client, upstream: Upstream) -> None:
+def test_tool_calls_are_no_part_of_stream(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(calls(("ls", {"path": "."})), calls(text="Done."))
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks_of(ask(client, "look", stream=True))]
     assert all("tool_calls" not in delta for delta in deltas)
@@ -232,7 +226,7 @@ def test_what_was_not_offered_is_not_handed_out_and_meets_no_demand(
         assert error_of(answer) == (502, "tool_choice_not_met", "tool_choice")
 
 
-def test_hanging_up_keeps_the_results_of_tools_that_had_finished(gateway: LiveGateway, upstream: Upstream) -> None:
+def test_hanging_up_keeps_results_of_tools_that_had_finished(gateway: LiveGateway, upstream: Upstream) -> None:
     both = calls(("exec", {"command": "echo it is $((40 + 2))"}), ("exec", {"command": "sleep 30"}))
     upstream.answers["play"] = Play(both, calls(text="never"))
     key = {"x-openclaw-session-key": "kept"}
@@ -244,7 +238,7 @@ def test_hanging_up_keeps_the_results_of_tools_that_had_finished(gateway: LiveGa
     assert "it is 42" in str(sent(upstream))
 
 
-def test_a_model_that_never_stops_calling_tools_ends_with_the_reason_length(
+def test_model_that_never_stops_calling_tools_ends_with_reason_length(
     client: httpx.Client, upstream: Upstream, gateway: LiveGateway
 ) -> None:
     upstream.answers["play"] = Play(*[calls(("ls", {"path": "."}))] * 4)

@@ -112,7 +112,7 @@ def converse(sdk: OpenAI, helper: Helper, model: str, headers: dict[str, str]) -
 
 @pytest.mark.parametrize("helper", [parse, stream])
 @pytest.mark.parametrize("session", [False, True])
-def test_a_callers_loop_runs_with_the_sdks_helpers(
+def test_callers_loop_runs_with_sdks_helpers(
     sdk: OpenAI, upstream: Upstream, workspace: Path, model: str, helper: Helper, session: bool
 ) -> None:
     upstream.answers["play"] = Play(
@@ -131,7 +131,7 @@ def test_a_callers_loop_runs_with_the_sdks_helpers(
         check_request(received)
 
 
-def test_an_agent_changes_a_file_by_read_and_edit(sdk: OpenAI, upstream: Upstream, workspace: Path, model: str) -> None:
+def test_agent_changes_file_by_read_and_edit(sdk: OpenAI, upstream: Upstream, workspace: Path, model: str) -> None:
     upstream.answers["play"] = Play(
         calls(("read", {"path": "notes.txt"}), text="Let me look."),
         calls(("edit", {"path": "notes.txt", "old_text": "milk", "new_text": "oat milk"})),

@@ -1,4 +1,4 @@
-"""The workspace's files that every run reads, when whoever writes there means harm; through a live gateway."""
+"""Hostile workspace files that every run reads, through a live gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def agent(upstream: Upstream, workspace: Path, tmp_path: Path) -> Iterator[LiveG
         yield running
 
 
-def test_what_is_no_file_of_the_workspace_is_not_read_and_holds_nobody_up(
+def test_what_is_no_file_of_workspace_is_not_read_and_holds_nobody_up(
     agent: LiveGateway, upstream: Upstream, workspace: Path
 ) -> None:
     os.mkfifo(workspace / "AGENTS.md")

@@ -1,4 +1,4 @@
-"""The `exec` tool: what a command sees, what is told of it, and that nothing of it outlives the run."""
+"""The `exec` tool: environment, results, time limits and process clean-up."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.01)
 
 
-def test_status_and_both_streams_are_told(context: ToolContext) -> None:
+def test_status_and_both_streams_are_reported(context: ToolContext) -> None:
     told = run(context, command="echo out; echo err >&2; exit 3")
     assert told.startswith("The command exited with status 3 after ")
     assert told.endswith("stdout:\nout\n\nstderr:\nerr\n")
@@ -157,7 +157,7 @@ def test_argv_goes_to_no_shell(context: ToolContext) -> None:
     assert "stdout:\n$HOME; exit 1\n" in run(context, argv=["echo", "$HOME; exit 1"])
 
 
-def test_a_signal_is_told(context: ToolContext) -> None:
+def test_signal_is_reported(context: ToolContext) -> None:
     assert "ended by signal 9" in run(context, command="kill -9 $$")
 
 
@@ -178,31 +178,33 @@ def test_a_signal_is_told(context: ToolContext) -> None:
         ({"command": "true", "cwd": "x" * 5000}, "inside the workspace"),
     ],
 )
-def test_what_cannot_run_is_told_with_its_reason(context: ToolContext, arguments: dict[str, Any], reason: str) -> None:
+def test_what_cannot_run_is_reported_with_its_reason(
+    context: ToolContext, arguments: dict[str, Any], reason: str
+) -> None:
     assert context.workspace is not None
     (context.workspace / "out").symlink_to("/")
     with pytest.raises(ToolError, match=reason):
         run(context, **arguments)
 
 
-def test_without_a_workspace_nothing_runs() -> None:
+def test_without_workspace_nothing_runs() -> None:
     with pytest.raises(ToolError, match=r"no workspace.* Whoever runs the gateway names .*agents\.defaults\.workspace"):
         run(ToolContext("main", None, "s", "r"), command="true")
 
 
-def test_a_workspace_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+def test_workspace_that_is_not_there_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match=r"workspace is not there.* has to make it"):
         run(ToolContext("main", tmp_path / "later", "s", "r"), command="true")
 
 
-def test_a_command_runs_in_the_workspace_or_below(context: ToolContext) -> None:
+def test_command_runs_in_workspace_or_below(context: ToolContext) -> None:
     assert context.workspace is not None
     (context.workspace / "below").mkdir()
     assert f"stdout:\n{context.workspace}\n" in run(context, command="pwd -P")
     assert f"stdout:\n{context.workspace}/below\n" in run(context, command="pwd -P", cwd="below")
 
 
-def test_the_environment_is_a_short_list_without_secrets(context: ToolContext) -> None:
+def test_environment_is_short_list_without_secrets(context: ToolContext) -> None:
     own = {"PATH": os.environ["PATH"], "OPENAI_API_KEY": "secret-1", "HTTPS_PROXY": "http://user:secret-2@proxy"}
     command = "env; cat /proc/$PPID/environ | tr '\\0' '\\n'"
     told = ExecTool(own, GlobalExecConfig(sandbox="off")).run({"command": command, "env": {"EXTRA": "1"}}, context)
@@ -219,14 +221,14 @@ def test_there_is_no_input(context: ToolContext) -> None:
     assert "status 0" in run(context, command="cat")
 
 
-def test_no_descriptor_of_the_gateway_reaches_a_command(context: ToolContext) -> None:
+def test_no_descriptor_of_gateway_reaches_command(context: ToolContext) -> None:
     with (Path(str(context.workspace)) / "kept").open("w") as kept:
         os.set_inheritable(kept.fileno(), True)
         told = run_python(context, "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])")
     assert "[0, 1, 2]" in told
 
 
-def test_the_middle_of_long_output_is_cut_with_a_note(context: ToolContext) -> None:
+def test_middle_of_long_output_is_cut_with_note(context: ToolContext) -> None:
     told = run_python(context, "print('first'); print('x' * 1_000_000); print('last')")
     assert "stdout:\nfirst\n" in told
     assert f"[... {1_000_012 - 32 * 1024} bytes omitted ...]" in told
@@ -240,31 +242,31 @@ def test_endless_output_is_ended(context: ToolContext) -> None:
     assert len(told) < 80_000
 
 
-def test_a_command_that_takes_too_long_is_ended_and_what_it_said_is_told(context: ToolContext) -> None:
+def test_command_that_takes_too_long_is_ended_and_what_it_said_is_reported(context: ToolContext) -> None:
     told = run(context, command="trap '' TERM; echo before; sleep 60; echo after", timeout_seconds=0.3)
     assert "did not finish within 0.3 seconds" in told
     assert "before" in told
     assert "after" not in told
 
 
-def test_a_command_may_tidy_up_when_it_is_asked_to_end(context: ToolContext) -> None:
+def test_command_may_tidy_up_when_it_is_asked_to_end(context: ToolContext) -> None:
     told = run(context, command="trap 'echo tidy; exit' TERM; sleep 60 & wait", timeout_seconds=0.3)
     assert "tidy" in told
 
 
-def test_what_is_left_in_the_background_is_ended_and_told(context: ToolContext) -> None:
+def test_what_is_left_in_background_is_ended_and_told(context: ToolContext) -> None:
     told = run(context, command="setsid sleep 60 & echo $!; (sleep 60 &) ; echo done")
     assert "It left 2 process(es) running" in told
     assert "done" in told
 
 
-def test_a_tree_that_ignores_signals_ends_with_the_command_itself(context: ToolContext) -> None:
+def test_tree_that_ignores_signals_ends_with_command_itself(context: ToolContext) -> None:
     assert context.workspace is not None
     assert "running in the background; they were ended" in run_python(context, TREE, env={"LEAVE": "1"})
     assert not any(is_alive(pid) for pid in tree_of(context.workspace))
 
 
-def test_cancelling_ends_a_tree_that_ignores_signals(context: ToolContext) -> None:
+def test_cancelling_ends_tree_that_ignores_signals(context: ToolContext) -> None:
     assert context.workspace is not None
     scope, cancelled = concurrency.CancelScope(), concurrency.Event()
 
@@ -284,7 +286,7 @@ def test_cancelling_ends_a_tree_that_ignores_signals(context: ToolContext) -> No
     assert time.monotonic() - started_at < 5  # half a second, on a machine that has nothing else to do
 
 
-def test_a_command_dies_with_the_gateway(context: ToolContext) -> None:
+def test_command_dies_with_gateway(context: ToolContext) -> None:
     assert context.workspace is not None
     script = context.workspace / "tree.py"
     script.write_text(TREE)
@@ -297,7 +299,7 @@ def test_a_command_dies_with_the_gateway(context: ToolContext) -> None:
     wait_until_gone(pids)
 
 
-def test_a_patched_process_goes_on_while_commands_run_side_by_side(context: ToolContext) -> None:
+def test_patched_process_goes_on_while_commands_run_side_by_side(context: ToolContext) -> None:
     command = [sys.executable, "-c", PATCHED, str(context.workspace), "sleep 0.5; echo slept"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     ticks, _, results = done.stdout.partition(" ")
@@ -306,7 +308,7 @@ def test_a_patched_process_goes_on_while_commands_run_side_by_side(context: Tool
     assert int(ticks) >= 10
 
 
-def test_a_supervisor_that_is_killed_is_told(context: ToolContext) -> None:
+def test_supervisor_that_is_killed_is_reported(context: ToolContext) -> None:
     with pytest.raises(ToolError, match="its supervisor was killed"):
         run(context, command="kill -9 $PPID; exec true")
 
@@ -314,7 +316,7 @@ def test_a_supervisor_that_is_killed_is_told(context: ToolContext) -> None:
 @pytest.mark.parametrize(
     "stop", ["kill -STOP $PPID", "(while kill -STOP $PPID; do :; done) &"], ids=["once", "again and again"]
 )
-def test_a_command_that_stops_its_supervisor_keeps_to_its_time(context: ToolContext, stop: str) -> None:
+def test_command_that_stops_its_supervisor_keeps_to_its_time(context: ToolContext, stop: str) -> None:
     assert context.workspace is not None
     began = time.monotonic()
     try:
@@ -326,7 +328,7 @@ def test_a_command_that_stops_its_supervisor_keeps_to_its_time(context: ToolCont
     wait_until_gone([int((context.workspace / "pid").read_text())])
 
 
-def test_a_command_that_stops_its_supervisor_dies_with_the_gateway(context: ToolContext) -> None:
+def test_command_that_stops_its_supervisor_dies_with_gateway(context: ToolContext) -> None:
     assert context.workspace is not None
     line = f"mkdir mine && kill -STOP $PPID && exec {sys.executable} tree.py || sleep 120"
     (context.workspace / "tree.py").write_text(TREE)
@@ -336,7 +338,7 @@ def test_a_command_that_stops_its_supervisor_dies_with_the_gateway(context: Tool
     wait_until_gone(pids)
 
 
-def test_a_command_that_kills_its_supervisor_dies_with_it(context: ToolContext) -> None:
+def test_command_that_kills_its_supervisor_dies_with_it(context: ToolContext) -> None:
     assert context.workspace is not None
     with pytest.raises(ToolError, match="its supervisor was killed"):
         run(context, command="echo $$ > pid; kill -9 $PPID; exec sleep 60")
@@ -344,7 +346,7 @@ def test_a_command_that_kills_its_supervisor_dies_with_it(context: ToolContext) 
 
 
 @pytest.mark.parametrize("kill", ["kill -9 $PPID", 'setsid sh -c "kill -9 $PPID; sleep $0" $0'], ids=["in it", "apart"])
-def test_a_command_that_kills_its_supervisor_leaves_nothing(context: ToolContext, kill: str) -> None:
+def test_command_that_kills_its_supervisor_leaves_nothing(context: ToolContext, kill: str) -> None:
     for turn in range(20):  # a shell may die before it starts another program or after
         mark = f"60.{turn:02}{os.getpid()}"
         line = f"sleep {mark} & setsid sleep {mark} & {kill}; sleep {mark}"
@@ -353,7 +355,7 @@ def test_a_command_that_kills_its_supervisor_leaves_nothing(context: ToolContext
         assert not [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
 
 
-def test_a_command_that_kills_the_guard_is_supervised_all_the_same(context: ToolContext) -> None:
+def test_command_that_kills_guard_is_supervised_all_same(context: ToolContext) -> None:
     find = "guard=$(sed -n 's/^PPid:\t//p' /proc/$PPID/status); grep -q supervisor /proc/$guard/cmdline"
     told = run(context, command=f"{find} && kill -9 $guard && echo killed; sleep 60 & exit 3")
     assert told.startswith("The command exited with status 3")
@@ -361,7 +363,7 @@ def test_a_command_that_kills_the_guard_is_supervised_all_the_same(context: Tool
     assert "killed" in told
 
 
-def test_a_command_that_stops_the_guard_is_not_waited_for_once_it_has_ended(context: ToolContext) -> None:
+def test_command_that_stops_guard_is_not_waited_for_once_it_has_ended(context: ToolContext) -> None:
     guard = "$(sed -n 's/^PPid:\t//p' /proc/$PPID/status)"
     with concurrency.deadline(3 * GENEROUS_SECONDS):
         told = run(context, command=f"kill -STOP {guard}; echo $(sed -n 's/^State:\t//p' /proc/{guard}/status)")
@@ -369,11 +371,11 @@ def test_a_command_that_stops_the_guard_is_not_waited_for_once_it_has_ended(cont
 
 
 @pytest.mark.parametrize("moment", ["after_in_parent", "after_in_child"])
-def test_no_signal_is_lost_at_the_fork_of_guard_and_supervisor(moment: str) -> None:
+def test_no_signal_is_lost_at_fork_of_guard_and_supervisor(moment: str) -> None:
     assert report_of_a_signal(moment)["cause"] == "stopped"
 
 
-def test_what_a_command_writes_into_the_report_is_not_believed_and_not_loaded(context: ToolContext) -> None:
+def test_what_command_writes_into_report_is_not_believed_and_not_loaded(context: ToolContext) -> None:
     try:
         told = run(context, command="head -c 100000000 /dev/zero > /proc/$PPID/fd/1")
     except ToolError as error:
@@ -386,6 +388,6 @@ def test_terminal_codes_are_left_out_of_output(context: ToolContext) -> None:
     assert told.endswith("stdout:\nred\n\nstderr:\na\nb")
 
 
-def test_binary_output_is_told_as_such(context: ToolContext) -> None:
+def test_binary_output_is_reported_as_such(context: ToolContext) -> None:
     told = run(context, command="head -c 1000000 /dev/zero")
     assert "stdout:\n[about 1000000 bytes of binary output, not shown]\n" in told

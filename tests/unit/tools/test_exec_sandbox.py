@@ -152,7 +152,7 @@ def test_private_files_cannot_be_read(place: Place) -> None:
     assert "sessions.sqlite" not in listed
 
 
-def test_nothing_outside_the_workspace_is_changed(place: Place) -> None:
+def test_nothing_outside_workspace_is_changed(place: Place) -> None:
     config = place.home / "openclaw.json"
     place.run(
         f"echo x > {config}; echo x >> {place.home}/readable.txt; rm -f {place.home}/readable.txt; "
@@ -166,7 +166,7 @@ def test_nothing_outside_the_workspace_is_changed(place: Place) -> None:
     assert not Path("/tmp/openclaw-escaped").exists()
 
 
-def test_private_files_in_the_workspace_stay_hidden(place: Place) -> None:
+def test_private_files_in_workspace_stay_hidden(place: Place) -> None:
     (place.home / "project").mkdir()
     if os.getuid() == 0:
         os.chown(place.home / "project", place.user, -1)
@@ -246,7 +246,7 @@ def test_network_is_refused_unless_allowed(place: Place) -> None:
     assert received == b""
 
 
-def test_network_is_there_when_allowed_but_sockets_of_the_file_system_are_not(place: Place) -> None:
+def test_network_is_there_when_allowed_but_sockets_of_file_system_are_not(place: Place) -> None:
     told, received = connect(place, network=True)
     assert "reached AF_INET SOCK_STREAM" in told
     assert received == b"leak"
@@ -262,7 +262,7 @@ def test_devices_and_mounts_are_refused(place: Place) -> None:
     assert told.partition("stdout:\n")[2].startswith("fine\n")
 
 
-def test_more_processes_than_allowed_end_the_command(place: Place) -> None:
+def test_more_processes_than_allowed_end_command(place: Place) -> None:
     told = place.run(
         "for i in $(seq 60); do sleep 30 & done; sleep 30", limits={"maxProcesses": 20, "maxCpuSeconds": 60}
     )
@@ -274,7 +274,7 @@ def test_more_processes_than_allowed_end_the_command(place: Place) -> None:
     )
 
 
-def test_more_memory_than_allowed_ends_the_command(place: Place) -> None:
+def test_more_memory_than_allowed_ends_command(place: Place) -> None:
     program = "x = []\nwhile True: x.append(bytearray(b'x' * 1000000))"
     (place.workspace / "grow.py").write_text(program)
     told = place.run(f"{PYTHON} grow.py; echo after", limits={"maxMemoryMb": 200})
@@ -291,13 +291,13 @@ def test_command_gives_way_to_everything_else(place: Place) -> None:
     assert told.partition("stdout:\n")[2].splitlines()[:3] == ["10", "1000", "0"]
 
 
-def test_description_names_the_sandbox(sandbox: str) -> None:
+def test_description_names_sandbox(sandbox: str) -> None:
     tool = ExecTool({}, GlobalExecConfig.model_validate({"sandbox": sandbox}), DIRECTORIES)
     assert "only the workspace and $TMPDIR can be written to, and there is no network" in tool.description
     assert tool.sandbox.to_text().startswith("commands run in a sandbox: ")
 
 
-def test_commands_are_refused_without_a_sandbox(tmp_path: Path) -> None:
+def test_commands_are_refused_without_sandbox(tmp_path: Path) -> None:
     """As on a machine without it: bubblewrap is looked for where it is not."""
     tool = ExecTool({}, GlobalExecConfig(sandbox="bwrap"), program_directories=str(tmp_path))
     with pytest.raises(ToolError, match=r"bubblewrap \(bwrap\) is not installed.*tools.exec.sandbox to \"off\""):
@@ -314,12 +314,12 @@ def test_program_that_does_not_work_is_no_sandbox(tmp_path: Path) -> None:
     assert chosen.problem == "bubblewrap does not work here: no namespaces here"
 
 
-def test_denied_network_without_a_sandbox_is_refused() -> None:
+def test_denied_network_without_sandbox_is_refused() -> None:
     with pytest.raises(Exception, match="network: false needs a sandbox"):
         parse_config({"tools": {"exec": {"sandbox": "off", "network": False}}})
 
 
-def test_limits_come_from_the_configuration() -> None:
+def test_limits_come_from_configuration() -> None:
     limits = ExecSandbox.choose(GlobalExecConfig(sandbox="off", limits=ExecLimitsConfig(max_file_mb=2))).limits
     assert limits.file_bytes == 2 * 1024 * 1024
     assert limits.processes == 512

@@ -1,4 +1,4 @@
-"""The file tools in a real directory: what they do, what they refuse, and in which words."""
+"""File tools in a real directory: results, limits and errors."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def outside(workspace: Path) -> Path:
     return workspace.parent / "outside"
 
 
-def test_read_numbers_the_lines(workspace: Path) -> None:
+def test_read_numbers_lines(workspace: Path) -> None:
     (workspace / "a.txt").write_text("một\r\nhai\n\nbốn")
     assert use(workspace, "read", path="a.txt") == "     1\tmột\n     2\thai\n     3\t\n     4\tbốn"
 
 
-def test_read_takes_a_window_and_says_where_to_go_on(workspace: Path) -> None:
+def test_read_takes_window_and_says_where_to_go_on(workspace: Path) -> None:
     (workspace / "a.txt").write_text("".join(f"line {number}\n" for number in range(1, 100_001)))
     text = use(workspace, "read", path="a.txt", offset=90_000, limit=2)
     assert text == " 90000\tline 90000\n 90001\tline 90001\n[more lines follow; continue with offset 90002]"
@@ -40,24 +40,24 @@ def test_read_takes_a_window_and_says_where_to_go_on(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "offset", "told"), [("", 2, "0 lines"), ("a\n", 2, "1 line."), ("a\nb", 3, "2 lines"), ("a\nb", 9, "2")]
 )
-def test_read_beyond_the_end_tells_how_many_lines_there_are(
+def test_read_beyond_end_reports_how_many_lines_there_are(
     workspace: Path, content: str, offset: int, told: str
 ) -> None:
     (workspace / "a.txt").write_text(content)
     assert f"has only {told}" in refusal(workspace, "read", path="a.txt", offset=offset)
 
 
-def test_read_of_an_empty_file_says_so(workspace: Path) -> None:
+def test_read_of_empty_file_says_so(workspace: Path) -> None:
     (workspace / "a.txt").touch()
     assert use(workspace, "read", path="a.txt") == "(the file is empty)"
 
 
-def test_read_tells_a_binary_file_as_such(workspace: Path) -> None:
+def test_read_reports_binary_file_as_such(workspace: Path) -> None:
     (workspace / "a.png").write_bytes(b"\x89PNG\0\0")
     assert "is a binary file of 6 bytes" in refusal(workspace, "read", path="a.png")
 
 
-def test_a_mark_of_utf8_is_not_shown_and_stays(workspace: Path) -> None:
+def test_mark_of_utf8_is_not_shown_and_stays(workspace: Path) -> None:
     (workspace / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     assert use(workspace, "read", path="a.txt") == "     1\tone\n     2\ttwo"
     assert "at line 1" in use(workspace, "edit", path="a.txt", old_text="one\ntwo", new_text="uno\ndue")
@@ -90,14 +90,14 @@ def test_write_makes_directories_and_replaces_files(workspace: Path) -> None:
     assert (workspace / "a/b/c.txt").read_text() == ""
 
 
-def test_write_makes_the_workspace_itself(workspace: Path) -> None:
+def test_write_makes_workspace_itself(workspace: Path) -> None:
     fresh = workspace / "not" / "there"
     assert "The workspace is empty" in refusal(fresh, "ls")
     use(fresh, "write", path="a", content="x")
     assert use(fresh, "ls") == "a (1 bytes)"
 
 
-def test_write_keeps_the_mode_and_leaves_no_temporary_file(workspace: Path) -> None:
+def test_write_keeps_mode_and_leaves_no_temporary_file(workspace: Path) -> None:
     (workspace / "run.sh").write_text("old")
     (workspace / "run.sh").chmod(0o750)
     use(workspace, "write", path="run.sh", content="new")
@@ -105,13 +105,13 @@ def test_write_keeps_the_mode_and_leaves_no_temporary_file(workspace: Path) -> N
     assert [path.name for path in workspace.iterdir()] == ["run.sh"]
 
 
-def test_write_leaves_other_names_of_a_file_alone(workspace: Path, outside: Path) -> None:
+def test_write_leaves_other_names_of_file_alone(workspace: Path, outside: Path) -> None:
     os.link(outside / "secret.txt", workspace / "link.txt")
     use(workspace, "write", path="link.txt", content="mine")
     assert (outside / "secret.txt").read_text() == SECRET
 
 
-def test_write_does_not_replace_a_directory(workspace: Path) -> None:
+def test_write_does_not_replace_directory(workspace: Path) -> None:
     (workspace / "a").mkdir()
     assert refusal(workspace, "write", path="a", content="x") == '"a" is a directory, not a file.'
     assert "not a file" in refusal(workspace, "write", path=".", content="x")
@@ -123,7 +123,7 @@ def test_write_refuses_more_than_it_can_write_at_once(workspace: Path) -> None:
     assert use(workspace, "ls") == "(the directory is empty)"
 
 
-def test_edit_replaces_the_one_place(workspace: Path) -> None:
+def test_edit_replaces_one_place(workspace: Path) -> None:
     (workspace / "a.py").write_text("x = 1\ny = 2\n")
     assert use(workspace, "edit", path="a.py", old_text="y = 2", new_text="y = 3") == "Edited a.py at line 2."
     edits = [{"old_text": "x = 1", "new_text": "x = 5"}, {"old_text": "5\ny", "new_text": "6\ny"}]
@@ -152,7 +152,7 @@ def test_edit_that_would_change_nothing_is_refused(workspace: Path) -> None:
     assert (workspace / "a.txt").read_text() == "x\ny\n"
 
 
-def test_edit_keeps_the_line_ends_of_the_file(workspace: Path) -> None:
+def test_edit_keeps_line_ends_of_file(workspace: Path) -> None:
     (workspace / "a.txt").write_bytes(b"one\r\ntwo\r\n")
     use(workspace, "edit", path="a.txt", old_text="one\ntwo", new_text="1\n2\r\n3")
     assert (workspace / "a.txt").read_bytes() == b"1\r\n2\r\n3\r\n"
@@ -168,7 +168,7 @@ def test_edit_refuses_what_it_could_only_damage(workspace: Path, content: bytes,
     assert (workspace / "a").read_bytes() == content
 
 
-def test_ls_tells_kinds_and_sizes(workspace: Path, outside: Path) -> None:
+def test_ls_reports_kinds_and_sizes(workspace: Path, outside: Path) -> None:
     (workspace / "dir").mkdir()
     (workspace / "a.txt").write_text("abc")
     (workspace / "link").symlink_to(outside)
@@ -178,7 +178,7 @@ def test_ls_tells_kinds_and_sizes(workspace: Path, outside: Path) -> None:
     assert "is not a directory" in refusal(workspace, "ls", path="a.txt")
 
 
-def test_ls_of_a_crowded_directory_is_bounded(workspace: Path) -> None:
+def test_ls_of_crowded_directory_is_bounded(workspace: Path) -> None:
     for number in range(MAX_LISTED + 5):
         (workspace / f"{number:05}").touch()
     lines = use(workspace, "ls").splitlines()
@@ -217,7 +217,7 @@ def test_odd_name_is_used_as_it_is(workspace: Path, raw: bytes) -> None:
     assert use(workspace, GrepTool(ProcessSlots()), pattern="$", path=path) == f"{shown}:1: tea"
 
 
-def test_without_a_workspace_there_are_no_files() -> None:
+def test_without_workspace_there_are_no_files() -> None:
     for name in ("read", "write", "edit", "ls"):
         with pytest.raises(ToolError, match="has no workspace"):
             FILE_TOOLS[name].run(

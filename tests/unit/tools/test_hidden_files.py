@@ -1,4 +1,4 @@
-"""Attacks on the gateway's own files from a workspace that holds them: no file tool shows, lists or changes any."""
+"""Attacks on the gateway's own files in a workspace, by every file tool."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_own_file_is_neither_found_nor_listed(home: Home, way: Callable[[Home], 
     assert "notes.txt" in listed
 
 
-def test_bind_of_a_parent_does_not_show_own_files(home: Home, mounts: list[Path]) -> None:
+def test_bind_of_parent_does_not_show_own_files(home: Home, mounts: list[Path]) -> None:
     elsewhere = home.path.parent / "workspace"
     (elsewhere / "bound").mkdir(parents=True)
     mounted = subprocess.run(["mount", "--bind", str(home.path), str(elsewhere / "bound")], check=False)
@@ -174,7 +174,7 @@ def test_workspace_inside_state_directory_is_used(home: Home) -> None:
     assert "a/" in inside.use("ls")
 
 
-def test_workspace_that_is_the_state_directory_shows_nothing(home: Home) -> None:
+def test_workspace_that_is_state_directory_shows_nothing(home: Home) -> None:
     inside = home._replace(path=home.state)
     for tool, arguments in (("ls", {}), ("read", {"path": "sessions.sqlite"}), ("find", {"pattern": "*"})):
         assert "belongs to the gateway" in inside.refused(tool, **arguments)

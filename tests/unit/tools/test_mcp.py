@@ -1,4 +1,4 @@
-"""Tools of MCP servers: what the model is offered and told, and what a server that misbehaves costs."""
+"""MCP tools: listings, results and misbehaving servers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         concurrency.sleep(0.02)
 
 
-def test_a_remote_tool_is_offered_with_its_description_and_schema(tools: dict[str, Tool]) -> None:
+def test_remote_tool_is_offered_with_its_description_and_schema(tools: dict[str, Tool]) -> None:
     add = tools["test__add"]
     assert add.description == "Add two numbers."
     assert add.parameters["properties"].keys() == {"a", "b"}
@@ -85,7 +85,7 @@ def test_a_remote_tool_is_offered_with_its_description_and_schema(tools: dict[st
     assert add.timeout_seconds > 60
 
 
-def test_only_a_tool_that_says_it_changes_nothing_runs_beside_others(tools: dict[str, Tool]) -> None:
+def test_only_tool_that_says_it_changes_nothing_runs_beside_others(tools: dict[str, Tool]) -> None:
     assert tools["test__add"].parallel
     assert not tools["test__fail"].parallel
 
@@ -98,19 +98,19 @@ def test_names_are_made_fit_for_models(tools: dict[str, Tool]) -> None:
     assert to_tool_name("a", "b", distinct="1") != to_tool_name("a", "b", distinct="2")
 
 
-def test_a_tool_whose_arguments_are_no_object_or_that_is_denied_is_left_out(tools: dict[str, Tool]) -> None:
+def test_tool_whose_arguments_are_no_object_or_that_is_denied_is_left_out(tools: dict[str, Tool]) -> None:
     assert "odd_one__list" not in tools
     assert "odd_one__bare" not in tools
     assert len([name for name in tools if name.startswith("odd_one__")]) == 2
 
 
-def test_a_schema_without_a_type_becomes_that_of_an_object(open_server: Open) -> None:
+def test_schema_without_type_becomes_that_of_object(open_server: Open) -> None:
     listed = {tool.name: tool for tool in open_server("wild", allow=("ba*",)).list_tools()}
     assert set(listed) == {"bare", "bad name!"}
     assert listed["bare"].parameters == {"type": "object"}
 
 
-def test_an_error_of_the_tool_is_told_in_its_words(tools: dict[str, Tool]) -> None:
+def test_error_of_tool_is_reported_verbatim(tools: dict[str, Tool]) -> None:
     with pytest.raises(ToolError, match="the disk is full"):
         tools["test__fail"].run({}, CONTEXT)
 
@@ -131,40 +131,40 @@ def test_parts_that_are_not_text_are_named(tools: dict[str, Tool]) -> None:
         ("binary", "[1000 characters of binary data, not shown]"),
     ],
 )
-def test_a_result_says_once_what_it_says_as_plain_text(results: McpServer, name: str, told: str) -> None:
+def test_result_says_once_what_it_says_as_plain_text(results: McpServer, name: str, told: str) -> None:
     assert results.call_tool(name, {}) == told
 
 
-def test_a_failure_without_a_word_is_told_as_one(results: McpServer) -> None:
+def test_failure_without_word_is_reported_as_one(results: McpServer) -> None:
     with pytest.raises(ToolError, match="failed without a message"):
         results.call_tool("silent failure", {})
 
 
-def test_a_huge_result_is_cut_with_a_note(tools: dict[str, Tool]) -> None:
+def test_huge_result_is_cut_with_note(tools: dict[str, Tool]) -> None:
     answer = tools["test__big"].run({"characters": 3_000_000}, CONTEXT)
     assert len(answer) < 201_000
     assert answer.endswith("[2800000 more characters omitted]")
 
 
-def test_garbage_on_its_standard_output_does_not_disturb_a_server(tools: dict[str, Tool]) -> None:
+def test_garbage_on_its_standard_output_does_not_disturb_server(tools: dict[str, Tool]) -> None:
     assert tools["test__noisy"].run({}, CONTEXT) == "still here"
 
 
-def test_a_server_gets_its_own_environment_and_not_the_gateways(tools: dict[str, Tool]) -> None:
+def test_server_gets_its_own_environment_and_not_gateways(tools: dict[str, Tool]) -> None:
     environment = tools["test__environment"]
     assert environment.run({"name": "SHOWN"}, CONTEXT) == "yes"
     assert "PYTEST_CURRENT_TEST" in os.environ
     assert environment.run({"name": "PYTEST_CURRENT_TEST"}, CONTEXT) == "(unset)"
 
 
-def test_a_server_that_is_not_asked_for_is_not_started(tmp_path: Path) -> None:
+def test_server_that_is_not_asked_for_is_not_started(tmp_path: Path) -> None:
     servers = McpServers([endpoint()], tmp_path)
     assert servers.list_tools(["another"]) == ()
     servers.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is_left_alone(open_server: Open) -> None:
+def test_crash_in_mid_call_costs_that_call_and_server_that_keeps_crashing_is_left_alone(open_server: Open) -> None:
     server = open_server("wild")
 
     def crash() -> None:
@@ -179,7 +179,7 @@ def test_a_crash_in_mid_call_costs_that_call_and_a_server_that_keeps_crashing_is
         server.call_tool("process", {})
 
 
-def test_a_crash_costs_the_calls_under_way_and_none_that_comes_after(open_server: Open) -> None:
+def test_crash_costs_calls_under_way_and_none_that_comes_after(open_server: Open) -> None:
     server, failed = open_server("wild"), concurrency.Event()
     pid = server.call_tool("process", {})
 
@@ -198,7 +198,7 @@ def test_a_crash_costs_the_calls_under_way_and_none_that_comes_after(open_server
     assert failed.wait(GENEROUS_SECONDS)
 
 
-def test_a_server_that_ends_between_two_calls_costs_none(open_server: Open) -> None:
+def test_server_that_ends_between_two_calls_costs_none(open_server: Open) -> None:
     server = open_server("wild")
 
     def wait_for_end() -> None:
@@ -214,7 +214,7 @@ def test_a_server_that_ends_between_two_calls_costs_none(open_server: Open) -> N
     assert server.call_tool("process", {}).isdigit()
 
 
-def test_a_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Path) -> None:
+def test_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: Path) -> None:
     server, touched = open_server(), tmp_path / "touched"
     server.list_tools()  # the start of the server may take its time
     server.endpoint = replace(server.endpoint, timeout_seconds=2.5)
@@ -223,7 +223,7 @@ def test_a_call_that_takes_too_long_is_called_off(open_server: Open, tmp_path: P
     wait_until(lambda: touched.read_text() == "begun and called off")
 
 
-def test_a_caller_that_is_ended_calls_its_call_off_and_the_server_lives_on(open_server: Open, tmp_path: Path) -> None:
+def test_caller_that_is_ended_calls_its_call_off_and_server_lives_on(open_server: Open, tmp_path: Path) -> None:
     server, touched = open_server(), tmp_path / "touched"
     pid = server.call_tool("process", {})
     calling = concurrency.spawn(server.call_tool, "hang", {"touch": str(touched)})
@@ -233,7 +233,7 @@ def test_a_caller_that_is_ended_calls_its_call_off_and_the_server_lives_on(open_
     assert server.call_tool("process", {}) == pid
 
 
-def test_a_server_that_hangs_or_sends_a_line_without_end_is_ended_and_started_anew(open_server: Open) -> None:
+def test_server_that_hangs_or_sends_line_without_end_is_ended_and_started_again(open_server: Open) -> None:
     def suffer(tool: str) -> None:
         server = open_server("wild")
         pid = int(server.call_tool("process", {}))
@@ -249,7 +249,7 @@ def test_a_server_that_hangs_or_sends_a_line_without_end_is_ended_and_started_an
         suffering.get()
 
 
-def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
+def test_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
     server = open_server("mute", timeout_seconds=1)
     with pytest.raises(ToolError, match="did not answer within 1 s"):
         server.list_tools()
@@ -260,7 +260,7 @@ def test_a_server_that_never_speaks_costs_one_wait(open_server: Open) -> None:
     assert time.monotonic() - began < 0.5
 
 
-def test_a_run_does_not_wait_long_for_a_listing_that_goes_on(tmp_path: Path) -> None:
+def test_run_does_not_wait_long_for_listing_that_goes_on(tmp_path: Path) -> None:
     servers = McpServers([endpoint("mute", "mute"), endpoint()], tmp_path)
     try:
         assert servers.list_tools(["test"], None)
@@ -274,7 +274,7 @@ def test_a_run_does_not_wait_long_for_a_listing_that_goes_on(tmp_path: Path) -> 
         servers.close()
 
 
-def test_the_time_of_a_run_covers_the_servers_it_waits_for_and_they_are_waited_for_once(tmp_path: Path) -> None:
+def test_time_of_run_covers_servers_it_waits_for_and_they_are_waited_for_once(tmp_path: Path) -> None:
     config = scripted_config()
     config["agents"]["defaults"]["timeoutSeconds"] = 2
     config["agents"]["defaults"]["maxConcurrent"] = 1
@@ -287,7 +287,7 @@ def test_the_time_of_a_run_covers_the_servers_it_waits_for_and_they_are_waited_f
         assert ask(client, "hi").status_code == 200
 
 
-def test_a_model_is_never_offered_more_tools_than_it_takes(tmp_path: Path) -> None:
+def test_model_is_never_offered_more_tools_than_it_takes(tmp_path: Path) -> None:
     with Upstream() as upstream:
         config = scripted_config()
         config["agents"]["list"] = [{"id": "main", "model": "stub/ok"}]
@@ -306,7 +306,7 @@ def test_a_model_is_never_offered_more_tools_than_it_takes(tmp_path: Path) -> No
         assert [line.count("many__t") for line in told] == [300 - 127, 300 - 126]
 
 
-def test_a_server_that_is_missing_is_told_once_and_when_it_is_back(
+def test_server_that_is_missing_is_reported_once_and_when_it_is_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -330,7 +330,7 @@ def named_servers(pid: int) -> set[str]:
     return names
 
 
-def test_a_gateway_contacts_the_servers_that_agents_may_use_before_anybody_asks(tmp_path: Path) -> None:
+def test_gateway_contacts_servers_that_agents_may_use_before_anybody_asks(tmp_path: Path) -> None:
     config = scripted_config()
     servers = {name: {"command": sys.executable, "args": [RAW_SERVER, "wild", name]} for name in ("used", "unused")}
     config["mcp"] = {"servers": servers}
@@ -342,7 +342,7 @@ def test_a_gateway_contacts_the_servers_that_agents_may_use_before_anybody_asks(
         assert named_servers(pid) == {"used"}
 
 
-def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
+def test_server_that_cannot_start_is_left_out_and_log_has_its_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = endpoint("broken", "broken")
@@ -356,13 +356,13 @@ def test_a_server_that_cannot_start_is_left_out_and_the_log_has_its_words(
     assert "cannot find my database" in (tmp_path / "mcp-broken.log").read_text()
 
 
-def test_a_missing_command_is_told() -> None:
+def test_missing_command_is_reported() -> None:
     server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"))
     with pytest.raises(ToolError, match="its command /nowhere/at-all is not an executable file"):
         server.list_tools()
 
 
-def test_a_server_that_keeps_failing_is_tried_again_within_half_a_minute() -> None:
+def test_server_that_keeps_failing_is_tried_again_within_half_minute() -> None:
     now = [0.0]
     server = McpServer(McpEndpoint("missing", command="/nowhere/at-all"), clock=lambda: now[0])
     for _ in range(5):
@@ -375,7 +375,7 @@ def test_a_server_that_keeps_failing_is_tried_again_within_half_a_minute() -> No
         server.call_tool("x", {})
 
 
-def test_tools_that_change_are_listed_anew(open_server: Open) -> None:
+def test_tools_that_change_are_listed_again(open_server: Open) -> None:
     server = open_server()
     assert "grown" not in {tool.name for tool in server.list_tools()}
     assert server.call_tool("grow", {}) == "grown"
@@ -383,14 +383,14 @@ def test_tools_that_change_are_listed_anew(open_server: Open) -> None:
     assert server.call_tool("grown", {}) == "new"
 
 
-def test_a_server_nobody_needs_is_ended_and_started_again_when_needed(open_server: Open) -> None:
+def test_server_nobody_needs_is_ended_and_started_again_when_needed(open_server: Open) -> None:
     server = open_server("wild", idle_stop_seconds=0.2)
     pid = int(server.call_tool("process", {}))
     wait_until(lambda: has_ended(pid))
     assert int(server.call_tool("process", {})) != pid
 
 
-def test_closing_ends_the_server_and_what_is_asked_of_it_and_twice_is_a_no_op(open_server: Open) -> None:
+def test_closing_ends_server_and_what_is_asked_of_it_and_twice_is_no_op(open_server: Open) -> None:
     server = open_server("wild")
     pid = int(server.call_tool("process", {}))
     failed: list[str] = []
@@ -422,7 +422,7 @@ import gevent; gevent.sleep(60)
 """
 
 
-def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() -> None:
+def test_in_patched_process_it_works_and_ends_with_gateway_that_is_killed() -> None:
     command = [sys.executable, "-c", GATEWAY, RAW_SERVER]
     with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as gateway:
         assert gateway.stdout is not None
@@ -432,7 +432,7 @@ def test_in_a_patched_process_it_works_and_ends_with_a_gateway_that_is_killed() 
     wait_until(lambda: all(map(has_ended, pids)))
 
 
-def test_without_the_sdk_the_command_that_installs_it_is_told() -> None:
+def test_without_sdk_command_that_installs_it_is_reported() -> None:
     command = [sys.executable, "-S", "-P", "-m", "service.tools.mcp.child"]  # -S: without the installed packages
     environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
     order = '{"command": "x", "args": [], "env": {}, "cwd": null, "url": null, "headers": {}, "version": "1"}\n'

@@ -1,4 +1,4 @@
-"""MCP servers over streamable HTTP: how much they may say, and what is told of those that refuse."""
+"""MCP servers over streamable HTTP: size limits and HTTP errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def refusing_server(status: int, *headers: tuple[str, str]) -> Iterator[str]:
         web.shutdown()
 
 
-def test_streamable_http_works_and_survives_a_restart_of_the_server() -> None:
+def test_streamable_http_works_and_survives_restart_of_server() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -92,7 +92,7 @@ def test_streamable_http_works_and_survives_a_restart_of_the_server() -> None:
         (200, [("Content-Type", "text/html")], "Unexpected content type: text/html"),
     ],
 )
-def test_what_http_says_of_a_refusal_is_told(
+def test_what_http_says_of_refusal_is_reported(
     status: int, headers: list[tuple[str, str]], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with refusing_server(status, *headers) as url:
@@ -103,7 +103,7 @@ def test_what_http_says_of_a_refusal_is_told(
     assert re.search(told, caplog.text)
 
 
-def test_of_refusals_that_nobody_asks_for_only_the_last_are_kept() -> None:
+def test_of_refusals_that_nobody_asks_for_only_last_are_kept() -> None:
     async def refuse_all(refusals: HttpErrors) -> None:
         for number in range(1_000):
             request = httpx.Request("POST", "http://127.0.0.1/mcp", json={"id": number})

@@ -1,4 +1,4 @@
-"""Attacks on a workspace's border: no path, link, race or special file gets a tool out of it or holds it up."""
+"""Attacks on the workspace's boundary with paths, links, races and special files."""
 
 from __future__ import annotations
 
@@ -152,13 +152,13 @@ def test_links_that_stay_inside_are_followed(workspace: Path) -> None:
     assert (workspace / "a" / "b" / "c.txt").read_text() == "changed"
 
 
-def test_links_in_a_circle_come_to_an_end(workspace: Path) -> None:
+def test_links_in_circle_come_to_end(workspace: Path) -> None:
     (workspace / "a").symlink_to("b")
     (workspace / "b").symlink_to("a")
     assert f"more than {MAX_LINKS} symbolic links" in refusal(workspace, "read", path="a")
 
 
-def test_a_workspace_that_is_a_link_itself_is_one(workspace: Path) -> None:
+def test_workspace_that_is_link_itself_is_one(workspace: Path) -> None:
     (workspace / "a.txt").write_text("x")
     other = workspace.with_name("other")
     other.symlink_to(workspace)
@@ -171,7 +171,7 @@ def test_paths_that_cannot_be_are_explained(workspace: Path, path: str) -> None:
     assert refusal(workspace, "read", path=path)
 
 
-def test_a_tree_that_is_too_deep_is_refused(workspace: Path) -> None:
+def test_tree_that_is_too_deep_is_refused(workspace: Path) -> None:
     before = open_files()
     assert f"more than {MAX_DEPTH} directories" in refusal(workspace, "write", path="d/" * 500 + "f", content="x")
     assert open_files() == before
@@ -187,7 +187,7 @@ def test_fifos_and_devices_are_refused_at_once(workspace: Path, name: str) -> No
         assert refusal(workspace, name, path="zero", **arguments) == '"zero" is a device, not a file.'
 
 
-def test_a_huge_file_is_read_in_part(workspace: Path) -> None:
+def test_huge_file_is_read_in_part(workspace: Path) -> None:
     with (workspace / "one-line").open("wb") as file:
         file.write(b"start" * 4_000)
         file.truncate(256 * 1024 * 1024)  # a hole: nothing is stored
@@ -196,7 +196,7 @@ def test_a_huge_file_is_read_in_part(workspace: Path) -> None:
     assert use(workspace, "read", path="one-line", offset=2) == "     2\tlast line"
 
 
-def test_a_huge_line_is_cut(workspace: Path) -> None:
+def test_huge_line_is_cut(workspace: Path) -> None:
     (workspace / "a").write_bytes(b"x" * 3_000_000 + b"\nnext\n")
     first, second = use(workspace, "read", path="a").splitlines()
     assert first == "     1\t" + "x" * 2_000 + " [line truncated]"
@@ -243,7 +243,7 @@ def changing_places(one: Path, other: Path) -> Iterator[None]:
             process.kill()
 
 
-def test_a_directory_that_turns_into_a_link_and_back_never_leads_outside(workspace: Path, outside: Path) -> None:
+def test_directory_that_turns_into_link_and_back_never_leads_outside(workspace: Path, outside: Path) -> None:
     (workspace / "dir").mkdir()
     (workspace / "dir" / "secret.txt").write_text("inside")
     (workspace / "evil").symlink_to(outside)
@@ -267,7 +267,7 @@ def test_a_directory_that_turns_into_a_link_and_back_never_leads_outside(workspa
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])
-def test_a_file_that_turns_into_something_else_and_back_is_never_followed(
+def test_file_that_turns_into_something_else_and_back_is_never_followed(
     workspace: Path, outside: Path, kind: str
 ) -> None:
     (workspace / "file").write_text("inside")
@@ -287,7 +287,7 @@ def test_a_file_that_turns_into_something_else_and_back_is_never_followed(
     assert not any(SECRET in told for told in outcomes)
 
 
-def test_a_file_is_not_followed_even_in_the_moment_it_is_opened(workspace: Path, outside: Path) -> None:
+def test_file_is_not_followed_even_in_moment_it_is_opened(workspace: Path, outside: Path) -> None:
     (workspace / "file").write_text("inside")
     (workspace / "evil").symlink_to(outside / "secret.txt")
     directory = os.open(workspace, os.O_RDONLY)
@@ -302,7 +302,7 @@ def test_a_file_is_not_followed_even_in_the_moment_it_is_opened(workspace: Path,
     assert contents == {b"inside"}
 
 
-def test_readers_see_a_file_whole_while_it_is_replaced(workspace: Path) -> None:
+def test_readers_see_file_whole_while_it_is_replaced(workspace: Path) -> None:
     versions = {letter * 50_000 for letter in "ab"}
     use(workspace, "write", path="a", content=min(versions))
     seen = set()

@@ -1,4 +1,4 @@
-"""The tool policy: careful by default, lists that only narrow, denials that always win."""
+"""Tool policy: read-only default, lists that narrow, denials that always win."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def allowed(everywhere: GlobalToolsConfig = NOTHING, agent: GlobalToolsConfig = 
     return allowed_tools(everywhere, agent, ALL)
 
 
-def test_without_configuration_nothing_writes_executes_or_reaches_the_network() -> None:
+def test_without_configuration_nothing_writes_executes_or_reaches_network() -> None:
     assert allowed() == ["read", "ls", "find", "grep", *SESSIONS]
 
 
@@ -41,30 +41,30 @@ def test_without_configuration_nothing_writes_executes_or_reaches_the_network() 
         (" Full ", ALL),
     ],
 )
-def test_a_profile_names_a_set_of_tools(profile: str, tools: list[str]) -> None:
+def test_profile_names_set_of_tools(profile: str, tools: list[str]) -> None:
     assert allowed(GlobalToolsConfig(profile=profile)) == tools
 
 
-def test_an_unknown_profile_allows_nothing() -> None:
+def test_unknown_profile_allows_nothing() -> None:
     assert allowed(GlobalToolsConfig(profile="codnig")) == []
 
 
-def test_the_profile_of_an_agent_replaces_the_global_one() -> None:
+def test_profile_of_agent_replaces_global_one() -> None:
     assert allowed(GlobalToolsConfig(profile="full"), GlobalToolsConfig(profile="minimal")) == ["session_status"]
     assert allowed(GlobalToolsConfig(profile="minimal"), GlobalToolsConfig(profile="full")) == ALL
 
 
-def test_without_a_profile_an_allow_list_names_exactly_what_there_is() -> None:
+def test_without_profile_allow_list_names_exactly_what_there_is() -> None:
     assert allowed(GlobalToolsConfig(allow=("write", "exec"))) == ["write", "exec"]
     assert allowed(agent=GlobalToolsConfig(allow=("web_fetch",))) == ["web_fetch"]
     assert allowed(GlobalToolsConfig(allow=())) == []
 
 
-def test_an_allow_list_narrows_a_profile_and_never_widens_it() -> None:
+def test_allow_list_narrows_profile_and_never_widens_it() -> None:
     assert allowed(GlobalToolsConfig(profile="coding", allow=("read", "docs__search"))) == ["read"]
 
 
-def test_also_allow_adds_to_the_profile_or_the_default_and_a_denial_still_wins() -> None:
+def test_also_allow_adds_to_profile_or_default_and_denial_still_wins() -> None:
     assert allowed(GlobalToolsConfig(profile="minimal", also_allow=("docs__*",))) == ["session_status", "docs__search"]
     assert allowed(agent=GlobalToolsConfig(also_allow=("write",))) == ["read", "write", "ls", "find", "grep", *SESSIONS]
     assert allowed(GlobalToolsConfig(also_allow=("exec",)), GlobalToolsConfig(profile="minimal")) == [
@@ -92,13 +92,13 @@ def test_also_allow_adds_to_the_profile_or_the_default_and_a_denial_still_wins()
         (GlobalToolsConfig(profile="full", deny=("docs__*",)), False),
     ],
 )
-def test_a_server_is_asked_only_for_agents_that_could_be_allowed_one_of_its_tools(
+def test_server_is_asked_only_for_agents_that_could_be_allowed_one_of_its_tools(
     config: GlobalToolsConfig, may: bool
 ) -> None:
     assert may_allow(config, NOTHING, "docs__") is may
 
 
-def test_an_agent_cannot_grant_itself_what_the_global_lists_leave_out() -> None:
+def test_agent_cannot_grant_itself_what_global_lists_leave_out() -> None:
     assert allowed(GlobalToolsConfig(allow=("read",)), GlobalToolsConfig(allow=("read", "exec"))) == ["read"]
     assert allowed(GlobalToolsConfig(deny=("exec",)), GlobalToolsConfig(profile="full", allow=("exec", "ls"))) == ["ls"]
 
@@ -119,7 +119,7 @@ def test_an_agent_cannot_grant_itself_what_the_global_lists_leave_out() -> None:
         ("rea?", []),
     ],
 )
-def test_entries_are_names_groups_and_patterns_with_a_star(entry: str, tools: list[str]) -> None:
+def test_entries_are_names_groups_and_patterns_with_star(entry: str, tools: list[str]) -> None:
     assert allowed(GlobalToolsConfig(allow=(entry,))) == tools
     assert allowed(GlobalToolsConfig(profile="full", deny=(entry,))) == [name for name in ALL if name not in tools]
 
@@ -134,7 +134,7 @@ configs = st.builds(
 
 
 @given(configs, configs)
-def test_a_denial_wins_wherever_it_stands(everywhere: GlobalToolsConfig, agent: GlobalToolsConfig) -> None:
+def test_denial_wins_wherever_it_stands(everywhere: GlobalToolsConfig, agent: GlobalToolsConfig) -> None:
     tools = set(allowed(everywhere, agent))
     for config in (everywhere, agent):
         denied = GlobalToolsConfig(profile="full", allow=config.deny or ())
@@ -148,7 +148,7 @@ def test_what_is_not_careful_has_been_named(everywhere: GlobalToolsConfig, agent
     assert set(allowed(everywhere, agent)) <= set(DEFAULT_TOOLS)
 
 
-def test_what_has_no_effect_is_told_with_its_key() -> None:
+def test_what_has_no_effect_is_reported_with_its_key() -> None:
     everywhere = GlobalToolsConfig(
         profile="coding", allow=("read", "brwoser", "docs__*"), deny=("group:memory", "canvas")
     )
@@ -165,7 +165,7 @@ def test_what_has_no_effect_is_told_with_its_key() -> None:
     ]
 
 
-def test_a_configuration_without_faults_has_no_notices() -> None:
+def test_configuration_without_faults_has_no_notices() -> None:
     assert (
         policy_warnings(
             GlobalToolsConfig(profile="coding", deny=("exec",)), {"a": GlobalToolsConfig(allow=("read",))}, ALL
@@ -174,13 +174,13 @@ def test_a_configuration_without_faults_has_no_notices() -> None:
     )
 
 
-def test_a_tool_of_a_server_that_was_not_asked_yet_may_be_there() -> None:
+def test_tool_of_server_that_was_not_asked_yet_may_be_there() -> None:
     config = GlobalToolsConfig(also_allow=("docs__search", "dosc__search"), deny=("docs__delete",))
     (notice,) = policy_warnings(config, {}, ALL[:-1], ["docs__"])
     assert notice == 'tools.alsoAllow: "dosc__search" matches no tool of this gateway, ignored'
 
 
-def test_every_built_in_tool_is_in_a_group(tmp_path: Path) -> None:
+def test_every_built_in_tool_is_in_group(tmp_path: Path) -> None:
     """Notices tell what is no tool by the groups."""
     agent = {"id": "main", "workspace": str(tmp_path)}
     config, _ = parse_config({"agents": {"list": [agent]}, "tools": {"profile": "full"}})

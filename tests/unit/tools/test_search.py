@@ -1,4 +1,4 @@
-"""`find` and `grep` in a real directory: what they tell, and that no pattern or tree holds them up."""
+"""`find` and `grep` in a real directory: results, limits and process clean-up."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def no_child_is_left() -> Iterator[None]:
         ("*.md", "README.md", ["README.md"]),
     ],
 )
-def test_find_tells_paths_from_the_workspace(workspace: Path, pattern: str, path: str, found: list[str]) -> None:
+def test_find_reports_paths_from_workspace(workspace: Path, pattern: str, path: str, found: list[str]) -> None:
     assert use(workspace, FIND, pattern=pattern, path=path).splitlines() == found
 
 
@@ -82,11 +82,11 @@ def test_find_tells_paths_from_the_workspace(workspace: Path, pattern: str, path
         ("..a/.b", "..a/.b", True),
     ],
 )
-def test_globs_are_those_of_a_shell(pattern: str, path: str, *, matches: bool) -> None:
+def test_globs_are_those_of_shell(pattern: str, path: str, *, matches: bool) -> None:
     assert compile_glob(pattern)(path) is matches
 
 
-def test_grep_tells_lines_with_their_numbers(workspace: Path) -> None:
+def test_grep_reports_lines_with_their_numbers(workspace: Path) -> None:
     assert use(workspace, GREP, pattern=r"def main\b") == "src/app.py:4: def main():"
     assert use(workspace, GREP, pattern="main", ignore_case=True, glob="*.py").splitlines() == [
         "src/app.py:4: def main():",
@@ -97,7 +97,7 @@ def test_grep_tells_lines_with_their_numbers(workspace: Path) -> None:
     assert use(workspace, GREP, pattern="nowhere") == "(no line matches)"
 
 
-def test_grep_tells_the_lines_around(workspace: Path) -> None:
+def test_grep_reports_lines_around(workspace: Path) -> None:
     assert use(workspace, GREP, pattern="os", glob="*.py", context=1).splitlines() == [
         "src/app.py:1: import os",
         "src/app.py-2- ",
@@ -114,18 +114,18 @@ def test_what_cannot_be_understood_is_explained(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["../*.py", "src/../*.md", "..", ".", "./", "src//*.py", "src/"])
-def test_a_glob_that_no_path_can_match_is_refused(workspace: Path, pattern: str) -> None:
+def test_glob_that_no_path_can_match_is_refused(workspace: Path, pattern: str) -> None:
     for told in (refusal(workspace, FIND, pattern=pattern), refusal(workspace, GREP, pattern="x", glob=pattern)):
         assert "it is relative to `path`" in told
 
 
-def test_an_absolute_glob_is_refused(workspace: Path) -> None:
+def test_absolute_glob_is_refused(workspace: Path) -> None:
     told = refusal(workspace, FIND, pattern=f"{workspace}/src/*.py")
     assert told.startswith(f"No path can match the glob '{workspace}/src/*.py': it is relative to `path`")
 
 
 @pytest.mark.parametrize("pattern", ["[ab", "src/[a", "[a/b]", "{[a,b}"])
-def test_a_bracket_that_is_not_closed_is_refused(workspace: Path, pattern: str) -> None:
+def test_bracket_that_is_not_closed_is_refused(workspace: Path, pattern: str) -> None:
     assert "a [ without a ]" in refusal(workspace, FIND, pattern=pattern)
 
 
@@ -157,12 +157,12 @@ def test_grep_leaves_out_what_is_not_text_and_says_so(workspace: Path) -> None:
     ]
 
 
-def test_a_long_line_is_cut(workspace: Path) -> None:
+def test_long_line_is_cut(workspace: Path) -> None:
     (workspace / "a.txt").write_text("needle" + "x" * 1_000_000)
     assert len(use(workspace, GREP, pattern="needle")) < 500
 
 
-def test_of_a_long_line_the_match_is_shown(workspace: Path) -> None:
+def test_of_long_line_match_is_shown(workspace: Path) -> None:
     (workspace / "a.txt").write_text("x" * 10_000 + "needle" + "y" * 10_000)
     (told,) = use(workspace, GREP, pattern="needle").splitlines()
     assert told.startswith("a.txt:1: [9800 characters before] xxx")
@@ -170,7 +170,7 @@ def test_of_a_long_line_the_match_is_shown(workspace: Path) -> None:
     assert told.endswith("yyy [line truncated]")
 
 
-def test_the_first_line_begins_behind_a_mark_of_utf8(workspace: Path) -> None:
+def test_first_line_begins_behind_mark_of_utf8(workspace: Path) -> None:
     (workspace / "a.txt").write_bytes(b"\xef\xbb\xbfneedle")
     assert use(workspace, GREP, pattern="^needle") == "a.txt:1: needle"
 
@@ -197,7 +197,7 @@ def test_searches_stay_inside(workspace: Path) -> None:
             assert "outside the workspace" in told
 
 
-def test_a_tree_that_is_too_deep_is_searched_as_far_as_allowed(workspace: Path) -> None:
+def test_tree_that_is_too_deep_is_searched_as_far_as_allowed(workspace: Path) -> None:
     top = os.open(workspace, os.O_RDONLY)
     for _ in range(MAX_DEPTH + 50):
         os.mkdir("d", dir_fd=top)
@@ -211,13 +211,13 @@ def test_a_tree_that_is_too_deep_is_searched_as_far_as_allowed(workspace: Path) 
 
 
 @pytest.mark.usefixtures("no_child_is_left")
-def test_a_regular_expression_that_explodes_is_ended(workspace: Path) -> None:
+def test_regular_expression_that_explodes_is_ended(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 60 + "b\n")
     told = refusal(workspace, GrepTool(ProcessSlots(), seconds=0.2), pattern="^(a+)+$")
     assert told.startswith("The search did not end within 0.2 seconds.")
 
 
-def test_a_search_that_runs_out_of_time_tells_what_it_found(workspace: Path) -> None:
+def test_search_that_runs_out_of_time_reports_what_it_found(workspace: Path) -> None:
     for number in range(1_000):
         (workspace / f"{number:04}.txt").write_text("needle\n" if number == 0 else "a" * 18 + "b\n")
     told = use(workspace, GrepTool(ProcessSlots(), seconds=0.3), pattern="needle|^(a+)+$")
@@ -228,7 +228,7 @@ def test_a_search_that_runs_out_of_time_tells_what_it_found(workspace: Path) -> 
 
 
 @pytest.mark.usefixtures("no_child_is_left")
-def test_a_search_nobody_waits_for_is_killed(workspace: Path) -> None:
+def test_search_nobody_waits_for_is_killed(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 60 + "b\n")
     began = time.monotonic()
     with pytest.raises(Deadline), deadline(0.5):
@@ -236,12 +236,12 @@ def test_a_search_nobody_waits_for_is_killed(workspace: Path) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_without_a_workspace_there_is_nothing_to_search() -> None:
+def test_without_workspace_there_is_nothing_to_search() -> None:
     with pytest.raises(ToolError, match="has no workspace"):
         FIND.run({"pattern": "*"}, ToolContext("a", None, "", ""))
 
 
-def test_a_process_that_is_killed_from_outside_is_a_defect_not_a_result(workspace: Path) -> None:
+def test_process_that_is_killed_from_outside_is_defect_not_result(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 60 + "b\n")
     before = set(running_children(recursive=False))
 

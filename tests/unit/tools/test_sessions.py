@@ -1,4 +1,4 @@
-"""The tools that tell of sessions and agents, over a real store."""
+"""Session and agent tools with a real store."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def keys(answer: Any) -> list[str]:
     return [session["session_key"] for session in answer["sessions"]]
 
 
-def test_a_session_without_a_turn_has_no_messages(store: Transcripts) -> None:
+def test_session_without_turn_has_no_messages(store: Transcripts) -> None:
     assert ask(store, "session_status") == {"session_key": OWN, "agent": "main", "messages": 0}
 
 
-def test_the_status_sums_the_turns_of_a_session(store: Transcripts) -> None:
+def test_status_sums_turns_of_session(store: Transcripts) -> None:
     say(store, OWN, user("a"), user("b"))
     say(store, OWN, user("c"), model="openai/b")
     say(store, SIBLING, user("d"))
@@ -85,7 +85,7 @@ def test_the_status_sums_the_turns_of_a_session(store: Transcripts) -> None:
     assert ask(store, "session_status", session_key=SIBLING)["messages"] == 1
 
 
-def test_the_last_used_sessions_come_first(store: Transcripts) -> None:
+def test_last_used_sessions_come_first(store: Transcripts) -> None:
     for number in range(5):
         say(store, f"agent:main:{number}", user("x"))
     say(store, "agent:main:1", user("again"))
@@ -96,7 +96,7 @@ def test_the_last_used_sessions_come_first(store: Transcripts) -> None:
     ("visibility", "visible"),
     [("self", [OWN]), ("agent", [SIBLING, OWN]), ("all", [FOREIGN, SIBLING, OWN])],
 )
-def test_other_sessions_are_told_of_only_where_they_may_be_seen(
+def test_other_sessions_are_reported_of_only_where_they_may_be_seen(
     store: Transcripts, visibility: Visibility, visible: list[str]
 ) -> None:
     for key in (OWN, SIBLING, FOREIGN):
@@ -111,7 +111,7 @@ def test_other_sessions_are_told_of_only_where_they_may_be_seen(
                     ask(store, name, visibility, session_key=key)
 
 
-def test_a_session_that_is_not_there_is_told_like_one_that_may_not_be_seen(store: Transcripts) -> None:
+def test_session_that_is_not_there_is_reported_like_one_that_may_not_be_seen(store: Transcripts) -> None:
     say(store, FOREIGN, user("hello"))
     told = []
     for key in ("agent:beta:missing", FOREIGN):
@@ -121,7 +121,7 @@ def test_a_session_that_is_not_there_is_told_like_one_that_may_not_be_seen(store
     assert told[0] == told[1]
 
 
-def test_the_history_tells_the_last_messages_oldest_first(store: Transcripts) -> None:
+def test_history_reports_last_messages_oldest_first(store: Transcripts) -> None:
     say(store, OWN, *(user(str(number)) for number in range(30)))
     answer = ask(store, "sessions_history", session_key=OWN, limit=3)
     assert answer["of"] == 30
@@ -130,7 +130,7 @@ def test_the_history_tells_the_last_messages_oldest_first(store: Transcripts) ->
     ]
 
 
-def test_tool_messages_are_told_when_asked_for(store: Transcripts) -> None:
+def test_tool_messages_are_reported_when_asked_for(store: Transcripts) -> None:
     call = ToolCall("c", "read", '{"path": "a"}')
     result = Message(Role.TOOL, (Text("content"),), tool_call_id="c")
     say(store, OWN, user("q"), Message(Role.ASSISTANT, tool_calls=(call,)), result, text_message(Role.ASSISTANT, "a"))
@@ -146,14 +146,14 @@ def test_tool_messages_are_told_when_asked_for(store: Transcripts) -> None:
     assert whole[1]["tool_calls"] == [{"name": "read", "arguments": '{"path": "a"}'}]
 
 
-def test_pictures_and_long_messages_are_not_told_whole(store: Transcripts) -> None:
+def test_pictures_and_long_messages_are_not_reported_whole(store: Transcripts) -> None:
     huge = Image("data:image/png;base64," + "A" * MAX_PAYLOAD_CHARACTERS)
     say(store, OWN, Message(Role.USER, (Text("see"), PICTURE)), user("x" * 10_000), Message(Role.USER, (huge,)))
     texts = [entry["text"] for entry in ask(store, "sessions_history", session_key=OWN)["messages"]]
     assert texts == ["see [with an image]", "x" * 4_000 + " [cut]", "[a message that is too long to show]"]
 
 
-def test_a_long_history_leaves_the_oldest_out(store: Transcripts) -> None:
+def test_long_history_leaves_oldest_out(store: Transcripts) -> None:
     say(store, OWN, *(user(f"{number:03}" + "x" * 3_000) for number in range(MAX_MESSAGES)))
     messages = ask(store, "sessions_history", session_key=OWN, limit=MAX_MESSAGES)["messages"]
     assert len(orjson.dumps(messages)) < MAX_HISTORY_CHARACTERS
@@ -161,7 +161,7 @@ def test_a_long_history_leaves_the_oldest_out(store: Transcripts) -> None:
     assert len(messages) > 10
 
 
-def test_the_agents_are_told_with_the_default_and_the_one_that_asks(store: Transcripts) -> None:
+def test_agents_are_reported_with_default_and_one_that_asks(store: Transcripts) -> None:
     assert ask(store, "agents_list") == {
         "agents": [
             {"id": "main", "name": "main", "default": True, "you": True},
@@ -170,7 +170,7 @@ def test_the_agents_are_told_with_the_default_and_the_one_that_asks(store: Trans
     }
 
 
-def test_what_the_store_lists_is_bounded(store: Transcripts) -> None:
+def test_what_store_lists_is_bounded(store: Transcripts) -> None:
     for number in range(4):
         say(store, f"agent:main:{number}", user("x"), user("y"))
     assert len(store.list_sessions("main", 2)) == 2

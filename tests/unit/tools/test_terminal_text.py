@@ -1,4 +1,4 @@
-"""Plain text out of what programs print for terminals."""
+"""Conversion of terminal output to plain text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The toolbox: every call gets an answer, whatever goes wrong, and an interrupted run leaves nothing behind."""
+"""Toolbox: every call gets a result, and an interrupted run leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def raising(error: BaseException) -> Callable[[Mapping[str, Any]], str]:
     return work
 
 
-def test_the_model_is_told_of_exactly_the_tools_there_are() -> None:
+def test_model_is_reported_of_exactly_tools_there_are() -> None:
     toolbox = Toolbox([StubTool("a", str, SCHEMA), StubTool("b", str)])
     assert [(one.name, one.description, one.parameters) for one in toolbox.functions()] == [
         ("a", "A tool for tests.", SCHEMA),
@@ -85,7 +85,7 @@ def test_two_tools_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.parametrize("parameters", [{"type": "objekt"}, {"$ref": "http://127.0.0.1:9/schema"}, {"maximum": 2**70}])
-def test_a_tool_whose_schema_cannot_be_used_is_left_out_with_a_warning(
+def test_tool_whose_schema_cannot_be_used_is_left_out_with_warning(
     parameters: Mapping[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     toolbox = Toolbox([StubTool("bad", str, parameters), StubTool("good", str)])
@@ -100,11 +100,11 @@ def test_tool_that_is_left_out_again_is_logged_once(caplog: pytest.LogCaptureFix
     assert [record.args for record in caplog.records] == [("bad",), ("worse",)]
 
 
-def test_a_result_is_told_as_it_is() -> None:
+def test_result_is_reported_as_it_is() -> None:
     assert answer(StubTool("a", lambda given: f"got {given}", SCHEMA), '{"path": "x"}') == ("got {'path': 'x'}", False)
 
 
-def test_an_empty_result_says_so() -> None:
+def test_empty_result_says_so() -> None:
     assert answer(StubTool("a", lambda _: "")) == ("(no output)", False)
 
 
@@ -129,29 +129,29 @@ def test_missing_arguments_are_no_arguments() -> None:
         ('{"path": "x", "steps": [{"too": 1}]}', "; allowed: to."),
     ],
 )
-def test_wrong_arguments_are_explained_and_the_tool_does_not_run(arguments: str, told: str) -> None:
+def test_wrong_arguments_are_explained_and_tool_does_not_run(arguments: str, told: str) -> None:
     text, failed = answer(StubTool("a", raising(AssertionError("it ran")), SCHEMA), arguments)
     assert told in text
     assert failed
 
 
-def test_a_long_fault_is_told_shortly() -> None:
+def test_long_fault_is_reported_shortly() -> None:
     text, _ = answer(StubTool("a", str, SCHEMA), '{"path": ["' + "x" * 100_000 + '"]}')
     assert len(text) < 1_000
 
 
-def test_a_pattern_that_explodes_does_not_hold_anybody_up() -> None:
+def test_pattern_that_explodes_does_not_hold_anybody_up() -> None:
     schema = {"type": "object", "properties": {"a": {"pattern": "^(?=a)(a+)+$"}}}
     text, failed = answer(StubTool("a", str, schema), '{"a": "' + "a" * 60 + 'b"}')
     assert failed
     assert "does not match" in text
 
 
-def test_an_unknown_tool_is_told_with_those_there_are() -> None:
+def test_unknown_tool_is_reported_with_those_there_are() -> None:
     assert answer(StubTool("read", str), name="raed") == ('Unknown tool "raed". Available tools: read.', True)
 
 
-def test_of_many_tools_the_nearest_names_are_told() -> None:
+def test_of_many_tools_nearest_names_are_reported() -> None:
     tools = [*(StubTool(f"other_{number}", str) for number in range(200)), StubTool("read", str)]
     [message] = Toolbox(tools).execute([call("raed", "{}")], CONTEXT)
     told = message.text
@@ -159,11 +159,11 @@ def test_of_many_tools_the_nearest_names_are_told() -> None:
     assert told.count(",") <= 31
 
 
-def test_a_tool_error_is_told_in_its_own_words() -> None:
+def test_tool_error_is_reported_in_its_own_words() -> None:
     assert answer(StubTool("a", raising(ToolError("Use another path.")))) == ("Use another path.", True)
 
 
-def test_a_defect_is_logged_and_told_without_its_details(caplog: pytest.LogCaptureFixture) -> None:
+def test_defect_is_logged_and_reported_without_its_details(caplog: pytest.LogCaptureFixture) -> None:
     text, failed = answer(StubTool("a", raising(KeyError("inner detail"))))
     assert text == "The tool a failed. This is an error in the tool, not in the call."
     assert failed
@@ -171,7 +171,7 @@ def test_a_defect_is_logged_and_told_without_its_details(caplog: pytest.LogCaptu
     assert "KeyError" in caplog.text
 
 
-def test_a_call_that_takes_too_long_is_ended() -> None:
+def test_call_that_takes_too_long_is_ended() -> None:
     ended: list[bool] = []
 
     def work(_arguments: Mapping[str, Any]) -> str:
@@ -185,7 +185,7 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
     assert (text, failed, ended) == ("a timed out after 0.05 seconds. Request less at once.", True, [True])
 
 
-def test_a_long_result_keeps_both_ends_and_says_what_is_missing() -> None:
+def test_long_result_keeps_both_ends_and_says_what_is_missing() -> None:
     toolbox = Toolbox([StubTool("a", lambda _: "<" + "x" * 10_000 + ">")], max_result_characters=300)
     [message] = toolbox.execute([call("a")], CONTEXT)
     assert message.text.startswith("<xxx")
@@ -194,11 +194,11 @@ def test_a_long_result_keeps_both_ends_and_says_what_is_missing() -> None:
     assert len(message.text) < 400
 
 
-def test_text_within_the_limit_is_not_cut() -> None:
+def test_text_within_limit_is_not_cut() -> None:
     assert cut_text("abc", 3) == "abc"
 
 
-def test_a_result_that_is_not_unicode_becomes_so() -> None:
+def test_result_that_is_not_unicode_becomes_so() -> None:
     assert answer(StubTool("a", lambda _: "a\udc80b")) == ("a?b", False)
 
 
@@ -220,7 +220,7 @@ def counting(running: dict[str, int]) -> Callable[[Mapping[str, Any]], str]:
     return work
 
 
-def test_parallel_tools_run_side_by_side_and_answer_in_the_order_of_the_calls() -> None:
+def test_parallel_tools_run_side_by_side_and_answer_in_order_of_calls() -> None:
     running = {"now": 0, "most": 0}
     toolbox = Toolbox([StubTool("a", counting(running)), StubTool("b", counting(running))])
     calls = [call("a", '{"seconds": 0.2}', "1"), call("b", '{"seconds": 0}', "2"), call("gone", "{}", "3")]
@@ -228,7 +228,7 @@ def test_parallel_tools_run_side_by_side_and_answer_in_the_order_of_the_calls() 
     assert running["most"] == 2
 
 
-def test_no_more_than_a_few_run_at_the_same_time() -> None:
+def test_no_more_than_few_run_at_same_time() -> None:
     running = {"now": 0, "most": 0}
     calls = [call("a", "{}", str(number)) for number in range(30)]
     assert overlapping(Toolbox([StubTool("a", counting(running))]), calls, running) == list(map(str, range(30)))
@@ -284,7 +284,7 @@ def test_cancelling_ends_running_calls_and_begins_no_other(*, parallel: bool) ->
     assert all(isinstance(event, CallStarted) for event in events)
 
 
-def test_a_deadline_of_the_run_ends_the_calls_too() -> None:
+def test_deadline_of_run_ends_calls_too() -> None:
     log: list[str] = []
     toolbox = Toolbox([StubTool("a", interrupted_work(log))])
     with pytest.raises(Deadline), deadline(0.05):
@@ -292,7 +292,7 @@ def test_a_deadline_of_the_run_ends_the_calls_too() -> None:
     assert log == ["began", "began", "let go", "let go"]
 
 
-def test_a_tool_that_does_not_let_go_holds_the_run_for_a_second_at_most() -> None:
+def test_tool_that_does_not_let_go_holds_run_for_second_at_most() -> None:
     log: list[str] = []
     toolbox = Toolbox([StubTool("a", interrupted_work(log))])
     began = time.monotonic()
@@ -314,14 +314,14 @@ def test_no_calls_have_no_results() -> None:
     assert Toolbox([]).execute([], CONTEXT) == []
 
 
-def test_texts_of_calls_do_not_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_texts_of_calls_do_not_reach_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     answer(StubTool("a", lambda _: "secret result", SCHEMA), '{"path": "secret path"}')
     answer(StubTool("a", str, SCHEMA), '{"path": ["secret path"]}')
     assert "secret" not in caplog.text
 
 
-def test_jobs_side_by_side_all_end_before_the_first_error_is_raised() -> None:
+def test_jobs_side_by_side_all_end_before_first_error_is_raised() -> None:
     ended: list[int] = []
 
     def job(number: int) -> int:
