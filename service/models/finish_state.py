@@ -12,11 +12,21 @@ class Completion:
     that came without one; any other reason needs the end mark or the end of the body.
     """
 
-    __slots__ = ("_is_ended", "_is_overtaken", "_is_plain", "has_output", "is_over", "is_settled", "reason")
+    __slots__ = (
+        "_is_ended",
+        "_is_overtaken",
+        "_is_plain",
+        "has_output",
+        "is_flowing",
+        "is_over",
+        "is_settled",
+        "reason",
+    )
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.has_output = False
+        self.is_flowing = False  # all output came without a reason: more of it changes nothing
         self.is_over = False
         self.is_settled = False
         self._is_plain = False  # the latest output came without a reason
@@ -35,6 +45,7 @@ class Completion:
             self.is_settled = self.is_settled or self._is_plain
         if named is not None:
             self.reason = named
+        self.is_flowing = self._is_plain and self.reason is None
 
     def end_body(self, *, framed: bool) -> None:
         """Note the end of the body, which confirms a reason unless the body may be cut after any chunk."""

@@ -70,7 +70,6 @@ def read_texts(
         grace_seconds = last_event_at + _GRACE_SECONDS - clock() if reader.is_complete() else None
         chunk = _read_some(response, grace_seconds)
         payloads = body.feed(chunk) if chunk else body.finish()
-        payloads = [payload for payload in payloads if payload[:1] == b"{" or not _is_keep_alive(payload)]
         for text in _read_together(reader, payloads, is_tail=grace_seconds is not None):
             characters += len(text)
             if characters > MAX_ANSWER_CHARS:
@@ -79,7 +78,7 @@ def read_texts(
         if not chunk:
             reader.end_body(framed=response.is_framed)
             break
-        if payloads and not payloads[-1][:32].replace(b" ", b"").startswith(_PING):
+        if _has_progress(payloads):
             last_event_at = clock()
         elif grace_seconds is None and clock() - last_event_at > timeout_seconds:
             message = f"The model provider sent keep-alives, but no output for {timeout_seconds:g} seconds."
@@ -99,8 +98,16 @@ def to_count(value: Any) -> int:
     return min(max(count, 0), _MOST_TOKENS)
 
 
+def _has_progress(payloads: list[bytes]) -> bool:
+    """True if the last payload that is not a keep-alive is no ping."""
+    last = next((payload for payload in reversed(payloads) if not _is_keep_alive(payload)), None)
+    return last is not None and not last[:32].replace(b" ", b"").startswith(_PING)
+
+
 def _is_keep_alive(payload: bytes) -> bool:
     """True for data that carries nothing: empty, a comment or `null`."""
+    if payload.startswith(b"{"):
+        return False
     text = payload.strip()
     return text in (b"", b"null") or text.startswith(b":")
 
@@ -122,9 +129,12 @@ def _read_together(reader: AnswerReader, payloads: list[bytes], *, is_tail: bool
     problem: GatewayError | None = None
     try:
         for payload in payloads:
-            if payload[:1] != b"{" and payload.strip() == _END_MARK:
-                reader.is_over = True
-                break
+            if payload < b"{":  # no object; cheaper than a look at the first byte, for every event
+                if payload.strip() == _END_MARK:
+                    reader.is_over = True
+                    break
+                if _is_keep_alive(payload):
+                    continue
             texts.append(reader.read(payload))
             if reader.is_over:
                 break

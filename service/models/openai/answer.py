@@ -18,6 +18,10 @@ from service.models.provider import ModelEnded
 from service.models.streaming import to_count
 from service.models.thoughts import ThoughtFilter
 
+#: Fields of an event, and of a choice, that need more than a look at the delta.
+_EVENT_EXTRAS = frozenset(("error", "type", "base_resp", "x_groq"))
+_CHOICE_EXTRAS = frozenset(("error", "message"))
+
 
 class OpenAIAnswer:
     """State of one answer besides its text."""
@@ -54,6 +58,8 @@ class OpenAIAnswer:
             if isinstance(event, list):
                 event = event[0]
             choices = event.get("choices")
+            if choices and (content := _plain_content(event, choices[0])):
+                return self._add_content(content)
             choice = choices[0] if choices else {}
             text = self._read_choice(choice)
             if usage := event.get("usage") or _nested_usage(event):
@@ -100,6 +106,17 @@ class OpenAIAnswer:
         if to_stop_reason(reason) is StopReason.TOOL_CALLS:
             raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
 
+    def _add_content(self, content: str) -> str:
+        text = self._joiner.join(content)
+        if text:
+            self._texts.append(text)
+            self._has_deltas = True
+            if not self._thoughts.is_done:
+                text = self._thoughts.filter(text)
+        if not (text and self._completion.is_flowing):
+            self._completion.add(None, has_output=bool(text))
+        return text
+
     def _read_choice(self, choice: dict[str, Any]) -> str:
         reason = choice.get("finish_reason")
         delta = choice.get("delta")
@@ -119,10 +136,6 @@ class OpenAIAnswer:
     def _read_delta(self, delta: dict[str, Any]) -> tuple[str, bool]:
         """Return the text of a delta, or of a whole message, and True if it has calls."""
         content = delta.get("content")
-        if len(delta) == 1 and isinstance(content, str):  # as most are
-            text = self._joiner.join(content)
-            self._texts.append(text)
-            return text, False
         calls = delta.get("tool_calls")
         if calls:
             self._calls.add(calls)
@@ -150,6 +163,17 @@ class OpenAIAnswer:
         if len(self._texts) > 1 and content == before:
             message = {**message, "content": ""}
         return self._read_delta(message)
+
+
+def _plain_content(event: dict[str, Any], choice: dict[str, Any]) -> str | None:
+    """Return the content of a chunk with nothing else of importance, as most are, `None` for any other event."""
+    delta = choice.get("delta")
+    if not delta or len(delta) != 1 or choice.get("finish_reason") is not None or event.get("usage"):
+        return None
+    content = delta.get("content")
+    if not isinstance(content, str) or event.get("object") == "error":
+        return None
+    return content if _EVENT_EXTRAS.isdisjoint(event) and _CHOICE_EXTRAS.isdisjoint(choice) else None
 
 
 def _nested_usage(event: dict[str, Any]) -> Any:
