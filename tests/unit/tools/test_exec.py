@@ -188,12 +188,12 @@ def test_what_cannot_run_is_reported_with_its_reason(
 
 
 def test_without_workspace_nothing_runs() -> None:
-    with pytest.raises(ToolError, match=r"no workspace.* Whoever runs the gateway names .*agents\.defaults\.workspace"):
+    with pytest.raises(ToolError, match=r"no workspace.* operator can set .*agents\.defaults\.workspace"):
         run(ToolContext("main", None, "s", "r"), command="true")
 
 
 def test_workspace_that_is_not_there_is_reported_as_such(tmp_path: Path) -> None:
-    with pytest.raises(ToolError, match=r"workspace is not there.* has to make it"):
+    with pytest.raises(ToolError, match=r"workspace does not exist.* Write a file"):
         run(ToolContext("main", tmp_path / "later", "s", "r"), command="true")
 
 
