@@ -168,7 +168,7 @@ def test_sdk_sends_key_as_extra_header(relay: LiveGateway) -> None:
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("key", ["", "with space", "é", "x" * 256])
+@pytest.mark.parametrize("key", ["with space", "é", "x" * 256])
 def test_invalid_key_is_refused(talk: httpx.Client, key: str) -> None:
     refused = talk.post(
         "/v1/chat/completions",

@@ -313,7 +313,7 @@ def test_generated_token_is_recognised(make: Callable[[], str]) -> None:
         "CorrectHorseBatteryStaple2024AndSomeMoreWords",
         "my-company-gateway-token-for-production-2024",
         "this is a long passphrase, 32 characters and more",
-        secrets.token_urlsafe(16),
+        "oPYNuyf9nKLQ47UD44D-vw",
     ],
 )
 def test_guessable_token_is_not_taken_for_generated(secret: str) -> None:
