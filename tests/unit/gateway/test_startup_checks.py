@@ -184,7 +184,7 @@ def test_server_that_no_agent_may_use_is_noted_and_used_one_is_not(tmp_path: Pat
     config["tools"] = {"profile": "coding", "alsoAllow": ["named__add"]}
     config["agents"]["defaults"]["workspace"] = str(_make(tmp_path / "workspace"))
     with live_gateway(tmp_path, config) as running:
-        (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
+        (note,) = [line for line in running.output.splitlines() if line.startswith("Note: mcp")]
         assert note.startswith("Note: mcp.servers.unused: no agent may use its tools")
         assert 'tools.alsoAllow: ["unused__*"]' in note
 
@@ -194,6 +194,6 @@ def test_workspace_tools_of_agents_without_workspace_are_noted(tmp_path: Path) -
     config["tools"] = {"alsoAllow": ["exec"]}
     config["agents"]["list"].append({"id": "settled", "workspace": str(_make(tmp_path / "workspace"))})
     with live_gateway(tmp_path, config) as running:
-        (note,) = [line for line in running.output.splitlines() if line.startswith("Note: ")]
+        (note,) = [line for line in running.output.splitlines() if "allowed without effect" in line]
     assert note.startswith("Note: agents.defaults.workspace: exec allowed without effect: there is no workspace")
     assert "(agents: main, beta)" in note
