@@ -69,7 +69,7 @@ def test_answer_alone_is_printed(home: Home, client_options: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("client_options", CLIENT_OPTIONS)
 def test_json_output_has_text_and_metadata(home: Home, client_options: tuple[str, ...]) -> None:
-    done = home.run("agent", "--message", "one two", "--agent", "beta", "--session-id", "S1", "--json", *client_options)
+    done = home.run("agent", "--message", "one two", "--agent", "beta", "--session-id", "s1", "--json", *client_options)
     assert done.status == 0
     result = result_of(done.json, client_options)
     assert result["payloads"] == [{"text": "one two", "mediaUrl": None}]
@@ -198,7 +198,7 @@ def test_missing_secret_is_reported_with_its_keys(tmp_path: Path, running: LiveG
     assert "gateway.auth.token or" in home.run("status", "--json").json["endpoint"]["problem"]
     home.write({"gateway": {"mode": "remote", "remote": {"url": running.url}}})
     done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_TOKEN="wrong")
-    assert "This is not the gateway's token" in done.err
+    assert "Wrong token" in done.err
     assert "gateway.remote.token or" in done.err
     done = home.run("agent", "--message", "x", OPENCLAW_GATEWAY_URL=running.url)
     assert "Set the gateway's secret in OPENCLAW_GATEWAY_TOKEN or OPENCLAW_GATEWAY_PASSWORD." in done.err
@@ -284,7 +284,7 @@ def test_runs_of_session_are_aborted_by_key(home: Home, upstream: Upstream, clie
         time.sleep(0.02)
     nothing = home.run("sessions", "abort", "stuck", "--json").json
     assert (nothing["ok"], nothing["aborted"], nothing["runIds"]) == (True, False, [])
-    done = home.run("sessions", "abort", "Stuck", "--agent", "Beta")
+    done = home.run("sessions", "abort", "stuck", "--agent", "Beta")
     assert (done.status, done.out.count("\n"), done.out.startswith("Aborted ")) == (0, 1, True)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -293,8 +293,8 @@ def test_runs_of_session_are_aborted_by_key(home: Home, upstream: Upstream, clie
 
 def test_abort_without_active_run_names_session(home: Home) -> None:
     for arguments, key in (
-        (("Quiet",), "agent:main:quiet"),
-        (("Quiet", "--agent", "Beta"), "agent:beta:quiet"),
+        (("quiet",), "agent:main:quiet"),
+        (("quiet", "--agent", "Beta"), "agent:beta:quiet"),
         (("agent:beta:quiet",), "agent:beta:quiet"),
     ):
         done = home.run("sessions", "abort", *arguments)
@@ -333,10 +333,10 @@ def test_agent_command_works_with_endpoint_disabled_and_shows_only_its_tools(tmp
 
 def test_session_id_is_same_session_with_every_client(home: Home, running: LiveGateway) -> None:
     with operator_client(running) as operator:
-        operator.run("over the websocket", str(uuid.uuid4()), sessionId="Same 1", agentId="beta")
+        operator.run("over the websocket", str(uuid.uuid4()), sessionId="same 1", agentId="beta")
         for client_options in ((), ("--local",)):
             assert (
-                home.run("agent", "-m", "here", "--agent", "beta", "--session-id", " Same 1", *client_options).status
+                home.run("agent", "-m", "here", "--agent", "beta", "--session-id", " same 1", *client_options).status
                 == 0
             )
         messages = operator.call("chat.history", {"sessionKey": "agent:beta:explicit:same 1"})["messages"]
@@ -353,7 +353,7 @@ def test_wrong_secret_and_foreign_server_are_distinguished(
     url = running.url.replace("http", "ws")
     done = home.run("agent", "-m", "x", "--json", OPENCLAW_GATEWAY_URL=url, OPENCLAW_GATEWAY_TOKEN="wrong")
     assert done.status == 1
-    assert done.json["error"]["message"].startswith("This is not the gateway's token. The address and its secret are")
+    assert done.json["error"]["message"].startswith("Wrong token. Send the gateway's token. The address and its secret are")
     stranger = upstream.url.removesuffix("/v1")
     done = home.run("agent", "-m", "x", OPENCLAW_GATEWAY_URL=stranger)
     assert (done.status, done.out) == (1, "")
