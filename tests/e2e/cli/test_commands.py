@@ -85,7 +85,7 @@ def test_status_reports_refused_secret(near: Home) -> None:
     near.run("config", "set", "gateway.auth.token", "another")
     result = near.run("status", "--json").json
     assert result["gateway"]["running"]
-    assert "not the gateway's token" in result["endpoint"]["problem"]
+    assert "Wrong token" in result["endpoint"]["problem"]
     assert (result["ok"], result["error"]["code"]) == (False, "invalid_api_key")
     assert result["error"]["message"] == result["endpoint"]["problem"]
     assert near.run("status").status == 1

@@ -42,7 +42,7 @@ def test_config_file_prints_path(tmp_path: Path) -> None:
     assert home.run("config", "file", "--dev").out == f"{tmp_path}/.openclaw-dev/openclaw.json\n"
     assert home.run("--profile", "work", "config", "file").out == f"{tmp_path}/.openclaw-work/openclaw.json\n"
     assert home.run("config", "file", "--json").json == {"path": str(home.config_path), "exists": False}
-    assert home.run("--dev", "config", "file", "--profile", "x").status == 1
+    assert home.run("--dev", "config", "file", "--profile", "x").status == 2
 
 
 def test_get_masks_secrets_unless_path_names_them(home: Home) -> None:
