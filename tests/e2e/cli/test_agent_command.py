@@ -353,7 +353,9 @@ def test_wrong_secret_and_foreign_server_are_distinguished(
     url = running.url.replace("http", "ws")
     done = home.run("agent", "-m", "x", "--json", OPENCLAW_GATEWAY_URL=url, OPENCLAW_GATEWAY_TOKEN="wrong")
     assert done.status == 1
-    assert done.json["error"]["message"].startswith("Wrong token. Send the gateway's token. The address and its secret are")
+    assert done.json["error"]["message"].startswith(
+        "Wrong token. Send the gateway's token. The address and its secret are"
+    )
     stranger = upstream.url.removesuffix("/v1")
     done = home.run("agent", "-m", "x", OPENCLAW_GATEWAY_URL=stranger)
     assert (done.status, done.out) == (1, "")

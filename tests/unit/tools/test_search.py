@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.processes import running_children
+from support.processes import command_of, running_children
 from support.workspace_tools import SECRET, make_workspace, refusal, use
 
 from service.core.concurrency import Deadline, deadline, sleep, spawn
@@ -256,6 +256,9 @@ def test_process_that_is_killed_from_outside_is_defect_not_result(workspace: Pat
     killer.join()
 
 
+SEARCH_PROGRAM = "service.tools.workspace.search_process"
+
+
 def test_searches_run_no_more_processes_than_their_cap(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 40 + "b")
     slots = ProcessSlots(2)
@@ -270,7 +273,8 @@ def test_searches_run_no_more_processes_than_their_cap(workspace: Path) -> None:
     for _ in range(6):
         spawn(search)
     while done < 6:
-        most = max(most, len(running_children()))
+        searches = [child for child in running_children() if SEARCH_PROGRAM in command_of(child)]
+        most = max(most, len(searches))
         sleep(0.01)
     assert 0 < most <= slots.limit
 
