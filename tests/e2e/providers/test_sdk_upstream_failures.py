@@ -169,7 +169,7 @@ def test_stream_failure_is_raised_before_or_after_partial_text(
 
 
 def test_answer_without_finish_is_interrupted(sdk: OpenAI, upstream: Upstream, dialect: str) -> None:
-    words = f"more than {MAX_MESSAGE_CHARACTERS} characters"
+    words = f"exceeds {MAX_MESSAGE_CHARACTERS} characters"
     with pytest.raises(openai.InternalServerError, match=words):
         ask(sdk, f"{dialect}/endless")
     heard: list[str] = []

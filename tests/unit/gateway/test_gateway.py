@@ -168,6 +168,9 @@ def test_draining_refuses_queued_and_further_runs_and_running_ones_continue(gate
     here = gateways[0]
     running = here.submit(request("running", "hello", model="scripted/slow"))
     until_running(here, "running")
+    with deadline(GENEROUS_SECONDS):
+        while not running.has_begun:  # a moment after the record says so
+            sleep(0.01)
     queued = here.submit(request("queued"))
     here.drain()
     assert code_of(ended(queued)) == "shutting_down"

@@ -165,7 +165,7 @@ def test_long_line_is_cut(workspace: Path) -> None:
 def test_of_long_line_match_is_shown(workspace: Path) -> None:
     (workspace / "a.txt").write_text("x" * 10_000 + "needle" + "y" * 10_000)
     (told,) = use(workspace, GREP, pattern="needle").splitlines()
-    assert told.startswith("a.txt:1: [9800 characters before] xxx")
+    assert told.startswith("a.txt:1: [9800 characters omitted] xxx")
     assert "xneedley" in told
     assert told.endswith("yyy [line truncated]")
 
