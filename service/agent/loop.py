@@ -258,8 +258,7 @@ class AgentLoop:
     def _append_text(self, text: str) -> None:
         self._message_characters += len(text)
         if self._message_characters > MAX_MESSAGE_CHARACTERS:
-            text = f"The model's answer exceeds {MAX_MESSAGE_CHARACTERS} characters."
-            raise GatewayError("provider_error", text)
+            raise GatewayError("provider_error", f"The model's answer exceeds {MAX_MESSAGE_CHARACTERS} characters.")
         if not self.draft.pieces and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
         self.draft.pieces.append(text)
