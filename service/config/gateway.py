@@ -21,7 +21,7 @@ class RateLimitConfig(Section):
     window_ms: Positive = 60_000
     """Length of the window in milliseconds."""
     lockout_ms: Positive = 300_000
-    """How long an address stays locked out, in milliseconds."""
+    """The duration of a lock-out, in milliseconds."""
     exempt_loopback: Bool = True
     """Never lock out addresses of this machine."""
 
@@ -30,7 +30,7 @@ class AuthConfig(Section):
     """Authentication of callers."""
 
     mode: Literal["token", "password", "none"] | None = None
-    """How callers authenticate. Unset: by whichever of `token` and `password` is set."""
+    """The way callers authenticate. Unset: by whichever of `token` and `password` is set."""
     token: SecretStr | None = None
     """The shared token. OPENCLAW_GATEWAY_TOKEN sets it from the environment."""
     password: SecretStr | None = None
@@ -133,7 +133,7 @@ class GatewayConfig(Section):
     mode: Literal["local", "remote"] = "local"
     """"remote": another host runs the gateway, so that this one does not start."""
     bind: Literal["loopback", "lan", "auto", "custom"] = "loopback"
-    """What to listen on: this machine alone ("loopback", "auto"), all ("lan"), or `customBindHost` ("custom")."""
+    """Interface to listen on: this machine alone ("loopback", "auto"), all ("lan"), or `customBindHost` ("custom")."""
     custom_bind_host: Annotated[str | None, Field(validate_default=True)] = None
     """The IP address to listen on with `bind` "custom"."""
     auth: AuthConfig = AuthConfig()

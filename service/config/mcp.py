@@ -42,7 +42,7 @@ class McpServerConfig(Section):
     cwd: AbsolutePath | None = None
     """Directory to start the program in."""
     transport: Literal["stdio", "streamable-http"] | None = None
-    """How the server is reached. Unset: by `command` or `url`, whichever is set."""
+    """The transport to the server. Unset: by `command` or `url`, whichever is set."""
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
     """HTTP headers to send to the server at `url`."""
     timeout_seconds: Seconds = 60

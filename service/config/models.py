@@ -43,7 +43,7 @@ class ModelConfig(Section):
     name: str | None = None
     """Name for people."""
     input: tuple[Literal["text", "image"], ...] = ("text",)
-    """What the model accepts. A model that is not listed is assumed to accept anything."""
+    """The input that the model accepts. A model that is not listed is assumed to accept anything."""
     context_window: Positive | None = None
     """Tokens of a whole conversation, the answer included. Longer ones are shortened."""
     max_tokens: Positive | None = None
@@ -51,7 +51,7 @@ class ModelConfig(Section):
     cost: dict[str, Any] = Field(default_factory=dict)
     """Prices, as OpenClaw writes them."""
     compat: ModelCompat = ModelCompat()
-    """What the model accepts, where its host does not say."""
+    """Deviations of the model's API, where its host does not say."""
 
 
 class LocalServiceConfig(Section):
