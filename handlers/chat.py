@@ -54,7 +54,6 @@ class _Caller:
         self._run: Run | None = None
         self.connection = environ.get("openclaw.connection")
         self.entry: AccessEntry = access_entry(environ)
-        self._watch = watch_hangup(self.connection, self._on_hangup)
 
     def submit(self, body: dict[str, Any]) -> Run:
         """Submit the run that the request asks for."""
@@ -77,11 +76,13 @@ class _Caller:
             self._run.leave()
 
     def __enter__(self) -> Self:
+        self._watch = watch_hangup(self.connection, self._on_hangup)
         self._watch.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._watch.__exit__(*exc_info)
+        del self._watch  # it refers to this object, and a reference cycle would keep the request's body
 
 
 class _WatchedChunks:

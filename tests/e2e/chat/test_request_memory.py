@@ -1,4 +1,4 @@
-"""Memory after failed requests."""
+"""Memory after requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ REQUESTS, BODY_MEGABYTES, ALLOWED_MEGABYTES = 24, 6, 60
 
 @pytest.mark.parametrize(
     ("model", "fields", "status"),
-    [("scripted/echo", {"temperature": 9}, 400), ("scripted/fail-provider_error", {}, 502)],
-    ids=["refused", "failed"],
+    [
+        ("scripted/count-3", {}, 200),
+        ("scripted/echo", {"temperature": 9}, 400),
+        ("scripted/fail-provider_error", {}, 502),
+    ],
+    ids=["answered", "refused", "failed"],
 )
-def test_bodies_of_failed_requests_are_released(
+def test_bodies_of_requests_are_released(
     model: str, fields: dict[str, Any], status: int, tmp_path: Path
 ) -> None:
     text = "x" * (BODY_MEGABYTES * MEGABYTE)
