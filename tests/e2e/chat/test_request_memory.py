@@ -24,9 +24,7 @@ REQUESTS, BODY_MEGABYTES, ALLOWED_MEGABYTES = 24, 6, 60
     ],
     ids=["answered", "refused", "failed"],
 )
-def test_bodies_of_requests_are_released(
-    model: str, fields: dict[str, Any], status: int, tmp_path: Path
-) -> None:
+def test_bodies_of_requests_are_released(model: str, fields: dict[str, Any], status: int, tmp_path: Path) -> None:
     text = "x" * (BODY_MEGABYTES * MEGABYTE)
     body = orjson.dumps({"model": "openclaw", "messages": [{"role": "user", "content": text}], **fields})
     headers = {"content-type": "application/json", "x-openclaw-model": model}
