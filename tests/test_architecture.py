@@ -101,6 +101,7 @@ def test_files_are_short() -> None:
         ("psycopg", {"storage"}),
         ("geventhttpclient", {"models"}),
         ("brotli", {"core"}),
+        ("backports", {"core"}),
         ("pydantic", {"config", "api"}),
         ("click", {"cli"}),
         ("websockets", {"api", "cli"}),

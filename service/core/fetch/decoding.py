@@ -1,19 +1,27 @@
-"""Incremental decoders for gzip, deflate and Brotli bodies, bounded in their output.
+"""Incremental decoders for gzip, deflate, Brotli and Zstandard bodies, bounded in their output.
 
 urllib3's decoders were tried: they report a body that is cut as complete and fail on bytes behind the end of Brotli.
 """
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
 import brotli
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 31, 15, -15
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_MEMBERS = 64
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW_BITS = 23  # RFC 9659 limits the window of HTTP bodies to 8 MiB, so that memory is bounded
 _REPLAYED_BYTES = 64 * 1024
 
 
@@ -42,6 +50,8 @@ def open_decoder(coding: str) -> Decoder | None:
             return _Deflate(is_gzip=coding != "deflate")
         case "br":
             return _Brotli()
+        case "zstd":
+            return _Zstandard()
     return None
 
 
@@ -125,3 +135,38 @@ class _Brotli:
             yield bytes(self._input[at : at + _REPLAYED_BYTES])
         for at in range(len(data)):
             yield data[at : at + 1]
+
+
+class _Zstandard:
+    """Zstandard: one frame or several, each of which marks its end."""
+
+    def __init__(self) -> None:
+        self._stream = self._next_frame()
+        self._frames = 1
+        self._has_input = False
+
+    @property
+    def is_whole(self) -> bool:
+        return self._stream.eof or not self._has_input
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        self._has_input = True
+        decoded = b""
+        try:
+            if not self._stream.eof:
+                decoded = self._stream.decompress(data, limit)
+                data = self._stream.unused_data
+            while len(decoded) < limit and self._stream.eof and data.startswith(_ZSTD_MAGIC):
+                self._frames += 1
+                if self._frames > _MAX_MEMBERS:
+                    raise ValueError(f"more than {_MAX_MEMBERS} Zstandard frames")
+                self._stream = self._next_frame()
+                decoded += self._stream.decompress(data, limit - len(decoded))
+                data = self._stream.unused_data
+        except zstd.ZstdError as error:
+            raise ValueError("not in the stated coding") from error
+        return decoded
+
+    @staticmethod
+    def _next_frame() -> zstd.ZstdDecompressor:
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_BITS})

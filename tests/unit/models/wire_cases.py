@@ -8,12 +8,13 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import brotli
 from support import upstream_answers_anthropic as anthropic
+from support.codings import zstd_compress
 
 Pieces = tuple[bytes | float, ...]
 Calls = tuple[tuple[str, str], ...]
@@ -464,15 +465,16 @@ CALLS = [
     ),
     _calls("input null", message_events(*tool_block(None, CITY), reason="tool_use"), dialect=ANTHROPIC),
 ]
-_ZLIB = zlib.compressobj(wbits=-15)
-CODINGS = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "br": brotli.compress,
-}
+CODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("gzip", gzip.compress),
+    ("deflate", zlib.compress),
+    ("deflate", lambda data: zlib.compress(data, wbits=-15)),  # without zlib's header, as some servers send it
+    ("br", brotli.compress),
+    ("zstd", zstd_compress),
+]
 COMPRESSED = [
     case
-    for coding, compress in CODINGS.items()
+    for coding, compress in CODINGS
     for case in (
         _ok(f"events in {coding}", compress(HELLO), headers={"content_encoding": coding}),
         _ok(
