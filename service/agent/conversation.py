@@ -13,7 +13,7 @@ import orjson
 
 from service.core.dataclass import record
 from service.core.errors import GatewayError
-from service.core.messages import Image, Message, Role, Text, ToolCall
+from service.core.messages import NO_USER_MESSAGE, Image, Message, Role, Text, ToolCall, text_message
 
 _EXACT = 2**53  # below it a float that is whole is an integer
 
@@ -39,16 +39,22 @@ class Conversation:
         return self.history + self.new
 
 
-def select_new(history: tuple[Message, ...], incoming: Sequence[IncomingMessage]) -> tuple[IncomingMessage, ...]:
+def select_new(
+    history: tuple[Message, ...], incoming: Sequence[IncomingMessage], *, has_instructions: bool = False
+) -> tuple[IncomingMessage, ...]:
     """Return the messages of a request that are new to a session with this history.
 
     With a history, those after the request's last assistant message; without one, all: the request's own history seeds
-    the session. Raises `GatewayError` (400) if nothing is new, or if a tool result has no call before it.
+    the session. A request that `has_instructions` (system or developer messages) needs no user message; in a session
+    with a history, a note takes its place, because the last message there is an answer. Raises `GatewayError` (400) if
+    nothing is new, or if a tool result has no call before it.
     """
     new = list(incoming)
     if history:
         last = max((index for index, item in enumerate(new) if item.message.role is Role.ASSISTANT), default=-1)
         new = new[last + 1 :]
+    if has_instructions and not any(item.message.role in (Role.USER, Role.TOOL) for item in incoming):
+        return (IncomingMessage("messages", text_message(Role.USER, NO_USER_MESSAGE)),) if history else tuple(new)
     if not any(_says_something(item.message) for item in new):
         text = "There is no user message to answer. Add a message with the role user that says or shows something."
         raise GatewayError("missing_required_parameter", text, param="messages")

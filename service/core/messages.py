@@ -12,6 +12,9 @@ from typing import Any
 
 from service.core.dataclass import record
 
+#: The user message of a request that has only instructions, for models that require one.
+NO_USER_MESSAGE = "(There is no message from the user. Follow the instructions.)"
+
 
 class Role(StrEnum):
     """The author of a message. Developer messages are system messages; a tool message is a tool's result."""

@@ -114,7 +114,7 @@ def prepare(plan: RunPlan, accepted: NewRun, storage: Storage) -> PreparedRun:
         incoming = recall_steps(incoming, agent.id, storage.records, storage.store)
     else:
         history = annotate_truncated(storage.store.load_conversation(accepted.session_key))
-    new = runtime.check_images(select_new(history, incoming))
+    new = runtime.check_images(select_new(history, incoming, has_instructions=bool(request.system_text)))
     check_names(request.functions, own_tools)
     conversation = Conversation(history, tuple(item.message for item in new))
     model_request = ModelRequest(

@@ -13,7 +13,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from service.core.errors import GatewayError
-from service.core.messages import Function, Image, Message, Part, Role, Sampling, ToolChoice, ToolChoiceMode
+from service.core.messages import (
+    NO_USER_MESSAGE,
+    Function,
+    Image,
+    Message,
+    Part,
+    Role,
+    Sampling,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from service.models.anthropic.content import THINKING, in_order
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.models.tool_calls import CallIds, wire_arguments, wire_name
@@ -127,7 +137,11 @@ def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
             turns[-1]["content"] += blocks
         else:
             turns.append({"role": role, "content": blocks})
-    if turns and turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
+    if not turns:
+        return [
+            {"role": "user", "content": [{"type": "text", "text": NO_USER_MESSAGE}]}
+        ]  # the API wants a message beside the instructions
+    if turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
         turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip()}  # the API refuses white space at the end
     return turns
 

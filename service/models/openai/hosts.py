@@ -130,6 +130,12 @@ _WANTS_CONTENT = re.compile(
     r"|(null|None|missing|required)\b.{0,40}\bcontent\b",
     re.DOTALL,
 )
+# "contents is not specified" (Google), "No user query found in messages." (chat templates of Qwen), "Expected last role
+# User or Tool" (Mistral).
+WANTS_USER = re.compile(
+    r"\bcontents?\b[^.]{0,20}(not specified|required|empty)|\bmessages?\b[^.]{0,40}(empty|at least)|\buser\b",
+    re.IGNORECASE,
+)
 _REFUSES_REFERENCES = re.compile(r"\$ref|\$defs|\bdefinitions\b|references? (are|is) not")
 
 
@@ -139,7 +145,8 @@ class RequestStyle:
 
     `bound` is the field that limits an answer. With `shows_data` the model gets its own data back, with `asks_usage`
     usage is requested. `omitted` fields are left out, `fills_content` sends an empty text beside calls instead of null,
-    and `inlines_references` resolves the `$ref`s of tool schemas.
+    `inlines_references` resolves the `$ref`s of tool schemas, and `adds_user` begins a conversation without a user
+    message with one.
     """
 
     bound: Bound
@@ -148,6 +155,7 @@ class RequestStyle:
     omitted: frozenset[str] = frozenset()
     fills_content: bool = False
     inlines_references: bool = False
+    adds_user: bool = False
 
     def adapted(self, message: str) -> RequestStyle:
         """Return the style that an error message asks for, the same if it is about something else."""

@@ -11,6 +11,7 @@ import orjson
 
 from service.config.models import ModelCompat
 from service.core.messages import (
+    NO_USER_MESSAGE,
     Function,
     Image,
     Message,
@@ -22,7 +23,7 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
-from service.models.openai.hosts import CALL_DATA, HostQuirks, RequestStyle, to_mistral_id, to_short_id
+from service.models.openai.hosts import CALL_DATA, WANTS_USER, HostQuirks, RequestStyle, to_mistral_id, to_short_id
 from service.models.openai.reasoning import REASONING
 from service.models.provider import ModelRequest
 from service.models.request_styles import StyleCache
@@ -103,6 +104,8 @@ class RequestWriter:
     def _to_messages(self, request: ModelRequest, style: RequestStyle) -> Iterator[dict[str, Any]]:
         first_call = self._quirks.first_call_of(request.model)
         ids = CallIds(self._call_ids.get(request.model, self._quirks.to_call_id))
+        if style.adds_user and not any(message.role is Role.USER for message in request.messages):
+            yield {"role": "user", "content": NO_USER_MESSAGE}
         for message in filter(_says_something, request.messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message, style)}
             if message.name is not None and "name" not in style.omitted:
@@ -134,6 +137,8 @@ class RequestWriter:
 def _adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> RequestStyle:
     """Return the style that an error message asks for, limited to what is in the request."""
     wanted = style.adapted(message)
+    if wanted == style and WANTS_USER.search(message) and not any(one.role is Role.USER for one in request.messages):
+        return replace(style, adds_user=True)
     if wanted.fills_content and not any(one.tool_calls and not one.text for one in request.messages):
         wanted = replace(wanted, fills_content=style.fills_content)
     if wanted.inlines_references and not request.functions:

@@ -88,7 +88,8 @@ def test_body_of_nearly_20_mib_is_read(client: httpx.Client) -> None:
     [
         ([], "invalid_value", "messages"),
         ("hi", "invalid_type", "messages"),
-        ([{"role": "system", "content": "x"}], "missing_required_parameter", "messages"),
+        ([{"role": "system", "content": " "}], "missing_required_parameter", "messages"),
+        ([{"role": "system", "content": "x"}, user("  ")], "missing_required_parameter", "messages"),
         ([user("  ")], "missing_required_parameter", "messages"),
         ([{"role": "assistant", "content": "x"}], "missing_required_parameter", "messages"),
         ([{"role": "robot", "content": "x"}], "invalid_value", "messages[0].role"),

@@ -14,6 +14,8 @@ from support.chat import ask, error_of, text_of
 from support.live import LiveGateway, live_gateway, stubbed_config
 from support.upstream import Upstream
 
+from service.core.messages import NO_USER_MESSAGE
+
 
 @pytest.fixture(scope="module")
 def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
@@ -79,6 +81,18 @@ def test_request_without_new_message_is_refused(talk: httpx.Client) -> None:
     answer = text_of(ask(talk, "one", headers=key))
     response = ask(talk, "one", {"role": "assistant", "content": answer}, headers=key)
     assert error_of(response) == (400, "missing_required_parameter", "messages")
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_instructions_alone_are_answered_and_continued(talk: httpx.Client, upstream: Upstream, role: str) -> None:
+    key = {"x-openclaw-session-key": f"instructed-{uuid.uuid4()}"}
+    instructions = {"role": role, "content": "Say hello."}
+    answer = text_of(ask(talk, instructions, headers=key))
+    assert last_messages(upstream) == []
+    assert text_of(ask(talk, instructions, headers=key)) == answer
+    assert last_messages(upstream)[-2:] == [("assistant", answer), ("user", NO_USER_MESSAGE)]
+    ask(talk, "two", headers=key)
+    assert last_messages(upstream)[-1] == ("user", "two")
 
 
 def test_returned_session_key_continues_session(talk: httpx.Client, upstream: Upstream) -> None:

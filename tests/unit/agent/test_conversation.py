@@ -8,7 +8,7 @@ import pytest
 
 from service.agent.conversation import IncomingMessage, select_new, settle_tool_calls
 from service.core.errors import GatewayError
-from service.core.messages import Message, Role, Text, ToolCall, text_message
+from service.core.messages import NO_USER_MESSAGE, Message, Role, Text, ToolCall, text_message
 
 USER, ANSWER = text_message(Role.USER, "one"), text_message(Role.ASSISTANT, "uno")
 NEXT = text_message(Role.USER, "two")
@@ -85,3 +85,24 @@ def test_two_calls_with_same_id_keep_both_results() -> None:
 def test_reused_id_belongs_to_its_own_call() -> None:
     messages = (CALLING, result("1"), NEXT, CALLING, result("2"))
     assert settle_tool_calls(messages) == messages
+
+
+def test_instructions_alone_need_no_user_message() -> None:
+    assert select_new((), (), has_instructions=True) == ()
+    assert select_new((), incoming(ANSWER), has_instructions=True) == tuple(incoming(ANSWER))
+
+
+def test_instructions_alone_continue_a_session_with_a_note() -> None:
+    [item] = select_new((USER, ANSWER), (), has_instructions=True)
+    assert item.message == text_message(Role.USER, NO_USER_MESSAGE)
+
+
+@pytest.mark.parametrize("history", [(), (USER, ANSWER)])
+def test_blank_user_message_is_refused_beside_instructions(history: tuple[Message, ...]) -> None:
+    with pytest.raises(GatewayError, match="no user message"):
+        select_new(history, incoming(text_message(Role.USER, " \n")), has_instructions=True)
+
+
+def test_known_messages_are_refused_beside_instructions() -> None:
+    with pytest.raises(GatewayError, match="no user message"):
+        select_new((USER, ANSWER), incoming(USER, ANSWER), has_instructions=True)

@@ -26,6 +26,7 @@ from support.upstream_answers_anthropic import ANSWERS, end, start, telling, tex
 from service.config.models import ProviderConfig
 from service.core.errors import GatewayError
 from service.core.messages import (
+    NO_USER_MESSAGE,
     Function,
     Image,
     Message,
@@ -41,7 +42,7 @@ from service.core.messages import (
     text_message,
 )
 from service.models.anthropic.provider import AnthropicProvider
-from service.models.provider import ModelEnded
+from service.models.provider import ModelEnded, ModelRequest
 
 STUB_USAGE = Usage(9, 5, 3)
 KEPT = {"cache_control": {"type": "ephemeral"}}
@@ -217,6 +218,12 @@ def test_conversation_starts_with_user_message(provider: AnthropicProvider, upst
     turns = sent(provider, upstream, request("ok", *messages))["messages"]
     assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
     assert turns[1]["content"] == [{"type": "text", "text": "Welcome."}]
+
+
+def test_instructions_alone_get_a_user_message(provider: AnthropicProvider, upstream: Upstream) -> None:
+    body = sent(provider, upstream, ModelRequest("ok", "Say hello.", ()))
+    assert [turn["role"] for turn in body["messages"]] == ["user"]
+    assert NO_USER_MESSAGE in str(body["messages"])
 
 
 def test_earlier_calls_are_declared_without_offered_functions(provider: AnthropicProvider, upstream: Upstream) -> None:

@@ -310,3 +310,36 @@ def test_long_ids_are_shortened_for_call_and_result(provider: OpenAIProvider, up
     _, shown, result = upstream.requests[-1].body["messages"]
     assert shown["tool_calls"][0]["id"] == result["tool_call_id"]
     assert len(result["tool_call_id"]) <= 40
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "* GenerateContentRequest.contents: contents is not specified",
+        "No user query found in messages.",
+        "Expected last role User or Tool (or Assistant with prefix True) for serving but got system",
+        "messages: at least one message is required",
+    ],
+)
+def test_user_message_is_added_to_instructions_for_hosts_that_require_one(
+    provider: OpenAIProvider, upstream: Upstream, words: str
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        has_user = any(message["role"] == "user" for message in exchange.body["messages"])
+        ok(exchange) if has_user else refuse(exchange, words)
+
+    upstream.answers["play"] = answer
+    alone = ModelRequest("play", "Say hello.", ())
+    for _ in range(2):
+        assert ask(provider, alone)[0] == TEXT
+    assert [len(received.body["messages"]) for received in upstream.requests] == [1, 2, 2]
+    ask(provider, request("play", system="Say hello."))
+    assert [message["role"] for message in upstream.requests[-1].body["messages"]] == ["system", "user"]
+
+
+def test_error_about_a_user_changes_nothing_in_a_conversation_with_one(
+    provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    upstream.answers["play"] = lambda exchange: refuse(exchange, "The user is not allowed to use this model.")
+    fail(provider, request("play"))
+    assert len(upstream.requests) == 1
