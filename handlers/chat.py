@@ -38,7 +38,9 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
             chunks = ChunkStream(run, model, include_usage=include_usage)
             chunks.begin()
             return ok_response("text/event-stream", _WatchedChunks(run, chunks, caller), session_key, _NO_BUFFERING)
-        completion = to_completion(run, run.wait(), model, body.get("metadata"))
+        result = run.wait()
+        caller.note_end(run)
+        completion = to_completion(run, result, model, body.get("metadata"))
     return ok_response("application/json", orjson.dumps(completion), session_key)
 
 
@@ -67,6 +69,12 @@ class _Caller:
             raise
         self.entry.agent, self.entry.run = run.agent_id, run.id
         return run
+
+    def note_end(self, run: Run) -> None:
+        """Add the end of the run to the access log."""
+        self.entry.replaced_tools = ",".join(run.replaced_tools) or None
+        if run.end is not None and run.end.error is not None:
+            self.entry.error = run.end.error.code
 
     def _on_hangup(self) -> None:
         self.entry.status = _CALLER_LEFT
@@ -99,8 +107,7 @@ class _WatchedChunks:
     def __iter__(self) -> Iterator[bytes]:
         with watch_hangup(self._caller.connection, self._run.leave):
             yield from self._chunks
-        if self._run.end is not None and self._run.end.error is not None:
-            self._caller.entry.error = self._run.end.error.code
+        self._caller.note_end(self._run)
 
     def close(self) -> None:
         """Leave the run; called by the server. After the run's end a no-op."""

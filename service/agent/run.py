@@ -57,7 +57,8 @@ class Run:
     `accepted` has the facts fixed at acceptance, as they are recorded; its id is the answer's, too. `key` is the
     idempotency key it was asked for with: such a run continues when its caller leaves. An `is_replay` run repeats the
     answer of another process or of an earlier time. `scope` surrounds the work that may be cut, `observer` is called
-    with each event as it is appended, and with `RunStarted`. Times in seconds since 1970.
+    with each event as it is appended, and with `RunStarted`. `replaced_tools` are the agent's tools that functions of
+    the caller replace. Times in seconds since 1970.
     """
 
     def __init__(self, accepted: NewRun, *, key: IdempotencyKey | None = None, is_replay: bool = False) -> None:
@@ -73,6 +74,7 @@ class Run:
         self.scope = CancelScope()
         self.abort_reason: GatewayError | None = None
         self.characters = 0
+        self.replaced_tools: tuple[str, ...] = ()
         self.observer: Observer | None = None
         self._queued_since = monotonic()
         self._running_since: float | None = None

@@ -140,6 +140,9 @@ class GlobalToolsConfig(ToolsConfig):
     """Access to the sessions of other agents."""
     web: WebConfig = WebConfig()
     """Tools that reach the web."""
+    caller_conflicts: Literal["caller", "refuse"] = "caller"
+    """A caller's function with the name of one of the agent's tools: "caller" takes that tool away for the run,
+    "refuse" refuses the request."""
 
     @property
     def session_visibility(self) -> Literal["self", "agent", "all"]:

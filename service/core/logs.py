@@ -53,13 +53,18 @@ ENTRY_KEY = "openclaw.access_entry"
 
 @dataclass(slots=True)
 class AccessEntry:
-    """The application's part of an access line. `status` replaces the one that was sent, `error` is an error code."""
+    """The application's part of an access line.
+
+    `status` replaces the one that was sent, `error` is an error code, `replaced_tools` are the agent's tools that the
+    caller's functions replaced.
+    """
 
     client: str | None = None
     agent: str | None = None
     run: str | None = None
     status: int | None = None
     error: str | None = None
+    replaced_tools: str | None = None
 
 
 def access_entry(environ: MutableMapping[str, Any]) -> AccessEntry:

@@ -73,6 +73,7 @@ class RunExecutor:
                 raise aborted_in_queue(run) from None
             except Deadline:
                 raise time.to_error() from None
+            run.replaced_tools = prepared.tools.own.replaced
             run.begin()
             on_failure.pop_all()
             return opened, time, prepared

@@ -25,6 +25,7 @@ from service.storage.runs.records import NewRun
 from service.storage.sessions.keys import SessionKey
 from service.storage.storage import Storage
 from service.tools.tool import ToolContext
+from service.tools.toolbox import Toolbox
 
 #: Shorter waits for room are not mentioned in an error.
 _MENTIONED_SECONDS = 0.1
@@ -101,13 +102,22 @@ class PreparedRun:
     """Store partial output if the run fails: only output that a reader has seen and no client sends again by itself."""
 
 
+def _own_tools(plan: RunPlan) -> Toolbox:
+    """Return the agent's tools for the run. Raises `GatewayError` if a function of the caller is called like one."""
+    functions, toolboxes = plan.request.functions, plan.lease.runtime.toolboxes
+    names = frozenset(function.name for function in functions)
+    own_tools = toolboxes.of(plan.agent, names, [choice.ref for choice in plan.choices])
+    check_names(functions, own_tools)
+    return own_tools
+
+
 def prepare(plan: RunPlan, accepted: NewRun, storage: Storage) -> PreparedRun:
     """Build the model request of a run that has its session: history, new messages, system prompt and tools.
 
     Waits for MCP servers and remote images. Raises `GatewayError` for what is wrong with the request.
     """
     request, agent, runtime = plan.request, plan.agent, plan.lease.runtime
-    own_tools = runtime.toolboxes.of(agent, len(request.functions), [choice.ref for choice in plan.choices])
+    own_tools = _own_tools(plan)
     history: tuple[Message, ...] = ()
     incoming = request.messages
     if accepted.stateless:
@@ -115,7 +125,6 @@ def prepare(plan: RunPlan, accepted: NewRun, storage: Storage) -> PreparedRun:
     else:
         history = annotate_truncated(storage.store.load_conversation(accepted.session_key))
     new = runtime.check_images(select_new(history, incoming, has_instructions=bool(request.system_text)))
-    check_names(request.functions, own_tools)
     conversation = Conversation(history, tuple(item.message for item in new))
     model_request = ModelRequest(
         model=plan.choices[0].ref,

@@ -46,22 +46,26 @@ class ToolRegistry:
         self._reported: set[str] = set()
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
 
-    def of(self, agent: Agent, caller_functions: int = 0, models: Collection[str] = ()) -> Toolbox:
+    def of(self, agent: Agent, caller_functions: Collection[str] = (), models: Collection[str] = ()) -> Toolbox:
         """Return the agent's tools in a run that may use any of `models`.
 
-        Waits for the agent's MCP servers and skips those that fail. Together with `caller_functions`, the number of
-        functions the caller sends, there are at most `MAX_TOOLS`; omitted tools are logged.
+        Waits for the agent's MCP servers and skips those that fail. Tools called like one of `caller_functions` are
+        taken away, unless `callerConflicts` refuses such requests. Together with these functions there are at most
+        `MAX_TOOLS`; omitted tools are logged.
         """
+        replaced = caller_functions if self._global.caller_conflicts == "caller" else ()
         servers, built_in = self._servers[agent.id], self._built_in[agent.id]
-        room = max(0, MAX_TOOLS - caller_functions)
+        room = max(0, MAX_TOOLS - len(caller_functions))
         limited = bool(self._global.by_provider or self._policy(agent).by_provider)
         if not servers and len(built_in) <= room and not limited:
-            return self._fixed[agent.id]
+            return self._fixed[agent.id].without(replaced)
         taken = {tool.name for tool in built_in}
         remote = [tool for tool in self._allowed(agent, self._mcp.list_tools(servers)) if tool.name not in taken]
         tools = self._allowed(agent, (*built_in, *remote), models) if limited else (*built_in, *remote)
-        self._log_omitted(agent, tuple(tool.name for tool in tools[room:]))
-        return Toolbox(tools[:room], reported=self._reported)
+        extra = [tool for tool in tools if tool.name not in replaced][room:]
+        self._log_omitted(agent, tuple(tool.name for tool in extra))
+        offered = [tool for tool in tools if tool not in extra]
+        return Toolbox(offered, reported=self._reported).without(replaced)
 
     def contact_servers(self) -> None:
         """List the tools of all servers that an agent may use in the background, a few servers at a time."""

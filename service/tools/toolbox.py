@@ -7,7 +7,7 @@ itself is interrupted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
@@ -61,8 +61,11 @@ class Toolbox:
     """The tools of one agent, as allowed by its policy.
 
     A tool whose `parameters` are not a valid JSON schema, or cannot be serialised, is omitted. That is logged once per
-    name in `reported`. Duplicate names raise `ValueError`. Results are truncated to `max_result_characters`.
+    name in `reported`. Duplicate names raise `ValueError`. Results are truncated to `max_result_characters`. `replaced`
+    are the names of tools that `without` took away.
     """
+
+    replaced: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -89,6 +92,17 @@ class Toolbox:
     def __contains__(self, name: str) -> bool:
         """Return whether there is a tool `name`."""
         return name in self._tools
+
+    def without(self, names: Collection[str]) -> Toolbox:
+        """Return the toolbox without the tools called like one of `names`, itself if there are none."""
+        replaced = tuple(name for name in self._tools if name in names)
+        if not replaced:
+            return self
+        rest = Toolbox((), max_result_characters=self._max_result_characters)
+        rest._tools = {name: tool for name, tool in self._tools.items() if name not in names}
+        rest._functions = tuple(function for function in self._functions if function.name not in names)
+        rest.replaced = replaced
+        return rest
 
     def functions(self) -> tuple[Function, ...]:
         """Return the function definitions for the model, one for each tool."""

@@ -280,6 +280,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             client=entry.client or self.peer,
             agent=entry.agent,
             run=entry.run,
+            replaced_tools=entry.replaced_tools,
             error=entry.error,
             complete=None if self.complete else "no",
         )

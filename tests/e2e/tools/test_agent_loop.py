@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, chunks_of, error_of, streamed_text, text_of
+from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, stubbed_config
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream, sent
@@ -119,9 +120,30 @@ def test_callers_tool_ends_run_and_its_result_continues_reasoning(client: httpx.
     assert sent(upstream)[-2]["content"] == "sunny"
 
 
-def test_callers_tool_may_not_be_called_like_one_of_agents(client: httpx.Client) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_callers_function_replaces_agents_tool_of_its_name(
+    client: httpx.Client, upstream: Upstream, gateway: LiveGateway, stream: bool
+) -> None:
+    read = {"type": "function", "function": {"name": "read", "description": "The caller's own."}}
+    upstream.answers["play"] = Play(calls(("read", {"anything": "goes"})))
+    response = ask(client, "hi", tools=[FUNCTION, read], stream=stream, headers={"x-request-id": f"replacing-{stream}"})
+    assert '"finish_reason":"tool_calls"' in response.text
+    offered = [tool["function"] for tool in upstream.requests[-1].body["tools"]]
+    assert [function["description"] for function in offered if function["name"] == "read"] == ["The caller's own."]
+    assert "ls" in {function["name"] for function in offered}
+    eventually(lambda: f"request_id=replacing-{stream}" in gateway.output)
+    [line] = [line for line in gateway.output.splitlines() if f"request_id=replacing-{stream}" in line]
+    assert "replaced_tools=read" in line
+
+
+def test_conflicting_names_are_refused_where_configured(tmp_path: Path, upstream: Upstream) -> None:
+    config = stubbed_config(upstream.url, defaults={"workspace": str(tmp_path)})
+    config["tools"] = {"callerConflicts": "refuse"}
     tool = {"type": "function", "function": {"name": "read"}}
-    assert error_of(ask(client, "hi", tools=[FUNCTION, tool])) == (400, "invalid_value", "tools[1].function.name")
+    with live_gateway(tmp_path / "home", config) as refusing, refusing.client() as client:
+        response = ask(client, "hi", tools=[FUNCTION, tool])
+    assert error_of(response) == (400, "invalid_value", "tools[1].function.name")
+    assert upstream.requests == []
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])

@@ -234,7 +234,7 @@ def offered(tmp_path: Path, everywhere: Any, *models: str, **agent: Any) -> set[
         closing(Transcripts.open(tmp_path / "sessions.db")) as store,
         closing(open_toolboxes(config, roster, store, tmp_path, {})) as toolboxes,
     ):
-        return {function.name for function in toolboxes.of(roster.default, 0, models).functions()}
+        return {function.name for function in toolboxes.of(roster.default, (), models).functions()}
 
 
 @pytest.mark.parametrize(
