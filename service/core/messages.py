@@ -131,12 +131,16 @@ class Usage:
 
 @record
 class Function:
-    """A function the model may call: `parameters` is the JSON schema of its arguments."""
+    """A function the model may call: `parameters` is the JSON schema of its arguments.
+
+    The caller carries out those that are `from_caller`; the others are the agent's tools.
+    """
 
     name: str
     description: str | None = None
     parameters: Mapping[str, Any] | None = None
     strict: bool | None = None
+    from_caller: bool = False
 
 
 class ToolChoiceMode(StrEnum):

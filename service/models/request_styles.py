@@ -5,6 +5,7 @@ A style is kept once a model has answered to it, for that model only: an error m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Generic, TypeVar
@@ -12,10 +13,25 @@ from typing import Generic, TypeVar
 from service.core.errors import GatewayError
 from service.models.provider import ModelEvent, ModelRequest
 
-#: Limit of the styles tried for one request: a strict host refuses one field at a time.
-_ADAPTATIONS = 6
+#: Limit of the styles tried for one request: a strict host refuses one field, or one tool, at a time.
+_ADAPTATIONS = 8
+
+#: Error messages about fields that a host does not support.
+NOT_KNOWN = re.compile(
+    r"unrecogni[sz]ed|unsupported|unknown|unexpected|\bextra(_forbidden)?\b|does not support"
+    r"|not (supported|permitted|allowed|recogni[sz]ed)",
+    re.IGNORECASE,
+)
+_ABOUT_A_SCHEMA = re.compile(r"\bschema\b|['\"(.]properties|\brequired\b", re.IGNORECASE)
 
 RequestStyle = TypeVar("RequestStyle")
+
+
+def refused_fields(message: str, patterns: Mapping[str, re.Pattern[str]]) -> frozenset[str]:
+    """Return the names of `patterns`, optional fields, that an error message refuses as unsupported."""
+    if not NOT_KNOWN.search(message) or _ABOUT_A_SCHEMA.search(message):
+        return frozenset()
+    return frozenset(name for name, pattern in patterns.items() if pattern.search(message))
 
 
 class StyleCache(Generic[RequestStyle]):

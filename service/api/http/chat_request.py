@@ -166,7 +166,11 @@ def _parse_functions(tools: Iterable[dict[str, Any]]) -> tuple[Function, ...]:
             raise GatewayError("invalid_value", text, param=f"tools[{index}].function.name")
         _check_depth(function.get("parameters"), f"tools[{index}].function.parameters")
         functions[name] = Function(
-            name, function.get("description"), function.get("parameters"), function.get("strict")
+            name,
+            function.get("description"),
+            function.get("parameters"),
+            function.get("strict"),
+            from_caller=True,
         )
     return tuple(functions.values())
 

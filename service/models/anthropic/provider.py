@@ -10,14 +10,12 @@ back with them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any, Self
-
-import orjson
+from collections.abc import Generator, Iterator
+from typing import Self
 
 from service.config.models import ProviderConfig
 from service.models.anthropic.answer import AnthropicAnswer
-from service.models.anthropic.request import to_wire
+from service.models.anthropic.request import RequestStyle, RequestWriter, adapt_to_error
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
@@ -37,7 +35,8 @@ class AnthropicProvider:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._styles = StyleCache(True, {}, _adapt_to_error)
+        self._writer = RequestWriter()
+        self._styles = StyleCache(RequestStyle(), {}, adapt_to_error)
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: ProxySettings = DIRECT) -> Self:
@@ -53,15 +52,14 @@ class AnthropicProvider:
 
     def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
         """Ask the model; see `Provider.stream` for the contract."""
-        return self._styles.stream(request, self._ask)
+        return self._styles.stream(self._writer.with_usable_tools(request), self._ask)
 
     def close(self) -> None:
         """Close the connections."""
         self._upstream.close()
 
-    def _ask(self, request: ModelRequest, marks_cache: bool) -> Generator[ModelEvent]:
-        body = orjson.dumps(to_wire(request, marks_cache=marks_cache), default=_to_plain)
-        with self._upstream.post_stream(self.PATH, body) as response:
+    def _ask(self, request: ModelRequest, style: RequestStyle) -> Generator[ModelEvent]:
+        with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
             answer = AnthropicAnswer(self._upstream)
             timeout_seconds = self._upstream.read_timeout_seconds
@@ -69,14 +67,4 @@ class AnthropicProvider:
             end = answer.to_end()
             if rest := answer.rest():
                 yield ModelText(rest)
-            yield end
-
-
-def _adapt_to_error(_: ModelRequest, marks_cache: bool, message: str) -> bool:
-    return marks_cache and "cache_control" not in message
-
-
-def _to_plain(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
+            yield style.tools.restore(request, end)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+import orjson
+
+from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import (
     NO_USER_MESSAGE,
@@ -26,8 +30,10 @@ from service.core.messages import (
 )
 from service.models.anthropic.content import THINKING, in_order
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
+from service.models.request_styles import refused_fields
 from service.models.tool_calls import CallIds, wire_arguments, wire_name
 from service.models.tool_schemas import flatten
+from service.models.tool_style import ToolStyle, is_dispensable
 
 logger = logging.getLogger("openclaw.models")
 
@@ -47,12 +53,78 @@ def _to_call_id(call_id: str) -> str:
     return _NO_ID_CHARACTER.sub("_", call_id) or "_"
 
 
-def to_wire(request: ModelRequest, *, marks_cache: bool = True) -> dict[str, Any]:
-    """Return the body of `POST /v1/messages`, which always limits the answer.
+# Optional fields that do not change the meaning of an answer, and how error messages name them.
+_HINTS = {
+    "effort": re.compile(r"\boutput_config\b(?!\W{1,3}format)|\beffort\b"),
+    "strict": re.compile(r"\bstrict\b"),
+    "disable_parallel_tool_use": re.compile(r"\bdisable_parallel_tool_use\b"),
+}
 
-    With `marks_cache` it marks the part of the prompt that the next request will repeat, for prompt caching. Raises
-    `GatewayError` `provider_rejected_request`, with the field, for what the API does not support.
+
+@record
+class RequestStyle:
+    """The form of the requests to one model.
+
+    `marks_cache` marks the part of the prompt that the next request will repeat, for prompt caching. `omitted` fields
+    are left out, `tools` is the form of the tools.
     """
+
+    marks_cache: bool = True
+    omitted: frozenset[str] = frozenset()
+    tools: ToolStyle = ToolStyle()
+
+
+def adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> RequestStyle:
+    """Return the style that an error message asks for, the same if it is about something else."""
+    if style.marks_cache and "cache_control" in message:
+        return replace(style, marks_cache=False)
+    if hints := (refused_fields(message, _HINTS) & _hints_in(request)) - style.omitted:
+        return replace(style, omitted=style.omitted | hints)
+    return replace(style, tools=style.tools.adapted(request, message))
+
+
+def _hints_in(request: ModelRequest) -> frozenset[str]:
+    sent = {
+        "effort": request.sampling.extra.get("reasoning_effort", "") in _EFFORTS,
+        "strict": any(function.strict is not None for function in request.functions),
+        "disable_parallel_tool_use": request.sampling.parallel_tool_calls is False and bool(request.functions),
+    }
+    return frozenset(name for name, is_sent in sent.items() if is_sent)
+
+
+class RequestWriter:
+    """Writes the requests to one host, and logs each tool once that the API does not accept."""
+
+    def __init__(self) -> None:
+        self._reported: set[str] = set()
+
+    def with_usable_tools(self, request: ModelRequest) -> ModelRequest:
+        """Return `request` without functions whose schema is no object: the API would refuse every request.
+
+        Raises `GatewayError` `provider_rejected_request` if the request makes no sense without one of them.
+        """
+        unusable = [one for one in request.functions if flatten(one.parameters or {}) is None]
+        if not unusable:
+            return request
+        kept = tuple(one for one in request.functions if one not in unusable)
+        for function in unusable:
+            if not is_dispensable(function, request, (*kept, function)):
+                raise _unknown("tools", f"The schema of the function {function.name} is no object. Change it")
+            if function.name not in self._reported:
+                logger.warning("the tool %s is left out: its schema is no object", function.name)
+            self._reported.add(function.name)
+        return replace(request, functions=kept)
+
+    def write(self, request: ModelRequest, style: RequestStyle) -> bytes:
+        """Return the body of `POST /v1/messages` in this `style`.
+
+        Raises `GatewayError` `provider_rejected_request`, with the field, for what the API does not support.
+        """
+        return orjson.dumps(_to_wire(style.tools.apply(request), style), default=_to_plain)
+
+
+def _to_wire(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
+    """Return the body of a request, which always limits the answer."""
     sampling = request.sampling
     _check_sampling(sampling)
     wire: dict[str, Any] = {
@@ -69,10 +141,10 @@ def to_wire(request: ModelRequest, *, marks_cache: bool = True) -> dict[str, Any
         wire["top_p"] = sampling.top_p  # models since Claude Opus 4.1 refuse it beside a temperature
     if sampling.stop:
         wire["stop_sequences"] = sampling.stop
-    if output := _to_output_config(sampling):
+    if output := _to_output_config(sampling, style):
         wire["output_config"] = output
-    wire |= _to_tools(request)
-    return _marked(wire) if marks_cache and not request.collected else wire  # a summary is asked for once
+    wire |= _to_tools(request, style)
+    return _marked(wire) if style.marks_cache and not request.collected else wire  # a summary is asked for once
 
 
 def _marked(wire: dict[str, Any]) -> dict[str, Any]:
@@ -107,9 +179,10 @@ def _unknown(param: str, fault: str) -> GatewayError:
     return GatewayError("provider_rejected_request", f"{fault}, or choose a model of another provider.", param=param)
 
 
-def _to_output_config(sampling: Sampling) -> dict[str, Any]:
+def _to_output_config(sampling: Sampling, style: RequestStyle) -> dict[str, Any]:
     wire: dict[str, Any] = {}
-    if effort := _EFFORTS.get(sampling.extra.get("reasoning_effort", "")):
+    effort = _EFFORTS.get(sampling.extra.get("reasoning_effort", ""))
+    if effort is not None and "effort" not in style.omitted:
         wire["effort"] = effort
     wanted = sampling.response_format or {}
     if wanted.get("type") == "json_object":
@@ -171,41 +244,40 @@ def _to_block(part: Part) -> dict[str, Any]:
     return {"type": "image", "source": {"type": "base64", "media_type": picture[1], "data": picture[2]}}
 
 
-def _to_tools(request: ModelRequest) -> dict[str, Any]:
+def _to_tools(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
     if not request.functions:
         # The API wants tools declared wherever the conversation shows calls of them.
         names = dict.fromkeys(wire_name(call) for message in request.messages for call in message.tool_calls)
         tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in names]
         return {"tools": tools, "tool_choice": {"type": "none"}} if tools else {}
-    tools = [tool for function in request.functions if (tool := _to_tool(function)) is not None]
-    if not tools:
-        return {}
-    wire: dict[str, Any] = {"tools": tools}
-    if choice := _to_tool_choice(request.tool_choice, request.sampling):
+    wire: dict[str, Any] = {"tools": [_to_tool(function, style) for function in request.functions]}
+    if choice := _to_tool_choice(request.tool_choice, request.sampling, style):
         wire["tool_choice"] = choice
     return wire
 
 
-def _to_tool(function: Function) -> dict[str, Any] | None:
-    """Return the tool, `None` if the API would refuse every request with its schema."""
-    schema = flatten(function.parameters or {})
-    if schema is None:
-        logger.warning("the tool %s is left out: its schema is no object, which this provider requires", function.name)
-        return None
-    wire: dict[str, Any] = {"name": function.name, "input_schema": schema}
+def _to_tool(function: Function, style: RequestStyle) -> dict[str, Any]:
+    wire: dict[str, Any] = {"name": function.name, "input_schema": flatten(function.parameters or {})}
     if function.description is not None:
         wire["description"] = function.description
-    if function.strict is not None:
+    if function.strict is not None and "strict" not in style.omitted:
         wire["strict"] = function.strict
     return wire
 
 
-def _to_tool_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
+def _to_tool_choice(choice: ToolChoice, sampling: Sampling, style: RequestStyle) -> dict[str, Any]:
     if choice.mode is ToolChoiceMode.NONE:
         return {"type": "none"}
-    one_at_a_time = {"disable_parallel_tool_use": True} if sampling.parallel_tool_calls is False else {}
+    one_call = sampling.parallel_tool_calls is False and "disable_parallel_tool_use" not in style.omitted
+    one_at_a_time = {"disable_parallel_tool_use": True} if one_call else {}
     if choice.name is not None:
         return {"type": "tool", "name": choice.name, **one_at_a_time}
     if choice.mode is ToolChoiceMode.REQUIRED:
         return {"type": "any", **one_at_a_time}
     return {"type": "auto", **one_at_a_time} if one_at_a_time else {}
+
+
+def _to_plain(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

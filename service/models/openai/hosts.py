@@ -10,6 +10,8 @@ from dataclasses import field, replace
 from typing import Any, Literal
 
 from service.core.dataclass import record
+from service.models.request_styles import NOT_KNOWN, refused_fields
+from service.models.tool_style import ToolStyle
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
 _ALPHANUMERICS = string.digits + string.ascii_letters
@@ -96,11 +98,6 @@ _DATA_OF_A_MESSAGE = re.compile(
     r"|property\W{1,3}(reasoning_content|reasoning_details|extra_content)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_NOT_KNOWN = re.compile(
-    r"unrecogni[sz]ed|unsupported|unknown|unexpected|\bextra(_forbidden)?\b|does not support"
-    r"|not (supported|permitted|allowed|recogni[sz]ed)",
-    re.IGNORECASE,
-)
 # "The reasoning_content in the thinking mode must be passed back to the API." (DeepSeek), "Function call is missing a
 # thought_signature in functionCall parts." (Google): a name may stand for several models that take turns.
 _WANTS_DATA = re.compile(
@@ -124,7 +121,6 @@ _HINTS = {
     "name": re.compile(r"messages\W{1,4}\d+\W{1,4}name\b"),
 }
 _ABOUT_A_TOOL = re.compile(r"\b(tools|functions?|schema)\b", re.IGNORECASE)
-_ABOUT_A_SCHEMA = re.compile(r"\bschema\b|['\"(.]properties|\brequired\b", re.IGNORECASE)
 _WANTS_CONTENT = re.compile(
     r"\bcontent\b.{0,80}(\bnull\b|\bNone\b|valid string|\ba string\b|required|missing|must not be)"
     r"|(null|None|missing|required)\b.{0,40}\bcontent\b",
@@ -136,7 +132,6 @@ WANTS_USER = re.compile(
     r"\bcontents?\b[^.]{0,20}(not specified|required|empty)|\bmessages?\b[^.]{0,40}(empty|at least)|\buser\b",
     re.IGNORECASE,
 )
-_REFUSES_REFERENCES = re.compile(r"\$ref|\$defs|\bdefinitions\b|references? (are|is) not")
 
 
 @record
@@ -145,8 +140,7 @@ class RequestStyle:
 
     `bound` is the field that limits an answer. With `shows_data` the model gets its own data back, with `asks_usage`
     usage is requested. `omitted` fields are left out, `fills_content` sends an empty text beside calls instead of null,
-    `inlines_references` resolves the `$ref`s of tool schemas, and `adds_user` begins a conversation without a user
-    message with one.
+    `adds_user` begins a conversation without a user message with one, and `tools` is the form of the tools.
     """
 
     bound: Bound
@@ -154,8 +148,8 @@ class RequestStyle:
     asks_usage: bool = True
     omitted: frozenset[str] = frozenset()
     fills_content: bool = False
-    inlines_references: bool = False
     adds_user: bool = False
+    tools: ToolStyle = ToolStyle()
 
     def adapted(self, message: str) -> RequestStyle:
         """Return the style that an error message asks for, the same if it is about something else."""
@@ -165,13 +159,10 @@ class RequestStyle:
         return wanted if wanted != self or _CALLERS_OWN.search(message) else self._with_other_bound(message)
 
     def _without_refused(self, message: str) -> RequestStyle:
-        hints = frozenset(name for name, pattern in _HINTS.items() if pattern.search(message)) - self.omitted
-        if hints and _NOT_KNOWN.search(message) and not _ABOUT_A_SCHEMA.search(message):
+        if hints := refused_fields(message, _HINTS) - self.omitted:
             return replace(self, omitted=self.omitted | hints)
         if self.asks_usage and "stream_options" in message:  # which no caller can send
             return replace(self, asks_usage=False)
-        if _REFUSES_REFERENCES.search(message):
-            return replace(self, inlines_references=True)
         if _WANTS_CONTENT.search(message) and not _ABOUT_A_TOOL.search(message):
             return replace(self, fills_content=True)
         return self
@@ -179,7 +170,7 @@ class RequestStyle:
     def _with_data(self, message: str) -> RequestStyle:
         if _WANTS_DATA.search(message):
             return replace(self, shows_data=True)
-        is_refused = _DATA_OF_A_MESSAGE.search(message) and _NOT_KNOWN.search(message)
+        is_refused = _DATA_OF_A_MESSAGE.search(message) and NOT_KNOWN.search(message)
         return replace(self, shows_data=False) if is_refused and not _CALLERS_OWN.search(message) else self
 
     def _with_other_bound(self, message: str) -> RequestStyle:

@@ -60,4 +60,4 @@ class OpenAIProvider:
             end = answer.to_end()
             if rest := answer.rest():
                 yield ModelText(rest)
-            yield end
+            yield style.tools.restore(request, end)

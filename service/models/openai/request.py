@@ -28,7 +28,7 @@ from service.models.openai.reasoning import REASONING
 from service.models.provider import ModelRequest
 from service.models.request_styles import StyleCache
 from service.models.tool_calls import CallIds, wire_arguments_text, wire_name
-from service.models.tool_schemas import inline_references, with_properties
+from service.models.tool_schemas import with_properties
 
 _AUTO = "auto"  # the default of `detail`
 _STREAM_OPTIONS = {"include_usage": True}
@@ -63,7 +63,7 @@ class RequestWriter:
 
     def write(self, request: ModelRequest, style: RequestStyle) -> bytes:
         """Return the body of `POST /chat/completions` in this `style`."""
-        return orjson.dumps(self._to_wire(request, style), default=_to_plain)
+        return orjson.dumps(self._to_wire(style.tools.apply(request), style), default=_to_plain)
 
     def _to_wire(self, request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
         sampling = request.sampling
@@ -136,13 +136,18 @@ class RequestWriter:
 
 def _adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> RequestStyle:
     """Return the style that an error message asks for, limited to what is in the request."""
-    wanted = style.adapted(message)
+    wanted = _limited(style.adapted(message), request, style)
+    if wanted == style:
+        wanted = replace(style, tools=style.tools.adapted(request, message))
     if wanted == style and WANTS_USER.search(message) and not any(one.role is Role.USER for one in request.messages):
-        return replace(style, adds_user=True)
+        wanted = replace(style, adds_user=True)
+    return wanted
+
+
+def _limited(wanted: RequestStyle, request: ModelRequest, style: RequestStyle) -> RequestStyle:
+    """Return `wanted` with the differences to `style` that concern `request`."""
     if wanted.fills_content and not any(one.tool_calls and not one.text for one in request.messages):
         wanted = replace(wanted, fills_content=style.fills_content)
-    if wanted.inlines_references and not request.functions:
-        wanted = replace(wanted, inlines_references=style.inlines_references)
     if wanted.omitted != style.omitted:
         wanted = replace(wanted, omitted=style.omitted | (wanted.omitted & _hints_in(request)))
     if request.sampling.max_tokens is None:
@@ -207,8 +212,7 @@ def _to_function(function: Function, style: RequestStyle) -> dict[str, Any]:
     if "strict" in style.omitted:
         wire.pop("strict", None)
     if function.parameters is not None:
-        schema = inline_references(function.parameters) if style.inlines_references else function.parameters
-        wire["parameters"] = with_properties(schema)
+        wire["parameters"] = with_properties(function.parameters)
     return wire
 
 

@@ -45,6 +45,12 @@ from service.models.anthropic.provider import AnthropicProvider
 from service.models.provider import ModelEnded, ModelRequest
 
 STUB_USAGE = Usage(9, 5, 3)
+
+
+def telling_error(words: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": "invalid_request_error", "message": words}}
+
+
 KEPT = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -457,7 +463,50 @@ def test_tool_schema_alternatives_are_merged_and_non_object_tool_is_omitted(
     )
     assert [tool["name"] for tool in body["tools"]] == ["good", "bare"]
     assert body["tools"][0]["input_schema"]["properties"] == city["properties"]
-    assert "the tool bad is left out" in caplog.text
+    sent(provider, upstream, request("ok", functions=(good, bad)))
+    assert caplog.text.count("the tool bad is left out") == 1
+
+
+def test_callers_only_function_without_object_schema_is_refused(
+    provider: AnthropicProvider, upstream: Upstream
+) -> None:
+    bad = Function("bad", parameters={"anyOf": [{"type": "string"}]}, from_caller=True)
+    _, error = fail(provider, request("ok", functions=(Function("own"), bad)))
+    assert (error.code, error.param) == ("provider_rejected_request", "tools")
+    assert upstream.requests == []
+
+
+REFUSED_HINTS = [
+    ({"extra": {"reasoning_effort": "low"}}, "output_config", "output_config: Extra inputs are not permitted"),
+    ({"extra": {"reasoning_effort": "low"}}, "effort", "output_config.effort: this model does not support effort"),
+    ({"parallel_tool_calls": False}, "disable_parallel", "tool_choice.auto.disable_parallel_tool_use: unknown field"),
+    ({}, "strict", "tools.0.custom.strict: Extra inputs are not permitted"),
+]
+
+
+@pytest.mark.parametrize(("sampling", "name", "words"), REFUSED_HINTS)
+def test_refused_optional_field_is_omitted_and_remembered(
+    provider: AnthropicProvider, upstream: Upstream, sampling: dict[str, Any], name: str, words: str
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        is_sent = name in str(exchange.body)
+        exchange.json(400, telling_error(words)) if is_sent else ANSWERS["ok"](exchange)
+
+    upstream.answers["play"] = answer
+    function = Function("f", strict=True if name == "strict" else None)
+    asked = request("play", sampling=Sampling(**sampling), functions=(function,))
+    for _ in range(2):
+        assert ask(provider, asked)[0] == TEXT
+    assert [name in str(received.body) for received in upstream.requests] == [True, False, False]
+
+
+def test_format_of_answer_is_not_omitted(provider: AnthropicProvider, upstream: Upstream) -> None:
+    words = "output_config.format: Extra inputs are not permitted"
+    upstream.answers["play"] = lambda exchange: exchange.json(400, telling_error(words))
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    sampling = Sampling(response_format=wanted, extra={"reasoning_effort": "low"})
+    assert words in fail(provider, request("play", sampling=sampling))[1].message
+    assert len(upstream.requests) == 1
 
 
 def test_overlong_id_is_shortened_for_call_and_result(provider: AnthropicProvider, upstream: Upstream) -> None:
