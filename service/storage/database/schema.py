@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0005"
+HEAD = "0006"  # claims_of_runs
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -154,6 +154,7 @@ claims = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("created_at_ms", _BigInteger, nullable=False),
     sa.Index("claims_by_age", "created_at_ms"),
+    sa.Index("claims_of_run", "run_id"),
     sqlite_with_rowid=False,
 )
 

@@ -57,11 +57,18 @@ class RecentMessage:
 READ_SESSION = sa.select(sessions).where(sessions.c.key == sa.bindparam("of_key"))
 
 
-def list_by_use(agent_id: str | None, *, search: str, since_ms: int, limit: int) -> sa.Select[Any]:
-    """Select the sessions of one agent (`None`: all) used since then whose keys contain `search`, last used first."""
+def list_by_use(
+    agent_id: str | None, *, stateless: bool | None, search: str, since_ms: int, limit: int
+) -> sa.Select[Any]:
+    """Select the sessions of one agent (`None`: all) used since then whose keys contain `search`, last used first.
+
+    An index has the order for one agent, and for `stateless` or other sessions, but not for all.
+    """
     listed = sa.select(sessions)
     if agent_id is not None:
         listed = listed.where(sessions.c.agent_id == agent_id)
+    if stateless is not None:
+        listed = listed.where(sessions.c.stateless.is_(stateless))
     if search:
         listed = listed.where(sessions.c.key.contains(search, autoescape=True))
     if since_ms:

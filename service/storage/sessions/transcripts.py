@@ -124,8 +124,16 @@ class TranscriptStore:
         """
         if len(search) > _MAX_SEARCH_CHARACTERS or "\0" in search:
             return ()  # no key is that long or contains NUL
-        statement = list_by_use(agent_id, search=search, since_ms=since_ms, limit=limit)
-        return tuple(map(to_overview, self._database.fetch(statement, {})))
+        kinds = (False, True) if agent_id is None else (None,)
+
+        def load(connection: sa.Connection) -> list[sa.Row[Any]]:
+            statements = (
+                list_by_use(agent_id, stateless=kind, search=search, since_ms=since_ms, limit=limit) for kind in kinds
+            )
+            return [row for statement in statements for row in connection.execute(statement)]
+
+        found = sorted(map(to_overview, self._database.read(load)), key=_by_use)
+        return tuple(found[:limit])
 
     def list_from(
         self, after: Position | None, limit: int, *, agent_id: str | None = None, stateless: bool | None = None
@@ -217,6 +225,10 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     connection.execute(runs.delete().where(*ended))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
     return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount == 1
+
+
+def _by_use(session: SessionOverview) -> tuple[int, str]:
+    return -session.updated_at_ms, session.key
 
 
 def _by_start(session: SessionOverview) -> tuple[int, str]:
