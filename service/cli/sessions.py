@@ -61,7 +61,7 @@ def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator
     from service.storage.database.open import open_database
     from service.storage.storage import Storage
 
-    database = open_database(resolve_state_url(os.environ, config), state_dir)
+    database = open_database(resolve_state_url(os.environ, config), state_dir, durability=config.state.durability)
     with closing(Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
         if writes:
             state.membership.join()

@@ -7,7 +7,7 @@ checked as a whole. Numbers carry their unit in their name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
@@ -171,6 +171,9 @@ class StateConfig(Section):
 
     url: SecretStr | None = None
     """URL of a PostgreSQL database. Unset: OPENCLAW_STATE_URL, else SQLite in the state directory."""
+    durability: Literal["normal", "full"] = "normal"
+    """"full" flushes each commit to the disk, so that a power cut loses nothing. With "normal", SQLite may lose the
+    last moments before a power cut, and PostgreSQL does as its server is set."""
 
 
 class MigrationsConfig(Section):

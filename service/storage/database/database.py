@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from time import monotonic
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,6 +36,9 @@ Job = Callable[[sa.Connection], T]
 
 #: Operations per transaction, so that the first of many does not wait for the last.
 MAX_OPERATIONS_PER_COMMIT = 256
+
+#: What a power cut may take: the last commits (at most), or nothing. Neither corrupts the database.
+Durability = Literal["normal", "full"]
 
 #: How long transient errors are retried; the pause between attempts doubles from the minimum to the maximum.
 RETRY_SECONDS = 10.0

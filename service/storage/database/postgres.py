@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from service.core.concurrency import Event, sleep, spawn, wait_readable
-from service.storage.database.database import RETRY_SECONDS
+from service.storage.database.database import RETRY_SECONDS, Durability
 from service.storage.database.errors import StoreError
 from service.storage.database.migrate import current_revision, migrate
 from service.storage.database.notify import CHANNEL, to_notification
@@ -31,8 +31,9 @@ LISTEN_TIMEOUT_SECONDS = 1.0
 _MIGRATION_LOCK = 0x6F70656E636C6177  # "openclaw" in ASCII
 _RECONNECT_SECONDS = 1.0
 
-#: Time-outs after which a silent server (host down, network cut) counts as lost.
-_KEEPALIVE_OPTIONS = {
+#: The name that the server shows, and time-outs after which a silent server (host down, network cut) counts as lost.
+_CONNECTION_OPTIONS = {
+    "application_name": "openclaw-gateway",
     "connect_timeout": 10,
     "tcp_user_timeout": 15_000,
     "keepalives_idle": 5,
@@ -41,6 +42,15 @@ _KEEPALIVE_OPTIONS = {
 }
 
 _log = logging.getLogger("openclaw.storage")
+
+
+def _flush_option(url: sa.URL, durability: Durability) -> dict[str, str]:
+    """Return the connection option that makes each commit wait for the disk, whatever the server's default is."""
+    if durability == "normal":
+        return {}
+    given = url.query.get("options", "")
+    before = given if isinstance(given, str) else " ".join(given)
+    return {"options": f"{before} -c synchronous_commit=on".strip()}
 
 
 class PostgresBackend:
@@ -56,7 +66,7 @@ class PostgresBackend:
         self._listener = _Listener(engine)
 
     @classmethod
-    def open(cls, url: sa.URL) -> Self:
+    def open(cls, url: sa.URL, durability: Durability = "normal") -> Self:
         """Connect and migrate the schema. Raises `StoreError` and SQLAlchemy's errors."""
         engine = sa.create_engine(
             url,
@@ -65,7 +75,7 @@ class PostgresBackend:
             max_overflow=0,
             pool_timeout=RETRY_SECONDS,
             hide_parameters=True,  # they contain message text, and errors are logged
-            connect_args={"application_name": "openclaw-gateway", **_KEEPALIVE_OPTIONS},
+            connect_args={**_CONNECTION_OPTIONS, **_flush_option(url, durability)},
         )
         try:
             with engine.begin() as connection:
@@ -138,7 +148,7 @@ class _Listener:
     def _connect(self) -> Any:
         arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
         dbapi: Any = self._engine.dialect.loaded_dbapi
-        return dbapi.connect(*arguments, **{**_KEEPALIVE_OPTIONS, **options}, autocommit=True)
+        return dbapi.connect(*arguments, **{**_CONNECTION_OPTIONS, **options}, autocommit=True)
 
     def _receive(self, connection: Any) -> None:
         connection.execute(f"LISTEN {CHANNEL}")

@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from service.core.concurrency import WorkerThread, sleep
 from service.storage.database.checkpoints import LIMIT_BYTES, Checkpointer
+from service.storage.database.database import Durability
 from service.storage.database.errors import DatabaseReplacedError
 from service.storage.database.migrate import migrate
 
@@ -29,10 +30,10 @@ _BEGIN_WRITING = "BEGIN IMMEDIATE"  # takes the write lock at once
 T = TypeVar("T")
 Job = Callable[[sa.Connection], T]
 
-#: When SQLite flushes to disk. With NORMAL (in WAL mode) a commit is handed to the operating system: a killed process
-#: loses nothing, a power cut or a kernel crash may lose the last commits, and neither corrupts the database. FULL also
-#: survives a power cut, at the cost of one disk flush per commit.
-SYNCHRONOUS = "NORMAL"
+#: SQLite's `synchronous` by durability. With NORMAL (in WAL mode) a commit is handed to the operating system: a killed
+#: process loses nothing, a power cut or a kernel crash may lose the last commits, and neither corrupts the database.
+#: FULL also survives a power cut, at the cost of one disk flush per commit.
+_SYNCHRONOUS: dict[Durability, str] = {"normal": "NORMAL", "full": "FULL"}
 
 #: How long a statement waits for a lock of another process before the whole transaction is retried.
 BUSY_TIMEOUT_MS = 5_000
@@ -64,7 +65,7 @@ class SqliteBackend:
         self._checkpointer = checkpointer
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, durability: Durability) -> Self:
         """Open the file, creating it and its directory if missing, and migrate its schema.
 
         Raises `StoreError`, `OSError` and SQLAlchemy's errors.
@@ -72,7 +73,7 @@ class SqliteBackend:
         _create_file(path)
         with ExitStack() as opened:
             files = _OpenFiles(path)
-            writer = _DatabaseThread(partial(_open_writer, path), _BEGIN_WRITING, files)
+            writer = _DatabaseThread(partial(_open_writer, path, durability), _BEGIN_WRITING, files)
             opened.callback(writer.close)
             reader = _DatabaseThread(partial(_open_reader, path), _BEGIN_READING, files)
             opened.callback(reader.close)
@@ -198,9 +199,9 @@ def _create_file(path: Path) -> None:
             path.chmod(0o600)
 
 
-def _open_writer(path: Path) -> sa.Connection:
+def _open_writer(path: Path, durability: Durability) -> sa.Connection:
     """Open the writing connection and migrate the schema."""
-    engine = _engine(path)
+    engine = _engine(path, durability)
 
     @event.listens_for(engine, "connect")
     def disable_checkpoints(connection: Any, _record: object) -> None:
@@ -235,7 +236,7 @@ def _open_reader(path: Path) -> sa.Connection:
     return engine.connect()
 
 
-def _engine(path: Path) -> sa.Engine:
+def _engine(path: Path, durability: Durability = "normal") -> sa.Engine:
     # isolation_level None: sqlite3 itself would begin transactions late and leave DDL outside of them.
     # NullPool: each connection belongs to one thread.
     engine = sa.create_engine(
@@ -247,7 +248,7 @@ def _engine(path: Path) -> sa.Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        for pragma in ("journal_mode = WAL", f"synchronous = {SYNCHRONOUS}", "foreign_keys = ON"):
+        for pragma in ("journal_mode = WAL", f"synchronous = {_SYNCHRONOUS[durability]}", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine

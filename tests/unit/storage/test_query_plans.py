@@ -1,0 +1,171 @@
+"""Plans of the statements of requests: every table is reached by an index, however long it is.
+
+Maintenance in the background reads whole tables on purpose and is left out.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from support.databases import Postgres
+from support.live import scripted_config
+
+from service.agent.conversation import IncomingMessage
+from service.agent.request import AgentRequest
+from service.config.schema import parse_config
+from service.config.source import Locations
+from service.core.messages import Role, text_message
+from service.gateway.build import open_gateway
+from service.gateway.gateway import Gateway
+from service.storage.database.open import FILE_NAME
+from service.storage.database.schema import metadata
+from service.storage.runs.idempotency import IdempotencyKey
+
+GENEROUS_SECONDS = 60
+SESSION = "agent:main:plans"
+
+#: Small by nature, and read as a whole: the processes of a cluster, and the addresses that are locked out.
+SMALL_TABLES = {"gateways", "login_failures", "alembic_version"}
+
+
+def ask(gateway: Gateway, text: str, *, session: str | None = SESSION, key: str | None = None) -> str:
+    idempotency = None if key is None else IdempotencyKey.of(key, text.encode())
+    message = IncomingMessage("message", text_message(Role.USER, text))
+    run = gateway.submit(
+        AgentRequest(messages=(message,), agent_id="main", session_key=session, idempotency_key=idempotency)
+    )
+    end = run.wait_for_end(GENEROUS_SECONDS)
+    assert end is not None
+    assert end.error is None
+    return run.id
+
+
+def use_everything(gateway: Gateway) -> None:
+    """Runs with and without a session, replays, and what the session and run operations read and write."""
+    ask(gateway, "one")
+    ask(gateway, "two")
+    ask(gateway, "alone", session=None)
+    ask(gateway, "named", key="named")
+    run_id = ask(gateway, "named", key="named")
+    gateway.get_run(run_id)
+    gateway.abort(run_id)
+    store = gateway.state.store
+    store.get_session(SESSION)
+    store.load_conversation(SESSION)
+    store.list_sessions("main", limit=10)
+    store.list_sessions(None, search="o", limit=10)
+    store.list_from(None, 10, agent_id="main")
+    store.load_recent_messages(SESSION, 10)
+    list(store.iter_entries(SESSION))
+    store.list_summaries(SESSION)
+    store.delete_session(SESSION)
+    assert gateway.failing() == []
+
+
+@contextmanager
+def opened(tmp_path: Path, environ: dict[str, str]) -> Iterator[Gateway]:
+    config, _ = parse_config(scripted_config())
+    locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
+    with closing(open_gateway(config, locations, environ)) as gateway:
+        gateway.state._pruner.stop()  # type: ignore[union-attr]
+        yield gateway
+
+
+def test_no_statement_of_a_request_scans_a_table_of_sqlite(tmp_path: Path) -> None:
+    statements: dict[str, None] = {}
+
+    def trace(connection: Any, _record: object) -> None:
+        connection.set_trace_callback(statements.setdefault)
+
+    event.listen(sa.Engine, "connect", trace)
+    try:
+        with opened(tmp_path, {}) as gateway:
+            ask(gateway, "start")
+            statements.clear()
+            use_everything(gateway)
+            seen = [text for text in statements if text.startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"))]
+    finally:
+        event.remove(sa.Engine, "connect", trace)
+    assert len(seen) > 20
+    tables = {table.name for table in metadata.sorted_tables} - SMALL_TABLES
+    scans = []
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        for text in seen:
+            for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {text}"):
+                words = step.split()
+                if words[0] == "SCAN" and words[1] in tables and "USING" not in words:
+                    scans.append((step, text))
+    assert scans == []
+
+
+def test_no_statement_of_a_request_needs_a_scan_of_a_table_of_postgresql(tmp_path: Path, postgres: Postgres) -> None:
+    url = postgres.create_database()
+    statements: dict[str, Any] = {}
+
+    def record(_connection: object, _cursor: object, text: str, parameters: Any, *_: object) -> None:
+        statements.setdefault(text, parameters)
+
+    event.listen(sa.Engine, "before_cursor_execute", record)
+    try:
+        with opened(tmp_path, {"OPENCLAW_STATE_URL": url}) as gateway:
+            ask(gateway, "start")
+            statements.clear()
+            use_everything(gateway)
+            seen = dict(statements)
+        scans = list(sequential_scans(url, seen))
+    finally:
+        event.remove(sa.Engine, "before_cursor_execute", record)
+        postgres.drop_database(url)
+    assert len(seen) > 20
+    assert scans == []
+
+
+def sequential_scans(url: str, statements: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the scans that the planner cannot avoid: it takes an index where one would do."""
+    parsed = sa.make_url(url)
+    host = str(parsed.query["host"])
+    with psycopg.connect(host=host, user="postgres", dbname=parsed.database, autocommit=True) as connection:
+        connection.execute("SET enable_seqscan = off")
+        for text, parameters in statements.items():
+            if not text.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
+                continue
+            given = parameters[0] if isinstance(parameters, list) else parameters
+            for (line,) in connection.execute(f"EXPLAIN {text}", given).fetchall():  # type: ignore[arg-type]
+                table = line.partition("Seq Scan on ")[2].split(" ")[0]
+                if table and table not in SMALL_TABLES:
+                    yield line, text
+
+
+@pytest.mark.parametrize(("durability", "level"), [("normal", 1), ("full", 2)])
+def test_durability_chooses_when_sqlite_flushes(tmp_path: Path, durability: str, level: int) -> None:
+    config, _ = parse_config({**scripted_config(), "state": {"durability": durability}})
+    locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
+    with closing(open_gateway(config, locations, {})) as gateway:
+        backend: Any = gateway.state.database._backend
+        assert backend.write(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()) == level
+
+
+@pytest.mark.parametrize(("durability", "level"), [("normal", "off"), ("full", "on")])
+def test_durability_full_overrides_the_default_of_a_postgresql_server(
+    tmp_path: Path, postgres: Postgres, durability: str, level: str
+) -> None:
+    url = postgres.create_database()
+    parsed = sa.make_url(url)
+    with psycopg.connect(host=str(parsed.query["host"]), user="postgres", dbname="postgres", autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{parsed.database}" SET synchronous_commit = off')  # type: ignore[arg-type]
+    config, _ = parse_config({**scripted_config(), "state": {"durability": durability}})
+    locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
+    try:
+        with closing(open_gateway(config, locations, {"OPENCLAW_STATE_URL": url})) as gateway:
+            shown = gateway.state.database.read(lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar_one())
+    finally:
+        postgres.drop_database(url)
+    assert shown == level
