@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 import orjson
@@ -14,7 +15,8 @@ from service.api.http.chat_request import parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
 from service.api.http.responses import Response, ok_response
-from service.core.concurrency import CancelScope, watch_hangup
+from service.core.byte_budget import HOLD_KEY
+from service.core.concurrency import CancelScope, sleep, spawn, watch_hangup
 from service.core.errors import GatewayError
 from service.core.logs import AccessEntry, access_entry
 from service.gateway.gateway import Gateway
@@ -24,6 +26,7 @@ logger = logging.getLogger("openclaw.http")
 
 _DEFAULT_MODEL = "openclaw"
 _CALLER_LEFT = 499  # nginx's status for it
+_FAREWELL_SECONDS = 0.25
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
@@ -68,6 +71,8 @@ class _Caller:
             logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
             raise
         self.entry.agent, self.entry.run = run.agent_id, run.id
+        if HOLD_KEY in self._environ:
+            run.keep(self._environ[HOLD_KEY])
         return run
 
     def note_end(self, run: Run) -> None:
@@ -105,9 +110,23 @@ class _WatchedChunks:
         self._caller = caller
 
     def __iter__(self) -> Iterator[bytes]:
-        with watch_hangup(self._caller.connection, self._run.leave):
-            yield from self._chunks
+        self._run.on_evicted.append(self._on_evicted)
+        try:
+            with watch_hangup(self._caller.connection, self._run.leave):
+                yield from self._chunks
+        finally:
+            self._run.on_evicted.remove(self._on_evicted)
         self._caller.note_end(self._run)
+
+    def _on_evicted(self) -> None:
+        spawn(self._abandon_later)
+
+    def _abandon_later(self) -> None:
+        """Close the connection of a client that does not read how its run has ended."""
+        sleep(_FAREWELL_SECONDS)
+        if self._on_evicted in self._run.on_evicted and self._caller.connection is not None:
+            with suppress(OSError):
+                self._caller.connection.abandon()
 
     def close(self) -> None:
         """Leave the run; called by the server. After the run's end a no-op."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
+from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event, Timeout
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
@@ -28,6 +29,14 @@ _UNMERGED = 256
 
 #: The longest text that deltas are merged into, so that repeated merging does not copy all of it.
 _MERGED_CHARACTERS = 64 * 1024
+
+#: The longest text of a batch for a reader, so that a reader far behind does not get a copy of the whole log.
+_BATCH_CHARACTERS = 256 * 1024
+
+# Memory for output: its text in the log, in the answer and in what is stored. Counted in steps.
+_BYTES_A_CHARACTER = 3
+_BYTES_AN_EVENT = 100
+_COUNTED_BYTES = 64 * 1024
 
 #: Readers are woken when a run begins that was queued for longer.
 _LONG_QUEUED_SECONDS = 0.1
@@ -59,9 +68,19 @@ class Run:
     answer of another process or of an earlier time. `scope` surrounds the work that may be cut, `observer` is called
     with each event as it is appended, and with `RunStarted`. `replaced_tools` are the agent's tools that functions of
     the caller replace. Times in seconds since 1970.
+
+    The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
+    fails, and each function of `on_evicted` is called.
     """
 
-    def __init__(self, accepted: NewRun, *, key: IdempotencyKey | None = None, is_replay: bool = False) -> None:
+    def __init__(
+        self,
+        accepted: NewRun,
+        *,
+        key: IdempotencyKey | None = None,
+        is_replay: bool = False,
+        budget: ByteBudget | None = None,
+    ) -> None:
         self.accepted = accepted
         self.id = accepted.id
         self.session_key = accepted.session_key
@@ -75,6 +94,7 @@ class Run:
         self.abort_reason: GatewayError | None = None
         self.characters = 0
         self.replaced_tools: tuple[str, ...] = ()
+        self.on_evicted: list[Callable[[], None]] = []
         self.observer: Observer | None = None
         self._queued_since = monotonic()
         self._running_since: float | None = None
@@ -82,6 +102,9 @@ class Run:
         self._readers: list[_Reader] = []
         self._ended = Event()
         self._merge_at = _UNMERGED
+        self._output = None if budget is None else budget.hold(self._evict)
+        self._uncounted_bytes = 0
+        self._kept: Hold | None = None
 
     @property
     def state(self) -> RunState:
@@ -113,7 +136,7 @@ class Run:
     def append(self, event: RunEvent) -> None:
         """Append to the log, for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)
-        self.characters += len(event.text) if isinstance(event, _WITH_TEXT) else 0
+        self._count(len(event.text) if isinstance(event, _WITH_TEXT) else 0)
         for reader in self._readers:
             reader.news.set()
         if len(self._log) >= self._merge_at or isinstance(event, RunEnded):
@@ -122,11 +145,41 @@ class Run:
             self.observer(self, event)
         if isinstance(event, RunEnded):
             self._ended.set()
+            self._release()
+
+    def keep(self, request: Hold) -> None:
+        """Keep the memory of the run's request counted until the run has ended."""
+        if self.end is None and self._kept is None:
+            self._kept = request.share()
+
+    def _count(self, characters: int) -> None:
+        self.characters += characters
+        self._uncounted_bytes += characters * _BYTES_A_CHARACTER + _BYTES_AN_EVENT
+        if self._output is not None and self._uncounted_bytes >= _COUNTED_BYTES:
+            self._output.add(self._uncounted_bytes)
+            self._uncounted_bytes = 0
+
+    def _release(self) -> None:
+        """Give memory back to the budget: the request's after the end, the output's once nobody reads it."""
+        if self.end is None:
+            return
+        if self._kept is not None:
+            self._kept.release()
+            self._kept = None
+        if self._output is not None and not self._readers:
+            self._output.release()
+            self._output = None
+
+    def _evict(self) -> None:
+        text = "The gateway has more data in flight than it may (gateway.maxInFlightBytes), most of it from this run."
+        self.abort(GatewayError("overloaded", f"{text} Read the answer faster, or try again soon."))
+        for callback in tuple(self.on_evicted):
+            callback()
 
     def abort(self, reason: GatewayError | None = None) -> None:
         """End the run soon: the upstream request is dropped and its output so far is kept. After the end a no-op.
 
-        `reason` is the error of a run that is still queued.
+        `reason` is the error to end with.
         """
         if not self.scope.cancelled:
             self.abort_reason = reason
@@ -148,7 +201,7 @@ class Run:
         try:
             while True:
                 reader.news.clear()
-                batch = self._log[reader.position :]
+                batch = self._next_batch(reader.position)
                 if batch or not _comes(reader.news, quiet):
                     reader.position += len(batch)
                     yield batch
@@ -156,6 +209,16 @@ class Run:
                         return
         finally:
             self._readers.remove(reader)
+            self._release()
+
+    def _next_batch(self, position: int) -> list[RunEvent]:
+        batch = self._log[position : position + _UNMERGED]
+        size = 0
+        for count, event in enumerate(batch, 1):
+            size += len(event.text) if isinstance(event, _WITH_TEXT) else 0
+            if size >= _BATCH_CHARACTERS:
+                return batch[:count]
+        return batch
 
     @property
     def end(self) -> RunEnded | None:

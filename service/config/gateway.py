@@ -8,9 +8,13 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from service.config.problems import Section
-from service.config.types import Bool, Count, GatewayUrl, Network, Origin, Port, Positive
+from service.config.types import Bool, Count, GatewayUrl, Network, Origin, Port, Positive, Whole
+from service.core.byte_budget import DEFAULT_BYTES
 
 DEFAULT_PORT = 18789
+
+#: A body of the largest size takes about this much memory.
+MIN_IN_FLIGHT_BYTES = 64 * 1024 * 1024
 
 
 class RateLimitConfig(Section):
@@ -151,6 +155,9 @@ class GatewayConfig(Section):
     """The HTTP API."""
     control_ui: ControlUiConfig = ControlUiConfig()
     """Pages in browsers."""
+    max_in_flight_bytes: Annotated[Whole, Field(ge=MIN_IN_FLIGHT_BYTES)] = DEFAULT_BYTES
+    """Memory for data in flight in each process: bodies of requests, messages, and output that is not read yet. Beyond
+    it new work waits briefly and is then refused with 503. At least 64 MiB."""
     reload: ReloadConfig = ReloadConfig()
     """Edits of the file while the gateway runs."""
 

@@ -76,6 +76,7 @@ KINDS: dict[str, ErrorKind] = {
     "too_many_runs": ErrorKind(429, _LIMIT),
     "too_many_requests": ErrorKind(429, _LIMIT),
     "too_many_connections": ErrorKind(503, _UNAVAILABLE),
+    "overloaded": ErrorKind(503, _UNAVAILABLE),
     "provider_unavailable": ErrorKind(503, _UNAVAILABLE),
     "model_not_installed": ErrorKind(503, _UNAVAILABLE, retryable=False),
     "not_ready": ErrorKind(503, _UNAVAILABLE),

@@ -14,9 +14,12 @@ from service.config.loading import resolve_state_url
 from service.config.mcp import McpServerConfig
 from service.config.schema import Config
 from service.config.source import Locations
+from service.core.byte_budget import ByteBudget
+from service.core.concurrency import ThreadPool
 from service.core.fetch.addresses import AddressPolicy
 from service.core.fetch.client import PublicHttpClient
 from service.core.ids import new_uuid
+from service.core.processes.hardening import trim_heap
 from service.gateway.gateway import Gateway
 from service.gateway.run_limiter import RunLimiter
 from service.gateway.run_registry import RunRegistry
@@ -31,7 +34,7 @@ from service.storage.storage import Storage
 from service.tools.exec import ExecTool
 from service.tools.mcp.server import McpEndpoint
 from service.tools.mcp.servers import McpServers
-from service.tools.process_slots import ProcessSlots
+from service.tools.process_slots import ToolSlots
 from service.tools.registry import ToolRegistry
 from service.tools.sessions import session_tools
 from service.tools.web import WebFetchTool
@@ -47,49 +50,67 @@ def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str
     Raises `StoreError` when the transcripts cannot be opened. No model is contacted or started yet.
     """
     clock, new_id = time.time, new_uuid
-    state = Storage(open_database(resolve_state_url(environ, config), locations.state_dir), clock=clock, new_id=new_id)
+    url, durability = resolve_state_url(environ, config), config.state.durability
+    state = Storage(open_database(url, locations.state_dir, durability=durability), clock=clock, new_id=new_id)
     state.membership.join()
     state.maintain(config.session.maintenance)
-    runtime = open_runtime(config, state.store, locations, environ)
+    runtime = open_runtime(config, state.store, locations, environ, ToolSlots())
     return Gateway(
         runtime,
         state,
         runs=RunRegistry(clock),
         limiter=RunLimiter(runtime.limits.max_concurrent),
         compactor=Compactor(TokenEstimator()),
+        budget=ByteBudget(runtime.limits.in_flight_bytes, on_freed=partial(ThreadPool(1, 1.0).run, trim_heap)),
         clock=clock,
         new_id=new_id,
     )
 
 
-def open_runtime(config: Config, store: TranscriptStore, locations: Locations, environ: Mapping[str, str]) -> Runtime:
-    """Open the parts of the Gateway that depend on the configuration: agents, models, tools, limits."""
+def open_runtime(
+    config: Config, store: TranscriptStore, locations: Locations, environ: Mapping[str, str], slots: ToolSlots
+) -> Runtime:
+    """Open the parts of the Gateway that depend on the configuration: agents, models, tools, limits.
+
+    `slots` limit the tools' processes; all runtimes of a process share them.
+    """
     defaults, images = config.agents.defaults, config.gateway.http.endpoints.chat_completions.images
     roster = Roster.from_config(config)
     return Runtime(
         roster,
         ModelCatalog(config, locations.state_dir, environ),
-        open_toolboxes(config, roster, store, locations.state_dir, environ),
+        open_toolboxes(config, roster, store, locations.state_dir, environ, slots),
         partial(check_images, config=images, client=image_client(images)),
-        RunLimits(defaults.max_turns, RetryPolicy.from_config(config.models.retry), defaults.max_concurrent),
+        RunLimits(
+            defaults.max_turns,
+            RetryPolicy.from_config(config.models.retry),
+            defaults.max_concurrent,
+            config.gateway.max_in_flight_bytes,
+        ),
         LearnedWindows(),
         locations.private_paths,
+        slots,
     )
 
 
 def open_toolboxes(
-    config: Config, roster: Roster, store: TranscriptStore, state_dir: Path, environ: Mapping[str, str]
+    config: Config,
+    roster: Roster,
+    store: TranscriptStore,
+    state_dir: Path,
+    environ: Mapping[str, str],
+    slots: ToolSlots,
 ) -> ToolRegistry:
     """Each agent's tools. No MCP server is contacted yet."""
-    slots, fetch = ProcessSlots(), config.tools.web.fetch
+    fetch, execution = config.tools.web.fetch, ExecTool(environ, config.tools.exec, slots=slots.commands)
     policy = AddressPolicy(hosts=fetch.allow_hosts, denied_hosts=fetch.deny_hosts)
-    web = WebFetchTool(PublicHttpClient(policy), new_uuid, slots=slots)
+    web = WebFetchTool(PublicHttpClient(policy), new_uuid, slots=slots.searches)
     sessions = session_tools(store, roster, config.tools.session_visibility)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
     return ToolRegistry(
         config,
         roster,
-        in_workspace=(*file_tools(), *search_tools(slots), ExecTool(environ, config.tools.exec)),
+        in_workspace=(*file_tools(), *search_tools(slots.searches), execution),
         anywhere=(web, *sessions),
         mcp=McpServers(endpoints, state_dir / "logs"),
     )

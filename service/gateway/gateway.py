@@ -14,6 +14,7 @@ from service.agent.events import RunEnded
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.config.agents import Roster
+from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.errors import GatewayError, internal_error
 from service.gateway.replay import Replayer
@@ -36,6 +37,7 @@ from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.records import NewRun, RunRecord, RunState
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import Storage
+from service.tools.process_slots import ToolSlots
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -47,7 +49,8 @@ class Gateway:
     """Runs agents for every protocol.
 
     `runtime` is what the configuration says, `runs` has every run of this process, `compactor` keeps conversations
-    within their models' windows. `clock` gives seconds since 1970, `new_id` fresh UUIDs as text.
+    within their models' windows, `budget` limits the data in flight. `clock` gives seconds since 1970, `new_id` fresh
+    UUIDs as text.
     """
 
     def __init__(
@@ -58,18 +61,20 @@ class Gateway:
         runs: RunRegistry,
         limiter: RunLimiter,
         compactor: Compactor,
+        budget: ByteBudget,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         self.state = state
         self.runs = runs
+        self.budget = budget
         self.started_at = clock()
         self._runtime = RuntimeSlot(runtime)
         self._limiter = limiter
         self._executor = RunExecutor(state, limiter, compactor, clock)
         self._clock = clock
         self._new_id = new_id
-        self._replayer = Replayer(state.records, state.store)
+        self._replayer = Replayer(state.records, state.store, budget)
         self._draining = False
         state.membership.on_expelled = self._abort_in_sessions
         state.membership.on_look = self._abort_requested
@@ -85,7 +90,7 @@ class Gateway:
             raise shutting_down()
         with self._runtime.lease() as lease:
             plan = plan_run(request, lease, self._new_id)
-            run = Run(self._to_accepted(plan), key=request.idempotency_key)
+            run = Run(self._to_accepted(plan), key=request.idempotency_key, budget=self.budget)
             known = self._find_named(run) if request.run_id is not None else None
             if known is not None:
                 return known
@@ -176,10 +181,16 @@ class Gateway:
         """The models in force."""
         return self._runtime.current.catalog
 
+    @property
+    def tool_slots(self) -> ToolSlots:
+        """The limits of the tools' processes, which every configuration shares."""
+        return self._runtime.current.slots
+
     def reconfigure(self, runtime: Runtime) -> None:
         """Put `runtime` in force for runs submitted from this moment; earlier ones keep theirs."""
         self._runtime.replace(runtime)
         self._limiter.resize(runtime.limits.max_concurrent)
+        self.budget.resize(runtime.limits.in_flight_bytes)
 
     def find(self, run_id: str) -> Run | None:
         """The run with this id: one of this process, or the replay of one that is only recorded."""

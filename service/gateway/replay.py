@@ -11,6 +11,7 @@ from service.agent.conversation import unanswered_calls
 from service.agent.events import RunEnded, TextDelta, ToolCallRequested
 from service.agent.loop import PARAGRAPH
 from service.agent.run import Run
+from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Role, StopReason
@@ -25,15 +26,16 @@ POLL_SECONDS = 0.1
 
 
 class Replayer:
-    """Replays the runs of `records`, with their messages in `store`."""
+    """Replays the runs of `records`, with their messages in `store`; their output counts in `budget`."""
 
-    def __init__(self, records: RunRecords, store: TranscriptStore) -> None:
+    def __init__(self, records: RunRecords, store: TranscriptStore, budget: ByteBudget | None = None) -> None:
         self._records = records
         self._store = store
+        self._budget = budget
 
     def mirror(self, original: Run) -> Run:
         """A replay of a run of this process, event by event."""
-        copy = Run(original.accepted, is_replay=True)
+        copy = Run(original.accepted, is_replay=True, budget=self._budget)
         copy.begin()
         spawn(self._mirror, original, copy)
         return copy
@@ -52,7 +54,7 @@ class Replayer:
         accepted = NewRun(
             record.id, record.session_key, record.agent_id, record.door, record.accepted_at_ms, stateless=False
         )
-        copy = Run(accepted, is_replay=True)
+        copy = Run(accepted, is_replay=True, budget=self._budget)
         self.replay_as(copy)
         return copy
 

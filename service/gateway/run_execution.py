@@ -101,7 +101,7 @@ def _drive(run: Run, loop: AgentLoop, time: RunDeadline, prepared: PreparedRun) 
         with run.scope, deadline(time.left_seconds):
             loop.run(prepared.model_request)
     except Cancelled:
-        return RunEnded(error=GatewayError("run_aborted", "The run was aborted."))
+        return RunEnded(error=run.abort_reason or GatewayError("run_aborted", "The run was aborted."))
     except Deadline:
         return RunEnded(error=time.to_error())
     except GatewayError as error:

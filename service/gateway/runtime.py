@@ -10,11 +10,13 @@ from pathlib import Path
 
 from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
+from service.core.byte_budget import DEFAULT_BYTES
 from service.core.concurrency import RLock, spawn
 from service.core.dataclass import record
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
 from service.models.learned_windows import LearnedWindows
+from service.tools.process_slots import ToolSlots
 from service.tools.registry import ToolRegistry
 
 logger = logging.getLogger("openclaw.gateway")
@@ -24,11 +26,12 @@ ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 
 @record
 class RunLimits:
-    """Limits of runs: model calls in one, retries, and how many run at once."""
+    """Limits of runs: model calls in one, retries, how many run at once, and the data of all in flight."""
 
     max_turns: int
     retries: RetryPolicy
     max_concurrent: int | None = None
+    in_flight_bytes: int = DEFAULT_BYTES
 
 
 @record
@@ -37,7 +40,7 @@ class Runtime:
 
     `toolboxes` has each agent's own tools, `check_images` fetches and checks a request's images. `windows` records the
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
-    gateway's own files, which no tool may reach.
+    gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
     """
 
     roster: Roster
@@ -47,6 +50,7 @@ class Runtime:
     limits: RunLimits
     windows: LearnedWindows
     hidden: tuple[Path, ...]
+    slots: ToolSlots
 
     def adopt(self, older: Runtime) -> None:
         """Take over what is open in `older` and configured the same here; `older` does not close that."""

@@ -75,5 +75,5 @@ def add_websocket_app(
     app.extensions["rpc"] = hub
     # Replacing `wsgi_app` is Flask's documented way to wrap an application.
     app.wsgi_app = WebSocketApp(  # type: ignore[method-assign]
-        app.wsgi_app, hub=hub, greeter=handshake, methods=methods, settings=settings
+        app.wsgi_app, hub=hub, greeter=handshake, methods=methods, settings=settings, budget=gateway.budget
     )

@@ -36,7 +36,7 @@ _MAYBE_A_COMMAND = "agents run commands without a sandbox (tools.exec.sandbox), 
 _WITH = {
     "gateway.bind": ("gateway.customBindHost",),
     "gateway.auth.mode": ("gateway.auth.token", "gateway.auth.password"),
-    "state": ("state.url",),
+    "state": ("state.url", "state.durability"),
 }
 
 
@@ -55,9 +55,11 @@ def follow_file(
 ) -> None:
     """Apply later edits of the file, read by `read`, to `apps` and their gateway, which began as `started`."""
     gateway = apps.gateway
-    reload = ConfigReload(
-        apps, started, read, lambda config: open_runtime(config, gateway.state.store, locations, os.environ)
-    )
+
+    def open_next(config: Config) -> Runtime:
+        return open_runtime(config, gateway.state.store, locations, os.environ, gateway.tool_slots)
+
+    reload = ConfigReload(apps, started, read, open_next)
     spawn(watch.follow, reload.apply)
 
 

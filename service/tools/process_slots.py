@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import field
 
 from service.core.concurrency import Semaphore
+from service.core.dataclass import record
 from service.tools.tool import ToolError
 
 _PER_CORE = 2
@@ -31,3 +33,11 @@ class ProcessSlots:
             yield
         finally:
             self._free.release()
+
+
+@record
+class ToolSlots:
+    """The slots of a gateway process: for searches and page conversions, and for commands, which may take longer."""
+
+    searches: ProcessSlots = field(default_factory=ProcessSlots)
+    commands: ProcessSlots = field(default_factory=ProcessSlots)

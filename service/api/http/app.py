@@ -25,6 +25,7 @@ from service.api.http.path_suggestions import suggest_path
 from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
+from service.core.byte_budget import HOLD_KEY, ByteBudget, Hold
 from service.core.errors import GatewayError, clear_traceback, internal_error
 from service.core.logs import access_entry
 from service.gateway.gateway import Gateway
@@ -32,6 +33,11 @@ from service.gateway.gateway import Gateway
 logger = logging.getLogger("openclaw.http")
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
+
+#: Memory for a body and what is made of it: the parsed request, the conversation, the request to the provider.
+BODY_COPIES = 4
+
+_PIECE_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
 _JSON = "application/json"
@@ -39,7 +45,7 @@ _JSON = "application/json"
 
 def create_app(gateway: Gateway, document: dict[str, Any], settings: SettingsSlot) -> flask.Flask:
     """Create the application for the contract `document`; handlers find the Gateway in its `extensions`."""
-    app = Application(_Admission(document, settings))
+    app = Application(_Admission(document, settings, gateway.budget))
     app.extensions["gateway"] = gateway
     app.extensions["served_document"] = to_served_document(document)
     validators = {
@@ -57,8 +63,9 @@ class _Admission:
     Stores the principal in `g.principal` and the body in the environ, None for operations without one.
     """
 
-    def __init__(self, document: Mapping[str, Any], settings: SettingsSlot) -> None:
+    def __init__(self, document: Mapping[str, Any], settings: SettingsSlot, budget: ByteBudget) -> None:
         self._settings = settings
+        self._budget = budget
         operations = {
             f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}": (
                 operation
@@ -86,7 +93,16 @@ class _Admission:
             check_origin(environ, settings.allowed_origins)
         if not public and settings.authenticator is not None:
             flask.g.principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
-        environ[BODY_KEY] = _read_body(request, environ) if request.endpoint in self._with_body else None
+        environ[BODY_KEY] = self._read_body(request, environ) if request.endpoint in self._with_body else None
+
+    def _read_body(self, request: flask.Request, environ: dict[str, Any]) -> bytes:
+        if environ.get("CONTENT_TYPE") != _JSON:
+            _check_media_type(request)
+        connection = environ.get("openclaw.connection")
+        hold = environ[HOLD_KEY] = self._budget.hold(connection and connection.abandon)
+        body = _receive(environ["wsgi.input"], int(environ.get("CONTENT_LENGTH", 0)), hold)
+        check_value_count(body)
+        return body
 
 
 def _check_route(request: flask.Request) -> None:
@@ -96,17 +112,21 @@ def _check_route(request: flask.Request) -> None:
         raise request.routing_exception
 
 
-def _read_body(request: flask.Request, environ: Mapping[str, Any]) -> bytes:
-    if environ.get("CONTENT_TYPE") != _JSON:
-        _check_media_type(request)
-    body = b""
-    declared = int(environ.get("CONTENT_LENGTH", 0))
+def _receive(stream: Any, declared: int, hold: Hold) -> bytes:
+    """Read a body of `declared` bytes, 0 if unknown; `hold` is what it takes up. Waits for room."""
+    pieces = []
     if declared <= MAX_BODY_BYTES:
-        body = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
-    if max(declared, len(body)) > MAX_BODY_BYTES:
+        hold.take(declared * BODY_COPIES)
+        hold.begin_arrival()
+        while hold.arrived_bytes <= MAX_BODY_BYTES and (piece := stream.read(_PIECE_BYTES)):
+            pieces.append(piece)
+            hold.arrived_bytes += len(piece)
+            if hold.arrived_bytes > declared:
+                hold.take(len(piece) * BODY_COPIES)
+        hold.is_arriving = False
+    if max(declared, hold.arrived_bytes) > MAX_BODY_BYTES:
         raise GatewayError("request_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes (20 MiB).")
-    check_value_count(body)
-    return body
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _check_media_type(request: flask.Request) -> None:

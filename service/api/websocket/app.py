@@ -17,9 +17,10 @@ from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket, accept_upgrade
 from service.api.websocket.dispatch import Methods
-from service.api.websocket.frames import NO_ID, FrameError, is_utf8, parse_request
+from service.api.websocket.frames import NO_ID, FrameError, find_leading_id, is_utf8, parse_request
 from service.api.websocket.handshake import NOT_UTF8, Handshake, RefusedError
 from service.api.websocket.hub import Hub
+from service.core.byte_budget import ByteBudget, Hold
 from service.core.errors import GatewayError
 from service.core.logs import access_entry, to_logfmt
 
@@ -28,6 +29,14 @@ logger = logging.getLogger("openclaw.rpc")
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 ALLOWED_ORIGINS_KEY = "gateway.controlUi.allowedOrigins"
+
+#: RFC 6455's registry of close codes.
+TRY_AGAIN_LATER = 1013
+
+#: Memory for a large message and what is made of it, until its request has ended.
+MESSAGE_COPIES = 4
+
+_UNCOUNTED_BYTES = 64 * 1024
 
 #: What may wait to be read by somebody who has not said who they are.
 STRANGER_BUFFERED_BYTES = 64 * 1024
@@ -46,12 +55,14 @@ class WebSocketApp:
         greeter: Handshake,
         methods: Methods,
         settings: SettingsSlot,
+        budget: ByteBudget,
     ) -> None:
         self._application = application
         self._hub = hub
         self._greeter = greeter
         self._methods = methods
         self._settings = settings
+        self._budget = budget
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """WSGI. Returns when the connection has ended."""
@@ -78,11 +89,12 @@ class WebSocketApp:
                 environ["openclaw.socket"],
                 early=environ["openclaw.early"],
                 max_buffered_bytes=STRANGER_BUFFERED_BYTES,
-                on_buffered=self._hub.count_backlog,
+                budget=self._budget,
             )
             try:
                 self._converse(socket, address, introduced)
             finally:
+                socket.release()
                 if socket.dropped is not None:
                     logger.warning("a connection of %s was dropped: %s", to_logfmt(address), socket.dropped)
 
@@ -102,16 +114,34 @@ class WebSocketApp:
         socket.finish()
 
     def _listen(self, peer: ConnectedClient) -> None:
-        for message in peer.socket.messages():
-            if not peer.socket.is_open:
-                return
+        try:
+            for message, hold in peer.socket.messages():
+                try:
+                    if not peer.socket.is_open:
+                        return
+                    self._take(peer, message, hold)
+                finally:
+                    hold.release()
+                    del message, hold  # or they would stay until the next message
+        except GatewayError as error:  # no room for a message that is still arriving
+            peer.fail(NO_ID, error)
+            peer.socket.close(TRY_AGAIN_LATER, "too much data is in flight")
+            peer.socket.discard()
+
+    def _take(self, peer: ConnectedClient, message: bytes | None, hold: Hold) -> None:
+        if message is not None and len(message) > _UNCOUNTED_BYTES:
             try:
-                self._methods.take(peer, parse_request(message))
-            except FrameError as fault:
-                if message is not None and fault.id == NO_ID and not is_utf8(message):
-                    peer.socket.close(NOT_UTF8, "text must be UTF-8")
-                else:
-                    peer.fail(fault.id, fault.error)
+                hold.take(len(message) * (MESSAGE_COPIES - 1))
+            except GatewayError as error:
+                peer.fail(find_leading_id(message), error)
+                return
+        try:
+            self._methods.take(peer, parse_request(message), hold)
+        except FrameError as fault:
+            if message is not None and fault.id == NO_ID and not is_utf8(message):
+                peer.socket.close(NOT_UTF8, "text must be UTF-8")
+            else:
+                peer.fail(fault.id, fault.error)
 
 
 def _is_upgrade(environ: Mapping[str, Any]) -> bool:

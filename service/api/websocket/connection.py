@@ -1,7 +1,8 @@
 """One WebSocket on a socket that the server has handed over: whole messages in, messages out.
 
 Sending never waits. What the peer does not read is kept up to a bound, then the connection is dropped: nobody waits
-for a slow reader. Framing is the sans-IO part of `websockets`; compression is not offered.
+for a slow reader. Messages and what is not read count in the process's budget of bytes in flight. Framing is the
+sans-IO part of `websockets`; compression is not offered.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import Event, sleep, spawn
 from service.core.errors import GatewayError
 
@@ -34,6 +36,8 @@ MAX_BUFFERED_BYTES = 50 * 1024 * 1024
 _RECEIVE_BYTES = 64 * 1024
 _SEND_BYTES = 256 * 1024
 _TURN_BYTES = 256 * 1024
+_UNCOUNTED_BYTES = 128 * 1024  # of a message; most are smaller
+_COUNTED_BYTES = 1024 * 1024
 _PAUSE_SECONDS = 0.0001  # not 0: gevent looks at sockets and timers in between
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _MAX_REASON_BYTES = 120  # a close frame has room for 123
@@ -70,7 +74,7 @@ def accept_upgrade(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
 class WebSocket:
     """A connection that has been upgraded.
 
-    One greenlet receives; any may send or close. `on_buffered` is called with the change of the backlog in bytes.
+    One greenlet receives; any may send or close. What waits to be sent and what arrives count in `budget`.
     """
 
     def __init__(
@@ -80,20 +84,24 @@ class WebSocket:
         early: bytes = b"",
         stall_seconds: float = STALL_SECONDS,
         max_buffered_bytes: int = MAX_BUFFERED_BYTES,
-        on_buffered: Callable[[int], None] = lambda _: None,
+        budget: ByteBudget | None = None,
     ) -> None:
         self._socket = sock
         self._protocol = ServerProtocol(state=State.OPEN, logger=_frames_log, max_size=None)
         self._early = early
         self._max_buffered_bytes = max_buffered_bytes
-        self._on_buffered = on_buffered
+        self._budget = budget or ByteBudget()
+        self._backlog = self._budget.hold(lambda: self.drop("it reads too slowly, and others need the room"))
+        self._arriving = self._new_hold()
         self._queue: deque[bytes] = deque()
         self._writing = False
         self._written = Event()
         self._written.set()
         self._message: bytearray | None = None  # of fragments, so far
         self._binary = False
-        self._inbox: deque[bytes | None] = deque()
+        self._pending_bytes = 0  # received since the last message
+        self._inbox: deque[tuple[bytes | None, Hold]] = deque()
+        self._discards = False
         self._received_in_turn = 0
         self.buffered_bytes = 0
         self.dropped: str | None = None
@@ -114,8 +122,14 @@ class WebSocket:
         """True if messages can still be sent."""
         return self.dropped is None and self._protocol.state is State.OPEN
 
-    def messages(self) -> Iterator[bytes | None]:
-        """Yield each message as it arrives, `None` for one that is not text, until the connection ends."""
+    def _new_hold(self) -> Hold:
+        return self._budget.hold(lambda: self.drop("its message arrives too slowly, and others need the room"))
+
+    def messages(self) -> Iterator[tuple[bytes | None, Hold]]:
+        """Yield each message as it arrives, `None` for one that is not text, until the connection ends.
+
+        The receiver releases the message's hold. Raises `GatewayError` (`overloaded`) if a message finds no room.
+        """
         while True:
             while self._inbox:
                 yield self._inbox.popleft()
@@ -127,7 +141,10 @@ class WebSocket:
         if self.dropped is not None or self._protocol.state is State.CLOSED or self._protocol.eof_sent:
             return False
         data, self._early = self._early or self._recv(), b""
+        if data and self._discards:
+            return True
         if data:
+            self._make_room(len(data))
             self._protocol.receive_data(data)
         else:
             self._protocol.receive_eof()
@@ -135,6 +152,16 @@ class WebSocket:
             self._take(frame)
         self._flush()
         return bool(data) or bool(self._inbox)
+
+    def _make_room(self, size: int) -> None:
+        """Count the beginning of a large message in the budget, before the rest is received."""
+        self._pending_bytes += size
+        hold = self._arriving
+        hold.arrived_bytes = self._pending_bytes
+        if self._pending_bytes > hold.size + _UNCOUNTED_BYTES:
+            if not hold.is_arriving:
+                hold.begin_arrival()
+            hold.take(_COUNTED_BYTES)
 
     def _recv(self) -> bytes:
         while True:
@@ -156,14 +183,24 @@ class WebSocket:
         if frame.opcode is not Opcode.CONT:
             self._binary = frame.opcode is Opcode.BINARY
             if frame.fin:
-                self._inbox.append(None if self._binary else bytes(frame.data))
+                self._deliver(frame.data)
                 return
             self._message = bytearray()
         if self._message is not None:
             self._message += frame.data
             if frame.fin:
-                self._inbox.append(None if self._binary else bytes(self._message))
+                self._deliver(self._message)
                 self._message = None
+
+    def _deliver(self, data: bytes | bytearray | memoryview) -> None:
+        hold, self._arriving = self._arriving, self._new_hold()
+        hold.is_arriving = False
+        self._pending_bytes = 0
+        self._inbox.append((None if self._binary else bytes(data), hold))
+
+    def discard(self) -> None:
+        """Ignore what still arrives, so that it takes up no memory."""
+        self._discards = True
 
     def send(self, message: bytes) -> None:
         """Send `message`, UTF-8, as soon as the peer takes it. Never waits; without effect once the end has begun."""
@@ -191,9 +228,18 @@ class WebSocket:
 
     def finish(self) -> None:
         """Wait until what was sent has left, and for the peer's part of the end; what it still says is ignored."""
-        for _ in self.messages():
-            pass
+        try:
+            for _, hold in self.messages():
+                hold.release()
+        except GatewayError:
+            self.drop("it sent too much after the end")
         self._written.wait()
+
+    def release(self) -> None:
+        """Give back what the connection, which has ended, takes up of the budget."""
+        self._queue.clear()
+        for hold in (self._backlog, self._arriving, *(hold for _, hold in self._inbox)):
+            hold.release()
 
     def _close_later(self) -> None:
         self._written.wait()
@@ -203,7 +249,7 @@ class WebSocket:
 
     def _count(self, change: int) -> None:
         self.buffered_bytes += change
-        self._on_buffered(change)
+        self._backlog.add(change)
 
     def _flush(self) -> None:
         pieces = [piece for piece in self._protocol.data_to_send() if piece]

@@ -12,6 +12,7 @@ from service.api.websocket.broadcaster import Broadcaster
 from service.api.websocket.client import ConnectedClient
 from service.api.websocket.frames import Request
 from service.api.websocket.hub import Hub
+from service.core.byte_budget import Hold
 from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
@@ -44,12 +45,13 @@ class MethodContext:
 
 
 class Call:
-    """One request under way: `params` satisfy the method's schema."""
+    """One request under way: `params` satisfy the method's schema, `hold` is the memory of its message."""
 
-    def __init__(self, desk: MethodContext, peer: ConnectedClient, request: Request) -> None:
+    def __init__(self, desk: MethodContext, peer: ConnectedClient, request: Request, hold: Hold) -> None:
         self.desk = desk
         self.peer = peer
         self.params = request.params
+        self.hold = hold
         self._id = request.id
 
     def respond(self, payload: object) -> None:
@@ -116,7 +118,7 @@ class Methods:
         """Every method, in the order of the table."""
         return list(self._rows)
 
-    def take(self, peer: ConnectedClient, request: Request) -> None:
+    def take(self, peer: ConnectedClient, request: Request, hold: Hold) -> None:
         """Carry `request` out beside the caller; its responses go to `peer`, at least one and one last."""
         under_way = self._under_way.get(peer.id, 0)
         if under_way >= MAX_REQUESTS:
@@ -124,18 +126,18 @@ class Methods:
             peer.fail(request.id, GatewayError("too_many_requests", text))
             return
         self._under_way[peer.id] = under_way + 1
-        spawn(self._carry_out, peer, request)
+        spawn(self._carry_out, peer, request, hold.share())
 
     def _find(self, name: str) -> Method:
         if name not in self._rows:
             raise GatewayError("unknown_method", f"unknown method: {name[:100]}", param="method")
         return self._rows[name]
 
-    def _carry_out(self, peer: ConnectedClient, request: Request) -> None:
+    def _carry_out(self, peer: ConnectedClient, request: Request, hold: Hold) -> None:
         try:
             method = self._find(request.method)
             method.check(peer, request.params)
-            payload = method.function(Call(self._desk, peer, request))
+            payload = method.function(Call(self._desk, peer, request, hold))
             peer.respond(request.id, payload)
         except GatewayError as error:
             peer.fail(request.id, in_protocol_terms(error, request.params))
@@ -146,6 +148,7 @@ class Methods:
             logger.exception("the method %s failed", request.method[:100])
             peer.fail(request.id, internal_error())
         finally:
+            hold.release()
             self._under_way[peer.id] -= 1
             if not self._under_way[peer.id]:
                 del self._under_way[peer.id]

@@ -100,10 +100,16 @@ def _find_id(message: bytes) -> str:
         frame = None
     frame_id = frame.get("id") if isinstance(frame, dict) else None
     if not isinstance(frame_id, str):
-        match = _LEADING_ID.match(message)
-        frame_id = match[1].decode(errors="replace") if match else ""
+        return find_leading_id(message)
     is_usable = 1 <= len(frame_id) <= _MAX_ID_CHARACTERS and not any("\ud800" <= one <= "\udfff" for one in frame_id)
     return frame_id if is_usable and is_utf8(message) else NO_ID
+
+
+def find_leading_id(message: bytes) -> str:
+    """The id of a frame that is not parsed, where only a few short strings precede it; else `NO_ID`."""
+    match = _LEADING_ID.match(message)
+    frame_id = match[1].decode(errors="replace") if match else ""
+    return frame_id if 1 <= len(frame_id) <= _MAX_ID_CHARACTERS and is_utf8(message) else NO_ID
 
 
 def is_utf8(message: bytes) -> bool:

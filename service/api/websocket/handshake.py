@@ -90,9 +90,11 @@ class Handshake:
         socket.send(to_event("connect.challenge", orjson.dumps(challenge)))
         try:
             with deadline(self.handshake_seconds):
-                message = next(socket.messages(), b"")
+                message, hold = next(socket.messages(), (b"", None))
         except Deadline:
             raise RefusedError(POLICY, "connect did not come in time") from None
+        if hold is not None:
+            hold.release()
         if message == b"" and not socket.is_open:
             return None
         request = _parse_connect(socket, message)

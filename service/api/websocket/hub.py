@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import orjson
 
 from service.api.websocket.client import ConnectedClient
-from service.api.websocket.connection import MAX_BUFFERED_BYTES
 from service.api.websocket.frames import to_event
 from service.core.concurrency import sleep, spawn
 from service.core.dataclass import record
@@ -25,14 +24,12 @@ RESTARTING, POLICY = 1012, 1008
 class HubLimits:
     """Limits of all connections together.
 
-    `unknown` connections, `unknown_of_address` of them from one address, may be unauthenticated. When the unsent bytes
-    of all exceed `backlog_bytes` the slowest client is dropped.
+    `unknown` connections, `unknown_of_address` of them from one address, may be unauthenticated.
     """
 
     connections: int = 4096
     unknown: int = 1024
     unknown_of_address: int = 64
-    backlog_bytes: int = 8 * MAX_BUFFERED_BYTES
     tick_seconds: float = 30.0
 
 
@@ -44,7 +41,6 @@ class Hub:
         self._clock = clock
         self._unknown: Counter[str] = Counter()
         self._peers: dict[str, ConnectedClient] = {}
-        self._backlog_bytes = 0
         self._ticking = False
         self._draining = False
 
@@ -106,13 +102,6 @@ class Hub:
         for peer in self:
             if peer.may_read:
                 peer.send_event(event, encoded)
-
-    def count_backlog(self, change: int) -> None:
-        """Add `change` bytes, positive or negative, to the common backlog."""
-        self._backlog_bytes += change
-        if self._backlog_bytes > self.limits.backlog_bytes and change > 0 and self._peers:
-            slowest = max(self._peers.values(), key=lambda peer: peer.socket.buffered_bytes)
-            slowest.socket.drop("it reads too slowly, and others need the room")
 
     def dismiss(self, reason: str) -> None:
         """Close every operator's connection; clients with valid credentials can reconnect."""

@@ -16,6 +16,7 @@ import gevent
 from gevent.pywsgi import WSGIHandler
 
 from service.api.http import responses
+from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError, internal_error
 from service.core.logs import ENTRY_KEY, AccessEntry, to_logfmt, write_access_line
 from service.server.http1.body import CONTINUE, Body
@@ -39,7 +40,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
 
     In addition to WSGI's keys the environ has `openclaw.request_id`, `openclaw.connection` (for `watch_hangup`),
     `openclaw.socket` and the request's `AccessEntry`. With status 101 the socket belongs to the application until it
-    returns; `openclaw.early` has the bytes received before.
+    returns; `openclaw.early` has the bytes received before. The application may set `HOLD_KEY`.
     """
 
     head: Head | None
@@ -152,6 +153,8 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             self._log_failure()
             self._send_error(internal_error())
         finally:
+            if HOLD_KEY in self.environ:
+                self.environ[HOLD_KEY].release()
             self.log_request()
 
     def _log_failure(self) -> None:

@@ -18,6 +18,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from service.api.websocket.connection import WebSocket
+from service.core.byte_budget import ByteBudget
 from service.core.concurrency import sleep, spawn
 
 BIG = 20 * 1024 * 1024
@@ -36,12 +37,12 @@ class Pair:
         self.theirs.connect(listener.getsockname())
         self.sock, _ = listener.accept()
         listener.close()
-        self.changes: list[int] = []
+        self.budget = ByteBudget()
         self.ours = WebSocket(
             self.sock,
             stall_seconds=stall_seconds,
             max_buffered_bytes=max_buffered_bytes,
-            on_buffered=self.changes.append,
+            budget=self.budget,
         )
         self.client = ClientProtocol(parse_uri("ws://x/"), state=State.OPEN, max_size=None)
         self.got: list[bytes | None] = []
@@ -50,7 +51,7 @@ class Pair:
         """Take in what they send, beside the caller, until the end."""
 
         def receive() -> None:
-            self.got.extend(self.ours.messages())
+            self.got.extend(message for message, _ in self.ours.messages())
 
         return spawn(receive)
 
@@ -88,7 +89,7 @@ def test_a_message_of_20_mb_reaches_a_slow_reader_whole(pair: Pair) -> None:
     frames = pair.read(piece=256 * 1024, pause_seconds=0.005)
     assert next(frames).data == message
     assert next(frames).data == b"after"
-    assert pair.ours.buffered_bytes == sum(pair.changes) == 0
+    assert pair.ours.buffered_bytes == pair.budget.used_bytes == 0
 
 
 def test_sending_never_waits_and_stops_at_the_bound() -> None:
@@ -97,7 +98,7 @@ def test_sending_never_waits_and_stops_at_the_bound() -> None:
         pair.ours.send(b"x" * 64 * 1024)
     sleep(0)
     assert pair.ours.dropped == "it reads too slowly"
-    assert pair.ours.buffered_bytes == sum(pair.changes) == 0
+    assert pair.ours.buffered_bytes == pair.budget.used_bytes == 0
     listening = pair.listen()
     listening.join(timeout=10)
     assert listening.dead

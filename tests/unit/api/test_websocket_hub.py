@@ -15,17 +15,18 @@ from service.api.websocket.client import ConnectedClient
 from service.api.websocket.connection import WebSocket
 from service.api.websocket.frames import to_error
 from service.api.websocket.hub import Hub, HubLimits
+from service.core.byte_budget import ByteBudget
 from service.core.errors import GatewayError
 from service.gateway.run_registry import RunRegistry
 from service.models.errors.http_errors import NonRetryableError
 
 
 @contextmanager
-def new_peer(hub: Hub, name: str) -> Iterator[ConnectedClient]:
+def new_peer(hub: Hub, name: str, budget: ByteBudget | None = None) -> Iterator[ConnectedClient]:
     """A peer that has joined and whose other end nobody reads."""
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
-        peer = ConnectedClient(name, WebSocket(ours, on_buffered=hub.count_backlog), ["operator.read"], [])
+        peer = ConnectedClient(name, WebSocket(ours, budget=budget), ["operator.read"], [])
         with hub.register(peer):
             yield peer
         peer.socket.drop("the test is over")
@@ -33,8 +34,8 @@ def new_peer(hub: Hub, name: str) -> Iterator[ConnectedClient]:
 
 
 def test_the_slowest_is_dropped_when_all_together_leave_too_much_unread() -> None:
-    hub = Hub(HubLimits(backlog_bytes=3_000_000), lambda: 0.0)
-    with new_peer(hub, "quick") as quick, new_peer(hub, "slow") as slow:
+    hub, budget = Hub(HubLimits(), lambda: 0.0), ByteBudget(3_000_000)
+    with new_peer(hub, "quick", budget) as quick, new_peer(hub, "slow", budget) as slow:
         slow.socket.send(b"x" * 2_000_000)
         quick.socket.send(b"x" * 900_000)
         assert (quick.socket.dropped, slow.socket.dropped) == (None, None)

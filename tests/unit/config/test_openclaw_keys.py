@@ -21,6 +21,7 @@ from service.config.tools import ToolsConfig
 from service.gateway.build import open_toolboxes
 from service.tools.policy import allowed_tools, may_allow
 from service.tools.policy_checks import BUILT_IN
+from service.tools.process_slots import ToolSlots
 
 KEYS = Path(__file__).with_name("openclaw_keys.txt")
 
@@ -232,7 +233,7 @@ def offered(tmp_path: Path, everywhere: Any, *models: str, **agent: Any) -> set[
     roster = Roster.from_config(config)
     with (
         closing(Transcripts.open(tmp_path / "sessions.db")) as store,
-        closing(open_toolboxes(config, roster, store, tmp_path, {})) as toolboxes,
+        closing(open_toolboxes(config, roster, store, tmp_path, {}, ToolSlots())) as toolboxes,
     ):
         return {function.name for function in toolboxes.of(roster.default, (), models).functions()}
 

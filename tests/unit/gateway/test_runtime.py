@@ -19,6 +19,7 @@ from service.config.source import Locations
 from service.core import concurrency
 from service.gateway.build import open_runtime
 from service.gateway.runtime import Runtime, RuntimeSlot
+from service.tools.process_slots import ToolSlots
 
 RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
 SECONDS = 20.0
@@ -48,7 +49,7 @@ def open_some(tmp_path: Path) -> Iterator[Open]:
         server = {"command": sys.executable, "args": [RAW_SERVER, "wild"], "env": {"MARK": mark}}
         agents = {"list": [{"id": "main", "tools": {"allow": ["raw__*"]}, **agent}]}
         config, _ = parse_config({"mcp": {"servers": {"raw": server}}, "agents": agents})
-        return open_runtime(config, store, Locations(tmp_path / "openclaw.json", tmp_path, dev=False), {})
+        return open_runtime(config, store, Locations(tmp_path / "openclaw.json", tmp_path, dev=False), {}, ToolSlots())
 
     yield open_one
     store.close()

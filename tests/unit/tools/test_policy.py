@@ -16,6 +16,7 @@ from service.config.tools import GlobalToolsConfig
 from service.gateway.build import open_toolboxes
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_warnings
 from service.tools.policy_checks import BUILT_IN
+from service.tools.process_slots import ToolSlots
 
 FILES = ["read", "write", "edit", "ls", "find", "grep"]
 SESSIONS = ["session_status", "sessions_list", "sessions_history", "agents_list"]
@@ -186,6 +187,6 @@ def test_every_built_in_tool_is_in_group(tmp_path: Path) -> None:
     config, _ = parse_config({"agents": {"list": [agent]}, "tools": {"profile": "full"}})
     roster = Roster.from_config(config)
     with closing(Transcripts.open(tmp_path / "sessions.db")) as store:
-        toolboxes = open_toolboxes(config, roster, store, tmp_path, {})
+        toolboxes = open_toolboxes(config, roster, store, tmp_path, {}, ToolSlots())
         offered = {function.name for function in toolboxes.of(roster.agents[0]).functions()}
     assert offered == set(BUILT_IN)

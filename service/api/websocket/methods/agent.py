@@ -31,7 +31,9 @@ def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None)
     if params.get("attachments"):
         text = "Attachments are not taken here. Send pictures to the HTTP endpoint, in the message's content."
         raise GatewayError("unsupported_parameter", text, param="attachments")
-    return call.desk.gateway.submit(to_agent_request(params, timeout_seconds))
+    run = call.desk.gateway.submit(to_agent_request(params, timeout_seconds))
+    run.keep(call.hold)
+    return run
 
 
 def run_agent(call: Call) -> Any:

@@ -1,0 +1,211 @@
+"""One budget of memory for the data in flight in a process: request bodies, messages, and output that is not read yet.
+
+Incoming data waits for room and is refused if none comes; while others wait, senders that are too slow make room.
+Output cannot wait, because runs do not wait for their readers: beyond the limit, the largest holder of output is
+evicted. A quarter of the limit is reserved for output and small requests, so that large bodies do not take all of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+from service.core.concurrency import Event, sleep, spawn
+from service.core.errors import GatewayError
+
+DEFAULT_BYTES = 512 * 1024 * 1024
+
+#: How long incoming data waits for room before it is refused.
+WAIT_SECONDS = 5.0
+
+#: The environ key of the `Hold` of a request's body; the server releases it with the response.
+HOLD_KEY = "openclaw.hold"
+
+_SMALL_BYTES = 1024 * 1024
+_TRIM_AFTER_BYTES = 16 * 1024 * 1024
+_TRIM_DELAY_SECONDS = 1.0
+_POLL_SECONDS = 0.25
+_RETRY_AFTER_SECONDS = 5
+
+# A sender may fall behind this rate for so long; then it makes room for others that wait.
+_GRACE_SECONDS = 2.0
+_SLOW_BYTES_A_SECOND = 64 * 1024
+
+
+class Hold:
+    """The part of a budget that one body, message, connection or run takes up.
+
+    `evict` asks the holder to end soon. `arrived_bytes` counts the incoming data, `is_arriving` while more is expected.
+    A hold has one owner until `share`; the last `release` gives its bytes back.
+    """
+
+    def __init__(self, budget: ByteBudget, evict: Callable[[], None] | None = None) -> None:
+        self.size = 0
+        self.arrived_bytes = 0
+        self.is_arriving = False
+        self.is_evicted = False
+        self._budget = budget
+        self._evict = evict
+        self._began_at = 0.0
+        self._owners = 1
+
+    @property
+    def is_evictable(self) -> bool:
+        """True if the holder can be asked to end and was not yet."""
+        return self._evict is not None and not self.is_evicted and self.size > 0
+
+    def take(self, size: int) -> None:
+        """Add bytes of incoming data; waits for room. Raises `GatewayError` (`overloaded`)."""
+        self._budget.take(self, size)
+
+    def begin_arrival(self) -> None:
+        """Expect incoming data from this moment on."""
+        self.is_arriving = True
+        self._began_at = self._budget.clock()
+
+    def add(self, change: int) -> None:
+        """Add bytes of output, or give some back, without waiting."""
+        self._budget.count(self, change)
+
+    def share(self) -> Hold:
+        """Add an owner and return this hold."""
+        self._owners += 1
+        return self
+
+    def release(self) -> None:
+        """Remove an owner; the last one gives all bytes back. Later calls are no-ops."""
+        self._owners -= 1
+        if self._owners == 0:
+            self._budget.forget(self)
+
+    def is_slow(self) -> bool:
+        """Return True if the incoming data arrives too slowly to occupy room that others wait for."""
+        elapsed = self._budget.clock() - self._began_at - _GRACE_SECONDS
+        return self.is_arriving and elapsed > 0 and self.arrived_bytes < elapsed * _SLOW_BYTES_A_SECOND
+
+    def evict(self) -> None:
+        """Ask the holder to end soon."""
+        self.is_evicted = True
+        if self._evict is not None:
+            self._evict()
+
+
+class ByteBudget:
+    """The bytes in flight of one process. `clock` gives seconds.
+
+    `on_freed` is called in a greenlet a moment after much was given back: the time to return memory to the system.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int = DEFAULT_BYTES,
+        *,
+        wait_seconds: float = WAIT_SECONDS,
+        on_freed: Callable[[], None] | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self.clock = clock
+        self._wait_seconds = wait_seconds
+        self._on_freed = on_freed
+        self._freed_bytes = 0
+        self._leaving_bytes = 0  # of holders that were evicted and have not ended yet
+        self._holds: dict[Hold, None] = {}  # those with bytes, oldest first
+        self._queue: deque[tuple[Hold, int, Event]] = deque()
+
+    def hold(self, evict: Callable[[], None] | None = None) -> Hold:
+        """Return an empty hold; `evict` asks its holder to end soon."""
+        return Hold(self, evict)
+
+    def resize(self, limit_bytes: int) -> None:
+        """Change the limit; what is in flight stays."""
+        self.limit_bytes = limit_bytes
+        self._admit_waiting()
+
+    def take(self, hold: Hold, size: int) -> None:
+        """Add `size` incoming bytes to `hold`; waits for room. Raises `GatewayError` (`overloaded`)."""
+        size = min(size, self._large_limit())  # what exceeds the budget alone has to be alone
+        is_small = hold.size + size <= _SMALL_BYTES
+        if self._fits(hold, size) and (is_small or not self._queue):
+            self._add(hold, size)
+            return
+        waiting = hold, size, Event()
+        self._queue.append(waiting)
+        try:
+            self._wait(waiting[2])
+        finally:
+            if not waiting[2].is_set():
+                self._queue.remove(waiting)
+
+    def count(self, hold: Hold, change: int) -> None:
+        """Add `change` bytes of output to `hold`, or give them back; beyond the limit the largest holder is evicted."""
+        self._add(hold, change)
+        if change < 0:
+            self._admit_waiting()
+        while self._staying_bytes() > self.limit_bytes:
+            evictable = [one for one in self._holds if one.is_evictable and not one.is_arriving]
+            if not evictable:
+                return
+            self._evict(max(evictable, key=lambda one: one.size))
+
+    def forget(self, hold: Hold) -> None:
+        """Give back all bytes of `hold`."""
+        self._add(hold, -hold.size)
+        self._admit_waiting()
+
+    def _wait(self, admitted: Event) -> None:
+        give_up_at = self.clock() + self._wait_seconds
+        while not admitted.is_set():
+            left = give_up_at - self.clock()
+            if left <= 0:
+                text = "The gateway has as much data in flight as it may (gateway.maxInFlightBytes). Try again soon."
+                raise GatewayError("overloaded", text, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)})
+            for hold in [one for one in self._holds if one.is_evictable and one.is_slow()]:
+                self._evict(hold)
+            self._admit_waiting()
+            admitted.wait(min(left, _POLL_SECONDS))
+
+    def _admit_waiting(self) -> None:
+        while self._queue and self._fits(*self._queue[0][:2]):
+            hold, size, admitted = self._queue.popleft()
+            self._add(hold, size)
+            admitted.set()
+
+    def _fits(self, hold: Hold, size: int) -> bool:
+        limit = self.limit_bytes if hold.size + size <= _SMALL_BYTES else self._large_limit()
+        return self._staying_bytes() + size <= limit
+
+    def _large_limit(self) -> int:
+        return self.limit_bytes * 3 // 4
+
+    def _staying_bytes(self) -> int:
+        return self.used_bytes - self._leaving_bytes
+
+    def _add(self, hold: Hold, change: int) -> None:
+        hold.size += change
+        self.used_bytes += change
+        if hold.is_evicted:
+            self._leaving_bytes += change
+        if change < 0:
+            self._count_freed(-change)
+        if hold.size:
+            self._holds[hold] = None
+        else:
+            self._holds.pop(hold, None)
+
+    def _count_freed(self, size: int) -> None:
+        is_due = self._freed_bytes < _TRIM_AFTER_BYTES <= self._freed_bytes + size
+        self._freed_bytes += size
+        if is_due and self._on_freed is not None:
+            spawn(self._trim_later, self._on_freed)
+
+    def _trim_later(self, on_freed: Callable[[], None]) -> None:
+        sleep(_TRIM_DELAY_SECONDS)
+        self._freed_bytes = 0
+        on_freed()
+
+    def _evict(self, hold: Hold) -> None:
+        self._leaving_bytes += hold.size
+        hold.evict()
