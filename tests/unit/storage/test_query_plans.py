@@ -138,7 +138,7 @@ def sequential_scans(url: str, statements: dict[str, Any]) -> Iterator[tuple[str
             if not text.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
                 continue
             given = parameters[0] if isinstance(parameters, list) else parameters
-            for (line,) in connection.execute(f"EXPLAIN {text}", given).fetchall():  # type: ignore[arg-type]
+            for (line,) in connection.execute(f"EXPLAIN {text}", given).fetchall():
                 table = line.partition("Seq Scan on ")[2].split(" ")[0]
                 if table and table not in SMALL_TABLES:
                     yield line, text
@@ -160,7 +160,7 @@ def test_durability_full_overrides_the_default_of_a_postgresql_server(
     url = postgres.create_database()
     parsed = sa.make_url(url)
     with psycopg.connect(host=str(parsed.query["host"]), user="postgres", dbname="postgres", autocommit=True) as admin:
-        admin.execute(f'ALTER DATABASE "{parsed.database}" SET synchronous_commit = off')  # type: ignore[arg-type]
+        admin.execute(f'ALTER DATABASE "{parsed.database}" SET synchronous_commit = off')
     config, _ = parse_config({**scripted_config(), "state": {"durability": durability}})
     locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
     try:
