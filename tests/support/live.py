@@ -23,7 +23,7 @@ import psutil
 from support.conformance import Conformance
 
 TOKEN = "a-token-for-tests"
-START_SECONDS = 60
+START_SECONDS = 240
 
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
