@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from service.agent.compaction.compactor import Compaction, Compactor
@@ -31,7 +30,7 @@ from service.core.messages import (
 from service.models.catalog import ChosenModel
 from service.models.errors.context_overflow import Overflow, compaction_failed_error, limit_from_error, overflow_of
 from service.models.learned_windows import LearnedWindows
-from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
+from service.models.provider import ModelEnded, ModelRequest, RestartingProvider
 from service.models.tokens import input_limit
 from service.tools.tool import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
@@ -146,10 +145,16 @@ class AgentTools:
         return tuple(replace(call, id=self.new_call_id()) if self.is_callers(call) else call for call in calls)
 
 
+class _TooLongError(Exception):
+    """Ends an answer; no other attempt is made."""
+
+
 class AgentLoop:
     """The loop of one run: call `run` once; `draft` has its output, complete or not."""
 
-    def __init__(self, run: Run, provider: Provider, tools: AgentTools, window: ContextWindow, max_turns: int) -> None:
+    def __init__(
+        self, run: Run, provider: RestartingProvider, tools: AgentTools, window: ContextWindow, max_turns: int
+    ) -> None:
         self._run = run
         self._provider = provider
         self._tools = tools
@@ -245,20 +250,16 @@ class AgentLoop:
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
         settled = settle_tool_calls(request.messages)
         asked = request if settled == request.messages else replace(request, messages=settled)
-        with closing(self._provider.stream(asked)) as events:  # type: ignore[type-var]  # generators
-            for event in events:
-                if isinstance(event, ModelText):
-                    self._append_text(event.text)
-                elif isinstance(event, ModelRestarted):
-                    self._take_back()
-                else:
-                    return self._end_message(request, event)
-        raise GatewayError("provider_error", "The provider closed the stream without a finish event.")
+        try:
+            ended = self._provider.ask(asked, self._append_text, self._take_back)
+        except _TooLongError:
+            raise GatewayError("provider_error", f"The answer exceeds {MAX_MESSAGE_CHARACTERS} characters.") from None
+        return self._end_message(request, ended)
 
     def _append_text(self, text: str) -> None:
         self._message_characters += len(text)
         if self._message_characters > MAX_MESSAGE_CHARACTERS:
-            raise GatewayError("provider_error", f"The model's answer exceeds {MAX_MESSAGE_CHARACTERS} characters.")
+            raise _TooLongError
         if not self.draft.pieces and self._has_spoken():
             self._run.append(TextDelta(PARAGRAPH))
         self.draft.pieces.append(text)
@@ -343,8 +344,5 @@ def _check_tool_choice(request: ModelRequest, calls: tuple[ToolCall, ...]) -> No
     offered = {function.name for function in request.functions} if choice.name is None else {choice.name}
     if offered.isdisjoint(call.name for call in calls):
         demanded = "one of the request's `tools`" if choice.name is None else choice.name
-        text = (
-            f"`tool_choice` requires a call of {demanded}, but the model did not make it. "
-            "Try again or use another model."
-        )
+        text = f"`tool_choice` requires a call of {demanded}; the model made none. Try again or use another model."
         raise GatewayError("tool_choice_not_met", text, param="tool_choice")

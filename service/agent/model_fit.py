@@ -6,13 +6,13 @@ without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from service.agent.conversation import Conversation
 from service.core.messages import Image, Message, Text
 from service.models.catalog import ChosenModel
-from service.models.provider import ModelEvent, ModelRequest, Provider
+from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
 
 #: What such a model reads in the place of a picture.
 NOTE = "\n[picture left out: this model takes no pictures]\n"
@@ -45,11 +45,11 @@ class _NotesForPictures:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """See `Provider.stream`."""
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """See `Provider.ask`."""
         if any(message.has_image for message in request.messages):
             request = replace(request, messages=tuple(map(_noted, request.messages)))
-        return self._provider.stream(request)
+        return self._provider.ask(request, on_text)
 
     def close(self) -> None:
         """Nothing is held: the provider belongs to the catalog."""

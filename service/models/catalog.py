@@ -23,7 +23,7 @@ from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.models.local.shared_server import Share, SharedByLocks
-from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelEvent, ModelRequest, Provider
+from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelRequest, Provider
 from service.models.registry import DIALECTS, OFFERED_APIS, open_provider
 
 logger = logging.getLogger("openclaw.models")
@@ -76,11 +76,11 @@ class ChosenModel:
             request = replace(request, functions=(), tool_choice=ToolChoice())
         return request if request.model == self.id else replace(request, model=self.id)
 
-    def signed(self, event: ModelEvent) -> ModelEvent:
-        """Return `event` with its provider data marked as this model's."""
-        if not isinstance(event, ModelEnded) or event.provider_data is None:
-            return event
-        return replace(event, provider_data=replace(event.provider_data, model=self.ref))
+    def signed(self, end: ModelEnded) -> ModelEnded:
+        """Return `end` with its provider data marked as this model's."""
+        if end.provider_data is None:
+            return end
+        return replace(end, provider_data=replace(end.provider_data, model=self.ref))
 
     def _is_foreign(self, message: Message) -> bool:
         return message.provider_data is not None and message.provider_data.model != self.ref

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import random as randomness
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from service.config.models import RetryConfig
@@ -19,7 +18,7 @@ from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.models.catalog import ChosenModel
 from service.models.errors.http_errors import DETAIL_PREFIX, ModelMissingError, NonRetryableError
 from service.models.learned_windows import LearnedWindows
-from service.models.provider import ModelEvent, ModelRequest, ModelRestarted
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
 logger = logging.getLogger("openclaw.models")
 
@@ -62,13 +61,19 @@ class RetryPolicy:
         return max(full * (1 - share / 2), retry_after_seconds or 0)
 
 
+@record
+class _Receivers:
+    on_text: TextReceiver
+    on_restart: Callable[[], None]
+
+
 class FallbackProvider:
     """The models of one run, tried in order until one answers.
 
     `answered` is the model that produced the latest answer, `None` before the first. Later calls start with it, so
     that a model that failed is not retried in each turn. One instance per run, one call at a time; `clock` returns
     Unix time. With `restartable`, or for a request that is `collected`, an answer may also fail after it has started:
-    `ModelRestarted` is emitted before the next attempt's output.
+    `on_restart` is called before the next attempt's output.
     """
 
     def __init__(
@@ -99,14 +104,14 @@ class FallbackProvider:
         """The model of the latest attempt (before any: of the first), with its learned context window."""
         return self._windows.narrowed(self._asked)
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Ask the models; see `Provider.stream` for the contract. `request.model` is replaced by each model's own id.
+    def ask(self, request: ModelRequest, on_text: TextReceiver, on_restart: Callable[[], None]) -> ModelEnded:
+        """Ask the models; see `Provider.ask` for the contract. `request.model` is replaced by each model's own id.
 
         Raises the last failure when every model has failed; its message and the log name the model. Fallbacks without
         image input are skipped for requests with images.
         """
         try:
-            yield from self._answer(request)
+            return self._answer(request, _Receivers(on_text, on_restart))
         except GatewayError as error:
             is_loggable = error.code in _LOGGABLE or isinstance(error, NonRetryableError)
             why = f"{error.code}: {error.message.partition(DETAIL_PREFIX)[0]}" if is_loggable else error.code
@@ -128,23 +133,21 @@ class FallbackProvider:
     def close(self) -> None:
         """Do nothing: the models belong to their catalog."""
 
-    def _answer(self, request: ModelRequest) -> Iterator[ModelEvent]:
+    def _answer(self, request: ModelRequest, receivers: _Receivers) -> ModelEnded:
         self._started, self._tried = False, 0
         self._may_restart = self._restartable or request.collected
         *others, last = self._candidates(request)
         may_pass = False
         for choice in others:
             try:
-                yield from self._ask(choice, request)
+                return self._ask(choice, request, receivers)
             except GatewayError as error:
                 if self._is_final or not (error.code in REPLACEABLE or isinstance(error, ModelMissingError)):
                     raise
                 logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
                 may_pass = may_pass or _may_pass(error)
-            else:
-                return
         try:
-            yield from self._ask(last, request)
+            return self._ask(last, request, receivers)
         except GatewayError as error:
             if may_pass:
                 error.headers.pop(NO_RETRY_HEADER, None)
@@ -159,8 +162,8 @@ class FallbackProvider:
         """True once output was streamed that cannot be withdrawn."""
         return self._started and not self._may_restart
 
-    def _ask(self, choice: ChosenModel, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Stream one model's answer, with the retries of the policy."""
+    def _ask(self, choice: ChosenModel, request: ModelRequest, receivers: _Receivers) -> ModelEnded:
+        """Ask one model, with the retries of the policy."""
         self._asked = choice
         self._tried += 1
         asked = self.asked.to_request(request)
@@ -168,26 +171,34 @@ class FallbackProvider:
         failures = 0
         while True:
             try:
-                yield from self._attempt(choice, asked)
+                return self._attempt(choice, asked, receivers)
             except GatewayError as error:
                 failures += 1
                 delay = None if self._is_final else self._delay_after(choice, error, failures)
                 if delay is None or self._clock() + delay > give_up_at:
                     raise
                 logger.warning("the model %s failed (%s), asking again in %.1f s", choice.ref, error.code, delay)
-            else:
-                return
             self._sleep(delay)
 
-    def _attempt(self, choice: ChosenModel, asked: ModelRequest) -> Iterator[ModelEvent]:
-        events = choice.provider.stream(asked)
-        with closing(events):  # type: ignore[type-var]  # a generator in every dialect
-            first = next(events)
+    def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers) -> ModelEnded:
+        has_begun = False
+
+        def begin() -> None:
+            nonlocal has_begun
+            has_begun = True
             if self._started:
-                yield ModelRestarted()
+                receivers.on_restart()
             self._started, self.answered, self._first = True, choice, self._choices.index(choice)
-            yield choice.signed(first)
-            yield from map(choice.signed, events)
+
+        def receive(text: str) -> None:
+            if not has_begun:
+                begin()
+            receivers.on_text(text)
+
+        end = choice.provider.ask(asked, receive)
+        if not has_begun:
+            begin()
+        return choice.signed(end)
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
         if not choice.retried or not _may_pass(error):

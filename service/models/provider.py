@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 from service.core.dataclass import record
@@ -17,8 +17,7 @@ class ModelRequest:
     """One model call.
 
     `model` is the provider's own id, or `provider/model` before a provider is chosen. `system` may be empty; `messages`
-    have no system role. With `collected` only the complete answer is used, so that it may be restarted after a failure
-    (`ModelRestarted`).
+    have no system role. With `collected` only the complete answer is used, so that it may be restarted after a failure.
     """
 
     model: str
@@ -28,13 +27,6 @@ class ModelRequest:
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
     collected: bool = False
-
-
-@record
-class ModelText:
-    """The next piece of the answer's text, never empty."""
-
-    text: str
 
 
 @record
@@ -51,21 +43,17 @@ class ModelEnded:
     provider_data: ProviderData | None = None
 
 
-@record
-class ModelRestarted:
-    """The answer failed and restarts; the text so far is not part of it. Only emitted for restartable answers."""
-
-
-ModelEvent = ModelText | ModelEnded | ModelRestarted
+#: Receives the pieces of an answer's text, none of them empty, in order.
+TextReceiver = Callable[[str], None]
 
 
 class Provider(Protocol):
     """A service that runs models."""
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Send the request and yield the answer as it arrives, `ModelEnded` last.
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """Send the request, pass its text to `on_text` as it arrives, and return the end.
 
-        Closing the iterator, or an exception thrown into the greenlet that waits in it, ends the upstream request.
+        An exception raised by `on_text`, or thrown into the waiting greenlet, ends the upstream request.
         Raises `GatewayError`: `provider_rejected_request`, `provider_authentication_failed`, `rate_limit_exceeded`,
         `provider_error` (5xx, garbage, a connection dropped in mid-answer), `provider_unavailable` (no connection)
         or `provider_timeout`. An answer without an explicit end is an error, never a short answer.
@@ -74,4 +62,12 @@ class Provider(Protocol):
 
     def close(self) -> None:
         """Close connections and child processes. The provider is not used afterwards. Idempotent."""
+        ...
+
+
+class RestartingProvider(Protocol):
+    """A provider that may ask again after a part of the answer has come."""
+
+    def ask(self, request: ModelRequest, on_text: TextReceiver, on_restart: Callable[[], None]) -> ModelEnded:
+        """Ask like `Provider.ask`; after `on_restart` the text so far is not part of the answer."""
         ...

@@ -6,12 +6,11 @@ A style is kept once a model has answered to it, for that model only: an error m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from service.core.errors import GatewayError
-from service.models.provider import ModelEvent, ModelRequest
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
 #: Limit of the styles tried for one request: a strict host refuses one field, or one tool, at a time.
 _ADAPTATIONS = 8
@@ -51,25 +50,26 @@ class StyleCache(Generic[RequestStyle]):
         self._known = dict(known)
         self._adapt_to_error = adapt_to_error
 
-    def stream(
-        self, request: ModelRequest, ask: Callable[[ModelRequest, RequestStyle], Generator[ModelEvent]]
-    ) -> Iterator[ModelEvent]:
-        """Yield the events of `ask` in the style that the model accepts, which may take several requests."""
-        first, rest = self._begin(request, ask)
-        with closing(rest):
-            yield first
-            yield from rest
-
-    def _begin(
-        self, request: ModelRequest, ask: Callable[[ModelRequest, RequestStyle], Generator[ModelEvent]]
-    ) -> tuple[ModelEvent, Generator[ModelEvent]]:
+    def ask(
+        self,
+        request: ModelRequest,
+        on_text: TextReceiver,
+        ask: Callable[[ModelRequest, RequestStyle, TextReceiver], ModelEnded],
+    ) -> ModelEnded:
+        """Call `ask` in the style that the model accepts, which may take several requests."""
         usual = style = self._known.get(request.model, self._usual)
+        has_begun = False
+
+        def receive(text: str) -> None:
+            nonlocal has_begun
+            has_begun = True
+            on_text(text)
+
         for adaptations in range(_ADAPTATIONS + 1):
-            events = ask(request, style)
             try:
-                first = next(events)
+                ended = ask(request, style, receive)
             except GatewayError as error:
-                is_rejected = error.code == "provider_rejected_request"
+                is_rejected = error.code == "provider_rejected_request" and not has_begun
                 wanted = self._adapt_to_error(request, style, error.message) if is_rejected else style
                 if wanted == style or adaptations == _ADAPTATIONS:
                     raise
@@ -78,4 +78,4 @@ class StyleCache(Generic[RequestStyle]):
                 break
         if style != usual:
             self._known[request.model] = style
-        return first, events
+        return ended

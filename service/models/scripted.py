@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from service.core import concurrency
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
-from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
 _EMPTY_INPUT_TEXT = "You said nothing."
 _SLOW_TEXT = "This answer comes slowly, word by word, so that there is time to leave before it ends."
@@ -37,20 +37,19 @@ class ScriptedProvider:
     def __init__(self, sleep: Callable[[float], None] = concurrency.sleep) -> None:
         self._sleep = sleep
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Answer; see `Provider.stream` for the contract."""
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """Answer; see `Provider.ask` for the contract."""
         model = request.model
         if model in ("silent", "stuck"):
             if model == "stuck":
-                yield ModelText("Well")
+                on_text("Well")
             while True:
                 self._sleep(3600)
         if model.startswith("fail-") and model != "fail-midway":
             raise _failure(model.removeprefix("fail-"))
         words = _words(request)
         if model != "fail-midway" and (name := _required_function(request)):
-            yield _call_of(name, request)
-            return
+            return _call_of(name, request)
         sent, reason = 0, StopReason.STOP
         for word in words:
             if sent == request.sampling.max_tokens:
@@ -58,11 +57,11 @@ class ScriptedProvider:
                 break
             if model == "slow":
                 self._sleep(_SLOW_SECONDS)
-            yield ModelText(word)
+            on_text(word)
             sent += 1
         if model == "fail-midway":
             raise GatewayError("provider_error", "This model fails in the middle of its answer.")
-        yield ModelEnded(reason, (), Usage(_count_words(request), sent))
+        return ModelEnded(reason, (), Usage(_count_words(request), sent))
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

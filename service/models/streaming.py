@@ -70,11 +70,14 @@ def read_texts(
         grace_seconds = last_event_at + _GRACE_SECONDS - clock() if reader.is_complete() else None
         chunk = _read_some(response, grace_seconds)
         payloads = body.feed(chunk) if chunk else body.finish()
-        for text in _read_together(reader, payloads, is_tail=grace_seconds is not None):
-            characters += len(text)
-            if characters > MAX_ANSWER_CHARS:
-                raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
+        text, problem = _read_together(reader, payloads)
+        characters += len(text)
+        if characters > MAX_ANSWER_CHARS:
+            raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
+        if text:
             yield text
+        if problem is not None and grace_seconds is None:
+            raise problem
         if not chunk:
             reader.end_body(framed=response.is_framed)
             break
@@ -124,9 +127,9 @@ def _read_some(response: UpstreamResponse, grace_seconds: float | None) -> bytes
     return b""
 
 
-def _read_together(reader: AnswerReader, payloads: list[bytes], *, is_tail: bool) -> Iterator[str]:
+def _read_together(reader: AnswerReader, payloads: list[bytes]) -> tuple[str, GatewayError | None]:
+    """Pass `payloads` to `reader`; return their text, and the error that ended it."""
     texts: list[str] = []
-    problem: GatewayError | None = None
     try:
         for payload in payloads:
             if payload < b"{":  # no object; cheaper than a look at the first byte, for every event
@@ -139,12 +142,9 @@ def _read_together(reader: AnswerReader, payloads: list[bytes], *, is_tail: bool
             if reader.is_over:
                 break
     except GatewayError as error:
-        problem = error
+        return "".join(texts), error
     except Exception:
         # Any content is the provider's fault, never the gateway's: another attempt or model may work.
         logger.exception("an event of a model provider could not be read")
-        problem = GatewayError("provider_error", "The model provider sent an event that cannot be read.")
-    if text := "".join(texts):
-        yield text
-    if problem is not None and not is_tail:
-        raise problem
+        return "".join(texts), GatewayError("provider_error", "The model provider sent an event that cannot be read.")
+    return "".join(texts), None

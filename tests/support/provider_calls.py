@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
 from typing import Any
+
+import gevent
 
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, text_message
+from service.models.fallback import FallbackProvider
 from service.models.http import transport
 from service.models.openai.provider import OpenAIProvider
-from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText, Provider
+from service.models.provider import ModelEnded, ModelRequest, Provider
 from support.sdk_types import check_request
 from support.upstream import Upstream
 from support.upstream_answers import WORDS
@@ -29,28 +32,39 @@ def request(model: str, *messages: Message, **fields: Any) -> ModelRequest:
     return ModelRequest(model, fields.pop("system", ""), messages or (QUESTION,), **fields)
 
 
-def ask(provider: Provider, asked: ModelRequest | str) -> tuple[str, ModelEnded]:
-    """The text and the end of an answer, which must come in the order the protocol promises."""
-    events = list(provider.stream(request(asked) if isinstance(asked, str) else asked))
-    end = events.pop()
-    assert isinstance(end, ModelEnded)
-    return "".join(text_of(event) for event in events), end
+def ask(provider: Provider | FallbackProvider, asked: ModelRequest | str) -> tuple[str, ModelEnded]:
+    """The text and the end of an answer."""
+    texts: list[str] = []
+    end = receive(provider, asked, texts)
+    return "".join(texts), end
 
 
-def fail(provider: Provider, asked: ModelRequest | str) -> tuple[str, GatewayError]:
+def receive(provider: Provider | FallbackProvider, asked: ModelRequest | str, texts: list[str]) -> ModelEnded:
+    """Ask and append the pieces of the answer to `texts`, which a restart clears."""
+
+    def on_text(text: str) -> None:
+        assert text
+        texts.append(text)
+
+    question = request(asked) if isinstance(asked, str) else asked
+    if isinstance(provider, FallbackProvider):
+        return provider.ask(question, on_text, texts.clear)
+    return provider.ask(question, on_text)
+
+
+def fail(provider: Provider | FallbackProvider, asked: ModelRequest | str) -> tuple[str, GatewayError]:
     """The text that came before the failure, and the failure."""
-    text = ""
+    texts: list[str] = []
     try:
-        for event in provider.stream(request(asked) if isinstance(asked, str) else asked):
-            text += text_of(event)
+        receive(provider, asked, texts)
     except GatewayError as error:
-        return text, error
-    raise AssertionError(f"there was no error after {text!r}")
+        return "".join(texts), error
+    raise AssertionError(f"there was no error after {texts!r}")
 
 
 def sent(provider: Provider, upstream: Upstream, asked: ModelRequest) -> Any:
     """The body that went over, after the types of the dialect's own SDK have accepted every field of it."""
-    list(provider.stream(asked))
+    ask(provider, asked)
     check_request(upstream.requests[-1])
     return upstream.requests[-1].body
 
@@ -71,20 +85,26 @@ def check_refused(provider: Provider, model: str, code: str, said: str) -> None:
 
 def check_streams_and_ends(provider: Provider, upstream: Upstream) -> None:
     """Text arrives while the answer is still being made, and leaving it ends the request."""
-    events = provider.stream(request("hang-midway"))
-    assert next(events) == ModelText(WORDS[0])
-    leave(events)
+    answer = Answer(provider, "hang-midway")
+    assert answer.next_text() == WORDS[0]
+    answer.leave()
     assert upstream.aborted.wait(2)
 
 
-def text_of(event: ModelEvent) -> str:
-    """The text of an event that must be text."""
-    assert isinstance(event, ModelText)
-    assert event.text
-    return event.text
+class Answer:
+    """An answer on its way, asked for in a greenlet."""
 
+    def __init__(self, provider: Provider | FallbackProvider, asked: ModelRequest | str) -> None:
+        self._texts: list[str] = []
+        self._asking = gevent.spawn(receive, provider, asked, self._texts)
 
-def leave(events: Iterator[ModelEvent]) -> None:
-    """Close an answer before its end."""
-    close: Callable[[], None] = events.close  # type: ignore[attr-defined]  # a generator, as every provider's
-    close()
+    def next_text(self, within_seconds: float = 5.0) -> str | None:
+        """Wait for the next piece of the text; `None` if it does not come in time."""
+        give_up_at = time.monotonic() + within_seconds
+        while not self._texts and not self._asking.dead and time.monotonic() < give_up_at:
+            gevent.sleep(0.002)
+        return self._texts.pop(0) if self._texts else None
+
+    def leave(self) -> None:
+        """Stop waiting for the rest."""
+        self._asking.kill()

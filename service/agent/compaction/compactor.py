@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 
 from service.agent.compaction.boundaries import choose_tail, latest_user, safe_cuts
@@ -16,7 +15,7 @@ from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Message, Part, Role, Sampling, Text, Usage, text_message
 from service.models.errors.context_overflow import Overflow, overflow_of
-from service.models.provider import ModelEnded, ModelRequest, ModelRestarted, ModelText, Provider
+from service.models.provider import ModelRequest, RestartingProvider
 from service.models.tokens import BYTES_PER_TOKEN, TokenEstimator, estimate_request
 
 logger = logging.getLogger("openclaw.runs")
@@ -74,7 +73,7 @@ class Compactor:
         """Learn what the model counted for `request`."""
         self._estimator.observe(request, usage)
 
-    def compact(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
+    def compact(self, provider: RestartingProvider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         """Compact `request` to `limit_tokens`; `None` if it fits already or nothing can be left out.
 
         Raises the provider's errors; the conversation is unchanged then.
@@ -84,7 +83,7 @@ class Compactor:
         return self._fit(provider, request, limit_tokens)
 
     def compact_after_overflow(
-        self, provider: Provider, request: ModelRequest, limit_tokens: int | None, error: GatewayError
+        self, provider: RestartingProvider, request: ModelRequest, limit_tokens: int | None, error: GatewayError
     ) -> Compaction | None:
         """Compact a `request` refused with `error`; `None` for other errors or if nothing can be left out.
 
@@ -99,7 +98,7 @@ class Compactor:
             self._estimator.observe_overflow(request, limit_tokens)
         return self._fit(provider, request, round(limit_tokens * _OVERFLOW_SHARE))
 
-    def _fit(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
+    def _fit(self, provider: RestartingProvider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         known = self._recall(request)
         if known is None:
             return self._remembered(request, self._shorten(provider, request, limit_tokens))
@@ -134,7 +133,7 @@ class Compactor:
         summary = _summary_message(text, messages, count)
         return Compaction(summary, len(messages) - count, (summary, *messages[count:]), Usage())
 
-    def _shorten(self, provider: Provider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
+    def _shorten(self, provider: RestartingProvider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
         plain_limit = limit_tokens / self._estimator.correction(request.model)
         room = plain_limit - estimate_request(replace(request, messages=()))
         summary_tokens = int(max(_MIN_TOKENS, min(room * _SUMMARY_SHARE, _MAX_SUMMARY_TOKENS)))
@@ -151,7 +150,12 @@ class Compactor:
         return Compaction(summary, len(messages) - cut, (summary, *tail), usage)
 
     def _summarise(
-        self, provider: Provider, request: ModelRequest, older: Sequence[Message], limit: float, summary_tokens: int
+        self,
+        provider: RestartingProvider,
+        request: ModelRequest,
+        older: Sequence[Message],
+        limit: float,
+        summary_tokens: int,
     ) -> tuple[str, Usage]:
         # A piece and the summary so far fit together; each refusal as too long halves the piece.
         piece_bytes = int(max(_MIN_PIECE_BYTES, (limit * 0.8 - 2 * summary_tokens) * BYTES_PER_TOKEN))
@@ -166,7 +170,9 @@ class Compactor:
         raise AssertionError("the last attempt returns or raises")
 
 
-def _summarise_pieces(provider: Provider, model: str, pieces: Sequence[str], tokens: int) -> tuple[str, Usage]:
+def _summarise_pieces(
+    provider: RestartingProvider, model: str, pieces: Sequence[str], tokens: int
+) -> tuple[str, Usage]:
     summary, usage = "", Usage()
     for piece in pieces:
         before = f"Summary of what came before:\n{summary}\n\n" if summary else ""
@@ -184,23 +190,33 @@ def _summarise_pieces(provider: Provider, model: str, pieces: Sequence[str], tok
     return summary, usage
 
 
-def _ask(provider: Provider, request: ModelRequest) -> tuple[str, Usage]:
-    said: list[str] = []
-    characters = 0
-    usage = Usage()
-    with closing(provider.stream(request)) as events:  # type: ignore[type-var]  # a generator in every dialect
-        for event in events:
-            if isinstance(event, ModelText):
-                said.append(event.text)
-                characters += len(event.text)
-                if characters > _MAX_SUMMARY_CHARACTERS:
-                    break  # it is clipped to far less anyway
-            elif isinstance(event, ModelRestarted):
-                said.clear()
-                characters = 0
-            elif isinstance(event, ModelEnded):
-                usage = event.usage
-    return "".join(said), usage
+def _ask(provider: RestartingProvider, request: ModelRequest) -> tuple[str, Usage]:
+    summary = _SummaryText()
+    try:
+        usage = provider.ask(request, summary.add, summary.clear).usage
+    except _LongEnough:
+        usage = Usage()
+    return "".join(summary.pieces), usage
+
+
+class _LongEnough(Exception):  # noqa: N818 - nothing is wrong
+    """Ends an answer that is clipped to far less anyway."""
+
+
+class _SummaryText:
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._characters = 0
+
+    def add(self, text: str) -> None:
+        self.pieces.append(text)
+        self._characters += len(text)
+        if self._characters > _MAX_SUMMARY_CHARACTERS:
+            raise _LongEnough
+
+    def clear(self) -> None:
+        self.pieces.clear()
+        self._characters = 0
 
 
 def _pieces(transcript: str, max_bytes: int) -> list[str]:

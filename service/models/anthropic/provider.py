@@ -10,7 +10,6 @@ back with them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
 from typing import Self
 
 from service.config.models import ProviderConfig
@@ -19,7 +18,7 @@ from service.models.anthropic.request import RequestStyle, RequestWriter, adapt_
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
-from service.models.provider import ModelEvent, ModelRequest, ModelText
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.request_styles import StyleCache
 from service.models.streaming import read_texts
 
@@ -50,21 +49,22 @@ class AnthropicProvider:
         base_url = (config.base_url or "").removesuffix("/v1")
         return cls(Upstream(base_url, headers, network=network, read_timeout_seconds=config.timeout_seconds))
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Ask the model; see `Provider.stream` for the contract."""
-        return self._styles.stream(self._writer.with_usable_tools(request), self._ask)
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """Ask the model; see `Provider.ask` for the contract."""
+        return self._styles.ask(self._writer.with_usable_tools(request), on_text, self._ask)
 
     def close(self) -> None:
         """Close the connections."""
         self._upstream.close()
 
-    def _ask(self, request: ModelRequest, style: RequestStyle) -> Generator[ModelEvent]:
+    def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
         with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
             answer = AnthropicAnswer(self._upstream)
             timeout_seconds = self._upstream.read_timeout_seconds
-            yield from map(ModelText, read_texts(response, answer, timeout_seconds=timeout_seconds))
+            for text in read_texts(response, answer, timeout_seconds=timeout_seconds):
+                on_text(text)
             end = answer.to_end()
             if rest := answer.rest():
-                yield ModelText(rest)
-            yield style.tools.restore(request, end)
+                on_text(rest)
+            return style.tools.restore(request, end)

@@ -10,7 +10,7 @@ import logging
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from service.models.local.server import LocalService
 from service.models.local.shared_server import Endpoint, Share
 from service.models.local.weights import INSTALL_COMMAND, find_weights, has_runtime
 from service.models.openai.provider import OpenAIProvider
-from service.models.provider import ModelEvent, ModelRequest, Provider
+from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
 
 logger = logging.getLogger("openclaw.models")
 
@@ -43,12 +43,12 @@ class EmbeddedProvider:
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Ask the model; see `Provider.stream` for the contract."""
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """Ask the model; see `Provider.ask` for the contract."""
         if any(message.has_image for message in request.messages):
             message = f"The model {EMBEDDED_MODEL} accepts text only. Remove the image or choose another model."
             raise GatewayError("provider_rejected_request", message)
-        return self._provider.stream(replace(request, functions=()))
+        return self._provider.ask(replace(request, functions=()), on_text)
 
     def close(self) -> None:
         """Stop the model's server."""
@@ -73,10 +73,10 @@ class _ServedModel:
         self._endpoint: Endpoint = {}
         self._provider: Provider | None = None
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Start the server if necessary and ask the model; see `Provider.stream` for the contract."""
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """Start the server if necessary and ask the model; see `Provider.ask` for the contract."""
         with self._server.in_use() as endpoint:
-            yield from self._at(endpoint).stream(request)
+            return self._at(endpoint).ask(request, on_text)
 
     def close(self) -> None:
         """Close the connections and stop the server if this process runs it."""

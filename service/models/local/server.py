@@ -22,7 +22,7 @@ from service.core.errors import GatewayError
 from service.core.processes.child import ChildProcess
 from service.models.http.transport import Upstream
 from service.models.local.shared_server import Endpoint, Share, Unshared, wait_for_stop
-from service.models.provider import ModelEvent, ModelRequest, Provider
+from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
 
 logger = logging.getLogger("openclaw.models")
 
@@ -257,10 +257,10 @@ class LocalServiceProvider:
         self._provider = provider
         self._service = service
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Start the server if necessary and ask the model; see `Provider.stream` for the contract."""
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """Start the server if necessary and ask the model; see `Provider.ask` for the contract."""
         with self._service.in_use():
-            yield from self._provider.stream(request)
+            return self._provider.ask(request, on_text)
 
     def close(self) -> None:
         """Close the connections and stop the server."""

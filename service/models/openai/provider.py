@@ -6,7 +6,7 @@ reason or `[DONE]`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 from service.config.models import ModelCompat, ProviderConfig
@@ -16,7 +16,7 @@ from service.models.http.transport import Upstream
 from service.models.openai.answer import OpenAIAnswer
 from service.models.openai.hosts import RequestStyle, quirks_of
 from service.models.openai.request import RequestWriter
-from service.models.provider import ModelEvent, ModelRequest, ModelText
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.streaming import read_texts
 
 
@@ -43,21 +43,22 @@ class OpenAIProvider:
         upstream = Upstream(config.base_url or "", headers, network=network, read_timeout_seconds=seconds)
         return cls(upstream, {model.id: model.compat for model in config.models})
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
-        """Ask the model; see `Provider.stream` for the contract."""
-        return self._writer.styles.stream(request, self._ask)
+    def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        """Ask the model; see `Provider.ask` for the contract."""
+        return self._writer.styles.ask(request, on_text, self._ask)
 
     def close(self) -> None:
         """Close the connections."""
         self._upstream.close()
 
-    def _ask(self, request: ModelRequest, style: RequestStyle) -> Generator[ModelEvent]:
+    def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
         with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
             answer = OpenAIAnswer(self._upstream)
             timeout_seconds = self._upstream.read_timeout_seconds
-            yield from map(ModelText, read_texts(response, answer, timeout_seconds=timeout_seconds))
+            for text in read_texts(response, answer, timeout_seconds=timeout_seconds):
+                on_text(text)
             end = answer.to_end()
             if rest := answer.rest():
-                yield ModelText(rest)
-            yield style.tools.restore(request, end)
+                on_text(rest)
+            return style.tools.restore(request, end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -15,12 +15,20 @@ from service.agent.compaction.boundaries import choose_cut, safe_cuts
 from service.agent.compaction.compactor import LATEST_HEADING, SUMMARY_HEADING, Compactor
 from service.core.errors import GatewayError
 from service.core.messages import Function, Image, Message, Role, StopReason, Text, ToolCall, Usage, text_message
-from service.models.provider import ModelEnded, ModelEvent, ModelRequest, ModelText
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.scripted import ScriptedProvider
 from service.models.tokens import TokenEstimator, estimate_message, estimate_request, input_limit
 
 LIMIT = 2_000
 TOO_LONG = GatewayError("provider_rejected_request", "prompt is too long")
+
+
+class Scripted:
+    """The scripted provider, which never restarts an answer."""
+
+    def ask(self, request: ModelRequest, on_text: TextReceiver, on_restart: Callable[[], None]) -> ModelEnded:
+        del on_restart
+        return ScriptedProvider().ask(request, on_text)
 
 
 class Summariser:
@@ -31,13 +39,14 @@ class Summariser:
         self.window_bytes = window_bytes
         self.asked: list[str] = []
 
-    def stream(self, request: ModelRequest) -> Iterator[ModelEvent]:
+    def ask(self, request: ModelRequest, on_text: TextReceiver, on_restart: Callable[[], None]) -> ModelEnded:
+        del on_restart
         text = request.messages[-1].text
         self.asked.append(text)
         if len(text) > self.window_bytes:
             raise GatewayError("provider_rejected_request", "prompt is too long: 9000 tokens > 8192 maximum")
-        yield ModelText(self.answer)
-        yield ModelEnded(StopReason.STOP, (), Usage(10, 2))
+        on_text(self.answer)
+        return ModelEnded(StopReason.STOP, (), Usage(10, 2))
 
     def close(self) -> None:
         pass
@@ -246,7 +255,7 @@ def test_cached_summary_is_used_when_further_summary_fails() -> None:
 def test_provider_failure_fails_compaction() -> None:
     asked = request(*talk(40), model="fail-rate_limit_exceeded")
     with pytest.raises(GatewayError) as caught:
-        Compactor(TokenEstimator()).compact(ScriptedProvider(), asked, LIMIT)
+        Compactor(TokenEstimator()).compact(Scripted(), asked, LIMIT)
     assert caught.value.code == "rate_limit_exceeded"
 
 
@@ -266,7 +275,7 @@ def test_scripted_provider_compacts_stored_conversation(tmp_path: Path) -> None:
         history = store.load_conversation("k")
         new = user("and now?")
         asked = request(*history, new, model="count-20")
-        compaction = Compactor(TokenEstimator()).compact(ScriptedProvider(), asked, LIMIT)
+        compaction = Compactor(TokenEstimator()).compact(Scripted(), asked, LIMIT)
         assert compaction is not None
         assert compaction.summary is not None
         assert "1 2 3" in compaction.summary.text

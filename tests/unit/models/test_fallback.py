@@ -9,7 +9,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from support.provider_calls import ask, fail, leave, open_provider, request
+from support.provider_calls import Answer, ask, fail, open_provider, request
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import TEXT, WORDS, frame, ok
 
@@ -22,7 +22,7 @@ from service.models.errors.http_errors import status_error
 from service.models.fallback import RETRYABLE, FallbackProvider, RetryPolicy
 from service.models.learned_windows import LearnedWindows
 from service.models.openai.provider import OpenAIProvider
-from service.models.provider import ModelEvent, ModelRequest, ModelRestarted, ModelText
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.scripted import ScriptedProvider
 
 PICTURE = Message(Role.USER, (Image("data:image/png;base64,iVBORw0KGgo="),))
@@ -50,7 +50,8 @@ class Refusing:
         self.clock, self.error, self.seconds = clock, error, seconds
         self.asked = 0
 
-    def stream(self, _: ModelRequest) -> Iterator[ModelEvent]:
+    def ask(self, _: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+        del on_text
         self.asked += 1
         self.clock.now += self.seconds
         raise self.error
@@ -142,10 +143,7 @@ def test_collected_answer_is_retried_after_failure_in_middle(
     clock: Clock, provider: OpenAIProvider, upstream: Upstream, model: str
 ) -> None:
     asking = resilient(clock, chosen(provider, model), chosen(provider, "ok"))
-    events = list(asking.stream(request("any", collected=True)))
-    while ModelRestarted() in events:
-        del events[: events.index(ModelRestarted()) + 1]
-    assert "".join(event.text for event in events if isinstance(event, ModelText)) == TEXT
+    assert ask(asking, request("any", collected=True))[0] == TEXT
     assert asked_models(upstream) == [model] * 3 + ["ok"]
 
 
@@ -369,13 +367,13 @@ def test_retry_delay_can_be_cancelled(provider: OpenAIProvider, upstream: Upstre
     answering = FallbackProvider([chosen(provider, "status-500")], patient, windows=LearnedWindows())
     began = time.monotonic()
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.3):
-        list(answering.stream(request("any")))
+        ask(answering, "any")
     assert time.monotonic() - began < 5
     assert len(upstream.requests) == 1
 
 
-def test_closing_answer_ends_upstream_request(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
-    events = resilient(clock, chosen(provider, "slow")).stream(request("any"))
-    assert next(events) == ModelText(WORDS[0])
-    leave(events)
+def test_leaving_answer_ends_upstream_request(clock: Clock, provider: OpenAIProvider, upstream: Upstream) -> None:
+    answer = Answer(resilient(clock, chosen(provider, "slow")), "any")
+    assert answer.next_text() == WORDS[0]
+    answer.leave()
     assert upstream.aborted.wait(2)

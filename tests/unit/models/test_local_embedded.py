@@ -16,7 +16,7 @@ import psutil
 import pytest
 from support.live import is_model_server
 from support.processes import running_children
-from support.provider_calls import ask, fail, leave, request, text_of
+from support.provider_calls import Answer, ask, fail, request
 
 from service.core.errors import GatewayError
 from service.core.messages import Function, Image, Message, Role, Sampling, StopReason, Text, ToolCall, text_message
@@ -89,9 +89,9 @@ def test_prompt_beyond_context_is_rejected(provider: Provider) -> None:
 
 
 def test_generation_stops_after_reader_leaves(provider: Provider) -> None:
-    events = provider.stream(question(max_tokens=3000))
-    assert text_of(next(events))
-    leave(events)
+    answer = Answer(provider, question(max_tokens=3000))
+    assert answer.next_text(within_seconds=60)
+    answer.leave()
     give_up_at = time.monotonic() + 5
     while server_process().cpu_percent(0.2) > 20:
         assert time.monotonic() < give_up_at, "it is still writing"

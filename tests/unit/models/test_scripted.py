@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.provider_calls import ask, fail, leave, request, text_of
+from support.provider_calls import ask, fail, receive, request
 
 from service.core import concurrency
 from service.core.errors import KINDS
@@ -20,7 +20,7 @@ from service.core.messages import (
     Usage,
     text_message,
 )
-from service.models.provider import ModelEnded, ModelText
+from service.models.provider import ModelEnded
 from service.models.scripted import ScriptedProvider
 
 FUNCTIONS = (Function("first"), Function("second"))
@@ -53,8 +53,9 @@ def test_echo_answers_empty_message(provider: ScriptedProvider) -> None:
 
 def test_answer_is_streamed_by_word_and_usage_counts_words(provider: ScriptedProvider) -> None:
     asked = request("echo", text_message(Role.USER, "one two three"), system="be kind")
-    *texts, end = provider.stream(asked)
-    assert [text_of(event) for event in texts] == ["one", " two", " three"]
+    texts: list[str] = []
+    end = receive(provider, asked, texts)
+    assert texts == ["one", " two", " three"]
     assert end == ModelEnded(StopReason.STOP, (), Usage(5, 3))
 
 
@@ -77,18 +78,17 @@ def test_slow_takes_tenth_of_second_per_word() -> None:
 
 
 def test_stuck_streams_one_word_and_then_waits(provider: ScriptedProvider) -> None:
-    events = provider.stream(request("stuck"))
-    assert next(events) == ModelText("Well")
+    texts: list[str] = []
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
-        next(events)
-    leave(events)
+        receive(provider, "stuck", texts)
+    assert texts == ["Well"]
 
 
 def test_silent_streams_nothing(provider: ScriptedProvider) -> None:
-    events = provider.stream(request("silent"))
+    texts: list[str] = []
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
-        next(events)
-    leave(events)
+        receive(provider, "silent", texts)
+    assert texts == []
 
 
 @pytest.mark.parametrize("code", KINDS)

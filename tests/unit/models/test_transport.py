@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.certificate import CERTIFICATE
-from support.provider_calls import KEY, ask, fail, leave, open_provider, request
+from support.provider_calls import KEY, Answer, ask, fail, open_provider
 from support.upstream import Upstream
 from support.upstream_answers import TEXT, WORDS
 
@@ -159,11 +159,11 @@ def test_new_connection_that_dies_is_not_retried(provider: OpenAIProvider, upstr
     assert len(upstream.requests) == 1
 
 
-def test_closing_answer_closes_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
-    events = provider.stream(request("slow"))
-    next(events)
+def test_leaving_answer_closes_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
+    answer = Answer(provider, "slow")
+    assert answer.next_text()
     left_at = time.monotonic()
-    leave(events)
+    answer.leave()
     assert upstream.aborted.wait(2)
     assert (upstream.aborted.at or 0) - left_at < 1
     assert ask(provider, "ok")[0] == TEXT
@@ -177,7 +177,7 @@ def test_cancelled_wait_closes_connection(provider: OpenAIProvider, upstream: Up
     def wait() -> None:
         try:
             with scope:
-                list(provider.stream(request(model)))
+                ask(provider, model)
         except concurrency.Cancelled:
             ended.set()
 
@@ -191,7 +191,7 @@ def test_cancelled_wait_closes_connection(provider: OpenAIProvider, upstream: Up
 
 def test_deadline_closes_connection(provider: OpenAIProvider, upstream: Upstream) -> None:
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.1):
-        list(provider.stream(request("hang-midway")))
+        ask(provider, "hang-midway")
     assert upstream.aborted.wait(2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.provider_calls import open_provider, request, text_of
+from support.provider_calls import open_provider, receive, request
 from support.upstream import Exchange, Upstream
 
 from service.core.errors import GatewayError
@@ -53,11 +53,7 @@ def test_response_bytes_give_expected_answer(
     end: ModelEnded | None = None
     error: GatewayError | None = None
     try:
-        for event in providers[case.dialect].stream(request("case", functions=(Function("weather"),))):
-            if isinstance(event, ModelEnded):
-                end = event
-            else:
-                texts.append(text_of(event))
+        end = receive(providers[case.dialect], request("case", functions=(Function("weather"),)), texts)
     except GatewayError as failure:
         error = failure
     assert case.text is None or "".join(texts) == case.text
