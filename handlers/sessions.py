@@ -8,7 +8,7 @@ from service.api.http.responses import Response, json_response
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
-from service.storage.runs.records import RunRecord, RunState
+from service.storage.runs.records import RunRecord
 from service.storage.sessions.keys import resolve_stored_key
 
 
@@ -64,7 +64,7 @@ def _not_found(key: str) -> GatewayError:
 
 
 def _busy(going_on: Sequence[RunRecord]) -> GatewayError:
-    holder = next((run.id for run in going_on if run.state is RunState.RUNNING), None)
+    holder = next((run.id for run in going_on if run.state.is_begun), None)
     if holder is None:  # it has ended meanwhile
         return GatewayError("session_busy", "A run used this session. Try again.")
     text = f"Run {holder} uses this session. Wait for its end or POST /v1/runs/{holder}/cancel, then try again."

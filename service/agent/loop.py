@@ -32,6 +32,7 @@ from service.models.errors.context_overflow import Overflow, compaction_failed_e
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider
 from service.models.tokens import input_limit
+from service.tools.approval import ApprovalGate, refuse_all
 from service.tools.tool import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
 
@@ -105,13 +106,14 @@ class ContextWindow:
 
 @record
 class AgentTools:
-    """The functions available to the model in one run: the agent's own tools and the caller's functions."""
+    """The functions available to the model in one run: the agent's own tools, which pass `gate`, and the caller's."""
 
     own: Toolbox
     context: ToolContext
     callers: tuple[Function, ...]
     choice: ToolChoice
     new_call_id: Callable[[], str] = new_call_id
+    gate: ApprovalGate = refuse_all
 
     def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
         """Return the functions and the tool choice to send to the model.
@@ -323,9 +325,8 @@ class AgentLoop:
             return []
         ended: dict[int, Message] = {}
         try:
-            names = tuple(function.name for function in self._tools.callers)
-            context = replace(self._tools.context, caller_functions=names)
-            return self._tools.own.execute(calls, context, self._log_call, ended)
+            context = replace(self._tools.context, caller_functions=tuple(one.name for one in self._tools.callers))
+            return self._tools.own.execute(calls, context, self._log_call, ended, self._tools.gate)
         finally:
             # The transcript keeps the results of an interrupted turn.
             self.draft.messages.extend(ended[place] for place in sorted(ended))

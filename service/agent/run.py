@@ -65,9 +65,9 @@ class Run:
 
     `accepted` has the facts fixed at acceptance, as they are recorded; its id is the answer's, too. `key` is the
     idempotency key it was asked for with: such a run continues when its caller leaves. An `is_replay` run repeats the
-    answer of another process or of an earlier time. `scope` surrounds the work that may be cut, `observer` is called
-    with each event as it is appended, and with `RunStarted`. `replaced_tools` are the agent's tools that functions of
-    the caller replace. Times in seconds since 1970.
+    answer of another process or of an earlier time. `is_waiting` is set while it waits for an approval. `scope`
+    surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
+    `replaced_tools` are the agent's tools that functions of the caller replace. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
     fails, and each function of `on_evicted` is called.
@@ -92,6 +92,7 @@ class Run:
         self.is_replay = is_replay
         self.scope = CancelScope()
         self.abort_reason: GatewayError | None = None
+        self.is_waiting = False
         self.characters = 0
         self.replaced_tools: tuple[str, ...] = ()
         self.on_evicted: list[Callable[[], None]] = []
@@ -108,11 +109,13 @@ class Run:
 
     @property
     def state(self) -> RunState:
-        """`accepted` while it waits for its session and for room, then `running`, then a final state."""
+        """`accepted` while it waits for its session and room, then `running` or `waiting`, then a final state."""
         end = self.end
         if end is not None:
             return end.state
-        return RunState.ACCEPTED if self._running_since is None else RunState.RUNNING
+        if self._running_since is None:
+            return RunState.ACCEPTED
+        return RunState.WAITING if self.is_waiting else RunState.RUNNING
 
     @property
     def has_begun(self) -> bool:

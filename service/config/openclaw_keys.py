@@ -86,7 +86,7 @@ _OTHER_CALLERS = Harmless(_denies_no_caller, '`action: "allow"`, or `match.chann
 _ROUTING = "name the model's upstream providers in its OpenRouter or Vercel account instead, and remove this key"
 _LIMIT = "remove it; this gateway's own limit, {}, cannot be lowered"
 _PROXY = "set HTTPS_PROXY and HTTP_PROXY in the gateway's environment for models, and remove this key"
-_EXEC = 'set it to "full" to run any command or to "deny" to run none'
+_EXEC = 'set it to "full" to run any command, or to "deny" to run none; tools.exec.mode "ask" asks a person first'
 
 RESTRICTIONS: tuple[Restriction, ...] = (
     # The other keys of a sandbox have no effect while it is off; they need rows of their own once `mode` is honoured.
@@ -101,14 +101,12 @@ RESTRICTIONS: tuple[Restriction, ...] = (
         _only(False),
         'set it to false; to keep commands and files from an agent, deny "group:runtime" and "group:fs" in its tools',
     ),
-    Restriction("{tools}.exec.mode|security", _only("full", "deny"), _EXEC),
-    Restriction(
-        "{tools}.exec.ask", _only("off"), 'set it to "off"; tools.exec.mode "deny" keeps all commands from running'
-    ),
+    Restriction("{tools}.exec.mode", _only("full", "ask", "deny"), _EXEC),
+    Restriction("{tools}.exec.security", _only("full", "deny"), _EXEC),
     Restriction(
         "{tools}.exec.strictInlineEval",
         _only(False),
-        'set it to false; tools.exec.mode "deny" keeps all commands from running',
+        'set it to false; tools.exec.ask "always" asks about every command, and mode "deny" keeps all from running',
     ),
     Restriction("{tools}.sandbox.tools.allow", _EMPTY, "move its entries to tools.allow"),
     Restriction("{tools}.sandbox.tools.deny", _EMPTY, "move its entries to tools.deny"),
@@ -141,6 +139,7 @@ RESTRICTIONS: tuple[Restriction, ...] = (
 IGNORED: Mapping[str, tuple[str, ...]] = {
     "there are no messaging channels": (
         "accessGroups|bindings|broadcast|channels|commands|messages|surfaces|web",
+        "approvals.exec|plugin",
         "gateway.channelHealthCheckMinutes|channelMaxRestartsPerHour|channelStaleEventThresholdMinutes",
         "session.dmScope|groupScope|identityLinks|resetByChannel|resetByType|scope|sendPolicy|threadBindings",
         "session.typingIntervalSeconds|typingMode",
@@ -205,8 +204,7 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
     "files are never reached outside an agent's workspace": ("{tools}.fs",),
     "commands never leave their sandbox": ("{agent}.elevatedDefault", "{tools}.elevated"),
     "it has an effect only with a sandbox": ("{agent}.sandbox", "{tools}.sandbox"),
-    "it has an effect only with approvals or an allow list": (
-        "approvals",
+    "it has an effect only with an allow list of commands or a reviewer": (
         "{tools}.exec.approvalRunningNoticeMs|commandHighlighting|grantExpiryDays|reviewer|safeBinProfiles",
         "{tools}.exec.safeBinTrustedDirs|safeBins",
     ),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from service.config.approvals import ApprovalsConfig
 from service.config.gateway import GatewayConfig
 from service.config.key_paths import KeyPath
 from service.config.key_rules import check_keys
@@ -201,6 +202,8 @@ class Config(Section):
     """Model providers, and retries."""
     tools: GlobalToolsConfig = GlobalToolsConfig()
     """Which tools every agent may use, and settings of the tools themselves."""
+    approvals: ApprovalsConfig = ApprovalsConfig()
+    """Tool calls that wait for a person's decision."""
     mcp: McpConfig = McpConfig()
     """MCP servers."""
     session: SessionConfig = SessionConfig()

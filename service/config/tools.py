@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from service.config.approvals import ApprovalRule
 from service.config.problems import Section
 from service.config.types import Bool, Positive
 
@@ -34,9 +35,13 @@ class ExecConfig(Section):
     """Permission to run commands. An agent's own setting replaces the global one."""
 
     mode: Literal["deny", "allowlist", "ask", "auto", "full"] | None = None
-    """"full" runs every command, "deny" takes the tool `exec` away. The other modes are refused."""
+    """"full" runs every command, "ask" asks a person first, "deny" takes the tool `exec` away. The other modes are
+    refused."""
     security: Literal["deny", "allowlist", "full"] | None = None
     """An older name of `mode`: "full" or "deny". An allow list is refused."""
+    ask: Literal["off", "on-miss", "always"] | None = None
+    """Ask a person first: "always" for every command, "on-miss" unless it is allowed for the session. "off": as `mode`
+    and `tools.approvals` say."""
     host: Literal["auto", "gateway", "sandbox", "node"] | None = None
     """Where commands run. There is no sandbox and no node here: "sandbox" and "node" take the tool `exec` away."""
 
@@ -81,6 +86,9 @@ class ToolsConfig(ToolLists):
     """Further limits by sender. Callers have no sender's id, so that only the entry "*" applies."""
     exec: ExecConfig = ExecConfig()
     """Commands."""
+    approvals: dict[str, ApprovalRule] = Field(default_factory=dict)
+    """Tools, patterns or groups whose calls are allowed, asked about or denied. The last one that matches counts; the
+    stricter of the global and the agent's answer applies."""
 
     def entry_for(self, model: str) -> ToolLists | None:
         """Return the entry of `by_provider` for `model` ("provider/model"), else the one for its provider."""

@@ -80,13 +80,32 @@ class ProviderData:
         )
 
 
+class ApprovalDecision(StrEnum):
+    """A person's decision on a tool call. `ALLOW_SESSION` covers later calls in the session, too."""
+
+    ALLOW_ONCE = "allow-once"
+    ALLOW_SESSION = "allow-session"
+    DENY = "deny"
+
+
+@record
+class ToolApproval:
+    """The decision that a tool call needed, in ms since the epoch; `decided_by` is `None` if nobody decided in time."""
+
+    id: str
+    decision: ApprovalDecision
+    decided_by: str | None
+    decided_at_ms: int
+
+
 @record
 class Message:
     """One message of a conversation.
 
     `parts` is the content in order; `tool_calls` only on assistant messages; `tool_call_id` only on, and always on,
     tool messages; `name` distinguishes participants of one role. `provider_data` is no part of the content: equality
-    ignores it. `cut_off` is the reason why an assistant message is incomplete.
+    ignores it. `cut_off` is the reason why an assistant message is incomplete. `approval` is the decision on the call
+    that a tool message is the result of, and no part of the content.
     """
 
     role: Role
@@ -96,6 +115,7 @@ class Message:
     tool_call_id: str | None = None
     provider_data: ProviderData | None = field(default=None, compare=False, repr=False)
     cut_off: str | None = None
+    approval: ToolApproval | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str:

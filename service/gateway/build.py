@@ -86,6 +86,7 @@ def open_runtime(
             RetryPolicy.from_config(config.models.retry),
             defaults.max_concurrent,
             config.gateway.max_in_flight_bytes,
+            config.approvals,
         ),
         LearnedWindows(),
         locations.private_paths,

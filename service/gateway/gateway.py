@@ -71,13 +71,13 @@ class Gateway:
         self.started_at = clock()
         self._runtime = RuntimeSlot(runtime)
         self._limiter = limiter
-        self._executor = RunExecutor(state, limiter, compactor, clock)
+        self._executor = RunExecutor(state, limiter, compactor, clock=clock, new_id=new_id)
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(state.records, state.store, budget)
         self._draining = False
         state.membership.on_expelled = self._abort_in_sessions
-        state.membership.on_look = self._abort_requested
+        state.membership.on_look = self._look
 
     def submit(self, request: AgentRequest) -> Run:
         """Accept a run and return it; it continues whether or not it is followed.
@@ -152,7 +152,7 @@ class Gateway:
         if claim.fingerprint != key.fingerprint:
             raise key_reused()
         original = self.runs.find(claim.run_id)
-        if original is not None and original is not run and original.state is RunState.RUNNING:
+        if original is not None and original is not run and original.state.is_begun:
             self.runs.discard(run)
             return self._replayer.mirror(original)
         record = self.state.records.get(claim.run_id)
@@ -213,7 +213,7 @@ class Gateway:
         here = None if run is None else RunRecord.of(run.accepted, self.state.membership.id, run.state)
         recorded = self.state.records.get(run_id)
         # The beginning of a run without a session to wait for is not recorded.
-        has_begun = here is not None and here.state is RunState.RUNNING
+        has_begun = here is not None and here.state.is_begun
         found = here if recorded is None or (has_begun and recorded.state is RunState.ACCEPTED) else recorded
         if found is None:
             raise run_not_found(run_id)
@@ -276,6 +276,11 @@ class Gateway:
         if run is not None:
             run.abort()
         return run is not None
+
+    def _look(self) -> None:
+        """Notice what other processes have asked for."""
+        self._abort_requested()
+        self.state.approvals.check()
 
     def _abort_requested(self) -> None:
         if self.state.membership.has_others:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.events import RunEnded
 from service.agent.loop import AgentLoop, ContextWindow
 from service.agent.run import Run
 from service.core.concurrency import Cancelled, Deadline, deadline
+from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
-from service.gateway.run_limiter import RunLimiter
+from service.core.pausable_deadline import PausableDeadline
+from service.gateway.approval_gate import ApprovalGate
+from service.gateway.run_limiter import RunLimiter, RunSlot
 from service.gateway.run_outcome import aborted_in_queue, to_outcome
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
 from service.models.errors.context_overflow import to_caller_error
@@ -23,14 +27,33 @@ from service.storage.storage import Storage
 logger = logging.getLogger("openclaw.gateway")
 
 
-class RunExecutor:
-    """Executes runs. `clock` gives seconds since 1970."""
+@record
+class _BegunRun:
+    """A run that has its session and its slot."""
 
-    def __init__(self, storage: Storage, limiter: RunLimiter, compactor: Compactor, clock: Callable[[], float]) -> None:
+    opened: OpenRun
+    slot: RunSlot
+    time: RunDeadline
+    prepared: PreparedRun
+
+
+class RunExecutor:
+    """Executes runs. `clock` gives seconds since 1970, `new_id` unique ids."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        limiter: RunLimiter,
+        compactor: Compactor,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
         self._storage = storage
         self._limiter = limiter
         self._compactor = compactor
         self._clock = clock
+        self._new_id = new_id
 
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
@@ -50,22 +73,23 @@ class RunExecutor:
         run.append(end)
 
     def _execute(self, run: Run, plan: RunPlan) -> RunEnded:
-        opened, time, prepared = self._begin(run, plan)
+        begun = self._begin(run, plan)
         try:
-            return self._answer(run, plan, opened, time, prepared)
+            return self._answer(run, plan, begun)
         finally:
-            self._limiter.leave()
+            begun.slot.give_back()
 
-    def _begin(self, run: Run, plan: RunPlan) -> tuple[OpenRun, RunDeadline, PreparedRun]:
+    def _begin(self, run: Run, plan: RunPlan) -> _BegunRun:
         """Wait for the session, then for room, then prepare the run. Nothing is held if one of them fails."""
+        slot = RunSlot(self._limiter)
         with ExitStack() as on_failure:
             try:
                 with run.scope:
                     opened = self._storage.ledger.open(run.accepted, plan.agent.timeout_seconds)
                     on_failure.callback(opened.retract)
                     time = RunDeadline.begin(plan)
-                    self._limiter.enter(time.left_seconds)
-                    on_failure.callback(self._limiter.leave)
+                    slot.take(time.left_seconds)
+                    on_failure.callback(slot.give_back)
                     time = time.after_wait()
                     with deadline(time.left_seconds):
                         prepared = prepare(plan, run.accepted, self._storage)
@@ -76,10 +100,10 @@ class RunExecutor:
             run.replaced_tools = prepared.tools.own.replaced
             run.begin()
             on_failure.pop_all()
-            return opened, time, prepared
+            return _BegunRun(opened, slot, time, prepared)
 
-    def _answer(self, run: Run, plan: RunPlan, opened: OpenRun, time: RunDeadline, prepared: PreparedRun) -> RunEnded:
-        runtime = plan.lease.runtime
+    def _answer(self, run: Run, plan: RunPlan, begun: _BegunRun) -> RunEnded:
+        runtime, prepared = plan.lease.runtime, begun.prepared
         provider = FallbackProvider(
             prepared.choices,
             runtime.limits.retries,
@@ -88,22 +112,25 @@ class RunExecutor:
             clock=self._clock,
         )
         window = ContextWindow(lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows)
-        loop = AgentLoop(run, provider, prepared.tools, window, runtime.limits.max_turns)
-        end = _drive(run, loop, time, prepared)
+        limit = PausableDeadline(begun.time.left_seconds)
+        config, approvals = runtime.limits.approvals, self._storage.approvals
+        gate = ApprovalGate(run, approvals, config, slot=begun.slot, time=limit, new_id=self._new_id)
+        loop = AgentLoop(run, provider, replace(prepared.tools, gate=gate), window, runtime.limits.max_turns)
+        end = _drive(run, loop, begun, limit)
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
-        opened.finish(to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial))
+        begun.opened.finish(to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial))
         return end
 
 
-def _drive(run: Run, loop: AgentLoop, time: RunDeadline, prepared: PreparedRun) -> RunEnded:
+def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline) -> RunEnded:
     try:
-        with run.scope, deadline(time.left_seconds):
-            loop.run(prepared.model_request)
+        with run.scope, limit:
+            loop.run(begun.prepared.model_request)
     except Cancelled:
         return RunEnded(error=run.abort_reason or GatewayError("run_aborted", "The run was aborted."))
     except Deadline:
-        return RunEnded(error=time.to_error())
+        return RunEnded(error=begun.time.to_error())
     except GatewayError as error:
         return RunEnded(error=to_caller_error(error))
     except Exception:

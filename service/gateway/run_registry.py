@@ -9,7 +9,6 @@ from collections.abc import Callable
 from service.agent.events import RunEnded, RunEvent, RunStarted
 from service.agent.run import Observer, Run
 from service.core.dataclass import record
-from service.storage.runs.records import RunState
 
 logger = logging.getLogger("openclaw.runs")
 
@@ -67,7 +66,7 @@ class RunRegistry:
     def running(self, session_key: str | None = None) -> tuple[Run, ...]:
         """Those of them that this process executes and that have begun."""
         going_on = self.going_on(session_key)
-        return tuple(run for run in going_on if run.state is RunState.RUNNING and not run.is_replay)
+        return tuple(run for run in going_on if run.state.is_begun and not run.is_replay)
 
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer` with the events of every run that begins, until the returned function is called."""

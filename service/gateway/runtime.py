@@ -10,6 +10,7 @@ from pathlib import Path
 
 from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
+from service.config.approvals import ApprovalsConfig
 from service.core.byte_budget import DEFAULT_BYTES
 from service.core.concurrency import RLock, spawn
 from service.core.dataclass import record
@@ -26,12 +27,13 @@ ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 
 @record
 class RunLimits:
-    """Limits of runs: model calls in one, retries, how many run at once, and the data of all in flight."""
+    """Limits of runs: model calls in one, retries, how many run at once, the data in flight, waits for approvals."""
 
     max_turns: int
     retries: RetryPolicy
     max_concurrent: int | None = None
     in_flight_bytes: int = DEFAULT_BYTES
+    approvals: ApprovalsConfig = ApprovalsConfig()
 
 
 @record

@@ -9,7 +9,17 @@ from typing import Any
 
 import orjson
 
-from service.core.messages import Image, Message, Part, ProviderData, Role, Text, ToolCall
+from service.core.messages import (
+    ApprovalDecision,
+    Image,
+    Message,
+    Part,
+    ProviderData,
+    Role,
+    Text,
+    ToolApproval,
+    ToolCall,
+)
 from service.storage.database.errors import StoreError
 
 PAYLOAD_VERSION = 1
@@ -30,6 +40,13 @@ def to_payload(message: Message) -> str:
         payload["provider_data"] = {"model": data.model, "message": data.message, "calls": data.calls}
     if message.cut_off is not None:
         payload["cut_off"] = message.cut_off
+    if (approval := message.approval) is not None:
+        payload["approval"] = {
+            "id": approval.id,
+            "decision": approval.decision.value,
+            "by": approval.decided_by,
+            "at_ms": approval.decided_at_ms,
+        }
     try:
         return orjson.dumps(payload).decode()
     except orjson.JSONEncodeError as error:
@@ -49,7 +66,12 @@ def from_payload(role: str, text: str) -> Message:
         payload.get("tool_call_id"),
         ProviderData(**data) if (data := payload.get("provider_data")) else None,
         payload.get("cut_off"),
+        _to_approval(approval) if (approval := payload.get("approval")) else None,
     )
+
+
+def _to_approval(stored: dict[str, Any]) -> ToolApproval:
+    return ToolApproval(stored["id"], ApprovalDecision(stored["decision"]), stored["by"], stored["at_ms"])
 
 
 def _to_part(part: Part) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Entry point to the persistent state: transcripts, runs, idempotency keys, gateway membership."""
+"""Entry point to the persistent state: transcripts, runs, approvals, idempotency keys, gateway membership."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from service.config.sessions import MaintenanceConfig
 from service.storage.cluster.membership import HEARTBEAT_SECONDS, Membership
 from service.storage.database.database import Database
+from service.storage.runs.approvals import Approvals
 from service.storage.runs.idempotency import IdempotencyStore
 from service.storage.runs.ledger import RunLedger
 from service.storage.runs.records import RunRecords
@@ -33,6 +34,7 @@ class Storage:
         self.store = TranscriptStore(database)
         self.records = RunRecords(database)
         self.claims = IdempotencyStore(database)
+        self.approvals = Approvals(database, self.membership, clock)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)
         self._clock = clock
         self._pruner: Pruner | None = None

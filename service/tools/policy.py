@@ -7,6 +7,7 @@ wins. Without configuration an agent can read, but not write, execute or reach t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -52,6 +53,42 @@ _ALIASES = {"bash": "exec"}
 _DENIED_WITH: Mapping[str, tuple[str, ...]] = {"read": ("grep",)}
 
 
+class Approval(IntEnum):
+    """What the calls of a tool need, from the least to the most restrictive.
+
+    `ASK` may be decided for a whole session, `ASK_ALWAYS` only call by call.
+    """
+
+    NONE = 0
+    ASK = 1
+    ASK_ALWAYS = 2
+    DENIED = 3
+
+
+_APPROVALS = {"allow": Approval.NONE, "ask": Approval.ASK, "deny": Approval.DENIED}
+_EXEC_APPROVALS = {"off": Approval.NONE, "on-miss": Approval.ASK, "always": Approval.ASK_ALWAYS}
+
+
+def approval_for(global_config: ToolsConfig, agent_config: ToolsConfig, name: str) -> Approval:
+    """Return what the calls of the tool `name` need: the strictest of the global and the agent's settings."""
+    needed = [_listed_approval(config, name) for config in (global_config, agent_config)]
+    return max(*needed, _exec_approval(global_config, agent_config) if name == "exec" else Approval.NONE)
+
+
+def _listed_approval(config: ToolsConfig, name: str) -> Approval:
+    for entry, rule in reversed(config.approvals.items()):
+        if _matches((entry,) if rule == "allow" else _with_included((entry,)), name):
+            return _APPROVALS[rule]
+    return Approval.NONE
+
+
+def _exec_approval(global_config: ToolsConfig, agent_config: ToolsConfig) -> Approval:
+    """Return what commands need by `exec.ask` and `exec.mode`; an agent's own setting replaces the global one."""
+    ask = agent_config.exec.ask or global_config.exec.ask or "off"
+    mode = agent_config.exec.mode or global_config.exec.mode
+    return max(_EXEC_APPROVALS[ask], Approval.ASK if mode == "ask" else Approval.NONE)
+
+
 def allowed_tools(
     global_config: GlobalToolsConfig, agent_config: ToolsConfig, names: Iterable[str], models: Iterable[str] = ()
 ) -> list[str]:
@@ -66,6 +103,7 @@ def allowed_tools(
         for name in names
         if all(_matches(entries, name) for entries in granted)
         and not any(_matches(entries, name) for entries in denies)
+        and approval_for(global_config, agent_config, name) is not Approval.DENIED
     ]
 
 
@@ -73,9 +111,21 @@ def may_allow(global_config: GlobalToolsConfig, agent_config: ToolsConfig, prefi
     """Return whether any tool whose name begins with `prefix` could be allowed, before the full names are known."""
     granted, denies = _lists(global_config, agent_config)
     any_tool = f"{prefix}\0"  # matched only by patterns that cover every name with the prefix
-    return all(any(_may_name(entry, prefix) for entry in entries) for entries in granted) and not any(
-        _matches(entries, any_tool) for entries in denies
+    return (
+        all(any(_may_name(entry, prefix) for entry in entries) for entries in granted)
+        and not any(_matches(entries, any_tool) for entries in denies)
+        and not any(_all_denied(config, prefix, any_tool) for config in (global_config, agent_config))
     )
+
+
+def _all_denied(config: ToolsConfig, prefix: str, any_tool: str) -> bool:
+    """Return whether the approvals of `config` deny every tool whose name begins with `prefix`."""
+    for entry, rule in reversed(config.approvals.items()):
+        if rule != "deny" and _may_name(entry, prefix):
+            return False
+        if rule == "deny" and _matches((entry,), any_tool):
+            return True
+    return False
 
 
 def policy_warnings(
@@ -134,7 +184,7 @@ def _disabled_tools(global_config: GlobalToolsConfig, agent_config: ToolsConfig)
     of_agent = agent_config.exec.mode is not None or agent_config.exec.security is not None
     setting = agent_config.exec if of_agent else global_config.exec
     host = agent_config.exec.host or global_config.exec.host
-    runs = {setting.mode, setting.security} <= {None, "full"} and host in (None, "auto", "gateway")
+    runs = {setting.mode, setting.security} <= {None, "full", "ask"} and host in (None, "auto", "gateway")
     return (*(() if runs else ("exec",)), *(() if global_config.web.fetch.enabled else ("web_fetch",)))
 
 
@@ -178,7 +228,8 @@ def _may_name(entry: str, prefix: str) -> bool:
 def _warnings_for(path: str, config: ToolsConfig, profile: str | None, known: _KnownTools) -> Iterator[str]:
     if config.profile is not None and config.profile.strip().lower() not in PROFILES:
         yield f'{path}.profile: "{config.profile}" is not a profile, so no tool is allowed; use {", ".join(PROFILES)}'
-    for key, entries in (("allow", config.allow), ("alsoAllow", config.also_allow), ("deny", config.deny)):
+    lists = {"allow": config.allow, "alsoAllow": config.also_allow, "deny": config.deny, "approvals": config.approvals}
+    for key, entries in lists.items():
         for entry in entries or ():
             if entry.strip().lower() not in GROUPS and not known.matched(entry):
                 yield f'{path}.{key}: "{entry}" matches no tool of this gateway, ignored'

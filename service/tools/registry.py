@@ -11,7 +11,7 @@ from service.config.schema import Config
 from service.config.tools import ToolsConfig
 from service.core import concurrency
 from service.tools.mcp.servers import McpServers
-from service.tools.policy import allowed_tools, may_allow
+from service.tools.policy import Approval, allowed_tools, approval_for, may_allow
 from service.tools.policy_checks import to_prefix
 from service.tools.tool import Tool
 from service.tools.toolbox import Toolbox
@@ -41,7 +41,10 @@ class ToolRegistry:
         self._built_in = {
             agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
         }
-        self._fixed = {agent_id: Toolbox(tools) for agent_id, tools in self._built_in.items()}
+        self._fixed = {
+            agent.id: Toolbox(self._built_in[agent.id], approvals=self._approvals(agent, self._built_in[agent.id]))
+            for agent in roster.agents
+        }
         self._omitted: dict[str, set[str]] = {}
         self._reported: set[str] = set()
         self._servers = {agent.id: self._servers_of(agent) for agent in roster.agents}
@@ -65,7 +68,7 @@ class ToolRegistry:
         extra = [tool for tool in tools if tool.name not in replaced][room:]
         self._log_omitted(agent, tuple(tool.name for tool in extra))
         offered = [tool for tool in tools if tool not in extra]
-        return Toolbox(offered, reported=self._reported).without(replaced)
+        return Toolbox(offered, reported=self._reported, approvals=self._approvals(agent, offered)).without(replaced)
 
     def contact_servers(self) -> None:
         """List the tools of all servers that an agent may use in the background, a few servers at a time."""
@@ -92,6 +95,9 @@ class ToolRegistry:
     def _allowed(self, agent: Agent, tools: Iterable[Tool], models: Collection[str] = ()) -> tuple[Tool, ...]:
         by_name = {tool.name: tool for tool in tools}
         return tuple(by_name[name] for name in allowed_tools(self._global, self._policy(agent), by_name, models))
+
+    def _approvals(self, agent: Agent, tools: Iterable[Tool]) -> dict[str, Approval]:
+        return {tool.name: approval_for(self._global, self._policy(agent), tool.name) for tool in tools}
 
     def _servers_of(self, agent: Agent) -> tuple[str, ...]:
         return tuple(name for name in self._mcp.names if may_allow(self._global, self._policy(agent), to_prefix(name)))

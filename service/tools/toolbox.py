@@ -19,6 +19,8 @@ import orjson
 from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
 from service.core.messages import Function, Message, Role, Text, ToolCall
+from service.tools.approval import ApprovalGate, ApprovalRequest, Verdict, refuse_all
+from service.tools.policy import Approval
 from service.tools.tool import Tool, ToolContext, ToolError
 
 logger = logging.getLogger("openclaw.tools")
@@ -32,6 +34,7 @@ _MAX_ERRORS = 5
 _MAX_ERROR_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 80
 _MAX_LISTED_NAMES = 30
+_NO_VERDICT = Verdict(None)
 
 
 @record
@@ -62,7 +65,7 @@ class Toolbox:
 
     A tool whose `parameters` are not a valid JSON schema, or cannot be serialised, is omitted. That is logged once per
     name in `reported`. Duplicate names raise `ValueError`. Results are truncated to `max_result_characters`. `replaced`
-    are the names of tools that `without` took away.
+    are the names of tools that `without` took away, `approvals` the tools whose calls have to be approved.
     """
 
     replaced: tuple[str, ...] = ()
@@ -73,10 +76,12 @@ class Toolbox:
         *,
         max_result_characters: int = MAX_RESULT_CHARACTERS,
         reported: set[str] | None = None,
+        approvals: Mapping[str, Approval] | None = None,
     ) -> None:
         reported = set() if reported is None else reported
         self._tools: dict[str, _CompiledTool] = {}
         self._max_result_characters = max_result_characters
+        self._approvals = approvals or {}
         for tool in tools:
             if tool.name in self._tools:
                 raise ValueError(f"Duplicate tool name {tool.name}.")
@@ -114,11 +119,12 @@ class Toolbox:
         context: ToolContext,
         on_event: Callable[[CallEvent], None] = ignore_event,
         results: dict[int, Message] | None = None,
+        gate: ApprovalGate = refuse_all,
     ) -> list[Message]:
         """Execute the calls of one turn and return their results, tool messages in the order of the calls.
 
         Each result is also stored in `results` under the index of its call as soon as it is complete, so that an
-        interruption loses none.
+        interruption loses none. No call starts before `gate` has returned its verdicts on those that need an approval.
 
         Calls run concurrently if all their tools are `parallel`, else sequentially. `on_event` is called with the start
         and end of each call, in its greenlet; it must not block or raise. When the caller is interrupted, running
@@ -126,18 +132,38 @@ class Toolbox:
         """
         concurrent = all(self._tools[call.name].tool.parallel for call in calls if call.name in self._tools)
         messages: dict[int, Message] = {} if results is None else results
+        verdicts = self._ask(calls, gate)
 
         def execute(index: int, call: ToolCall) -> Message:
-            messages[index] = self._execute_one(call, context, on_event)
+            messages[index] = self._execute_one(call, context, on_event, verdicts.get(index, _NO_VERDICT))
             return messages[index]
 
         jobs = [partial(execute, index, call) for index, call in enumerate(calls)]
         return run_concurrently(jobs, MAX_CONCURRENT_CALLS if concurrent else 1)
 
-    def _execute_one(self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None]) -> Message:
+    def _ask(self, calls: Sequence[ToolCall], gate: ApprovalGate) -> Mapping[int, Verdict]:
+        """Return the verdicts on the calls that need one, by index."""
+        requests: dict[int, ApprovalRequest] = {}
+        verdicts: dict[int, Verdict] = {}
+        for index, call in enumerate(calls):
+            approval = self._approvals.get(call.name, Approval.NONE)
+            if approval is not Approval.NONE and call.name in self._tools:
+                try:
+                    arguments = self._tools[call.name].parse_arguments(call.arguments)
+                    requests[index] = ApprovalRequest.of(call, arguments, approval)
+                except ToolError as error:  # nobody has to decide about a call that cannot be made
+                    verdicts[index] = Verdict(str(error))
+        if requests:
+            verdicts.update(zip(requests, gate(tuple(requests.values())), strict=True))
+        return verdicts
+
+    def _execute_one(
+        self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None], verdict: Verdict
+    ) -> Message:
         on_event(CallStarted(call))
         failed = False
         try:
+            verdict.check()
             text = self._run(call, context) or "(no output)"
         except ToolError as error:
             text, failed = str(error), True
@@ -147,7 +173,7 @@ class Toolbox:
             text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
         text = cut_text(_to_unicode(text), self._max_result_characters)
         on_event(CallEnded(call, text, failed))
-        return Message(Role.TOOL, (Text(text),), tool_call_id=call.id)
+        return Message(Role.TOOL, (Text(text),), tool_call_id=call.id, approval=verdict.approval)
 
     def _run(self, call: ToolCall, context: ToolContext) -> str:
         compiled = self._tools.get(call.name)

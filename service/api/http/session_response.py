@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.api.http.chat_response import to_usage
-from service.core.messages import Message, Part, Role, Text
+from service.core.messages import Message, Part, Role, Text, ToolApproval
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.records import RunRecord, RunState
 from service.storage.sessions.queries import Position, RecentMessage, SessionOverview
@@ -64,8 +64,18 @@ def _to_session_message(stored: RecentMessage) -> dict[str, Any]:
             for call in message.tool_calls
         ],
         "tool_call_id": message.tool_call_id,
+        "approval": None if message.approval is None else _to_message_approval(message.approval),
         "run_id": stored.run_id,
         "created_at": stored.at_ms // 1000,
+    }
+
+
+def _to_message_approval(approval: ToolApproval) -> dict[str, Any]:
+    return {
+        "id": approval.id,
+        "decision": approval.decision,
+        "decided_by": approval.decided_by,
+        "decided_at": approval.decided_at_ms // 1000,
     }
 
 

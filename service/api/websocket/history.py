@@ -8,7 +8,6 @@ from service.api.websocket.agent_request import Target
 from service.api.websocket.dispatch import MethodContext
 from service.api.websocket.payloads import parse_arguments
 from service.core.messages import Image, Message, Part, Role
-from service.storage.runs.records import RunState
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 
 #: Longer texts are cut in a history, unless the caller says otherwise.
@@ -39,7 +38,7 @@ def _in_flight(desk: MethodContext, key: str) -> dict[str, Any] | None:
     for run in desk.gateway.runs.running(key):
         return {"runId": run.id, "text": run.text, "startedAt": run.accepted.accepted_at_ms}
     for record in desk.gateway.state.records.list_going_on(key):
-        if record.state is RunState.RUNNING:  # in another process: what it has said is not known here
+        if record.state.is_begun:  # in another process: what it has said is not known here
             return {"runId": record.id, "text": "", "startedAt": record.accepted_at_ms}
     return None
 

@@ -20,7 +20,7 @@ from service.core.processes.identity import ProcessIdentity, is_dead, this_proce
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.notify import gateway_topic, notify_change, session_topic
-from service.storage.database.schema import gateways, lanes, runs
+from service.storage.database.schema import approvals, gateways, lanes, runs
 
 #: Interval of heartbeats, and the number of checks without a new one after which a gateway counts as dead: 15 seconds.
 #: A process on the same host is checked directly, so that its death is noticed at the next check.
@@ -32,11 +32,17 @@ _POLL_SECONDS = 0.5
 
 ACTIVE_STATES = ("accepted", "running")
 
+#: State of an approval that nobody has decided.
+PENDING = "pending"
+
 _log = logging.getLogger("openclaw.storage")
 
 _OTHERS = sa.select(gateways).where(gateways.c.id != sa.bindparam("own_id"))
 _ORPHANED = runs.c.state.in_(ACTIVE_STATES), runs.c.gateway_id.not_in(sa.select(gateways.c.id))
-_ANY_ORPHAN = sa.select(runs.c.id).where(*_ORPHANED).limit(1)
+_ORPHANED_APPROVAL = approvals.c.state == PENDING, approvals.c.gateway_id.not_in(sa.select(gateways.c.id))
+_ANY_ORPHAN = sa.select(sa.literal(1)).where(
+    sa.or_(sa.exists().where(*_ORPHANED), sa.exists().where(*_ORPHANED_APPROVAL))
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,17 +89,21 @@ class _Evict(SingleOperation[bool]):
         connection.execute(lanes.update().where(lanes.c.wanted_by == self.gateway_id).values(wanted_by=None))
         going_on = runs.c.gateway_id == self.gateway_id, runs.c.state.in_(ACTIVE_STATES)
         connection.execute(runs.update().where(*going_on).values(state="interrupted", ended_at_ms=self.at_ms))
+        pending = approvals.c.gateway_id == self.gateway_id, approvals.c.state == PENDING
+        connection.execute(approvals.update().where(*pending).values(state="interrupted", decided_at_ms=self.at_ms))
         return True
 
 
 @dataclass(slots=True, eq=False)
 class _InterruptOrphans(SingleOperation[None]):
-    """Interrupt runs of removed gateways: a paused gateway may accept some before it notices its eviction."""
+    """Interrupt runs and approvals of removed gateways, which a paused one may add before it notices its eviction."""
 
     at_ms: int
 
     def apply(self, connection: sa.Connection) -> None:
         connection.execute(runs.update().where(*_ORPHANED).values(state="interrupted", ended_at_ms=self.at_ms))
+        orphans = approvals.update().where(*_ORPHANED_APPROVAL)
+        connection.execute(orphans.values(state="interrupted", decided_at_ms=self.at_ms))
 
 
 class Membership:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0006"  # claims_of_runs
+HEAD = "0007"  # approvals
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -129,6 +129,32 @@ lanes = sa.Table(
     sa.Column("gateway_id", sa.Text),
     sa.Column("wanted_by", sa.Text),
     _partial_index("lanes_held", "gateway_id", "gateway_id IS NOT NULL"),
+    sqlite_with_rowid=False,
+)
+
+#: Tool calls that need a person's decision (`service.storage.runs.approvals`). `gateway_id` is the gateway that waits,
+#: `subject` what an `allow-session` covers: later calls of the tool in the session with the same subject.
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("session_key", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("agent_id", sa.Text, nullable=False),
+    sa.Column("gateway_id", sa.Text, nullable=False),
+    sa.Column("tool", sa.Text, nullable=False),
+    sa.Column("arguments", sa.Text, nullable=False),
+    sa.Column("tool_call_id", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("expires_at_ms", _BigInteger, nullable=False),
+    sa.Column("decision", sa.Text),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("decided_at_ms", _BigInteger),
+    sa.Index("approvals_of_session", "session_key", "subject"),
+    sa.Index("approvals_of_run", "run_id"),
+    sa.Index("approvals_by_state", "state", "created_at_ms"),
     sqlite_with_rowid=False,
 )
 

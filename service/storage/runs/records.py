@@ -14,17 +14,21 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message, Usage
-from service.storage.cluster.membership import ACTIVE_STATES
+from service.storage.cluster.membership import ACTIVE_STATES, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
-from service.storage.database.schema import runs
+from service.storage.database.schema import approvals, runs
 
 
 class RunState(StrEnum):
-    """State of a run. `accepted`: waiting for its session or for capacity; `interrupted`: its gateway died."""
+    """State of a run. `accepted`: waiting for its session or for capacity; `interrupted`: its gateway died.
+
+    `waiting` is a running one with a pending approval; it is stored as `running`.
+    """
 
     ACCEPTED = "accepted"
     RUNNING = "running"
+    WAITING = "waiting"
     OK = "ok"
     ERROR = "error"
     ABORTED = "aborted"
@@ -33,7 +37,12 @@ class RunState(StrEnum):
     @property
     def is_final(self) -> bool:
         """True if the run has ended."""
-        return self not in (RunState.ACCEPTED, RunState.RUNNING)
+        return self not in (RunState.ACCEPTED, RunState.RUNNING, RunState.WAITING)
+
+    @property
+    def is_begun(self) -> bool:
+        """True if the run has begun and not ended."""
+        return self in (RunState.RUNNING, RunState.WAITING)
 
 
 @record
@@ -108,7 +117,7 @@ class RunRecord:
             door=run.door,
             state=state,
             accepted_at_ms=run.accepted_at_ms,
-            started_at_ms=run.accepted_at_ms if state is RunState.RUNNING else None,
+            started_at_ms=run.accepted_at_ms if state.is_begun else None,
             ended_at_ms=None,
             model=None,
             stop_reason=None,
@@ -119,20 +128,17 @@ class RunRecord:
         )
 
 
-_BY_ID = sa.select(runs).where(runs.c.id == sa.bindparam("run_id"))
-_ACTIVE_IN_SESSION = (
-    sa.select(runs)
-    .where(runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(ACTIVE_STATES))
-    .order_by(runs.c.accepted_at_ms, runs.c.id)
+_WITH_WAIT = sa.select(
+    runs, sa.exists().where(approvals.c.run_id == runs.c.id, approvals.c.state == PENDING).label("waits")
 )
-_ASKING = (
-    sa.select(runs)
-    .where(
-        runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)),
-        runs.c.agent_id == sa.bindparam("of_agent"),
-    )
-    .order_by(runs.c.accepted_at_ms, runs.c.id)
-)
+_BY_ID = _WITH_WAIT.where(runs.c.id == sa.bindparam("run_id"))
+_ACTIVE_IN_SESSION = _WITH_WAIT.where(
+    runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(ACTIVE_STATES)
+).order_by(runs.c.accepted_at_ms, runs.c.id)
+_ASKING = _WITH_WAIT.where(
+    runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)),
+    runs.c.agent_id == sa.bindparam("of_agent"),
+).order_by(runs.c.accepted_at_ms, runs.c.id)
 _FAILED_IN_SESSION = sa.select(runs.c.id, runs.c.error_code).where(
     runs.c.session_key == sa.bindparam("of_key"), runs.c.error_code.is_not(None)
 )
@@ -199,7 +205,7 @@ def _to_record(row: sa.Row[Any]) -> RunRecord:
         agent_id=row.agent_id,
         gateway_id=row.gateway_id,
         door=row.door,
-        state=RunState(row.state),
+        state=RunState.WAITING if row.waits and row.state == RunState.RUNNING else RunState(row.state),
         accepted_at_ms=row.accepted_at_ms,
         started_at_ms=row.started_at_ms,
         ended_at_ms=row.ended_at_ms,

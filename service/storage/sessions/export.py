@@ -80,6 +80,13 @@ def _message_fields(message: Message) -> dict[str, Any]:
         ]
     if message.tool_call_id is not None:
         fields["toolCallId"] = message.tool_call_id
+    if (approval := message.approval) is not None:
+        fields["approval"] = {
+            "id": approval.id,
+            "decision": approval.decision.value,
+            "decidedBy": approval.decided_by,
+            "decidedAt": to_time(approval.decided_at_ms),
+        }
     return fields
 
 

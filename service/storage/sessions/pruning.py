@@ -19,6 +19,7 @@ from service.storage.runs.idempotency import IdempotencyStore
 from service.storage.sessions.retention import (
     DeleteExpired,
     DeleteIdleLeases,
+    DeleteOldApprovals,
     DeleteOldRuns,
     ExpiredSession,
     RetentionPolicy,
@@ -76,6 +77,7 @@ class Pruner:
         """Delete everything that has expired while `keep_going()` is true. Raises `StoreError`."""
         sessions = sum(self._delete_sessions(batch) for batch in _batches(self.iter_expired()) if keep_going())
         self._delete_leases(keep_going)
+        self._delete_approvals(keep_going)
         return PruneResult(sessions, self._delete_runs(keep_going), self._delete_keys(keep_going))
 
     def _prune_periodically(self, first_seconds: float, interval_seconds: float) -> None:
@@ -128,6 +130,14 @@ class Pruner:
             began_at = monotonic()
             if keys:
                 self._database.write(DeleteIdleLeases(keys))
+            _pause(began_at)
+
+    def _delete_approvals(self, keep_going: Callable[[], bool]) -> None:
+        before_ms = self._policy.approvals_before_ms(self._now_ms())
+        while before_ms is not None and keep_going():
+            began_at = monotonic()
+            if self._database.write(DeleteOldApprovals(before_ms)) == 0:
+                break
             _pause(began_at)
 
     def _delete_keys(self, keep_going: Callable[[], bool]) -> int:

@@ -15,13 +15,14 @@ from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import record
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.schema import claims, lanes, runs, sessions
+from service.storage.database.schema import approvals, claims, lanes, runs, sessions
 from service.storage.runs.idempotency import RETENTION_MS
 from service.storage.sessions.transcripts import delete_session
 
 _SESSIONS_PER_PAGE = 500
 _RUNS_PER_PAGE = 500
 _LEASES_PER_PAGE = 500
+_APPROVALS_PER_BATCH = 500
 
 _COLUMNS = (sessions.c.key, sessions.c.agent_id, sessions.c.updated_at_ms, sessions.c.entry_count, sessions.c.stateless)
 _AGENTS = sa.select(sessions.c.agent_id).distinct()
@@ -102,6 +103,10 @@ class RetentionPolicy:
                 return
             after = rows[-1].id
 
+    def approvals_before_ms(self, now_ms: int) -> int | None:
+        """Return the time before which approvals have expired, if they do: they are kept as long as runs."""
+        return None if self._config.runs_after is None else now_ms - self._config.runs_after * 1000
+
     def iter_idle_leases(self) -> Iterator[Sequence[str]]:
         """Iterate over batches, possibly empty, of unused leases of sessions without turns."""
         after = ""
@@ -165,6 +170,18 @@ class DeleteOldRuns(SingleOperation[int]):
         """See `SingleOperation`."""
         ended = runs.c.id.in_(self.run_ids), runs.c.state.not_in(ACTIVE_STATES)
         return connection.execute(runs.delete().where(*ended)).rowcount
+
+
+@dataclass(slots=True, eq=False)
+class DeleteOldApprovals(SingleOperation[int]):
+    """Delete a batch of approvals that were closed before `before_ms`; return their number."""
+
+    before_ms: int
+
+    def apply(self, connection: sa.Connection) -> int:
+        """See `SingleOperation`."""
+        old = sa.select(approvals.c.id).where(approvals.c.decided_at_ms <= self.before_ms).limit(_APPROVALS_PER_BATCH)
+        return connection.execute(approvals.delete().where(approvals.c.id.in_(old))).rowcount
 
 
 @dataclass(slots=True, eq=False)

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message
-from service.storage.cluster.membership import ACTIVE_STATES
+from service.storage.cluster.membership import ACTIVE_STATES, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.prepared_statements import insert
-from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
+from service.storage.database.schema import approvals, claims, entries, lanes, runs, sessions, summaries
 from service.storage.message_codec import from_payload
 from service.storage.sessions.queries import (
     READ_RECENT,
@@ -223,6 +223,8 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     connection.execute(entries.delete().where(entries.c.session_key == key))
     connection.execute(summaries.delete().where(summaries.c.session_key == key))
     connection.execute(runs.delete().where(*ended))
+    closed = approvals.c.session_key == key, approvals.c.state != PENDING
+    connection.execute(approvals.delete().where(*closed))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
     return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount == 1
 

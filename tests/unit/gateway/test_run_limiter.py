@@ -6,7 +6,7 @@ import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
 from service.core.errors import GatewayError
-from service.gateway.run_limiter import WAITING_PER_SLOT, RunLimiter
+from service.gateway.run_limiter import WAITING_PER_SLOT, RunLimiter, RunSlot
 
 
 def test_runs_beyond_limit_wait_in_order() -> None:
@@ -101,3 +101,44 @@ def test_raised_limit_admits_waiters_and_lowered_limit_lets_runs_finish() -> Non
     assert entered == [0, 1, 2, 3]
     for worker in workers:
         worker.join()
+
+
+def test_lent_slot_serves_others_and_is_taken_again_before_those_that_wait() -> None:
+    slots, order = RunLimiter(1), []
+    first, second = RunSlot(slots), RunSlot(slots)
+    first.take(1)
+
+    def work() -> None:
+        second.take(1)
+        order.append("second")
+        for _ in range(WAITING_PER_SLOT):  # the queue is full: the first one is not refused nevertheless
+            spawn(third)
+        sleep(0.02)
+        order.append("second leaves")
+        second.give_back()
+
+    def third() -> None:
+        slots.enter()
+        order.append("third")
+        slots.leave()
+
+    other = spawn(work)
+    with first.lent():
+        sleep(0.01)
+    order.append("first again")
+    first.give_back()
+    other.join()
+    sleep(0.01)
+    assert order == ["second", "second leaves", "first again", *["third"] * WAITING_PER_SLOT]
+
+
+def test_lent_slot_is_not_held_after_exception() -> None:
+    slots = RunLimiter(1)
+    slot = RunSlot(slots)
+    slot.take(1)
+    with pytest.raises(ValueError, match="x"), slot.lent():
+        raise ValueError("x")
+    slot.give_back()  # nothing to give back
+    slots.enter(0.1)
+    with pytest.raises(GatewayError):
+        slots.enter(0.01)

@@ -14,7 +14,16 @@ from service.config.agents import Roster
 from service.config.schema import parse_config
 from service.config.tools import GlobalToolsConfig
 from service.gateway.build import open_toolboxes
-from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES, allowed_tools, may_allow, policy_warnings
+from service.tools.policy import (
+    DEFAULT_TOOLS,
+    GROUPS,
+    PROFILES,
+    Approval,
+    allowed_tools,
+    approval_for,
+    may_allow,
+    policy_warnings,
+)
 from service.tools.policy_checks import BUILT_IN
 from service.tools.process_slots import ToolSlots
 
@@ -190,3 +199,74 @@ def test_every_built_in_tool_is_in_group(tmp_path: Path) -> None:
         toolboxes = open_toolboxes(config, roster, store, tmp_path, {}, ToolSlots())
         offered = {function.name for function in toolboxes.of(roster.agents[0]).functions()}
     assert offered == set(BUILT_IN)
+
+
+def tools(**fields: object) -> GlobalToolsConfig:
+    return GlobalToolsConfig.model_validate(fields, by_alias=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "needed"),
+    [
+        ({}, "exec", Approval.NONE),
+        ({"exec": "ask"}, "exec", Approval.ASK),
+        ({"bash": "ask"}, "exec", Approval.ASK),
+        ({"EXEC ": "ask"}, "exec", Approval.ASK),
+        ({"group:fs": "ask"}, "write", Approval.ASK),
+        ({"*": "ask", "write": "allow"}, "write", Approval.NONE),
+        ({"write": "allow", "*": "ask"}, "write", Approval.ASK),
+        ({"*": "deny", "write": "ask"}, "write", Approval.ASK),
+        ({"github__*": "ask", "github__delete": "deny"}, "github__delete", Approval.DENIED),
+        ({"github__*": "ask", "github__delete": "deny"}, "github__list", Approval.ASK),
+        ({"github__*": "ask"}, "gitlab__list", Approval.NONE),
+        ({"read": "ask"}, "grep", Approval.ASK),
+        ({"*": "ask", "read": "allow"}, "grep", Approval.ASK),
+    ],
+)
+def test_last_matching_approval_counts(rows: dict[str, str], name: str, needed: Approval) -> None:
+    assert approval_for(tools(approvals=rows), NOTHING, name) is needed
+    assert approval_for(NOTHING, tools(approvals=rows), name) is needed
+
+
+def test_stricter_of_global_and_agents_approval_applies() -> None:
+    rules = ("allow", "ask", "deny")
+    for everywhere in rules:
+        for own in rules:
+            needed = approval_for(tools(approvals={"*": everywhere}), tools(approvals={"write": own}), "write")
+            expected = max(everywhere, own, key=rules.index)
+            assert needed is approval_for(tools(approvals={"write": expected}), NOTHING, "write")
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "own", "needed"),
+    [
+        ({"ask": "always"}, {}, Approval.ASK_ALWAYS),
+        ({"ask": "on-miss"}, {}, Approval.ASK),
+        ({"mode": "ask"}, {}, Approval.ASK),
+        ({"ask": "off"}, {}, Approval.NONE),
+        ({}, {"ask": "always"}, Approval.ASK_ALWAYS),
+        ({"ask": "always"}, {"ask": "off"}, Approval.NONE),
+        ({"mode": "ask"}, {"mode": "full"}, Approval.NONE),
+        ({"ask": "always"}, {"mode": "full"}, Approval.ASK_ALWAYS),
+        ({"mode": "ask"}, {"ask": "off"}, Approval.ASK),
+    ],
+)
+def test_exec_ask_and_mode_need_approval(everywhere: dict[str, str], own: dict[str, str], needed: Approval) -> None:
+    assert approval_for(tools(exec=everywhere), tools(exec=own), "exec") is needed
+    assert approval_for(tools(exec=everywhere), tools(exec=own), "write") is Approval.NONE
+    strict = tools(exec=everywhere, approvals={"exec": "deny"})
+    assert approval_for(strict, tools(exec=own), "exec") is Approval.DENIED
+
+
+def test_denied_tools_are_not_allowed_and_servers_without_others_not_contacted() -> None:
+    everywhere = tools(profile="full", approvals={"write": "deny", "docs__*": "deny"})
+    assert set(ALL) - set(allowed(everywhere)) == {"write", "docs__search"}
+    assert not may_allow(everywhere, NOTHING, "docs__")
+    assert may_allow(everywhere, NOTHING, "notes__")
+    assert may_allow(tools(profile="full", approvals={"docs__*": "deny", "docs__search": "ask"}), NOTHING, "docs__")
+    assert may_allow(tools(profile="full", approvals={"docs__search": "deny"}), NOTHING, "docs__")
+
+
+def test_approval_of_unknown_tool_is_reported() -> None:
+    (warning,) = policy_warnings(tools(profile="full", approvals={"exce": "ask", "write": "ask"}), {}, BUILT_IN)
+    assert warning.startswith('tools.approvals: "exce" matches no tool')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ import gevent
 import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_concurrently, sleep, spawn
-from service.core.messages import Role, ToolCall
+from service.core.messages import ApprovalDecision, Role, ToolApproval, ToolCall
+from service.tools.approval import MAX_ARGUMENT_CHARACTERS, ApprovalRequest, Verdict
+from service.tools.policy import Approval
 from service.tools.tool import ToolContext, ToolError
 from service.tools.toolbox import MAX_CONCURRENT_CALLS, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
 
@@ -335,3 +337,59 @@ def test_jobs_side_by_side_all_end_before_first_error_is_raised() -> None:
         run_concurrently([lambda: job(0), lambda: job(1), lambda: job(2)], at_most=3)
     assert ended == [0, 1, 2]
     assert run_concurrently([lambda: job(0), lambda: job(2)], at_most=1) == [0, 2]
+
+
+def test_calls_wait_for_verdicts_and_refused_ones_are_not_made() -> None:
+    made: list[str] = []
+    approval = ToolApproval("1", ApprovalDecision.ALLOW_ONCE, "ann", 1_000)
+
+    def gate(requests: Sequence[ApprovalRequest]) -> Sequence[Verdict]:
+        assert made == []
+        return [Verdict(None, approval) if one.call_id == "c2" else Verdict("Not now.") for one in requests]
+
+    def note(arguments: Mapping[str, Any]) -> str:
+        made.append(arguments["path"])
+        return "done"
+
+    toolbox = Toolbox([StubTool("a", note), StubTool("b", note)], approvals={"a": Approval.ASK})
+    calls = [call("a", '{"path": "1"}', "c1"), call("a", '{"path": "2"}', "c2"), call("b", '{"path": "3"}', "c3")]
+    events: list[CallEvent] = []
+    results = toolbox.execute(calls, CONTEXT, events.append, gate=gate)
+    assert sorted(made) == ["2", "3"]
+    assert [message.text for message in results] == ["Not now.", "done", "done"]
+    assert [message.approval for message in results] == [None, approval, None]
+    assert [event.failed for event in events if isinstance(event, CallEnded) and event.call.id == "c1"] == [True]
+
+
+def test_without_gate_calls_that_need_approval_are_refused() -> None:
+    toolbox = Toolbox([StubTool("a", lambda _: "made")], approvals={"a": Approval.ASK_ALWAYS})
+    [message] = toolbox.execute([call("a")], CONTEXT)
+    assert "needs an approval" in message.text
+
+
+@pytest.mark.parametrize(
+    ("name", "approval", "same", "other"),
+    [
+        ("exec", Approval.ASK, False, False),
+        ("write", Approval.ASK, True, False),
+        ("write", Approval.ASK_ALWAYS, True, True),
+    ],
+)
+def test_subject_of_request(name: str, approval: Approval, same: bool, other: bool) -> None:
+    one, again, different = (
+        ApprovalRequest.of(call(name), arguments, approval).subject
+        for arguments in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 3})
+    )
+    assert one == again
+    assert (one == different) == same
+    assert (one is None) == other
+
+
+LONG, DEEP = '{"a": "' + "x" * MAX_ARGUMENT_CHARACTERS + '"}', '{"a": ' + "[" * 500 + "]" * 500 + "}"
+
+
+@pytest.mark.parametrize("text", [LONG, DEEP], ids=["long", "deep"])
+def test_arguments_that_nobody_can_read_are_refused(text: str) -> None:
+    toolbox = Toolbox([StubTool("a", lambda _: "made")], approvals={"a": Approval.ASK})
+    [message] = toolbox.execute([call("a", text)], CONTEXT, gate=lambda _: [Verdict(None)])
+    assert "approved" in message.text

@@ -1,0 +1,26 @@
+"""`/v1/approvals`: tool calls that wait for a decision."""
+
+from typing import Any
+
+from flask import current_app, request
+
+from service.api.http.approval_response import to_approval, to_approval_list
+from service.api.http.responses import Response, json_response
+from service.core.logs import access_entry
+from service.core.messages import ApprovalDecision
+from service.gateway.gateway import Gateway
+
+
+def list_approvals(limit: int) -> Response:
+    """List the pending approvals, oldest first."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    return json_response(to_approval_list(gateway.state.approvals.list_pending(limit + 1), limit))
+
+
+def decide_approval(approval_id: str, body: dict[str, Any]) -> Response:
+    """Decide a pending approval."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    # The caller is known by its address only: all share one secret.
+    decided_by = f"http {access_entry(request.environ).client}"
+    decided = gateway.state.approvals.decide(approval_id, ApprovalDecision(body["decision"]), decided_by)
+    return json_response(to_approval(decided))

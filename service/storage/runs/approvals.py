@@ -1,0 +1,278 @@
+"""Approvals: tool calls that wait for a person's decision, as rows that every gateway can decide.
+
+The gateway that executes the run waits; it notices decisions of other processes when it looks for its requests
+(`Membership.on_look`), at once where the database has notifications. An approval is closed exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from time import monotonic
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.core.concurrency import Event
+from service.core.dataclass import record
+from service.core.errors import GatewayError
+from service.core.messages import ApprovalDecision, ToolApproval
+from service.storage.cluster.membership import PENDING, Membership
+from service.storage.database.database import Database, SingleOperation
+from service.storage.database.notify import gateway_topic, notify_change
+from service.storage.database.prepared_statements import insert
+from service.storage.database.schema import approvals
+
+
+class ApprovalState(StrEnum):
+    """State of an approval. `cancelled`: its run was ended; `interrupted`: its gateway died."""
+
+    PENDING = PENDING
+    DECIDED = "decided"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+@record
+class NewApproval:
+    """An approval to ask for; times in ms since the epoch, `arguments` is JSON.
+
+    `subject` is what a decision for the session covers: later calls in the session with the same subject. `None`: the
+    decision has to be made for each call.
+    """
+
+    id: str
+    session_key: str
+    run_id: str
+    agent_id: str
+    tool: str
+    arguments: str
+    tool_call_id: str
+    subject: str | None
+    created_at_ms: int
+    expires_at_ms: int
+
+
+@record
+class ApprovalRecord(NewApproval):
+    """A stored approval."""
+
+    state: ApprovalState
+    decision: ApprovalDecision | None = None
+    decided_by: str | None = None
+    decided_at_ms: int | None = None
+
+    @property
+    def decisions(self) -> tuple[ApprovalDecision, ...]:
+        """The decisions that can be made."""
+        return tuple(one for one in ApprovalDecision if one != ApprovalDecision.ALLOW_SESSION or self.subject)
+
+    def to_tool_approval(self) -> ToolApproval | None:
+        """Return the decision for the transcript; `None` without one."""
+        if self.decision is None or self.decided_at_ms is None:
+            return None
+        return ToolApproval(self.id, self.decision, self.decided_by, self.decided_at_ms)
+
+
+_BY_IDS = sa.select(approvals).where(approvals.c.id.in_(sa.bindparam("ids", expanding=True)))
+_PENDING = (
+    sa.select(approvals)
+    .where(approvals.c.state == PENDING)
+    .order_by(approvals.c.created_at_ms, approvals.c.id)
+    .limit(sa.bindparam("most"))
+)
+_CLOSED_IDS = sa.select(approvals.c.id).where(
+    approvals.c.id.in_(sa.bindparam("ids", expanding=True)), approvals.c.state != PENDING
+)
+_GRANTS = (
+    sa.select(approvals)
+    .where(
+        approvals.c.session_key == sa.bindparam("of_key"),
+        approvals.c.subject.in_(sa.bindparam("subjects", expanding=True)),
+        approvals.c.decision == ApprovalDecision.ALLOW_SESSION.value,
+    )
+    .order_by(approvals.c.decided_at_ms)
+)
+
+
+class Approvals:
+    """Approvals of all gateways that share a database. `clock` returns seconds since 1970.
+
+    `on_change` is called with each approval that this process creates or closes; it must return quickly.
+    """
+
+    def __init__(self, database: Database, membership: Membership, clock: Callable[[], float]) -> None:
+        self.on_change: Callable[[ApprovalRecord], None] = lambda _: None
+        self._database = database
+        self._membership = membership
+        self._clock = clock
+        self._waiting: dict[str, Event] = {}
+
+    def now_ms(self) -> int:
+        """Current time in ms since the epoch."""
+        return int(self._clock() * 1000)
+
+    def create(self, new: Sequence[NewApproval]) -> None:
+        """Store pending approvals, which `wait` waits for. Raises `StoreError`."""
+        self._waiting |= {one.id: Event() for one in new}
+        try:
+            self._database.write(_Create(new, self._membership.id))
+        except BaseException:
+            self._forget(one.id for one in new)
+            raise
+        for one in new:
+            self.on_change(_pending(one))
+
+    def wait(self, ids: Collection[str], seconds: float) -> None:
+        """Wait until all approvals are closed, at most `seconds`."""
+        until = monotonic() + seconds
+        for one in ids:
+            self._waiting[one].wait(max(0.0, until - monotonic()))
+
+    def close(
+        self, ids: Collection[str], state: ApprovalState, decision: ApprovalDecision | None = None
+    ) -> tuple[ApprovalRecord, ...]:
+        """Close those that are still pending, and return all in the order of `ids`. Raises `StoreError`."""
+        try:
+            found, changed = self._database.write(_Close(tuple(ids), state, decision, self.now_ms()))
+        finally:
+            self._forget(ids)
+        for one in found:
+            if one.id in changed:
+                self.on_change(one)
+        by_id = {one.id: one for one in found}
+        return tuple(by_id[one] for one in ids)
+
+    def get(self, approval_id: str) -> ApprovalRecord | None:
+        """Return an approval, if it exists. Raises `StoreError`."""
+        rows = self._database.fetch(_BY_IDS, {"ids": [approval_id]})
+        return _to_record(rows[0]) if rows else None
+
+    def list_pending(self, limit: int) -> tuple[ApprovalRecord, ...]:
+        """Return pending approvals, oldest first. Raises `StoreError`."""
+        return tuple(map(_to_record, self._database.fetch(_PENDING, {"most": limit})))
+
+    def find_grants(self, session_key: str, subjects: Collection[str]) -> dict[str, ApprovalRecord]:
+        """Return the decisions for the session that cover `subjects`, by subject. Raises `StoreError`."""
+        if not subjects:
+            return {}
+        rows = self._database.fetch(_GRANTS, {"of_key": session_key, "subjects": list(subjects)})
+        return {row.subject: _to_record(row) for row in rows}
+
+    def decide(self, approval_id: str, decision: ApprovalDecision, decided_by: str) -> ApprovalRecord:
+        """Close a pending approval with a person's decision.
+
+        Raises `StoreError`, and `GatewayError`: `approval_not_found`, `approval_closed`, `invalid_value` for a decision
+        that cannot be made.
+        """
+        known = self.get(approval_id)
+        if known is None:
+            text = f'Approval "{approval_id[:128]}" not found. GET /v1/approvals lists the pending ones.'
+            raise GatewayError("approval_not_found", text, param="approval_id")
+        if known.state is ApprovalState.PENDING and decision not in known.decisions:
+            text = f"This call has to be decided by itself. Use one of: {', '.join(known.decisions)}."
+            raise GatewayError("invalid_value", text, param="decision")
+        decided_by = decided_by.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+        closed = self._database.write(_Decide(approval_id, decision, decided_by, self.now_ms()))
+        if closed is None:
+            now = self.get(approval_id) or known
+            outcome = f'decision "{now.decision}"' if now.decision else f'state "{now.state}"'
+            text = f"The approval was closed already ({outcome}) and was not changed."
+            raise GatewayError("approval_closed", text, param="approval_id")
+        self._wake([approval_id])
+        self.on_change(closed)
+        return closed
+
+    def check(self) -> None:
+        """Notice the decisions of other processes. Raises `StoreError`."""
+        waiting = [one for one, closed in self._waiting.items() if not closed.is_set()]
+        if waiting:
+            self._wake(row.id for row in self._database.fetch(_CLOSED_IDS, {"ids": waiting}))
+
+    def _wake(self, ids: Iterable[str]) -> None:
+        for one in ids:
+            if one in self._waiting:
+                self._waiting[one].set()
+
+    def _forget(self, ids: Iterable[str]) -> None:
+        for one in ids:
+            self._waiting.pop(one, None)
+
+
+@dataclass(slots=True, eq=False)
+class _Create(SingleOperation[None]):
+    new: Sequence[NewApproval]
+    gateway_id: str
+
+    def apply(self, connection: sa.Connection) -> None:
+        rows = [{**_values(one), "gateway_id": self.gateway_id, "state": PENDING} for one in self.new]
+        connection.execute(insert(connection.dialect, approvals).on_conflict_do_nothing(), rows)
+
+
+@dataclass(slots=True, eq=False)
+class _Decide(SingleOperation["ApprovalRecord | None"]):
+    """Close a pending approval; returns it, or `None` if it is closed already."""
+
+    id: str
+    decision: ApprovalDecision
+    decided_by: str
+    at_ms: int
+
+    def apply(self, connection: sa.Connection) -> ApprovalRecord | None:
+        of_id = approvals.c.id == self.id
+        decided = {
+            "state": ApprovalState.DECIDED.value,
+            "decision": self.decision.value,
+            "decided_by": self.decided_by,
+            "decided_at_ms": self.at_ms,
+        }
+        changed = connection.execute(approvals.update().where(of_id, approvals.c.state == PENDING).values(decided))
+        row = connection.execute(sa.select(approvals).where(of_id)).first()
+        # An earlier attempt may have been committed without an acknowledgement.
+        is_own = self.again and row is not None and all(getattr(row, key) == value for key, value in decided.items())
+        if row is None or not (changed.rowcount or is_own):
+            return None
+        notify_change(connection, gateway_topic(row.gateway_id))
+        return _to_record(row)
+
+
+@dataclass(slots=True, eq=False)
+class _Close(SingleOperation[tuple[tuple[ApprovalRecord, ...], frozenset[str]]]):
+    """Close pending approvals; returns all of `ids`, and the ids of those that were pending."""
+
+    ids: Sequence[str]
+    state: ApprovalState
+    decision: ApprovalDecision | None
+    at_ms: int
+
+    def apply(self, connection: sa.Connection) -> tuple[tuple[ApprovalRecord, ...], frozenset[str]]:
+        closed = {
+            "state": self.state.value,
+            "decision": None if self.decision is None else self.decision.value,
+            "decided_at_ms": self.at_ms,
+        }
+        pending = approvals.c.id.in_(self.ids), approvals.c.state == PENDING
+        changed = connection.execute(sa.select(approvals.c.id).where(*pending).with_for_update()).scalars().all()
+        connection.execute(approvals.update().where(approvals.c.id.in_(changed)).values(closed))
+        rows = connection.execute(sa.select(approvals).where(approvals.c.id.in_(self.ids))).all()
+        return tuple(map(_to_record, rows)), frozenset(changed)
+
+
+def _pending(new: NewApproval) -> ApprovalRecord:
+    return ApprovalRecord(**_values(new), state=ApprovalState.PENDING)
+
+
+def _values(new: NewApproval) -> dict[str, Any]:
+    return {one.name: getattr(new, one.name) for one in fields(NewApproval)}
+
+
+def _to_record(row: sa.Row[Any]) -> ApprovalRecord:
+    return ApprovalRecord(
+        **{one.name: getattr(row, one.name) for one in fields(NewApproval)},
+        state=ApprovalState(row.state),
+        decision=None if row.decision is None else ApprovalDecision(row.decision),
+        decided_by=row.decided_by,
+        decided_at_ms=row.decided_at_ms,
+    )

@@ -1,0 +1,193 @@
+"""Approvals on each database: decided once, from any gateway, and closed with their gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from support.transcripts import Transcripts
+
+from service.config.sessions import MaintenanceConfig
+from service.core.concurrency import deadline, sleep, spawn
+from service.core.errors import GatewayError
+from service.core.messages import ApprovalDecision, Role, ToolApproval, text_message
+from service.storage.cluster.membership import _Evict
+from service.storage.database.database import Database
+from service.storage.database.open import open_database
+from service.storage.runs.approvals import ApprovalRecord, ApprovalState, NewApproval
+from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.sessions.pruning import Pruner
+
+GENEROUS_SECONDS = 60
+KEY = "agent:main:team"
+NEW = NewApproval("a", KEY, "run", "main", "write", "{}", "call", "write", 1_000, 601_000)
+ALLOW, SESSION, DENY = ApprovalDecision.ALLOW_ONCE, ApprovalDecision.ALLOW_SESSION, ApprovalDecision.DENY
+
+
+@pytest.fixture
+def ann(database: Database) -> Iterator[Transcripts]:
+    """A gateway."""
+    with closing(Transcripts(database, new_id=map("ann {}".format, count()).__next__)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[Transcripts]:
+    """Another gateway that shares its database."""
+    del ann
+    opened = Transcripts(open_database(database_url, tmp_path), new_id=map("ben {}".format, count()).__next__)
+    with closing(opened):
+        yield opened
+
+
+def named(approval_id: str, **changes: object) -> NewApproval:
+    return replace(NEW, id=approval_id, **changes)  # type: ignore[arg-type]
+
+
+def test_pending_approvals_are_listed_oldest_first(ann: Transcripts) -> None:
+    approvals = ann.state.approvals
+    approvals.create([named("b", created_at_ms=2), named("a", created_at_ms=3), named("c", created_at_ms=1)])
+    assert [one.id for one in approvals.list_pending(2)] == ["c", "b"]
+    assert approvals.get("a") == ApprovalRecord(
+        "a", KEY, "run", "main", "write", "{}", "call", "write", 3, 601_000, state=ApprovalState.PENDING
+    )
+    assert approvals.get("x") is None
+
+
+def test_other_gateway_decides_and_waiting_one_notices(ann: Transcripts, ben: Transcripts) -> None:
+    approvals = ann.state.approvals
+    ann.state.membership.on_look = approvals.check
+    approvals.create([NEW])
+
+    def decide() -> None:
+        sleep(0.2)
+        ben.state.approvals.decide("a", ALLOW, "ben\0")
+
+    decider = spawn(decide)
+    began_at = monotonic()
+    approvals.wait(["a"], GENEROUS_SECONDS)
+    decider.join()
+    assert monotonic() - began_at < 10
+    (closed,) = approvals.close(["a"], ApprovalState.EXPIRED, DENY)
+    assert (closed.state, closed.decision, closed.decided_by) == (ApprovalState.DECIDED, ALLOW, "ben\ufffd")
+
+
+def test_first_decision_counts(ann: Transcripts, ben: Transcripts) -> None:
+    ann.state.approvals.create([NEW])
+    outcomes: list[str] = []
+
+    def decide(gateway: Transcripts, decision: ApprovalDecision) -> None:
+        try:
+            outcomes.append(gateway.state.approvals.decide("a", decision, "somebody").decision or "")
+        except GatewayError as error:
+            outcomes.append(error.code)
+
+    deciders = [spawn(decide, gateway, decision) for gateway in (ann, ben) for decision in (DENY, ALLOW)]
+    with deadline(GENEROUS_SECONDS):
+        for one in deciders:
+            one.join()
+    assert outcomes.count("approval_closed") == 3
+    found = ann.state.approvals.get("a")
+    assert found is not None
+    assert [one for one in outcomes if one != "approval_closed"] == [found.decision]
+
+
+@pytest.mark.parametrize("decision", [ALLOW, DENY])
+def test_expiry_does_not_change_decision(ann: Transcripts, decision: ApprovalDecision) -> None:
+    approvals = ann.state.approvals
+    approvals.create([NEW, named("b")])
+    approvals.decide("a", decision, "ann")
+    approvals.wait(["a", "b"], 0.01)
+    decided, expired = approvals.close(["a", "b"], ApprovalState.EXPIRED, DENY)
+    assert (decided.state, decided.decision) == (ApprovalState.DECIDED, decision)
+    assert (expired.state, expired.decision, expired.decided_by) == (ApprovalState.EXPIRED, DENY, None)
+    with pytest.raises(GatewayError, match="closed already"):
+        approvals.decide("b", ALLOW, "ann")
+
+
+def test_changes_are_reported_once(ann: Transcripts) -> None:
+    approvals, seen = ann.state.approvals, []
+    approvals.on_change = lambda one: seen.append((one.id, one.state))
+    approvals.create([NEW, named("b")])
+    approvals.decide("a", DENY, "ann")
+    approvals.close(["a", "b"], ApprovalState.CANCELLED)
+    approvals.close(["a", "b"], ApprovalState.CANCELLED)
+    assert seen == [("a", "pending"), ("b", "pending"), ("a", "decided"), ("b", "cancelled")]
+
+
+def test_decision_for_session_needs_subject_and_covers_it(ann: Transcripts) -> None:
+    approvals = ann.state.approvals
+    approvals.create([NEW, named("b", subject=None), named("c", subject="exec 1")])
+    approvals.decide("a", SESSION, "ann")
+    with pytest.raises(GatewayError) as refused:
+        approvals.decide("b", SESSION, "ann")
+    assert (refused.value.code, refused.value.param) == ("invalid_value", "decision")
+    approvals.decide("c", ALLOW, "ann")
+    assert set(approvals.find_grants(KEY, ["write", "exec 1"])) == {"write"}
+    assert approvals.find_grants("agent:main:other", ["write"]) == {}
+    assert approvals.find_grants(KEY, []) == {}
+
+
+def test_run_with_pending_approval_is_waiting(ann: Transcripts) -> None:
+    opened = ann.state.ledger.open(NewRun("run", KEY, "main", "test", 1_000, stateless=False), None)
+    ann.state.approvals.create([NEW])
+    found = ann.state.records.get("run")
+    assert found is not None
+    assert found.state is RunState.WAITING
+    assert [one.state for one in ann.state.records.list_going_on(KEY)] == [RunState.WAITING]
+    ann.state.approvals.decide("a", ALLOW, "ann")
+    assert [one.state for one in ann.state.records.list_going_on(KEY)] == [RunState.RUNNING]
+    opened.retract()
+
+
+def test_approvals_of_dead_gateway_are_interrupted(ann: Transcripts, ben: Transcripts) -> None:
+    ann.state.ledger.open(NewRun("run", KEY, "main", "test", 1_000, stateless=False), None)
+    # A stateless run has no record of its own while it goes on.
+    ann.state.approvals.create([NEW, named("b", run_id="stateless")])
+    ben.database.write(_Evict(ann.state.membership.id, None, 5_000))
+    for approval_id in ("a", "b"):
+        found = ben.state.approvals.get(approval_id)
+        assert found is not None
+        assert (found.state, found.decided_at_ms, found.decision) == (ApprovalState.INTERRUPTED, 5_000, None)
+    with pytest.raises(GatewayError, match="interrupted"):
+        ben.state.approvals.decide("a", ALLOW, "ben")
+    run = ben.state.records.get("run")
+    assert run is not None
+    assert run.state is RunState.INTERRUPTED
+
+
+def test_approval_of_evicted_gateway_is_interrupted_at_next_look(ann: Transcripts, ben: Transcripts) -> None:
+    ben.database.write(_Evict(ann.state.membership.id, None, 5_000))
+    ann.state.approvals.create([NEW])
+    ben.state.membership._check_peers()
+    found = ben.state.approvals.get("a")
+    assert found is not None
+    assert found.state is ApprovalState.INTERRUPTED
+
+
+def test_decision_is_kept_with_message(ann: Transcripts) -> None:
+    approval = ToolApproval("a", SESSION, "ann", 5_000)
+    message = replace(text_message(Role.TOOL, "done"), tool_call_id="c", approval=approval)
+    ann.finish_run(KEY, "main", "run", RunOutcome(RunState.OK, messages=(message,)))
+    assert ann.load_conversation(KEY)[0].approval == approval
+
+
+def test_approvals_are_deleted_with_session_and_with_time(ann: Transcripts) -> None:
+    approvals = ann.state.approvals
+    ann.finish_run(KEY, "main", "run", RunOutcome(RunState.OK, messages=(text_message(Role.USER, "x"),)))
+    approvals.create([NEW, named("other", session_key="agent:main:other"), named("pending")])
+    approvals.decide("a", SESSION, "ann")
+    assert ann.delete_session(KEY) is True
+    assert approvals.get("a") is None
+    approvals.decide("other", SESSION, "ann")
+    kept = MaintenanceConfig(runs_after="30d", stateless_after=False)
+    Pruner(ann.database, kept, ann.clock).run()
+    assert approvals.get("other") is not None
+    Pruner(ann.database, kept, lambda: ann.clock() + 31 * 24 * 3600).run()
+    assert approvals.get("other") is None
+    assert approvals.get("pending") is not None
