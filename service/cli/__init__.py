@@ -17,6 +17,7 @@ import click
 from service import __version__
 from service.cli.agent import agent
 from service.cli.agents import agents
+from service.cli.approvals import approvals
 from service.cli.common import dev_option, profile_option
 from service.cli.completion import completion
 from service.cli.config import config
@@ -69,5 +70,5 @@ def openclaw(**_options: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 
-for _command in (gateway, agent, agents, completion, config, health, models, sessions, setup, status):
+for _command in (gateway, agent, agents, approvals, completion, config, health, models, sessions, setup, status):
     openclaw.add_command(_command)

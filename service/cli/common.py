@@ -107,3 +107,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def note(text: str) -> None:
     """Print a note on standard error."""
     click.echo(f"Note: {text}", err=True)
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which a terminal would interpret."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)

@@ -5,18 +5,16 @@ Aborting active runs needs a gateway.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Command, Utf8Text, json_option, pass_locations, print_json, print_table
+from service.cli.common import Utf8Text, json_option, pass_locations, print_json, print_table, printable
+from service.cli.storage import pass_storage
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -40,39 +38,11 @@ def sessions() -> None:
     """List, show, export, delete and prune sessions; abort their runs."""
 
 
-def _pass_storage(command: Command) -> Command:
-    """Pass `command` a function that opens the storage as its first argument."""
-
-    @pass_locations
-    @functools.wraps(command)
-    def with_storage(locations: Locations, *arguments: Any, **options: Any) -> None:
-        from service.config.loading import load_config  # slow import
-
-        config = load_config(locations, os.environ).config
-        command(functools.partial(_opened, config, locations.state_dir), *arguments, **options)
-
-    return with_storage
-
-
-@contextmanager
-def _opened(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[Storage, Config]]:
-    """Open the storage; with `writes`, first release the sessions of dead gateways."""
-    from service.config.loading import resolve_state_url
-    from service.storage.database.open import open_database
-    from service.storage.storage import Storage
-
-    database = open_database(resolve_state_url(os.environ, config), state_dir, durability=config.state.durability)
-    with closing(Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
-        if writes:
-            state.membership.join()
-        yield state, config
-
-
 @sessions.command(name="list")
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
 @json_option
-@_pass_storage
+@pass_storage
 def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     """List the sessions, the last used first."""
     from service.storage.sessions.export import to_object
@@ -104,7 +74,7 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
 @_agent_option
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="Number of last messages.")
 @json_option
-@_pass_storage
+@pass_storage
 def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool) -> None:
     """Show a session and its last messages."""
     from service.api.http.session_response import to_session_with_messages
@@ -117,7 +87,7 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
     if as_json:
         print_json(to_session_with_messages(session, active, recent))
         return
-    click.echo(f"{session.key}: {_printable(session.title or '(no title)')}")
+    click.echo(f"{session.key}: {printable(session.title or '(no title)')}")
     click.echo(
         f"  created     {_to_minute(session.created_at_ms)}, last used {_to_minute(session.updated_at_ms)} (UTC)"
     )
@@ -140,7 +110,7 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
 @_agent_option
 @click.option("--all", "everything", is_flag=True, help="All sessions, or all of --agent.")
 @click.option("--output", type=click.File("w", encoding="utf-8", lazy=True), default="-", help="Output file.")
-@_pass_storage
+@pass_storage
 def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything: bool, output: IO[str]) -> None:
     """Export sessions as JSON lines: each session, message and summary."""
     from service.storage.sessions.export import export_session
@@ -158,7 +128,7 @@ def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything:
 @_agent_option
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
-@_pass_storage
+@pass_storage
 def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, as_json: bool) -> None:
     """Delete sessions with all their messages."""
     with opened(writes=True) as (state, config):
@@ -216,7 +186,7 @@ def _full_key(connection: OperatorConnection, params: dict[str, Any]) -> str:
 @sessions.command()
 @click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
 @json_option
-@_pass_storage
+@pass_storage
 def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
     """Delete expired sessions according to `session.maintenance`."""
     from service.storage.sessions.pruning import Pruner
@@ -273,7 +243,7 @@ def _find_one(state: Storage, key: str, agents: Iterable[str], agent: str | None
 
 
 def _short_key(text: str) -> str:
-    return _printable(_cut(text, _SHOWN_KEY_CHARACTERS))
+    return printable(_cut(text, _SHOWN_KEY_CHARACTERS))
 
 
 def _iter_sessions(state: Storage, agent: str | None) -> Iterator[SessionOverview]:
@@ -296,13 +266,8 @@ def _to_text(stored: RecentMessage) -> str:
     said = [_cut(stored.message.text, _SHOWN_CHARACTERS)] if stored.message.text else []
     said += [f"[calls {call.name} {_cut(call.arguments, _SHOWN_CHARACTERS)}]" for call in stored.message.tool_calls]
     said += ["[image]"] if stored.message.has_image else []
-    return "\n".join(f"  {line}" for text in said for line in _printable(text).split("\n"))
+    return "\n".join(f"  {line}" for text in said for line in printable(text).split("\n"))
 
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _printable(text: str) -> str:
-    """Replace control characters, which a terminal would interpret."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from support.live import LiveGateway, live_gateway
+
+from contract.seeds import contract_config
 
 SEED = 20_260_901
 EXAMPLES = 300
@@ -25,6 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash[TABLE]:
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    """A live gateway with an agent that asks for approvals."""
+    with live_gateway(tmp_path_factory.mktemp("gateway"), contract_config()) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

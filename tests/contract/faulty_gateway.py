@@ -157,6 +157,11 @@ def _request_field(document: dict[str, Any], name: str) -> dict[str, Any]:
     return field
 
 
+def _without_arguments(answer: Any) -> None:
+    for one in answer.get("data", ()):
+        one.pop("arguments", None)
+
+
 FAULTS: dict[str, Fault] = {
     "none": Setup.create,
     "no-authentication": without_authentication,
@@ -170,6 +175,8 @@ FAULTS: dict[str, Fault] = {
     "chunk-of-another-object": altered_stream(lambda it: it.replace(b"chat.completion.chunk", b"chat.completion")),
     "stream-without-done": altered_stream(lambda it: it.replace(b"data: [DONE]\n\n", b"")),
     "chunk-that-is-not-json": altered_stream(lambda it: it.replace(b'"choices":[', b'"choices":[,', 1)),
+    "approval-without-arguments": altered_json(_without_arguments),
+    "decision-without-decider": altered_json(lambda it: it.pop("decided_by", None)),
     "no-cache-control": without_header("cache-control"),
     "sniffing-allowed": with_headers(x_content_type_options="sniff"),
     "undocumented-header": with_headers(x_powered_by="curiosity"),

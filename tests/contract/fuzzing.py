@@ -21,6 +21,7 @@ from contract.seeds import Seeds
 from contract.steering import (
     CANCEL_RUN,
     COMPLETION,
+    DECIDE_APPROVAL,
     DELETE_SESSION,
     HEAD_MODEL,
     HEAD_RUN,
@@ -36,13 +37,16 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 
+_LISTS = ("models", "sessions", "approvals")
+
 #: The statuses for wrong input by operation: 401 where credentials are required, 404 where a part of the path can be
 #: wrong, 415 where there is a body.
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
+    DECIDE_APPROVAL: ["400", "401", "404", "415"],
     **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN)},
     **{label: ["400", "401", "404"] for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN)},
-    **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in ("models", "sessions")},
+    **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in _LISTS},
     DOCS_ASSET: ["400", "404"],
     f"HEAD {DOCS_ASSET.partition(' ')[2]}": ["400", "404"],
 }

@@ -1,23 +1,36 @@
-"""Sessions and runs that exist for steered requests."""
+"""Sessions, runs and approvals that exist for steered requests."""
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
+from contextlib import suppress
 from functools import cached_property
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 import orjson
+from support.live import scripted_config
 
 _PATH = "/v1/chat/completions"
 _MESSAGES = [{"role": "user", "content": "Create this session."}]
+_PATIENCE_SECONDS = 30
+
+
+def contract_config() -> dict[str, Any]:
+    """A configuration with an agent, `asker`, whose every tool call has to be approved."""
+    config = scripted_config()
+    config["agents"]["list"].append({"id": "asker", "tools": {"approvals": {"*": "ask"}}})
+    return config
 
 
 class Seeds:
-    """Create sessions and runs on the gateway at `url`.
+    """Create sessions, runs and approvals on the gateway at `url`, which has a `contract_config`.
 
-    `sessions` and `runs` (which have ended) are created on first use and kept; a session to delete and a run to cancel
-    are created for each call.
+    `sessions`, `runs` (which have ended) and `approvals` (which are pending) are created on first use and kept; a
+    session to delete, a run to cancel and an approval to decide are created for each call.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -30,6 +43,10 @@ class Seeds:
     @cached_property
     def runs(self) -> list[str]:
         return [run_id for _, run_id in self._made]
+
+    @cached_property
+    def approvals(self) -> list[str]:
+        return [self.make_approval()]
 
     def close(self) -> None:
         self._client.close()
@@ -46,6 +63,23 @@ class Seeds:
             first = next(line for line in response.iter_lines() if line.startswith("data: {"))
         run_id: str = orjson.loads(first.removeprefix("data: "))["id"]
         return run_id
+
+    def make_approval(self) -> str:
+        """Start a run that waits for an approval, and return the approval's id."""
+        session = uuid.uuid4().hex
+        threading.Thread(target=self._call_tool, args=(session,), daemon=True).start()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            for one in self._client.get("/v1/approvals", params={"limit": 100}).raise_for_status().json()["data"]:
+                if one["session_key"] == f"agent:asker:{session}":
+                    return str(one["id"])
+            time.sleep(0.02)
+        raise TimeoutError("the run did not ask for an approval")
+
+    def _call_tool(self, session: str) -> None:
+        headers = {"x-openclaw-model": "scripted/tools", "x-openclaw-session-key": session}
+        with suppress(httpx.HTTPError):  # nobody may decide
+            self._client.post(_PATH, json={"model": "openclaw/asker", "messages": _MESSAGES}, headers=headers)
 
     @cached_property
     def _made(self) -> list[tuple[str, str]]:

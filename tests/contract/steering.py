@@ -22,7 +22,7 @@ from schemathesis.generation.meta import negated_parameters
 from contract.seeds import Seeds
 from service.api.http.schema_validation import CompiledSchema
 
-#: Every name of an agent of `scripted_config()`, including differences in case.
+#: Every name of an agent of `scripted_config()`, including differences in case. The agent `asker` would wait.
 MODELS = ("openclaw", "openclaw/default", "openclaw/main", "openclaw/beta", "openclaw:beta", "agent:main", "OpenClaw")
 AGENTS = ("main", "beta", "Beta", "default")
 #: `tools` calls the first function, so that answers have tool calls without a `tool_choice`.
@@ -44,6 +44,8 @@ DELETE_SESSION = "DELETE /v1/sessions/{key}"
 RUN = "GET /v1/runs/{run_id}"
 HEAD_RUN = "HEAD /v1/runs/{run_id}"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
+APPROVALS = "GET /v1/approvals"
+DECIDE_APPROVAL = "POST /v1/approvals/{approval_id}"
 
 #: A picture of one pixel.
 PICTURE = (
@@ -159,6 +161,10 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
         case.path_parameters = {**path, "run_id": _pick(seeds.runs, str(path["run_id"]))}
     elif label == CANCEL_RUN:
         case.path_parameters = {**path, "run_id": seeds.make_run() if is_right else "nobody"}
+    elif label == DECIDE_APPROVAL:
+        case.path_parameters = {**path, "approval_id": seeds.make_approval() if is_right else "nobody"}
+    elif label == APPROVALS:
+        assert seeds.approvals  # the list has an element
 
 
 def mend_conversation(messages: Iterable[Any], *, in_session: bool) -> list[Any]:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import orjson
 import pytest
-from support.live import TOKEN, scripted_config
+from support.live import TOKEN
 
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
-from contract.steering import COMPLETION
+from contract.seeds import contract_config
+from contract.steering import APPROVALS, COMPLETION, DECIDE_APPROVAL
 from service.api.http.contract import load_contract, to_served_document
 
 EXAMPLES = 8
@@ -56,6 +57,8 @@ FAULTS = (
     Fault("chunk-of-another-object", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
     Fault("stream-without-done", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
     Fault("chunk-that-is-not-json", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
+    Fault("approval-without-arguments", APPROVALS, ("response_schema_conformance", "contract_conformance")),
+    Fault("decision-without-decider", DECIDE_APPROVAL, ("response_schema_conformance", "contract_conformance")),
     Fault("no-cache-control", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
     Fault("sniffing-allowed", "GET /healthz", ("response_headers_conformance", "contract_conformance")),
     Fault("undocumented-header", "GET /healthz", ("contract_conformance",)),
@@ -69,7 +72,7 @@ FAULTS = (
 def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
     """Run the gateway with the fault `name` in a separate process; yields its address."""
     directory.mkdir(parents=True)
-    (directory / "openclaw.json").write_bytes(orjson.dumps(scripted_config()))
+    (directory / "openclaw.json").write_bytes(orjson.dumps(contract_config()))
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("OPENCLAW_")},
         "OPENCLAW_CONFIG_PATH": str(directory / "openclaw.json"),

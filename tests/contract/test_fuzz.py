@@ -17,8 +17,10 @@ from support.live import TOKEN, LiveGateway
 from contract.derived import to_streaming_document
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import (
+    APPROVALS,
     CANCEL_RUN,
     COMPLETION,
+    DECIDE_APPROVAL,
     DELETE_SESSION,
     HEAD_MODEL,
     HEAD_RUN,
@@ -34,9 +36,9 @@ LEAST_SHARE = 0.15
 #: A single operation has no links.
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
 SECURED = {
-    **dict.fromkeys((COMPLETION, "GET /v1/models", "GET /v1/sessions"), ("401",)),
-    **dict.fromkeys(("HEAD /v1/models", "HEAD /v1/sessions"), ("401",)),
-    **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN), ("401", "404")),
+    **dict.fromkeys((COMPLETION, "GET /v1/models", "GET /v1/sessions", APPROVALS), ("401",)),
+    **dict.fromkeys(("HEAD /v1/models", "HEAD /v1/sessions", "HEAD /v1/approvals"), ("401",)),
+    **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN, DECIDE_APPROVAL), ("401", "404")),
     **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN), ("401", "404")),
 }
 
