@@ -15,6 +15,7 @@ from service.api.http.contract import load_contract
 from service.api.login_limiter import SharedLoginLimiter
 from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.app import WebSocketApp
+from service.api.websocket.approval_feed import ApprovalFeed
 from service.api.websocket.broadcaster import Broadcaster
 from service.api.websocket.dispatch import MethodContext, Methods
 from service.api.websocket.handshake import Handshake
@@ -72,6 +73,8 @@ def add_websocket_app(
     methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock), ROWS)
     handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
+    feed = ApprovalFeed(hub, gateway.state.approvals)
+    gateway.state.approvals.on_change, gateway.state.approvals.on_check = feed.publish, feed.refresh
     app.extensions["rpc"] = hub
     # Replacing `wsgi_app` is Flask's documented way to wrap an application.
     app.wsgi_app = WebSocketApp(  # type: ignore[method-assign]

@@ -50,8 +50,8 @@ def test_other_process_decides(database_url: str | None, upstream: Upstream, tmp
     upstream.answers["play"] = Play(calls(WRITE), calls(text="Done."))
     with (
         gateways(tmp_path, upstream, database_url, 3) as [first, second, third],
-        first.client() as here,
-        second.client() as there,
+        first.client(timeout=120) as here,
+        second.client(timeout=120) as there,
         ThreadPoolExecutor(1) as pool,
     ):
         answer = pool.submit(ask, here, "go", headers=SESSION)
@@ -70,8 +70,8 @@ def test_killed_process_interrupts_its_approvals(database_url: str | None, upstr
     upstream.answers["play"] = Play(calls(WRITE), calls(WRITE), calls(text="Again."))
     with (
         gateways(tmp_path, upstream, database_url) as [first, second],
-        first.client() as here,
-        second.client() as there,
+        first.client(timeout=120) as here,
+        second.client(timeout=120) as there,
         ThreadPoolExecutor(1) as pool,
     ):
         answer = pool.submit(ask, here, "go", headers=SESSION)
@@ -94,7 +94,7 @@ def test_approval_of_killed_gateway_is_closed_at_next_start(
     upstream.answers["play"] = Play(calls(WRITE))
     with (
         gateways(tmp_path, upstream, database_url, 1) as [only],
-        only.client() as client,
+        only.client(timeout=120) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         answer = pool.submit(ask, client, "go", headers=SESSION)
@@ -102,7 +102,7 @@ def test_approval_of_killed_gateway_is_closed_at_next_start(
         only.process.send_signal(signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             answer.result()
-    with gateways(tmp_path, upstream, database_url, 1) as [only], only.client() as client:
+    with gateways(tmp_path, upstream, database_url, 1) as [only], only.client(timeout=120) as client:
         assert pending(client) == []
         assert "interrupted" in decide(client, approval, "allow-once").json()["error"]["message"]
     assert not (tmp_path / "new.txt").exists()

@@ -10,18 +10,27 @@ from service.core.errors import GatewayError
 
 READ, WRITE, ADMIN = "operator.read", "operator.write", "operator.admin"
 
+#: Deciding about tool calls; no other scope but admin includes it.
+APPROVALS = "operator.approvals"
+
 #: Scopes that can be granted.
-SCOPES = (ADMIN, WRITE, READ)
+SCOPES = (ADMIN, APPROVALS, WRITE, READ)
 
 #: Capability of clients that receive the events of agents' tools, too.
 TOOL_EVENTS = "tool-events"
 
 
 class ConnectedClient:
-    """An operator's connection. `id` is the connection's, `scopes` are granted, `caps` the client's capabilities."""
+    """An operator's connection.
 
-    def __init__(self, peer_id: str, socket: WebSocket, scopes: Iterable[str], caps: Iterable[str]) -> None:
+    `id` is the connection's, `scopes` are granted, `caps` the client's capabilities, `name` is the client's own.
+    """
+
+    def __init__(
+        self, peer_id: str, socket: WebSocket, scopes: Iterable[str], caps: Iterable[str], name: str = ""
+    ) -> None:
         self.id = peer_id
+        self.name = name
         self.socket = socket
         self.scopes = frozenset(scopes)
         self.caps = frozenset(caps)

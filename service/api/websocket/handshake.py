@@ -30,7 +30,10 @@ from service.gateway.gateway import Gateway
 
 HANDSHAKE_SECONDS = 10.0
 
-EVENTS = ("connect.challenge", "agent", "chat", "sessions.changed", "tick", "shutdown")
+EVENTS = (
+    *("connect.challenge", "agent", "chat", "sessions.changed", "exec.approval.requested", "exec.approval.resolved"),
+    *("tick", "shutdown"),
+)
 
 #: Close codes: the client broke a rule of ours; it speaks another protocol.
 POLICY, PROTOCOL_ERROR, NOT_UTF8 = 1008, 1002, 1007
@@ -152,7 +155,7 @@ class Handshake:
         if authenticator is not None:
             self._check_secret(authenticator, params.get("auth", {}), address)
         scopes = [scope for scope in params.get("scopes", ()) if scope in SCOPES]
-        return ConnectedClient(self.new_id(), socket, scopes, params.get("caps", ()))
+        return ConnectedClient(self.new_id(), socket, scopes, params.get("caps", ()), params["client"]["id"])
 
     def _check_secret(self, authenticator: Authenticator, auth: Mapping[str, str], address: str) -> None:
         mode = authenticator.mode

@@ -100,11 +100,13 @@ _GRANTS = (
 class Approvals:
     """Approvals of all gateways that share a database. `clock` returns seconds since 1970.
 
-    `on_change` is called with each approval that this process creates or closes; it must return quickly.
+    `on_change` is called with each approval that this process creates or closes, `on_check` with each `check`; both
+    must return quickly.
     """
 
     def __init__(self, database: Database, membership: Membership, clock: Callable[[], float]) -> None:
         self.on_change: Callable[[ApprovalRecord], None] = lambda _: None
+        self.on_check: Callable[[], None] = lambda: None
         self._database = database
         self._membership = membership
         self._clock = clock
@@ -115,30 +117,25 @@ class Approvals:
         return int(self._clock() * 1000)
 
     def create(self, new: Sequence[NewApproval]) -> None:
-        """Store pending approvals, which `wait` waits for. Raises `StoreError`."""
-        self._waiting |= {one.id: Event() for one in new}
-        try:
-            self._database.write(_Create(new, self._membership.id))
-        except BaseException:
-            self._forget(one.id for one in new)
-            raise
+        """Store pending approvals. Raises `StoreError`."""
+        self._database.write(_Create(new, self._membership.id))
         for one in new:
             self.on_change(_pending(one))
 
     def wait(self, ids: Collection[str], seconds: float) -> None:
-        """Wait until all approvals are closed, at most `seconds`."""
+        """Wait until all approvals are closed, at most `seconds`. Raises `StoreError`."""
         until = monotonic() + seconds
-        for one in ids:
-            self._waiting[one].wait(max(0.0, until - monotonic()))
+        closed = [self._waiting.setdefault(one, Event()) for one in ids]
+        self._wake_closed()
+        for one in closed:
+            one.wait(max(0.0, until - monotonic()))
 
     def close(
         self, ids: Collection[str], state: ApprovalState, decision: ApprovalDecision | None = None
     ) -> tuple[ApprovalRecord, ...]:
         """Close those that are still pending, and return all in the order of `ids`. Raises `StoreError`."""
-        try:
-            found, changed = self._database.write(_Close(tuple(ids), state, decision, self.now_ms()))
-        finally:
-            self._forget(ids)
+        found, changed = self._database.write(_Close(tuple(ids), state, decision, self.now_ms()))
+        self._wake(ids)
         for one in found:
             if one.id in changed:
                 self.on_change(one)
@@ -187,18 +184,18 @@ class Approvals:
 
     def check(self) -> None:
         """Notice the decisions of other processes. Raises `StoreError`."""
-        waiting = [one for one, closed in self._waiting.items() if not closed.is_set()]
-        if waiting:
-            self._wake(row.id for row in self._database.fetch(_CLOSED_IDS, {"ids": waiting}))
+        self._wake_closed()
+        self.on_check()
+
+    def _wake_closed(self) -> None:
+        if self._waiting:
+            self._wake(row.id for row in self._database.fetch(_CLOSED_IDS, {"ids": list(self._waiting)}))
 
     def _wake(self, ids: Iterable[str]) -> None:
         for one in ids:
-            if one in self._waiting:
-                self._waiting[one].set()
-
-    def _forget(self, ids: Iterable[str]) -> None:
-        for one in ids:
-            self._waiting.pop(one, None)
+            closed = self._waiting.pop(one, None)
+            if closed is not None:
+                closed.set()
 
 
 @dataclass(slots=True, eq=False)

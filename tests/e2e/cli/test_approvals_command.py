@@ -52,7 +52,7 @@ def listed(directory: Path) -> list[dict[str, Any]]:
 
 def test_approval_is_listed_and_decided(upstream: Upstream, tmp_path: Path) -> None:
     upstream.answers["play"] = Play(calls(WRITE), calls(text="Done."))
-    with live_gateway(tmp_path, config_of(tmp_path, upstream)) as gateway, gateway.client() as client:
+    with live_gateway(tmp_path, config_of(tmp_path, upstream)) as gateway, gateway.client(timeout=180) as client:
         assert openclaw(tmp_path, "approvals", "list").stdout == "No approval is pending.\n"
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask, client, "go", headers={"x-openclaw-session-key": "cli"})

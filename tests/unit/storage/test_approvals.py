@@ -185,7 +185,7 @@ def test_approvals_are_deleted_with_session_and_with_time(ann: Transcripts) -> N
     assert ann.delete_session(KEY) is True
     assert approvals.get("a") is None
     approvals.decide("other", SESSION, "ann")
-    kept = MaintenanceConfig(runs_after="30d", stateless_after=False)
+    kept = MaintenanceConfig.model_validate({"runsAfter": "30d"})
     Pruner(ann.database, kept, ann.clock).run()
     assert approvals.get("other") is not None
     Pruner(ann.database, kept, lambda: ann.clock() + 31 * 24 * 3600).run()
