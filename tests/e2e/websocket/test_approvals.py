@@ -88,7 +88,7 @@ def test_decision_over_http_is_announced_and_waited_for(
     waiting = operator.send("exec.approval.waitDecision", {"id": approval_id})
     assert operator.call("exec.approval.waitDecision", {"id": approval_id, "timeoutMs": 1})["decision"] is None
     decide(client, {"id": approval_id}, "deny").raise_for_status()
-    ended = {}
+    ended: dict[str, Any] = {}
     while len(ended) < 2:  # in either order
         frame = operator.receive_until(lambda one: one.get("id") in (waiting, request))
         ended[frame["id"]] = frame["payload"]
