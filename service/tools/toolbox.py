@@ -103,7 +103,7 @@ class Toolbox:
         replaced = tuple(name for name in self._tools if name in names)
         if not replaced:
             return self
-        rest = Toolbox((), max_result_characters=self._max_result_characters)
+        rest = Toolbox((), max_result_characters=self._max_result_characters, approvals=self._approvals)
         rest._tools = {name: tool for name, tool in self._tools.items() if name not in names}
         rest._functions = tuple(function for function in self._functions if function.name not in names)
         rest.replaced = replaced

@@ -367,6 +367,13 @@ def test_without_gate_calls_that_need_approval_are_refused() -> None:
     assert "needs an approval" in message.text
 
 
+def test_approvals_are_needed_also_where_functions_of_caller_replace_tools() -> None:
+    tools = [StubTool("a", lambda _: "made"), StubTool("b", lambda _: "made")]
+    toolbox = Toolbox(tools, approvals={"a": Approval.ASK}).without(["b"])
+    [message] = toolbox.execute([call("a")], CONTEXT)
+    assert "needs an approval" in message.text
+
+
 @pytest.mark.parametrize(
     ("name", "approval", "same", "other"),
     [
