@@ -36,6 +36,7 @@ __all__ = [
     "deadline",
     "get_addresses",
     "on_signal",
+    "pause",
     "run_concurrently",
     "sleep",
     "spawn",
@@ -57,6 +58,7 @@ CLEANUP_SECONDS = 1.0
 # Jobs may begin with a blocking call (starting a process): other greenlets run in between.
 _BETWEEN_STARTS_SECONDS = 0.001
 
+_PAUSE_SECONDS = 0.0001
 _SOON = 1e-6  # the loop treats a timer of 0 as none
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.01, 1.0
 _READABLE = 1  # gevent's READ flag for an io watcher
@@ -80,6 +82,14 @@ def on_signal(number: int, callback: Callable[[], None]) -> Iterator[None]:
 def sleep(seconds: float) -> None:
     """Suspend the current greenlet for at least `seconds`."""
     gevent.sleep(seconds)
+
+
+def pause() -> None:
+    """Let other greenlets run, those included that wait for sockets and timers.
+
+    After `sleep(0)` gevent runs up to fifty such callbacks before it looks at sockets and timers.
+    """
+    gevent.sleep(_PAUSE_SECONDS)
 
 
 def wait_readable(fd: int) -> None:

@@ -26,6 +26,7 @@ from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
 from service.core.byte_budget import HOLD_KEY, ByteBudget, Hold
+from service.core.concurrency import pause
 from service.core.errors import GatewayError, clear_traceback, internal_error
 from service.core.logs import access_entry
 from service.gateway.gateway import Gateway
@@ -36,6 +37,9 @@ MAX_BODY_BYTES = 20 * 1024 * 1024
 
 #: Memory for a body and what is made of it: the parsed request, the conversation, the request to the provider.
 BODY_COPIES = 4
+
+#: Other greenlets run between the steps of a request with a larger body.
+LARGE_BODY_BYTES = 256 * 1024
 
 _PIECE_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -148,7 +152,13 @@ class _BodyValidator:
     def __call__(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         @functools.wraps(function)
         def checked(request: Any) -> Any:
-            self._schema.check(request.json)
+            value = request.json
+            is_large = len(request.body) > LARGE_BODY_BYTES
+            if is_large:
+                pause()
+            self._schema.check(value)
+            if is_large:
+                pause()
             return function(request)
 
         return checked

@@ -9,6 +9,7 @@ import orjson
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import AgentRequest
+from service.core.concurrency import pause
 from service.core.errors import GatewayError
 from service.core.messages import (
     Function,
@@ -37,6 +38,7 @@ _IDENTITY_HEADERS = (
 )
 #: In order of precedence; 0 and -1 mean no limit.
 _TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
+_MESSAGES_AT_ONCE = 1000  # parsed without a pause
 _SYSTEM_ROLES = ("system", "developer")
 
 
@@ -93,6 +95,8 @@ def _parse_messages(messages: list[dict[str, Any]]) -> tuple[IncomingMessage, ..
     incoming: list[IncomingMessage] = []
     function_calls: dict[str, str] = {}  # deprecated protocol: function name -> id assigned to its last call
     for index, message in enumerate(messages):
+        if index % _MESSAGES_AT_ONCE == _MESSAGES_AT_ONCE - 1:
+            pause()
         if message["role"] in _SYSTEM_ROLES:
             continue
         if message["role"] == "assistant":

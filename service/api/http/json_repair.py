@@ -15,7 +15,7 @@ _REPLACEMENT = rb"\ufffd"
 _ESCAPE_BYTES = len(_REPLACEMENT)
 _BACKSLASH = 0x5C
 _PAIR_BYTES = 2 * _ESCAPE_BYTES
-_WINDOW_BYTES = 64 * 1024
+_WINDOW_BYTES = 16 * 1024
 
 
 def replace_lone_surrogates(text: bytes) -> bytearray:
@@ -30,7 +30,7 @@ def replace_lone_surrogates(text: bytes) -> bytearray:
                 break
             _repair(result, text, *match.span())
             position = max(window_end, match.end())
-        concurrency.sleep(0)
+        concurrency.pause()
     return result
 
 

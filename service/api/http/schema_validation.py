@@ -5,6 +5,7 @@ A message names the location, the error and the expected value; it quotes at mos
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -27,6 +28,7 @@ _MAX_QUOTED_CHARACTERS = 64
 _MAX_ERRORS = 20
 _MAX_ELEMENTS = 64
 _MAX_LEVELS = 8
+_MAX_CHARACTERS = 64 * 1024
 
 
 class CompiledSchema:
@@ -54,12 +56,15 @@ class CompiledSchema:
         """
         if isinstance(value, dict) and self._fields:
             value = self._check_sizes(value)
-        try:
-            self._validator.validate(value)  # stops at the first error
-        except jsonschema_rs.ValidationError as first:
-            # `iter_errors` collects every error before it yields one: 16 KiB of memory for each.
-            more = islice(self._validator.iter_errors(_truncate(value)), _MAX_ERRORS)
-            raise _most_relevant([self._to_error(one, name, subject) for one in (first, *more)]) from None
+        if self._validator.is_valid(value):
+            return
+        # An error copies the values around it, and `iter_errors` collects every error before it yields one: the errors
+        # are looked for in a small part of the value first.
+        for elements in (_MAX_ELEMENTS, sys.maxsize, None):
+            part = value if elements is None else _truncate(value, elements)
+            found = islice(self._validator.iter_errors(part), _MAX_ERRORS)
+            if errors := [self._to_error(one, name, subject) for one in found]:
+                raise _most_relevant(errors)
 
     def is_valid(self, value: Any) -> bool:
         """Return True if `value` is valid."""
@@ -101,14 +106,14 @@ def _most_relevant(errors: Sequence[GatewayError]) -> GatewayError:
     return next((error for error in errors if error.code == "unsupported_parameter"), errors[0])
 
 
-def _truncate(value: Any, levels: int = _MAX_LEVELS) -> Any:
-    """Cut every array and object of `value` to its first elements, which keep their positions."""
+def _truncate(value: Any, elements: int, levels: int = _MAX_LEVELS) -> Any:
+    """Cut the arrays and objects of `value` to their first `elements`, which keep their positions, and long strings."""
     if isinstance(value, dict):
         kept = value.items() if levels else ()
-        return {key: _truncate(item, levels - 1) for key, item in islice(kept, _MAX_ELEMENTS)}
+        return {key: _truncate(item, elements, levels - 1) for key, item in islice(kept, elements)}
     if isinstance(value, list):
-        return [_truncate(item, levels - 1) for item in value[:_MAX_ELEMENTS]] if levels else []
-    return value
+        return [_truncate(item, elements, levels - 1) for item in value[:elements]] if levels else []
+    return value[:_MAX_CHARACTERS] if isinstance(value, str) else value
 
 
 def _format_path(path: Sequence[str | int]) -> str:

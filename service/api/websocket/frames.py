@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from service.api.http.json_repair import replace_lone_surrogates
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 
@@ -80,15 +81,10 @@ def _load(message: bytes) -> Any:
         return orjson.loads(message)
     except orjson.JSONDecodeError as error:
         if _SURROGATE.search(message):
-            with suppress(ValueError, RecursionError):
-                return _load_replacing_surrogates(message)
+            with suppress(orjson.JSONDecodeError):
+                return orjson.loads(replace_lone_surrogates(message))
         text = f"The frame is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
         raise FrameError(_find_id(message), GatewayError("invalid_json", text)) from None
-
-
-def _load_replacing_surrogates(message: bytes) -> Any:
-    text = json.dumps(json.loads(message), ensure_ascii=False)
-    return orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
 
 
 def _find_id(message: bytes) -> str:
