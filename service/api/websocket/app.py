@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from socket import SHUT_RDWR
 from typing import Any
 
 from service.api.client_address import check_host
@@ -83,10 +85,16 @@ class WebSocketApp:
         _check_origin(environ, settings)
         _check_bodiless(environ)
         headers = accept_upgrade(environ)
-        with self._hub.reserve_slot(address) as introduced:
+        connection = environ["openclaw.socket"]
+
+        def evict() -> None:
+            with suppress(OSError):
+                connection.shutdown(SHUT_RDWR)
+
+        with self._hub.reserve_slot(address, evict) as introduced:
             start_response("101 Switching Protocols", headers)(b"")
             socket = WebSocket(
-                environ["openclaw.socket"],
+                connection,
                 early=environ["openclaw.early"],
                 max_buffered_bytes=STRANGER_BUFFERED_BYTES,
                 budget=self._budget,

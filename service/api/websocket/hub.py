@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import orjson
 
@@ -24,7 +24,7 @@ RESTARTING, POLICY = 1012, 1008
 class HubLimits:
     """Limits of all connections together.
 
-    `unknown` connections, `unknown_of_address` of them from one address, may be unauthenticated.
+    `unknown` connections, `unknown_of_address` of them from one address, may be unauthenticated; the oldest make room.
     """
 
     connections: int = 4096
@@ -33,13 +33,21 @@ class HubLimits:
     tick_seconds: float = 30.0
 
 
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """The place of a connection that has not authenticated yet."""
+
+    address: str
+    evict: Callable[[], None]
+
+
 class Hub:
     """The connections of one gateway. `clock` gives seconds since 1970."""
 
     def __init__(self, limits: HubLimits, clock: Callable[[], float]) -> None:
         self.limits = limits
         self._clock = clock
-        self._unknown: Counter[str] = Counter()
+        self._unknown: dict[_Slot, None] = {}  # oldest first
         self._peers: dict[str, ConnectedClient] = {}
         self._ticking = False
         self._draining = False
@@ -53,36 +61,44 @@ class Hub:
         return iter(tuple(self._peers.values()))
 
     @contextmanager
-    def reserve_slot(self, address: str) -> Iterator[Callable[[], None]]:
+    def reserve_slot(self, address: str, evict: Callable[[], None]) -> Iterator[Callable[[], None]]:
         """Reserve a slot for an unauthenticated connection, until the block ends or the returned function is called.
 
-        Raises `GatewayError` (`too_many_connections`, `shutting_down`).
+        When there are too many of its address, or of all, the oldest one's `evict` is called, so that silent ones do
+        not keep others out. Raises `GatewayError` (`too_many_connections`, `shutting_down`).
         """
-        self._check_room(address)
-        self._unknown[address] += 1
-        inside = [address]
+        self._make_room(address)
+        slot = _Slot(address, evict)
+        self._unknown[slot] = None
 
         def leave() -> None:
-            if inside:
-                self._unknown[inside.pop()] -= 1
-                self._unknown += Counter()  # removes zero counts
+            self._unknown.pop(slot, None)
 
         try:
             yield leave
         finally:
             leave()
 
-    def _check_room(self, address: str) -> None:
+    def _make_room(self, address: str) -> None:
         if self._draining:
             raise GatewayError("shutting_down", "The gateway is shutting down. Try again soon.")
-        unknown = self._unknown.total()
-        if self._unknown[address] >= self.limits.unknown_of_address or unknown >= self.limits.unknown:
-            text = "Too many connections have not authenticated yet. Send `connect` at once, and try again in a moment."
-        elif len(self._peers) + unknown >= self.limits.connections:
+        same = [slot for slot in self._unknown if slot.address == address]
+        if len(same) >= self.limits.unknown_of_address:
+            self._evict(same[0])
+        elif self._unknown and self._is_full:
+            self._evict(next(iter(self._unknown)))
+        if len(self._peers) + len(self._unknown) >= self.limits.connections:
             text = "The gateway has as many WebSocket connections as it takes. Try again when others have ended."
-        else:
-            return
-        raise GatewayError("too_many_connections", text, headers={"Retry-After": "10"})
+            raise GatewayError("too_many_connections", text, headers={"Retry-After": "10"})
+
+    @property
+    def _is_full(self) -> bool:
+        unknown = len(self._unknown)
+        return unknown >= self.limits.unknown or len(self._peers) + unknown >= self.limits.connections
+
+    def _evict(self, slot: _Slot) -> None:
+        del self._unknown[slot]
+        slot.evict()
 
     @contextmanager
     def register(self, peer: ConnectedClient) -> Iterator[None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import gevent.socket
 import pytest
@@ -45,18 +45,21 @@ def test_the_slowest_is_dropped_when_all_together_leave_too_much_unread() -> Non
         assert quick.socket.buffered_bytes > 0
 
 
-def test_strangers_have_room_for_each_address_and_for_all() -> None:
-    hub = Hub(HubLimits(unknown=3, unknown_of_address=2), lambda: 0.0)
-    with hub.reserve_slot("a") as leave, hub.reserve_slot("a"):
-        with pytest.raises(GatewayError) as refused, hub.reserve_slot("a"):
-            pytest.fail("a third one of this address was let in")
-        assert (refused.value.code, refused.value.headers) == ("too_many_connections", {"Retry-After": "10"})
-        with hub.reserve_slot("b"), pytest.raises(GatewayError), hub.reserve_slot("c"):
-            pytest.fail("a fourth one was let in")
-        leave()
-        leave()
-        with hub.reserve_slot("a"):
-            pass
+def test_oldest_unauthenticated_connection_makes_room_in_its_address_and_among_all() -> None:
+    hub, evicted = Hub(HubLimits(unknown=3, unknown_of_address=2), lambda: 0.0), list[str]()
+
+    def enter(address: str, name: str) -> AbstractContextManager[Callable[[], None]]:
+        return hub.reserve_slot(address, lambda: evicted.append(name))
+
+    with enter("a", "a1"), enter("a", "a2") as leave, enter("b", "b1"):
+        with enter("a", "a3"):
+            assert evicted == ["a1"]
+            with enter("c", "c1"):
+                assert evicted == ["a1", "a2"]
+            leave()
+            leave()
+        with enter("c", "c2"):
+            assert evicted == ["a1", "a2"]
 
 
 def test_when_there_are_as_many_as_there_may_be_nobody_new_comes_in() -> None:
@@ -64,10 +67,10 @@ def test_when_there_are_as_many_as_there_may_be_nobody_new_comes_in() -> None:
     with (
         new_peer(hub, "only"),
         pytest.raises(GatewayError, match="as many WebSocket connections"),
-        hub.reserve_slot("a"),
+        hub.reserve_slot("a", lambda: None),
     ):
         pytest.fail("a second one was let in")
-    with hub.reserve_slot("a"):
+    with hub.reserve_slot("a", lambda: None):
         pass
 
 
@@ -110,7 +113,7 @@ def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
 def test_while_it_stops_nobody_new_comes_in() -> None:
     hub = Hub(HubLimits(), lambda: 0.0)
     hub.drain(lambda: True)
-    with pytest.raises(GatewayError) as refused, hub.reserve_slot("a"):
+    with pytest.raises(GatewayError) as refused, hub.reserve_slot("a", lambda: None):
         pytest.fail("a connection was let in")
     assert refused.value.code == "shutting_down"
 
