@@ -115,6 +115,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
     A file for a gateway on another host is checked, too.
     """
     from service.api.auth import resolve_credentials
+    from service.cli.weak_setups import list_weak_setups
     from service.config.loading import load_config, resolve_bind, resolve_port
     from service.gateway.startup_checks import check_startable
 
@@ -123,8 +124,9 @@ def validate(locations: Locations, *, as_json: bool) -> None:
         loaded = load_config(locations, os.environ)
         host = resolve_bind(None, loaded.config)
         resolve_port(None, os.environ, loaded.config, locations.dev)
-        resolve_credentials(loaded.config.gateway.auth, os.environ, host)
+        credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
         notices = [*loaded.notices, *check_startable(loaded.config, locations, os.environ)]
+        notices += list_weak_setups(credentials, host, locations)
     except ConfigError as error:
         if not as_json:
             raise

@@ -109,12 +109,12 @@ def _config_status(locations: Locations) -> dict[str, Any]:
 
     path = str(locations.config_path)
     if not locations.config_path.exists():
-        return {"path": path, "valid": False, "problems": ["no such file; `openclaw setup` writes one"]}
+        return {"path": path, "valid": False, "problems": ["no such file; `openclaw setup` writes one"], "notes": []}
     try:
-        check_startable(load_config(locations, os.environ).config, locations, os.environ)
+        notes = check_startable(load_config(locations, os.environ).config, locations, os.environ)
     except ConfigError as error:
-        return {"path": path, "valid": False, "problems": list(error.problems)}
-    return {"path": path, "valid": True, "problems": []}
+        return {"path": path, "valid": False, "problems": list(error.problems), "notes": []}
+    return {"path": path, "valid": True, "problems": [], "notes": list(notes)}
 
 
 def _endpoint_status(address: GatewayAddress, timeout: float) -> dict[str, Any]:
@@ -138,6 +138,7 @@ def _print_status(report: dict[str, Any]) -> None:
     config, gateway = report["config"], report["gateway"]
     lines = [("configuration", f"{config['path']}{'' if config['valid'] else ' cannot be used'}", config["valid"])]
     lines += [("", problem, False) for problem in config["problems"]]
+    lines += [("", note, None) for note in config["notes"]]
     if gateway["running"]:
         words = "is running" if gateway["problem"] is None else f"is not ready. {gateway['problem']}"
         lines.append(("gateway", f"{gateway['url']} {words}", gateway["problem"] is None))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from service.api.auth import resolve_credentials
+from service.cli.weak_setups import list_weak_setups
 from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
 from service.config.source import Locations
@@ -53,6 +54,8 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
         raise click.ClickException(str(error)) from None
     try:
         for notice in check_agents(started.config, opened.roster, opened.catalog, locations.private_paths):
+            click.echo(f"Note: {notice}")
+        for notice in list_weak_setups(started.credentials, started.address[0], locations):
             click.echo(f"Note: {notice}")
         if workers > 1:
             opened.close()  # opened only to report problems once

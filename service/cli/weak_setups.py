@@ -1,0 +1,38 @@
+"""Notes of set-ups that work and that others could abuse: secrets that can be guessed, files that others can change."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+from service.api.auth import Credentials, is_generated
+from service.config.source import Locations
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def list_weak_setups(credentials: Credentials, host: str, locations: Locations) -> tuple[str, ...]:
+    """Return a note for each weakness; `host` is the address to listen on."""
+    paths = (locations.config_path, locations.config_path.parent, locations.state_dir)
+    return (*_check_secret(credentials, host), *(note for path in dict.fromkeys(paths) for note in _check_mode(path)))
+
+
+def _check_secret(credentials: Credentials, host: str) -> Iterator[str]:
+    if credentials.mode == "none" or ip_address(host).is_loopback or is_generated(credentials.secret):
+        return
+    yield (
+        f"gateway.auth.{credentials.mode}: other machines can reach {host} and could guess this secret; use a token "
+        "from `openclaw setup`, or 32 random characters or more"
+    )
+
+
+def _check_mode(path: Path) -> Iterator[str]:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    is_sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
+    if mode & _OTHERS_WRITE and not is_sticky:
+        yield f"{path}: other users can change it, and with it what agents may do; run `chmod go-w {path}`"

@@ -1,0 +1,57 @@
+"""Notes of set-ups that others could abuse."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from service.api.auth import Credentials
+from service.cli.weak_setups import list_weak_setups
+from service.config.source import Locations
+
+GENERATED = Credentials("token", secrets.token_urlsafe(32))
+
+
+@pytest.fixture
+def locations(tmp_path: Path) -> Locations:
+    """A private directory with a configuration file and a state directory."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "openclaw.json").write_text("{}")
+    (tmp_path / "openclaw.json").chmod(0o600)
+    (tmp_path / "state").mkdir(mode=0o700)
+    return Locations(tmp_path / "openclaw.json", tmp_path / "state", dev=False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0"])
+def test_generated_token_and_private_files_have_no_notes(locations: Locations, host: str) -> None:
+    assert list_weak_setups(GENERATED, host, locations) == ()
+
+
+@pytest.mark.parametrize("credentials", [Credentials("token", "short"), Credentials("password", "correct horse")])
+def test_secret_that_can_be_guessed_is_noted_beyond_loopback(locations: Locations, credentials: Credentials) -> None:
+    assert list_weak_setups(credentials, "127.0.0.1", locations) == ()
+    (note,) = list_weak_setups(credentials, "0.0.0.0", locations)
+    assert note.startswith(f"gateway.auth.{credentials.mode}: other machines can reach 0.0.0.0")
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o602])
+def test_configuration_that_others_can_write_is_noted(locations: Locations, mode: int) -> None:
+    locations.config_path.chmod(mode)
+    (note,) = list_weak_setups(GENERATED, "127.0.0.1", locations)
+    assert note.startswith(f"{locations.config_path}: other users can change it")
+
+
+def test_directories_that_others_can_write_are_noted_unless_they_are_sticky(locations: Locations) -> None:
+    locations.state_dir.chmod(0o770)
+    locations.config_path.parent.chmod(0o777)
+    assert len(list_weak_setups(GENERATED, "127.0.0.1", locations)) == 2
+    locations.config_path.parent.chmod(0o1777)
+    (note,) = list_weak_setups(GENERATED, "127.0.0.1", locations)
+    assert str(locations.state_dir) in note
+
+
+def test_missing_files_have_no_notes(tmp_path: Path) -> None:
+    absent = Locations(tmp_path / "absent" / "openclaw.json", tmp_path / "absent", dev=False)
+    assert list_weak_setups(GENERATED, "0.0.0.0", absent) == ()
