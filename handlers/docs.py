@@ -1,8 +1,8 @@
 """`/docs`: Swagger UI for the served contract; no foreign host is contacted."""
 
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-
-import swagger_ui_bundle
 
 from service.api.http.responses import Response
 
@@ -35,5 +35,14 @@ def get_docs() -> Response:
 def get_docs_asset(asset: str) -> Response:
     """Return a file of the page; the contract lists their names."""
     kind = "text/css" if asset.endswith(".css") else "text/javascript"
-    content = _START.encode() if asset == "start.js" else Path(swagger_ui_bundle.swagger_ui_path, asset).read_bytes()
+    content = _START.encode() if asset == "start.js" else (_assets() / asset).read_bytes()
     return Response("200 OK", [("Content-Type", f"{kind}; charset=utf-8")], content)
+
+
+@cache
+def _assets() -> Path:
+    """Find Swagger UI's files without importing the package that carries them, which is for web frameworks."""
+    spec = find_spec("swagger_ui")
+    if spec is None or spec.submodule_search_locations is None:
+        raise FileNotFoundError("the package swagger-ui-py is not installed")
+    return Path(spec.submodule_search_locations[0], "static")
