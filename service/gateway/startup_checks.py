@@ -18,10 +18,11 @@ from service.config.key_paths import format_path
 from service.config.loading import resolve_state_url
 from service.config.schema import AgentConfig, Config
 from service.config.source import ConfigError, Locations
+from service.gateway.exec_approvals import find_restrictions
 from service.models.catalog import ModelCatalog
 from service.models.known_hosts import KNOWN_HOSTS
 from service.models.registry import DIALECTS, OFFERED_APIS
-from service.tools.policy_checks import tool_warnings
+from service.tools.policy_checks import may_run_commands, tool_warnings
 from service.tools.workspace.hidden_files import HiddenFiles
 
 _LONGEST_SHOWN_API = 40
@@ -84,7 +85,10 @@ def check_agents(
     Providers are opened, none is contacted. Raises `ConfigError` with each model that cannot be asked whatever the
     environment has, and each workspace that is no directory.
     """
+    private_paths = tuple(private_paths)
     findings = list(_unspoken(config))
+    if may_run_commands(config, roster):
+        findings += [_Finding(problem, refused=True) for problem in find_restrictions(private_paths)]
     hidden = HiddenFiles(private_paths)
     waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
     for agent in roster.agents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,40 @@ def test_workspace_tools_of_agents_without_workspace_are_noted(tmp_path: Path) -
         (note,) = [line for line in running.output.splitlines() if "allowed without effect" in line]
     assert note.startswith("Note: agents.defaults.workspace: exec allowed without effect: there is no workspace")
     assert "(agents: main, beta)" in note
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('{"defaults": {"security": "deny"}}', ["defaults.security"]),
+        ('{"defaults": {"security": "full", "ask": "always"}}', ["defaults.ask"]),
+        ('{"agents": {"main": {"security": "allowlist", "ask": "on-miss"}}}', ["main.security", "main.ask"]),
+        ("not JSON", ["cannot be read"]),
+        ("[]", ["cannot be read"]),
+        ('{"version": 1, "defaults": {"security": "full", "ask": "off"}, "agents": {}}', []),
+        ("{}", []),
+    ],
+)
+def test_restrictions_of_openclaws_approvals_file_are_refused(tmp_path: Path, content: str, named: list[str]) -> None:
+    state = _make(tmp_path / "state")
+    (state / "exec-approvals.json").write_text(content)
+    config, _ = parse_config(
+        {
+            "agents": {"defaults": {"workspace": str(_make(tmp_path / "work"))}},
+            "tools": {"profile": "coding", "exec": {"sandbox": "off"}},
+        }
+    )
+    with closing(ModelCatalog(config, tmp_path, {})) as catalog:
+        if not named:
+            check_agents(config, Roster.from_config(config), catalog, [state])
+            return
+        with pytest.raises(ConfigError) as caught:
+            check_agents(config, Roster.from_config(config), catalog, [state])
+    assert len(caught.value.problems) == len(named)
+    assert all(part in problem for part, problem in zip(named, caught.value.problems, strict=True))
+
+
+def test_approvals_file_does_not_matter_without_commands(tmp_path: Path) -> None:
+    state = _make(tmp_path / "state")
+    (state / "exec-approvals.json").write_text('{"defaults": {"security": "deny"}}')
+    assert check(tmp_path, {"defaults": {"model": "stub/a"}}, {"stub": {"baseUrl": NOBODY}}, private_path=state) == ()
