@@ -16,8 +16,6 @@ from service.config.schema import Config
 from service.config.source import Locations
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import ThreadPool
-from service.core.fetch.addresses import AddressPolicy
-from service.core.fetch.client import PublicHttpClient
 from service.core.ids import new_uuid
 from service.core.processes.hardening import trim_heap
 from service.gateway.gateway import Gateway
@@ -31,15 +29,12 @@ from service.models.tokens import TokenEstimator
 from service.storage.database.open import open_database
 from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.storage import Storage
-from service.tools.exec import ExecTool
+from service.tools.built_in import ToolParts, open_built_in_tools
 from service.tools.mcp.server import McpEndpoint
 from service.tools.mcp.servers import McpServers
 from service.tools.process_slots import ToolSlots
 from service.tools.registry import ToolRegistry
-from service.tools.sessions import session_tools
-from service.tools.web import WebFetchTool
-from service.tools.workspace.files import file_tools
-from service.tools.workspace.search import search_tools
+from service.tools.sessions import VisibleSessions
 
 
 def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str]) -> Gateway:
@@ -103,18 +98,11 @@ def open_toolboxes(
     slots: ToolSlots,
 ) -> ToolRegistry:
     """Each agent's tools. No MCP server is contacted yet."""
-    fetch, execution = config.tools.web.fetch, ExecTool(environ, config.tools.exec, slots=slots.commands)
-    policy = AddressPolicy(hosts=fetch.allow_hosts, denied_hosts=fetch.deny_hosts)
-    web = WebFetchTool(PublicHttpClient(policy), new_uuid, slots=slots.searches)
-    sessions = session_tools(store, roster, config.tools.session_visibility)
+    sessions = VisibleSessions(store, config.tools.session_visibility)
+    parts = ToolParts(config.tools, roster, sessions, environ, slots)
     endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
-    return ToolRegistry(
-        config,
-        roster,
-        in_workspace=(*file_tools(), *search_tools(slots.searches), execution),
-        anywhere=(web, *sessions),
-        mcp=McpServers(endpoints, state_dir / "logs"),
-    )
+    servers = McpServers(endpoints, state_dir / "logs")
+    return ToolRegistry(config, roster, open_built_in_tools(parts), servers)
 
 
 def _to_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:

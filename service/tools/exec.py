@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from service.config.tools import GlobalExecConfig
 from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
@@ -18,7 +18,7 @@ from service.core.processes.sandbox import Limits
 from service.tools.exec_sandbox import PROGRAM_DIRECTORIES, ExecSandbox
 from service.tools.process_slots import ProcessSlots
 from service.tools.terminal_text import is_binary, to_plain_text
-from service.tools.tool import ToolContext, ToolError
+from service.tools.tool import ToolAccess, ToolContext, ToolError
 from service.tools.workspace.hidden_files import HiddenFiles
 
 DEFAULT_TIMEOUT_SECONDS = 120
@@ -52,7 +52,8 @@ class ExecTool:
     The sandbox is chosen on first use.
     """
 
-    name = "exec"
+    name: ClassVar = "exec"
+    access: ClassVar = ToolAccess(("group:runtime",), needs_workspace=True)
     parallel = False
     timeout_seconds = MAX_TIMEOUT_SECONDS + _MARGIN_SECONDS
 

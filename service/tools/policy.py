@@ -12,28 +12,28 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from service.config.tools import GlobalToolsConfig, ToolLists, ToolsConfig
-
-_FILES_READ = ("read", "ls", "find", "grep")
-_SESSIONS_READ = ("session_status", "sessions_list", "sessions_history", "agents_list")
+from service.tools.built_in import BUILT_IN_TOOLS
 
 _OF_MCP_SERVERS = ("*__*",)
 
-#: Groups that lists may name. OpenClaw's groups without tools here are accepted.
+#: OpenClaw's groups that have no tools here.
+_EMPTY_GROUPS = ("group:automation", "group:media", "group:memory", "group:messaging", "group:nodes", "group:ui")
+
+
+def _groups_of_tools() -> dict[str, tuple[str, ...]]:
+    groups: dict[str, tuple[str, ...]] = {}
+    for tool in BUILT_IN_TOOLS:
+        for group in tool.access.groups:
+            groups[group] = (*groups.get(group, ()), tool.name)
+    return groups
+
+
+#: Groups that lists may name.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "group:fs": (*_FILES_READ, "write", "edit"),
-    "group:runtime": ("exec",),
-    "group:web": ("web_fetch",),
-    "group:sessions": _SESSIONS_READ,
-    "group:agents": ("agents_list",),
-    "group:openclaw": ("web_fetch", *_SESSIONS_READ),
+    **dict.fromkeys(_EMPTY_GROUPS, ()),
+    **_groups_of_tools(),
     "group:plugins": _OF_MCP_SERVERS,
     "bundle-mcp": _OF_MCP_SERVERS,
-    "group:automation": (),
-    "group:media": (),
-    "group:memory": (),
-    "group:messaging": (),
-    "group:nodes": (),
-    "group:ui": (),
 }
 
 #: The tools of each profile, before the lists are applied. `full` is every tool.
@@ -45,12 +45,9 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
 }
 
 #: The tools of an agent without a profile and an allow list.
-DEFAULT_TOOLS = (*_FILES_READ, *_SESSIONS_READ)
+DEFAULT_TOOLS = tuple(tool.name for tool in BUILT_IN_TOOLS if tool.access.by_default)
 
 _ALIASES = {"bash": "exec"}
-
-#: Tools that are denied along with another: OpenClaw has no `grep` tool, so its users deny `read`.
-_DENIED_WITH: Mapping[str, tuple[str, ...]] = {"read": ("grep",)}
 
 
 class Approval(IntEnum):
@@ -175,8 +172,8 @@ def _lists(
 
 
 def _with_included(entries: tuple[str, ...]) -> tuple[str, ...]:
-    included = (name for entry in entries for name in _DENIED_WITH.get(entry.strip().lower(), ()))
-    return (*entries, *included)
+    named = {entry.strip().lower() for entry in entries}
+    return (*entries, *(tool.name for tool in BUILT_IN_TOOLS if tool.access.denied_with in named))
 
 
 def _disabled_tools(global_config: GlobalToolsConfig, agent_config: ToolsConfig) -> tuple[str, ...]:

@@ -8,18 +8,19 @@ from service.config.agents import Roster
 from service.config.key_paths import format_path
 from service.config.schema import Config
 from service.config.tools import GlobalToolsConfig, ToolsConfig
+from service.tools.built_in import BUILT_IN_TOOLS
 from service.tools.exec_sandbox import ExecSandbox
 from service.tools.mcp.servers import to_tool_name
-from service.tools.policy import GROUPS, allowed_tools, may_allow, policy_warnings
+from service.tools.policy import allowed_tools, may_allow, policy_warnings
 
 #: Separates the name of an MCP server from the name of its tool.
 _SEPARATOR = "__"
 
 #: Built-in tools that need a workspace.
-IN_WORKSPACE = (*GROUPS["group:fs"], *GROUPS["group:runtime"])
+IN_WORKSPACE = tuple(tool.name for tool in BUILT_IN_TOOLS if tool.access.needs_workspace)
 
 #: All built-in tools.
-BUILT_IN = tuple(dict.fromkeys(name for names in GROUPS.values() for name in names if "*" not in name))
+BUILT_IN = tuple(tool.name for tool in BUILT_IN_TOOLS)
 
 
 def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:

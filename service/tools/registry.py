@@ -13,7 +13,7 @@ from service.core import concurrency
 from service.tools.mcp.servers import McpServers
 from service.tools.policy import Approval, allowed_tools, approval_for, may_allow
 from service.tools.policy_checks import to_prefix
-from service.tools.tool import Tool
+from service.tools.tool import BuiltInTool, Tool
 from service.tools.toolbox import Toolbox
 
 logger = logging.getLogger("openclaw.tools")
@@ -26,20 +26,15 @@ _CONCURRENT_CONTACTS = 3
 
 
 class ToolRegistry:
-    """The toolboxes of all agents of a configuration.
+    """The toolboxes of all agents of a configuration."""
 
-    `in_workspace` are the tools that only an agent with a workspace has, `anywhere` those that every agent may have.
-    """
-
-    def __init__(
-        self, config: Config, roster: Roster, in_workspace: Iterable[Tool], anywhere: Iterable[Tool], mcp: McpServers
-    ) -> None:
+    def __init__(self, config: Config, roster: Roster, built_in: Collection[BuiltInTool], mcp: McpServers) -> None:
         self._global = config.tools
         self._own = {agent_id: agent.tools for agent_id, agent in config.agents.roster.items()}
         self._mcp = mcp
-        files, others = tuple(in_workspace), tuple(anywhere)
         self._built_in = {
-            agent.id: self._allowed(agent, (*(files if agent.workspace else ()), *others)) for agent in roster.agents
+            agent.id: self._allowed(agent, [t for t in built_in if agent.workspace or not t.access.needs_workspace])
+            for agent in roster.agents
         }
         self._fixed = {
             agent.id: Toolbox(self._built_in[agent.id], approvals=self._approvals(agent, self._built_in[agent.id]))

@@ -13,7 +13,7 @@ from service.core.dataclass import record
 from service.core.messages import Message, Role
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 from service.storage.sessions.transcripts import TranscriptStore
-from service.tools.tool import Tool, ToolContext, ToolError
+from service.tools.tool import ToolAccess, ToolContext, ToolError
 
 #: The visible sessions: the calling one, all of the calling agent, or all.
 Visibility = Literal["self", "agent", "all"]
@@ -25,19 +25,9 @@ MAX_HISTORY_CHARACTERS = 40_000
 
 _DEFAULT_LIMIT = 20
 _TIMEOUT_SECONDS = 20.0
+_ACCESS = ToolAccess(("group:sessions", "group:openclaw"), by_default=True)
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 _KEY = {"type": "string", "minLength": 1, "description": "The key of a session, as returned by sessions_list."}
-
-
-def session_tools(store: TranscriptStore, roster: Roster, visibility: Visibility = "agent") -> tuple[Tool, ...]:
-    """Return the tools of this module."""
-    sessions = VisibleSessions(store, visibility)
-    return (
-        SessionStatusTool(sessions),
-        SessionsListTool(sessions),
-        SessionsHistoryTool(sessions),
-        AgentsListTool(roster),
-    )
 
 
 @record
@@ -70,7 +60,8 @@ class VisibleSessions:
 class SessionStatusTool:
     """`session_status`: a summary of one session."""
 
-    name = "session_status"
+    name: ClassVar = "session_status"
+    access: ClassVar = _ACCESS
     description = "Show the length of a session, the model that answered last, and its token usage."
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -94,7 +85,8 @@ class SessionStatusTool:
 class SessionsListTool:
     """`sessions_list`: the visible sessions."""
 
-    name = "sessions_list"
+    name: ClassVar = "sessions_list"
+    access: ClassVar = _ACCESS
     description = "List sessions, most recently used first."
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -123,7 +115,8 @@ class SessionsListTool:
 class SessionsHistoryTool:
     """`sessions_history`: the latest messages of a session."""
 
-    name = "sessions_history"
+    name: ClassVar = "sessions_history"
+    access: ClassVar = _ACCESS
     description = "Return the last messages of a session, oldest first. Long messages are cut, images omitted."
     parameters: ClassVar[Mapping[str, Any]] = {
         "type": "object",
@@ -166,7 +159,8 @@ class SessionsHistoryTool:
 class AgentsListTool:
     """`agents_list`: the agents of this gateway."""
 
-    name = "agents_list"
+    name: ClassVar = "agents_list"
+    access: ClassVar = ToolAccess((*_ACCESS.groups, "group:agents"), by_default=True)
     description = "List the agents of this gateway."
     parameters = _NO_ARGUMENTS
     timeout_seconds = _TIMEOUT_SECONDS

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from service.core.dataclass import record
 
@@ -72,3 +72,24 @@ class Tool(Protocol):
         second.
         """
         ...
+
+
+@record
+class ToolAccess:
+    """The place of a built-in tool in the tool policy.
+
+    Lists may name it by any of its `groups`. It is allowed `by_default`, without a profile and lists, only if it
+    neither writes, executes nor reaches the network. Denying the tool `denied_with` denies this one, too.
+    """
+
+    groups: tuple[str, ...]
+    by_default: bool = False
+    needs_workspace: bool = False
+    denied_with: str | None = None
+
+
+class BuiltInTool(Tool, Protocol):
+    """A tool of this package. Its construction is a row in `service/tools/built_in.py`."""
+
+    name: ClassVar[str]
+    access: ClassVar[ToolAccess]

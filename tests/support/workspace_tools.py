@@ -10,11 +10,11 @@ import pytest
 
 from service.core.concurrency import deadline
 from service.tools.tool import Tool, ToolContext, ToolError
-from service.tools.workspace.files import file_tools
+from service.tools.workspace.files import EditTool, ListTool, ReadTool, WriteTool
 
 GENEROUS_SECONDS = 30
 SECRET = "the secret outside"
-FILE_TOOLS: dict[str, Tool] = {tool.name: tool for tool in file_tools()}
+FILE_TOOLS: dict[str, Tool] = {tool.name: tool for tool in (ReadTool(), WriteTool(), EditTool(), ListTool())}
 
 
 def make_workspace(directory: Path) -> Path:

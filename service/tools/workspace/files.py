@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, BinaryIO, ClassVar
 
 from service.core.concurrency import sleep
-from service.tools.tool import Tool, ToolContext, ToolError
+from service.tools.tool import ToolAccess, ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.hidden_files import HiddenFiles
 from service.tools.workspace.paths import Workspace, kind_of
@@ -35,15 +35,11 @@ _TIMEOUT_SECONDS = 30.0
 _PATH = {"type": "string", "minLength": 1, "description": "Path in the workspace, such as `notes/a.txt`."}
 
 
-def file_tools() -> tuple[Tool, ...]:
-    """Return the tools of this module, for agents with a workspace."""
-    return ReadTool(), WriteTool(), EditTool(), ListTool()
-
-
 class ReadTool:
     """`read`: numbered lines of a text file."""
 
-    name = "read"
+    name: ClassVar = "read"
+    access: ClassVar = ToolAccess(("group:fs",), by_default=True, needs_workspace=True)
     description = (
         "Read a text file of the workspace. Lines come with their numbers, which are not part of the file. "
         f"At most {MAX_READ_LINES} lines at a time: use offset and limit for more."
@@ -77,7 +73,8 @@ class ReadTool:
 class WriteTool:
     """`write`: create or replace a whole file."""
 
-    name = "write"
+    name: ClassVar = "write"
+    access: ClassVar = ToolAccess(("group:fs",), needs_workspace=True)
     description = (
         "Write a whole text file of the workspace, replacing an existing one. Missing directories are created. "
         "To change a part of a file, use edit."
@@ -104,7 +101,8 @@ class WriteTool:
 class EditTool:
     """`edit`: exact replacements in a file, all or none."""
 
-    name = "edit"
+    name: ClassVar = "edit"
+    access: ClassVar = ToolAccess(("group:fs",), needs_workspace=True)
     description = (
         "Change a text file of the workspace by exact replacement. Each old_text must occur exactly once in the file, "
         "whitespace included: include enough context. Several edits are applied in order, all or none. "
@@ -162,7 +160,8 @@ class EditTool:
 class ListTool:
     """`ls`: the entries of a directory."""
 
-    name = "ls"
+    name: ClassVar = "ls"
+    access: ClassVar = ToolAccess(("group:fs",), by_default=True, needs_workspace=True)
     description = (
         "List a directory of the workspace: directories end with /, files have their size. "
         f"At most {MAX_LISTED} entries are listed."

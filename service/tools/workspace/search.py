@@ -19,7 +19,7 @@ import orjson
 import service
 from service.core.concurrency import wait_readable
 from service.tools.process_slots import ProcessSlots
-from service.tools.tool import Tool, ToolContext, ToolError
+from service.tools.tool import ToolAccess, ToolContext, ToolError
 from service.tools.workspace.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
 
 #: The time limit of one search; results found until then are returned.
@@ -35,15 +35,11 @@ _PATH = {"type": "string", "minLength": 1, "maxLength": 4096}
 _GLOB = {"type": "string", "minLength": 1, "maxLength": _PATTERN_CHARACTERS}
 
 
-def search_tools(slots: ProcessSlots, seconds: float = SEARCH_SECONDS) -> tuple[Tool, ...]:
-    """Return the tools of this module, for agents with a workspace."""
-    return FindTool(slots, seconds), GrepTool(slots, seconds)
-
-
 class FindTool:
     """`find`: paths by glob."""
 
-    name = "find"
+    name: ClassVar = "find"
+    access: ClassVar = ToolAccess(("group:fs",), by_default=True, needs_workspace=True)
     description = (
         "Find files and directories of the workspace by a glob: `*.py` at any depth, `src/**/*.ts`, `*.{md,txt}`. "
         f"Returns at most {MAX_PATHS} paths. Searches .git, node_modules and similar only if path names them."
@@ -73,7 +69,9 @@ class FindTool:
 class GrepTool:
     """`grep`: lines by regular expression."""
 
-    name = "grep"
+    name: ClassVar = "grep"
+    # OpenClaw has no `grep` tool, so its users deny `read`.
+    access: ClassVar = ToolAccess(("group:fs",), by_default=True, needs_workspace=True, denied_with="read")
     description = (
         "Search the text files of the workspace for lines that match a regular expression (Python's syntax). "
         f"Returns at most {MAX_MATCHES} lines as `path:number: line`. Binary files are skipped, as are .git, "

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.workspace_tools import FILE_TOOLS
 
 from service.core.concurrency import deadline
 from service.tools.process_slots import ProcessSlots
 from service.tools.tool import Tool, ToolContext, ToolError
-from service.tools.workspace.files import file_tools
-from service.tools.workspace.search import search_tools
+from service.tools.workspace.search import FindTool, GrepTool
 
 GENEROUS_SECONDS = 30
 SECRET = "a-token-nobody-may-read"
-TOOLS: dict[str, Tool] = {tool.name: tool for tool in (*file_tools(), *search_tools(ProcessSlots()))}
+TOOLS: dict[str, Tool] = {**FILE_TOOLS, "find": FindTool(ProcessSlots()), "grep": GrepTool(ProcessSlots())}
 
 
 class Home(NamedTuple):

@@ -190,8 +190,7 @@ def test_tool_of_server_that_was_not_asked_yet_may_be_there() -> None:
     assert notice == 'tools.alsoAllow: "dosc__search" matches no tool of this gateway, ignored'
 
 
-def test_every_built_in_tool_is_in_group(tmp_path: Path) -> None:
-    """Notices tell what is no tool by the groups."""
+def test_every_built_in_tool_is_in_group_and_in_full_profile(tmp_path: Path) -> None:
     agent = {"id": "main", "workspace": str(tmp_path)}
     config, _ = parse_config({"agents": {"list": [agent]}, "tools": {"profile": "full"}})
     roster = Roster.from_config(config)
@@ -199,6 +198,7 @@ def test_every_built_in_tool_is_in_group(tmp_path: Path) -> None:
         toolboxes = open_toolboxes(config, roster, store, tmp_path, {}, ToolSlots())
         offered = {function.name for function in toolboxes.of(roster.agents[0]).functions()}
     assert offered == set(BUILT_IN)
+    assert set(BUILT_IN) <= {name for names in GROUPS.values() for name in names}
 
 
 def tools(**fields: object) -> GlobalToolsConfig:

@@ -13,10 +13,13 @@ from support.transcripts import Transcripts, new_uuid
 
 from service.config.agents import Roster
 from service.config.schema import parse_config
+from service.config.tools import GlobalToolsConfig
 from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, text_message
 from service.storage.database.database import Database
 from service.storage.sessions.queries import MAX_PAYLOAD_CHARACTERS
-from service.tools.sessions import MAX_HISTORY_CHARACTERS, MAX_MESSAGES, Visibility, session_tools
+from service.tools.built_in import ToolParts, open_built_in_tools
+from service.tools.process_slots import ToolSlots
+from service.tools.sessions import MAX_HISTORY_CHARACTERS, MAX_MESSAGES, Visibility, VisibleSessions
 from service.tools.tool import ToolContext, ToolError
 
 OWN, SIBLING, FOREIGN = "agent:main:own", "agent:main:sibling", "agent:beta:foreign"
@@ -55,7 +58,8 @@ def user(text: str) -> Message:
 
 def ask(store: Transcripts, name: str, visibility: Visibility = "agent", **arguments: Any) -> Any:
     roster = Roster.from_config(parse_config({"agents": {"list": [{"id": "main"}, {"id": "beta", "name": "B"}]}})[0])
-    [tool] = [tool for tool in session_tools(store, roster, visibility) if tool.name == name]
+    parts = ToolParts(GlobalToolsConfig(), roster, VisibleSessions(store, visibility), {}, ToolSlots())
+    [tool] = [tool for tool in open_built_in_tools(parts) if tool.name == name]
     return orjson.loads(tool.run(arguments, CONTEXT))
 
 
