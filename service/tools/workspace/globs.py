@@ -1,11 +1,17 @@
-"""File name patterns of coding tools: `*`, `?`, `[abc]`, `{a,b}`, and `**` for any number of directories."""
+"""File name patterns as in Bash: `*`, `?`, `[abc]`, `{a,b}`, and `**` for any number of directories."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
+from wcmatch import glob
+
 from service.tools.tool import ToolError
+
+_FLAGS = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.FORCEUNIX
+_MAX_ALTERNATIVES = 1_000
+_CLOSED_BRACKETS = re.compile(r"\[!?\]?[^\]/]*\]")
 
 
 def compile_glob(pattern: str) -> Callable[[str], bool]:
@@ -15,13 +21,13 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
     """
     pattern = pattern.removeprefix("./")
     _check_steps(pattern)
+    _check_pairs(pattern)
     try:
-        regex = re.compile(_to_regex(pattern), re.DOTALL)
-    except (re.error, RecursionError):
-        raise ToolError(f"The glob {pattern!r} is invalid. Use *, **, ?, [abc] and {{a,b}}.") from None
-    if "/" in pattern:
-        return lambda path: regex.fullmatch(path) is not None
-    return lambda path: regex.fullmatch(path.rpartition("/")[2]) is not None
+        flags = _FLAGS if "/" in pattern else _FLAGS | glob.MATCHBASE
+        return glob.compile(pattern, flags=flags, limit=_MAX_ALTERNATIVES).match
+    except Exception:  # noqa: BLE001 - the class of its one error, too many alternatives, is private
+        text = f"The glob {pattern!r} has more than {_MAX_ALTERNATIVES} alternatives in braces. Use fewer."
+        raise ToolError(text) from None
 
 
 def _check_steps(pattern: str) -> None:
@@ -33,30 +39,9 @@ def _check_steps(pattern: str) -> None:
     )
 
 
-_PIECES = re.compile(r"\*\*/|\*+|\?|\[!?\]?[^\]/]*\]|[{},]|.", re.DOTALL)
-_PLAIN = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-_BRACES = {"{": "(?:", ",": "|", "}": ")"}
-
-
-def _to_regex(pattern: str) -> str:
-    depth = 0
-    parts = []
-    for piece in _PIECES.findall(pattern):
-        depth += piece == "{"
-        parts.append(_BRACES[piece] if depth and piece in _BRACES else _piece_to_regex(piece))
-        depth -= piece == "}" and depth > 0
-    return "".join(parts)
-
-
-def _piece_to_regex(piece: str) -> str:
-    if piece in _PLAIN:
-        return _PLAIN[piece]
-    if piece.startswith("**"):
-        return ".*"
-    if len(piece) > 1:
-        negated = piece.startswith("[!")
-        members = re.sub(r"([\\\[^])", r"\\\1", piece[2 if negated else 1 : -1])
-        return f"[{'^/' if negated else ''}{members}]"
-    if piece == "[":
+def _check_pairs(pattern: str) -> None:
+    rest = _CLOSED_BRACKETS.sub("", pattern)
+    if "[" in rest:
         raise ToolError("The glob has a [ without a ] before the next slash. Write [[] for a literal [.")
-    return re.escape(piece)
+    if rest.count("{") > rest.count("}"):
+        raise ToolError(f"The glob {pattern!r} is invalid: it has a {{ without a }}. Write [{{] for a literal {{.")

@@ -26,7 +26,7 @@ from service.tools.workspace.search_process import GRACE_SECONDS, MAX_MATCHES, M
 SEARCH_SECONDS = 20.0
 
 _PATTERN_CHARACTERS = 1_000
-_COMMAND = (sys.executable, "-P", "-s", "-m", "service.tools.workspace.search_process")
+_COMMAND = (sys.executable, "-P", "-m", "service.tools.workspace.search_process")
 _PIPE_BYTES = 65_536
 #: Time to start the process and read its output on a busy machine.
 _OVERHEAD_SECONDS = 10.0

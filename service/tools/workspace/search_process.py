@@ -1,7 +1,7 @@
 """The program behind `find` and `grep`: a JSON request on standard input, a JSON response on standard output.
 
 It is a separate process because a regular expression can run forever and cannot be interrupted. An alarm signal ends
-it at its time limit. Needs only the standard library.
+it at its time limit.
 """
 
 from __future__ import annotations

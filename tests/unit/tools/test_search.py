@@ -80,6 +80,12 @@ def test_find_reports_paths_from_workspace(workspace: Path, pattern: str, path: 
         ("a+(b)", "a+(b)", True),
         ("[[]id].tsx", "[id].tsx", True),
         ("..a/.b", "..a/.b", True),
+        ("a\\*b", "a*b", True),
+        ("a\\*b", "axb", False),
+        ("[^a]b", "cb", True),
+        ("x{1..3}", "x2", True),
+        ("{a}", "{a}", True),
+        ("x/**y", "x/a/y", False),
     ],
 )
 def test_globs_are_those_of_shell(pattern: str, path: str, *, matches: bool) -> None:
@@ -122,6 +128,17 @@ def test_glob_that_no_path_can_match_is_refused(workspace: Path, pattern: str) -
 def test_absolute_glob_is_refused(workspace: Path) -> None:
     told = refusal(workspace, FIND, pattern=f"{workspace}/src/*.py")
     assert told.startswith(f"No path can match the glob '{workspace}/src/*.py': it is relative to `path`")
+
+
+def test_glob_with_too_many_alternatives_is_refused(workspace: Path) -> None:
+    assert "more than 1000 alternatives" in refusal(workspace, FIND, pattern="{a,b}" * 16)
+    assert "more than 1000 alternatives" in refusal(workspace, GREP, pattern="x", glob="{1..2000}")
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 30 + "b", "?*" * 100 + "z", "**/" * 100 + "z"])
+def test_glob_of_many_wildcards_does_not_backtrack(workspace: Path, pattern: str) -> None:
+    (workspace / ("a" * 200)).touch()
+    assert use(workspace, FIND, pattern=pattern) == "(no path matches)"
 
 
 @pytest.mark.parametrize("pattern", ["[ab", "src/[a", "[a/b]", "{[a,b}"])
