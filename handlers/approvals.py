@@ -14,7 +14,7 @@ from service.gateway.gateway import Gateway
 def list_approvals(limit: int) -> Response:
     """List the pending approvals, oldest first."""
     gateway: Gateway = current_app.extensions["gateway"]
-    return json_response(to_approval_list(gateway.state.approvals.list_pending(limit + 1), limit))
+    return json_response(to_approval_list(gateway.storage.approvals.list_pending(limit + 1), limit))
 
 
 def decide_approval(approval_id: str, body: dict[str, Any]) -> Response:
@@ -22,5 +22,5 @@ def decide_approval(approval_id: str, body: dict[str, Any]) -> Response:
     gateway: Gateway = current_app.extensions["gateway"]
     # The caller is known by its address only: all share one secret.
     decided_by = f"http {access_entry(request.environ).client}"
-    decided = gateway.state.approvals.decide(approval_id, ApprovalDecision(body["decision"]), decided_by)
+    decided = gateway.storage.approvals.decide(approval_id, ApprovalDecision(body["decision"]), decided_by)
     return json_response(to_approval(decided))

@@ -19,28 +19,30 @@ def list_sessions(
     gateway: Gateway = current_app.extensions["gateway"]
     position = None if after is None else parse_cursor(after)
     agent_id = None if agent is None else agent.lower()
-    found = gateway.state.store.list_from(position, limit + 1, agent_id=agent_id, stateless=stateless)
+    found = gateway.storage.transcripts.list_from(position, limit + 1, agent_id=agent_id, stateless=stateless)
     return json_response(to_session_list(found, limit))
 
 
 def get_session(key: str, limit: int) -> Response:
     """Return one session with its last messages."""
-    state = current_app.extensions["gateway"].state
+    storage = current_app.extensions["gateway"].storage
     key = _find_key(key)
-    session = state.store.get_session(key)
+    session = storage.transcripts.get_session(key)
     if session is None:
         raise _not_found(key)
-    active = state.records.list_going_on(key)
-    return json_response(to_session_with_messages(session, active, state.store.load_recent_messages(key, limit)))
+    active = storage.records.list_going_on(key)
+    return json_response(
+        to_session_with_messages(session, active, storage.transcripts.load_recent_messages(key, limit))
+    )
 
 
 def delete_session(key: str) -> Response:
     """Delete a session that no run uses."""
-    state = current_app.extensions["gateway"].state
+    storage = current_app.extensions["gateway"].storage
     key = _find_key(key)
-    deleted = state.store.delete_session(key)
+    deleted = storage.transcripts.delete_session(key)
     if deleted is None:
-        raise _busy(state.records.list_going_on(key))
+        raise _busy(storage.records.list_going_on(key))
     if not deleted:
         raise _not_found(key)
     return json_response({"object": "session.deleted", "key": key, "deleted": True})
@@ -48,10 +50,12 @@ def delete_session(key: str) -> Response:
 
 def _find_key(key: str) -> str:
     gateway: Gateway = current_app.extensions["gateway"]
-    state = gateway.state
+    storage = gateway.storage
     # A session whose first run has not ended exists, though without messages.
     found = resolve_stored_key(
-        key, gateway.roster.default.id, lambda one: state.store.get_session(one) or state.records.list_going_on(one)
+        key,
+        gateway.roster.default.id,
+        lambda one: storage.transcripts.get_session(one) or storage.records.list_going_on(one),
     )
     if found is None:
         raise _not_found(key.encode("utf-8", "replace").decode())

@@ -18,7 +18,7 @@ class AgentRequest:
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
     `session_key` and `user` select the session, `channel` goes into the system prompt. Requests with the same
     `idempotency_key` get the answer of one run, which continues when its caller leaves. `run_id` is the caller's own
-    name for the run, `door` the protocol it came by. `timeout_seconds` may shorten, not extend, the agent's limit.
+    name for the run, `protocol` the protocol it came by. `timeout_seconds` may shorten, not extend, the agent's limit.
     The output of a request that is not `streamed` is read only at its end, so that a failing model may be retried.
     """
 
@@ -37,7 +37,7 @@ class AgentRequest:
     timeout_seconds: float | None = None
     streamed: bool = True
     run_id: str | None = None
-    door: str = "http"
+    protocol: str = "http"
 
     @property
     def offers_functions(self) -> bool:

@@ -18,7 +18,7 @@ from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import StopReason, ToolCall, Usage
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import NewRun, RunState
+from service.storage.runs.records import AcceptedRun, RunState
 
 logger = logging.getLogger("openclaw.runs")
 
@@ -75,7 +75,7 @@ class Run:
 
     def __init__(
         self,
-        accepted: NewRun,
+        accepted: AcceptedRun,
         *,
         key: IdempotencyKey | None = None,
         is_replay: bool = False,
@@ -85,7 +85,7 @@ class Run:
         self.id = accepted.id
         self.session_key = accepted.session_key
         self.agent_id = accepted.agent_id
-        self.door = accepted.door
+        self.protocol = accepted.protocol
         self.accepted_at = accepted.accepted_at_ms / 1000
         self.ended_at: float | None = None
         self.key = key

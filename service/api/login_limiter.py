@@ -32,7 +32,7 @@ class SharedLoginLimiter:
     """Count failed attempts in the database, and in this process in case the database is unavailable.
 
     A right secret never waits for the database. Counts of other gateways are read once a second while requests arrive
-    and `has_others` returns True; a wrong secret reads them at once. A success clears the count at the gateway that saw
+    and `has_peers` returns True; a wrong secret reads them at once. A success clears the count at the gateway that saw
     it, and in the database. `clock` returns seconds since 1970.
     """
 
@@ -41,12 +41,12 @@ class SharedLoginLimiter:
         config: RateLimitConfig,
         failures: LoginFailures,
         *,
-        has_others: Callable[[], bool],
+        has_peers: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._local = LoginLimiter(config, monotonic)
         self._failures = failures
-        self._has_others = has_others
+        self._has_peers = has_peers
         self._clock = clock
         self._limit = _to_login_limit(config)
         self._lockouts: OrderedDict[str, _Lockout] = OrderedDict()  # every address with a known failure
@@ -88,7 +88,7 @@ class SharedLoginLimiter:
         now = monotonic()
         if now >= self._refresh_at:
             first, self._refresh_at = self._refresh_at == -math.inf, now + _REFRESH_SECONDS
-            if first or self._has_others():
+            if first or self._has_peers():
                 concurrency.spawn(self._refresh)
 
     def _refresh(self) -> None:

@@ -31,8 +31,8 @@ def list_(opened: Any, *, limit: int, as_json: bool) -> None:
     """List the pending approvals, the oldest first, with the complete arguments of each call."""
     from service.api.http.approval_response import to_approval_list  # slow imports, here and below
 
-    with opened() as (state, _):
-        found = state.approvals.list_pending(limit + 1)
+    with opened() as (storage, _):
+        found = storage.approvals.list_pending(limit + 1)
     if as_json:
         print_json(to_approval_list(found, limit))
         return
@@ -57,8 +57,8 @@ def resolve(opened: Any, approval_id: str, decision: str, *, as_json: bool) -> N
     from service.api.http.approval_response import to_approval
     from service.core.messages import ApprovalDecision
 
-    with opened(writes=True) as (state, _):
-        decided = state.approvals.decide(approval_id, ApprovalDecision(decision), f"cli {_user_name()}")
+    with opened(writes=True) as (storage, _):
+        decided = storage.approvals.decide(approval_id, ApprovalDecision(decision), f"cli {_user_name()}")
     if as_json:
         print_json(to_approval(decided))
     else:

@@ -47,8 +47,8 @@ def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     """List the sessions, the last used first."""
     from service.storage.sessions.export import to_object
 
-    with opened() as (state, _):
-        found = state.store.list_sessions(None if agent is None else agent.lower(), limit + 1)
+    with opened() as (storage, _):
+        found = storage.transcripts.list_sessions(None if agent is None else agent.lower(), limit + 1)
     has_more, found = len(found) > limit, found[:limit]
     if as_json:
         print_json({"sessions": [to_object(session) for session in found], "has_more": has_more})
@@ -79,11 +79,11 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
     """Show a session and its last messages."""
     from service.api.http.session_response import to_session_with_messages
 
-    with opened() as (state, config):
-        [session] = _find(state, config, [key], agent)
-        active = state.records.list_going_on(session.key)
-        recent = state.store.load_recent_messages(session.key, limit)
-        failures = state.records.list_failures(session.key)
+    with opened() as (storage, config):
+        [session] = _find(storage, config, [key], agent)
+        active = storage.records.list_going_on(session.key)
+        recent = storage.transcripts.load_recent_messages(session.key, limit)
+        failures = storage.records.list_failures(session.key)
     if as_json:
         print_json(to_session_with_messages(session, active, recent))
         return
@@ -117,9 +117,9 @@ def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything:
 
     if bool(keys) == everything:
         raise click.UsageError("Name the sessions to export, or use --all.")
-    with opened() as (state, config):
-        for session in _iter_sessions(state, agent) if everything else _find(state, config, keys, agent):
-            for line in export_session(state.store, session, state.records.list_failures(session.key)):
+    with opened() as (storage, config):
+        for session in _iter_sessions(storage, agent) if everything else _find(storage, config, keys, agent):
+            for line in export_session(storage.transcripts, session, storage.records.list_failures(session.key)):
                 output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -131,14 +131,14 @@ def export(opened: Any, keys: tuple[str, ...], *, agent: str | None, everything:
 @pass_storage
 def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, as_json: bool) -> None:
     """Delete sessions with all their messages."""
-    with opened(writes=True) as (state, config):
-        found = _find(state, config, keys, agent)
+    with opened(writes=True) as (storage, config):
+        found = _find(storage, config, keys, agent)
         messages = sum(session.message_count for session in found)
         if not yes:
             many = f"{len(found)} sessions" if len(found) > 1 else f"the session {found[0].key}"
             click.confirm(f"Delete {many} with {messages} messages? This cannot be undone.", abort=True, err=True)
         for session in found:
-            if state.store.delete_session(session.key) is None:
+            if storage.transcripts.delete_session(session.key) is None:
                 text = f"The session {session.key} has an active run. Wait, or use `openclaw sessions abort` first."
                 raise click.ClickException(text)
             if not as_json:
@@ -191,8 +191,8 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
     """Delete expired sessions according to `session.maintenance`."""
     from service.storage.sessions.pruning import Pruner
 
-    with opened(writes=not dry_run) as (state, config):
-        pruner = Pruner(state.database, config.session.maintenance, time.time)
+    with opened(writes=not dry_run) as (storage, config):
+        pruner = Pruner(storage.database, config.session.maintenance, time.time)
         if dry_run:
             found = [(one.key, _to_minute(one.updated_at_ms), one.reason) for one in pruner.iter_expired()]
             if as_json:
@@ -213,21 +213,25 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
     )
 
 
-def _find(state: Storage, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
+def _find(storage: Storage, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
     """Resolve `keys` to sessions, each once, in order. Raises `click.ClickException` for an unknown key."""
     from service.config.agents import Roster
 
     agents = [agent.lower()] if agent is not None else [known.id for known in Roster.from_config(config).agents]
-    found = [_find_one(state, key, agents, agent) for key in keys]
+    found = [_find_one(storage, key, agents, agent) for key in keys]
     return list({session.key: session for session in found}.values())
 
 
-def _find_one(state: Storage, key: str, agents: Iterable[str], agent: str | None) -> SessionOverview:
+def _find_one(storage: Storage, key: str, agents: Iterable[str], agent: str | None) -> SessionOverview:
     from service.storage.sessions.keys import resolve_stored_key
 
-    candidates = dict.fromkeys(resolve_stored_key(key, agent_id, state.store.get_session) for agent_id in agents)
+    candidates = dict.fromkeys(
+        resolve_stored_key(key, agent_id, storage.transcripts.get_session) for agent_id in agents
+    )
     stored = [
-        session for one in candidates if one is not None and (session := state.store.get_session(one)) is not None
+        session
+        for one in candidates
+        if one is not None and (session := storage.transcripts.get_session(one)) is not None
     ]
     if agent is not None:
         stored = [session for session in stored if session.agent_id == agent.lower()]
@@ -246,12 +250,12 @@ def _short_key(text: str) -> str:
     return printable(_cut(text, _SHOWN_KEY_CHARACTERS))
 
 
-def _iter_sessions(state: Storage, agent: str | None) -> Iterator[SessionOverview]:
+def _iter_sessions(storage: Storage, agent: str | None) -> Iterator[SessionOverview]:
     from service.storage.sessions.queries import Position
 
     after = None
     agent_id = None if agent is None else agent.lower()
-    while page := state.store.list_from(after, 100, agent_id=agent_id):
+    while page := storage.transcripts.list_from(after, 100, agent_id=agent_id):
         yield from page
         after = Position(page[-1].created_at_ms, page[-1].session_id)
 

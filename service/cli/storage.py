@@ -40,7 +40,7 @@ def _open_storage(config: Config, state_dir: Any, *, writes: bool = False) -> It
     from service.storage.storage import Storage
 
     database = open_database(resolve_state_url(os.environ, config), state_dir, durability=config.state.durability)
-    with closing(Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as state:
+    with closing(Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()))) as storage:
         if writes:
-            state.membership.join()
-        yield state, config
+            storage.membership.join()
+        yield storage, config

@@ -46,13 +46,13 @@ def open_gateway(config: Config, locations: Locations, environ: Mapping[str, str
     """
     clock, new_id = time.time, new_uuid
     url, durability = resolve_state_url(environ, config), config.state.durability
-    state = Storage(open_database(url, locations.state_dir, durability=durability), clock=clock, new_id=new_id)
-    state.membership.join()
-    state.maintain(config.session.maintenance)
-    runtime = open_runtime(config, state.store, locations, environ, ToolSlots())
+    storage = Storage(open_database(url, locations.state_dir, durability=durability), clock=clock, new_id=new_id)
+    storage.membership.join()
+    storage.maintain(config.session.maintenance)
+    runtime = open_runtime(config, storage.transcripts, locations, environ, ToolSlots())
     return Gateway(
         runtime,
-        state,
+        storage,
         runs=RunRegistry(clock),
         limiter=RunLimiter(runtime.limits.max_concurrent),
         compactor=Compactor(TokenEstimator()),

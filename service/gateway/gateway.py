@@ -34,7 +34,7 @@ from service.gateway.run_setup import RunPlan, plan_run
 from service.gateway.runtime import Runtime, RuntimeSlot
 from service.models.catalog import ModelCatalog
 from service.storage.runs.idempotency import Claim, IdempotencyKey
-from service.storage.runs.records import NewRun, RunRecord, RunState
+from service.storage.runs.records import AcceptedRun, RunRecord, RunState
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import Storage
 from service.tools.process_slots import ToolSlots
@@ -56,7 +56,7 @@ class Gateway:
     def __init__(
         self,
         runtime: Runtime,
-        state: Storage,
+        storage: Storage,
         *,
         runs: RunRegistry,
         limiter: RunLimiter,
@@ -65,19 +65,19 @@ class Gateway:
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
-        self.state = state
+        self.storage = storage
         self.runs = runs
         self.budget = budget
         self.started_at = clock()
         self._runtime = RuntimeSlot(runtime)
         self._limiter = limiter
-        self._executor = RunExecutor(state, limiter, compactor, clock=clock, new_id=new_id)
+        self._executor = RunExecutor(storage, limiter, compactor, clock=clock, new_id=new_id)
         self._clock = clock
         self._new_id = new_id
-        self._replayer = Replayer(state.records, state.store, budget)
+        self._replayer = Replayer(storage.records, storage.transcripts, budget)
         self._draining = False
-        state.membership.on_expelled = self._abort_in_sessions
-        state.membership.on_look = self._look
+        storage.membership.on_expelled = self._abort_in_sessions
+        storage.membership.on_poll = self._poll
 
     def submit(self, request: AgentRequest) -> Run:
         """Accept a run and return it; it continues whether or not it is followed.
@@ -102,13 +102,13 @@ class Gateway:
         spawn(self._executor.execute, run, plan)
         return run
 
-    def _to_accepted(self, plan: RunPlan) -> NewRun:
+    def _to_accepted(self, plan: RunPlan) -> AcceptedRun:
         request, session = plan.request, plan.session
-        return NewRun(
+        return AcceptedRun(
             id=request.run_id or f"chatcmpl_{self._new_id()}",
             session_key=session.key,
             agent_id=plan.agent.id,
-            door=request.door,
+            protocol=request.protocol,
             accepted_at_ms=int(self._clock() * 1000),
             stateless=session.fresh,
             claimed=request.idempotency_key is not None,
@@ -117,7 +117,7 @@ class Gateway:
     def _find_named(self, run: Run) -> Run | None:
         known = self.runs.find(run.id)
         if known is None:
-            if sum(one.door == run.door for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
+            if sum(one.protocol == run.protocol for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             return None
         if known.session_key != run.session_key:
@@ -128,13 +128,13 @@ class Gateway:
 
     def _claim(self, run: Run, key: IdempotencyKey) -> Run | None:
         """Claim `key` for `run`; returns the replay that answers instead if an earlier request has claimed it."""
-        gateway_id = self.state.membership.id
+        gateway_id = self.storage.membership.id
         try:
             with run.scope:
-                claim = self.state.claims.claim(key, run.accepted, gateway_id)
+                claim = self.storage.claims.claim(key, run.accepted, gateway_id)
         except BaseException as failure:
             # The claim may be carried out although nobody waits for it: this follows it.
-            spawn(self.state.ledger.forget, run.accepted, gateway_id)
+            spawn(self.storage.ledger.forget, run.accepted, gateway_id)
             error = aborted_in_queue(run) if isinstance(failure, Cancelled) else failure
             self._refuse(run, error)
             if error is not failure:
@@ -155,7 +155,7 @@ class Gateway:
         if original is not None and original is not run and original.state.is_begun:
             self.runs.discard(run)
             return self._replayer.mirror(original)
-        record = self.state.records.get(claim.run_id)
+        record = self.storage.records.get(claim.run_id)
         if record is None:
             raise failure_of(None)
         if record.id != run.id:
@@ -197,12 +197,12 @@ class Gateway:
         found = self.runs.find(run_id)
         if found is not None:
             return found
-        record = self.state.records.get(run_id)
+        record = self.storage.records.get(run_id)
         return None if record is None else self._replayer.recall(record)
 
     def abort(self, run_id: str) -> bool:
         """End a run soon, in whatever state and process; whether it had not ended. Raises `StoreError`."""
-        return self._abort_here(run_id) or self._end_forgotten(run_id) or self.state.records.request_abort(run_id)
+        return self._abort_here(run_id) or self._end_forgotten(run_id) or self.storage.records.request_abort(run_id)
 
     def get_run(self, run_id: str) -> RunRecord:
         """The run's record, made up for a run of this process that is not recorded before its end.
@@ -210,8 +210,8 @@ class Gateway:
         Raises `StoreError`, and `GatewayError` (`run_not_found`).
         """
         run = self._find_executed(run_id)
-        here = None if run is None else RunRecord.of(run.accepted, self.state.membership.id, run.state)
-        recorded = self.state.records.get(run_id)
+        here = None if run is None else RunRecord.of(run.accepted, self.storage.membership.id, run.state)
+        recorded = self.storage.records.get(run_id)
         # The beginning of a run without a session to wait for is not recorded.
         has_begun = here is not None and here.state.is_begun
         found = here if recorded is None or (has_begun and recorded.state is RunState.ACCEPTED) else recorded
@@ -227,7 +227,7 @@ class Gateway:
         """The reasons why the Gateway is not ready; empty when it is."""
         reasons = ["shutting down"] if self._draining else []
         try:
-            self.state.database.check()
+            self.storage.database.check()
         except StoreError:
             logger.exception("the session database is not usable")
             reasons.append("session store")
@@ -258,7 +258,7 @@ class Gateway:
         for run in self.abort_all():
             run.wait_for_end(None)
         self._runtime.close()
-        self.state.close()
+        self.storage.close()
 
     def _abort_in_sessions(self) -> None:
         """Abort the runs whose sessions other processes may have taken: their turns could not be stored."""
@@ -277,18 +277,18 @@ class Gateway:
             run.abort()
         return run is not None
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Notice what other processes have asked for."""
         self._abort_requested()
-        self.state.approvals.check()
+        self.storage.approvals.check()
 
     def _abort_requested(self) -> None:
-        if self.state.membership.has_others:
-            for run_id in self.state.records.list_to_abort(self.state.membership.id):
+        if self.storage.membership.has_peers:
+            for run_id in self.storage.records.list_to_abort(self.storage.membership.id):
                 if not self._abort_here(run_id):
                     self._end_forgotten(run_id)
 
     def _end_forgotten(self, run_id: str) -> bool:
-        record = self.state.records.get(run_id)
+        record = self.storage.records.get(run_id)
         # The run may have been accepted here since.
-        return record is not None and (self._abort_here(run_id) or self.state.ledger.end_forgotten(record))
+        return record is not None and (self._abort_here(run_id) or self.storage.ledger.end_forgotten(record))

@@ -16,7 +16,7 @@ from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Role, StopReason
 from service.gateway.run_outcome import failure_of
-from service.storage.runs.records import NewRun, RunRecord, RunRecords, RunState
+from service.storage.runs.records import AcceptedRun, RunRecord, RunRecords, RunState
 from service.storage.sessions.transcripts import TranscriptStore
 
 logger = logging.getLogger("openclaw.gateway")
@@ -51,8 +51,8 @@ class Replayer:
 
     def recall(self, record: RunRecord) -> Run:
         """A replay of a recorded run, which ends once the recorded one has."""
-        accepted = NewRun(
-            record.id, record.session_key, record.agent_id, record.door, record.accepted_at_ms, stateless=False
+        accepted = AcceptedRun(
+            record.id, record.session_key, record.agent_id, record.protocol, record.accepted_at_ms, stateless=False
         )
         copy = Run(accepted, is_replay=True, budget=self._budget)
         self.replay_as(copy)

@@ -15,7 +15,7 @@ logger = logging.getLogger("openclaw.runs")
 
 @record
 class Retention:
-    """Retention of ended runs per door: time, number and characters."""
+    """Retention of ended runs per protocol: time, number and characters."""
 
     seconds: float = 600
     runs: int = 1024
@@ -102,17 +102,17 @@ class RunRegistry:
 
     def _retire(self, run: Run) -> None:
         self._remove(run)
-        self._ended[run.door][run.id] = run
-        self._ended_characters[run.door] += run.characters
+        self._ended[run.protocol][run.id] = run
+        self._ended_characters[run.protocol] += run.characters
         self._forget_old()
 
     def _forget_old(self) -> None:
         kept, oldest = self._retention, self._clock() - self._retention.seconds
-        for door, ended in self._ended.items():
+        for protocol, ended in self._ended.items():
             while ended:
                 first = next(iter(ended.values()))
-                within = len(ended) <= kept.runs and self._ended_characters[door] <= kept.characters
+                within = len(ended) <= kept.runs and self._ended_characters[protocol] <= kept.characters
                 if within and (first.ended_at or 0) >= oldest:
                     break
                 del ended[first.id]
-                self._ended_characters[door] -= first.characters
+                self._ended_characters[protocol] -= first.characters

@@ -21,7 +21,7 @@ from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
-from service.storage.runs.records import NewRun
+from service.storage.runs.records import AcceptedRun
 from service.storage.sessions.keys import SessionKey
 from service.storage.storage import Storage
 from service.tools.tool import ToolContext
@@ -111,7 +111,7 @@ def _own_tools(plan: RunPlan) -> Toolbox:
     return own_tools
 
 
-def prepare(plan: RunPlan, accepted: NewRun, storage: Storage) -> PreparedRun:
+def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage) -> PreparedRun:
     """Build the model request of a run that has its session: history, new messages, system prompt and tools.
 
     Waits for MCP servers and remote images. Raises `GatewayError` for what is wrong with the request.
@@ -121,9 +121,9 @@ def prepare(plan: RunPlan, accepted: NewRun, storage: Storage) -> PreparedRun:
     history: tuple[Message, ...] = ()
     incoming = request.messages
     if accepted.stateless:
-        incoming = recall_steps(incoming, agent.id, storage.records, storage.store)
+        incoming = recall_steps(incoming, agent.id, storage.records, storage.transcripts)
     else:
-        history = annotate_truncated(storage.store.load_conversation(accepted.session_key))
+        history = annotate_truncated(storage.transcripts.load_conversation(accepted.session_key))
     new = runtime.check_images(select_new(history, incoming, has_instructions=bool(request.system_text)))
     conversation = Conversation(history, tuple(item.message for item in new))
     model_request = ModelRequest(

@@ -52,9 +52,9 @@ class Apps:
 def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config_path: Path | None = None) -> Apps:
     """Create the applications of `gateway`; `config_path` is shown to clients that ask for the configuration."""
     authenticated = credentials.mode != "none"
-    failures, others = LoginFailures(gateway.state.database), gateway.state.membership
+    failures, others = LoginFailures(gateway.storage.database), gateway.storage.membership
     limiter = SharedLoginLimiter(
-        config.gateway.auth.rate_limit, failures, has_others=lambda: others.has_others, clock=time.time
+        config.gateway.auth.rate_limit, failures, has_peers=lambda: others.has_peers, clock=time.time
     )
     settings = SettingsSlot(ApiSettings.build(config, Authenticator(credentials, limiter) if authenticated else None))
     app = create_app(gateway, load_contract(authenticated=authenticated), settings)
@@ -73,10 +73,10 @@ def add_websocket_app(
     methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock), ROWS)
     handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
-    feed = ApprovalFeed(hub, gateway.state.approvals)
-    gateway.state.approvals.on_change, gateway.state.approvals.on_check = feed.publish, feed.refresh
+    feed = ApprovalFeed(hub, gateway.storage.approvals)
+    gateway.storage.approvals.on_change, gateway.storage.approvals.on_check = feed.publish, feed.refresh
     app.extensions["rpc"] = hub
     # Replacing `wsgi_app` is Flask's documented way to wrap an application.
     app.wsgi_app = WebSocketApp(  # type: ignore[method-assign]
-        app.wsgi_app, hub=hub, greeter=handshake, methods=methods, settings=settings, budget=gateway.budget
+        app.wsgi_app, hub=hub, handshake=handshake, methods=methods, settings=settings, budget=gateway.budget
     )

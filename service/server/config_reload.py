@@ -57,7 +57,7 @@ def follow_file(
     gateway = apps.gateway
 
     def open_next(config: Config) -> Runtime:
-        return open_runtime(config, gateway.state.store, locations, os.environ, gateway.tool_slots)
+        return open_runtime(config, gateway.storage.transcripts, locations, os.environ, gateway.tool_slots)
 
     reload = ConfigReload(apps, started, read, open_next)
     spawn(watch.follow, reload.apply)
@@ -119,7 +119,7 @@ class ConfigReload:
         gateway.reconfigure(runtime)
         self._apps.apply(wanted.config, self._credentials)
         if wanted.config.session.maintenance != self._current.config.session.maintenance:
-            gateway.state.maintain(wanted.config.session.maintenance)
+            gateway.storage.maintain(wanted.config.session.maintenance)
         self._current = wanted
         in_force = [key for key in changed if not any(_is_of(key, waits) for waits in waiting)]
         if in_force:

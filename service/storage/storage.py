@@ -31,7 +31,7 @@ class Storage:
     ) -> None:
         self.database = database
         self.membership = Membership(database, clock=clock, new_id=new_id, heartbeat_seconds=heartbeat_seconds)
-        self.store = TranscriptStore(database)
+        self.transcripts = TranscriptStore(database)
         self.records = RunRecords(database)
         self.claims = IdempotencyStore(database)
         self.approvals = Approvals(database, self.membership, clock)

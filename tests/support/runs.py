@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from service.agent.run import Run
-from service.storage.runs.records import NewRun
+from service.storage.runs.records import AcceptedRun
 
 
-def new_run(run_id: str = "chatcmpl_1", session_key: str = "agent:main:x", *, door: str = "http") -> Run:
+def new_run(run_id: str = "chatcmpl_1", session_key: str = "agent:main:x", *, protocol: str = "http") -> Run:
     """A run that has just been accepted."""
-    return Run(NewRun(run_id, session_key, "main", door, accepted_at_ms=1_700_000_000_500, stateless=False))
+    return Run(AcceptedRun(run_id, session_key, "main", protocol, accepted_at_ms=1_700_000_000_500, stateless=False))

@@ -10,7 +10,7 @@ from pathlib import Path
 from service.core.messages import Message, Usage
 from service.storage.database.database import Database
 from service.storage.database.open import open_file
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.storage import Storage
 
@@ -28,8 +28,8 @@ class Transcripts(TranscriptStore):
         super().__init__(database)
         self.database = database
         self.clock = clock
-        self.state = Storage(database, clock=clock, new_id=new_id)
-        self.state.membership.join()
+        self.storage = Storage(database, clock=clock, new_id=new_id)
+        self.storage.membership.join()
 
     @classmethod
     def open(
@@ -49,11 +49,11 @@ class Transcripts(TranscriptStore):
 
     def finish_run(self, key: str, agent_id: str, run_id: str, outcome: RunOutcome) -> None:
         """Open a run of the session and finish it with `outcome`."""
-        run = NewRun(run_id, key, agent_id, "test", self.state.ledger.now_ms(), stateless=False)
-        self.state.ledger.open(run, None).finish(outcome)
+        run = AcceptedRun(run_id, key, agent_id, "test", self.storage.ledger.now_ms(), stateless=False)
+        self.storage.ledger.open(run, None).finish(outcome)
 
     def check(self) -> None:
         self.database.check()
 
     def close(self) -> None:
-        self.state.close()
+        self.storage.close()

@@ -94,7 +94,7 @@ def to_run(run: RunRecord) -> dict[str, Any]:
         "object": "run",
         "session_key": run.session_key,
         "agent": run.agent_id,
-        "door": run.door,
+        "door": run.protocol,
         "state": run.state,
         "created_at": run.accepted_at_ms // 1000,
         "started_at": None if started is None else started // 1000,

@@ -46,7 +46,7 @@ def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -
         # No key of another protocol has a control character: the two never meet.
         idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", asked),
         run_id=run_id,
-        door="rpc",
+        protocol="rpc",
     )
 
 

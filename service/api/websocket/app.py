@@ -1,7 +1,7 @@
-"""The WebSocket door as a WSGI application: upgrades come in here, everything else goes to the application behind.
+"""WSGI application that serves WebSocket upgrades and passes all other requests on.
 
-An upgrade is accepted on any path. Refusals come in the HTTP door's order and with its envelope: a proxy's headers, a
-foreign host, a foreign origin (403), a broken handshake (400), no room (503).
+An upgrade is accepted on any path. Refusals have the order and the envelope of the HTTP API: a proxy's headers, a
+foreign host, a foreign origin (403), a malformed handshake (400), too many connections (503).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MESSAGE_COPIES = 4
 
 _UNCOUNTED_BYTES = 64 * 1024
 
-#: What may wait to be read by somebody who has not said who they are.
-STRANGER_BUFFERED_BYTES = 64 * 1024
+#: Limit of unsent bytes of a connection that is not authenticated.
+UNAUTHENTICATED_BUFFERED_BYTES = 64 * 1024
 
 _ORIGIN = re.compile(r"https?://(?P<host>[^/?#]+)", re.IGNORECASE)
 
@@ -54,14 +54,14 @@ class WebSocketApp:
         application: Application,
         *,
         hub: Hub,
-        greeter: Handshake,
+        handshake: Handshake,
         methods: Methods,
         settings: SettingsSlot,
         budget: ByteBudget,
     ) -> None:
         self._application = application
         self._hub = hub
-        self._greeter = greeter
+        self._handshake = handshake
         self._methods = methods
         self._settings = settings
         self._budget = budget
@@ -96,60 +96,60 @@ class WebSocketApp:
             socket = WebSocket(
                 connection,
                 early=environ["openclaw.early"],
-                max_buffered_bytes=STRANGER_BUFFERED_BYTES,
+                max_buffered_bytes=UNAUTHENTICATED_BUFFERED_BYTES,
                 budget=self._budget,
             )
             try:
-                self._converse(socket, address, introduced)
+                self._serve_client(socket, address, introduced)
             finally:
                 socket.release()
                 if socket.dropped is not None:
                     logger.warning("a connection of %s was dropped: %s", to_logfmt(address), socket.dropped)
 
-    def _converse(self, socket: WebSocket, address: str, introduced: Callable[[], None]) -> None:
+    def _serve_client(self, socket: WebSocket, address: str, introduced: Callable[[], None]) -> None:
         try:
-            greeted = self._greeter.greet(socket, address)
+            authenticated = self._handshake.perform(socket, address)
         except RefusedError as refusal:
             socket.close(refusal.code, str(refusal))
-            greeted = None
-        if greeted is not None:
+            authenticated = None
+        if authenticated is not None:
             introduced()
             socket.limit_backlog(MAX_BUFFERED_BYTES)
-            peer, request_id = greeted
-            with self._hub.register(peer):
-                self._greeter.welcome(peer, request_id)
-                self._listen(peer)
+            client, request_id = authenticated
+            with self._hub.register(client):
+                self._handshake.welcome(client, request_id)
+                self._listen(client)
         socket.finish()
 
-    def _listen(self, peer: ConnectedClient) -> None:
+    def _listen(self, client: ConnectedClient) -> None:
         try:
-            for message, hold in peer.socket.messages():
+            for message, hold in client.socket.messages():
                 try:
-                    if not peer.socket.is_open:
+                    if not client.socket.is_open:
                         return
-                    self._take(peer, message, hold)
+                    self._take(client, message, hold)
                 finally:
                     hold.release()
                     del message, hold  # or they would stay until the next message
         except GatewayError as error:  # no room for a message that is still arriving
-            peer.fail(NO_ID, error)
-            peer.socket.close(TRY_AGAIN_LATER, "too much data is in flight")
-            peer.socket.discard()
+            client.fail(NO_ID, error)
+            client.socket.close(TRY_AGAIN_LATER, "too much data is in flight")
+            client.socket.discard()
 
-    def _take(self, peer: ConnectedClient, message: bytes | None, hold: Hold) -> None:
+    def _take(self, client: ConnectedClient, message: bytes | None, hold: Hold) -> None:
         if message is not None and len(message) > _UNCOUNTED_BYTES:
             try:
                 hold.take(len(message) * (MESSAGE_COPIES - 1))
             except GatewayError as error:
-                peer.fail(find_leading_id(message), error)
+                client.fail(find_leading_id(message), error)
                 return
         try:
-            self._methods.take(peer, parse_request(message), hold)
+            self._methods.dispatch(client, parse_request(message), hold)
         except FrameError as fault:
             if message is not None and fault.id == NO_ID and not is_utf8(message):
-                peer.socket.close(NOT_UTF8, "text must be UTF-8")
+                client.socket.close(NOT_UTF8, "text must be UTF-8")
             else:
-                peer.fail(fault.id, fault.error)
+                client.fail(fault.id, fault.error)
 
 
 def _is_upgrade(environ: Mapping[str, Any]) -> bool:

@@ -141,7 +141,7 @@ class Broadcaster:
         _send("agent", self._agent_event(run, progress, stream, data), self._readers())
 
     def _send_tool(self, run: Run, progress: RunProgress, data: dict[str, Any]) -> None:
-        wanting = (peer for peer in self._readers() if TOOL_EVENTS in peer.caps)
+        wanting = (client for client in self._readers() if TOOL_EVENTS in client.caps)
         _send("agent", self._agent_event(run, progress, "tool", data), wanting)
 
     def _agent_event(self, run: Run, progress: RunProgress, stream: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Broadcaster:
     def send_session(self, session_key: str, agent_id: str, reason: str) -> None:
         """Send `sessions.changed` to the clients that subscribed to sessions."""
         payload = {"sessionKey": session_key, "agentId": agent_id, "reason": reason, "ts": int(self._clock() * 1000)}
-        _send("sessions.changed", payload, (peer for peer in self._readers() if peer.follows_sessions))
+        _send("sessions.changed", payload, (client for client in self._readers() if client.follows_sessions))
 
     def send_injected(self, run_id: str, session_key: str, agent_id: str, message: dict[str, Any]) -> None:
         """Broadcast a message that was put into a session without a run."""
@@ -168,11 +168,11 @@ class Broadcaster:
         self.send_session(session_key, agent_id, "message-injected")
 
     def _readers(self) -> Iterable[ConnectedClient]:
-        return (peer for peer in self._hub if peer.may_read)
+        return (client for client in self._hub if client.may_read)
 
 
-def _send(event: str, payload: dict[str, Any], peers: Iterable[ConnectedClient]) -> None:
+def _send(event: str, payload: dict[str, Any], clients: Iterable[ConnectedClient]) -> None:
     encoded = b""
-    for peer in peers:
+    for client in clients:
         encoded = encoded or orjson.dumps(payload)
-        peer.send_event(event, encoded)
+        client.send_event(event, encoded)

@@ -27,9 +27,9 @@ class ConnectedClient:
     """
 
     def __init__(
-        self, peer_id: str, socket: WebSocket, scopes: Iterable[str], caps: Iterable[str], name: str = ""
+        self, client_id: str, socket: WebSocket, scopes: Iterable[str], caps: Iterable[str], name: str = ""
     ) -> None:
-        self.id = peer_id
+        self.id = client_id
         self.name = name
         self.socket = socket
         self.scopes = frozenset(scopes)

@@ -22,7 +22,7 @@ logger = logging.getLogger("openclaw.rpc")
 
 T = TypeVar("T")
 
-#: How many requests one connection may have going on.
+#: Limit of concurrent requests of one connection.
 MAX_REQUESTS = 256
 
 _NO_COMPONENTS: dict[str, Any] = {"components": {"schemas": {}}}
@@ -45,22 +45,22 @@ class MethodContext:
 
 
 class Call:
-    """One request under way: `params` satisfy the method's schema, `hold` is the memory of its message."""
+    """One request in progress: `params` satisfy the method's schema, `hold` is the memory of its message."""
 
-    def __init__(self, desk: MethodContext, peer: ConnectedClient, request: Request, hold: Hold) -> None:
-        self.desk = desk
-        self.peer = peer
+    def __init__(self, context: MethodContext, client: ConnectedClient, request: Request, hold: Hold) -> None:
+        self.context = context
+        self.client = client
         self.params = request.params
         self.hold = hold
         self._id = request.id
 
     def respond(self, payload: object) -> None:
-        """Send a response now; what the method returns is one more."""
-        self.peer.respond(self._id, payload)
+        """Send an interim response; the return value of the method is sent as another."""
+        self.client.respond(self._id, payload)
 
 
 class FailedWithPayload(Exception):  # noqa: N818 - it carries an answer
-    """A failure whose response has a payload, too."""
+    """A failure whose response also has a payload."""
 
     def __init__(self, error: GatewayError, payload: object) -> None:
         super().__init__(error.message)
@@ -71,9 +71,9 @@ class FailedWithPayload(Exception):  # noqa: N818 - it carries an answer
 class Method:
     """A row of the table.
 
-    `function` returns the response's payload or raises `GatewayError`. `properties` are its parameters' schemas (as in
-    the contract), `required` those that must be there; `ignored` are the protocol's other ones that change nothing
-    here, and anything else is refused by name.
+    `function` returns the response's payload or raises `GatewayError`. `properties` are the schemas of its parameters
+    (as in the contract), `required` the mandatory ones. `ignored` are parameters of the protocol without effect here;
+    all others are refused by name.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class Method:
         self._schema = CompiledSchema(schema, _NO_COMPONENTS)
         self._known = {*(properties or {}), *ignored}
 
-    def check(self, peer: ConnectedClient, params: Mapping[str, Any]) -> None:
-        """Return if `peer` may call this with `params`; else raise `GatewayError`."""
-        if not peer.has_scope(self.scope):
+    def check(self, client: ConnectedClient, params: Mapping[str, Any]) -> None:
+        """Return if `client` may call this with `params`; else raise `GatewayError`."""
+        if not client.has_scope(self.scope):
             text = f"The method {self.name} needs the scope {self.scope}. Ask for it in `scopes` when connecting."
             details = {"missingScope": self.scope, "requiredScopes": [self.scope]}
             raise GatewayError("missing_scope", text, details=details)
@@ -106,49 +106,49 @@ class Method:
 
 
 class Methods:
-    """The table of methods, and the requests that are under way."""
+    """The table of methods, and the number of requests in progress per connection."""
 
-    def __init__(self, desk: MethodContext, rows: Iterable[Method]) -> None:
-        self._desk = desk
+    def __init__(self, context: MethodContext, rows: Iterable[Method]) -> None:
+        self._context = context
         self._rows = {row.name: row for row in rows}
-        self._under_way: dict[str, int] = {}
+        self._in_progress: dict[str, int] = {}
 
     @property
     def names(self) -> list[str]:
         """Every method, in the order of the table."""
         return list(self._rows)
 
-    def take(self, peer: ConnectedClient, request: Request, hold: Hold) -> None:
-        """Carry `request` out beside the caller; its responses go to `peer`, at least one and one last."""
-        under_way = self._under_way.get(peer.id, 0)
-        if under_way >= MAX_REQUESTS:
-            text = f"{MAX_REQUESTS} requests of this connection are under way. Wait for their responses."
-            peer.fail(request.id, GatewayError("too_many_requests", text))
+    def dispatch(self, client: ConnectedClient, request: Request, hold: Hold) -> None:
+        """Execute `request` in a greenlet, which sends its responses to `client`. Does not block."""
+        in_progress = self._in_progress.get(client.id, 0)
+        if in_progress >= MAX_REQUESTS:
+            text = f"{MAX_REQUESTS} requests of this connection are in progress. Wait for their responses."
+            client.fail(request.id, GatewayError("too_many_requests", text))
             return
-        self._under_way[peer.id] = under_way + 1
-        spawn(self._carry_out, peer, request, hold.share())
+        self._in_progress[client.id] = in_progress + 1
+        spawn(self._execute, client, request, hold.share())
 
     def _find(self, name: str) -> Method:
         if name not in self._rows:
             raise GatewayError("unknown_method", f"unknown method: {name[:100]}", param="method")
         return self._rows[name]
 
-    def _carry_out(self, peer: ConnectedClient, request: Request, hold: Hold) -> None:
+    def _execute(self, client: ConnectedClient, request: Request, hold: Hold) -> None:
         try:
             method = self._find(request.method)
-            method.check(peer, request.params)
-            payload = method.function(Call(self._desk, peer, request, hold))
-            peer.respond(request.id, payload)
+            method.check(client, request.params)
+            payload = method.function(Call(self._context, client, request, hold))
+            client.respond(request.id, payload)
         except GatewayError as error:
-            peer.fail(request.id, in_protocol_terms(error, request.params))
+            client.fail(request.id, in_protocol_terms(error, request.params))
         except FailedWithPayload as failure:
-            peer.fail(request.id, failure.error, failure.payload)
+            client.fail(request.id, failure.error, failure.payload)
         except Exception:
             # The boundary of a request: an unexpected exception is logged and returned as an internal error.
             logger.exception("the method %s failed", request.method[:100])
-            peer.fail(request.id, internal_error())
+            client.fail(request.id, internal_error())
         finally:
             hold.release()
-            self._under_way[peer.id] -= 1
-            if not self._under_way[peer.id]:
-                del self._under_way[peer.id]
+            self._in_progress[client.id] -= 1
+            if not self._in_progress[client.id]:
+                del self._in_progress[client.id]

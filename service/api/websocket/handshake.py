@@ -73,7 +73,7 @@ class RefusedError(Exception):
 
 @record
 class Handshake:
-    """Authenticates clients and greets them; `tick_seconds` is the interval of ticks that clients are promised."""
+    """The opening handshake; `tick_seconds` is the announced interval of ticks."""
 
     gateway: Gateway
     settings: SettingsSlot
@@ -83,7 +83,7 @@ class Handshake:
     new_id: Callable[[], str]
     handshake_seconds: float = HANDSHAKE_SECONDS
 
-    def greet(self, socket: WebSocket, address: str) -> tuple[ConnectedClient, str] | None:
+    def perform(self, socket: WebSocket, address: str) -> tuple[ConnectedClient, str] | None:
         """Return the authenticated client and the id of its request; `None` if it disconnects.
 
         `welcome` sends the response. Raises `RefusedError` after the reason was sent to the client.
@@ -102,15 +102,15 @@ class Handshake:
             return None
         request = _parse_connect(socket, message)
         try:
-            peer = self._admit(request, socket, address)
+            client = self._admit(request, socket, address)
         except GatewayError as error:
             socket.send(to_failure(request.id, error))
             code = PROTOCOL_ERROR if error.code == "protocol_mismatch" else POLICY
             raise RefusedError(code, error.message) from None
         socket.limit_messages(MAX_PAYLOAD_BYTES)
-        return peer, request.id
+        return client, request.id
 
-    def welcome(self, peer: ConnectedClient, request_id: str) -> None:
+    def welcome(self, client: ConnectedClient, request_id: str) -> None:
         """Send `hello-ok` with the gateway's features to an authenticated client."""
         policy = {
             "maxPayload": MAX_PAYLOAD_BYTES,
@@ -120,13 +120,13 @@ class Handshake:
         hello = {
             "type": "hello-ok",
             "protocol": PROTOCOL,
-            "server": {"version": __version__, "connId": peer.id},
+            "server": {"version": __version__, "connId": client.id},
             "features": {"methods": list(self.methods), "events": list(EVENTS)},
             "snapshot": self._snapshot(),
-            "auth": {"role": "operator", "scopes": [scope for scope in SCOPES if scope in peer.scopes]},
+            "auth": {"role": "operator", "scopes": [scope for scope in SCOPES if scope in client.scopes]},
             "policy": policy,
         }
-        peer.respond(request_id, hello)
+        client.respond(request_id, hello)
 
     def _snapshot(self) -> dict[str, Any]:
         now, default = self.clock(), self.gateway.roster.default.id

@@ -16,9 +16,9 @@ _TEXT_CHARACTERS = 100_000
 _ROLES = {Role.TOOL.value: "toolResult"}
 
 
-def to_history(desk: MethodContext, target: Target, limit: int, text_characters: int | None) -> dict[str, Any]:
+def to_history(context: MethodContext, target: Target, limit: int, text_characters: int | None) -> dict[str, Any]:
     """The answer to `chat.history`."""
-    key, store = target.session_key, desk.gateway.state.store
+    key, store = target.session_key, context.gateway.storage.transcripts
     session = store.get_session(key)
     recent = store.load_recent_messages(key, limit) if session is not None else ()
     most = text_characters or _TEXT_CHARACTERS
@@ -29,21 +29,21 @@ def to_history(desk: MethodContext, target: Target, limit: int, text_characters:
     }
     if session is not None:
         answer["sessionId"] = session.session_id
-    if (run := _in_flight(desk, key)) is not None:
+    if (run := _in_flight(context, key)) is not None:
         answer["inFlightRun"] = run
     return answer
 
 
-def _in_flight(desk: MethodContext, key: str) -> dict[str, Any] | None:
-    for run in desk.gateway.runs.running(key):
+def _in_flight(context: MethodContext, key: str) -> dict[str, Any] | None:
+    for run in context.gateway.runs.running(key):
         return {"runId": run.id, "text": run.text, "startedAt": run.accepted.accepted_at_ms}
-    for record in desk.gateway.state.records.list_going_on(key):
+    for record in context.gateway.storage.records.list_going_on(key):
         if record.state.is_begun:  # in another process: what it has said is not known here
             return {"runId": record.id, "text": "", "startedAt": record.accepted_at_ms}
     return None
 
 
-def to_session_row(desk: MethodContext, session: SessionOverview) -> dict[str, Any]:
+def to_session_row(context: MethodContext, session: SessionOverview) -> dict[str, Any]:
     """One row of `sessions.list`."""
     row: dict[str, Any] = {
         "key": session.key,
@@ -51,7 +51,7 @@ def to_session_row(desk: MethodContext, session: SessionOverview) -> dict[str, A
         "kind": "direct",
         "agentId": session.agent_id,
         "updatedAt": session.updated_at_ms,
-        "hasActiveRun": bool(desk.gateway.runs.running(session.key)),
+        "hasActiveRun": bool(context.gateway.runs.running(session.key)),
         "inputTokens": session.usage.input_tokens,
         "outputTokens": session.usage.output_tokens,
         "totalTokens": session.usage.input_tokens + session.usage.output_tokens,

@@ -48,17 +48,17 @@ class Hub:
         self.limits = limits
         self._clock = clock
         self._unknown: dict[_Slot, None] = {}  # oldest first
-        self._peers: dict[str, ConnectedClient] = {}
+        self._clients: dict[str, ConnectedClient] = {}
         self._ticking = False
         self._draining = False
 
     def __len__(self) -> int:
         """Return the number of connected operators."""
-        return len(self._peers)
+        return len(self._clients)
 
     def __iter__(self) -> Iterator[ConnectedClient]:
         """Iterate over a snapshot of the operators, in the order of their arrival."""
-        return iter(tuple(self._peers.values()))
+        return iter(tuple(self._clients.values()))
 
     @contextmanager
     def reserve_slot(self, address: str, evict: Callable[[], None]) -> Iterator[Callable[[], None]]:
@@ -87,42 +87,42 @@ class Hub:
             self._evict(same[0])
         elif self._unknown and self._is_full:
             self._evict(next(iter(self._unknown)))
-        if len(self._peers) + len(self._unknown) >= self.limits.connections:
+        if len(self._clients) + len(self._unknown) >= self.limits.connections:
             text = "The gateway has as many WebSocket connections as it takes. Try again when others have ended."
             raise GatewayError("too_many_connections", text, headers={"Retry-After": "10"})
 
     @property
     def _is_full(self) -> bool:
         unknown = len(self._unknown)
-        return unknown >= self.limits.unknown or len(self._peers) + unknown >= self.limits.connections
+        return unknown >= self.limits.unknown or len(self._clients) + unknown >= self.limits.connections
 
     def _evict(self, slot: _Slot) -> None:
         del self._unknown[slot]
         slot.evict()
 
     @contextmanager
-    def register(self, peer: ConnectedClient) -> Iterator[None]:
-        """Send events to `peer` while the block runs."""
-        self._peers[peer.id] = peer
+    def register(self, client: ConnectedClient) -> Iterator[None]:
+        """Send events to `client` while the block runs."""
+        self._clients[client.id] = client
         if not self._ticking:
             self._ticking = True
             spawn(self._tick)
         try:
             yield
         finally:
-            del self._peers[peer.id]
+            del self._clients[client.id]
 
     def broadcast(self, event: str, payload: object) -> None:
         """Send an event to every operator that may read."""
         encoded = orjson.dumps(payload)
-        for peer in self:
-            if peer.may_read:
-                peer.send_event(event, encoded)
+        for client in self:
+            if client.may_read:
+                client.send_event(event, encoded)
 
     def dismiss(self, reason: str) -> None:
         """Close every operator's connection; clients with valid credentials can reconnect."""
-        for peer in self:
-            peer.socket.close(POLICY, reason)
+        for client in self:
+            client.socket.close(POLICY, reason)
 
     def drain(self, is_idle: Callable[[], bool]) -> None:
         """Announce the shutdown; close every connection once `is_idle()`. Does not block."""
@@ -135,16 +135,16 @@ class Hub:
         while not is_idle():
             sleep(_DRAIN_LOOK_SECONDS)
         sleep(_DRAIN_LOOK_SECONDS)  # the last responses have yet to be sent
-        for peer in self:
-            peer.socket.close(RESTARTING, "service restart")
+        for client in self:
+            client.socket.close(RESTARTING, "service restart")
 
     def _tick(self) -> None:
-        while self._peers:
+        while self._clients:
             sleep(self.limits.tick_seconds)
             self._send_ticks()
         self._ticking = False
 
     def _send_ticks(self) -> None:
         frame = to_event("tick", orjson.dumps({"ts": int(self._clock() * 1000)}))
-        for peer in self:
-            peer.socket.send(frame)
+        for client in self:
+            client.socket.send(frame)

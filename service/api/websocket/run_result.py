@@ -42,7 +42,7 @@ def to_outcome(run: Run, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
 
 def to_meta(run: Run, end: RunEnded, gateway: Gateway, duration_ms: int) -> dict[str, Any]:
     """The facts of a run besides its text."""
-    session = gateway.state.store.get_session(run.session_key)
+    session = gateway.storage.transcripts.get_session(run.session_key)
     agent_meta: dict[str, Any] = {"agentId": run.agent_id, "sessionKey": run.session_key, "usage": to_usage(end.usage)}
     if session is not None:
         agent_meta["sessionId"] = session.session_id

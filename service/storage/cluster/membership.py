@@ -110,7 +110,7 @@ class Membership:
     """This gateway's membership among those that share `database`.
 
     `id` is set by `join` and changes when others evict this gateway: `on_expelled` is called then, and the runs of the
-    old id are lost. `on_look` is called periodically, and soon after a notification of the gateway's topic. Both must
+    old id are lost. `on_poll` is called periodically, and soon after a notification of the gateway's topic. Both must
     return quickly.
     """
 
@@ -124,7 +124,7 @@ class Membership:
     ) -> None:
         self.id = ""
         self.on_expelled: Callable[[], None] = lambda: None
-        self.on_look: Callable[[], None] = lambda: None
+        self.on_poll: Callable[[], None] = lambda: None
         self._database = database
         self._clock = clock
         self._new_id = new_id
@@ -185,7 +185,7 @@ class Membership:
                 if monotonic() >= next_beat:
                     next_beat = monotonic() + self._heartbeat_seconds
                     self._heartbeat()
-                self.on_look()
+                self.on_poll()
             except StoreError as error:
                 _log.warning("heartbeat failed: %s", error)
 
@@ -220,7 +220,7 @@ class Membership:
             self._database.write(_InterruptOrphans(self._now_ms()))
 
     @property
-    def has_others(self) -> bool:
+    def has_peers(self) -> bool:
         """True if other gateways were alive at the last check."""
         return bool(self._seen)
 

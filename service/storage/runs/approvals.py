@@ -1,7 +1,7 @@
 """Approvals: tool calls that wait for a person's decision, as rows that every gateway can decide.
 
 The gateway that executes the run waits; it notices decisions of other processes when it looks for its requests
-(`Membership.on_look`), at once where the database has notifications. An approval is closed exactly once.
+(`Membership.on_poll`), at once where the database has notifications. An approval is closed exactly once.
 """
 
 from __future__ import annotations

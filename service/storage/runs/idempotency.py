@@ -15,7 +15,7 @@ from service.core.dataclass import record
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared_statements import insert
 from service.storage.database.schema import claims, runs
-from service.storage.runs.records import NewRun, RunState
+from service.storage.runs.records import AcceptedRun, RunState
 from service.storage.runs.rows import to_run_row
 
 RETENTION_MS = 24 * 60 * 60 * 1000
@@ -53,7 +53,7 @@ class IdempotencyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, key: IdempotencyKey, run: NewRun, gateway_id: str) -> Claim:
+    def claim(self, key: IdempotencyKey, run: AcceptedRun, gateway_id: str) -> Claim:
         """Claim `key` and record `run` as accepted, or return the claim of another run. Raises `StoreError`."""
         return self._database.write(_ClaimKey(key, run, gateway_id))
 
@@ -70,7 +70,7 @@ class IdempotencyStore:
 @dataclass(slots=True, eq=False)
 class _ClaimKey(SingleOperation[Claim]):
     key: IdempotencyKey
-    run: NewRun
+    run: AcceptedRun
     gateway_id: str
 
     def apply(self, connection: sa.Connection) -> Claim:

@@ -18,7 +18,7 @@ from service.storage.database.errors import StoreError
 from service.storage.database.notify import session_topic
 from service.storage.runs.operations import AcceptRun, BeginRun, FinishRun, Refusal
 from service.storage.runs.queue import QueueEntry, SessionQueue, session_busy
-from service.storage.runs.records import NewRun, RunOutcome, RunRecord
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunRecord
 from service.storage.runs.retraction import AbandonRun, RetractRun
 
 #: How long a free session is reserved for another gateway that waits for it.
@@ -37,7 +37,7 @@ class OpenRun:
     """A run that holds its session. Exactly one of `finish` and `retract` ends it."""
 
     def __init__(
-        self, ledger: RunLedger, run: NewRun, gateway_id: str, fence: int | None, entry: QueueEntry | None
+        self, ledger: RunLedger, run: AcceptedRun, gateway_id: str, fence: int | None, entry: QueueEntry | None
     ) -> None:
         self.run = run
         self._ledger = ledger
@@ -67,7 +67,7 @@ class OpenRun:
     def _to_operation(self, outcome: RunOutcome) -> FinishRun:
         recorded = self._fence is not None or self.run.claimed
         now_ms, session_id = self._ledger.now_ms(), self._ledger.new_id()
-        notify_peers = self._ledger.has_others
+        notify_peers = self._ledger.has_peers
         return FinishRun(self.run, self._gateway_id, self._fence, recorded, outcome, now_ms, session_id, notify_peers)
 
     def _release(self) -> None:
@@ -100,11 +100,11 @@ class RunLedger:
         return int(self._clock() * 1000)
 
     @property
-    def has_others(self) -> bool:
+    def has_peers(self) -> bool:
         """True if other gateways may be waiting for a session."""
-        return self._membership.has_others
+        return self._membership.has_peers
 
-    def open(self, run: NewRun, timeout_seconds: float | None) -> OpenRun:
+    def open(self, run: AcceptedRun, timeout_seconds: float | None) -> OpenRun:
         """Wait for the run's session and acquire it.
 
         Raises `StoreError`, and `GatewayError` (`session_busy`) after `timeout_seconds`. An exception thrown into the
@@ -129,7 +129,7 @@ class RunLedger:
             raise
 
     def _acquire(
-        self, run: NewRun, entry: QueueEntry, timeout_seconds: float | None, give_up_at: float | None
+        self, run: AcceptedRun, entry: QueueEntry, timeout_seconds: float | None, give_up_at: float | None
     ) -> OpenRun:
         began_at = monotonic()
         while True:
@@ -160,7 +160,7 @@ class RunLedger:
         if not stored:
             raise _session_lost()
 
-    def forget(self, run: NewRun, gateway_id: str) -> None:
+    def forget(self, run: AcceptedRun, gateway_id: str) -> None:
         """Delete the record of a run, retrying in the background if necessary. Never raises."""
         retract = RetractRun(run, gateway_id)
         try:
@@ -180,7 +180,7 @@ class RunLedger:
         self._database.write(AbandonRun(record, self.now_ms(), GatewayError("run_aborted", "The run was aborted.")))
         return True
 
-    def discard(self, run: NewRun) -> None:
+    def discard(self, run: AcceptedRun) -> None:
         """Drop a run that has ended."""
         self._known.discard(run.id)
 

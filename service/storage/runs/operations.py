@@ -18,7 +18,7 @@ from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Operation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.prepared_statements import to_list
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.runs.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
 from service.storage.runs.statements import (
     ACCEPT_RUN,
@@ -43,7 +43,7 @@ from service.storage.runs.statements import (
 class AcceptRun(Operation[None]):
     """Record a run that waits for its session."""
 
-    run: NewRun
+    run: AcceptedRun
     gateway_id: str
 
     @classmethod
@@ -73,7 +73,7 @@ class BeginRun(Operation["int | Refusal"]):
     run is recorded as accepted, so that others can see and abort it.
     """
 
-    run: NewRun
+    run: AcceptedRun
     gateway_id: str
     at_ms: int
     override_waiter: bool = False
@@ -141,7 +141,7 @@ class FinishRun(Operation[bool]):
     `notify_peers`: other gateways may be waiting for it.
     """
 
-    run: NewRun
+    run: AcceptedRun
     gateway_id: str
     fence: int | None
     recorded: bool

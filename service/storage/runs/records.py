@@ -46,7 +46,7 @@ class RunState(StrEnum):
 
 
 @record
-class NewRun:
+class AcceptedRun:
     """A run to start; times in ms since the epoch.
 
     A stateless run has its own session; `claimed`: it holds an idempotency key.
@@ -55,7 +55,7 @@ class NewRun:
     id: str
     session_key: str
     agent_id: str
-    door: str
+    protocol: str
     accepted_at_ms: int
     stateless: bool
     claimed: bool = False
@@ -93,7 +93,7 @@ class RunRecord:
     session_key: str
     agent_id: str
     gateway_id: str
-    door: str
+    protocol: str
     state: RunState
     accepted_at_ms: int
     started_at_ms: int | None
@@ -107,14 +107,14 @@ class RunRecord:
     asked_after: str | None = None
 
     @classmethod
-    def of(cls, run: NewRun, gateway_id: str, state: RunState) -> Self:
+    def of(cls, run: AcceptedRun, gateway_id: str, state: RunState) -> Self:
         """Build the record of a queued or running run that is not stored yet."""
         return cls(
             id=run.id,
             session_key=run.session_key,
             agent_id=run.agent_id,
             gateway_id=gateway_id,
-            door=run.door,
+            protocol=run.protocol,
             state=state,
             accepted_at_ms=run.accepted_at_ms,
             started_at_ms=run.accepted_at_ms if state.is_begun else None,
@@ -204,7 +204,7 @@ def _to_record(row: sa.Row[Any]) -> RunRecord:
         session_key=row.session_key,
         agent_id=row.agent_id,
         gateway_id=row.gateway_id,
-        door=row.door,
+        protocol=row.door,
         state=RunState.WAITING if row.waits and row.state == RunState.RUNNING else RunState(row.state),
         accepted_at_ms=row.accepted_at_ms,
         started_at_ms=row.started_at_ms,

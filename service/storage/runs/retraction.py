@@ -13,7 +13,7 @@ from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Operation, SingleOperation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.schema import claims, gateways, lanes, runs
-from service.storage.runs.records import NewRun, RunRecord, RunState
+from service.storage.runs.records import AcceptedRun, RunRecord, RunState
 from service.storage.runs.statements import RELEASE_LEASE
 
 
@@ -21,7 +21,7 @@ from service.storage.runs.statements import RELEASE_LEASE
 class RetractRun(Operation[None]):
     """Delete the record of a run that ended before it started work, and release its session."""
 
-    run: NewRun
+    run: AcceptedRun
     gateway_id: str
 
     @property
@@ -62,7 +62,7 @@ class RetractRun(Operation[None]):
 class AbandonRun(SingleOperation[None]):
     """Record that an active run ended with `error` and without a turn, and release its session."""
 
-    run: NewRun | RunRecord
+    run: AcceptedRun | RunRecord
     at_ms: int
     error: GatewayError
 

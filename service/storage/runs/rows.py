@@ -8,7 +8,7 @@ from service.core.dataclass import record
 from service.core.messages import Message, Role
 from service.storage.database.errors import StoreError
 from service.storage.message_codec import to_payload
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 
 #: Length limit of a session's title.
 TITLE_CHARACTERS = 80
@@ -18,7 +18,7 @@ TITLE_CHARACTERS = 80
 class SessionStart:
     """A session that starts with the turn of `outcome`."""
 
-    run: NewRun
+    run: AcceptedRun
     outcome: RunOutcome
     session_id: str
     at_ms: int
@@ -43,20 +43,20 @@ class SessionStart:
         }
 
 
-def to_run_row(run: NewRun, gateway_id: str, state: RunState) -> dict[str, Any]:
+def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, Any]:
     """Build a row of `runs` for a run that has not ended."""
     return {
         "id": run.id,
         "session_key": run.session_key,
         "agent_id": run.agent_id,
         "gateway_id": gateway_id,
-        "door": run.door,
+        "door": run.protocol,
         "state": state.value,
         "accepted_at_ms": run.accepted_at_ms,
     }
 
 
-def to_entry_rows(run: NewRun, outcome: RunOutcome, first_seq: int, at_ms: int) -> list[dict[str, Any]]:
+def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: int) -> list[dict[str, Any]]:
     """Build rows of `entries`; the last one has the totals of the turn. Raises `StoreError` for a lone surrogate."""
     rows: list[dict[str, Any]] = [
         {
@@ -83,7 +83,7 @@ def to_entry_rows(run: NewRun, outcome: RunOutcome, first_seq: int, at_ms: int) 
     return rows
 
 
-def to_summary_row(run: NewRun, outcome: RunOutcome, entry_count: int, at_ms: int) -> dict[str, Any]:
+def to_summary_row(run: AcceptedRun, outcome: RunOutcome, entry_count: int, at_ms: int) -> dict[str, Any]:
     """Build a row of `summaries` for a session with `entry_count` entries. Raises `StoreError`."""
     covers = entry_count - outcome.kept
     if outcome.summary is None or outcome.kept < 0 or covers < 1:

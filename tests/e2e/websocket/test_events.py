@@ -1,4 +1,4 @@
-"""Events: every run, whatever its door, told in order to those who may know; and what slow readers cost."""
+"""Events: every run, whatever its protocol, told in order to those who may know; and what slow readers cost."""
 
 from __future__ import annotations
 

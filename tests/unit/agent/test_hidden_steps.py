@@ -25,7 +25,7 @@ from service.agent.loop import RunDraft
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
 from service.gateway.run_outcome import to_outcome
 from service.storage.database.database import Database
-from service.storage.runs.records import NewRun
+from service.storage.runs.records import AcceptedRun
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
@@ -203,13 +203,13 @@ def test_image_given_by_address_equals_fetched_image(database: Database) -> None
     looked = Message(Role.TOOL, (Text("milk"),), tool_call_id="own")
     asks = Message(Role.ASSISTANT, tool_calls=(ToolCall("asked", "weather", "{}"),))
     with closing(Transcripts(database)) as store:
-        run = NewRun("run", "agent:main:x", "main", "test", 1, stateless=True)
+        run = AcceptedRun("run", "agent:main:x", "main", "test", 1, stateless=True)
         outcome = to_outcome(RunEnded(), (fetched,), RunDraft([looks, looked, asks]), "stub/play")
-        store.state.ledger.open(run, None).finish(outcome)
+        store.storage.ledger.open(run, None).finish(outcome)
         for first, expected in (
             (address, (address, looks, looked, asks)),
             (text_message(Role.USER, "here?"), (text_message(Role.USER, "here?"), asks)),
         ):
             incoming = [IncomingMessage(f"messages[{place}]", one) for place, one in enumerate((first, asks))]
-            recalled = recall_steps(incoming, "main", store.state.records, store)
+            recalled = recall_steps(incoming, "main", store.storage.records, store)
             assert tuple(item.message for item in recalled) == expected

@@ -33,7 +33,7 @@ def limiter(database_url: str | None, tmp_path: Path, clock: Clock) -> Iterator[
     def open_limiter(*, alone: bool = False, **config: int) -> SharedLoginLimiter:
         databases.append(open_database(database_url, tmp_path))
         limits = RateLimitConfig.model_validate({"maxAttempts": 3, **config})
-        return SharedLoginLimiter(limits, LoginFailures(databases[-1]), has_others=lambda: not alone, clock=clock)
+        return SharedLoginLimiter(limits, LoginFailures(databases[-1]), has_peers=lambda: not alone, clock=clock)
 
     yield open_limiter
     for database in databases:
@@ -142,7 +142,7 @@ def test_failures_after_clock_was_set_back_are_seen_by_others(limiter: OpenLimit
 def test_gateway_counts_locally_without_database(tmp_path: Path, clock: Clock) -> None:
     database = open_database(None, tmp_path)
     limits = RateLimitConfig.model_validate({"maxAttempts": 3})
-    alone = SharedLoginLimiter(limits, LoginFailures(database), has_others=lambda: True, clock=clock)
+    alone = SharedLoginLimiter(limits, LoginFailures(database), has_peers=lambda: True, clock=clock)
     database.close()
     for _ in range(4):
         alone.record_failure(CLIENT)
@@ -153,7 +153,7 @@ def test_gateway_counts_locally_without_database(tmp_path: Path, clock: Clock) -
 def test_old_failures_are_removed(database: Database) -> None:
     failures, limits = LoginFailures(database), {"maxAttempts": 3}
     clock = Clock()
-    limiter = SharedLoginLimiter(RateLimitConfig.model_validate(limits), failures, has_others=lambda: True, clock=clock)
+    limiter = SharedLoginLimiter(RateLimitConfig.model_validate(limits), failures, has_peers=lambda: True, clock=clock)
     limiter.record_failure(CLIENT)
     clock.now += 3600
     limiter.record_failure(OTHER)
@@ -162,7 +162,7 @@ def test_old_failures_are_removed(database: Database) -> None:
 
 def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
     failures = LoginFailures(database)
-    limiter = SharedLoginLimiter(RateLimitConfig(max_attempts=1), failures, has_others=lambda: True, clock=Clock())
+    limiter = SharedLoginLimiter(RateLimitConfig(max_attempts=1), failures, has_peers=lambda: True, clock=Clock())
     for _ in range(5):
         limiter.record_failure("127.0.0.1")
     assert limiter.lockout_seconds("127.0.0.1") == 0

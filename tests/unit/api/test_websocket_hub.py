@@ -23,14 +23,14 @@ from service.models.errors.http_errors import NonRetryableError
 
 @contextmanager
 def new_peer(hub: Hub, name: str, budget: ByteBudget | None = None) -> Iterator[ConnectedClient]:
-    """A peer that has joined and whose other end nobody reads."""
+    """A client that has joined and whose other end nobody reads."""
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
-        peer = ConnectedClient(name, WebSocket(ours, budget=budget), ["operator.read"], [])
-        with hub.register(peer):
-            yield peer
-        peer.socket.drop("the test is over")
-        peer.socket.finish()
+        client = ConnectedClient(name, WebSocket(ours, budget=budget), ["operator.read"], [])
+        with hub.register(client):
+            yield client
+        client.socket.drop("the test is over")
+        client.socket.finish()
 
 
 def test_the_slowest_is_dropped_when_all_together_leave_too_much_unread() -> None:
@@ -79,14 +79,14 @@ def test_every_operator_gets_a_tick_again_and_again() -> None:
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
         theirs.settimeout(30)
-        peer = ConnectedClient("a", WebSocket(ours), [], [])
-        with hub.register(peer):
+        client = ConnectedClient("a", WebSocket(ours), [], [])
+        with hub.register(client):
             received = b""
             while received.count(b'"event":"tick"') < 3:
                 received += theirs.recv(4096)
         assert b'"ts":1500' in received
-        peer.socket.drop("the test is over")
-        peer.socket.finish()
+        client.socket.drop("the test is over")
+        client.socket.finish()
 
 
 def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
@@ -100,14 +100,14 @@ def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
         theirs.settimeout(30)
-        peer = ConnectedClient("late", WebSocket(ours), ["operator.read"], [])
-        with hub.register(peer):
+        client = ConnectedClient("late", WebSocket(ours), ["operator.read"], [])
+        with hub.register(client):
             run.append(RunEnded())
             received = b""
             while b"said before anybody came" not in received.partition(b'"state":"final"')[2]:
                 received += theirs.recv(4096)
-        peer.socket.drop("the test is over")
-        peer.socket.finish()
+        client.socket.drop("the test is over")
+        client.socket.finish()
 
 
 def test_while_it_stops_nobody_new_comes_in() -> None:

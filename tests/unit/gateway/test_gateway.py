@@ -20,7 +20,7 @@ from service.core.messages import Role, text_message
 from service.gateway.build import open_gateway
 from service.gateway.gateway import MAX_NAMED_RUNS, Gateway
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import NewRun, RunState
+from service.storage.runs.records import AcceptedRun, RunState
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:named"
@@ -34,7 +34,7 @@ def request(run_id: str, text: str = "hi", model: str = "scripted/echo", session
         session_key=session,
         idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", f"{text} {model}".encode()),
         run_id=run_id,
-        door="rpc",
+        protocol="rpc",
     )
 
 
@@ -59,7 +59,7 @@ def code_of(run: Run) -> str | None:
 
 
 def transcript(gateway: Gateway) -> list[str]:
-    return [message.text for message in gateway.state.store.load_conversation(SESSION)]
+    return [message.text for message in gateway.storage.transcripts.load_conversation(SESSION)]
 
 
 def outcome(gateway: Gateway, asked: AgentRequest) -> str | None:
@@ -72,7 +72,7 @@ def outcome(gateway: Gateway, asked: AgentRequest) -> str | None:
 
 def until_running(gateway: Gateway, run_id: str) -> None:
     with deadline(GENEROUS_SECONDS):
-        while (record := gateway.state.records.get(run_id)) is None or record.state is not RunState.RUNNING:
+        while (record := gateway.storage.records.get(run_id)) is None or record.state is not RunState.RUNNING:
             sleep(0.01)
 
 
@@ -82,7 +82,7 @@ def test_name_submitted_to_two_processes_at_once_is_one_run(gateways: list[Gatew
     assert [(code_of(ended(run)), run.text) for run in runs] == [(None, name) for name in names for _ in gateways]
     for gateway in gateways:
         assert sorted(transcript(gateway)) == sorted(names * 2)  # each a question and its echo
-    assert all(gateway.state.records.list_going_on(SESSION) == () for gateway in gateways)
+    assert all(gateway.storage.records.list_going_on(SESSION) == () for gateway in gateways)
 
 
 def test_second_request_with_same_name_is_refused_and_first_stays_known(gateways: list[Gateway]) -> None:
@@ -188,13 +188,13 @@ def test_number_of_named_runs_is_limited(gateways: list[Gateway]) -> None:
 
 def test_recorded_run_that_no_process_executes_can_be_aborted(gateways: list[Gateway]) -> None:
     here, there = gateways
-    state = here.state
+    storage = here.storage
     for number, gateway in enumerate(gateways):
         run_id = f"forgotten {number}"
         _claim_and_forget(here, run_id)
         assert gateway.abort(run_id)  # by the gateway itself, and as another one asks
         with deadline(GENEROUS_SECONDS):
-            while (record := state.records.get(run_id)) is None or record.state is not RunState.ABORTED:
+            while (record := storage.records.get(run_id)) is None or record.state is not RunState.ABORTED:
                 sleep(0.02)
         assert not gateway.abort(run_id)
     ended(there.submit(request("after")))
@@ -203,19 +203,19 @@ def test_recorded_run_that_no_process_executes_can_be_aborted(gateways: list[Gat
 
 def _claim_and_forget(gateway: Gateway, run_id: str) -> None:
     """Record a run as the gateway's, as a claim does whose caller left, with nobody to take it back."""
-    state = gateway.state
-    new = NewRun(run_id, SESSION, "main", "rpc", state.ledger.now_ms(), stateless=False, claimed=True)
-    assert state.claims.claim(IdempotencyKey.of(run_id, b""), new, state.membership.id).is_own
+    storage = gateway.storage
+    new = AcceptedRun(run_id, SESSION, "main", "rpc", storage.ledger.now_ms(), stateless=False, claimed=True)
+    assert storage.claims.claim(IdempotencyKey.of(run_id, b""), new, storage.membership.id).is_own
 
 
 def test_known_run_is_not_taken_for_forgotten(gateways: list[Gateway]) -> None:
     here, there = gateways
     run = here.submit(request("known", model="scripted/silent"))
     until_running(here, "known")
-    record = there.state.records.get("known")
+    record = there.storage.records.get("known")
     assert record is not None
-    assert not here.state.ledger.end_forgotten(record)
-    assert not there.state.ledger.end_forgotten(record)
+    assert not here.storage.ledger.end_forgotten(record)
+    assert not there.storage.ledger.end_forgotten(record)
     run.abort()
     assert code_of(ended(run)) == "run_aborted"
-    assert here.state.ledger._known == set()
+    assert here.storage.ledger._known == set()

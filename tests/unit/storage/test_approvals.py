@@ -20,7 +20,7 @@ from service.storage.cluster.membership import _Evict
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
 from service.storage.runs.approvals import ApprovalRecord, ApprovalState, NewApproval
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.sessions.pruning import Pruner
 
 GENEROUS_SECONDS = 60
@@ -50,7 +50,7 @@ def named(approval_id: str, **changes: object) -> NewApproval:
 
 
 def test_pending_approvals_are_listed_oldest_first(ann: Transcripts) -> None:
-    approvals = ann.state.approvals
+    approvals = ann.storage.approvals
     approvals.create([named("b", created_at_ms=2), named("a", created_at_ms=3), named("c", created_at_ms=1)])
     assert [one.id for one in approvals.list_pending(2)] == ["c", "b"]
     assert approvals.get("a") == ApprovalRecord(
@@ -60,13 +60,13 @@ def test_pending_approvals_are_listed_oldest_first(ann: Transcripts) -> None:
 
 
 def test_other_gateway_decides_and_waiting_one_notices(ann: Transcripts, ben: Transcripts) -> None:
-    approvals = ann.state.approvals
-    ann.state.membership.on_look = approvals.check
+    approvals = ann.storage.approvals
+    ann.storage.membership.on_poll = approvals.check
     approvals.create([NEW])
 
     def decide() -> None:
         sleep(0.2)
-        ben.state.approvals.decide("a", ALLOW, "ben\0")
+        ben.storage.approvals.decide("a", ALLOW, "ben\0")
 
     decider = spawn(decide)
     began_at = monotonic()
@@ -78,12 +78,12 @@ def test_other_gateway_decides_and_waiting_one_notices(ann: Transcripts, ben: Tr
 
 
 def test_first_decision_counts(ann: Transcripts, ben: Transcripts) -> None:
-    ann.state.approvals.create([NEW])
+    ann.storage.approvals.create([NEW])
     outcomes: list[str] = []
 
     def decide(gateway: Transcripts, decision: ApprovalDecision) -> None:
         try:
-            outcomes.append(gateway.state.approvals.decide("a", decision, "somebody").decision or "")
+            outcomes.append(gateway.storage.approvals.decide("a", decision, "somebody").decision or "")
         except GatewayError as error:
             outcomes.append(error.code)
 
@@ -92,14 +92,14 @@ def test_first_decision_counts(ann: Transcripts, ben: Transcripts) -> None:
         for one in deciders:
             one.join()
     assert outcomes.count("approval_closed") == 3
-    found = ann.state.approvals.get("a")
+    found = ann.storage.approvals.get("a")
     assert found is not None
     assert [one for one in outcomes if one != "approval_closed"] == [found.decision]
 
 
 @pytest.mark.parametrize("decision", [ALLOW, DENY])
 def test_expiry_does_not_change_decision(ann: Transcripts, decision: ApprovalDecision) -> None:
-    approvals = ann.state.approvals
+    approvals = ann.storage.approvals
     approvals.create([NEW, named("b")])
     approvals.decide("a", decision, "ann")
     approvals.wait(["a", "b"], 0.01)
@@ -111,7 +111,7 @@ def test_expiry_does_not_change_decision(ann: Transcripts, decision: ApprovalDec
 
 
 def test_changes_are_reported_once(ann: Transcripts) -> None:
-    approvals, seen = ann.state.approvals, []
+    approvals, seen = ann.storage.approvals, []
     approvals.on_change = lambda one: seen.append((one.id, one.state))
     approvals.create([NEW, named("b")])
     approvals.decide("a", DENY, "ann")
@@ -121,7 +121,7 @@ def test_changes_are_reported_once(ann: Transcripts) -> None:
 
 
 def test_decision_for_session_needs_subject_and_covers_it(ann: Transcripts) -> None:
-    approvals = ann.state.approvals
+    approvals = ann.storage.approvals
     approvals.create([NEW, named("b", subject=None), named("c", subject="exec 1")])
     approvals.decide("a", SESSION, "ann")
     with pytest.raises(GatewayError) as refused:
@@ -134,38 +134,38 @@ def test_decision_for_session_needs_subject_and_covers_it(ann: Transcripts) -> N
 
 
 def test_run_with_pending_approval_is_waiting(ann: Transcripts) -> None:
-    opened = ann.state.ledger.open(NewRun("run", KEY, "main", "test", 1_000, stateless=False), None)
-    ann.state.approvals.create([NEW])
-    found = ann.state.records.get("run")
+    opened = ann.storage.ledger.open(AcceptedRun("run", KEY, "main", "test", 1_000, stateless=False), None)
+    ann.storage.approvals.create([NEW])
+    found = ann.storage.records.get("run")
     assert found is not None
     assert found.state is RunState.WAITING
-    assert [one.state for one in ann.state.records.list_going_on(KEY)] == [RunState.WAITING]
-    ann.state.approvals.decide("a", ALLOW, "ann")
-    assert [one.state for one in ann.state.records.list_going_on(KEY)] == [RunState.RUNNING]
+    assert [one.state for one in ann.storage.records.list_going_on(KEY)] == [RunState.WAITING]
+    ann.storage.approvals.decide("a", ALLOW, "ann")
+    assert [one.state for one in ann.storage.records.list_going_on(KEY)] == [RunState.RUNNING]
     opened.retract()
 
 
 def test_approvals_of_dead_gateway_are_interrupted(ann: Transcripts, ben: Transcripts) -> None:
-    ann.state.ledger.open(NewRun("run", KEY, "main", "test", 1_000, stateless=False), None)
+    ann.storage.ledger.open(AcceptedRun("run", KEY, "main", "test", 1_000, stateless=False), None)
     # A stateless run has no record of its own while it goes on.
-    ann.state.approvals.create([NEW, named("b", run_id="stateless")])
-    ben.database.write(_Evict(ann.state.membership.id, None, 5_000))
+    ann.storage.approvals.create([NEW, named("b", run_id="stateless")])
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
     for approval_id in ("a", "b"):
-        found = ben.state.approvals.get(approval_id)
+        found = ben.storage.approvals.get(approval_id)
         assert found is not None
         assert (found.state, found.decided_at_ms, found.decision) == (ApprovalState.INTERRUPTED, 5_000, None)
     with pytest.raises(GatewayError, match="interrupted"):
-        ben.state.approvals.decide("a", ALLOW, "ben")
-    run = ben.state.records.get("run")
+        ben.storage.approvals.decide("a", ALLOW, "ben")
+    run = ben.storage.records.get("run")
     assert run is not None
     assert run.state is RunState.INTERRUPTED
 
 
 def test_approval_of_evicted_gateway_is_interrupted_at_next_look(ann: Transcripts, ben: Transcripts) -> None:
-    ben.database.write(_Evict(ann.state.membership.id, None, 5_000))
-    ann.state.approvals.create([NEW])
-    ben.state.membership._check_peers()
-    found = ben.state.approvals.get("a")
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+    ann.storage.approvals.create([NEW])
+    ben.storage.membership._check_peers()
+    found = ben.storage.approvals.get("a")
     assert found is not None
     assert found.state is ApprovalState.INTERRUPTED
 
@@ -178,7 +178,7 @@ def test_decision_is_kept_with_message(ann: Transcripts) -> None:
 
 
 def test_approvals_are_deleted_with_session_and_with_time(ann: Transcripts) -> None:
-    approvals = ann.state.approvals
+    approvals = ann.storage.approvals
     ann.finish_run(KEY, "main", "run", RunOutcome(RunState.OK, messages=(text_message(Role.USER, "x"),)))
     approvals.create([NEW, named("other", session_key="agent:main:other"), named("pending")])
     approvals.decide("a", SESSION, "ann")

@@ -32,7 +32,7 @@ from service.storage.database.errors import StoreError
 from service.storage.database.open import open_database, open_file
 from service.storage.database.schema import runs
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.storage import Storage
 
 KEY = "agent:main:faults"
@@ -45,8 +45,8 @@ def say(store: Transcripts, text: str, key: str = KEY) -> None:
     store.append_turn(key, "main", f"run {text[:40]}", said, usage=Usage(1, 1, 0), model="m/a")
 
 
-def new_run(store: Transcripts, run_id: str, key: str = KEY) -> NewRun:
-    return NewRun(run_id, key, "main", "test", store.state.ledger.now_ms(), stateless=False)
+def new_run(store: Transcripts, run_id: str, key: str = KEY) -> AcceptedRun:
+    return AcceptedRun(run_id, key, "main", "test", store.storage.ledger.now_ms(), stateless=False)
 
 
 def outcome(text: str) -> RunOutcome:
@@ -124,7 +124,7 @@ def test_lasting_lock_is_clear_error(path: Path) -> None:
 
 def test_write_is_committed_after_caller_is_interrupted(path: Path) -> None:
     with closing(Transcripts.open(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
-        run = store.state.ledger.open(new_run(store, "run"), None)
+        run = store.storage.ledger.open(new_run(store, "run"), None)
         scope, interrupted = CancelScope(), []
 
         def finish() -> None:
@@ -147,7 +147,7 @@ def test_write_is_committed_after_caller_is_interrupted(path: Path) -> None:
 
 def test_close_commits_pending_writes(path: Path) -> None:
     store = Transcripts.open(path)
-    opened = [store.state.ledger.open(new_run(store, str(number), f"key-{number}"), None) for number in range(5)]
+    opened = [store.storage.ledger.open(new_run(store, str(number), f"key-{number}"), None) for number in range(5)]
     waiting = [spawn(run.finish, outcome(f"said {number}")) for number, run in enumerate(opened)]
     sleep(0)
     store.close()
@@ -233,7 +233,7 @@ def test_unacknowledged_commit_is_not_repeated(cut: Transcripts) -> None:
     assert forgetful.forgotten >= 10
     assert turns_of(cut) == [f"turn {number}" for number in range(5)]
     assert set(states(cut).values()) == {"ok"}
-    store.state.close()
+    store.storage.close()
 
 
 def test_clock_set_back_keeps_message_order(database: Database) -> None:
@@ -244,11 +244,11 @@ def test_clock_set_back_keeps_message_order(database: Database) -> None:
         now[0] -= 3600
     assert turns_of(store) == ["turn 0", "turn 1", "turn 2", "turn 3"]
     key = IdempotencyKey("key", "fingerprint")
-    first = store.state.claims.claim(key, new_run(store, "first"), store.state.membership.id)
+    first = store.storage.claims.claim(key, new_run(store, "first"), store.storage.membership.id)
     now[0] -= 3600
-    second = store.state.claims.claim(key, new_run(store, "second"), store.state.membership.id)
+    second = store.storage.claims.claim(key, new_run(store, "second"), store.storage.membership.id)
     assert (first.is_own, second.is_own, second.run_id) == (True, False, "first")
-    store.state.close()
+    store.storage.close()
 
 
 LIMITED = (
@@ -330,7 +330,7 @@ from pathlib import Path
 from service.core.errors import GatewayError
 from service.core.concurrency import sleep
 from service.core.messages import Role, Usage, text_message
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.storage import Storage
 from service.storage.cluster import membership
 from service.storage.database.open import open_database
@@ -339,10 +339,10 @@ from service.core.processes.identity import ProcessIdentity
 here = membership.this_process()
 membership.this_process = lambda: ProcessIdentity("elsewhere", here.pid, here.start)  # as on another host
 database = open_database(sys.argv[1], Path(sys.argv[2]))
-state = Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), heartbeat_seconds=float(sys.argv[3]))
-state.membership.join()
-run = NewRun("paused", "agent:main:faults", "main", "test", 1, stateless=False)
-opened = state.ledger.open(run, None)
+storage = Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), heartbeat_seconds=float(sys.argv[3]))
+storage.membership.join()
+run = AcceptedRun("paused", "agent:main:faults", "main", "test", 1, stateless=False)
+opened = storage.ledger.open(run, None)
 print("opened", flush=True)
 sys.stdin.readline()
 said = [text_message(Role.USER, "paused"), text_message(Role.ASSISTANT, "paused")]
@@ -373,19 +373,19 @@ def test_paused_process_that_lost_its_session_writes_nothing(postgres: Postgres,
     with holding(url, tmp_path, 0.2) as process:
         process.send_signal(signal.SIGSTOP)
         state_options: dict[str, Any] = {"clock": time.time, "new_id": new_uuid, "heartbeat_seconds": 0.2}
-        state = Storage(open_database(url, tmp_path), **state_options)
-        state.membership.join()
-        run = NewRun("second", KEY, "main", "test", 2, stateless=False)
+        storage = Storage(open_database(url, tmp_path), **state_options)
+        storage.membership.join()
+        run = AcceptedRun("second", KEY, "main", "test", 2, stateless=False)
         with deadline(GENEROUS_SECONDS):
-            state.ledger.open(run, GENEROUS_SECONDS).finish(outcome("second"))
+            storage.ledger.open(run, GENEROUS_SECONDS).finish(outcome("second"))
         process.send_signal(signal.SIGCONT)
         answer, _ = process.communicate("go on\n", timeout=GENEROUS_SECONDS)
         assert answer == "session_lost\n"
-        assert [message.text for message in state.store.load_conversation(KEY)] == ["second", "second"]
-        record = state.records.get("paused")
+        assert [message.text for message in storage.transcripts.load_conversation(KEY)] == ["second", "second"]
+        record = storage.records.get("paused")
         assert record is not None
         assert record.state is RunState.INTERRUPTED
-        state.close()
+        storage.close()
 
 
 def test_sessions_of_process_killed_on_host_are_released_at_once(database_url: str | None, tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_sessions_of_process_killed_on_host_are_released_at_once(database_url: s
         gateway.process.wait()
     with closing(Transcripts(database)) as store:
         assert going_on() == ["interrupted"]
-        store.state.ledger.open(new_run(store, "next", "agent:beta:killed"), 0.0).finish(outcome("next"))
+        store.storage.ledger.open(new_run(store, "next", "agent:beta:killed"), 0.0).finish(outcome("next"))
         assert turns_of(store, "agent:beta:killed") == ["next"]
 
 

@@ -23,7 +23,7 @@ from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import entries
 from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey, _ClaimKey
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:claimed"
@@ -55,35 +55,35 @@ def ben(ann: Transcripts, clock: Clock, database_url: str | None, tmp_path: Path
         yield opened
 
 
-def new_run(gateway: Transcripts, run_id: str, *, stateless: bool = False) -> NewRun:
+def new_run(gateway: Transcripts, run_id: str, *, stateless: bool = False) -> AcceptedRun:
     session = f"{SESSION}:{run_id}" if stateless else SESSION
-    return NewRun(run_id, session, "main", "test", gateway.state.ledger.now_ms(), stateless, claimed=True)
+    return AcceptedRun(run_id, session, "main", "test", gateway.storage.ledger.now_ms(), stateless, claimed=True)
 
 
-def claim(gateway: Transcripts, run: NewRun, key: IdempotencyKey = KEY) -> Claim:
-    return gateway.state.claims.claim(key, run, gateway.state.membership.id)
+def claim(gateway: Transcripts, run: AcceptedRun, key: IdempotencyKey = KEY) -> Claim:
+    return gateway.storage.claims.claim(key, run, gateway.storage.membership.id)
 
 
-def run_with_key(gateway: Transcripts, run: NewRun, outcome: RunOutcome, key: IdempotencyKey = KEY) -> None:
+def run_with_key(gateway: Transcripts, run: AcceptedRun, outcome: RunOutcome, key: IdempotencyKey = KEY) -> None:
     assert claim(gateway, run, key).is_own
-    gateway.state.ledger.open(run, GENEROUS_SECONDS).finish(outcome)
+    gateway.storage.ledger.open(run, GENEROUS_SECONDS).finish(outcome)
 
 
 def state_of(gateway: Transcripts, run_id: str) -> RunState | None:
-    record = gateway.state.records.get(run_id)
+    record = gateway.storage.records.get(run_id)
     return None if record is None else record.state
 
 
 def test_key_belongs_to_first_run_for_one_day(ann: Transcripts, ben: Transcripts, clock: Clock) -> None:
-    assert ann.state.claims.find(KEY) is None
+    assert ann.storage.claims.find(KEY) is None
     first = new_run(ann, "first")
     assert claim(ann, first) == Claim("first", KEY.fingerprint, is_own=True)
     assert state_of(ben, "first") is RunState.ACCEPTED
     existing = Claim("first", KEY.fingerprint, is_own=False)
-    assert claim(ben, new_run(ben, "second")) == ben.state.claims.find(KEY) == existing
+    assert claim(ben, new_run(ben, "second")) == ben.storage.claims.find(KEY) == existing
     assert claim(ben, new_run(ben, "second"), SAME_KEY) == existing
     assert state_of(ann, "second") is None
-    ann.state.ledger.open(first, None).finish(ANSWERED)
+    ann.storage.ledger.open(first, None).finish(ANSWERED)
     clock.now += RETENTION_MS / 1000 - 1
     assert claim(ben, new_run(ben, "third")) == existing
     clock.now += 1
@@ -100,7 +100,7 @@ def test_failed_run_releases_key_to_same_request(ann: Transcripts, ben: Transcri
 
 def test_dead_gateway_releases_idempotency_keys(ann: Transcripts, ben: Transcripts) -> None:
     claim(ann, new_run(ann, "waits"))
-    assert ben.database.write(_Evict(ann.state.membership.id, None, 1))
+    assert ben.database.write(_Evict(ann.storage.membership.id, None, 1))
     assert claim(ben, new_run(ben, "again")).is_own
 
 
@@ -118,13 +118,13 @@ def test_one_of_concurrent_claims_wins(ann: Transcripts, ben: Transcripts) -> No
 
 
 def test_retried_claim_recognizes_its_own_commit(ann: Transcripts, ben: Transcripts) -> None:
-    mine = _ClaimKey(KEY, new_run(ann, "named"), ann.state.membership.id)
-    others = _ClaimKey(KEY, new_run(ben, "named"), ben.state.membership.id)
+    mine = _ClaimKey(KEY, new_run(ann, "named"), ann.storage.membership.id)
+    others = _ClaimKey(KEY, new_run(ben, "named"), ben.storage.membership.id)
     assert ann.database.write(mine).is_own
     mine.again = others.again = True  # as after a connection that broke during the commit
     assert ann.database.write(mine).is_own
     assert not ben.database.write(others).is_own
-    ann.state.ledger.open(mine.run, None).finish(ANSWERED)
+    ann.storage.ledger.open(mine.run, None).finish(ANSWERED)
     assert not ann.database.write(mine).is_own
 
 
@@ -135,28 +135,28 @@ def test_run_id_in_use_cannot_start_another_run(ann: Transcripts, ben: Transcrip
     for gateway in (ann, ben):  # the same id from either gateway
         late = new_run(gateway, "named")
         assert claim(gateway, late) == Claim("named", KEY.fingerprint, is_own=False)
-        gateway.state.ledger.forget(late, gateway.state.membership.id)
+        gateway.storage.ledger.forget(late, gateway.storage.membership.id)
         assert state_of(ben, "named") is RunState.ACCEPTED
-    ann.state.ledger.open(run, None).finish(ANSWERED)
+    ann.storage.ledger.open(run, None).finish(ANSWERED)
     for gateway in (ann, ben):
-        gateway.state.ledger.forget(new_run(gateway, "named"), gateway.state.membership.id)
-        assert (state_of(ann, "named"), ann.state.claims.find(KEY) is not None) == (RunState.OK, True)
+        gateway.storage.ledger.forget(new_run(gateway, "named"), gateway.storage.membership.id)
+        assert (state_of(ann, "named"), ann.storage.claims.find(KEY) is not None) == (RunState.OK, True)
 
 
 def test_retracted_run_releases_key_to_any_request(ann: Transcripts, ben: Transcripts) -> None:
     run = new_run(ann, "given up")
     assert claim(ann, run).is_own
-    ann.state.ledger.forget(run, ann.state.membership.id)
-    assert (state_of(ben, "given up"), ben.state.claims.find(KEY)) == (None, None)
+    ann.storage.ledger.forget(run, ann.storage.membership.id)
+    assert (state_of(ben, "given up"), ben.storage.claims.find(KEY)) == (None, None)
     assert claim(ben, new_run(ben, "another"), SAME_KEY).is_own
 
 
 def test_evicted_gateway_starts_run_claimed_before_eviction(ann: Transcripts, ben: Transcripts) -> None:
-    old_id, run = ann.state.membership.id, new_run(ann, "claimed")
+    old_id, run = ann.storage.membership.id, new_run(ann, "claimed")
     assert ben.database.write(_Evict(old_id, None, 1))
     assert claim(ann, run).is_own  # before it notices
-    ann.state.ledger.open(run, None).finish(ANSWERED)
-    assert ann.state.membership.id != old_id
+    ann.storage.ledger.open(run, None).finish(ANSWERED)
+    assert ann.storage.membership.id != old_id
     assert state_of(ben, "claimed") is RunState.OK
     late = new_run(ann, "late")
     assert not claim(ann, late).is_own
@@ -164,9 +164,9 @@ def test_evicted_gateway_starts_run_claimed_before_eviction(ann: Transcripts, be
 
 def test_recorded_run_is_replayed_with_its_calls(ann: Transcripts, ben: Transcripts) -> None:
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
-    record = ben.state.records.get("r")
+    record = ben.storage.records.get("r")
     assert record is not None
-    copy = Replayer(ben.state.records, ben).recall(record)
+    copy = Replayer(ben.storage.records, ben).recall(record)
     with deadline(GENEROUS_SECONDS):
         events = [event for batch in copy.follow() for event in batch]
     assert events[0] == TextDelta("answer")
@@ -177,10 +177,10 @@ def test_recorded_run_is_replayed_with_its_calls(ann: Transcripts, ben: Transcri
 def test_answer_that_cannot_be_replayed_ends_with_error(ann: Transcripts, ben: Transcripts) -> None:
     run = new_run(ann, "r")
     assert claim(ann, run).is_own
-    opened = ann.state.ledger.open(run, None)
-    record = ben.state.records.get("r")
+    opened = ann.storage.ledger.open(run, None)
+    record = ben.storage.records.get("r")
     assert record is not None
-    copies = [Replayer(ben.state.records, ben).recall(record) for _ in range(3)]
+    copies = [Replayer(ben.storage.records, ben).recall(record) for _ in range(3)]
     sleep(0.15)
     assert [copy.end for copy in copies] == [None] * 3
     ben.database.close()
@@ -192,9 +192,9 @@ def test_answer_that_cannot_be_replayed_ends_with_error(ann: Transcripts, ben: T
 
 def test_deleted_answer_is_not_replayed_as_empty(ann: Transcripts, ben: Transcripts) -> None:
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
-    record = ben.state.records.get("r")
+    record = ben.storage.records.get("r")
     assert record is not None
-    replays = Replayer(ben.state.records, ben)
+    replays = Replayer(ben.storage.records, ben)
     ann.database.write(_Clear(entries))
     assert _error_of(replays.recall(record)) == ("run_interrupted", "its answer has been deleted")
     assert ann.delete_session(SESSION)
@@ -222,15 +222,15 @@ def test_run_is_found_by_id_of_its_call(ann: Transcripts, ben: Transcripts) -> N
     call = ToolCall("call-1", "f", "{}")
     for number in range(2):
         run = new_run(ann, f"r{number}", stateless=True)
-        opened = ann.state.ledger.open(run, None)
+        opened = ann.storage.ledger.open(run, None)
         assert claim(ann, run, IdempotencyKey.of(run.id, b"")).is_own
         opened.finish(RunOutcome(RunState.OK, messages=ANSWERED.messages, reply_count=1, asked_call_id=call.id))
     strange = ["call-1", "call\0", "\0", "", "é\ud7ff", "x" * 10_000]
-    found = ben.state.records.find_asking(strange, "main")
+    found = ben.storage.records.find_asking(strange, "main")
     assert {call_id: record.id for call_id, record in found.items()} == {"call-1": "r1"}
-    assert ben.state.records.find_asking(strange, "beta") == {}
-    assert ben.state.records.find_asking(["call\0"], "main") == {}
-    assert ben.state.records.find_asking([], "main") == {}
+    assert ben.storage.records.find_asking(strange, "beta") == {}
+    assert ben.storage.records.find_asking(["call\0"], "main") == {}
+    assert ben.storage.records.find_asking([], "main") == {}
 
 
 @pytest.mark.parametrize("stateless", [False, True])
@@ -241,7 +241,7 @@ def test_run_with_nul_in_ids_and_errors_is_stored(ann: Transcripts, *, stateless
     failing = RunOutcome(RunState.ERROR, error_code="provider_error", error_message="It said \0.")
     run_with_key(ann, new_run(ann, "fails", stateless=stateless), failing, IdempotencyKey.of("another", b""))
     assert (state_of(ann, "asks"), state_of(ann, "fails")) == (RunState.OK, RunState.ERROR)
-    assert ann.state.records.find_asking(["call\0"], "main") == {}
-    record = ann.state.records.get("fails")
+    assert ann.storage.records.find_asking(["call\0"], "main") == {}
+    record = ann.storage.records.get("fails")
     assert record is not None
     assert record.error_message == "It said \ufffd."

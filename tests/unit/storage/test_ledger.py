@@ -21,7 +21,7 @@ from service.storage.cluster.membership import _Evict, _Join
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
 from service.storage.runs.ledger import OpenRun
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
 KEY = "agent:main:team"
@@ -43,12 +43,12 @@ def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[
         yield opened
 
 
-def new_run(run_id: str, *, key: str = KEY, stateless: bool = False) -> NewRun:
-    return NewRun(run_id, key, "main", "test", 1_000, stateless=stateless)
+def new_run(run_id: str, *, key: str = KEY, stateless: bool = False) -> AcceptedRun:
+    return AcceptedRun(run_id, key, "main", "test", 1_000, stateless=stateless)
 
 
 def begin(gateway: Transcripts, run_id: str, timeout_seconds: float | None = GENEROUS_SECONDS) -> OpenRun:
-    return gateway.state.ledger.open(new_run(run_id), timeout_seconds)
+    return gateway.storage.ledger.open(new_run(run_id), timeout_seconds)
 
 
 def saying(text: str) -> RunOutcome:
@@ -61,7 +61,7 @@ def texts(gateway: Transcripts, key: str = KEY) -> list[str]:
 
 
 def state_of(gateway: Transcripts, run_id: str) -> RunState | None:
-    record = gateway.state.records.get(run_id)
+    record = gateway.storage.records.get(run_id)
     return None if record is None else record.state
 
 
@@ -79,12 +79,16 @@ def finish(greenlets: list[Any]) -> None:
 
 def test_run_is_recorded_at_start_and_end(ann: Transcripts) -> None:
     run = begin(ann, "r")
-    going_on = ann.state.records.get("r")
+    going_on = ann.storage.records.get("r")
     assert going_on is not None
-    assert (going_on.state, going_on.gateway_id, going_on.door) == (RunState.RUNNING, ann.state.membership.id, "test")
+    assert (going_on.state, going_on.gateway_id, going_on.protocol) == (
+        RunState.RUNNING,
+        ann.storage.membership.id,
+        "test",
+    )
     assert (going_on.accepted_at_ms, going_on.ended_at_ms) == (1_000, None)
     run.finish(saying("hello"))
-    ended = ann.state.records.get("r")
+    ended = ann.storage.records.get("r")
     assert ended is not None
     assert (ended.state, ended.usage, ended.model) == (RunState.OK, Usage(3, 2, 1), "a/m")
     assert (ended.stop_reason, ended.reply_count) == ("stop", 1)
@@ -95,7 +99,7 @@ def test_run_is_recorded_at_start_and_end(ann: Transcripts) -> None:
 
 def test_failed_run_records_error_and_releases_session(ann: Transcripts) -> None:
     begin(ann, "r").finish(RunOutcome(RunState.ERROR, error_code="broken", error_message="It broke."))
-    record = ann.state.records.get("r")
+    record = ann.storage.records.get("r")
     assert record is not None
     assert (record.state, record.error_code, record.error_message) == (RunState.ERROR, "broken", "It broke.")
     assert ann.get_session(KEY) is None
@@ -111,7 +115,7 @@ def test_retracted_run_leaves_no_trace(ann: Transcripts, ben: Transcripts) -> No
 
 
 def test_stateless_run_is_recorded_at_end(ann: Transcripts) -> None:
-    run = ann.state.ledger.open(new_run("r", key="alone", stateless=True), 0)
+    run = ann.storage.ledger.open(new_run("r", key="alone", stateless=True), 0)
     assert state_of(ann, "r") is None
     run.finish(saying("hello"))
     assert state_of(ann, "r") is RunState.OK
@@ -142,11 +146,11 @@ def test_runs_of_one_gateway_keep_arrival_order(ann: Transcripts) -> None:
 
     held = begin(ann, "held")
     waiting = [spawn(run, number) for number in range(20)]
-    eventually(lambda: len(ann.state.records.list_going_on(KEY)) == 21)
+    eventually(lambda: len(ann.storage.records.list_going_on(KEY)) == 21)
     held.finish(saying("first"))
     finish(waiting)
     assert texts(ann) == ["first", *map(str, range(20))]
-    assert ann.state.records.list_going_on(KEY) == ()
+    assert ann.storage.records.list_going_on(KEY) == ()
 
 
 def test_busy_gateway_yields_session_to_waiting_gateway(ann: Transcripts, ben: Transcripts) -> None:
@@ -187,7 +191,7 @@ def test_runs_of_two_gateways_never_overlap(ann: Transcripts, ben: Transcripts) 
 
 
 def test_evicted_gateway_cannot_write_and_rejoins_with_new_id(ann: Transcripts, ben: Transcripts) -> None:
-    old_id = ann.state.membership.id
+    old_id = ann.storage.membership.id
     lost = begin(ann, "lost")
     assert ben.database.write(_Evict(old_id, None, 2_000))
     assert state_of(ben, "lost") is RunState.INTERRUPTED
@@ -199,13 +203,13 @@ def test_evicted_gateway_cannot_write_and_rejoins_with_new_id(ann: Transcripts, 
     assert state_of(ann, "lost") is RunState.INTERRUPTED
     begin(ann, "again").finish(saying("ann"))
     assert texts(ann) == ["ben", "ann"]
-    assert ann.state.membership.id != old_id
+    assert ann.storage.membership.id != old_id
 
 
 def test_run_cannot_write_after_its_lease_was_released(ann: Transcripts, ben: Transcripts) -> None:
     lost = begin(ann, "lost")
-    alone = ann.state.ledger.open(new_run("alone", key="alone", stateless=True), 0)
-    ben.database.write(_Evict(ann.state.membership.id, None, 2_000))
+    alone = ann.storage.ledger.open(new_run("alone", key="alone", stateless=True), 0)
+    ben.database.write(_Evict(ann.storage.membership.id, None, 2_000))
     with pytest.raises(GatewayError):
         lost.finish(saying("too late"))
     alone.finish(saying("had its session to itself"))
@@ -214,22 +218,22 @@ def test_run_cannot_write_after_its_lease_was_released(ann: Transcripts, ben: Tr
 
 def test_any_gateway_can_request_abort(ann: Transcripts, ben: Transcripts) -> None:
     run = begin(ann, "r")
-    other = ben.state.ledger.open(new_run("other", key="elsewhere"), 0)
-    assert [record.id for record in ben.state.records.list_going_on(KEY)] == ["r"]
-    assert ben.state.records.request_abort("r")
-    assert not ben.state.records.request_abort("unknown")
-    assert ann.state.records.list_to_abort(ann.state.membership.id) == ("r",)
-    assert ann.state.records.list_to_abort(ben.state.membership.id) == ()
+    other = ben.storage.ledger.open(new_run("other", key="elsewhere"), 0)
+    assert [record.id for record in ben.storage.records.list_going_on(KEY)] == ["r"]
+    assert ben.storage.records.request_abort("r")
+    assert not ben.storage.records.request_abort("unknown")
+    assert ann.storage.records.list_to_abort(ann.storage.membership.id) == ("r",)
+    assert ann.storage.records.list_to_abort(ben.storage.membership.id) == ()
     run.finish(RunOutcome(RunState.ABORTED))
     other.finish(saying("elsewhere"))
-    assert not ben.state.records.request_abort("r")
-    assert ann.state.records.list_to_abort(ann.state.membership.id) == ()
+    assert not ben.storage.records.request_abort("r")
+    assert ann.storage.records.list_to_abort(ann.storage.membership.id) == ()
     assert state_of(ben, "r") is RunState.ABORTED
 
 
 def test_leaving_gateway_releases_sessions(ann: Transcripts, ben: Transcripts) -> None:
     begin(ben, "r")
-    ben.state.membership.leave()
+    ben.storage.membership.leave()
     assert state_of(ann, "r") is RunState.INTERRUPTED
     begin(ann, "next", 0).finish(saying("hello"))
     assert texts(ann) == ["hello"]
@@ -243,11 +247,11 @@ def test_sessions_of_dead_process_are_released_at_next_start(
     own = this_process()
     row = {"host": own.host, "pid": dead.pid, "process_start": "1", "beat": 7, "started_at_ms": 0}
     ann.database.write(_Join({"id": "dead", **row}))
-    ann.state.membership.id, own_id = "dead", ann.state.membership.id
+    ann.storage.membership.id, own_id = "dead", ann.storage.membership.id
     begin(ann, "r")
-    ann.state.membership.id = own_id
+    ann.storage.membership.id = own_id
     with closing(Transcripts(open_database(database_url, tmp_path))) as started:
         assert state_of(started, "r") is RunState.INTERRUPTED
-        assert started.state.membership.has_others
+        assert started.storage.membership.has_peers
         begin(started, "next", 0).finish(saying("hello"))
     assert texts(ann) == ["hello"]

@@ -24,7 +24,7 @@ from service.storage.database.open import open_database
 from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
 from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey
 from service.storage.runs.operations import BeginRun, Refusal
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.sessions.pruning import SESSIONS_PER_BATCH, Pruner, PruneResult
 from service.storage.sessions.retention import DeleteExpired, DeleteIdleLeases, RetentionPolicy
 
@@ -49,8 +49,8 @@ def use(store: Transcripts, key: str, run_id: str | None = None, agent: str = "m
 
 def use_once(store: Transcripts, key: str) -> None:
     """Store the turn of a stateless request."""
-    run = NewRun(f"run {key}", key, "main", "test", store.state.ledger.now_ms(), stateless=True)
-    store.state.ledger.open(run, None).finish(outcome("a", "b"))
+    run = AcceptedRun(f"run {key}", key, "main", "test", store.storage.ledger.now_ms(), stateless=True)
+    store.storage.ledger.open(run, None).finish(outcome("a", "b"))
 
 
 def prune(store: Transcripts, **config: Any) -> PruneResult:
@@ -122,9 +122,9 @@ def test_last_used_sessions_of_each_agent_stay(store: Transcripts, clock: Clock)
 
 
 def test_deleted_session_leaves_no_rows(store: Transcripts, clock: Clock) -> None:
-    run = NewRun("claimed", "s", "main", "test", store.state.ledger.now_ms(), stateless=False, claimed=True)
-    store.state.claims.claim(IdempotencyKey.of("k", b"{}"), run, store.state.membership.id)
-    store.state.ledger.open(run, None).finish(outcome("a", "b", "c"))
+    run = AcceptedRun("claimed", "s", "main", "test", store.storage.ledger.now_ms(), stateless=False, claimed=True)
+    store.storage.claims.claim(IdempotencyKey.of("k", b"{}"), run, store.storage.membership.id)
+    store.storage.ledger.open(run, None).finish(outcome("a", "b", "c"))
     store.append_summary("s", "r2", text_message(Role.SYSTEM, "in short"), kept=1)
     assert all(counts(store.database).values())
     clock.now += 31 * DAY_SECONDS
@@ -136,7 +136,7 @@ def test_session_in_use_is_not_pruned(store: Transcripts, clock: Clock) -> None:
     for name in ("held", "free"):
         use(store, name)
     clock.now += 31 * DAY_SECONDS
-    held = store.state.ledger.open(NewRun("r", "held", "main", "test", 0, stateless=False), None)
+    held = store.storage.ledger.open(AcceptedRun("r", "held", "main", "test", 0, stateless=False), None)
     assert prune(store, prune_after=30) == PruneResult(sessions=1)
     assert keys(store) == {"held"}
     held.finish(outcome("c"))
@@ -153,12 +153,12 @@ def test_unused_leases_of_sessions_without_turns_are_deleted(
     store.database.write(AddLeases(*(f"empty {number:04}" for number in range(1_100))))  # more than one page
     store.finish_run("failed", "main", "r1", RunOutcome(RunState.ERROR))
     use(store, "used")
-    held = store.state.ledger.open(NewRun("r2", "held", "main", "test", 0, stateless=False), None)
+    held = store.storage.ledger.open(AcceptedRun("r2", "held", "main", "test", 0, stateless=False), None)
     with closing(Transcripts(open_database(database_url, tmp_path), clock)) as other:
-        busy = BeginRun(NewRun("r3", "held", "main", "test", 0, stateless=False), other.state.membership.id, 0)
+        busy = BeginRun(AcceptedRun("r3", "held", "main", "test", 0, stateless=False), other.storage.membership.id, 0)
         assert other.database.write(busy) is Refusal.BUSY
         held.finish(RunOutcome(RunState.ERROR))  # "held" is free, but a gateway waits for it
-        again = store.state.ledger.open(NewRun("r4", "failed", "main", "test", 0, stateless=False), None)
+        again = store.storage.ledger.open(AcceptedRun("r4", "failed", "main", "test", 0, stateless=False), None)
         assert prune(store) == PruneResult()
         assert lease_keys(store) == {"failed", "held", "used"}
         again.finish(outcome("first words"))
@@ -171,7 +171,7 @@ def test_lease_taken_since_it_was_found_stays(store: Transcripts) -> None:
     store.finish_run("s", "main", "r1", RunOutcome(RunState.ERROR))
     [found] = RetentionPolicy(store.database, MaintenanceConfig()).iter_idle_leases()
     assert found == ["s"]
-    held = store.state.ledger.open(NewRun("r2", "s", "main", "test", 0, stateless=False), None)
+    held = store.storage.ledger.open(AcceptedRun("r2", "s", "main", "test", 0, stateless=False), None)
     store.database.write(DeleteIdleLeases(found))
     held.finish(outcome("kept"))
     store.database.write(DeleteIdleLeases(found))
@@ -203,15 +203,15 @@ def test_more_than_one_page_is_deleted_in_steps(store: Transcripts, clock: Clock
 
 def test_old_run_records_and_keys_are_deleted(store: Transcripts, clock: Clock) -> None:
     use(store, "s", "old")
-    store.state.claims.claim(
+    store.storage.claims.claim(
         IdempotencyKey.of("k", b"{}"),
-        NewRun("waits", "t", "main", "test", store.state.ledger.now_ms(), stateless=False, claimed=True),
-        store.state.membership.id,
+        AcceptedRun("waits", "t", "main", "test", store.storage.ledger.now_ms(), stateless=False, claimed=True),
+        store.storage.membership.id,
     )
     clock.now += RETENTION_MS / 1000 + 1
     use(store, "s", "young")
     assert prune(store, runs_after=1) == PruneResult(runs=1, idempotency_keys=1)
-    assert [store.state.records.get(one) is not None for one in ("old", "waits", "young")] == [False, True, True]
+    assert [store.storage.records.get(one) is not None for one in ("old", "waits", "young")] == [False, True, True]
     assert len(store.load_conversation("s")) == 4
 
 
@@ -266,11 +266,11 @@ def test_gateway_prunes_in_background(tmp_path: Path) -> None:
         assert client.get(f"/v1/sessions/{named}").status_code == 200
 
 
-def use_with_key(store: Transcripts, key: str, idempotency_key: IdempotencyKey, *, stateless: bool) -> NewRun:
-    now_ms = store.state.ledger.now_ms()
-    run = NewRun(f"run {key}", key, "main", "test", now_ms, stateless, claimed=True)
-    assert store.state.claims.claim(idempotency_key, run, store.state.membership.id).is_own
-    store.state.ledger.open(run, None).finish(outcome("question", "answer"))
+def use_with_key(store: Transcripts, key: str, idempotency_key: IdempotencyKey, *, stateless: bool) -> AcceptedRun:
+    now_ms = store.storage.ledger.now_ms()
+    run = AcceptedRun(f"run {key}", key, "main", "test", now_ms, stateless, claimed=True)
+    assert store.storage.claims.claim(idempotency_key, run, store.storage.membership.id).is_own
+    store.storage.ledger.open(run, None).finish(outcome("question", "answer"))
     return run
 
 
@@ -292,12 +292,12 @@ def test_session_is_kept_as_long_as_its_idempotency_key(
         maintenance.run()
     assert keys(store) == {*names, "young"}
     for name, key in names.items():
-        assert store.state.claims.find(key) == Claim(f"run {name}", key.fingerprint, is_own=False)
-        record = store.state.records.get(f"run {name}")
+        assert store.storage.claims.find(key) == Claim(f"run {name}", key.fingerprint, is_own=False)
+        record = store.storage.records.get(f"run {name}")
         assert record is not None
         assert [message.text for message in store.load_reply(name, record.id, record.reply_count)] == ["answer"]
     clock.now += 2
     with deadline(GENEROUS_SECONDS):
         maintenance.run()
     assert keys(store) == {"young"}
-    assert [store.state.claims.find(key) for key in names.values()] == [None] * 3
+    assert [store.storage.claims.find(key) for key in names.values()] == [None] * 3

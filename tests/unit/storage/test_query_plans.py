@@ -57,7 +57,7 @@ def use_everything(gateway: Gateway) -> None:
     run_id = ask(gateway, "named", key="named")
     gateway.get_run(run_id)
     gateway.abort(run_id)
-    store = gateway.state.store
+    store = gateway.storage.transcripts
     store.get_session(SESSION)
     store.load_conversation(SESSION)
     store.list_sessions("main", limit=10)
@@ -75,7 +75,7 @@ def opened(tmp_path: Path, environ: dict[str, str]) -> Iterator[Gateway]:
     config, _ = parse_config(scripted_config())
     locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
     with closing(open_gateway(config, locations, environ)) as gateway:
-        gateway.state._pruner.stop()  # type: ignore[union-attr]
+        gateway.storage._pruner.stop()  # type: ignore[union-attr]
         yield gateway
 
 
@@ -149,7 +149,7 @@ def test_durability_chooses_when_sqlite_flushes(tmp_path: Path, durability: str,
     config, _ = parse_config({**scripted_config(), "state": {"durability": durability}})
     locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
     with closing(open_gateway(config, locations, {})) as gateway:
-        backend: Any = gateway.state.database._backend
+        backend: Any = gateway.storage.database._backend
         assert backend.write(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()) == level
 
 
@@ -165,7 +165,7 @@ def test_durability_full_overrides_the_default_of_a_postgresql_server(
     locations = Locations(tmp_path / "openclaw.json", tmp_path, dev=False)
     try:
         with closing(open_gateway(config, locations, {"OPENCLAW_STATE_URL": url})) as gateway:
-            shown = gateway.state.database.read(lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar_one())
+            shown = gateway.storage.database.read(lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar_one())
     finally:
         postgres.drop_database(url)
     assert shown == level

@@ -25,7 +25,7 @@ from service.storage.database.schema import lanes, metadata, runs
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.operations import BeginRun, Refusal
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.storage import Storage
 
 MEMBERS = 3
@@ -100,12 +100,12 @@ class StateMachine(RuleBasedStateMachine):
         databases[0].write(Emptying())
         ids = map(str, count(1))
         self.new_id = ids.__next__
-        self.states = [
+        self.storages = [
             Storage(database, clock=self.now, new_id=self.new_id, heartbeat_seconds=NEVER_SECONDS)
             for database in databases
         ]
-        for state in self.states:
-            state.membership.join()
+        for storage in self.storages:
+            storage.membership.join()
         self.time = 1_700_000_000.0
         self.sessions: dict[str, ModelSession] = {}
         self.runs: dict[str, ModelRun] = {}
@@ -113,8 +113,8 @@ class StateMachine(RuleBasedStateMachine):
         self.wanted: dict[str, str] = {}
         self.claims: dict[str, tuple[str, str]] = {}  # key -> fingerprint and run
         self.held: list[HeldRun] = []
-        self.knocking: list[tuple[int, NewRun]] = []
-        self.alive = {state.membership.id for state in self.states}
+        self.knocking: list[tuple[int, AcceptedRun]] = []
+        self.alive = {storage.membership.id for storage in self.storages}
         self.fences: dict[str, int] = {}
 
     time = 1_700_000_000.0
@@ -123,17 +123,17 @@ class StateMachine(RuleBasedStateMachine):
         return self.time
 
     def teardown(self) -> None:
-        for state in self.states:
-            state.ledger.close()
-            state.membership.leave()
+        for storage in self.storages:
+            storage.ledger.close()
+            storage.membership.leave()
 
     def id_of(self, member: int) -> str:
-        return self.states[member].membership.id
+        return self.storages[member].membership.id
 
-    def new_run(self, key: str, *, stateless: bool = False, claimed: bool = False, name: str = "") -> NewRun:
+    def new_run(self, key: str, *, stateless: bool = False, claimed: bool = False, name: str = "") -> AcceptedRun:
         number = self.new_id()
         accepted_at_ms = int(self.time) * 1000 + int(number)
-        return NewRun(name or f"run-{number}", key, key.split(":")[1], "test", accepted_at_ms, stateless, claimed)
+        return AcceptedRun(name or f"run-{number}", key, key.split(":")[1], "test", accepted_at_ms, stateless, claimed)
 
     def settle(self, member: int) -> None:
         sleep(0)  # spawned greenlets start
@@ -154,24 +154,24 @@ class StateMachine(RuleBasedStateMachine):
         self.runs[run.id] = ModelRun(run.session_key, RunState.RUNNING, gateway_id)
         self.held.append(HeldRun(member, gateway_id, opened))
 
-    def dropped(self, member: int, run: NewRun) -> None:
+    def dropped(self, member: int, run: AcceptedRun) -> None:
         if self.wanted.get(run.session_key) == self.id_of(member):
             del self.wanted[run.session_key]
         self.retracted(run)
 
-    def retracted(self, run: NewRun) -> None:
+    def retracted(self, run: AcceptedRun) -> None:
         """Expect no trace of a run, unless it ended in the meantime."""
         if run.id in self.runs and self.runs[run.id].state.is_final:
             return
         self.runs.pop(run.id, None)
         self.claims = {key: claim for key, claim in self.claims.items() if claim[1] != run.id}
 
-    def open(self, member: int, run: NewRun) -> None:
+    def open(self, member: int, run: AcceptedRun) -> None:
         """Open a run, or expect a refusal where it would have to wait."""
         mine, before = self.holds(member, run.session_key), self.id_of(member)
         interrupted = run.id in self.runs and self.runs[run.id].state is RunState.INTERRUPTED
         try:
-            opened = self.states[member].ledger.open(run, 0)
+            opened = self.storages[member].ledger.open(run, 0)
         except GatewayError as error:
             self.settle(member)
             self.alive |= {self.id_of(member)} - {before}  # an evicted gateway rejoins
@@ -209,7 +209,7 @@ class StateMachine(RuleBasedStateMachine):
         if data.draw(st.booleans()):
             self.open(member, run)
         else:
-            self.states[member].ledger.forget(run, self.id_of(member))
+            self.storages[member].ledger.forget(run, self.id_of(member))
             self.dropped(member, run)
 
     @precondition(lambda self: self.held)
@@ -235,7 +235,7 @@ class StateMachine(RuleBasedStateMachine):
             stored = known is not None and known.state is outcome.state
             assert self.databases[held.member].write(operation) is stored
 
-    def ended(self, run: NewRun, outcome: RunOutcome) -> None:
+    def ended(self, run: AcceptedRun, outcome: RunOutcome) -> None:
         self.runs[run.id].state = outcome.state
         self.holders.pop(run.session_key, None)
         if not outcome.messages:
@@ -270,7 +270,7 @@ class StateMachine(RuleBasedStateMachine):
     def answer_a_stateless_request(self, member: int, messages: tuple[Message, ...], usage: Usage) -> None:
         run = self.new_run(f"agent:main:openai:{self.new_id()}", stateless=True)
         outcome = RunOutcome(RunState.OK, usage, "m/c", messages=messages)
-        opened = self.states[member].ledger.open(run, 0)
+        opened = self.storages[member].ledger.open(run, 0)
         operation = opened._to_operation(outcome)
         opened.finish(outcome)
         operation.again = True
@@ -281,7 +281,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule(member=members, key=keys, name=st.sampled_from("xy"), fingerprint=st.sampled_from("fg"))
     def claim_and_open(self, member: int, key: str, name: str, fingerprint: str) -> None:
         run, gateway_id = self.new_run(key, claimed=True), self.id_of(member)
-        got = self.states[member].claims.claim(IdempotencyKey(name, fingerprint), run, gateway_id)
+        got = self.storages[member].claims.claim(IdempotencyKey(name, fingerprint), run, gateway_id)
         had, by = self.claims.get(name, (fingerprint, ""))
         state = self.runs[by].state if by in self.runs else RunState.ERROR
         if had != fingerprint or not (state.is_final and state is not RunState.OK):
@@ -303,7 +303,7 @@ class StateMachine(RuleBasedStateMachine):
         self, member: int, key: str, name: str, fingerprint: str, *, abandoned: bool
     ) -> None:
         run, gateway_id = self.new_run(key, claimed=True, name=f"own-{name}"), self.id_of(member)
-        got = self.states[member].claims.claim(IdempotencyKey(f"own {name}", fingerprint), run, gateway_id)
+        got = self.storages[member].claims.claim(IdempotencyKey(f"own {name}", fingerprint), run, gateway_id)
         had, _ = self.claims.get(f"own {name}", (fingerprint, ""))
         is_own = run.id not in self.runs and had == fingerprint
         assert got == Claim(run.id, had, is_own=is_own)
@@ -311,7 +311,7 @@ class StateMachine(RuleBasedStateMachine):
             self.claims[f"own {name}"] = fingerprint, run.id
             self.runs[run.id] = ModelRun(key, RunState.ACCEPTED, gateway_id)
         if abandoned:  # the caller left before the claim returned
-            self.states[member].ledger.forget(run, gateway_id)
+            self.storages[member].ledger.forget(run, gateway_id)
             if self.wanted.get(key) == gateway_id:
                 del self.wanted[key]
             if is_own:
@@ -322,7 +322,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule(member=members, key=keys)
     def delete_a_session(self, member: int, key: str) -> None:
         expected = None if key in self.holders else key in self.sessions
-        assert self.states[member].store.delete_session(key) is expected
+        assert self.storages[member].transcripts.delete_session(key) is expected
         if expected is None:
             return
         self.sessions.pop(key, None)
@@ -337,7 +337,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule(member=members, data=st.data())
     def ask_for_an_abort(self, member: int, data: st.DataObject) -> None:
         run_id = data.draw(st.sampled_from(sorted(self.runs)))
-        run, records = self.runs[run_id], self.states[member].records
+        run, records = self.runs[run_id], self.storages[member].records
         assert records.request_abort(run_id) is not run.state.is_final
         assert (run_id in records.list_to_abort(run.gateway_id)) is not run.state.is_final
 
@@ -355,7 +355,7 @@ class StateMachine(RuleBasedStateMachine):
     @rule(member=members)
     def heartbeat(self, member: int) -> None:
         self.renew_heartbeats()
-        self.states[member].membership._heartbeat()
+        self.storages[member].membership._heartbeat()
         self.alive.add(self.id_of(member))
         self.interrupt_orphans()
 
@@ -366,7 +366,7 @@ class StateMachine(RuleBasedStateMachine):
             return
         for _ in range(MISSED_HEARTBEATS + 1):
             self.renew_heartbeats(but=gateway_id)
-            self.states[member].membership._check_peers()
+            self.storages[member].membership._check_peers()
         self.alive.discard(gateway_id)
         self.holders = {key: holder for key, holder in self.holders.items() if holder[1] != gateway_id}
         self.wanted = {key: by for key, by in self.wanted.items() if by != gateway_id}
@@ -379,7 +379,7 @@ class StateMachine(RuleBasedStateMachine):
     @invariant()
     def reads_agree(self) -> None:
         for number, key in enumerate({*KEYS, *self.sessions}):
-            store, expected = self.states[number % MEMBERS].store, self.sessions.get(key, ModelSession())
+            store, expected = self.storages[number % MEMBERS].transcripts, self.sessions.get(key, ModelSession())
             assert store.load_conversation(key) == expected.conversation
             overview = store.get_session(key)
             assert (overview is None) == (key not in self.sessions)
@@ -387,7 +387,7 @@ class StateMachine(RuleBasedStateMachine):
                 assert overview.message_count == len(expected.messages)
                 assert (overview.usage, overview.model) == (expected.usage, expected.model)
                 assert overview.last_run_id == expected.last_run_id
-        assert [entry.message for entry in self.states[0].store.iter_entries(KEYS[0])] == self.sessions.get(
+        assert [entry.message for entry in self.storages[0].transcripts.iter_entries(KEYS[0])] == self.sessions.get(
             KEYS[0], ModelSession()
         ).messages
 

@@ -28,11 +28,11 @@ def store(database: Database) -> Iterator[Transcripts]:
 
 def append(store: Transcripts, *said: str) -> None:
     messages = tuple(text_message(Role.USER, text) for text in said)
-    store.append_turn(KEY, "main", store.state.ledger.new_id(), messages, usage=Usage(), model="m")
+    store.append_turn(KEY, "main", store.storage.ledger.new_id(), messages, usage=Usage(), model="m")
 
 
 def summarise(store: Transcripts, text: str, *, kept: int, run_id: str | None = None) -> None:
-    store.append_summary(KEY, run_id or store.state.ledger.new_id(), text_message(Role.USER, text), kept=kept)
+    store.append_summary(KEY, run_id or store.storage.ledger.new_id(), text_message(Role.USER, text), kept=kept)
 
 
 def texts(store: Transcripts) -> list[str]:

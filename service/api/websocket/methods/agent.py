@@ -31,7 +31,7 @@ def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None)
     if params.get("attachments"):
         text = "Attachments are not taken here. Send pictures to the HTTP endpoint, in the message's content."
         raise GatewayError("unsupported_parameter", text, param="attachments")
-    run = call.desk.gateway.submit(to_agent_request(params, timeout_seconds))
+    run = call.context.gateway.submit(to_agent_request(params, timeout_seconds))
     run.keep(call.hold)
     return run
 
@@ -42,7 +42,7 @@ def run_agent(call: Call) -> Any:
     if run.end is None:
         call.respond(to_accepted(run))
     end = run.wait_for_end(None) or RunEnded(error=internal_error())
-    outcome = to_outcome(run, end, call.desk.gateway)
+    outcome = to_outcome(run, end, call.context.gateway)
     if outcome["status"] == "error":
         raise FailedWithPayload(_as_unavailable(end.error or internal_error()), outcome)
     return outcome
@@ -73,7 +73,7 @@ def wait_for_run(call: Call) -> Any:
 
 
 def _wait(call: Call, run_id: str, seconds: float) -> Run:
-    gateway = call.desk.gateway
+    gateway = call.context.gateway
     here = gateway.runs.find(run_id)
     run = here or gateway.find(run_id)
     if run is None:

@@ -37,7 +37,7 @@ _REQUEST_IGNORED = (
 
 def list_pending(call: Call) -> Any:
     """The pending approvals, the oldest first."""
-    return [to_pending(one) for one in call.desk.gateway.state.approvals.list_pending(MAX_FOLLOWED)]
+    return [to_pending(one) for one in call.context.gateway.storage.approvals.list_pending(MAX_FOLLOWED)]
 
 
 def get_approval(call: Call) -> Any:
@@ -63,9 +63,9 @@ def resolve_approval(call: Call) -> Any:
     if decision is None:
         text = f"invalid decision. Use one of: {', '.join(_DECISIONS)}."
         raise GatewayError("invalid_value", text, param="decision")
-    decided_by = f"websocket {call.peer.name}"
+    decided_by = f"websocket {call.client.name}"
     try:
-        call.desk.gateway.state.approvals.decide(call.params["id"], decision, decided_by)
+        call.context.gateway.storage.approvals.decide(call.params["id"], decision, decided_by)
     except GatewayError as error:
         if error.code == "approval_not_found":
             raise _not_found() from None
@@ -79,7 +79,7 @@ def resolve_approval(call: Call) -> Any:
 def wait_for_decision(call: Call) -> Any:
     """Respond when an approval is closed, or without a decision after `timeoutMs`."""
     found = _find(call)
-    approvals = call.desk.gateway.state.approvals
+    approvals = call.context.gateway.storage.approvals
     approvals.wait([found.id], call.params.get("timeoutMs", _WAIT_MS) / 1000)
     return _to_outcome(approvals.get(found.id) or found)
 
@@ -89,8 +89,8 @@ def request_approval(call: Call) -> Any:
 
     With `twoPhase` there are two responses: accepted at once, then the decision, null if nobody decided in time.
     """
-    target = find_target(call.desk.gateway, {**call.params, "sessionId": None})
-    approvals = call.desk.gateway.state.approvals
+    target = find_target(call.context.gateway, {**call.params, "sessionId": None})
+    approvals = call.context.gateway.storage.approvals
     new = _to_new(call, target.agent.id, target.session_key)
     approvals.create([new])
     if call.params.get("twoPhase"):
@@ -102,13 +102,13 @@ def request_approval(call: Call) -> Any:
 
 
 def _to_new(call: Call, agent_id: str, session_key: str) -> NewApproval:
-    params, now_ms = call.params, call.desk.now_ms
+    params, now_ms = call.params, call.context.now_ms
     shown = {"command": "command", "commandArgv": "argv", "cwd": "cwd", "env": "env"}
     arguments = {name: params[key] for key, name in shown.items() if params.get(key)}
     if "command" not in arguments and "argv" not in arguments:
         raise GatewayError("missing_required_parameter", "command is required.", param="command")
     approval_id = params.get("id") or str(uuid.uuid4())
-    if call.desk.gateway.state.approvals.get(approval_id) is not None:
+    if call.context.gateway.storage.approvals.get(approval_id) is not None:
         raise GatewayError("invalid_value", "approval id already pending or decided. Send another one.", param="id")
     return NewApproval(
         id=approval_id,
@@ -130,7 +130,7 @@ def _to_outcome(approval: ApprovalRecord) -> dict[str, Any]:
 
 
 def _find(call: Call) -> ApprovalRecord:
-    found = call.desk.gateway.state.approvals.get(call.params["id"])
+    found = call.context.gateway.storage.approvals.get(call.params["id"])
     if found is None:
         raise _not_found()
     return found

@@ -12,7 +12,7 @@ from service.api.websocket.history import to_history
 from service.api.websocket.methods.agent import submit
 from service.api.websocket.payloads import to_chat_message
 from service.core.messages import Role, text_message
-from service.storage.runs.records import NewRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 
 _HISTORY_MESSAGES = 200
 _MOST_MESSAGES = 1000
@@ -36,17 +36,17 @@ def send_message(call: Call) -> Any:
 
 def abort_runs(call: Call) -> Any:
     """Abort the runs of a session, or the one that is named, whatever protocol they came by."""
-    target = find_target(call.desk.gateway, call.params)
+    target = find_target(call.context.gateway, call.params)
     aborted = abort_session(call, target.session_key, call.params.get("runId"))
     return {"ok": True, "aborted": bool(aborted), "runIds": aborted}
 
 
 def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]:
     """Abort the queued and running runs of a session, all or the one named; returns their ids."""
-    gateway = call.desk.gateway
+    gateway = call.context.gateway
     here = [run.id for run in gateway.runs.going_on(session_key)]
     # A recorded run may be another process's.
-    recorded = [run.id for run in gateway.state.records.list_going_on(session_key)]
+    recorded = [run.id for run in gateway.storage.records.list_going_on(session_key)]
     chosen = [one for one in dict.fromkeys((*here, *recorded)) if run_id in (None, one)]
     for one in chosen:
         gateway.abort(one)
@@ -55,22 +55,22 @@ def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]
 
 def get_history(call: Call) -> Any:
     """The last messages of a session, the oldest first, and what is being said right now."""
-    target = find_target(call.desk.gateway, {**call.params, "sessionId": None})
-    return to_history(call.desk, target, call.params.get("limit", _HISTORY_MESSAGES), call.params.get("maxChars"))
+    target = find_target(call.context.gateway, {**call.params, "sessionId": None})
+    return to_history(call.context, target, call.params.get("limit", _HISTORY_MESSAGES), call.params.get("maxChars"))
 
 
 def inject_message(call: Call) -> Any:
     """Append an assistant message to a session's transcript, without a model request."""
-    desk, target = call.desk, find_target(call.desk.gateway, call.params)
-    state, run_id = desk.gateway.state, f"inject_{uuid.uuid4()}"
-    session = state.store.get_session(target.session_key)
-    new = NewRun(run_id, target.session_key, target.agent.id, "rpc", desk.now_ms, stateless=False)
+    context, target = call.context, find_target(call.context.gateway, call.params)
+    storage, run_id = context.gateway.storage, f"inject_{uuid.uuid4()}"
+    session = storage.transcripts.get_session(target.session_key)
+    new = AcceptedRun(run_id, target.session_key, target.agent.id, "rpc", context.now_ms, stateless=False)
     message = text_message(Role.ASSISTANT, call.params["message"])
     model = session.model if session is not None else None
     outcome = RunOutcome(RunState.OK, model=model, messages=(message,), reply_count=1)
-    state.ledger.open(new, target.agent.timeout_seconds).finish(outcome)
-    injected = to_chat_message(message.text, desk.now_ms)
-    desk.broadcasts.send_injected(run_id, target.session_key, target.agent.id, injected)
+    storage.ledger.open(new, target.agent.timeout_seconds).finish(outcome)
+    injected = to_chat_message(message.text, context.now_ms)
+    context.broadcasts.send_injected(run_id, target.session_key, target.agent.id, injected)
     return {"ok": True, "messageId": run_id}
 
 

@@ -15,7 +15,7 @@ from service.storage.sessions.keys import MAIN_SESSION
 
 def list_agents(call: Call) -> Any:
     """Every agent, the default one's id and how sessions are kept."""
-    roster = call.desk.gateway.roster
+    roster = call.context.gateway.roster
     return {
         "defaultId": roster.default.id,
         "mainKey": MAIN_SESSION,
@@ -35,11 +35,11 @@ def _to_agent(agent: Agent) -> dict[str, Any]:
 
 def list_models(call: Call) -> Any:
     """Every model that is named in the configuration, once."""
-    return {"models": [_to_model(model) for model in call.desk.gateway.catalog.list_models(_agents(call))]}
+    return {"models": [_to_model(model) for model in call.context.gateway.catalog.list_models(_agents(call))]}
 
 
 def _agents(call: Call) -> tuple[Agent, ...]:
-    return call.desk.gateway.roster.agents
+    return call.context.gateway.roster.agents
 
 
 def _to_model(ref: str) -> dict[str, Any]:
@@ -49,36 +49,36 @@ def _to_model(ref: str) -> dict[str, Any]:
 
 def get_config(call: Call) -> Any:
     """The configuration in force, its secrets masked."""
-    return call.desk.describe_config()
+    return call.context.describe_config()
 
 
 def get_health(call: Call) -> Any:
     """Return the health; raise an error that names the failing parts if runs cannot begin."""
-    began = call.desk.now_ms
-    failing = call.desk.gateway.failing()
+    began = call.context.now_ms
+    failing = call.context.gateway.failing()
     if failing:
         raise GatewayError("not_ready", f"The gateway is not ready: {', '.join(failing)}.")
-    return {"ok": True, "ts": began, "durationMs": call.desk.now_ms - began, "defaultAgentId": _default(call)}
+    return {"ok": True, "ts": began, "durationMs": call.context.now_ms - began, "defaultAgentId": _default(call)}
 
 
 def _default(call: Call) -> str:
-    return call.desk.gateway.roster.default.id
+    return call.context.gateway.roster.default.id
 
 
 def get_status(call: Call) -> Any:
     """Return the version, the uptime and the running runs."""
-    desk = call.desk
+    context = call.context
     runs = [
-        {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "door": run.door}
-        for run in desk.gateway.runs.running()
+        {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "door": run.protocol}
+        for run in context.gateway.runs.running()
     ]
     return {
         "version": __version__,
-        "ts": desk.now_ms,
-        "uptimeMs": desk.now_ms - int(desk.gateway.started_at * 1000),
+        "ts": context.now_ms,
+        "uptimeMs": context.now_ms - int(context.gateway.started_at * 1000),
         "defaultAgentId": _default(call),
-        "agents": [agent.id for agent in desk.gateway.roster.agents],
-        "connections": len(desk.hub),
+        "agents": [agent.id for agent in context.gateway.roster.agents],
+        "connections": len(context.hub),
         "runs": runs[:100],
         "runCount": len(runs),
     }

@@ -28,43 +28,43 @@ _LIST_IGNORED = (
 
 def list_sessions(call: Call) -> Any:
     """The sessions, the last used first."""
-    desk, params = call.desk, call.params
-    agent = find_target(desk.gateway, {"agentId": params["agentId"]}).agent.id if "agentId" in params else None
-    since_ms = max(0, desk.now_ms - params["activeMinutes"] * 60_000) if "activeMinutes" in params else 0
-    found = desk.gateway.state.store.list_sessions(
+    context, params = call.context, call.params
+    agent = find_target(context.gateway, {"agentId": params["agentId"]}).agent.id if "agentId" in params else None
+    since_ms = max(0, context.now_ms - params["activeMinutes"] * 60_000) if "activeMinutes" in params else 0
+    found = context.gateway.storage.transcripts.list_sessions(
         agent,
         min(params.get("limit", _LISTED), _MOST_LISTED),
         search=params.get("search", "").lower(),
         since_ms=since_ms,
     )
-    rows = [to_session_row(desk, one) for one in found]
-    return {"ts": desk.now_ms, "count": len(rows), "sessions": rows}
+    rows = [to_session_row(context, one) for one in found]
+    return {"ts": context.now_ms, "count": len(rows), "sessions": rows}
 
 
 def get_session(call: Call) -> Any:
     """One session and its last messages."""
-    target = find_target(call.desk.gateway, call.params, "key")
-    session = call.desk.gateway.state.store.get_session(target.session_key)
+    target = find_target(call.context.gateway, call.params, "key")
+    session = call.context.gateway.storage.transcripts.get_session(target.session_key)
     if session is None:
         text = "There is no such session. sessions.list names those there are."
         raise GatewayError("session_not_found", text, param="key")
-    history = to_history(call.desk, target, call.params.get("limit", _MESSAGES), None)
-    return {"session": to_session_row(call.desk, session), **history}
+    history = to_history(call.context, target, call.params.get("limit", _MESSAGES), None)
+    return {"session": to_session_row(call.context, session), **history}
 
 
 def abort_sessions(call: Call) -> Any:
     """Ends what goes on in a session, or one run wherever it is."""
     run_id, key = call.params.get("runId"), call.params.get("key")
     if key is None:
-        gateway, wanted = call.desk.gateway, run_id or ""
+        gateway, wanted = call.context.gateway, run_id or ""
         # A run that is only recorded may be another process's.
-        found = gateway.runs.find(wanted) or gateway.state.records.get(wanted)
+        found = gateway.runs.find(wanted) or gateway.storage.records.get(wanted)
         if found is None:
             raise GatewayError(
                 "run_not_found", "Name a session by `key`, or a run that goes on by `runId`.", param="key"
             )
         key = found.session_key
-    ended = abort_session(call, find_target(call.desk.gateway, {"key": key}, "key").session_key, run_id)
+    ended = abort_session(call, find_target(call.context.gateway, {"key": key}, "key").session_key, run_id)
     return {"ok": True, "abortedRunId": ended[0] if ended else None, "status": "aborted" if ended else "no-active-run"}
 
 
@@ -81,29 +81,29 @@ def reset_session(call: Call) -> Any:
 
 
 def _delete(call: Call, reason: str) -> tuple[str, bool]:
-    target = find_target(call.desk.gateway, call.params, "key")
-    key, store = target.session_key, call.desk.gateway.state.store
+    target = find_target(call.context.gateway, call.params, "key")
+    key, store = target.session_key, call.context.gateway.storage.transcripts
     abort_session(call, key, None)
-    give_up_at = call.desk.clock() + _LET_GO_SECONDS
+    give_up_at = call.context.clock() + _LET_GO_SECONDS
     while (deleted := store.delete_session(key)) is None:
-        if call.desk.clock() > give_up_at:
+        if call.context.clock() > give_up_at:
             text = "A run of this session goes on and does not end. Try again, or abort it with sessions.abort."
             raise GatewayError("session_busy", text, param="key")
         sleep(_LOOK_SECONDS)
     if deleted:
-        call.desk.broadcasts.send_session(key, target.agent.id, reason)
+        call.context.broadcasts.send_session(key, target.agent.id, reason)
     return key, deleted
 
 
 def subscribe(call: Call) -> Any:
     """Subscribe the connection to `sessions.changed`."""
-    call.peer.follows_sessions = True
+    call.client.follows_sessions = True
     return {"subscribed": True}
 
 
 def unsubscribe(call: Call) -> Any:
     """Unsubscribe the connection from `sessions.changed`."""
-    call.peer.follows_sessions = False
+    call.client.follows_sessions = False
     return {"subscribed": False}
 
 
