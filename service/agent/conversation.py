@@ -15,12 +15,12 @@ from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import NO_USER_MESSAGE, Image, Message, Role, Text, ToolCall, text_message
 
-_EXACT = 2**53  # below it a float that is whole is an integer
+_EXACT = 2**53  # up to here an integral float equals its integer
 
 
 @record
 class IncomingMessage:
-    """A message of the request and where it stood there, for errors: `place` is as `messages[2]`."""
+    """A message of the request and its path in there (`messages[2]`), for errors."""
 
     place: str
     message: Message
@@ -28,14 +28,14 @@ class IncomingMessage:
 
 @record
 class Conversation:
-    """Messages for the model: `history` is stored already, `new` is stored with the answer."""
+    """Messages for the model: `history` is stored, `new` will be stored with the answer."""
 
     history: tuple[Message, ...]
     new: tuple[Message, ...]
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """All of it, in order."""
+        """All messages, in order."""
         return self.history + self.new
 
 
@@ -55,14 +55,14 @@ def select_new(
         new = new[last + 1 :]
     if has_instructions and not any(item.message.role in (Role.USER, Role.TOOL) for item in incoming):
         return (IncomingMessage("messages", text_message(Role.USER, NO_USER_MESSAGE)),) if history else tuple(new)
-    if not any(_says_something(item.message) for item in new):
+    if not any(_has_input(item.message) for item in new):
         text = "There is no user message to answer. Add a message with the role user that says or shows something."
         raise GatewayError("missing_required_parameter", text, param="messages")
     _check_tool_results(history, new)
     return tuple(new)
 
 
-def _says_something(message: Message) -> bool:
+def _has_input(message: Message) -> bool:
     if message.role is Role.USER:
         return message.has_image or bool(message.text.strip())
     return message.role is Role.TOOL
@@ -76,10 +76,10 @@ def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessag
         if wanted is None or wanted in waiting:
             continue
         if any(message.tool_call_id == wanted for message in history):
-            text = f"`{item.place}` is the result of a call that has its result already. Send what is new."
+            text = f"`{item.place}` repeats the result of a call that already has one. Send only new messages."
         else:
             text = (
-                f"`{item.place}` is a tool's result, but no message before it calls a tool with that id. "
+                f"`{item.place}` is the result of a tool call, but no message before it has a call with that id. "
                 "Send the assistant message with its `tool_calls` first."
             )
         raise GatewayError("invalid_value", text, param=item.place)
@@ -103,21 +103,21 @@ class ConversationDigest:
         said = [message.role, message.name, message.tool_call_id, parts, len(message.tool_calls)]
         self._hash.update(orjson.dumps(said))
         for call in message.tool_calls:
-            self._hash.update(orjson.dumps([call.id, call.name]) + _meaning(call.arguments))
+            self._hash.update(orjson.dumps([call.id, call.name]) + _canonical_json(call.arguments))
 
     def __str__(self) -> str:
         return self._hash.hexdigest()
 
 
-def _meaning(arguments: str) -> bytes:
+def _canonical_json(arguments: str) -> bytes:
     try:
         return orjson.dumps(_plain(orjson.loads(arguments)), option=orjson.OPT_SORT_KEYS)
-    except (ValueError, TypeError, RecursionError):  # no JSON, or deeper than can be written
+    except (ValueError, TypeError, RecursionError):  # not JSON, or nested deeper than the encoder accepts
         return arguments.encode()
 
 
 def _plain(value: object) -> object:
-    """`value` with 1 for 1.0, as JavaScript writes it."""
+    """Return `value` with integral floats as integers, as JavaScript writes them."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -126,7 +126,7 @@ def _plain(value: object) -> object:
 
 
 def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-    """The tool calls in `messages` that have no result there: what a run's messages ask of its caller."""
+    """Return the tool calls in `messages` without a result, which the caller of a run has to answer."""
     waiting: list[ToolCall] = []
     for message in messages:
         waiting += message.tool_calls
@@ -137,7 +137,7 @@ def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
 
 
 def annotate_truncated(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The same conversation, each message that was cut off with a note that says so."""
+    """Append a note to each message that was cut off."""
     return tuple(message if message.cut_off is None else _with_note(message) for message in messages)
 
 
@@ -147,10 +147,9 @@ def _with_note(message: Message) -> Message:
 
 
 def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The same conversation in a form every provider takes: each tool call directly followed by its result.
+    """Order the conversation as every provider accepts it: each tool call directly followed by its result.
 
-    Results are moved behind their call, a call that got none gets one that says so, and a second result for one call
-    is dropped.
+    Results are moved behind their call, missing results are filled in, and a second result for a call is dropped.
     """
     if not any(message.tool_calls or message.tool_call_id is not None for message in messages):
         return tuple(messages)

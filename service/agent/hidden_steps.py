@@ -19,7 +19,7 @@ from service.storage.sessions.transcripts import TranscriptStore
 def recall_steps(
     incoming: Sequence[IncomingMessage], agent_id: str, records: RunRecords, store: TranscriptStore
 ) -> tuple[IncomingMessage, ...]:
-    """The conversation of a stateless request to an agent with that agent's own steps in their places.
+    """Return the conversation of a stateless request with the agent's own tool steps restored.
 
     Raises `StoreError`.
     """

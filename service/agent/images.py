@@ -1,7 +1,6 @@
-"""The pictures of a request: checked before any model reads them, and fetched where they are given by address.
+"""Check the images of a request before it is sent to a model, and fetch those given by URL.
 
-A picture is what its content says; what it is labelled as is not looked at. The limit that is met is the one that is
-named, together with the place of the picture that meets it.
+The content determines the type of an image; the label is ignored. Errors name the limit and the path of the image.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ _OK = 200
 
 
 def image_client(config: ImagesConfig) -> PublicHttpClient:
-    """A client that fetches pictures from the hosts that `config` allows."""
+    """Return a client that fetches images from the hosts that `config` allows."""
     return PublicHttpClient(AddressPolicy(hosts=config.url_allowlist))
 
 
 def check_images(
     messages: Sequence[IncomingMessage], config: ImagesConfig, client: PublicHttpClient
 ) -> tuple[IncomingMessage, ...]:
-    """The same messages, each of their pictures as a `data:` URI that is labelled with what it is.
+    """Return the messages with each image as a `data:` URI labelled with its actual type.
 
-    At most 8 pictures, 20 MiB and, each, `config.max_bytes`, 16,384 pixels a side and 100 megapixels. Raises
-    `GatewayError` (`invalid_value`) that names the picture. Waits while pictures are fetched, each for
-    `config.timeout_ms` at most, one after the other.
+    Limits: 8 images and 20 MiB per request; `config.max_bytes`, 16,384 pixels a side and 100 megapixels per image.
+    Raises `GatewayError` (`invalid_value`) with the path of the image. Images are fetched one after the other, each
+    for at most `config.timeout_ms`.
     """
     inspection = _Inspection(config, client)
     return tuple(
@@ -52,7 +51,7 @@ def check_images(
 
 
 class _Inspection:
-    """One request's pictures: how many there have been and how large they were together."""
+    """Number and total size of the images of one request so far."""
 
     def __init__(self, config: ImagesConfig, client: PublicHttpClient) -> None:
         self._config = config
@@ -69,7 +68,7 @@ class _Inspection:
     def _check(self, place: str, image: Image) -> Image:
         self._count += 1
         if self._count > MAX_IMAGES:
-            raise _refusal(place, f"A request can carry {MAX_IMAGES} images; this is one more. Send fewer.")
+            raise _refusal(place, f"A request can have at most {MAX_IMAGES} images. Send fewer.")
         if image.url[:5].lower() == "data:":
             encoded, data = self._parse_data_uri(place, image.url)
         else:
@@ -78,13 +77,15 @@ class _Inspection:
         self._total_bytes += len(data)
         if self._total_bytes > MAX_TOTAL_BYTES:
             limit = _mebibytes(MAX_TOTAL_BYTES)
-            raise _refusal(place, f"With this image, those of the request are larger than {limit} together.")
+            raise _refusal(
+                place, f"The images of the request are larger than {limit} together. Send fewer or smaller ones."
+            )
         return replace(image, url=f"data:{self._check_content(place, data)};base64,{encoded}")
 
     def _parse_data_uri(self, place: str, url: str) -> tuple[str, bytes]:
         head, comma, encoded = url.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise _refusal(place, "A `data:` URI of an image is written `data:image/png;base64,...`.")
+            raise _refusal(place, "The `data:` URI is malformed. Write it as `data:image/png;base64,...`.")
         if len(encoded) // 4 * 3 > self._config.max_bytes + 2:
             raise self._too_large(place)
         try:
@@ -97,7 +98,7 @@ class _Inspection:
 
     def _fetch(self, place: str, url: str) -> bytes:
         if url.partition(":")[0].lower() not in ("http", "https"):
-            raise _refusal(place, "An image is given as a `data:` URI, such as `data:image/png;base64,...`.")
+            raise _refusal(place, "The image is not a `data:` URI. Send it as `data:image/png;base64,...`.")
         if not self._config.allow_url:
             text = (
                 "This gateway does not fetch images. Send the image as a `data:` URI, or set "
@@ -117,10 +118,10 @@ class _Inspection:
         return data
 
     def _check_content(self, place: str, data: bytes) -> str:
-        """The media type of the picture; raises for what is none, is not allowed, or is too large to be decoded."""
+        """Return the media type of the image. Raises for content that is no image, not allowed or too large."""
         header = parse_image_header(data)
         if header is None:
-            raise _refusal(place, "This is no image: its content is not PNG, JPEG, GIF or WebP.")
+            raise _refusal(place, "The content is no image: it is not PNG, JPEG, GIF or WebP. Convert it.")
         if header.media_type not in self._config.allowed_mimes:
             allowed = ", ".join(self._config.allowed_mimes)
             raise _refusal(place, f"The content of the image is {header.media_type}; allowed are {allowed}.")

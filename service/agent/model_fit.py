@@ -14,7 +14,7 @@ from service.core.messages import Image, Message, Text
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
 
-#: What such a model reads in the place of a picture.
+#: Replacement of an image for models without image input.
 NOTE = "\n[picture left out: this model takes no pictures]\n"
 
 
@@ -40,7 +40,7 @@ def _with_notes(choice: ChosenModel) -> ChosenModel:
 
 
 class _NotesForPictures:
-    """A provider whose model reads `NOTE` for each picture."""
+    """A provider that replaces each image with `NOTE`."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
@@ -52,7 +52,7 @@ class _NotesForPictures:
         return self._provider.ask(request, on_text)
 
     def close(self) -> None:
-        """Nothing is held: the provider belongs to the catalog."""
+        """Do nothing: the provider belongs to the catalog."""
 
 
 def _noted(message: Message) -> Message:

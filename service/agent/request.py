@@ -1,4 +1,4 @@
-"""The request for a run, whatever protocol it came by, and the checks it has to pass for an agent and its model."""
+"""The request for a run, independent of its protocol, and its checks against the agent and the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AgentRequest:
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
     `session_key` and `user` select the session, `channel` goes into the system prompt. Requests with the same
     `idempotency_key` get the answer of one run, which continues when its caller leaves. `run_id` is the caller's own
-    name for the run, `protocol` the protocol it came by. `timeout_seconds` may shorten, not extend, the agent's limit.
+    name for the run; `protocol` is "http" or "rpc". `timeout_seconds` may shorten, not extend, the agent's limit.
     The output of a request that is not `streamed` is read only at its end, so that a failing model may be retried.
     """
 

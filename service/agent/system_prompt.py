@@ -1,4 +1,4 @@
-"""Build the system prompt: the agent's identity, its workspace's files, the request's own instructions."""
+"""Build the system prompt: the agent's instructions, its workspace's files, the request's own instructions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from service.config.agents import Agent
 from service.tools.tool import ToolError
 from service.tools.workspace.paths import Workspace
 
-#: The workspace's files that every run reads, in this order; names as OpenClaw has them.
+#: Workspace files that every run reads, in this order, with OpenClaw's names.
 WORKSPACE_FILES = ("AGENTS.md", "SOUL.md", "IDENTITY.md", "USER.md", "TOOLS.md")
-#: Characters taken of each file; what is cut is said.
+#: Limit of characters of each file; a note marks the cut.
 MAX_FILE_CHARACTERS = 20_000
 
 _MAX_CHARACTER_BYTES = 4  # of UTF-8
 
 
 def to_system_text(agent: Agent, hidden: Sequence[Path], *, channel: str | None, request_text: str) -> str:
-    """The system text of a run; empty when nobody has anything to say.
+    """Return the system text of a run, empty if no part has text.
 
     The agent's instructions come first, then its workspace's files, the channel the message came through, and the
     request's own system and developer texts. Files at `hidden` are not read.

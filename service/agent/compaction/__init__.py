@@ -1,1 +1,1 @@
-"""Summarising a conversation that outgrows its model's context window."""
+"""Summarise conversations that exceed their model's context window."""

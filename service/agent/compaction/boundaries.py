@@ -17,8 +17,8 @@ _NOTE_BYTES = 64
 
 
 def safe_cuts(messages: Sequence[Message]) -> list[int]:
-    """Return the indexes at which a conversation can be split, ascending: none parts a tool call from its result."""
-    parted = [0] * (len(messages) + 1)  # how many calls begin, less how many end, to be summed up
+    """Return the ascending indexes at which a conversation can be split without separating a call from its result."""
+    parted = [0] * (len(messages) + 1)  # number of calls that begin, less those that end, at each index
     called: dict[str, int] = {}
     for index, message in enumerate(messages):
         called |= {call.id: index for call in message.tool_calls}
@@ -34,12 +34,13 @@ def safe_cuts(messages: Sequence[Message]) -> list[int]:
 
 
 def choose_cut(messages: Sequence[Message], tail_tokens: float) -> int:
-    """The first message that stays verbatim: as many as fit `tail_tokens`, at least the latest user message.
+    """Return the index of the first message kept verbatim, so that the tail fits `tail_tokens`.
 
-    Should what follows that message be too much for it, the cut comes later and the summary has to repeat it.
+    The tail includes the latest user message. If the messages after that are too long, the cut comes later, and the
+    summary must repeat it.
     """
     sizes = [estimate_message(message) for message in messages]
-    tails = [*accumulate(reversed(sizes), initial=0)][::-1]  # the size of all from each place on
+    tails = [*accumulate(reversed(sizes), initial=0)][::-1]  # the size from each index to the end
     latest = latest_user(messages)
     cuts = safe_cuts(messages)
     for cut in cuts:
@@ -52,9 +53,9 @@ def choose_cut(messages: Sequence[Message], tail_tokens: float) -> int:
 
 
 def choose_tail(messages: Sequence[Message], tail_tokens: float) -> tuple[int, tuple[Message, ...]]:
-    """The first message that is not summarised, and what is shown from there on, which fits `tail_tokens`.
+    """Return the index of the first message that is not summarised, and the tail from there, cut to `tail_tokens`.
 
-    That is everything as it was, or, where nothing fits, the last calls with as much of their results as does.
+    The messages are unchanged, or, if none fit, the last calls with shortened results.
     """
     cut = choose_cut(messages, tail_tokens)
     if cut < len(messages) or not messages:
@@ -67,7 +68,7 @@ def choose_tail(messages: Sequence[Message], tail_tokens: float) -> tuple[int, t
 
 
 def _cut_results(step: Sequence[Message], tokens: float) -> tuple[Message, ...]:
-    """Calls and their results within `tokens`, each result with a fair share; nothing if that would be too little."""
+    """Shorten the results to `tokens` together, in equal shares; return nothing if the shares would be too small."""
     results = [(index, estimate_message(message)) for index, message in enumerate(step) if message.tool_call_id]
     left = tokens - sum(estimate_message(message) for message in step if not message.tool_call_id)
     shown = list(step)
@@ -89,6 +90,6 @@ def _cut_result(message: Message, tokens: float) -> Message:
 
 
 def latest_user(messages: Sequence[Message]) -> int | None:
-    """The place of the latest message of the user, `None` without any."""
+    """Return the index of the latest user message, `None` without one."""
     users = (index for index in reversed(range(len(messages))) if messages[index].role is Role.USER)
     return next(users, None)

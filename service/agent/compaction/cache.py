@@ -33,7 +33,7 @@ class SummaryCache:
         return found
 
     def add(self, messages: Sequence[Message], text: str) -> None:
-        """Keep `text`, the summary of `messages`."""
+        """Cache `text`, the summary of `messages`."""
         self._texts[str(ConversationDigest(messages))] = text
         if len(self._texts) > _MAX_SUMMARIES:
             del self._texts[next(iter(self._texts))]

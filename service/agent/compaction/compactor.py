@@ -1,6 +1,6 @@
-"""Keeps a conversation within its model's context window: what is old is summarised, what is new stays verbatim.
+"""Keep a conversation within its model's context window: summarise old messages, keep recent ones verbatim.
 
-A tool call is never parted from its results, and the latest user message always stays in its own words.
+A tool call is never separated from its results, and the latest user message is always kept verbatim.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ LATEST_HEADING = "The user's latest message, which is being worked on:"
 
 @record
 class Compaction:
-    """A shorter conversation: `summary`, then the last `kept` messages, the results of tools perhaps cut.
+    """A shorter conversation: `summary`, then the last `kept` messages, whose tool results may be cut.
 
-    `usage` is what the summary cost. The store takes `summary` and `kept` once these messages are in it; without a
-    summary there is nothing to store.
+    `usage` is the cost of the summary. `summary` and `kept` are stored after the run's messages; without a summary
+    there is nothing to store.
     """
 
     summary: Message | None
@@ -58,19 +58,18 @@ class Compaction:
 
 
 class Compactor:
-    """Shortens requests that are too long for their model, asking the same model for the summary.
+    """Shortens requests that are too long for their model, with a summary by the same model.
 
-    One for all runs: it knows the summaries that were made last. The messages of a request are those of the transcript,
-    in its order and number, so that `Compaction.kept` counts them; bringing tool results into their places comes
-    afterwards.
+    Shared by all runs; recent summaries are cached. The messages of a request must be those of the transcript, in the
+    same order and number, because `Compaction.kept` counts them; tool results are moved into place afterwards.
     """
 
     def __init__(self, estimator: TokenEstimator) -> None:
         self._estimator = estimator
-        self._known = SummaryCache()
+        self._cache = SummaryCache()
 
     def observe(self, request: ModelRequest, usage: Usage) -> None:
-        """Learn what the model counted for `request`."""
+        """Record the model's token count for `request`."""
         self._estimator.observe(request, usage)
 
     def compact(self, provider: RestartingProvider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
@@ -99,34 +98,34 @@ class Compactor:
         return self._fit(provider, request, round(limit_tokens * _OVERFLOW_SHARE))
 
     def _fit(self, provider: RestartingProvider, request: ModelRequest, limit_tokens: int) -> Compaction | None:
-        known = self._recall(request)
-        if known is None:
-            return self._remembered(request, self._shorten(provider, request, limit_tokens))
-        shorter = replace(request, messages=known.messages)
+        cached = self._find_cached(request)
+        if cached is None:
+            return self._cache_summary(request, self._shorten(provider, request, limit_tokens))
+        shorter = replace(request, messages=cached.messages)
         if self._estimator.estimate(shorter) <= limit_tokens:
-            return known
+            return cached
         try:
             further = self._shorten(provider, shorter, limit_tokens)
         except GatewayError as failure:
             logger.warning("a further summary by the model %s failed: %s", request.model, failure.code)
-            return known
+            return cached
         if further is None:
-            return known
-        if further.summary is None:  # results were cut behind the one that is known
-            return replace(further, summary=known.summary, kept=known.kept)
-        return self._remembered(request, further)
+            return cached
+        if further.summary is None:  # only results behind the cached summary were cut
+            return replace(further, summary=cached.summary, kept=cached.kept)
+        return self._cache_summary(request, further)
 
-    def _remembered(self, request: ModelRequest, made: Compaction | None) -> Compaction | None:
+    def _cache_summary(self, request: ModelRequest, made: Compaction | None) -> Compaction | None:
         """Cache the summary of `made`, the compaction of `request`, and return `made`."""
         if made is not None and made.summary is not None:
             covered = request.messages[: len(request.messages) - made.kept]
-            self._known.add(covered, _text_of(made.summary))
+            self._cache.add(covered, _text_of(made.summary))
         return made
 
-    def _recall(self, request: ModelRequest) -> Compaction | None:
+    def _find_cached(self, request: ModelRequest) -> Compaction | None:
         """Return `request` with a cached summary of its beginning, if there is one."""
         messages = request.messages
-        found = self._known.find(messages, frozenset(safe_cuts(messages)))
+        found = self._cache.find(messages, frozenset(safe_cuts(messages)))
         if found is None or (found[0] == 1 and _is_summary(messages[0])):
             return None
         count, text = found
@@ -220,7 +219,7 @@ class _SummaryText:
 
 
 def _pieces(transcript: str, max_bytes: int) -> list[str]:
-    """`transcript` in pieces; of too many the first, which holds an earlier summary, and the last ones."""
+    """Split `transcript`; of too many pieces keep the first, which has an earlier summary, and the last ones."""
     pieces = list(_split(transcript, max_bytes))
     if len(pieces) > _MAX_PIECES:
         note = "(A part of the conversation is left out here.)\n\n"
@@ -235,7 +234,7 @@ def _split(text: str, max_bytes: int) -> Iterator[str]:
 
 
 def _to_lines(message: Message) -> str:
-    """One message as the summarising model reads it."""
+    """Return the text of one message for the summarising model."""
     lines = [part.text if isinstance(part, Text) else "(an image)" for part in message.parts]
     if message.tool_call_id is not None:
         return f"Result of a tool:\n{_clip(''.join(lines), _MAX_RESULT_BYTES)}"

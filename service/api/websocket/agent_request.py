@@ -1,4 +1,4 @@
-"""Translation of the protocol's parameters: the request for a run, and the agent and session other methods address."""
+"""Translate parameters of methods to agent requests, agents and session keys."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_key, session_key_for
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
-NAME["x-expected"] = "a text without control characters"
+NAME["x-expected"] = "a string without control characters"
 
 
 def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -> AgentRequest:
-    """The run that `message`, `model`, `provider`, `extraSystemPrompt` and `channel` ask for, under its key as its id.
+    """Translate the parameters of `agent` and `chat.send`; the idempotency key becomes the run's id.
 
     The same key with another message, model or session is refused. Raises `GatewayError` for a blank message and for a
     session key of another agent than `agentId`.
     """
     if not params["message"].strip():
-        text = "There is nothing to answer. Send a `message` that says something."
+        text = "The `message` is blank. Send text."
         raise GatewayError("missing_required_parameter", text, param="message")
     model = params.get("model")
     if model and params.get("provider"):
@@ -43,7 +43,7 @@ def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -
         session_key=default_session_key(params.get("sessionKey"), params.get("sessionId")),
         channel=channel or None,
         timeout_seconds=timeout_seconds or None,
-        # No key of another protocol has a control character: the two never meet.
+        # Keys of other protocols have no control characters, so the two never collide.
         idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", asked),
         run_id=run_id,
         protocol="rpc",
@@ -52,14 +52,14 @@ def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -
 
 @record
 class Target:
-    """An agent and the whole key of a session."""
+    """An agent and a full session key."""
 
     agent: Agent
     session_key: str
 
 
 def find_target(gateway: Gateway, params: Mapping[str, Any], key_name: str = "sessionKey") -> Target:
-    """The agent and the session that `agentId`, the key at `key_name` and `sessionId` address.
+    """Resolve `agentId`, the session key at `key_name` and `sessionId` to an agent and a session.
 
     A key that begins with `agent:<id>:` names its agent; `main` and no key at all mean the agent's main session; a
     `sessionId` has a session of its own. Raises `GatewayError`: an unknown agent, a reserved key, a contradiction.
@@ -80,9 +80,9 @@ def _agent_id(params: Mapping[str, Any], key_name: str) -> str | None:
 
 
 def in_protocol_terms(error: GatewayError, params: Mapping[str, Any]) -> GatewayError:
-    """`error` with the protocol's names for what it is about."""
+    """Return `error` with the parameter names of this protocol."""
     if error.code == "idempotency_key_reused":
-        text = "This idempotencyKey belongs to another request. Send a fresh one with what is new."
+        text = "This idempotencyKey belongs to another request. Send a new key with a new request."
         return GatewayError("invalid_value", text, param="idempotencyKey")
     key_name = "key" if "key" in params else "sessionKey"
     if error.code == "model_not_found" and error.param == AGENT_HEADER:

@@ -1,7 +1,7 @@
 """One WebSocket on a socket that the server has handed over: whole messages in, messages out.
 
-Sending never waits. What the peer does not read is kept up to a bound, then the connection is dropped: nobody waits
-for a slow reader. Messages and what is not read count in the process's budget of bytes in flight. Framing is the
+Sending never waits. Unsent bytes are queued up to a limit, beyond which the connection is dropped: a slow reader must
+not delay others. Received messages and unsent bytes count in the process's budget of bytes in flight. Framing is the
 sans-IO part of `websockets`; compression is not offered.
 """
 
@@ -25,10 +25,10 @@ from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import Event, sleep, spawn
 from service.core.errors import GatewayError
 
-#: A peer that takes no byte for so long is gone.
+#: Time without progress in sending after which the peer is considered gone.
 STALL_SECONDS = 60.0
 
-#: How long the peer has for its part of a closing handshake.
+#: Time limit for the peer's part of the closing handshake.
 CLOSE_SECONDS = 5.0
 
 MAX_BUFFERED_BYTES = 50 * 1024 * 1024
@@ -38,7 +38,7 @@ _SEND_BYTES = 256 * 1024
 _TURN_BYTES = 256 * 1024
 _UNCOUNTED_BYTES = 128 * 1024  # of a message; most are smaller
 _COUNTED_BYTES = 1024 * 1024
-_PAUSE_SECONDS = 0.0001  # not 0: gevent looks at sockets and timers in between
+_PAUSE_SECONDS = 0.0001  # not 0: gevent polls sockets and timers in between
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _MAX_REASON_BYTES = 120  # a close frame has room for 123
 
@@ -46,7 +46,7 @@ _log = logging.getLogger("openclaw.rpc")
 
 
 class _QuietLogger(logging.LoggerAdapter[logging.Logger]):
-    """Says nothing of connections that come and go; the access log does."""
+    """Drops the library's messages about opened and closed connections, which the access log has."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
         return level >= logging.WARNING and super().isEnabledFor(level)
@@ -56,7 +56,7 @@ _frames_log = _QuietLogger(logging.getLogger("openclaw.rpc.frames"), {})
 
 
 def accept_upgrade(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Check a request's part of the opening handshake: the headers of the 101 that answers it.
+    """Validate an upgrade request and return the headers of its 101 response.
 
     Raises `GatewayError` (`malformed_request`).
     """
@@ -66,13 +66,13 @@ def accept_upgrade(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
     kept = [pair for pair in wanted if pair[0] not in ("SEC-WEBSOCKET-EXTENSIONS", "SEC-WEBSOCKET-PROTOCOL")]
     response = protocol.accept(Request(environ.get("PATH_INFO", "/"), Headers(kept)))
     if response.status_code != 101:  # noqa: PLR2004 - "Switching Protocols"
-        text = f"This is not a WebSocket upgrade that can be accepted: {protocol.handshake_exc}."
+        text = f"The WebSocket upgrade is invalid: {protocol.handshake_exc}."
         raise GatewayError("malformed_request", text)
     return [(name, value) for name, value in response.headers.raw_items() if name.lower() != "date"]
 
 
 class WebSocket:
-    """A connection that has been upgraded.
+    """An upgraded connection.
 
     One greenlet receives; any may send or close. What waits to be sent and what arrives count in `budget`.
     """
@@ -97,7 +97,7 @@ class WebSocket:
         self._writing = False
         self._written = Event()
         self._written.set()
-        self._message: bytearray | None = None  # of fragments, so far
+        self._message: bytearray | None = None  # of the fragments received so far
         self._binary = False
         self._pending_bytes = 0  # received since the last message
         self._inbox: deque[tuple[bytes | None, Hold]] = deque()
@@ -106,15 +106,15 @@ class WebSocket:
         self.buffered_bytes = 0
         self.dropped: str | None = None
         sock.settimeout(stall_seconds)
-        with suppress(OSError):  # a peer that vanished is noticed even when there is hardly anything to send
+        with suppress(OSError):  # detects a vanished peer even if there is little to send
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1000))
 
     def limit_backlog(self, max_bytes: int) -> None:
-        """Drop the connection once more than this waits to be read by the peer."""
+        """Drop the connection when more than `max_bytes` are unsent."""
         self._max_buffered_bytes = max_bytes
 
     def limit_messages(self, max_bytes: int) -> None:
-        """Refuse longer messages from now on: they close the connection with 1009."""
+        """Close the connection with 1009 on later messages of more than `max_bytes`."""
         self._protocol.max_message_size = max_bytes
 
     @property
@@ -137,7 +137,7 @@ class WebSocket:
                 return
 
     def _receive(self) -> bool:
-        """Take in what arrives next: False when there is nothing more to come."""
+        """Receive and parse the next bytes; return False when no more messages can follow."""
         if self.dropped is not None or self._protocol.state is State.CLOSED or self._protocol.eof_sent:
             return False
         data, self._early = self._early or self._recv(), b""
@@ -168,7 +168,7 @@ class WebSocket:
             try:
                 data = self._socket.recv(_RECEIVE_BYTES)
             except TimeoutError:
-                continue  # a client may be silent for as long as it likes
+                continue  # a client may be silent for any time
             except OSError:
                 return b""
             self._received_in_turn += len(data)
@@ -203,20 +203,20 @@ class WebSocket:
         self._discards = True
 
     def send(self, message: bytes) -> None:
-        """Send `message`, UTF-8, as soon as the peer takes it. Never waits; without effect once the end has begun."""
+        """Queue the text message `message` (UTF-8) for sending. Never waits; a no-op once closing has begun."""
         if self.is_open:
             self._protocol.send_text(message)
             self._flush()
 
     def close(self, code: int, reason: str) -> None:
-        """Begin the end: what was sent before still arrives, then the peer has a moment to answer. Twice is a no-op."""
+        """Start the closing handshake after queued messages. Never waits; a second call is a no-op."""
         if self.is_open:
             self._protocol.send_close(code, reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore"))
             self._flush()
             spawn(self._close_later)
 
     def drop(self, reason: str) -> None:
-        """End at once: the peer does not take part any more. What it did not read is thrown away."""
+        """Reset the connection and discard unsent bytes."""
         if self.dropped is None:
             self.dropped = reason
             with suppress(OSError):
@@ -227,7 +227,7 @@ class WebSocket:
             self._count(-self.buffered_bytes)
 
     def finish(self) -> None:
-        """Wait until what was sent has left, and for the peer's part of the end; what it still says is ignored."""
+        """Wait until all bytes are sent and the peer has closed; ignore messages received meanwhile."""
         try:
             for _, hold in self.messages():
                 hold.release()
@@ -269,9 +269,9 @@ class WebSocket:
             while self._queue and self.dropped is None:
                 self._send_all(memoryview(self._next_batch()))
         except TimeoutError:
-            self.drop("it took nothing for too long")
+            self.drop("it accepted no data for too long")
         except OSError:
-            self.drop("it left")
+            self.drop("it disconnected")
         finally:
             self._writing = False
             self._written.set()

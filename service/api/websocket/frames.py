@@ -1,7 +1,4 @@
-"""The protocol's frames: bytes in, requests out; responses and events as bytes.
-
-Nothing here reads, waits or knows a connection.
-"""
+"""Decode request frames; encode response and event frames. Free of I/O."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ from service.core.errors import GatewayError
 
 PROTOCOL = 4
 
-#: What a client may send in one message once it is connected, and before.
+#: Limit of one message of a client, after and during the handshake.
 MAX_PAYLOAD_BYTES = 25 * 1024 * 1024
 MAX_HANDSHAKE_BYTES = 64 * 1024
 
-#: The id of a response to what has no id of its own.
+#: Response id for frames without a usable id.
 NO_ID = "invalid"
 
 _MAX_ID_CHARACTERS = 512
@@ -48,7 +45,7 @@ class Request:
 
 
 class FrameError(Exception):
-    """A message that is no request; `id` is what its response is named with."""
+    """An invalid request frame; `id` is that of the error response."""
 
     def __init__(self, frame_id: str, error: GatewayError) -> None:
         super().__init__(error.message)
@@ -57,7 +54,7 @@ class FrameError(Exception):
 
 
 def parse_request(message: bytes | None) -> Request:
-    """The request in a message; `None` is a binary message. Lone surrogates become U+FFFD. Raises `FrameError`."""
+    """Parse a message; `None` is a binary one. Lone surrogates become U+FFFD. Raises `FrameError`."""
     if message is None:
         raise FrameError(NO_ID, _malformed("The message is binary. Send frames as text messages."))
     frame = _load(message)
@@ -65,7 +62,7 @@ def parse_request(message: bytes | None) -> Request:
         raise FrameError(NO_ID, _malformed("A frame must be a JSON object."))
     frame_id, method, params = frame.get("id"), frame.get("method"), frame.get("params")
     if not isinstance(frame_id, str) or not 1 <= len(frame_id) <= _MAX_ID_CHARACTERS:
-        text = f"A request needs an `id`, a text of 1 to {_MAX_ID_CHARACTERS} characters that its responses repeat."
+        text = f"A request needs an `id`, a string of 1 to {_MAX_ID_CHARACTERS} characters."
         raise FrameError(NO_ID, _malformed(text))
     if frame.get("type") != "req":
         raise FrameError(frame_id, _malformed('A client sends requests: `type` must be "req".'))
@@ -88,7 +85,7 @@ def _load(message: bytes) -> Any:
 
 
 def _find_id(message: bytes) -> str:
-    """The id of a frame that is not valid JSON, where it can be read without doubt; else `NO_ID`."""
+    """Return the id of a frame that is not valid JSON if it is unambiguous; else `NO_ID`."""
     try:
         text = message.decode()
         frame = json.loads(text) if len(message) <= _MAX_SEARCHED_BYTES else None  # takes NaN and 1e400
@@ -148,6 +145,6 @@ def to_error(error: GatewayError) -> dict[str, Any]:
 
 
 def to_event(name: str, payload: bytes, seq: int | None = None) -> bytes:
-    """An event whose payload is encoded already: it is the same for every connection, `seq` is not."""
+    """Encode an event. `payload` is encoded JSON, shared by all connections; `seq` differs."""
     tail = b"}" if seq is None else b',"seq":%d}' % seq
     return b'{"type":"event","event":%b,"payload":%b%b' % (orjson.dumps(name), payload, tail)

@@ -35,7 +35,7 @@ EVENTS = (
     *("tick", "shutdown"),
 )
 
-#: Close codes: the client broke a rule of ours; it speaks another protocol.
+#: RFC 6455 close codes: policy violation, protocol error, invalid payload.
 POLICY, PROTOCOL_ERROR, NOT_UTF8 = 1008, 1002, 1007
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 256}
@@ -64,7 +64,7 @@ _CONNECT = CompiledSchema(
 
 
 class RefusedError(Exception):
-    """The client is not let in: the close code and its reason, which has been sent already."""
+    """The handshake failed: close code and reason; the error response has been sent."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -95,7 +95,7 @@ class Handshake:
             with deadline(self.handshake_seconds):
                 message, hold = next(socket.messages(), (b"", None))
         except Deadline:
-            raise RefusedError(POLICY, "connect did not come in time") from None
+            raise RefusedError(POLICY, "connect was not received in time") from None
         if hold is not None:
             hold.release()
         if message == b"" and not socket.is_open:
@@ -159,7 +159,7 @@ class Handshake:
 
     def _check_secret(self, authenticator: Authenticator, auth: Mapping[str, str], address: str) -> None:
         mode = authenticator.mode
-        missing = f"This gateway needs its {mode}: send it as `auth.{mode}` with `connect`."
+        missing = f"The {mode} of this gateway is missing. Send it as `auth.{mode}` with `connect`."
         secret = auth.get(mode, "").encode()
         try:
             authenticator.check_secret(secret, address, f"auth.{mode}", missing)
@@ -171,7 +171,7 @@ class Handshake:
 
 def _check_protocol(params: Mapping[str, Any]) -> None:
     if not params["minProtocol"] <= PROTOCOL <= params["maxProtocol"]:
-        text = f"protocol mismatch: this gateway speaks protocol {PROTOCOL}. Update the client or the gateway."
+        text = f"protocol mismatch: this gateway supports protocol {PROTOCOL}. Update the client or the gateway."
         details = {"expectedProtocol": PROTOCOL, "clientMinProtocol": params["minProtocol"]}
         raise GatewayError("protocol_mismatch", text, details={**details, "clientMaxProtocol": params["maxProtocol"]})
 

@@ -1,4 +1,4 @@
-"""A session's transcript in the protocol's shapes."""
+"""Transcripts and session rows in the protocol's form."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from service.api.websocket.payloads import parse_arguments
 from service.core.messages import Image, Message, Part, Role
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 
-#: Longer texts are cut in a history, unless the caller says otherwise.
+#: Default limit of one text in a history; the rest is cut.
 _TEXT_CHARACTERS = 100_000
 
 _ROLES = {Role.TOOL.value: "toolResult"}
 
 
 def to_history(context: MethodContext, target: Target, limit: int, text_characters: int | None) -> dict[str, Any]:
-    """The answer to `chat.history`."""
+    """Return the payload of `chat.history`."""
     key, store = target.session_key, context.gateway.storage.transcripts
     session = store.get_session(key)
     recent = store.load_recent_messages(key, limit) if session is not None else ()
@@ -38,13 +38,13 @@ def _in_flight(context: MethodContext, key: str) -> dict[str, Any] | None:
     for run in context.gateway.runs.running(key):
         return {"runId": run.id, "text": run.text, "startedAt": run.accepted.accepted_at_ms}
     for record in context.gateway.storage.records.list_going_on(key):
-        if record.state.is_begun:  # in another process: what it has said is not known here
+        if record.state.is_begun:  # in another process: its output is not available here
             return {"runId": record.id, "text": "", "startedAt": record.accepted_at_ms}
     return None
 
 
 def to_session_row(context: MethodContext, session: SessionOverview) -> dict[str, Any]:
-    """One row of `sessions.list`."""
+    """Return one row of `sessions.list`."""
     row: dict[str, Any] = {
         "key": session.key,
         "sessionId": session.session_id,
@@ -66,7 +66,7 @@ def to_session_row(context: MethodContext, session: SessionOverview) -> dict[str
 def _to_message(recent: RecentMessage, most: int) -> dict[str, Any]:
     message: dict[str, Any] = {"role": _ROLES.get(recent.role, recent.role), "timestamp": recent.at_ms}
     if recent.message is None:
-        return {**message, "content": [{"type": "text", "text": "(too long to be shown here)"}], "truncated": True}
+        return {**message, "content": [{"type": "text", "text": "(too long to be shown)"}], "truncated": True}
     message["content"] = _to_content(recent.message, most)
     if recent.message.tool_call_id is not None:
         message["toolCallId"] = recent.message.tool_call_id

@@ -14,7 +14,7 @@ from service.core.concurrency import sleep, spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 
-_DRAIN_LOOK_SECONDS = 0.05
+_DRAIN_POLL_SECONDS = 0.05
 
 #: RFC 6455 close codes: service restart, policy violation.
 RESTARTING, POLICY = 1012, 1008
@@ -88,7 +88,7 @@ class Hub:
         elif self._unknown and self._is_full:
             self._evict(next(iter(self._unknown)))
         if len(self._clients) + len(self._unknown) >= self.limits.connections:
-            text = "The gateway has as many WebSocket connections as it takes. Try again when others have ended."
+            text = "The gateway has reached its limit of WebSocket connections. Try again later."
             raise GatewayError("too_many_connections", text, headers={"Retry-After": "10"})
 
     @property
@@ -133,8 +133,8 @@ class Hub:
 
     def _close_when(self, is_idle: Callable[[], bool]) -> None:
         while not is_idle():
-            sleep(_DRAIN_LOOK_SECONDS)
-        sleep(_DRAIN_LOOK_SECONDS)  # the last responses have yet to be sent
+            sleep(_DRAIN_POLL_SECONDS)
+        sleep(_DRAIN_POLL_SECONDS)  # the last responses have yet to be sent
         for client in self:
             client.socket.close(RESTARTING, "service restart")
 

@@ -1,4 +1,4 @@
-"""Values inside the protocol's payloads that several kinds of frame have in common."""
+"""Payload values that several kinds of frame share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.core.messages import Usage
 
 
 def to_usage(usage: Usage) -> dict[str, int]:
-    """Tokens as the protocol counts them."""
+    """Return token counts in the protocol's form."""
     return {
         "input": usage.input_tokens - usage.cached_tokens,
         "output": usage.output_tokens,
@@ -25,10 +25,10 @@ def to_chat_message(text: str, at_ms: int) -> dict[str, Any]:
 
 
 def parse_arguments(arguments: str) -> Any:
-    """A call's arguments as an object; what the model wrote is not always one."""
+    """Parse a call's arguments to an object; wrap what is not one, because models write invalid JSON."""
     try:
         parsed = orjson.loads(arguments or "{}")
-        orjson.dumps([[parsed]])  # what is read can be nested deeper than what can be written
+        orjson.dumps([[parsed]])  # the parser accepts deeper nesting than the encoder
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return {"text": arguments}
     return parsed if isinstance(parsed, dict) else {"value": parsed}

@@ -1,4 +1,4 @@
-"""Runs and their results in the protocol's shapes."""
+"""Runs and their results in the protocol's form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ABORTED = "rpc"
 
 
 def to_accepted(run: Run) -> dict[str, Any]:
-    """The first response to `agent`."""
+    """Return the first response to `agent`."""
     return {
         "runId": run.id,
         "sessionKey": run.session_key,
@@ -26,7 +26,7 @@ def to_accepted(run: Run) -> dict[str, Any]:
 
 
 def to_outcome(run: Run, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
-    """The last response to `agent`; with `status` "error" it goes with an error."""
+    """Return the last response to `agent`; with `status` "error" it is the payload of an error response."""
     if end.error is not None and end.state is not RunState.ABORTED:
         return {"runId": run.id, "status": "error", "summary": end.error.message}
     outcome: dict[str, Any] = {"runId": run.id, "status": "ok", "summary": "completed"}
@@ -41,7 +41,7 @@ def to_outcome(run: Run, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
 
 
 def to_meta(run: Run, end: RunEnded, gateway: Gateway, duration_ms: int) -> dict[str, Any]:
-    """The facts of a run besides its text."""
+    """Return the metadata of a run."""
     session = gateway.storage.transcripts.get_session(run.session_key)
     agent_meta: dict[str, Any] = {"agentId": run.agent_id, "sessionKey": run.session_key, "usage": to_usage(end.usage)}
     if session is not None:

@@ -192,7 +192,7 @@ def test_missing_secret_is_reported_with_its_keys(tmp_path: Path, running: LiveG
     home = Home(tmp_path, {"OPENCLAW_GATEWAY_PORT": str(running.address[1])})
     done = home.run("agent", "--message", "x")
     assert done.status == 1
-    assert "This gateway needs its token" in done.err
+    assert "The token of this gateway is missing" in done.err
     for key in ("gateway.auth.token", "OPENCLAW_GATEWAY_TOKEN", "`openclaw setup`"):
         assert key in done.err
     assert "gateway.auth.token or" in home.run("status", "--json").json["endpoint"]["problem"]

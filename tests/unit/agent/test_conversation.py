@@ -47,7 +47,7 @@ def test_result_without_call_is_refused_with_its_path() -> None:
 
 
 def test_repeated_result_is_refused() -> None:
-    with pytest.raises(GatewayError, match="has its result already") as caught:
+    with pytest.raises(GatewayError, match="repeats the result of a call") as caught:
         select_new((USER, CALLING, result("42"), ANSWER), incoming(result("42")))
     assert caught.value.param == "messages[0]"
 

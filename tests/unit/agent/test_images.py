@@ -134,11 +134,11 @@ def test_messages_without_images_and_other_parts_are_unchanged() -> None:
         ("data:image/png;base64,****", "not valid base64"),
         ("data:image/png;base64,AAAAA", "not valid base64"),
         ("data:image/png;base64,ü", "not valid base64"),
-        ("data:image/png,plain", "is written `data:image/png;base64"),
-        ("data:", "is written `data:image/png;base64"),
+        ("data:image/png,plain", "Write it as `data:image/png;base64"),
+        ("data:", "Write it as `data:image/png;base64"),
         ("http://site.test/a.png", r"images\.allowUrl"),
-        ("file:///etc/passwd", "as a `data:` URI"),
-        ("", "as a `data:` URI"),
+        ("file:///etc/passwd", "not a `data:` URI"),
+        ("", "not a `data:` URI"),
     ],
 )
 def test_unusable_image_is_refused_with_path_and_reason(url: str, reason: str) -> None:

@@ -18,7 +18,7 @@ _MESSAGE = {"type": "string", "minLength": 1}
 _WAIT_MS = 30_000
 _LONGEST_WAIT_MS = 24 * 3600 * 1000
 
-#: What else the protocol lets `agent` carry that makes no difference to an agent without channels and devices.
+#: Parameters of the protocol without effect on an agent without channels and devices.
 _IGNORED = (
     *("to", "replyTo", "thinking", "deliver", "replyChannel", "accountId", "replyAccountId", "threadId", "groupId"),
     *("groupChannel", "groupSpace", "bestEffortDeliver", "lane", "cleanupBundleMcpOnRunEnd", "inputProvenance"),
@@ -27,9 +27,9 @@ _IGNORED = (
 
 
 def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None) -> Run:
-    """Submit the run that `params` ask for, or find it if it was submitted before."""
+    """Submit a run, or return the run that an earlier request with the same key submitted."""
     if params.get("attachments"):
-        text = "Attachments are not taken here. Send pictures to the HTTP endpoint, in the message's content."
+        text = "Attachments are not supported. Send images to the HTTP endpoint, in the message's content."
         raise GatewayError("unsupported_parameter", text, param="attachments")
     run = call.context.gateway.submit(to_agent_request(params, timeout_seconds))
     run.keep(call.hold)
@@ -49,7 +49,7 @@ def run_agent(call: Call) -> Any:
 
 
 def _as_unavailable(error: GatewayError) -> GatewayError:
-    # The request was right once it was accepted: whatever comes later is about the run.
+    # Once accepted the request was valid: later errors are about the run.
     details = {"code": error.kind.detail or error.code.upper()}
     return GatewayError("run_failed", error.message, headers=error.headers, details=details)
 
@@ -77,7 +77,7 @@ def _wait(call: Call, run_id: str, seconds: float) -> Run:
     here = gateway.runs.find(run_id)
     run = here or gateway.find(run_id)
     if run is None:
-        text = "There is no run with this id. A run's id is the idempotencyKey it was asked for with."
+        text = "Unknown run id. The id of a run is the idempotencyKey of its request."
         raise GatewayError("run_not_found", text, param="runId")
     if run.wait_for_end(seconds) is None and run is not here:
         run.abort()  # a replay that nobody else follows

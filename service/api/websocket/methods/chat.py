@@ -1,4 +1,4 @@
-"""`chat.*`: a conversation as a chat window sees it."""
+"""`chat.*`: send, abort, read and inject messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def send_message(call: Call) -> Any:
 
 
 def abort_runs(call: Call) -> Any:
-    """Abort the runs of a session, or the one that is named, whatever protocol they came by."""
+    """Abort the runs of a session, or the one named, of any protocol."""
     target = find_target(call.context.gateway, call.params)
     aborted = abort_session(call, target.session_key, call.params.get("runId"))
     return {"ok": True, "aborted": bool(aborted), "runIds": aborted}
@@ -45,7 +45,7 @@ def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]
     """Abort the queued and running runs of a session, all or the one named; returns their ids."""
     gateway = call.context.gateway
     here = [run.id for run in gateway.runs.going_on(session_key)]
-    # A recorded run may be another process's.
+    # A recorded run may belong to another process.
     recorded = [run.id for run in gateway.storage.records.list_going_on(session_key)]
     chosen = [one for one in dict.fromkeys((*here, *recorded)) if run_id in (None, one)]
     for one in chosen:
@@ -54,7 +54,7 @@ def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]
 
 
 def get_history(call: Call) -> Any:
-    """The last messages of a session, the oldest first, and what is being said right now."""
+    """Return the last messages of a session, oldest first, and the output of its running run."""
     target = find_target(call.context.gateway, {**call.params, "sessionId": None})
     return to_history(call.context, target, call.params.get("limit", _HISTORY_MESSAGES), call.params.get("maxChars"))
 

@@ -14,7 +14,7 @@ from service.storage.sessions.keys import MAIN_SESSION
 
 
 def list_agents(call: Call) -> Any:
-    """Every agent, the default one's id and how sessions are kept."""
+    """Return the agents, the id of the default one and the session scope."""
     roster = call.context.gateway.roster
     return {
         "defaultId": roster.default.id,
@@ -34,7 +34,7 @@ def _to_agent(agent: Agent) -> dict[str, Any]:
 
 
 def list_models(call: Call) -> Any:
-    """Every model that is named in the configuration, once."""
+    """Return the models that the configuration names, each once."""
     return {"models": [_to_model(model) for model in call.context.gateway.catalog.list_models(_agents(call))]}
 
 
@@ -48,7 +48,7 @@ def _to_model(ref: str) -> dict[str, Any]:
 
 
 def get_config(call: Call) -> Any:
-    """The configuration in force, its secrets masked."""
+    """Return the configuration in force with masked secrets."""
     return call.context.describe_config()
 
 

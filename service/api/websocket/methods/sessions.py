@@ -1,4 +1,4 @@
-"""`sessions.*`: the conversations that are kept."""
+"""`sessions.*`: stored sessions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _LISTED = 100
 _MOST_LISTED = 1000
 _MESSAGES = 200
 
-#: How long a run that is ended has to give its session back, and how often that is looked for.
-_LET_GO_SECONDS = 10.0
-_LOOK_SECONDS = 0.05
+#: Time limit and polling interval of the wait for an aborted run to release its session.
+_RELEASE_SECONDS = 10.0
+_POLL_SECONDS = 0.05
 
 _LIST_IGNORED = (
     *("includeGlobal", "includeUnknown", "configuredAgentsOnly", "includeDerivedTitles", "includeLastMessage"),
@@ -27,7 +27,7 @@ _LIST_IGNORED = (
 
 
 def list_sessions(call: Call) -> Any:
-    """The sessions, the last used first."""
+    """List sessions, most recently used first."""
     context, params = call.context, call.params
     agent = find_target(context.gateway, {"agentId": params["agentId"]}).agent.id if "agentId" in params else None
     since_ms = max(0, context.now_ms - params["activeMinutes"] * 60_000) if "activeMinutes" in params else 0
@@ -42,26 +42,26 @@ def list_sessions(call: Call) -> Any:
 
 
 def get_session(call: Call) -> Any:
-    """One session and its last messages."""
+    """Return one session and its last messages."""
     target = find_target(call.context.gateway, call.params, "key")
     session = call.context.gateway.storage.transcripts.get_session(target.session_key)
     if session is None:
-        text = "There is no such session. sessions.list names those there are."
+        text = "Unknown session. sessions.list returns the existing ones."
         raise GatewayError("session_not_found", text, param="key")
     history = to_history(call.context, target, call.params.get("limit", _MESSAGES), None)
     return {"session": to_session_row(call.context, session), **history}
 
 
 def abort_sessions(call: Call) -> Any:
-    """Ends what goes on in a session, or one run wherever it is."""
+    """Abort the runs of a session, or one run in any process."""
     run_id, key = call.params.get("runId"), call.params.get("key")
     if key is None:
         gateway, wanted = call.context.gateway, run_id or ""
-        # A run that is only recorded may be another process's.
+        # A run that is only recorded may belong to another process.
         found = gateway.runs.find(wanted) or gateway.storage.records.get(wanted)
         if found is None:
             raise GatewayError(
-                "run_not_found", "Name a session by `key`, or a run that goes on by `runId`.", param="key"
+                "run_not_found", "Send the `key` of a session or the `runId` of an active run.", param="key"
             )
         key = found.session_key
     ended = abort_session(call, find_target(call.context.gateway, {"key": key}, "key").session_key, run_id)
@@ -84,12 +84,12 @@ def _delete(call: Call, reason: str) -> tuple[str, bool]:
     target = find_target(call.context.gateway, call.params, "key")
     key, store = target.session_key, call.context.gateway.storage.transcripts
     abort_session(call, key, None)
-    give_up_at = call.context.clock() + _LET_GO_SECONDS
+    give_up_at = call.context.clock() + _RELEASE_SECONDS
     while (deleted := store.delete_session(key)) is None:
         if call.context.clock() > give_up_at:
-            text = "A run of this session goes on and does not end. Try again, or abort it with sessions.abort."
+            text = "A run of this session is active and does not end. Try again, or abort it with sessions.abort."
             raise GatewayError("session_busy", text, param="key")
-        sleep(_LOOK_SECONDS)
+        sleep(_POLL_SECONDS)
     if deleted:
         call.context.broadcasts.send_session(key, target.agent.id, reason)
     return key, deleted
