@@ -2,8 +2,8 @@
 
 `python tests/bench/bench.py [--rounds 5] [--peer litellm] [--only throughput,latency] [--output DIRECTORY]` prints one
 table and writes it, the figures of all rounds as JSON and a picture. The server that is measured has a core to itself;
-the upstream and the callers share the others. CPU of the server for each request is the figure to look at: it is what
-the callers' own speed disturbs least. Rounds of all servers are interleaved.
+the upstream and the callers share the others. CPU of the server per request is the main figure, because the
+callers' own speed affects it least. Rounds of all servers are interleaved.
 """
 
 from gevent import monkey

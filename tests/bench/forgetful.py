@@ -1,6 +1,6 @@
-"""A gateway that keeps nothing, to measure what keeping costs: `python forgetful.py PYTHON -m service ARGUMENT ...`.
+"""A gateway without storage, to measure the cost of storage: `python forgetful.py PYTHON -m service ARGUMENT ...`.
 
-The end of a run is taken for stored, a session for free and for empty; all else is as ever. Only the benchmark runs it.
+Ends of runs count as stored, sessions as free and empty; the rest is unchanged. Only the benchmark runs it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _OUTCOMES = {AcceptRun: None, BeginRun: 1, FinishRun: True}
 
 
 class Forgetful(Database):
-    """Says of everything about runs that it is done."""
+    """Report every operation on runs as done."""
 
     def write(self, operation: Operation[Any]) -> Any:
-        """Only what is not about runs is written."""
+        """Write only operations that are not about runs."""
         kind = type(operation)
         return _OUTCOMES[kind] if kind in _OUTCOMES else super().write(operation)
 
 
 def remember_nothing(_store: TranscriptStore, _key: str) -> tuple[()]:
-    """No conversation."""
+    """Return no messages."""
     return ()
 
 

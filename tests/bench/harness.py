@@ -1,4 +1,4 @@
-"""What the benchmark measures with: servers in processes of their own, pinned to a core, and those who ask them."""
+"""Benchmark harness: servers in separate processes, pinned to a core, and load generators."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ START_SECONDS = 120
 
 @dataclass(frozen=True)
 class Server:
-    """A server to be measured: its port, its process with whatever that started, and how it is asked for the model."""
+    """A server under test: its port, its processes, and the request for a model."""
 
     name: str
     port: int
@@ -51,17 +51,17 @@ class Server:
         return sum(one.memory_info().rss for one in [self.process, *self.process.children(recursive=True)])
 
     def body(self, model: str = "m", **fields: Any) -> bytes:
-        """A request for `model` of the upstream; one short user message unless `messages` says otherwise."""
+        """Return a request for `model` of the upstream, by default with one short user message."""
         asked = {"model": self.model.format(model=model), "messages": [{"role": "user", "content": "hi"}], **fields}
         return json.dumps(asked).encode()
 
     def headers(self, model: str = "m") -> dict[str, str]:
-        """What goes with it."""
+        """Return the headers of a request."""
         return HEADERS | ({"x-openclaw-model": f"instant/{model}"} if self.name == "gateway" else {})
 
 
 def pin(pid: int, *, measured: bool) -> None:
-    """Keep a process on its cores."""
+    """Pin a process to its cores."""
     os.sched_setaffinity(pid, CORES[:1] if measured else CORES[1:] or CORES)
 
 
@@ -69,7 +69,7 @@ def pin(pid: int, *, measured: bool) -> None:
 def started(
     name: str, command: Sequence[str], port: int, *, measured: bool, model: str = "{model}"
 ) -> Iterator[Server]:
-    """The server that `command` starts on `port`, once it listens."""
+    """Start `command` and yield its server once it listens on `port`."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     pin(process.pid, measured=measured)
     try:
@@ -86,7 +86,7 @@ def started(
 
 @contextmanager
 def program(name: str, *arguments: str, measured: bool = True) -> Iterator[Server]:
-    """One of `servers.py`."""
+    """Start one of the servers of `servers.py`."""
     port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("servers.py")), name, str(port), *arguments]
     with started(name, command, port, measured=measured) as server:
@@ -102,7 +102,7 @@ def gateway(
     before: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """The gateway, everything on: validation, authentication, transcripts, access log."""
+    """Start the gateway with validation, authentication, transcripts and access log."""
     http = {"endpoints": {"chatCompletions": {"enabled": True}}}
     config = {
         "gateway": {"auth": {"mode": "token", "token": TOKEN}, "http": http},
@@ -115,7 +115,7 @@ def gateway(
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
@@ -127,12 +127,12 @@ def _listens(port: int) -> bool:
 
 
 def client_of(server: Server, connections: int = 1) -> HTTPClient:
-    """A client with so many connections at once."""
+    """Return a client with a pool of connections."""
     return HTTPClient("127.0.0.1", server.port, concurrency=connections, network_timeout=120, connection_timeout=60)
 
 
 def ask(client: HTTPClient, server: Server, body: bytes, expected: bytes = b"word19", model: str = "m") -> None:
-    """One request and its whole answer; anything but the right one ends the benchmark."""
+    """Send one request and read the answer; a wrong answer ends the benchmark."""
     response = client.post(PATH, body, headers=server.headers(model))
     text = response.read()
     if response.status_code != httpx.codes.OK or expected not in text:
@@ -145,7 +145,7 @@ def side_by_side(job: Callable[[int], object], count: int) -> None:
 
 
 def load(server: Server, callers: int, seconds: float, *, stream: bool) -> tuple[int, float]:
-    """Ask as often as possible; how many answers came, in how many seconds."""
+    """Send requests as fast as possible; return the number of answers and the seconds."""
     client, body = client_of(server, callers), server.body(stream=stream)
     end, answers = time.monotonic() + seconds, 0
 

@@ -1,4 +1,4 @@
-"""What idle operators cost: memory for each, the processor for the ticks, the time to tell all of them of a run.
+"""Cost of idle operators: memory per connection, CPU of the ticks, time to broadcast a run to all of them.
 
 Run it from the top of the repository: `python tests/bench/idle_websockets.py [connections]`.
 """
@@ -37,8 +37,8 @@ def main() -> None:
         print(f"{sum(process.cpu_times()[:2]) - used:.2f} s of CPU in {TICK_SECONDS} s, one tick for each included")
         with operator_client(running) as client:
             began = time.monotonic()
-            client.run("a run that everybody is told of", "second")
-            print(f"{(time.monotonic() - began) * 1000:.0f} ms for a run that all are told of")
+            client.run("a broadcast run", "second")
+            print(f"{(time.monotonic() - began) * 1000:.0f} ms to broadcast a run")
         for sock in sockets:
             sock.close()
 

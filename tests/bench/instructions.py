@@ -1,8 +1,8 @@
-"""How many processor instructions one request costs, counted by callgrind, against the stored baseline.
+"""Processor instructions of one request, counted by callgrind, against the stored baseline.
 
-`python tests/bench/instructions.py [--accept]` needs valgrind. The count does not depend on what else the machine does,
-so a regression of a few percent shows on any of them; what the kernel does for the gateway is not in it. Counts are
-compared as multiples of the floor's, which takes out most of what another Python changes. It ends with status 1 when
+`python tests/bench/instructions.py [--accept]` needs valgrind. The count is independent of other load, so a
+regression of a few percent shows on any machine; the kernel's work is not counted. Counts are compared as multiples of
+the floor's, which removes most of the difference between versions of Python. It ends with status 1 when
 one is more than `TOLERANCE` above the baseline; `--accept` stores the counts as the new one.
 """
 
@@ -30,13 +30,13 @@ KINDS = {"JSON": False, "SSE": True}
 
 
 def callgrind(output: Path) -> list[str]:
-    """The command in front of the one that is counted; counting begins when it is told to."""
+    """Return the callgrind command line; counting starts on request."""
     return ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={output}", "--quiet"]
 
 
 @contextmanager
 def counted(name: str, directory: Path, upstream_port: int) -> Iterator[Server]:
-    """The gateway or the floor, run by callgrind."""
+    """Start the gateway or the floor under callgrind."""
     before = callgrind(directory / "out")
     if name == "gateway":
         with gateway(directory, upstream_port, before=before, env={"PYTHONHASHSEED": "0"}) as server:
@@ -49,7 +49,7 @@ def counted(name: str, directory: Path, upstream_port: int) -> Iterator[Server]:
 
 
 def control(server: Server, *arguments: str) -> None:
-    """Tell callgrind."""
+    """Send a command to callgrind."""
     command = ["callgrind_control", *arguments, str(server.process.pid)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

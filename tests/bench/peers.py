@@ -1,4 +1,4 @@
-"""Other gateways, each in an environment of its own that is made when it is first asked for."""
+"""Other gateways, each in a virtual environment that is created on first use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ litellm_settings: {{telemetry: false}}
 
 @contextmanager
 def litellm(directory: Path, upstream_port: int) -> Iterator[Server]:
-    """LiteLLM's proxy, one process, as its manual starts it."""
+    """Start LiteLLM's proxy with one process, as its manual says."""
     home = _environment("litellm", "litellm[proxy]")
     config, port = directory / "litellm.yaml", free_port()
     config.write_text(_LITELLM_CONFIG.format(upstream=upstream_port, token=TOKEN))

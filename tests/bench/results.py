@@ -1,4 +1,4 @@
-"""What was measured: figures by row and server, told as a table, as JSON and as a picture."""
+"""Measured figures by row and server, as a table, as JSON and as a chart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Figures = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Target:
-    """What a row's median should reach, at most or at least; with `than` it is the ratio to that server's figure."""
+    """The target of a row's median, an upper or lower bound; with `than`, of its ratio to that server's figure."""
 
     bound: float
     than: str | None = None
@@ -48,7 +48,7 @@ TARGETS = {
 
 
 class Results:
-    """Figures as they are measured; `told` is called with each row when it begins."""
+    """Collected figures; `told` is called with each row when it begins."""
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         self._rows: dict[str, Figures] = {}
@@ -57,21 +57,21 @@ class Results:
         self.notes: list[str] = []
 
     def add(self, row: str, unit: str, server: str, figure: float) -> None:
-        """One round's figure."""
+        """Add the figure of one round."""
         if row not in self._rows:
             self._tell(row)
         self._rows.setdefault(row, defaultdict(list))[server].append(figure)
         self._units[row] = unit
 
     def ratios(self, row: str, than: str) -> list[float]:
-        """The gateway's figure over another server's, round by round."""
+        """Return the ratio of the gateway's figure to another server's, per round."""
         figures = self._rows[row]
         if "gateway" not in figures or than not in figures:
             return []
         return [ours / other for ours, other in zip(figures["gateway"], figures[than], strict=True) if other]
 
     def to_table(self) -> str:
-        """The rows in Markdown: ratios first, each figure as its median (least to most)."""
+        """Return the rows in Markdown: ratios first, each figure as its median (minimum to maximum)."""
         lines = [
             "| what | to the floor | to fold | gateway | floor | others | target | met |",
             "|---|---|---|---|---|---|---|---|",
@@ -92,12 +92,12 @@ class Results:
         return "\n".join([*lines, *(f"\nNote: {note}" for note in dict.fromkeys(self.notes))])
 
     def to_json(self) -> bytes:
-        """All figures of all rounds."""
+        """Return all figures of all rounds."""
         rows = {row: {"unit": self._units[row], "figures": figures} for row, figures in self._rows.items()}
         return orjson.dumps({"rows": rows, "notes": self.notes}, option=orjson.OPT_INDENT_2)
 
     def draw(self, path: Path) -> None:
-        """The CPU of each kind of request, server by server, as a picture; none if that was not measured."""
+        """Draw the CPU per kind of request and server; do nothing if it was not measured."""
         import matplotlib as mpl  # noqa: PLC0415 - only who wants the picture needs the package
 
         mpl.use("Agg")
@@ -110,13 +110,13 @@ class Results:
         figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
         height = 0.8 / max(1, len(names))
         for number, name in enumerate(names):
-            told = [
+            points = [
                 (place, statistics.median(self._rows[row][name]))
                 for place, row in enumerate(rows)
                 if name in self._rows[row]
             ]
             bars = axes.barh(
-                [place + number * height for place, _ in told], [value for _, value in told], height, label=name
+                [place + number * height for place, _ in points], [value for _, value in points], height, label=name
             )
             axes.bar_label(bars, fmt="%.2f", padding=3)
         axes.set_yticks(

@@ -1,4 +1,4 @@
-"""The rows of the benchmark: each measures one thing and adds its figures, one for each round, to the results."""
+"""Rows of the benchmark: each measures one thing and adds one figure per round to the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW_STREAMS = 2000
 
 
 class Bench:
-    """The servers that are compared and what is found of them: `floor` and `fold` first, the gateway last."""
+    """The compared servers, `floor` and `fold` first and the gateway last, and their results."""
 
     def __init__(self, upstream: Server, servers: Sequence[Server], results: Results, rounds: int) -> None:
         self.upstream = upstream
@@ -37,7 +37,7 @@ class Bench:
         self.rounds = rounds
 
     def throughput(self, seconds: float = 1.5) -> None:
-        """CPU for each request and requests each second, JSON and SSE, rounds interleaved."""
+        """Measure CPU per request and requests per second, JSON and SSE, rounds interleaved."""
         for server in self.servers:
             load(server, CALLERS[0], 1, stream=False)
         for _ in range(self.rounds):
@@ -55,7 +55,7 @@ class Bench:
             self.results.add("memory after this load", "MB", server.name, server.resident_bytes() / MEGABYTE)
 
     def tokens_apart(self, streams: int = 32, tokens: int = 100, pause_ms: int = 10) -> None:
-        """CPU for each token of streams whose tokens come one by one, the requests' own cost included."""
+        """Measure CPU per token of slow streams, including the cost of the requests."""
         for _ in range(self.rounds):
             for server in (self.floor, self.gateway):
                 before = server.cpu_seconds()
@@ -64,7 +64,7 @@ class Bench:
                 self.results.add("SSE, tokens one by one: CPU a token", "µs", server.name, cpu_us)
 
     def latency(self, requests: int = 200) -> None:
-        """What one caller waits, less what the upstream itself takes."""
+        """Measure the latency of one caller without the upstream's own time."""
         asked = [self.upstream, self.floor, self.gateway]
         clients = {server.name: client_of(server) for server in asked}
         for _ in range(self.rounds):
@@ -80,7 +80,7 @@ class Bench:
                     self.results.add(f"added latency, 1 caller, {name}", "ms", server.name, added)
 
     def first_byte(self, requests: int = 100) -> None:
-        """When a stream's head and its first byte are here."""
+        """Measure the times of a stream's head and of its first byte."""
         for _ in range(self.rounds):
             for server in (self.floor, self.gateway):
                 client, took = client_of(server), []
@@ -94,7 +94,7 @@ class Bench:
                 self.results.add("first byte of a stream, p50", "ms", server.name, statistics.median(took))
 
     def conversation(self) -> None:
-        """A conversation of 500 messages, about 1 MB: its validation, and the longest stall of another stream."""
+        """Measure the validation of 500 messages (1 MB) and the longest stall of another stream."""
         messages = [
             {"role": "assistant" if number % 2 else "user", "content": f"{number} " + "x" * 2000}
             for number in range(CONVERSATION)
@@ -117,7 +117,7 @@ class Bench:
                 self.results.add("500 messages: longest stall of another stream", "ms", server.name, stall * 1000)
 
     def slow_streams(self, count: int = SLOW_STREAMS, tokens: int = 40) -> None:
-        """Many streams of one token every 250 ms: how late the tokens are while they begin, and once all are there."""
+        """Measure the delay of tokens of many streams (one token per 250 ms), during and after their start."""
         for server in (self.floor, self.gateway):
             peak = [idle := server.resident_bytes()]
             with disturbed_by(partial(_note_memory, server, peak), 0.5):
@@ -133,7 +133,7 @@ class Bench:
             self.results.notes += followed.problems[:3]
 
     def mixed(self, streams: int = 200, tokens: int = 60, pause_ms: int = 100) -> None:
-        """Streams, while somebody sends a picture of 10 MB every second."""
+        """Measure streams while a client sends an image of 10 MB every second."""
         picture = f"data:image/png;base64,{base64.b64encode(_png(10_000_000)).decode()}"
         content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "What is it?"}]
         for server in (self.floor, self.gateway):
@@ -145,7 +145,7 @@ class Bench:
             self.results.notes += followed.problems[:3]
 
     def sessions(self, turns: int = 50) -> None:
-        """Turns of one session, one after another: the first ones, and those behind 5,000 messages."""
+        """Measure consecutive turns of one session: the first ones, and those after 5,000 messages."""
         client = client_of(self.gateway)
         for number in range(self.rounds):
             self._turns(client, f"short-{number}", turns, "session turn, up to 100 messages")
@@ -170,7 +170,7 @@ class Bench:
         self.results.add(f"{row}: time", "ms", "gateway", (time.perf_counter() - begun) / turns * 1000)
 
     def workers(self, seconds: float = 2.0) -> None:
-        """CPU for each request of two processes on one port, against one."""
+        """Compare CPU per request of two processes on one port with one."""
         with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
             pair = stack.enter_context(gateway(Path(directory), self.upstream.port, arguments=("--workers", "2")))
             load(pair, CALLERS[0], 1, stream=False)
@@ -182,7 +182,7 @@ class Bench:
                     self.results.add("two workers, JSON, 64 callers: CPU", "ms", name, cpu_ms)
 
     def start(self) -> None:
-        """From the command to the first `/readyz`, and what an idle gateway needs."""
+        """Measure the time to the first `/readyz` and the memory of an idle gateway."""
         for _ in range(self.rounds):
             with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
                 begun = time.perf_counter()
@@ -200,7 +200,7 @@ def _note_memory(server: Server, seen: list[int]) -> None:
 
 
 def _png(size: int) -> bytes:
-    """A picture of one pixel and `size` bytes."""
+    """Return an image of one pixel and `size` bytes."""
     pixel = base64.b64decode(
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     )

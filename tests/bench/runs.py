@@ -1,10 +1,10 @@
-"""What a run costs against the floor, told apart: the run itself, each token, each turn with a tool of the agent's.
+"""Cost of a run against the floor, by part: the run itself, each token, each turn with a tool of the agent.
 
 `python tests/bench/runs.py [--rounds 5] [--seconds 2] [--callers 8]` prints two tables. The upstream answers at once:
 20 tokens, 400 tokens, or a call of the agent's tool `read` and then 20 tokens. The floor is the relay of `servers.py`,
 asked once for each answer of the model. Rounds of both are interleaved. Figures are the CPU of the server's process, as
-median (least to most) of the rounds, since load generator and upstream share the machine's cores; the second table is
-made of the least, which what else the machine does disturbs least.
+median (least to most) of the rounds, since load generator and upstream share the machine's cores; the second table
+uses the minimum, which other load affects least.
 """
 
 from gevent import monkey
@@ -48,15 +48,15 @@ RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "1\ttea"}
 
 
 def answer(deltas: list[dict[str, Any]], reason: str) -> tuple[bytes, bytes]:
-    """What the model says, as a stream and as one object."""
+    """Return the model's answer, as a stream and as one object."""
     common = {"id": "c", "created": 1, "model": "m"}
-    told: list[tuple[dict[str, Any], str | None]] = [
+    pieces: list[tuple[dict[str, Any], str | None]] = [
         ({"role": "assistant"}, None),
         *((delta, None) for delta in deltas),
     ]
     events = [
         {**common, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
-        for delta, end in [*told, ({}, reason)]
+        for delta, end in [*pieces, ({}, reason)]
     ]
     events[-1]["usage"] = USAGE
     stream = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
@@ -68,7 +68,7 @@ def answer(deltas: list[dict[str, Any]], reason: str) -> tuple[bytes, bytes]:
 
 
 def words(count: int) -> list[dict[str, Any]]:
-    """As many tokens."""
+    """Return an answer of `count` tokens."""
     return [{"content": f"word{number} "} for number in range(count)]
 
 
@@ -91,7 +91,7 @@ def upstream(environ: dict[str, Any], start: Any) -> Iterable[bytes]:
 
 @contextmanager
 def server(program: str, *arguments: str) -> Iterator[tuple[int, psutil.Process]]:
-    """A program of this directory, listening."""
+    """Start a program of this directory and wait until it listens."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     name, *rest = arguments
@@ -109,7 +109,7 @@ def server(program: str, *arguments: str) -> Iterator[tuple[int, psutil.Process]
 
 
 def bodies_of(run: str, name: str, *, stream: bool) -> list[tuple[bytes, bytes]]:
-    """What is asked of server `name` in one run, and what the answer must contain."""
+    """Return the request of one run to server `name` and the required part of the answer."""
     last = f"word{RUNS[run][1] - 1} ".encode()
     asked: dict[str, Any] = {"model": f"openclaw/{run}", "stream": stream, "messages": [QUESTION]}
     if name == "gateway":
@@ -122,7 +122,7 @@ def bodies_of(run: str, name: str, *, stream: bool) -> list[tuple[bytes, bytes]]
 
 
 def load(port: int, bodies: list[tuple[bytes, bytes]], callers: int, seconds: float) -> tuple[int, float]:
-    """Begin runs as often as possible; returns how many there were and how long it took."""
+    """Start runs as fast as possible; return their number and the seconds."""
     client = HTTPClient("127.0.0.1", port, concurrency=callers, network_timeout=30)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     end, runs = time.monotonic() + seconds, 0
@@ -150,7 +150,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def config_for(upstream_port: int, workspace: Path) -> dict[str, Any]:
-    """One agent for each kind of run; only the one that reads has a workspace."""
+    """Configure one agent per kind of run; only the reading one has a workspace."""
     agents = [{"id": run, "model": f"instant/{run}"} for run in RUNS]
     agents[-1]["workspace"] = str(workspace)
     http = {"endpoints": {"chatCompletions": {"enabled": True}}}
@@ -165,7 +165,7 @@ Costs = dict[tuple[str, str, str], list[float]]
 
 
 def measure(rounds: int, seconds: float, callers: int) -> tuple[Costs, Costs]:
-    """CPU milliseconds for each run, and runs each second, by kind, run and server: one figure for each round."""
+    """Measure CPU milliseconds per run and runs per second by kind and server, one figure per round."""
     cpu: Costs = {}
     speed: Costs = {}
     with ExitStack() as stack:
@@ -202,7 +202,7 @@ def ratios(ours: list[float], floor: list[float]) -> list[float]:
 
 
 def parts(cpu: Costs, kind: str, name: str) -> dict[str, float]:
-    """What a run costs, in microseconds, told apart by comparing the kinds of run; each at its least."""
+    """Return the cost of a run's parts in microseconds, from the minima of the kinds of run."""
     few, many, read = (min(cpu[kind, run, name]) * 1000 for run in RUNS)
     token = (many - few) / (MANY - FEW)
     return {"a run without its tokens": few - FEW * token, "each token": token, "a turn with a tool": read - few}

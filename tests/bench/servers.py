@@ -1,8 +1,8 @@
 """The servers of the benchmark, each a process: `python servers.py upstream|floor|fold PORT [UPSTREAM_PORT]`.
 
 `upstream` is a model provider that answers at once, JSON or 20 tokens as Server-Sent Events; the model `paced-16-250`
-takes 250 ms for each of its 16 tokens, which tell when they were sent. `floor` is the least that a gateway on gevent
-can do: a bare pywsgi application that relays such answers over pooled connections, without validation, authentication,
+takes 250 ms for each of its 16 tokens, which contain the time of sending. `floor` is the minimum of a gateway on
+gevent: a bare pywsgi application that relays such answers over pooled connections, without validation, authentication,
 state or log. `fold` does the same for JSON alone, but asks for a stream, as the gateway does, and joins it.
 """
 
@@ -59,7 +59,7 @@ def _pace(tokens: int, pause_seconds: float) -> Iterator[bytes]:
 
 
 def upstream(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-    """Answer at once, or at the pace that the model's name asks for."""
+    """Answer at once, or at the pace in the model's name."""
     asked = environ["wsgi.input"].read()
     if paced := _PACED.search(asked):
         start("200 OK", [("Content-Type", "text/event-stream")])
@@ -72,7 +72,7 @@ def upstream(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
 
 
 def floor(client: HTTPClient) -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
-    """Relay what the upstream says."""
+    """Relay the upstream's answer."""
 
     def relay(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         body = environ["wsgi.input"].read()
@@ -89,7 +89,7 @@ def floor(client: HTTPClient) -> Callable[[dict[str, Any], Start], Iterable[byte
 
 
 def fold(client: HTTPClient) -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
-    """Join a stream into the object that is asked for."""
+    """Join a stream into one object."""
 
     def relay(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         body = orjson.loads(environ["wsgi.input"].read())
@@ -109,7 +109,7 @@ def fold(client: HTTPClient) -> Callable[[dict[str, Any], Start], Iterable[bytes
 
 
 class NoDelayServer(WSGIServer):  # type: ignore[misc]  # gevent has no types
-    """Sends small packets at once."""
+    """A server that sends small packets at once."""
 
     backlog = 2048
 

@@ -1,9 +1,9 @@
-"""What it costs to keep state: the gateway against one that keeps nothing (`forgetful.py`), on each database.
+"""Cost of storage: the gateway against one without it (`forgetful.py`), on each database.
 
 `python tests/bench/state.py [--rounds 5] [--seconds 2]` prints one table: CPU of the gateway's processes for each
 request, as the ratio to the gateway without state (median, least to most of interleaved rounds), and in ms. The server
-that is measured has a core to itself. Sessions end with their first ten turns, so that what is measured is keeping them
-and not what a longer conversation costs the model's dialect; then a gateway with 10,000 sessions, and a session of
+that is measured has a core to itself. Sessions end after ten turns, so that the cost of storing them is measured and
+not that of longer conversations in the model's dialect; then a gateway with 10,000 sessions, and a session of
 5,000 messages.
 """
 
@@ -51,7 +51,7 @@ def headers_of(kind: str) -> Callable[[], dict[str, str]]:
 
 
 def load(server: Server, kind: str, seconds: float) -> float:
-    """Ask as often as possible; the CPU of one request in ms."""
+    """Send requests as fast as possible; return the CPU of one in ms."""
     client, body = client_of(server, CALLERS), server.body()
     before, end, answers = server.cpu_seconds(), time.monotonic() + seconds, 0
 
@@ -104,7 +104,7 @@ class Table:
 
 
 def measure_crowd(server: Server, name: str, table: Table, rounds: int) -> None:
-    """A turn of a session among many, and one behind many messages."""
+    """Measure a turn of a session among many, and one after many messages."""
     client, body = client_of(server, CALLERS), server.body()
     numbers = iter(range(SESSIONS))
 

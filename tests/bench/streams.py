@@ -1,4 +1,4 @@
-"""Streams whose tokens tell when they were sent: how late they arrive, and what keeps them waiting."""
+"""Streams whose tokens contain the time of sending: their delay, and disturbances."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SENT = re.compile(rb'"content": ?"((?:[0-9.]+ )+)"')
 
 @dataclass
 class Followed:
-    """What came of the streams: seconds between a token's sending and its arrival, and how many streams were whole.
+    """Results of streams: seconds between the sending and the arrival of tokens, and the number of complete streams.
 
-    `late_in_crowd` is of the tokens that were sent after the last stream had begun and before the first one ended.
+    `late_in_crowd` has the tokens sent after the last stream began and before the first one ended.
     """
 
     crowd_from: float = math.inf
@@ -31,16 +31,16 @@ class Followed:
     problems: list[str] = field(default_factory=list)
 
     def add_tokens(self, piece: bytes) -> None:
-        """Note what `piece` of a stream brought."""
+        """Record the tokens in `piece` of a stream."""
         now = time.monotonic()
-        for told in _SENT.findall(piece):
-            sent = [float(at) for at in told.split()]
+        for times in _SENT.findall(piece):
+            sent = [float(at) for at in times.split()]
             self.late_seconds += [now - at for at in sent]
             self.late_in_crowd += [now - at for at in sent if self.crowd_from <= at < self.crowd_until]
 
 
 def follow(client: HTTPClient, server: Server, tokens: int, pause_ms: int, followed: Followed) -> None:
-    """Ask for one stream of `tokens` and read it to its end."""
+    """Request one stream of `tokens` and read it to its end."""
     model = f"paced-{tokens}-{pause_ms}"
     last = b""
     try:
@@ -57,7 +57,7 @@ def follow(client: HTTPClient, server: Server, tokens: int, pause_ms: int, follo
 
 
 def run_streams(server: Server, count: int, tokens: int, pause_ms: int, ramp_seconds: float) -> Followed:
-    """So many streams at once, begun one after another within `ramp_seconds`."""
+    """Run many streams at once, started one after another within `ramp_seconds`."""
     begun = time.monotonic()
     followed, client = Followed(begun + ramp_seconds, begun + tokens * pause_ms / 1000), client_of(server, count)
 
@@ -72,7 +72,7 @@ def run_streams(server: Server, count: int, tokens: int, pause_ms: int, ramp_sec
 
 @contextmanager
 def disturbed_by(disturbance: Callable[[], object], every_seconds: float) -> Iterator[list[float]]:
-    """Meanwhile call `disturbance` again and again; gives the seconds that each call took."""
+    """Call `disturbance` repeatedly in the background; yield the seconds of each call."""
     took: list[float] = []
 
     def disturb() -> None:
@@ -93,6 +93,6 @@ def disturbed_by(disturbance: Callable[[], object], every_seconds: float) -> Ite
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that `share` of `values` do not exceed."""
+    """Return the quantile `share` of `values`."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

@@ -1,6 +1,6 @@
-"""The gateway, telling at SIGUSR2 what it holds: `python observed.py FILE [anything] gateway ...`.
+"""The gateway, which reports its live objects on SIGUSR2: `python observed.py FILE [anything] gateway ...`.
 
-One line of JSON for each signal is added to the file. Garbage is collected first, so that what is counted is held.
+One line of JSON for each signal is added to the file. Garbage is collected first.
 """
 
 from gevent import monkey
@@ -21,12 +21,12 @@ from service.__main__ import main  # noqa: E402
 
 def tell(path: Path) -> None:
     """Add a line."""
-    gc.unfreeze()  # what was frozen at the start is held, too
+    gc.unfreeze()  # objects frozen at the start are counted, too
     gc.collect()
     held = gc.get_objects()
-    told = {"greenlets": sum(isinstance(one, greenlet) and not one.dead for one in held), "objects": len(held)}
+    counts = {"greenlets": sum(isinstance(one, greenlet) and not one.dead for one in held), "objects": len(held)}
     with path.open("a") as file:
-        file.write(json.dumps(told) + "\n")
+        file.write(json.dumps(counts) + "\n")
 
 
 if __name__ == "__main__":

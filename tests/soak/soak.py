@@ -1,8 +1,8 @@
 """Mixed traffic against a live gateway for a long time: no leak, no wrong answer, no 500.
 
 `python tests/soak/soak.py [--minutes 20] [--callers 8] [--seed 1] [--output DIRECTORY]` prints a summary, writes it and
-a picture, and ends with status 1 when something was wrong. After a warm-up, the fifth part of the time, and at the end
-the traffic pauses: what the gateway holds then (memory, greenlets, sockets, files, threads) must be the same.
+a picture, and ends with status 1 on failure. After a warm-up of a fifth of the time, and at the end, the traffic
+pauses: the gateway's memory, greenlets, sockets, files and threads must be the same both times.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALLOWED = {"memory, MB": 12.0, "greenlets": 3, "files": 4, "sockets": 4, "thread
 
 @dataclass
 class Watch:
-    """The gateway's process, looked at every second."""
+    """Samples of the gateway's process, one per second."""
 
     process: psutil.Process
     begun: float = field(default_factory=time.monotonic)
@@ -42,7 +42,7 @@ class Watch:
     samples: list[dict[str, float]] = field(default_factory=list)
 
     def look(self) -> dict[str, float]:
-        """What the process holds."""
+        """Return the resources of the process."""
         return {
             "memory, MB": self.process.memory_info().rss / MEGABYTE,
             "files": self.process.num_fds(),
@@ -51,14 +51,14 @@ class Watch:
         }
 
     def run(self, until: threading.Event, tally: Tally) -> None:
-        """Look until told to stop."""
+        """Sample until stopped."""
         while not until.wait(1.0):
             self.seconds.append(time.monotonic() - self.begun)
             self.samples.append(self.look() | {"done": float(sum(tally.done.values()))})
 
 
 def config_for(upstream_url: str, workspace: Path) -> dict[str, Any]:
-    """Two agents: one answered by the stub, one that uses a tool at every turn."""
+    """Configure two agents: one answered by the stub, one that calls a tool in every turn."""
     auth = {"mode": "token", "token": TOKEN, "rateLimit": {"exemptLoopback": True}}
     return {
         "gateway": {"auth": auth, "http": {"endpoints": {"chatCompletions": {"enabled": True}}}},
@@ -77,7 +77,7 @@ def config_for(upstream_url: str, workspace: Path) -> dict[str, Any]:
 
 
 def drive(gateway: LiveGateway, tally: Tally, callers: int, seed: int, seconds: float) -> None:
-    """Let so many callers do what they do for so long."""
+    """Run the callers for the given time."""
     end = time.monotonic() + seconds
 
     def call(number: int) -> None:
@@ -93,14 +93,14 @@ def drive(gateway: LiveGateway, tally: Tally, callers: int, seed: int, seconds: 
         thread.join()
 
 
-def hold(gateway: LiveGateway, watch: Watch, told: Path) -> dict[str, float]:
-    """What the gateway holds once it has nothing to do."""
+def hold(gateway: LiveGateway, watch: Watch, report: Path) -> dict[str, float]:
+    """Return the resources of the idle gateway."""
     time.sleep(QUIET_SECONDS)
-    lines = told.read_text().splitlines() if told.exists() else []
+    lines = report.read_text().splitlines() if report.exists() else []
     gateway.process.send_signal(signal.SIGUSR2)
     for _ in range(100):
         time.sleep(0.1)
-        after = told.read_text().splitlines() if told.exists() else []
+        after = report.read_text().splitlines() if report.exists() else []
         if len(after) > len(lines):
             counts: dict[str, float] = orjson.loads(after[-1])
             return watch.look() | counts
@@ -108,7 +108,7 @@ def hold(gateway: LiveGateway, watch: Watch, told: Path) -> dict[str, float]:
 
 
 def judge(tally: Tally, first: dict[str, float], last: dict[str, float], output: str) -> list[str]:
-    """What was wrong, in words."""
+    """Return the failures as text."""
     grown = [
         f"{name} grew from {first[name]:.0f} to {last[name]:.0f}"
         for name, allowed in ALLOWED.items()
@@ -120,7 +120,7 @@ def judge(tally: Tally, first: dict[str, float], last: dict[str, float], output:
 
 
 def draw(watch: Watch, path: Path) -> None:
-    """What was held, over time."""
+    """Draw the resources over time."""
     import matplotlib as mpl  # noqa: PLC0415 - only who wants the picture needs the package
 
     mpl.use("Agg")
@@ -138,10 +138,10 @@ def draw(watch: Watch, path: Path) -> None:
 
 
 def run(minutes: float, callers: int, seed: int, output: Path) -> list[str]:
-    """Run the soak; what was wrong."""
-    tally, told = Tally(), output / "held.jsonl"
-    told.unlink(missing_ok=True)
-    observed = [sys.executable, str(Path(__file__).with_name("observed.py")), str(told)]
+    """Run the soak and return the failures."""
+    tally, report = Tally(), output / "held.jsonl"
+    report.unlink(missing_ok=True)
+    observed = [sys.executable, str(Path(__file__).with_name("observed.py")), str(report)]
     with tempfile.TemporaryDirectory() as directory, Upstream() as upstream:
         workspace = Path(directory) / "workspace"
         workspace.mkdir()
@@ -152,10 +152,10 @@ def run(minutes: float, callers: int, seed: int, output: Path) -> list[str]:
             watcher.start()
             try:
                 drive(gateway, tally, callers, seed, minutes * 60 * 0.2)
-                first = hold(gateway, watch, told)
+                first = hold(gateway, watch, report)
                 upstream.requests.clear()
                 drive(gateway, tally, callers, seed + 1, minutes * 60 * 0.8)
-                last = hold(gateway, watch, told)
+                last = hold(gateway, watch, report)
             finally:
                 over.set()
                 watcher.join()
@@ -170,7 +170,7 @@ def run(minutes: float, callers: int, seed: int, output: Path) -> list[str]:
 
 
 def main() -> None:
-    """Run, and end with 1 if something was wrong."""
+    """Run the soak; exit with 1 on failure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--callers", type=int, default=8)

@@ -1,4 +1,4 @@
-"""What the callers of the soak do, each kind with the answers that are right for it."""
+"""Actions of the soak's callers, each with its expected answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.conformance import NonconformityError
 from support.live import TOKEN, LiveGateway
 from support.upstream_answers import TEXT
 
-#: What a failing upstream may be told as.
+#: Accepted status codes for each failing upstream.
 FAULTS = {
     "status-500": {502},
     "status-429": {429},
@@ -29,14 +29,14 @@ MIDWAY = ("drop-after", "error-event")
 
 @dataclass
 class Tally:
-    """What was done and what went wrong."""
+    """Counts of actions and failures."""
 
     done: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
 class Caller:
-    """One of the callers: asks again and again, in a random order that `seed` settles."""
+    """A caller that repeats actions in a random order determined by `seed`."""
 
     def __init__(self, gateway: LiveGateway, tally: Tally, seed: int) -> None:
         self._gateway = gateway
@@ -59,7 +59,7 @@ class Caller:
         ]
 
     def step(self) -> None:
-        """Do one thing; what goes wrong is noted."""
+        """Perform one action and record its failure."""
         kinds, weights = zip(*self._kinds, strict=True)
         kind = self._random.choices(kinds, weights)[0]
         try:
@@ -69,19 +69,19 @@ class Caller:
         self._tally.done[kind.__name__] += 1
 
     def close(self) -> None:
-        """Leave."""
+        """Close the client."""
         self._client.close()
 
     def json(self) -> None:
-        """A whole answer."""
+        """Request an answer as one object."""
         assert text_of(ask(self._client, "hi", model="openclaw")) == TEXT
 
     def stream(self) -> None:
-        """A streamed answer."""
+        """Request a streamed answer."""
         assert streamed_text(ask(self._client, "hi", model="openclaw", stream=True)) == TEXT
 
     def session(self) -> None:
-        """A turn of a session; now and then the session is left for a new one."""
+        """Send a turn of a session; sometimes start a new session."""
         word = f"word-{self._random.random()}"
         headers = {"x-openclaw-session-key": self._session, "x-openclaw-model": "stub/echo"}
         assert text_of(ask(self._client, word, headers=headers)) == word
@@ -89,12 +89,12 @@ class Caller:
             self._session = f"soak-{self._random.random()}"
 
     def tools(self) -> None:
-        """A run in which the agent uses a tool of its own."""
+        """Request a run in which the agent calls its own tool."""
         answer = text_of(ask(self._client, "use one", model="openclaw/worker"))
         assert answer, "a run with a tool said nothing"
 
     def abort(self) -> None:
-        """A stream that is left before its end."""
+        """Leave a stream before its end."""
         body = orjson.dumps({"model": "openclaw", "stream": True, "messages": [{"role": "user", "content": "hi"}]})
         head = self._head(body, "x-openclaw-model: stub/slow\r\n")
         with socket.create_connection(self._gateway.address, 10) as connection:
@@ -103,36 +103,36 @@ class Caller:
             time.sleep(self._random.random() * 0.2)
 
     def bad_input(self) -> None:
-        """Something that is refused, and how."""
+        """Send an invalid request and check the error."""
         status, answer = self._random.choice([self._bad_json, self._bad_value, self._no_agent, self._no_path])()
         assert answer.status_code == status, f"{answer.status_code} {answer.text[:200]}"
 
     def fault(self) -> None:
-        """An upstream that fails."""
+        """Request a failing upstream."""
         model = self._random.choice(list(FAULTS))
         answer = ask(self._client, "hi", headers={"x-openclaw-model": f"stub/{model}"})
-        assert answer.status_code in FAULTS[model], f"{model} was told as {answer.status_code} {answer.text[:200]}"
+        assert answer.status_code in FAULTS[model], f"{model} was reported as {answer.status_code} {answer.text[:200]}"
 
     def fault_midway(self) -> None:
-        """An upstream that fails in the middle of a stream: the stream says so and ends."""
+        """Request an upstream that fails in the middle of a stream: the stream ends with an error."""
         model = self._random.choice(MIDWAY)
         text = ask(self._client, "hi", stream=True, headers={"x-openclaw-model": f"stub/{model}"}).text
         assert '"error"' in text, text[-300:]
         assert text.endswith("data: [DONE]\n\n"), text[-300:]
 
     def look_around(self) -> None:
-        """What monitors and clients look at."""
+        """Request the health and the models."""
         for path in ("/healthz", "/readyz", "/v1/models", "/openapi.json"):
             assert self._client.get(path).status_code == httpx.codes.OK, path
 
     def half_a_request(self) -> None:
-        """A connection that ends in the middle of a request."""
+        """Close a connection in the middle of a request."""
         head = self._head(b"x" * 100)
         with socket.create_connection(self._gateway.address, 10) as connection:
             connection.sendall(head[: self._random.randrange(len(head))])
 
     def reconnect(self) -> None:
-        """Come back on a new connection."""
+        """Reconnect."""
         self._client.close()
         self._client = self._gateway.client()
 
