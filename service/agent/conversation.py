@@ -56,7 +56,7 @@ def select_new(
     if has_instructions and not any(item.message.role in (Role.USER, Role.TOOL) for item in incoming):
         return (IncomingMessage("messages", text_message(Role.USER, NO_USER_MESSAGE)),) if history else tuple(new)
     if not any(_has_input(item.message) for item in new):
-        text = "There is no user message to answer. Add a message with the role user that says or shows something."
+        text = "There is no user message to answer. Add a message with the role user that has text or an image."
         raise GatewayError("missing_required_parameter", text, param="messages")
     _check_tool_results(history, new)
     return tuple(new)
@@ -100,8 +100,8 @@ class ConversationDigest:
     def add(self, message: Message) -> None:
         """Add `message` to the digest."""
         parts = [None if isinstance(part, Image) else part.text for part in message.parts]
-        said = [message.role, message.name, message.tool_call_id, parts, len(message.tool_calls)]
-        self._hash.update(orjson.dumps(said))
+        fields = [message.role, message.name, message.tool_call_id, parts, len(message.tool_calls)]
+        self._hash.update(orjson.dumps(fields))
         for call in message.tool_calls:
             self._hash.update(orjson.dumps([call.id, call.name]) + _canonical_json(call.arguments))
 

@@ -295,8 +295,8 @@ class AgentLoop:
             data = data and data.renamed({one.id: other.id for one, other in zip(calls, named, strict=True)})
             calls = named
         text = "".join(draft.pieces)
-        said = (Text(text),) if text else ()
-        draft.messages.append(Message(Role.ASSISTANT, said, tool_calls=calls, provider_data=data))
+        parts = (Text(text),) if text else ()
+        draft.messages.append(Message(Role.ASSISTANT, parts, tool_calls=calls, provider_data=data))
         draft.pieces.clear()
         self._message_characters = 0
         draft.usage += ended.usage

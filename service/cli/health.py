@@ -140,8 +140,8 @@ def _print_status(report: dict[str, Any]) -> None:
     lines += [("", problem, False) for problem in config["problems"]]
     lines += [("", note, None) for note in config["notes"]]
     if gateway["running"]:
-        words = "is running" if gateway["problem"] is None else f"is not ready. {gateway['problem']}"
-        lines.append(("gateway", f"{gateway['url']} {words}", gateway["problem"] is None))
+        status = "is running" if gateway["problem"] is None else f"is not ready. {gateway['problem']}"
+        lines.append(("gateway", f"{gateway['url']} {status}", gateway["problem"] is None))
         problem = report["endpoint"]["problem"]
         lines.append(("endpoint", problem or "enabled, and accepts the configured credentials", problem is None))
         lines += [("agent", f"{agent['id']}. {agent['description']}", None) for agent in report["agents"]]

@@ -15,7 +15,7 @@ class ToolLists(Section):
     """Allowed and denied tools. A denial always wins."""
 
     profile: str | None = None
-    """The starting set: "minimal", "coding", "messaging" or "full". Unset: the tools that only look."""
+    """The starting set: "minimal", "coding", "messaging" or "full". Unset: the read-only tools."""
     allow: tuple[str, ...] | None = None
     """Narrows the profile to these tools or groups. Without a profile these are all there is."""
     also_allow: tuple[str, ...] | None = None

@@ -133,7 +133,7 @@ class Gateway:
             with run.scope:
                 claim = self.storage.claims.claim(key, run.accepted, gateway_id)
         except BaseException as failure:
-            # The claim may be carried out although nobody waits for it: this follows it.
+            # The claim may still be written although its caller has left; this write is queued after it.
             spawn(self.storage.ledger.forget, run.accepted, gateway_id)
             error = aborted_in_queue(run) if isinstance(failure, Cancelled) else failure
             self._refuse(run, error)

@@ -29,38 +29,38 @@ def to_outcome(
         ended = RunOutcome(RunState.OK, draft.usage, model, stop_reason=end.stop_reason)
     else:
         ended = RunOutcome(end.state, draft.usage, model, error_code=error.code, error_message=error.message)
-    said = draft.to_messages()
-    has_acted = any(message.role is Role.TOOL for message in said)
+    output = draft.to_messages()
+    has_acted = any(message.role is Role.TOOL for message in output)
     if error is not None:
-        said = _settled(said, error)
-    if error is not None and not (has_acted or (said and (keep_partial or error.code in _CUT))):
+        output = _settled(output, error)
+    if error is not None and not (has_acted or (output and (keep_partial or error.code in _CUT))):
         return ended
     # What the caller cannot send back is found by the call it answers: `recall_steps`.
-    keeps_more = has_acted or any(message.provider_data is not None for message in said)
-    asked = unanswered_calls(said) if keeps_more else ()
+    keeps_more = has_acted or any(message.provider_data is not None for message in output)
+    asked = unanswered_calls(output) if keeps_more else ()
     return replace(
         ended,
-        messages=(*new, *said),
-        reply_count=len(said),
+        messages=(*new, *output),
+        reply_count=len(output),
         summary=draft.summary,
-        kept=draft.kept + len(said),
+        kept=draft.kept + len(output),
         asked_call_id=asked[0].id if asked else None,
         asked_after=str(ConversationDigest(new)) if asked else None,
     )
 
 
-def _settled(said: tuple[Message, ...], error: GatewayError) -> tuple[Message, ...]:
+def _settled(output: tuple[Message, ...], error: GatewayError) -> tuple[Message, ...]:
     """The messages of a run that ended with `error`, each call with a result, since the caller received none of them.
 
     Trailing text is marked as cut off.
     """
     why = _CUT.get(error.code, "the run failed")
     missing = [
-        Message(Role.TOOL, (Text(f"(no result: {why})"),), tool_call_id=call.id) for call in unanswered_calls(said)
+        Message(Role.TOOL, (Text(f"(no result: {why})"),), tool_call_id=call.id) for call in unanswered_calls(output)
     ]
-    if said and said[-1].role is Role.ASSISTANT and not said[-1].tool_calls:
-        said = (*said[:-1], replace(said[-1], cut_off=why))
-    return (*said, *missing)
+    if output and output[-1].role is Role.ASSISTANT and not output[-1].tool_calls:
+        output = (*output[:-1], replace(output[-1], cut_off=why))
+    return (*output, *missing)
 
 
 def failure_of(record: RunRecord | None) -> GatewayError:

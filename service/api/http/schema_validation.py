@@ -154,8 +154,8 @@ def _kind_of(value: Any) -> str:
     return _ARTICLES[names.get(type(value), "null")]
 
 
-def _join(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
+def _join(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
 def _describe(error: jsonschema_rs.ValidationError, node: Mapping[str, Any]) -> str:

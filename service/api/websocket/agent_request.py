@@ -70,8 +70,8 @@ def find_target(gateway: Gateway, params: Mapping[str, Any], key_name: str = "se
 
 
 def _agent_id(params: Mapping[str, Any], key_name: str) -> str | None:
-    words = str(params.get(key_name) or "").strip().lower().split(":", 2)
-    named = words[1] if len(words) == 3 and words[0] == "agent" else None  # noqa: PLR2004 - agent:<id>:<rest>
+    parts = str(params.get(key_name) or "").strip().lower().split(":", 2)
+    named = parts[1] if len(parts) == 3 and parts[0] == "agent" else None  # noqa: PLR2004 - agent:<id>:<rest>
     wanted = (params.get("agentId") or "").strip().lower()
     if named is not None and wanted and named != wanted:
         text = f"`{key_name}` belongs to the agent {named[:64]}, `agentId` names {wanted[:64]}. Send one of the two."

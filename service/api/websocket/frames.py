@@ -136,12 +136,16 @@ def to_error(error: GatewayError) -> dict[str, Any]:
     details: dict[str, Any] = {"code": error.kind.detail or error.code.upper()}
     if error.param is not None:
         details["param"] = error.param
-    shape: dict[str, Any] = {"code": error.kind.rpc, "message": error.message, "details": {**details, **error.details}}
+    body: dict[str, Any] = {
+        "code": error.kind.rpc,
+        "message": error.message,
+        "details": {**details, **error.details},
+    }
     if error.status in _RETRYABLE and error.is_retryable:
-        shape["retryable"] = True
+        body["retryable"] = True
     if (seconds := error.headers.get("Retry-After")) is not None:
-        shape["retryAfterMs"] = int(seconds) * 1000
-    return shape
+        body["retryAfterMs"] = int(seconds) * 1000
+    return body
 
 
 def to_event(name: str, payload: bytes, seq: int | None = None) -> bytes:

@@ -30,7 +30,7 @@ _ABSTRACT_SOCKETS_AND_SIGNALS = 3
 
 #: What programs may read and execute.
 READ = _EXECUTE | _READ_FILE | _READ_DIR
-#: What programs may do in a directory that is theirs; nobody makes devices.
+#: Access of programs to their own directories, without the creation of devices.
 WRITE = _ALL_FILE_RIGHTS & ~(_MAKE_CHAR | _MAKE_BLOCK)
 #: What programs may do with a device.
 DEVICE = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV

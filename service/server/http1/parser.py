@@ -141,10 +141,10 @@ def parse_head(raw: bytes) -> Head:
 def _refuse_line(line: str) -> NoReturn:
     if "\n" in line:
         raise _lone_line_feed()
-    words = line.split(" ")
-    if len(words) != 3 or "" in words:  # noqa: PLR2004 - a request line has three words
+    parts = line.split(" ")
+    if len(parts) != 3 or "" in parts:  # noqa: PLR2004 - a request line has three parts
         raise malformed("The request line must be a method, a target and a version, with one space between them.")
-    method, target, version = words
+    method, target, version = parts
     if re.fullmatch(rf"{_TOKEN}{{1,32}}", method) is None:
         raise malformed("The method must be a token of at most 32 characters.")
     if re.fullmatch(r"[!-~]+", target) is None:

@@ -80,7 +80,7 @@ def _wait(call: Call, run_id: str, seconds: float) -> Run:
         text = "Unknown run id. The id of a run is the idempotencyKey of its request."
         raise GatewayError("run_not_found", text, param="runId")
     if run.wait_for_end(seconds) is None and run is not here:
-        run.abort()  # a replay that nobody else follows
+        run.abort()  # a replay without other readers
     return run
 
 
