@@ -88,7 +88,7 @@ def questions_of(database_url: str, directory: Path, session: str) -> list[str]:
     return [message.text for message in asked]
 
 
-def test_one_run_at_time_in_each_session_across_gateways_and_doors(
+def test_session_runs_one_run_at_a_time_across_gateways_and_protocols(
     postgres: Postgres, upstream: Upstream, tmp_path: Path, *, is_long: bool
 ) -> None:
     clients, sessions, turns = (200, 20, 3) if is_long else (24, 4, 2)

@@ -92,7 +92,7 @@ def test_the_migrations_are_inside_and_found(wheel: zipfile.ZipFile, tmp_path: P
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
 
 
-def test_the_metadata_tells_what_is_needed(distribution: PathDistribution) -> None:
+def test_metadata_lists_requirements(distribution: PathDistribution) -> None:
     metadata = distribution.metadata
     assert (metadata["Name"], metadata["Version"]) == ("openclaw-gateway", __version__)
     assert metadata["Requires-Python"] == ">=3.11"
@@ -111,7 +111,7 @@ def test_the_command_is_openclaw(distribution: PathDistribution) -> None:
     assert (command.name, command.value) == ("openclaw", "service.__main__:main")
 
 
-def test_an_invalid_contract_is_not_built_and_the_reason_is_told(sources: Path, tmp_path: Path) -> None:
+def test_invalid_contract_fails_build_with_reason(sources: Path, tmp_path: Path) -> None:
     contract = sources / "openapi.yaml"
     text = contract.read_text(encoding="utf-8")
     assert text.count("operationId: get_health\n") == 1

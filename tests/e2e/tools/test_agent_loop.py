@@ -75,7 +75,7 @@ def test_unknown_function_is_answered_with_names_of_callers_functions(client: ht
     assert result.startswith('Unknown tool "functions.weather". Available tools: weather, ')
 
 
-def test_what_agent_may_use_is_what_it_is_reported_about(client: httpx.Client, upstream: Upstream) -> None:
+def test_offered_tools_match_reported_tools(client: httpx.Client, upstream: Upstream) -> None:
     upstream.answers["play"] = Play(calls(text="hi"), calls(text="hi"))
     ask(client, "hi", model="openclaw/careful")
     careful = {tool["function"]["name"] for tool in upstream.requests[-1].body["tools"]}
@@ -202,7 +202,7 @@ TIME = {"type": "function", "function": {"name": "time", "parameters": {"type": 
         ),
     ],
 )
-def test_of_models_calls_those_pass_that_were_asked_for(
+def test_calls_of_requested_functions_are_passed_on(
     client: httpx.Client, upstream: Upstream, options: dict[str, Any], names: list[str]
 ) -> None:
     upstream.answers["play"] = Play(calls(("time", {}), ("weather", {"city": "Hue"}), ("weather", {"city": "Hoi An"})))
@@ -236,7 +236,7 @@ def test_tool_calls_are_no_part_of_stream(client: httpx.Client, upstream: Upstre
 
 
 @pytest.mark.parametrize(("choice", "called"), [("none", "weather"), ("required", "ls")])
-def test_what_was_not_offered_is_not_handed_out_and_meets_no_demand(
+def test_call_of_function_not_offered_is_not_passed_on(
     client: httpx.Client, upstream: Upstream, choice: str, called: str
 ) -> None:
     line = calls((called, {"path": "."}))

@@ -27,7 +27,7 @@ def agent(upstream: Upstream, workspace: Path, tmp_path: Path) -> Iterator[LiveG
         yield running
 
 
-def test_what_is_no_file_of_workspace_is_not_read_and_holds_nobody_up(
+def test_special_file_of_workspace_is_not_read_and_does_not_block(
     agent: LiveGateway, upstream: Upstream, workspace: Path
 ) -> None:
     os.mkfifo(workspace / "AGENTS.md")

@@ -27,7 +27,7 @@ def events_of(client: OperatorClient, session_key: str) -> list[dict[str, Any]]:
     return [event for event in events if event["sessionKey"] == session_key]
 
 
-def test_a_run_over_http_is_told_in_order(gateway: LiveGateway, client: httpx.Client) -> None:
+def test_run_over_http_is_broadcast_in_order(gateway: LiveGateway, client: httpx.Client) -> None:
     session = f"told-{uuid.uuid4()}"
     with operator_client(gateway) as operator:
         ask(client, "one two three", headers={"x-openclaw-session-key": session})
@@ -49,7 +49,7 @@ def test_a_run_over_http_is_told_in_order(gateway: LiveGateway, client: httpx.Cl
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_who_comes_in_the_middle_hears_what_was_said_before(gateway: LiveGateway) -> None:
+def test_client_that_joins_mid_run_gets_earlier_text(gateway: LiveGateway) -> None:
     key = str(uuid.uuid4())
     with operator_client(gateway) as first:
         params = {"message": "x", "idempotencyKey": key, "sessionKey": key, "model": "scripted/slow"}
@@ -64,7 +64,7 @@ def test_who_comes_in_the_middle_hears_what_was_said_before(gateway: LiveGateway
         assert outcome["payload"]["result"]["payloads"][0]["text"] == final
 
 
-def test_a_failed_and_an_aborted_run_are_told_as_such(gateway: LiveGateway) -> None:
+def test_failed_and_aborted_runs_are_broadcast_as_such(gateway: LiveGateway) -> None:
     with operator_client(gateway) as operator:
         failed, aborted = str(uuid.uuid4()), str(uuid.uuid4())
         operator.run("x", failed, model="scripted/fail-midway")
@@ -79,7 +79,7 @@ def test_a_failed_and_an_aborted_run_are_told_as_such(gateway: LiveGateway) -> N
         assert operator.event("chat", runId=aborted, state="aborted")["payload"]["stopReason"] == "rpc"
 
 
-def test_without_the_scope_to_read_nothing_is_told(gateway: LiveGateway) -> None:
+def test_client_without_read_scope_gets_no_events(gateway: LiveGateway) -> None:
     with operator_client(gateway, scopes=[]) as deaf, operator_client(gateway) as operator:
         operator.run("secret", str(uuid.uuid4()))
         deaf.refusal("health")
@@ -102,7 +102,7 @@ def tool_gateway(tmp_path: Path) -> Iterator[LiveGateway]:
             yield running
 
 
-def test_tools_are_told_to_those_who_asked(tool_gateway: LiveGateway) -> None:
+def test_tool_events_are_sent_to_clients_with_capability(tool_gateway: LiveGateway) -> None:
     with (
         operator_client(tool_gateway, caps=["tool-events"]) as asking,
         operator_client(tool_gateway) as other,
@@ -149,7 +149,7 @@ def test_a_frame_of_20_mb_reaches_a_reader_that_pauses_whole(gateway: LiveGatewa
     assert [message["content"][0]["text"] for message in orjson.loads(whole)["payload"]["messages"]] == said
 
 
-def test_who_does_not_read_is_dropped_and_holds_nobody_up(tmp_path: Path) -> None:
+def test_client_that_does_not_read_is_dropped_without_delaying_others(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running, operator_client(running) as client:
         client.run("x" * 150_000, "big", sessionKey="big")
         before = resident_bytes(running)
@@ -177,7 +177,7 @@ def test_who_does_not_read_is_dropped_and_holds_nobody_up(tmp_path: Path) -> Non
         assert client.run("still here", "after")[1]["ok"]
 
 
-def test_a_slow_onlooker_does_not_slow_a_run(gateway: LiveGateway, client: httpx.Client) -> None:
+def test_slow_observer_does_not_slow_run(gateway: LiveGateway, client: httpx.Client) -> None:
     sock = raw_operator(gateway)
     with sock:
         began = time.monotonic()

@@ -73,7 +73,7 @@ def test_any_frame_gets_exactly_one_response(operator: OperatorClient, frame: di
 
 @FUZZ
 @given(value=JSON | st.text(max_size=60) | st.binary(max_size=60))
-def test_what_is_no_frame_is_answered_as_invalid(operator: OperatorClient, value: Any) -> None:
+def test_invalid_frame_gets_error_response(operator: OperatorClient, value: Any) -> None:
     if isinstance(value, str | bytes):
         sent: str | bytes = value
     else:
@@ -120,6 +120,6 @@ def test_whatever_comes_first_is_answered_once_and_closed(gateway: LiveGateway, 
     assert caught.value.rcvd.code in (1008, 1002)
 
 
-def test_the_process_has_not_failed_inside(operator: OperatorClient, gateway: LiveGateway) -> None:
+def test_process_has_logged_no_failure(operator: OperatorClient, gateway: LiveGateway) -> None:
     assert operator.call("agents.list", {})["defaultId"] == "main"
     assert "Traceback" not in gateway.output

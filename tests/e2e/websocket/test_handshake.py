@@ -76,7 +76,7 @@ def test_the_answer_to_an_upgrade_has_the_common_headers_and_no_extension(gatewa
     assert "Sec-WebSocket-Protocol" not in headers
 
 
-def test_hello_tells_what_there_is(gateway: LiveGateway) -> None:
+def test_hello_lists_features(gateway: LiveGateway) -> None:
     with raw_client(gateway) as client:
         client.receive()
         hello = client.call("connect", connect_params(scopes=["operator.read", "operator.unheard-of"]))
@@ -102,7 +102,7 @@ def test_hello_tells_what_there_is(gateway: LiveGateway) -> None:
         ({"scopes": "operator.admin"}, "INVALID_TYPE", 1008),
     ],
 )
-def test_who_is_refused_is_told_why_and_closed(
+def test_refused_client_gets_reason_and_close(
     gateway: LiveGateway, changes: dict[str, Any], detail: str, code: int
 ) -> None:
     with raw_client(gateway) as client:
@@ -125,7 +125,7 @@ def test_who_is_refused_is_told_why_and_closed(
         ("[]", "invalid"),
     ],
 )
-def test_what_comes_first_must_be_connect(gateway: LiveGateway, message: str | bytes, frame_id: str) -> None:
+def test_first_request_must_be_connect(gateway: LiveGateway, message: str | bytes, frame_id: str) -> None:
     with raw_client(gateway) as client:
         client.receive()
         client.connection.send(message)
@@ -148,7 +148,7 @@ def test_after_connect_a_message_has_at_most_25_mib(gateway: LiveGateway) -> Non
         assert closed(client)[0] == 1009
 
 
-def test_who_says_nothing_is_closed(gateway: LiveGateway) -> None:
+def test_silent_client_is_closed(gateway: LiveGateway) -> None:
     with raw_client(gateway) as client:
         client.receive()
         began = time.monotonic()
@@ -188,7 +188,7 @@ def test_http_sends_no_cors_headers(guarded: LiveGateway) -> None:
         ({"X-Forwarded-For": "192.0.2.1"}, 403, "untrusted_proxy_headers"),
     ],
 )
-def test_a_broken_upgrade_gets_the_envelope(
+def test_malformed_upgrade_gets_error_envelope(
     gateway: LiveGateway, change: dict[str, str], status: int, code: str
 ) -> None:
     got, _, body = upgrade(gateway, UPGRADE | change)
@@ -201,7 +201,7 @@ def test_only_get_is_upgraded(gateway: LiveGateway) -> None:
     assert (status, body["error"]["code"]) == (405, "method_not_allowed")
 
 
-def test_wrong_secrets_are_limited_together_with_the_http_doors(guarded: LiveGateway) -> None:
+def test_wrong_secrets_are_limited_together_with_http(guarded: LiveGateway) -> None:
     details = []
     for _ in range(4):
         with raw_client(guarded) as client:
@@ -220,7 +220,7 @@ def test_wrong_secrets_are_limited_together_with_the_http_doors(guarded: LiveGat
         assert client.call("health")["ok"]
 
 
-def test_a_password_is_asked_for_by_its_name(tmp_path: Path) -> None:
+def test_missing_password_is_named_in_error(tmp_path: Path) -> None:
     config = scripted_config(auth={"mode": "password", "password": "open sesame"})
     with live_gateway(tmp_path, config) as running:
         with raw_client(running) as client:
@@ -247,7 +247,7 @@ def test_stopping_closes_connections_at_once(tmp_path: Path) -> None:
         assert running.process.wait(20) == 0
 
 
-def test_a_stranger_cannot_fill_the_memory(gateway: LiveGateway) -> None:
+def test_unauthenticated_client_cannot_fill_memory(gateway: LiveGateway) -> None:
     with socket.create_connection(gateway.address, 10) as stranger:
         stranger.sendall(
             b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

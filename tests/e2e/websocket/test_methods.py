@@ -70,7 +70,7 @@ def test_two_who_ask_with_one_key_hear_of_one_run(gateway: LiveGateway) -> None:
         assert len(first.call("chat.history", {"sessionKey": session})["messages"]) == 2
 
 
-def test_a_run_that_fails_is_told_with_its_payload(operator: OperatorClient) -> None:
+def test_failed_run_is_reported_with_payload(operator: OperatorClient) -> None:
     key = fresh("key")
     _, final = operator.run("x", key, model="scripted/fail-provider_error")
     assert final["ok"] is False
@@ -125,7 +125,7 @@ def test_a_run_outlives_its_connection(gateway: LiveGateway, operator: OperatorC
     assert texts(operator.call("chat.history", {"sessionKey": session}))[1][1].endswith("before it ends.")
 
 
-def test_a_run_that_nobody_knows_is_an_error(operator: OperatorClient) -> None:
+def test_unknown_run_is_an_error(operator: OperatorClient) -> None:
     assert operator.refusal("agent.wait", {"runId": fresh("none")})["details"]["code"] == "RUN_NOT_FOUND"
 
 
@@ -162,7 +162,7 @@ def test_chat_send_answers_at_once_and_history_shows_what_is_being_said(operator
     assert "inFlightRun" not in history
 
 
-def test_one_conversation_through_both_doors(operator: OperatorClient, client: httpx.Client) -> None:
+def test_conversation_continues_across_both_protocols(operator: OperatorClient, client: httpx.Client) -> None:
     session = fresh("both")
     headers = {"x-openclaw-session-key": session}
     assert text_of(ask(client, "over http", headers=headers)) == "over http"
@@ -172,7 +172,7 @@ def test_one_conversation_through_both_doors(operator: OperatorClient, client: h
     assert [text for _, text in texts(history)][::2] == ["over http", "over the socket", "over http again"]
 
 
-def test_what_is_injected_is_said_and_told(operator: OperatorClient) -> None:
+def test_injected_message_is_stored_and_broadcast(operator: OperatorClient) -> None:
     session = fresh("session")
     operator.run("hi", fresh("key"), sessionKey=session)
     injected = operator.call("chat.inject", {"sessionKey": session, "message": "by the way"})
@@ -228,7 +228,7 @@ def test_deleting_a_session_ends_what_goes_on_in_it(operator: OperatorClient) ->
     assert [frame for frame in operator.frames if frame.get("id") == request_id][-1]["payload"]["summary"] == "aborted"
 
 
-def test_what_there_is(operator: OperatorClient) -> None:
+def test_information_methods_return_agents_and_models(operator: OperatorClient) -> None:
     agents = operator.call("agents.list", {})
     assert (agents["defaultId"], [agent["id"] for agent in agents["agents"]]) == ("main", ["main", "beta"])
     assert operator.call("models.list", {}) == {"models": [{"id": "echo", "name": "echo", "provider": "scripted"}]}
@@ -293,7 +293,7 @@ def test_scopes_are_checked_for_each_method(gateway: LiveGateway) -> None:
         ("no.such.method", {}, "UNKNOWN_METHOD", "method"),
     ],
 )
-def test_what_is_wrong_with_parameters_is_told_by_name(
+def test_invalid_parameter_is_reported_by_name(
     operator: OperatorClient, method: str, params: dict[str, Any], detail: str, param: str
 ) -> None:
     error = operator.refusal(method, params)

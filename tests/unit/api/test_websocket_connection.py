@@ -82,7 +82,7 @@ def pair() -> Iterator[Pair]:
     made.close()
 
 
-def test_a_message_of_20_mb_reaches_a_slow_reader_whole(pair: Pair) -> None:
+def test_message_of_20_mb_reaches_slow_reader_whole(pair: Pair) -> None:
     message = b"0123456789abcdef" * (BIG // 16)
     pair.ours.send(message)
     pair.ours.send(b"after")
@@ -105,7 +105,7 @@ def test_sending_never_waits_and_stops_at_the_bound() -> None:
     pair.close()
 
 
-def test_who_takes_nothing_for_too_long_is_dropped() -> None:
+def test_peer_that_accepts_no_data_for_too_long_is_dropped() -> None:
     pair = Pair(stall_seconds=0.3)
     listening = pair.listen()
     pair.ours.send(b"x" * 8 * 1024 * 1024)
@@ -114,7 +114,7 @@ def test_who_takes_nothing_for_too_long_is_dropped() -> None:
     pair.close()
 
 
-def test_who_takes_a_little_again_and_again_is_not() -> None:
+def test_peer_that_accepts_some_data_regularly_is_kept() -> None:
     slow = Pair(stall_seconds=1.0)
     slow.ours.send(b"x" * 3 * 1024 * 1024)
     frame = next(slow.read(piece=128 * 1024, pause_seconds=0.1))
@@ -139,7 +139,7 @@ def test_fragments_and_what_comes_between_are_put_together(pair: Pair) -> None:
     assert pair.got == [b"one message", None, b""]
 
 
-def test_a_message_beyond_the_limit_closes_with_1009(pair: Pair) -> None:
+def test_message_beyond_limit_closes_with_1009(pair: Pair) -> None:
     pair.ours.limit_messages(1000)
     listening = pair.listen()
     pair.tell(Frame(Opcode.TEXT, b"x" * 900, fin=False), Frame(Opcode.CONT, b"x" * 101))

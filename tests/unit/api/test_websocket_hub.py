@@ -33,7 +33,7 @@ def new_peer(hub: Hub, name: str, budget: ByteBudget | None = None) -> Iterator[
         client.socket.finish()
 
 
-def test_the_slowest_is_dropped_when_all_together_leave_too_much_unread() -> None:
+def test_slowest_client_is_dropped_when_common_backlog_exceeds_limit() -> None:
     hub, budget = Hub(HubLimits(), lambda: 0.0), ByteBudget(3_000_000)
     with new_peer(hub, "quick", budget) as quick, new_peer(hub, "slow", budget) as slow:
         slow.socket.send(b"x" * 2_000_000)
@@ -62,7 +62,7 @@ def test_oldest_unauthenticated_connection_makes_room_in_its_address_and_among_a
             assert evicted == ["a1", "a2"]
 
 
-def test_when_there_are_as_many_as_there_may_be_nobody_new_comes_in() -> None:
+def test_connection_beyond_limit_is_refused() -> None:
     hub = Hub(HubLimits(connections=1), lambda: 0.0)
     with (
         new_peer(hub, "only"),
@@ -74,7 +74,7 @@ def test_when_there_are_as_many_as_there_may_be_nobody_new_comes_in() -> None:
         pass
 
 
-def test_every_operator_gets_a_tick_again_and_again() -> None:
+def test_operators_get_periodic_ticks() -> None:
     hub = Hub(HubLimits(tick_seconds=0.05), lambda: 1.5)
     ours, theirs = gevent.socket.socketpair()
     with ours, theirs:
@@ -89,7 +89,7 @@ def test_every_operator_gets_a_tick_again_and_again() -> None:
         client.socket.finish()
 
 
-def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
+def test_client_that_joins_late_gets_all_earlier_text() -> None:
     hub = Hub(HubLimits(), lambda: 0.0)
     runs = RunRegistry(lambda: 0.0)
     runs.subscribe(Broadcaster(hub, lambda: 0.0))
@@ -110,7 +110,7 @@ def test_who_comes_when_all_is_said_is_told_all_of_it() -> None:
         client.socket.finish()
 
 
-def test_while_it_stops_nobody_new_comes_in() -> None:
+def test_connection_is_refused_during_shutdown() -> None:
     hub = Hub(HubLimits(), lambda: 0.0)
     hub.drain(lambda: True)
     with pytest.raises(GatewayError) as refused, hub.reserve_slot("a", lambda: None):
@@ -128,5 +128,5 @@ def test_while_it_stops_nobody_new_comes_in() -> None:
         (GatewayError("invalid_value", "no"), False),
     ],
 )
-def test_only_what_may_pass_is_told_as_retryable(error: GatewayError, retryable: bool) -> None:
+def test_error_is_retryable_only_if_temporary(error: GatewayError, retryable: bool) -> None:
     assert to_error(error).get("retryable", False) is retryable

@@ -76,7 +76,7 @@ def test_discarded_run_is_forgotten_at_once() -> None:
     assert (registry.find("r1"), registry.going_on(), registry.going_on("agent:main:x")) == (None, (), ())
 
 
-def test_retention_is_bounded_for_each_door() -> None:
+def test_retention_is_bounded_for_each_protocol() -> None:
     registry = RunRegistry(Clock(), Retention(runs=3, characters=100))
     for number in range(10):
         begin(registry, new_run(f"http-{number}")).append(RunEnded())

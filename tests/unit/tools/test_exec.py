@@ -178,7 +178,7 @@ def test_signal_is_reported(context: ToolContext) -> None:
         ({"command": "true", "cwd": "x" * 5000}, "inside the workspace"),
     ],
 )
-def test_what_cannot_run_is_reported_with_its_reason(
+def test_command_that_cannot_run_is_reported_with_reason(
     context: ToolContext, arguments: dict[str, Any], reason: str
 ) -> None:
     assert context.workspace is not None
@@ -217,7 +217,7 @@ def test_no_command_gains_rights(context: ToolContext) -> None:
     assert "NoNewPrivs:\t1" in run(context, command="grep NoNewPrivs /proc/self/status")
 
 
-def test_there_is_no_input(context: ToolContext) -> None:
+def test_command_has_no_input(context: ToolContext) -> None:
     assert "status 0" in run(context, command="cat")
 
 
@@ -254,7 +254,7 @@ def test_command_may_tidy_up_when_it_is_asked_to_end(context: ToolContext) -> No
     assert "tidy" in told
 
 
-def test_what_is_left_in_background_is_ended_and_told(context: ToolContext) -> None:
+def test_background_processes_are_ended_and_reported(context: ToolContext) -> None:
     told = run(context, command="setsid sleep 60 & echo $!; (sleep 60 &) ; echo done")
     assert "It left 2 process(es) running" in told
     assert "done" in told
@@ -375,7 +375,7 @@ def test_no_signal_is_lost_at_fork_of_guard_and_supervisor(moment: str) -> None:
     assert report_of_a_signal(moment)["cause"] == "stopped"
 
 
-def test_what_command_writes_into_report_is_not_believed_and_not_loaded(context: ToolContext) -> None:
+def test_report_written_by_command_is_ignored(context: ToolContext) -> None:
     try:
         told = run(context, command="head -c 100000000 /dev/zero > /proc/$PPID/fd/1")
     except ToolError as error:

@@ -152,7 +152,7 @@ def test_private_files_cannot_be_read(place: Place) -> None:
     assert "sessions.sqlite" not in listed
 
 
-def test_nothing_outside_workspace_is_changed(place: Place) -> None:
+def test_command_cannot_change_files_outside_workspace(place: Place) -> None:
     config = place.home / "openclaw.json"
     place.run(
         f"echo x > {config}; echo x >> {place.home}/readable.txt; rm -f {place.home}/readable.txt; "

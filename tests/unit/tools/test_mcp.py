@@ -383,7 +383,7 @@ def test_tools_that_change_are_listed_again(open_server: Open) -> None:
     assert server.call_tool("grown", {}) == "new"
 
 
-def test_server_nobody_needs_is_ended_and_started_again_when_needed(open_server: Open) -> None:
+def test_unused_server_is_stopped_and_restarted_on_demand(open_server: Open) -> None:
     server = open_server("wild", idle_stop_seconds=0.2)
     pid = int(server.call_tool("process", {}))
     wait_until(lambda: has_ended(pid))

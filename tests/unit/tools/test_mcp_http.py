@@ -94,7 +94,7 @@ def test_streamable_http_works_and_survives_restart_of_server() -> None:
         (200, [("Content-Type", "text/html")], "Unexpected content type: text/html"),
     ],
 )
-def test_what_http_says_of_refusal_is_reported(
+def test_http_error_is_reported_with_status(
     status: int, headers: list[tuple[str, str]], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with refusing_server(status, *headers) as url:
@@ -105,7 +105,7 @@ def test_what_http_says_of_refusal_is_reported(
     assert re.search(told, caplog.text)
 
 
-def test_of_refusals_that_nobody_asks_for_only_last_are_kept() -> None:
+def test_unclaimed_http_errors_are_bounded() -> None:
     async def refuse_all(refusals: HttpErrors) -> None:
         for number in range(1_000):
             request = httpx.Request("POST", "http://127.0.0.1/mcp", json={"id": number})

@@ -152,13 +152,15 @@ def test_denial_wins_wherever_it_stands(everywhere: GlobalToolsConfig, agent: Gl
 
 
 @given(configs, configs)
-def test_what_is_not_careful_has_been_named(everywhere: GlobalToolsConfig, agent: GlobalToolsConfig) -> None:
+def test_tool_that_writes_executes_or_fetches_must_be_named(
+    everywhere: GlobalToolsConfig, agent: GlobalToolsConfig
+) -> None:
     if everywhere.profile or agent.profile or everywhere.allow or agent.allow:
         return
     assert set(allowed(everywhere, agent)) <= set(DEFAULT_TOOLS)
 
 
-def test_what_has_no_effect_is_reported_with_its_key() -> None:
+def test_rule_without_effect_is_reported_with_its_key() -> None:
     everywhere = GlobalToolsConfig(
         profile="coding", allow=("read", "brwoser", "docs__*"), deny=("group:memory", "canvas")
     )

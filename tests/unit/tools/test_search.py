@@ -113,7 +113,7 @@ def test_grep_reports_lines_around(workspace: Path) -> None:
     ]
 
 
-def test_what_cannot_be_understood_is_explained(workspace: Path) -> None:
+def test_invalid_search_is_refused_with_reason(workspace: Path) -> None:
     assert "not a valid regular expression" in refusal(workspace, GREP, pattern="(")
     assert "is invalid" in refusal(workspace, FIND, pattern="{a")
     assert '"gone" does not exist' in refusal(workspace, GREP, pattern="x", path="gone")
@@ -179,7 +179,7 @@ def test_long_line_is_cut(workspace: Path) -> None:
     assert len(use(workspace, GREP, pattern="needle")) < 500
 
 
-def test_of_long_line_match_is_shown(workspace: Path) -> None:
+def test_match_in_long_line_is_shown(workspace: Path) -> None:
     (workspace / "a.txt").write_text("x" * 10_000 + "needle" + "y" * 10_000)
     (told,) = use(workspace, GREP, pattern="needle").splitlines()
     assert told.startswith("a.txt:1: [9800 characters omitted] xxx")
@@ -245,7 +245,7 @@ def test_search_that_runs_out_of_time_reports_what_it_found(workspace: Path) -> 
 
 
 @pytest.mark.usefixtures("no_child_is_left")
-def test_search_nobody_waits_for_is_killed(workspace: Path) -> None:
+def test_cancelled_search_is_killed(workspace: Path) -> None:
     (workspace / "a.txt").write_text("a" * 60 + "b\n")
     began = time.monotonic()
     with pytest.raises(Deadline), deadline(0.5):

@@ -174,7 +174,7 @@ def test_agents_are_reported_with_default_and_one_that_asks(store: Transcripts) 
     }
 
 
-def test_what_store_lists_is_bounded(store: Transcripts) -> None:
+def test_listing_of_store_is_bounded(store: Transcripts) -> None:
     for number in range(4):
         say(store, f"agent:main:{number}", user("x"), user("y"))
     assert len(store.list_sessions("main", 2)) == 2

@@ -38,7 +38,7 @@ def test_long_unfinished_sequences_take_linear_time() -> None:
     "data",
     [b"\0" * 1000, os.urandom(4096), "a wide text, not narrow".encode("utf-16-le"), b"\x7fELF" + b"\1\0\0" * 100],
 )
-def test_what_is_no_text_is_binary(data: bytes) -> None:
+def test_data_that_is_not_text_is_binary(data: bytes) -> None:
     assert is_binary(data.decode(errors="replace"))
 
 

@@ -153,7 +153,7 @@ def test_unknown_tool_is_reported_with_those_there_are() -> None:
     assert answer(StubTool("read", str), name="raed") == ('Unknown tool "raed". Available tools: read.', True)
 
 
-def test_of_many_tools_nearest_names_are_reported() -> None:
+def test_unknown_name_among_many_tools_reports_nearest_names() -> None:
     tools = [*(StubTool(f"other_{number}", str) for number in range(200)), StubTool("read", str)]
     [message] = Toolbox(tools).execute([call("raed", "{}")], CONTEXT)
     told = message.text
