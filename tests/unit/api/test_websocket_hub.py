@@ -66,7 +66,7 @@ def test_connection_beyond_limit_is_refused() -> None:
     hub = Hub(HubLimits(connections=1), lambda: 0.0)
     with (
         new_peer(hub, "only"),
-        pytest.raises(GatewayError, match="as many WebSocket connections"),
+        pytest.raises(GatewayError, match="limit of WebSocket connections"),
         hub.reserve_slot("a", lambda: None),
     ):
         pytest.fail("a second one was let in")
