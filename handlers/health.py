@@ -18,7 +18,8 @@ def get_readiness() -> Response:
     failing = gateway.failing()
     if failing:
         raise GatewayError("not_ready", f"The gateway is not ready: {', '.join(failing)}.")
-    return json_response({"ready": True, "failing": failing})
+    servers = [{"name": name, "state": state} for name, state in gateway.mcp_servers.items()]
+    return json_response({"ready": True, "failing": failing, "details": {"mcp_servers": servers}})
 
 
 get_health_alias = get_v1_health_alias = get_health

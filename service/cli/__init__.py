@@ -18,11 +18,12 @@ from service import __version__
 from service.cli.agent import agent
 from service.cli.agents import agents
 from service.cli.approvals import approvals
-from service.cli.common import dev_option, profile_option
+from service.cli.common import CommandGroup, dev_option, profile_option
 from service.cli.completion import completion
 from service.cli.config import config
 from service.cli.gateway import gateway
 from service.cli.health import health, status
+from service.cli.mcp import mcp
 from service.cli.models import models
 from service.cli.sessions import sessions
 from service.cli.setup import setup
@@ -34,7 +35,7 @@ INTERRUPTED = 130  # the shell's status for SIGINT
 _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
 
 
-class _Commands(click.Group):
+class _Commands(CommandGroup):
     """The root group; Ctrl-C exits with status 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -70,5 +71,6 @@ def openclaw(**_options: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 
-for _command in (gateway, agent, agents, approvals, completion, config, health, models, sessions, setup, status):
+_COMMANDS = (gateway, agent, agents, approvals, completion, config, health, mcp, models, sessions, setup, status)
+for _command in _COMMANDS:
     openclaw.add_command(_command)

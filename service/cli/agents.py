@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, pass_locations, print_json, print_table
+from service.cli.common import CommandGroup, json_option, pass_locations, print_json, print_table
 from service.config.source import Locations
 
 if TYPE_CHECKING:
     from service.config.agents import Agent
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def agents() -> None:
     """List the agents."""
 

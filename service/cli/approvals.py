@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Utf8Text, json_option, print_json, printable
+from service.cli.common import CommandGroup, Utf8Text, json_option, print_json, printable
 from service.cli.storage import pass_storage
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DECISIONS = ("allow-once", "allow-session", "deny")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def approvals() -> None:
     """List and decide tool calls that wait for a person."""
 

@@ -15,6 +15,8 @@ from service.core.errors import GatewayError
 
 Command = Callable[..., None]
 
+_NO_LIMIT = 10_000
+
 
 def _check_profile(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
     if name is not None and not PROFILE_NAME.fullmatch(name):
@@ -28,6 +30,16 @@ dev_option = click.option("--dev", is_flag=True, help="Use the configuration and
 profile_option = click.option(
     "--profile", metavar="NAME", callback=_check_profile, help="Use the configuration and state of this name."
 )
+
+
+class CommandGroup(click.Group):
+    """A group whose help has the whole summary of every command."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their summaries, over several lines where necessary."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(_NO_LIMIT)) for name, command in commands if command])
 
 
 class Utf8Text(click.ParamType[str]):

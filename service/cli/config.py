@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, note, pass_locations, print_json
+from service.cli.common import CommandGroup, json_option, note, pass_locations, print_json
 from service.config.key_paths import KeyPath, format_path, parse_path
 from service.config.source import ConfigError, Locations, parse_json5, read_config_text
 
@@ -32,7 +32,7 @@ class _Path(click.ParamType[KeyPath]):
             self.fail(str(error), param, ctx)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def config() -> None:
     """Read and change the configuration file."""
 

@@ -20,11 +20,15 @@ _timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True)
 
 @record
 class _Health:
-    """Health of a gateway; `problem` is its error message when it is not ready."""
+    """Health of a gateway; `problem` is its error message when it is not ready.
+
+    `mcp_servers` are the states of the MCP servers that agents may use.
+    """
 
     url: str
     problem: str | None
     latency_ms: float
+    mcp_servers: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         ready = self.problem is None
@@ -64,7 +68,16 @@ def _probe_health(address: GatewayAddress, timeout: float) -> _Health:
         raise Unreachable(f"{error.message} {address.start_hint}") from None
     if not isinstance(live, dict) or live.get("ok") is not True:
         raise Unreachable(f"The server at {url} is not a gateway.")
-    return _Health(url, None if status < 400 else error_message(ready), latency_ms)  # noqa: PLR2004
+    problem = None if status < 400 else error_message(ready)  # noqa: PLR2004
+    return _Health(url, problem, latency_ms, _mcp_servers(ready))
+
+
+def _mcp_servers(ready: Any) -> tuple[tuple[str, str], ...]:
+    """Return the servers in the details of a readiness response, which other versions may lack."""
+    try:
+        return tuple((str(one["name"]), str(one["state"])) for one in ready["details"]["mcp_servers"])
+    except (LookupError, TypeError):
+        return ()
 
 
 @click.command()
@@ -83,6 +96,7 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
         found = _probe_health(address, timeout)
         report["gateway"] |= {"running": True, "problem": found.problem, "latencyMs": found.latency_ms}
         report["ok"] = found.problem is None
+        report["mcpServers"] = [{"name": name, "state": state} for name, state in found.mcp_servers]
         report |= _endpoint_status(address, timeout)
         report["ok"] = report["ok"] and report["endpoint"]["problem"] is None
     except (Unreachable, ConfigError) as error:
@@ -145,6 +159,9 @@ def _print_status(report: dict[str, Any]) -> None:
         problem = report["endpoint"]["problem"]
         lines.append(("endpoint", problem or "enabled, and accepts the configured credentials", problem is None))
         lines += [("agent", f"{agent['id']}. {agent['description']}", None) for agent in report["agents"]]
+        lines += [
+            ("mcp server", f"{one['name']} {one['state']}", one["state"] != "failed") for one in report["mcpServers"]
+        ]
     else:
         lines.append(("gateway", gateway["problem"], False))
     for name, text, good in lines:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, pass_locations, print_json, print_table, report_errors
+from service.cli.common import CommandGroup, json_option, pass_locations, print_json, print_table, report_errors
 from service.config.source import Locations
 
 if TYPE_CHECKING:
     from service.cli.model_discovery import AvailableModel
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def models() -> None:
     """List models and install the embedded one."""
 

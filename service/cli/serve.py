@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from service.api.auth import resolve_credentials
+from service.cli.http_client import Unreachable, get_json
 from service.cli.weak_setups import list_weak_setups
 from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
@@ -31,6 +34,8 @@ from service.storage.database.errors import StoreError
 if TYPE_CHECKING:
     from service.api.websocket.hub import Hub
     from service.gateway.gateway import Gateway
+
+_PROBE_SECONDS = 2.0
 
 
 def serve(locations: Locations, port: int | None, bind: str | None, *, workers: int, grace_seconds: float) -> None:
@@ -100,8 +105,22 @@ def _listen(start: Callable[[], None], address: tuple[str, int]) -> None:
     try:
         start()
     except OSError as error:
-        text = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}. Try another --port."
-        raise click.ClickException(text) from None
+        cause = f"Cannot listen on {address[0]} port {address[1]}: {error.strerror}."
+        if error.errno == errno.EADDRINUSE and (url := _running_gateway(address)) is not None:
+            text = f"{cause} A gateway is already running at {url}. Stop it, or try another --port."
+            raise click.ClickException(text) from None
+        raise click.ClickException(f"{cause} Try another --port.") from None
+
+
+def _running_gateway(address: tuple[str, int]) -> str | None:
+    """Return the URL of the gateway at the listen `address`, `None` if another program has the port."""
+    host = "127.0.0.1" if address[0] == "0.0.0.0" else address[0]  # noqa: S104 - comparison with the configured address
+    url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
+    try:
+        status, body = get_json(f"{url}/healthz", timeout_seconds=_PROBE_SECONDS)
+    except Unreachable:
+        return None
+    return url if status == HTTPStatus.OK and body == {"ok": True, "status": "live"} else None
 
 
 def _stop_accepting(opened: Gateway, hub: Hub, grace_seconds: float) -> None:

@@ -13,7 +13,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Utf8Text, json_option, pass_locations, print_json, print_table, printable
+from service.cli.common import (
+    CommandGroup,
+    Utf8Text,
+    json_option,
+    pass_locations,
+    print_json,
+    print_table,
+    printable,
+)
 from service.cli.storage import pass_storage
 from service.config.source import Locations
 
@@ -33,7 +41,7 @@ _SHOWN_CHARACTERS = 2_000
 _SHOWN_KEY_CHARACTERS = 200
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def sessions() -> None:
     """List, show, export, delete and prune sessions; abort their runs."""
 
@@ -45,13 +53,13 @@ def sessions() -> None:
 @pass_storage
 def list_(opened: Any, *, agent: str | None, limit: int, as_json: bool) -> None:
     """List the sessions, the last used first."""
-    from service.storage.sessions.export import to_object
+    from service.storage.sessions.objects import to_session
 
     with opened() as (storage, _):
         found = storage.transcripts.list_sessions(None if agent is None else agent.lower(), limit + 1)
     has_more, found = len(found) > limit, found[:limit]
     if as_json:
-        print_json({"sessions": [to_object(session) for session in found], "has_more": has_more})
+        print_json({"sessions": [to_session(session) for session in found], "has_more": has_more})
         return
     rows = [
         (

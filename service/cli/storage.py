@@ -24,9 +24,10 @@ def pass_storage(command: Command) -> Command:
     @pass_locations
     @functools.wraps(command)
     def with_storage(locations: Locations, *arguments: Any, **options: Any) -> None:
-        from service.config.loading import load_config  # slow import
+        from service.config.loading import load_sections  # slow import
 
-        config = load_config(locations, os.environ).config
+        sections = ("approvals", "agents", "session")
+        config = load_sections(locations, os.environ, required=("state",), optional=sections)
         command(functools.partial(_open_storage, config, locations.state_dir), *arguments, **options)
 
     return with_storage

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, get_args
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, get_args
 
 from service.config.gateway import GatewayConfig
-from service.config.key_paths import format_path
+from service.config.key_paths import KeyPath, format_path
 from service.config.saving import create_file
 from service.config.schema import Config, parse_config
 from service.config.source import (
@@ -73,6 +73,39 @@ class ValidationResult(NamedTuple):
 def load_config(locations: Locations, environ: Mapping[str, str]) -> LoadedConfig:
     """Read and check the configuration file. Raises `ConfigError` with its path."""
     return check_config_text(read_config_text(locations), str(locations.config_path), environ)
+
+
+def load_sections(
+    locations: Locations, environ: Mapping[str, str], *, required: Collection[str], optional: Collection[str]
+) -> Config:
+    """Read some sections of the configuration file, for commands that need no secrets of the others.
+
+    Variables that are not set matter in `required` sections only; elsewhere their keys keep their defaults. Raises
+    `ConfigError`.
+    """
+    source = str(locations.config_path)
+    data = parse_json5(read_config_text(locations), source)
+    wanted = {*required, *optional}
+    sections = {key: value for key, value in data.items() if key in wanted} if isinstance(data, dict) else data
+    complete, gaps = substitute(sections, environ)
+    if missing := [gap.problem for gap in gaps if gap.path[0] in required]:
+        raise ConfigError(missing, source)
+    for gap in gaps:
+        _remove(complete, gap.path)
+    try:
+        return parse_config(complete)[0]
+    except ConfigError as error:
+        raise ConfigError(error.problems, source) from None
+
+
+def _remove(data: Any, path: KeyPath) -> None:
+    """Remove the key at `path`; in a list, the key of the list."""
+    keys = list(path)
+    while not isinstance(keys[-1], str):
+        keys.pop()
+    for step in keys[:-1]:
+        data = data[step]
+    data.pop(keys[-1], None)
 
 
 def check_config_text(text: str, source: str, environ: Mapping[str, str]) -> LoadedConfig:

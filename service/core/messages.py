@@ -128,6 +128,11 @@ class Message:
         return any(isinstance(part, Image) for part in self.parts)
 
 
+def to_unicode(text: str) -> str:
+    """Return `text` with U+FFFD for lone surrogates, which can be neither sent nor stored; pairs are joined."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def text_message(role: Role, text: str) -> Message:
     """Return a message with a single text part."""
     return Message(role, (Text(text),))

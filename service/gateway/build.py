@@ -100,12 +100,13 @@ def open_toolboxes(
     """Each agent's tools. No MCP server is contacted yet."""
     sessions = VisibleSessions(store, config.tools.session_visibility)
     parts = ToolParts(config.tools, roster, sessions, environ, slots)
-    endpoints = [_to_endpoint(name, server) for name, server in config.mcp.servers.items()]
+    endpoints = [to_mcp_endpoint(name, server) for name, server in config.mcp.servers.items()]
     servers = McpServers(endpoints, state_dir / "logs")
     return ToolRegistry(config, roster, open_built_in_tools(parts), servers)
 
 
-def _to_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
+def to_mcp_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
+    """Return the settings of the MCP server `name`."""
     return McpEndpoint(
         name,
         command=server.command,

@@ -223,6 +223,11 @@ class Gateway:
         """Begin to ask the MCP servers that agents may use for their tools, so that the first run finds them."""
         self._runtime.current.toolboxes.contact_servers()
 
+    @property
+    def mcp_servers(self) -> dict[str, str]:
+        """The states of the MCP servers that agents may use, by their names."""
+        return self._runtime.current.toolboxes.server_states
+
     def failing(self) -> list[str]:
         """The reasons why the Gateway is not ready; empty when it is."""
         reasons = ["shutting down"] if self._draining else []

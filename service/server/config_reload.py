@@ -97,11 +97,20 @@ class ConfigReload:
                 logger.warning("The edit of the configuration is in force only after a restart: %s", _MAYBE_A_COMMAND)
             elif changed:
                 self._apply(wanted, changed)
+            else:
+                self._log_notices(wanted)
         except ConfigError as error:
             logger.error("The edited configuration is refused; the previous one stays in force. %s", error)  # noqa: TRY400  # not a defect: no traceback
         except Exception:
             # A defect must not end the watch: the next edit gets its chance.
             logger.exception("the edited configuration could not be applied")
+
+    def _log_notices(self, wanted: ResolvedConfig) -> None:
+        """Log the notices that an edit without any other effect adds."""
+        for notice in wanted.notices:
+            if notice not in self._current.notices:
+                logger.info("Note: %s", notice)
+        self._current = wanted
 
     def _apply(self, wanted: ResolvedConfig, changed: list[str]) -> None:
         check_mode(wanted.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 from service.config.agents import Roster
@@ -10,6 +11,7 @@ from service.config.schema import Config
 from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.tools.built_in import BUILT_IN_TOOLS
 from service.tools.exec_sandbox import ExecSandbox
+from service.tools.mcp.results import INSTALL_MCP
 from service.tools.mcp.servers import to_tool_name
 from service.tools.policy import allowed_tools, may_allow, policy_warnings
 
@@ -30,6 +32,7 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
     prefixes = [to_prefix(server) for server in config.mcp.servers]
     return (
         *policy_warnings(config.tools, own, BUILT_IN, prefixes),
+        *_missing_package(config),
         *_unused_servers(config, roster),
         *_without_workspace(config, roster),
         *_sandbox(config, roster),
@@ -39,6 +42,11 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
 def to_prefix(server: str) -> str:
     """Return the common prefix of the tool names of an MCP server."""
     return f"{to_tool_name(server)}{_SEPARATOR}"
+
+
+def _missing_package(config: Config) -> Iterator[str]:
+    if config.mcp.servers and importlib.util.find_spec("mcp") is None:
+        yield f"mcp.servers: MCP servers need a package that is not installed. {INSTALL_MCP}"
 
 
 def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:

@@ -65,6 +65,12 @@ class ToolRegistry:
         offered = [tool for tool in tools if tool not in extra]
         return Toolbox(offered, reported=self._reported, approvals=self._approvals(agent, offered)).without(replaced)
 
+    @property
+    def server_states(self) -> dict[str, str]:
+        """The states of the MCP servers that agents may use, by their names."""
+        used = {server for servers in self._servers.values() for server in servers}
+        return {name: state for name, state in self._mcp.states.items() if name in used}
+
     def contact_servers(self) -> None:
         """List the tools of all servers that an agent may use in the background, a few servers at a time."""
         used = sorted({server for servers in self._servers.values() for server in servers})

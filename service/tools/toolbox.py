@@ -18,7 +18,7 @@ import orjson
 
 from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
-from service.core.messages import Function, Message, Role, Text, ToolCall
+from service.core.messages import Function, Message, Role, Text, ToolCall, to_unicode
 from service.tools.approval import ApprovalGate, ApprovalRequest, Verdict, refuse_all
 from service.tools.policy import Approval
 from service.tools.tool import Tool, ToolContext, ToolError
@@ -171,7 +171,7 @@ class Toolbox:
             # A bug in a tool does not fail the run: it is logged here and reported without details.
             logger.exception("The tool %s failed in the run %s", _short(call.name), context.run_id)
             text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
-        text = cut_text(_to_unicode(text), self._max_result_characters)
+        text = cut_text(to_unicode(text), self._max_result_characters)
         on_event(CallEnded(call, text, failed))
         return Message(Role.TOOL, (Text(text),), tool_call_id=call.id, approval=verdict.approval)
 
@@ -263,8 +263,3 @@ def _truncate(text: str) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[:_MAX_NAME_CHARACTERS]}..."
-
-
-def _to_unicode(text: str) -> str:
-    # A lone surrogate can be neither sent to the model nor stored.
-    return text.encode("utf-8", "replace").decode()

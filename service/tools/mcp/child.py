@@ -3,7 +3,8 @@
 Run as a program, `python -P -m service.tools.mcp.child`. It exchanges JSON lines on standard input and output. The
 first line has the settings: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come requests
 `{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`. Each but `cancel` gets a response with its `id` and
-`result`, `error`, or `failed` if the connection was lost during it. `{"event": "tools_changed"}` is sent as it occurs,
+`result`, `error`, or `failed` if the connection was lost during it; with `session_lost` the server had forgotten the
+session, and did not process the request. `{"event": "tools_changed"}` is sent as it occurs,
 and `{"failed": reason}` when connecting fails or the server closes the connection; requests after a `failed` get no
 response. End of input or SIGTERM stops the server and this program.
 """
@@ -22,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from service.tools.mcp.results import describe, redactor, to_text, to_tool
-from service.tools.mcp.transport import open_lenient
+from service.tools.mcp.results import INSTALL_MCP, describe, redactor, to_text, to_tool
+from service.tools.mcp.transport import HttpErrors, open_lenient
 
 MAX_TOOLS = 1_000
 
@@ -34,7 +35,7 @@ _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _MEMORY_CHECK_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
 _CLOSED = "Connection closed"  # the SDK's message
-_MISSING_SDK = "MCP servers need a package that is not installed. Run `pip install '.[mcp]'` in the gateway's clone."
+_MISSING_SDK = f"MCP servers need a package that is not installed. {INSTALL_MCP}"
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -52,8 +53,11 @@ class _OneLine(logging.Formatter):
 class Bridge:
     """Forwards requests of the gateway to the MCP server and sends back the responses."""
 
-    def __init__(self, client: Any, send: Send, redact: Callable[[str], str], ended: asyncio.Event) -> None:
+    def __init__(
+        self, client: Any, send: Send, redact: Callable[[str], str], ended: asyncio.Event, http_errors: HttpErrors
+    ) -> None:
         self._client = client
+        self._http_errors = http_errors
         self._send = send
         self._redact = redact
         self._ended = ended
@@ -82,8 +86,9 @@ class Bridge:
             else:
                 response = await self._call_tool(request["name"], request["arguments"])
         except Exception as error:  # report any failure to the waiting caller
-            is_lost = not await self._is_alive()
-            self._send({"id": request["id"], "failed" if is_lost else "error": self._redact(describe(error))})
+            is_lost = self._http_errors.session_lost or not await self._is_alive()
+            failure = {"failed" if is_lost else "error": self._redact(describe(error))}
+            self._send({"id": request["id"], **failure, "session_lost": self._http_errors.session_lost})
             if is_lost:
                 raise ConnectionError(describe(error)) from error
         else:
@@ -143,9 +148,12 @@ async def run(settings: dict[str, Any], requests: asyncio.StreamReader, send: Se
 
     client_info = Implementation(name="openclaw-gateway", version=settings["version"])
     ended = asyncio.Event()
-    client = Client(open_lenient(settings, ended), cache=None, client_info=client_info, message_handler=on_message)
+    http_errors = HttpErrors()
+    client = Client(
+        open_lenient(settings, ended, http_errors), cache=None, client_info=client_info, message_handler=on_message
+    )
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    serving = asyncio.create_task(_serve(client, Bridge(client, send, redactor(settings), ended), inbox))
+    serving = asyncio.create_task(_serve(client, Bridge(client, send, redactor(settings), ended, http_errors), inbox))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     helpers = [asyncio.create_task(_read(requests, inbox, serving)), asyncio.create_task(_watch_memory(send))]
     try:
@@ -214,7 +222,7 @@ def main() -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def send(message: dict[str, Any]) -> None:
-        output.write(json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n")
+        output.write(json.dumps(message).encode() + b"\n")  # in ASCII: a text may have lone surrogates
         output.flush()
 
     return asyncio.run(_main(send))

@@ -37,6 +37,10 @@ class ConnectionLostError(Exception):
     """The connection ended before the response; the message has the cause."""
 
 
+class SessionLostError(ConnectionLostError):
+    """The server had forgotten the session and did not process the request, which may be repeated in a new one."""
+
+
 @dataclass(slots=True, eq=False)
 class _Request:
     """A pending request; `response` is available once `settled` is set."""
@@ -50,7 +54,8 @@ class McpConnection:
 
     `settings` has the server's command or URL. Standard error of child and server goes to `log_path`, limited to about
     1 MiB (a temporary file by default). The process is stopped after `idle_stop_seconds` without a request.
-    `on_tools_changed` is called on the server's notification, `on_end` once with the cause, empty if intended.
+    `session_lost` is set when an HTTP server has forgotten the session. `on_tools_changed` is called on the server's
+    notification, `on_end` once with the cause, empty if intended.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class McpConnection:
     ) -> None:
         self.ended = False
         self.responses = 0
+        self.session_lost = False
         self._log_path = log_path
         self._idle_stop_seconds = idle_stop_seconds
         self._on_tools_changed = on_tools_changed
@@ -104,7 +110,8 @@ class McpConnection:
         if pending.response is None:
             raise ConnectionLostError(self._reason)
         if "failed" in pending.response:
-            raise ConnectionLostError(pending.response["failed"])
+            lost = SessionLostError if pending.response.get("session_lost") else ConnectionLostError
+            raise lost(pending.response["failed"])
         if "error" in pending.response:
             raise ToolError(pending.response["error"])
         return pending.response["result"]
@@ -206,6 +213,7 @@ class McpConnection:
             self._on_tools_changed()
         if "id" in message:
             self.responses += 1
+            self.session_lost = self.session_lost or ("failed" in message and bool(message.get("session_lost")))
             pending = self._pending.get(message["id"])
             if pending is not None:
                 pending.response = message

@@ -16,6 +16,9 @@ from service.tools.terminal_text import is_binary, to_plain_text
 MAX_RESULT_CHARS = 200_000
 MAX_DESCRIPTION_CHARS = 8_000
 
+#: Remedy for a missing SDK.
+INSTALL_MCP = "Run `pip install '.[mcp]'` in the gateway's clone."
+
 _MIN_SECRET_CHARS = 6
 
 

@@ -2,7 +2,8 @@
 
 A server that hangs, crashes or sends invalid data fails only the calls in progress; one that ends between calls fails
 none. The next call starts it again: immediately after the first failure, then with increasing delay. No call is sent
-twice.
+twice, except in a new session when the server had forgotten the old one and did not process it. While a server is
+down it is reconnected in the background, and no run waits for it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from service.core import concurrency
 from service.core.dataclass import record
-from service.tools.mcp.connection import ConnectionLostError, McpConnection
+from service.tools.mcp.connection import ConnectionLostError, McpConnection, SessionLostError
 from service.tools.mcp.results import redactor
 from service.tools.terminal_text import to_plain_text
 from service.tools.tool import ToolError
@@ -26,6 +27,7 @@ logger = logging.getLogger("openclaw.tools")
 
 _LAST_LINES = 5
 _MAX_LINE_CHARS = 300
+_RETRY_SECONDS = 1.0
 
 IDLE_STOP_SECONDS = 900.0
 #: The maximum age of a listing; servers may notify changes earlier.
@@ -108,16 +110,30 @@ class McpServer:
         self._listing: tuple[RemoteTool, ...] = ()
         self._listed_until = 0.0
         self._current_listing: _Listing | None = None
-        self._closed = False
+        self._recovering = False
+        self._closed = concurrency.Event()
+
+    @property
+    def state(self) -> Literal["idle", "connected", "failed"]:
+        """The state for operators: "failed" while it is reconnected in the background, "idle" if it is not running."""
+        if self._recovering:
+            return "failed"
+        return "idle" if self._connection is None or self._connection.is_closing else "connected"
 
     def list_tools(self, wait_seconds: float | None = None) -> tuple[RemoteTool, ...]:
         """Return its tools, at most `LISTING_SECONDS` old, or the last known ones if the server fails.
 
         Concurrent callers share one listing and wait for it until `wait_seconds` after its start (`None`: to its end);
-        it continues in the background. Raises `ToolError` if the server fails and has never listed tools.
+        it continues in the background. With `wait_seconds` nobody waits for a server that is down. Raises `ToolError`
+        if the server fails and has never listed tools.
         """
         if self._clock() < self._listed_until:
             return self._listing
+        if self._recovering and wait_seconds is not None:
+            if self._listing:
+                return self._listing
+            cause = f"The MCP server {self.endpoint.name} failed: {self._last_error}."
+            raise ToolError(f"{cause} It is reconnected in the background.")
         listing = self._current_listing
         if listing is None:
             listing = self._current_listing = _Listing(self._clock())
@@ -134,11 +150,12 @@ class McpServer:
         """Call a tool and return its result as text. Raises `ToolError` for every failure."""
         result = str(self._request({"method": "call_tool", "name": name, "arguments": dict(arguments)}))
         self._failures = 0
+        self._recovering = False
         return result
 
     def close(self) -> None:
         """Stop child and server for good, within about 5 s. Idempotent."""
-        self._closed = True
+        self._closed.set()
         if self._connection is not None:
             self._connection.stop()
 
@@ -146,8 +163,10 @@ class McpServer:
         try:
             self._listing = tuple(self._parse_tools(self._request({"method": "list_tools"})))
             self._listed_until = self._clock() + LISTING_SECONDS
+            self._recovering = False
         except ToolError as error:
             listing.error = error
+            self._begin_recovery(error)
         except Exception:
             # Report to the waiting callers; nothing else observes this greenlet.
             logger.exception("The tools of the MCP server %s could not be listed", self.endpoint.name)
@@ -156,23 +175,53 @@ class McpServer:
             self._current_listing = None
             listing.settled.set()
 
+    def _begin_recovery(self, error: ToolError) -> None:
+        self._last_error = self._last_error or str(error).rstrip(".")
+        if not self._recovering and not self._closed.is_set():
+            self._recovering = True
+            concurrency.spawn(self._recover)
+
+    def _recover(self) -> None:
+        """Try to list the tools with increasing delay until the server responds."""
+        while self._recovering:
+            if self._closed.wait(max(_RETRY_SECONDS, self._not_before - self._clock())):
+                return
+            if self._current_listing is None:
+                listing = self._current_listing = _Listing(self._clock())
+                self._list(listing)
+
     def _request(self, request: Mapping[str, Any]) -> Any:
+        try:
+            return self._request_once(request)
+        except SessionLostError:
+            logger.info("The MCP server %s has forgotten the session; the request is repeated", self.endpoint.name)
+        try:
+            return self._request_once(request)
+        except SessionLostError as error:
+            raise self._to_error(error) from error
+
+    def _to_error(self, error: ConnectionLostError) -> ToolError:
+        return ToolError(f"The MCP server {self.endpoint.name} failed: {str(error).rstrip('.')}.")
+
+    def _request_once(self, request: Mapping[str, Any]) -> Any:
         connection = self._connect()
         responses = connection.responses
         seconds = self.endpoint.timeout_seconds
         try:
             return connection.request(request, seconds)
+        except SessionLostError:
+            raise
         except ConnectionLostError as error:
-            raise ToolError(f"The MCP server {self.endpoint.name} failed: {str(error).rstrip('.')}.") from error
+            raise self._to_error(error) from error
         except TimeoutError:
             if connection.responses == responses and connection.is_idle:  # no response to any caller
                 connection.abandon(f"it did not answer within {seconds:g} s")
             raise ToolError(f"The MCP server {self.endpoint.name} did not answer within {seconds:g} s.") from None
 
     def _connect(self) -> McpConnection:
-        if self._connection is not None and self._connection.is_closing and not self._closed:
+        if self._connection is not None and self._connection.is_closing and not self._closed.is_set():
             self._wait_for_end(self._connection)
-        if self._closed:
+        if self._closed.is_set():
             raise ToolError("The gateway is shutting down.")
         if self._connection is None or self._connection.is_closing:
             wait = self._not_before - self._clock()
@@ -201,8 +250,10 @@ class McpServer:
         self._listed_until = 0.0
 
     def _handle_end(self, reason: str) -> None:
-        if not reason or self._closed:
+        if not reason or self._closed.is_set():
             return
+        if self._connection is not None and self._connection.session_lost:
+            return  # not a failure: the request is repeated in a new session
         self._failures += 1
         self._last_error = reason.rstrip(".")
         # Retry immediately after the first failure if it had responded; otherwise wait as long as the attempt took.

@@ -61,6 +61,11 @@ class McpServers:
         """The names of the configured servers, reachable or not."""
         return tuple(self._servers)
 
+    @property
+    def states(self) -> dict[str, str]:
+        """The state of each server by its name: "connected", "idle" or "failed"."""
+        return {name: server.state for name, server in self._servers.items()}
+
     def list_tools(
         self, servers: Collection[str], wait_seconds: float | None = LISTING_WAIT_SECONDS
     ) -> tuple[Tool, ...]:

@@ -18,13 +18,18 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 _MAX_MEDIA_TYPE_CHARS = 80
 _MAX_HTTP_ERRORS = 256
+_SESSION_LOST = "Session terminated"  # the SDK's message for a 404 within a session
 _LAUNCHER = Path(__file__).parents[2] / "core" / "processes" / "launcher.py"
 
 
 class HttpErrors:
-    """HTTP errors by request id, because the SDK reports only an "error response" without details."""
+    """HTTP errors by request id, because the SDK reports only an "error response" without details.
+
+    `session_lost` is set once the server answered a request of the session with 404.
+    """
 
     def __init__(self) -> None:
+        self.session_lost = False
         self._reasons: dict[Any, str] = {}
 
     async def record(self, response: Any) -> None:
@@ -43,6 +48,7 @@ class HttpErrors:
     def annotate(self, message: Any) -> None:
         """Add the HTTP reason to `message` if it is the error response of such a request."""
         error = getattr(message, "error", None)
+        self.session_lost = self.session_lost or getattr(error, "message", "") == _SESSION_LOST
         if error is not None and (reason := self._reasons.pop(message.id, "")):
             error.message = f"{error.message} ({reason})"
 
@@ -75,6 +81,7 @@ class _LenientStream:
         self._stream = stream
         self._ended = ended
         self._http_errors = http_errors
+        self._reported: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -96,12 +103,12 @@ class _LenientStream:
         self._http_errors.annotate(message)
         result = getattr(message, "result", None)
         if isinstance(result, dict) and isinstance(result.get("tools"), list):
-            result["tools"] = [tool for tool in result["tools"] if _repair_tool(tool)]
+            result["tools"] = [tool for tool in result["tools"] if _repair_tool(tool, self._reported)]
         return item
 
 
-def _repair_tool(tool: Any) -> bool:
-    """Add a missing `"type": "object"` to the schema; return whether the tool is usable.
+def _repair_tool(tool: Any, reported: set[str]) -> bool:
+    """Add a missing `"type": "object"` to the schema; return whether the tool is usable, and log once if not.
 
     The output schema is dropped, because the SDK would reject a non-conforming result of a call that took place.
     """
@@ -111,13 +118,16 @@ def _repair_tool(tool: Any) -> bool:
     if isinstance(schema, dict) and schema.setdefault("type", "object") == "object":
         return True
     name = tool.get("name") if isinstance(tool, dict) else None
-    logging.getLogger("openclaw.tools").warning("The tool %r is omitted: its arguments are not an object", name)
+    if repr(name) not in reported:
+        logging.getLogger("openclaw.tools").warning("The tool %r is omitted: its arguments are not an object", name)
+    reported.add(repr(name))
     return False
 
 
 @asynccontextmanager
-async def open_lenient(settings: dict[str, Any], ended: asyncio.Event) -> AsyncIterator[tuple[Any, Any]]:
+async def open_lenient(
+    settings: dict[str, Any], ended: asyncio.Event, http_errors: HttpErrors
+) -> AsyncIterator[tuple[Any, Any]]:
     """Open both streams to the server of `settings`; `ended` is set at the end of its messages."""
-    http_errors = HttpErrors()
     async with open_transport(settings, http_errors) as (read_stream, write_stream):
         yield _LenientStream(read_stream, ended, http_errors), write_stream

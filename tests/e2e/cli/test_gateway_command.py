@@ -211,3 +211,19 @@ def test_state_directory_is_private(tmp_path: Path) -> None:
         ask(client, "hi")
         modes = {path.stat().st_mode & 0o077 for path in running.state_dir.rglob("*")}
         assert modes == {0}
+
+
+def test_port_of_running_gateway_is_reported_as_such(tmp_path: Path) -> None:
+    with live_gateway(tmp_path / "running", scripted_config()) as running:
+        port = str(running.address[1])
+        status, output = run(tmp_path, "--port", port, config=scripted_config())
+    assert status == 1
+    assert f"A gateway is already running at http://127.0.0.1:{port}." in output
+
+
+def test_port_of_another_program_is_not_reported_as_gateway(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        status, output = run(tmp_path, "--port", str(other.getsockname()[1]), config=scripted_config())
+    assert status == 1
+    assert "Try another --port." in output
+    assert "already running" not in output

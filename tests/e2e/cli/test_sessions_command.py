@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,22 +127,25 @@ def test_export_writes_one_line_per_session_message_and_summary(
     done = used[0].openclaw("export", "--all", "--output", str(tmp_path / "all.jsonl"))
     assert (done.returncode, done.stdout) == (0, "")
     lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
-    sessions = {line["key"]: line for line in lines if line["type"] == "session"}
+    sessions = {line["key"]: line for line in lines if line["object"] == "session"}
     assert set(sessions) == {"agent:main:talk", "agent:beta:tools", "agent:main:both", "agent:beta:both"}
-    messages = [line for line in lines if line.get("sessionKey") == "agent:main:talk"]
+    messages = [line for line in lines if line.get("session_key") == "agent:main:talk"]
     assert [(line["index"], line["role"]) for line in messages] == [
         (0, "user"),
         (1, "assistant"),
         (2, "user"),
         (3, "assistant"),
     ]
-    assert messages[2]["parts"] == [{"text": "and\x1b[31m now"}]
+    assert messages[2]["content"] == [{"type": "text", "text": "and\x1b[31m now"}]
     assert "usage" not in messages[2]
-    assert (messages[3]["model"], messages[3]["runId"]) == ("scripted/echo", sessions["agent:main:talk"]["lastRunId"])
-    total = sessions["agent:main:talk"]["usage"]["inputTokens"]
-    assert sum(line["usage"]["inputTokens"] for line in messages if "usage" in line) == total
+    assert (messages[3]["model"], messages[3]["run_id"]) == (
+        "scripted/echo",
+        sessions["agent:main:talk"]["last_run_id"],
+    )
+    total = sessions["agent:main:talk"]["usage"]["input_tokens"]
+    assert sum(line["usage"]["input_tokens"] for line in messages if "usage" in line) == total
     one = used[0].openclaw("export", "agent:beta:tools").stdout.splitlines()
-    assert json.loads(one[2])["toolCalls"][0]["name"] == "look"
+    assert json.loads(one[2])["tool_calls"][0]["function"]["name"] == "look"
 
 
 def test_truncated_run_is_shown_with_its_text(place: Place, tmp_path: Path) -> None:
@@ -165,7 +169,46 @@ def test_truncated_run_is_shown_with_its_text(place: Place, tmp_path: Path) -> N
     assert marked == [3, 5]
     assert WORDS[0] in shown[5]
     lines = [json.loads(line) for line in place.openclaw("export", "cut").stdout.splitlines()]
-    assert [line.get("runError") for line in lines if line["type"] == "message"] == ["run_timeout"] * 5 + [None] * 2
+    assert [line.get("run_error") for line in lines if line["object"] == "session.message"] == ["run_timeout"] * 5 + [
+        None
+    ] * 2
+
+
+def test_command_line_export_and_http_have_one_vocabulary(used: tuple[Place, LiveGateway]) -> None:
+    place, running = used
+    with running.client() as client:
+        over_http = client.get("/v1/sessions/agent:main:talk").json()
+    shown = place.json("show", "agent:main:talk")
+    [listed] = [one for one in place.json("list")["sessions"] if one["key"] == "agent:main:talk"]
+    exported, *messages = map(json.loads, place.openclaw("export", "agent:main:talk").stdout.splitlines())
+    assert shown == over_http
+    assert listed == exported == {name: over_http[name] for name in listed}
+    assert set(listed["usage"]) == {"input_tokens", "output_tokens", "cached_tokens"}
+    assert datetime.fromisoformat(listed["created_at"]) <= datetime.fromisoformat(listed["last_used_at"])
+    of_both = over_http["messages"][0].keys()
+    assert [{name: one[name] for name in of_both} for one in messages] == over_http["messages"]
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "talk"), ("export", "--all")])
+def test_stored_sessions_need_no_secrets_of_gateway(used: tuple[Place, LiveGateway], command: tuple[str, ...]) -> None:
+    place, _ = used
+    config = json.loads(json.dumps(place.config))
+    config["gateway"]["auth"]["token"] = "${NOT_SET_TOKEN}"
+    config["models"]["providers"]["openai"] = {"baseUrl": "https://api.openai.com/v1", "apiKey": "${NOT_SET_KEY}"}
+    config["agents"]["list"][1]["instructions"] = "${NOT_SET_TEXT}"
+    bare = Place(place.directory, config)
+    try:
+        done = bare.openclaw(*command)
+    finally:
+        (place.directory / "openclaw.json").write_bytes(orjson.dumps(place.config))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "agent:main:talk" in done.stdout
+
+
+def test_unset_variable_of_database_is_reported(tmp_path: Path) -> None:
+    done = Place(tmp_path / "none", {**scripted_config(), "state": {"url": "${NOT_SET_URL}"}}).openclaw("list")
+    assert done.returncode == 1
+    assert "NOT_SET_URL" in done.stderr
 
 
 def test_short_key_means_session_of_one_agent_that_has_it(used: tuple[Place, LiveGateway]) -> None:
@@ -174,10 +217,10 @@ def test_short_key_means_session_of_one_agent_that_has_it(used: tuple[Place, Liv
     assert place.json("show", "tools")["key"] == place.json("show", "tools", "--agent", "Beta")["key"]
     assert place.json("show", "both", "--agent", "beta")["key"] == "agent:beta:both"
     lines = place.openclaw("export", "talk", "agent:main:talk", "both", "--agent", "main").stdout.splitlines()
-    exported = [line["key"] for line in map(json.loads, lines) if line["type"] == "session"]
+    exported = [line["key"] for line in map(json.loads, lines) if line["object"] == "session"]
     assert exported == ["agent:main:talk", "agent:main:both"]
     lines = place.openclaw("export", "--all", "--agent", "beta").stdout.splitlines()
-    exported = [line["key"] for line in map(json.loads, lines) if line["type"] == "session"]
+    exported = [line["key"] for line in map(json.loads, lines) if line["object"] == "session"]
     assert sorted(exported) == ["agent:beta:both", "agent:beta:tools"]
 
 

@@ -232,6 +232,14 @@ def test_added_comment_changes_nothing(editing: Editing) -> None:
     editing.write()
 
 
+def test_added_key_that_is_ignored_is_logged(editing: Editing) -> None:
+    editing.config["messages"] = {"ackReaction": "x"}
+    editing.write()
+    editing.wait_for(lambda: "Note: messages" in editing.running.output)
+    assert "Note: messages" not in editing.running.output.partition("listening on")[0]
+    editing.write(scripted_config())
+
+
 def test_model_server_keeps_running_unless_it_is_edited(tmp_path: Path) -> None:
     """A server that took long to load is not restarted because an agent was renamed."""
     with Upstream() as upstream:

@@ -1,0 +1,98 @@
+"""`openclaw mcp`: list the MCP servers of the configuration, and try them without a gateway."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from service.cli.common import CommandGroup, json_option, pass_locations, print_json, print_table
+from service.config.source import Locations
+
+if TYPE_CHECKING:
+    from service.config.schema import Config
+
+
+@click.group(cls=CommandGroup)
+def mcp() -> None:
+    """List and test MCP servers."""
+
+
+@mcp.command(name="list")
+@json_option
+@pass_locations
+def list_(locations: Locations, *, as_json: bool) -> None:
+    """List the MCP servers and the agents that may use them."""
+    from service.config.loading import load_sections
+
+    # Its secrets are not needed to list them.
+    config = load_sections(locations, os.environ, required=(), optional=("agents", "mcp", "tools"))
+    servers = [
+        (name, server.url or server.command or "-", _agents_of(config, name))
+        for name, server in config.mcp.servers.items()
+    ]
+    if as_json:
+        print_json({"servers": [dict(zip(("name", "address", "agents"), one, strict=True)) for one in servers]})
+    elif servers:
+        rows = [(name, address, ", ".join(agents) or "-") for name, address, agents in servers]
+        print_table(("SERVER", "COMMAND OR URL", "AGENTS"), rows)
+    else:
+        click.echo("No MCP servers are configured (mcp.servers).")
+
+
+@mcp.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@json_option
+@pass_locations
+def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None:
+    """Connect to all MCP servers, or those named, and list their tools; status 1 if one fails.
+
+    The servers are started here, whether or not a gateway runs.
+    """
+    from service.config.loading import load_config
+
+    config = load_config(locations, os.environ).config
+    if unknown := [name for name in names if name not in config.mcp.servers]:
+        raise click.ClickException(f"Unknown MCP server {unknown[0]}. `openclaw mcp list` shows the names.")
+    results = _test(config, names or tuple(config.mcp.servers))
+    if as_json:
+        print_json({"ok": all(one["ok"] for one in results), "servers": results})
+    for one in () if as_json else results:
+        answer = f"{len(one['tools'])} tools: {', '.join(one['tools'])}" if one["ok"] else one["problem"]
+        click.echo(f"{one['name']}: {answer}")
+    if not all(one["ok"] for one in results):
+        raise click.exceptions.Exit(1)
+
+
+def _test(config: Config, names: Iterable[str]) -> list[dict[str, Any]]:
+    from service.gateway.build import to_mcp_endpoint
+    from service.tools.mcp.server import McpServer
+    from service.tools.tool import ToolError
+
+    results: list[dict[str, Any]] = []
+    for name in names:
+        server = McpServer(to_mcp_endpoint(name, config.mcp.servers[name]))
+        try:
+            tools = [tool.name for tool in server.list_tools()]
+            results.append({"name": name, "ok": True, "tools": tools, "problem": None})
+        except ToolError as error:
+            results.append({"name": name, "ok": False, "tools": [], "problem": str(error)})
+        finally:
+            server.close()
+    return results
+
+
+def _agents_of(config: Config, server: str) -> list[str]:
+    from service.config.agents import Roster
+    from service.config.tools import ToolsConfig
+    from service.tools.policy import may_allow
+    from service.tools.policy_checks import to_prefix
+
+    entries = config.agents.roster
+    policies = {
+        agent.id: entries[agent.id].tools if agent.id in entries else ToolsConfig()
+        for agent in Roster.from_config(config).agents
+    }
+    return [agent for agent, policy in policies.items() if may_allow(config.tools, policy, to_prefix(server))]

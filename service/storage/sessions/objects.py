@@ -1,0 +1,71 @@
+"""Sessions and messages as JSON objects, in one vocabulary for the HTTP API, the command line and exports."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from service.core.messages import Message, Part, Text, ToolApproval, Usage
+from service.storage.sessions.queries import SessionOverview
+
+
+def to_session(session: SessionOverview) -> dict[str, Any]:
+    """Translate to the contract's `Session`."""
+    return {
+        "id": session.session_id,
+        "object": "session",
+        "key": session.key,
+        "agent": session.agent_id,
+        "title": session.title,
+        "created_at": to_time(session.created_at_ms),
+        "last_used_at": to_time(session.updated_at_ms),
+        "message_count": session.message_count,
+        "model": session.model,
+        "usage": to_token_counts(session.usage),
+        "last_run_id": session.last_run_id,
+        "stateless": session.stateless,
+    }
+
+
+def to_message_fields(message: Message) -> dict[str, Any]:
+    """Return the content of a message as the contract's `SessionMessage` has it."""
+    return {
+        "role": message.role.value,
+        "content": [_to_part(part) for part in message.parts],
+        "name": message.name,
+        "tool_calls": [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ],
+        "tool_call_id": message.tool_call_id,
+        "approval": None if message.approval is None else _to_approval(message.approval),
+    }
+
+
+def to_token_counts(usage: Usage) -> dict[str, int]:
+    """Translate to the contract's `TokenCounts`."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+    }
+
+
+def to_time(ms: int) -> str:
+    """Format a time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _to_approval(approval: ToolApproval) -> dict[str, Any]:
+    return {
+        "id": approval.id,
+        "decision": approval.decision.value,
+        "decided_by": approval.decided_by,
+        "decided_at": to_time(approval.decided_at_ms),
+    }
+
+
+def _to_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    return {"type": "image_url", "image_url": {"url": part.url, "detail": part.detail}}
