@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.storage.runs.approvals import ApprovalRecord
+from service.storage.sessions.objects import to_time
 
 
 def to_approval_list(found: Sequence[ApprovalRecord], limit: int) -> dict[str, Any]:
@@ -27,9 +28,9 @@ def to_approval(approval: ApprovalRecord) -> dict[str, Any]:
         "agent": approval.agent_id,
         "run_id": approval.run_id,
         "decisions": approval.decisions,
-        "created_at": approval.created_at_ms // 1000,
-        "expires_at": approval.expires_at_ms // 1000,
+        "created_at": to_time(approval.created_at_ms),
+        "expires_at": to_time(approval.expires_at_ms),
         "decision": approval.decision,
         "decided_by": approval.decided_by,
-        "decided_at": None if decided_at_ms is None else decided_at_ms // 1000,
+        "decided_at": None if decided_at_ms is None else to_time(decided_at_ms),
     }
