@@ -16,6 +16,7 @@ import orjson
 import pytest
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
 from support.operator_client import operator_client
+from support.processes import started
 
 from interop.conftest import Published
 
@@ -78,7 +79,7 @@ def node_client(published: Published, env: Mapping[str, str]) -> Iterator[queue.
     """The published client running; what it says comes through the queue."""
     said: queue.Queue[dict[str, Any]] = queue.Queue()
     command = [str(published.node), str(Path(__file__).with_name("client.mjs"))]
-    with subprocess.Popen(command, env=dict(env), stdout=subprocess.PIPE) as process:
+    with started(command, env=dict(env), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         stdout = process.stdout
 

@@ -1,8 +1,25 @@
-"""Inspect processes that may end at any moment."""
+"""Start processes, and inspect those that may end at any moment."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import psutil
+
+
+@contextmanager
+def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Start `command`; if it is still running at the end of the block, or when that fails, it is killed."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def has_ended(process: int | psutil.Process) -> bool:

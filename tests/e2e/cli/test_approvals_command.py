@@ -15,6 +15,7 @@ import orjson
 from support.approvals import wait_for_pending
 from support.chat import ask, text_of
 from support.live import live_gateway, stubbed_config
+from support.processes import started
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
@@ -79,7 +80,7 @@ def test_run_without_gateway_is_decided_by_other_process(upstream: Upstream, tmp
     upstream.answers["play"] = Play(calls(WRITE), calls(text="Done."))
     (tmp_path / "openclaw.json").write_bytes(orjson.dumps(config_of(tmp_path, upstream)))
     command = [sys.executable, "-m", "service", "agent", "--local", "--message", "go"]
-    with subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as agent:
+    with started(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as agent:
         deadline = time.monotonic() + 60
         while not (found := listed(tmp_path) if (tmp_path / "state").exists() else []):
             assert time.monotonic() < deadline

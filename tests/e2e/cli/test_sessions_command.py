@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from support.chat import ask, error_of
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.processes import started
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 from support.upstream_answers import WORDS, hang_midway
@@ -247,7 +248,7 @@ def test_delete_asks_for_confirmation(used: tuple[Place, LiveGateway]) -> None:
 def test_ctrl_c_at_prompt_deletes_nothing_and_exits_with_130(used: tuple[Place, LiveGateway]) -> None:
     place, _ = used
     place.listed()  # writes the configuration
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-m", "service", "sessions", "delete", "talk"],
         env=place.environment(),
         stdin=subprocess.PIPE,

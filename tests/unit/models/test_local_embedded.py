@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 from support.live import is_model_server
-from support.processes import running_children
+from support.processes import running_children, started
 from support.provider_calls import Answer, ask, fail, request
 
 from service.core.errors import GatewayError
@@ -118,7 +118,7 @@ def test_server_ends_when_standard_input_closes() -> None:
     program += ["--key-variable", KEY_VARIABLE]
     environment = {**os.environ, KEY_VARIABLE: "a key"}
     pipe = subprocess.PIPE
-    with subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment) as server:
+    with started(program, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment) as server:
         assert server.stdout is not None
         assert server.stdin is not None
         assert server.stdout.readline().startswith(b"serving ")

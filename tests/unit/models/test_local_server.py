@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import support
-from support.processes import has_ended
+from support.processes import has_ended, started
 from support.provider_calls import ask, fail, open_provider
 from support.upstream_answers import TEXT
 
@@ -241,7 +241,7 @@ def test_server_and_children_end_when_gateway_is_killed() -> None:
     port = free_port()
     server = [SERVER, str(port), "--stubborn", "--child"]
     program = [sys.executable, "-c", GATEWAY, f"http://127.0.0.1:{port}/v1/models", *server]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as gateway:
+    with started(program, stdout=subprocess.PIPE, text=True) as gateway:
         assert gateway.stdout is not None
         assert [gateway.stdout.readline().split()[0] for _ in range(2)] == ["starting", "python"]
         pids = [int(pid) for pid in gateway.stdout.readline().split()]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import has_ended
+from support.processes import has_ended, started
 
 from service.core import concurrency
 from service.core.errors import GatewayError
@@ -154,7 +154,7 @@ def test_other_process_takes_over_after_owner_is_killed(neighbour: Open, tmp_pat
     url = f"http://127.0.0.1:{port}/v1/models"
     program = [sys.executable, "-c", OWNER, url, str(tmp_path / "services"), SERVER, port]
     ben = neighbour("ben")
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as owner:
+    with started(program, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         pid, whose = owner.stdout.readline().split(maxsplit=1)
         assert whose.strip() == "the owner's" == ben.use()

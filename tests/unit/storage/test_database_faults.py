@@ -23,6 +23,7 @@ from sqlalchemy import event
 from support.chat import ask, error_of, text_of
 from support.databases import OwnServer, Postgres
 from support.live import live_gateway, scripted_config
+from support.processes import started
 from support.transcripts import Transcripts, new_uuid
 
 from service.core.concurrency import Cancelled, CancelScope, deadline, sleep, spawn
@@ -359,7 +360,7 @@ def holding(url: str, directory: Path, heartbeat_seconds: float) -> Iterator[sub
     """Start another process that holds the session."""
     command = [sys.executable, "-c", PAUSED, url, str(directory), str(heartbeat_seconds)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3], **pipes) as process:
+    with started(command, cwd=Path(__file__).parents[3], **pipes) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "opened\n"

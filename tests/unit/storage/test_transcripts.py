@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.processes import started
 from support.transcripts import Transcripts, new_uuid
 
 from service.core.concurrency import deadline, spawn
@@ -341,7 +342,7 @@ for greenlet in [spawn(talk, f"key-{number}") for number in range(8)]:
 
 def test_killed_process_loses_no_committed_turn_and_leaves_none_partial(path: Path) -> None:
     command = [sys.executable, "-c", APPENDING_PROCESS, str(path)]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as process:
+    with started(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         printed = [process.stdout.readline() for _ in range(400)]
         process.send_signal(signal.SIGKILL)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.processes import started
 
 import service
 from service.config.tools import GlobalExecConfig
@@ -112,7 +113,7 @@ def report_of_a_signal(moment: str) -> Any:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         arguments = [sys.executable, "-I", "-S", "-c", SIGNALLED, moment, PACKAGE, str(theirs.fileno())]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()]) as process:
+        with started(arguments, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()]) as process:
             theirs.close()
             limits = {"timeout_seconds": 60, "kept_bytes": 1000, "max_output_bytes": 1000}
             around: dict[str, Any] = {"cwd": "/", "env": {}, "limits": None, "sandbox": None}
@@ -293,7 +294,7 @@ def test_command_dies_with_gateway(context: ToolContext) -> None:
     command = [sys.executable, "-c", PATCHED, str(context.workspace), f"exec {sys.executable} {script}"]
     # One of the two commands grows the tree; the other one finds that it is not the first.
     command[-1] = f"mkdir mine && exec {sys.executable} {script} || sleep 120"
-    with subprocess.Popen(command) as gateway:
+    with started(command) as gateway:
         pids = tree_of(context.workspace)
         gateway.send_signal(signal.SIGKILL)
     wait_until_gone(pids)
@@ -332,7 +333,7 @@ def test_command_that_stops_its_supervisor_dies_with_gateway(context: ToolContex
     assert context.workspace is not None
     line = f"mkdir mine && kill -STOP $PPID && exec {sys.executable} tree.py || sleep 120"
     (context.workspace / "tree.py").write_text(TREE)
-    with subprocess.Popen([sys.executable, "-c", PATCHED, str(context.workspace), line]) as gateway:
+    with started([sys.executable, "-c", PATCHED, str(context.workspace), line]) as gateway:
         pids = tree_of(context.workspace)
         gateway.send_signal(signal.SIGKILL)
     wait_until_gone(pids)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.processes import started
 
 import service
 from service.config.schema import parse_config
@@ -183,7 +184,7 @@ def test_private_files_in_workspace_stay_hidden(place: Place) -> None:
 
 def test_other_processes_are_out_of_reach(place: Place) -> None:
     argv = ["/bin/sleep", "120"]
-    with subprocess.Popen(argv, user=place.user, env={"TOKEN": SECRET}) as other:
+    with started(argv, user=place.user, env={"TOKEN": SECRET}) as other:
         told = place.run(f"cat /proc/{other.pid}/environ; cat /proc/*/environ; kill -9 {other.pid}; kill -9 -1; true")
         assert SECRET not in told
         assert other.poll() is None

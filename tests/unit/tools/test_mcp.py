@@ -17,7 +17,7 @@ import pytest
 import support
 from support.chat import ask, error_of
 from support.live import live_gateway, scripted_config
-from support.processes import command_of, has_ended, running_children
+from support.processes import command_of, has_ended, running_children, started
 from support.upstream import Upstream
 
 from service.core import concurrency
@@ -424,7 +424,7 @@ import gevent; gevent.sleep(60)
 
 def test_in_patched_process_it_works_and_ends_with_gateway_that_is_killed() -> None:
     command = [sys.executable, "-c", GATEWAY, RAW_SERVER]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as gateway:
+    with started(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as gateway:
         assert gateway.stdout is not None
         pids = [int(pid) for pid in gateway.stdout.readline().split()]
         gateway.kill()

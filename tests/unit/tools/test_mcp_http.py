@@ -18,6 +18,7 @@ import httpx
 import pytest
 import support
 from mcp import types
+from support.processes import started
 
 from service.core import concurrency
 from service.tools.mcp.server import McpEndpoint, McpServer
@@ -74,13 +75,11 @@ def test_streamable_http_works_and_survives_restart_of_server() -> None:
         server.list_tools()
     assert "a-secret" not in str(caught.value)
     for _ in range(2):
-        with subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL) as web:
-            try:
-                wait_until(lambda: _works(server))
-                assert "add" in {tool.name for tool in server.list_tools()}
-                assert server.call_tool("big", {"characters": 3_000_000}).endswith("[2800000 more characters omitted]")
-            finally:
-                web.kill()
+        with started([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL) as web:
+            wait_until(lambda: _works(server))
+            assert "add" in {tool.name for tool in server.list_tools()}
+            assert server.call_tool("big", {"characters": 3_000_000}).endswith("[2800000 more characters omitted]")
+            web.kill()
     server.close()
 
 

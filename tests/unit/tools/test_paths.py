@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.processes import started
 from support.workspace_tools import SECRET, make_workspace, refusal, use
 
 from service.tools.tool import ToolError
@@ -234,7 +235,7 @@ def attempts(enough: Callable[[], object]) -> Iterator[int]:
 def changing_places(one: Path, other: Path) -> Iterator[None]:
     """Let two files change places over and over, in a process of its own: each name always stands for one of them."""
     command = [sys.executable, "-I", "-S", "-c", _EXCHANGE_FOR_EVER, str(one), str(other)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"begun\n"
         try:
