@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from support.chat import PATH, ask, error_of, streamed_text, text_of, user
+from support.chat import PATH, ask, error_of, text_of, user
 from support.live import TOKEN, live_gateway, scripted_config
 
 ENABLED = {"endpoints": {"chatCompletions": {"enabled": True}}}
@@ -61,7 +60,7 @@ def test_missing_file_is_reported_with_path_and_remedy(tmp_path: Path) -> None:
         ({"gateway": {"tls": {"enabled": True}}}, "reverse proxy"),
         ({"gateway": {"mode": "remote"}}, 'set it to "local" to serve here'),
         ({**scripted_config(), "agents": {"defaults": {"model": "nowhere/x"}}}, 'No provider "nowhere" is configured'),
-        ({**scripted_config(), "tools": {"exec": {"ask": "always"}}}, "tools.exec.ask"),
+        ({**scripted_config(), "tools": {"exec": {"security": "allowlist"}}}, "tools.exec.security"),
         ({**scripted_config(), "agents": {"defaults": {"sandbox": {"mode": "all"}}}}, "agents.defaults.sandbox.mode"),
         ("{ gateway: ", "line 1"),
     ],
@@ -177,14 +176,15 @@ def test_access_log_has_one_line_for_each_request_and_no_secret(tmp_path: Path) 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_lets_running_answers_finish_and_exits_with_0(tmp_path: Path, number: signal.Signals) -> None:
     with live_gateway(tmp_path, scripted_config()) as running, running.client() as client:
-        answers: list[httpx.Response] = []
-        slow = {"x-openclaw-model": "scripted/slow"}
-        asking = threading.Thread(target=lambda: answers.append(ask(client, "hi", stream=True, headers=slow)))
-        asking.start()
-        time.sleep(0.7)
-        assert running.stop(number) == 0
-        asking.join()
-        assert streamed_text(answers[0]).endswith("before it ends.")
+        body = {"model": "openclaw", "messages": [user("hi")], "stream": True}
+        with client.stream("POST", PATH, json=body, headers={"x-openclaw-model": "scripted/slow"}) as answer:
+            lines = answer.iter_lines()
+            text = next(lines)  # it has begun
+            running.process.send_signal(number)
+            text += "".join(lines)
+        assert " ends." in text
+        assert text.endswith("data: [DONE]")
+        assert running.process.wait(60) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/healthz")
 
@@ -192,11 +192,11 @@ def test_stop_lets_running_answers_finish_and_exits_with_0(tmp_path: Path, numbe
 def test_second_ctrl_c_after_pause_stops_at_once(tmp_path: Path) -> None:
     with live_gateway(tmp_path, scripted_config()) as running:
         connection = socket.create_connection(running.address)
-        body = orjson.dumps({"messages": [user("hi")]})
+        body = orjson.dumps({"messages": [user("hi")], "stream": True})
         head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
-        head += "Content-Type: application/json\r\nx-openclaw-model: scripted/silent\r\n"
+        head += "Content-Type: application/json\r\nx-openclaw-model: scripted/stuck\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        time.sleep(0.5)
+        assert connection.recv(12) == b"HTTP/1.1 200"  # it has begun
         running.process.send_signal(signal.SIGINT)
         running.process.send_signal(signal.SIGINT)  # a burst counts once
         time.sleep(1.3)
