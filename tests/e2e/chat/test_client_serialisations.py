@@ -17,7 +17,16 @@ CALLED = ChatCompletionMessage(
     ],
 )
 RESULT = {"role": "tool", "tool_call_id": "c", "content": "sunny"}
-UNSET = ("temperature", "top_p", "n", "stream", "stream_options", "stop", "max_tokens", "max_completion_tokens")
+UNSET: tuple[str, ...] = (
+    "temperature",
+    "top_p",
+    "n",
+    "stream",
+    "stream_options",
+    "stop",
+    "max_tokens",
+    "max_completion_tokens",
+)
 UNSET += ("presence_penalty", "frequency_penalty", "logit_bias", "user", "response_format", "seed", "tools")
 UNSET += ("tool_choice", "parallel_tool_calls", "store", "metadata", "reasoning_effort", "service_tier", "functions")
 MESSAGE = {"role": "user", "content": "hi", "name": None, "tool_calls": None, "tool_call_id": None}
