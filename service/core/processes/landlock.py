@@ -70,6 +70,8 @@ class Ruleset:
         try:
             if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 rights &= _RIGHTS_OF_FILES
+            if not rights:
+                return  # such as those to list a file; the kernel refuses an empty rule
             rule = struct.pack("=Qi", rights & self._handled, descriptor)
             _checked(_syscall(_ADD_RULE, self._descriptor, _RULE_PATH_BENEATH, rule, 0))
         finally:
@@ -95,12 +97,23 @@ class Ruleset:
 
     def allow_writing(self, directories: Iterable[str], hidden: Collection[str]) -> None:
         """Grant everything in each of `directories`; in one that holds a hidden path, in what it holds beside that."""
+        self._allow_in(directories, WRITE, hidden)
+
+    def allow_reading(self, directories: Iterable[str], hidden: Collection[str]) -> None:
+        """Grant reading each of `directories`, and only listing the hidden paths in them."""
+        self._allow_in(directories, READ & ~_EXECUTE, hidden)
+
+    def allow_listing(self, directory: str) -> None:
+        """Grant the names of files in `directory` and beneath it."""
+        self.allow(directory, _READ_DIR)
+
+    def _allow_in(self, directories: Iterable[str], rights: int, hidden: Collection[str]) -> None:
         for directory in directories:
             if not any(one.startswith(f"{directory.rstrip('/')}/") for one in hidden):
-                self.allow(directory, WRITE)
+                self.allow(directory, rights)
                 continue
             self.allow(directory, _READ_DIR)
-            self.allow_writing([path for path in _children(directory) if path not in hidden], hidden)
+            self._allow_in([path for path in _children(directory) if path not in hidden], rights, hidden)
 
     def enforce(self) -> None:
         """Restrict this process for good. It must not be able to gain privileges (PR_SET_NO_NEW_PRIVS)."""

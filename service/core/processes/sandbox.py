@@ -25,7 +25,7 @@ Kind = Literal["landlock", "bwrap"]
 #: Limits of a command unless others are given.
 PROCESSES, MEMORY_BYTES, FILE_BYTES, CPU_SECONDS = 512, 4 * 1024**3, 4 * 1024**3, 3600
 
-_PR_CAPBSET_DROP = 24  # linux/prctl.h
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38  # linux/prctl.h
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _MAX_CAPABILITY = 63
 # CHOWN, DAC_OVERRIDE, FOWNER and FSETID: what root needs to work on files of others.
@@ -171,6 +171,28 @@ def _probe_bwrap(search_path: str) -> str:
     if tried.returncode:
         raise OSError(f"bubblewrap does not work here: {tried.stderr.decode(errors='replace').strip()[:200]}")
     return program
+
+
+def read_only(directory: str, hidden: Sequence[str]) -> bool:
+    """Confine this process for good to reading `directory`, if Landlock works here; return whether it does.
+
+    The `hidden` paths (each a real path) can only be listed. Python's own library, parts of which are loaded on first
+    use, can be read, too. There is no network. Raises `OSError`.
+    """
+    try:
+        _probe_landlock()
+    except OSError:
+        return False
+    ruleset = landlock.Ruleset(network=False)
+    ruleset.allow_reading([directory, os.path.dirname(os.path.realpath(os.__file__))], hidden)  # noqa: PTH120 - as above
+    for path in hidden:
+        ruleset.allow_listing(path)
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    drop_capabilities()
+    ruleset.enforce()
+    ruleset.close()
+    seccomp.enforce(seccomp.filter_program(()))
+    return True
 
 
 def _probe_landlock() -> str:

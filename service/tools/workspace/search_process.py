@@ -1,7 +1,7 @@
 """The program behind `find` and `grep`: a JSON request on standard input, a JSON response on standard output.
 
 It is a separate process because a regular expression can run forever and cannot be interrupted. An alarm signal ends
-it at its time limit.
+it at its time limit. Where the kernel has Landlock, it can read the workspace and nothing else, and write nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from service.core.processes.sandbox import read_only
 from service.tools.tool import ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.globs import compile_glob
@@ -251,6 +252,7 @@ def main() -> None:
         signal.ITIMER_REAL, request["seconds"] + GRACE_SECONDS
     )  # without a handler the signal ends the process
     os.nice(_NICENESS)  # runs that stream have priority
+    read_only(os.path.realpath(request["root"]), [os.path.realpath(path) for path in request["hidden"]])
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     try:
         response = {"text": search(request)}
