@@ -27,6 +27,8 @@ RESULTS: dict[str, dict[str, Any]] = {
     "picture": {"content": [PICTURE], "structuredContent": {"result": [PICTURE]}},
     "terminal": {"content": [{"type": "text", "text": "\x1b[31mred\x1b[0m\r\nplain"}]},
     "binary": {"content": [{"type": "text", "text": "\0" * 1000}]},
+    "half a pair": {"content": [{"type": "text", "text": "a\ud83d b"}], "structuredContent": {"\udc00": "\ud83d"}},
+    "half a pair in a failure": {"content": [{"type": "text", "text": "no \udfff"}], "isError": True},
 }
 
 

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from service.core.messages import to_unicode
+
 #: The maximum size of an HTTP message. Messages over stdio are limited only by this process's memory limit.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 
@@ -55,6 +57,7 @@ class HttpErrors:
 
 def open_transport(settings: dict[str, Any], http_errors: HttpErrors) -> Any:
     """Return the SDK's transport for `settings`, not entered yet. Raises `FileNotFoundError` for a missing command."""
+    _accept_invalid_unicode()
     if settings.get("url"):
         # The SDK is optional: import it late, so that its absence is reported to the gateway.
         from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
@@ -70,8 +73,44 @@ def open_transport(settings: dict[str, Any], http_errors: HttpErrors) -> Any:
         raise FileNotFoundError(f"its command {settings['command']} is not an executable file")
     # The SDK starts the server in a new session; the launcher ties its life to this process.
     args = ["-I", "-S", str(_LAUNCHER), "--report", str(os.getpid()), path, *settings["args"]]
-    server = StdioServerParameters(command=sys.executable, args=args, env=settings["env"], cwd=settings["cwd"])
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=args,
+        env=settings["env"],
+        cwd=settings["cwd"],
+        encoding_error_handler="replace",
+    )
     return stdio_client(server, errlog=sys.stderr)
+
+
+def _accept_invalid_unicode() -> None:
+    """Make the SDK parse messages with lone surrogates and invalid UTF-8 as if they had U+FFFD there.
+
+    It would drop such a message, and the call would wait for its result in vain.
+    """
+    from mcp_types import jsonrpc_message_adapter as adapter  # noqa: PLC0415
+
+    validate_json = adapter.validate_json
+
+    def validate_repaired(data: str | bytes, **options: Any) -> Any:
+        try:
+            return validate_json(data, **options)
+        except ValueError:
+            repaired = _replace_invalid_unicode(data)
+            if repaired is None:
+                raise
+            return validate_json(repaired, **options)
+
+    # All transports share this object. The process has one connection, so this happens once.
+    adapter.validate_json = validate_repaired  # type: ignore[method-assign, assignment]
+
+
+def _replace_invalid_unicode(data: str | bytes) -> str | None:
+    text = data if isinstance(data, str) else data.decode(errors="replace")
+    try:
+        return to_unicode(json.dumps(json.loads(text), ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return None
 
 
 class _LenientStream:

@@ -60,6 +60,15 @@ def test_servers_are_tried_and_failures_end_with_1(home: Home) -> None:
     assert home.run("mcp", "test", "nobody", NOT_SET="now it is").status == 1
 
 
+def test_missing_package_is_noted_by_validation(home: Home, tmp_path: Path) -> None:
+    assert "mcp.servers: " not in home.run("config", "validate", NOT_SET="now it is").err
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['mcp'] = None")  # as if it were not installed
+    done = home.run("config", "validate", "--json", NOT_SET="now it is", PYTHONPATH=str(tmp_path))
+    assert done.status == 0
+    (note,) = [notice for notice in done.json["notices"] if notice.startswith("mcp.servers: ")]
+    assert "need a package that is not installed. Run `pip install" in note
+
+
 def test_states_are_shown_by_readiness_and_status(tmp_path: Path) -> None:
     config = with_servers()
     del config["mcp"]["servers"]["raw"]["env"]

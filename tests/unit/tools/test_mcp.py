@@ -21,7 +21,7 @@ from support.processes import command_of, has_ended, running_children, started
 from support.upstream import Upstream
 
 from service.core import concurrency
-from service.tools.mcp.server import McpEndpoint, McpServer
+from service.tools.mcp.server import LISTING_SECONDS, McpEndpoint, McpServer
 from service.tools.mcp.servers import McpServers, to_tool_name
 from service.tools.tool import Tool, ToolContext, ToolError
 
@@ -104,6 +104,19 @@ def test_tool_whose_arguments_are_no_object_or_that_is_denied_is_left_out(tools:
     assert len([name for name in tools if name.startswith("odd_one__")]) == 2
 
 
+def test_tool_that_is_left_out_of_each_listing_is_logged_once(tmp_path: Path) -> None:
+    now = [0.0]
+    server = McpServer(endpoint("wild"), tmp_path / "log", clock=lambda: now[0])
+    try:
+        for _ in range(3):
+            assert {tool.name for tool in server.list_tools()} >= {"bare", "bad name!"}
+            now[0] += LISTING_SECONDS + 1
+    finally:
+        server.close()
+    log = (tmp_path / "log").read_text()
+    assert log.count("The tool 'list' is omitted: its arguments are not an object") == 1
+
+
 def test_schema_without_type_becomes_that_of_object(open_server: Open) -> None:
     listed = {tool.name: tool for tool in open_server("wild", allow=("ba*",)).list_tools()}
     assert set(listed) == {"bare", "bad name!"}
@@ -129,6 +142,7 @@ def test_parts_that_are_not_text_are_named(tools: dict[str, Tool]) -> None:
         ("picture", "[image, image/png, 2 bytes, not shown]"),
         ("terminal", "red\nplain"),
         ("binary", "[1000 characters of binary data, not shown]"),
+        ("half a pair", 'a\ufffd b\n\n{"\ufffd": "\ufffd"}'),
     ],
 )
 def test_result_says_once_what_it_says_as_plain_text(results: McpServer, name: str, told: str) -> None:
@@ -138,6 +152,11 @@ def test_result_says_once_what_it_says_as_plain_text(results: McpServer, name: s
 def test_failure_without_word_is_reported_as_one(results: McpServer) -> None:
     with pytest.raises(ToolError, match="failed without a message"):
         results.call_tool("silent failure", {})
+
+
+def test_lone_surrogate_in_failure_is_replaced(results: McpServer) -> None:
+    with pytest.raises(ToolError, match=r"^no \ufffd$"):
+        results.call_tool("half a pair in a failure", {})
 
 
 def test_huge_result_is_cut_with_note(tools: dict[str, Tool]) -> None:

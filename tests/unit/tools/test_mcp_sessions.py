@@ -1,4 +1,4 @@
-"""MCP servers over HTTP that forget their sessions, against a raw HTTP server."""
+"""MCP servers over HTTP that forget their sessions or send invalid Unicode, against a raw HTTP server."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class ForgetfulServer(ThreadingHTTPServer):
         self.forgotten: set[str] = set()
         self.is_forgetting = False
         self.calls: list[int] = []
+        self.text = ""
 
     def forget(self) -> None:
         self.forgotten = {f"session-{number}" for number in range(1, self.sessions + 1)}
@@ -52,7 +53,7 @@ class _Exchange(BaseHTTPRequestHandler):
         elif "id" not in message:
             self.status(202)
         elif is_call:
-            self.reply(message, {"content": [{"type": "text", "text": f"in {session}"}]})
+            self.reply(message, {"content": [{"type": "text", "text": self.server.text or f"in {session}"}]})
         else:
             self.reply(message, {"tools": [{"name": "where", "inputSchema": {"type": "object"}}]})
 
@@ -110,3 +111,8 @@ def test_call_that_is_forgotten_again_fails(web: ForgetfulServer, server: McpSer
     with pytest.raises(ToolError):
         server.call_tool("where", {})
     assert web.calls == [200, 404, 404]
+
+
+def test_lone_surrogates_of_result_are_replaced(web: ForgetfulServer, server: McpServer) -> None:
+    web.text = "a\ud83d b \ud83d\ude00"
+    assert server.call_tool("where", {}) == "a\ufffd b \U0001f600"
