@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import CommandGroup, json_option, pass_locations, print_json, print_table, report_errors
+from service.cli.common import (
+    CommandGroup,
+    json_option,
+    note,
+    pass_locations,
+    print_json,
+    print_table,
+    printable,
+    report_errors,
+)
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -25,14 +35,21 @@ def models() -> None:
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the available models, their source and the agents that use them."""
     from service.cli.model_discovery import find_models
+    from service.config.agents import Roster
     from service.config.loading import load_config
     from service.config.schema import Config
+    from service.models.catalog import ModelCatalog
 
     config = load_config(locations, os.environ).config if locations.config_path.exists() else Config()
     found = find_models(config, os.environ)
+    with closing(ModelCatalog(config, locations.state_dir, os.environ)) as catalog:
+        unlisted = catalog.find_unlisted_models(Roster.from_config(config).agents)
+    notes = {model.ref: model.to_text() for model in unlisted}
     if as_json:
-        print_json([_to_json(model) for model in found])
+        print_json([{**_to_json(model), "note": notes.get(model.ref)} for model in found])
         return
+    for text in notes.values():
+        note(printable(text))
     rows = [(model.ref, model.source, model.problem or "yes", ", ".join(model.agents) or "-") for model in found]
     print_table(("MODEL", "FROM", "USABLE", "AGENTS"), rows)
 

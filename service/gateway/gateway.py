@@ -223,6 +223,10 @@ class Gateway:
         """Begin to ask the MCP servers that agents may use for their tools, so that the first run finds them."""
         self._runtime.current.toolboxes.contact_servers()
 
+    def check_models(self) -> None:
+        """Begin to look for configured models on the lists of their providers, and log a note for each missing one."""
+        spawn(self._log_unlisted_models)
+
     @property
     def mcp_servers(self) -> dict[str, str]:
         """The states of the MCP servers that agents may use, by their names."""
@@ -270,6 +274,17 @@ class Gateway:
         for run in self.runs.running():
             if not run.accepted.stateless:
                 run.abort()
+
+    def _log_unlisted_models(self) -> None:
+        with self._runtime.lease() as lease:
+            try:
+                found = lease.runtime.catalog.find_unlisted_models(lease.runtime.roster.agents)
+            except Exception:
+                # Nobody waits for this greenlet, so its failure is logged here.
+                logger.exception("the lists of models could not be compared")
+                return
+        for unlisted in found:
+            logger.info("Note: %s", unlisted.to_text())
 
     def _find_executed(self, run_id: str) -> Run | None:
         """The run that this process executes or is about to."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from service.config.agents import Agent
 from service.config.models import ProviderConfig
 from service.config.schema import Config
+from service.core.concurrency import run_concurrently
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Message, ToolChoice
@@ -23,6 +26,7 @@ from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
 from service.models.local.shared_server import Share, SharedByLocks
+from service.models.model_lists import ListingProvider, UnlistedModel, find_unlisted
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelEnded, ModelRequest, Provider
 from service.models.registry import DIALECTS, OFFERED_APIS, open_provider
 
@@ -30,6 +34,9 @@ logger = logging.getLogger("openclaw.models")
 
 EMBEDDED_PROVIDER = "local"
 EMBEDDED_REFERENCE = f"{EMBEDDED_PROVIDER}/{EMBEDDED_MODEL}"
+
+#: Providers that are asked for their lists of models at the same time.
+_MAX_LISTS = 8
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -154,6 +161,20 @@ class ModelCatalog:
         named = [ref for agent in agents for ref in (agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)]
         described = [f"{provider}/{model.id}" for provider, of in self._configured.items() for model in of.models]
         return list(dict.fromkeys([*named, *described]))
+
+    def find_unlisted_models(self, agents: Iterable[Agent]) -> list[UnlistedModel]:
+        """Ask the providers for their lists, and return the models of `list_models` that are missing there.
+
+        Providers without a list are skipped, as are those that do not answer within `LIST_SECONDS`.
+        """
+        refs: dict[ListingProvider, list[str]] = {}
+        for ref in self.list_models(agents):
+            with suppress(GatewayError):
+                provider = self._find(ref, by_caller=False).provider
+                if isinstance(provider, ListingProvider):
+                    refs.setdefault(provider, []).append(ref)
+        jobs = [partial(find_unlisted, provider, of_provider) for provider, of_provider in refs.items()]
+        return [unlisted for found in run_concurrently(jobs, _MAX_LISTS) for unlisted in found]
 
     def missing_installation(self, agents: Iterable[Agent]) -> str | None:
         """Describe what the embedded model lacks to answer for `agents`, with the command that installs it."""

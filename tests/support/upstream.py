@@ -60,13 +60,16 @@ class Upstream:
     """The stub, listening on the loopback interface while its block runs.
 
     `url` is the base URL (`.../v1`), `requests` what it was asked, in order; `answers` are those of the test itself, by
-    model; `models` are those it lists; `aborted` happens when a client leaves before its answer is complete.
+    model; `models` are those it lists, unless `listing` answers, and `listings` the GETs; `aborted` happens when a
+    client leaves before its answer is complete.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Received] = []
         self.answers: dict[str, Callable[[Exchange], None]] = {}
         self.models: list[str] = []
+        self.listings: list[Received] = []
+        self.listing: Callable[[Exchange], None] | None = None
         self.aborted = Moment()
         self.connections = 0
         self.closing = threading.Event()
@@ -97,6 +100,8 @@ class Upstream:
         self.requests.clear()
         self.answers.clear()
         self.models.clear()
+        self.listings.clear()
+        self.listing = None
         self.aborted = Moment()
 
     def connected(self, connection: socket.socket) -> None:
@@ -142,8 +147,12 @@ class Exchange(BaseHTTPRequestHandler):
         super().finish()
 
     def do_GET(self) -> None:
-        self._received(None)
-        if self.path in ("/health", "/v1/models"):
+        path = self.path.partition("?")[0]
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.upstream.listings.append(Received("GET", self.path, headers, None))
+        if self.server.upstream.listing is not None:
+            self.server.upstream.listing(self)
+        elif path in ("/health", "/v1/models"):
             data = [{"id": model, "object": "model"} for model in self.server.upstream.models]
             self.json(200, {"object": "list", "data": data})
         else:

@@ -18,6 +18,7 @@ from service.models.anthropic.request import RequestStyle, RequestWriter, adapt_
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
+from service.models.model_lists import read_list
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.request_styles import StyleCache
 from service.models.streaming import read_texts
@@ -52,6 +53,10 @@ class AnthropicProvider:
     def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
         """Ask the model; see `Provider.ask` for the contract."""
         return self._styles.ask(self._writer.with_usable_tools(request), on_text, self._ask)
+
+    def list_models(self) -> frozenset[str] | None:
+        """Return the ids of its models; see `ListingProvider`."""
+        return read_list(self._upstream, "/v1/models", "after_id")
 
     def close(self) -> None:
         """Close the connections."""

@@ -229,9 +229,9 @@ class Upstream:
         """
         return self._request("POST", path, body)
 
-    def get(self, path: str) -> UpstreamResponse:
-        """GET `path` below the base address; otherwise like `post_stream`."""
-        return self._request("GET", path, b"")
+    def get(self, path: str, query: str = "") -> UpstreamResponse:
+        """GET `path` below the base address, with `query` besides the address's own; otherwise like `post_stream`."""
+        return self._request("GET", path, b"", query)
 
     def redact(self, text: str) -> str:
         """Replace the secrets sent to this provider in `text`, in case it echoed them."""
@@ -244,8 +244,10 @@ class Upstream:
         self._closed = True
         self._pool.close()
 
-    def _request(self, method: str, path: str, body: bytes) -> UpstreamResponse:
+    def _request(self, method: str, path: str, body: bytes, query: str = "") -> UpstreamResponse:
         target = f"{self._prefix}{path}{self._query}"
+        if query:
+            target += f"{'&' if self._query else '?'}{query}"
         head = f"{method} {target} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
         message = head.encode() + body
         sock, unused = self._connect(fresh=False)

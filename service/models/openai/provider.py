@@ -13,6 +13,7 @@ from service.config.models import ModelCompat, ProviderConfig
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
+from service.models.model_lists import read_list
 from service.models.openai.answer import OpenAIAnswer
 from service.models.openai.hosts import RequestStyle, quirks_of
 from service.models.openai.request import RequestWriter
@@ -46,6 +47,10 @@ class OpenAIProvider:
     def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
         """Ask the model; see `Provider.ask` for the contract."""
         return self._writer.styles.ask(request, on_text, self._ask)
+
+    def list_models(self) -> frozenset[str] | None:
+        """Return the ids of its models; see `ListingProvider`."""
+        return read_list(self._upstream, "/models", "after")
 
     def close(self) -> None:
         """Close the connections."""

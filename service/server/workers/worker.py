@@ -115,6 +115,7 @@ class Worker:
                 dev = self.settings.locations.dev
                 banner = to_banner(self.gateway, resolved.config, resolved.credentials, address, dev=dev)
                 print(banner, flush=True)  # noqa: T201 - for the terminal
+                self.gateway.check_models()
             self.gateway.contact_servers()
 
         try:
