@@ -56,7 +56,7 @@ def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None
     config = load_config(locations, os.environ).config
     if unknown := [name for name in names if name not in config.mcp.servers]:
         raise click.ClickException(f"Unknown MCP server {unknown[0]}. `openclaw mcp list` shows the names.")
-    results = _test(config, names or tuple(config.mcp.servers))
+    results = _test(config, locations, names or tuple(config.mcp.servers))
     if as_json:
         print_json({"ok": all(one["ok"] for one in results), "servers": results})
     for one in () if as_json else results:
@@ -66,14 +66,14 @@ def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None
         raise click.exceptions.Exit(1)
 
 
-def _test(config: Config, names: Iterable[str]) -> list[dict[str, Any]]:
+def _test(config: Config, locations: Locations, names: Iterable[str]) -> list[dict[str, Any]]:
     from service.gateway.build import to_mcp_endpoint
     from service.tools.mcp.server import McpServer
     from service.tools.tool import ToolError
 
     results: list[dict[str, Any]] = []
     for name in names:
-        server = McpServer(to_mcp_endpoint(name, config.mcp.servers[name]))
+        server = McpServer(to_mcp_endpoint(name, config.mcp.servers[name], locations))
         try:
             tools = [tool.name for tool in server.list_tools()]
             results.append({"name": name, "ok": True, "tools": tools, "problem": None})

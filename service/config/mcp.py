@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from service.config.problems import Section
 from service.config.types import AbsolutePath, Bool, HeaderName, HeaderValue, HttpUrl, Seconds
@@ -54,6 +54,12 @@ class McpServerConfig(Section):
     url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
     """Address of a server that runs by itself."""
 
+    sandbox: Literal["off", "auto", "landlock", "bwrap"] = "off"
+    """The sandbox of the program: as in `tools.exec.sandbox`, but "off" by default. It can write to `cwd` and $TMPDIR
+    only. A server whose sandbox does not work on the machine is not started."""
+    network: Bool = True
+    """`false` takes the network away from the program; it needs a sandbox."""
+
     @property
     def tool_lists(self) -> McpToolsConfig:
         """The tools that are offered, however they are spelt."""
@@ -74,6 +80,14 @@ class McpServerConfig(Section):
         if (url is None) == (info.data.get("command") is None):
             raise ValueError('give either "command" or "url"')
         return url
+
+    @model_validator(mode="after")
+    def _check_sandbox(self) -> Self:
+        if self.command is None and not self.model_fields_set.isdisjoint({"sandbox", "network"}):
+            raise ValueError('sandbox and network apply to a "command" only; a server at a url runs elsewhere')
+        if self.sandbox == "off" and not self.network:
+            raise ValueError('network: false needs a sandbox; remove it, or set sandbox to "auto"')
+        return self
 
 
 def _enabled(servers: dict[str, McpServerConfig]) -> dict[str, McpServerConfig]:

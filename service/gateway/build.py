@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.images import check_images, image_client
@@ -30,6 +29,7 @@ from service.storage.database.open import open_database
 from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.storage import Storage
 from service.tools.built_in import ToolParts, open_built_in_tools
+from service.tools.mcp.sandbox import McpSandbox
 from service.tools.mcp.server import McpEndpoint
 from service.tools.mcp.servers import McpServers
 from service.tools.process_slots import ToolSlots
@@ -74,7 +74,7 @@ def open_runtime(
     return Runtime(
         roster,
         ModelCatalog(config, locations.state_dir, environ),
-        open_toolboxes(config, roster, store, locations.state_dir, environ, slots),
+        open_toolboxes(config, roster, store, locations, environ, slots),
         partial(check_images, config=images, client=image_client(images)),
         RunLimits(
             defaults.max_turns,
@@ -93,20 +93,21 @@ def open_toolboxes(
     config: Config,
     roster: Roster,
     store: TranscriptStore,
-    state_dir: Path,
+    locations: Locations,
     environ: Mapping[str, str],
     slots: ToolSlots,
 ) -> ToolRegistry:
     """Each agent's tools. No MCP server is contacted yet."""
     sessions = VisibleSessions(store, config.tools.session_visibility)
     parts = ToolParts(config.tools, roster, sessions, environ, slots)
-    endpoints = [to_mcp_endpoint(name, server) for name, server in config.mcp.servers.items()]
-    servers = McpServers(endpoints, state_dir / "logs")
+    endpoints = [to_mcp_endpoint(name, server, locations) for name, server in config.mcp.servers.items()]
+    servers = McpServers(endpoints, locations.state_dir / "logs")
     return ToolRegistry(config, roster, open_built_in_tools(parts), servers)
 
 
-def to_mcp_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
-    """Return the settings of the MCP server `name`."""
+def to_mcp_endpoint(name: str, server: McpServerConfig, locations: Locations) -> McpEndpoint:
+    """Return the settings of the MCP server `name`; its sandbox hides the gateway's own files."""
+    hidden = tuple(map(str, locations.private_paths))
     return McpEndpoint(
         name,
         command=server.command,
@@ -118,4 +119,5 @@ def to_mcp_endpoint(name: str, server: McpServerConfig) -> McpEndpoint:
         timeout_seconds=server.timeout_seconds,
         allow=server.tool_lists.allow,
         deny=server.tool_lists.deny,
+        sandbox=None if server.sandbox == "off" else McpSandbox(server.sandbox, server.network, hidden),
     )

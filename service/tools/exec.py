@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from service.config.tools import GlobalExecConfig
 from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
-from service.core.processes.sandbox import Limits
-from service.tools.exec_sandbox import PROGRAM_DIRECTORIES, ExecSandbox
+from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Limits
+from service.tools.exec_sandbox import ExecSandbox
 from service.tools.process_slots import ProcessSlots
 from service.tools.terminal_text import is_binary, to_plain_text
 from service.tools.tool import ToolAccess, ToolContext, ToolError

@@ -7,10 +7,7 @@ from typing import Self
 
 from service.config.tools import GlobalExecConfig
 from service.core.dataclass import record
-from service.core.processes.sandbox import Kind, Limits, Sandbox, describe, find_sandboxes
-
-#: The search path for bubblewrap: directories that only an administrator can write to.
-PROGRAM_DIRECTORIES = "/usr/bin:/usr/local/bin:/bin:/run/current-system/sw/bin"
+from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Kind, Limits, Sandbox, choose_sandbox, describe
 
 _MIB = 1024 * 1024
 
@@ -36,12 +33,11 @@ class ExecSandbox:
         )
         if config.sandbox == "off":
             return cls(None, "", True, limits)
-        kinds: tuple[Kind, ...] = ("bwrap", "landlock") if config.sandbox == "auto" else (config.sandbox,)
-        support = find_sandboxes(program_directories, kinds)
-        for kind in kinds:
-            if kind in support.kinds:
-                return cls(kind, support.kinds[kind], config.network, limits)
-        return cls(None, "", False, limits, "; ".join(support.missing[kind] for kind in kinds))
+        try:
+            kind, program = choose_sandbox(config.sandbox, program_directories)
+        except OSError as error:
+            return cls(None, "", False, limits, str(error))
+        return cls(kind, program, config.network, limits)
 
     def for_workspace(self, workspace: Path, hidden: tuple[str, ...]) -> Sandbox | None:
         """Return the sandbox for a command in `workspace`, `None` if it is off."""

@@ -12,6 +12,7 @@ from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.tools.built_in import BUILT_IN_TOOLS
 from service.tools.exec_sandbox import ExecSandbox
 from service.tools.mcp.results import INSTALL_MCP
+from service.tools.mcp.sandbox import McpSandbox
 from service.tools.mcp.servers import to_tool_name
 from service.tools.policy import allowed_tools, may_allow, policy_warnings
 
@@ -36,6 +37,7 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
         *_unused_servers(config, roster),
         *_without_workspace(config, roster),
         *_sandbox(config, roster),
+        *_server_sandboxes(config),
     )
 
 
@@ -78,6 +80,13 @@ def _without_workspace(config: Config, roster: Roster) -> Iterator[str]:
 def _sandbox(config: Config, roster: Roster) -> Iterator[str]:
     if may_run_commands(config, roster):
         yield f"tools.exec.sandbox: {ExecSandbox.choose(config.tools.exec).to_text()}"
+
+
+def _server_sandboxes(config: Config) -> Iterator[str]:
+    for name, server in config.mcp.servers.items():
+        if server.sandbox != "off":
+            key = format_path(("mcp", "servers", name, "sandbox"))
+            yield f"{key}: {McpSandbox(server.sandbox, server.network).to_text()}"
 
 
 def may_run_commands(config: Config, roster: Roster) -> bool:

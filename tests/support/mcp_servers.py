@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -82,6 +83,21 @@ def noisy() -> str:
 def environment(name: str) -> str:
     """Return the value of an environment variable."""
     return os.environ.get(name, "(unset)")
+
+
+@server.tool()
+def attempt(action: str, target: str) -> str:
+    """Read or write a file, or connect to a port."""
+    try:
+        if action == "read":
+            return Path(target).read_text(encoding="utf-8")
+        if action == "write":
+            write(target, "written")
+        else:
+            socket.create_connection(("127.0.0.1", int(target)), timeout=5).close()
+    except OSError as error:
+        return f"refused: {error.strerror}"
+    return "done"
 
 
 @server.tool()

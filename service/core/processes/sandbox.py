@@ -22,6 +22,9 @@ from service.core.processes import landlock, seccomp
 
 Kind = Literal["landlock", "bwrap"]
 
+#: The search path for bubblewrap: directories that only an administrator can write to.
+PROGRAM_DIRECTORIES = "/usr/bin:/usr/local/bin:/bin:/run/current-system/sw/bin"
+
 #: Limits of a command unless others are given.
 PROCESSES, MEMORY_BYTES, FILE_BYTES, CPU_SECONDS = 512, 4 * 1024**3, 4 * 1024**3, 3600
 
@@ -132,6 +135,19 @@ class Support(NamedTuple):
 
     kinds: Mapping[Kind, str]
     missing: Mapping[Kind, str]
+
+
+def choose_sandbox(wanted: Kind | Literal["auto"], search_path: str) -> tuple[Kind, str]:
+    """Return the sandbox and the path of its program, the strongest one that works here for "auto".
+
+    Raises `OSError` if none does. Starts a program to test it.
+    """
+    kinds: tuple[Kind, ...] = ("bwrap", "landlock") if wanted == "auto" else (wanted,)
+    support = find_sandboxes(search_path, kinds)
+    for kind in kinds:
+        if kind in support.kinds:
+            return kind, support.kinds[kind]
+    raise OSError("; ".join(support.missing[kind] for kind in kinds))
 
 
 def find_sandboxes(search_path: str, wanted: Sequence[Kind]) -> Support:

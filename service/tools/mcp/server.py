@@ -20,6 +20,7 @@ from service.core import concurrency
 from service.core.dataclass import record
 from service.tools.mcp.connection import ConnectionLostError, McpConnection, SessionLostError
 from service.tools.mcp.results import redactor
+from service.tools.mcp.sandbox import McpSandbox
 from service.tools.terminal_text import to_plain_text
 from service.tools.tool import ToolError
 
@@ -55,11 +56,12 @@ class McpEndpoint:
     timeout_seconds: float = 60.0
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] = ()
+    sandbox: McpSandbox | None = None
 
     def to_child_settings(self) -> dict[str, Any]:
         """Return the settings for the child process, secrets included."""
         stdio = {"command": self.command, "args": list(self.args), "env": dict(self.env), "cwd": self.cwd}
-        return {**stdio, "url": self.url, "headers": dict(self.headers)}
+        return {**stdio, "url": self.url, "headers": dict(self.headers), "sandbox": self.sandbox}
 
     def offers(self, tool_name: str) -> bool:
         """Return whether the configuration allows this tool; deny wins."""

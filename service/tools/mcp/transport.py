@@ -8,12 +8,13 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from service.core.messages import to_unicode
+from service.tools.mcp.sandbox import confine
 
 #: The maximum size of an HTTP message. Messages over stdio are limited only by this process's memory limit.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
@@ -55,8 +56,13 @@ class HttpErrors:
             error.message = f"{error.message} ({reason})"
 
 
-def open_transport(settings: dict[str, Any], http_errors: HttpErrors) -> Any:
-    """Return the SDK's transport for `settings`, not entered yet. Raises `FileNotFoundError` for a missing command."""
+def open_transport(
+    settings: dict[str, Any], http_errors: HttpErrors, words: Sequence[str], variables: Mapping[str, str]
+) -> Any:
+    """Return the SDK's transport for `settings`, not entered yet. Raises `FileNotFoundError` for a missing command.
+
+    A command runs with `words` before it, and with `variables` in addition.
+    """
     _accept_invalid_unicode()
     if settings.get("url"):
         # The SDK is optional: import it late, so that its absence is reported to the gateway.
@@ -72,11 +78,11 @@ def open_transport(settings: dict[str, Any], http_errors: HttpErrors) -> Any:
     if path is None:
         raise FileNotFoundError(f"its command {settings['command']} is not an executable file")
     # The SDK starts the server in a new session; the launcher ties its life to this process.
-    args = ["-I", "-S", str(_LAUNCHER), "--report", str(os.getpid()), path, *settings["args"]]
+    args = ["-I", "-S", str(_LAUNCHER), "--report", str(os.getpid()), *words, path, *settings["args"]]
     server = StdioServerParameters(
         command=sys.executable,
         args=args,
-        env=settings["env"],
+        env={**settings["env"], **variables},
         cwd=settings["cwd"],
         encoding_error_handler="replace",
     )
@@ -168,5 +174,6 @@ async def open_lenient(
     settings: dict[str, Any], ended: asyncio.Event, http_errors: HttpErrors
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Open both streams to the server of `settings`; `ended` is set at the end of its messages."""
-    async with open_transport(settings, http_errors) as (read_stream, write_stream):
-        yield _LenientStream(read_stream, ended, http_errors), write_stream
+    with confine(settings) as (words, variables):
+        async with open_transport(settings, http_errors, words, variables) as (read_stream, write_stream):
+            yield _LenientStream(read_stream, ended, http_errors), write_stream

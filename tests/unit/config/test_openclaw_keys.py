@@ -16,7 +16,7 @@ from service.config.agents import Roster
 from service.config.key_rules import expand_pattern, find_rule, rule_tree, split_pattern
 from service.config.openclaw_keys import IGNORED, RESTRICTIONS, Restriction
 from service.config.schema import parse_config
-from service.config.source import ConfigError
+from service.config.source import ConfigError, Locations
 from service.config.tools import ToolsConfig
 from service.gateway.build import open_toolboxes
 from service.tools.policy import allowed_tools, may_allow
@@ -233,7 +233,11 @@ def offered(tmp_path: Path, everywhere: Any, *models: str, **agent: Any) -> set[
     roster = Roster.from_config(config)
     with (
         closing(Transcripts.open(tmp_path / "sessions.db")) as store,
-        closing(open_toolboxes(config, roster, store, tmp_path, {}, ToolSlots())) as toolboxes,
+        closing(
+            open_toolboxes(
+                config, roster, store, Locations(tmp_path / "openclaw.json", tmp_path, dev=False), {}, ToolSlots()
+            )
+        ) as toolboxes,
     ):
         return {function.name for function in toolboxes.of(roster.default, (), models).functions()}
 

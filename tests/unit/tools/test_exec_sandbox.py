@@ -20,9 +20,9 @@ from support.processes import started
 import service
 from service.config.schema import parse_config
 from service.config.tools import ExecLimitsConfig, GlobalExecConfig
-from service.core.processes.sandbox import find_sandboxes
+from service.core.processes.sandbox import PROGRAM_DIRECTORIES, find_sandboxes
 from service.tools.exec import ExecTool
-from service.tools.exec_sandbox import PROGRAM_DIRECTORIES, ExecSandbox
+from service.tools.exec_sandbox import ExecSandbox
 from service.tools.tool import ToolContext, ToolError
 
 SECRET = "a-token-nobody-may-read"

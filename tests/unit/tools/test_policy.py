@@ -12,6 +12,7 @@ from support.transcripts import Transcripts
 
 from service.config.agents import Roster
 from service.config.schema import parse_config
+from service.config.source import Locations
 from service.config.tools import GlobalToolsConfig
 from service.gateway.build import open_toolboxes
 from service.tools.policy import (
@@ -197,7 +198,9 @@ def test_every_built_in_tool_is_in_group_and_in_full_profile(tmp_path: Path) -> 
     config, _ = parse_config({"agents": {"list": [agent]}, "tools": {"profile": "full"}})
     roster = Roster.from_config(config)
     with closing(Transcripts.open(tmp_path / "sessions.db")) as store:
-        toolboxes = open_toolboxes(config, roster, store, tmp_path, {}, ToolSlots())
+        toolboxes = open_toolboxes(
+            config, roster, store, Locations(tmp_path / "openclaw.json", tmp_path, dev=False), {}, ToolSlots()
+        )
         offered = {function.name for function in toolboxes.of(roster.agents[0]).functions()}
     assert offered == set(BUILT_IN)
     assert set(BUILT_IN) <= {name for names in GROUPS.values() for name in names}
