@@ -9,6 +9,7 @@ import logging
 import random as randomness
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Self
 
 from service.config.models import RetryConfig
@@ -27,6 +28,8 @@ RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailab
 
 #: Failures that move on to the next model. Rejected requests are reported to the caller instead.
 REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
+
+_PIECES_AT_ONCE = 1000
 
 #: Codes whose messages may be logged up to `DETAIL_PREFIX`: providers may quote the conversation after it.
 _LOGGABLE = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
@@ -182,6 +185,7 @@ class FallbackProvider:
 
     def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers) -> ModelEnded:
         has_begun = False
+        pieces = count(1)
 
         def begin() -> None:
             nonlocal has_begun
@@ -194,6 +198,8 @@ class FallbackProvider:
             if not has_begun:
                 begin()
             receivers.on_text(text)
+            if next(pieces) % _PIECES_AT_ONCE == 0:
+                concurrency.pause()  # a provider that always has more would block every other greenlet
 
         end = choice.provider.ask(asked, receive)
         if not has_begun:

@@ -80,15 +80,19 @@ def _words(request: ModelRequest) -> Iterator[str]:
     model = request.model
     if model in ("echo", "tools"):
         text = _last_input(request.messages)
-        return iter(_WORDS.findall(text if text.strip() else _EMPTY_INPUT_TEXT))
+        return _split(text if text.strip() else _EMPTY_INPUT_TEXT)
     if model == "slow":
-        return iter(_WORDS.findall(_SLOW_TEXT))
+        return _split(_SLOW_TEXT)
     if model == "fail-midway":
-        return iter(_WORDS.findall("This will not"))
+        return _split("This will not")
     if count := _COUNT.fullmatch(model):
         return (f"{number} " for number in range(1, int(count[1]) + 1))
     choices = "echo, count-N, slow, silent, stuck, tools, fail-CODE or fail-midway"
     raise GatewayError("provider_rejected_request", f"Unknown scripted model {model!r}. Use one of {choices}.")
+
+
+def _split(text: str) -> Iterator[str]:
+    return (word[0] for word in _WORDS.finditer(text))
 
 
 def _last_input(messages: tuple[Message, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from service.api.http.body_limits import MAX_VALUES, check_value_count
+from service.api.http.body_limits import MAX_FIELDS, MAX_VALUES, check_value_count
 from service.api.http.contract import load_contract
 from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import GatewayError
@@ -33,6 +33,20 @@ USER = {"role": "user", "content": "x"}
 def test_body_with_too_many_values_is_refused(body: bytes) -> None:
     with pytest.raises(GatewayError, match="more than 200000 values") as caught:
         check_value_count(body)
+    assert caught.value.code == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [USER], **{f"key{key}": 1 for key in range(MAX_FIELDS)}},
+        {"messages": [USER], "metadata": [{"a": 1, "b": 2}] * (MAX_FIELDS // 2)},
+    ],
+    ids=["one-object", "many-objects"],
+)
+def test_body_with_too_many_fields_is_refused(body: object) -> None:
+    with pytest.raises(GatewayError, match="more than 100000 fields") as caught:
+        check_value_count(orjson.dumps(body))
     assert caught.value.code == "invalid_value"
 
 
