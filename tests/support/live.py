@@ -89,7 +89,7 @@ def is_model_server(process: psutil.Process) -> bool:
         command = process.cmdline()
     except psutil.Error:  # it has just ended
         return False
-    return "service.models.local.llama_server" in command and not any("launcher.py" in part for part in command)
+    return "service.models.local.llama_server" in command and "service.core.processes.launcher" not in command
 
 
 def scripted_config(**gateway: Any) -> dict[str, Any]:

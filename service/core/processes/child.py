@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import IO
 
 from service.core import concurrency
+from service.core.processes.launcher import END_ALL, launched
 
-_LAUNCHER = Path(__file__).with_name("launcher.py")
 _MAX_LOG_BYTES = 1024 * 1024
 _KEPT_LOG_BYTES = 64 * 1024
 _LAST_OUTPUT_BYTES = 4096
 _POLL_SECONDS = 0.01
 _INSIST_SECONDS = 2.0
-#: Makes the launcher kill all processes below it. Elsewhere than on Linux the launcher has become the program itself.
-_END_ALL = signal.SIGUSR1 if sys.platform == "linux" else signal.SIGKILL
 
 
 class ChildProcess:
@@ -55,7 +53,7 @@ class ChildProcess:
         self._reaped = False
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command],
+                launched(command),
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=self._log if stdout is None else stdout,
@@ -114,7 +112,7 @@ class ChildProcess:
         while self.is_running():
             if time.monotonic() >= give_up_at:
                 insist = time.monotonic() >= give_up_at + _INSIST_SECONDS
-                self._signal(signal.SIGKILL if insist else _END_ALL)
+                self._signal(signal.SIGKILL if insist else END_ALL)
             concurrency.sleep(_POLL_SECONDS)
 
     def trim_log(self) -> None:

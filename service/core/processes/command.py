@@ -7,11 +7,9 @@ the end of this process, ends the command and everything it started.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -25,16 +23,12 @@ import orjson
 from service.core.concurrency import Event, sleep, watch_hangup
 from service.core.dataclass import record
 from service.core.processes.process_tree import descendants_of
+from service.core.processes.reaper import kill_each, program
 from service.core.processes.sandbox import Limits, Sandbox
 
 logger = logging.getLogger("openclaw.tools")
 
-# It finds the package by the path that is its first argument; isolated, Python finds nothing but its own library.
-_SUPERVISOR = (
-    "import sys; sys.path.append(sys.argv[1]); from service.core.processes.supervisor import main; "
-    "sys.exit(main(sys.argv[2:]))"
-)
-_PACKAGE = Path(__file__).parents[3]
+_SUPERVISOR = "service.core.processes.supervisor"
 _STOP_SECONDS = 2.0  # a supervisor takes half a second; on a machine with too much to do, more
 _REAP_SECONDS = 1.0
 _OVERTIME_SECONDS = 3.0  # for the supervisor, which enforces the timeout: to start, end the command and report
@@ -151,7 +145,7 @@ def _to_file(data: bytes) -> IO[bytes]:
 
 def _start(stdin: IO[bytes], report: IO[bytes], lifeline: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _SUPERVISOR, str(_PACKAGE), str(lifeline.fileno())],
+        program(_SUPERVISOR, str(lifeline.fileno())),
         stdin=stdin,
         stdout=report,
         cwd="/",
@@ -176,9 +170,7 @@ def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """Kill what the supervisor did not end; its guard last, because orphans are reparented to it."""
     give_up_at = time.monotonic() + _KILL_SECONDS
     while (left := descendants_of(process.pid, with_dead=False)) and time.monotonic() < give_up_at:
-        for pid in left:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        kill_each(left, signal.SIGKILL)
         sleep(_KILL_AGAIN_SECONDS)
     if left:
         # The guard keeps killing; ending it would release the processes below it.

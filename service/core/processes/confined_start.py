@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from service.core.processes.process_tree import count_threads_of, tree_of
+from service.core.processes.reaper import set_dumpable, tie_to_parent
 
 if TYPE_CHECKING:
     from service.core.processes.sandbox import Confinement, Limits
-
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # linux/prctl.h
 
 
 class ConfinedStart:
@@ -78,13 +75,12 @@ class ConfinedStart:
         self._confinement = Confinement(sandbox, order["argv"], order["cwd"], self._temporary)
 
     def _become_command(self) -> None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        tie_to_parent(os.getppid(), signal.SIGKILL)
         if self.limits is not None:
             from service.core.processes.sandbox import lower_priority  # noqa: PLC0415 - imported above
 
             # As long as this is a copy of the supervisor, which cannot be dumped, its files in /proc are root's.
-            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+            set_dumpable(on=True)
             lower_priority()
             self.limits.enforce(self._running)
         if self._confinement is not None:

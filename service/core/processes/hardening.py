@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from contextlib import suppress
 
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
+from service.core.processes.reaper import set_dumpable
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 _THRESHOLD_BYTES = 256 * 1024
 _ARENAS = 2
@@ -18,8 +18,7 @@ def make_undumpable() -> None:
     Commands that an agent runs belong to that user, and could read API keys from `/proc/<pid>/environ`. The setting is
     inherited by a fork and reset by an exec. Core dumps are off as well. Does nothing on systems other than Linux.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    set_dumpable(on=False)
 
 
 def return_freed_memory() -> None:

@@ -18,7 +18,6 @@ group is ended.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import selectors
@@ -33,18 +32,25 @@ from typing import Any
 
 from service.core.processes.confined_start import ConfinedStart
 from service.core.processes.process_tree import descendants_of
+from service.core.processes.reaper import (
+    KILL_AGAIN_SECONDS,
+    TERMINATION,
+    adopt_orphans,
+    forbid_new_privileges,
+    kill_each,
+    reap,
+    set_dumpable,
+    tie_to_parent,
+)
 
 GRACE_SECONDS = 0.4
 
-# linux/prctl.h
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _BLOCK_BYTES = 64 * 1024
 _LONG_WAIT_SECONDS = 3600.0
 _MEASURE_SECONDS = 0.25
-_KILL_AGAIN_SECONDS = 0.005
 _MAX_PIPE_BLOCKS = 32
-_TERMINATION = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_FORWARDED = (*_TERMINATION, signal.SIGCONT)
+_FORWARDED = (*TERMINATION, signal.SIGCONT)
+_BLOCKED = (*_FORWARDED, signal.SIGCHLD)  # each process unblocks them when it is ready
 
 
 class Capture:
@@ -128,9 +134,9 @@ class Supervision:
         self._wakeup = (ours, theirs)
         signal.set_wakeup_fd(theirs.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in _TERMINATION:
+        for number in TERMINATION:
             signal.signal(number, self._ask_to_stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(_BLOCK_BYTES))
 
     def _ask_to_stop(self, *_: object) -> None:
@@ -159,7 +165,7 @@ class Supervision:
         if not self._ending:
             longest = _LONG_WAIT_SECONDS if self._start.limits is None else _MEASURE_SECONDS
             return min(max(self._end_at - time.monotonic(), 0.0), longest)
-        return max(self._kill_at - time.monotonic(), _KILL_AGAIN_SECONDS)
+        return max(self._kill_at - time.monotonic(), KILL_AGAIN_SECONDS)
 
     def _reap(self) -> None:
         try:
@@ -203,7 +209,7 @@ class Supervision:
         with suppress(ProcessLookupError, PermissionError):
             if sys.platform != "linux":
                 os.killpg(self._command.pid, number)
-        _kill_each(descendants_of(os.getpid()), number)
+        kill_each(descendants_of(os.getpid()), number)
 
     def _drain(self) -> None:
         for key in list(self._selector.get_map().values()):
@@ -212,24 +218,14 @@ class Supervision:
                 any(not key.data() for _ in range(_MAX_PIPE_BLOCKS))
 
 
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-def _kill_each(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-
-
 def main(arguments: list[str]) -> int:
     """Read the order from the descriptor that is the one argument, run it, report; return the exit status."""
     guard_pid = os.getpid()
     if sys.platform == "linux":
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        _prctl(_PR_SET_DUMPABLE, 0)  # the command must not write into the report
+        forbid_new_privileges()
+        set_dumpable(on=False)  # the command must not write into the report
         _adopt_orphans()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # each process unblocks them when it is ready
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         supervisor_pid = os.fork()
         if supervisor_pid:
             return _guard(supervisor_pid)
@@ -242,27 +238,13 @@ def main(arguments: list[str]) -> int:
 
 def _adopt_orphans() -> None:
     # Needed in each process: a fork inherits neither setting.
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # a stopped process must run to see the end of the lifeline
+    adopt_orphans()
+    tie_to_parent(os.getppid(), signal.SIGCONT)  # a stopped process must run to see the end of the lifeline
 
 
 def _guard(supervisor_pid: int) -> int:
     """Wait for the supervisor to end; if it was killed, kill the processes it left."""
-
-    def forward(number: int, _frame: object) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(supervisor_pid, number)
-
-    for number in _FORWARDED:
-        signal.signal(number, forward)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-    _, status = os.waitpid(supervisor_pid, 0)
-    with suppress(ChildProcessError):
-        while True:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-            _kill_each(descendants_of(os.getpid()), signal.SIGKILL)
-            time.sleep(_KILL_AGAIN_SECONDS)
+    status = reap(supervisor_pid, _FORWARDED, lambda number: kill_each([supervisor_pid], number))
     if status:
         happened = "was killed" if os.WIFSIGNALED(status) else "failed"
         problem = f"its supervisor {happened}; whatever it had started was killed, too"

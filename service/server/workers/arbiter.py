@@ -100,7 +100,7 @@ class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         """Open the gateway; a failure ends this process and, by its exit status, the arbiter."""
-        from service.core.processes.launcher import tie_to_parent  # noqa: PLC0415 - not before everything is patched
+        from service.core.processes.reaper import tie_to_parent  # noqa: PLC0415 - not before everything is patched
         from service.server.http1.request_handler import RequestHandler  # noqa: PLC0415
         from service.server.http1.server import Server  # noqa: PLC0415
         from service.server.workers.worker import CannotOpenError, Worker  # noqa: PLC0415

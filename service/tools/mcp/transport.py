@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any, Self
 
 from service.core.messages import to_unicode
+from service.core.processes.launcher import launched
 from service.tools.mcp.sandbox import confine
 
 #: The maximum size of an HTTP message. Messages over stdio are limited only by this process's memory limit.
@@ -22,7 +21,6 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 _MAX_MEDIA_TYPE_CHARS = 80
 _MAX_HTTP_ERRORS = 256
 _SESSION_LOST = "Session terminated"  # the SDK's message for a 404 within a session
-_LAUNCHER = Path(__file__).parents[2] / "core" / "processes" / "launcher.py"
 
 
 class HttpErrors:
@@ -78,9 +76,9 @@ def open_transport(
     if path is None:
         raise FileNotFoundError(f"its command {settings['command']} is not an executable file")
     # The SDK starts the server in a new session; the launcher ties its life to this process.
-    args = ["-I", "-S", str(_LAUNCHER), "--report", str(os.getpid()), *words, path, *settings["args"]]
+    command, *args = launched([*words, path, *settings["args"]], report=True)
     server = StdioServerParameters(
-        command=sys.executable,
+        command=command,
         args=args,
         env={**settings["env"], **variables},
         cwd=settings["cwd"],
