@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -38,23 +39,35 @@ _OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUO
 class _Commands(CommandGroup):
     """The root group; Ctrl-C exits with status 130."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Parse the arguments, and print the help or the version if they ask for it."""
+        with _output_errors_reported():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the named command."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            with _output_errors_reported():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
-        except OSError as error:
-            if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
-                raise
-            _discard_output()
-            raise click.ClickException(f"The output cannot be written: {error.strerror}.") from None
         except click.Abort as abort:  # raised by click for Ctrl-C and for end of input at a prompt
             if not isinstance(abort.__context__, KeyboardInterrupt):
                 raise
             raise click.exceptions.Exit(INTERRUPTED) from None
         return result
+
+
+@contextmanager
+def _output_errors_reported() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
+            raise
+        _discard_output()
+        raise click.ClickException(f"The output cannot be written: {error.strerror}.") from None
 
 
 def _discard_output() -> None:

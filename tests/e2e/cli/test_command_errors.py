@@ -56,8 +56,9 @@ def test_undecodable_message_gets_replacement_characters(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("target", ["full", "closed"])
-def test_broken_output_is_reported_in_one_line(tmp_path: Path, target: str) -> None:
-    command = [sys.executable, "-m", "service", "config", "schema"]
+@pytest.mark.parametrize("arguments", ["config schema", "--help", "--version", "config --help", "completion bash"])
+def test_broken_output_is_reported_in_one_line(tmp_path: Path, target: str, arguments: str) -> None:
+    command = [sys.executable, "-m", "service", *arguments.split()]
     env = {**os.environ, "HOME": str(tmp_path)}
     with Path("/dev/full").open("wb") as full:
         reader, writer = os.pipe()
