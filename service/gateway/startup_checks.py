@@ -90,6 +90,8 @@ def check_agents(
     if may_run_commands(config, roster):
         findings += [_Finding(problem, refused=True) for problem in find_restrictions(private_paths)]
     hidden = HiddenFiles(private_paths)
+    if _is_sandboxed(config, roster) and (problem := hidden.link_problem()) is not None:
+        findings.append(_Finding(f"tools.exec.sandbox: {problem}; commands are refused until then"))
     waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
     for agent in roster.agents:
         entry = config.agents.roster.get(agent.id, AgentConfig())
@@ -103,6 +105,12 @@ def check_agents(
     if problems:
         raise ConfigError(problems)
     return (*(finding.text for finding in distinct), *tool_warnings(config, roster))
+
+
+def _is_sandboxed(config: Config, roster: Roster) -> bool:
+    servers = config.mcp.servers.values()
+    has_commands = config.tools.exec.sandbox != "off" and may_run_commands(config, roster)
+    return has_commands or any(server.sandbox != "off" for server in servers)
 
 
 def _place_of(config: Config, agent: Agent, key: str, *, is_own: bool) -> str:

@@ -110,7 +110,10 @@ class ExecTool:
         if self.sandbox.problem is not None:
             raise ToolError(f"The command did not run: {self.sandbox.to_text()}.")
         root, directory = _directories(context.workspace, arguments.get("cwd", "."))
-        hidden = HiddenFiles(context.hidden).paths
+        files = HiddenFiles(context.hidden)
+        hidden = files.paths
+        if self.sandbox.kind is not None and (problem := files.link_problem()) is not None:
+            raise ToolError(f"The command did not run: {problem}.")
         if str(root) in hidden:
             raise ToolError(
                 "The command did not run: the workspace is the gateway's own directory. Configure another one."

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from service.core.processes.confined_exec import words_before
 from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Kind, Sandbox, choose_sandbox, describe
+from service.tools.workspace.hidden_files import HiddenFiles
 
 _PRIVATE = "/tmp"  # noqa: S108 - bubblewrap's is private
 
@@ -40,13 +41,15 @@ class McpSandbox(NamedTuple):
             kind, program = choose_sandbox(self.kind, self.program_directories)
         except OSError as error:
             raise OSError(f"its {_remedy(error)}") from error
-        hidden = tuple(os.path.realpath(path) for path in self.hidden)
+        files = HiddenFiles(self.hidden)
+        if (problem := files.link_problem()) is not None:
+            raise OSError(problem)
         writable = () if cwd is None else (os.path.realpath(cwd),)
-        if set(writable) & set(hidden):
+        if set(writable) & set(files.paths):
             raise OSError("its directory is the gateway's own; set another cwd")
         with tempfile.TemporaryDirectory(prefix="openclaw-mcp-") as directory:
             temporary = directory if kind == "landlock" else _PRIVATE
-            sandbox = Sandbox(kind, writable, hidden, self.network, program)
+            sandbox = Sandbox(kind, writable, files.paths, self.network, program)
             yield words_before(sandbox, temporary), {"TMPDIR": temporary}
 
 

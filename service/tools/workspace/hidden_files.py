@@ -7,6 +7,7 @@ so that a missing one cannot be created. Needs only the standard library.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -66,6 +67,23 @@ class HiddenFiles:
         root = os.path.realpath(directory)
         return tuple(path for path in self.paths if path == root or path.startswith(f"{root.rstrip('/')}/"))
 
+    def link_problem(self) -> str | None:
+        """Describe a hidden file with further hard links: a sandbox, which hides paths, would show it under those.
+
+        Looks at the files among the paths and directly in the directories: configuration and database. Deeper files,
+        such as those of workspaces, may have links.
+        """
+        for path in self.paths:
+            for file in (path, *_files_in(path)):
+                with suppress(OSError):
+                    status = os.lstat(file)
+                    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                        return (
+                            f"{file} has another hard link, through which commands could read it. Remove the link: "
+                            f"`find / -xdev -samefile {shlex.quote(file)}` finds it"
+                        )
+        return None
+
     def _linked_files(self) -> frozenset[_Identity]:
         if self._linked is None:
             self._linked = frozenset(_linked_files_below(self.paths))
@@ -91,6 +109,14 @@ def _names_by_directory(paths: Iterable[tuple[str, str]]) -> dict[_Identity, lis
             status = Path(directory).stat()
             names.setdefault((status.st_dev, status.st_ino), []).append(name)
     return names
+
+
+def _files_in(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.path for entry in entries if entry.is_file(follow_symlinks=False))
+    except OSError:  # no directory
+        return []
 
 
 def _process_device() -> int | None:

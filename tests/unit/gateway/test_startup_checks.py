@@ -89,6 +89,19 @@ def test_workspace_with_own_files_is_noted(tmp_path: Path) -> None:
     assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=private) == ()
 
 
+def test_hidden_file_with_another_link_is_noted_where_commands_run(tmp_path: Path) -> None:
+    private, workspace = tmp_path / "openclaw.json", _make(tmp_path / "workspace")
+    private.write_text("{}")
+    agents: Any = {"list": [{"id": "main", "workspace": str(workspace), "tools": {"alsoAllow": ["exec"]}}]}
+    assert not any("hard link" in notice for notice in check(tmp_path, agents, private_path=private))
+    (workspace / "linked").hardlink_to(private)
+    noted = [notice for notice in check(tmp_path, agents, private_path=private) if "hard link" in notice]
+    assert len(noted) == 1
+    assert noted[0].startswith(f"tools.exec.sandbox: {private} has another hard link")
+    agents["list"][0]["tools"] = {}
+    assert not any("hard link" in notice for notice in check(tmp_path, agents, private_path=private))
+
+
 def test_model_without_key_is_noted_with_variable(tmp_path: Path) -> None:
     (notice,) = check(tmp_path, {"defaults": {"model": "groq/llama"}})
     assert notice.startswith("agents.defaults.model: ")

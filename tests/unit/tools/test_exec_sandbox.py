@@ -153,6 +153,24 @@ def test_private_files_cannot_be_read(place: Place) -> None:
     assert "sessions.sqlite" not in listed
 
 
+def test_hidden_file_with_another_link_refuses_commands(sandbox: str, tmp_path: Path) -> None:
+    """Landlock grants what is beneath a directory, and bubblewrap hides a path: both would show the link."""
+    workspace, state = tmp_path / "workspace", tmp_path / "state"
+    (state / "logs").mkdir(parents=True)
+    workspace.mkdir()
+    tool = ExecTool({}, GlobalExecConfig.model_validate({"sandbox": sandbox}), DIRECTORIES)
+    context = ToolContext("main", workspace, "s", "r", (tmp_path / "openclaw.json", state))
+    for hidden in (tmp_path / "openclaw.json", state / "sessions.sqlite"):
+        hidden.write_text(SECRET)
+        (workspace / "linked").hardlink_to(hidden)
+        with pytest.raises(ToolError, match=rf"did not run: {hidden} has another hard link.*-samefile {hidden}`"):
+            tool.run({"command": "cat linked"}, context)
+        (workspace / "linked").unlink()
+    (state / "logs" / "model.log").write_text("tea")
+    (workspace / "linked").hardlink_to(state / "logs" / "model.log")
+    assert "status 0" in tool.run({"command": "true"}, context)
+
+
 def test_command_cannot_change_files_outside_workspace(place: Place) -> None:
     config = place.home / "openclaw.json"
     place.run(

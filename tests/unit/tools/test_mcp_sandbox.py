@@ -149,6 +149,16 @@ def test_directory_of_gateway_is_refused(kind: Kind, home: Home) -> None:
         server.list_tools()
 
 
+def test_hidden_file_with_another_link_refuses_server(kind: Kind, home: Home) -> None:
+    sandbox = McpSandbox(kind, hidden=home.hidden, program_directories=DIRECTORIES)
+    (home.work / "linked").hardlink_to(home.hidden[0])
+    with (
+        closing(open_server(home, sandbox)) as server,
+        pytest.raises(ToolError, match=r"server notes failed: .*openclaw.json has another hard link"),
+    ):
+        server.list_tools()
+
+
 @pytest.mark.parametrize("user", ["root", "nobody"])
 def test_command_is_confined_for_every_user(kind: Kind, home: Home, user: str) -> None:
     if os.getuid() != 0 and user == "root":
