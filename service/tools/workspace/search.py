@@ -18,6 +18,7 @@ import orjson
 
 import service
 from service.core.concurrency import wait_readable
+from service.core.uninterrupted import complete
 from service.tools.process_slots import ProcessSlots
 from service.tools.tool import ToolAccess, ToolContext, ToolError
 from service.tools.workspace.search_process import GRACE_SECONDS, MAX_MATCHES, MAX_PATHS
@@ -142,8 +143,17 @@ def _search(request: dict[str, Any], context: ToolContext, slots: ProcessSlots, 
 
 @contextmanager
 def _search_process() -> Iterator[subprocess.Popen[bytes]]:
+    # A start that is interrupted would leave a process behind, beside those that the slots allow.
+    process = complete(_start, _end)
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _start() -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(service.__file__).parent.parent), "PYTHONUTF8": "1"}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         _COMMAND,
         cwd="/",
         env=environment,
@@ -152,13 +162,13 @@ def _search_process() -> Iterator[subprocess.Popen[bytes]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in _pipes(process):
-            pipe.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in _pipes(process):
+        pipe.close()
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
