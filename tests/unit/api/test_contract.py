@@ -15,6 +15,7 @@ from service.api.http.responses import error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.core.errors import KINDS, GatewayError
 
+VERBS = ("create", "list", "get", "head", "delete", "cancel", "decide")
 OPERATIONS = [
     (path, method, operation) for path, item in load_contract()["paths"].items() for method, operation in item.items()
 ]
@@ -72,7 +73,7 @@ def test_every_operation_has_request_id_summary_and_verb(path: str, method: str,
     del path, method
     assert {"$ref": "#/components/parameters/RequestId"} in operation["parameters"]
     assert operation["summary"]
-    assert operation["operationId"].partition("_")[0] in ("create", "list", "get", "head", "delete", "cancel")
+    assert operation["operationId"].partition("_")[0] in VERBS
 
 
 def test_every_status_has_a_reason_phrase() -> None:
