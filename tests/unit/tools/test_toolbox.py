@@ -201,7 +201,7 @@ def test_text_within_limit_is_not_cut() -> None:
 
 
 def test_result_that_is_not_unicode_becomes_so() -> None:
-    assert answer(StubTool("a", lambda _: "a\udc80b")) == ("a?b", False)
+    assert answer(StubTool("a", lambda _: "a\udc80b")) == ("a\ufffdb", False)
 
 
 def overlapping(toolbox: Toolbox, calls: list[ToolCall], running: dict[str, int]) -> list[str]:
