@@ -21,4 +21,4 @@ class ApprovalsConfig(Section):
     timeout_seconds: Annotated[Seconds, Field(le=_MOST_SECONDS)] = 600
     """Time for a decision. The run's own time limit does not count it."""
     unattended: Literal["deny", "allow"] = "deny"
-    """What happens to a call that nobody decides in time."""
+    """The decision on a call that nobody decides in time."""

@@ -105,7 +105,7 @@ class AgentConfig(Section):
     instructions: str | None = None
     """The system prompt."""
     tools: ToolsConfig = ToolsConfig()
-    """Which tools the agent may use."""
+    """The tools that the agent may use."""
 
 
 class ListedAgent(AgentConfig):
@@ -195,13 +195,13 @@ class Config(Section):
     """The whole configuration. An empty file means: loopback, no endpoint, no provider."""
 
     gateway: GatewayConfig = GatewayConfig()
-    """Where the gateway listens, and who may use it."""
+    """The gateway's address and its users."""
     agents: AgentsConfig = AgentsConfig()
     """Agents, either as a list or as entries under their ids."""
     models: ModelsConfig = ModelsConfig()
     """Model providers, and retries."""
     tools: GlobalToolsConfig = GlobalToolsConfig()
-    """Which tools every agent may use, and settings of the tools themselves."""
+    """The tools that every agent may use, and settings of the tools themselves."""
     approvals: ApprovalsConfig = ApprovalsConfig()
     """Tool calls that wait for a person's decision."""
     mcp: McpConfig = McpConfig()

@@ -43,7 +43,7 @@ class ExecConfig(Section):
     """Ask a person first: "always" for every command, "on-miss" unless it is allowed for the session. "off": as `mode`
     and `tools.approvals` say."""
     host: Literal["auto", "gateway", "sandbox", "node"] | None = None
-    """Where commands run. There is no sandbox and no node here: "sandbox" and "node" take the tool `exec` away."""
+    """The place of commands. There is no sandbox and no node here: "sandbox" and "node" take the tool `exec` away."""
 
 
 class ExecLimitsConfig(Section):

@@ -51,7 +51,7 @@ _ALIASES = {"bash": "exec"}
 
 
 class Approval(IntEnum):
-    """What the calls of a tool need, from the least to the most restrictive.
+    """Requirement of the calls of a tool, from the least to the most restrictive.
 
     `ASK` may be decided for a whole session, `ASK_ALWAYS` only call by call.
     """
