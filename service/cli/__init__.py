@@ -49,7 +49,8 @@ class _Commands(CommandGroup):
         try:
             with _output_errors_reported():
                 result = super().invoke(ctx)
-                sys.stdout.flush()
+                if sys.stdout is not None:  # as it is where a program starts with its output closed
+                    sys.stdout.flush()
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
         except click.Abort as abort:  # raised by click for Ctrl-C and for end of input at a prompt

@@ -69,3 +69,10 @@ def test_broken_output_is_reported_in_one_line(tmp_path: Path, target: str, argu
     assert done.returncode == 1
     assert done.stderr.startswith(b"Error: The output cannot be written: ")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_command_without_standard_output_ends_normally(tmp_path: Path) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "service", "config", "schema"]
+    env = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, timeout=90, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
