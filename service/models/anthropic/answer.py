@@ -12,6 +12,7 @@ from service.core.ids import new_call_id
 from service.core.messages import StopReason, ToolCall, Usage
 from service.models.anthropic.content import THINKING, Content
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion
 from service.models.http.transport import Upstream
 from service.models.openai.surrogates import load_event
@@ -20,13 +21,6 @@ from service.models.streaming import to_count
 from service.models.thoughts import ThoughtFilter
 from service.models.tool_calls import check_calls, is_object, whole_arguments, with_distinct_ids
 
-_STOP_REASONS = {
-    "max_tokens": StopReason.LENGTH,
-    "model_context_window_exceeded": StopReason.LENGTH,
-    "tool_use": StopReason.TOOL_CALLS,
-    "refusal": StopReason.CONTENT_FILTER,
-    "pause_turn": StopReason.LENGTH,  # the model would continue if asked
-}
 #: The HTTP status of an error that arrives as an event.
 _ERROR_STATUSES = {
     "invalid_request_error": 400,
@@ -64,12 +58,13 @@ class AnthropicAnswer:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._calls: dict[Any, _PartialCall] = {}  # by the index of the block
+        self._calls: list[_PartialCall] = []
+        self._calls_by_index: dict[Any, _PartialCall | None] = {}  # of every block
         self._calls_chars = 0
         self._content = Content()
         self._thoughts = ThoughtFilter()
         self._completion = Completion()
-        self._has_thoughts = False
+        self._has_thoughts = self._has_unknown = False
         self._usage: dict[str, int] = {}
         self.is_over = False
         self._readers: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -86,7 +81,7 @@ class AnthropicAnswer:
         if not self._completion.is_stated():
             return False
         return self._stop_reason() is StopReason.LENGTH or all(
-            is_object(call.arguments() or "{}") for call in self._calls.values()
+            is_object(call.arguments() or "{}") for call in self._calls
         )
 
     def end_body(self, *, framed: bool) -> None:
@@ -121,6 +116,8 @@ class AnthropicAnswer:
         if completion.reason is None or not (self.is_over or completion.is_stated()):
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = self._stop_reason()
+        if reason is None:
+            raise answer_error(self._upstream, None, finish_reason=completion.reason)
         if self._calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS
         if not self._calls and reason in (StopReason.STOP, StopReason.TOOL_CALLS):
@@ -129,18 +126,20 @@ class AnthropicAnswer:
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
         calls = with_distinct_ids(
-            ToolCall(call.id, call.name, whole_arguments(call.arguments())) for call in self._calls.values()
+            ToolCall(call.id, call.name, whole_arguments(call.arguments())) for call in self._calls
         )
         return ModelEnded(reason, calls, self._to_usage(), self._content.to_data(calls))
 
-    def _stop_reason(self) -> StopReason:
-        return _STOP_REASONS.get(self._completion.reason or "", StopReason.STOP)
+    def _stop_reason(self) -> StopReason | None:
+        return to_stop_reason(self._completion.reason or "")
 
     def _check_empty(self, reason: StopReason) -> None:
         if self._completion.has_output or self.rest().strip():
             return
         if self._has_thoughts or self._thoughts.found:
             raise GatewayError("provider_error", "The model provider's answer has thinking, but no text.")
+        if self._has_unknown:
+            raise GatewayError("provider_error", "The model provider's answer has no text, only parts of other kinds.")
         if reason is StopReason.TOOL_CALLS:
             raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
 
@@ -169,8 +168,11 @@ class AnthropicAnswer:
             block = {**block, "text": _text(block.get("text") or "")}
         self._content.begin(index, block)
         self._has_thoughts = self._has_thoughts or kind in THINKING
+        self._has_unknown = self._has_unknown or kind not in ("text", "tool_use", *THINKING)
+        self._calls_by_index[index] = None
         if kind == "tool_use":
-            self._calls[index] = call = _PartialCall(block)
+            call = self._calls_by_index[index] = _PartialCall(block)
+            self._calls.append(call)
             self._completion.add(None, has_output=True)
             self._calls_chars += len(call.arguments())
             check_calls(len(self._calls), self._calls_chars)
@@ -183,7 +185,8 @@ class AnthropicAnswer:
             piece = _text(delta.get("partial_json") or "")
             self._calls_chars += len(piece)
             check_calls(len(self._calls), self._calls_chars)
-            if call := self._calls.get(index):  # tools that the provider runs itself are not here
+            latest = self._calls[-1] if self._calls else None  # for an index that no block began with
+            if call := self._calls_by_index.get(index, latest):  # tools that the provider runs itself are not here
                 call.pieces.append(piece)
                 self._completion.add(None, has_output=True)
         return _text(delta.get("text") or "") if delta["type"] == "text_delta" else ""

@@ -7,10 +7,10 @@ from typing import Any
 from service.core.errors import GatewayError
 from service.core.messages import ProviderData, StopReason, Usage
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion
 from service.models.http.transport import Upstream
 from service.models.openai.calls import CallAssembler
-from service.models.openai.finish_reasons import is_failure, to_stop_reason
 from service.models.openai.parts import text_of_parts
 from service.models.openai.reasoning import REASONING, Reasoning
 from service.models.openai.surrogates import Joiner, load_event
@@ -20,7 +20,7 @@ from service.models.thoughts import ThoughtFilter
 
 #: Fields of an event, and of a choice, that need more than a look at the delta.
 _EVENT_EXTRAS = frozenset(("error", "type", "base_resp", "x_groq"))
-_CHOICE_EXTRAS = frozenset(("error", "message"))
+_CHOICE_EXTRAS = frozenset(("error", "message", "usage"))
 
 
 class OpenAIAnswer:
@@ -62,16 +62,14 @@ class OpenAIAnswer:
                 return self._add_content(content)
             choice = choices[0] if choices else {}
             text = self._read_choice(choice)
-            if usage := event.get("usage") or _nested_usage(event):
-                self._usage = _to_usage(usage)
+            if usage := event.get("usage") or choice.get("usage") or _nested_usage(event):
+                self._usage = _to_usage(usage, self._usage)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
             raise GatewayError("provider_error", message) from error
         problem = find_error(event) or choice.get("error") or (None if choices else find_bare_error(event))
         if problem:
             raise answer_error(self._upstream, problem)
-        if (reason := choice.get("finish_reason")) and is_failure(reason):
-            raise answer_error(self._upstream, None, finish_reason=reason)
         return text
 
     def rest(self) -> str:
@@ -84,6 +82,8 @@ class OpenAIAnswer:
         if not (self.is_over or completion.is_stated()):
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = to_stop_reason(completion.reason or "")
+        if reason is None:
+            raise answer_error(self._upstream, None, finish_reason=str(completion.reason))
         if self._calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS  # some hosts send "stop" for every answer
         if reason is StopReason.TOOL_CALLS and not self._calls:
@@ -120,6 +120,8 @@ class OpenAIAnswer:
     def _read_choice(self, choice: dict[str, Any]) -> str:
         reason = choice.get("finish_reason")
         delta = choice.get("delta")
+        if not delta and isinstance(choice.get("text"), str):  # as completions of texts have it
+            delta = {"content": choice["text"]}
         if delta:
             text, has_calls = self._read_delta(delta)
             self._has_deltas = self._has_deltas or bool(text) or has_calls
@@ -159,10 +161,22 @@ class OpenAIAnswer:
         if not isinstance(content, str):
             content, _ = text_of_parts(content or "")
         if self._has_deltas:
-            return (content.removeprefix(before) if before and content.startswith(before) else ""), False
+            if not _agree(before, content):
+                raise GatewayError("provider_error", "The model provider sent two different answers in one.")
+            calls = (message.get("tool_calls") or [])[len(self._calls) :]
+            self._calls.add(calls)
+            added = content.removeprefix(before) if content.startswith(before) else ""
+            self._texts.append(added)
+            return added, bool(calls)
         if len(self._texts) > 1 and content == before:
             message = {**message, "content": ""}
         return self._read_delta(message)
+
+
+def _agree(streamed: str, whole: str) -> bool:
+    """True if one of two versions of an answer begins with the other or contains it, apart from white space."""
+    said, again = "".join(streamed.split()), "".join(whole.split())
+    return again.startswith(said) or again in said
 
 
 def _plain_content(event: dict[str, Any], choice: dict[str, Any]) -> str | None:
@@ -181,12 +195,13 @@ def _nested_usage(event: dict[str, Any]) -> Any:
     return groq.get("usage") if groq else None
 
 
-def _to_usage(usage: Any) -> Usage:
+def _to_usage(usage: Any, earlier: Usage) -> Usage:
     # A wrong count must not fail the answer.
     counts = usage if isinstance(usage, dict) else {}
     details = counts.get("prompt_tokens_details")
-    return Usage(
-        input_tokens=to_count(counts.get("prompt_tokens")),
-        output_tokens=to_count(counts.get("completion_tokens")),
+    counted = Usage(
+        input_tokens=to_count(counts.get("prompt_tokens") or counts.get("input_tokens")),
+        output_tokens=to_count(counts.get("completion_tokens") or counts.get("output_tokens")),
         cached_tokens=to_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
     )
+    return earlier if counted == Usage() else counted

@@ -41,8 +41,8 @@ class CallAssembler:
         self._by_index: dict[Any, PartialCall] = {}
         self._characters = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+    def __len__(self) -> int:
+        return len(self._calls)
 
     def add(self, pieces: list[dict[str, Any]]) -> None:
         """Process the pieces of one event. Raises `GatewayError` (`provider_error`) beyond the limits of an answer."""
@@ -50,7 +50,7 @@ class CallAssembler:
             arguments = _arguments_of(piece)
             call = self._call_of(piece, arguments)
             call.id = call.id or str(piece.get("id") or "")
-            call.name = call.name or _name_of(piece)
+            call.name = _longer_name(call, _name_of(piece))
             call.arguments.append(arguments)
             if extra := piece.get(CALL_DATA):
                 call.extra[CALL_DATA] = extra
@@ -106,11 +106,16 @@ def _begins_another(call: PartialCall, piece: dict[str, Any], arguments: str) ->
             return True
         return call.is_empty() and not arguments
     if call_id and call_id == call.id:
-        return False
+        return not name.startswith(call.name) and (bool(arguments) and (call.is_empty() or call.is_whole()))
     if piece.get("index") is None:
         return True
     is_start = not isinstance(_raw_arguments(piece), str) or name != call.name or arguments.lstrip().startswith("{")
     return is_start and call.is_whole()
+
+
+def _longer_name(call: PartialCall, name: str) -> str:
+    """Return the name of `call` after a piece with `name`; some hosts repeat it, longer each time."""
+    return name if call.is_empty() and name.startswith(call.name) else call.name
 
 
 def _to_call(call: PartialCall) -> ToolCall:

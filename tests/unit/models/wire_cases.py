@@ -574,6 +574,91 @@ COUNTS = [
         usage=(7, 5),
     ),
 ]
+UNFINISHED = (
+    "failed",
+    "server_error",
+    "overloaded",
+    "interrupted",
+    "OTHER",
+    "banana",
+    "cancelled",
+    1,
+    {"type": "length"},
+)
+SHORTENED = ("MAX_TOKENS", "length", "token_limit", "maxPredictedTokensReached", "max-length")
+WITHHELD = ("SAFETY", "content-filter", "guardrail_intervened")
+SAID = ("Hello ", "there")
+
+
+def _endings(ending: Any, make: Callable[..., WireCase], **fields: Any) -> list[WireCase]:
+    """The same reason at the end of both dialects."""
+    events = message_events(*anthropic.text(list(SAID)), reason=ending)
+    return [
+        make(f"ends with {ending}", said(*SAID), chunk(ending), DONE, text=None, **fields),
+        make(f"ends with {ending}", events, dialect=ANTHROPIC, text=None, **fields),
+    ]
+
+
+STRAY = [{"type": "content_block_delta", "index": 7, "delta": {"type": "input_json_delta", "partial_json": CITY}}]
+SAME_INDEX = [*tool_block({}, CITY), *tool_block({}, "{}", id="toolu_2", name="clock")]
+CLOSING = {"role": "assistant", "content": "Hello there", "tool_calls": [{"id": "c", "function": {"name": "weather"}}]}
+CLOSING["tool_calls"][0]["function"]["arguments"] = CITY  # type: ignore[index]
+TWINS = [{"id": "a", "function": {"name": "clock", "arguments": ""}}]
+TWINS += [{"id": "a", "function": {"name": "weather", "arguments": CITY}}]
+
+CONTRADICTIONS = [
+    *(row for reason in UNFINISHED[:7] for row in _endings(reason, _fails)),
+    *(_endings(reason, _fails)[0] for reason in UNFINISHED[7:]),
+    *(row for reason in SHORTENED for row in _endings(reason, _ok, reason="length")),
+    *(row for reason in WITHHELD for row in _endings(reason, _ok, reason="content_filter")),
+    _fails("two different answers", said(*SAID), with_message("Goodbye now"), DONE, text="Hello there"),
+    _ok("message with other white space", said("Hello ", "there\n"), with_message("Hello there"), DONE, text=None),
+    _calls(
+        "a call in the closing message only",
+        *(said(*SAID), sse({"choices": [{"message": CLOSING, "finish_reason": "tool_calls"}]}), DONE),
+        text="Hello there",
+    ),
+    _calls(
+        "text in the closing message only",
+        *(call(CITY, id="c", name="weather"), with_message("Hello there", "tool_calls"), DONE),
+        text="Hello there",
+    ),
+    _calls("two calls under one id", chunk(tool_calls=TWINS), DONE, calls=(("clock", "{}"), *WEATHER)),
+    _calls("a name that grows", call("", id="c", name="wea"), call(CITY, id="c", name="weather"), STOP, DONE),
+    _ok("text of a completion", sse({"choices": [{"text": "Hello there", "finish_reason": "stop"}]}), DONE),
+    _calls(
+        "arguments at an index that no block has",
+        message_events(*tool_block({})[:1], *STRAY, tool_block({})[-1], reason="tool_use"),
+        dialect=ANTHROPIC,
+    ),
+    _calls(
+        "two calls at one index",
+        message_events(*SAME_INDEX, reason="tool_use"),
+        dialect=ANTHROPIC,
+        calls=(*WEATHER, ("clock", "{}")),
+    ),
+    _fails(
+        "nothing but a block of an unknown kind",
+        message_events(*anthropic.block(0, {"type": "banana"}, [])),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "usage in the choice",
+        *(said(*SAID), sse({"choices": [{"delta": {}, "finish_reason": "stop", "usage": COUNTED}]}), DONE),
+        usage=(7, 5),
+    ),
+    _ok(
+        "usage by other names",
+        *(said(*SAID), STOP, usage_chunk(usage={"input_tokens": 7, "output_tokens": 5}), DONE),
+        usage=(7, 5),
+    ),
+    _ok(
+        "zeros after the usage",
+        *(said(*SAID), STOP, usage_chunk(usage=COUNTED), usage_chunk(usage={"prompt_tokens": 0}), DONE),
+        usage=(7, 5),
+    ),
+]
+
 CASES: list[WireCase] = [
     *REPEATED,
     *REASONS,
@@ -585,4 +670,5 @@ CASES: list[WireCase] = [
     *COMPRESSED,
     *TEXTS,
     *COUNTS,
+    *CONTRADICTIONS,
 ]

@@ -1,0 +1,45 @@
+"""Finish reasons of both dialects and their variants.
+
+Hosts pass on those of the model's own API (Gemini's `MAX_TOKENS`, Mistral's `model_length`) in any case, and Google
+prefixes its own with OpenAI's (`content_filter: SAFETY`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from service.core.messages import StopReason
+
+_WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+_STOP = (
+    *("", "stop", "end_turn", "stop_sequence", "stop_sequence_reached", "stop_word", "stop_string_found"),
+    *("eos", "eos_token", "eos_found", "end_of_text", "end", "finish", "finished", "done", "complete", "completed"),
+    *("normal", "success"),
+)
+_LENGTH = (
+    *("length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit", "limit"),
+    *("model_context_window_exceeded", "context_length", "context_length_reached", "max_predicted_tokens_reached"),
+    *("pause_turn", "incomplete", "time_limit"),  # the model would continue if asked
+)
+_CALLS = ("tool_calls", "tool_call", "tool_use", "function_call")
+_FILTERED = (
+    *("content_filter", "content_filtered", "sensitive", "safety", "refusal", "guardrail_intervened"),
+    *("recitation", "prohibited_content", "blocklist", "spii", "image_safety", "language"),
+)
+_REASONS = {
+    **dict.fromkeys(_STOP, StopReason.STOP),
+    **dict.fromkeys(_LENGTH, StopReason.LENGTH),
+    **dict.fromkeys(_CALLS, StopReason.TOOL_CALLS),
+    **dict.fromkeys(_FILTERED, StopReason.CONTENT_FILTER),
+}
+
+
+def to_stop_reason(reason: str) -> StopReason | None:
+    """Map a provider's finish reason; `None` for a failure, and for an unknown one, which proves nothing."""
+    return _REASONS.get(_normalised(reason))
+
+
+def _normalised(reason: str) -> str:
+    words = _WORD_ENDS.sub("_", reason.rpartition(":")[2].strip())
+    return words.lower().replace("-", "_").replace(" ", "_")
