@@ -87,5 +87,6 @@ def _declared(operation: Mapping[str, Any], document: Mapping[str, Any]) -> Iter
         parameter = components["parameters"][name] if name else listed
         yield parameter["name"].lower() if parameter["in"] == "header" else parameter["name"]
     if "requestBody" in operation:
-        for field in components["schemas"]["ChatCompletionRequest"]["properties"]:
+        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        for field in components["schemas"][reference.rpartition("/")[2]]["properties"]:
             yield f"body {field}"
