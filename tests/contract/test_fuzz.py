@@ -104,7 +104,7 @@ def test_streaming_requests_return_streams(streams: Outcome) -> None:
 def test_failing_model_conforms_to_contract(plan: Plan, streaming: bool) -> None:
     failing = replace(
         plan,
-        examples=max(plan.examples // 4, 50),
+        examples=max(plan.examples // 4, 200),  # enough for each model to fail once
         phases=GENERATED,
         operations=(COMPLETION,),
         streaming=streaming,
