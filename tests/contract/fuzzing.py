@@ -167,9 +167,6 @@ def _to_config(plan: Plan) -> schemathesis.Config:
         {"include-name": name, "checks": {"negative_data_rejection": {"expected-statuses": list(statuses)}}}
         for name, statuses in plan.rejections.items()
     ]
-    # Requests that are made from others are not steered to a model that exists.
-    unknown = {"checks": {"positive_data_acceptance": {"expected-statuses": [*plan.accepted, "404"]}}}
-    operations += [{"include-name": f"{method} /v1/models/{{model}}", **unknown} for method in ("GET", "HEAD")]
     if plan.operations:
         # By path: methods that a path does not have are tried only where nothing excludes them.
         paths = [operation.partition(" ")[2] for operation in plan.operations]

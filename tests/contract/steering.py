@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
+import schemathesis
 from schemathesis import BaseSchema, Case, HookContext
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.meta import negated_parameters
@@ -92,10 +93,6 @@ class Steering:
 
     def steer(self, case: Case[Any]) -> Case[Any]:
         """Change `case` where the contract leaves open what the gateway requires."""
-        if case.operation.label in (MODEL, HEAD_MODEL):
-            name = case.path_parameters.get("model")
-            if isinstance(name, str) and 1 <= len(name) <= 256:  # longer ones break the contract
-                case.path_parameters = {**case.path_parameters, "model": _pick(MODELS, name)}
         if case.operation.label == COMPLETION:
             self._steer_headers(case)
             self._steer_body(case)
@@ -145,6 +142,16 @@ class Steering:
 def _grows_too_long(key: str) -> bool:
     """Return True if a session key is too long with its agent's prefix and in canonical encoding."""
     return len("agent:main:") + len(quote(unquote(key).lower())) > _MAX_KEY
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: Mapping[str, Any]) -> None:
+    """Point every request for a model at one that exists, also those that Schemathesis derives from others."""
+    del context, kwargs
+    name = case.path_parameters.get("model")
+    is_right = isinstance(name, str) and 1 <= len(name) <= 256  # longer ones break the contract
+    if case.operation.label in (MODEL, HEAD_MODEL) and is_right and name not in MODELS:
+        case.path_parameters = {**case.path_parameters, "model": _pick(MODELS, str(name))}
 
 
 def _steer_path(case: Case[Any], seeds: Seeds) -> None:
