@@ -34,17 +34,23 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
     """Run an agent and answer with its reply, whole or as a stream."""
     with _Caller(current_request().environ) as caller:
         run = caller.submit(body)
-        session_key = ("x-openclaw-session-key", encode_session_key(run.session_key))
         model = body.get("model") or _DEFAULT_MODEL
         if body.get("stream"):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
             chunks = ChunkStream(run, model, include_usage=include_usage)
             chunks.begin()
-            return ok_response("text/event-stream", _WatchedChunks(run, chunks, caller), session_key, _NO_BUFFERING)
+            return ok_response(
+                "text/event-stream", _WatchedChunks(run, chunks, caller), *_run_headers(run), _NO_BUFFERING
+            )
         result = run.wait()
         caller.note_end(run)
         completion = to_completion(run, result, model, body.get("metadata"))
-    return ok_response("application/json", orjson.dumps(completion), session_key)
+    return ok_response("application/json", orjson.dumps(completion), *_run_headers(run))
+
+
+def _run_headers(run: Run) -> list[tuple[str, str]]:
+    headers = [("x-openclaw-session-key", encode_session_key(run.session_key))]
+    return headers if run.queued_ms is None else [*headers, ("x-openclaw-queued", str(run.queued_ms))]
 
 
 class _Caller:
@@ -63,7 +69,7 @@ class _Caller:
     def submit(self, body: dict[str, Any]) -> Run:
         """Submit the run that the request asks for."""
         gateway: Gateway = current_app.extensions["gateway"]
-        request = parse_chat_request(body, lambda header: self._environ.get(environ_key(header)))
+        request = parse_chat_request(body, lambda header: self._environ.get(environ_key(header)), gateway.http_sessions)
         try:
             with self._submission:
                 self._run = run = gateway.submit(request)

@@ -127,6 +127,12 @@ class Run:
         """Return the seconds since the run began; 0 while it is queued."""
         return 0.0 if self._running_since is None else monotonic() - self._running_since
 
+    @property
+    def queued_ms(self) -> int | None:
+        """How long the run has waited for its session and its slot, in milliseconds; `None` if hardly at all."""
+        queued = (monotonic() if self._running_since is None else self._running_since) - self._queued_since
+        return int(queued * 1000) if queued > _LONG_QUEUED_SECONDS and not self.is_replay else None
+
     def begin(self) -> None:
         """Mark the run, which has its session and its slot, as running."""
         self._running_since = monotonic()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from service.config.problems import Section
+from service.config.sessions import HttpSessionsConfig
 from service.config.types import Bool, Count, GatewayUrl, Network, Origin, Port, Positive, Whole
 from service.core.byte_budget import DEFAULT_BYTES
 
@@ -102,6 +103,8 @@ class HttpConfig(Section):
 
     endpoints: EndpointsConfig = EndpointsConfig()
     """HTTP endpoints that can be switched on."""
+    sessions: HttpSessionsConfig = HttpSessionsConfig()
+    """The session of a request without `x-openclaw-session-key`."""
 
 
 class RemoteConfig(Section):

@@ -20,6 +20,7 @@ from service.config.models import ModelsConfig
 from service.config.problems import Section, describe_failures
 from service.config.sessions import SessionConfig
 from service.config.source import ConfigError
+from service.config.tasks import TasksConfig
 from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.config.types import (
     AgentId,
@@ -208,6 +209,8 @@ class Config(Section):
     """MCP servers."""
     session: SessionConfig = SessionConfig()
     """Sessions."""
+    tasks: TasksConfig = TasksConfig()
+    """Side requests of chat programs."""
     state: StateConfig = StateConfig()
     """The database."""
     meta: MetaConfig = MetaConfig()

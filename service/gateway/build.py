@@ -82,10 +82,13 @@ def open_runtime(
             defaults.max_concurrent,
             config.gateway.max_in_flight_bytes,
             config.approvals,
+            None if config.session.queue_timeout_ms is None else config.session.queue_timeout_ms / 1000,
         ),
         LearnedWindows(),
         locations.private_paths,
         slots,
+        config.gateway.http.sessions,
+        config.tasks,
     )
 
 

@@ -14,6 +14,7 @@ from service.agent.events import RunEnded
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.config.agents import Roster
+from service.config.sessions import HttpSessionsConfig
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.errors import GatewayError, internal_error
@@ -180,6 +181,11 @@ class Gateway:
     def catalog(self) -> ModelCatalog:
         """The models in force."""
         return self._runtime.current.catalog
+
+    @property
+    def http_sessions(self) -> HttpSessionsConfig:
+        """The rules in force for the session of an HTTP request."""
+        return self._runtime.current.sessions
 
     @property
     def tool_slots(self) -> ToolSlots:

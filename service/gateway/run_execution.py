@@ -85,7 +85,7 @@ class RunExecutor:
         with ExitStack() as on_failure:
             try:
                 with run.scope:
-                    opened = self._storage.ledger.open(run.accepted, plan.agent.timeout_seconds)
+                    opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)
                     on_failure.callback(opened.retract)
                     time = RunDeadline.begin(plan)
                     slot.take(time.left_seconds)

@@ -12,6 +12,7 @@ from service.agent.hidden_steps import recall_steps
 from service.agent.loop import AgentTools
 from service.agent.model_fit import fit_choices
 from service.agent.request import AgentRequest, check_model, check_names
+from service.agent.side_tasks import find_task
 from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
 from service.core.dataclass import record
@@ -41,15 +42,28 @@ class RunPlan:
     session: SessionKey
     lease: RuntimeLease
 
+    @property
+    def queue_seconds(self) -> float:
+        """The longest wait for the session."""
+        limit = self.lease.runtime.limits.queue_seconds
+        return self.agent.timeout_seconds if limit is None else min(limit, self.agent.timeout_seconds)
+
 
 def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], str]) -> RunPlan:
     """Resolve the request's agent, models and session.
 
-    Raises `GatewayError`: an unknown agent or model, input the model does not support, a reserved session key.
+    A side request gets a new session. Raises `GatewayError`: an unknown agent or model, input the model does not
+    support, a reserved session key.
     """
     runtime = lease.runtime
+    task = find_task(request, runtime.tasks)
+    if task is not None:
+        request = replace(request, task=task, session_key=None, user=None)
     agent = runtime.roster.resolve(request.model, request.agent_id)
-    choices = runtime.catalog.choices(request.provider_model, agent)
+    if task is not None and runtime.tasks.model is not None and request.provider_model is None:
+        choices = runtime.catalog.choose_for_tasks(runtime.tasks.model)
+    else:
+        choices = runtime.catalog.choices(request.provider_model, agent)
     check_model(request, choices[0])
     session = choose_session(agent.id, request.session_key, request.user, new_id, runtime.roster)
     return RunPlan(request, agent, choices, session, lease)
@@ -103,7 +117,12 @@ class PreparedRun:
 
 
 def _own_tools(plan: RunPlan) -> Toolbox:
-    """Return the agent's tools for the run. Raises `GatewayError` if a function of the caller is called like one."""
+    """Return the agent's tools for the run, none for a side request.
+
+    Raises `GatewayError` if a function of the caller is called like one.
+    """
+    if plan.request.task is not None:
+        return Toolbox(())
     functions, toolboxes = plan.request.functions, plan.lease.runtime.toolboxes
     names = frozenset(function.name for function in functions)
     own_tools = toolboxes.of(plan.agent, names, [choice.ref for choice in plan.choices])

@@ -11,6 +11,8 @@ from pathlib import Path
 from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
 from service.config.approvals import ApprovalsConfig
+from service.config.sessions import HttpSessionsConfig
+from service.config.tasks import TasksConfig
 from service.core.byte_budget import DEFAULT_BYTES
 from service.core.concurrency import RLock, spawn
 from service.core.dataclass import record
@@ -27,13 +29,17 @@ ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 
 @record
 class RunLimits:
-    """Limits of runs: model calls in one, retries, how many run at once, the data in flight, waits for approvals."""
+    """Limits of runs: model calls in one, retries, how many run at once, the data in flight, waits for approvals.
+
+    `queue_seconds` limits the wait for a session; `None` is the agent's time limit.
+    """
 
     max_turns: int
     retries: RetryPolicy
     max_concurrent: int | None = None
     in_flight_bytes: int = DEFAULT_BYTES
     approvals: ApprovalsConfig = ApprovalsConfig()
+    queue_seconds: float | None = None
 
 
 @record
@@ -43,6 +49,7 @@ class Runtime:
     `toolboxes` has each agent's own tools, `check_images` fetches and checks a request's images. `windows` records the
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
+    `sessions` selects the session of an HTTP request, `tasks` recognizes side requests.
     """
 
     roster: Roster
@@ -53,6 +60,8 @@ class Runtime:
     windows: LearnedWindows
     hidden: tuple[Path, ...]
     slots: ToolSlots
+    sessions: HttpSessionsConfig
+    tasks: TasksConfig
 
     def adopt(self, older: Runtime) -> None:
         """Take over what is open in `older` and configured the same here; `older` does not close that."""

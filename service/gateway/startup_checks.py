@@ -93,6 +93,8 @@ def check_agents(
     if _is_sandboxed(config, roster) and (problem := hidden.link_problem()) is not None:
         findings.append(_Finding(f"tools.exec.sandbox: {problem}; commands are refused until then"))
     waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
+    if config.tasks.model is not None:
+        findings += _check_model("tasks.model", config.tasks.model, catalog, waiting)
     for agent in roster.agents:
         entry = config.agents.roster.get(agent.id, AgentConfig())
         place = _place_of(config, agent, "model", is_own=entry.model is not None)
@@ -124,13 +126,18 @@ class _Finding(NamedTuple):
 
 def _check_models(place: str, agent: Agent, catalog: ModelCatalog, waiting: Container[str]) -> Iterator[_Finding]:
     """`waiting` are the providers that only lack a key in the environment."""
-    if agent.model is not None and (error := catalog.problem_of(agent.model)) is not None:
-        refused = error.code == "model_not_found" and agent.model.partition("/")[0] not in waiting
-        if error.code != "model_not_installed":  # the catalog logs that itself
-            yield _Finding(f"{place}: {error.message}", refused)
+    if agent.model is not None:
+        yield from _check_model(place, agent.model, catalog, waiting)
     for ref in agent.fallbacks:
         if (error := catalog.problem_of(ref)) is not None:
             yield _Finding(f"{place}.fallbacks: {error.message} It is left out.")
+
+
+def _check_model(place: str, ref: str, catalog: ModelCatalog, waiting: Container[str]) -> Iterator[_Finding]:
+    if (error := catalog.problem_of(ref)) is not None:
+        refused = error.code == "model_not_found" and ref.partition("/")[0] not in waiting
+        if error.code != "model_not_installed":  # the catalog logs that itself
+            yield _Finding(f"{place}: {error.message}", refused)
 
 
 def _check_workspace(place: str, path: Path) -> Iterator[_Finding]:

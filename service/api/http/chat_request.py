@@ -9,6 +9,7 @@ import orjson
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import AgentRequest
+from service.config.sessions import HttpSessionsConfig
 from service.core.concurrency import pause
 from service.core.errors import GatewayError
 from service.core.messages import (
@@ -24,7 +25,7 @@ from service.core.messages import (
     ToolChoiceMode,
 )
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.sessions.keys import parse_session_key_header
+from service.storage.sessions.keys import parse_chat_id, parse_session_key_header
 
 #: Fields that are passed to the provider under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
@@ -42,41 +43,52 @@ _MESSAGES_AT_ONCE = 1000  # parsed without a pause
 _SYSTEM_ROLES = ("system", "developer")
 
 
-def parse_chat_request(body: Mapping[str, Any], find_header: Callable[[str], str | None]) -> AgentRequest:
+def parse_chat_request(
+    body: Mapping[str, Any], find_header: Callable[[str], str | None], sessions: HttpSessionsConfig
+) -> AgentRequest:
     """Translate a request.
 
-    `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name. Raises
-    `GatewayError` (400) for errors across fields: two tools with one name, a `tool_choice` without its tool.
+    `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name,
+    `sessions` has the rules for its session. Raises `GatewayError` (400) for errors across fields: two tools with one
+    name, a `tool_choice` without its tool.
     """
 
     def header(name: str) -> str | None:
         return find_header(name) or None  # an empty header counts as absent
 
     functions = _parse_functions(body.get("tools") or ())
-    session_key = header("x-openclaw-session-key")
+    session_key, chat_key = header("x-openclaw-session-key"), None
+    if session_key is None:
+        ids = ((name, parse_chat_id(name, header(name))) for name in sessions.headers)
+        chat_key = next((f"{name}:{chat_id}" for name, chat_id in ids if chat_id is not None), None)
     return AgentRequest(
         messages=_parse_messages(body["messages"]),
         system_text=_system_text(body["messages"]),
         model=body.get("model") or None,
         agent_id=header("x-openclaw-agent-id"),
         provider_model=header("x-openclaw-model"),
-        session_key=None if session_key is None else parse_session_key_header(session_key),
-        user=body.get("user"),
+        session_key=chat_key if session_key is None else parse_session_key_header(session_key),
+        user=body.get("user") if sessions.user == "session" else None,
         channel=header("x-openclaw-message-channel"),
+        task=header("x-openclaw-task"),
         functions=functions,
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
-        idempotency_key=_parse_idempotency_key(body, header),
+        idempotency_key=_parse_idempotency_key(body, header, chat_key),
         streamed=bool(body.get("stream")),
     )
 
 
-def _parse_idempotency_key(body: Mapping[str, Any], header: Callable[[str], str | None]) -> IdempotencyKey | None:
+def _parse_idempotency_key(
+    body: Mapping[str, Any], header: Callable[[str], str | None], chat_key: str | None
+) -> IdempotencyKey | None:
     key = header("idempotency-key")
     if key is None:
         return None
     fields = {name: value for name, value in body.items() if name not in _DELIVERY}
     headers = [header(name) for name in _IDENTITY_HEADERS]
+    # Only where they are sent, so that keys of requests without them stay known.
+    headers += [value for value in (chat_key, header("x-openclaw-task")) if value is not None]
     return IdempotencyKey.of(key, orjson.dumps([headers, fields], option=orjson.OPT_SORT_KEYS))
 
 

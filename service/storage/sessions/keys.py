@@ -23,6 +23,13 @@ MAIN_SESSION = "main"
 #: The longest header value, in characters as sent.
 MAX_HEADER_CHARACTERS = 2048
 
+#: The longest id of a chat; the session key that it becomes part of is limited, too.
+MAX_CHAT_ID_CHARACTERS = 256
+
+#: What programs send for a chat that has no id yet.
+_NO_CHAT_IDS = ("new", "null", "none", "undefined")
+_PLACEHOLDER = re.compile(r"\{\{.*\}\}")
+
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _BROKEN_TRIPLET = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
@@ -62,6 +69,21 @@ def parse_session_key_header(value: str) -> str:
     if not key:
         raise _refused("is blank")
     return key
+
+
+def parse_chat_id(header: str, value: str | None) -> str | None:
+    """Return the id of a chat from a chat program's `header`; `None` if there is none.
+
+    There is none in a placeholder that the program did not fill in, nor in the name of a chat without an id yet. Raises
+    `GatewayError` (`invalid_value`) for more than `MAX_CHAT_ID_CHARACTERS` and for anything but printable ASCII.
+    """
+    chat_id = (value or "").strip(" \t")
+    if not chat_id or chat_id.lower() in _NO_CHAT_IDS or _PLACEHOLDER.search(chat_id):
+        return None
+    if len(chat_id) > MAX_CHAT_ID_CHARACTERS or not _PRINTABLE_ASCII.fullmatch(chat_id):
+        text = f"The header {header} must be 1 to {MAX_CHAT_ID_CHARACTERS} characters of printable ASCII."
+        raise GatewayError("invalid_value", text, param=header)
+    return chat_id
 
 
 def session_key_for(agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str]) -> SessionKey:

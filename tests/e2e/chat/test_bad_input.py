@@ -222,6 +222,7 @@ def test_two_tools_with_one_name_are_refused(client: httpx.Client) -> None:
         ("x-openclaw-agent-id", "not an id"),
         ("x-openclaw-model", "no-slash"),
         ("x-openclaw-message-channel", "a b"),
+        ("x-openclaw-task", "a b"),
         ("x-openclaw-session-key", "x" * 2049),
         ("x-openclaw-session-key", "x" * 2048),  # longer with the agent's prefix
         ("x-openclaw-session-key", "Nguyễn"),

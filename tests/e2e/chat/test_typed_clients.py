@@ -59,6 +59,7 @@ def test_request_with_every_optional_field_null_is_accepted(client: httpx.Client
         "x-openclaw-session-key",
         "x-openclaw-model",
         "x-openclaw-message-channel",
+        "x-openclaw-task",
         "idempotency-key",
         "x-request-id",
     ],
