@@ -13,10 +13,10 @@ class Completion:
     """
 
     __slots__ = (
-        "_is_ended",
         "_is_overtaken",
         "_is_plain",
         "has_output",
+        "is_ended",
         "is_flowing",
         "is_over",
         "is_settled",
@@ -31,7 +31,7 @@ class Completion:
         self.is_settled = False
         self._is_plain = False  # the latest output came without a reason
         self._is_overtaken = False  # output came after a reason
-        self._is_ended = False
+        self.is_ended = False  # nothing follows, and the reason counts
 
     def add(self, reason: object, *, has_output: bool) -> None:
         """Process one event: its finish reason, if any, and whether it has text or a piece of a call."""
@@ -49,11 +49,11 @@ class Completion:
 
     def end_body(self, *, framed: bool) -> None:
         """Note the end of the body, which confirms a reason unless the body may be cut after any chunk."""
-        self._is_ended = framed or self.is_settled or not self._is_overtaken
+        self.is_ended = framed or self.is_settled or not self._is_overtaken
 
     def is_stated(self) -> bool:
         """True if the provider has said that the answer is complete."""
-        return self.is_over or self.is_settled or (self._is_ended and self.reason is not None)
+        return self.is_over or self.is_settled or (self.is_ended and self.reason is not None)
 
 
 def to_reason(value: object) -> str | None:

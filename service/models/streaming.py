@@ -26,7 +26,8 @@ MAX_ANSWER_CHARS = 16 * 1024 * 1024
 _TAIL_SECONDS = 0.05
 _GRACE_SECONDS = 1.5
 _MOST_TOKENS = 2**53 - 1
-_END_MARK = b"[DONE]"
+_END_MARK = b"done"  # in brackets, and sometimes in quotes
+_MAX_END_MARK_BYTES = 16
 _PING = b'{"type":"ping"'
 
 
@@ -107,6 +108,10 @@ def _has_progress(payloads: list[bytes]) -> bool:
     return last is not None and not last[:32].replace(b" ", b"").startswith(_PING)
 
 
+def _is_end_mark(payload: bytes) -> bool:
+    return len(payload) <= _MAX_END_MARK_BYTES and payload.strip(b" \t\r\n\"'[]").lower() == _END_MARK
+
+
 def _is_keep_alive(payload: bytes) -> bool:
     """True for data that carries nothing: empty, a comment or `null`."""
     if payload.startswith(b"{"):
@@ -133,7 +138,7 @@ def _read_together(reader: AnswerReader, payloads: list[bytes]) -> tuple[str, Ga
     try:
         for payload in payloads:
             if payload < b"{":  # no object; cheaper than a look at the first byte, for every event
-                if payload.strip() == _END_MARK:
+                if _is_end_mark(payload):
                     reader.is_over = True
                     break
                 if _is_keep_alive(payload):

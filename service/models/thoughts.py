@@ -1,25 +1,46 @@
 """Separate thoughts that a model writes into its text from the answer.
 
-Models whose host does not parse their reasoning begin with `<think>...</think>`.
+Models whose host does not parse their reasoning begin with `<think>...</think>`, or without the opening tag where the
+chat template has put it into the prompt.
 """
 
 from __future__ import annotations
 
-_TAGS = (("<think>", "</think>"), ("<thinking>", "</thinking>"))
+import re
+
+from service.core.errors import GatewayError
+
+_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
+_TAGS = (*((f"<{name}>", f"</{name}>") for name in _NAMES), ("[think]", "[/think]"))
+_STARTS = tuple(tag for pair in _TAGS for tag in pair)
+_ENDS = {start: re.compile(re.escape(end), re.IGNORECASE) for start, end in _TAGS}
+_MAX_TAG_CHARS = max(map(len, _STARTS))
+#: A closing tag on a line by itself, which a sentence or code about tags has no reason for.
+_LONE_END = re.compile(r"^[ \t]*(</think(ing)?>|\[/THINK\])[ \t]*$\s*", re.IGNORECASE | re.MULTILINE)
+_AN_OPENING = re.compile(r"<think(ing)?>|\[THINK\]", re.IGNORECASE)
+_MAX_HELD_CHARS = 256 * 1024
+
+
+def _split_at_lone_end(text: str) -> str | None:
+    """Return what follows thoughts without an opening tag, `None` if `text` has none."""
+    end = _LONE_END.search(text) if "/" in text else None
+    return None if end is None or _AN_OPENING.search(text, 0, end.start()) else text[end.end() :]
 
 
 class ThoughtFilter:
     """Removes a block of thoughts from the start of one answer, whose text comes in pieces.
 
-    `found` is set once there was one; `is_done` once all further text is part of the answer.
+    With `is_open` the answer may begin with thoughts without an opening tag: text is held back until their end.
+    `found` is set once there were thoughts; `is_done` once all further text is part of the answer.
     """
 
-    __slots__ = ("_end", "_pending", "found", "is_done")
+    __slots__ = ("_end", "_is_open", "_pending", "found", "is_done")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool = False) -> None:
         self.found = self.is_done = False
+        self._is_open = is_open
         self._pending = ""
-        self._end: str | None = None  # the tag that is awaited
+        self._end: re.Pattern[str] | None = None  # the tag that is awaited
 
     def filter(self, text: str) -> str:
         """Return the part of `text` that belongs to the answer, holding back what may be a tag."""
@@ -29,11 +50,11 @@ class ThoughtFilter:
         if not self.found:
             return self._find_start()
         if self._end is not None:
-            thoughts, end, answer = self._pending.partition(self._end)
-            if not end:
-                self._pending = thoughts[-len(self._end) :]
+            end = self._end.search(self._pending)
+            if end is None:
+                self._pending = self._pending[-_MAX_TAG_CHARS:]
                 return ""
-            self._end, self._pending = None, answer
+            self._end, self._pending = None, self._pending[end.end() :]
         return self._begin_answer()
 
     def finish(self) -> str:
@@ -42,12 +63,18 @@ class ThoughtFilter:
 
     def _find_start(self) -> str:
         start = self._pending.lstrip()
-        for tag, end in _TAGS:
-            if start.startswith(tag):
-                self.found, self._end = True, end
-                rest, self._pending = start.removeprefix(tag), ""
-                return self.filter(rest)
-        if any(tag.startswith(start) for tag, _ in _TAGS):
+        head = start[:_MAX_TAG_CHARS].lower()
+        if (tag := next((tag for tag in _STARTS if head.startswith(tag)), None)) is not None:
+            self.found, self._end = True, _ENDS.get(tag)  # an end tag ends thoughts that are empty
+            self._pending = ""
+            return self.filter(start[len(tag) :])
+        if any(tag.startswith(head) for tag in _STARTS):
+            return ""
+        answer = _split_at_lone_end(self._pending)
+        if answer is not None:
+            self.found, self._pending = True, answer
+            return self._begin_answer()
+        if self._is_open and len(self._pending) < _MAX_HELD_CHARS:
             return ""
         self.is_done = True
         return self._take()
@@ -60,3 +87,23 @@ class ThoughtFilter:
     def _take(self) -> str:
         text, self._pending = self._pending, ""
         return text
+
+
+class ThoughtFilters:
+    """Filters of one host's models, with those whose chat templates open the thoughts."""
+
+    def __init__(self) -> None:
+        self._open: set[str] = set()
+
+    def of(self, model: str) -> ThoughtFilter:
+        """Return a filter of one answer of `model`."""
+        return ThoughtFilter(is_open=model in self._open)
+
+    def check(self, model: str, used: ThoughtFilter, text: str) -> None:
+        """Raise `GatewayError` (`provider_error`) if `text`, a whole answer, has thoughts that `used` let pass.
+
+        Later answers of the model are held back until their thoughts end.
+        """
+        if not used.found and _split_at_lone_end(text) is not None:
+            self._open.add(model)
+            raise GatewayError("provider_error", "The model provider sent the model's reasoning as part of its answer.")

@@ -11,7 +11,8 @@ from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import StopReason, ToolCall, Usage
 from service.models.anthropic.content import THINKING, Content
-from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.models.anthropic.given_texts import GivenTexts
+from service.models.errors.answer_errors import answer_error, find_bare_error, find_error, unreadable_error
 from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion
 from service.models.http.transport import Upstream
@@ -36,13 +37,19 @@ _ERROR_STATUSES = {
 class _PartialCall:
     """A tool call; `given` is the input of its start, which the pieces that follow replace."""
 
-    __slots__ = ("given", "id", "name", "pieces")
+    __slots__ = ("given", "id", "is_closed", "name", "pieces")
 
     def __init__(self, block: dict[str, Any]) -> None:
         self.id = _text(block.get("id") or new_call_id())
         self.name = _text(block["name"])
         self.given = block.get("input")
         self.pieces: list[str] = []
+        self.is_closed = False
+
+    def is_whole(self, *, is_ended: bool) -> bool:
+        """True if the arguments are not cut off; whether none at all are, shows at the end only."""
+        arguments = self.arguments()
+        return is_object(arguments) if arguments else is_ended or self.is_closed
 
     def arguments(self) -> str:
         """Return the arguments as JSON text, empty without any."""
@@ -54,15 +61,19 @@ class _PartialCall:
 
 
 class AnthropicAnswer:
-    """State of one answer besides its text."""
+    """State of one answer; `thoughts` filters its text."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, thoughts: ThoughtFilter) -> None:
         self._upstream = upstream
         self._calls: list[_PartialCall] = []
         self._calls_by_index: dict[Any, _PartialCall | None] = {}  # of every block
         self._calls_chars = 0
         self._content = Content()
-        self._thoughts = ThoughtFilter()
+        self._thoughts = thoughts
+        self._given = GivenTexts()
+        self._kinds_of_start: dict[Any, str] = {}  # of blocks in the start of the message, which may come again
+        self._texts: list[str] = []  # unfiltered
+        self._rest = ""
         self._completion = Completion()
         self._has_thoughts = self._has_unknown = False
         self._usage: dict[str, int] = {}
@@ -71,6 +82,7 @@ class AnthropicAnswer:
             "message_start": self._read_start,
             "content_block_start": self._read_block,
             "content_block_delta": self._read_delta,
+            "content_block_stop": self._read_block_end,
             "message_delta": self._read_end,
             "message_stop": self._read_stop,
             "message": self._read_message,
@@ -80,9 +92,8 @@ class AnthropicAnswer:
         """Return True once the provider has said that the answer ends, and no call is cut off."""
         if not self._completion.is_stated():
             return False
-        return self._stop_reason() is StopReason.LENGTH or all(
-            is_object(call.arguments() or "{}") for call in self._calls
-        )
+        is_ended = self._completion.is_ended
+        return self._stop_reason() is StopReason.LENGTH or all(call.is_whole(is_ended=is_ended) for call in self._calls)
 
     def end_body(self, *, framed: bool) -> None:
         """Note the end of the body; see `AnswerReader`."""
@@ -100,19 +111,26 @@ class AnthropicAnswer:
                 raise answer_error(self._upstream, problem, status)
             text = reader(event) if reader is not None else ""
         except (ValueError, AttributeError, TypeError, KeyError) as error:
-            raise GatewayError("provider_error", "The model provider sent something that is not a message.") from error
+            message = "The model provider sent something that is not a message."
+            raise unreadable_error(self._upstream, payload, message) from error
         if text:
+            self._texts.append(text)
             text = self._thoughts.filter(text)
             self._completion.add(None, has_output=bool(text))
         return text
 
     def rest(self) -> str:
-        """Return the text that was held back until the end."""
-        return self._thoughts.finish()
+        """Return the text that was held back until the end, after `to_end`."""
+        return self._rest
+
+    def text(self) -> str:
+        """Return the text so far, unfiltered."""
+        return "".join(self._texts)
 
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
+        self._rest = self._thoughts.filter(self._given.end_all()) + self._thoughts.finish()
         if completion.reason is None or not (self.is_over or completion.is_stated()):
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = self._stop_reason()
@@ -121,8 +139,9 @@ class AnthropicAnswer:
         if self._calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS
         if not self._calls and reason in (StopReason.STOP, StopReason.TOOL_CALLS):
-            self._check_empty(reason)
-            reason = StopReason.STOP
+            self._check_empty()
+        if reason is StopReason.TOOL_CALLS and not self._calls:
+            raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
         calls = with_distinct_ids(
@@ -133,32 +152,38 @@ class AnthropicAnswer:
     def _stop_reason(self) -> StopReason | None:
         return to_stop_reason(self._completion.reason or "")
 
-    def _check_empty(self, reason: StopReason) -> None:
-        if self._completion.has_output or self.rest().strip():
+    def _check_empty(self) -> None:
+        if self._completion.has_output or self._rest.strip():
             return
         if self._has_thoughts or self._thoughts.found:
             raise GatewayError("provider_error", "The model provider's answer has thinking, but no text.")
         if self._has_unknown:
             raise GatewayError("provider_error", "The model provider's answer has no text, only parts of other kinds.")
-        if reason is StopReason.TOOL_CALLS:
-            raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
 
     def _read_start(self, event: dict[str, Any]) -> str:
-        self._count((event.get("message") or {}).get("usage"))
+        """Read the start of a message, which some servers send with content."""
+        message = event.get("message") or {}
+        if message.get("content"):
+            return self._read_content(message)
+        self._count(message.get("usage"))
         return ""
 
     def _read_message(self, message: dict[str, Any]) -> str:
         """Read a whole message, which some servers send instead of a stream."""
-        texts = [
-            self._read_block({"index": index, "content_block": block}) for index, block in enumerate(message["content"])
-        ]
+        text = self._read_content(message) + self._given.end_all()
+        self.is_over = self._completion.reason is not None
+        return text
+
+    def _read_content(self, message: dict[str, Any]) -> str:
+        content = message["content"] or []
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        text = "".join(self._read_block({"index": index, "content_block": block}) for index, block in enumerate(blocks))
+        self._kinds_of_start = {index: block.get("type") for index, block in enumerate(blocks)}
         self._count(message.get("usage"))
-        text = "".join(texts)
         if text or self._calls:
             self._completion.add(None, has_output=True)
         if reason := message.get("stop_reason"):
             self._completion.add(_text(reason), has_output=False)
-        self.is_over = self._completion.reason is not None
         return text
 
     def _read_block(self, event: dict[str, Any]) -> str:
@@ -166,6 +191,8 @@ class AnthropicAnswer:
         kind = block["type"]
         if kind == "text":
             block = {**block, "text": _text(block.get("text") or "")}
+        if self._kinds_of_start.pop(index, None) == kind and kind in ("text", "tool_use"):
+            return self._extend_text(index, self._given.begin(index, block["text"])) if kind == "text" else ""
         self._content.begin(index, block)
         self._has_thoughts = self._has_thoughts or kind in THINKING
         self._has_unknown = self._has_unknown or kind not in ("text", "tool_use", *THINKING)
@@ -176,10 +203,22 @@ class AnthropicAnswer:
             self._completion.add(None, has_output=True)
             self._calls_chars += len(call.arguments())
             check_calls(len(self._calls), self._calls_chars)
-        return str(block["text"]) if kind == "text" else ""
+        return self._given.begin(index, block["text"]) if kind == "text" else ""
+
+    def _extend_text(self, index: Any, text: str) -> str:
+        self._content.extend(index, {"type": "text_delta", "text": text})
+        return text
+
+    def _read_block_end(self, event: dict[str, Any]) -> str:
+        index = event.get("index", 0)
+        if (call := self._calls_by_index.get(index)) is not None:
+            call.is_closed = True
+        return self._extend_text(index, self._given.end(index))
 
     def _read_delta(self, event: dict[str, Any]) -> str:
         delta, index = event["delta"], event.get("index", 0)
+        if delta["type"] == "text_delta":
+            return self._extend_text(index, self._given.extend(index, _text(delta.get("text") or "")))
         self._content.extend(index, delta)
         if delta["type"] == "input_json_delta":
             piece = _text(delta.get("partial_json") or "")
@@ -189,7 +228,7 @@ class AnthropicAnswer:
             if call := self._calls_by_index.get(index, latest):  # tools that the provider runs itself are not here
                 call.pieces.append(piece)
                 self._completion.add(None, has_output=True)
-        return _text(delta.get("text") or "") if delta["type"] == "text_delta" else ""
+        return ""
 
     def _read_end(self, event: dict[str, Any]) -> str:
         if reason := (event.get("delta") or {}).get("stop_reason"):

@@ -22,6 +22,7 @@ from service.models.model_lists import read_list
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.request_styles import StyleCache
 from service.models.streaming import read_texts
+from service.models.thoughts import ThoughtFilters
 
 #: The version that has `temperature` and `top_p`, and the one that other servers of this dialect support.
 _VERSION = "2023-06-01"
@@ -36,6 +37,7 @@ class AnthropicProvider:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._writer = RequestWriter()
+        self._thoughts = ThoughtFilters()
         self._styles = StyleCache(RequestStyle(), {}, adapt_to_error)
 
     @classmethod
@@ -65,11 +67,13 @@ class AnthropicProvider:
     def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
         with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
-            answer = AnthropicAnswer(self._upstream)
+            thoughts = self._thoughts.of(request.model)
+            answer = AnthropicAnswer(self._upstream, thoughts)
             timeout_seconds = self._upstream.read_timeout_seconds
             for text in read_texts(response, answer, timeout_seconds=timeout_seconds):
                 on_text(text)
             end = answer.to_end()
+            self._thoughts.check(request.model, thoughts, answer.text())
             if rest := answer.rest():
                 on_text(rest)
             return style.tools.restore(request, end)

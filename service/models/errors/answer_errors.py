@@ -7,7 +7,7 @@ from typing import Any
 
 from service.core.errors import GatewayError
 from service.models.errors.context_overflow import states_token_overflow
-from service.models.errors.error_text import error_status, error_words
+from service.models.errors.error_text import error_status, error_words, plain_text
 from service.models.errors.http_errors import is_exhausted, status_error
 from service.models.http.transport import Upstream
 
@@ -36,6 +36,12 @@ def find_bare_error(event: Mapping[str, Any]) -> Any:
         return None
     found = (event.get(name) for name in _MESSAGE_FIELDS)
     return event if any(value and isinstance(value, str | list) for value in found) else None
+
+
+def unreadable_error(upstream: Upstream, payload: bytes, message: str) -> GatewayError:
+    """Create the error for `payload`, which is no event: of its words if it is plain text, else of `message`."""
+    words = "" if payload.lstrip().startswith((b"{", b"[")) else plain_text(payload)
+    return answer_error(upstream, words) if words else GatewayError("provider_error", message)
 
 
 def answer_error(upstream: Upstream, error: Any, status: int | None = None, *, finish_reason: str = "") -> GatewayError:

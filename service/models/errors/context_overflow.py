@@ -9,7 +9,10 @@ import re
 from enum import Enum
 
 from service.core.errors import GatewayError
-from service.models.errors.http_errors import ALWAYS_TOO_LARGE
+
+#: A request larger than the rate limit itself, with 429 by OpenAI and 413 by Groq: "Request too large for
+#: gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45000."
+ALWAYS_TOO_LARGE = re.compile(r"request too large for (model\b|[^:]{0,160}\btokens\w* per\b)", re.IGNORECASE)
 
 _TOKENS = re.compile(
     r"""context[ _](length|window|size|limit)                   # OpenAI, OpenRouter, llama.cpp, vLLM

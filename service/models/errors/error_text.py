@@ -39,7 +39,7 @@ def error_text(upstream: Upstream, body: bytes) -> str:
     try:
         error: Any = orjson.loads(body)
     except ValueError:
-        error = _plain(body)
+        error = plain_text(body)
     return error_words(upstream, error)
 
 
@@ -60,7 +60,7 @@ def error_status(error: Any) -> int | None:
     return None
 
 
-def _plain(body: bytes) -> str:
+def plain_text(body: bytes) -> str:
     """Return `body` if it is short plain text, else an empty string."""
     if len(body) > _MAX_PLAIN_BYTES:
         return ""

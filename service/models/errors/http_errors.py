@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 from service.core.errors import NO_RETRY, GatewayError
+from service.models.errors.context_overflow import ALWAYS_TOO_LARGE, states_token_overflow
 from service.models.errors.error_text import error_text
 from service.models.http.transport import Upstream, UpstreamResponse
 
@@ -31,9 +32,6 @@ _EXHAUSTED = re.compile(
     re.IGNORECASE,
 )
 _RETRY_HINT = re.compile(r"(retry|try again) (in|after) [\d.]+ ?(ms|s|m)", re.IGNORECASE)
-#: A request larger than the rate limit itself, with 429 by OpenAI and 413 by Groq: "Request too large for
-#: gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 45000."
-ALWAYS_TOO_LARGE = re.compile(r"request too large for (model\b|[^:]{0,160}\btokens\w* per\b)", re.IGNORECASE)
 _CHECK_BASE_URL = "Check its baseUrl."
 
 #: Separates our part of a message, which may be logged, from the provider's.
@@ -95,6 +93,8 @@ def status_error(status: int, detail: str = "", retry_after: str = "") -> Gatewa
         )
     if status == 429 and ALWAYS_TOO_LARGE.search(detail):  # noqa: PLR2004
         status = 413  # as Groq does: waiting does not help
+    if status >= 500 and states_token_overflow(detail):  # noqa: PLR2004 - a request that some servers fail on
+        status = 400
     is_temporary = status in _TEMPORARY or status >= 500  # noqa: PLR2004 - the provider's own failures
     error = _temporary_error(status, detail) if is_temporary else _permanent_error(status, detail)
     seconds = _to_seconds(retry_after) if is_temporary else None

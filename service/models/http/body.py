@@ -5,11 +5,16 @@ Providers label them wrongly, so that the first byte decides: JSON starts with a
 
 from __future__ import annotations
 
+import re
+
 from service.core.errors import GatewayError
 from service.models.http.sse import MAX_EVENT_BYTES, SSEDecoder
 
 _BOM = b"\xef\xbb\xbf"
 _JSON_STARTS = (b"{", b"[{")
+_END_MARK = b"[DONE]"
+_MARKED_END = re.compile(rb"(\s*(data:)?\s*['\"]?\[done\]['\"]?)+\s*\Z", re.IGNORECASE)
+_MARKED_END_BYTES = 128
 
 
 class BodyDecoder:
@@ -43,7 +48,10 @@ class BodyDecoder:
         """Return the payloads that the end of the body completes: documents, or an event without its blank line."""
         if self._document is None:
             return self._events.finish()
-        lines = [line for line in self._document.splitlines() if line.strip()]
+        document, marks = bytes(self._document), []
+        if found := _MARKED_END.search(document, max(len(document) - _MARKED_END_BYTES, 0)):
+            document, marks = document[: found.start()], [_END_MARK]  # as after events
+        lines = [line for line in document.splitlines() if line.strip()]
         if len(lines) > 1 and all(line.startswith(b"{") for line in lines):
-            return [bytes(line) for line in lines]  # one document per line
-        return [bytes(self._document)]
+            return [*lines, *marks]  # one document per line
+        return [document, *marks]

@@ -21,8 +21,8 @@ class SSEDecoder:
     """An incremental decoder of one `text/event-stream`.
 
     Lines may end with LF, CRLF or CR; several data lines of one event are joined by LF. Comments and unknown fields are
-    ignored, with two exceptions beyond the standard: the data of `event: error`, a field `error` and a line of bare
-    JSON are returned as JSON with the member `error`. An unterminated last event is returned by `finish`.
+    ignored, with exceptions beyond the standard: `event: error`, even without data, a field `error` and a line of bare
+    JSON are returned, errors as JSON with the member `error`. An unterminated last event is returned by `finish`.
     """
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -83,7 +83,7 @@ class SSEDecoder:
                 value = line[6:] if line.startswith(b"data: ") else line[5:]
                 data.append(value)
                 self._data_bytes += len(value) + 1
-            elif not line and data:
+            elif not line and (data or self._is_error):
                 if self._data_bytes > self._max_event_bytes:
                     raise self._too_large()
                 event = data[0] if len(data) == 1 else b"\n".join(data)
@@ -94,13 +94,11 @@ class SSEDecoder:
                 data.append(b"")
                 self._data_bytes += 1
             elif line.startswith(b"event:"):
-                self._is_error = line[6:].strip() == b"error"
+                self._is_error = line[6:].strip().lower().endswith(b"error")
             elif line.startswith(b"error:"):
                 events.append(_error_event(line[6:]))
             elif line.startswith(b'{"'):
                 events.append(line)
-            elif not line:
-                self._is_error = False
         return events
 
     def _with_lf(self, chunk: bytes) -> bytes:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from service.core.errors import GatewayError
-from service.core.messages import ProviderData, StopReason, Usage
-from service.models.errors.answer_errors import answer_error, find_bare_error, find_error
+from service.core.messages import Function, ProviderData, StopReason, Usage
+from service.models.errors.answer_errors import answer_error, find_bare_error, find_error, unreadable_error
 from service.models.finish_reasons import to_stop_reason
-from service.models.finish_state import Completion
+from service.models.finish_state import Completion, to_reason
 from service.models.http.transport import Upstream
 from service.models.openai.calls import CallAssembler
+from service.models.openai.messages import Messages, agree, different_answers
 from service.models.openai.parts import text_of_parts
 from service.models.openai.reasoning import REASONING, Reasoning
 from service.models.openai.surrogates import Joiner, load_event
@@ -21,21 +23,27 @@ from service.models.thoughts import ThoughtFilter
 #: Fields of an event, and of a choice, that need more than a look at the delta.
 _EVENT_EXTRAS = frozenset(("error", "type", "base_resp", "x_groq"))
 _CHOICE_EXTRAS = frozenset(("error", "message", "usage"))
+#: Fields of a message that are read before the rest of it.
+_READ = ("content", "refusal", "tool_calls")
 
 
 class OpenAIAnswer:
-    """State of one answer besides its text."""
+    """State of one answer, to a request with `functions`; `thoughts` filters its text."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, thoughts: ThoughtFilter, functions: Iterable[Function] = ()) -> None:
         self._upstream = upstream
-        self._calls = CallAssembler()
+        self._calls = CallAssembler(functions)
         self._joiner = Joiner()
         self._reasoning = Reasoning()
-        self._thoughts = ThoughtFilter()
+        self._thoughts = thoughts
         self._completion = Completion()
         self._has_thoughts = False
-        self._texts: list[str] = []  # of the deltas, or of messages where there are none
+        self._index = 0  # of the choice that is the answer, the first one
+        self._has_other_choices = False
+        self._texts: list[str] = []  # of the deltas
         self._has_deltas = False
+        self._messages = Messages()  # where there are no deltas
+        self._rest = ""
         self._usage = Usage()
         self.is_over = False
 
@@ -45,7 +53,8 @@ class OpenAIAnswer:
             return True
         if not self._completion.is_stated():
             return False
-        return to_stop_reason(self._completion.reason or "") is StopReason.LENGTH or self._calls.are_whole()
+        is_cut = to_stop_reason(self._completion.reason or "") is StopReason.LENGTH
+        return is_cut or self._calls.are_whole(is_ended=self._completion.is_ended)
 
     def end_body(self, *, framed: bool) -> None:
         """Note the end of the body; see `AnswerReader`."""
@@ -58,28 +67,33 @@ class OpenAIAnswer:
             if isinstance(event, list):
                 event = event[0]
             choices = event.get("choices")
-            if choices and (content := _plain_content(event, choices[0])):
+            choice = self._own_choice(choices) if choices else {}
+            if content := _plain_content(event, choice):
                 return self._add_content(content)
-            choice = choices[0] if choices else {}
             text = self._read_choice(choice)
             if usage := event.get("usage") or choice.get("usage") or _nested_usage(event):
                 self._usage = _to_usage(usage, self._usage)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
-            raise GatewayError("provider_error", message) from error
+            raise unreadable_error(self._upstream, payload, message) from error
         problem = find_error(event) or choice.get("error") or (None if choices else find_bare_error(event))
         if problem:
             raise answer_error(self._upstream, problem)
         return text
 
     def rest(self) -> str:
-        """Return the text that was held back until the end."""
-        return self._thoughts.finish()
+        """Return the text that was held back until the end, after `to_end`."""
+        return self._rest
+
+    def text(self) -> str:
+        """Return the text so far, unfiltered."""
+        return "".join(self._texts)
 
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
-        if not (self.is_over or completion.is_stated()):
+        self._rest = self._thoughts.filter(self._messages.finish()) + self._thoughts.finish()
+        if not (self.is_over or completion.is_stated()) or self._is_unproven():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = to_stop_reason(completion.reason or "")
         if reason is None:
@@ -87,8 +101,8 @@ class OpenAIAnswer:
         if self._calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS  # some hosts send "stop" for every answer
         if reason is StopReason.TOOL_CALLS and not self._calls:
-            reason = StopReason.STOP
-        if reason is StopReason.STOP and not completion.has_output and not self.rest().strip():
+            raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
+        if reason is StopReason.STOP and not completion.has_output and not self._rest.strip():
             self._check_empty()
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._usage)  # a call that was cut off is not a call
@@ -100,11 +114,23 @@ class OpenAIAnswer:
     def _check_empty(self) -> None:
         if self._has_thoughts or self._thoughts.found:
             raise GatewayError("provider_error", "The model provider's answer has reasoning, but no text.")
-        reason = self._completion.reason
-        if reason is None:
+        if self._completion.reason is None:
             raise GatewayError("provider_error", "The model provider ended its answer without any text or reason.")
-        if to_stop_reason(reason) is StopReason.TOOL_CALLS:
-            raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
+
+    def _is_unproven(self) -> bool:
+        """True if an end mark without a finish reason proves nothing: for one of several choices, or an empty call."""
+        return self._completion.reason is None and (self._has_other_choices or self._calls.ends_empty())
+
+    def _own_choice(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the choice that is the answer, empty if all are others."""
+        choice: dict[str, Any] = choices[0]
+        if len(choices) == 1 and (choice.get("index") or 0) == self._index:
+            return choice
+        by_index: dict[Any, dict[str, Any]] = {one.get("index") or 0: one for one in reversed(choices)}
+        if self._completion.reason is None and not self._completion.has_output:
+            self._index = min(by_index)
+        self._has_other_choices = self._has_other_choices or by_index.keys() != {self._index}
+        return by_index.get(self._index, {})
 
     def _add_content(self, content: str) -> str:
         text = self._joiner.join(content)
@@ -128,7 +154,7 @@ class OpenAIAnswer:
         else:
             text, has_calls = "", False
         if message := choice.get("message"):
-            more, has_more_calls = self._read_message(message)
+            more, has_more_calls = self._read_message(message, is_last=to_reason(reason) is not None)
             text, has_calls = text + more, has_calls or has_more_calls
         if text:
             text = self._thoughts.filter(text)
@@ -136,7 +162,7 @@ class OpenAIAnswer:
         return text
 
     def _read_delta(self, delta: dict[str, Any]) -> tuple[str, bool]:
-        """Return the text of a delta, or of a whole message, and True if it has calls."""
+        """Return the text of a delta and True if it has calls."""
         content = delta.get("content")
         calls = delta.get("tool_calls")
         if calls:
@@ -154,29 +180,28 @@ class OpenAIAnswer:
         self._texts.append(text)
         return text, bool(calls)
 
-    def _read_message(self, message: dict[str, Any]) -> tuple[str, bool]:
+    def _read_message(self, message: dict[str, Any], *, is_last: bool) -> tuple[str, bool]:
         """Return what a message adds to the deltas, or to the messages before it; many repeat the whole answer."""
-        before = "".join(self._texts)
-        content = message.get("content")
+        content = message.get("content") or message.get("refusal") or ""
         if not isinstance(content, str):
-            content, _ = text_of_parts(content or "")
+            content, has_thoughts = text_of_parts(content)
+            self._has_thoughts = self._has_thoughts or has_thoughts
+        calls = message.get("tool_calls") or []
         if self._has_deltas:
-            if not _agree(before, content):
-                raise GatewayError("provider_error", "The model provider sent two different answers in one.")
-            calls = (message.get("tool_calls") or [])[len(self._calls) :]
-            self._calls.add(calls)
+            before = self.text()
+            if not agree(before, content):
+                raise different_answers()
+            new_calls = calls[len(self._calls) :]
+            self._calls.add(new_calls)
             added = content.removeprefix(before) if content.startswith(before) else ""
             self._texts.append(added)
-            return added, bool(calls)
-        if len(self._texts) > 1 and content == before:
-            message = {**message, "content": ""}
-        return self._read_delta(message)
-
-
-def _agree(streamed: str, whole: str) -> bool:
-    """True if one of two versions of an answer begins with the other or contains it, apart from white space."""
-    said, again = "".join(streamed.split()), "".join(whole.split())
-    return again.startswith(said) or again in said
+            return added, bool(new_calls)
+        self._calls.add_message(calls)
+        rest = {name: value for name, value in message.items() if name not in _READ}
+        _, has_call = self._read_delta(rest)
+        text = self._joiner.join(self._messages.add(content) + (self._messages.finish() if is_last else ""))
+        self._texts.append(text)
+        return text, has_call or bool(calls)
 
 
 def _plain_content(event: dict[str, Any], choice: dict[str, Any]) -> str | None:

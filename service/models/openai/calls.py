@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
 from service.core.errors import GatewayError
 from service.core.ids import new_call_id
-from service.core.messages import ToolCall
+from service.core.messages import Function, ToolCall
 from service.models.openai.hosts import CALL_DATA
 from service.models.tool_calls import check_calls, is_object, whole_arguments, with_distinct_ids
 
@@ -34,9 +35,10 @@ class PartialCall:
 
 
 class CallAssembler:
-    """The tool calls of one answer."""
+    """The tool calls of one answer to a request with `functions`."""
 
-    def __init__(self) -> None:
+    def __init__(self, functions: Iterable[Function] = ()) -> None:
+        self._functions = functions
         self._calls: list[PartialCall] = []
         self._by_index: dict[Any, PartialCall] = {}
         self._characters = 0
@@ -50,7 +52,7 @@ class CallAssembler:
             arguments = _arguments_of(piece)
             call = self._call_of(piece, arguments)
             call.id = call.id or str(piece.get("id") or "")
-            call.name = _longer_name(call, _name_of(piece))
+            call.name = self._longer_name(call, _name_of(piece))
             call.arguments.append(arguments)
             if extra := piece.get(CALL_DATA):
                 call.extra[CALL_DATA] = extra
@@ -58,9 +60,23 @@ class CallAssembler:
             self._characters += len(arguments) + len(call.name) + len(call.id)
             check_calls(len(self._calls), self._characters)
 
-    def are_whole(self) -> bool:
-        """True if no arguments are cut off."""
-        return all(call.is_empty() or call.is_whole() for call in self._calls)
+    def add_message(self, calls: list[dict[str, Any]]) -> None:
+        """Process the calls of a whole message, which may repeat those of the messages before it."""
+        for place, whole in enumerate(calls):
+            if place < len(self._calls) and _is_repeated(call := self._calls[place], whole):
+                call.name, call.arguments = _name_of(whole), []
+                self._by_index[place] = call
+                self.add([{**whole, "index": place}])
+            else:
+                self.add([whole])
+
+    def are_whole(self, *, is_ended: bool) -> bool:
+        """True if no arguments are cut off; whether none at all are, shows at the end only."""
+        return all(call.is_whole() or (is_ended and call.is_empty()) for call in self._calls)
+
+    def ends_empty(self) -> bool:
+        """True if the last call, which no other one ends, has no arguments."""
+        return bool(self._calls) and self._calls[-1].is_empty()
 
     def to_calls(self) -> tuple[ToolCall, ...]:
         """Return the calls. Raises `GatewayError` (`provider_error`) for one without a name or with half arguments."""
@@ -75,7 +91,8 @@ class CallAssembler:
         call = self._calls[-1] if index is None and self._calls else self._by_index.get(index or 0)
         if call is None:
             call = self._continued(piece)
-        if call is None or _begins_another(call, piece, arguments):
+        is_split = call is not None and self._is_split(call, _name_of(piece))
+        if call is None or (not is_split and _begins_another(call, piece, arguments)):
             call = PartialCall()
             self._calls.append(call)
         self._by_index[index or 0] = call
@@ -87,9 +104,31 @@ class CallAssembler:
         if latest is None or latest.is_whole():
             return None
         call_id, name = piece.get("id"), _name_of(piece)
+        if self._is_split(latest, name):
+            return latest
         if call_id and call_id == latest.id:
             return None if name and latest.is_empty() else latest
         return None if name or call_id else latest
+
+    def _is_split(self, call: PartialCall, name: str) -> bool:
+        """True if `name` continues the name of `call` to that of a function, and is none by itself."""
+        if not (name and call.name and call.is_empty()):
+            return False
+        names = [function.name for function in self._functions]
+        return name not in names and any(known.startswith(call.name + name) for known in names)
+
+    def _longer_name(self, call: PartialCall, name: str) -> str:
+        """Return the name of `call` after a piece with `name`: some hosts split it or repeat it, longer each time."""
+        if self._is_split(call, name):
+            return call.name + name
+        return name if call.is_empty() and name.startswith(call.name) else call.name
+
+
+def _is_repeated(call: PartialCall, whole: dict[str, Any]) -> bool:
+    """True if `whole` has all that is known of `call`, and perhaps more."""
+    if (whole.get("id") or call.id) != call.id or not _name_of(whole).startswith(call.name):
+        return False
+    return _arguments_of(whole).startswith("".join(call.arguments))
 
 
 def _begins_another(call: PartialCall, piece: dict[str, Any], arguments: str) -> bool:
@@ -111,11 +150,6 @@ def _begins_another(call: PartialCall, piece: dict[str, Any], arguments: str) ->
         return True
     is_start = not isinstance(_raw_arguments(piece), str) or name != call.name or arguments.lstrip().startswith("{")
     return is_start and call.is_whole()
-
-
-def _longer_name(call: PartialCall, name: str) -> str:
-    """Return the name of `call` after a piece with `name`; some hosts repeat it, longer each time."""
-    return name if call.is_empty() and name.startswith(call.name) else call.name
 
 
 def _to_call(call: PartialCall) -> ToolCall:

@@ -19,6 +19,7 @@ from service.models.openai.hosts import RequestStyle, quirks_of
 from service.models.openai.request import RequestWriter
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.streaming import read_texts
+from service.models.thoughts import ThoughtFilters
 
 
 class OpenAIProvider:
@@ -33,6 +34,7 @@ class OpenAIProvider:
     def __init__(self, upstream: Upstream, models: Mapping[str, ModelCompat] | None = None) -> None:
         self._upstream = upstream
         self._writer = RequestWriter(quirks_of(upstream.host), models or {})
+        self._thoughts = ThoughtFilters()
 
     @classmethod
     def from_config(cls, config: ProviderConfig, network: ProxySettings = DIRECT) -> Self:
@@ -59,11 +61,13 @@ class OpenAIProvider:
     def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
         with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
-            answer = OpenAIAnswer(self._upstream)
+            thoughts = self._thoughts.of(request.model)
+            answer = OpenAIAnswer(self._upstream, thoughts, style.tools.apply(request).functions)
             timeout_seconds = self._upstream.read_timeout_seconds
             for text in read_texts(response, answer, timeout_seconds=timeout_seconds):
                 on_text(text)
             end = answer.to_end()
+            self._thoughts.check(request.model, thoughts, answer.text())
             if rest := answer.rest():
                 on_text(rest)
             return style.tools.restore(request, end)

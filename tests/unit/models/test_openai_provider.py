@@ -85,7 +85,7 @@ def ending(finish_reason: str | None = None, *, streamed: bool = True, **told: A
         *((told, StopReason.LENGTH) for told in ("length", "model_length", "max_tokens", "MAX_TOKENS")),
         *((told, StopReason.CONTENT_FILTER) for told in ("sensitive", "SAFETY", "safety", "RECITATION", "SPII")),
         *((told, StopReason.CONTENT_FILTER) for told in ("PROHIBITED_CONTENT", "content_filter: BLOCKLIST")),
-        *((told, StopReason.STOP) for told in ("stop", "STOP", "eos", "tool_calls")),
+        *((told, StopReason.STOP) for told in ("stop", "STOP", "eos")),
     ],
 )
 def test_finish_reasons_of_many_hosts_are_recognised(

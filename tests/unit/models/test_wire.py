@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.provider_calls import open_provider, receive, request
+from support.provider_calls import ask, fail, open_provider, receive, request
 from support.upstream import Exchange, Upstream
 
 from service.core.errors import GatewayError
@@ -13,7 +13,7 @@ from service.core.messages import Function
 from service.models.anthropic.provider import AnthropicProvider
 from service.models.http import transport
 from service.models.provider import ModelEnded, Provider
-from unit.models.wire_cases import ANTHROPIC, CASES, OPENAI, WireCase
+from unit.models.wire_cases import ANTHROPIC, CASES, NO_THOUGHTS, OPEN_THOUGHTS, OPENAI, WireCase
 
 TIMEOUT_SECONDS = 2.5
 
@@ -67,3 +67,18 @@ def test_response_bytes_give_expected_answer(
     assert tuple((made.name, made.arguments) for made in end.tool_calls) == case.calls
     assert end.stop_reason.value == case.reason
     assert case.usage is None or (end.usage.input_tokens, end.usage.output_tokens) == case.usage
+
+
+@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC])
+def test_thoughts_that_a_template_opens_are_held_back_from_the_second_answer_on(
+    dialect: str, module_upstream: Upstream, providers: dict[str, Provider]
+) -> None:
+    asked = request(f"opens-thoughts-{dialect}")
+    module_upstream.answers[asked.model] = player(OPEN_THOUGHTS[dialect])
+    text, error = fail(providers[dialect], asked)
+    assert (error.code, "reasoning" in error.message, text[:3]) == ("provider_error", True, "Hm.")
+    text, _ = ask(providers[dialect], asked)
+    assert text == "Hello there"
+    module_upstream.answers[asked.model] = player(NO_THOUGHTS[dialect])
+    text, _ = ask(providers[dialect], asked)
+    assert text == "Hello there"

@@ -659,6 +659,380 @@ CONTRADICTIONS = [
     ),
 ]
 
+
+def messages(*texts: str, reason: str | None = "stop") -> bytes:
+    """Chunks with messages instead of deltas, the last one with the finish reason."""
+    return b"".join(with_message(text, None) for text in texts[:-1]) + with_message(texts[-1], reason)
+
+
+def said_twice(start: str, *deltas: str) -> list[dict[str, Any]]:
+    """A text block whose start has text, too."""
+    return anthropic.block(0, {"type": "text", "text": start}, [{"type": "text_delta", "text": one} for one in deltas])
+
+
+def choice(index: int | None, text: str, reason: str | None = None) -> dict[str, Any]:
+    shown = {"delta": {"content": text}, "finish_reason": reason}
+    return shown if index is None else {"index": index, **shown}
+
+
+def choices(*found: dict[str, Any]) -> bytes:
+    return sse({"choices": list(found)})
+
+
+def started_with(*content: Any, **members: Any) -> dict[str, Any]:
+    """The start of a message that has content."""
+    start = anthropic.start()
+    return {**start, "message": {**start["message"], "content": list(content), **members}}
+
+
+def framed(*events: Any) -> bytes:
+    return b"".join(map(anthropic.frame, events))
+
+
+GIVEN_CALL = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Hanoi"}}
+GIVEN_TEXT = {"type": "text", "text": "Hello there"}
+
+DOUBLED = [
+    _ok("messages that grow", messages("Hello", "Hello the", "Hello there"), DONE),
+    _ok("messages that grow, the last repeated", messages("Hello ", "Hello there", "Hello there"), DONE),
+    _ok("messages that grow from one letter", messages("H", "He", "Hello ", "Hello there"), DONE),
+    _ok("one message, repeated", messages("Hello there", "Hello there"), DONE),
+    _ok("two messages, the second longer", messages("Hel", "Hello there"), DONE),
+    _ok("messages that grow, white space apart", messages("Hello there ", "Hello there\n"), DONE, text=None),
+    _ok("pieces that begin alike", messages("1", "10", " and 5"), DONE, text="110 and 5"),
+    _ok("deltas that begin alike", said("ha", "haha"), STOP, DONE, text="hahaha"),
+    _ok("equal deltas", said("Hello there. ", "Hello there. "), STOP, DONE, text="Hello there. Hello there. "),
+    _fails("messages that grow, then another", messages("Hello ", "Hello there", "Goodbye now"), DONE, text=None),
+    _fails("messages that grow, cut", messages("Hello ", "Hello the", reason=None), text=None),
+    _calls(
+        "calls in messages that grow",
+        *(
+            sse({"choices": [{"message": {"content": None, "tool_calls": [made]}, "finish_reason": reason}]})
+            for made, reason in (
+                ({"id": "a", "function": {"name": "weather", "arguments": ""}}, None),
+                ({"id": "a", "function": {"name": "weather", "arguments": HALVES[0]}}, None),
+                ({"id": "a", "function": {"name": "weather", "arguments": CITY}}, None),
+                ({"id": "a", "function": {"name": "weather", "arguments": CITY}}, "tool_calls"),
+            )
+        ),
+        DONE,
+    ),
+    _ok("block whole in the start", message_events(*said_twice("Hello there")), dialect=ANTHROPIC),
+    _ok(
+        "block whole in the start and again",
+        message_events(*said_twice("Hello there", "Hello ", "there")),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "block whole in the start and again at once",
+        message_events(*said_twice("Hello there", "Hello there")),
+        dialect=ANTHROPIC,
+    ),
+    _ok("block that begins in the start", message_events(*said_twice("Hello ", "there")), dialect=ANTHROPIC),
+    _ok(
+        "block that begins like its start",
+        message_events(*said_twice("ha", "ha", "ha")),
+        dialect=ANTHROPIC,
+        text="hahaha",
+    ),
+    _ok("message in its start", framed(started_with(GIVEN_TEXT), *anthropic.end()), dialect=ANTHROPIC),
+    _ok(
+        "message in its start and in blocks",
+        framed(started_with(GIVEN_TEXT), *anthropic.text(["Hello ", "there"]), *anthropic.end()),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "message in its start and whole in a block",
+        framed(started_with(GIVEN_TEXT), *said_twice("Hello there"), *anthropic.end()),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "beginning in the start",
+        framed(started_with({"type": "text", "text": "Hello "}), *anthropic.text(["there"], 1), *anthropic.end()),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "message and its end in its start",
+        framed(started_with(GIVEN_TEXT, stop_reason="end_turn"), {"type": "message_stop"}),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "content null in the start",
+        framed(started_with() | {"message": {"content": None}}, *anthropic.text(["Hello ", "there"]), *anthropic.end()),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "text in the start",
+        framed(started_with() | {"message": {"content": "Hello there"}}, *anthropic.end()),
+        dialect=ANTHROPIC,
+    ),
+    _calls("call in the start", framed(started_with(GIVEN_CALL), *anthropic.end("tool_use")), dialect=ANTHROPIC),
+    _calls(
+        "call in the start and in a block",
+        framed(started_with(GIVEN_CALL), *tool_block({}, *HALVES), *anthropic.end("tool_use")),
+        dialect=ANTHROPIC,
+    ),
+    _ok(
+        "other choices",
+        choices(choice(0, "Hello "), choice(1, "Goodbye ")),
+        choices(choice(1, "now", "stop")),
+        choices(choice(0, "there", "stop")),
+        DONE,
+    ),
+    _ok("other choices first", choices(choice(1, "Goodbye"), choice(0, "Hello there", "stop")), DONE),
+    _ok(
+        "choices in their own chunks",
+        choices(choice(0, "Hello ")),
+        choices(choice(1, "Bye")),
+        choices(choice(0, "there", "stop")),
+        choices(choice(1, "", "stop")),
+        DONE,
+    ),
+    _ok("only a later choice", choices(choice(1, "Hello ")), choices(choice(1, "there", "stop")), DONE),
+    _ok("choices without indexes", choices(choice(None, "Hello ")), choices(choice(0, "there", "stop")), DONE),
+    _fails(
+        "the first choice is cut", choices(choice(0, "Hello ")), choices(choice(1, "Bye", "stop")), DONE, text="Hello "
+    ),
+    _fails("an index for each chunk", *(choices(choice(n, word)) for n, word in enumerate(SAID)), DONE, text=None),
+    _ok(
+        "whole completion with several choices",
+        json.dumps(
+            {
+                "choices": [
+                    {"index": 1, "message": {"content": "Goodbye"}, "finish_reason": "stop"},
+                    {"index": 0, "message": {"content": "Hello there"}, "finish_reason": "stop"},
+                ]
+            }
+        ).encode(),
+        label=JSON,
+    ),
+]
+WORDED = [
+    *(
+        _fails(f"{name}{after}", *before, body, DONE, text=text, words=words)
+        for after, before, text in (("", (), ""), (" after text", (said("Hello "),), "Hello "))
+        for name, body, words in (
+            ("error event without data", b"event: error\n\n", ""),
+            ("error event with empty data", b"event: error\ndata:\n\n", ""),
+            ("error event with null", b"event: error\ndata: null\n\n", ""),
+            ("error event with a text in JSON", b'event: error\ndata: "the GPU is on fire"\n\n', "on fire"),
+            ("error event of several lines", b"event: error\ndata: the GPU\ndata: is on fire\n\n", "is on fire"),
+            ("error event, capitals", b"event: ERROR\ndata: the GPU is on fire\n\n", "on fire"),
+            ("error event after its data", b"data: the GPU is on fire\nevent: error\n\n", "on fire"),
+            ("data without JSON", b"data: Error: the GPU is on fire\n\n", "on fire"),
+        )
+    ),
+    _fails("error event without data at the end", said("Hello "), b"event: error\n", text="Hello "),
+    _fails("error event without data", framed(anthropic.start()) + b"event: error\n\n", dialect=ANTHROPIC),
+    _fails(
+        "error event without JSON",
+        framed(anthropic.start()) + b"event: error\ndata: the GPU is on fire\n\n",
+        dialect=ANTHROPIC,
+        words="on fire",
+    ),
+    *(
+        _fails(
+            f"overflow with code {code!r}",
+            sse({"error": {"code": code, "message": "the request exceeds the available context size"}}),
+            error="provider_rejected_request",
+            words="context size",
+        )
+        for code in (500, "500", 503, "internal_error", None)
+    ),
+    _fails(
+        "overflow as an api_error",
+        framed(anthropic.start(), anthropic.error("api_error", "prompt is too long: 213421 tokens > 200000 maximum")),
+        dialect=ANTHROPIC,
+        error="provider_rejected_request",
+    ),
+]
+ENDS = [
+    *(
+        _ok(f"end mark {mark!r}", said(*SAID), b"data: " + mark + b"\n\n", 3.0)
+        for mark in (b"[done]", b'"[DONE]"', b"[Done]", b"'[DONE]'", b'"[done]" ', b"DONE")
+    ),
+    *(
+        _ok(f"completion and end mark as {label}", whole("Hello there"), ends, label=label)
+        for label in (JSON, EVENTS)
+        for ends in (b"\ndata: [DONE]\n\n", b"\n\ndata: [DONE]\n\n", b"data: [DONE]\n\n", b"\n[DONE]\n")
+    ),
+    _ok(
+        "completion of several lines and end mark",
+        json.dumps(json.loads(whole("Hello there")), indent=2).encode(),
+        b"\n\ndata: [DONE]\n\n",
+    ),
+    _ok(
+        "message and end mark",
+        json.dumps({"type": "message", "content": [GIVEN_TEXT], "stop_reason": "end_turn"}).encode(),
+        b"\n\ndata: [DONE]\n\n",
+        dialect=ANTHROPIC,
+    ),
+    _fails("half a completion and end mark", whole("Hello there")[:-20], b"\n\ndata: [DONE]\n\n"),
+    _fails("completion without a reason", whole("Hello there", None)[:-1] + b',"error":"cut"}', text=None),
+]
+UNPROVEN = [
+    _fails("call without arguments, end mark only", call("", name="weather", id="a"), DONE),
+    _fails("call without arguments, nothing more", call("", name="weather", id="a")),
+    _fails(
+        "call without arguments, more to come",
+        call("", name="weather", id="a"),
+        chunk("tool_calls"),
+        4.0,
+        error="provider_timeout",
+    ),
+    _calls(
+        "call whose arguments come after the reason",
+        call("", name="weather", id="a"),
+        chunk("tool_calls"),
+        1.9,
+        call(CITY),
+        DONE,
+    ),
+    _calls(
+        "call with null arguments",
+        call(None, name="weather", id="a"),
+        chunk("tool_calls"),
+        DONE,
+        calls=(("weather", "{}"),),
+    ),
+    _calls("call with an empty object", call("{}", name="weather", id="a"), DONE, calls=(("weather", "{}"),)),
+    _calls(
+        "call without input",
+        message_events(*tool_block({}), reason="tool_use"),
+        dialect=ANTHROPIC,
+        calls=(("weather", "{}"),),
+    ),
+    _fails("call without input, not ended", message_events(*tool_block({})[:1], end=False), dialect=ANTHROPIC),
+    _fails(
+        "text and tool_calls without calls",
+        said(*SAID),
+        chunk("tool_calls"),
+        DONE,
+        text="Hello there",
+        words="sent none",
+    ),
+    _fails("text and function_call without calls", said(*SAID), chunk("function_call"), DONE, text=None),
+    _fails("completion with tool_calls without calls", whole("Hello there", "tool_calls"), label=JSON, text=None),
+    _fails("completion with an empty list of calls", whole("Hello there", "tool_calls", tool_calls=[]), text=None),
+    _fails(
+        "text and tool_use without calls",
+        message_events(*anthropic.text(list(SAID)), reason="tool_use"),
+        dialect=ANTHROPIC,
+        text="Hello there",
+        words="sent none",
+    ),
+]
+PIECES_OF_NAMES = [
+    _calls("name in two pieces", call(None, name="wea", id="a"), call(CITY, name="ther"), chunk("tool_calls"), DONE),
+    _calls(
+        "name in two pieces, one id",
+        call(None, name="wea", id="a"),
+        call(CITY, name="ther", id="a"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name in two pieces, new id",
+        call(None, name="wea", id="a"),
+        call(CITY, name="ther", id="b"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name in two pieces, no index",
+        call(None, name="wea", id="a", index=None),
+        call(CITY, name="ther", index=None),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name in letters",
+        *(call("", name=letter, id="a") for letter in "weather"),
+        call(CITY),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name in two pieces of the older form",
+        chunk(function_call={"name": "wea"}),
+        chunk(function_call={"name": "ther", "arguments": CITY}),
+        chunk("function_call"),
+        DONE,
+    ),
+    _calls(
+        "name repeated",
+        call("", name="weather", id="a"),
+        call(HALVES[0], name="weather"),
+        call(HALVES[1], name="weather"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name that grows and repeats",
+        call("", name="wea", id="a"),
+        call("", name="weather", id="a"),
+        call(CITY, name="weather", id="a"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "name empty at first",
+        call("", name="", id="a"),
+        call("", name="weather", id="a"),
+        call(CITY, name=""),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "names of two functions",
+        call("{}", name="wea", id="a"),
+        call(CITY, name="weather", id="b", index=1),
+        chunk("tool_calls"),
+        DONE,
+        calls=(("wea", "{}"), *WEATHER),
+    ),
+]
+THOUGHTS = [
+    *(
+        _ok(f"thoughts in {start}", said(f"{start}Hm.", f"{end}\n\nHello ", "there"), STOP, DONE)
+        for start, end in (
+            ("<thought>", "</thought>"),
+            ("<THINK>", "</THINK>"),
+            ("<Think>", "</think>"),
+            ("<thinking>", "</thinking>"),
+            ("<think>\n", "\n</think>"),
+            ("[THINK]", "[/THINK]"),
+            ("<reasoning>", "</reasoning>"),
+            ("<seed:think>", "</seed:think>"),
+        )
+    ),
+    _ok("thoughts in capitals, in pieces", said("<TH", "INK", ">Hm", ".</TH", "INK>", "Hello ", "there"), STOP, DONE),
+    _ok("end of thoughts first", said("</think>", "\n\nHello ", "there"), STOP, DONE),
+    _ok("end of thoughts first, in pieces", said("\n</th", "ink>\n", "\nHello ", "there"), STOP, DONE),
+    _ok("end of thoughts in one piece", whole("Hm.\n</think>\n\nHello there"), label=JSON),
+    _ok("end of thoughts in one chunk", said("Hm.\n</think>\n\nHello there"), STOP, DONE),
+    _ok("end of thoughts first", message_events(*anthropic.text(["</think>\n", "Hello ", "there"])), dialect=ANTHROPIC),
+    _ok("end tag in a sentence", said("Hi. Use </think> here."), STOP, DONE, text="Hi. Use </think> here."),
+    _ok(
+        "end tag in code", whole("Close it with `</think>`.\nBye."), label=JSON, text="Close it with `</think>`.\nBye."
+    ),
+    _ok(
+        "tags on their lines later",
+        whole("So:\n<think>\nHm.\n</think>\nDone."),
+        label=JSON,
+        text="So:\n<think>\nHm.\n</think>\nDone.",
+    ),
+    _ok("another tag first", said("<thin", "ker>Hello"), STOP, DONE, text="<thinker>Hello"),
+    _ok("another tag in capitals", said("<THREAD>Hello"), STOP, DONE, text="<THREAD>Hello"),
+    _fails("end of thoughts alone", said("</think>"), STOP, DONE, words="reasoning"),
+]
+_OPEN = ("Hm", ".", "\n", "</think>", "\n\n", *SAID)
+OPEN_THOUGHTS = {
+    OPENAI: _ok("thoughts that the template opens", said(*_OPEN[:2]), 0.1, said(*_OPEN[2:]), STOP, DONE),
+    ANTHROPIC: _ok("thoughts that the template opens", message_events(*anthropic.text(list(_OPEN)))),
+}
+NO_THOUGHTS = {OPENAI: _ok("no thoughts", HELLO), ANTHROPIC: _ok("no thoughts", HI)}
+
 CASES: list[WireCase] = [
     *REPEATED,
     *REASONS,
@@ -671,4 +1045,10 @@ CASES: list[WireCase] = [
     *TEXTS,
     *COUNTS,
     *CONTRADICTIONS,
+    *DOUBLED,
+    *WORDED,
+    *ENDS,
+    *UNPROVEN,
+    *PIECES_OF_NAMES,
+    *THOUGHTS,
 ]
