@@ -18,7 +18,9 @@ _ADAPTATIONS = 8
 #: Error messages about fields that a host does not support.
 NOT_KNOWN = re.compile(
     r"unrecogni[sz]ed|unsupported|unknown|unexpected|\bextra(_forbidden)?\b|does not support"
-    r"|not (supported|permitted|allowed|recogni[sz]ed)",
+    r"|not (supported|permitted|allowed|recogni[sz]ed|available|accepted|compatible|applicable)|incompatible|deprecated"
+    r"|does ?n[o']t (support|accept)|cannot (both )?be (set|used|specified|modified)|only the default|no such"
+    r"|invalid (parameter|argument|field)|may only be",
     re.IGNORECASE,
 )
 _ABOUT_A_SCHEMA = re.compile(r"\bschema\b|['\"(.]properties|\brequired\b", re.IGNORECASE)

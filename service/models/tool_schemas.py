@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 _BRANCHES = ("anyOf", "oneOf", "allOf")
+_LISTS = (*_BRANCHES, "prefixItems", "items")
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+_VALUES = ("default", "const", "example", "enum", "examples")
+#: Keywords that a schema does not keep its meaning without.
+_ESSENTIAL = frozenset(("type", "properties", "required", "items", "enum", "description", "$ref", *_BRANCHES, *_MAPS))
 _REFERENCE = "#/"
 _MAX_DEPTH = 32
 
 
 def with_properties(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object schema with `properties`, which strict hosts require even if there are none."""
-    schema = {"type": "object", **parameters}
-    if schema.get("properties") is None:
-        schema["properties"] = {}
+    """Return an object schema with `properties`, which strict hosts require even if there are none.
+
+    Members that are null, but for values such as a default, are left out, and a `$ref` at the root is resolved.
+    """
+    schema = {"type": "object", **_resolved(_without_nulls(parameters))}
+    schema.setdefault("properties", {})
     return schema
+
+
+def without_keywords(parameters: Mapping[str, Any], keywords: frozenset[str]) -> dict[str, Any]:
+    """Return `parameters` without `keywords`, at any depth; it accepts what it accepted, and more."""
+
+    def strip(schema: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in schema.items() if name not in keywords}
+        if "const" in schema and "const" not in kept:
+            kept["enum"] = [schema["const"]]
+        return kept
+
+    return _rewritten(parameters, strip)
+
+
+def dispensable_keywords(parameters: Mapping[str, Any]) -> frozenset[str]:
+    """Return the keywords in `parameters` that only narrow what it accepts, or annotate it."""
+    found: set[str] = set()
+
+    def collect(schema: Mapping[str, Any]) -> dict[str, Any]:
+        found.update(schema)
+        return dict(schema)
+
+    _rewritten(parameters, collect)
+    return frozenset(found - _ESSENTIAL)
 
 
 def flatten(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -24,6 +58,7 @@ def flatten(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
     The result accepts all that the original accepts, and more: the properties of every branch, of which only those are
     required that every alternative requires. `None` if a branch is not the schema of an object.
     """
+    parameters = _resolved(_without_nulls(parameters))
     schema = {name: value for name, value in parameters.items() if name not in _BRANCHES}
     for keyword in _BRANCHES:
         if not (branches := parameters.get(keyword)):
@@ -56,6 +91,44 @@ def inline_references(schema: Any, root: Mapping[str, Any] | None = None, depth:
         return inline_references(schema, root, depth + 1)
     kept = (item for item in schema.items() if item[0] not in ("$defs", "definitions"))
     return {name: inline_references(value, root, depth + 1) for name, value in kept}
+
+
+def _without_nulls(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Typed clients serialise what is not set as null."""
+    if b":null" not in orjson.dumps(parameters, default=dict):  # cheaper than a look at every member
+        return parameters
+    return _rewritten(
+        parameters,
+        lambda schema: {name: value for name, value in schema.items() if value is not None or name in _VALUES},
+    )
+
+
+def _resolved(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `parameters` with what a `$ref` at its root refers to."""
+    for _ in range(_MAX_DEPTH):
+        reference = parameters.get("$ref")
+        target = _resolve(reference, parameters) if isinstance(reference, str) else None
+        if target is None or target is parameters:
+            break
+        parameters = {**{name: value for name, value in parameters.items() if name != "$ref"}, **target}
+    return parameters
+
+
+def _rewritten(schema: Mapping[str, Any], rewrite: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Return `schema` with `rewrite` applied to it and to each schema in it."""
+
+    def each(part: Any) -> Any:
+        return _rewritten(part, rewrite) if isinstance(part, Mapping) else part
+
+    result = rewrite(schema)
+    for name, value in result.items():
+        if name in _MAPS and isinstance(value, Mapping):
+            result[name] = {one: each(part) for one, part in value.items()}
+        elif name in _LISTS and isinstance(value, list):
+            result[name] = [each(part) for part in value]
+        elif name in _SCHEMAS:
+            result[name] = each(value)
+    return result
 
 
 def _flat_branch(branch: Any, root: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -13,7 +13,8 @@ import orjson
 from service.core.dataclass import record
 from service.core.messages import Function, Message, ToolChoiceMode
 from service.models.provider import ModelEnded, ModelRequest
-from service.models.tool_schemas import inline_references
+from service.models.request_styles import NOT_KNOWN
+from service.models.tool_schemas import dispensable_keywords, inline_references, without_keywords
 
 logger = logging.getLogger("openclaw.models")
 
@@ -29,6 +30,8 @@ _TOO_LONG = re.compile(
 )
 _REFUSES_REFERENCES = re.compile(r"\$ref|\$defs|\bdefinitions\b|references? (are|is) not", re.IGNORECASE)
 _ABOUT_A_TOOL = re.compile(r"\b(tools?|functions?|function_?declarations?|input_schema)\b", re.IGNORECASE)
+_REFUSES_EMPTY = re.compile(r"properties\W{1,4}(should|must) (be non-?empty|not be empty)", re.IGNORECASE)
+_REFUSES_A_KEYWORD = re.compile(rf"{NOT_KNOWN.pattern}|\bonly\b.*\bsupported|cannot find field", re.IGNORECASE)
 # "tools.0.custom.input_schema", "tools[0].function.parameters", Google: "tools[0].function_declarations[3].parameters"
 _PLACE = re.compile(r"(?<!\w)(?:function_?declarations|functions|tools)\W{1,3}(\d+)\b", re.IGNORECASE)
 
@@ -37,11 +40,14 @@ _PLACE = re.compile(r"(?<!\w)(?:function_?declarations|functions|tools)\W{1,3}(\
 class ToolStyle:
     """The form of the tools in requests to one model.
 
-    `inlines_references` resolves the `$ref`s of their schemas, longer names than `name_chars` are shortened, and tools
+    `inlines_references` resolves the `$ref`s of their schemas, which have none of `omitted_keywords`; with
+    `omits_empty` a function without parameters has no schema. Longer names than `name_chars` are shortened, and tools
     whose digest is in `refused` are left out.
     """
 
     inlines_references: bool = False
+    omitted_keywords: frozenset[str] = frozenset()
+    omits_empty: bool = False
     name_chars: int | None = None
     refused: tuple[str, ...] = ()
 
@@ -54,6 +60,13 @@ class ToolStyle:
             return replace(self, inlines_references=True)
         if (limit := _name_limit(request, message)) is not None:
             return replace(self, name_chars=limit)
+        if not self.omits_empty and _REFUSES_EMPTY.search(message) and any(map(_is_empty, request.functions)):
+            return replace(self, omits_empty=True)
+        if keywords := _refused_keywords(request, message) - self.omitted_keywords:
+            logger.warning(
+                "the model %s refuses %s in schemas, which is left out", request.model, ", ".join(sorted(keywords))
+            )
+            return replace(self, omitted_keywords=self.omitted_keywords | keywords)
         sent = self._kept(request.functions)
         found = _named_in(message, self._shortened_all(sent))
         refused = [sent[index] for index in found if is_dispensable(sent[index], request, sent)]
@@ -66,8 +79,7 @@ class ToolStyle:
         if self == _USUAL:
             return request
         functions = self._shortened_all(self._kept(request.functions))
-        if self.inlines_references:
-            functions = tuple(_inlined(function) for function in functions)
+        functions = tuple(self._with_plain_schema(function) for function in functions)
         if self.name_chars is None:
             return replace(request, functions=functions)
         choice = request.tool_choice
@@ -85,6 +97,16 @@ class ToolStyle:
         names = {self._shortened(function.name): function.name for function in request.functions}
         calls = tuple(replace(call, name=names.get(call.name, call.name)) for call in ended.tool_calls)
         return replace(ended, tool_calls=calls)
+
+    def _with_plain_schema(self, function: Function) -> Function:
+        parameters = function.parameters
+        if self.omits_empty and _is_empty(function):
+            parameters = None
+        if parameters and self.inlines_references:
+            parameters = inline_references(parameters)
+        if parameters and self.omitted_keywords:
+            parameters = without_keywords(parameters, self.omitted_keywords)
+        return function if parameters is function.parameters else replace(function, parameters=parameters)
 
     def _kept(self, functions: Iterable[Function]) -> tuple[Function, ...]:
         if not self.refused:
@@ -144,8 +166,16 @@ def _mentions(message: str, name: str) -> bool:
     return re.search(rf"['\"`]{name}['\"`]|\b(tool|function)\W{{1,3}}{name}(?![\w-])", message) is not None
 
 
-def _inlined(function: Function) -> Function:
-    return replace(function, parameters=function.parameters and inline_references(function.parameters))
+def _is_empty(function: Function) -> bool:
+    return not any((function.parameters or {}).get(name) for name in ("properties", "$ref", "anyOf", "oneOf", "allOf"))
+
+
+def _refused_keywords(request: ModelRequest, message: str) -> frozenset[str]:
+    """Return the dispensable keywords in the schemas of `request` that `message` refuses by name."""
+    if not _REFUSES_A_KEYWORD.search(message):
+        return frozenset()
+    sent = frozenset[str]().union(*(dispensable_keywords(function.parameters or {}) for function in request.functions))
+    return frozenset(name for name in sent if re.search(rf"""['"`.\]]{re.escape(name)}['"`:]""", message))
 
 
 def _digest(function: Function) -> str:

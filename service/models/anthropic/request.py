@@ -58,6 +58,8 @@ _HINTS = {
     "effort": re.compile(r"\boutput_config\b(?!\W{1,3}format)|\beffort\b"),
     "strict": re.compile(r"\bstrict\b"),
     "disable_parallel_tool_use": re.compile(r"\bdisable_parallel_tool_use\b"),
+    "temperature": re.compile(r"\btemperature\b"),
+    "top_p": re.compile(r"\btop_p\b"),
 }
 
 
@@ -79,6 +81,7 @@ def adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> 
     if style.marks_cache and "cache_control" in message:
         return replace(style, marks_cache=False)
     if hints := (refused_fields(message, _HINTS) & _hints_in(request)) - style.omitted:
+        logger.warning("the model %s refuses %s, which is left out", request.model, ", ".join(sorted(hints)))
         return replace(style, omitted=style.omitted | hints)
     return replace(style, tools=style.tools.adapted(request, message))
 
@@ -88,6 +91,8 @@ def _hints_in(request: ModelRequest) -> frozenset[str]:
         "effort": request.sampling.extra.get("reasoning_effort", "") in _EFFORTS,
         "strict": any(function.strict is not None for function in request.functions),
         "disable_parallel_tool_use": request.sampling.parallel_tool_calls is False and bool(request.functions),
+        "temperature": request.sampling.temperature is not None,
+        "top_p": request.sampling.top_p is not None,
     }
     return frozenset(name for name, is_sent in sent.items() if is_sent)
 
@@ -135,9 +140,9 @@ def _to_wire(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
     }
     if request.system.strip():
         wire["system"] = request.system
-    if sampling.temperature is not None:
+    if sampling.temperature is not None and "temperature" not in style.omitted:
         wire["temperature"] = min(sampling.temperature, _MAX_TEMPERATURE)
-    elif sampling.top_p is not None:
+    elif sampling.top_p is not None and "top_p" not in style.omitted:
         wire["top_p"] = sampling.top_p  # models since Claude Opus 4.1 refuse it beside a temperature
     if sampling.stop:
         wire["stop_sequences"] = sampling.stop

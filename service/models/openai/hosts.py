@@ -106,6 +106,9 @@ _WANTS_DATA = re.compile(
 )
 
 
+#: How an answer is sampled, which reasoning models decide themselves. `stop` and `logit_bias` are no hints: an answer
+#: without them may have what the caller has excluded.
+SAMPLING_HINTS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 # Optional fields that do not change the meaning of an answer, and how error messages name them where a bare name could
 # mean something else.
 _HINTS = {
@@ -114,12 +117,15 @@ _HINTS = {
         for name in (
             *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "verbosity", "reasoning_effort"),
             *("parallel_tool_calls", "service_tier", "metadata", "store", "seed", "user"),
+            *SAMPLING_HINTS,
         )
     },
     "detail": re.compile(r"image_url\W{1,4}detail\b|['\"`]detail['\"`]"),
     "strict": re.compile(r"function\W{1,4}strict\b|['\"`]strict['\"`]"),
     "name": re.compile(r"messages\W{1,4}\d+\W{1,4}name\b"),
 }
+# Claude wants one of them: "`temperature` and `top_p` cannot both be specified for this model."
+_WANTS_ONE = re.compile(r"temperature\W.{0,20}\btop_p\b.{0,40}(both|only one|same time|together)", re.IGNORECASE)
 _ABOUT_A_TOOL = re.compile(r"\b(tools|functions?|schema)\b", re.IGNORECASE)
 _WANTS_CONTENT = re.compile(
     r"\bcontent\b.{0,80}(\bnull\b|\bNone\b|valid string|\ba string\b|required|missing|must not be)"
@@ -159,9 +165,11 @@ class RequestStyle:
         return wanted if wanted != self or _CALLERS_OWN.search(message) else self._with_other_bound(message)
 
     def _without_refused(self, message: str) -> RequestStyle:
+        if _WANTS_ONE.search(message) and "top_p" not in self.omitted:
+            return replace(self, omitted=self.omitted | {"top_p"})
         if hints := refused_fields(message, _HINTS) - self.omitted:
             return replace(self, omitted=self.omitted | hints)
-        if self.asks_usage and "stream_options" in message:  # which no caller can send
+        if self.asks_usage and ("stream_options" in message or "include_usage" in message):  # which no caller can send
             return replace(self, asks_usage=False)
         if _WANTS_CONTENT.search(message) and not _ABOUT_A_TOOL.search(message):
             return replace(self, fills_content=True)

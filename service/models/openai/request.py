@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -23,12 +24,22 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
-from service.models.openai.hosts import CALL_DATA, WANTS_USER, HostQuirks, RequestStyle, to_mistral_id, to_short_id
+from service.models.openai.hosts import (
+    CALL_DATA,
+    SAMPLING_HINTS,
+    WANTS_USER,
+    HostQuirks,
+    RequestStyle,
+    to_mistral_id,
+    to_short_id,
+)
 from service.models.openai.reasoning import REASONING
 from service.models.provider import ModelRequest
 from service.models.request_styles import StyleCache
 from service.models.tool_calls import CallIds, wire_arguments_text, wire_name
 from service.models.tool_schemas import with_properties
+
+logger = logging.getLogger("openclaw.models")
 
 _AUTO = "auto"  # the default of `detail`
 _STREAM_OPTIONS = {"include_usage": True}
@@ -150,6 +161,8 @@ def _limited(wanted: RequestStyle, request: ModelRequest, style: RequestStyle) -
         wanted = replace(wanted, fills_content=style.fills_content)
     if wanted.omitted != style.omitted:
         wanted = replace(wanted, omitted=style.omitted | (wanted.omitted & _hints_in(request)))
+        if refused := wanted.omitted - style.omitted:
+            logger.warning("the model %s refuses %s, which is left out", request.model, ", ".join(sorted(refused)))
     if request.sampling.max_tokens is None:
         wanted = replace(wanted, bound=style.bound)
     if all(message.provider_data is None for message in request.messages):
@@ -162,8 +175,7 @@ def _hints_in(request: ModelRequest) -> frozenset[str]:
     sampling, found = request.sampling, set(request.sampling.extra)
     if sampling.parallel_tool_calls is not None and request.functions:
         found.add("parallel_tool_calls")
-    if sampling.seed is not None:
-        found.add("seed")
+    found.update(name for name in ("seed", *SAMPLING_HINTS) if getattr(sampling, name) is not None)
     if any(function.strict is not None for function in request.functions):
         found.add("strict")
     if any(message.name is not None for message in request.messages):

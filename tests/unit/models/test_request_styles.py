@@ -114,6 +114,8 @@ def test_style_that_fails_too_is_not_remembered(
     [
         "Unknown parameter: 'stream_options'.",
         "stream_options: Extra inputs are not permitted",
+        "Unknown parameter: 'include_usage'.",
+        "Unknown parameter: 'stream_options.include_usage'.",
         "Unrecognized request argument supplied: stream_options. Known are: model, messages, tools, stream",
     ],
 )
@@ -261,14 +263,48 @@ def test_several_refused_fields_are_omitted_one_by_one(provider: OpenAIProvider,
     [
         "Invalid schema for function 'f': 'verbosity' is not permitted.",
         "the model is not supported",
-        "Unsupported parameter: 'temperature' is not supported with this model.",
+        "temperature must be between 0 and 2",
+        "Unsupported parameter: 'logit_bias' is not supported with this model.",
     ],
 )
 def test_unrelated_errors_omit_no_field(provider: OpenAIProvider, upstream: Upstream, words: str) -> None:
     upstream.answers["play"] = lambda exchange: exchange.json(400, {"error": {"message": words}})
-    _, error = fail(provider, request("play", sampling=Sampling(temperature=1, extra={"verbosity": "low"})))
+    sampling = Sampling(temperature=3, extra={"verbosity": "low", "logit_bias": {"5": 1}})
+    _, error = fail(provider, request("play", sampling=sampling))
     assert error.code == "provider_rejected_request"
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *(
+            (name, f"Unsupported parameter: '{name}' is not supported with this model.")
+            for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed")
+        ),
+        (
+            "temperature",
+            "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) is.",
+        ),
+        ("temperature", "`temperature` is deprecated for this model."),
+        ("temperature", "temperature may only be set to 1 when thinking is enabled."),
+        ("presence_penalty", "Argument not supported on this model: presence_penalty"),
+        ("top_p", "`temperature` and `top_p` cannot both be specified for this model. Please use only one."),
+        ("top_p", "body.top_p: Extra inputs are not permitted"),
+        ("frequency_penalty", "this model doesn't support frequency_penalty"),
+    ],
+)
+def test_refused_sampling_is_left_to_the_model_with_a_log_line(
+    provider: OpenAIProvider, upstream: Upstream, name: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.answers["play"] = lambda exchange: refuse(exchange, words) if name in exchange.body else ok(exchange)
+    sampling = Sampling(temperature=0.2, top_p=0.5, frequency_penalty=1, presence_penalty=1, seed=7)
+    for _ in range(2):
+        assert ask(provider, request("play", sampling=sampling))[0] == TEXT
+    assert [name in received.body for received in upstream.requests] == [True, False, False]
+    assert caplog.messages == [f"the model play refuses {name}, which is left out"]
+    others = {"temperature", "top_p", "frequency_penalty", "presence_penalty", "seed"} - {name}
+    assert others <= upstream.requests[-1].body.keys()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from service.models.tool_schemas import flatten, inline_references, with_properties
+from service.models.tool_schemas import (
+    dispensable_keywords,
+    flatten,
+    inline_references,
+    with_properties,
+    without_keywords,
+)
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 PLACE: dict[str, Any] = {"type": "object", "properties": {"lat": {"type": "number"}}, "required": ["lat"]}
@@ -16,6 +22,46 @@ BOTH = {"city": {"type": "string"}, "lat": {"type": "number"}}
 @pytest.mark.parametrize("schema", [{}, {"type": "object"}, {"type": "object", "properties": None}])
 def test_schema_without_properties_gets_empty_ones(schema: dict[str, Any]) -> None:
     assert with_properties(schema) == flatten(schema) == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({**CITY, "required": None, "description": None, "$defs": None}, {**CITY, "required": ...}),
+        (
+            {"type": "object", "properties": {"at": {"type": "object", "properties": None, "required": None}}},
+            {"type": "object", "properties": {"at": {"type": "object"}}},
+        ),
+        (
+            {"type": None, "properties": {"at": {"type": "string", "default": None, "enum": ["a", None]}}},
+            {"type": "object", "properties": {"at": {"type": "string", "default": None, "enum": ["a", None]}}},
+        ),
+        ({**CITY, "properties": {**CITY["properties"], "required": {"items": None}}}, None),
+        ({"$ref": "#/$defs/c", "$defs": {"c": CITY}}, {**CITY, "$defs": {"c": CITY}}),
+        ({"$ref": "#/$defs/b", "$defs": {"b": {"$ref": "#/$defs/c"}, "c": CITY}}, None),
+        ({"$ref": "#"}, {"type": "object", "properties": {}, "$ref": "#"}),
+    ],
+)
+def test_null_members_are_left_out_and_references_at_root_resolved(
+    schema: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    result = with_properties(schema)
+    assert result == flatten(schema)
+    assert "city" in result["properties"] or expected is not None
+    if expected is not None:
+        assert result == {name: value for name, value in expected.items() if value is not ...}
+
+
+def test_keywords_are_left_out_at_any_depth_but_not_names_of_properties() -> None:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "additionalProperties": False,
+        "properties": {"format": {"const": "a"}, "at": {"items": {"additionalProperties": False, "format": "uri"}}},
+    }
+    assert dispensable_keywords(schema) == {"$schema", "additionalProperties", "const", "format"}
+    assert without_keywords(schema, frozenset({"$schema", "additionalProperties", "const", "format"})) == {
+        "properties": {"format": {"enum": ["a"]}, "at": {"items": {}}}
+    }
 
 
 @pytest.mark.parametrize(

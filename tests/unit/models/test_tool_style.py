@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -148,6 +149,60 @@ def test_refused_tool_is_left_out_logged_once_and_remembered(
     upstream.answers["play"] = refusing(lambda _: False, "")
     ask(provider, request("play", functions=(functions[0], repaired)))
     assert names_of(upstream.requests[-1].body) == ["good", "bad"]
+
+
+GOOGLE = "Invalid JSON payload received. Unknown name \"{}\" at 'tools[0].{}[0].parameters': Cannot find field."
+STRICT = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "properties": {"city": {"type": "string", "format": "uri", "exclusiveMinimum": 1}},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "words"),
+    [
+        (
+            "additionalProperties",
+            GOOGLE.format("additionalProperties", "function_declarations"),
+        ),
+        (
+            "$schema",
+            GOOGLE.format("$schema", "functionDeclarations"),
+        ),
+        ("$schema", "tools.0.function.parameters.$schema: Extra inputs are not permitted"),
+        ("exclusiveMinimum", "tools.0.custom.input_schema: property 'exclusiveMinimum' is not supported"),
+        (
+            "format",
+            "tools[0].function_declarations[0].parameters.properties[a].format: only 'enum' is supported for STRING",
+        ),
+    ],
+)
+def test_refused_keyword_is_left_out_of_schemas_logged_and_remembered(
+    provider: Provider, upstream: Upstream, keyword: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.answers["play"] = refusing(lambda body: f'"{keyword}"' in json.dumps(body), words)
+    for _ in range(2):
+        assert ask(provider, request("play", functions=(Function("weather", parameters=STRICT),)))[0] == TEXT
+    assert [f'"{keyword}"' in json.dumps(received.body) for received in upstream.requests] == [True, False, False]
+    assert names_of(upstream.requests[-1].body) == ["weather"]
+    assert caplog.text.count(f"refuses {keyword} in schemas") == 1
+
+
+def test_schema_without_properties_is_left_out_for_hosts_that_refuse_it(upstream: Upstream) -> None:
+    words = (
+        "* GenerateContentRequest.tools[0].function_declarations[0].parameters.properties: should be non-empty for "
+        "OBJECT type"
+    )
+    upstream.answers["play"] = refusing(lambda body: "parameters" in functions_of(body)[0], words)
+    opened = open_provider(upstream.url)
+    functions = (Function("now", parameters={"type": "object"}), Function("weather", parameters=STRICT))
+    for _ in range(2):
+        assert ask(opened, request("play", functions=functions))[0] == TEXT
+    opened.close()
+    assert ["parameters" in function for function in functions_of(upstream.requests[-1].body)] == [False, True]
+    assert len(upstream.requests) == 3
 
 
 def test_several_refused_tools_are_left_out_one_by_one(provider: Provider, upstream: Upstream) -> None:
