@@ -33,8 +33,9 @@ _MERGED_CHARACTERS = 64 * 1024
 #: The longest text of a batch for a reader, so that a reader far behind does not get a copy of the whole log.
 _BATCH_CHARACTERS = 256 * 1024
 
-# Memory for output: its text in the log, in the answer and in what is stored. Counted in steps.
-_BYTES_A_CHARACTER = 3
+# Memory for output: its text in the log, in pieces and whole in the answer, and three times while it is stored: as
+# JSON, as the row's text and within the database. Counted in steps.
+_BYTES_A_CHARACTER = 6
 _BYTES_AN_EVENT = 100
 _COUNTED_BYTES = 64 * 1024
 

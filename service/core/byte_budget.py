@@ -1,13 +1,15 @@
 """One budget of memory for the data in flight in a process: request bodies, messages, and output that is not read yet.
 
 Incoming data waits for room and is refused if none comes; while others wait, senders that are too slow make room.
-Output cannot wait, because runs do not wait for their readers: beyond the limit, the largest holder of output is
-evicted. A quarter of the limit is reserved for output and small requests, so that large bodies do not take all of it.
+Data whose beginning is here already goes first, oldest first, because its end gives room back; if nothing of it can go
+on, the youngest is refused. Output cannot wait, because runs do not wait for their readers: beyond the limit, the
+largest holder of output is evicted. A quarter of the limit is reserved for output and small requests, so that large
+bodies do not take all of it.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
 from time import monotonic
 
@@ -45,6 +47,7 @@ class Hold:
         self.arrived_bytes = 0
         self.is_arriving = False
         self.is_evicted = False
+        self.number = 0  # in the order in which holders got their first bytes
         self._budget = budget
         self._evict = evict
         self._began_at = 0.0
@@ -91,6 +94,21 @@ class Hold:
             self._evict()
 
 
+class _Waiting:
+    """Incoming data that waits for room until `give_up_at`."""
+
+    def __init__(self, hold: Hold, size: int, give_up_at: float) -> None:
+        self.hold = hold
+        self.size = size
+        self.give_up_at = give_up_at
+        self.admitted = Event()
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Its place in the queue: first those with a beginning, oldest first; then those that bring all, in order."""
+        return self.hold.size == 0, self.hold.number
+
+
 class ByteBudget:
     """The bytes in flight of one process. `clock` gives seconds.
 
@@ -113,7 +131,9 @@ class ByteBudget:
         self._freed_bytes = 0
         self._leaving_bytes = 0  # of holders that were evicted and have not ended yet
         self._holds: dict[Hold, None] = {}  # those with bytes, oldest first
-        self._queue: deque[tuple[Hold, int, Event]] = deque()
+        self._queue: list[_Waiting] = []
+        self._counted_holds = 0
+        self._refused_at = clock() - wait_seconds  # data whose beginning was here
 
     def hold(self, evict: Callable[[], None] | None = None) -> Hold:
         """Return an empty hold; `evict` asks its holder to end soon."""
@@ -131,12 +151,12 @@ class ByteBudget:
         if self._fits(hold, size) and (is_small or not self._queue):
             self._add(hold, size)
             return
-        waiting = hold, size, Event()
-        self._queue.append(waiting)
+        waiting = _Waiting(hold, size, self.clock() + self._wait_seconds)
+        insort(self._queue, waiting, key=lambda one: one.rank)
         try:
-            self._wait(waiting[2])
+            self._wait(waiting)
         finally:
-            if not waiting[2].is_set():
+            if not waiting.admitted.is_set():
                 self._queue.remove(waiting)
 
     def count(self, hold: Hold, change: int) -> None:
@@ -155,23 +175,38 @@ class ByteBudget:
         self._add(hold, -hold.size)
         self._admit_waiting()
 
-    def _wait(self, admitted: Event) -> None:
-        give_up_at = self.clock() + self._wait_seconds
-        while not admitted.is_set():
-            left = give_up_at - self.clock()
-            if left <= 0:
+    def _wait(self, waiting: _Waiting) -> None:
+        while not waiting.admitted.is_set():
+            if self._gives_up(waiting):
                 text = "The gateway has as much data in flight as it may (gateway.maxInFlightBytes). Try again soon."
                 raise GatewayError("overloaded", text, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)})
             for hold in [one for one in self._holds if one.is_evictable and one.is_slow()]:
                 self._evict(hold)
             self._admit_waiting()
-            admitted.wait(min(left, _POLL_SECONDS))
+            left = waiting.give_up_at - self.clock()
+            waiting.admitted.wait(min(left, _POLL_SECONDS) if left > 0 else _POLL_SECONDS)
+
+    def _gives_up(self, waiting: _Waiting) -> bool:
+        """Return True if `waiting` has waited for too long. Of those with a beginning, the youngest gives up first.
+
+        Then the others wait a moment for its room: if all gave up together, none of their beginnings were of use.
+        """
+        now = self.clock()
+        if not waiting.hold.size or now < waiting.give_up_at:
+            return now >= waiting.give_up_at
+        youngest = max(
+            (one for one in self._queue if one.hold.size and now >= one.give_up_at), key=lambda one: one.rank
+        )
+        if youngest is not waiting or now < self._refused_at + 2 * _POLL_SECONDS:
+            return False
+        self._refused_at = now
+        return True
 
     def _admit_waiting(self) -> None:
-        while self._queue and self._fits(*self._queue[0][:2]):
-            hold, size, admitted = self._queue.popleft()
-            self._add(hold, size)
-            admitted.set()
+        while self._queue and self._fits(self._queue[0].hold, self._queue[0].size):
+            waiting = self._queue.pop(0)
+            self._add(waiting.hold, waiting.size)
+            waiting.admitted.set()
 
     def _fits(self, hold: Hold, size: int) -> bool:
         limit = self.limit_bytes if hold.size + size <= _SMALL_BYTES else self._large_limit()
@@ -184,6 +219,9 @@ class ByteBudget:
         return self.used_bytes - self._leaving_bytes
 
     def _add(self, hold: Hold, change: int) -> None:
+        if not hold.number:
+            self._counted_holds += 1
+            hold.number = self._counted_holds
         hold.size += change
         self.used_bytes += change
         if hold.is_evicted:

@@ -199,8 +199,11 @@ class WebSocket:
         self._inbox.append((None if self._binary else bytes(data), hold))
 
     def discard(self) -> None:
-        """Ignore what still arrives, so that it takes up no memory."""
+        """Drop the message that is arriving and ignore what follows, so that neither takes up memory."""
         self._discards = True
+        self._protocol.reader.discard()
+        self._message = None
+        self._arriving.release()
 
     def send(self, message: bytes) -> None:
         """Queue the text message `message` (UTF-8) for sending. Never waits; a no-op once closing has begun."""

@@ -127,8 +127,7 @@ def test_readers_that_do_not_read_lose_their_runs_before_memory_runs_out(
         memory.sample(12)
         with gateway.client() as client:
             assert client.get("/healthz").status_code == 200
-        # A run that ends copies its text for the transcript, which the budget does not count.
-        assert memory.peak < memory.before + 2 * LIMIT + SLACK
+        assert memory.peak < memory.before + LIMIT + SLACK
     del upstream.answers["ok"]
     assert "overloaded" in gateway.output
     memory.wait_until_back()
@@ -152,7 +151,7 @@ def test_half_sent_websocket_messages_are_bounded_and_end_with_a_retryable_error
             connection.shutdown(socket.SHUT_RDWR)
         for one in sending:
             one.result()
-    assert refused > 0  # all of them where the last ones had to wait for too long
+    assert 0 < refused < len(clients)
     memory.wait_until_back()
 
 
@@ -174,15 +173,24 @@ def test_a_message_without_room_gets_a_retryable_error_under_its_id(gateway: Liv
     data = orjson.dumps(frame)
     message = b"\x81\xff" + len(data).to_bytes(8, "big") + b"\0\0\0\0" + data
     body = orjson.dumps({"messages": [{"role": "user", "content": "x" * (19 * MIB)}]})
-    head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    with socket.create_connection(gateway.address) as uploading, raw_operator(gateway) as client:
-        uploading.sendall(head.encode() + body[: 18 * MIB])
-        time.sleep(0.5)
+    with ExitStack() as stack, raw_operator(gateway) as client:
+        uploading = _accepted_upload(stack, gateway, len(body))
+        uploading.sendall(body[: 18 * MIB])
         client.sendall(message)
         received = b""
         while b'"id":"big"' not in received:
             received += client.recv(65536)
     assert all(part in received for part in (b'"OVERLOADED"', b'"retryable":true', b'"retryAfterMs":5000'))
+
+
+def _accepted_upload(stack: ExitStack, gateway: LiveGateway, size: int) -> socket.socket:
+    """Begin a request until the gateway has room for its body, which it confirms with 100 Continue."""
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    while True:
+        upload = stack.enter_context(socket.create_connection(gateway.address))
+        upload.sendall(head.encode())
+        if upload.recv(65536).startswith(b"HTTP/1.1 100 "):
+            return upload

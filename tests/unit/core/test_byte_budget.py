@@ -127,3 +127,24 @@ def test_a_larger_limit_admits_what_waits() -> None:
     budget.resize(64 * MIB)
     waiting.join(5)
     assert waiting.successful()
+
+
+def test_without_room_for_all_that_began_the_oldest_ends_and_the_youngest_is_refused() -> None:
+    budget, results = ByteBudget(8 * MIB, wait_seconds=0.1), {}
+
+    def receive(name: int) -> None:
+        hold = budget.hold()
+        try:
+            for _ in range(4):
+                hold.take(MIB)
+                sleep(0)
+            results[name] = "whole"
+        except GatewayError as error:
+            results[name] = error.code
+        hold.release()
+
+    senders = [spawn(receive, name) for name in range(3)]
+    for sender in senders:
+        sender.join(10)
+    assert (results[0], results[2]) == ("whole", "overloaded")
+    assert budget.used_bytes == 0
