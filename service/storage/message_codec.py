@@ -5,6 +5,7 @@ Stored payloads stay readable: a change of format takes the next `PAYLOAD_VERSIO
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -27,6 +28,22 @@ PAYLOAD_VERSION = 1
 
 def to_payload(message: Message) -> str:
     """Encode `message` without its role. Raises `StoreError` for a lone surrogate."""
+    return _to_json(_to_fields(message))
+
+
+def to_payloads(messages: Sequence[Message]) -> str:
+    """Encode `messages` with their roles as a list. Raises `StoreError` for a lone surrogate."""
+    return _to_json([{"role": message.role, **_to_fields(message)} for message in messages])
+
+
+def _to_json(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:
+        raise StoreError(f"A message cannot be stored: {error}") from error
+
+
+def _to_fields(message: Message) -> dict[str, Any]:
     payload: dict[str, Any] = {"v": PAYLOAD_VERSION, "parts": [_to_part(part) for part in message.parts]}
     if message.name is not None:
         payload["name"] = message.name
@@ -47,15 +64,20 @@ def to_payload(message: Message) -> str:
             "by": approval.decided_by,
             "at_ms": approval.decided_at_ms,
         }
-    try:
-        return orjson.dumps(payload).decode()
-    except orjson.JSONEncodeError as error:
-        raise StoreError(f"A message cannot be stored: {error}") from error
+    return payload
 
 
 def from_payload(role: str, text: str) -> Message:
     """Decode a payload. Raises `StoreError` for one that a newer version has written."""
-    payload = orjson.loads(text)
+    return _from_fields(role, orjson.loads(text))
+
+
+def from_payloads(text: str) -> tuple[Message, ...]:
+    """Decode a list of `to_payloads`. Raises like `from_payload`."""
+    return tuple(_from_fields(payload["role"], payload) for payload in orjson.loads(text))
+
+
+def _from_fields(role: str, payload: dict[str, Any]) -> Message:
     if payload["v"] != PAYLOAD_VERSION:
         raise StoreError(f"A stored message has version {payload['v']}; this program reads {PAYLOAD_VERSION}.")
     return Message(

@@ -155,7 +155,9 @@ class Database:
             self._health.record_error(error)
             raise self._failed("read", error) from error
 
-    def fetch(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[sa.Row[Any]]:
+    def fetch(
+        self, statement: sa.Select[Any] | sa.CompoundSelect[Any], parameters: dict[str, Any]
+    ) -> Sequence[sa.Row[Any]]:
         """Return all rows of a query. Raises `StoreError`."""
         return self.read(lambda connection: connection.execute(statement, parameters).all())
 

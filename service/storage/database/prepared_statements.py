@@ -31,7 +31,7 @@ def insert(dialect: Dialect, table: sa.Table) -> sqlite.Insert | postgresql.Inse
     return postgresql.insert(table).inline()
 
 
-def is_among(dialect: Dialect, column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
+def is_among(dialect: Dialect, column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
     """Build `column IN (...)` for the list parameter `name`, which `to_list` encodes."""
     if dialect.name == "postgresql":
         return column == sa.any_(sa.bindparam(name, type_=sa.ARRAY(sa.Text)))
@@ -60,16 +60,16 @@ class PreparedStatement:
         text, order, constants = self._text(connection.dialect)
         return connection.exec_driver_sql(text, _bound(order, constants, parameters))
 
-    def execute_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute it for each of `rows`."""
-        if rows:
-            text, order, constants = self._text(connection.dialect)
-            bound = [_bound(order, constants, row) for row in rows]
-            if connection.dialect.name == "sqlite":
-                driver: Any = connection.connection.driver_connection
-                driver.executemany(text, bound)
-            else:
-                connection.exec_driver_sql(text, bound)
+    def execute_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Execute it for each of `rows`; return the number of rows it changed."""
+        if not rows:
+            return 0
+        text, order, constants = self._text(connection.dialect)
+        bound = [_bound(order, constants, row) for row in rows]
+        if connection.dialect.name == "sqlite":
+            driver: Any = connection.connection.driver_connection
+            return int(driver.executemany(text, bound).rowcount)
+        return connection.exec_driver_sql(text, bound).rowcount
 
     def _text(self, dialect: Dialect) -> _Text:
         if dialect.name not in self._texts:

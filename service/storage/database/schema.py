@@ -6,10 +6,12 @@ Times are milliseconds since the epoch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0007"  # approvals
+HEAD = "0008"  # stateless turns
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -27,7 +29,8 @@ def _partial_index(name: str, column: str, where: str) -> sa.Index:
 
 #: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is taken from the first message.
 #: The token counts are totals over all turns; `model` and `last_run_id` are those of the last turn. A stateless session
-#: belongs to a request without a session; it becomes an ordinary one when it is continued.
+#: belongs to a request without a session; it becomes an ordinary one when it is continued. Most have a row in
+#: `stateless_turns` instead.
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -116,6 +119,65 @@ runs = sa.Table(
     _partial_index("runs_asking", "asked_call_id", "asked_call_id IS NOT NULL"),
     _partial_index("runs_going_on", "gateway_id", "state IN ('accepted', 'running')"),
     sqlite_with_rowid=False,
+)
+
+#: The session, run and messages of a stateless request that was answered: one row, moved to `sessions`, `runs` and
+#: `entries` when the session is continued. `messages` is a JSON list (`service.storage.message_codec`). Runs that
+#: claimed an idempotency key, and those that a follow-up finds by a tool call, are not stored here.
+stateless_turns = sa.Table(
+    "stateless_turns",
+    metadata,
+    sa.Column("id", _BigInteger, primary_key=True),
+    sa.Column("session_key", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("session_id", sa.Text, nullable=False),
+    sa.Column("agent_id", sa.Text, nullable=False),
+    sa.Column("gateway_id", sa.Text, nullable=False),
+    sa.Column("door", sa.Text, nullable=False),
+    sa.Column("accepted_at_ms", _BigInteger, nullable=False),
+    sa.Column("ended_at_ms", _BigInteger, nullable=False),
+    sa.Column("title", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("stop_reason", sa.Text),
+    sa.Column("entry_count", _BigInteger, nullable=False),
+    sa.Column("reply_count", _BigInteger, nullable=False),
+    sa.Column("input_tokens", _BigInteger, nullable=False),
+    sa.Column("output_tokens", _BigInteger, nullable=False),
+    sa.Column("cached_tokens", _BigInteger, nullable=False),
+    sa.Column("messages", sa.Text, nullable=False),
+    sa.Index("stateless_turns_by_key", "session_key", unique=True),
+    sa.Index("stateless_turns_by_run", "run_id", unique=True),
+    sa.Index("stateless_turns_by_age", "ended_at_ms", "session_id"),
+    sa.Index("stateless_turns_of_agent", "agent_id", "ended_at_ms", "session_id"),
+)
+
+
+def _view(table: sa.Table, columns: dict[str, sa.ColumnElement[Any]]) -> sa.Subquery:
+    """Select the stateless turns as rows of `table`: `columns`, and those of the same name."""
+    names = [column.name for column in table.c]
+    chosen = {name: columns.get(name, stateless_turns.c.get(name, sa.null())) for name in names}
+    return sa.select(*(chosen[name].label(name) for name in names)).subquery(f"stateless_{table.name}")
+
+
+#: The stateless turns as rows of `sessions` and of `runs`.
+stateless_sessions = _view(
+    sessions,
+    {
+        "key": stateless_turns.c.session_key,
+        "created_at_ms": stateless_turns.c.ended_at_ms,
+        "updated_at_ms": stateless_turns.c.ended_at_ms,
+        "last_run_id": stateless_turns.c.run_id,
+        "stateless": sa.true(),
+    },
+)
+stateless_runs = _view(
+    runs,
+    {
+        "id": stateless_turns.c.run_id,
+        "state": sa.literal_column("'ok'", sa.Text),
+        "started_at_ms": stateless_turns.c.accepted_at_ms,
+        "abort_requested": sa.false(),
+    },
 )
 
 #: Session leases, one row per session that ever had a run. `run_id` and `gateway_id` are set while a run holds the

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from service.core.dataclass import record
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared_statements import insert
-from service.storage.database.schema import claims, runs
+from service.storage.database.schema import claims, runs, stateless_runs
 from service.storage.runs.records import AcceptedRun, RunState
 from service.storage.runs.rows import to_run_row
 
@@ -96,6 +96,8 @@ class _ClaimKey(SingleOperation[Claim]):
         return self._record(connection)
 
     def _record(self, connection: sa.Connection) -> Claim:
+        if connection.execute(sa.select(stateless_runs.c.id).where(stateless_runs.c.id == self.run.id)).first():
+            return Claim(self.run.id, self.key.fingerprint, is_own=False)  # a caller-chosen id that is taken
         row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)
         new = insert(connection.dialect, runs).values(row).on_conflict_do_nothing().returning(runs.c.id)
         is_own = connection.execute(new).first() is not None or self._is_recorded(connection)

@@ -20,13 +20,16 @@ from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.prepared_statements import to_list
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
 from service.storage.runs.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
+from service.storage.runs.stateless_turns import StatelessTurn, fits_one_row
 from service.storage.runs.statements import (
     ACCEPT_RUN,
     ACQUIRE_LEASE,
     ADD_ENDED_RUN,
     ADD_ENTRY,
     ADD_SESSION,
+    ADD_STATELESS_TURN,
     BEGIN_RUN,
+    CONTINUED,
     END_RUN,
     ENTRY_COUNT,
     EXTEND_SESSION,
@@ -36,7 +39,11 @@ from service.storage.runs.statements import (
     REPLACE_SUMMARY,
     REQUEST_LEASE,
     RUN_STATES,
+    TAKE_STATELESS_TURN,
 )
+
+#: The token of the first holder of a session, which may have been stateless until then.
+_FIRST_FENCE = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +119,8 @@ class BeginRun(Operation["int | Refusal"]):
         }
         row = ACQUIRE_LEASE.execute(connection, parameters).first()
         if row is not None:
+            if row.fence == _FIRST_FENCE:
+                restore_session(connection, key)
             return int(row.fence)
         REQUEST_LEASE.execute(connection, {"of_key": key, "own_id": self.gateway_id})
         return Refusal.BUSY
@@ -202,6 +211,23 @@ class _Finishing:
         return row is None
 
     def _write(self, operations: Sequence[FinishRun]) -> None:
+        alone = [one for one in operations if fits_one_row(one.run, one.outcome)]
+        others = [one for one in operations if not fits_one_row(one.run, one.outcome)]
+        self._write_rows([*others, *self._add_alone(alone)])
+
+    def _add_alone(self, operations: Sequence[FinishRun]) -> list[FinishRun]:
+        """Store turns as one row each; return those whose sessions were continued in the meantime."""
+        rows = [
+            StatelessTurn(one.run, one.gateway_id, one.outcome, one.at_ms, one.session_id).to_row()
+            for one in operations
+        ]
+        if ADD_STATELESS_TURN.execute_many(self._connection, rows) == len(rows):
+            return []
+        keys = self._to_list([one.run.session_key for one in operations])
+        continued = {row.session_key for row in CONTINUED.execute(self._connection, {"keys": keys})}
+        return [one for one in operations if one.run.session_key in continued]
+
+    def _write_rows(self, operations: Sequence[FinishRun]) -> None:
         starts, extensions, rows, summary_rows = [], [], [], []
         for one in operations:
             count = self._entry_count(one)
@@ -231,7 +257,7 @@ class _Finishing:
     def _entry_count(self, one: FinishRun) -> int:
         lease = self._leases.get(one.run.session_key)
         if lease is not None:
-            return lease.entry_count or 0
+            return lease.entry_count or restore_session(self._connection, one.run.session_key)
         if not one.again:
             return 0  # a new session, unless it was continued while its first answer was being sent
         row = ENTRY_COUNT.execute(self._connection, {"of_key": one.run.session_key}).first()
@@ -239,6 +265,20 @@ class _Finishing:
 
     def _to_list(self, texts: Sequence[str]) -> object:
         return to_list(self._connection.dialect, texts)
+
+
+def restore_session(connection: sa.Connection, key: str) -> int:
+    """Move the stateless turn of the session `key`, if there is one, to the rows of a session; return its messages."""
+    row = TAKE_STATELESS_TURN.execute(connection, {"of_key": key}).first()
+    if row is None:
+        return 0
+    turn = StatelessTurn.from_row(row)
+    entry_rows = to_entry_rows(turn.run, turn.outcome, 0, turn.at_ms)
+    session = SessionStart(turn.run, turn.outcome, turn.session_id, turn.at_ms)
+    ADD_SESSION.execute_many(connection, [session.to_row()])
+    ADD_ENTRY.execute_many(connection, entry_rows)
+    ADD_ENDED_RUN.execute_many(connection, [_ended_row(turn)])
+    return len(entry_rows)
 
 
 def _is_stored(one: FinishRun, states: dict[str, Any]) -> bool:
@@ -261,7 +301,7 @@ def _extension_parameters(one: FinishRun, count: int) -> dict[str, Any]:
     }
 
 
-def _end_of(one: FinishRun) -> dict[str, Any]:
+def _end_of(one: FinishRun | StatelessTurn) -> dict[str, Any]:
     """Build the values of `END_COLUMNS`."""
     outcome = one.outcome
     # PostgreSQL cannot store NUL, and `RunRecords.find_asking` skips call ids that contain it.
@@ -287,6 +327,6 @@ def _end_parameters(one: FinishRun) -> dict[str, Any]:
     return {"of_run": one.run.id, **{f"new_{name}": value for name, value in _end_of(one).items()}}
 
 
-def _ended_row(one: FinishRun) -> dict[str, Any]:
+def _ended_row(one: FinishRun | StatelessTurn) -> dict[str, Any]:
     start = to_run_row(one.run, one.gateway_id, one.outcome.state)
     return {**start, "started_at_ms": one.run.accepted_at_ms, **_end_of(one)}

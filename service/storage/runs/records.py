@@ -17,7 +17,7 @@ from service.core.messages import Message, Usage
 from service.storage.cluster.membership import ACTIVE_STATES, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
-from service.storage.database.schema import approvals, runs
+from service.storage.database.schema import approvals, runs, stateless_runs
 
 
 class RunState(StrEnum):
@@ -131,7 +131,10 @@ class RunRecord:
 _WITH_WAIT = sa.select(
     runs, sa.exists().where(approvals.c.run_id == runs.c.id, approvals.c.state == PENDING).label("waits")
 )
-_BY_ID = _WITH_WAIT.where(runs.c.id == sa.bindparam("run_id"))
+_BY_ID = sa.union_all(
+    _WITH_WAIT.where(runs.c.id == sa.bindparam("run_id")),
+    sa.select(stateless_runs, sa.false().label("waits")).where(stateless_runs.c.id == sa.bindparam("run_id")),
+)
 _ACTIVE_IN_SESSION = _WITH_WAIT.where(
     runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(ACTIVE_STATES)
 ).order_by(runs.c.accepted_at_ms, runs.c.id)

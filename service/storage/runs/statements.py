@@ -6,7 +6,16 @@ import sqlalchemy as sa
 
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.prepared_statements import Dialect, PreparedStatement, insert, is_among
-from service.storage.database.schema import entries, gateways, lanes, runs, sessions, summaries
+from service.storage.database.schema import (
+    entries,
+    gateways,
+    lanes,
+    runs,
+    sessions,
+    stateless_runs,
+    stateless_turns,
+    summaries,
+)
 
 _NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms")
 END_COLUMNS = (
@@ -71,6 +80,22 @@ def _replace_summary(dialect: Dialect) -> sa.Executable:
     return add.on_conflict_do_update(index_elements=["session_key", "covers"], set_=updated)
 
 
+def _run_states(dialect: Dialect) -> sa.Executable:
+    found = (
+        sa.select(table.c.id, table.c.state, table.c.gateway_id).where(is_among(dialect, table.c.id, "ids"))
+        for table in (runs, stateless_runs)
+    )
+    return sa.union_all(*found)
+
+
+def _add_stateless_turn(dialect: Dialect) -> sa.Executable:
+    # A lease means that the session was continued while its first answer was on its way.
+    columns = [column for column in stateless_turns.c if column.name != "id"]
+    values = sa.select(*(sa.bindparam(column.name, type_=column.type) for column in columns))
+    continued = sa.exists().where(lanes.c.session_key == sa.bindparam("session_key", type_=sa.Text))
+    return insert(dialect, stateless_turns).from_select([column.name for column in columns], values.where(~continued))
+
+
 LOCK_MEMBER = PreparedStatement(
     lambda _: sa.select(gateways.c.id).where(gateways.c.id == sa.bindparam("own_id")).with_for_update(key_share=True)
 )
@@ -85,8 +110,17 @@ REQUEST_LEASE = PreparedStatement(
 ACCEPT_RUN = PreparedStatement(lambda dialect: insert(dialect, runs).on_conflict_do_nothing(), columns=_NEW_RUN_COLUMNS)
 BEGIN_RUN = PreparedStatement(_begin_run, columns=(*_NEW_RUN_COLUMNS, "started_at_ms"))
 LOCK_LEASES = PreparedStatement(_lock_leases)
-RUN_STATES = PreparedStatement(
-    lambda dialect: sa.select(runs.c.id, runs.c.state, runs.c.gateway_id).where(is_among(dialect, runs.c.id, "ids"))
+RUN_STATES = PreparedStatement(_run_states)
+ADD_STATELESS_TURN = PreparedStatement(_add_stateless_turn)
+TAKE_STATELESS_TURN = PreparedStatement(
+    lambda _: (
+        stateless_turns.delete()
+        .where(stateless_turns.c.session_key == sa.bindparam("of_key"))
+        .returning(*stateless_turns.c)
+    )
+)
+CONTINUED = PreparedStatement(
+    lambda dialect: sa.select(lanes.c.session_key).where(is_among(dialect, lanes.c.session_key, "keys"))
 )
 ENTRY_COUNT = PreparedStatement(
     lambda _: sa.select(sessions.c.entry_count).where(sessions.c.key == sa.bindparam("of_key"))

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message, Usage
-from service.storage.database.schema import entries, sessions
+from service.storage.database.schema import entries, sessions, stateless_sessions
 from service.storage.message_codec import from_payload
 
 #: Longer messages (mostly images) are omitted from overviews.
@@ -54,34 +54,44 @@ class RecentMessage:
     message: Message | None
 
 
-READ_SESSION = sa.select(sessions).where(sessions.c.key == sa.bindparam("of_key"))
+SessionTable = sa.Table | sa.Subquery
+
+#: Where sessions are stored, each in one of them. Queries read one after the other, because each has its own indexes.
+#: The stateless turns come first: one that is continued in the meantime is read twice, not missed.
+SESSION_TABLES: tuple[SessionTable, ...] = (stateless_sessions, sessions)
+
+READ_SESSION = sa.union_all(
+    *(sa.select(table).where(table.c.key == sa.bindparam("of_key")) for table in SESSION_TABLES)
+)
 
 
 def list_by_use(
-    agent_id: str | None, *, stateless: bool | None, search: str, since_ms: int, limit: int
+    table: SessionTable, agent_id: str | None, *, stateless: bool | None, search: str, since_ms: int, limit: int
 ) -> sa.Select[Any]:
     """Select the sessions of one agent (`None`: all) used since then whose keys contain `search`, last used first.
 
     An index has the order for one agent, and for `stateless` or other sessions, but not for all.
     """
-    listed = sa.select(sessions)
+    listed = sa.select(table)
     if agent_id is not None:
-        listed = listed.where(sessions.c.agent_id == agent_id)
+        listed = listed.where(table.c.agent_id == agent_id)
     if stateless is not None:
-        listed = listed.where(sessions.c.stateless.is_(stateless))
+        listed = listed.where(table.c.stateless.is_(stateless))
     if search:
-        listed = listed.where(sessions.c.key.contains(search, autoescape=True))
+        listed = listed.where(table.c.key.contains(search, autoescape=True))
     if since_ms:
-        listed = listed.where(sessions.c.updated_at_ms >= since_ms)
-    return listed.order_by(sessions.c.updated_at_ms.desc(), sessions.c.key).limit(limit)
+        listed = listed.where(table.c.updated_at_ms >= since_ms)
+    return listed.order_by(table.c.updated_at_ms.desc(), table.c.key).limit(limit)
 
 
-def list_by_start(agent_id: str | None, *, stateless: bool, after: Position | None, limit: int) -> sa.Select[Any]:
+def list_by_start(
+    table: SessionTable, agent_id: str | None, *, stateless: bool, after: Position | None, limit: int
+) -> sa.Select[Any]:
     """Select the stateless or the other sessions of one agent (`None`: all), newest first."""
-    order = sessions.c.created_at_ms, sessions.c.session_id
-    listed = sa.select(sessions).where(sessions.c.stateless.is_(stateless))
+    order = table.c.created_at_ms, table.c.session_id
+    listed = sa.select(table).where(table.c.stateless.is_(stateless))
     if agent_id is not None:
-        listed = listed.where(sessions.c.agent_id == agent_id)
+        listed = listed.where(table.c.agent_id == agent_id)
     if after is not None:
         listed = listed.where(sa.tuple_(*order) < sa.tuple_(after.created_at_ms, after.session_id))
     return listed.order_by(*(column.desc() for column in order)).limit(limit)

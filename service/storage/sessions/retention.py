@@ -15,8 +15,9 @@ from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import record
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.schema import approvals, claims, lanes, runs, sessions
+from service.storage.database.schema import approvals, claims, lanes, runs, sessions, stateless_sessions
 from service.storage.runs.idempotency import RETENTION_MS
+from service.storage.sessions.queries import SessionTable
 from service.storage.sessions.transcripts import delete_session
 
 _SESSIONS_PER_PAGE = 500
@@ -24,7 +25,7 @@ _RUNS_PER_PAGE = 500
 _LEASES_PER_PAGE = 500
 _APPROVALS_PER_BATCH = 500
 
-_COLUMNS = (sessions.c.key, sessions.c.agent_id, sessions.c.updated_at_ms, sessions.c.entry_count, sessions.c.stateless)
+_COLUMNS = ("key", "agent_id", "updated_at_ms", "entry_count", "stateless")
 _AGENTS = sa.select(sessions.c.agent_id).distinct()
 _RUN_PAGE = (
     sa.select(runs.c.id, runs.c.state, runs.c.accepted_at_ms, runs.c.ended_at_ms)
@@ -80,12 +81,13 @@ class RetentionPolicy:
         if config.stateless_after is not None:
             before_ms = now_ms - config.stateless_after * 1000
             alone = sa.and_(sessions.c.stateless.is_(True), unclaimed)
-            yield from self._iter_oldest(alone, "stateless", before_ms)
+            yield from self._iter_oldest(stateless_sessions, sa.true(), "stateless", before_ms)
+            yield from self._iter_oldest(sessions, alone, "stateless", before_ms)
         named = sa.and_(sessions.c.stateless.is_(False), unclaimed)
         before_ms = -1
         if config.prune_after is not None:
             before_ms = now_ms - config.prune_after * 1000
-            yield from self._iter_oldest(named, "unused for too long", before_ms)
+            yield from self._iter_oldest(sessions, named, "unused for too long", before_ms)
         if config.max_entries is not None:
             yield from self._iter_beyond(config.max_entries, named, before_ms)
 
@@ -123,16 +125,17 @@ class RetentionPolicy:
             newer = sa.and_(sessions.c.agent_id == agent.agent_id, which, sessions.c.updated_at_ms > older_ms)
             counted = sa.select(sa.func.count().label("number")).select_from(sessions).where(newer)
             excess = self._database.fetch(counted, {})[0].number - most
-            oldest = self._iter_oldest(newer, f"more than {most} sessions of {agent.agent_id}")
+            oldest = self._iter_oldest(sessions, newer, f"more than {most} sessions of {agent.agent_id}")
             yield from (session for session, _ in zip(oldest, range(excess), strict=False))
 
     def _iter_oldest(
-        self, which: sa.ColumnElement[bool], reason: str, before_ms: int | None = None
+        self, table: SessionTable, which: sa.ColumnElement[bool], reason: str, before_ms: int | None = None
     ) -> Iterator[ExpiredSession]:
-        order = sessions.c.updated_at_ms, sessions.c.key
-        found = sa.select(*_COLUMNS).where(which).order_by(*order).limit(_SESSIONS_PER_PAGE)
+        order = table.c.updated_at_ms, table.c.key
+        found = sa.select(*(table.c[name] for name in _COLUMNS)).where(which).order_by(*order)
+        found = found.limit(_SESSIONS_PER_PAGE)
         if before_ms is not None:
-            found = found.where(sessions.c.updated_at_ms <= before_ms)
+            found = found.where(table.c.updated_at_ms <= before_ms)
         page = self._database.fetch(found, {})
         while page:
             for row in page:

@@ -17,11 +17,23 @@ from service.storage.cluster.membership import ACTIVE_STATES, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.prepared_statements import insert
-from service.storage.database.schema import approvals, claims, entries, lanes, runs, sessions, summaries
+from service.storage.database.schema import (
+    approvals,
+    claims,
+    entries,
+    lanes,
+    runs,
+    sessions,
+    stateless_turns,
+    summaries,
+)
 from service.storage.message_codec import from_payload
+from service.storage.runs.stateless_turns import find_stateless_turn
 from service.storage.sessions.queries import (
+    MAX_PAYLOAD_CHARACTERS,
     READ_RECENT,
     READ_SESSION,
+    SESSION_TABLES,
     Position,
     RecentMessage,
     SessionOverview,
@@ -108,7 +120,8 @@ class TranscriptStore:
             rows = connection.execute(_READ_CONVERSATION, {"of_key": key, "first": first}).all()
             return [*([] if summary is None else [summary]), *rows]
 
-        return tuple(from_payload(row.role, row.payload) for row in self._database.read(load))
+        rows = self._database.read(load) or self._stateless_entries(key)
+        return tuple(from_payload(row.role, row.payload) for row in rows)
 
     def get_session(self, key: str) -> SessionOverview | None:
         """Return the metadata of the session `key`; `None` if it has no turn."""
@@ -125,15 +138,12 @@ class TranscriptStore:
         if len(search) > _MAX_SEARCH_CHARACTERS or "\0" in search:
             return ()  # no key is that long or contains NUL
         kinds = (False, True) if agent_id is None else (None,)
-
-        def load(connection: sa.Connection) -> list[sa.Row[Any]]:
-            statements = (
-                list_by_use(agent_id, stateless=kind, search=search, since_ms=since_ms, limit=limit) for kind in kinds
-            )
-            return [row for statement in statements for row in connection.execute(statement)]
-
-        found = sorted(map(to_overview, self._database.read(load)), key=_by_use)
-        return tuple(found[:limit])
+        statements = [
+            list_by_use(table, agent_id, stateless=kind, search=search, since_ms=since_ms, limit=limit)
+            for table in SESSION_TABLES
+            for kind in kinds
+        ]
+        return tuple(sorted(self._load_overviews(statements), key=_by_use)[:limit])
 
     def list_from(
         self, after: Position | None, limit: int, *, agent_id: str | None = None, stateless: bool | None = None
@@ -144,28 +154,38 @@ class TranscriptStore:
         `stateless` filter the list.
         """
         kinds = (False, True) if stateless is None else (stateless,)
+        statements = [
+            list_by_start(table, agent_id, stateless=kind, after=after, limit=limit)
+            for table in SESSION_TABLES
+            for kind in kinds  # separate queries, because each is in the order of an index
+        ]
+        return tuple(sorted(self._load_overviews(statements), key=_by_start, reverse=True)[:limit])
 
-        def load(connection: sa.Connection) -> list[sa.Row[Any]]:
-            return [
-                row
-                for kind in kinds  # separate queries, because each is in the order of an index
-                for row in connection.execute(list_by_start(agent_id, stateless=kind, after=after, limit=limit))
-            ]
-
-        found = sorted(map(to_overview, self._database.read(load)), key=_by_start, reverse=True)
-        return tuple(found[:limit])
+    def _load_overviews(self, statements: Sequence[sa.Select[Any]]) -> list[SessionOverview]:
+        """Return what `statements` select, each session once."""
+        rows = self._database.read(
+            lambda connection: [row for statement in statements for row in connection.execute(statement)]
+        )
+        return list({row.key: to_overview(row) for row in rows}.values())
 
     def load_recent_messages(self, key: str, limit: int) -> tuple[RecentMessage, ...]:
         """Return the last messages of the session `key`, at most `limit`, newest first."""
+        if rows := self._stateless_entries(key)[::-1][:limit]:
+            for row in rows:
+                if len(row.payload) > MAX_PAYLOAD_CHARACTERS:
+                    row.payload = None
+            return tuple(map(to_recent_message, rows))
         return tuple(map(to_recent_message, self._database.fetch(READ_RECENT, {"of_key": key, "most": limit})))
 
     def load_reply(self, key: str, run_id: str, count: int) -> tuple[Message, ...]:
         """Return the output of a run: the last `count` messages of its turn in the session `key`, in order."""
-        rows = self._database.fetch(_READ_REPLY, {"of_key": key, "of_run": run_id, "most": count})
+        rows: Sequence[Any] = self._stateless_entries(key)[::-1][:count]
+        rows = rows or self._database.fetch(_READ_REPLY, {"of_key": key, "of_run": run_id, "most": count})
         return tuple(from_payload(row.role, row.payload) for row in reversed(rows))
 
     def iter_entries(self, key: str) -> Iterator[StoredEntry]:
         """Iterate over all messages of the session `key`, in order, whether summarized or not; read page by page."""
+        yield from map(_to_entry, self._stateless_entries(key))
         first = 0
         while True:
             rows: Sequence[sa.Row[Any]] = self._database.fetch(_READ_PAGE, {"of_key": key, "first": first})
@@ -173,6 +193,14 @@ class TranscriptStore:
             if len(rows) < PAGE_ENTRIES:
                 return
             first = rows[-1].seq + 1
+
+    def _stateless_entries(self, key: str) -> list[Any]:
+        """Return the messages of a stateless session like rows of `entries`.
+
+        Readers look here first: a session that is continued in the meantime has its messages in `entries` after that.
+        """
+        turn = find_stateless_turn(self._database, key)
+        return [] if turn is None else turn.to_entries()
 
     def list_summaries(self, key: str) -> tuple[StoredSummary, ...]:
         """Return all summaries of the session `key`, in order."""
@@ -214,8 +242,8 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     if lease.run_id is not None:
         return None
     if last_used_ms is not None:
-        used_ms = connection.execute(sa.select(sessions.c.updated_at_ms).where(sessions.c.key == key)).scalar()
-        if used_ms != last_used_ms:
+        session = connection.execute(READ_SESSION, {"of_key": key}).first()
+        if session is None or session.updated_at_ms != last_used_ms:
             return False
     # Queued runs of the session are kept.
     ended = runs.c.session_key == key, runs.c.state.not_in(ACTIVE_STATES)
@@ -226,7 +254,8 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     closed = approvals.c.session_key == key, approvals.c.state != PENDING
     connection.execute(approvals.delete().where(*closed))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
-    return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount == 1
+    alone = connection.execute(stateless_turns.delete().where(stateless_turns.c.session_key == key)).rowcount
+    return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount + alone == 1
 
 
 def _by_use(session: SessionOverview) -> tuple[int, str]:

@@ -21,7 +21,7 @@ from service.core.messages import Message, Role, Usage, text_message
 from service.storage.cluster.membership import MISSED_HEARTBEATS, _Heartbeat
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
-from service.storage.database.schema import lanes, metadata, runs
+from service.storage.database.schema import lanes, metadata, runs, stateless_runs
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.operations import BeginRun, Refusal
@@ -393,7 +393,9 @@ class StateMachine(RuleBasedStateMachine):
 
     @invariant()
     def run_records_agree(self) -> None:
-        stored = self.databases[-1].fetch(sa.select(runs.c.id, runs.c.state, runs.c.gateway_id), {})
+        tables = runs, stateless_runs
+        recorded = sa.union_all(*(sa.select(table.c.id, table.c.state, table.c.gateway_id) for table in tables))
+        stored = self.databases[-1].fetch(recorded, {})
         assert {row.id: (row.state, row.gateway_id) for row in stored} == {
             run_id: (run.state, run.gateway_id) for run_id, run in self.runs.items()
         }
