@@ -15,6 +15,7 @@ from service.models.openai.calls import CallAssembler
 from service.models.openai.messages import Messages, agree, different_answers
 from service.models.openai.parts import text_of_parts
 from service.models.openai.reasoning import REASONING, Reasoning
+from service.models.openai.repeated_chunks import RepeatedChunks
 from service.models.openai.surrogates import Joiner, load_event
 from service.models.provider import ModelEnded
 from service.models.streaming import to_count
@@ -33,6 +34,7 @@ class OpenAIAnswer:
     def __init__(self, upstream: Upstream, thoughts: ThoughtFilter, functions: Iterable[Function] = ()) -> None:
         self._upstream = upstream
         self._calls = CallAssembler(functions)
+        self._repeated = RepeatedChunks()
         self._joiner = Joiner()
         self._reasoning = Reasoning()
         self._thoughts = thoughts
@@ -62,6 +64,10 @@ class OpenAIAnswer:
 
     def read(self, payload: bytes) -> str:
         """Process one chunk or a whole completion and return its text, which may be empty."""
+        if self._completion.is_flowing and (content := self._repeated.find_text(payload)):
+            text = self._joiner.join(content)
+            self._texts.append(text)
+            return text
         try:
             event = load_event(payload)
             if isinstance(event, list):
@@ -69,7 +75,10 @@ class OpenAIAnswer:
             choices = event.get("choices")
             choice = self._own_choice(choices) if choices else {}
             if content := _plain_content(event, choice):
-                return self._add_content(content)
+                text = self._add_content(content)
+                if self._completion.is_flowing and self._thoughts.is_done:
+                    self._repeated.remember(payload, content)
+                return text
             text = self._read_choice(choice)
             if usage := event.get("usage") or choice.get("usage") or _nested_usage(event):
                 self._usage = _to_usage(usage, self._usage)

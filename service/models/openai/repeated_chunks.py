@@ -1,0 +1,35 @@
+"""Read chunks that differ from an earlier one in their text alone, as most chunks of an answer do."""
+
+from __future__ import annotations
+
+import orjson
+
+_KEY = b'"content":'
+
+
+class RepeatedChunks:
+    """Takes the text out of chunks whose other bytes are those of a chunk that was parsed as a whole."""
+
+    __slots__ = ("_after", "_before", "_place")
+
+    def __init__(self) -> None:
+        self._before, self._after = b"\0", b"\0"  # no chunk has them
+        self._place = slice(0)
+
+    def remember(self, payload: bytes, text: str) -> None:
+        """Use `payload`, a chunk with nothing but `text`, as the pattern of later ones."""
+        before, key, rest = payload.partition(_KEY)
+        blanks, _, after = rest.partition(orjson.dumps(text))
+        if after and not blanks.strip() and _KEY not in after:
+            self._before, self._after = before + key + blanks, after
+            self._place = slice(len(self._before), -len(after))
+
+    def find_text(self, payload: bytes) -> str | None:
+        """Return the text of `payload`, `None` if it has to be parsed as a whole."""
+        if not (payload.startswith(self._before) and payload.endswith(self._after)):
+            return None
+        try:
+            text = orjson.loads(payload[self._place])
+        except ValueError:
+            return None
+        return text if isinstance(text, str) else None

@@ -1,0 +1,76 @@
+"""Chunks that repeat the bytes of an earlier one are read as if they were parsed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.models.openai.repeated_chunks import RepeatedChunks
+
+
+def chunk(content: object, *, separators: tuple[str, str] = (", ", ": "), **fields: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+    return json.dumps({"id": "c", "model": "m", "choices": [choice], **fields}, separators=separators).encode()
+
+
+def after(payload: bytes, text: str) -> RepeatedChunks:
+    repeated = RepeatedChunks()
+    repeated.remember(payload, text)
+    return repeated
+
+
+@given(st.text(min_size=1), st.text(), st.sampled_from([(", ", ": "), (",", ":")]))
+def test_text_is_that_of_a_parser_or_none(first: str, text: str, separators: tuple[str, str]) -> None:
+    payload = chunk(text, separators=separators)
+    found = after(chunk(first, separators=separators), first).find_text(payload)
+    assert found in (text, None)
+    if first.isascii() and first.isprintable() and text.isascii():
+        assert found == text
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        chunk("b", usage={"prompt_tokens": 1}),
+        chunk("b", error={"message": "no"}),
+        chunk("b", id="d"),
+        chunk(None),
+        chunk(7),
+        chunk(["b"]),
+        chunk("b").replace(b'"b"', b'"b", "refusal": "c"'),
+        chunk("b").replace(b'"b"', b'"b"}, "x": {"content": "c"'),
+        chunk("b").replace(b'"b"', b""),
+        chunk("b").replace(b'"b"', b'"b'),
+        chunk("b").replace(b'"b"', b'"\\ud800"'),
+        chunk("b").replace(b'"b"', b'"\xff"'),
+        chunk("b")[:-1],
+        b"",
+        b"[DONE]",
+        b'"content":"b"',
+    ],
+)
+def test_other_events_are_parsed_as_a_whole(payload: bytes) -> None:
+    assert RepeatedChunks().find_text(payload) is None
+    assert after(chunk("a"), "a").find_text(payload) is None
+
+
+def test_chunk_whose_text_has_two_places_is_no_pattern() -> None:
+    payload = chunk("a", echo={"content": "a"})
+    assert after(payload, "a").find_text(payload) is None
+
+
+def test_chunk_whose_text_is_spelt_otherwise_is_no_pattern() -> None:
+    payload = chunk("à")
+    assert b"\\u00e0" in payload
+    assert after(payload, "à").find_text(payload) is None
+    readable = orjson.dumps(orjson.loads(payload))
+    assert after(readable, "à").find_text(readable) == "à"
+
+
+def test_text_equal_to_another_field_is_found_at_its_own_place() -> None:
+    assert after(chunk("m"), "m").find_text(chunk("next")) == "next"
