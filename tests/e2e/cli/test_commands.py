@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -89,6 +90,18 @@ def test_status_reports_refused_secret(near: Home) -> None:
     assert (result["ok"], result["error"]["code"]) == (False, "invalid_api_key")
     assert result["error"]["message"] == result["endpoint"]["problem"]
     assert near.run("status").status == 1
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "note"), [("off", "without a sandbox"), ("auto", "in a sandbox|no sandbox works here")]
+)
+def test_status_and_validation_say_in_which_sandbox_commands_run(home: Home, sandbox: str, note: str) -> None:
+    config = {**scripted_config(), "tools": {"profile": "full", "exec": {"sandbox": sandbox}}}
+    config["agents"]["defaults"]["workspace"] = str(home.directory)
+    home.write(config)
+    for command in (("status",), ("config", "validate")):
+        done = home.run(*command)
+        assert re.search(rf"tools\.exec\.sandbox: .*({note})", done.out + done.err), done
 
 
 def test_agents_are_listed(home: Home) -> None:
