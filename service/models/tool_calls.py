@@ -21,6 +21,7 @@ MAX_CALLS = 128
 _MAX_CALLS_CHARS = 4 * 1024 * 1024
 _MAX_ID_CHARS = 256
 _MAX_NAME_CHARS = 64
+_NOTHING = ("", "null")
 _NO_OBJECT = "not_an_object"
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -114,13 +115,13 @@ def wire_arguments(call: ToolCall) -> dict[str, Any]:
 def wire_arguments_text(call: ToolCall) -> str:
     """Return the arguments as the text of a JSON object, unchanged if they are one."""
     if _parse(call.arguments) is not None:
-        return call.arguments if call.arguments.strip() else "{}"
+        return call.arguments if call.arguments.strip() not in _NOTHING else "{}"
     return orjson.dumps({_NO_OBJECT: call.arguments}).decode()
 
 
 def _parse(arguments: str) -> dict[str, Any] | None:
     try:
-        parsed = orjson.loads(arguments.strip() or "{}")  # some models write nothing for no arguments
+        parsed = orjson.loads(arguments.strip() or "{}")  # some models write nothing, or null, for no arguments
     except ValueError:
         return None
-    return parsed if isinstance(parsed, dict) else None
+    return {} if parsed is None else parsed if isinstance(parsed, dict) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
@@ -40,6 +41,8 @@ _IDENTITY_HEADERS = (
 #: In order of precedence; 0 and -1 mean no limit.
 _TOKEN_LIMITS = ("max_completion_tokens", "max_tokens")
 _MESSAGES_AT_ONCE = 1000  # parsed without a pause
+_URL_SAFE = str.maketrans("-_", "+/")
+_INVALID_PADDING = 3  # of data with one character too many
 _SYSTEM_ROLES = ("system", "developer")
 
 
@@ -125,7 +128,7 @@ def _parse_messages(messages: list[dict[str, Any]]) -> tuple[IncomingMessage, ..
 def _parse_plain(message: dict[str, Any]) -> Message:
     return Message(
         Role(message["role"]),
-        _parse_parts(message["content"]),
+        _parse_parts(message.get("content")),
         name=message.get("name") if message["role"] == "user" else None,  # not in the contract of tool messages
         tool_call_id=message.get("tool_call_id") if message["role"] == "tool" else None,
     )
@@ -148,8 +151,8 @@ def _parse_call(call: dict[str, Any]) -> ToolCall:
 
 
 def _arguments_of(function: dict[str, Any]) -> str:
-    arguments: str | None = function.get("arguments")
-    return "{}" if arguments is None else arguments
+    arguments: str = function.get("arguments") or ""
+    return "{}" if arguments.strip() in ("", "null") else arguments
 
 
 def _parse_parts(content: str | list[dict[str, Any]] | None) -> tuple[Part, ...]:
@@ -168,8 +171,21 @@ def _parse_part(part: dict[str, Any]) -> Part:
 
 
 def _normalize_url(url: str) -> str:
-    """Return a `data:` URI without white space, which RFC 2397 does not allow, and with a lower-case scheme."""
-    return "data:" + "".join(url[5:].split()) if url[:5].lower() == "data:" else url
+    """Return a `data:` URI in its usual spelling: a lower-case scheme, and padded base64 without white space.
+
+    RFC 2397 does not allow white space; escapes, the URL-safe alphabet and missing padding are accepted as well.
+    """
+    if url[:5].lower() != "data:":
+        return url
+    head, comma, data = "".join(url[5:].split()).partition(",")
+    if not head.lower().endswith(";base64"):
+        return f"data:{head}{comma}{data}"
+    if "%" in data:
+        data = unquote(data)
+    if "-" in data or "_" in data:
+        data = data.translate(_URL_SAFE)
+    padding = "=" * (-len(data) % 4) if not data.endswith("=") else ""
+    return f"data:{head},{data}{padding if len(padding) < _INVALID_PADDING else ''}"
 
 
 def _parse_functions(tools: Iterable[dict[str, Any]]) -> tuple[Function, ...]:

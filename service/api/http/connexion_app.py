@@ -19,7 +19,7 @@ from connexion.security import AbstractSecurityHandlerFactory
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 
-from service.api.http.json_repair import replace_lone_surrogates
+from service.api.http.json_repair import repair_json
 from service.core.errors import GatewayError
 
 #: The environ key of the request body, once it is read.
@@ -201,7 +201,7 @@ def parse_json(body: bytes) -> Any:
 
 def _parse_repaired(body: bytes) -> Any:
     try:
-        return orjson.loads(replace_lone_surrogates(body))
+        return orjson.loads(repair_json(body))
     except orjson.JSONDecodeError as error:
         text = f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
         raise GatewayError("invalid_json", text) from None

@@ -1,6 +1,7 @@
-r"""Replace lone surrogates in JSON, which orjson refuses.
+r"""Remove a byte order mark from JSON and replace lone surrogates, which orjson refuses.
 
-JavaScript and Python encode a string that was cut inside a surrogate pair with an escape such as `\ud83d`.
+JavaScript and Python encode a string that was cut inside a surrogate pair with an escape such as `\ud83d`; others
+encode each surrogate in three bytes (CESU-8).
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ from service.core import concurrency
 
 # A pair of escapes or a single one; the literal prefix makes the search fast.
 _SURROGATES = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})")
+_ENCODED_SURROGATES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]|\xed[\xa0-\xbf][\x80-\xbf]")
+_BOM = b"\xef\xbb\xbf"
 _REPLACEMENT = rb"\ufffd"
 _ESCAPE_BYTES = len(_REPLACEMENT)
 _BACKSLASH = 0x5C
 _PAIR_BYTES = 2 * _ESCAPE_BYTES
 _WINDOW_BYTES = 16 * 1024
+
+
+def repair_json(text: bytes) -> bytearray:
+    """Return `text` without a byte order mark, with U+FFFD for lone surrogates and with pairs joined."""
+    text = text.removeprefix(_BOM)
+    if b"\xed" in text:
+        text = _ENCODED_SURROGATES.sub(_encode_whole, text)
+    return replace_lone_surrogates(text)
 
 
 def replace_lone_surrogates(text: bytes) -> bytearray:
@@ -32,6 +43,11 @@ def replace_lone_surrogates(text: bytes) -> bytearray:
             position = max(window_end, match.end())
         concurrency.pause()
     return result
+
+
+def _encode_whole(found: re.Match[bytes]) -> bytes:
+    surrogates = found[0].decode("utf-8", "surrogatepass")
+    return surrogates.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _repair(result: bytearray, text: bytes, start: int, end: int) -> None:

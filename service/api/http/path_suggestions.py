@@ -34,6 +34,8 @@ _NOT_OFFERED = frozenset(
         "videos",
     ]
 )
+#: Those that return a model's text, as chat completions do.
+_REPLACED = frozenset(["assistants", "completions", "conversations", "edits", "engines", "responses", "threads"])
 
 
 def suggest_path(path: str, is_known: Callable[[str], bool]) -> str | None:
@@ -46,7 +48,8 @@ def suggest_path(path: str, is_known: Callable[[str], bool]) -> str | None:
             return f"Use {candidate}."
     part = next(iter(_relative(path).strip("/").split("/")))
     if part in _NOT_OFFERED:
-        return f"OpenAI's {_API}/{part} is not offered. Use {_COMPLETIONS}."
+        remedy = f"Use {_COMPLETIONS}." if part in _REPLACED else "Send such requests to a model provider."
+        return f"OpenAI's {_API}/{part} is not offered. {remedy}"
     return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -35,10 +37,32 @@ ECHO = {"x-openclaw-model": "scripted/echo"}
             {"role": "assistant", "function_call": {"name": "f"}},
             {"role": "function", "name": "f", "content": None},
         ],
+        [
+            user("x"),
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "c", "type": None, "function": {"name": "f", "arguments": ""}}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": None},
+        ],
+        [
+            user("x"),
+            {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "null"}}]},
+            {"role": "tool", "tool_call_id": "c"},
+        ],
         [{"role": "system", "content": "s", "name": None}, {**user("hi"), "name": None}],
         [user("x"), ChatCompletionMessage(role="assistant", content="y").model_dump(), user("hi")],
     ],
-    ids=["no-calls", "empty-contents", "null-arguments", "function-without-arguments", "null-names", "sdk-dump"],
+    ids=[
+        "no-calls",
+        "empty-contents",
+        "null-arguments",
+        "function-without-arguments",
+        "null-results",
+        "null-types",
+        "null-names",
+        "sdk-dump",
+    ],
 )
 def test_message_with_null_or_empty_members_is_accepted(client: httpx.Client, messages: list[Any]) -> None:
     assert ask(client, *messages).status_code == 200
@@ -50,6 +74,33 @@ def test_request_with_every_optional_field_null_is_accepted(client: httpx.Client
     response = ask(client, "hi", **dict.fromkeys(fields))
     assert text_of(response) == "hi"
     assert response.json()["model"] == "openclaw"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"functions": []},
+        {"functions": None, "function_call": None},
+        {"function_call": "none"},
+        {"tools": [{"type": None, "function": {"name": "f", "parameters": None}}], "tool_choice": "none"},
+        {"tools": [{"function": {"name": "f", "description": None, "strict": None}}], "tool_choice": "none"},
+    ],
+)
+def test_empty_or_absent_functions_and_types_are_accepted(client: httpx.Client, fields: dict[str, Any]) -> None:
+    assert text_of(ask(client, "hi", headers=ECHO, **fields)) == "hi"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"functions": [{"name": "f"}]}, "unsupported_parameter"),
+        ({"function_call": {"name": "f"}}, "unsupported_parameter"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}, "function": {"name": "f"}}]}, "unsupported_parameter"),
+        ({"tools": [{"type": "banana", "function": {"name": "f"}}]}, "invalid_value"),
+    ],
+)
+def test_other_functions_and_types_are_refused(client: httpx.Client, fields: dict[str, Any], code: str) -> None:
+    assert error_of(ask(client, "hi", **fields))[:2] == (400, code)
 
 
 @pytest.mark.parametrize(
@@ -82,21 +133,33 @@ def test_limit_of_zero_or_minus_one_is_no_limit(client: httpx.Client, field: str
         (rb"\ude00 low", "\ufffd low"),
         (rb"\ud83d\ude00", "\U0001f600"),
         (rb"\\ud83d \ud83d", "\\ud83d \ufffd"),
+        (b"cut \xed\xa0\x80", "cut \ufffd"),
+        (b"\xed\xa0\x80\xed\xa0\x80 \\ud83d", "\ufffd\ufffd \ufffd"),
+        (b"\xed\xa0\xbd\xed\xb8\x80", "\U0001f600"),
+        (b"\xed\x95\x9c", "\ud55c"),
     ],
 )
 def test_lone_surrogate_is_replaced(client: httpx.Client, sent: bytes, received: str) -> None:
     body = b'{"messages":[{"role":"user","content":"%b"}]}' % sent
-    assert text_of(client.post(PATH, content=body, headers={"Content-Type": "application/json"})) == received
+    for start in (b"", b"\xef\xbb\xbf"):  # a byte order mark is ignored
+        response = client.post(PATH, content=start + body, headers={"Content-Type": "application/json"})
+        assert text_of(response) == received
 
 
-@pytest.mark.parametrize("spelling", ["bare", "line-breaks", "upper-case"])
+@pytest.mark.parametrize("spelling", ["bare", "line-breaks", "upper-case", "unpadded", "url-safe", "escaped"])
 def test_picture_is_accepted_in_every_spelling(client: httpx.Client, spelling: str) -> None:
-    url = data_uri(picture("PNG"))
-    head, _, data = url.partition(",")
+    head, _, data = data_uri(picture("PNG")).partition(",")
+    data = b64encode(b64decode(data) + b"\xfb\xff\xfe\x00\x00").decode()
+    assert data.endswith("=")
+    assert {"+", "/"} <= set(data)
+    url = f"{head},{data}"
     urls: dict[str, Any] = {
         "bare": url,
         "line-breaks": {"url": f"{head},\r\n" + "\r\n".join(data[at : at + 20] for at in range(0, len(data), 20))},
         "upper-case": {"url": f"{head.upper()},{data}"},
+        "unpadded": {"url": url.rstrip("=")},
+        "url-safe": {"url": f"{head},{data.translate(str.maketrans('+/', '-_')).rstrip('=')}"},
+        "escaped": {"url": f"{head},{quote(data, safe='')}"},
     }
     parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": urls[spelling]}]
     assert text_of(ask(client, user(parts))) == "look"
