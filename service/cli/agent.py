@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.common import Utf8Text, json_option, pass_locations, print_json
+from service.cli.common import Seconds, Utf8Text, json_option, pass_locations, print_json
 from service.config.source import Locations
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     help="The session, by its key; by default the agent's main session.",
 )
 @click.option("--model", type=Utf8Text(), metavar="PROVIDER/MODEL", help="Override the model for this turn.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds to wait for the complete answer.")
+@click.option("--timeout", type=Seconds(), help="Seconds to wait for the complete answer.")
 @click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
 @click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
 @json_option

@@ -80,7 +80,7 @@ class WebSocketAgentClient:
             hint = f"{self._address.start_hint} Or use --local, which needs no gateway."
             if asked:
                 hint = f"The run {run_id} may continue; its result will be in the session."
-            raise AgentFailure(f"{error.message} {hint}") from None
+            raise AgentFailure(f"{error.message} {hint}", error.code) from None
         except RefusedRequestError as error:
             raise AgentFailure(error.message, error.code) from None
         except click.ClickException as error:

@@ -16,6 +16,7 @@ from service.core.errors import GatewayError
 Command = Callable[..., None]
 
 _NO_LIMIT = 10_000
+_MAX_SECONDS = 10**9
 
 
 def _check_profile(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
@@ -57,6 +58,22 @@ class Utf8Text(click.ParamType[str]):
         if valid != text and not self._replace:
             self.fail("it is not valid UTF-8.", param, ctx)
         return valid
+
+
+class Seconds(click.FloatRange):
+    """A positive number of seconds."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=_MAX_SECONDS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; `nan` is in no range."""
+        seconds: float = super().convert(value, param, ctx)
+        if seconds != seconds:  # noqa: PLR0124 - nan
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 def pass_locations(command: Command) -> Command:

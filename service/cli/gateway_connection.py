@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from service import __version__
 from service.api.websocket.frames import PROTOCOL
 from service.cli.gateway_address import GatewayAddress
-from service.cli.http_client import decode, error_message
+from service.cli.http_client import UNREACHABLE, decode, error_message
 from service.core.errors import KINDS
 
 _CONNECT_SECONDS = 10.0
@@ -28,6 +28,8 @@ _PONG_SECONDS = 60.0
 
 class UnreachableError(click.ClickException):
     """No gateway answers, or the connection was lost."""
+
+    code = UNREACHABLE
 
 
 class RefusedRequestError(click.ClickException):

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, pass_locations, print_json
+from service.cli.common import Seconds, json_option, pass_locations, print_json
 from service.config.source import ConfigError, Locations
 from service.core.dataclass import record
 
 if TYPE_CHECKING:
     from service.cli.gateway_address import GatewayAddress
 
-_timeout = click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, help="Seconds to wait.")
+_timeout = click.option("--timeout", type=Seconds(), default=10, help="Seconds to wait.")
 
 
 @record
 class _Health:
-    """Health of a gateway; `problem` is its error message when it is not ready.
+    """Health of a gateway; `problem` and `code` are its error when it is not ready.
 
     `mcp_servers` are the states of the MCP servers that agents may use.
     """
@@ -28,6 +28,7 @@ class _Health:
     url: str
     problem: str | None
     latency_ms: float
+    code: str | None = None
     mcp_servers: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
 
 
 def _probe_health(address: GatewayAddress, timeout: float) -> _Health:
-    from service.cli.http_client import Unreachable, error_message, get_json
+    from service.cli.http_client import Unreachable, error_code, error_message, get_json
 
     url = address.url
     began = time.monotonic()
@@ -69,7 +70,7 @@ def _probe_health(address: GatewayAddress, timeout: float) -> _Health:
     if not isinstance(live, dict) or live.get("ok") is not True:
         raise Unreachable(f"The server at {url} is not a gateway.")
     problem = None if status < 400 else error_message(ready)  # noqa: PLR2004
-    return _Health(url, problem, latency_ms, _mcp_servers(ready))
+    return _Health(url, problem, latency_ms, None if problem is None else error_code(ready), _mcp_servers(ready))
 
 
 def _mcp_servers(ready: Any) -> tuple[tuple[str, str], ...]:
@@ -89,20 +90,21 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
     from service.cli.gateway_address import resolve_gateway
     from service.cli.http_client import Unreachable
 
+    code: str | None = None
     report: dict[str, Any] = {"ok": False, "config": _config_status(locations), "gateway": None}
     try:
         address = resolve_gateway(locations, os.environ)
         report["gateway"] = {"url": address.url, "running": False, "problem": None}
         found = _probe_health(address, timeout)
         report["gateway"] |= {"running": True, "problem": found.problem, "latencyMs": found.latency_ms}
-        report["ok"] = found.problem is None
+        report["ok"], code = found.problem is None, found.code
         report["mcpServers"] = [{"name": name, "state": state} for name, state in found.mcp_servers]
         report |= _endpoint_status(address, timeout)
         report["ok"] = report["ok"] and report["endpoint"]["problem"] is None
     except (Unreachable, ConfigError) as error:
-        problem = error.message if isinstance(error, Unreachable) else str(error)
+        problem, code = (error.message, error.code) if isinstance(error, Unreachable) else (str(error), None)
         report["gateway"] = {**(report["gateway"] or {"url": None, "running": False}), "problem": problem}
-    report["error"] = None if report["ok"] else _to_error(report)
+    report["error"] = None if report["ok"] else _to_error(report, code)
     if as_json:
         print_json(report)
     else:
@@ -111,10 +113,11 @@ def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _to_error(report: dict[str, Any]) -> dict[str, Any]:
+def _to_error(report: dict[str, Any], code: str | None) -> dict[str, Any]:
+    """Return the first problem; `code` is that of the gateway's."""
     endpoint = report.get("endpoint", {"problem": None, "code": None})
     problem = report["gateway"]["problem"] or endpoint["problem"]
-    return {"type": "cli_error", "message": problem, "code": endpoint["code"]}
+    return {"type": "cli_error", "message": problem, "code": code or endpoint["code"]}
 
 
 def _config_status(locations: Locations) -> dict[str, Any]:

@@ -9,11 +9,16 @@ from urllib.parse import urlsplit
 
 import click
 
+#: The code of errors about a gateway that does not answer; all others are the gateway's.
+UNREACHABLE = "gateway_unreachable"
+
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
 class Unreachable(click.ClickException):
     """No HTTP server answers at an address."""
+
+    code = UNREACHABLE
 
 
 def get_json(url: str, *, secret: str = "", timeout_seconds: float | None = None) -> tuple[int, Any]:

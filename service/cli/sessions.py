@@ -24,6 +24,7 @@ from service.cli.common import (
 )
 from service.cli.storage import pass_storage
 from service.config.source import Locations
+from service.core.errors import GatewayError
 
 if TYPE_CHECKING:
     from service.cli.gateway_connection import OperatorConnection
@@ -148,7 +149,7 @@ def delete(opened: Any, keys: tuple[str, ...], *, agent: str | None, yes: bool, 
         for session in found:
             if storage.transcripts.delete_session(session.key) is None:
                 text = f"The session {session.key} has an active run. Wait, or use `openclaw sessions abort` first."
-                raise click.ClickException(text)
+                raise GatewayError("session_busy", text)
             if not as_json:
                 click.echo(f"Deleted {session.key}.")
     if as_json:
@@ -222,7 +223,7 @@ def prune(opened: Any, *, dry_run: bool, as_json: bool) -> None:
 
 
 def _find(storage: Storage, config: Config, keys: Iterable[str], agent: str | None) -> list[SessionOverview]:
-    """Resolve `keys` to sessions, each once, in order. Raises `click.ClickException` for an unknown key."""
+    """Resolve `keys` to sessions, each once, in order. Raises `GatewayError` for an unknown key."""
     from service.config.agents import Roster
 
     agents = [agent.lower()] if agent is not None else [known.id for known in Roster.from_config(config).agents]
@@ -246,11 +247,11 @@ def _find_one(storage: Storage, key: str, agents: Iterable[str], agent: str | No
     if len(stored) > 1:
         listed = ", ".join(session.key for session in stored)
         text = f"Several agents have a session {_short_key(key)}: {listed}. Use one of these keys, or add --agent ID."
-        raise click.ClickException(text)
+        raise GatewayError("invalid_value", text)
     if not stored:
         of_agent = "" if agent is None else f" of the agent {_short_key(agent)}"
         text = f"Unknown session {_short_key(key)}{of_agent}. `openclaw sessions list` shows the keys."
-        raise click.ClickException(text)
+        raise GatewayError("session_not_found", text)
     return stored[0]
 
 

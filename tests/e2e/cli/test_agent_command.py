@@ -149,7 +149,7 @@ def test_contradicting_options_are_refused(home: Home) -> None:
         ("--session-id", "a", "--session-key", "b"),
         ("--agent", "main", "--session-key", "agent:beta:x"),
         ("--stream", "--json"),
-        ("--timeout", "0"),
+        *(("--timeout", seconds) for seconds in ("0", "-1", "nan", "inf", "-inf", "1e300", "soon")),
     ):
         assert home.run("agent", "--message", "x", *arguments).status == 2
     assert home.run("agent").status == 2

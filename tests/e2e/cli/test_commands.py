@@ -82,6 +82,12 @@ def test_status_reports_configuration_gateway_and_endpoint(near: Home, running: 
     assert "scripted/echo" in result["agents"][0]["description"]
 
 
+def test_errors_about_a_gateway_that_is_down_have_a_code(home: Home) -> None:
+    for arguments in (("status",), ("health",), ("agent", "--message", "x")):
+        done = home.run(*arguments, "--json")
+        assert (done.status, done.json["error"]["code"]) == (1, "gateway_unreachable"), arguments
+
+
 def test_status_reports_refused_secret(near: Home) -> None:
     near.run("config", "set", "gateway.auth.token", "another")
     result = near.run("status", "--json").json

@@ -281,6 +281,21 @@ def test_session_in_use_is_not_deleted(used: tuple[Place, LiveGateway]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("show", "nope", "--json"), "session_not_found"),
+        (("delete", "nope", "--yes", "--json"), "session_not_found"),
+        (("show", "both", "--json"), "invalid_value"),
+    ],
+)
+def test_failure_in_json_has_code_of_the_gateway(
+    used: tuple[Place, LiveGateway], arguments: tuple[str, ...], code: str
+) -> None:
+    done = used[0].openclaw(*arguments)
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, code)
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("show", "agent:main:nobody"), "Unknown session agent:main:nobody"),
