@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from service.core.messages import StopReason
+from service.models.finish_reasons import to_stop_reason
+
+_INCOMPLETE = (StopReason.LENGTH, StopReason.CONTENT_FILTER)
 _NO_REASONS = ("", "null", "none", "undefined", "unspecified", "finish_reason_unspecified")
 
 
@@ -43,7 +47,7 @@ class Completion:
             self.has_output = True
         elif named is not None:
             self.is_settled = self.is_settled or self._is_plain
-        if named is not None:
+        if named is not None and not _is_milder(named, self.reason):
             self.reason = named
         self.is_flowing = self._is_plain and self.reason is None
 
@@ -54,6 +58,11 @@ class Completion:
     def is_stated(self) -> bool:
         """True if the provider has said that the answer is complete."""
         return self.is_over or self.is_settled or (self.is_ended and self.reason is not None)
+
+
+def _is_milder(reason: str, earlier: str | None) -> bool:
+    """True if `reason` says that an answer is complete of which an earlier reason said that it is not."""
+    return to_stop_reason(reason) is StopReason.STOP and earlier is not None and to_stop_reason(earlier) in _INCOMPLETE
 
 
 def to_reason(value: object) -> str | None:

@@ -11,7 +11,14 @@ import re
 from service.core.errors import GatewayError
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
-_TAGS = (*((f"<{name}>", f"</{name}>") for name in _NAMES), ("[think]", "[/think]"))
+#: In lower case: Mistral's, Kimi's, Cohere's and those of OpenAI's open models.
+_TAGS = (
+    *((f"<{name}>", f"</{name}>") for name in _NAMES),
+    ("[think]", "[/think]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|start_thinking|>", "<|end_thinking|>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
 _STARTS = tuple(tag for pair in _TAGS for tag in pair)
 _ENDS = {start: re.compile(re.escape(end), re.IGNORECASE) for start, end in _TAGS}
 _MAX_TAG_CHARS = max(map(len, _STARTS))
@@ -28,7 +35,7 @@ def _split_at_lone_end(text: str) -> str | None:
 
 
 class ThoughtFilter:
-    """Removes a block of thoughts from the start of one answer, whose text comes in pieces.
+    """Removes blocks of thoughts from the start of one answer, whose text comes in pieces.
 
     With `is_open` the answer may begin with thoughts without an opening tag: text is held back until their end.
     `found` is set once there were thoughts; `is_done` once all further text is part of the answer.
@@ -47,22 +54,22 @@ class ThoughtFilter:
         if self.is_done or not text:
             return text
         self._pending += text
-        if not self.found:
-            return self._find_start()
         if self._end is not None:
             end = self._end.search(self._pending)
             if end is None:
                 self._pending = self._pending[-_MAX_TAG_CHARS:]
                 return ""
             self._end, self._pending = None, self._pending[end.end() :]
-        return self._begin_answer()
+        return self._find_start()
 
     def finish(self) -> str:
         """Return the text that was held back and turned out to be the answer's."""
-        return "" if self.found else self._pending
+        return "" if self._end is not None else self._pending
 
     def _find_start(self) -> str:
         start = self._pending.lstrip()
+        if self.found:
+            self._pending = start
         head = start[:_MAX_TAG_CHARS].lower()
         if (tag := next((tag for tag in _STARTS if head.startswith(tag)), None)) is not None:
             self.found, self._end = True, _ENDS.get(tag)  # an end tag ends thoughts that are empty
@@ -70,21 +77,12 @@ class ThoughtFilter:
             return self.filter(start[len(tag) :])
         if any(tag.startswith(head) for tag in _STARTS):
             return ""
-        answer = _split_at_lone_end(self._pending)
-        if answer is not None:
+        if not self.found and (answer := _split_at_lone_end(self._pending)) is not None:
             self.found, self._pending = True, answer
-            return self._begin_answer()
-        if self._is_open and len(self._pending) < _MAX_HELD_CHARS:
+            return self._find_start()
+        if self._is_open and not self.found and len(self._pending) < _MAX_HELD_CHARS:
             return ""
         self.is_done = True
-        return self._take()
-
-    def _begin_answer(self) -> str:
-        self._pending = self._pending.lstrip()
-        self.is_done = bool(self._pending)
-        return self._take()
-
-    def _take(self) -> str:
         text, self._pending = self._pending, ""
         return text
 

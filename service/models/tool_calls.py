@@ -88,6 +88,7 @@ def whole_arguments(arguments: str) -> str:
 
     Raises `GatewayError` (`provider_error`) for arguments that are cut off or not an object.
     """
+    arguments = _once(arguments)
     if not arguments or is_object(arguments):
         return arguments or "{}"
     try:
@@ -99,6 +100,17 @@ def whole_arguments(arguments: str) -> str:
     if isinstance(parsed, str) and parsed != arguments and is_object(parsed):  # encoded twice
         return parsed
     raise GatewayError("provider_error", "The model provider sent a tool call whose arguments are not a JSON object.")
+
+
+def _once(arguments: str) -> str:
+    """Return arguments that came twice once: after an empty object, or whole after their pieces."""
+    text = arguments.strip()
+    rest = text.removeprefix("{}").lstrip()
+    if rest != text and is_object(rest) and rest:
+        return rest
+    middle = len(text) // 2
+    half = text[:middle].rstrip()
+    return half if half and half == text[middle:].lstrip() and is_object(half) else arguments
 
 
 def wire_name(call: ToolCall) -> str:

@@ -163,6 +163,8 @@ class AnthropicAnswer:
     def _read_start(self, event: dict[str, Any]) -> str:
         """Read the start of a message, which some servers send with content."""
         message = event.get("message") or {}
+        if self._completion.has_output:
+            raise GatewayError("provider_error", "The model provider began its answer twice.")
         if message.get("content"):
             return self._read_content(message)
         self._count(message.get("usage"))

@@ -14,6 +14,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _CR = b"\r"
+_EVENT_STARTS = (b'{"', b"[DONE]")  # no line of one JSON document but the first starts so
 _FIRST, _NEXT, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 
 
@@ -86,8 +87,11 @@ class SSEDecoder:
             elif not line and (data or self._is_error):
                 if self._data_bytes > self._max_event_bytes:
                     raise self._too_large()
-                event = data[0] if len(data) == 1 else b"\n".join(data)
-                events.append(_error_event(event) if self._is_error else event)
+                if len(data) > 1 and not self._is_error and all(line.startswith(_EVENT_STARTS) for line in data):
+                    events += data  # events without blank lines between them
+                else:
+                    event = data[0] if len(data) == 1 else b"\n".join(data)
+                    events.append(_error_event(event) if self._is_error else event)
                 data.clear()
                 self._data_bytes, self._is_error = 0, False
             elif line == b"data":

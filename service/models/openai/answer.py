@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
+
 from service.core.errors import GatewayError
 from service.core.messages import Function, ProviderData, StopReason, Usage
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error, unreadable_error
@@ -24,6 +26,8 @@ from service.models.thoughts import ThoughtFilter
 #: Fields of an event, and of a choice, that need more than a look at the delta.
 _EVENT_EXTRAS = frozenset(("error", "type", "base_resp", "x_groq"))
 _CHOICE_EXTRAS = frozenset(("error", "message", "usage"))
+#: Fields of a delta that are read, or say nothing about its content.
+_FIELDS = REASONING | {"role", "content", "refusal", "tool_calls", "function_call", "name", "annotations"}
 #: Fields of a message that are read before the rest of it.
 _READ = ("content", "refusal", "tool_calls")
 
@@ -39,7 +43,7 @@ class OpenAIAnswer:
         self._reasoning = Reasoning()
         self._thoughts = thoughts
         self._completion = Completion()
-        self._has_thoughts = False
+        self._has_thoughts = self._has_unknown = False
         self._index = 0  # of the choice that is the answer, the first one
         self._has_other_choices = False
         self._texts: list[str] = []  # of the deltas
@@ -70,8 +74,8 @@ class OpenAIAnswer:
             return text
         try:
             event = load_event(payload)
-            if isinstance(event, list):
-                event = event[0]
+            if isinstance(event, list):  # of chunks
+                return "".join([self.read(orjson.dumps(one)) for one in event])
             choices = event.get("choices")
             choice = self._own_choice(choices) if choices else {}
             if content := _plain_content(event, choice):
@@ -123,6 +127,8 @@ class OpenAIAnswer:
     def _check_empty(self) -> None:
         if self._has_thoughts or self._thoughts.found:
             raise GatewayError("provider_error", "The model provider's answer has reasoning, but no text.")
+        if self._has_unknown:
+            raise GatewayError("provider_error", "The model provider's answer has no text, only parts of other kinds.")
         if self._completion.reason is None:
             raise GatewayError("provider_error", "The model provider ended its answer without any text or reason.")
 
@@ -175,12 +181,13 @@ class OpenAIAnswer:
         content = delta.get("content")
         calls = delta.get("tool_calls")
         if calls:
-            self._calls.add(calls)
+            self._calls.add([calls] if isinstance(calls, dict) else calls)
         elif calls := delta.get("function_call"):  # the predecessor of tool_calls
             self._calls.add([{"index": 0, "function": calls}])
         if not REASONING.isdisjoint(delta):
             self._reasoning.read(delta)
             self._has_thoughts = self._has_thoughts or any(delta.get(name) for name in REASONING)
+        self._has_unknown = self._has_unknown or any(value and name not in _FIELDS for name, value in delta.items())
         content = content or delta.get("refusal") or ""
         if not isinstance(content, str):
             content, has_thoughts = text_of_parts(content)

@@ -38,6 +38,7 @@ from service.core.messages import (
     Usage,
     text_message,
 )
+from service.models.errors.context_overflow import Overflow, overflow_of
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEnded
 from service.models.tool_calls import wire_arguments, with_distinct_ids
@@ -375,3 +376,20 @@ def test_error_message_is_shortened_and_has_no_key(provider: OpenAIProvider) -> 
     message = fail(provider, "tells-key")[1].message
     assert "the key Bearer *** may not do this" in message
     assert len(message) < 600
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("the request exceeds the available context size", Overflow.TOKENS),
+        ("This model's maximum context length is 8192 tokens. However, you requested 9000 tokens.", Overflow.TOKENS),
+        ("the GPU is on fire", None),
+        ("too many tokens per minute: rate limit", None),
+    ],
+)
+def test_overflow_is_recognised_by_its_words_whatever_the_status(
+    provider: OpenAIProvider, upstream: Upstream, status: int, words: str, kind: Overflow | None
+) -> None:
+    upstream.answers["overflow"] = lambda exchange: exchange.json(status, {"error": {"message": words}})
+    assert overflow_of(fail(provider, "overflow")[1]) is kind

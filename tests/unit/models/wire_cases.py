@@ -1026,6 +1026,177 @@ THOUGHTS = [
     _ok("another tag in capitals", said("<THREAD>Hello"), STOP, DONE, text="<THREAD>Hello"),
     _fails("end of thoughts alone", said("</think>"), STOP, DONE, words="reasoning"),
 ]
+TWICE = [start for _ in range(2) for start in ([anthropic.start()], anthropic.text(["Hello "]))]
+OTHERS = [
+    _calls(
+        "empty object before the arguments", call("{}", name="weather", id="a"), call(CITY), chunk("tool_calls"), DONE
+    ),
+    _calls(
+        "empty object before pieces", call("{}", name="weather", id="a"), *map(call, HALVES), chunk("tool_calls"), DONE
+    ),
+    _calls(
+        "arguments whole after their pieces",
+        call(HALVES[0], name="weather", id="a"),
+        call(HALVES[1]),
+        call(CITY),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _fails(
+        "two different arguments", call(CITY, name="weather", id="a"), call('{"city":"Hue"}'), chunk("tool_calls"), DONE
+    ),
+    _calls(
+        "one call that is no list",
+        chunk(tool_calls={"id": "a", "function": {"name": "weather", "arguments": CITY}}),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "arguments as an object",
+        sse(
+            {
+                "choices": [
+                    {
+                        "delta": {
+                            "tool_calls": [{"id": "a", "function": {"name": "weather", "arguments": {"city": "Hanoi"}}}]
+                        }
+                    }
+                ]
+            }
+        ),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _calls(
+        "index as a text",
+        call(HALVES[0], name="weather", id="a", index="0"),
+        call(HALVES[1], index="0"),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _fails(
+        "call without a function",
+        chunk(tool_calls=[{"index": 0, "id": "a", "function": None}]),
+        chunk("tool_calls"),
+        DONE,
+    ),
+    _fails("calls that are null", chunk(tool_calls=[None]), chunk("tool_calls"), DONE),
+    _calls(
+        "arguments with white space around",
+        call(f"\n {CITY} \n", name="weather", id="a"),
+        chunk("tool_calls"),
+        DONE,
+        calls=(("weather", f"\n {CITY} \n"),),
+    ),
+    *(
+        _fails(f"only {name}", chunk(role="assistant", content="", **{name: "Hm."}), STOP, DONE, words="other kinds")
+        for name in ("thinking", "reasoning_text", "audio", "images")
+    ),
+    _ok("unknown fields beside text", chunk(content="Hello ", images=[{}]), said("there"), STOP, DONE),
+    _ok(
+        "list of chunks",
+        json.dumps([json.loads(one[6:]) for one in (said("Hello "), said("there"), STOP)]).encode(),
+        label=JSON,
+    ),
+    _fails("list of chunks, cut", json.dumps([json.loads(one[6:]) for one in (said("Hello "),)]).encode(), text=None),
+    _ok("events without blank lines", HELLO.replace(b"\n\n", b"\n")),
+    _ok(
+        "event over several lines",
+        b"".join(
+            b"data: " + line + b"\n"
+            for line in json.dumps(json.loads(said("Hello there")[6:]), indent=1).encode().splitlines()
+        )
+        + b"\n",
+        STOP,
+        DONE,
+    ),
+    _ok("thoughts twice", said("<think>Hm.</think>\n<think>", "Hm again.</think>Hello ", "there"), STOP, DONE),
+    _ok("less-than sign after thoughts", said("<think>Hm.</think>", "<"), STOP, DONE, text="<"),
+    _ok(
+        "thoughts of an open model",
+        said(
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant",
+            "<|channel|>final<|message|>",
+            "Hello ",
+            "there",
+        ),
+        STOP,
+        DONE,
+    ),
+    _ok("final channel only", said("<|channel|>final", "<|message|>Hello there"), STOP, DONE),
+    _ok("thoughts in other tags", said("<|START_THINKING|>Hm.<|END_THINKING|>Hello there"), STOP, DONE),
+    _ok("thoughts in triangles", said("\u25c1think\u25b7Hm.\u25c1/think\u25b7Hello there"), STOP, DONE),
+    _ok("length, then stop", said(*SAID), chunk("length"), STOP, DONE, reason="length"),
+    _ok("filter, then stop", said(*SAID), chunk("content_filter"), STOP, DONE, reason="content_filter"),
+    _ok(
+        "stop with every chunk, then length",
+        *(said(word, reason="stop") for word in SAID),
+        chunk("length"),
+        DONE,
+        reason="length",
+    ),
+    _fails("stop, then error", said(*SAID), chunk("error"), DONE, text=None),
+    _ok("delta null at the end", said(*SAID), sse({"choices": [{"delta": None, "finish_reason": "stop"}]}), DONE),
+    _ok("text after the end mark", said(*SAID), STOP, DONE, said("Goodbye"), DONE),
+    _fails("choices with null", sse({"choices": [None]}), DONE),
+    _fails(
+        "error in the delta's place",
+        sse({"choices": [{"error": {"message": "the GPU is on fire"}}]}),
+        DONE,
+        words="on fire",
+    ),
+    _fails(
+        "message of a proxy after text",
+        said("Hello "),
+        sse({"message": "Internal server error"}),
+        DONE,
+        text="Hello ",
+        words="Internal server error",
+    ),
+    _fails("events of the other dialect", HI, text=None),
+    _fails("chunks of the other dialect", HELLO, dialect=ANTHROPIC, text=None),
+    _fails(
+        "answer of Ollama's own API",
+        b'{"message":{"role":"assistant","content":"Hello"},"done":true}\n',
+        label="application/x-ndjson",
+        text=None,
+    ),
+    _fails(
+        "message that begins twice",
+        framed(*(event for part in TWICE for event in part), *anthropic.end()),
+        dialect=ANTHROPIC,
+        text="Hello ",
+    ),
+    _ok(
+        "message whose start comes twice",
+        framed(anthropic.start(), anthropic.start(), *anthropic.text(list(SAID)), *anthropic.end()),
+        dialect=ANTHROPIC,
+    ),
+    _ok("deltas without their block's start", message_events(*anthropic.text(list(SAID))[1:]), dialect=ANTHROPIC),
+    _ok(
+        "max_tokens, then end_turn",
+        framed(anthropic.start(), *anthropic.text(list(SAID)), *anthropic.end("max_tokens")[:1], *anthropic.end()),
+        dialect=ANTHROPIC,
+        reason="length",
+    ),
+    _fails("block of a wrong kind", message_events(*anthropic.block(0, {"type": None}, [])), dialect=ANTHROPIC),
+    _fails(
+        "half of the input in the start",
+        message_events(*tool_block(HALVES[0], HALVES[1]), reason="tool_use"),
+        dialect=ANTHROPIC,
+    ),
+    _calls(
+        "input whole after its pieces",
+        message_events(*tool_block({}, *HALVES, CITY), reason="tool_use"),
+        dialect=ANTHROPIC,
+    ),
+    _calls(
+        "empty object before the input",
+        message_events(*tool_block({}, "{}", *HALVES), reason="tool_use"),
+        dialect=ANTHROPIC,
+    ),
+]
+
 _OPEN = ("Hm", ".", "\n", "</think>", "\n\n", *SAID)
 OPEN_THOUGHTS = {
     OPENAI: _ok("thoughts that the template opens", said(*_OPEN[:2]), 0.1, said(*_OPEN[2:]), STOP, DONE),
@@ -1051,4 +1222,5 @@ CASES: list[WireCase] = [
     *UNPROVEN,
     *PIECES_OF_NAMES,
     *THOUGHTS,
+    *OTHERS,
 ]
