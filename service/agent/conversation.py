@@ -55,11 +55,16 @@ def select_new(
         new = new[last + 1 :]
     if has_instructions and not any(item.message.role in (Role.USER, Role.TOOL) for item in incoming):
         return (IncomingMessage("messages", text_message(Role.USER, NO_USER_MESSAGE)),) if history else tuple(new)
+    check_new(history, new)
+    return tuple(new)
+
+
+def check_new(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
+    """Raise `GatewayError` (400) if `new` messages have nothing to answer, or if a tool result has no call before."""
     if not any(_has_input(item.message) for item in new):
         text = "There is no user message to answer. Add a message with the role user that has text or an image."
         raise GatewayError("missing_required_parameter", text, param="messages")
     _check_tool_results(history, new)
-    return tuple(new)
 
 
 def _has_input(message: Message) -> bool:
@@ -103,13 +108,14 @@ class ConversationDigest:
         fields = [message.role, message.name, message.tool_call_id, parts, len(message.tool_calls)]
         self._hash.update(orjson.dumps(fields))
         for call in message.tool_calls:
-            self._hash.update(orjson.dumps([call.id, call.name]) + _canonical_json(call.arguments))
+            self._hash.update(orjson.dumps([call.id, call.name]) + canonical_json(call.arguments))
 
     def __str__(self) -> str:
         return self._hash.hexdigest()
 
 
-def _canonical_json(arguments: str) -> bytes:
+def canonical_json(arguments: str) -> bytes:
+    """Return the arguments of a call in one form for each JSON value; text that is not JSON as it is."""
     try:
         return orjson.dumps(_plain(orjson.loads(arguments)), option=orjson.OPT_SORT_KEYS)
     except (ValueError, TypeError, RecursionError):  # not JSON, or nested deeper than the encoder accepts

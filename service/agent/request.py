@@ -16,11 +16,12 @@ class AgentRequest:
     """A request for a run, independent of the protocol that carried it.
 
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
-    `session_key` and `user` select the session, `channel` goes into the system prompt. A request with a `task` is a
-    side request of a chat program (`service.agent.side_tasks`). Requests with the same
-    `idempotency_key` get the answer of one run, which continues when its caller leaves. `run_id` is the caller's own
-    name for the run; `protocol` is "http" or "rpc". `timeout_seconds` may shorten, not extend, the agent's limit.
-    The output of a request that is not `streamed` is read only at its end, so that a failing model may be retried.
+    `session_key` and `user` select the session; a client that `resends` sends all of it each time. `channel` goes into
+    the system prompt. A request with a `task` is a side request of a chat program (`service.agent.side_tasks`).
+    Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. `run_id`
+    is the caller's own name for the run; `protocol` is "http" or "rpc". `timeout_seconds` may shorten, not extend, the
+    agent's limit. The output of a request that is not `streamed` is read only at its end, so that a failing model may
+    be retried.
     """
 
     messages: tuple[IncomingMessage, ...]
@@ -30,6 +31,7 @@ class AgentRequest:
     provider_model: str | None = None
     session_key: str | None = None
     user: str | None = None
+    resends: bool = False
     channel: str | None = None
     task: str | None = None
     functions: tuple[Function, ...] = ()

@@ -17,7 +17,7 @@ from service.core.errors import GatewayError, internal_error
 from service.core.pausable_deadline import PausableDeadline
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.run_limiter import RunLimiter, RunSlot
-from service.gateway.run_outcome import aborted_in_queue, to_outcome
+from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider
@@ -119,7 +119,8 @@ class RunExecutor:
         end = _drive(run, loop, begun, limit)
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
-        begun.opened.finish(to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial))
+        outcome = to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial)
+        begun.opened.finish(placed(outcome, prepared.place))
         return end
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from service.agent.conversation import ConversationDigest, unanswered_calls
 from service.agent.events import RunEnded
 from service.agent.loop import RunDraft
+from service.agent.placement import Placement
 from service.agent.run import Run
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, Text
@@ -47,6 +48,14 @@ def to_outcome(
         asked_call_id=asked[0].id if asked else None,
         asked_after=str(ConversationDigest(new)) if asked else None,
     )
+
+
+def placed(outcome: RunOutcome, place: Placement | None) -> RunOutcome:
+    """Return the outcome with the turn's place in its session."""
+    if place is None or not outcome.messages:
+        return outcome
+    digests = place.digests(outcome.messages, outcome.reply_count)
+    return replace(outcome, parent=place.parent, digests=digests, resends=place.resends)
 
 
 def _settled(output: tuple[Message, ...], error: GatewayError) -> tuple[Message, ...]:

@@ -7,17 +7,18 @@ from dataclasses import replace
 from time import monotonic
 from typing import Self
 
-from service.agent.conversation import Conversation, annotate_truncated, select_new
+from service.agent.conversation import Conversation, select_new
 from service.agent.hidden_steps import recall_steps
 from service.agent.loop import AgentTools
 from service.agent.model_fit import fit_choices
+from service.agent.placement import Placement, place_request
 from service.agent.request import AgentRequest, check_model, check_names
 from service.agent.side_tasks import find_task
 from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
 from service.core.dataclass import record
 from service.core.errors import GatewayError
-from service.core.messages import Message, Role
+from service.core.messages import Role
 from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
 from service.models.catalog import ChosenModel
@@ -106,11 +107,12 @@ class RunDeadline:
 
 @record
 class PreparedRun:
-    """Input of the agent loop, ready to be sent."""
+    """Input of the agent loop, ready to be sent. `place` is that of the turn in its session, if it has one."""
 
     choices: tuple[ChosenModel, ...]
     model_request: ModelRequest
     conversation: Conversation
+    place: Placement | None
     tools: AgentTools
     keep_partial: bool
     """Store partial output if the run fails: only output that a reader has seen and no client sends again by itself."""
@@ -137,14 +139,14 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage) -> PreparedR
     """
     request, agent, runtime = plan.request, plan.agent, plan.lease.runtime
     own_tools = _own_tools(plan)
-    history: tuple[Message, ...] = ()
-    incoming = request.messages
-    if accepted.stateless:
-        incoming = recall_steps(incoming, agent.id, storage.records, storage.transcripts)
+    place = None if accepted.stateless else place_request(request, accepted.session_key, storage.transcripts)
+    if place is None:
+        incoming = recall_steps(request.messages, agent.id, storage.records, storage.transcripts)
+        new = select_new((), incoming, has_instructions=bool(request.system_text))
     else:
-        history = annotate_truncated(storage.transcripts.load_conversation(accepted.session_key))
-    new = runtime.check_images(select_new(history, incoming, has_instructions=bool(request.system_text)))
-    conversation = Conversation(history, tuple(item.message for item in new))
+        new = place.new
+    history = () if place is None else place.history
+    conversation = Conversation(history, tuple(item.message for item in runtime.check_images(new)))
     model_request = ModelRequest(
         model=plan.choices[0].ref,
         system=to_system_text(agent, runtime.hidden, channel=request.channel, request_text=request.system_text),
@@ -157,6 +159,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage) -> PreparedR
         choices=fit_choices(plan.choices, conversation, with_functions=request.offers_functions),
         model_request=model_request,
         conversation=conversation,
+        place=place,
         tools=AgentTools(own_tools, context, request.functions, request.tool_choice),
         keep_partial=request.streamed and request.idempotency_key is None and has_user_messages_only,
     )

@@ -71,6 +71,7 @@ def parse_chat_request(
         agent_id=header("x-openclaw-agent-id"),
         provider_model=header("x-openclaw-model"),
         session_key=chat_key if session_key is None else parse_session_key_header(session_key),
+        resends=chat_key is not None,
         user=body.get("user") if sessions.user == "session" else None,
         channel=header("x-openclaw-message-channel"),
         task=header("x-openclaw-task"),

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0008"  # stateless turns
+HEAD = "0009"  # branches
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -22,15 +22,16 @@ def _count(name: str) -> sa.Column[int]:
     return sa.Column(name, _BigInteger, nullable=False, server_default="0")
 
 
-def _partial_index(name: str, column: str, where: str) -> sa.Index:
+def _partial_index(name: str, *columns: str, where: str) -> sa.Index:
     """Build a partial index. PostgreSQL gets it from the migrations: its option here would import its dialect."""
-    return sa.Index(name, column, sqlite_where=sa.text(where))
+    return sa.Index(name, *columns, sqlite_where=sa.text(where))
 
 
 #: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is taken from the first message.
 #: The token counts are totals over all turns; `model` and `last_run_id` are those of the last turn. A stateless session
 #: belongs to a request without a session; it becomes an ordinary one when it is continued. Most have a row in
-#: `stateless_turns` instead.
+#: `stateless_turns` instead. `resends`: its HTTP client sends the whole conversation each time. `branched`: it has rows
+#: in `branches`.
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -47,6 +48,8 @@ sessions = sa.Table(
     _count("output_tokens"),
     _count("cached_tokens"),
     sa.Column("stateless", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("resends", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("branched", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("sessions_by_age", "stateless", "updated_at_ms"),
     sa.Index("sessions_of_agent", "agent_id", "updated_at_ms"),
     sa.Index("sessions_by_start", "stateless", "created_at_ms", "session_id"),
@@ -56,7 +59,8 @@ sessions = sa.Table(
 
 #: Append-only, one row per message, `seq` counting from 0 in each session. `payload` is the message as JSON
 #: (`service.storage.message_codec`). `model` and the token counts cover the whole turn and are set on its last
-#: entry only, so that a sum over entries counts every token once.
+#: entry only, so that a sum over entries counts every token once. `digest` is that of the conversation up to the entry,
+#: as a client sees it; entries that it does not see have none.
 entries = sa.Table(
     "entries",
     metadata,
@@ -71,11 +75,24 @@ entries = sa.Table(
     sa.Column("output_tokens", _BigInteger),
     sa.Column("cached_tokens", _BigInteger),
     sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("digest", sa.Text),
     sa.UniqueConstraint("session_key", "seq", name="entries_in_order"),
+    _partial_index("entries_by_digest", "session_key", "digest", where="digest IS NOT NULL"),
 )
 
-#: Compaction summaries: the message in `payload` replaces the first `covers` entries of a session that has become too
-#: long for its model. The row with the largest `covers` applies; the entries are kept.
+#: Where branches begin: the entry `first_seq` follows `parent_seq` (NULL: nothing), every other entry the one before it
+#: (`service.storage.sessions.tree`).
+branches = sa.Table(
+    "branches",
+    metadata,
+    sa.Column("session_key", sa.Text, sa.ForeignKey("sessions.key"), primary_key=True),
+    sa.Column("first_seq", _BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("parent_seq", _BigInteger),
+    sqlite_with_rowid=False,
+)
+
+#: Compaction summaries: the message in `payload` replaces the entries before number `covers`, on paths with the entry
+#: `covers - 1`. Of a path's rows that with the largest `covers` applies; the entries are kept.
 summaries = sa.Table(
     "summaries",
     metadata,
@@ -116,8 +133,8 @@ runs = sa.Table(
     sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("asked_after", sa.Text),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
-    _partial_index("runs_asking", "asked_call_id", "asked_call_id IS NOT NULL"),
-    _partial_index("runs_going_on", "gateway_id", "state IN ('accepted', 'running')"),
+    _partial_index("runs_asking", "asked_call_id", where="asked_call_id IS NOT NULL"),
+    _partial_index("runs_going_on", "gateway_id", where="state IN ('accepted', 'running')"),
     sqlite_with_rowid=False,
 )
 
@@ -168,6 +185,8 @@ stateless_sessions = _view(
         "updated_at_ms": stateless_turns.c.ended_at_ms,
         "last_run_id": stateless_turns.c.run_id,
         "stateless": sa.true(),
+        "resends": sa.false(),
+        "branched": sa.false(),
     },
 )
 stateless_runs = _view(
@@ -190,7 +209,7 @@ lanes = sa.Table(
     sa.Column("run_id", sa.Text),
     sa.Column("gateway_id", sa.Text),
     sa.Column("wanted_by", sa.Text),
-    _partial_index("lanes_held", "gateway_id", "gateway_id IS NOT NULL"),
+    _partial_index("lanes_held", "gateway_id", where="gateway_id IS NOT NULL"),
     sqlite_with_rowid=False,
 )
 

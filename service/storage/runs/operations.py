@@ -24,6 +24,7 @@ from service.storage.runs.stateless_turns import StatelessTurn, fits_one_row
 from service.storage.runs.statements import (
     ACCEPT_RUN,
     ACQUIRE_LEASE,
+    ADD_BRANCH,
     ADD_ENDED_RUN,
     ADD_ENTRY,
     ADD_SESSION,
@@ -41,6 +42,7 @@ from service.storage.runs.statements import (
     RUN_STATES,
     TAKE_STATELESS_TURN,
 )
+from service.storage.sessions.tree import ROOT, Path, read_tree
 
 #: The token of the first holder of a session, which may have been stateless until then.
 _FIRST_FENCE = 1
@@ -228,21 +230,22 @@ class _Finishing:
         return [one for one in operations if one.run.session_key in continued]
 
     def _write_rows(self, operations: Sequence[FinishRun]) -> None:
-        starts, extensions, rows, summary_rows = [], [], [], []
+        starts, extensions, branch_rows, rows, summary_rows = [], [], [], [], []
         for one in operations:
             count = self._entry_count(one)
-            if one.outcome.messages:
-                new = to_entry_rows(one.run, one.outcome, count, one.at_ms)
-                rows += new
-                if count:
-                    extensions.append(_extension_parameters(one, count + len(new)))
-                else:
-                    starts.append(SessionStart(one.run, one.outcome, one.session_id, one.at_ms).to_row())
-                count += len(new)
             if one.outcome.summary is not None:
-                summary_rows.append(to_summary_row(one.run, one.outcome, count, one.at_ms))
+                summary_rows.append(to_summary_row(one.run, one.outcome, self._path_of(one), one.at_ms))
+            if not one.outcome.messages:
+                continue
+            rows += to_entry_rows(one.run, one.outcome, count, one.at_ms)
+            if count:
+                extensions.append(_extension_parameters(one, count))
+                branch_rows += [_branch_row(one, count)] if _is_branch(one, count) else []
+            else:
+                starts.append(SessionStart(one.run, one.outcome, one.session_id, one.at_ms).to_row())
         ADD_SESSION.execute_many(self._connection, starts)
         EXTEND_SESSION.execute_many(self._connection, extensions)
+        ADD_BRANCH.execute_many(self._connection, branch_rows)
         ADD_ENTRY.execute_many(self._connection, rows)
         REPLACE_SUMMARY.execute_many(self._connection, summary_rows)
         ADD_ENDED_RUN.execute_many(self._connection, [_ended_row(one) for one in operations if not one.recorded])
@@ -262,6 +265,12 @@ class _Finishing:
             return 0  # a new session, unless it was continued while its first answer was being sent
         row = ENTRY_COUNT.execute(self._connection, {"of_key": one.run.session_key}).first()
         return 0 if row is None else row.entry_count
+
+    def _path_of(self, one: FinishRun) -> Path:
+        """Return the path that will end with the run's messages."""
+        tree = read_tree(self._connection, one.run.session_key)
+        tree = tree.extended(one.outcome.parent, len(one.outcome.messages))
+        return tree.path_to(tree.tip)
 
     def _to_list(self, texts: Sequence[str]) -> object:
         return to_list(self._connection.dialect, texts)
@@ -287,11 +296,26 @@ def _is_stored(one: FinishRun, states: dict[str, Any]) -> bool:
     return row is not None and row.gateway_id == one.gateway_id and row.state == one.outcome.state
 
 
+def _is_branch(one: FinishRun, count: int) -> bool:
+    return one.outcome.parent not in (None, count - 1)
+
+
+def _branch_row(one: FinishRun, count: int) -> dict[str, Any]:
+    parent = one.outcome.parent
+    return {
+        "session_key": one.run.session_key,
+        "first_seq": count,
+        "parent_seq": None if parent == ROOT else parent,
+    }
+
+
 def _extension_parameters(one: FinishRun, count: int) -> dict[str, Any]:
     usage = one.outcome.usage
     return {
         "of_key": one.run.session_key,
-        "count": count,
+        "count": count + len(one.outcome.messages),
+        "resent": one.outcome.resends,
+        "is_branch": _is_branch(one, count),
         "at_ms": one.at_ms,
         "new_model": one.outcome.model,
         "run_id": one.run.id,

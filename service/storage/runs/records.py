@@ -69,6 +69,9 @@ class RunOutcome:
     `summary` replaces all but the last `kept` messages of the session. `asked_call_id` is the first call that a
     stateless run makes of the caller's functions after hidden steps or with provider data: a follow-up finds the run by
     it, if the conversation before has the digest `asked_after` (`ConversationDigest`).
+
+    The messages follow message `parent` of the session, `None` for the latest one; `digests` are their digests.
+    `resends` is set if the request shows whether its client sends the whole conversation each time.
     """
 
     state: RunState
@@ -83,6 +86,9 @@ class RunOutcome:
     kept: int = 0
     asked_call_id: str | None = None
     asked_after: str | None = None
+    parent: int | None = None
+    digests: tuple[str | None, ...] = ()
+    resends: bool | None = None
 
 
 @record

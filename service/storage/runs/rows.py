@@ -9,6 +9,7 @@ from service.core.messages import Message, Role
 from service.storage.database.errors import StoreError
 from service.storage.message_codec import to_payload
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.sessions.tree import Path, last_of
 
 #: Length limit of a session's title.
 TITLE_CHARACTERS = 80
@@ -40,6 +41,8 @@ class SessionStart:
             "output_tokens": usage.output_tokens,
             "cached_tokens": usage.cached_tokens,
             "stateless": self.run.stateless,
+            "resends": bool(self.outcome.resends),
+            "branched": False,
         }
 
 
@@ -58,6 +61,7 @@ def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, 
 
 def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: int) -> list[dict[str, Any]]:
     """Build rows of `entries`; the last one has the totals of the turn. Raises `StoreError` for a lone surrogate."""
+    digests = outcome.digests or (None,) * len(outcome.messages)
     rows: list[dict[str, Any]] = [
         {
             "session_key": run.session_key,
@@ -70,8 +74,9 @@ def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: 
             "output_tokens": None,
             "cached_tokens": None,
             "created_at_ms": at_ms,
+            "digest": digest,
         }
-        for seq, message in enumerate(outcome.messages, start=first_seq)
+        for seq, (message, digest) in enumerate(zip(outcome.messages, digests, strict=True), start=first_seq)
     ]
     usage = outcome.usage
     rows[-1].update(
@@ -83,14 +88,14 @@ def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: 
     return rows
 
 
-def to_summary_row(run: AcceptedRun, outcome: RunOutcome, entry_count: int, at_ms: int) -> dict[str, Any]:
-    """Build a row of `summaries` for a session with `entry_count` entries. Raises `StoreError`."""
-    covers = entry_count - outcome.kept
-    if outcome.summary is None or outcome.kept < 0 or covers < 1:
+def to_summary_row(run: AcceptedRun, outcome: RunOutcome, path: Path, at_ms: int) -> dict[str, Any]:
+    """Build a row of `summaries` for the path that ends with the run's messages. Raises `StoreError`."""
+    last_ones = last_of(path, outcome.kept + 1) if outcome.kept >= 0 else ()
+    if outcome.summary is None or not last_ones or len(last_ones) != outcome.kept + 1:
         raise StoreError(f"A summary must cover at least one message, but the session has only {outcome.kept}.")
     return {
         "session_key": run.session_key,
-        "covers": covers,
+        "covers": last_ones[0] + 1,
         "run_id": run.id,
         "role": outcome.summary.role.value,
         "payload": to_payload(outcome.summary),

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.prepared_statements import Dialect, PreparedStatement, insert, is_among
 from service.storage.database.schema import (
+    branches,
     entries,
     gateways,
     lanes,
@@ -136,6 +137,8 @@ EXTEND_SESSION = PreparedStatement(
             model=sa.bindparam("new_model"),
             last_run_id=sa.bindparam("run_id"),
             stateless=sa.false(),
+            resends=sa.func.coalesce(sa.bindparam("resent", type_=sa.Boolean), sessions.c.resends),
+            branched=sa.or_(sessions.c.branched, sa.bindparam("is_branch", type_=sa.Boolean)),
             input_tokens=sessions.c.input_tokens + sa.bindparam("input"),
             output_tokens=sessions.c.output_tokens + sa.bindparam("output"),
             cached_tokens=sessions.c.cached_tokens + sa.bindparam("cached"),
@@ -145,6 +148,7 @@ EXTEND_SESSION = PreparedStatement(
 ADD_ENTRY = PreparedStatement(
     lambda dialect: insert(dialect, entries), columns=[column.name for column in entries.c if column.name != "id"]
 )
+ADD_BRANCH = PreparedStatement(lambda dialect: insert(dialect, branches))
 REPLACE_SUMMARY = PreparedStatement(_replace_summary)
 ADD_ENDED_RUN = PreparedStatement(
     lambda dialect: insert(dialect, runs),

@@ -97,17 +97,13 @@ def list_by_start(
     return listed.order_by(*(column.desc() for column in order)).limit(limit)
 
 
-READ_RECENT = (
-    sa.select(
-        entries.c.seq,
-        entries.c.role,
-        entries.c.created_at_ms,
-        entries.c.run_id,
-        sa.case((sa.func.length(entries.c.payload) <= MAX_PAYLOAD_CHARACTERS, entries.c.payload)).label("payload"),
-    )
-    .where(entries.c.session_key == sa.bindparam("of_key"))
-    .order_by(entries.c.seq.desc())
-    .limit(sa.bindparam("most"))
+#: The columns of a `RecentMessage`.
+RECENT_COLUMNS: tuple[sa.ColumnElement[Any], ...] = (
+    entries.c.seq,
+    entries.c.role,
+    entries.c.created_at_ms,
+    entries.c.run_id,
+    sa.case((sa.func.length(entries.c.payload) <= MAX_PAYLOAD_CHARACTERS, entries.c.payload)).label("payload"),
 )
 
 
@@ -129,6 +125,6 @@ def to_overview(row: sa.Row[Any]) -> SessionOverview:
 
 
 def to_recent_message(row: sa.Row[Any]) -> RecentMessage:
-    """Convert a row of `READ_RECENT`."""
+    """Convert a row of `RECENT_COLUMNS`."""
     message = None if row.payload is None else from_payload(row.role, row.payload)
     return RecentMessage(row.seq, row.role, row.created_at_ms, row.run_id, message)

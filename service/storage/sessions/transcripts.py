@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from service.storage.database.errors import StoreError
 from service.storage.database.prepared_statements import insert
 from service.storage.database.schema import (
     approvals,
+    branches,
     claims,
     entries,
     lanes,
@@ -29,9 +31,9 @@ from service.storage.database.schema import (
 )
 from service.storage.message_codec import from_payload
 from service.storage.runs.stateless_turns import find_stateless_turn
+from service.storage.sessions.paths import find_digests, read_conversation, read_range, read_recent
 from service.storage.sessions.queries import (
     MAX_PAYLOAD_CHARACTERS,
-    READ_RECENT,
     READ_SESSION,
     SESSION_TABLES,
     Position,
@@ -42,6 +44,7 @@ from service.storage.sessions.queries import (
     to_overview,
     to_recent_message,
 )
+from service.storage.sessions.tree import Path, SessionTree, read_tree
 
 __all__ = ["StoreError", "TranscriptStore"]
 
@@ -50,17 +53,6 @@ PAGE_ENTRIES = 500
 
 _MAX_SEARCH_CHARACTERS = 4096
 
-_READ_CONVERSATION = (
-    sa.select(entries.c.role, entries.c.payload)
-    .where(entries.c.session_key == sa.bindparam("of_key"), entries.c.seq >= sa.bindparam("first"))
-    .order_by(entries.c.seq)
-)
-_READ_SUMMARY = (
-    sa.select(summaries.c.role, summaries.c.payload, summaries.c.covers)
-    .where(summaries.c.session_key == sa.bindparam("of_key"))
-    .order_by(summaries.c.covers.desc())
-    .limit(1)
-)
 _READ_SUMMARIES = (
     sa.select(summaries).where(summaries.c.session_key == sa.bindparam("of_key")).order_by(summaries.c.covers)
 )
@@ -90,11 +82,12 @@ class StoredEntry:
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
+    digest: str | None
 
 
 @record
 class StoredSummary:
-    """A summary that replaces the first `covers` messages of its session."""
+    """A summary that replaces the messages before number `covers` on the paths with message `covers - 1`."""
 
     covers: int
     run_id: str
@@ -109,19 +102,32 @@ class TranscriptStore:
         self._database = database
 
     def load_conversation(self, key: str) -> tuple[Message, ...]:
-        """Return the conversation of the session `key` for a model, in order; empty for a session without turns.
+        """Return the current branch of the session `key` for a model, in order; empty for a session without turns.
 
         It consists of all messages, or of the latest summary and all messages that it does not cover.
         """
+        if alone := self._stateless_entries(key):
+            return tuple(from_payload(row.role, row.payload) for row in alone)
+        tree = self.read_tree(key)
+        return self.load_path(key, tree.path_to(tree.tip))
 
-        def load(connection: sa.Connection) -> list[sa.Row[Any]]:
-            summary = connection.execute(_READ_SUMMARY, {"of_key": key}).first()
-            first = 0 if summary is None else summary.covers
-            rows = connection.execute(_READ_CONVERSATION, {"of_key": key, "first": first}).all()
-            return [*([] if summary is None else [summary]), *rows]
+    def read_tree(self, key: str) -> SessionTree:
+        """Return the shape of the session `key`."""
+        return self._database.read(partial(read_tree, key=key))
 
-        rows = self._database.read(load) or self._stateless_entries(key)
+    def load_path(self, key: str, path: Path) -> tuple[Message, ...]:
+        """Return the messages of a path for a model, as `load_conversation` does."""
+        rows = self._database.read(partial(read_conversation, key=key, path=path))
         return tuple(from_payload(row.role, row.payload) for row in rows)
+
+    def load_messages(self, key: str, seqs: Sequence[int]) -> tuple[Message, ...]:
+        """Return a few messages by their numbers."""
+        rows = (row for seq in seqs for row in self._database.read(partial(read_range, key=key, first=seq, last=seq)))
+        return tuple(from_payload(row.role, row.payload) for row in rows)
+
+    def find_digests(self, key: str, digests: Sequence[str]) -> dict[str, list[int]]:
+        """Map those of `digests` that the session has to the messages they end with, in order."""
+        return self._database.read(partial(find_digests, key=key, digests=digests))
 
     def get_session(self, key: str) -> SessionOverview | None:
         """Return the metadata of the session `key`; `None` if it has no turn."""
@@ -169,13 +175,18 @@ class TranscriptStore:
         return list({row.key: to_overview(row) for row in rows}.values())
 
     def load_recent_messages(self, key: str, limit: int) -> tuple[RecentMessage, ...]:
-        """Return the last messages of the session `key`, at most `limit`, newest first."""
+        """Return the last messages of the current branch of the session `key`, at most `limit`, newest first."""
         if rows := self._stateless_entries(key)[::-1][:limit]:
             for row in rows:
                 if len(row.payload) > MAX_PAYLOAD_CHARACTERS:
                     row.payload = None
             return tuple(map(to_recent_message, rows))
-        return tuple(map(to_recent_message, self._database.fetch(READ_RECENT, {"of_key": key, "most": limit})))
+
+        def load(connection: sa.Connection) -> list[sa.Row[Any]]:
+            tree = read_tree(connection, key)
+            return read_recent(connection, key, tree.path_to(tree.tip), limit)
+
+        return tuple(map(to_recent_message, self._database.read(load)))
 
     def load_reply(self, key: str, run_id: str, count: int) -> tuple[Message, ...]:
         """Return the output of a run: the last `count` messages of its turn in the session `key`, in order."""
@@ -184,7 +195,7 @@ class TranscriptStore:
         return tuple(from_payload(row.role, row.payload) for row in reversed(rows))
 
     def iter_entries(self, key: str) -> Iterator[StoredEntry]:
-        """Iterate over all messages of the session `key`, in order, whether summarized or not; read page by page."""
+        """Iterate over all messages of all branches of the session `key`, in order; read page by page."""
         yield from map(_to_entry, self._stateless_entries(key))
         first = 0
         while True:
@@ -250,6 +261,7 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     connection.execute(claims.delete().where(claims.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(entries.delete().where(entries.c.session_key == key))
     connection.execute(summaries.delete().where(summaries.c.session_key == key))
+    connection.execute(branches.delete().where(branches.c.session_key == key))
     connection.execute(runs.delete().where(*ended))
     closed = approvals.c.session_key == key, approvals.c.state != PENDING
     connection.execute(approvals.delete().where(*closed))
@@ -276,4 +288,5 @@ def _to_entry(row: sa.Row[Any]) -> StoredEntry:
         input_tokens=row.input_tokens,
         output_tokens=row.output_tokens,
         cached_tokens=row.cached_tokens,
+        digest=row.digest,
     )

@@ -34,7 +34,7 @@ def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -
     agent = {"id": "main", "instructions": "You are kind.", "workspace": str(directory / "workspace")}
     config = stubbed_config(module_upstream.url, agents=[agent])
     config["gateway"]["http"]["sessions"] = {"headers": ["openwebui", "LibreChat", "X-Chat"], "user": "ignore"}
-    config["session"] = {"queueTimeoutMs": 2000}
+    config["session"] = {"queueTimeoutMs": 4000}
     config["tasks"] = {"model": "stub/echo"}
     with live_gateway(directory, config) as running:
         yield running
@@ -44,6 +44,11 @@ def relay(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -
 def talk(relay: LiveGateway) -> Iterator[httpx.Client]:
     with relay.client() as client:
         yield client
+
+
+def assistant(text: str) -> dict[str, str]:
+    """Return an answer as a client sends it back."""
+    return {"role": "assistant", "content": text}
 
 
 def key_of(response: httpx.Response) -> str:
@@ -61,7 +66,7 @@ def last_texts(upstream: Upstream) -> list[object]:
 def test_header_of_chat_program_selects_session(talk: httpx.Client, upstream: Upstream, header: str) -> None:
     chat = str(uuid.uuid4())
     answer = text_of(ask(talk, "one", headers={header: chat}))
-    response = ask(talk, "two", headers={header: chat}, user="account")
+    response = ask(talk, "one", assistant(answer), "two", headers={header: chat}, user="account")
     assert key_of(response) == f"agent:main:{header.lower()}:{chat}"
     assert last_texts(upstream) == ["one", answer, "two"]
 
@@ -97,7 +102,7 @@ def test_side_request_is_no_turn_of_the_chat(talk: httpx.Client, upstream: Upstr
     assert last_texts(upstream) == [prompt]
     assert "tools" not in upstream.requests[-1].body
     assert upstream.requests[-1].body["model"] == "echo"
-    text_of(ask(talk, "two", headers=chat))
+    text_of(ask(talk, "one", assistant(answer), "two", headers=chat))
     assert last_texts(upstream) == ["one", answer, "two"]
     assert upstream.requests[-1].body["model"] == "ok"
 
@@ -145,7 +150,7 @@ def test_wait_for_session_is_reported(relay: LiveGateway, *, streamed: bool) -> 
         second = pool.submit(send, "stub/ok", 0.2)
         assert "x-openclaw-queued" not in first.result().headers
         assert second.result().status_code == 200
-        assert 100 <= int(second.result().headers["x-openclaw-queued"]) <= 2000
+        assert 100 <= int(second.result().headers["x-openclaw-queued"]) <= 4000
 
 
 def test_run_that_waits_too_long_is_refused(relay: LiveGateway, talk: httpx.Client) -> None:
@@ -157,4 +162,4 @@ def test_run_that_waits_too_long_is_refused(relay: LiveGateway, talk: httpx.Clie
         assert held.status_code == 200
         began = time.monotonic()
         assert error_of(ask(talk, "hi", headers=chat)) == (409, "session_busy", None)
-        assert 1.5 < time.monotonic() - began < 10
+        assert 3 < time.monotonic() - began < 20

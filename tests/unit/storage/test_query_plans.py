@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ SESSION = "agent:main:plans"
 SMALL_TABLES = {"gateways", "login_failures", "alembic_version"}
 
 
-def ask(gateway: Gateway, text: str, *, session: str | None = SESSION, key: str | None = None) -> str:
-    idempotency = None if key is None else IdempotencyKey.of(key, text.encode())
-    message = IncomingMessage("message", text_message(Role.USER, text))
+def ask(gateway: Gateway, *texts: str, session: str | None = SESSION, key: str | None = None) -> str:
+    """Send texts of the user and the assistant in turns; return the id of the run."""
+    idempotency = None if key is None else IdempotencyKey.of(key, texts[0].encode())
+    said = (text_message(role, text) for text, role in zip(texts, cycle((Role.USER, Role.ASSISTANT)), strict=False))
+    messages = tuple(IncomingMessage("message", message) for message in said)
     run = gateway.submit(
-        AgentRequest(messages=(message,), agent_id="main", session_key=session, idempotency_key=idempotency)
+        AgentRequest(messages=messages, agent_id="main", session_key=session, idempotency_key=idempotency)
     )
     end = run.wait_for_end(GENEROUS_SECONDS)
     assert end is not None
@@ -52,6 +55,9 @@ def use_everything(gateway: Gateway) -> None:
     """Runs with and without a session, replays, and what the session and run operations read and write."""
     ask(gateway, "one")
     ask(gateway, "two")
+    ask(gateway, "one", "one", "two", "two", "three")
+    ask(gateway, "one", "one", "zwei")
+    ask(gateway, "one", "uno", "two")
     ask(gateway, "alone", session=None)
     ask(gateway, "named", key="named")
     run_id = ask(gateway, "named", key="named")

@@ -1,0 +1,109 @@
+"""Compare messages that a client sends back with stored ones, by digests of the conversations they end.
+
+Clients change messages on the way. What counts and what does not:
+
+* Text: without white space at its ends, line ends as LF, the parts of a message joined. In an assistant message without
+  reasoning (`<think>...</think>` and the like, or a `<details type=...>` block of Open WebUI).
+* Images: their number, because the stored copy is fetched or re-encoded.
+* Tool calls: id, name and the JSON value of the arguments. Results: the id of the call alone, because clients shorten
+  and mark them.
+* A run's answer is one message: its texts, joined by blank lines, and its calls of the caller's functions. The agent's
+  own steps do not count, since no client sees them, nor do messages without content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import orjson
+
+from service.agent.conversation import canonical_json, unanswered_calls
+from service.agent.loop import PARAGRAPH
+from service.core.messages import NO_USER_MESSAGE, Image, Message, Role, ToolCall
+from service.storage.sessions.transcripts import StoredEntry
+
+#: The digest of a conversation without messages.
+EMPTY = ""
+
+_REASONING = re.compile(
+    r"<(think|thinking|reason|reasoning|thought)>.*?</\1>|<details type=[^>]*>.*?</details>", re.DOTALL | re.IGNORECASE
+)
+
+
+def follow(digest: str, message: Message) -> str:
+    """Return the digest of a conversation with `digest` and then `message`, as its client sent it."""
+    if message.role is Role.ASSISTANT:
+        return _with_answer(digest, message.text, message.tool_calls)
+    if message.role is Role.TOOL:
+        return _add(digest, [Role.TOOL, message.tool_call_id])
+    text, images = _trim(message.text), sum(isinstance(part, Image) for part in message.parts)
+    is_empty = (not text and not images) or text == NO_USER_MESSAGE
+    return digest if is_empty else _add(digest, [message.role, message.name, text, images])
+
+
+def follow_answer(digest: str, output: Sequence[Message]) -> str:
+    """Return the digest of a conversation with `digest` and then the `output` of a run, as its client sees it."""
+    text = PARAGRAPH.join(message.text for message in output if message.role is Role.ASSISTANT and message.text)
+    return _with_answer(digest, text, unanswered_calls(output))
+
+
+def digest_turn(digest: str, new: Sequence[Message], output: Sequence[Message]) -> tuple[str | None, ...]:
+    """Return the digest that each message of a turn ends, `None` for those that the client does not see."""
+    digests: list[str | None] = []
+    for message in new:
+        digest = follow(digest, message)
+        digests.append(digest)
+    if output:
+        digests += [*(None for _ in output[1:]), follow_answer(digest, output)]
+    return tuple(digests)
+
+
+def digest_entries(entries: Iterator[StoredEntry]) -> dict[int, str]:
+    """Return the digests of the first messages of a session that were stored without, by their numbers.
+
+    Such messages are one branch, and the output of a run is recognized by its place: after the last message of the user
+    and the results of the caller's functions.
+    """
+    found: dict[int, str] = {}
+    digest: str = EMPTY
+    for _, group in groupby(entries, lambda entry: entry.run_id):
+        turn = list(group)
+        if any(entry.digest is not None for entry in turn):
+            break
+        messages = [entry.message for entry in turn]
+        start = _output_start(messages)
+        for entry, ends in zip(turn, digest_turn(digest, messages[:start], messages[start:]), strict=True):
+            if ends is not None:
+                found[entry.seq] = digest = ends
+    return found
+
+
+def _output_start(messages: Sequence[Message]) -> int:
+    start = max((index + 1 for index, message in enumerate(messages) if message.role is Role.USER), default=0)
+    while start < len(messages) and messages[start].role is Role.TOOL:
+        start += 1
+    return start
+
+
+def is_same(stored: Message, sent: Message) -> bool:
+    """Return True if a message was sent again as it is stored. Messages with images never are."""
+    alike = (stored.role, stored.name, stored.tool_call_id) == (sent.role, sent.name, sent.tool_call_id)
+    has_image = stored.has_image or sent.has_image
+    return alike and not has_image and _trim(stored.text) == _trim(sent.text)
+
+
+def _with_answer(digest: str, text: str, calls: Sequence[ToolCall]) -> str:
+    text = _trim(_REASONING.sub("", text) if "<" in text else text)
+    called = [[call.id, call.name, canonical_json(call.arguments).decode(errors="replace")] for call in calls]
+    return _add(digest, [Role.ASSISTANT, text, called]) if text or called else digest
+
+
+def _trim(text: str) -> str:
+    return text.replace("\r\n", "\n").strip()
+
+
+def _add(digest: str, fields: list[object]) -> str:
+    return hashlib.blake2b(digest.encode() + orjson.dumps(fields), digest_size=16).hexdigest()

@@ -1,0 +1,124 @@
+"""Find where a request continues its session.
+
+Most clients either send only new messages or the whole conversation. The whole conversation is compared with the
+session's branches (`service.agent.comparison`) and is the truth: the model sees what the user sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from service.agent.comparison import EMPTY, digest_entries, digest_turn, follow, is_same
+from service.agent.conversation import IncomingMessage, annotate_truncated, check_new, select_new
+from service.agent.request import AgentRequest
+from service.core.dataclass import record
+from service.core.messages import Message, Role
+from service.storage.sessions.transcripts import TranscriptStore
+from service.storage.sessions.tree import ROOT, SessionTree, last_of
+
+
+@record
+class Placement:
+    """The place of a turn: after message `parent`, which ends `history`; `new` are the messages that it adds.
+
+    `digest` is that of the history, `None` if it is unknown. `resends` is set if the request shows whether its client
+    sends the whole conversation each time.
+    """
+
+    parent: int
+    history: tuple[Message, ...]
+    new: tuple[IncomingMessage, ...]
+    digest: str | None
+    resends: bool | None = None
+
+    def digests(self, messages: Sequence[Message], reply_count: int) -> tuple[str | None, ...]:
+        """Return the digests of the turn's `messages`, of which the last `reply_count` are the output."""
+        if self.digest is None:
+            return ()
+        output = len(messages) - reply_count
+        return digest_turn(self.digest, messages[:output], messages[output:])
+
+
+def place_request(request: AgentRequest, key: str, store: TranscriptStore) -> Placement:
+    """Find where `request` continues the session `key`.
+
+    * A request with an answer before its last messages brings the whole conversation. It continues after the longest
+      beginning that the session has; that may be the root. If its last messages, too, have been sent there before,
+      they are answered again.
+    * Without an answer, the messages are new and continue the current branch, unless the client is one that sends the
+      whole conversation each time: then they are the whole conversation.
+
+    Raises `StoreError`, and `GatewayError` (400) if there is nothing to answer or a tool result has no call.
+    """
+    tree = store.read_tree(key)
+    roles = {item.message.role for item in request.messages}
+    is_whole = Role.ASSISTANT in roles or request.resends or (tree.resends and request.protocol == "http")
+    if tree.entry_count and is_whole and not roles.isdisjoint((Role.USER, Role.TOOL)):
+        return _Search(request, key, store, tree).place()
+    history = annotate_truncated(store.load_path(key, tree.path_to(tree.tip)))
+    new = select_new(history, request.messages, has_instructions=bool(request.system_text))
+    digest = tree.digest if tree.entry_count else EMPTY
+    return Placement(tree.tip, history, new, digest, True if request.resends else None)
+
+
+class _Search:
+    """Search of a session for the conversation of a request."""
+
+    def __init__(self, request: AgentRequest, key: str, store: TranscriptStore, tree: SessionTree) -> None:
+        self._incoming = request.messages
+        self._key = key
+        self._store = store
+        self._tree = tree
+        #: The digest before each message, and after the last one.
+        self._digests = list(accumulate((item.message for item in self._incoming), follow, initial=EMPTY))
+        self._early = {} if tree.is_digested else digest_entries(store.iter_entries(key))
+
+    def place(self) -> Placement:
+        """Return the place of the request."""
+        roles = [item.message.role for item in self._incoming]
+        answered = max((index + 1 for index, role in enumerate(roles) if role is Role.ASSISTANT), default=0)
+        repeated = self._find_repeated(answered)
+        if repeated is not None:
+            return self._placement(repeated, len(roles))
+        seq, kept = self._find_latest(self._digests[answered]), answered
+        if seq is None:
+            seq, kept = self._find_longest(answered)
+        return self._placement(seq, kept)
+
+    def _placement(self, seq: int, kept: int) -> Placement:
+        history = annotate_truncated(self._store.load_path(self._key, self._tree.path_to(seq)))
+        new = self._incoming[kept:]
+        if not history or history[-1].role is Role.ASSISTANT or new:
+            check_new(history, new)
+        return Placement(seq, history, new, self._digests[kept], resends=True)
+
+    def _find(self, digests: Sequence[str]) -> dict[str, list[int]]:
+        found, wanted = self._store.find_digests(self._key, digests), frozenset(digests)
+        for seq, digest in self._early.items():
+            if digest in wanted:
+                found.setdefault(digest, []).append(seq)
+        return found
+
+    def _find_latest(self, digest: str) -> int | None:
+        """Return the latest message that ends the conversation with `digest`, if there is one."""
+        return ROOT if digest == EMPTY else max(self._find([digest]).get(digest, ()), default=None)
+
+    def _find_longest(self, answered: int) -> tuple[int, int]:
+        """Return the end of the longest beginning that the session has, and the number of its messages."""
+        found = self._find(list(dict.fromkeys(self._digests[1:answered])))
+        for kept in range(answered - 1, 0, -1):
+            if seqs := found.get(self._digests[kept]):
+                return max(seqs), kept
+        return ROOT, 0
+
+    def _find_repeated(self, answered: int) -> int | None:
+        """Return the message that ends the whole conversation, if its last messages were sent as they are now."""
+        sent = [item.message for item in self._incoming[answered:]]
+        if not sent or any(message.has_image for message in sent):
+            return None
+        for seq in sorted(self._find(self._digests[-1:]).get(self._digests[-1], ()), reverse=True):
+            stored = self._store.load_messages(self._key, last_of(self._tree.path_to(seq), len(sent)))
+            if len(stored) == len(sent) and all(map(is_same, stored, sent)):
+                return seq
+        return None
