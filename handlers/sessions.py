@@ -1,15 +1,18 @@
 """`/v1/sessions`: stored conversations."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from flask import current_app
 
-from service.api.http.responses import Response, json_response
+from service.api.http.responses import Response, created_response, json_response
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
 from service.gateway.gateway import Gateway
+from service.gateway.session_fork import fork_session, no_message
 from service.storage.runs.records import RunRecord
 from service.storage.sessions.keys import resolve_stored_key
+from service.storage.sessions.objects import to_session
 
 
 def list_sessions(
@@ -23,17 +26,32 @@ def list_sessions(
     return json_response(to_session_list(found, limit))
 
 
-def get_session(key: str, limit: int) -> Response:
-    """Return one session with its last messages."""
+def get_session(key: str, limit: int, branch: int | None = None) -> Response:
+    """Return one session with the last messages of a branch."""
     storage = current_app.extensions["gateway"].storage
     key = _find_key(key)
     session = storage.transcripts.get_session(key)
     if session is None:
         raise _not_found(key)
+    tree = storage.transcripts.read_tree(key)
+    if branch is not None and branch > tree.tip:
+        raise no_message("branch", branch, tree.tip)
     active = storage.records.list_going_on(key)
-    return json_response(
-        to_session_with_messages(session, active, storage.transcripts.load_recent_messages(key, limit))
-    )
+    recent = storage.transcripts.load_recent_messages(key, limit, branch)
+    return json_response(to_session_with_messages(session, tree, active, recent))
+
+
+def create_fork(key: str, body: dict[str, Any]) -> Response:
+    """Copy a session up to a message to a new session."""
+    storage = current_app.extensions["gateway"].storage
+    index, run_id = body.get("index"), body.get("run_id")
+    if index is not None and run_id is not None:
+        raise GatewayError("invalid_value", "Send `index` or `run_id`, not both.", param="index")
+    key = _find_key(key)
+    session = storage.transcripts.get_session(key)
+    if session is None:
+        raise _not_found(key)
+    return created_response(to_session(fork_session(storage, session, index=index, run_id=run_id)))
 
 
 def delete_session(key: str) -> Response:

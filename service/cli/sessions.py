@@ -93,8 +93,9 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
         active = storage.records.list_going_on(session.key)
         recent = storage.transcripts.load_recent_messages(session.key, limit)
         failures = storage.records.list_failures(session.key)
+        tree = storage.transcripts.read_tree(session.key)
     if as_json:
-        print_json(to_session_with_messages(session, active, recent))
+        print_json(to_session_with_messages(session, tree, active, recent))
         return
     click.echo(f"{session.key}: {printable(session.title or '(no title)')}")
     click.echo(
@@ -105,6 +106,8 @@ def show(opened: Any, key: str, *, agent: str | None, limit: int, as_json: bool)
         f"  messages    {session.message_count}, {usage.input_tokens} input tokens, {usage.output_tokens} output tokens"
     )
     click.echo(f"  model       {session.model or '-'}")
+    if len(tree.leaves) > 1:
+        click.echo(f"  branches    {len(tree.leaves)}; the messages below are those of the current one")
     for run in active:
         click.echo(f"  {run.state:<11} {run.id}")
     last = {stored.run_id: stored for stored in reversed(recent)}

@@ -54,10 +54,12 @@ class Conformance:
         self._component("ErrorEnvelope").check(body)
 
     def _declared(self, method: str, path: str, status: int, where: str) -> Mapping[str, Any]:
-        item = next((item for pattern, item in self._patterns if pattern.fullmatch(path)), None)
-        if item is None:
+        items = [item for pattern, item in self._patterns if pattern.fullmatch(path)]
+        if not items:
             return self._resolve(self._of_unknown_path(status, where))
-        operation = item.get(method.lower()) or next(iter(item.values()))
+        # A session's key may have slashes, so that the path of its fork is that of a session, too.
+        operation = next((item[method.lower()] for item in items if method.lower() in item), None)
+        operation = operation or next(iter(items[0].values()))
         declared = operation["responses"].get(str(status))
         if declared is None:
             raise NonconformityError(f"{where}: this status is not in the contract")

@@ -81,6 +81,11 @@ def json_response(value: object) -> Response:
     return ok_response("application/json", orjson.dumps(value))
 
 
+def created_response(value: object) -> Response:
+    """Return the response for a created resource, `value` as JSON."""
+    return Response("201 Created", [("Content-Type", "application/json"), _NO_STORE], orjson.dumps(value))
+
+
 def error_response(error: GatewayError) -> Response:
     """Return the response for `error`."""
     headers = [("Content-Type", "application/json"), *error.headers.items()]

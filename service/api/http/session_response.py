@@ -8,8 +8,16 @@ from typing import Any
 from service.core.messages import Message, Role
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.records import RunRecord, RunState
-from service.storage.sessions.objects import to_message_fields, to_session, to_time, to_token_counts
+from service.storage.sessions.objects import (
+    to_branches,
+    to_message_fields,
+    to_parent,
+    to_session,
+    to_time,
+    to_token_counts,
+)
 from service.storage.sessions.queries import Position, RecentMessage, SessionOverview
+from service.storage.sessions.tree import SessionTree
 
 
 def to_session_list(found: Sequence[SessionOverview], limit: int) -> dict[str, Any]:
@@ -26,18 +34,23 @@ def parse_cursor(text: str) -> Position:
 
 
 def to_session_with_messages(
-    session: SessionOverview, active: Sequence[RunRecord], newest_first: Sequence[RecentMessage]
+    session: SessionOverview, tree: SessionTree, active: Sequence[RunRecord], newest_first: Sequence[RecentMessage]
 ) -> dict[str, Any]:
     """Translate to a `SessionWithMessages`."""
-    messages = [_to_session_message(one) for one in reversed(newest_first)]
-    return {**to_session(session), "active_run_ids": [run.id for run in active], "messages": messages}
+    return {
+        **to_session(session),
+        "active_run_ids": [run.id for run in active],
+        "branches": to_branches(tree),
+        "messages": [_to_session_message(one, tree) for one in reversed(newest_first)],
+    }
 
 
-def _to_session_message(stored: RecentMessage) -> dict[str, Any]:
+def _to_session_message(stored: RecentMessage, tree: SessionTree) -> dict[str, Any]:
     message = stored.message or Message(Role(stored.role))
     return {
         "object": "session.message",
         "index": stored.seq,
+        "parent": to_parent(tree, stored.seq),
         **to_message_fields(message),
         **({"content": None} if stored.message is None else {}),
         "run_id": stored.run_id,

@@ -19,7 +19,7 @@ from service.storage.database.database import Operation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.prepared_statements import to_list
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
-from service.storage.runs.rows import SessionStart, to_entry_rows, to_run_row, to_summary_row
+from service.storage.runs.rows import SessionStart, to_branch_rows, to_entry_rows, to_run_row, to_summary_row
 from service.storage.runs.stateless_turns import StatelessTurn, fits_one_row
 from service.storage.runs.statements import (
     ACCEPT_RUN,
@@ -42,7 +42,7 @@ from service.storage.runs.statements import (
     RUN_STATES,
     TAKE_STATELESS_TURN,
 )
-from service.storage.sessions.tree import ROOT, Path, read_tree
+from service.storage.sessions.tree import Path, read_tree
 
 #: The token of the first holder of a session, which may have been stateless until then.
 _FIRST_FENCE = 1
@@ -240,7 +240,7 @@ class _Finishing:
             rows += to_entry_rows(one.run, one.outcome, count, one.at_ms)
             if count:
                 extensions.append(_extension_parameters(one, count))
-                branch_rows += [_branch_row(one, count)] if _is_branch(one, count) else []
+                branch_rows += to_branch_rows(one.run, one.outcome, count)
             else:
                 starts.append(SessionStart(one.run, one.outcome, one.session_id, one.at_ms).to_row())
         ADD_SESSION.execute_many(self._connection, starts)
@@ -296,26 +296,13 @@ def _is_stored(one: FinishRun, states: dict[str, Any]) -> bool:
     return row is not None and row.gateway_id == one.gateway_id and row.state == one.outcome.state
 
 
-def _is_branch(one: FinishRun, count: int) -> bool:
-    return one.outcome.parent not in (None, count - 1)
-
-
-def _branch_row(one: FinishRun, count: int) -> dict[str, Any]:
-    parent = one.outcome.parent
-    return {
-        "session_key": one.run.session_key,
-        "first_seq": count,
-        "parent_seq": None if parent == ROOT else parent,
-    }
-
-
 def _extension_parameters(one: FinishRun, count: int) -> dict[str, Any]:
     usage = one.outcome.usage
     return {
         "of_key": one.run.session_key,
         "count": count + len(one.outcome.messages),
         "resent": one.outcome.resends,
-        "is_branch": _is_branch(one, count),
+        "is_branch": bool(to_branch_rows(one.run, one.outcome, count)),
         "at_ms": one.at_ms,
         "new_model": one.outcome.model,
         "run_id": one.run.id,

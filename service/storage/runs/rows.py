@@ -9,7 +9,7 @@ from service.core.messages import Message, Role
 from service.storage.database.errors import StoreError
 from service.storage.message_codec import to_payload
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
-from service.storage.sessions.tree import Path, last_of
+from service.storage.sessions.tree import ROOT, Path, last_of
 
 #: Length limit of a session's title.
 TITLE_CHARACTERS = 80
@@ -86,6 +86,15 @@ def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: 
         cached_tokens=usage.cached_tokens,
     )
     return rows
+
+
+def to_branch_rows(run: AcceptedRun, outcome: RunOutcome, entry_count: int) -> list[dict[str, Any]]:
+    """Build the row of `branches` for a turn that begins one in a session with `entry_count` entries, if it does."""
+    parent = outcome.parent
+    if parent in (None, entry_count - 1):
+        return []
+    values = {"first_seq": entry_count, "parent_seq": None if parent == ROOT else parent}
+    return [{"session_key": run.session_key, **values}]
 
 
 def to_summary_row(run: AcceptedRun, outcome: RunOutcome, path: Path, at_ms: int) -> dict[str, Any]:

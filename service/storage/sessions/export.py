@@ -1,4 +1,4 @@
-"""Export of a session as JSON objects: the session, every message in order, and its summaries."""
+"""Export of a session as JSON objects: the session, every message of all branches, and its summaries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.core.messages import Usage
-from service.storage.sessions.objects import to_message_fields, to_session, to_time, to_token_counts
+from service.storage.sessions.objects import (
+    to_branches,
+    to_message_fields,
+    to_parent,
+    to_session,
+    to_time,
+    to_token_counts,
+)
 from service.storage.sessions.queries import SessionOverview
 from service.storage.sessions.transcripts import StoredEntry, TranscriptStore
 
@@ -18,9 +25,10 @@ def export_session(
 
     `failures` maps run ids to error codes; messages of these runs get `run_error`.
     """
-    yield to_session(session)
+    tree = store.read_tree(session.key)
+    yield {**to_session(session), "branches": to_branches(tree)}
     for entry in store.iter_entries(session.key):
-        message = _to_message(session.key, entry)
+        message = {**_to_message(session.key, entry), "parent": to_parent(tree, entry.seq)}
         yield message | {"run_error": failures[entry.run_id]} if entry.run_id in failures else message
     for summary in store.list_summaries(session.key):
         yield {

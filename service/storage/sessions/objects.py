@@ -7,6 +7,7 @@ from typing import Any
 
 from service.core.messages import Message, Part, Text, ToolApproval, Usage
 from service.storage.sessions.queries import SessionOverview
+from service.storage.sessions.tree import ROOT, SessionTree
 
 
 def to_session(session: SessionOverview) -> dict[str, Any]:
@@ -25,6 +26,27 @@ def to_session(session: SessionOverview) -> dict[str, Any]:
         "last_run_id": session.last_run_id,
         "stateless": session.stateless,
     }
+
+
+def to_branches(tree: SessionTree) -> list[dict[str, Any]]:
+    """Translate to a list of the contract's `SessionBranch`, the current one last."""
+    return [_to_branch(tree, leaf) for leaf in tree.leaves]
+
+
+def _to_branch(tree: SessionTree, leaf: int) -> dict[str, Any]:
+    path = tree.path_to(leaf)
+    return {
+        "index": leaf,
+        "message_count": sum(map(len, path)),
+        "forked_from": path[-2][-1] if len(path) > 1 else None,
+        "current": leaf == tree.tip,
+    }
+
+
+def to_parent(tree: SessionTree, seq: int) -> int | None:
+    """Return the index of the message that message `seq` follows, `None` for the first of a path."""
+    parent = tree.parent_of(seq)
+    return None if parent == ROOT else parent
 
 
 def to_message_fields(message: Message) -> dict[str, Any]:

@@ -22,10 +22,14 @@ _IN_RANGE = (
 )
 _READ_RANGE = sa.select(entries.c.seq, entries.c.role, entries.c.payload).where(*_IN_RANGE).order_by(entries.c.seq)
 _READ_RECENT = sa.select(*RECENT_COLUMNS).where(*_IN_RANGE).order_by(entries.c.seq.desc()).limit(sa.bindparam("most"))
+_LAST_OF_RUN = (
+    sa.select(entries.c.seq)
+    .where(entries.c.session_key == sa.bindparam("of_key"), entries.c.run_id == sa.bindparam("of_run"))
+    .order_by(entries.c.seq.desc())
+    .limit(1)
+)
 _READ_SUMMARIES = (
-    sa.select(summaries.c.role, summaries.c.payload, summaries.c.covers)
-    .where(summaries.c.session_key == sa.bindparam("of_key"))
-    .order_by(summaries.c.covers.desc())
+    sa.select(summaries).where(summaries.c.session_key == sa.bindparam("of_key")).order_by(summaries.c.covers.desc())
 )
 
 
@@ -62,6 +66,12 @@ def read_recent(connection: sa.Connection, key: str, path: Path, limit: int) -> 
             given = {"of_key": key, "first": part.start, "last": part[-1], "most": limit - len(rows)}
             rows += connection.execute(_READ_RECENT, given)
     return rows
+
+
+def find_last_of_run(connection: sa.Connection, key: str, run_id: str) -> int | None:
+    """Return the last message that a run added to the session, if any."""
+    found: int | None = connection.execute(_LAST_OF_RUN, {"of_key": key, "of_run": run_id}).scalar()
+    return found
 
 
 def find_digests(connection: sa.Connection, key: str, digests: Sequence[str]) -> dict[str, list[int]]:

@@ -31,7 +31,7 @@ from service.storage.database.schema import (
 )
 from service.storage.message_codec import from_payload
 from service.storage.runs.stateless_turns import find_stateless_turn
-from service.storage.sessions.paths import find_digests, read_conversation, read_range, read_recent
+from service.storage.sessions.paths import find_digests, find_last_of_run, read_conversation, read_range, read_recent
 from service.storage.sessions.queries import (
     MAX_PAYLOAD_CHARACTERS,
     READ_SESSION,
@@ -113,7 +113,8 @@ class TranscriptStore:
 
     def read_tree(self, key: str) -> SessionTree:
         """Return the shape of the session `key`."""
-        return self._database.read(partial(read_tree, key=key))
+        tree = self._database.read(partial(read_tree, key=key))
+        return tree if tree.entry_count else SessionTree(len(self._stateless_entries(key)))
 
     def load_path(self, key: str, path: Path) -> tuple[Message, ...]:
         """Return the messages of a path for a model, as `load_conversation` does."""
@@ -124,6 +125,10 @@ class TranscriptStore:
         """Return a few messages by their numbers."""
         rows = (row for seq in seqs for row in self._database.read(partial(read_range, key=key, first=seq, last=seq)))
         return tuple(from_payload(row.role, row.payload) for row in rows)
+
+    def find_last_of_run(self, key: str, run_id: str) -> int | None:
+        """Return the number of the last message that a run added to the session `key`, if any."""
+        return self._database.read(partial(find_last_of_run, key=key, run_id=run_id))
 
     def find_digests(self, key: str, digests: Sequence[str]) -> dict[str, list[int]]:
         """Map those of `digests` that the session has to the messages they end with, in order."""
@@ -174,9 +179,13 @@ class TranscriptStore:
         )
         return list({row.key: to_overview(row) for row in rows}.values())
 
-    def load_recent_messages(self, key: str, limit: int) -> tuple[RecentMessage, ...]:
-        """Return the last messages of the current branch of the session `key`, at most `limit`, newest first."""
-        if rows := self._stateless_entries(key)[::-1][:limit]:
+    def load_recent_messages(self, key: str, limit: int, end: int | None = None) -> tuple[RecentMessage, ...]:
+        """Return the last messages of a path of the session `key`, at most `limit`, newest first.
+
+        The path ends with message `end`; by default it is the current branch.
+        """
+        if alone := self._stateless_entries(key):
+            rows = alone[: None if end is None else end + 1][::-1][:limit]
             for row in rows:
                 if len(row.payload) > MAX_PAYLOAD_CHARACTERS:
                     row.payload = None
@@ -184,7 +193,7 @@ class TranscriptStore:
 
         def load(connection: sa.Connection) -> list[sa.Row[Any]]:
             tree = read_tree(connection, key)
-            return read_recent(connection, key, tree.path_to(tree.tip), limit)
+            return read_recent(connection, key, tree.path_to(tree.tip if end is None else end), limit)
 
         return tuple(map(to_recent_message, self._database.read(load)))
 
