@@ -13,6 +13,7 @@ from service.gateway.session_fork import fork_session, no_message
 from service.storage.runs.records import RunRecord
 from service.storage.sessions.keys import resolve_stored_key
 from service.storage.sessions.objects import to_session
+from service.storage.sessions.queries import SessionOverview, to_new_session
 
 
 def list_sessions(
@@ -29,15 +30,12 @@ def list_sessions(
 def get_session(key: str, limit: int, branch: int | None = None) -> Response:
     """Return one session with the last messages of a branch."""
     storage = current_app.extensions["gateway"].storage
-    key = _find_key(key)
-    session = storage.transcripts.get_session(key)
-    if session is None:
-        raise _not_found(key)
-    tree = storage.transcripts.read_tree(key)
+    session = _find_session(_find_key(key))
+    tree = storage.transcripts.read_tree(session.key)
     if branch is not None and branch > tree.tip:
         raise no_message("branch", branch, tree.tip)
-    active = storage.records.list_going_on(key)
-    recent = storage.transcripts.load_recent_messages(key, limit, branch)
+    active = storage.records.list_going_on(session.key)
+    recent = storage.transcripts.load_recent_messages(session.key, limit, branch)
     return json_response(to_session_with_messages(session, tree, active, recent))
 
 
@@ -47,10 +45,7 @@ def create_fork(key: str, body: dict[str, Any]) -> Response:
     index, run_id = body.get("index"), body.get("run_id")
     if index is not None and run_id is not None:
         raise GatewayError("invalid_value", "Send `index` or `run_id`, not both.", param="index")
-    key = _find_key(key)
-    session = storage.transcripts.get_session(key)
-    if session is None:
-        raise _not_found(key)
+    session = _find_session(_find_key(key))
     return created_response(to_session(fork_session(storage, session, index=index, run_id=run_id)))
 
 
@@ -80,8 +75,21 @@ def _find_key(key: str) -> str:
     return found
 
 
+def _find_session(key: str) -> SessionOverview:
+    """Return a session, which exists from the moment its first run is accepted."""
+    storage = current_app.extensions["gateway"].storage
+    found: SessionOverview | None = storage.transcripts.get_session(key)
+    if found is None:
+        going_on = storage.records.list_going_on(key)
+        # The run may have ended in between.
+        found = to_new_session(going_on[0]) if going_on else storage.transcripts.get_session(key)
+    if found is None:
+        raise _not_found(key)
+    return found
+
+
 def _not_found(key: str) -> GatewayError:
-    text = f'No session "{key[:200]}" with messages was found. GET /v1/sessions lists the keys; they are in lower case.'
+    text = f'No session "{key[:200]}" was found. GET /v1/sessions lists the keys; they are in lower case.'
     return GatewayError("session_not_found", text, param="key")
 
 

@@ -6,12 +6,14 @@ A failure is raised as `GatewayError`; earlier output stays in the run's log and
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import settle_tool_calls
 from service.agent.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
+from service.agent.request import check_tool_choice
 from service.agent.run import Run
 from service.core.dataclass import record
 from service.core.errors import GatewayError
@@ -106,7 +108,10 @@ class ContextWindow:
 
 @record
 class AgentTools:
-    """The functions available to the model in one run: the agent's own tools, which pass `gate`, and the caller's."""
+    """The functions available to the model in one run: the agent's own tools, which pass `gate`, and the caller's.
+
+    `clock` returns seconds since 1970.
+    """
 
     own: Toolbox
     context: ToolContext
@@ -114,6 +119,7 @@ class AgentTools:
     choice: ToolChoice
     new_call_id: Callable[[], str] = new_call_id
     gate: ApprovalGate = refuse_all
+    clock: Callable[[], float] = time.time
 
     def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
         """Return the functions and the tool choice to send to the model.
@@ -162,6 +168,7 @@ class AgentLoop:
         self._tools = tools
         self._window = window
         self._max_turns = max_turns
+        self._ended_ms: dict[str, int] = {}  # of the agent's calls
         self.draft = RunDraft()
         self._message_characters = 0
         self._is_last_turn = False
@@ -285,7 +292,7 @@ class AgentLoop:
         return earlier or not all(map(self._tools.is_callers, calls))
 
     def _end_message(self, request: ModelRequest, ended: ModelEnded) -> tuple[ToolCall, ...]:
-        _check_tool_choice(request, ended.tool_calls)
+        check_tool_choice(request, ended.tool_calls)
         draft = self.draft
         calls = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
@@ -296,7 +303,9 @@ class AgentLoop:
             calls = named
         text = "".join(draft.pieces)
         parts = (Text(text),) if text else ()
-        draft.messages.append(Message(Role.ASSISTANT, parts, tool_calls=calls, provider_data=data))
+        draft.messages.append(
+            Message(Role.ASSISTANT, parts, tool_calls=calls, provider_data=data, at_ms=int(self._tools.clock() * 1000))
+        )
         draft.pieces.clear()
         self._message_characters = 0
         draft.usage += ended.usage
@@ -329,21 +338,13 @@ class AgentLoop:
             return self._tools.own.execute(calls, context, self._log_call, ended, self._tools.gate)
         finally:
             # The transcript keeps the results of an interrupted turn.
-            self.draft.messages.extend(ended[place] for place in sorted(ended))
+            for place in sorted(ended):
+                at_ms = self._ended_ms.get(calls[place].id)
+                self.draft.messages.append(replace(ended[place], at_ms=at_ms))
 
     def _log_call(self, event: CallEvent) -> None:
         if isinstance(event, CallEnded):
+            self._ended_ms[event.call.id] = int(self._tools.clock() * 1000)
             self._run.append(ToolEnded(event.call, event.text, event.failed))
         else:
             self._run.append(ToolStarted(event.call))
-
-
-def _check_tool_choice(request: ModelRequest, calls: tuple[ToolCall, ...]) -> None:
-    choice = request.tool_choice
-    if choice.mode is not ToolChoiceMode.REQUIRED:
-        return
-    offered = {function.name for function in request.functions} if choice.name is None else {choice.name}
-    if offered.isdisjoint(call.name for call in calls):
-        demanded = "one of the request's `tools`" if choice.name is None else choice.name
-        text = f"`tool_choice` requires a call of {demanded}; the model made none. Try again or use another model."
-        raise GatewayError("tool_choice_not_met", text, param="tool_choice")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.agent.conversation import IncomingMessage
 from service.core.dataclass import record
 from service.core.errors import GatewayError
-from service.core.messages import Function, Sampling, ToolChoice, ToolChoiceMode
+from service.core.messages import Function, Sampling, ToolCall, ToolChoice, ToolChoiceMode
 from service.models.catalog import ChosenModel
+from service.models.provider import ModelRequest
 from service.storage.runs.idempotency import IdempotencyKey
 from service.tools.toolbox import Toolbox
 
@@ -73,3 +76,15 @@ def check_model(request: AgentRequest, model: ChosenModel) -> None:
         if item.message.has_image:
             text = f"The model {model.ref} does not take images. Send text only, or choose a model that takes images."
             raise GatewayError("invalid_value", text, param=f"{item.place}.content")
+
+
+def check_tool_choice(request: ModelRequest, calls: Sequence[ToolCall]) -> None:
+    """Raise `GatewayError` if `calls` are not what the tool choice of `request` requires."""
+    choice = request.tool_choice
+    if choice.mode is not ToolChoiceMode.REQUIRED:
+        return
+    offered = {function.name for function in request.functions} if choice.name is None else {choice.name}
+    if offered.isdisjoint(call.name for call in calls):
+        demanded = "one of the request's `tools`" if choice.name is None else choice.name
+        text = f"`tool_choice` requires a call of {demanded}; the model made none. Try again or use another model."
+        raise GatewayError("tool_choice_not_met", text, param="tool_choice")

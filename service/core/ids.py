@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import string
@@ -17,7 +18,15 @@ def new_uuid() -> str:
 
     Rows created at about the same time are adjacent in an index, so that a commit touches few of its pages.
     """
-    milliseconds, bits = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
+    return _to_uuid(time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10)))
+
+
+def uuid_of(milliseconds: int, name: str) -> str:
+    """Return a version 7 UUID with bits that depend on `name` alone, the same for each call."""
+    return _to_uuid(milliseconds, int.from_bytes(hashlib.blake2b(name.encode(), digest_size=10).digest()))
+
+
+def _to_uuid(milliseconds: int, bits: int) -> str:
     digits = f"{milliseconds << 80 | bits & _UUID_RANDOM | _UUID_7:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

@@ -105,7 +105,8 @@ class Message:
     `parts` is the content in order; `tool_calls` only on assistant messages; `tool_call_id` only on, and always on,
     tool messages; `name` distinguishes participants of one role. `provider_data` is no part of the content: equality
     ignores it. `cut_off` is the reason why an assistant message is incomplete. `approval` is the decision on the call
-    that a tool message is the result of, and no part of the content.
+    that a tool message is the result of, and no part of the content; neither are `at_ms`, when the message was complete
+    in ms since the epoch, and `duration_ms`, how long the tool took.
     """
 
     role: Role
@@ -116,6 +117,8 @@ class Message:
     provider_data: ProviderData | None = field(default=None, compare=False, repr=False)
     cut_off: str | None = None
     approval: ToolApproval | None = field(default=None, compare=False)
+    at_ms: int | None = field(default=None, compare=False)
+    duration_ms: int | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str:

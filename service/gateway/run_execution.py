@@ -115,7 +115,8 @@ class RunExecutor:
         limit = PausableDeadline(begun.time.left_seconds)
         config, approvals = runtime.limits.approvals, self._storage.approvals
         gate = ApprovalGate(run, approvals, config, slot=begun.slot, time=limit, new_id=self._new_id)
-        loop = AgentLoop(run, provider, replace(prepared.tools, gate=gate), window, runtime.limits.max_turns)
+        tools = replace(prepared.tools, gate=gate, clock=self._clock)
+        loop = AgentLoop(run, provider, tools, window, runtime.limits.max_turns)
         end = _drive(run, loop, begun, limit)
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new

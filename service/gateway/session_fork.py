@@ -22,10 +22,10 @@ def fork_session(
         index = store.find_last_of_run(session.key, run_id)
         if index is None:
             raise run_not_found(run_id)
-    if index is not None and index > last:
-        raise no_message("index", index, last)
-    key = f"agent:{session.agent_id.lower()}:fork:{storage.ledger.new_id()}"
     end = last if index is None else index
+    if not 0 <= end <= last:
+        raise no_message("index", end, last)
+    key = f"agent:{session.agent_id.lower()}:fork:{storage.ledger.new_id()}"
     fork = ForkSession(session.key, end, key, storage.ledger.new_id(), storage.ledger.now_ms())
     forked = store.get_session(key) if storage.database.write(fork) else None
     if forked is None:
@@ -36,4 +36,6 @@ def fork_session(
 def no_message(param: str, index: int, last: int) -> GatewayError:
     """The error for an index beyond the last message of a session."""
     text = f"The session has no message {index}; the last one has the index {last}. `branches` lists the last messages."
+    if last < 0:
+        text = "The session has no messages yet: its first run goes on. Wait for its end."
     return GatewayError("invalid_value", text, param=param)

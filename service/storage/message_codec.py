@@ -64,6 +64,10 @@ def _to_fields(message: Message) -> dict[str, Any]:
             "by": approval.decided_by,
             "at_ms": approval.decided_at_ms,
         }
+    if message.at_ms is not None:
+        payload["at_ms"] = message.at_ms
+    if message.duration_ms is not None:
+        payload["duration_ms"] = message.duration_ms
     return payload
 
 
@@ -89,6 +93,8 @@ def _from_fields(role: str, payload: dict[str, Any]) -> Message:
         ProviderData(**data) if (data := payload.get("provider_data")) else None,
         payload.get("cut_off"),
         _to_approval(approval) if (approval := payload.get("approval")) else None,
+        payload.get("at_ms"),
+        payload.get("duration_ms"),
     )
 
 

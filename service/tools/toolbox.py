@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import Any
 
 import jsonschema_rs
@@ -161,7 +162,7 @@ class Toolbox:
         self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None], verdict: Verdict
     ) -> Message:
         on_event(CallStarted(call))
-        failed = False
+        failed, began_at = False, monotonic()
         try:
             verdict.check()
             text = self._run(call, context) or "(no output)"
@@ -173,7 +174,9 @@ class Toolbox:
             text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
         text = cut_text(to_unicode(text), self._max_result_characters)
         on_event(CallEnded(call, text, failed))
-        return Message(Role.TOOL, (Text(text),), tool_call_id=call.id, approval=verdict.approval)
+        took_ms = round((monotonic() - began_at) * 1000)
+        parts = (Text(text),)
+        return Message(Role.TOOL, parts, tool_call_id=call.id, approval=verdict.approval, duration_ms=took_ms)
 
     def _run(self, call: ToolCall, context: ToolContext) -> str:
         compiled = self._tools.get(call.name)

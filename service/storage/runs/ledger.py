@@ -66,7 +66,8 @@ class OpenRun:
 
     def _to_operation(self, outcome: RunOutcome) -> FinishRun:
         recorded = self._fence is not None or self.run.claimed
-        now_ms, session_id = self._ledger.now_ms(), self._ledger.new_id()
+        now_ms = self._ledger.now_ms()
+        session_id = self._ledger.new_id() if self.run.stateless else self.run.new_session_id
         notify_peers = self._ledger.has_peers
         return FinishRun(self.run, self._gateway_id, self._fence, recorded, outcome, now_ms, session_id, notify_peers)
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from service.core.dataclass import record
+from service.core.ids import uuid_of
 from service.core.messages import Message, Usage
 from service.storage.cluster.membership import ACTIVE_STATES, PENDING
 from service.storage.database.database import Database, SingleOperation
@@ -59,6 +60,16 @@ class AcceptedRun:
     accepted_at_ms: int
     stateless: bool
     claimed: bool = False
+
+    @property
+    def new_session_id(self) -> str:
+        """The id of the session if this run is the first to store a turn in it."""
+        return session_id_for(self.id, self.session_key, self.accepted_at_ms)
+
+
+def session_id_for(run_id: str, session_key: str, accepted_at_ms: int) -> str:
+    """Return the id of a session that begins with a run, which is thereby known while the run goes on."""
+    return uuid_of(accepted_at_ms, f"{run_id} {session_key}")
 
 
 @record

@@ -60,7 +60,11 @@ def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, 
 
 
 def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: int) -> list[dict[str, Any]]:
-    """Build rows of `entries`; the last one has the totals of the turn. Raises `StoreError` for a lone surrogate."""
+    """Build rows of `entries`; the last one has the totals of the turn. Raises `StoreError` for a lone surrogate.
+
+    The output was complete when its messages say, or at `at_ms`; the other messages came with the run.
+    """
+    output = first_seq + len(outcome.messages) - outcome.reply_count
     digests = outcome.digests or (None,) * len(outcome.messages)
     rows: list[dict[str, Any]] = [
         {
@@ -73,7 +77,7 @@ def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: 
             "input_tokens": None,
             "output_tokens": None,
             "cached_tokens": None,
-            "created_at_ms": at_ms,
+            "created_at_ms": run.accepted_at_ms if seq < output else message.at_ms or at_ms,
             "digest": digest,
         }
         for seq, (message, digest) in enumerate(zip(outcome.messages, digests, strict=True), start=first_seq)

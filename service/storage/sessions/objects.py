@@ -60,6 +60,7 @@ def to_message_fields(message: Message) -> dict[str, Any]:
             for call in message.tool_calls
         ],
         "tool_call_id": message.tool_call_id,
+        "duration_ms": message.duration_ms,
         "approval": None if message.approval is None else _to_approval(message.approval),
     }
 

@@ -10,6 +10,7 @@ from service.core.dataclass import record
 from service.core.messages import Message, Usage
 from service.storage.database.schema import entries, sessions, stateless_sessions
 from service.storage.message_codec import from_payload
+from service.storage.runs.records import RunRecord, session_id_for
 
 #: Longer messages (mostly images) are omitted from overviews.
 MAX_PAYLOAD_CHARACTERS = 200_000
@@ -33,6 +34,23 @@ class SessionOverview:
     last_run_id: str | None
     usage: Usage
     stateless: bool
+
+
+def to_new_session(run: RunRecord) -> SessionOverview:
+    """Return the metadata of a session whose first run, `run`, has not ended."""
+    return SessionOverview(
+        key=run.session_key,
+        session_id=session_id_for(run.id, run.session_key, run.accepted_at_ms),
+        agent_id=run.agent_id,
+        message_count=0,
+        created_at_ms=run.accepted_at_ms,
+        updated_at_ms=run.accepted_at_ms,
+        title=None,
+        model=None,
+        last_run_id=None,
+        usage=Usage(),
+        stateless=False,
+    )
 
 
 @record

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
 import pytest
-from support.chat import ask, error_of, text_of
+from support.chat import PATH, ask, error_of, text_of
 from support.databases import Postgres
-from support.live import LiveGateway, live_gateway, stubbed_config
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.upstream import Upstream
 
 
@@ -125,3 +126,35 @@ def test_deleting_a_session_deletes_all_branches(talk: httpx.Client, session: st
     name = session.rpartition(":")[2]
     text_of(ask(talk, "new", headers={"x-openclaw-session-key": name}))
     assert talk.get(session).json()["message_count"] == 2
+
+
+def test_messages_carry_the_time_they_were_said(talk: httpx.Client) -> None:
+    name = f"times-{uuid.uuid4()}"
+    text_of(ask(talk, "one", headers={"x-openclaw-session-key": name, "x-openclaw-model": "stub/slow"}))
+    asked, answered = talk.get(f"/v1/sessions/agent:main:{name}").json()["messages"]
+    assert (asked["duration_ms"], answered["duration_ms"]) == (None, None)
+    took = datetime.fromisoformat(answered["created_at"]) - datetime.fromisoformat(asked["created_at"])
+    assert took.total_seconds() > 0.2
+
+
+def test_session_exists_while_its_first_run_goes_on(relay: LiveGateway, talk: httpx.Client) -> None:
+    name = f"first-{uuid.uuid4()}"
+    path = f"/v1/sessions/agent:main:{name}"
+    body = {"stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    headers = {
+        "x-openclaw-session-key": name,
+        "x-openclaw-model": "stub/hang-midway",
+        "Authorization": f"Bearer {TOKEN}",
+    }
+    # Not by a checking client, which would read the stream to its end.
+    with httpx.stream("POST", f"{relay.url}{PATH}", json=body, headers=headers) as held:
+        assert held.status_code == 200
+        shown = talk.get(path).json()
+        assert (shown["message_count"], shown["messages"], shown["branches"]) == (0, [], [])
+        [run_id] = shown["active_run_ids"]
+        assert error_of(talk.post(f"{path}/fork", json={})) == (400, "invalid_value", "index")
+        assert talk.post(f"/v1/runs/{run_id}/cancel").status_code == 200
+    stored = talk.get(path).json()
+    while not stored["messages"]:
+        stored = talk.get(path).json()
+    assert stored["id"] == shown["id"]
