@@ -23,6 +23,7 @@ from contract.steering import (
     COMPLETION,
     DECIDE_APPROVAL,
     DELETE_SESSION,
+    FORK_SESSION,
     HEAD_MODEL,
     HEAD_RUN,
     HEAD_SESSION,
@@ -44,6 +45,7 @@ _LISTS = ("models", "sessions", "approvals")
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
     DECIDE_APPROVAL: ["400", "401", "404", "415"],
+    FORK_SESSION: ["400", "401", "404", "415"],
     **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN)},
     **{label: ["400", "401", "404"] for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN)},
     **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in _LISTS},
@@ -73,7 +75,7 @@ class Plan:
     operations: Sequence[str] = ()
     streaming: bool = False
     failing: bool = False
-    accepted: Sequence[str] = ("200",)
+    accepted: Sequence[str] = ("200", "201")
     rejections: Mapping[str, Sequence[str]] = field(default_factory=lambda: REJECTIONS)
 
 

@@ -44,6 +44,10 @@ class Seeds:
     def runs(self) -> list[str]:
         return [run_id for _, run_id in self._made]
 
+    def run_of(self, session: str) -> str:
+        """Return the run of one of `sessions`."""
+        return dict(self._made)[session]
+
     @cached_property
     def approvals(self) -> list[str]:
         return [self.make_approval()]

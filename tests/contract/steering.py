@@ -42,6 +42,7 @@ HEAD_MODEL = "HEAD /v1/models/{model}"
 SESSION = "GET /v1/sessions/{key}"
 HEAD_SESSION = "HEAD /v1/sessions/{key}"
 DELETE_SESSION = "DELETE /v1/sessions/{key}"
+FORK_SESSION = "POST /v1/sessions/{key}/fork"
 RUN = "GET /v1/runs/{run_id}"
 HEAD_RUN = "HEAD /v1/runs/{run_id}"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
@@ -160,8 +161,10 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
     if any(place is ParameterLocation.PATH for _, place in negated_parameters(case.meta)):
         return
     is_right = case.meta is None or case.meta.generation.mode.is_positive
-    if label in (SESSION, HEAD_SESSION):
+    if label in (SESSION, HEAD_SESSION, FORK_SESSION):
         case.path_parameters = {**path, "key": _pick(seeds.sessions, str(path["key"]))}
+        if is_right:
+            _steer_branch(case, seeds)
     elif label == DELETE_SESSION:
         case.path_parameters = {**path, "key": seeds.make_session() if is_right else "agent:main:nobody"}
     elif label in (RUN, HEAD_RUN):
@@ -172,6 +175,21 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
         case.path_parameters = {**path, "approval_id": seeds.make_approval() if is_right else "nobody"}
     elif label == APPROVALS:
         assert seeds.approvals  # the list has an element
+
+
+def _steer_branch(case: Case[Any], seeds: Seeds) -> None:
+    """Name messages and runs that the session has: a question and its answer."""
+    if isinstance(branch := case.query.get("branch"), int):
+        case.query = {**case.query, "branch": branch % 2}
+    if not isinstance(case.body, dict):
+        return
+    body: dict[str, Any] = dict(case.body)
+    if isinstance(body.get("index"), int):
+        body["index"] %= 2
+        body.pop("run_id", None)
+    elif isinstance(body.get("run_id"), str):
+        body["run_id"] = seeds.run_of(str(case.path_parameters["key"]))
+    case.body = body
 
 
 def mend_conversation(messages: Iterable[Any], *, in_session: bool) -> list[Any]:

@@ -76,7 +76,7 @@ def _parameters_of(label: str, outcome: Outcome) -> tuple[Counter[str], Counter[
         if exchange.operation == label and exchange.method == label.partition(" ")[0]:
             for name in exchange.parameters:
                 sent[name] += count
-                accepted[name] += count * (exchange.status == 200)
+                accepted[name] += count * (exchange.status in (200, 201))
     return sent, accepted
 
 

@@ -22,6 +22,7 @@ from contract.steering import (
     COMPLETION,
     DECIDE_APPROVAL,
     DELETE_SESSION,
+    FORK_SESSION,
     HEAD_MODEL,
     HEAD_RUN,
     HEAD_SESSION,
@@ -38,7 +39,7 @@ UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
 SECURED = {
     **dict.fromkeys((COMPLETION, "GET /v1/models", "GET /v1/sessions", APPROVALS), ("401",)),
     **dict.fromkeys(("HEAD /v1/models", "HEAD /v1/sessions", "HEAD /v1/approvals"), ("401",)),
-    **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN, DECIDE_APPROVAL), ("401", "404")),
+    **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN, DECIDE_APPROVAL, FORK_SESSION), ("401", "404")),
     **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN), ("401", "404")),
 }
 
