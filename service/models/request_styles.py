@@ -18,7 +18,8 @@ _ADAPTATIONS = 8
 #: Error messages about fields that a host does not support.
 NOT_KNOWN = re.compile(
     r"unrecogni[sz]ed|unsupported|unknown|unexpected|\bextra(_forbidden)?\b|does not support"
-    r"|not (supported|permitted|allowed|recogni[sz]ed|available|accepted|compatible|applicable)|incompatible|deprecated"
+    r"|(not|n't) (supported|permitted|allowed|recogni[sz]ed|available|accepted|compatible|applicable|valid for this)"
+    r"|incompatible|deprecated"
     r"|does ?n[o']t (support|accept)|cannot (both )?be (set|used|specified|modified)|only the default|no such"
     r"|invalid (parameter|argument|field)|may only be",
     re.IGNORECASE,

@@ -22,8 +22,9 @@ _TAGS = (
 _STARTS = tuple(tag for pair in _TAGS for tag in pair)
 _ENDS = {start: re.compile(re.escape(end), re.IGNORECASE) for start, end in _TAGS}
 _MAX_TAG_CHARS = max(map(len, _STARTS))
-#: A closing tag on a line by itself, which a sentence or code about tags has no reason for.
-_LONE_END = re.compile(r"^[ \t]*(</think(ing)?>|\[/THINK\])[ \t]*$\s*", re.IGNORECASE | re.MULTILINE)
+#: A closing tag in a paragraph by itself, which a sentence about tags has no reason for.
+_LONE_END = re.compile(r"^[ \t]*(</think(ing)?>|\[/THINK\])[ \t]*(\n\s*\n\s*|\s*\Z)", re.IGNORECASE | re.MULTILINE)
+_FENCE = "```"
 _AN_OPENING = re.compile(r"<think(ing)?>|\[THINK\]", re.IGNORECASE)
 _MAX_HELD_CHARS = 256 * 1024
 
@@ -31,7 +32,9 @@ _MAX_HELD_CHARS = 256 * 1024
 def _split_at_lone_end(text: str) -> str | None:
     """Return what follows thoughts without an opening tag, `None` if `text` has none."""
     end = _LONE_END.search(text) if "/" in text else None
-    return None if end is None or _AN_OPENING.search(text, 0, end.start()) else text[end.end() :]
+    if end is None or _AN_OPENING.search(text, 0, end.start()) or text.count(_FENCE, 0, end.start()) % 2:
+        return None
+    return text[end.end() :]
 
 
 class ThoughtFilter:

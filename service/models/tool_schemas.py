@@ -24,6 +24,8 @@ def with_properties(parameters: Mapping[str, Any]) -> dict[str, Any]:
     Members that are null, but for values such as a default, are left out, and a `$ref` at the root is resolved.
     """
     schema = {"type": "object", **_resolved(_without_nulls(parameters))}
+    if "object" in (schema["type"] or ()):
+        schema["type"] = "object"  # not null as well
     schema.setdefault("properties", {})
     return schema
 
@@ -94,13 +96,18 @@ def inline_references(schema: Any, root: Mapping[str, Any] | None = None, depth:
 
 
 def _without_nulls(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Typed clients serialise what is not set as null."""
-    if b":null" not in orjson.dumps(parameters, default=dict):  # cheaper than a look at every member
+    """Typed clients serialise what is not set as null, and PHP an empty object as a list."""
+    text = orjson.dumps(parameters, default=dict)
+    if b":null" not in text and b'"properties":[]' not in text:  # cheaper than a look at every member
         return parameters
-    return _rewritten(
-        parameters,
-        lambda schema: {name: value for name, value in schema.items() if value is not None or name in _VALUES},
-    )
+
+    def strip(schema: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in schema.items() if value is not None or name in _VALUES}
+        if "properties" in kept:
+            kept["properties"] = {name: {} if part is None else part for name, part in dict(kept["properties"]).items()}
+        return kept
+
+    return _rewritten(parameters, strip)
 
 
 def _resolved(parameters: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -39,6 +39,12 @@ def test_schema_without_properties_gets_empty_ones(schema: dict[str, Any]) -> No
         ({**CITY, "properties": {**CITY["properties"], "required": {"items": None}}}, None),
         ({"$ref": "#/$defs/c", "$defs": {"c": CITY}}, {**CITY, "$defs": {"c": CITY}}),
         ({"$ref": "#/$defs/b", "$defs": {"b": {"$ref": "#/$defs/c"}, "c": CITY}}, None),
+        ({"type": ["object", "null"], "properties": {"a": None}}, {"type": "object", "properties": {"a": {}}}),
+        (
+            {"properties": {"a": {"type": "object", "properties": []}}, "required": []},
+            {"type": "object", "properties": {"a": {"type": "object", "properties": {}}}, "required": []},
+        ),
+        ({"type": "object", "properties": []}, {"type": "object", "properties": {}}),
         ({"$ref": "#"}, {"type": "object", "properties": {}, "$ref": "#"}),
     ],
 )

@@ -1016,6 +1016,18 @@ THOUGHTS = [
     _ok(
         "end tag in code", whole("Close it with `</think>`.\nBye."), label=JSON, text="Close it with `</think>`.\nBye."
     ),
+    *(
+        _ok(f"end tag in {name}", *pieces, text=text, label=label)
+        for name, text in (
+            ("code", "So:\n\n```\nHm.\n\n</think>\n\nHi.\n```\nDone."),
+            ("prose on its line", "Use:\n</think>\nand go on."),
+            ("a list", "- <b>\n- </think>\n\nDone."),
+        )
+        for pieces, label in (
+            ((whole(text),), JSON),
+            ((said(*text.splitlines(keepends=True)), STOP, DONE), EVENTS),
+        )
+    ),
     _ok(
         "tags on their lines later",
         whole("So:\n<think>\nHm.\n</think>\nDone."),
