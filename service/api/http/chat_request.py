@@ -255,5 +255,7 @@ def _parse_response_format(response_format: dict[str, Any] | None) -> dict[str, 
     _check_depth(response_format, "response_format")
     if response_format is None or "json_schema" not in response_format:
         return response_format
+    if response_format["json_schema"] is None:  # of another type
+        return {name: value for name, value in response_format.items() if name != "json_schema"}
     schema = {name: value for name, value in response_format["json_schema"].items() if value is not None}
     return {**response_format, "json_schema": schema}

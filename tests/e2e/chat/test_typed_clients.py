@@ -82,6 +82,8 @@ def test_request_with_every_optional_field_null_is_accepted(client: httpx.Client
         {"functions": []},
         {"functions": None, "function_call": None},
         {"function_call": "none"},
+        {"response_format": {"type": "text", "json_schema": None}},
+        {"response_format": {"type": "json_object", "json_schema": None}},
         {"tools": [{"type": None, "function": {"name": "f", "parameters": None}}], "tool_choice": "none"},
         {"tools": [{"function": {"name": "f", "description": None, "strict": None}}], "tool_choice": "none"},
     ],
