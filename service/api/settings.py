@@ -16,13 +16,14 @@ class ApiSettings:
 
     `authenticator` is None when no authentication is configured; then only loopback host names are served.
     `allowed_origins` are the origins, in lower case, whose pages may open a WebSocket and, without authentication, send
-    requests.
+    requests; `cors_origins` are those whose pages may read the responses of the HTTP API.
     """
 
     config: Config = field(repr=False)
     authenticator: Authenticator | None
     addresses: ClientAddresses
     allowed_origins: frozenset[str]
+    cors_origins: frozenset[str]
     completions_enabled: bool
 
     @classmethod
@@ -33,6 +34,7 @@ class ApiSettings:
             authenticator,
             ClientAddresses(config.gateway.trusted_proxies, config.gateway.trusted_proxy_header),
             frozenset(origin.lower() for origin in config.gateway.control_ui.allowed_origins),
+            frozenset(config.gateway.http.cors.allowed_origins),
             config.gateway.http.endpoints.chat_completions.enabled,
         )
 

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from service.config.problems import Section
 from service.config.sessions import HttpSessionsConfig
-from service.config.types import Bool, Count, GatewayUrl, Network, Origin, Port, Positive, Whole
+from service.config.types import Bool, Count, ExactOrigin, GatewayUrl, Network, Origin, Port, Positive, Whole
 from service.core.byte_budget import DEFAULT_BYTES
 
 DEFAULT_PORT = 18789
@@ -98,11 +98,20 @@ class EndpointsConfig(Section):
     """The OpenAI-compatible endpoint."""
 
 
+class CorsConfig(Section):
+    """Requests of browsers from pages of other origins (CORS)."""
+
+    allowed_origins: tuple[ExactOrigin, ...] = ()
+    """Origins whose pages may call the HTTP API, such as "https://ui.example.com". They still need the token."""
+
+
 class HttpConfig(Section):
     """The HTTP API."""
 
     endpoints: EndpointsConfig = EndpointsConfig()
     """HTTP endpoints that can be switched on."""
+    cors: CorsConfig = CorsConfig()
+    """Requests of browsers from pages of other origins (CORS)."""
     sessions: HttpSessionsConfig = HttpSessionsConfig()
     """The session of a request without `x-openclaw-session-key`."""
 

@@ -91,6 +91,12 @@ def _origin(text: str) -> str:
     return text.lower()
 
 
+def _exact_origin(text: str) -> str:
+    if text == "*":
+        raise ValueError('must be an origin, such as "https://ui.example.com"; "*" is not allowed')
+    return _origin(text)
+
+
 def _network(value: object) -> IPv4Network | IPv6Network:
     try:
         return ip_network(value if isinstance(value, str) else "", strict=False)
@@ -153,6 +159,7 @@ ModelReference = Annotated[str, AfterValidator(_model_reference)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 Origin = Annotated[str, AfterValidator(_origin)]
+ExactOrigin = Annotated[str, AfterValidator(_exact_origin)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 Directory = Annotated[str, AfterValidator(_directory)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]

@@ -12,6 +12,7 @@ import flask
 from service.api.auth import Authenticator, Credentials
 from service.api.http.app import create_app
 from service.api.http.contract import load_contract
+from service.api.http.cross_origin import CrossOrigin
 from service.api.login_limiter import SharedLoginLimiter
 from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.app import WebSocketApp
@@ -57,7 +58,10 @@ def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config
         config.gateway.auth.rate_limit, failures, has_peers=lambda: others.has_peers, clock=time.time
     )
     settings = SettingsSlot(ApiSettings.build(config, Authenticator(credentials, limiter) if authenticated else None))
-    app = create_app(gateway, load_contract(authenticated=authenticated), settings)
+    document = load_contract(authenticated=authenticated)
+    app = create_app(gateway, document, settings)
+    # Replacing `wsgi_app` is Flask's documented way to wrap an application.
+    app.wsgi_app = CrossOrigin(app.wsgi_app, document, settings)  # type: ignore[method-assign]
     add_websocket_app(app, gateway, settings, lambda: describe_config(settings.current.config, config_path))
     return Apps(app, gateway, settings)
 
@@ -76,7 +80,6 @@ def add_websocket_app(
     feed = ApprovalFeed(hub, gateway.storage.approvals)
     gateway.storage.approvals.on_change, gateway.storage.approvals.on_check = feed.publish, feed.refresh
     app.extensions["rpc"] = hub
-    # Replacing `wsgi_app` is Flask's documented way to wrap an application.
     app.wsgi_app = WebSocketApp(  # type: ignore[method-assign]
         app.wsgi_app, hub=hub, handshake=handshake, methods=methods, settings=settings, budget=gateway.budget
     )

@@ -94,7 +94,7 @@ class _Admission:
             text = f"The OpenAI-compatible endpoint is disabled. Set {ENABLING_KEY} to true in the configuration."
             raise GatewayError("endpoint_disabled", text)
         if not public and settings.authenticator is None:
-            check_origin(environ, settings.allowed_origins)
+            check_origin(environ, settings.allowed_origins | settings.cors_origins)
         if not public and settings.authenticator is not None:
             flask.g.principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
         environ[BODY_KEY] = self._read_body(request, environ) if request.endpoint in self._with_body else None
