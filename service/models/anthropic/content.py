@@ -80,4 +80,7 @@ def in_order(data: ProviderData, calls: Mapping[str, dict[str, Any]]) -> list[di
 
 
 def _whole(block: dict[str, Any], pieces: dict[str, list[str]]) -> dict[str, Any]:
-    return block | {name: f"{block.get(name) or ''}{''.join(texts)}" for name, texts in pieces.items()}
+    texts = {name: "".join(one) for name, one in pieces.items()}
+    return block | {
+        name: text if text == block.get(name) else f"{block.get(name) or ''}{text}" for name, text in texts.items()
+    }

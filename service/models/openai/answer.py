@@ -29,7 +29,7 @@ _CHOICE_EXTRAS = frozenset(("error", "message", "usage"))
 #: Fields of a delta that are read, or say nothing about its content.
 _FIELDS = REASONING | {"role", "content", "refusal", "tool_calls", "function_call", "name", "annotations"}
 #: Fields of a message that are read before the rest of it.
-_READ = ("content", "refusal", "tool_calls")
+_READ = REASONING | {"content", "refusal", "tool_calls"}
 
 
 class OpenAIAnswer:
@@ -213,6 +213,8 @@ class OpenAIAnswer:
             self._texts.append(added)
             return added, bool(new_calls)
         self._calls.add_message(calls)
+        self._reasoning.read_message(message)
+        self._has_thoughts = self._has_thoughts or any(message.get(name) for name in REASONING)
         rest = {name: value for name, value in message.items() if name not in _READ}
         _, has_call = self._read_delta(rest)
         text = self._joiner.join(self._messages.add(content) + (self._messages.finish() if is_last else ""))

@@ -171,4 +171,4 @@ def _name_of(piece: dict[str, Any]) -> str:
     name = (piece.get("function") or {}).get("name") or ""
     if not isinstance(name, str):
         raise TypeError("a function's name is a text")
-    return name
+    return name.strip()

@@ -54,6 +54,16 @@ class Reasoning:
             if isinstance(detail, dict):
                 self._add(detail)
 
+    def read_message(self, message: dict[str, Any]) -> None:
+        """Process a message of a stream without deltas, which may repeat the reasoning before it; see `read`."""
+        for name in _TEXTS:
+            text, before = message.get(name), self._texts.get(name)
+            if before and isinstance(text, str) and text.startswith("".join(before)):
+                before.clear()
+        if self._details and _begins_with(message.get(_DETAILS), self._details[0].whole()):
+            self._details.clear()
+        self.read(message)
+
     def to_message(self) -> dict[str, Any]:
         """Return the fields that go back with the message."""
         fields: dict[str, Any] = {name: "".join(pieces) for name, pieces in self._texts.items()}
@@ -70,6 +80,14 @@ class Reasoning:
     def _count(self, kept: Any) -> None:
         self._bytes += len(orjson.dumps(kept))
         check_reasoning(len(self._details), self._bytes)
+
+
+def _begins_with(details: Any, first: dict[str, Any]) -> bool:
+    """True if `details` begin with the detail `first`, or with more of it."""
+    again = details[0] if isinstance(details, list) and details else None
+    if not isinstance(again, dict):
+        return False
+    return all(str(again.get(name) or "").startswith(str(first.get(name) or "")) for name in (*_PIECES, "data"))
 
 
 class _Detail:

@@ -9,7 +9,7 @@ import orjson
 
 
 def load_event(payload: bytes) -> Any:
-    """Parse the JSON of an event, with U+FFFD for invalid UTF-8 and lone surrogates.
+    """Parse the JSON of an event, with U+FFFD for invalid UTF-8 and lone surrogates; `NaN` and `Infinity` are numbers.
 
     Surrogates in `content` are left to `Joiner`.
 
@@ -18,11 +18,9 @@ def load_event(payload: bytes) -> Any:
     try:
         return orjson.loads(payload)
     except ValueError:
-        payload = payload.decode(errors="replace").encode()  # a byte that is not UTF-8 costs its character only
-        if b"\\ud" not in payload.lower():
-            return orjson.loads(payload)
+        text = payload.decode(errors="replace")  # a byte that is not UTF-8 costs its character only
     try:
-        return _replaced(json.loads(payload, parse_int=orjson.loads))
+        return _replaced(json.loads(text, parse_int=orjson.loads))  # takes NaN, too
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 

@@ -9,6 +9,7 @@ import pytest
 from support import upstream_answers_anthropic as anthropic
 from support.provider_calls import ask, fail, open_provider
 from support.upstream import Exchange, Upstream
+from support.upstream_answers import frame
 
 from service.config.models import ProviderConfig
 from service.models.anthropic.provider import AnthropicProvider
@@ -90,3 +91,34 @@ def test_endless_blocks_are_not_kept(
     error = fail(claude, "play")[1]
     assert error.code == "provider_error"
     assert said in error.message
+
+
+def test_reasoning_in_messages_that_grow_is_kept_once(provider: OpenAIProvider, upstream: Upstream) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        for text in ("Hm", "Hm, the weather"):
+            details = [{"type": "reasoning.text", "index": 0, "text": text}]
+            message = {"content": "", "reasoning_content": text, "reasoning_details": details, "tool_calls": [CALL]}
+            exchange.send(frame({"choices": [{"message": message, "finish_reason": "tool_calls"}]}))
+        exchange.send(b"data: [DONE]\n\n")
+        exchange.last_chunk()
+
+    upstream.answers["grows"] = answer
+    _, end = ask(provider, "grows")
+    assert end.provider_data is not None
+    assert end.provider_data.message["reasoning_content"] == "Hm, the weather"
+    assert [detail["text"] for detail in end.provider_data.message["reasoning_details"]] == ["Hm, the weather"]
+    assert len(end.tool_calls) == 1
+
+
+def test_thinking_in_start_of_block_and_again_is_kept_once(claude: AnthropicProvider, upstream: Upstream) -> None:
+    block = {"type": "thinking", "thinking": "Hm, yes.", "signature": "s"}
+    deltas = [
+        *({"type": "thinking_delta", "thinking": piece} for piece in ("Hm, ", "yes.")),
+        {"type": "signature_delta", "signature": "s"},
+    ]
+    events = [*anthropic.block(0, block, deltas), *anthropic.call(1, "ls", ["{}"]), *anthropic.end("tool_use")]
+    upstream.answers["twice"] = anthropic.telling(anthropic.start(), *events)
+    _, end = ask(claude, "twice")
+    assert end.provider_data is not None
+    assert end.provider_data.message["content"][0] == block

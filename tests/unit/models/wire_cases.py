@@ -1040,6 +1040,37 @@ THOUGHTS = [
 ]
 TWICE = [start for _ in range(2) for start in ([anthropic.start()], anthropic.text(["Hello "]))]
 OTHERS = [
+    _ok(
+        "NaN beside the text",
+        said("Hello "),
+        b'data: {"choices":[{"delta":{"content":"there"},"logprobs":NaN}],"x":-Infinity}\n\n',
+        STOP,
+        DONE,
+    ),
+    _fails("half an event", said("Hello "), b'data: {"choices":[{"delta":{"content":"th\n\n', text="Hello "),
+    _calls("name with white space", call(CITY, name=" weather\n", id="a"), chunk("tool_calls"), DONE),
+    _fails(
+        "text of JSON for an event", said("Hello "), b'data: "the GPU is on fire"\n\n', text="Hello ", words="on fire"
+    ),
+    _ok("event named done", said(*SAID), STOP, b"event: done\ndata: {}\n\n", DONE),
+    _fails("completion without choices", b'{"object":"chat.completion","choices":[],"usage":{}}', label=JSON),
+    _ok(
+        "reasoning in messages that grow",
+        *(
+            sse({"choices": [{"message": {"content": text, "reasoning_content": "Hm."}}]})
+            for text in ("", "Hello ", "Hello there")
+        ),
+        DONE,
+    ),
+    _fails(
+        "only reasoning in messages",
+        *(
+            sse({"choices": [{"message": {"content": "", "reasoning_content": text}, "finish_reason": reason}]})
+            for text, reason in (("H", None), ("Hm.", "stop"))
+        ),
+        DONE,
+        words="reasoning",
+    ),
     _calls(
         "empty object before the arguments", call("{}", name="weather", id="a"), call(CITY), chunk("tool_calls"), DONE
     ),
