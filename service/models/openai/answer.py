@@ -27,7 +27,10 @@ from service.models.thoughts import ThoughtFilter
 _EVENT_EXTRAS = frozenset(("error", "type", "base_resp", "x_groq"))
 _CHOICE_EXTRAS = frozenset(("error", "message", "usage"))
 #: Fields of a delta that are read, or say nothing about its content.
-_FIELDS = REASONING | {"role", "content", "refusal", "tool_calls", "function_call", "name", "annotations"}
+_FIELDS = REASONING | {
+    *("role", "content", "refusal", "tool_calls", "function_call", "name", "annotations", "id", "index", "type"),
+    *("object", "status", "model", "metadata", "provider_specific_fields", "prefix", "finish_reason"),
+}
 #: Fields of a message that are read before the rest of it.
 _READ = REASONING | {"content", "refusal", "tool_calls"}
 

@@ -1041,6 +1041,13 @@ THOUGHTS = [
 TWICE = [start for _ in range(2) for start in ([anthropic.start()], anthropic.text(["Hello "]))]
 OTHERS = [
     _ok(
+        "empty with a reason and an id",
+        chunk(role="assistant", content="", id="m1", metadata={"a": 1}),
+        STOP,
+        DONE,
+        text="",
+    ),
+    _ok(
         "NaN beside the text",
         said("Hello "),
         b'data: {"choices":[{"delta":{"content":"there"},"logprobs":NaN}],"x":-Infinity}\n\n',
