@@ -74,6 +74,8 @@ def _has_input(message: Message) -> bool:
 
 
 def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessage]) -> None:
+    if all(item.message.tool_call_id is None for item in new):
+        return
     waiting = {call.id for call in unanswered_calls(history)}
     for item in new:
         waiting.update(call.id for call in item.message.tool_calls)

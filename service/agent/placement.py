@@ -56,7 +56,7 @@ def place_request(request: AgentRequest, key: str, store: TranscriptStore) -> Pl
     is_whole = Role.ASSISTANT in roles or request.resends or (tree.resends and request.protocol == "http")
     if tree.entry_count and is_whole and not roles.isdisjoint((Role.USER, Role.TOOL)):
         return _Search(request, key, store, tree).place()
-    history = annotate_truncated(store.load_path(key, tree.path_to(tree.tip)))
+    history = annotate_truncated(store.load_path(key, tree, tree.tip))
     new = select_new(history, request.messages, has_instructions=bool(request.system_text))
     digest = tree.digest if tree.entry_count else EMPTY
     return Placement(tree.tip, history, new, digest, True if request.resends else None)
@@ -87,7 +87,7 @@ class _Search:
         return self._placement(seq, kept)
 
     def _placement(self, seq: int, kept: int) -> Placement:
-        history = annotate_truncated(self._store.load_path(self._key, self._tree.path_to(seq)))
+        history = annotate_truncated(self._store.load_path(self._key, self._tree, seq))
         new = self._incoming[kept:]
         if not history or history[-1].role is Role.ASSISTANT or new:
             check_new(history, new)

@@ -25,6 +25,7 @@ from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.records import AcceptedRun
 from service.storage.sessions.keys import SessionKey
+from service.storage.sessions.path_cache import MIN_MESSAGES
 from service.storage.storage import Storage
 from service.tools.tool import ToolContext
 from service.tools.toolbox import Toolbox
@@ -152,6 +153,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage) -> PreparedR
         system=to_system_text(agent, runtime.hidden, channel=request.channel, request_text=request.system_text),
         messages=conversation.messages,
         sampling=request.sampling,
+        continued=len(history) >= MIN_MESSAGES,
     )
     context = ToolContext(agent.id, agent.workspace, accepted.session_key, accepted.id, runtime.hidden)
     has_user_messages_only = all(message.role is Role.USER for message in conversation.new)

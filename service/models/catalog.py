@@ -73,7 +73,7 @@ class ChosenModel:
 
     def to_request(self, request: ModelRequest) -> ModelRequest:
         """Return `request` for this model: its id, its answer limit, without provider data of other models."""
-        if any(self._is_foreign(message) for message in request.messages):
+        if any(one.provider_data is not None and self._is_foreign(one) for one in request.messages):
             messages = (replace(one, provider_data=None) if self._is_foreign(one) else one for one in request.messages)
             request = replace(request, messages=tuple(messages))
         bound = self.answer_tokens(request.sampling.max_tokens)

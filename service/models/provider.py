@@ -18,6 +18,7 @@ class ModelRequest:
 
     `model` is the provider's own id, or `provider/model` before a provider is chosen. `system` may be empty; `messages`
     have no system role. With `collected` only the complete answer is used, so that it may be restarted after a failure.
+    With `continued` the first messages are those of an earlier request, as the same objects.
     """
 
     model: str
@@ -27,6 +28,7 @@ class ModelRequest:
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
     collected: bool = False
+    continued: bool = False
 
 
 @record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +24,7 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
+from service.models.openai.encoded_history import EncodedHistories, EncodedMessages
 from service.models.openai.hosts import (
     CALL_DATA,
     SAMPLING_HINTS,
@@ -68,6 +69,7 @@ class RequestWriter:
             for model, wants in models.items()
             if wants.requires_mistral_tool_ids is not None
         }
+        self._histories = EncodedHistories()
         self._functions: tuple[Function, ...] = ()
         self._functions_style = usual
         self._encoded_functions = orjson.Fragment(b"[]")
@@ -78,11 +80,10 @@ class RequestWriter:
 
     def _to_wire(self, request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
         sampling = request.sampling
-        system = [{"role": "system", "content": request.system}] if request.system else []
         wire = {
             **sampling.extra,
             "model": request.model,
-            "messages": [*system, *self._to_messages(request, style)],
+            "messages": self._encode_messages(request, style),
             "stream": True,
         }
         if style.asks_usage:
@@ -112,12 +113,27 @@ class RequestWriter:
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
         return {self._quirks.names.get(field, field): value for field, value in wire.items()}
 
-    def _to_messages(self, request: ModelRequest, style: RequestStyle) -> Iterator[dict[str, Any]]:
-        first_call = self._quirks.first_call_of(request.model)
-        ids = CallIds(self._call_ids.get(request.model, self._quirks.to_call_id))
-        if style.adds_user and not any(message.role is Role.USER for message in request.messages):
-            yield {"role": "user", "content": NO_USER_MESSAGE}
-        for message in filter(_says_something, request.messages):
+    def _encode_messages(self, request: ModelRequest, style: RequestStyle) -> Any:
+        """Return the messages in a form that orjson writes; those of a continued conversation are encoded once."""
+        system = [{"role": "system", "content": request.system}] if request.system else []
+        messages, model = request.messages, request.model
+        if style.adds_user and not any(message.role is Role.USER for message in messages):
+            system.append({"role": "user", "content": NO_USER_MESSAGE})
+        known = self._histories.find(model, style, messages) if request.continued else None
+        ids = CallIds(self._call_ids.get(model, self._quirks.to_call_id)) if known is None else known.ids
+        added = self._to_messages(messages if known is None else messages[len(known.messages) :], model, style, ids)
+        if not request.continued or not messages:
+            return [*system, *added]
+        rest = orjson.dumps(list(added), default=_to_plain)[1:-1]
+        body = rest if known is None else b",".join(filter(None, (known.body, rest)))
+        self._histories.put(EncodedMessages(model, style, messages, ids, body))
+        return orjson.Fragment(b"[%b]" % b",".join(filter(None, (orjson.dumps(system)[1:-1], body))))
+
+    def _to_messages(
+        self, messages: Sequence[Message], model: str, style: RequestStyle, ids: CallIds
+    ) -> Iterator[dict[str, Any]]:
+        first_call = self._quirks.first_call_of(model)
+        for message in filter(_says_something, messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message, style)}
             if message.name is not None and "name" not in style.omitted:
                 wire["name"] = message.name

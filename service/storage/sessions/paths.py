@@ -7,8 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.core.dataclass import record
 from service.storage.database.prepared_statements import is_among, to_list
 from service.storage.database.schema import entries, summaries
+from service.storage.sessions.path_cache import CachedPath
 from service.storage.sessions.queries import RECENT_COLUMNS
 from service.storage.sessions.tree import Path
 
@@ -33,15 +35,31 @@ _READ_SUMMARIES = (
 )
 
 
-def read_conversation(connection: sa.Connection, key: str, path: Path) -> list[sa.Row[Any]]:
-    """Return roles and payloads of `path`: its latest summary, if any, and the messages that this does not cover."""
+@record
+class UnknownPart:
+    """What follows the conversation `known`: `rows` with roles and payloads; `covers` is that of the summary, or 0."""
+
+    known: CachedPath | None
+    covers: int
+    rows: list[Any]
+
+
+def read_conversation(connection: sa.Connection, key: str, path: Path, known: CachedPath | None) -> UnknownPart:
+    """Read the conversation on `path` beyond `known`, which ends on the path: its latest summary, and the messages.
+
+    `known` counts only if it has the same summary.
+    """
     summary = find_summary(connection, key, path)
-    first = 0 if summary is None else summary.covers
-    rows: list[sa.Row[Any]] = [] if summary is None else [summary]
+    covers = 0 if summary is None else summary.covers
+    if known is not None and known.covers == covers:
+        summary, first = None, known.path[-1].stop
+    else:
+        known, first = None, covers
+    rows: list[Any] = [] if summary is None else [summary]
     for part in path:
         if part.stop > first:
             rows += read_range(connection, key, max(first, part.start), part[-1])
-    return rows
+    return UnknownPart(known, covers, rows)
 
 
 def find_summary(connection: sa.Connection, key: str, path: Path) -> Any | None:

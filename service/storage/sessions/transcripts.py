@@ -31,6 +31,7 @@ from service.storage.database.schema import (
 )
 from service.storage.message_codec import from_payload
 from service.storage.runs.stateless_turns import find_stateless_turn
+from service.storage.sessions.path_cache import CachedPath, PathCache, size_of
 from service.storage.sessions.paths import find_digests, find_last_of_run, read_conversation, read_range, read_recent
 from service.storage.sessions.queries import (
     MAX_PAYLOAD_CHARACTERS,
@@ -44,7 +45,7 @@ from service.storage.sessions.queries import (
     to_overview,
     to_recent_message,
 )
-from service.storage.sessions.tree import Path, SessionTree, read_tree
+from service.storage.sessions.tree import SessionTree, read_tree
 
 __all__ = ["StoreError", "TranscriptStore"]
 
@@ -100,6 +101,7 @@ class TranscriptStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._paths = PathCache()
 
     def load_conversation(self, key: str) -> tuple[Message, ...]:
         """Return the current branch of the session `key` for a model, in order; empty for a session without turns.
@@ -109,17 +111,25 @@ class TranscriptStore:
         if alone := self._stateless_entries(key):
             return tuple(from_payload(row.role, row.payload) for row in alone)
         tree = self.read_tree(key)
-        return self.load_path(key, tree.path_to(tree.tip))
+        return self.load_path(key, tree, tree.tip)
 
     def read_tree(self, key: str) -> SessionTree:
         """Return the shape of the session `key`."""
         tree = self._database.read(partial(read_tree, key=key))
-        return tree if tree.entry_count else SessionTree(len(self._stateless_entries(key)))
+        return tree if tree.entry_count else SessionTree(entry_count=len(self._stateless_entries(key)))
 
-    def load_path(self, key: str, path: Path) -> tuple[Message, ...]:
-        """Return the messages of a path for a model, as `load_conversation` does."""
-        rows = self._database.read(partial(read_conversation, key=key, path=path))
-        return tuple(from_payload(row.role, row.payload) for row in rows)
+    def load_path(self, key: str, tree: SessionTree, end: int) -> tuple[Message, ...]:
+        """Return the messages on the path to message `end` for a model, as `load_conversation` does."""
+        path = tree.path_to(end)
+        cached = self._paths.find(key, tree.session_id, path)
+        read = self._database.read(partial(read_conversation, key=key, path=path, known=cached))
+        added = tuple(from_payload(row.role, row.payload) for row in read.rows)
+        before = () if read.known is None else read.known.messages
+        size = size_of(sum(len(row.payload) for row in read.rows), len(added))
+        size += 0 if read.known is None else read.known.size
+        conversation = CachedPath(tree.session_id, path, read.covers, before + added, size)
+        self._paths.put(key, conversation)
+        return conversation.messages
 
     def load_messages(self, key: str, seqs: Sequence[int]) -> tuple[Message, ...]:
         """Return a few messages by their numbers."""

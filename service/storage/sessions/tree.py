@@ -25,6 +25,7 @@ Path = tuple[range, ...]
 _first, _latest = entries.alias("first_entry"), entries.alias("latest_entry")
 _READ_STATE = (
     sa.select(
+        sessions.c.session_id,
         sessions.c.entry_count,
         sessions.c.resends,
         sessions.c.branched,
@@ -61,6 +62,7 @@ class SessionTree:
     from the first on; `digest` is that of the current branch, if it is stored.
     """
 
+    session_id: str = ""
     entry_count: int = 0
     branches: tuple[Branch, ...] = ()
     resends: bool = False
@@ -98,7 +100,7 @@ class SessionTree:
         """Return the tree with `count` further messages after message `parent`, `None` for the tip."""
         is_branch = parent is not None and parent != self.tip
         added = (Branch(self.entry_count, parent),) if parent is not None and is_branch and count else ()
-        return SessionTree(self.entry_count + count, (*self.branches, *added), self.resends)
+        return SessionTree(self.session_id, self.entry_count + count, (*self.branches, *added), self.resends)
 
 
 def last_of(path: Path, count: int) -> tuple[int, ...]:
@@ -114,6 +116,7 @@ def read_tree(connection: sa.Connection, key: str) -> SessionTree:
         return SessionTree()
     rows: Sequence[Any] = connection.execute(_READ_BRANCHES, {"of_key": key}).all() if state.branched else ()
     return SessionTree(
+        state.session_id,
         state.entry_count,
         tuple(Branch(row.first_seq, ROOT if row.parent_seq is None else row.parent_seq) for row in rows),
         state.resends,

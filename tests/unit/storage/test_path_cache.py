@@ -1,0 +1,118 @@
+"""The cache of decoded messages: what it holds, and that it never shows an outdated path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.transcripts import Transcripts
+
+from service.core.messages import Message, Role, text_message
+from service.storage.database.open import open_database, open_file
+from service.storage.runs.records import RunOutcome, RunState
+from service.storage.sessions.path_cache import MIN_MESSAGES, CachedPath, PathCache
+
+KEY = "agent:main:long"
+
+
+def said(*texts: str) -> tuple[Message, ...]:
+    return tuple(text_message(Role.USER, text) for text in texts)
+
+
+MANY = said(*(f"message {number}" for number in range(2 * MIN_MESSAGES)))
+
+
+def cached(key: str, *, size: int = 10) -> CachedPath:
+    return CachedPath(f"id of {key}", (range(len(MANY)),), 0, MANY, size)
+
+
+@pytest.fixture
+def stores(database_url: str | None, tmp_path: Path) -> Iterator[tuple[Transcripts, Transcripts]]:
+    """Two processes that share a database."""
+    with (
+        closing(Transcripts(open_database(database_url, tmp_path))) as one,
+        closing(Transcripts(open_database(database_url, tmp_path))) as other,
+    ):
+        yield one, other
+
+
+def add(store: Transcripts, *messages: Message, parent: int | None = None) -> None:
+    outcome = RunOutcome(RunState.OK, messages=messages, parent=parent)
+    store.finish_run(KEY, "main", store.storage.ledger.new_id(), outcome)
+
+
+def test_messages_of_another_process_are_read(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, other = stores
+    add(one, *MANY)
+    first = one.load_conversation(KEY)
+    add(other, *said("from the other"))
+    second = one.load_conversation(KEY)
+    assert second == (*MANY, *said("from the other"))
+    assert all(map(lambda before, after: before is after, first, second))
+
+
+def test_summary_of_another_process_is_read(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, other = stores
+    add(one, *MANY)
+    one.load_conversation(KEY)
+    [summary] = said("summary")
+    other.finish_run(KEY, "main", "s", RunOutcome(RunState.OK, summary=summary, kept=MIN_MESSAGES))
+    assert one.load_conversation(KEY) == (summary, *MANY[-MIN_MESSAGES:])
+    add(other, *said("more"))
+    assert one.load_conversation(KEY) == (summary, *MANY[-MIN_MESSAGES:], *said("more"))
+
+
+def test_branch_of_another_process_is_read(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, other = stores
+    add(one, *MANY)
+    one.load_conversation(KEY)
+    add(other, *said("branch"), parent=MIN_MESSAGES)
+    assert one.load_conversation(KEY) == (*MANY[: MIN_MESSAGES + 1], *said("branch"))
+    add(other, *said("back"), parent=len(MANY) - 1)
+    assert one.load_conversation(KEY) == (*MANY, *said("back"))
+
+
+def test_session_that_was_begun_again_is_read(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, other = stores
+    add(one, *MANY)
+    one.load_conversation(KEY)
+    assert other.delete_session(KEY)
+    add(other, *reversed(MANY))
+    assert one.load_conversation(KEY) == MANY[::-1]
+
+
+def test_cache_is_bounded_in_bytes() -> None:
+    cache = PathCache(max_bytes=30)
+    for key in "abcd":
+        cache.put(key, cached(key))
+    assert [key for key in "abcd" if cache.find(key, f"id of {key}", (range(99),))] == ["b", "c", "d"]
+    cache.put("huge", cached("huge", size=31))
+    assert cache.find("huge", "id of huge", (range(99),)) is None
+    cache.put("b", cached("b", size=25))
+    assert [key for key in "bcd" if cache.find(key, f"id of {key}", (range(99),))] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ((range(32),), True),
+        ((range(40),), True),
+        ((range(40), range(50, 60)), True),
+        ((range(31),), False),
+        ((range(20), range(40, 60)), False),
+        ((range(1, 40),), False),
+        ((), False),
+    ],
+)
+def test_cached_path_is_used_for_paths_that_begin_with_it(path: tuple[range, ...], *, found: bool) -> None:
+    assert cached("a").is_beginning_of(path) is found
+
+
+def test_short_sessions_are_not_cached(tmp_path: Path) -> None:
+    with closing(Transcripts(open_file(tmp_path / "s.sqlite"))) as store:
+        add(store, *MANY[: MIN_MESSAGES - 1])
+        assert store.load_conversation(KEY)[0] is not store.load_conversation(KEY)[0]
+        add(store, *MANY)
+        assert store.load_conversation(KEY)[0] is store.load_conversation(KEY)[0]
