@@ -23,6 +23,9 @@ CALLERS = (8, 64)
 KINDS = ("JSON", "SSE")
 CONVERSATION = 500
 SLOW_STREAMS = 2000
+LENGTHS = (20, 5_000, 9_900)  # a request has at most 10,000 messages
+
+_QUESTION = {"role": "user", "content": "hi"}
 
 
 class Bench:
@@ -144,30 +147,34 @@ class Bench:
             self.results.add(f"{streams} streams beside 10 MB pictures: lateness p99", "ms", server.name, late)
             self.results.notes += followed.problems[:3]
 
-    def sessions(self, turns: int = 50) -> None:
-        """Measure consecutive turns of one session: the first ones, and those after 5,000 messages."""
+    def sessions(self, turns: int = 20) -> None:
+        """Measure consecutive turns of sessions of different length beside requests without a session."""
         client = client_of(self.gateway)
-        for number in range(self.rounds):
-            self._turns(client, f"short-{number}", turns, "session turn, up to 100 messages")
-        long = [
-            {"role": "assistant" if number % 2 else "user", "content": f"message {number} of a long session"}
-            for number in range(5000)
-        ] + [{"role": "user", "content": "hi"}]
-        headers = self.gateway.headers() | {"x-openclaw-session-key": "long"}
-        client.post(PATH, self.gateway.body(messages=long), headers=headers).read()
-        for _ in range(self.rounds):
-            self._turns(client, "long", 3, "session turn behind 5,000 messages")
+        for count in (0, *LENGTHS):
+            long = [
+                {"role": "assistant" if number % 2 else "user", "content": f"message {number} of a long session"}
+                for number in range(count)
+            ]
+            row = f"session turn behind {count:,} messages: CPU"
+            for number in range(self.rounds):
+                key = f"long-{count}" if count else f"new-{number}"
+                if count and not number:
+                    self._turns(client, [*long, _QUESTION], key, 1)
+                    self._turns(client, [_QUESTION], key, 1)  # the first turn after a start reads everything
+                self.results.add(row, "ms", "stateless", self._turns(client, [_QUESTION], None, turns))
+                self.results.add(row, "ms", "gateway", self._turns(client, [_QUESTION], key, turns))
         client.close()
 
-    def _turns(self, client: Any, key: str, turns: int, row: str) -> None:
-        headers = self.gateway.headers() | {"x-openclaw-session-key": key}
-        before, begun = self.gateway.cpu_seconds(), time.perf_counter()
+    def _turns(self, client: Any, messages: list[Any], key: str | None, turns: int) -> float:
+        """Send the messages several times and return the CPU of each in ms."""
+        headers = self.gateway.headers() | ({} if key is None else {"x-openclaw-session-key": key})
+        before = self.gateway.cpu_seconds()
         for _ in range(turns):
-            response = client.post(PATH, self.gateway.body(), headers=headers)
-            if b"word19" not in response.read():
-                raise RuntimeError("a turn of a session failed")
-        self.results.add(f"{row}: CPU", "ms", "gateway", (self.gateway.cpu_seconds() - before) / turns * 1000)
-        self.results.add(f"{row}: time", "ms", "gateway", (time.perf_counter() - begun) / turns * 1000)
+            response = client.post(PATH, self.gateway.body(messages=messages), headers=headers)
+            answer = response.read()
+            if b"word19" not in answer:
+                raise RuntimeError(f"a turn of a session failed: {answer[:300]!r}")
+        return (self.gateway.cpu_seconds() - before) / turns * 1000
 
     def workers(self, seconds: float = 2.0) -> None:
         """Compare CPU per request of two processes on one port with one."""
