@@ -51,12 +51,16 @@ def place_request(request: AgentRequest, key: str, store: TranscriptStore) -> Pl
 
     Raises `StoreError`, and `GatewayError` (400) if there is nothing to answer or a tool result has no call.
     """
-    tree = store.read_tree(key)
     roles = {item.message.role for item in request.messages}
-    is_whole = Role.ASSISTANT in roles or request.resends or (tree.resends and request.protocol == "http")
-    if tree.entry_count and is_whole and not roles.isdisjoint((Role.USER, Role.TOOL)):
+    is_answerable = not roles.isdisjoint((Role.USER, Role.TOOL))
+    if is_answerable and (Role.ASSISTANT in roles or request.resends):
+        tree = store.read_tree(key)
+        if tree.entry_count:
+            return _Search(request, key, store, tree).place()
+    tree, messages = store.load_current(key)
+    if is_answerable and tree.entry_count and tree.resends and request.protocol == "http":
         return _Search(request, key, store, tree).place()
-    history = annotate_truncated(store.load_path(key, tree, tree.tip))
+    history = annotate_truncated(messages)
     new = select_new(history, request.messages, has_instructions=bool(request.system_text))
     digest = tree.digest if tree.entry_count else EMPTY
     return Placement(tree.tip, history, new, digest, True if request.resends else None)

@@ -31,12 +31,12 @@ class Forgetful(Database):
         return _OUTCOMES[kind] if kind in _OUTCOMES else super().write(operation)
 
 
-def remember_nothing(_store: TranscriptStore, _key: str) -> SessionTree:
+def remember_nothing(_store: TranscriptStore, _key: str) -> tuple[SessionTree, tuple[()]]:
     """Return a session without messages."""
-    return SessionTree()
+    return SessionTree(), ()
 
 
 if __name__ == "__main__":
     setattr(opening, "Database", Forgetful)  # noqa: B010  # a name of another module, on purpose
-    setattr(TranscriptStore, "read_tree", remember_nothing)  # noqa: B010
+    setattr(TranscriptStore, "load_current", remember_nothing)  # noqa: B010
     openclaw(args=sys.argv[4:], prog_name="openclaw")

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.core.dataclass import record
-from service.storage.database.prepared_statements import is_among, to_list
+from service.storage.database.prepared_statements import PreparedStatement, is_among, to_list
 from service.storage.database.schema import entries, summaries
 from service.storage.sessions.path_cache import CachedPath
 from service.storage.sessions.queries import RECENT_COLUMNS
@@ -22,7 +22,9 @@ _IN_RANGE = (
     entries.c.seq >= sa.bindparam("first"),
     entries.c.seq <= sa.bindparam("last"),
 )
-_READ_RANGE = sa.select(entries.c.seq, entries.c.role, entries.c.payload).where(*_IN_RANGE).order_by(entries.c.seq)
+_READ_RANGE = PreparedStatement(
+    lambda _: sa.select(entries.c.seq, entries.c.role, entries.c.payload).where(*_IN_RANGE).order_by(entries.c.seq)
+)
 _READ_RECENT = sa.select(*RECENT_COLUMNS).where(*_IN_RANGE).order_by(entries.c.seq.desc()).limit(sa.bindparam("most"))
 _LAST_OF_RUN = (
     sa.select(entries.c.seq)
@@ -30,8 +32,12 @@ _LAST_OF_RUN = (
     .order_by(entries.c.seq.desc())
     .limit(1)
 )
-_READ_SUMMARIES = (
-    sa.select(summaries).where(summaries.c.session_key == sa.bindparam("of_key")).order_by(summaries.c.covers.desc())
+_READ_SUMMARIES = PreparedStatement(
+    lambda _: (
+        sa.select(summaries)
+        .where(summaries.c.session_key == sa.bindparam("of_key"))
+        .order_by(summaries.c.covers.desc())
+    )
 )
 
 
@@ -64,7 +70,7 @@ def read_conversation(connection: sa.Connection, key: str, path: Path, known: Ca
 
 def find_summary(connection: sa.Connection, key: str, path: Path) -> Any | None:
     """Return the summary that covers most of `path`: it ends with a message of the path."""
-    found = connection.execute(_READ_SUMMARIES, {"of_key": key})
+    found = _READ_SUMMARIES.execute(connection, {"of_key": key})
     on_path = (row for row in found if any(row.covers - 1 in part for part in path))
     summary = next(on_path, None)
     found.close()
@@ -73,7 +79,7 @@ def find_summary(connection: sa.Connection, key: str, path: Path) -> Any | None:
 
 def read_range(connection: sa.Connection, key: str, first: int, last: int) -> Sequence[Any]:
     """Return numbers, roles and payloads of messages that were stored in a row."""
-    return connection.execute(_READ_RANGE, {"of_key": key, "first": first, "last": last}).all()
+    return _READ_RANGE.execute(connection, {"of_key": key, "first": first, "last": last}).all()
 
 
 def read_recent(connection: sa.Connection, key: str, path: Path, limit: int) -> list[sa.Row[Any]]:

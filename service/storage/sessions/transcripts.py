@@ -32,7 +32,14 @@ from service.storage.database.schema import (
 from service.storage.message_codec import from_payload
 from service.storage.runs.stateless_turns import find_stateless_turn
 from service.storage.sessions.path_cache import CachedPath, PathCache, size_of
-from service.storage.sessions.paths import find_digests, find_last_of_run, read_conversation, read_range, read_recent
+from service.storage.sessions.paths import (
+    UnknownPart,
+    find_digests,
+    find_last_of_run,
+    read_conversation,
+    read_range,
+    read_recent,
+)
 from service.storage.sessions.queries import (
     MAX_PAYLOAD_CHARACTERS,
     READ_SESSION,
@@ -118,18 +125,33 @@ class TranscriptStore:
         tree = self._database.read(partial(read_tree, key=key))
         return tree if tree.entry_count else SessionTree(entry_count=len(self._stateless_entries(key)))
 
+    def load_current(self, key: str) -> tuple[SessionTree, tuple[Message, ...]]:
+        """Return the shape of a session that a run holds, and its current branch as `load_conversation` does."""
+
+        def load(connection: sa.Connection) -> tuple[SessionTree, UnknownPart]:
+            tree = read_tree(connection, key)
+            return tree, self._read(connection, key, tree, tree.tip)
+
+        tree, read = self._database.read(load)
+        return tree, self._complete(key, tree, tree.tip, read)
+
     def load_path(self, key: str, tree: SessionTree, end: int) -> tuple[Message, ...]:
         """Return the messages on the path to message `end` for a model, as `load_conversation` does."""
+        read = self._database.read(partial(self._read, key=key, tree=tree, end=end))
+        return self._complete(key, tree, end, read)
+
+    def _read(self, connection: sa.Connection, key: str, tree: SessionTree, end: int) -> UnknownPart:
         path = tree.path_to(end)
-        cached = self._paths.find(key, tree.session_id, path)
-        read = self._database.read(partial(read_conversation, key=key, path=path, known=cached))
+        return read_conversation(connection, key, path, self._paths.find(key, tree.session_id, path))
+
+    def _complete(self, key: str, tree: SessionTree, end: int, read: UnknownPart) -> tuple[Message, ...]:
         added = tuple(from_payload(row.role, row.payload) for row in read.rows)
         before = () if read.known is None else read.known.messages
         size = size_of(sum(len(row.payload) for row in read.rows), len(added))
         size += 0 if read.known is None else read.known.size
-        conversation = CachedPath(tree.session_id, path, read.covers, before + added, size)
-        self._paths.put(key, conversation)
-        return conversation.messages
+        messages = before + added
+        self._paths.put(key, CachedPath(tree.session_id, tree.path_to(end), read.covers, messages, size))
+        return messages
 
     def load_messages(self, key: str, seqs: Sequence[int]) -> tuple[Message, ...]:
         """Return a few messages by their numbers."""

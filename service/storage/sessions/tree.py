@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.core.dataclass import record
+from service.storage.database.prepared_statements import PreparedStatement
 from service.storage.database.schema import branches, entries, sessions
 
 #: In place of a message's number: before the first message.
@@ -23,21 +24,23 @@ ROOT = -1
 Path = tuple[range, ...]
 
 _first, _latest = entries.alias("first_entry"), entries.alias("latest_entry")
-_READ_STATE = (
-    sa.select(
-        sessions.c.session_id,
-        sessions.c.entry_count,
-        sessions.c.resends,
-        sessions.c.branched,
-        _first.c.digest.label("first_digest"),
-        _latest.c.digest.label("latest_digest"),
-    )
-    .select_from(
-        sessions.outerjoin(_first, sa.and_(_first.c.session_key == sessions.c.key, _first.c.seq == 0)).outerjoin(
-            _latest, sa.and_(_latest.c.session_key == sessions.c.key, _latest.c.seq == sessions.c.entry_count - 1)
+_READ_STATE = PreparedStatement(
+    lambda _: (
+        sa.select(
+            sessions.c.session_id,
+            sessions.c.entry_count,
+            sessions.c.resends,
+            sessions.c.branched,
+            _first.c.digest.label("first_digest"),
+            _latest.c.digest.label("latest_digest"),
         )
+        .select_from(
+            sessions.outerjoin(_first, sa.and_(_first.c.session_key == sessions.c.key, _first.c.seq == 0)).outerjoin(
+                _latest, sa.and_(_latest.c.session_key == sessions.c.key, _latest.c.seq == sessions.c.entry_count - 1)
+            )
+        )
+        .where(sessions.c.key == sa.bindparam("of_key"))
     )
-    .where(sessions.c.key == sa.bindparam("of_key"))
 )
 _READ_BRANCHES = (
     sa.select(branches.c.first_seq, branches.c.parent_seq)
@@ -111,7 +114,7 @@ def last_of(path: Path, count: int) -> tuple[int, ...]:
 
 def read_tree(connection: sa.Connection, key: str) -> SessionTree:
     """Read the tree of the session `key`; one without messages if it does not exist."""
-    state = connection.execute(_READ_STATE, {"of_key": key}).first()
+    state = _READ_STATE.execute(connection, {"of_key": key}).first()
     if state is None:
         return SessionTree()
     rows: Sequence[Any] = connection.execute(_READ_BRANCHES, {"of_key": key}).all() if state.branched else ()
@@ -119,7 +122,7 @@ def read_tree(connection: sa.Connection, key: str) -> SessionTree:
         state.session_id,
         state.entry_count,
         tuple(Branch(row.first_seq, ROOT if row.parent_seq is None else row.parent_seq) for row in rows),
-        state.resends,
+        bool(state.resends),
         state.first_digest is not None or not state.entry_count,
         state.latest_digest,
     )
