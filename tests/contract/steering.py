@@ -147,12 +147,16 @@ def _grows_too_long(key: str) -> bool:
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case[Any], kwargs: Mapping[str, Any]) -> None:
-    """Point every request for a model at one that exists, also those that Schemathesis derives from others."""
+    """Point every request at what exists, also those that Schemathesis derives from others."""
     del context, kwargs
     name = case.path_parameters.get("model")
     is_right = isinstance(name, str) and 1 <= len(name) <= 256  # longer ones break the contract
     if case.operation.label in (MODEL, HEAD_MODEL) and is_right and name not in MODELS:
         case.path_parameters = {**case.path_parameters, "model": _pick(MODELS, str(name))}
+    is_linked = case.meta is not None and case.meta.phase.name.value == "stateful"
+    if case.operation.label == FORK_SESSION and is_linked and isinstance(case.body, dict) and _is_right(case):
+        # Links take the ids of runs from responses, whatever session they belong to.
+        case.body = {name: value for name, value in case.body.items() if name not in ("index", "run_id")}
 
 
 def _steer_path(case: Case[Any], seeds: Seeds) -> None:
@@ -160,9 +164,11 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
     label, path = case.operation.label, case.path_parameters
     if any(place is ParameterLocation.PATH for _, place in negated_parameters(case.meta)):
         return
-    is_right = case.meta is None or case.meta.generation.mode.is_positive
+    is_right = _is_right(case)
     if label in (SESSION, HEAD_SESSION, FORK_SESSION):
         case.path_parameters = {**path, "key": _pick(seeds.sessions, str(path["key"]))}
+        # Coverage sends numbers as text, which Schemathesis takes for wrong beside an unknown parameter.
+        case.query = {name: int(text) if _is_number(text) else text for name, text in case.query.items()}
         if is_right:
             _steer_branch(case, seeds)
     elif label == DELETE_SESSION:
@@ -175,6 +181,14 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
         case.path_parameters = {**path, "approval_id": seeds.make_approval() if is_right else "nobody"}
     elif label == APPROVALS:
         assert seeds.approvals  # the list has an element
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.isdecimal() and value.isascii()
+
+
+def _is_right(case: Case[Any]) -> bool:
+    return case.meta is None or case.meta.generation.mode.is_positive
 
 
 def _steer_branch(case: Case[Any], seeds: Seeds) -> None:
