@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import settle_tool_calls
 from service.agent.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.agent.request import check_tool_choice
 from service.agent.run import Run
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import (

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.events import RunEnded
 from service.agent.loop import AgentLoop, ContextWindow
 from service.agent.run import Run
 from service.core.concurrency import Cancelled, Deadline, deadline
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.pausable_deadline import PausableDeadline
 from service.gateway.approval_gate import ApprovalGate

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from service.agent.conversation import ConversationDigest, unanswered_calls
 from service.agent.events import RunEnded
 from service.agent.loop import RunDraft
 from service.agent.placement import Placement
 from service.agent.run import Run
+from service.core.dataclass import replace
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, Text
 from service.storage.runs.records import RunOutcome, RunRecord, RunState

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from time import monotonic
 from typing import Self
 
@@ -16,7 +15,7 @@ from service.agent.request import AgentRequest, check_model, check_names
 from service.agent.side_tasks import find_task
 from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.messages import Role
 from service.gateway.runtime import RuntimeLease

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +18,7 @@ from service.config.agents import Agent
 from service.config.models import ProviderConfig
 from service.config.schema import Config
 from service.core.concurrency import run_concurrently
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.messages import Message, ToolChoice
 from service.models.http.proxies import ProxySettings
