@@ -9,8 +9,8 @@ import string
 import time
 
 _CALL_ID_CHARACTERS = string.ascii_letters + string.digits
-_UUID_7 = 0x7 << 76 | 0x2 << 62  # its version and variant: RFC 9562, 5.7
-_UUID_RANDOM = ~(0xF << 76 | 0x3 << 62)
+#: Its version and variant: RFC 9562, 5.7.
+_VERSION, _VARIANT = 0x7000, 0x8000
 
 
 def new_uuid() -> str:
@@ -27,8 +27,9 @@ def uuid_of(milliseconds: int, name: str) -> str:
 
 
 def _to_uuid(milliseconds: int, bits: int) -> str:
-    digits = f"{milliseconds << 80 | bits & _UUID_RANDOM | _UUID_7:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    first, second = milliseconds >> 16, milliseconds & 0xFFFF
+    third, fourth = _VERSION | bits >> 68, _VARIANT | bits >> 54 & 0x3FFF
+    return f"{first:08x}-{second:04x}-{third:x}-{fourth:x}-{bits & 0xFFFFFFFFFFFF:012x}"
 
 
 def new_call_id() -> str:
