@@ -14,7 +14,7 @@ ProxyHeader = Literal["x-forwarded-for", "forwarded", "x-real-ip"]
 _HOST = re.compile(r"(?:\[(?P<ipv6>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::[0-9]{1,5})?")
 _FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*"?(?P<node>[^";]*)', re.IGNORECASE)
 _PROXY_HEADERS: tuple[ProxyHeader, ...] = ("x-forwarded-for", "forwarded", "x-real-ip")
-_FORWARDING_KEYS = ("HTTP_X_FORWARDED_", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
+_FORWARDING_KEYS = ("\nHTTP_X_FORWARDED_", "\nHTTP_FORWARDED", "\nHTTP_X_REAL_IP")
 
 
 class ClientAddresses:
@@ -36,10 +36,9 @@ class ClientAddresses:
         a trusted proxy, else the peer. Raises `GatewayError` `untrusted_proxy_headers` if any other peer sends such a
         header, or if several headers disagree: one of them may be the caller's, passed on by the proxy.
         """
-        for key in headers:
-            if key.startswith(_FORWARDING_KEYS):
-                return self._forwarded_client(peer, headers)
-        return peer
+        names = "\n" + "\n".join(headers)
+        is_forwarded = any(map(names.__contains__, _FORWARDING_KEYS))
+        return self._forwarded_client(peer, headers) if is_forwarded else peer
 
     def _forwarded_client(self, peer: str, headers: Mapping[str, Any]) -> str:
         if not self._is_trusted(_parse_address(peer)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -22,6 +22,10 @@ SECURITY_HEADERS = (
 )
 
 REQUEST_ID_HEADER = "x-request-id"
+
+_DATE_HEADER = "date"
+_COMMON_NAMES = frozenset((*(name.lower() for name, _ in SECURITY_HEADERS), REQUEST_ID_HEADER, _DATE_HEADER))
+_SECURITY_LINES = "".join(f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS)
 
 _NO_STORE = ("Cache-Control", "no-store")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -62,13 +66,23 @@ def http_date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def format_head(status: str, headers: Sequence[tuple[str, str]]) -> bytes:
-    """Format a response's head, including the blank line. Raises `ValueError` for a line break in a header."""
-    lines = [f"{name}: {value}" for name, value in headers]
-    head = "\r\n".join((f"HTTP/1.1 {status}", *lines, "", ""))
-    if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+def common_lines(given: Mapping[str, str], request_id: str, second: int) -> str:
+    """Format the headers common to all responses, without those that are `given` (by lower-case names)."""
+    if _COMMON_NAMES.isdisjoint(given):
+        return f"{_SECURITY_LINES}{REQUEST_ID_HEADER}: {request_id}\r\nDate: {http_date(second)}\r\n"
+    pairs = (*SECURITY_HEADERS, (REQUEST_ID_HEADER, request_id), ("Date", http_date(second)))
+    return "".join(f"{name}: {value}\r\n" for name, value in pairs if name.lower() not in given)
+
+
+def format_head(status: str, headers: Sequence[tuple[str, str]], common: str = "") -> bytes:
+    """Format a response's head, including the blank line; `common` are further lines.
+
+    Raises `ValueError` for a line break in a header.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise ValueError("a response header contains a line break")
-    return head.encode("latin-1")
+    return f"HTTP/1.1 {status}\r\n{lines}{common}\r\n".encode("latin-1")
 
 
 def ok_response(content_type: str, body: bytes | Iterable[bytes], *headers: tuple[str, str]) -> Response:

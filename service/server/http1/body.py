@@ -59,14 +59,12 @@ class Body(io.RawIOBase):
         """Read exactly `size` bytes, fewer only at the end of the body; without a size, the whole body."""
         left = -1 if size is None else size
         gathered = bytearray()  # a list would get twenty million items from a body in chunks of one byte
-        while left and (piece := self._read_some(left if left > 0 else RECEIVE_BYTES)):
+        while left and not self.finished and (piece := self._read_some(left if left > 0 else RECEIVE_BYTES)):
             gathered += piece
             left -= len(piece) if left > 0 else 0
         return bytes(gathered)
 
     def _read_some(self, size: int) -> bytes:
-        if self.finished or size == 0:
-            return b""
         if self._error is not None:
             raise self._error.copy()
         try:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("openclaw.server")
 
 _NO_BODY = Framing(content_length=None, chunked=False, expects_continue=False, keep_alive=False)
-_SECURITY_HEADERS = tuple((name.lower(), (name, value)) for name, value in responses.SECURITY_HEADERS)
 _SWITCHING_PROTOCOLS = 101
 _BODILESS = (204, 304)
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -55,6 +54,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
     response_headers: list[tuple[str, str]]
     ended: bool
     complete: bool
+    _common_lines: str
     _probed: bool
 
     def __init__(self, sock: socket.socket, address: Any, server: Server) -> None:
@@ -88,6 +88,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         try:
             framing = self._read_head()
         except GatewayError as error:
+            self.body = Body(self.connection, _NO_BODY)
             self.close_connection = self._expects_more = True
             self._send_error(error)
             self.log_request()
@@ -108,7 +109,6 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.path, self.request_id = "-", ""
         self.connection.set_probe(self._next_probe)
         self._probed = False
-        self.body = Body(self.connection, _NO_BODY)
         self.headers_sent = self.response_use_chunked = self.connection_upgraded = self.ended = self.complete = False
         self.response_length = 0
 
@@ -177,13 +177,11 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         given = {name.lower(): value for name, value in headers}
         self.code = int(status[:3])
         self.status = status
-        self.response_headers = [*headers, *(pair for name, pair in _SECURITY_HEADERS if name not in given)]
-        if responses.REQUEST_ID_HEADER not in given:
-            self.response_headers.append((responses.REQUEST_ID_HEADER, self.request_id))
-        if "date" not in given:
-            self.response_headers.append(("Date", responses.http_date(int(time.time()))))
-        if given.get("connection") == "close":
-            self.close_connection = True
+        self.response_headers = headers[:]
+        self._common_lines = responses.common_lines(given, self.request_id, int(time.time()))
+        if "connection" in given and self.code != _SWITCHING_PROTOCOLS:
+            self.close_connection = self.close_connection or given["connection"] == "close"
+            self.response_headers = [pair for pair in headers if pair[0].lower() != "connection"]
         self.provided_content_length = given.get("content-length")
         self.response_use_chunked = False  # an earlier call may have set it
         return self.write
@@ -198,7 +196,6 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self._frame()
         if self.server.draining or not self.body.is_at_hand:
             self.close_connection = True
-        self.response_headers = [pair for pair in self.response_headers if pair[0].lower() != "connection"]
         if self.close_connection:
             self.response_headers.append(("Connection", "close"))
         elif self.request_version == "HTTP/1.0":
@@ -224,7 +221,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         sent = b""
         if not self.headers_sent:
             self.finalize_headers()
-            sent = responses.format_head(self.status, self.response_headers)
+            sent = responses.format_head(self.status, self.response_headers, self._common_lines)
         if self.command == "HEAD":
             data = b""
         if not self.response_use_chunked:
