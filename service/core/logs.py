@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +29,40 @@ class _LineFormatter(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         del datefmt
+        return self.format_time(record.created)
+
+    def format_time(self, created: float) -> str:
         second, text = self._cached
-        if second != int(record.created):
-            text = time.strftime(self.default_time_format, self.converter(record.created))
-            self._cached = int(record.created), text
-        return f"{text},{int(record.msecs):03d}"
+        if second != int(created):
+            text = time.strftime(self.default_time_format, self.converter(created))
+            self._cached = int(created), text
+        return f"{text},{int(created % 1 * 1000):03d}"
+
+
+class _AccessHandler(logging.StreamHandler[Any]):
+    """Writes access lines like other lines, but without a record for each."""
+
+    def __init__(self, formatter: _LineFormatter, *, with_process: bool) -> None:
+        super().__init__()
+        self.formatter: _LineFormatter = formatter
+        self._with_process = with_process
+
+    def write(self, line: str) -> None:
+        """Write `line`. What cannot be written is lost, as other lines are."""
+        process = f"[{os.getpid()}]" if self._with_process else ""
+        with suppress(OSError, ValueError):
+            self.stream.write(f"{self.formatter.format_time(time.time())} INFO {_access_log.name}{process} {line}\n")
+            self.stream.flush()
 
 
 def configure_logging(*, with_process: bool = False) -> None:
     """Send every logger's lines to standard error; `with_process` adds the process id to each."""
     name = "%(name)s[%(process)d]" if with_process else "%(name)s"
     handler = logging.StreamHandler()
-    handler.setFormatter(_LineFormatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
+    formatter = _LineFormatter(f"%(asctime)s %(levelname)s {name} %(message)s")
+    handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    _access_log.handlers, _access_log.propagate = [_AccessHandler(formatter, with_process=with_process)], False
     logging.logThreads = logging.logMultiprocessing = False  # the format uses neither
     logging.logProcesses = with_process
     for repeating in ("connexion", "werkzeug"):  # they repeat the access log and the responses
@@ -80,8 +103,11 @@ def write_access_line(**fields: str | float | None) -> None:
     if not _access_log.isEnabledFor(logging.INFO):
         return
     line = " ".join([f"{key}={to_logfmt(value)}" for key, value in fields.items() if value is not None])
-    # Equivalent to `info(line)`, without searching the stack for the calling line.
-    _access_log.handle(logging.LogRecord(_access_log.name, logging.INFO, __file__, 0, line, None, None))
+    handler = _access_log.handlers[0] if _access_log.handlers else None
+    if isinstance(handler, _AccessHandler):
+        handler.write(line)
+    else:
+        _access_log.info("%s", line)
 
 
 def to_logfmt(value: str | float) -> str:
