@@ -27,6 +27,9 @@ _WITH_TEXT = (TextDelta, ToolEnded)
 #: Events that are left as they came; beyond so many the log is searched for what can be merged.
 _UNMERGED = 256
 
+#: One event and the end.
+_NOTHING_TO_MERGE = 2
+
 #: The longest text that deltas are merged into, so that repeated merging does not copy all of it.
 _MERGED_CHARACTERS = 64 * 1024
 
@@ -149,7 +152,7 @@ class Run:
         self._count(len(event.text) if isinstance(event, _WITH_TEXT) else 0)
         for reader in self._readers:
             reader.news.set()
-        if len(self._log) >= self._merge_at or isinstance(event, RunEnded):
+        if len(self._log) >= self._merge_at or (isinstance(event, RunEnded) and len(self._log) > _NOTHING_TO_MERGE):
             self._merge()
         if self.observer is not None:
             self.observer(self, event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.events import RunEnded
@@ -80,26 +79,27 @@ class RunExecutor:
 
     def _begin(self, run: Run, plan: RunPlan) -> _BegunRun:
         """Wait for the session, then for room, then prepare the run. Nothing is held if one of them fails."""
-        slot = RunSlot(self._limiter)
-        with ExitStack() as on_failure:
-            try:
-                with run.scope:
-                    opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)
-                    on_failure.callback(opened.retract)
-                    time = RunDeadline.begin(plan)
-                    slot.take(time.left_seconds)
-                    on_failure.callback(slot.give_back)
-                    time = time.after_wait()
-                    with deadline(time.left_seconds):
-                        prepared = prepare(plan, run.accepted, self._storage)
-            except Cancelled:
-                raise aborted_in_queue(run) from None
-            except Deadline:
-                raise time.to_error() from None
+        slot, opened = RunSlot(self._limiter), None
+        try:
+            with run.scope:
+                opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)
+                time = RunDeadline.begin(plan)
+                slot.take(time.left_seconds)
+                time = time.after_wait()
+                with deadline(time.left_seconds):
+                    prepared = prepare(plan, run.accepted, self._storage)
             run.replaced_tools = prepared.tools.own.replaced
             run.begin()
-            on_failure.pop_all()
             return _BegunRun(opened, slot, time, prepared)
+        except BaseException as failure:
+            slot.give_back()
+            if opened is not None:
+                opened.retract()
+            if isinstance(failure, Cancelled):
+                raise aborted_in_queue(run) from None
+            if isinstance(failure, Deadline):
+                raise time.to_error() from None
+            raise
 
     def _answer(self, run: Run, plan: RunPlan, begun: _BegunRun) -> RunEnded:
         runtime, prepared = plan.lease.runtime, begun.prepared

@@ -88,9 +88,9 @@ class RunDeadline:
         seconds = min(limit, plan.request.timeout_seconds or limit)
         return cls(seconds, monotonic() + seconds)
 
-    def after_wait(self) -> Self:
+    def after_wait(self) -> RunDeadline:
         """The same once there is room."""
-        return replace(self, waited_seconds=self.seconds - self.left_seconds)
+        return RunDeadline(self.seconds, self.ends_at, self.seconds - self.left_seconds)
 
     @property
     def left_seconds(self) -> float:

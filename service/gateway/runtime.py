@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
@@ -75,7 +75,7 @@ class Runtime:
 
 
 class RuntimeLease:
-    """A runtime and the number of its users: each `retain` is followed by one `release`."""
+    """A runtime and the number of its users: each `retain` is followed by one `release`, as in a `with` block."""
 
     def __init__(self, runtime: Runtime, on_free: Callable[[], None]) -> None:
         self.runtime = runtime
@@ -91,6 +91,13 @@ class RuntimeLease:
         self.users -= 1
         if not self.users:
             self._on_free()
+
+    def __enter__(self) -> Self:
+        self.retain()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
 
 
 class RuntimeSlot:
@@ -108,15 +115,9 @@ class RuntimeSlot:
         """The runtime in force."""
         return self._generations[-1].runtime
 
-    @contextmanager
-    def lease(self) -> Iterator[RuntimeLease]:
-        """The runtime in force, kept open while the block runs."""
-        lease = self._generations[-1]
-        lease.retain()
-        try:
-            yield lease
-        finally:
-            lease.release()
+    def lease(self) -> RuntimeLease:
+        """The runtime in force, which a `with` block keeps open."""
+        return self._generations[-1]
 
     def replace(self, runtime: Runtime) -> None:
         """Put `runtime` in force; users of earlier ones keep those."""

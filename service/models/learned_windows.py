@@ -35,6 +35,8 @@ class LearnedWindows:
 
     def narrowed(self, model: ChosenModel) -> ChosenModel:
         """Return `model` with the smaller of its configured and learned windows."""
+        if not self._tokens:
+            return model
         learned, configured = self._tokens.get(model.ref), model.context_window
         if learned is None or (configured is not None and configured <= learned):
             return model

@@ -8,6 +8,7 @@ are not post-processed: a handler returns a WSGI application, mostly a `Response
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import flask
@@ -179,6 +180,7 @@ def current_request() -> flask.Request:
     return request
 
 
+@lru_cache
 def environ_key(header: str) -> str:
     """Return the environ key of a request header other than Content-Type and Content-Length."""
     return "HTTP_" + header.upper().replace("-", "_")

@@ -279,7 +279,8 @@ class Upstream:
 
     def _send_and_await_head(self, sock: Any, message: bytes) -> UpstreamResponse:
         try:
-            sock.sendall(message)
+            if (sent := sock.send(message)) < len(message):
+                sock.sendall(message[sent:])
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have answered before it closed; the read finds out
         except BaseException:

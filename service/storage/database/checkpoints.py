@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 
 from service.core.concurrency import Event, WorkerThread, spawn
@@ -29,7 +28,7 @@ class Checkpointer:
     """Checkpoints the log of the database file `path` in its own thread, on its own connection."""
 
     def __init__(self, path: Path) -> None:
-        self._log_file = path.with_name(f"{path.name}-wal")
+        self._log_file = f"{path}-wal"
         self._commits = self._size = 0
         self._idle = Event()
         self._idle.set()
@@ -80,9 +79,10 @@ class Checkpointer:
         self._worker.run(_checkpoint, self._connection)
 
     def _file_bytes(self) -> int:
-        with suppress(OSError):
+        try:
             return os.stat(self._log_file).st_size  # noqa: PTH116 - half of what pathlib takes, after every commit
-        return 0
+        except OSError:
+            return 0
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

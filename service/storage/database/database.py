@@ -218,14 +218,15 @@ class Database:
             self._idle.set()
 
     def _settle(self, batch: Sequence[_Pending]) -> None:
+        self._health.note_write(begins=True)
         try:
-            with self._health.writing():
-                self._commit(batch)
+            self._commit(batch)
         except BaseException as error:
             for pending in batch:
                 pending.error = StoreError(f"Internal error: {error!r}")
             raise
         finally:
+            self._health.note_write(begins=False)
             for pending in batch:
                 pending.settled.set()
 

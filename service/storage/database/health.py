@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,14 +32,9 @@ class DatabaseHealth:
         self._write_error: Exception | None = None
         self._damage: Exception | None = None
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Measure the time of a write."""
-        self._write_started_at = monotonic()
-        try:
-            yield
-        finally:
-            self._write_started_at = None
+    def note_write(self, *, begins: bool) -> None:
+        """Note that a write begins or has ended, for the time that it takes."""
+        self._write_started_at = monotonic() if begins else None
 
     def record_write(self, error: Exception | None) -> None:
         """Record the result of a write."""

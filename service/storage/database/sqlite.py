@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -158,15 +158,13 @@ class _DatabaseThread:
             self._worker.close()
 
     def _transact(self, job: Job[T]) -> T:
-        with _transaction(self._connection, self._begin):
-            result = job(self._connection)
+        result = _in_transaction(self._connection, self._begin, job)
         self._files.check()  # afterwards: what was committed to a file that is gone must not count as stored
         return result
 
 
-@contextmanager
-def _transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
-    """Begin and end a transaction through the driver, with errors wrapped as SQLAlchemy's.
+def _in_transaction(connection: sa.Connection, begin: str, job: Job[T]) -> T:
+    """Run `job` in a transaction that the driver begins and ends, with errors wrapped as SQLAlchemy's.
 
     SQLAlchemy's own BEGIN and COMMIT cost several times as much.
     """
@@ -174,7 +172,7 @@ def _transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
     try:
         driver.execute(begin)
         try:
-            yield
+            result = job(connection)
             connection.commit()  # SQLAlchemy's share of it, if it has one
             driver.commit()
         except BaseException:
@@ -183,6 +181,7 @@ def _transaction(connection: sa.Connection, begin: str) -> Iterator[None]:
             raise
     except sqlite3.Error as error:
         raise DBAPIError.instance(None, None, error, sqlite3.Error, hide_parameters=True) from error
+    return result
 
 
 def _create_file(path: Path) -> None:
@@ -211,8 +210,7 @@ def _open_writer(path: Path, durability: Durability) -> sa.Connection:
     connection = engine.connect()
     try:
         _set_busy_timeout(connection, MIGRATION_TIMEOUT_MS)
-        with _transaction(connection, _BEGIN_WRITING):
-            migrate(connection)
+        _in_transaction(connection, _BEGIN_WRITING, migrate)
         _set_busy_timeout(connection, BUSY_TIMEOUT_MS)
     except BaseException:
         connection.close()

@@ -215,7 +215,10 @@ class _Finishing:
     def _write(self, operations: Sequence[FinishRun]) -> None:
         alone = [one for one in operations if fits_one_row(one.run, one.outcome)]
         others = [one for one in operations if not fits_one_row(one.run, one.outcome)]
-        self._write_rows([*others, *self._add_alone(alone)])
+        if alone:
+            others += self._add_alone(alone)
+        if others:
+            self._write_rows(others)
 
     def _add_alone(self, operations: Sequence[FinishRun]) -> list[FinishRun]:
         """Store turns as one row each; return those whose sessions were continued in the meantime."""
