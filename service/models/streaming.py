@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import gevent
@@ -39,6 +39,10 @@ class AnswerReader(Protocol):
 
     def read(self, payload: bytes) -> str:
         """Process one event and return its text, which may be empty. Raises `GatewayError`."""
+        ...
+
+    def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
+        """Process events from the index `first` on that only their text tells apart; return their texts."""
         ...
 
     def is_complete(self) -> bool:
@@ -136,7 +140,14 @@ def _read_together(reader: AnswerReader, payloads: list[bytes]) -> tuple[str, Ga
     """Pass `payloads` to `reader`; return their text, and the error that ended it."""
     texts: list[str] = []
     try:
-        for payload in payloads:
+        place = 0
+        while place < len(payloads):
+            if repeated := reader.read_repeated(payloads, place):
+                texts += repeated
+                place += len(repeated)
+                continue
+            payload = payloads[place]
+            place += 1
             if payload < b"{":  # no object; cheaper than a look at the first byte, for every event
                 if _is_end_mark(payload):
                     reader.is_over = True

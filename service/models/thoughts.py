@@ -21,6 +21,7 @@ _TAGS = (
 )
 _STARTS = tuple(tag for pair in _TAGS for tag in pair)
 _ENDS = {start: re.compile(re.escape(end), re.IGNORECASE) for start, end in _TAGS}
+_FIRST_CHARACTERS = frozenset(("", *(tag[0] for tag in _STARTS)))
 _MAX_TAG_CHARS = max(map(len, _STARTS))
 #: A closing tag in a paragraph by itself, which a sentence about tags has no reason for.
 _LONE_END = re.compile(r"^[ \t]*(</think(ing)?>|\[/THINK\])[ \t]*(\n\s*\n\s*|\s*\Z)", re.IGNORECASE | re.MULTILINE)
@@ -74,11 +75,12 @@ class ThoughtFilter:
         if self.found:
             self._pending = start
         head = start[:_MAX_TAG_CHARS].lower()
-        if (tag := next((tag for tag in _STARTS if head.startswith(tag)), None)) is not None:
+        if head.startswith(_STARTS):
+            tag = next(tag for tag in _STARTS if head.startswith(tag))
             self.found, self._end = True, _ENDS.get(tag)  # an end tag ends thoughts that are empty
             self._pending = ""
             return self.filter(start[len(tag) :])
-        if any(tag.startswith(head) for tag in _STARTS):
+        if head[:1] in _FIRST_CHARACTERS and any(tag.startswith(head) for tag in _STARTS):
             return ""
         if not self.found and (answer := _split_at_lone_end(self._pending)) is not None:
             self.found, self._pending = True, answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -98,6 +98,11 @@ class AnthropicAnswer:
     def end_body(self, *, framed: bool) -> None:
         """Note the end of the body; see `AnswerReader`."""
         self._completion.end_body(framed=framed)
+
+    def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
+        """See `AnswerReader`; none are read so."""
+        del payloads, first
+        return ()
 
     def read(self, payload: bytes) -> str:
         """Process one event and return its text, which may be empty; unknown events are ignored."""

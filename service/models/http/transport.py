@@ -46,6 +46,14 @@ class _PlainDecoder:
 _PLAIN = _PlainDecoder()
 
 
+class _FirstValues(dict[str, str]):
+    """The first value of each header, by its name in lower case."""
+
+    def add(self, name: str, value: str) -> None:
+        """Add a header, unless there is one with its name."""
+        self.setdefault(name.lower(), value)
+
+
 class _DroppedError(HTTPParseError):
     """The connection was closed before the end of the response."""
 
@@ -62,7 +70,7 @@ class UpstreamResponse(HTTPSocketPoolResponse):
     _decoder: Decoder | None = None
 
     def __init__(self, sock: Any, pool: ConnectionPool, timeout_seconds: float) -> None:
-        super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST")
+        super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST", headers_type=_FirstValues)
         self._head_read = True
         self._patience = Timeout(timeout_seconds)
 
@@ -94,8 +102,8 @@ class UpstreamResponse(HTTPSocketPoolResponse):
 
     def header(self, name: str) -> str | None:
         """Return the first value of header `name`, in any case."""
-        value = self.get(name)
-        return value[0] if isinstance(value, list) else value
+        value = self.get(name.lower())
+        return value if isinstance(value, str) else None
 
     def read_some(self) -> bytes:
         """Return the bytes of the body that have arrived, waiting for at least one; `b""` at its end.

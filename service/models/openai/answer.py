@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -69,12 +69,16 @@ class OpenAIAnswer:
         """Note the end of the body; see `AnswerReader`."""
         self._completion.end_body(framed=framed)
 
+    def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
+        """See `AnswerReader`."""
+        if not self._completion.is_flowing or self._joiner.has_half:
+            return ()
+        texts = self._repeated.find_texts(payloads, first)
+        self._texts += texts
+        return texts
+
     def read(self, payload: bytes) -> str:
         """Process one chunk or a whole completion and return its text, which may be empty."""
-        if self._completion.is_flowing and (content := self._repeated.find_text(payload)):
-            text = self._joiner.join(content)
-            self._texts.append(text)
-            return text
         try:
             event = load_event(payload)
             if isinstance(event, list):  # of chunks

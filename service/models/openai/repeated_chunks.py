@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
+
 import orjson
 
 _KEY = b'"content":'
@@ -24,12 +27,18 @@ class RepeatedChunks:
             self._before, self._after = before + key + blanks, after
             self._place = slice(len(self._before), -len(after))
 
-    def find_text(self, payload: bytes) -> str | None:
-        """Return the text of `payload`, `None` if it has to be parsed as a whole."""
-        if not (payload.startswith(self._before) and payload.endswith(self._after)):
-            return None
-        try:
-            text = orjson.loads(payload[self._place])
-        except ValueError:
-            return None
-        return text if isinstance(text, str) else None
+    def find_texts(self, payloads: Sequence[bytes], first: int = 0) -> list[str]:
+        """Return the texts of `payloads` from the index `first` on, up to one that has to be parsed as a whole."""
+        before, after, place = self._before, self._after, self._place
+        texts = []
+        for payload in islice(payloads, first, None):
+            if not (payload.startswith(before) and payload.endswith(after)):
+                break
+            try:
+                text = orjson.loads(payload[place])
+            except ValueError:
+                break
+            if not text or not isinstance(text, str):
+                break
+            texts.append(text)
+        return texts

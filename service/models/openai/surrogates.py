@@ -31,6 +31,11 @@ class Joiner:
     def __init__(self) -> None:
         self._half = ""
 
+    @property
+    def has_half(self) -> bool:
+        """True if a surrogate waits for the next text."""
+        return bool(self._half)
+
     def join(self, text: str) -> str:
         """Return `text` with a pending surrogate before it, holding back one at its end."""
         if not self._half and (text.isascii() or _is_whole(text)):

@@ -82,4 +82,4 @@ class PreparedStatement:
 
 def _bound(order: tuple[str, ...] | None, constants: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
     given = {**constants, **parameters}
-    return given if order is None else tuple([given[name] for name in order])
+    return given if order is None else tuple(map(given.__getitem__, order))

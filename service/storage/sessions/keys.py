@@ -35,6 +35,7 @@ _BROKEN_TRIPLET = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
 #: The end of a key that was derived from a name with capitals.
 _SUFFIX = re.compile(r"~[0-9a-f]{16}$")
+_ENCODED = re.compile(r"[!-$&-~]*")
 _UNENCODED = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 
@@ -118,7 +119,7 @@ def default_session_key(session_key: str | None, session_id: str | None) -> str:
 
 def encode_session_key(key: str) -> str:
     """Encode `key` as a header value: `%`, the space and all but printable ASCII as percent-encoded UTF-8."""
-    return quote(key, safe=_UNENCODED)
+    return key if _ENCODED.fullmatch(key) else quote(key, safe=_UNENCODED)
 
 
 def resolve_stored_key(key: str, agent_id: str, exists: Callable[[str], object]) -> str | None:

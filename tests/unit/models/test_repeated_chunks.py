@@ -27,10 +27,10 @@ def after(payload: bytes, text: str) -> RepeatedChunks:
 @given(st.text(min_size=1), st.text(), st.sampled_from([(", ", ": "), (",", ":")]))
 def test_text_is_that_of_a_parser_or_none(first: str, text: str, separators: tuple[str, str]) -> None:
     payload = chunk(text, separators=separators)
-    found = after(chunk(first, separators=separators), first).find_text(payload)
-    assert found in (text, None)
-    if first.isascii() and first.isprintable() and text.isascii():
-        assert found == text
+    found = after(chunk(first, separators=separators), first).find_texts([payload])
+    assert found in ([text], [])
+    if first.isascii() and first.isprintable() and text.isascii() and text:
+        assert found == [text]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_text_is_that_of_a_parser_or_none(first: str, text: str, separators: tup
         chunk("b", usage={"prompt_tokens": 1}),
         chunk("b", error={"message": "no"}),
         chunk("b", id="d"),
+        chunk(""),
         chunk(None),
         chunk(7),
         chunk(["b"]),
@@ -55,22 +56,23 @@ def test_text_is_that_of_a_parser_or_none(first: str, text: str, separators: tup
     ],
 )
 def test_other_events_are_parsed_as_a_whole(payload: bytes) -> None:
-    assert RepeatedChunks().find_text(payload) is None
-    assert after(chunk("a"), "a").find_text(payload) is None
+    assert RepeatedChunks().find_texts([payload]) == []
+    assert after(chunk("a"), "a").find_texts([chunk("c"), payload, chunk("d")]) == ["c"]
+    assert after(chunk("a"), "a").find_texts([payload, chunk("c"), chunk("d")], 1) == ["c", "d"]
 
 
 def test_chunk_whose_text_has_two_places_is_no_pattern() -> None:
     payload = chunk("a", echo={"content": "a"})
-    assert after(payload, "a").find_text(payload) is None
+    assert after(payload, "a").find_texts([payload]) == []
 
 
 def test_chunk_whose_text_is_spelt_otherwise_is_no_pattern() -> None:
     payload = chunk("à")
     assert b"\\u00e0" in payload
-    assert after(payload, "à").find_text(payload) is None
+    assert after(payload, "à").find_texts([payload]) == []
     readable = orjson.dumps(orjson.loads(payload))
-    assert after(readable, "à").find_text(readable) == "à"
+    assert after(readable, "à").find_texts([readable]) == ["à"]
 
 
 def test_text_equal_to_another_field_is_found_at_its_own_place() -> None:
-    assert after(chunk("m"), "m").find_text(chunk("next")) == "next"
+    assert after(chunk("m"), "m").find_texts([chunk("next")]) == ["next"]
