@@ -69,10 +69,10 @@ class UpstreamResponse(HTTPSocketPoolResponse):
     _received_in_turn: int = 0
     _decoder: Decoder | None = None
 
-    def __init__(self, sock: Any, pool: ConnectionPool, timeout_seconds: float) -> None:
+    def __init__(self, sock: Any, pool: ConnectionPool, patience: Timeout) -> None:
         super().__init__(sock, pool, block_size=_BLOCK_BYTES, method="POST", headers_type=_FirstValues)
         self._head_read = True
-        self._patience = Timeout(timeout_seconds)
+        self._patience = patience
 
     def feed(self, data: str | bytes) -> None:
         """Parse received bytes, `b""` at the end of the connection. Heads of more than 64 KiB are refused."""
@@ -272,8 +272,9 @@ class Upstream:
             raise _read_error(error) from error
 
     def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
-        with Timeout(self.read_timeout_seconds):
-            return self._send_and_await_head(sock, message)
+        patience = Timeout(self.read_timeout_seconds)
+        with patience:
+            return self._send_and_await_head(sock, message, patience)
 
     def _connect(self, *, fresh: bool) -> tuple[Any, bool]:
         if self._closed:
@@ -285,7 +286,7 @@ class Upstream:
             message = f"Cannot connect to the model provider at {self._route}: {reason}."
             raise GatewayError("provider_unavailable", message) from error
 
-    def _send_and_await_head(self, sock: Any, message: bytes) -> UpstreamResponse:
+    def _send_and_await_head(self, sock: Any, message: bytes, patience: Timeout) -> UpstreamResponse:
         try:
             if (sent := sock.send(message)) < len(message):
                 sock.sendall(message[sent:])
@@ -294,7 +295,7 @@ class Upstream:
         except BaseException:
             self._pool.release_socket(sock)
             raise
-        return UpstreamResponse(sock, self._pool, self.read_timeout_seconds)
+        return UpstreamResponse(sock, self._pool, patience)
 
 
 def _read_error(error: Exception) -> GatewayError:
