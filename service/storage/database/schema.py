@@ -164,8 +164,8 @@ stateless_turns = sa.Table(
     sa.Column("messages", sa.Text, nullable=False),
     sa.Index("stateless_turns_by_key", "session_key", unique=True),
     sa.Index("stateless_turns_by_run", "run_id", unique=True),
-    sa.Index("stateless_turns_by_age", "ended_at_ms", "session_id"),
-    sa.Index("stateless_turns_of_agent", "agent_id", "ended_at_ms", "session_id"),
+    sa.Index("stateless_turns_by_age", "ended_at_ms"),
+    sa.Index("stateless_turns_of_agent", "agent_id", "ended_at_ms"),
 )
 
 

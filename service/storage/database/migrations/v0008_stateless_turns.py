@@ -38,5 +38,5 @@ def upgrade() -> None:
     )
     op.create_index("stateless_turns_by_key", "stateless_turns", ["session_key"], unique=True)
     op.create_index("stateless_turns_by_run", "stateless_turns", ["run_id"], unique=True)
-    op.create_index("stateless_turns_by_age", "stateless_turns", ["ended_at_ms", "session_id"])
-    op.create_index("stateless_turns_of_agent", "stateless_turns", ["agent_id", "ended_at_ms", "session_id"])
+    op.create_index("stateless_turns_by_age", "stateless_turns", ["ended_at_ms"])
+    op.create_index("stateless_turns_of_agent", "stateless_turns", ["agent_id", "ended_at_ms"])
