@@ -177,7 +177,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         given = {name.lower(): value for name, value in headers}
         self.code = int(status[:3])
         self.status = status
-        self.response_headers = headers[:]
+        self.response_headers = [*headers]
         self._common_lines = responses.common_lines(given, self.request_id, int(time.time()))
         if "connection" in given and self.code != _SWITCHING_PROTOCOLS:
             self.close_connection = self.close_connection or given["connection"] == "close"
