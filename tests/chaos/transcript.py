@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
 from chaos.clients import Ledger
 from service.storage.database.open import FILE_NAME
-from service.storage.database.schema import entries, runs
+from service.storage.database.schema import entries, runs, stateless_runs, stateless_turns
 from service.storage.message_codec import from_payload
+from service.storage.runs.stateless_turns import StatelessTurn
 
 
 @contextmanager
@@ -29,11 +32,12 @@ def connected(database_url: str | None, state_dir: Path) -> Iterator[sa.Connecti
 
 def read_turns(connection: sa.Connection) -> dict[str, list[str]]:
     """Return the questions of each session, in order. Fails for an incomplete or repeated turn."""
+    alone = [StatelessTurn.from_row(row).to_entries() for row in connection.execute(sa.select(stateless_turns))]
     rows = connection.execute(sa.select(entries).order_by(entries.c.session_key, entries.c.seq)).all()
     connection.rollback()  # start a new snapshot
     turns: dict[str, list[str]] = {}
-    sessions: dict[str, list[sa.Row[tuple[object, ...]]]] = {}
-    for row in rows:
+    sessions: dict[str, list[Any]] = {}
+    for row in (*chain.from_iterable(alone), *rows):
         sessions.setdefault(row.session_key, []).append(row)
     for key, session in sessions.items():
         assert [row.seq for row in session] == list(range(len(session))), key
@@ -58,6 +62,7 @@ def check_against(ledger: Ledger, turns: dict[str, list[str]]) -> None:
 
 def runs_by_state(connection: sa.Connection) -> Counter[str]:
     """Count the recorded runs by state."""
-    states = connection.execute(sa.select(runs.c.state)).scalars().all()
+    recorded = sa.union_all(sa.select(runs.c.state), sa.select(stateless_runs.c.state))
+    states = connection.execute(recorded).scalars().all()
     connection.rollback()
     return Counter(states)
