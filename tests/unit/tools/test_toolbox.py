@@ -106,6 +106,16 @@ def test_result_is_reported_as_it_is() -> None:
     assert answer(StubTool("a", lambda given: f"got {given}", SCHEMA), '{"path": "x"}') == ("got {'path': 'x'}", False)
 
 
+def test_result_carries_how_long_the_tool_took() -> None:
+    def work(_arguments: Mapping[str, Any]) -> str:
+        sleep(0.05)
+        return "done"
+
+    [message] = Toolbox([StubTool("slow", work)]).execute([call("slow")], CONTEXT)
+    assert message.duration_ms is not None
+    assert 50 <= message.duration_ms < 30_000
+
+
 def test_empty_result_says_so() -> None:
     assert answer(StubTool("a", lambda _: "")) == ("(no output)", False)
 
