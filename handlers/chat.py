@@ -26,7 +26,7 @@ logger = logging.getLogger("openclaw.http")
 
 _DEFAULT_MODEL = "openclaw"
 _CALLER_LEFT = 499  # nginx's status for it
-_FAREWELL_SECONDS = 0.25
+_LAST_READ_SECONDS = 0.25
 _NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
@@ -54,7 +54,7 @@ def _run_headers(run: Run) -> list[tuple[str, str]]:
 
 
 class _Caller:
-    """The client of a request: when it hangs up inside the `with` block, its run is left.
+    """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left if it has a key.
 
     `connection` is its socket, `entry` the request's part of the access log.
     """
@@ -78,7 +78,7 @@ class _Caller:
             raise
         self.entry.agent, self.entry.run = run.agent_id, run.id
         if HOLD_KEY in self._environ:
-            run.keep(self._environ[HOLD_KEY])
+            run.retain(self._environ[HOLD_KEY])
         return run
 
     def note_end(self, run: Run) -> None:
@@ -129,7 +129,7 @@ class _WatchedChunks:
 
     def _abandon_later(self) -> None:
         """Close the connection of a client that does not read how its run has ended."""
-        sleep(_FAREWELL_SECONDS)
+        sleep(_LAST_READ_SECONDS)
         if self._on_evicted in self._run.on_evicted and self._caller.connection is not None:
             with suppress(OSError):
                 self._caller.connection.abandon()

@@ -32,7 +32,7 @@ FUNCTION_LINES, FUNCTION_LINES_P90, FILE_LINES = 40, 25, 350
 
 
 def unit_of(module: str) -> str:
-    """The name by which the floors know a module: `service.models.openai.provider` is `providers`."""
+    """The name by which the floors know a module: `service.models.openai.provider` is `models`."""
     parts = module.split(".")
     return parts[0] if parts[0] == "handlers" else parts[1] if len(parts) > 1 else "service"
 

@@ -34,7 +34,7 @@ from service.models.errors.context_overflow import Overflow, compaction_failed_e
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider
 from service.models.tokens import input_limit
-from service.tools.approval import ApprovalGate, refuse_all
+from service.tools.approval import ApprovalDecider, refuse_all
 from service.tools.tool import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
 
@@ -118,7 +118,7 @@ class AgentTools:
     callers: tuple[Function, ...]
     choice: ToolChoice
     new_call_id: Callable[[], str] = new_call_id
-    gate: ApprovalGate = refuse_all
+    gate: ApprovalDecider = refuse_all
     clock: Callable[[], float] = time.time
 
     def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:

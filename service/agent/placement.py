@@ -14,6 +14,7 @@ from service.agent.conversation import IncomingMessage, annotate_truncated, chec
 from service.agent.request import AgentRequest
 from service.core.dataclass import record
 from service.core.messages import Message, Role
+from service.storage.runs.records import Protocol
 from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.sessions.tree import ROOT, SessionTree, last_of
 
@@ -58,7 +59,7 @@ def place_request(request: AgentRequest, key: str, store: TranscriptStore) -> Pl
         if tree.entry_count:
             return _Search(request, key, store, tree).place()
     tree, messages = store.load_current(key)
-    if is_answerable and tree.entry_count and tree.resends and request.protocol == "http":
+    if is_answerable and tree.entry_count and tree.resends and request.protocol is Protocol.HTTP:
         return _Search(request, key, store, tree).place()
     history = annotate_truncated(messages)
     new = select_new(history, request.messages, has_instructions=bool(request.system_text))

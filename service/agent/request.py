@@ -11,6 +11,7 @@ from service.core.messages import Function, Sampling, ToolCall, ToolChoice, Tool
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import Protocol
 from service.tools.toolbox import Toolbox
 
 
@@ -22,11 +23,11 @@ class AgentRequest:
     `session_key` and `user` select the session; a client that `resends` sends all of it each time. `channel` goes into
     the system prompt. A request with a `task` is a side request of a chat program (`service.agent.side_tasks`).
     Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. `run_id`
-    is the caller's own name for the run; `protocol` is "http" or "rpc". `timeout_seconds` may shorten, not extend, the
-    agent's limit. The output of a request that is not `streamed` is read only at its end, so that a failing model may
-    be retried.
+    is the caller's own name for the run; `timeout_seconds` may shorten, not extend, the agent's limit. The output of a
+    request that is not `streamed` is read only at its end, so that a failing model may be retried.
     """
 
+    protocol: Protocol
     messages: tuple[IncomingMessage, ...]
     system_text: str = ""
     model: str | None = None
@@ -44,7 +45,6 @@ class AgentRequest:
     timeout_seconds: float | None = None
     streamed: bool = True
     run_id: str | None = None
-    protocol: str = "http"
 
     @property
     def offers_functions(self) -> bool:

@@ -133,7 +133,7 @@ class Run:
 
     @property
     def queued_ms(self) -> int | None:
-        """How long the run has waited for its session and its slot, in milliseconds; `None` if hardly at all."""
+        """Milliseconds spent waiting for the session and the slot; `None` if negligible."""
         queued = (monotonic() if self._running_since is None else self._running_since) - self._queued_since
         return int(queued * 1000) if queued > _LONG_QUEUED_SECONDS and not self.is_replay else None
 
@@ -160,10 +160,10 @@ class Run:
             self._ended.set()
             self._release()
 
-    def keep(self, request: Hold) -> None:
-        """Keep the memory of the run's request counted until the run has ended."""
+    def retain(self, hold: Hold) -> None:
+        """Keep `hold`, the memory of the run's request, counted until the run has ended."""
         if self.end is None and self._kept is None:
-            self._kept = request.share()
+            self._kept = hold.share()
 
     def _count(self, characters: int) -> None:
         self.characters += characters

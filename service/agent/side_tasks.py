@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from service.agent.request import AgentRequest
 from service.config.tasks import TasksConfig, normalize
+from service.storage.runs.records import Protocol
 
 #: The task of a request that is recognized by its prompt.
 RECOGNIZED = "prompt"
@@ -27,7 +28,7 @@ def find_task(request: AgentRequest, config: TasksConfig) -> str | None:
     """
     if request.task is not None:
         return None if request.task.lower() == NO_TASK else request.task
-    if request.protocol != "http" or len(request.messages) > 1:
+    if request.protocol is not Protocol.HTTP or len(request.messages) > 1:
         return None
     texts = [request.system_text, *(item.message.text for item in request.messages)]
     begins = (normalize(text[:_COMPARED_CHARACTERS]).startswith(config.beginnings) for text in texts if text)

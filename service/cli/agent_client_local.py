@@ -32,6 +32,7 @@ from service.core.messages import Message, Role, Text
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
 from service.storage.database.errors import StoreError
+from service.storage.runs.records import Protocol
 
 
 class LocalAgentClient:
@@ -70,6 +71,7 @@ class LocalAgentClient:
         message = IncomingMessage("message", Message(Role.USER, (Text(request.message),)))
         return gateway.submit(
             AgentRequest(
+                protocol=Protocol.LOCAL,
                 messages=(message,),
                 agent_id=request.agent_id,
                 provider_model=request.model,

@@ -1,7 +1,8 @@
 """Concurrency primitives: greenlets, events, deadlines, cancellation, threads for blocking calls, hang-up detection.
 
-The rest of the gateway is plain sequential code; gevent's own names appear only here, in the server and in the
-provider transport. Works with and without a patched standard library, as long as everything stays in one thread.
+The rest of the gateway is plain sequential code; gevent's own names appear only here, in `uninterrupted`, in the server
+and where providers are read. Works with and without a patched standard library, as long as everything stays in one
+thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Gateway: accepts, finds and ends runs. Every protocol calls exactly this.
 
-`submit` never waits for a session or for room: the run does, in a greenlet of its own, and fails with the error that a
+`submit` never waits for a session or a slot: the run does, in a greenlet of its own, and fails with the error that a
 protocol reports with its own status.
 """
 
@@ -77,7 +77,7 @@ class Gateway:
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.transcripts, budget)
         self._draining = False
-        storage.membership.on_expelled = self._abort_in_sessions
+        storage.membership.on_evicted = self._abort_in_sessions
         storage.membership.on_poll = self._poll
 
     def submit(self, request: AgentRequest) -> Run:

@@ -78,7 +78,7 @@ class RunExecutor:
             begun.slot.give_back()
 
     def _begin(self, run: Run, plan: RunPlan) -> _BegunRun:
-        """Wait for the session, then for room, then prepare the run. Nothing is held if one of them fails."""
+        """Wait for the session, then for a slot, then prepare the run. Nothing is held if one of them fails."""
         slot, opened = RunSlot(self._limiter), None
         try:
             with run.scope:

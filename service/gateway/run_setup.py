@@ -29,7 +29,7 @@ from service.storage.storage import Storage
 from service.tools.tool import ToolContext
 from service.tools.toolbox import Toolbox
 
-#: Shorter waits for room are not mentioned in an error.
+#: Shorter waits for a slot are not mentioned in an error.
 _MENTIONED_SECONDS = 0.1
 
 
@@ -74,7 +74,7 @@ def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], st
 class RunDeadline:
     """The time limit of a run, which begins once it has its session: `seconds`, until `ends_at` of the monotonic clock.
 
-    Waiting for room counts, `waited_seconds` of it, and so does preparation.
+    Waiting for a slot counts, `waited_seconds` of it, and so does preparation.
     """
 
     seconds: float
@@ -101,7 +101,7 @@ class RunDeadline:
         """The error of a run that exceeded it."""
         text = f"The run took longer than its limit of {self.seconds:g} seconds"
         if self.waited_seconds >= _MENTIONED_SECONDS:
-            text = f"{text}; it waited {self.waited_seconds:.1f} of them for room (agents.defaults.maxConcurrent)"
+            text = f"{text}; it waited {self.waited_seconds:.1f} of them for a slot (agents.defaults.maxConcurrent)"
         return GatewayError("run_timeout", f"{text}.")
 
 

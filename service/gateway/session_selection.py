@@ -1,4 +1,4 @@
-"""The session a turn belongs to, and that what its answer calls it can be sent back."""
+"""Choose the session of a run, and check that its key fits into a response header."""
 
 from __future__ import annotations
 

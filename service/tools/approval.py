@@ -65,7 +65,7 @@ class Verdict:
 
 
 #: Gets the requests of one turn and returns their verdicts in order; waits for a person if necessary.
-ApprovalGate = Callable[[Sequence[ApprovalRequest]], Sequence[Verdict]]
+ApprovalDecider = Callable[[Sequence[ApprovalRequest]], Sequence[Verdict]]
 
 
 def refuse_all(requests: Sequence[ApprovalRequest]) -> Sequence[Verdict]:

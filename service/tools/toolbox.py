@@ -20,7 +20,7 @@ import orjson
 from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
 from service.core.messages import Function, Message, Role, Text, ToolCall, to_unicode
-from service.tools.approval import ApprovalGate, ApprovalRequest, Verdict, refuse_all
+from service.tools.approval import ApprovalDecider, ApprovalRequest, Verdict, refuse_all
 from service.tools.policy import Approval
 from service.tools.tool import Tool, ToolContext, ToolError
 
@@ -120,7 +120,7 @@ class Toolbox:
         context: ToolContext,
         on_event: Callable[[CallEvent], None] = ignore_event,
         results: dict[int, Message] | None = None,
-        gate: ApprovalGate = refuse_all,
+        gate: ApprovalDecider = refuse_all,
     ) -> list[Message]:
         """Execute the calls of one turn and return their results, tool messages in the order of the calls.
 
@@ -142,7 +142,7 @@ class Toolbox:
         jobs = [partial(execute, index, call) for index, call in enumerate(calls)]
         return run_concurrently(jobs, MAX_CONCURRENT_CALLS if concurrent else 1)
 
-    def _ask(self, calls: Sequence[ToolCall], gate: ApprovalGate) -> Mapping[int, Verdict]:
+    def _ask(self, calls: Sequence[ToolCall], gate: ApprovalDecider) -> Mapping[int, Verdict]:
         """Return the verdicts on the calls that need one, by index."""
         requests: dict[int, ApprovalRequest] = {}
         verdicts: dict[int, Verdict] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from service.core.messages import Message, Usage
 from service.storage.database.database import Database
 from service.storage.database.open import open_file
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.transcripts import TranscriptStore
 from service.storage.storage import Storage
 
@@ -49,7 +49,7 @@ class Transcripts(TranscriptStore):
 
     def finish_run(self, key: str, agent_id: str, run_id: str, outcome: RunOutcome) -> None:
         """Open a run of the session and finish it with `outcome`."""
-        run = AcceptedRun(run_id, key, agent_id, "test", self.storage.ledger.now_ms(), stateless=False)
+        run = AcceptedRun(run_id, key, agent_id, Protocol.HTTP, self.storage.ledger.now_ms(), stateless=False)
         self.storage.ledger.open(run, None).finish(outcome)
 
     def check(self) -> None:

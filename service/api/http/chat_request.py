@@ -26,6 +26,7 @@ from service.core.messages import (
     ToolChoiceMode,
 )
 from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import Protocol
 from service.storage.sessions.keys import parse_chat_id, parse_session_key_header
 
 #: Fields that are passed to the provider under the same name.
@@ -65,6 +66,7 @@ def parse_chat_request(
         ids = ((name, parse_chat_id(name, header(name))) for name in sessions.headers)
         chat_key = next((f"{name}:{chat_id}" for name, chat_id in ids if chat_id is not None), None)
     return AgentRequest(
+        protocol=Protocol.HTTP,
         messages=_parse_messages(body["messages"]),
         system_text=_system_text(body["messages"]),
         model=body.get("model") or None,

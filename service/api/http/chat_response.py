@@ -12,7 +12,7 @@ from service.agent.run import Run, RunResult
 from service.api.http.responses import FinalPiece
 from service.core.messages import ToolCall, Usage
 
-#: Maximum silence of a stream, from the request on; then a comment line is sent.
+#: Maximum silence of a stream once its run has begun; then a comment line is sent.
 QUIET_SECONDS = 15.0
 
 #: Events that are visible to callers.

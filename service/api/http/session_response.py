@@ -67,7 +67,7 @@ def to_run(run: RunRecord) -> dict[str, Any]:
         "object": "run",
         "session_key": run.session_key,
         "agent": run.agent_id,
-        "door": run.protocol,
+        "protocol": run.protocol,
         "state": run.state,
         "created_at": to_time(run.accepted_at_ms),
         "started_at": None if started is None else to_time(started),

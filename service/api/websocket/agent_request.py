@@ -15,6 +15,7 @@ from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
 from service.gateway.gateway import Gateway
 from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import Protocol
 from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_key, session_key_for
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
@@ -46,7 +47,7 @@ def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -
         # Keys of other protocols have no control characters, so the two never collide.
         idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", asked),
         run_id=run_id,
-        protocol="rpc",
+        protocol=Protocol.WEBSOCKET,
     )
 
 

@@ -109,7 +109,7 @@ class _InterruptOrphans(SingleOperation[None]):
 class Membership:
     """This gateway's membership among those that share `database`.
 
-    `id` is set by `join` and changes when others evict this gateway: `on_expelled` is called then, and the runs of the
+    `id` is set by `join` and changes when others evict this gateway: `on_evicted` is called then, and the runs of the
     old id are lost. `on_poll` is called periodically, and soon after a notification of the gateway's topic. Both must
     return quickly.
     """
@@ -123,7 +123,7 @@ class Membership:
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.id = ""
-        self.on_expelled: Callable[[], None] = lambda: None
+        self.on_evicted: Callable[[], None] = lambda: None
         self.on_poll: Callable[[], None] = lambda: None
         self._database = database
         self._clock = clock
@@ -150,7 +150,7 @@ class Membership:
                 return
             _log.warning("gateway %s was evicted by another gateway; rejoining with a new id", lost_id)
             self._register()
-            self.on_expelled()
+            self.on_evicted()
 
     def leave(self) -> None:
         """Leave; active runs are marked as interrupted. A no-op before `join` and after the first call."""

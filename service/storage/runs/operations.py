@@ -70,7 +70,7 @@ class Refusal(Enum):
     """
 
     BUSY = "busy"
-    EVICTED = "expelled"
+    EVICTED = "evicted"
     OVER = "over"
 
 

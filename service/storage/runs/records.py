@@ -46,6 +46,18 @@ class RunState(StrEnum):
         return self in (RunState.RUNNING, RunState.WAITING)
 
 
+class Protocol(StrEnum):
+    """The protocol of a run's request; `local` is a run of the command line without a gateway."""
+
+    HTTP = "http"
+    WEBSOCKET = "websocket"
+    LOCAL = "local"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Protocol | None:
+        return cls.WEBSOCKET if value == "rpc" else None  # in databases of version 0.1
+
+
 @record
 class AcceptedRun:
     """A run to start; times in ms since the epoch.
@@ -56,7 +68,7 @@ class AcceptedRun:
     id: str
     session_key: str
     agent_id: str
-    protocol: str
+    protocol: Protocol
     accepted_at_ms: int
     stateless: bool
     claimed: bool = False
@@ -110,7 +122,7 @@ class RunRecord:
     session_key: str
     agent_id: str
     gateway_id: str
-    protocol: str
+    protocol: Protocol
     state: RunState
     accepted_at_ms: int
     started_at_ms: int | None
@@ -224,7 +236,7 @@ def _to_record(row: sa.Row[Any]) -> RunRecord:
         session_key=row.session_key,
         agent_id=row.agent_id,
         gateway_id=row.gateway_id,
-        protocol=row.door,
+        protocol=Protocol(row.door),
         state=RunState.WAITING if row.waits and row.state == RunState.RUNNING else RunState(row.state),
         accepted_at_ms=row.accepted_at_ms,
         started_at_ms=row.started_at_ms,

@@ -12,7 +12,7 @@ from service.core.messages import Usage
 from service.storage.database.database import Database
 from service.storage.database.schema import stateless_turns
 from service.storage.message_codec import from_payloads, to_payloads
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.runs.rows import to_entry_rows, to_title
 
 _OF_KEY = sa.select(stateless_turns).where(stateless_turns.c.session_key == sa.bindparam("of_key"))
@@ -60,7 +60,9 @@ class StatelessTurn:
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> Self:
         """Read a row. Raises `StoreError` for messages that a newer version has written."""
-        run = AcceptedRun(row.run_id, row.session_key, row.agent_id, row.door, row.accepted_at_ms, stateless=True)
+        run = AcceptedRun(
+            row.run_id, row.session_key, row.agent_id, Protocol(row.door), row.accepted_at_ms, stateless=True
+        )
         outcome = RunOutcome(
             RunState.OK,
             Usage(row.input_tokens, row.output_tokens, row.cached_tokens),

@@ -382,7 +382,7 @@ def test_timeout_error_states_time_spent_in_queue(tmp_path: Path) -> None:
             refused = waiting.result(30)
             alone = ask(client, "hi", headers=by("stub/hang"))
         assert error_of(refused)[:2] == error_of(alone)[:2] == (504, "run_timeout")
-        assert re.search(r"3 seconds; it waited \d\.\d of them for room \(agents\.defaults\.maxConc", refused.text)
+        assert re.search(r"3 seconds; it waited \d\.\d of them for a slot \(agents\.defaults\.maxConc", refused.text)
         assert "waited" not in alone.text
 
 

@@ -235,7 +235,7 @@ def test_run_record_has_times_and_usage(talk: httpx.Client) -> None:
         answer = ask(talk, "hi", headers=headers)
         run = talk.get(f"/v1/runs/{answer.json()['id']}").json()
         assert run["session_key"] == answer.headers[SESSION_KEY]
-        assert (run["state"], run["door"], run["model"], run["finish_reason"]) == ("ok", "http", "stub/ok", "stop")
+        assert (run["state"], run["protocol"], run["model"], run["finish_reason"]) == ("ok", "http", "stub/ok", "stop")
         counted = answer.json()["usage"]
         assert run["usage"]["input_tokens"] == counted["prompt_tokens"]
         assert run["usage"]["output_tokens"] == counted["completion_tokens"]

@@ -25,7 +25,7 @@ from service.agent.loop import RunDraft
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
 from service.gateway.run_outcome import to_outcome
 from service.storage.database.database import Database
-from service.storage.runs.records import AcceptedRun
+from service.storage.runs.records import AcceptedRun, Protocol
 
 FUNCTION = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
@@ -203,7 +203,7 @@ def test_image_given_by_address_equals_fetched_image(database: Database) -> None
     looked = Message(Role.TOOL, (Text("milk"),), tool_call_id="own")
     asks = Message(Role.ASSISTANT, tool_calls=(ToolCall("asked", "weather", "{}"),))
     with closing(Transcripts(database)) as store:
-        run = AcceptedRun("run", "agent:main:x", "main", "test", 1, stateless=True)
+        run = AcceptedRun("run", "agent:main:x", "main", Protocol.HTTP, 1, stateless=True)
         outcome = to_outcome(RunEnded(), (fetched,), RunDraft([looks, looked, asks]), "stub/play")
         store.storage.ledger.open(run, None).finish(outcome)
         for first, expected in (

@@ -20,7 +20,7 @@ from service.core.messages import Role, text_message
 from service.gateway.build import open_gateway
 from service.gateway.gateway import MAX_NAMED_RUNS, Gateway
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import AcceptedRun, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunState
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:named"
@@ -34,7 +34,7 @@ def request(run_id: str, text: str = "hi", model: str = "scripted/echo", session
         session_key=session,
         idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", f"{text} {model}".encode()),
         run_id=run_id,
-        protocol="rpc",
+        protocol=Protocol.WEBSOCKET,
     )
 
 
@@ -204,7 +204,9 @@ def test_recorded_run_that_no_process_executes_can_be_aborted(gateways: list[Gat
 def _claim_and_forget(gateway: Gateway, run_id: str) -> None:
     """Record a run as the gateway's, as a claim does whose caller left, with nobody to take it back."""
     storage = gateway.storage
-    new = AcceptedRun(run_id, SESSION, "main", "rpc", storage.ledger.now_ms(), stateless=False, claimed=True)
+    new = AcceptedRun(
+        run_id, SESSION, "main", Protocol.WEBSOCKET, storage.ledger.now_ms(), stateless=False, claimed=True
+    )
     assert storage.claims.claim(IdempotencyKey.of(run_id, b""), new, storage.membership.id).is_own
 
 

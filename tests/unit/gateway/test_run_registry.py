@@ -15,7 +15,7 @@ from service.core.concurrency import sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import ToolCall
 from service.gateway.run_registry import Retention, RunRegistry
-from service.storage.runs.records import RunState
+from service.storage.runs.records import Protocol, RunState
 
 CALL = ToolCall("c", "read", "{}")
 
@@ -80,12 +80,12 @@ def test_retention_is_bounded_for_each_protocol() -> None:
     registry = RunRegistry(Clock(), Retention(runs=3, characters=100))
     for number in range(10):
         begin(registry, new_run(f"http-{number}")).append(RunEnded())
-    other = begin(registry, new_run("rpc-0", protocol="rpc"))
+    other = begin(registry, new_run("rpc-0", protocol=Protocol.WEBSOCKET))
     other.append(TextDelta("x" * 60))
     other.append(RunEnded())
     assert [number for number in range(10) if registry.find(f"http-{number}")] == [7, 8, 9]
     assert registry.find("rpc-0") is other
-    long = begin(registry, new_run("rpc-1", protocol="rpc"))
+    long = begin(registry, new_run("rpc-1", protocol=Protocol.WEBSOCKET))
     long.append(TextDelta("x" * 60))
     long.append(RunEnded())
     assert registry.find("rpc-0") is None

@@ -20,7 +20,7 @@ from service.storage.cluster.membership import _Evict
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
 from service.storage.runs.approvals import ApprovalRecord, ApprovalState, NewApproval
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.pruning import Pruner
 
 GENEROUS_SECONDS = 60
@@ -134,7 +134,7 @@ def test_decision_for_session_needs_subject_and_covers_it(ann: Transcripts) -> N
 
 
 def test_run_with_pending_approval_is_waiting(ann: Transcripts) -> None:
-    opened = ann.storage.ledger.open(AcceptedRun("run", KEY, "main", "test", 1_000, stateless=False), None)
+    opened = ann.storage.ledger.open(AcceptedRun("run", KEY, "main", Protocol.HTTP, 1_000, stateless=False), None)
     ann.storage.approvals.create([NEW])
     found = ann.storage.records.get("run")
     assert found is not None
@@ -146,7 +146,7 @@ def test_run_with_pending_approval_is_waiting(ann: Transcripts) -> None:
 
 
 def test_approvals_of_dead_gateway_are_interrupted(ann: Transcripts, ben: Transcripts) -> None:
-    ann.storage.ledger.open(AcceptedRun("run", KEY, "main", "test", 1_000, stateless=False), None)
+    ann.storage.ledger.open(AcceptedRun("run", KEY, "main", Protocol.HTTP, 1_000, stateless=False), None)
     # A stateless run has no record of its own while it goes on.
     ann.storage.approvals.create([NEW, named("b", run_id="stateless")])
     ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))

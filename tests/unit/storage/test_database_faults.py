@@ -33,7 +33,7 @@ from service.storage.database.errors import StoreError
 from service.storage.database.open import open_database, open_file
 from service.storage.database.schema import runs
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.storage import Storage
 
 KEY = "agent:main:faults"
@@ -47,7 +47,7 @@ def say(store: Transcripts, text: str, key: str = KEY) -> None:
 
 
 def new_run(store: Transcripts, run_id: str, key: str = KEY) -> AcceptedRun:
-    return AcceptedRun(run_id, key, "main", "test", store.storage.ledger.now_ms(), stateless=False)
+    return AcceptedRun(run_id, key, "main", Protocol.HTTP, store.storage.ledger.now_ms(), stateless=False)
 
 
 def outcome(text: str) -> RunOutcome:
@@ -331,7 +331,7 @@ from pathlib import Path
 from service.core.errors import GatewayError
 from service.core.concurrency import sleep
 from service.core.messages import Role, Usage, text_message
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.storage import Storage
 from service.storage.cluster import membership
 from service.storage.database.open import open_database
@@ -342,7 +342,7 @@ membership.this_process = lambda: ProcessIdentity("elsewhere", here.pid, here.st
 database = open_database(sys.argv[1], Path(sys.argv[2]))
 storage = Storage(database, clock=time.time, new_id=lambda: str(uuid.uuid4()), heartbeat_seconds=float(sys.argv[3]))
 storage.membership.join()
-run = AcceptedRun("paused", "agent:main:faults", "main", "test", 1, stateless=False)
+run = AcceptedRun("paused", "agent:main:faults", "main", Protocol.HTTP, 1, stateless=False)
 opened = storage.ledger.open(run, None)
 print("opened", flush=True)
 sys.stdin.readline()
@@ -376,7 +376,7 @@ def test_paused_process_that_lost_its_session_writes_nothing(postgres: Postgres,
         state_options: dict[str, Any] = {"clock": time.time, "new_id": new_uuid, "heartbeat_seconds": 0.2}
         storage = Storage(open_database(url, tmp_path), **state_options)
         storage.membership.join()
-        run = AcceptedRun("second", KEY, "main", "test", 2, stateless=False)
+        run = AcceptedRun("second", KEY, "main", Protocol.HTTP, 2, stateless=False)
         with deadline(GENEROUS_SECONDS):
             storage.ledger.open(run, GENEROUS_SECONDS).finish(outcome("second"))
         process.send_signal(signal.SIGCONT)

@@ -23,7 +23,7 @@ from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.open import FILE_NAME, open_file
 from service.storage.database.schema import entries, login_failures
-from service.storage.runs.records import AcceptedRun
+from service.storage.runs.records import AcceptedRun, Protocol
 
 GENEROUS_SECONDS = 30
 LARGE = "x" * 200_000
@@ -140,8 +140,10 @@ def test_lost_file_refuses_reads_writes_and_stateless_runs(path: Path, lose: Cal
         for use in (
             lambda: store.get_session("k"),
             lambda: store.database.write(Fill("lost")),
-            lambda: store.storage.ledger.open(AcceptedRun("s", "alone", "main", "test", 0, stateless=True), None),
-            lambda: store.storage.ledger.open(AcceptedRun("t", "k", "main", "test", 0, stateless=False), None),
+            lambda: store.storage.ledger.open(
+                AcceptedRun("s", "alone", "main", Protocol.HTTP, 0, stateless=True), None
+            ),
+            lambda: store.storage.ledger.open(AcceptedRun("t", "k", "main", Protocol.HTTP, 0, stateless=False), None),
             store.database.check,
         ):
             with pytest.raises(StoreError, match="removed or replaced") as refused:

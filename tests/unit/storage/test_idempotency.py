@@ -23,7 +23,7 @@ from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import entries
 from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey, _ClaimKey
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:claimed"
@@ -57,7 +57,7 @@ def ben(ann: Transcripts, clock: Clock, database_url: str | None, tmp_path: Path
 
 def new_run(gateway: Transcripts, run_id: str, *, stateless: bool = False) -> AcceptedRun:
     session = f"{SESSION}:{run_id}" if stateless else SESSION
-    return AcceptedRun(run_id, session, "main", "test", gateway.storage.ledger.now_ms(), stateless, claimed=True)
+    return AcceptedRun(run_id, session, "main", Protocol.HTTP, gateway.storage.ledger.now_ms(), stateless, claimed=True)
 
 
 def claim(gateway: Transcripts, run: AcceptedRun, key: IdempotencyKey = KEY) -> Claim:

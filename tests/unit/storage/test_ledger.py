@@ -21,7 +21,7 @@ from service.storage.cluster.membership import _Evict, _Join
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
 from service.storage.runs.ledger import OpenRun
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 
 GENEROUS_SECONDS = 60
 KEY = "agent:main:team"
@@ -44,7 +44,7 @@ def ben(ann: Transcripts, database_url: str | None, tmp_path: Path) -> Iterator[
 
 
 def new_run(run_id: str, *, key: str = KEY, stateless: bool = False) -> AcceptedRun:
-    return AcceptedRun(run_id, key, "main", "test", 1_000, stateless=stateless)
+    return AcceptedRun(run_id, key, "main", Protocol.HTTP, 1_000, stateless=stateless)
 
 
 def begin(gateway: Transcripts, run_id: str, timeout_seconds: float | None = GENEROUS_SECONDS) -> OpenRun:
@@ -84,7 +84,7 @@ def test_run_is_recorded_at_start_and_end(ann: Transcripts) -> None:
     assert (going_on.state, going_on.gateway_id, going_on.protocol) == (
         RunState.RUNNING,
         ann.storage.membership.id,
-        "test",
+        Protocol.HTTP,
     )
     assert (going_on.accepted_at_ms, going_on.ended_at_ms) == (1_000, None)
     run.finish(saying("hello"))
@@ -255,3 +255,9 @@ def test_sessions_of_dead_process_are_released_at_next_start(
         assert started.storage.membership.has_peers
         begin(started, "next", 0).finish(saying("hello"))
     assert texts(ann) == ["hello"]
+
+
+def test_earlier_name_of_the_websocket_protocol_is_read() -> None:
+    assert Protocol("rpc") is Protocol.WEBSOCKET
+    with pytest.raises(ValueError, match="door"):
+        Protocol("door")

@@ -24,7 +24,7 @@ from service.storage.database.open import open_database
 from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
 from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey
 from service.storage.runs.operations import BeginRun, Refusal
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.pruning import SESSIONS_PER_BATCH, Pruner, PruneResult
 from service.storage.sessions.retention import DeleteExpired, DeleteIdleLeases, RetentionPolicy
 
@@ -49,7 +49,7 @@ def use(store: Transcripts, key: str, run_id: str | None = None, agent: str = "m
 
 def use_once(store: Transcripts, key: str) -> None:
     """Store the turn of a stateless request."""
-    run = AcceptedRun(f"run {key}", key, "main", "test", store.storage.ledger.now_ms(), stateless=True)
+    run = AcceptedRun(f"run {key}", key, "main", Protocol.HTTP, store.storage.ledger.now_ms(), stateless=True)
     store.storage.ledger.open(run, None).finish(outcome("a", "b"))
 
 
@@ -122,7 +122,9 @@ def test_last_used_sessions_of_each_agent_stay(store: Transcripts, clock: Clock)
 
 
 def test_deleted_session_leaves_no_rows(store: Transcripts, clock: Clock) -> None:
-    run = AcceptedRun("claimed", "s", "main", "test", store.storage.ledger.now_ms(), stateless=False, claimed=True)
+    run = AcceptedRun(
+        "claimed", "s", "main", Protocol.HTTP, store.storage.ledger.now_ms(), stateless=False, claimed=True
+    )
     store.storage.claims.claim(IdempotencyKey.of("k", b"{}"), run, store.storage.membership.id)
     store.storage.ledger.open(run, None).finish(outcome("a", "b", "c"))
     store.append_summary("s", "r2", text_message(Role.SYSTEM, "in short"), kept=1)
@@ -136,7 +138,7 @@ def test_session_in_use_is_not_pruned(store: Transcripts, clock: Clock) -> None:
     for name in ("held", "free"):
         use(store, name)
     clock.now += 31 * DAY_SECONDS
-    held = store.storage.ledger.open(AcceptedRun("r", "held", "main", "test", 0, stateless=False), None)
+    held = store.storage.ledger.open(AcceptedRun("r", "held", "main", Protocol.HTTP, 0, stateless=False), None)
     assert prune(store, prune_after=30) == PruneResult(sessions=1)
     assert keys(store) == {"held"}
     held.finish(outcome("c"))
@@ -153,12 +155,14 @@ def test_unused_leases_of_sessions_without_turns_are_deleted(
     store.database.write(AddLeases(*(f"empty {number:04}" for number in range(1_100))))  # more than one page
     store.finish_run("failed", "main", "r1", RunOutcome(RunState.ERROR))
     use(store, "used")
-    held = store.storage.ledger.open(AcceptedRun("r2", "held", "main", "test", 0, stateless=False), None)
+    held = store.storage.ledger.open(AcceptedRun("r2", "held", "main", Protocol.HTTP, 0, stateless=False), None)
     with closing(Transcripts(open_database(database_url, tmp_path), clock)) as other:
-        busy = BeginRun(AcceptedRun("r3", "held", "main", "test", 0, stateless=False), other.storage.membership.id, 0)
+        busy = BeginRun(
+            AcceptedRun("r3", "held", "main", Protocol.HTTP, 0, stateless=False), other.storage.membership.id, 0
+        )
         assert other.database.write(busy) is Refusal.BUSY
         held.finish(RunOutcome(RunState.ERROR))  # "held" is free, but a gateway waits for it
-        again = store.storage.ledger.open(AcceptedRun("r4", "failed", "main", "test", 0, stateless=False), None)
+        again = store.storage.ledger.open(AcceptedRun("r4", "failed", "main", Protocol.HTTP, 0, stateless=False), None)
         assert prune(store) == PruneResult()
         assert lease_keys(store) == {"failed", "held", "used"}
         again.finish(outcome("first words"))
@@ -171,7 +175,7 @@ def test_lease_taken_since_it_was_found_stays(store: Transcripts) -> None:
     store.finish_run("s", "main", "r1", RunOutcome(RunState.ERROR))
     [found] = RetentionPolicy(store.database, MaintenanceConfig()).iter_idle_leases()
     assert found == ["s"]
-    held = store.storage.ledger.open(AcceptedRun("r2", "s", "main", "test", 0, stateless=False), None)
+    held = store.storage.ledger.open(AcceptedRun("r2", "s", "main", Protocol.HTTP, 0, stateless=False), None)
     store.database.write(DeleteIdleLeases(found))
     held.finish(outcome("kept"))
     store.database.write(DeleteIdleLeases(found))
@@ -205,7 +209,7 @@ def test_old_run_records_and_keys_are_deleted(store: Transcripts, clock: Clock) 
     use(store, "s", "old")
     store.storage.claims.claim(
         IdempotencyKey.of("k", b"{}"),
-        AcceptedRun("waits", "t", "main", "test", store.storage.ledger.now_ms(), stateless=False, claimed=True),
+        AcceptedRun("waits", "t", "main", Protocol.HTTP, store.storage.ledger.now_ms(), stateless=False, claimed=True),
         store.storage.membership.id,
     )
     clock.now += RETENTION_MS / 1000 + 1
@@ -268,7 +272,7 @@ def test_gateway_prunes_in_background(tmp_path: Path) -> None:
 
 def use_with_key(store: Transcripts, key: str, idempotency_key: IdempotencyKey, *, stateless: bool) -> AcceptedRun:
     now_ms = store.storage.ledger.now_ms()
-    run = AcceptedRun(f"run {key}", key, "main", "test", now_ms, stateless, claimed=True)
+    run = AcceptedRun(f"run {key}", key, "main", Protocol.HTTP, now_ms, stateless, claimed=True)
     assert store.storage.claims.claim(idempotency_key, run, store.storage.membership.id).is_own
     store.storage.ledger.open(run, None).finish(outcome("question", "answer"))
     return run

@@ -29,6 +29,7 @@ from service.gateway.gateway import Gateway
 from service.storage.database.open import FILE_NAME
 from service.storage.database.schema import metadata
 from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.records import Protocol
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:plans"
@@ -43,7 +44,7 @@ def ask(gateway: Gateway, *texts: str, session: str | None = SESSION, key: str |
     said = (text_message(role, text) for text, role in zip(texts, cycle((Role.USER, Role.ASSISTANT)), strict=False))
     messages = tuple(IncomingMessage("message", message) for message in said)
     run = gateway.submit(
-        AgentRequest(messages=messages, agent_id="main", session_key=session, idempotency_key=idempotency)
+        AgentRequest(Protocol.HTTP, messages, agent_id="main", session_key=session, idempotency_key=idempotency)
     )
     end = run.wait_for_end(GENEROUS_SECONDS)
     assert end is not None

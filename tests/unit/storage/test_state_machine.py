@@ -25,7 +25,7 @@ from service.storage.database.schema import lanes, metadata, runs, stateless_run
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
 from service.storage.runs.operations import BeginRun, Refusal
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.storage import Storage
 
 MEMBERS = 3
@@ -133,7 +133,9 @@ class StateMachine(RuleBasedStateMachine):
     def new_run(self, key: str, *, stateless: bool = False, claimed: bool = False, name: str = "") -> AcceptedRun:
         number = self.new_id()
         accepted_at_ms = int(self.time) * 1000 + int(number)
-        return AcceptedRun(name or f"run-{number}", key, key.split(":")[1], "test", accepted_at_ms, stateless, claimed)
+        return AcceptedRun(
+            name or f"run-{number}", key, key.split(":")[1], Protocol.HTTP, accepted_at_ms, stateless, claimed
+        )
 
     def settle(self, member: int) -> None:
         sleep(0)  # spawned greenlets start

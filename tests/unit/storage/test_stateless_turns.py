@@ -18,7 +18,7 @@ from service.storage.database.open import open_database
 from service.storage.database.schema import stateless_turns
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.operations import FinishRun
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.queries import MAX_PAYLOAD_CHARACTERS, Position
 
 KEY = "agent:main:openai:alone"
@@ -55,7 +55,7 @@ class Move(SingleOperation[None]):
 
 
 def new_run(run_id: str = "r", key: str = KEY, *, stateless: bool = True) -> AcceptedRun:
-    return AcceptedRun(run_id, key, "main", "test", 1_000, stateless=stateless)
+    return AcceptedRun(run_id, key, "main", Protocol.HTTP, 1_000, stateless=stateless)
 
 
 def answer(store: Transcripts, run: AcceptedRun, outcome: RunOutcome = ANSWERED) -> None:

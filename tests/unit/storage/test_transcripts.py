@@ -27,7 +27,7 @@ from service.storage.database.errors import StoreError
 from service.storage.database.open import open_database
 from service.storage.database.schema import HEAD, entries
 from service.storage.message_codec import from_payload, to_payload
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 
 GENEROUS_SECONDS = 30
 NO_USAGE = Usage()
@@ -246,7 +246,7 @@ def test_stores_sharing_database_see_each_others_turns(
 
 
 def test_session_continued_during_first_answer_keeps_both_turns(store: Transcripts) -> None:
-    first = AcceptedRun("first", KEY, "main", "test", store.storage.ledger.now_ms(), stateless=True)
+    first = AcceptedRun("first", KEY, "main", Protocol.HTTP, store.storage.ledger.now_ms(), stateless=True)
     opened = store.storage.ledger.open(first, None)
     append(store, KEY, turn("continued"))
     opened.finish(RunOutcome(RunState.OK, messages=turn("begun"), reply_count=1))

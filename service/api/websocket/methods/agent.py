@@ -32,7 +32,7 @@ def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None)
         text = "Attachments are not supported. Send images to the HTTP endpoint, in the message's content."
         raise GatewayError("unsupported_parameter", text, param="attachments")
     run = call.context.gateway.submit(to_agent_request(params, timeout_seconds))
-    run.keep(call.hold)
+    run.retain(call.hold)
     return run
 
 

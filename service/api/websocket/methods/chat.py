@@ -12,7 +12,7 @@ from service.api.websocket.history import to_history
 from service.api.websocket.methods.agent import submit
 from service.api.websocket.payloads import to_chat_message
 from service.core.messages import Role, text_message
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 
 _HISTORY_MESSAGES = 200
 _MOST_MESSAGES = 1000
@@ -64,7 +64,7 @@ def inject_message(call: Call) -> Any:
     context, target = call.context, find_target(call.context.gateway, call.params)
     storage, run_id = context.gateway.storage, f"inject_{uuid.uuid4()}"
     session = storage.transcripts.get_session(target.session_key)
-    new = AcceptedRun(run_id, target.session_key, target.agent.id, "rpc", context.now_ms, stateless=False)
+    new = AcceptedRun(run_id, target.session_key, target.agent.id, Protocol.WEBSOCKET, context.now_ms, stateless=False)
     message = text_message(Role.ASSISTANT, call.params["message"])
     model = session.model if session is not None else None
     outcome = RunOutcome(RunState.OK, model=model, messages=(message,), reply_count=1)

@@ -69,7 +69,7 @@ def get_status(call: Call) -> Any:
     """Return the version, the uptime and the running runs."""
     context = call.context
     runs = [
-        {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "door": run.protocol}
+        {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "protocol": run.protocol}
         for run in context.gateway.runs.running()
     ]
     return {
