@@ -38,7 +38,7 @@ _SYNCHRONOUS: dict[Durability, str] = {"normal": "NORMAL", "full": "FULL"}
 #: How long a statement waits for a lock of another process before the whole transaction is retried.
 BUSY_TIMEOUT_MS = 5_000
 
-#: How long other processes wait for a migration.
+#: How long other processes wait for a migration, with their first statements on a connection, too.
 MIGRATION_TIMEOUT_MS = 60_000
 
 #: Polling interval for changes by other processes.
@@ -209,7 +209,6 @@ def _open_writer(path: Path, durability: Durability) -> sa.Connection:
 
     connection = engine.connect()
     try:
-        _set_busy_timeout(connection, MIGRATION_TIMEOUT_MS)
         _in_transaction(connection, _BEGIN_WRITING, migrate)
         _set_busy_timeout(connection, BUSY_TIMEOUT_MS)
     except BaseException:
@@ -231,7 +230,9 @@ def _open_reader(path: Path) -> sa.Connection:
     def forbid_writes(connection: Any, _record: object) -> None:
         connection.execute("PRAGMA query_only = ON")
 
-    return engine.connect()
+    connection = engine.connect()
+    _set_busy_timeout(connection, BUSY_TIMEOUT_MS)
+    return connection
 
 
 def _engine(path: Path, durability: Durability = "normal") -> sa.Engine:
@@ -239,7 +240,7 @@ def _engine(path: Path, durability: Durability = "normal") -> sa.Engine:
     # NullPool: each connection belongs to one thread.
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
-        connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT_MS / 1000},
+        connect_args={"isolation_level": None, "timeout": MIGRATION_TIMEOUT_MS / 1000},
         poolclass=NullPool,
         hide_parameters=True,  # they contain message text, and errors are logged
     )
