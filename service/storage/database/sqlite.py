@@ -247,7 +247,22 @@ def _engine(path: Path, durability: Durability = "normal") -> sa.Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        for pragma in ("journal_mode = WAL", f"synchronous = {_SYNCHRONOUS[durability]}", "foreign_keys = ON"):
+        _enter_wal_mode(connection)
+        for pragma in (f"synchronous = {_SYNCHRONOUS[durability]}", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+def _enter_wal_mode(connection: sqlite3.Connection) -> None:
+    """Set the journal mode, for which SQLite itself does not wait while another process writes in the earlier mode."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        else:
+            return
+        connection.execute(_BEGIN_WRITING)  # waits
+        connection.execute("ROLLBACK")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -153,6 +154,17 @@ def test_one_of_concurrent_starts_migrates(database_url: str | None, tmp_path: P
     assert sorted(upgrades) == [0, 0, 0, int(HEAD) - 1]
     with closing(Transcripts(open_database(database_url, tmp_path))) as store:
         assert_all_is_there(store)
+
+
+def test_opening_waits_for_a_process_that_writes_before_the_database_is_in_wal_mode(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(0.5, other.execute, ("COMMIT",))
+        release.start()
+        with closing(Transcripts(open_database(None, tmp_path))) as store:
+            assert store.get_session("k") is None
+        release.join()
 
 
 LARGE = """
