@@ -32,7 +32,7 @@ def post(client: httpx.Client, body: bytes, headers: dict[str, str] | None = Non
         (b"{", "invalid_json"),
         (b'{"messages": [NaN]}', "invalid_json"),
         (b'{"messages": "\xff"}', "invalid_json"),
-        (b"\xef\xbb\xbf{}", "invalid_json"),
+        (b"\xef\xbb\xbf{", "invalid_json"),
         (b"[" * 10_000 + b"]" * 10_000, "invalid_json"),
         (b"[]", "invalid_type"),
         (b'"text"', "invalid_type"),
@@ -171,7 +171,7 @@ def test_picture_is_accepted_whatever_its_media_type(client: httpx.Client) -> No
         ("store", [True, False, None], ["yes"]),
         ("service_tier", ["auto", "priority", "flex", "", None], [1]),
         ("functions", [None], [[{"name": "f"}]]),
-        ("function_call", [None], [{"name": "f"}, "auto"]),
+        ("function_call", [None, "auto", "none"], [{"name": "f"}, "required"]),
         ("stream", [False, None], ["yes", 1]),
         ("stream_options", [None, {}, {"include_usage": None, "include_obfuscation": True}], [{"include_usage": 1}]),
         ("user", ["anna", "", None], ["a\x00b", "x" * 129, 7]),
@@ -206,7 +206,13 @@ def test_every_field_is_validated_at_its_bounds(
 
 
 def test_unsupported_fields_are_refused_by_name(client: httpx.Client) -> None:
-    for field, value in {"n": 2, "logprobs": True, "web_search_options": {}, "audio": {}, "functions": []}.items():
+    for field, value in {
+        "n": 2,
+        "logprobs": True,
+        "web_search_options": {},
+        "audio": {},
+        "functions": [{"name": "f"}],
+    }.items():
         assert error_of(ask(client, "hi", **{field: value})) == (400, "unsupported_parameter", field)
 
 
