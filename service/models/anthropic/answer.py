@@ -16,7 +16,7 @@ from service.models.errors.answer_errors import answer_error, find_bare_error, f
 from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion
 from service.models.http.transport import Upstream
-from service.models.openai.surrogates import load_event
+from service.models.openai.surrogates import Joiner, joined, load_event
 from service.models.provider import ModelEnded
 from service.models.streaming import to_count
 from service.models.thoughts import ThoughtFilter
@@ -53,7 +53,7 @@ class _PartialCall:
 
     def arguments(self) -> str:
         """Return the arguments as JSON text, empty without any."""
-        if text := "".join(self.pieces):
+        if text := joined(self.pieces):
             return text
         if isinstance(self.given, str):
             return self.given
@@ -70,6 +70,7 @@ class AnthropicAnswer:
         self._calls_chars = 0
         self._content = Content()
         self._thoughts = thoughts
+        self._joiner = Joiner()
         self._given = GivenTexts()
         self._kinds_of_start: dict[Any, str] = {}  # of blocks in the start of the message, which may come again
         self._texts: list[str] = []  # unfiltered
@@ -107,7 +108,7 @@ class AnthropicAnswer:
     def read(self, payload: bytes) -> str:
         """Process one event and return its text, which may be empty; unknown events are ignored."""
         try:
-            event = load_event(payload)
+            event = load_event(payload, "text", "partial_json")
             kind = event.get("type")
             reader = self._readers.get(kind) if kind else None
             problem = None if reader is not None else find_error(event) or (None if kind else find_bare_error(event))
@@ -135,7 +136,7 @@ class AnthropicAnswer:
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
-        self._rest = self._thoughts.filter(self._given.end_all()) + self._thoughts.finish()
+        self._rest = self._thoughts.filter(self._joiner.finish() + self._given.end_all()) + self._thoughts.finish()
         if completion.reason is None or not (self.is_over or completion.is_stated()):
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = self._stop_reason()
@@ -197,7 +198,7 @@ class AnthropicAnswer:
         block, index = event["content_block"], event.get("index", 0)
         kind = block["type"]
         if kind == "text":
-            block = {**block, "text": _text(block.get("text") or "")}
+            block = {**block, "text": self._joiner.join(_text(block.get("text") or ""))}
         if self._kinds_of_start.pop(index, None) == kind and kind in ("text", "tool_use"):
             return self._extend_text(index, self._given.begin(index, block["text"])) if kind == "text" else ""
         self._content.begin(index, block)
@@ -220,12 +221,13 @@ class AnthropicAnswer:
         index = event.get("index", 0)
         if (call := self._calls_by_index.get(index)) is not None:
             call.is_closed = True
-        return self._extend_text(index, self._given.end(index))
+        return self._extend_text(index, self._given.extend(index, self._joiner.finish()) + self._given.end(index))
 
     def _read_delta(self, event: dict[str, Any]) -> str:
         delta, index = event["delta"], event.get("index", 0)
         if delta["type"] == "text_delta":
-            return self._extend_text(index, self._given.extend(index, _text(delta.get("text") or "")))
+            text = self._joiner.join(_text(delta.get("text") or ""))
+            return self._extend_text(index, self._given.extend(index, text))
         self._content.extend(index, delta)
         if delta["type"] == "input_json_delta":
             piece = _text(delta.get("partial_json") or "")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-import orjson
 
 from service.core.errors import GatewayError
 from service.core.messages import Function, ProviderData, StopReason, Usage
@@ -80,14 +79,14 @@ class OpenAIAnswer:
     def read(self, payload: bytes) -> str:
         """Process one chunk or a whole completion and return its text, which may be empty."""
         try:
-            event = load_event(payload)
+            event = load_event(payload, "content", "arguments")
             if isinstance(event, list):  # of chunks
-                return "".join([self.read(orjson.dumps(one)) for one in event])
+                return "".join([self.read(json.dumps(one).encode()) for one in event])
             choices = event.get("choices")
             choice = self._own_choice(choices) if choices else {}
             if content := _plain_content(event, choice):
                 text = self._add_content(content)
-                if self._completion.is_flowing and self._thoughts.is_done:
+                if self._completion.is_flowing and text == content:  # neither held back nor repaired
                     self._repeated.remember(payload, content)
                 return text
             text = self._read_choice(choice)
@@ -112,7 +111,8 @@ class OpenAIAnswer:
     def to_end(self) -> ModelEnded:
         """Return the end of the answer. Raises `provider_error` unless the provider said that it is complete."""
         completion = self._completion
-        self._rest = self._thoughts.filter(self._messages.finish()) + self._thoughts.finish()
+        last = self._joiner.finish() + self._messages.finish()
+        self._rest = self._thoughts.filter(last) + self._thoughts.finish()
         if not (self.is_over or completion.is_stated()) or self._is_unproven():
             raise GatewayError("provider_error", "The model provider's answer stopped before its end.")
         reason = to_stop_reason(completion.reason or "")

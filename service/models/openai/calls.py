@@ -11,6 +11,7 @@ from service.core.errors import GatewayError
 from service.core.ids import new_call_id
 from service.core.messages import Function, ToolCall
 from service.models.openai.hosts import CALL_DATA
+from service.models.openai.surrogates import joined
 from service.models.tool_calls import check_calls, is_object, whole_arguments, with_distinct_ids
 
 
@@ -27,7 +28,7 @@ class PartialCall:
 
     def is_whole(self) -> bool:
         """True if the arguments are a complete object."""
-        return is_object("".join(self.arguments))
+        return is_object(joined(self.arguments))
 
     def is_empty(self) -> bool:
         """True without any arguments."""
@@ -155,7 +156,7 @@ def _begins_another(call: PartialCall, piece: dict[str, Any], arguments: str) ->
 def _to_call(call: PartialCall) -> ToolCall:
     if not call.name:
         raise GatewayError("provider_error", "The model provider sent a tool call without the name of a function.")
-    return ToolCall(call.id or new_call_id(), call.name, whole_arguments("".join(call.arguments)))
+    return ToolCall(call.id or new_call_id(), call.name, whole_arguments(joined(call.arguments)))
 
 
 def _raw_arguments(piece: dict[str, Any]) -> Any:

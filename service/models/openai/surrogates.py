@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import orjson
 
 
-def load_event(payload: bytes) -> Any:
+def load_event(payload: bytes, *split: str) -> Any:
     """Parse the JSON of an event, with U+FFFD for invalid UTF-8 and lone surrogates; `NaN` and `Infinity` are numbers.
 
-    Surrogates in `content` are left to `Joiner`.
+    Surrogates in the texts of members named in `split` are left to `Joiner` and `joined`.
 
     Raises `ValueError` for invalid JSON.
     """
@@ -20,7 +21,7 @@ def load_event(payload: bytes) -> Any:
     except ValueError:
         text = payload.decode(errors="replace")  # a byte that is not UTF-8 costs its character only
     try:
-        return _replaced(json.loads(text, parse_int=orjson.loads))  # takes NaN, too
+        return _replaced(json.loads(text, parse_int=orjson.loads), split)  # takes NaN, too
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -45,6 +46,17 @@ class Joiner:
             text, self._half = text[:-1], text[-1]
         return _whole(text)
 
+    def finish(self) -> str:
+        """Return the replacement of a surrogate whose other half never came."""
+        text, self._half = _whole(self._half), ""
+        return text
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Return the pieces of one text with their surrogates joined, or replaced."""
+    text = "".join(texts)
+    return text if text.isascii() or _is_whole(text) else _whole(text)
+
 
 def _is_whole(text: str) -> bool:
     try:
@@ -58,14 +70,14 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _replaced(value: Any) -> Any:
+def _replaced(value: Any, split: Collection[str]) -> Any:
     if isinstance(value, str):
         return _whole(value)
     if isinstance(value, list):
-        return [_replaced(one) for one in value]
+        return [_replaced(one, split) for one in value]
     if not isinstance(value, dict):
         return value
     return {
-        _whole(name): one if name == "content" and isinstance(one, str) else _replaced(one)
+        _whole(name): one if name in split and isinstance(one, str) else _replaced(one, split)
         for name, one in value.items()
     }

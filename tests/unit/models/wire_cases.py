@@ -1246,6 +1246,46 @@ OTHERS = [
         dialect=ANTHROPIC,
     ),
 ]
+SMILE = "\U0001f600"
+SURROGATES = [
+    *(
+        row
+        for name, texts, text in (
+            ("pair in two texts", ("Hi \ud83d", "\ude00!"), f"Hi {SMILE}!"),
+            ("pair alone in two texts", ("\ud83d", "\ude00"), SMILE),
+            ("half at the end", ("Hi ", "\ud83d"), "Hi \ufffd"),
+            ("half before text", ("Hi ", "\ud83d", "!"), "Hi \ufffd!"),
+            ("half alone", ("\ud83d",), "\ufffd"),
+            ("half amid text", ("Hi \ud83d!", " Bye"), "Hi \ufffd! Bye"),
+            ("second half alone", ("Hi ", "\ude00"), "Hi \ufffd"),
+        )
+        for row in (
+            _ok(name, chunk(role="assistant", content=""), *map(said, texts), STOP, DONE, text=text),
+            _ok(name, message_events(*anthropic.text(list(texts))), dialect=ANTHROPIC, text=text),
+            _ok(f"{name}, in one piece", whole("".join(texts)), label=JSON, text=text),
+        )
+    ),
+    _ok(
+        "half in a list of chunks",
+        json.dumps([json.loads(one[6:]) for one in (said("\ud83d"), said("\ude00"), STOP)]).encode(),
+        label=JSON,
+        text=SMILE,
+    ),
+    _calls(
+        "pair in two pieces of arguments",
+        call('{"city":"\ud83d', name="weather", id="a"),
+        call('\ude00"}'),
+        chunk("tool_calls"),
+        DONE,
+        calls=(("weather", f'{{"city":"{SMILE}"}}'),),
+    ),
+    _calls(
+        "pair in two pieces of input",
+        message_events(*tool_block({}, '{"city":"\ud83d', '\ude00"}'), reason="tool_use"),
+        dialect=ANTHROPIC,
+        calls=(("weather", f'{{"city":"{SMILE}"}}'),),
+    ),
+]
 
 _OPEN = ("Hm", ".", "\n", "</think>", "\n\n", *SAID)
 OPEN_THOUGHTS = {
@@ -1273,4 +1313,5 @@ CASES: list[WireCase] = [
     *PIECES_OF_NAMES,
     *THOUGHTS,
     *OTHERS,
+    *SURROGATES,
 ]
