@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from service.tools.mcp.results import INSTALL_MCP, describe, redactor, to_text, to_tool
-from service.tools.mcp.transport import HttpErrors, open_lenient
+from service.tools.mcp.transport import FORGOTTEN_SESSION, HttpErrors, open_lenient
 
 MAX_TOOLS = 1_000
 
@@ -35,6 +35,7 @@ _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _MEMORY_CHECK_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
 _CLOSED = "Connection closed"  # the SDK's message
+_SESSION_LOST = "The server has forgotten the session"
 _MISSING_SDK = f"MCP servers need a package that is not installed. {INSTALL_MCP}"
 
 Send = Callable[[dict[str, Any]], None]
@@ -62,12 +63,14 @@ class Bridge:
         self._redact = redact
         self._ended = ended
         self._calls: dict[int, asyncio.Task[None]] = {}
+        self._session_lost = asyncio.Event()
 
     async def serve(self, requests: AsyncIterator[dict[str, Any]]) -> None:
         """Serve until cancelled. Raises `ConnectionError` when the connection is lost."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_changes())
             tasks.create_task(self._watch_end())
+            tasks.create_task(self._watch_session())
             async for request in requests:
                 number = request["id"]
                 if request["method"] != "cancel":
@@ -86,10 +89,13 @@ class Bridge:
             else:
                 response = await self._call_tool(request["name"], request["arguments"])
         except Exception as error:  # report any failure to the waiting caller
-            is_lost = self._http_errors.session_lost or not await self._is_alive()
+            session_lost = getattr(error, "data", None) == FORGOTTEN_SESSION
+            is_lost = session_lost or self._http_errors.session_lost or not await self._is_alive()
             failure = {"failed" if is_lost else "error": self._redact(describe(error))}
-            self._send({"id": request["id"], **failure, "session_lost": self._http_errors.session_lost})
-            if is_lost:
+            self._send({"id": request["id"], **failure, "session_lost": session_lost})
+            if session_lost:
+                self._session_lost.set()
+            elif is_lost and not self._session_lost.is_set():
                 raise ConnectionError(describe(error)) from error
         else:
             self._send({"id": request["id"], **response})
@@ -125,6 +131,12 @@ class Bridge:
         await asyncio.gather(*self._calls.values(), return_exceptions=True)
         self._send({"failed": _CLOSED})
         raise ConnectionError(_CLOSED)
+
+    async def _watch_session(self) -> None:
+        await self._session_lost.wait()
+        while self._calls:  # the others were processed, or are refused in the same way
+            await asyncio.gather(*self._calls.values(), return_exceptions=True)
+        raise ConnectionError(_SESSION_LOST)
 
     async def _watch_changes(self) -> None:
         # Servers of the newer protocol notify only subscribers.

@@ -116,11 +116,17 @@ class McpServer:
         self._closed = concurrency.Event()
 
     @property
-    def state(self) -> Literal["idle", "connected", "failed"]:
-        """The state for operators: "failed" while it is reconnected in the background, "idle" if it is not running."""
+    def state(self) -> Literal["idle", "connecting", "connected", "failed"]:
+        """The state for operators.
+
+        "connecting" before its first response, "failed" while it is reconnected in the background, "idle" if it is not
+        running.
+        """
         if self._recovering:
             return "failed"
-        return "idle" if self._connection is None or self._connection.is_closing else "connected"
+        if self._connection is None or self._connection.is_closing:
+            return "idle"
+        return "connected" if self._connection.responses else "connecting"
 
     def list_tools(self, wait_seconds: float | None = None) -> tuple[RemoteTool, ...]:
         """Return its tools, at most `LISTING_SECONDS` old, or the last known ones if the server fails.

@@ -63,7 +63,7 @@ class McpServers:
 
     @property
     def states(self) -> dict[str, str]:
-        """The state of each server by its name: "connected", "idle" or "failed"."""
+        """The state of each server by its name: "connected", "connecting", "idle" or "failed"."""
         return {name: server.state for name, server in self._servers.items()}
 
     def list_tools(

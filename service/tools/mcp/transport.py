@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,18 +21,32 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 _MAX_MEDIA_TYPE_CHARS = 80
 _MAX_HTTP_ERRORS = 256
-_SESSION_LOST = "Session terminated"  # the SDK's message for a 404 within a session
+_MAX_ERROR_BYTES = 64 * 1024
+_SESSION_HEADER = "mcp-session-id"
+_NOT_FOUND, _BAD_REQUEST = 404, 400
+#: Codes of JSON-RPC for a fault of the request itself: an unknown method, invalid parameters.
+_REQUEST_FAULTS = (-32601, -32602)
+_REFUSES_SESSION = re.compile(
+    r"(no valid|invalid|unknown|expired|missing|no such|not? found)\W[^.]{0,20}\bsession"
+    r"|\bsession\b[^.]{0,60}(not (found|valid|initiali[sz]ed|exist)|no longer|does ?n[o']t exist|invalid|unknown"
+    r"|expired|terminated|closed|required)|\bserver not initiali[sz]ed",
+    re.IGNORECASE,
+)
+
+#: Data of the error response to a request that the server did not process, because it had forgotten the session.
+FORGOTTEN_SESSION = "openclaw: session forgotten"
 
 
 class HttpErrors:
     """HTTP errors by request id, because the SDK reports only an "error response" without details.
 
-    `session_lost` is set once the server answered a request of the session with 404.
+    `session_lost` is set once the server refused a request because of its session.
     """
 
     def __init__(self) -> None:
         self.session_lost = False
         self._reasons: dict[Any, str] = {}
+        self._forgotten: set[Any] = set()
 
     async def record(self, response: Any) -> None:
         """Record the reason of an unsuccessful `response`. A hook of the SDK's HTTP client."""
@@ -40,18 +55,48 @@ class HttpErrors:
         media_type = response.headers.get("content-type", "")[:_MAX_MEDIA_TYPE_CHARS]
         reason = f"HTTP {response.status_code} {response.reason_phrase}".strip()
         with suppress(ValueError, AttributeError):  # the body is not a request, so no caller waits for it
-            self._reasons[json.loads(response.request.content).get("id")] = (
-                f"{reason}, {media_type}" if media_type else reason
-            )
+            number = json.loads(response.request.content).get("id")
+            self._reasons[number] = f"{reason}, {media_type}" if media_type else reason
+            if await _refuses_session(response):
+                self._forgotten.add(number)
         if len(self._reasons) > _MAX_HTTP_ERRORS:
-            del self._reasons[next(iter(self._reasons))]  # drop the oldest unused one
+            unused = next(iter(self._reasons))
+            del self._reasons[unused]
+            self._forgotten.discard(unused)
 
     def annotate(self, message: Any) -> None:
-        """Add the HTTP reason to `message` if it is the error response of such a request."""
+        """Add the HTTP reason, and the loss of the session, to `message` if it is the response of such a request."""
         error = getattr(message, "error", None)
-        self.session_lost = self.session_lost or getattr(error, "message", "") == _SESSION_LOST
-        if error is not None and (reason := self._reasons.pop(message.id, "")):
+        if error is None:
+            return
+        if reason := self._reasons.pop(message.id, ""):
             error.message = f"{error.message} ({reason})"
+        if message.id in self._forgotten:
+            self._forgotten.discard(message.id)
+            self.session_lost = True
+            error.data = FORGOTTEN_SESSION
+
+
+async def _refuses_session(response: Any) -> bool:
+    """True if `response` says that the session of its request is unknown: with status 404, or in words with 400.
+
+    Servers differ in the body of a 404, so that its words do not matter.
+    """
+    if _SESSION_HEADER not in response.request.headers or response.status_code not in (_NOT_FOUND, _BAD_REQUEST):
+        return False
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        return bool(response.status_code == _NOT_FOUND)
+    body = (await response.aread())[:_MAX_ERROR_BYTES]
+    if _error_code(body) in _REQUEST_FAULTS:
+        return False
+    return response.status_code == _NOT_FOUND or bool(_REFUSES_SESSION.search(body.decode(errors="replace")))
+
+
+def _error_code(body: bytes) -> Any:
+    try:
+        return json.loads(body)["error"]["code"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def open_transport(

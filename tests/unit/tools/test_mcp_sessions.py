@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
+from mcp import types
 
+from service.core import concurrency
 from service.tools.mcp.server import McpEndpoint, McpServer
+from service.tools.mcp.transport import HttpErrors
 from service.tools.tool import ToolError
+
+JSON, TEXT = "application/json", "text/plain; charset=utf-8"
+
+
+def rpc_error(code: int, message: str, number: Any = None) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": message}}).encode()
+
+
+Refusal = tuple[int, str, bytes]
+EMPTY: Refusal = (404, "", b"")
+FORGOTTEN: list[Refusal] = [
+    EMPTY,
+    (404, JSON, rpc_error(-32600, "Session not found", "server-error")),
+    (404, JSON, rpc_error(-32001, "Session not found")),
+    (404, JSON, rpc_error(-32000, "gone", 3)),
+    (404, JSON, b'{"error": "Session not found"}'),
+    (404, JSON, b"{not json"),
+    (404, TEXT, b"gone"),
+    (404, "text/event-stream", b""),
+    (400, JSON, rpc_error(-32000, "Bad Request: No valid session ID provided")),
+    (400, JSON, rpc_error(-32000, "Bad Request: Server not initialized")),
+    (400, TEXT, b"Invalid session ID"),
+    (400, TEXT, b"session terminated"),
+]
+#: Answers to the request itself.
+REFUSED: list[Refusal] = [
+    (404, JSON, rpc_error(-32601, "Method not found: tools/call")),
+    (404, JSON, rpc_error(-32602, "Unknown tool: where")),
+    (400, JSON, rpc_error(-32602, "Invalid params: session is not found in the arguments")),
+    (400, JSON, rpc_error(-32600, "Unsupported protocol version")),
+    (400, TEXT, b"bad request"),
+    (401, JSON, rpc_error(-32001, "Session not found")),
+    (500, JSON, rpc_error(-32603, "Session not found")),
+]
 
 
 class ForgetfulServer(ThreadingHTTPServer):
-    """An MCP server with sessions: it answers 404 to those in `forgotten`, and to every call with `is_forgetting`."""
+    """An MCP server with sessions: it refuses those in `forgotten`, and every call with `is_forgetting`."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Exchange)
@@ -24,6 +65,8 @@ class ForgetfulServer(ThreadingHTTPServer):
         self.is_forgetting = False
         self.calls: list[int] = []
         self.text = ""
+        self.refusal = EMPTY
+        self.seconds = 0.0  # that a refusal takes
 
     def forget(self) -> None:
         self.forgotten = {f"session-{number}" for number in range(1, self.sessions + 1)}
@@ -49,7 +92,8 @@ class _Exchange(BaseHTTPRequestHandler):
         if is_call:
             self.server.calls.append(404 if is_forgotten else 200)
         if is_forgotten:
-            self.status(404)
+            time.sleep(self.server.seconds * len(self.server.calls))
+            self.status(*self.server.refusal)
         elif "id" not in message:
             self.status(202)
         elif is_call:
@@ -71,10 +115,13 @@ class _Exchange(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def status(self, status: int) -> None:
+    def status(self, status: int, label: str = "", body: bytes = b"") -> None:
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        if label:
+            self.send_header("Content-Type", label)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -95,14 +142,54 @@ def server(web: ForgetfulServer) -> Iterator[McpServer]:
     opened.close()
 
 
+@pytest.mark.parametrize("refusal", [EMPTY, FORGOTTEN[1], FORGOTTEN[-2]])
 def test_call_is_repeated_once_in_new_session_after_server_forgot_the_old_one(
-    web: ForgetfulServer, server: McpServer
+    web: ForgetfulServer, server: McpServer, refusal: Refusal
 ) -> None:
+    web.refusal = refusal
     assert server.call_tool("where", {}) == "in session-1"
     web.forget()
     assert server.call_tool("where", {}) == f"in session-{web.sessions}"
     assert web.calls == [200, 404, 200]
     assert server.state == "connected"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "is_lost"), [*((refusal, True) for refusal in FORGOTTEN), *((refusal, False) for refusal in REFUSED)]
+)
+def test_lost_sessions_are_distinguished_from_refused_requests(refusal: Refusal, is_lost: bool) -> None:
+    async def record(headers: dict[str, str]) -> bool:
+        status, label, body = refusal
+        request = httpx.Request("POST", "http://127.0.0.1/mcp", json={"id": 7}, headers=headers)
+        errors = HttpErrors()
+        await errors.record(httpx.Response(status, headers={"content-type": label}, content=body, request=request))
+        errors.annotate(types.JSONRPCError(jsonrpc="2.0", id=7, error=types.ErrorData(code=-32603, message="error")))
+        return errors.session_lost
+
+    assert asyncio.run(record({"Mcp-Session-Id": "a"})) is is_lost
+    assert not asyncio.run(record({}))  # it had no session
+
+
+def test_call_that_is_refused_for_other_reasons_is_not_repeated(web: ForgetfulServer, server: McpServer) -> None:
+    server.call_tool("where", {})
+    web.refusal, web.is_forgetting = REFUSED[0], True
+    with pytest.raises(ToolError):
+        server.call_tool("where", {})
+    web.is_forgetting = False
+    assert server.call_tool("where", {}) == "in session-1"
+    assert web.calls == [200, 404, 200]
+
+
+def test_all_calls_of_a_forgotten_session_are_repeated(web: ForgetfulServer, server: McpServer) -> None:
+    server.call_tool("where", {})
+    web.forget()
+    web.seconds = 0.1
+    found: list[str] = []
+    callers = [concurrency.spawn(lambda: found.append(server.call_tool("where", {}))) for _ in range(3)]
+    for caller in callers:
+        caller.join()
+    assert found == [f"in session-{web.sessions}"] * 3
+    assert web.calls == [200, 404, 404, 404, 200, 200, 200]
 
 
 def test_call_that_is_forgotten_again_fails(web: ForgetfulServer, server: McpServer) -> None:
@@ -116,3 +203,14 @@ def test_call_that_is_forgotten_again_fails(web: ForgetfulServer, server: McpSer
 def test_lone_surrogates_of_result_are_replaced(web: ForgetfulServer, server: McpServer) -> None:
     web.text = "a\ud83d b \ud83d\ude00"
     assert server.call_tool("where", {}) == "a\ufffd b \U0001f600"
+
+
+def test_server_that_has_not_answered_yet_is_connecting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = McpServer(McpEndpoint("silent", url=f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"))
+        states: list[str] = [server.state]
+        with pytest.raises(ToolError, match=r"did not list its tools within 0\.1 s"):
+            server.list_tools(0.1)
+        states.append(server.state)
+        server.close()
+        assert [*states, server.state] == ["idle", "connecting", "idle"]
