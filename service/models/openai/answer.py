@@ -215,7 +215,7 @@ class OpenAIAnswer:
             if not agree(before, content):
                 raise different_answers()
             new_calls = calls[len(self._calls) :]
-            self._calls.add(new_calls)
+            self._calls.add_whole(new_calls)
             added = content.removeprefix(before) if content.startswith(before) else ""
             self._texts.append(added)
             return added, bool(new_calls)

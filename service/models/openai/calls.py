@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -28,18 +29,27 @@ class PartialCall:
 
     def is_whole(self) -> bool:
         """True if the arguments are a complete object."""
-        return is_object(joined(self.arguments))
+        return is_object(self.text())
 
     def is_empty(self) -> bool:
         """True without any arguments."""
         return not any(self.arguments)
+
+    def text(self) -> str:
+        """Return the arguments; some hosts repeat in each piece all that came before it."""
+        text = joined(self.arguments)
+        pieces = [piece for piece in self.arguments if piece]
+        if len(pieces) > 1 and pieces[1].startswith(pieces[0]) and not is_object(text):
+            is_growing = all(later.startswith(piece) for piece, later in pairwise(pieces))
+            return joined(pieces[-1:]) if is_growing and is_object(pieces[-1]) else text
+        return text
 
 
 class CallAssembler:
     """The tool calls of one answer to a request with `functions`."""
 
     def __init__(self, functions: Iterable[Function] = ()) -> None:
-        self._functions = functions
+        self._names = frozenset(function.name for function in functions)
         self._calls: list[PartialCall] = []
         self._by_index: dict[Any, PartialCall] = {}
         self._characters = 0
@@ -51,25 +61,24 @@ class CallAssembler:
         """Process the pieces of one event. Raises `GatewayError` (`provider_error`) beyond the limits of an answer."""
         for piece in pieces:
             arguments = _arguments_of(piece)
-            call = self._call_of(piece, arguments)
-            call.id = call.id or str(piece.get("id") or "")
-            call.name = self._longer_name(call, _name_of(piece))
-            call.arguments.append(arguments)
-            if extra := piece.get(CALL_DATA):
-                call.extra[CALL_DATA] = extra
-                self._characters += len(orjson.dumps(extra))
-            self._characters += len(arguments) + len(call.name) + len(call.id)
-            check_calls(len(self._calls), self._characters)
+            self._extend(self._call_of(piece, arguments), piece, arguments)
 
     def add_message(self, calls: list[dict[str, Any]]) -> None:
-        """Process the calls of a whole message, which may repeat those of the messages before it."""
-        for place, whole in enumerate(calls):
-            if place < len(self._calls) and _is_repeated(call := self._calls[place], whole):
+        """Process the calls of a whole message, which may repeat or continue those of the messages before it."""
+        known = len(self._calls)
+        for place, whole in enumerate(calls[:known]):
+            if _is_repeated(call := self._calls[place], whole):
                 call.name, call.arguments = _name_of(whole), []
                 self._by_index[place] = call
-                self.add([{**whole, "index": place}])
+                self._extend(call, whole, _arguments_of(whole))
             else:
                 self.add([whole])
+        self.add_whole(calls[known:])
+
+    def add_whole(self, calls: list[dict[str, Any]]) -> None:
+        """Process calls of one message, each of which is a call by itself, whatever its id and index."""
+        for whole in calls:
+            self._extend(self._begin(whole.get("index")), whole, _arguments_of(whole))
 
     def are_whole(self, *, is_ended: bool) -> bool:
         """True if no arguments are cut off; whether none at all are, shows at the end only."""
@@ -87,15 +96,29 @@ class CallAssembler:
         """Return the extra data of `calls`, the result of `to_calls`, by their ids."""
         return {call.id: piece.extra for call, piece in zip(calls, self._calls, strict=True) if piece.extra}
 
+    def _begin(self, index: Any) -> PartialCall:
+        call = self._by_index[index or 0] = PartialCall()
+        self._calls.append(call)
+        return call
+
+    def _extend(self, call: PartialCall, piece: dict[str, Any], arguments: str) -> None:
+        call.id = call.id or str(piece.get("id") or "")
+        call.name = self._longer_name(call, _name_of(piece))
+        call.arguments.append(arguments)
+        if extra := piece.get(CALL_DATA):
+            call.extra[CALL_DATA] = extra
+            self._characters += len(orjson.dumps(extra))
+        self._characters += len(arguments) + len(call.name) + len(call.id)
+        check_calls(len(self._calls), self._characters)
+
     def _call_of(self, piece: dict[str, Any], arguments: str) -> PartialCall:
         index = piece.get("index")
         call = self._calls[-1] if index is None and self._calls else self._by_index.get(index or 0)
         if call is None:
             call = self._continued(piece)
         is_split = call is not None and self._is_split(call, _name_of(piece))
-        if call is None or (not is_split and _begins_another(call, piece, arguments)):
-            call = PartialCall()
-            self._calls.append(call)
+        if call is None or (not is_split and self._begins_another(call, piece, arguments)):
+            return self._begin(index)
         self._by_index[index or 0] = call
         return call
 
@@ -115,14 +138,38 @@ class CallAssembler:
         """True if `name` continues the name of `call` to that of a function, and is none by itself."""
         if not (name and call.name and call.is_empty()):
             return False
-        names = [function.name for function in self._functions]
-        return name not in names and any(known.startswith(call.name + name) for known in names)
+        return name not in self._names and any(known.startswith(call.name + name) for known in self._names)
+
+    def _is_longer(self, call: PartialCall, name: str) -> bool:
+        """True if `name` repeats that of `call` and more of it."""
+        return name.startswith(call.name) and (name == call.name or call.name not in self._names)
 
     def _longer_name(self, call: PartialCall, name: str) -> str:
         """Return the name of `call` after a piece with `name`: some hosts split it or repeat it, longer each time."""
         if self._is_split(call, name):
             return call.name + name
-        return name if call.is_empty() and name.startswith(call.name) else call.name
+        return name if call.is_empty() and self._is_longer(call, name) else call.name
+
+    def _begins_another(self, call: PartialCall, piece: dict[str, Any], arguments: str) -> bool:
+        """True if `piece` starts the call after `call` instead of continuing it.
+
+        Some hosts repeat the name, or invent an id, in every piece: until the arguments of `call` are whole, a piece
+        with the same name continues it.
+        """
+        call_id, name = piece.get("id"), _name_of(piece)
+        if not name or not call.name:
+            return False
+        if call_id and call.id and call_id != call.id:
+            return name != call.name or call.is_whole() or (call.is_empty() and not arguments)
+        if not self._is_longer(call, name):
+            return call.is_empty() or call.is_whole()
+        if call_id and call_id == call.id:
+            before = call.text()
+            return is_object(before) and is_object(arguments) and before.strip() not in ("{}", arguments.strip())
+        if piece.get("index") is None:
+            return True
+        is_start = not isinstance(_raw_arguments(piece), str) or name != call.name or arguments.lstrip().startswith("{")
+        return is_start and call.is_whole()
 
 
 def _is_repeated(call: PartialCall, whole: dict[str, Any]) -> bool:
@@ -132,31 +179,10 @@ def _is_repeated(call: PartialCall, whole: dict[str, Any]) -> bool:
     return _arguments_of(whole).startswith("".join(call.arguments))
 
 
-def _begins_another(call: PartialCall, piece: dict[str, Any], arguments: str) -> bool:
-    """True if `piece` starts the call after `call` instead of continuing it.
-
-    Some hosts repeat the name, or invent an id, in every piece: until the arguments of `call` are whole, a piece with
-    the same name continues it.
-    """
-    call_id, name = piece.get("id"), _name_of(piece)
-    if not name or not call.name:
-        return False
-    if call_id and call.id and call_id != call.id:
-        if name != call.name or call.is_whole():
-            return True
-        return call.is_empty() and not arguments
-    if call_id and call_id == call.id:
-        return not name.startswith(call.name) and (bool(arguments) and (call.is_empty() or call.is_whole()))
-    if piece.get("index") is None:
-        return True
-    is_start = not isinstance(_raw_arguments(piece), str) or name != call.name or arguments.lstrip().startswith("{")
-    return is_start and call.is_whole()
-
-
 def _to_call(call: PartialCall) -> ToolCall:
     if not call.name:
         raise GatewayError("provider_error", "The model provider sent a tool call without the name of a function.")
-    return ToolCall(call.id or new_call_id(), call.name, whole_arguments(joined(call.arguments)))
+    return ToolCall(call.id or new_call_id(), call.name, whole_arguments(call.text()))
 
 
 def _raw_arguments(piece: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from service.models.provider import ModelEnded, Provider
 from unit.models.wire_cases import ANTHROPIC, CASES, NO_THOUGHTS, OPEN_THOUGHTS, OPENAI, WireCase
 
 TIMEOUT_SECONDS = 2.5
+FUNCTIONS = ("weather", "clock", "read", "read_file")
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_response_bytes_give_expected_answer(
     end: ModelEnded | None = None
     error: GatewayError | None = None
     try:
-        end = receive(providers[case.dialect], request("case", functions=(Function("weather"),)), texts)
+        end = receive(providers[case.dialect], request("case", functions=tuple(map(Function, FUNCTIONS))), texts)
     except GatewayError as failure:
         error = failure
     assert case.text is None or "".join(texts) == case.text

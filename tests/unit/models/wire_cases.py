@@ -1246,6 +1246,96 @@ OTHERS = [
         dialect=ANTHROPIC,
     ),
 ]
+CALLS_END = (chunk("tool_calls"), DONE)
+CLOCK_WEATHER: Calls = (("clock", "{}"), *WEATHER)
+HUE = '{"city":"Hue"}'
+TWO_CITIES: Calls = (*WEATHER, ("weather", HUE))
+READS: Calls = (("read", "{}"), ("read_file", "{}"))
+
+
+def function(name: str, arguments: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A call as a message has it."""
+    return {"function": {"name": name} | ({} if arguments is None else {"arguments": arguments}), **fields}
+
+
+SEPARATE_CALLS = [
+    *(
+        _calls(f"another name after {name}", *pieces, *CALLS_END, calls=CLOCK_WEATHER)
+        for name, pieces in (
+            ("no arguments", (call("", name="clock"), call(CITY, name="weather"))),
+            ("null", (call(None, name="clock"), call(CITY, name="weather"))),
+            ("no arguments, one id", (call("", name="clock", id="a"), call(CITY, name="weather"))),
+            ("no arguments, its own later", (call("", name="clock"), call("", name="weather"), call(CITY))),
+            ("no arguments, in pieces", (call("", name="clock"), call(HALVES[0], name="weather"), call(HALVES[1]))),
+            (
+                "no arguments, under one id",
+                (call("", name="clock", id="a"), call("", name="weather", id="a"), call(CITY)),
+            ),
+            (
+                "arguments, under one id",
+                (call("{}", name="clock", id="a"), call("", name="weather", id="a"), call(CITY)),
+            ),
+            (
+                "no arguments, in one chunk",
+                (chunk(tool_calls=[function("clock", "", index=0), function("weather", CITY, index=0)]),),
+            ),
+        )
+    ),
+    _calls("name that begins another", call("", name="read"), call("{}", name="read_file"), *CALLS_END, calls=READS),
+    _calls(
+        "name that begins another, one id",
+        call("", name="read", id="a"),
+        call("{}", name="read_file", id="a"),
+        *CALLS_END,
+        calls=READS,
+    ),
+    _calls("name that another begins", call("", name="read"), call("{}", name="_file"), *CALLS_END, calls=READS[1:]),
+    _calls(
+        "two calls of one id, index and name",
+        call(CITY, name="weather", id="a"),
+        call(HUE, name="weather", id="a"),
+        *CALLS_END,
+        calls=TWO_CITIES,
+    ),
+    _calls("call repeated", call(CITY, name="weather", id="a"), call(CITY, name="weather", id="a"), *CALLS_END),
+    _calls(
+        "empty object, then the arguments with the name",
+        call("{}", name="weather", id="a"),
+        call(CITY, name="weather", id="a"),
+        *CALLS_END,
+    ),
+    _calls(
+        "arguments that grow",
+        call('{"ci', name="weather", id="a"),
+        call(HALVES[0]),
+        call(HALVES[0] + '"Ha'),
+        call(CITY),
+        *CALLS_END,
+    ),
+    _fails(
+        "arguments that grow, cut",
+        call('{"ci', name="weather", id="a"),
+        call(HALVES[0]),
+        *CALLS_END,
+        words="not a JSON object",
+    ),
+    *(
+        _calls(f"message with {name}", whole(None, "tool_calls", tool_calls=made), label=JSON, calls=calls)
+        for name, made, calls in (
+            ("one index", [function("clock", "", index=0), function("weather", CITY, index=0)], CLOCK_WEATHER),
+            (
+                "one id",
+                [function("weather", CITY, id="a"), function("weather", HUE, id="a")],
+                (*WEATHER, ("weather", HUE)),
+            ),
+            ("the same call twice", [function("weather", CITY, id="a")] * 2, WEATHER * 2),
+            ("the same empty call twice", [function("clock", id="a")] * 2, (("clock", "{}"),) * 2),
+            ("the same index twice", [function("weather", CITY, id="a", index=0)] * 2, WEATHER * 2),
+            ("names alike", [function("read", "", id="a"), function("read_file", "{}", id="a")], READS),
+            ("calls without ids", [function("clock"), function("weather", CITY)], CLOCK_WEATHER),
+        )
+    ),
+]
 SMILE = "\U0001f600"
 SURROGATES = [
     *(
@@ -1314,4 +1404,5 @@ CASES: list[WireCase] = [
     *THOUGHTS,
     *OTHERS,
     *SURROGATES,
+    *SEPARATE_CALLS,
 ]
