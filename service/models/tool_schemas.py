@@ -11,7 +11,8 @@ _BRANCHES = ("anyOf", "oneOf", "allOf")
 _LISTS = (*_BRANCHES, "prefixItems", "items")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
-_VALUES = ("default", "const", "example", "enum", "examples")
+#: Keywords whose value may be null.
+_VALUES = ("default", "const", "example")
 #: Keywords that a schema does not keep its meaning without.
 _ESSENTIAL = frozenset(("type", "properties", "required", "items", "enum", "description", "$ref", *_BRANCHES, *_MAPS))
 _REFERENCE = "#/"
@@ -24,7 +25,7 @@ def with_properties(parameters: Mapping[str, Any]) -> dict[str, Any]:
     Members that are null, but for values such as a default, are left out, and a `$ref` at the root is resolved.
     """
     schema = {"type": "object", **_resolved(_without_nulls(parameters))}
-    if "object" in (schema["type"] or ()):
+    if _is_object(schema["type"]):
         schema["type"] = "object"  # not null as well
     schema.setdefault("properties", {})
     return schema
@@ -57,21 +58,21 @@ def dispensable_keywords(parameters: Mapping[str, Any]) -> frozenset[str]:
 def flatten(parameters: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return `parameters` without `anyOf`, `oneOf` and `allOf` at the root, which Anthropic refuses.
 
-    The result accepts all that the original accepts, and more: the properties of every branch, of which only those are
-    required that every alternative requires. `None` if a branch is not the schema of an object.
+    The result accepts all objects that the original accepts, and more: the properties of every branch, of which only
+    those are required that every alternative requires. `None` if a branch is not the schema of an object, or null.
     """
     parameters = _resolved(_without_nulls(parameters))
     schema = {name: value for name, value in parameters.items() if name not in _BRANCHES}
     for keyword in _BRANCHES:
         if not (branches := parameters.get(keyword)):
             continue
-        found = [_flat_branch(branch, parameters) for branch in branches]
+        found = [_flat_branch(branch, parameters) for branch in branches if not _is_null(branch)]
         flat = [branch for branch in found if branch is not None]
         if len(flat) != len(found):
             return None
-        properties = {name: value for branch in flat for name, value in branch["properties"].items()}
-        schema["properties"] = {**properties, **(schema.get("properties") or {})}
-        required = [set(branch.get("required") or ()) for branch in flat]
+        given = {name: part for name, part in (schema.get("properties") or {}).items() if part not in ({}, True)}
+        schema["properties"] = {**_merged([branch["properties"] for branch in flat], keyword), **given}
+        required = [set(branch.get("required") or ()) for branch in flat] or [set()]
         common = set.union(*required) if keyword == "allOf" else set.intersection(*required)
         schema["required"] = sorted(common | set(schema.get("required") or ()))
     return with_properties(schema)
@@ -141,9 +142,34 @@ def _rewritten(schema: Mapping[str, Any], rewrite: Callable[[Mapping[str, Any]],
 def _flat_branch(branch: Any, root: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(branch, Mapping) and isinstance(reference := branch.get("$ref"), str):
         branch = _resolve(reference, root)
-    if not isinstance(branch, Mapping) or branch.get("type", "object") != "object" or "$ref" in branch:
+    if not isinstance(branch, Mapping) or not _is_object(branch.get("type", "object")) or "$ref" in branch:
         return None
     return flatten(branch)
+
+
+def _merged(branches: list[dict[str, Any]], keyword: str) -> dict[str, Any]:
+    """Return the properties of all `branches`; one that differs between them accepts what each branch accepts."""
+    found: dict[str, dict[bytes, Any]] = {}
+    for properties in branches:
+        for name, part in properties.items():
+            parts = found.setdefault(name, {})
+            parts[orjson.dumps(part, default=dict, option=orjson.OPT_SORT_KEYS)] = part
+    joined = "allOf" if keyword == "allOf" else "anyOf"
+    return {
+        name: {joined: [*parts.values()]} if len(parts) > 1 else next(iter(parts.values()))
+        for name, parts in found.items()
+    }
+
+
+def _is_object(kind: Any) -> bool:
+    return kind == "object" or (isinstance(kind, list) and "object" in kind)
+
+
+def _is_null(branch: Any) -> bool:
+    """True for the alternative "no arguments", which calls of functions always have."""
+    if not isinstance(branch, Mapping):
+        return False
+    return branch.get("type") in ("null", ["null"]) or branch.get("enum") == [None] or branch.get("const", ...) is None
 
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -36,6 +36,10 @@ def test_schema_without_properties_gets_empty_ones(schema: dict[str, Any]) -> No
             {"type": None, "properties": {"at": {"type": "string", "default": None, "enum": ["a", None]}}},
             {"type": "object", "properties": {"at": {"type": "string", "default": None, "enum": ["a", None]}}},
         ),
+        (
+            {"properties": {"enum": {"enum": None, "examples": None, "const": None}, "at": {"items": {"enum": None}}}},
+            {"type": "object", "properties": {"enum": {"const": None}, "at": {"items": {}}}},
+        ),
         ({**CITY, "properties": {**CITY["properties"], "required": {"items": None}}}, None),
         ({"$ref": "#/$defs/c", "$defs": {"c": CITY}}, {**CITY, "$defs": {"c": CITY}}),
         ({"$ref": "#/$defs/b", "$defs": {"b": {"$ref": "#/$defs/c"}, "c": CITY}}, None),
@@ -86,6 +90,54 @@ def test_alternatives_at_root_are_merged(schema: dict[str, Any], required: list[
     assert flat is not None
     assert (flat["type"], flat["properties"], flat["required"]) == ("object", BOTH, required)
     assert not {"anyOf", "oneOf", "allOf"} & flat.keys()
+
+
+def op(value: object, **others: Any) -> dict[str, Any]:
+    properties = {"op": {"const": value}, **others}
+    return {"properties": properties, "required": list(properties)}
+
+
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
+@pytest.mark.parametrize(
+    ("branches", "merged"),
+    [
+        ([op("add", x={}), op("del", y={})], {"anyOf": [{"const": "add"}, {"const": "del"}]}),
+        ([op("add"), op("add"), op("del")], {"anyOf": [{"const": "add"}, {"const": "del"}]}),
+        ([op(1), op(True)], {"anyOf": [{"const": 1}, {"const": True}]}),
+        ([op("add", x={}), op("add", y={})], {"const": "add"}),
+        ([{"$ref": "#/$defs/add"}, op("del")], {"anyOf": [{"const": "add"}, {"const": "del"}]}),
+        (
+            [op("add"), {"oneOf": [op("del"), op("move")]}],
+            {"anyOf": [{"const": "add"}, {"anyOf": [{"const": "del"}, {"const": "move"}]}]},
+        ),
+    ],
+)
+def test_property_that_differs_between_alternatives_accepts_each_of_them(
+    keyword: str, branches: list[Any], merged: Any
+) -> None:
+    unconstrained: list[dict[str, Any]] = [{}, {"properties": {"op": {}}}]
+    for given in unconstrained:
+        flat = flatten({keyword: branches, "$defs": {"add": op("add")}, **given})
+        assert flat is not None
+        assert flat["required"] == ["op"]
+        assert flat["properties"]["op"] == merged
+    flat = flatten({keyword: branches, "$defs": {"add": op("add")}, "properties": {"op": {"type": "string"}}})
+    assert flat is not None
+    assert flat["properties"]["op"] == {"type": "string"}
+
+
+def test_property_that_differs_between_parts_of_all_must_fit_each_of_them() -> None:
+    flat = flatten({"allOf": [{"properties": {"n": {"minimum": 1}}}, {"properties": {"n": {"maximum": 9}}}]})
+    assert flat is not None
+    assert flat["properties"] == {"n": {"allOf": [{"minimum": 1}, {"maximum": 9}]}}
+
+
+@pytest.mark.parametrize("null", [{"type": "null"}, {"type": ["null"]}, {"const": None}, {"enum": [None]}])
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
+def test_null_as_alternative_is_left_out(keyword: str, null: Any) -> None:
+    assert flatten({keyword: [CITY, null]}) == CITY
+    assert flatten({keyword: [null, {**CITY, "type": ["object", "null"]}]}) == CITY
+    assert flatten({keyword: [null]}) == {"type": "object", "properties": {}, "required": []}
 
 
 @pytest.mark.parametrize("branch", [{"type": "string"}, True, {"$ref": "https://example.com/schema"}])
