@@ -48,8 +48,8 @@ _SNIFF_BYTES = 8 * 1024
 _LINES_BETWEEN_CHECKS = 50
 _NICENESS = 10
 _MEMORY_BYTES = 1024 * 1024 * 1024
-#: Time for a regular expression after the time limit of the walk, before the process is killed.
-GRACE_SECONDS = 0.5
+#: Time for a regular expression after the limit of the walk, on a busy machine, before the process is killed.
+GRACE_SECONDS = 2.0
 
 
 class Entry(NamedTuple):

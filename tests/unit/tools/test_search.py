@@ -235,8 +235,8 @@ def test_regular_expression_that_explodes_is_ended(workspace: Path) -> None:
 
 
 def test_search_that_runs_out_of_time_reports_what_it_found(workspace: Path) -> None:
-    for number in range(1_000):
-        (workspace / f"{number:04}.txt").write_text("needle\n" if number == 0 else "a" * 20 + "b\n")
+    for number in range(3_000):  # more than can be searched, and each of them quickly
+        (workspace / f"{number:04}.txt").write_text("needle\n" if number == 0 else "a" * 17 + "b\n")
     told = use(workspace, GrepTool(ProcessSlots(), seconds=5.0), pattern="needle|^(a+)+$")
     assert told.splitlines() == [
         "0000.txt:1: needle",
