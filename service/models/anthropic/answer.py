@@ -32,6 +32,8 @@ _ERROR_STATUSES = {
     "rate_limit_error": 429,
     "timeout_error": 504,
 }
+#: Deltas that belong to blocks of known kinds.
+_DELTAS = ("input_json_delta", "thinking_delta", "signature_delta", "citations_delta")
 
 
 class _PartialCall:
@@ -225,11 +227,13 @@ class AnthropicAnswer:
 
     def _read_delta(self, event: dict[str, Any]) -> str:
         delta, index = event["delta"], event.get("index", 0)
-        if delta["type"] == "text_delta":
+        kind = delta.get("type") or ("text_delta" if "text" in delta else None)
+        if kind == "text_delta":
             text = self._joiner.join(_text(delta.get("text") or ""))
             return self._extend_text(index, self._given.extend(index, text))
         self._content.extend(index, delta)
-        if delta["type"] == "input_json_delta":
+        self._has_unknown = self._has_unknown or kind not in _DELTAS
+        if kind == "input_json_delta":
             piece = _text(delta.get("partial_json") or "")
             self._calls_chars += len(piece)
             check_calls(len(self._calls), self._calls_chars)

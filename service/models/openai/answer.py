@@ -14,7 +14,7 @@ from service.models.finish_state import Completion, to_reason
 from service.models.http.transport import Upstream
 from service.models.openai.calls import CallAssembler
 from service.models.openai.messages import Messages, agree, different_answers
-from service.models.openai.parts import text_of_parts
+from service.models.openai.parts import read_parts
 from service.models.openai.reasoning import REASONING, Reasoning
 from service.models.openai.repeated_chunks import RepeatedChunks
 from service.models.openai.surrogates import Joiner, load_event
@@ -197,18 +197,22 @@ class OpenAIAnswer:
         self._has_unknown = self._has_unknown or any(value and name not in _FIELDS for name, value in delta.items())
         content = content or delta.get("refusal") or ""
         if not isinstance(content, str):
-            content, has_thoughts = text_of_parts(content)
-            self._has_thoughts = self._has_thoughts or has_thoughts
+            content = self._read_parts(content)
         text = self._joiner.join(content)
         self._texts.append(text)
         return text, bool(calls)
+
+    def _read_parts(self, content: Any) -> str:
+        parts = read_parts(content)
+        self._has_thoughts = self._has_thoughts or parts.has_thoughts
+        self._has_unknown = self._has_unknown or parts.has_unknown
+        return parts.text
 
     def _read_message(self, message: dict[str, Any], *, is_last: bool) -> tuple[str, bool]:
         """Return what a message adds to the deltas, or to the messages before it; many repeat the whole answer."""
         content = message.get("content") or message.get("refusal") or ""
         if not isinstance(content, str):
-            content, has_thoughts = text_of_parts(content)
-            self._has_thoughts = self._has_thoughts or has_thoughts
+            content = self._read_parts(content)
         calls = message.get("tool_calls") or []
         if self._has_deltas:
             before = self.text()

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-_THOUGHTS = ("thinking", "reasoning")
+from service.core.dataclass import record
+
+_THOUGHTS = ("think", "thought", "reason")  # in the name of a kind
+_TEXTS = ("text", "output_text", "refusal")
+_FIELDS = ("text", "refusal", "content", "value")
+_MAX_DEPTH = 8
 
 
-def text_of_parts(content: Any) -> tuple[str, bool]:
-    """Return the text of `content`, and True if some of its parts are thoughts (Mistral), which are left out."""
+@record
+class Parts:
+    """The text of content, and whether some of its parts are thoughts (Mistral) or of unknown kinds, left out here."""
+
+    text: str
+    has_thoughts: bool = False
+    has_unknown: bool = False
+
+
+def read_parts(content: Any, depth: int = 0) -> Parts:
+    """Read `content`, a text, a part or a list of parts. Raises `AttributeError` for anything else."""
     if isinstance(content, str):
-        return content, False
-    parts = content if isinstance(content, list) else [content]
-    texts: list[str] = []
-    has_thoughts = False
-    for part in parts:
-        if isinstance(part, str):
-            texts.append(part)
-        elif part.get("type") in _THOUGHTS:
-            has_thoughts = True
-        elif isinstance(text := part.get("text") or part.get("refusal"), str):
-            texts.append(text)
-    return "".join(texts), has_thoughts
+        return Parts(content)
+    if isinstance(content, list):
+        read = [read_parts(part, depth) for part in content if part is not None]
+        has_thoughts, has_unknown = any(one.has_thoughts for one in read), any(one.has_unknown for one in read)
+        return Parts("".join(one.text for one in read), has_thoughts, has_unknown)
+    kind = str(content.get("type") or "text").lower()
+    if any(word in kind for word in _THOUGHTS):
+        return Parts("", has_thoughts=True)
+    fields = _FIELDS if kind in _TEXTS else _FIELDS[:2]
+    values = [content[name] for name in fields if content.get(name) is not None]
+    said = next(filter(None, values), None)
+    if said is None:
+        return Parts("", has_unknown=not values)
+    return read_parts(said, depth + 1) if depth < _MAX_DEPTH else Parts("", has_unknown=True)

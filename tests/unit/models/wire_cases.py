@@ -1246,6 +1246,52 @@ OTHERS = [
         dialect=ANTHROPIC,
     ),
 ]
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
+PARTS = [
+    *(
+        row
+        for name, part in (
+            ("value of a text", {"type": "text", "text": {"value": "Hello there", "annotations": []}}),
+            ("content of a text", {"type": "text", "content": "Hello there"}),
+            ("value", {"value": "Hello there"}),
+            ("value of an output", {"type": "output_text", "value": "Hello there"}),
+            ("list in a part", {"content": [{"type": "text", "text": "Hello there"}]}),
+            ("unknown part", {"type": "paragraph", "text": "Hello there"}),
+        )
+        for row in (
+            _ok(f"{name} as content", chunk(content=part), STOP, DONE),
+            _ok(f"{name} in a part", chunk(content=[None, part]), STOP, DONE),
+            _ok(f"{name} in a part", whole("", content=[part, PICTURE]), label=JSON),
+        )
+    ),
+    *(
+        row
+        for name, part, words in (
+            ("picture", PICTURE, "other kinds"),
+            ("JSON", {"type": "json", "json": {"a": 1}}, "other kinds"),
+            ("result of a tool", {"type": "tool_result", "content": "Hello there"}, "other kinds"),
+            ("part without anything", {"type": "text"}, "other kinds"),
+            ("summary of reasoning", {"type": "reasoning_text", "text": "Hm."}, "reasoning"),
+        )
+        for row in (
+            _fails(f"{name} alone", chunk(content=[part]), STOP, DONE, words=words),
+            _fails(f"{name} alone", whole("", content=[part]), label=JSON, words=words),
+        )
+    ),
+    _fails("number as content", chunk(content=42), STOP, DONE),
+    _ok("empty text in a part", chunk(content=[{"type": "text", "text": ""}]), STOP, DONE, text=""),
+    _fails(
+        "delta of an unknown kind alone",
+        message_events(*anthropic.block(0, {"type": "text", "text": ""}, [{"type": "banana_delta", "text": "x"}])),
+        dialect=ANTHROPIC,
+        words="other kinds",
+    ),
+    _ok(
+        "delta without a kind",
+        message_events(*anthropic.block(0, {"type": "text", "text": ""}, [{"text": "Hello there"}])),
+        dialect=ANTHROPIC,
+    ),
+]
 CALLS_END = (chunk("tool_calls"), DONE)
 CLOCK_WEATHER: Calls = (("clock", "{}"), *WEATHER)
 HUE = '{"city":"Hue"}'
@@ -1404,5 +1450,6 @@ CASES: list[WireCase] = [
     *THOUGHTS,
     *OTHERS,
     *SURROGATES,
+    *PARTS,
     *SEPARATE_CALLS,
 ]
