@@ -67,7 +67,7 @@ class AnthropicProvider:
     def _ask(self, request: ModelRequest, style: RequestStyle, on_text: TextReceiver) -> ModelEnded:
         with self._upstream.post_stream(self.PATH, self._writer.write(request, style)) as response:
             check_success(self._upstream, response, self.PATH)
-            thoughts = self._thoughts.of(request.model)
+            thoughts = self._thoughts.of(request)
             answer = AnthropicAnswer(self._upstream, thoughts)
             timeout_seconds = self._upstream.read_timeout_seconds
             for text in read_texts(response, answer, timeout_seconds=timeout_seconds):

@@ -9,13 +9,14 @@ from support.provider_calls import ask, fail, open_provider, receive, request
 from support.upstream import Exchange, Upstream
 
 from service.core.errors import GatewayError
-from service.core.messages import Function
+from service.core.messages import Function, text_message
 from service.models.anthropic.provider import AnthropicProvider
 from service.models.http import transport
 from service.models.provider import ModelEnded, Provider
-from unit.models.wire_cases import ANTHROPIC, CASES, NO_THOUGHTS, OPEN_THOUGHTS, OPENAI, WireCase
+from unit.models.wire_cases import ANTHROPIC, CASES, DONE, NO_THOUGHTS, OPEN_THOUGHTS, OPENAI, WireCase, paced, said
 
 TIMEOUT_SECONDS = 2.5
+SLOW = WireCase("in pieces", (*paced(0.2, *map(said, ("One ", "two ", "three"))), said("", reason="stop"), DONE))
 FUNCTIONS = ("weather", "clock", "read", "read_file")
 
 
@@ -50,11 +51,13 @@ def test_response_bytes_give_expected_answer(
     case: WireCase, module_upstream: Upstream, providers: dict[str, Provider]
 ) -> None:
     module_upstream.answers["case"] = player(case)
+    messages = [text_message(role, text) for role, text in case.asked.items()]
+    asked = request("case", *messages, system=case.system, functions=tuple(map(Function, FUNCTIONS)))
     texts: list[str] = []
     end: ModelEnded | None = None
     error: GatewayError | None = None
     try:
-        end = receive(providers[case.dialect], request("case", functions=tuple(map(Function, FUNCTIONS))), texts)
+        end = receive(providers[case.dialect], asked, texts)
     except GatewayError as failure:
         error = failure
     assert case.text is None or "".join(texts) == case.text
@@ -83,3 +86,18 @@ def test_thoughts_that_a_template_opens_are_held_back_from_the_second_answer_on(
     module_upstream.answers[asked.model] = player(NO_THOUGHTS[dialect])
     text, _ = ask(providers[dialect], asked)
     assert text == "Hello there"
+
+
+def test_answer_without_thoughts_ends_the_wait_for_their_end(
+    module_upstream: Upstream, providers: dict[str, Provider]
+) -> None:
+    asked = request("opens-thoughts-once")
+    module_upstream.answers[asked.model] = player(OPEN_THOUGHTS[OPENAI])
+    fail(providers[OPENAI], asked)
+    texts = []
+    for _ in range(2):
+        module_upstream.answers[asked.model] = player(SLOW)
+        received: list[str] = []
+        receive(providers[OPENAI], asked, received)
+        texts.append(received)
+    assert texts == [["One two three"], ["One ", "two ", "three"]]

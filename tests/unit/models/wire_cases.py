@@ -16,6 +16,8 @@ import brotli
 from support import upstream_answers_anthropic as anthropic
 from support.codings import zstd_compress
 
+from service.core.messages import Role
+
 Pieces = tuple[bytes | float, ...]
 Calls = tuple[tuple[str, str], ...]
 
@@ -30,7 +32,7 @@ class WireCase:
 
     A `text` of `None` is any.
     `words` is part of the error's message. `usage` is what was counted (input, output). With `drops` the connection
-    ends before the body does.
+    ends before the body does. `system` and `asked`, by roles, are the request; without them it mentions no tag.
     """
 
     name: str
@@ -45,6 +47,8 @@ class WireCase:
     words: str = ""
     usage: tuple[int, int] | None = None
     drops: bool = False
+    system: str = ""
+    asked: Mapping[Role, str] = field(default_factory=dict)
 
 
 def sse(event: Any) -> bytes:
@@ -1246,6 +1250,76 @@ OTHERS = [
         dialect=ANTHROPIC,
     ),
 ]
+ON_TAGS = "Use <think>, <reasoning>, [THINK] and <|channel|>."
+MENTIONS = [
+    *(
+        row
+        for name, text, fields in (
+            ("indented by spaces", "It ends with\n\n    </think>\n\nand then the answer.", {}),
+            ("indented by a tab", "It ends with\n\n\t</think>\n\nand then the answer.", {}),
+            ("in a fence of tildes", "So:\n\n~~~\nHm.\n</think>\n\n~~~\nDone.", {}),
+            ("in a longer fence", "````\n```\n</think>\n\n```\n````\nok", {}),
+            ("in a fence with an inner mark", "```md\nlook: ```\n</think>\n\n```\nok", {}),
+            ("in a fence without an end", "```xml\n</think>\n\nDone.", {}),
+            ("after an opening with attributes", 'Use\n<think mode="x">\nHm.\n</think>\n\nlike so.', {}),
+            ("first in a sentence", "</think> is the closing tag.", {}),
+            ("in lower-case brackets", "[Think] of a number between 1 and 10.", {}),
+            ("closing bracket in lower case", "So:\n\n[/think]\n\nDone.", {}),
+            ("by itself, asked for", "It is:\n\n</think>\n\nand no other.", {"asked": {Role.USER: ON_TAGS}}),
+            ("alone, asked for", "</think>", {"asked": {Role.USER: "Write </think>"}}),
+            ("asked for by the system", "<reasoning>2+2</reasoning>\n<answer>4</answer>", {"system": ON_TAGS}),
+            ("asked for in capitals", "<THINK>Hm.</THINK>\nDone.", {"system": ON_TAGS}),
+            ("in brackets, asked for", "[THINK] opens them.", {"asked": {Role.USER: ON_TAGS}}),
+            ("of another name is no reason", "Hello there", {"system": "Use <thinking>."}),
+        )
+        for row in (
+            _ok(
+                f"tag {name}",
+                *(said(*text[at : at + 5]) for at in range(0, len(text), 5)),
+                STOP,
+                DONE,
+                text=text,
+                **fields,
+            ),
+            _ok(f"tag {name}", whole(text), label=JSON, text=text, **fields),
+            _ok(f"tag {name}", message_events(*anthropic.text(list(text))), dialect=ANTHROPIC, text=text, **fields),
+        )
+    ),
+    _ok(
+        "thoughts in other tags than asked for",
+        said("<think>Hm.</think>\nHello there"),
+        STOP,
+        DONE,
+        system="<reasoning>",
+    ),
+    _ok(
+        "thoughts in tags of earlier answers",
+        said("<think>Hm.</think>\nHello there"),
+        STOP,
+        DONE,
+        asked={Role.USER: "Hi", Role.ASSISTANT: "<think>Hm.</think>Hi"},
+    ),
+    *(
+        _ok(f"end of thoughts {name}", whole(f"{text}\n\nHello there"), label=JSON)
+        for name, text in (
+            ("after code", "```\nx\n```\n</think>"),
+            ("after a tag in code", "```\n</think>\n\n```\n</think>"),
+            ("in brackets", "Hm.\n[/THINK]"),
+            ("indented by three", "Hm.\n   </think>"),
+            ("in its own line", "</think>  "),
+        )
+    ),
+    *(
+        _ok(f"open model: {start}", said(*start, "Hello ", "there"), STOP, DONE)
+        for start in (
+            "<|start|>assistant<|channel|>final<|message|>",
+            "<|start|>assistant<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>",
+            "<|channel|>final <|constrain|>json<|message|>",
+            "<|channel|>analysis<|message|>Hm.<|end|><|channel|>final <|constrain|>json<|message|>",
+        )
+    ),
+    _ok("open model's tag asked for", said("<|channel|>final<|message|>"), STOP, DONE, text=None, system=ON_TAGS),
+]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
 PARTS = [
     *(
@@ -1450,6 +1524,7 @@ CASES: list[WireCase] = [
     *THOUGHTS,
     *OTHERS,
     *SURROGATES,
+    *MENTIONS,
     *PARTS,
     *SEPARATE_CALLS,
 ]
