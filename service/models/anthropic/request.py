@@ -68,21 +68,36 @@ class RequestStyle:
     """The form of the requests to one model.
 
     `marks_cache` marks the part of the prompt that the next request will repeat, for prompt caching. `omitted` fields
-    are left out, `tools` is the form of the tools.
+    are left out, `skipped` ones of this request only, `tools` is the form of the tools.
     """
 
     marks_cache: bool = True
     omitted: frozenset[str] = frozenset()
+    skipped: frozenset[str] = frozenset()
     tools: ToolStyle = ToolStyle()
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The names of the optional fields that are left out of a request."""
+        return self.omitted | self.skipped
+
+    def lasting(self) -> RequestStyle:
+        """Return the style for later requests."""
+        return replace(self, skipped=frozenset()) if self.skipped else self
 
 
 def adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> RequestStyle:
     """Return the style that an error message asks for, the same if it is about something else."""
     if style.marks_cache and "cache_control" in message:
         return replace(style, marks_cache=False)
-    if hints := (refused_fields(message, _HINTS) & _hints_in(request)) - style.omitted:
+    hints, is_lasting = refused_fields(message, _HINTS, _hints_in(request) - style.left_out)
+    if hints and is_lasting:
         logger.warning("the model %s refuses %s, which is left out", request.model, ", ".join(sorted(hints)))
         return replace(style, omitted=style.omitted | hints)
+    if hints:
+        fields = ", ".join(sorted(hints))
+        logger.info("the model %s refuses %s of a request, which is repeated without it", request.model, fields)
+        return replace(style, skipped=style.skipped | hints)
     return replace(style, tools=style.tools.adapted(request, message))
 
 
@@ -140,9 +155,9 @@ def _to_wire(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
     }
     if request.system.strip():
         wire["system"] = request.system
-    if sampling.temperature is not None and "temperature" not in style.omitted:
+    if sampling.temperature is not None and "temperature" not in style.left_out:
         wire["temperature"] = min(sampling.temperature, _MAX_TEMPERATURE)
-    elif sampling.top_p is not None and "top_p" not in style.omitted:
+    elif sampling.top_p is not None and "top_p" not in style.left_out:
         wire["top_p"] = sampling.top_p  # models since Claude Opus 4.1 refuse it beside a temperature
     if sampling.stop:
         wire["stop_sequences"] = sampling.stop
@@ -187,7 +202,7 @@ def _unknown(param: str, fault: str) -> GatewayError:
 def _to_output_config(sampling: Sampling, style: RequestStyle) -> dict[str, Any]:
     wire: dict[str, Any] = {}
     effort = _EFFORTS.get(sampling.extra.get("reasoning_effort", ""))
-    if effort is not None and "effort" not in style.omitted:
+    if effort is not None and "effort" not in style.left_out:
         wire["effort"] = effort
     wanted = sampling.response_format or {}
     if wanted.get("type") == "json_object":
@@ -265,7 +280,7 @@ def _to_tool(function: Function, style: RequestStyle) -> dict[str, Any]:
     wire: dict[str, Any] = {"name": function.name, "input_schema": flatten(function.parameters or {})}
     if function.description is not None:
         wire["description"] = function.description
-    if function.strict is not None and "strict" not in style.omitted:
+    if function.strict is not None and "strict" not in style.left_out:
         wire["strict"] = function.strict
     return wire
 
@@ -273,7 +288,7 @@ def _to_tool(function: Function, style: RequestStyle) -> dict[str, Any]:
 def _to_tool_choice(choice: ToolChoice, sampling: Sampling, style: RequestStyle) -> dict[str, Any]:
     if choice.mode is ToolChoiceMode.NONE:
         return {"type": "none"}
-    one_call = sampling.parallel_tool_calls is False and "disable_parallel_tool_use" not in style.omitted
+    one_call = sampling.parallel_tool_calls is False and "disable_parallel_tool_use" not in style.left_out
     one_at_a_time = {"disable_parallel_tool_use": True} if one_call else {}
     if choice.name is not None:
         return {"type": "tool", "name": choice.name, **one_at_a_time}

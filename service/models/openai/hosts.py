@@ -10,7 +10,7 @@ from dataclasses import field, replace
 from typing import Any, Literal
 
 from service.core.dataclass import record
-from service.models.request_styles import NOT_KNOWN, refused_fields
+from service.models.request_styles import NOT_KNOWN, refused_fields, refuses_value
 from service.models.tool_style import ToolStyle
 
 _NINE_ALPHANUMERICS = re.compile(r"[a-zA-Z0-9]{9}")
@@ -114,18 +114,32 @@ SAMPLING_HINTS = ("temperature", "top_p", "frequency_penalty", "presence_penalty
 _HINTS = {
     **{
         name: re.compile(rf"(?<![\w-]){name}(?![\w-])")
+        for name in ("verbosity", "metadata", "store", "seed", "user", "temperature")
+    },
+    **{
+        # Some hosts write them in camel case, or in words.
+        name: re.compile(rf"(?<![\w-]){name.replace('_', '[_ ]?')}(?![\w-])", re.IGNORECASE)
         for name in (
-            *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "verbosity", "reasoning_effort"),
-            *("parallel_tool_calls", "service_tier", "metadata", "store", "seed", "user"),
-            *SAMPLING_HINTS,
+            *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "reasoning_effort"),
+            *("parallel_tool_calls", "service_tier", "top_p"),
         )
+    },
+    **{
+        # Google refuses both: "Penalty is not enabled for models/gemini-2.5-flash".
+        f"{kind}_penalty": re.compile(rf"(?<![\w-])({kind}[_ ]?penalty(?![\w-])|penalty is not)", re.IGNORECASE)
+        for kind in ("frequency", "presence")
     },
     "detail": re.compile(r"image_url\W{1,4}detail\b|['\"`]detail['\"`]"),
     "strict": re.compile(r"function\W{1,4}strict\b|['\"`]strict['\"`]"),
-    "name": re.compile(r"messages\W{1,4}\d+\W{1,4}name\b"),
+    "name": re.compile(r"messages\W{1,4}\d+\W{1,4}((user|system|developer|assistant|tool)\W{1,4})?name\b"),
 }
 # Claude wants one of them: "`temperature` and `top_p` cannot both be specified for this model."
-_WANTS_ONE = re.compile(r"temperature\W.{0,20}\btop_p\b.{0,40}(both|only one|same time|together)", re.IGNORECASE)
+_WANTS_ONE = re.compile(
+    r"(temperature\W.{0,20}\btop_p|top_p\W.{0,20}\btemperature)\b.{0,40}(both|only one|same time|together)"
+    r"|both\W.{0,20}(temperature\W.{0,20}\btop_p|top_p\W.{0,20}\btemperature)\b",
+    re.IGNORECASE,
+)
+_FIRST_QUOTED = re.compile(r"['\"`]([^'\"`]+)['\"`]")
 _ABOUT_A_TOOL = re.compile(r"\b(tools|functions?|schema)\b", re.IGNORECASE)
 _WANTS_CONTENT = re.compile(
     r"\bcontent\b.{0,80}(\bnull\b|\bNone\b|valid string|\ba string\b|required|missing|must not be)"
@@ -145,7 +159,8 @@ class RequestStyle:
     """The form of the requests to one model.
 
     `bound` is the field that limits an answer. With `shows_data` the model gets its own data back, with `asks_usage`
-    usage is requested. `omitted` fields are left out, `fills_content` sends an empty text beside calls instead of null,
+    usage is requested. `omitted` fields are left out, `skipped` ones of this request only, and `top_p` beside a
+    temperature with `samples_by_one`. `fills_content` sends an empty text beside calls instead of null,
     `adds_user` begins a conversation without a user message with one, and `tools` is the form of the tools.
     """
 
@@ -153,22 +168,39 @@ class RequestStyle:
     shows_data: bool = True
     asks_usage: bool = True
     omitted: frozenset[str] = frozenset()
+    skipped: frozenset[str] = frozenset()
+    samples_by_one: bool = False
     fills_content: bool = False
     adds_user: bool = False
     tools: ToolStyle = ToolStyle()
 
-    def adapted(self, message: str) -> RequestStyle:
-        """Return the style that an error message asks for, the same if it is about something else."""
-        wanted = self._without_refused(message)
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The names of the optional fields that are left out of a request."""
+        return self.omitted | self.skipped
+
+    def lasting(self) -> RequestStyle:
+        """Return the style for later requests."""
+        return replace(self, skipped=frozenset()) if self.skipped else self
+
+    def adapted(self, message: str, hints: Mapping[str, Any]) -> RequestStyle:
+        """Return the style that an error message about a request with these `hints`, optional fields, asks for.
+
+        The same style if the message is about something else.
+        """
+        wanted = self._without_refused(message, {name: hints[name] for name in hints.keys() - self.left_out})
         if wanted == self:
             wanted = self._with_data(message)
         return wanted if wanted != self or _CALLERS_OWN.search(message) else self._with_other_bound(message)
 
-    def _without_refused(self, message: str) -> RequestStyle:
-        if _WANTS_ONE.search(message) and "top_p" not in self.omitted:
-            return replace(self, omitted=self.omitted | {"top_p"})
-        if hints := refused_fields(message, _HINTS) - self.omitted:
-            return replace(self, omitted=self.omitted | hints)
+    def _without_refused(self, message: str, hints: Mapping[str, Any]) -> RequestStyle:
+        if _WANTS_ONE.search(message) and not self.samples_by_one and {"temperature", "top_p"} <= hints.keys():
+            return replace(self, samples_by_one=True)
+        refused, is_lasting = refused_fields(message, _HINTS, hints)
+        if refused and is_lasting:
+            return replace(self, omitted=self.omitted | refused)
+        if refused := refused or _named_by_value(message, hints):
+            return replace(self, skipped=self.skipped | refused)
         if self.asks_usage and ("stream_options" in message or "include_usage" in message):  # which no caller can send
             return replace(self, asks_usage=False)
         if _WANTS_CONTENT.search(message) and not _ABOUT_A_TOOL.search(message):
@@ -185,6 +217,13 @@ class RequestStyle:
         if _WANTS_NEW_NAME.search(message):
             return replace(self, bound="max_completion_tokens")
         return replace(self, bound="max_tokens") if _WANTS_OLD_NAME.search(message) else self
+
+
+def _named_by_value(message: str, hints: Mapping[str, Any]) -> frozenset[str]:
+    """Return the hint whose value an error message refuses without its name: "Invalid value: 'xhigh'."."""
+    value = _FIRST_QUOTED.search(message) if refuses_value(message) else None
+    named = [name for name in hints if name in _HINTS and value and hints[name] == value[1]]
+    return frozenset(named if len(named) == 1 else ())
 
 
 def quirks_of(host: str) -> HostQuirks:

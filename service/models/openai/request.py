@@ -98,8 +98,10 @@ class RequestWriter:
         if request.functions:
             wire["tools"] = self._encode(request.functions, style)
             wire |= _to_choice(request.tool_choice, sampling)
-        for name in style.omitted:
+        for name in style.left_out:
             wire.pop(name, None)
+        if style.samples_by_one and "temperature" in wire:
+            wire.pop("top_p", None)
         return self._renamed(wire) if self._quirks.names else wire
 
     def _encode(self, functions: tuple[Function, ...], style: RequestStyle) -> orjson.Fragment:
@@ -135,7 +137,7 @@ class RequestWriter:
         first_call = self._quirks.first_call_of(model)
         for message in filter(_says_something, messages):
             wire: dict[str, Any] = {"role": message.role.value, "content": _to_content(message, style)}
-            if message.name is not None and "name" not in style.omitted:
+            if message.name is not None and "name" not in style.left_out:
                 wire["name"] = message.name
             if message.role is Role.ASSISTANT:
                 data = message.provider_data if style.shows_data else None
@@ -163,7 +165,7 @@ class RequestWriter:
 
 def _adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> RequestStyle:
     """Return the style that an error message asks for, limited to what is in the request."""
-    wanted = _limited(style.adapted(message), request, style)
+    wanted = _limited(style.adapted(message, _hints_in(request)), request, style)
     if wanted == style:
         wanted = replace(style, tools=style.tools.adapted(request, message))
     if wanted == style and WANTS_USER.search(message) and not any(one.role is Role.USER for one in request.messages):
@@ -175,10 +177,12 @@ def _limited(wanted: RequestStyle, request: ModelRequest, style: RequestStyle) -
     """Return `wanted` with the differences to `style` that concern `request`."""
     if wanted.fills_content and not any(one.tool_calls and not one.text for one in request.messages):
         wanted = replace(wanted, fills_content=style.fills_content)
-    if wanted.omitted != style.omitted:
-        wanted = replace(wanted, omitted=style.omitted | (wanted.omitted & _hints_in(request)))
-        if refused := wanted.omitted - style.omitted:
-            logger.warning("the model %s refuses %s, which is left out", request.model, ", ".join(sorted(refused)))
+    refused = wanted.omitted - style.omitted or (("top_p",) if wanted.samples_by_one > style.samples_by_one else ())
+    if refused:
+        logger.warning("the model %s refuses %s, which is left out", request.model, ", ".join(sorted(refused)))
+    if refused := wanted.skipped - style.skipped:
+        fields = ", ".join(sorted(refused))
+        logger.info("the model %s refuses %s of a request, which is repeated without it", request.model, fields)
     if request.sampling.max_tokens is None:
         wanted = replace(wanted, bound=style.bound)
     if all(message.provider_data is None for message in request.messages):
@@ -186,19 +190,21 @@ def _limited(wanted: RequestStyle, request: ModelRequest, style: RequestStyle) -
     return wanted
 
 
-def _hints_in(request: ModelRequest) -> frozenset[str]:
-    """Return the names of the optional fields that are in the request."""
-    sampling, found = request.sampling, set(request.sampling.extra)
-    if sampling.parallel_tool_calls is not None and request.functions:
-        found.add("parallel_tool_calls")
-    found.update(name for name in ("seed", *SAMPLING_HINTS) if getattr(sampling, name) is not None)
-    if any(function.strict is not None for function in request.functions):
-        found.add("strict")
-    if any(message.name is not None for message in request.messages):
-        found.add("name")
-    if any(isinstance(part, Image) and part.detail != _AUTO for one in request.messages for part in one.parts):
-        found.add("detail")
-    return frozenset(found)
+def _hints_in(request: ModelRequest) -> dict[str, Any]:
+    """Return the optional fields that are in the request, with their values."""
+    sampling = request.sampling
+    found: dict[str, Any] = {"parallel_tool_calls": sampling.parallel_tool_calls if request.functions else None}
+    found |= {name: getattr(sampling, name) for name in ("seed", *SAMPLING_HINTS)}
+    found |= {
+        "strict": next((one.strict for one in request.functions if one.strict is not None), None),
+        "name": next((one.name for one in request.messages if one.name is not None), None),
+        "detail": next((one.detail for one in _images(request) if one.detail != _AUTO), None),
+    }
+    return {**sampling.extra, **{name: value for name, value in found.items() if value is not None}}
+
+
+def _images(request: ModelRequest) -> Iterator[Image]:
+    return (part for message in request.messages for part in message.parts if isinstance(part, Image))
 
 
 def _says_something(message: Message) -> bool:
@@ -218,7 +224,7 @@ def _to_content(message: Message, style: RequestStyle) -> Any:
 
 def _to_part(part: Part, style: RequestStyle) -> dict[str, Any]:
     if isinstance(part, Image):
-        detail = {} if part.detail == _AUTO or "detail" in style.omitted else {"detail": part.detail}
+        detail = {} if part.detail == _AUTO or "detail" in style.left_out else {"detail": part.detail}
         return {"type": "image_url", "image_url": {"url": part.url, **detail}}
     return {"type": "text", "text": part.text}
 
@@ -237,7 +243,7 @@ def _to_choice(choice: ToolChoice, sampling: Sampling) -> dict[str, Any]:
 def _to_function(function: Function, style: RequestStyle) -> dict[str, Any]:
     fields = ("name", "description", "strict")
     wire = {field: value for field in fields if (value := getattr(function, field)) is not None}
-    if "strict" in style.omitted:
+    if "strict" in style.left_out:
         wire.pop("strict", None)
     if function.parameters is not None:
         wire["parameters"] = with_properties(function.parameters)

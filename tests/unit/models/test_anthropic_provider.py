@@ -500,6 +500,19 @@ def test_refused_optional_field_is_omitted_and_remembered(
     assert [name in str(received.body) for received in upstream.requests] == [True, False, False]
 
 
+def test_refused_value_is_left_out_of_its_request_only(provider: AnthropicProvider, upstream: Upstream) -> None:
+    def answer(exchange: Exchange) -> None:
+        is_sent = exchange.body.get("output_config") == {"effort": "xhigh"}
+        words = "output_config.effort: Input should be 'low', 'medium' or 'high'"
+        exchange.json(400, telling_error(words)) if is_sent else ANSWERS["ok"](exchange)
+
+    upstream.answers["play"] = answer
+    for effort in ("xhigh", "low"):
+        assert ask(provider, request("play", sampling=Sampling(extra={"reasoning_effort": effort})))[0] == TEXT
+    sent = [received.body.get("output_config") for received in upstream.requests]
+    assert sent == [{"effort": "xhigh"}, None, {"effort": "low"}]
+
+
 def test_format_of_answer_is_not_omitted(provider: AnthropicProvider, upstream: Upstream) -> None:
     words = "output_config.format: Extra inputs are not permitted"
     upstream.answers["play"] = lambda exchange: exchange.json(400, telling_error(words))

@@ -307,6 +307,130 @@ def test_refused_sampling_is_left_to_the_model_with_a_log_line(
     assert others <= upstream.requests[-1].body.keys()
 
 
+def hint(name: str, value: Any) -> Sampling:
+    known = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "parallel_tool_calls")
+    return Sampling(**{name: value}) if name in known else Sampling(extra={name: value})
+
+
+REFUSED_VALUES = [
+    (
+        ("reasoning_effort", "xhigh", "low"),
+        [
+            "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. Supported values: 'low'.",
+            "`reasoning_effort` must be one of `none` or `low`",
+            "body.reasoning_effort: Input should be 'low', 'medium' or 'high'",
+            "Invalid value: 'xhigh'. Supported values are: 'low', 'medium', and 'high'.",
+            "only 'low' and 'medium' are supported for reasoningEffort",
+        ],
+    ),
+    (("seed", -1, 7), ["Invalid argument: seed must be non-negative"]),
+    (("service_tier", "flex", "auto"), ["Invalid service_tier argument"]),
+    (("user", "x" * 90, "ann"), ["Invalid 'user': string too long. Expected a string with maximum length 64."]),
+    (("metadata", {"a": "b"}, {"a": "c"}), ["The 'metadata' parameter is only allowed when 'store' is enabled."]),
+    (
+        ("parallel_tool_calls", False, True),
+        ["No endpoints found that support the provided 'parallel_tool_calls' value."],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"), [(case, words) for case, messages in REFUSED_VALUES for words in messages], ids=str
+)
+def test_refused_value_is_left_out_of_its_request_only(
+    provider: OpenAIProvider, upstream: Upstream, case: tuple[str, Any, Any], words: str
+) -> None:
+    name, bad, good = case
+    upstream.answers["play"] = lambda exchange: (
+        refuse(exchange, words) if exchange.body.get(name) == bad else ok(exchange)
+    )
+    for value in (bad, good, bad):
+        asked = request("play", sampling=hint(name, value), functions=(Function("f"),))
+        assert ask(provider, asked)[0] == TEXT
+    assert [received.body.get(name) for received in upstream.requests] == [bad, None, good, bad, None]
+
+
+def test_sampling_that_is_refused_together_is_sent_alone(provider: OpenAIProvider, upstream: Upstream) -> None:
+    words = "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+    upstream.answers["play"] = lambda exchange: (
+        refuse(exchange, words) if {"temperature", "top_p"} <= exchange.body.keys() else ok(exchange)
+    )
+    for sampling in (Sampling(temperature=0.1, top_p=0.5), Sampling(top_p=0.5), Sampling(temperature=0.1, top_p=0.5)):
+        assert ask(provider, request("play", sampling=sampling))[0] == TEXT
+    sent = [{"temperature", "top_p"} & received.body.keys() for received in upstream.requests]
+    assert sent == [{"temperature", "top_p"}, {"temperature"}, {"top_p"}, {"temperature"}]
+
+
+def test_of_other_combinations_the_first_field_is_kept_for_the_request(
+    provider: OpenAIProvider, upstream: Upstream
+) -> None:
+    names = {"frequency_penalty", "presence_penalty"}
+    words = "frequency_penalty and presence_penalty are not supported together"
+    upstream.answers["play"] = lambda exchange: (
+        refuse(exchange, words) if names <= exchange.body.keys() else ok(exchange)
+    )
+    ask(provider, request("play", sampling=Sampling(frequency_penalty=1, presence_penalty=1)))
+    ask(provider, request("play", sampling=Sampling(presence_penalty=1)))
+    sent = [names & received.body.keys() for received in upstream.requests]
+    assert sent == [names, {"frequency_penalty"}, {"presence_penalty"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("presence_penalty", 0.5, "Argument not supported on this model: presencePenalty"),
+        ("presence_penalty", 0.5, "Model grok-4 does not support parameter presencePenalty."),
+        ("frequency_penalty", 0.5, "Penalty is not enabled for models/gemini-2.5-flash-preview"),
+        ("temperature", 0.5, "invalid temperature: only 1 is allowed for this model"),
+        ("parallel_tool_calls", False, "this model does not support parallel tool calls"),
+        ("reasoning_effort", "low", "reasoningEffort is not supported"),
+    ],
+)
+def test_refused_field_is_recognised_in_other_words_and_remembered(
+    provider: OpenAIProvider, upstream: Upstream, name: str, value: Any, words: str
+) -> None:
+    upstream.answers["play"] = lambda exchange: refuse(exchange, words) if name in exchange.body else ok(exchange)
+    for _ in range(2):
+        asked = request("play", sampling=hint(name, value), functions=(Function("f"),))
+        assert ask(provider, asked)[0] == TEXT
+    assert [name in received.body for received in upstream.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "is_remembered"),
+    [
+        ("Invalid 'messages[0].name': string does not match pattern. Expected '^[^\\s<|>]+$'.", False),
+        ("messages.0.user.name: Extra inputs are not permitted", True),
+        ("messages.0.name: Extra inputs are not permitted", True),
+    ],
+)
+def test_refused_names_of_participants_are_left_out(
+    provider: OpenAIProvider, upstream: Upstream, words: str, is_remembered: bool
+) -> None:
+    named = Message(Role.USER, (Text("hi"),), name="John Doe")
+    upstream.answers["play"] = lambda exchange: (
+        refuse(exchange, words) if "John Doe" in str(exchange.body["messages"]) else ok(exchange)
+    )
+    for _ in range(2):
+        assert ask(provider, request("play", named))[0] == TEXT
+    assert len(upstream.requests) == (3 if is_remembered else 4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid 'messages[0].tool_calls[0].function.name': string does not match pattern",
+        "Invalid value: 'play'. Supported values are: 'a'.",
+        "temperature must be between 0 and 2",
+    ],
+)
+def test_values_of_other_fields_leave_out_nothing(provider: OpenAIProvider, upstream: Upstream, words: str) -> None:
+    named = Message(Role.USER, (Text("hi"),), name="ann")
+    upstream.answers["play"] = lambda exchange: refuse(exchange, words)
+    fail(provider, request("play", named, sampling=Sampling(temperature=3, extra={"reasoning_effort": "low"})))
+    assert len(upstream.requests) == 1
+
+
 @pytest.mark.parametrize(
     "words",
     ["Invalid value for 'content': expected a string, got null.", "messages.1.content: Input should be a valid string"],
