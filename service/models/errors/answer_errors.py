@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,18 +14,37 @@ from service.models.http.transport import Upstream
 
 _MESSAGE_FIELDS = ("detail", "msg", "message", "errors", "error_msg", "error_message")
 _SUCCESS_CODES = (0, 200, "0", "200")
+_SUCCESS_WORDS = ("", "0", "200", "0000", "ok", "success", "successful", "succeeded", "no error", "none", "null")
+#: Words in the `type` of an event that reports progress.
+_PROGRESS = frozenset(("status", "ping", "progress", "heartbeat", "keepalive", "info", "queue", "queued", "loading"))
+_WORD = re.compile(r"[a-z]+")
 
 
 def find_error(event: Mapping[str, Any]) -> Any:
     """Return the error that `event` carries, `None` without one."""
-    if error := event.get("error"):
+    if error := stated_error(event.get("error")):
         return error
     if event.get("object") == "error" or event.get("type") == "error":
         return event
     status = event.get("base_resp")
-    if isinstance(status, dict) and status.get("status_code"):  # MiniMax
+    if isinstance(status, dict) and stated_error(status.get("status_code")):  # MiniMax
         return {"code": status["status_code"], "message": status.get("status_msg")}
     return None
+
+
+def stated_error(error: Any) -> Any:
+    """Return `error`, `None` if it states nothing: empty, as some servers send with each event, or a success."""
+    return None if _is_success(error) else error
+
+
+def _is_success(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_success, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_success, value))
+    if isinstance(value, str):
+        return value.strip().rstrip(".!").lower() in _SUCCESS_WORDS
+    return not value or value in _SUCCESS_CODES
 
 
 def find_bare_error(event: Mapping[str, Any]) -> Any:
@@ -32,10 +52,13 @@ def find_bare_error(event: Mapping[str, Any]) -> Any:
 
     Only for events without any part of an answer.
     """
-    if event.get("code") in _SUCCESS_CODES:
+    if event.get("code") in _SUCCESS_CODES or event.get("status") in _SUCCESS_CODES:
         return None
-    found = (event.get(name) for name in _MESSAGE_FIELDS)
-    return event if any(value and isinstance(value, str | list) for value in found) else None
+    kind = _WORD.findall(str(event.get("type") or "").lower())
+    if "error" not in kind and not _PROGRESS.isdisjoint(kind):
+        return None
+    found = (stated_error(event.get(name)) for name in _MESSAGE_FIELDS)
+    return event if any(isinstance(value, str | list) for value in found) else None
 
 
 def unreadable_error(upstream: Upstream, payload: bytes, message: str) -> GatewayError:

@@ -120,11 +120,11 @@ class SSEDecoder:
 
 
 def _error_event(data: bytes) -> bytes:
-    """Return error data as JSON with the member `error`, which distinguishes it from other events."""
+    """Return error data as JSON with the type and the member `error`, which distinguish it from other events."""
     try:
         error = orjson.loads(data)
     except ValueError:
         error = data.decode(errors="replace").strip()
     if isinstance(error, dict) and error.get("error"):
-        return data
-    return orjson.dumps({"error": error or {"message": ""}})
+        return data if error.get("type") else orjson.dumps({"type": "error", **error})
+    return orjson.dumps({"type": "error", "error": error})

@@ -8,11 +8,18 @@ from typing import Any
 
 from service.core.errors import GatewayError
 from service.core.messages import Function, ProviderData, StopReason, Usage
-from service.models.errors.answer_errors import answer_error, find_bare_error, find_error, unreadable_error
+from service.models.errors.answer_errors import (
+    answer_error,
+    find_bare_error,
+    find_error,
+    stated_error,
+    unreadable_error,
+)
 from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion, to_reason
 from service.models.http.transport import Upstream
 from service.models.openai.calls import CallAssembler
+from service.models.openai.choices import by_index
 from service.models.openai.messages import Messages, agree, different_answers
 from service.models.openai.parts import read_parts
 from service.models.openai.reasoning import REASONING, Reasoning
@@ -95,8 +102,8 @@ class OpenAIAnswer:
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
             raise unreadable_error(self._upstream, payload, message) from error
-        problem = find_error(event) or choice.get("error") or (None if choices else find_bare_error(event))
-        if problem:
+        problem = find_error(event) or stated_error(choice.get("error"))
+        if problem := problem or (None if choices else find_bare_error(event)):
             raise answer_error(self._upstream, problem)
         return text
 
@@ -148,11 +155,11 @@ class OpenAIAnswer:
         choice: dict[str, Any] = choices[0]
         if len(choices) == 1 and (choice.get("index") or 0) == self._index:
             return choice
-        by_index: dict[Any, dict[str, Any]] = {one.get("index") or 0: one for one in reversed(choices)}
+        found = by_index(choices)
         if self._completion.reason is None and not self._completion.has_output:
-            self._index = min(by_index)
-        self._has_other_choices = self._has_other_choices or by_index.keys() != {self._index}
-        return by_index.get(self._index, {})
+            self._index = min(found)
+        self._has_other_choices = self._has_other_choices or found.keys() != {self._index}
+        return found.get(self._index, {})
 
     def _add_content(self, content: str) -> str:
         text = self._joiner.join(content)

@@ -1250,6 +1250,18 @@ OTHERS = [
         dialect=ANTHROPIC,
     ),
 ]
+CALLS_END = (chunk("tool_calls"), DONE)
+CLOCK_WEATHER: Calls = (("clock", "{}"), *WEATHER)
+HUE = '{"city":"Hue"}'
+TWO_CITIES: Calls = (*WEATHER, ("weather", HUE))
+READS: Calls = (("read", "{}"), ("read_file", "{}"))
+
+
+def function(name: str, arguments: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A call as a message has it."""
+    return {"function": {"name": name} | ({} if arguments is None else {"arguments": arguments}), **fields}
+
+
 ON_TAGS = "Use <think>, <reasoning>, [THINK] and <|channel|>."
 MENTIONS = [
     *(
@@ -1320,6 +1332,108 @@ MENTIONS = [
     ),
     _ok("open model's tag asked for", said("<|channel|>final<|message|>"), STOP, DONE, text=None, system=ON_TAGS),
 ]
+NO_ERRORS: tuple[Any, ...] = (
+    *(None, {}, "", False, 0, [], "success", {"code": 0, "message": ""}, {"code": 0, "message": "success"}),
+    *({"message": "", "type": "", "param": "", "code": None}, {"code": "0", "errors": [{"message": None}]}),
+)
+NO_STATUSES = ({"status_code": "0", "status_msg": "success"}, {"status_code": 0}, {}, None)
+SUCCESSES: tuple[dict[str, Any], ...] = (
+    *({"msg": "success"}, {"status": 200, "message": "OK"}, {"status": 200, "message": "finished"}),
+    *({"code": 10000, "msg": "Success", "success": True}, {"message": "ok", "code": "Success"}),
+)
+FAILURES = ({"type": "overloaded_error", "message": "no"}, {"type": "status_error", "message": "no"}, {"msg": "no"})
+PROGRESS = (
+    {"type": "status", "message": "loading"},
+    {"type": "ping", "message": "hi"},
+    {"type": "queue.info", "msg": "1"},
+)
+
+
+def with_member(payload: bytes, **members: Any) -> bytes:
+    """The JSON completion or event with more members."""
+    is_event = payload.startswith(b"data: ")
+    event = json.loads(payload[6:] if is_event else payload) | members
+    return sse(event) if is_event else json.dumps(event).encode()
+
+
+SAYING_NOTHING = [
+    *(
+        row
+        for error in NO_ERRORS
+        for row in (
+            _ok(
+                f"error {error!r}",
+                *(with_member(one, error=error) for one in (said("Hello "), said("there"), STOP)),
+                DONE,
+            ),
+            _ok(f"error {error!r}", with_member(whole("Hello there"), error=error), label=JSON),
+            _ok(f"error {error!r} of the choice", choices({**choice(0, "Hello there"), "error": error}), STOP, DONE),
+            _ok(
+                f"error {error!r}",
+                framed({"type": "status", "error": error}, anthropic.start()),
+                framed(*anthropic.text(list(SAID)), *anthropic.end()),
+                dialect=ANTHROPIC,
+            ),
+        )
+    ),
+    *(_ok(f"base_resp {one}", with_member(said("Hello there"), base_resp=one), STOP, DONE) for one in NO_STATUSES),
+    *(
+        _ok(f"usage with {one}", said(*SAID), STOP, usage_chunk(usage=COUNTED, **one), DONE, usage=(7, 5))
+        for one in SUCCESSES
+    ),
+    *(_fails(f"event {one}", said("Hello "), sse(one), STOP, DONE, text="Hello ", words="no") for one in FAILURES),
+    *(_ok(f"event {one}", sse(one), said(*SAID), STOP, DONE) for one in PROGRESS),
+    *(
+        _fails(
+            f"event: error with {data}", said("Hello "), b"event: error\ndata: " + data + b"\n\n", DONE, text="Hello "
+        )
+        for data in (b"", b"{}", b'{"error":{"message":""}}', b'{"error":null}')
+    ),
+    *(
+        _fails(f"error {error!r}", said("Hello "), sse({"error": error}), STOP, DONE, text="Hello ")
+        for error in (True, {"code": 1}, {"code": 0, "message": "no"}, "no", {"errors": [{"message": "no"}]})
+    ),
+]
+CALL_OF_CHOICE = {"tool_calls": [{"index": 0, "id": "a", **function("weather", CITY)}]}
+ONE_CHOICE = [
+    *(
+        _calls(
+            f"text and call in two choices with index {indexes}",
+            json.dumps(
+                {
+                    "choices": [
+                        {"message": {"content": "Hello there"}, "finish_reason": reasons[0], **indexes},
+                        {"message": CALL_OF_CHOICE, "finish_reason": reasons[1], **indexes},
+                    ]
+                }
+            ).encode(),
+            label=JSON,
+            text="Hello there",
+        )
+        for indexes in ({}, {"index": 0}, {"index": 1}, {"index": None})
+        for reasons in (("tool_calls", "tool_calls"), ("stop", "tool_calls"), (None, "stop"))
+    ),
+    _calls(
+        "end and call in two choices of a stream",
+        said(*SAID),
+        choices({"index": 0, "delta": {}, "finish_reason": "tool_calls"}, {"index": 0, "delta": CALL_OF_CHOICE}),
+        DONE,
+        text="Hello there",
+    ),
+    _calls(
+        "a call in each of two choices",
+        choices(*({"delta": {"tool_calls": [one]}} for one in (function("clock", "{}"), function("weather", CITY)))),
+        *CALLS_END,
+        calls=CLOCK_WEATHER,
+    ),
+    _ok("two texts without indexes", choices(choice(None, "Hello there", "stop"), choice(None, "Bye", "stop")), DONE),
+    _ok(
+        "cut in one of two choices",
+        choices(choice(0, "Hello there", "length"), choice(0, "", "stop")),
+        DONE,
+        reason="length",
+    ),
+]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
 PARTS = [
     *(
@@ -1366,18 +1480,6 @@ PARTS = [
         dialect=ANTHROPIC,
     ),
 ]
-CALLS_END = (chunk("tool_calls"), DONE)
-CLOCK_WEATHER: Calls = (("clock", "{}"), *WEATHER)
-HUE = '{"city":"Hue"}'
-TWO_CITIES: Calls = (*WEATHER, ("weather", HUE))
-READS: Calls = (("read", "{}"), ("read_file", "{}"))
-
-
-def function(name: str, arguments: str | None = None, **fields: Any) -> dict[str, Any]:
-    """A call as a message has it."""
-    return {"function": {"name": name} | ({} if arguments is None else {"arguments": arguments}), **fields}
-
-
 SEPARATE_CALLS = [
     *(
         _calls(f"another name after {name}", *pieces, *CALLS_END, calls=CLOCK_WEATHER)
@@ -1524,6 +1626,8 @@ CASES: list[WireCase] = [
     *THOUGHTS,
     *OTHERS,
     *SURROGATES,
+    *ONE_CHOICE,
+    *SAYING_NOTHING,
     *MENTIONS,
     *PARTS,
     *SEPARATE_CALLS,
