@@ -19,7 +19,8 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTP
 from service import __version__
 from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
-from service.core.fetch.decoding import Decoder, open_decoder
+from service.core.fetch.decoding import Decoder
+from service.models.http.codings import PLAIN, choose_decoder, is_undecided
 from service.models.http.pool import open_pool
 from service.models.http.proxies import DIRECT, ProxySettings
 
@@ -34,16 +35,6 @@ _MIN_SECRET_CHARS = 8
 _URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-
-
-class _PlainDecoder:
-    is_whole = True
-
-    def decode(self, data: bytes, limit: int) -> bytes:
-        return data[:limit]
-
-
-_PLAIN = _PlainDecoder()
 
 
 class _FirstValues(dict[str, str]):
@@ -112,26 +103,25 @@ class UpstreamResponse(HTTPSocketPoolResponse):
         `provider_timeout` when nothing arrived in time and `provider_error` when the connection was closed before the
         end of the body, or its coding is not supported.
         """
+        start = b""
         if self._decoder is None:
-            self._decoder = self._open_decoder()
-        if self._decoder is _PLAIN:
-            return self._receive()
-        decoded = b""
+            start = self._receive_start()
+            self._decoder = choose_decoder(self.header("content-encoding") or "", start)
+        if self._decoder is PLAIN:
+            return start or self._receive()
+        decoded = self._decode(self._decoder, start) if start else b""
         while not decoded and (arrived := self._receive()):
             decoded = self._decode(self._decoder, arrived)
         if not (decoded or self._decoder.is_whole):
             raise _read_error(_DroppedError())
         return decoded
 
-    def _open_decoder(self) -> Decoder:
-        coding = (self.header("content-encoding") or "").strip().lower()
-        if coding in ("", "identity"):
-            return _PLAIN
-        decoder = open_decoder(coding)
-        if decoder is None:
-            message = f"The model provider compressed its answer with {coding[:20]!r}, which is not supported."
-            raise GatewayError("provider_error", message)
-        return decoder
+    def _receive_start(self) -> bytes:
+        """Return the first bytes of the body, enough to show whether it is compressed."""
+        start = self._receive()
+        while start and is_undecided(start) and (more := self._receive()):
+            start += more
+        return start
 
     def _decode(self, decoder: Decoder, data: bytes) -> bytes:
         try:

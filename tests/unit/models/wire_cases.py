@@ -497,6 +497,40 @@ COMPRESSED = [
         ),
     )
 ]
+MISLABELLED = [
+    *(
+        case
+        for coding in ("utf-8", "none", "identity, utf-8", "gzip", "zstd", "gzip, identity", "x-unknown", "")
+        for case in (
+            _ok(f"plain events as {coding!r}", HELLO, headers={"content_encoding": coding}),
+            _ok(f"plain completion as {coding!r}", whole("Hello there"), headers={"content_encoding": coding}),
+            _ok(f"plain message as {coding!r}", HI, headers={"content_encoding": coding}, dialect=ANTHROPIC),
+            _fails(
+                f"plain error as {coding!r}", b'{"error":"on fire"}', headers={"content_encoding": coding}, words="fire"
+            ),
+        )
+    ),
+    *(
+        _ok(f"{name} as {coding!r}", compress(HELLO), headers={"content_encoding": coding})
+        for name, compress in (("gzip", gzip.compress), ("zstd", zstd_compress))
+        for coding in ("", "identity", "identity, gzip", "gzip, identity", "GZIP", "utf-8", "zstd", "x-gzip")
+    ),
+    _ok("gzip without a label", gzip.compress(HELLO)),
+    _ok("gzip without a label in pieces", b"\x1f", 0.05, gzip.compress(HELLO)[1:]),
+    _ok(
+        "zstd without a label in pieces",
+        zstd_compress(HELLO)[:1],
+        0.05,
+        zstd_compress(HELLO)[1:3],
+        zstd_compress(HELLO)[3:],
+    ),
+    _ok("plain events as gzip after white space", b"\n", 0.05, HELLO, headers={"content_encoding": "gzip"}),
+    _fails("cut after the first byte of gzip", b"\x1f"),
+    _fails("unknown coding", b"\x1f\x9d\x90" + HELLO, headers={"content_encoding": "compress"}, words="'compress'"),
+    _fails(
+        "two codings", brotli.compress(gzip.compress(HELLO)), headers={"content_encoding": "gzip, br"}, words="gzip, br"
+    ),
+]
 TEXTS = [
     _ok("thoughts in the text", said("<think>Hm.</think>\n\nHello ", "there"), STOP, DONE),
     _ok("thoughts in pieces", said("<th", "ink>H", "m.</thi", "nk>", "\n", "Hello ", "there"), STOP, DONE),
@@ -1615,6 +1649,7 @@ CASES: list[WireCase] = [
     *KEEP_ALIVES,
     *CALLS,
     *COMPRESSED,
+    *MISLABELLED,
     *TEXTS,
     *COUNTS,
     *CONTRADICTIONS,
