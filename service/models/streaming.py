@@ -1,6 +1,7 @@
 """Read the text of a response, an event stream or one JSON document, whatever its label says.
 
-Each event has to arrive within the provider's time-out. Keep-alives hold the connection open, but do not extend it.
+A part of an event or document has to arrive within the provider's time-out. Keep-alives hold the connection open, but
+do not extend it.
 Texts that arrive together are yielded together.
 """
 
@@ -64,15 +65,15 @@ def read_texts(
     """Pass the events of `response` to `reader` and yield their texts, until it is over or the body ends.
 
     Raises what `reader` raises, after the texts before it, and `GatewayError`: `provider_timeout` after about
-    `timeout_seconds` (at most twice that) without an event, `provider_error` for a dropped connection, an oversized
-    event or answer, or a web page. Once `reader` is complete, errors are ignored, and what is missing (usage, the end
-    mark) has 1.5 s to arrive.
+    `timeout_seconds` (at most twice that) without a part of an event, `provider_error` for a dropped connection, an
+    oversized event or answer, or a web page. Once `reader` is complete, errors are ignored, and what is missing (usage,
+    the end mark) has 1.5 s to arrive.
     """
     body = BodyDecoder()
-    last_event_at = clock()
+    patience = _Patience(body, timeout_seconds, clock)
     characters = 0
     while not reader.is_over:
-        grace_seconds = last_event_at + _GRACE_SECONDS - clock() if reader.is_complete() else None
+        grace_seconds = patience.last_at + _GRACE_SECONDS - clock() if reader.is_complete() else None
         chunk = _read_some(response, grace_seconds)
         payloads = body.feed(chunk) if chunk else body.finish()
         text, problem = _read_together(reader, payloads)
@@ -86,15 +87,41 @@ def read_texts(
         if not chunk:
             reader.end_body(framed=response.is_framed)
             break
-        if _has_progress(payloads):
-            last_event_at = clock()
-        elif grace_seconds is None and clock() - last_event_at > timeout_seconds:
-            message = f"The model provider sent keep-alives, but no output for {timeout_seconds:g} seconds."
-            raise GatewayError("provider_timeout", message)
+        patience.note(payloads)
+        if grace_seconds is None:
+            patience.check()
     if reader.is_over:
         response.finish(_TAIL_SECONDS)
     elif not (reader.is_complete() or characters):
         check_no_page(response)
+
+
+class _Patience:
+    """The wait for the next part of an event or document, decoded by `body`; `last_at` is the time of the last one."""
+
+    def __init__(self, body: BodyDecoder, seconds: float, clock: Callable[[], float]) -> None:
+        self.last_at = clock()
+        self._body = body
+        self._seconds = seconds
+        self._clock = clock
+        self._unfinished_bytes = 0
+        self._waits = False
+
+    def note(self, payloads: list[bytes]) -> None:
+        """Note what arrived: `payloads`, or part of one."""
+        self._waits = not _has_progress(payloads)
+        if self._waits:
+            start, unfinished_bytes = self._body.unfinished()
+            self._waits = unfinished_bytes == self._unfinished_bytes or _may_be_keep_alive(start)
+            self._unfinished_bytes = unfinished_bytes
+        if not self._waits:
+            self.last_at = self._clock()
+
+    def check(self) -> None:
+        """Raise `GatewayError` `provider_timeout` if only keep-alives arrived for too long."""
+        if self._waits and self._clock() - self.last_at > self._seconds:
+            message = f"The model provider sent keep-alives, but no output for {self._seconds:g} seconds."
+            raise GatewayError("provider_timeout", message)
 
 
 def to_count(value: Any) -> int:
@@ -122,6 +149,12 @@ def _is_keep_alive(payload: bytes) -> bool:
         return False
     text = payload.strip()
     return text in (b"", b"null") or text.startswith(b":")
+
+
+def _may_be_keep_alive(start: bytes) -> bool:
+    """True if an event that starts so may carry nothing."""
+    text = b"".join(start.split())
+    return text.startswith((b":", _PING)) or _PING.startswith(text) or b"null".startswith(text)
 
 
 def _read_some(response: UpstreamResponse, grace_seconds: float | None) -> bytes:

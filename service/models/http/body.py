@@ -15,6 +15,7 @@ _JSON_STARTS = (b"{", b"[{")
 _END_MARK = b"[DONE]"
 _MARKED_END = re.compile(rb"(\s*(data:)?\s*['\"]?\[done\]['\"]?)+\s*\Z", re.IGNORECASE)
 _MARKED_END_BYTES = 128
+_START_BYTES = 40
 
 
 class BodyDecoder:
@@ -23,6 +24,7 @@ class BodyDecoder:
     def __init__(self) -> None:
         self._events = SSEDecoder()
         self._document: bytearray | None = None
+        self._document_bytes = 0  # without chunks of white space, which keep the connection alive
         self._is_undecided = True
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -40,9 +42,16 @@ class BodyDecoder:
         if self._document is None:
             return self._events.feed(chunk)
         self._document += chunk
+        self._document_bytes += 0 if chunk.isspace() else len(chunk)
         if len(self._document) > MAX_EVENT_BYTES:
             raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
         return []
+
+    def unfinished(self) -> tuple[bytes, int]:
+        """Return the first bytes of the document or event that is still arriving, and the number of its bytes."""
+        if self._document is None:
+            return self._events.unfinished()
+        return bytes(self._document[:_START_BYTES]), self._document_bytes
 
     def finish(self) -> list[bytes]:
         """Return the payloads that the end of the body completes: documents, or an event without its blank line."""

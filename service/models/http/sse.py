@@ -14,6 +14,7 @@ MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _CR = b"\r"
+_START_BYTES, _START_LINES = 40, 4
 _EVENT_STARTS = (b'{"', b"[DONE]")  # no line of one JSON document but the first starts so
 _FIRST, _NEXT, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 
@@ -61,6 +62,12 @@ class SSEDecoder:
     def finish(self) -> list[bytes]:
         """Return the last event if it lacks its blank line, which the standard would drop."""
         return self.feed(b"\n\n")
+
+    def unfinished(self) -> tuple[bytes, int]:
+        """Return the first bytes of the unfinished event's data, and the number of its bytes; comments have none."""
+        line = self._line if self._line.startswith((b"data:", b"{")) else b""
+        parts = [*self._data[:_START_LINES], bytes(line[:_START_BYTES]).removeprefix(b"data:")]
+        return b"".join(part[:_START_BYTES] for part in parts), self._data_bytes + len(line)
 
     def _whole_events(self, chunk: bytes) -> list[bytes]:
         """Return the data of the events in `chunk` if it consists of whole events of one line each, the usual case."""

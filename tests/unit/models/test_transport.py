@@ -6,19 +6,20 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.certificate import CERTIFICATE
 from support.provider_calls import KEY, Answer, ask, fail, open_provider
-from support.upstream import Upstream
+from support.upstream import Exchange, Upstream
 from support.upstream_answers import TEXT, WORDS
 
 from service.core import concurrency
 from service.models.http import transport
 from service.models.openai.provider import OpenAIProvider
+from unit.models.wire_cases import said, whole
 
 INTERIM_ANSWER = b"HTTP/1.1 199 Nearly\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -36,6 +37,63 @@ def test_silence_is_timeout_despite_keepalives(upstream: Upstream, model: str, t
     came, error = fail(provider, model)
     assert (came, error.code) == (text, "provider_timeout")
     assert upstream.aborted.wait(2)
+    provider.close()
+
+
+def answer_slowly(*pieces: bytes) -> Callable[[Exchange], None]:
+    def answer(exchange: Exchange) -> None:
+        exchange.head(200, "application/json")
+        for piece in pieces:
+            exchange.wait(0.15)
+            exchange.send(piece)
+        exchange.last_chunk()
+
+    return answer
+
+
+def cut(body: bytes) -> tuple[bytes, ...]:
+    return tuple(body[at : at + len(body) // 7] for at in range(0, len(body), len(body) // 7))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        whole("Hello there"),
+        (said("Hello ", "there") + said("", reason="stop")).replace(b"data: ", b"").replace(b"\n\n", b"\n"),
+        said("Hello there" + " " * 600, reason="stop"),
+        said("Hello there", reason="stop").replace(b"data: {", b"data: {\ndata: "),
+    ],
+    ids=["document", "documents in lines", "event", "event of two lines"],
+)
+def test_body_that_arrives_slowly_is_no_keepalive(upstream: Upstream, body: bytes) -> None:
+    provider = open_provider(upstream.url, timeout_seconds=0.4)
+    upstream.answers["slowly"] = answer_slowly(*cut(body))
+    assert ask(provider, "slowly")[0].strip() == "Hello there"
+    provider.close()
+
+
+@pytest.mark.parametrize(
+    "keepalives",
+    [
+        [b": still here\n\n", b":", b" still here\n", b"\n"],
+        [b'event: ping\ndata: {"ty', b'pe": "ping"}\n\n'],
+        [b"data:", b" \n\n"],
+        [b"data: n", b"ull\n\n"],
+        [b"\n"],
+    ],
+)
+def test_keepalives_in_pieces_are_no_progress(upstream: Upstream, keepalives: list[bytes]) -> None:
+    provider = open_provider(upstream.url, timeout_seconds=0.4)
+    upstream.answers["slowly"] = answer_slowly(said("Hello"), *(keepalives * 10))
+    text, error = fail(provider, "slowly")
+    assert (text, error.code, "keep-alives" in error.message) == ("Hello", "provider_timeout", True)
+    provider.close()
+
+
+def test_white_space_in_the_middle_of_a_document_is_no_progress(upstream: Upstream) -> None:
+    provider = open_provider(upstream.url, timeout_seconds=0.4)
+    upstream.answers["slowly"] = answer_slowly(b'{"choices":', *([b" "] * 20))
+    assert fail(provider, "slowly")[1].code == "provider_timeout"
     provider.close()
 
 
