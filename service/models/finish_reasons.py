@@ -12,14 +12,19 @@ from service.core.messages import StopReason
 
 _WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
+#: `FinishReason.STOP`, `FINISH_REASON_STOP` and `REASON_STOP` are `STOP`.
+_TYPE = re.compile(r"^(.*\.)?((finish_?|stop_?)?reason_)?(?=.)", re.IGNORECASE)
+
 _STOP = (
     *("", "stop", "end_turn", "stop_sequence", "stop_sequence_reached", "stop_word", "stop_string_found"),
     *("eos", "eos_token", "eos_found", "end_of_text", "end", "finish", "finished", "done", "complete", "completed"),
-    *("normal", "success"),
+    *("normal", "success", "stopped", "end_of_sequence", "end_of_stream"),
 )
 _LENGTH = (
     *("length", "model_length", "max_length", "max_tokens", "max_output_tokens", "token_limit", "limit"),
     *("model_context_window_exceeded", "context_length", "context_length_reached", "max_predicted_tokens_reached"),
+    *("max_new_tokens", "token_limit_reached", "max_tokens_reached", "length_limit", "max_len"),
+    *("context_window_exceeded", "context_window_reached", "context_limit"),
     *("pause_turn", "incomplete", "time_limit"),  # the model would continue if asked
 )
 _CALLS = ("tool_calls", "tool_call", "tool_use", "function_call")
@@ -37,9 +42,10 @@ _REASONS = {
 
 def to_stop_reason(reason: str) -> StopReason | None:
     """Map a provider's finish reason; `None` for a failure, and for an unknown one, which proves nothing."""
-    return _REASONS.get(_normalised(reason))
+    return _REASONS.get(normalised(reason))
 
 
-def _normalised(reason: str) -> str:
-    words = _WORD_ENDS.sub("_", reason.rpartition(":")[2].strip())
+def normalised(reason: str) -> str:
+    """Return a finish reason in lower case with underscores, without the name of its type."""
+    words = _WORD_ENDS.sub("_", _TYPE.sub("", reason.rpartition(":")[2].strip()))
     return words.lower().replace("-", "_").replace(" ", "_")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from service.core.messages import StopReason
-from service.models.finish_reasons import to_stop_reason
+from service.models.finish_reasons import normalised, to_stop_reason
 
 _INCOMPLETE = (StopReason.LENGTH, StopReason.CONTENT_FILTER)
-_NO_REASONS = ("", "null", "none", "undefined", "unspecified", "finish_reason_unspecified")
+_NO_REASONS = ("", "null", "none", "undefined", "unspecified")
 
 
 class Completion:
@@ -70,4 +70,4 @@ def to_reason(value: object) -> str | None:
     if value is None or value is False:
         return None
     reason = str(value)
-    return None if reason.strip().lower() in _NO_REASONS else reason
+    return None if normalised(reason) in _NO_REASONS else reason

@@ -50,8 +50,11 @@ class AnswerReader(Protocol):
         """Return True once only usage and the end mark may be missing."""
         ...
 
-    def end_body(self, *, framed: bool) -> None:
-        """Note the end of the body, `framed` if its length proves that nothing is missing."""
+    def end_body(self, *, framed: bool, is_document: bool) -> None:
+        """Note the end of the body, `framed` if its length proves that nothing is missing.
+
+        With `is_document` it is one JSON document.
+        """
         ...
 
 
@@ -85,7 +88,7 @@ def read_texts(
         if problem is not None and grace_seconds is None:
             raise problem
         if not chunk:
-            reader.end_body(framed=response.is_framed)
+            reader.end_body(framed=response.is_framed, is_document=body.is_document)
             break
         patience.note(payloads)
         if grace_seconds is None:

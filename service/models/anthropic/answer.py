@@ -98,8 +98,9 @@ class AnthropicAnswer:
         is_ended = self._completion.is_ended
         return self._stop_reason() is StopReason.LENGTH or all(call.is_whole(is_ended=is_ended) for call in self._calls)
 
-    def end_body(self, *, framed: bool) -> None:
-        """Note the end of the body; see `AnswerReader`."""
+    def end_body(self, *, framed: bool, is_document: bool) -> None:
+        """Note the end of the body; see `AnswerReader`. A message has a stop reason in any case."""
+        del is_document
         self._completion.end_body(framed=framed)
 
     def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
@@ -254,9 +255,9 @@ class AnthropicAnswer:
         return ""
 
     def _count(self, usage: dict[str, Any] | None) -> None:
-        # Each report covers the whole answer so far; the last one may omit the input.
+        # Each report covers the whole answer so far; the last one may omit the input, or have 0 for it.
         counts = usage if isinstance(usage, dict) else {}
-        self._usage |= {name: to_count(count) for name, count in counts.items() if count is not None}
+        self._usage |= {name: max(to_count(count), self._usage.get(name, 0)) for name, count in counts.items()}
 
     def _to_usage(self) -> Usage:
         counts = self._usage

@@ -8,6 +8,8 @@ from service.core.errors import GatewayError
 
 #: Fewer characters repeat the beginning of a text by chance.
 _LEAST_CHARS = 4
+#: So many are not repeated by chance at all.
+_MANY_CHARS = 16
 
 
 class GivenTexts:
@@ -35,7 +37,7 @@ class GivenTexts:
             self._repeated[index] = repeated
             return ""
         del self._given[index]
-        return repeated
+        return repeated.removeprefix(given) if _is_no_chance(given) else repeated
 
     def end(self, index: Any) -> str:
         """End a block and return the text that was held back and is no repetition.
@@ -52,3 +54,10 @@ class GivenTexts:
     def end_all(self) -> str:
         """End every block, at the end of the answer."""
         return "".join(self.end(index) for index in list(self._repeated))
+
+
+def _is_no_chance(given: str) -> bool:
+    """True if a text that follows itself is no text: a word without a space between, or a long one."""
+    if len(given) >= _MANY_CHARS:
+        return True
+    return len(given.strip()) >= _LEAST_CHARS and given[0].isalnum() and given[-1].isalnum()

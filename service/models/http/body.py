@@ -11,7 +11,8 @@ from service.core.errors import GatewayError
 from service.models.http.sse import MAX_EVENT_BYTES, SSEDecoder
 
 _BOM = b"\xef\xbb\xbf"
-_JSON_STARTS = (b"{", b"[{")
+_JSON_START = re.compile(rb"(\[\s*)?\{")
+_BLANKS = b" \t\r\n"
 _END_MARK = b"[DONE]"
 _MARKED_END = re.compile(rb"(\s*(data:)?\s*['\"]?\[done\]['\"]?)+\s*\Z", re.IGNORECASE)
 _MARKED_END_BYTES = 128
@@ -26,6 +27,8 @@ class BodyDecoder:
         self._document: bytearray | None = None
         self._document_bytes = 0  # without chunks of white space, which keep the connection alive
         self._is_undecided = True
+        self._start = b""
+        self.is_document = False  # set at the end
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of every event that `chunk` completes; JSON documents are complete at the end only.
@@ -33,11 +36,15 @@ class BodyDecoder:
         Raises `GatewayError` with `provider_error` for an event or a document of more than 16 MiB.
         """
         if self._is_undecided:
-            start = chunk.removeprefix(_BOM).lstrip()
+            start = self._start + chunk if self._start else chunk.removeprefix(_BOM).lstrip()
             if not start:
                 return []  # white space keeps the connection alive until a document is ready
+            if start.rstrip(_BLANKS) == b"[":
+                self._start = start
+                return []
             self._is_undecided = False
-            if start.startswith(_JSON_STARTS):
+            chunk = self._start + chunk
+            if _JSON_START.match(start):
                 self._document, chunk = bytearray(), start
         if self._document is None:
             return self._events.feed(chunk)
@@ -63,4 +70,5 @@ class BodyDecoder:
         lines = [line for line in document.splitlines() if line.strip()]
         if len(lines) > 1 and all(line.startswith(b"{") for line in lines):
             return [*lines, *marks]  # one document per line
+        self.is_document = True
         return [document, *marks]

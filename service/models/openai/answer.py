@@ -56,7 +56,8 @@ class OpenAIAnswer:
         self._index = 0  # of the choice that is the answer, the first one
         self._has_other_choices = False
         self._texts: list[str] = []  # of the deltas
-        self._has_deltas = False
+        self._has_deltas = self._has_chunks = self._has_message = False
+        self._is_whole = False  # one JSON document, which has an end
         self._messages = Messages()  # where there are no deltas
         self._rest = ""
         self._usage = Usage()
@@ -71,9 +72,11 @@ class OpenAIAnswer:
         is_cut = to_stop_reason(self._completion.reason or "") is StopReason.LENGTH
         return is_cut or self._calls.are_whole(is_ended=self._completion.is_ended)
 
-    def end_body(self, *, framed: bool) -> None:
+    def end_body(self, *, framed: bool, is_document: bool) -> None:
         """Note the end of the body; see `AnswerReader`."""
         self._completion.end_body(framed=framed)
+        if is_document and self._has_message and not self._has_chunks:
+            self.is_over = self._is_whole = True
 
     def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
         """See `AnswerReader`."""
@@ -148,7 +151,9 @@ class OpenAIAnswer:
 
     def _is_unproven(self) -> bool:
         """True if an end mark without a finish reason proves nothing: for one of several choices, or an empty call."""
-        return self._completion.reason is None and (self._has_other_choices or self._calls.ends_empty())
+        if self._is_whole or self._completion.reason is not None:
+            return False
+        return self._has_other_choices or self._calls.ends_empty()
 
     def _own_choice(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the choice that is the answer, empty if all are others."""
@@ -178,11 +183,13 @@ class OpenAIAnswer:
         if not delta and isinstance(choice.get("text"), str):  # as completions of texts have it
             delta = {"content": choice["text"]}
         if delta:
+            self._has_chunks = True
             text, has_calls = self._read_delta(delta)
             self._has_deltas = self._has_deltas or bool(text) or has_calls
         else:
             text, has_calls = "", False
         if message := choice.get("message"):
+            self._has_message = True
             more, has_more_calls = self._read_message(message, is_last=to_reason(reason) is not None)
             text, has_calls = text + more, has_calls or has_more_calls
         if text:
@@ -265,4 +272,8 @@ def _to_usage(usage: Any, earlier: Usage) -> Usage:
         output_tokens=to_count(counts.get("completion_tokens") or counts.get("output_tokens")),
         cached_tokens=to_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
     )
-    return earlier if counted == Usage() else counted
+    return Usage(  # some hosts send the counts in two chunks
+        max(earlier.input_tokens, counted.input_tokens),
+        max(earlier.output_tokens, counted.output_tokens),
+        max(earlier.cached_tokens, counted.cached_tokens),
+    )

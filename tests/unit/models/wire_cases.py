@@ -1370,7 +1370,12 @@ NO_ERRORS: tuple[Any, ...] = (
     *(None, {}, "", False, 0, [], "success", {"code": 0, "message": ""}, {"code": 0, "message": "success"}),
     *({"message": "", "type": "", "param": "", "code": None}, {"code": "0", "errors": [{"message": None}]}),
 )
-NO_STATUSES = ({"status_code": "0", "status_msg": "success"}, {"status_code": 0}, {}, None)
+NO_STATUSES: tuple[dict[str, Any] | None, ...] = (
+    {"status_code": "0", "status_msg": "success"},
+    {"status_code": 0},
+    {},
+    None,
+)
 SUCCESSES: tuple[dict[str, Any], ...] = (
     *({"msg": "success"}, {"status": 200, "message": "OK"}, {"status": 200, "message": "finished"}),
     *({"code": 10000, "msg": "Success", "success": True}, {"message": "ok", "code": "Success"}),
@@ -1419,7 +1424,7 @@ SAYING_NOTHING = [
     *(_ok(f"event {one}", sse(one), said(*SAID), STOP, DONE) for one in PROGRESS),
     *(
         _fails(
-            f"event: error with {data}", said("Hello "), b"event: error\ndata: " + data + b"\n\n", DONE, text="Hello "
+            f"event: error with {data!r}", said("Hello "), b"event: error\ndata: " + data + b"\n\n", DONE, text="Hello "
         )
         for data in (b"", b"{}", b'{"error":{"message":""}}', b'{"error":null}')
     ),
@@ -1466,6 +1471,86 @@ ONE_CHOICE = [
         choices(choice(0, "Hello there", "length"), choice(0, "", "stop")),
         DONE,
         reason="length",
+    ),
+]
+STOPPED = (
+    *("FinishReason.STOP", "REASON_STOP", "FINISH_REASON_STOP", "FinishReason.FINISH_REASON_STOP", "finishReason.stop"),
+    *("stopped", "end_of_sequence", "eosFound", "stop\n", "Stop", "stop_sequence", "stop_reason_stop"),
+)
+CUT_SHORT = (
+    *("FinishReason.MAX_TOKENS", "FINISH_REASON_MAX_TOKENS", "max_new_tokens", "token_limit_reached", "maxTokens"),
+    *("REASON_MAX_LEN", "length_limit"),
+)
+NO_REASONS = ("FINISH_REASON_UNSPECIFIED", "FinishReason.FINISH_REASON_UNSPECIFIED", "Reason.NONE", None, "")
+LATE = [
+    *(row for reason in STOPPED for row in _endings(reason, _ok)),
+    *(row for reason in CUT_SHORT for row in _endings(reason, _ok, reason="length")),
+    *(_fails(f"only {reason}", said(*SAID), chunk(reason), text="Hello there") for reason in NO_REASONS),
+    *(_ok(f"completion that ends with {one}", whole("Hello there", one), label=JSON) for one in NO_REASONS),
+    *(
+        _calls(f"completion with {name} and no reason", whole(None, None, tool_calls=[made]), label=JSON, calls=calls)
+        for name, made, calls in (
+            ("a call", function("weather", CITY), WEATHER),
+            ("an empty call", function("clock"), (("clock", "{}"),)),
+        )
+    ),
+    _fails("completion with half a call and no reason", whole(None, None, tool_calls=[function("x", "{")]), label=JSON),
+    _ok("completion of the least", b'{"choices":[{"message":{"content":"Hello there"}}]}', label=JSON),
+    _fails("empty completion without a reason", whole("", None), label=JSON),
+    _fails("completion as an event, without a reason", b"data: " + whole("Hello there", None) + b"\n\n", text=None),
+    _fails("one chunk as a document", said("Hello there")[6:], label=JSON, text=None),
+    _fails("messages in lines, without a reason", (whole("Hello ", None) + b"\n") * 2, text=None),
+    _fails(
+        "message without a stop reason",
+        json.dumps({"type": "message", "content": [GIVEN_TEXT]}).encode(),
+        text=None,
+        dialect=ANTHROPIC,
+    ),
+    *(
+        _ok(
+            f"counts in two chunks: {first}, {last}",
+            usage_chunk(usage=first),
+            said(*SAID),
+            STOP,
+            usage_chunk(usage=last),
+            DONE,
+            usage=(7, 5),
+        )
+        for first, last in (
+            ({"prompt_tokens": 7, "completion_tokens": 0}, {"prompt_tokens": 0, "completion_tokens": 5}),
+            ({"prompt_tokens": 7, "completion_tokens": 1}, {"completion_tokens": 5}),
+            (COUNTED, {"prompt_tokens": None}),
+        )
+    ),
+    *(
+        _ok(f"start {start!r} repeated", message_events(*said_twice(start, *deltas)), dialect=ANTHROPIC, text=text)
+        for start, deltas, text in (
+            ("Hello", ("Hello", " there"), "Hello there"),
+            ("Hello", ("Hello there",), "Hello there"),
+            ("Hello", ("Hel", "lo", " there"), "Hello there"),
+            ("Hello", (" there",), "Hello there"),
+            ("very ", ("very ", "good"), "very very good"),
+            ("Hello there, all of you. ", ("Hello there, all of you. ", "Bye"), "Hello there, all of you. Bye"),
+        )
+    ),
+    *(
+        _fails(
+            f"list of errors after {start!r}",
+            *(start, b'{"error": {"code": 429, "message": "too many"}}\n]\n'),
+            label=JSON,
+            error="rate_limit_exceeded",
+            words="too many",
+        )
+        for start in (b"[", b"[\n  ", b"\n[ ")
+    ),
+    _ok(
+        "list of chunks, indented",
+        b"[",
+        0.1,
+        b"\n",
+        0.1,
+        json.dumps([json.loads(one[6:]) for one in (said("Hello "), said("there"), STOP)], indent=1).encode()[1:],
+        label=JSON,
     ),
 ]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
@@ -1661,6 +1746,7 @@ CASES: list[WireCase] = [
     *THOUGHTS,
     *OTHERS,
     *SURROGATES,
+    *LATE,
     *ONE_CHOICE,
     *SAYING_NOTHING,
     *MENTIONS,
