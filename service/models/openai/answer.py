@@ -20,7 +20,7 @@ from service.models.finish_state import Completion, to_reason
 from service.models.http.transport import Upstream
 from service.models.openai.calls import CallAssembler
 from service.models.openai.choices import by_index
-from service.models.openai.messages import Messages, agree, different_answers
+from service.models.openai.messages import Messages, added_by
 from service.models.openai.parts import read_parts
 from service.models.openai.reasoning import REASONING, Reasoning
 from service.models.openai.repeated_chunks import RepeatedChunks
@@ -229,12 +229,9 @@ class OpenAIAnswer:
             content = self._read_parts(content)
         calls = message.get("tool_calls") or []
         if self._has_deltas:
-            before = self.text()
-            if not agree(before, content):
-                raise different_answers()
+            added = added_by(content, self.text())
             new_calls = calls[len(self._calls) :]
             self._calls.add_whole(new_calls)
-            added = content.removeprefix(before) if content.startswith(before) else ""
             self._texts.append(added)
             return added, bool(new_calls)
         self._calls.add_message(calls)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from itertools import accumulate
+from unicodedata import normalize
+
 from service.core.errors import GatewayError
+from service.models.thoughts import ThoughtFilter
 
 #: A piece begins with a whole text of fewer characters by chance: `1`, `10`.
 _LEAST_CHARS = 4
+_MAX_REPLACED_CHARS = 4
+_REPLACED = re.compile("\ufffd+")
 
 
 class Messages:
@@ -46,11 +53,7 @@ class Messages:
         return None if content.startswith(self._text) else False
 
     def _extend(self, content: str) -> str:
-        if content.startswith(self._text):
-            return self._append(content.removeprefix(self._text))
-        if not agree(self._text, content):
-            raise different_answers()
-        return ""
+        return self._append(added_by(content, self._text))
 
     def _append(self, text: str) -> str:
         if self._number > 1 and text == self._text and not self._grow:
@@ -60,12 +63,42 @@ class Messages:
         return text
 
 
-def agree(streamed: str, whole: str) -> bool:
-    """True if one of two versions of an answer begins with the other or contains it, apart from white space."""
-    said, again = "".join(streamed.split()), "".join(whole.split())
-    return again.startswith(said) or again in said
+def added_by(whole: str, streamed: str) -> str:
+    """Return the text that `whole`, another version of an answer, has beyond `streamed`.
+
+    White space, thoughts, the form of Unicode and replaced characters may differ. Raises `GatewayError`
+    (`provider_error`) for two different answers.
+    """
+    if whole.startswith(streamed):
+        return whole.removeprefix(streamed)
+    text, before = _answer_of(whole), _answer_of(streamed)
+    said, again = "".join(before.split()), "".join(text.split())
+    if again in said or _match(again, said) == len(said):
+        return ""
+    same = _match(said, again)
+    if same is None:
+        raise GatewayError("provider_error", "The model provider sent two different answers in one.")
+    ends = accumulate(not character.isspace() for character in text)
+    place = next((place for place, count in enumerate(ends, 1) if count == same), 0)
+    rest = text[place:]
+    return rest if rest.strip() else ""
 
 
-def different_answers() -> GatewayError:
-    """Create the error for contradicting versions of an answer."""
-    return GatewayError("provider_error", "The model provider sent two different answers in one.")
+def _answer_of(text: str) -> str:
+    thoughts = ThoughtFilter(lambda _: False)
+    answer = thoughts.filter(text) + thoughts.finish()
+    return normalize("NFC", answer)
+
+
+def _match(version: str, text: str) -> int | None:
+    """Return the length of the beginning of `text` that agrees with `version`, in which each U+FFFD is replaced."""
+    first, *others = _REPLACED.split(version)
+    if not text.startswith(first):
+        return None
+    place = len(first)
+    for part in others:
+        found = text.find(part, place, place + _MAX_REPLACED_CHARS + len(part)) if part else min(place + 1, len(text))
+        if found < 0:
+            return None
+        place = found + len(part)
+    return place

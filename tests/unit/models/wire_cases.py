@@ -1553,6 +1553,36 @@ LATE = [
         label=JSON,
     ),
 ]
+TWO_VERSIONS = [
+    *(
+        _ok(f"message {name}", *(chunk(reasoning_content="Hm."), said(*texts)), with_message(message), DONE, text=text)
+        for name, texts, message, text in (
+            ("with thoughts", SAID, "<think>Hm.</think>\n\nHello there", "Hello there"),
+            ("with thoughts and more", ("Hello",), "<think>Hm.</think>\n\nHello there", "Hello there"),
+            ("with more and other white space", ("Hello\n",), "Hello there", "Hello\n there"),
+            ("with the end of thoughts", SAID, "Hm.\n</think>\n\nHello there", "Hello there"),
+            ("without a replaced character", ("Hello th\ufffd",), "Hello th\u00e9", "Hello th\ufffd"),
+            ("without replaced characters", ("a\ufffd\ufffd", "b"), "a\u4f60b c", "a\ufffd\ufffdb c"),
+            ("with more after a replaced character", ("th\ufffd",), "th\u00e9 and so on", "th\ufffd and so on"),
+            ("with a replaced character", ("Hello th\u00e9",), "Hello th\ufffd", "Hello th\u00e9"),
+            ("composed", ("Cafe\u0301",), "Caf\u00e9", "Cafe\u0301"),
+            ("decomposed, with more", ("Caf\u00e9",), "Cafe\u0301 au lait", "Caf\u00e9 au lait"),
+            ("that is empty", SAID, "", "Hello there"),
+            ("with special characters", ("a.b (c)\n",), "a.b (c)", "a.b (c)\n"),
+        )
+    ),
+    _ok(
+        "thoughts in deltas, not in the message", said("<think>Hm.</think>\n", *SAID), with_message("Hello there"), DONE
+    ),
+    *(
+        _fails(f"{first!r}, then {last!r}", said(first), with_message(last), DONE, text=first)
+        for first, last in (
+            ("Hello a.c", "Hello abc"),
+            ("th\ufffdre", "Hi th\u00e9re"),
+            ("Yes", "<think>Yes</think>No"),
+        )
+    ),
+]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,xx"}}
 PARTS = [
     *(
@@ -1746,6 +1776,7 @@ CASES: list[WireCase] = [
     *THOUGHTS,
     *OTHERS,
     *SURROGATES,
+    *TWO_VERSIONS,
     *LATE,
     *ONE_CHOICE,
     *SAYING_NOTHING,
