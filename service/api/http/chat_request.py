@@ -245,7 +245,7 @@ def _parse_sampling(body: Mapping[str, Any]) -> Sampling:
         frequency_penalty=body.get("frequency_penalty"),
         presence_penalty=body.get("presence_penalty"),
         seed=None if seed is None else int(seed),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        stop=tuple(filter(None, [stop] if isinstance(stop, str) else stop)),
         max_tokens=int(limit) if limit > 0 else None,
         response_format=response_format,
         parallel_tool_calls=body.get("parallel_tool_calls"),

@@ -230,6 +230,14 @@ def test_sampling_fields_reach_provider(client: httpx.Client, upstream: Upstream
     assert "user" not in sent
 
 
+@pytest.mark.parametrize(
+    ("stop", "sent"), [(["", "x"], ["x"]), (["x", "", ""], ["x"]), ([""], None), ("", None), ("x", ["x"])]
+)
+def test_empty_stop_strings_are_left_out(client: httpx.Client, upstream: Upstream, stop: object, sent: object) -> None:
+    ask(client, "hi", stop=stop)
+    assert upstream.requests[-1].body.get("stop") == sent
+
+
 NAMES = ["max_tokens", "max_completion_tokens"]
 REFUSALS = [
     ("max_tokens", "Unsupported parameter: 'max_tokens' is not supported with this model. Use {} instead."),
