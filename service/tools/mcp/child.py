@@ -34,6 +34,7 @@ MAX_MEMORY_BYTES = 256 * 1024 * 1024
 _MAX_REQUEST_BYTES = 64 * 1024 * 1024
 _MEMORY_CHECK_SECONDS = 0.2
 _PROBE_SECONDS = 5.0
+_LIST = "tools/list"
 _CLOSED = "Connection closed"  # the SDK's message
 _SESSION_LOST = "The server has forgotten the session"
 _MISSING_SDK = f"MCP servers need a package that is not installed. {INSTALL_MCP}"
@@ -64,6 +65,7 @@ class Bridge:
         self._ended = ended
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._session_lost = asyncio.Event()
+        self._listed: set[str] = set()
 
     async def serve(self, requests: AsyncIterator[dict[str, Any]]) -> None:
         """Serve until cancelled. Raises `ConnectionError` when the connection is lost."""
@@ -89,7 +91,7 @@ class Bridge:
             else:
                 response = await self._call_tool(request["name"], request["arguments"])
         except Exception as error:  # report any failure to the waiting caller
-            session_lost = getattr(error, "data", None) == FORGOTTEN_SESSION
+            session_lost = str(getattr(error, "data", "")).startswith(FORGOTTEN_SESSION)
             is_lost = session_lost or self._http_errors.session_lost or not await self._is_alive()
             failure = {"failed" if is_lost else "error": self._redact(describe(error))}
             self._send({"id": request["id"], **failure, "session_lost": session_lost})
@@ -109,10 +111,18 @@ class Bridge:
             cursor = page.next_cursor
             if not cursor:
                 break
+        self._listed = {tool["name"] for tool in tools}
         return tools[:MAX_TOOLS]
 
     async def _call_tool(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        result = await self._client.call_tool(name, arguments)
+        if name not in self._listed:  # else the SDK lists them after the call, whose result a failure would lose
+            await self._list_tools()
+        try:
+            result = await self._client.call_tool(name, arguments)
+        except Exception as error:
+            if getattr(error, "data", None) == f"{FORGOTTEN_SESSION}{_LIST}":  # the call itself was processed
+                raise ConnectionError(describe(error)) from error
+            raise
         return {"error" if result.is_error else "result": to_text(result)}
 
     async def _is_alive(self) -> bool:

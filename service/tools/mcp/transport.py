@@ -33,8 +33,9 @@ _REFUSES_SESSION = re.compile(
     re.IGNORECASE,
 )
 
-#: Data of the error response to a request that the server did not process, because it had forgotten the session.
-FORGOTTEN_SESSION = "openclaw: session forgotten"
+#: Begins the data of the error response to a request that the server did not process, because it had forgotten the
+#: session; the request's method follows.
+FORGOTTEN_SESSION = "openclaw: session forgotten: "
 
 
 class HttpErrors:
@@ -46,7 +47,7 @@ class HttpErrors:
     def __init__(self) -> None:
         self.session_lost = False
         self._reasons: dict[Any, str] = {}
-        self._forgotten: set[Any] = set()
+        self._forgotten: dict[Any, Any] = {}
 
     async def record(self, response: Any) -> None:
         """Record the reason of an unsuccessful `response`. A hook of the SDK's HTTP client."""
@@ -54,15 +55,16 @@ class HttpErrors:
             return
         media_type = response.headers.get("content-type", "")[:_MAX_MEDIA_TYPE_CHARS]
         reason = f"HTTP {response.status_code} {response.reason_phrase}".strip()
-        with suppress(ValueError, AttributeError):  # the body is not a request, so no caller waits for it
-            number = json.loads(response.request.content).get("id")
+        with suppress(ValueError, AttributeError, KeyError):  # the body is not a request, so no caller waits for it
+            request = json.loads(response.request.content)
+            number = request.get("id")
             self._reasons[number] = f"{reason}, {media_type}" if media_type else reason
             if await _refuses_session(response):
-                self._forgotten.add(number)
+                self._forgotten[number] = request["method"]
         if len(self._reasons) > _MAX_HTTP_ERRORS:
             unused = next(iter(self._reasons))
             del self._reasons[unused]
-            self._forgotten.discard(unused)
+            self._forgotten.pop(unused, None)
 
     def annotate(self, message: Any) -> None:
         """Add the HTTP reason, and the loss of the session, to `message` if it is the response of such a request."""
@@ -71,10 +73,9 @@ class HttpErrors:
             return
         if reason := self._reasons.pop(message.id, ""):
             error.message = f"{error.message} ({reason})"
-        if message.id in self._forgotten:
-            self._forgotten.discard(message.id)
+        if method := self._forgotten.pop(message.id, None):
             self.session_lost = True
-            error.data = FORGOTTEN_SESSION
+            error.data = f"{FORGOTTEN_SESSION}{method}"
 
 
 async def _refuses_session(response: Any) -> bool:

@@ -67,6 +67,7 @@ class ForgetfulServer(ThreadingHTTPServer):
         self.text = ""
         self.refusal = EMPTY
         self.seconds = 0.0  # that a refusal takes
+        self.forgets_after_call = False
 
     def forget(self) -> None:
         self.forgotten = {f"session-{number}" for number in range(1, self.sessions + 1)}
@@ -97,6 +98,8 @@ class _Exchange(BaseHTTPRequestHandler):
         elif "id" not in message:
             self.status(202)
         elif is_call:
+            if self.server.forgets_after_call:
+                self.server.forget()
             self.reply(message, {"content": [{"type": "text", "text": self.server.text or f"in {session}"}]})
         else:
             self.reply(message, {"tools": [{"name": "where", "inputSchema": {"type": "object"}}]})
@@ -160,7 +163,8 @@ def test_call_is_repeated_once_in_new_session_after_server_forgot_the_old_one(
 def test_lost_sessions_are_distinguished_from_refused_requests(refusal: Refusal, is_lost: bool) -> None:
     async def record(headers: dict[str, str]) -> bool:
         status, label, body = refusal
-        request = httpx.Request("POST", "http://127.0.0.1/mcp", json={"id": 7}, headers=headers)
+        call = {"id": 7, "method": "tools/call"}
+        request = httpx.Request("POST", "http://127.0.0.1/mcp", json=call, headers=headers)
         errors = HttpErrors()
         await errors.record(httpx.Response(status, headers={"content-type": label}, content=body, request=request))
         errors.annotate(types.JSONRPCError(jsonrpc="2.0", id=7, error=types.ErrorData(code=-32603, message="error")))
@@ -190,6 +194,20 @@ def test_all_calls_of_a_forgotten_session_are_repeated(web: ForgetfulServer, ser
         caller.join()
     assert found == [f"in session-{web.sessions}"] * 3
     assert web.calls == [200, 404, 404, 404, 200, 200, 200]
+
+
+def test_call_that_was_processed_is_not_repeated(web: ForgetfulServer, server: McpServer) -> None:
+    web.forgets_after_call = True
+    assert server.call_tool("where", {}) == "in session-1"
+    assert server.call_tool("where", {}) == "in session-2"
+    assert web.calls == [200, 404, 200]
+    web.forgets_after_call = False
+    server.call_tool("where", {})
+    web.forgets_after_call = True
+    web.calls.clear()
+    with pytest.raises(ToolError):
+        server.call_tool("hidden", {})  # the SDK lists the tools after the call of an unknown one
+    assert web.calls == [200]
 
 
 def test_call_that_is_forgotten_again_fails(web: ForgetfulServer, server: McpServer) -> None:
