@@ -7,6 +7,7 @@ chat template has put it into the prompt. A tag that the request mentions is par
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -43,7 +44,7 @@ _MAX_TAG_CHARS = 24
 #: A closing tag in a paragraph by itself, which a sentence about tags has no reason for.
 _LONE_END = re.compile(r"^ {0,3}((?i:</think(ing)?>)|\[/THINK\])[ \t]*(\n\s*\n\s*|\s*\Z)", re.MULTILINE)
 _FENCE = re.compile(r"^ {0,3}(?:(`{3,})([^`\n]*)|(~{3,})([^\n]*))$", re.MULTILINE)
-_AN_OPENING = re.compile(r"(?i:<think(ing)?\b[^>]*>)|\[THINK\]")
+_AN_OPENING = re.compile(r"(?i:<think(ing)?\b[^<>\n]*>)|\[THINK\]")
 _THINK = re.compile(r"(?i:</?think(ing)?\b)|\[/?THINK\]")
 _MAX_HELD_CHARS = 256 * 1024
 
@@ -62,25 +63,27 @@ def _split_at_lone_end(text: str) -> str | None:
     """Return what follows thoughts without an opening tag, `None` if `text` has none."""
     if "/" not in text:
         return None
-    for end in _LONE_END.finditer(text):
-        before = text[: end.start()]
-        if _AN_OPENING.search(before):
+    ends = list(_LONE_END.finditer(text))
+    opening = _AN_OPENING.search(text) if ends else None
+    fences = deque(_FENCE.finditer(text) if ends else ())
+    fence = ""
+    for end in ends:
+        if opening is not None and opening.start() < end.start():
             return None
-        if not _ends_in_code(before):
+        while fences and fences[0].start() < end.start():
+            fence = _fence_after(fence, fences.popleft())
+        if not fence:
             return text[end.end() :]
     return None
 
 
-def _ends_in_code(text: str) -> bool:
-    """True if `text` ends in a fenced block of code."""
-    fence = ""
-    for line in _FENCE.finditer(text):
-        marks = line[1] or line[3]
-        if not fence:
-            fence = marks
-        elif marks.startswith(fence) and not (line[2] or line[4] or "").strip():
-            fence = ""
-    return bool(fence)
+def _fence_after(fence: str, line: re.Match[str]) -> str:
+    """Return the fence of the block of code that goes on after `line`, empty if none does."""
+    marks = line[1] or line[3]
+    if not fence:
+        return marks
+    is_end = marks.startswith(fence) and not (line[2] or line[4] or "").strip()
+    return "" if is_end else fence
 
 
 class ThoughtFilter:

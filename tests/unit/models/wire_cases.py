@@ -1297,7 +1297,9 @@ def function(name: str, arguments: str | None = None, **fields: Any) -> dict[str
 
 
 ON_TAGS = "Use <think>, <reasoning>, [THINK] and <|channel|>."
+MANY_TAGS = "```\n" + "</think>\n\n" * 20_000 + "<think " * 20_000
 MENTIONS = [
+    _ok("very many tags in code", whole(MANY_TAGS), label=JSON, text=MANY_TAGS),
     *(
         row
         for name, text, fields in (
