@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from support.chat import ask, error_of, text_of, user
+from support.http1_server import eventually
 from support.live import LiveGateway, live_gateway, scripted_config, stubbed_config
 from support.pictures import data_uri, picture
 from support.scripted_upstream import Play, calls
@@ -219,10 +220,12 @@ def test_agent_uses_tools_of_mcp_server(upstream: Upstream, tmp_path: Path) -> N
     config["tools"] = {"allow": ["files__*"]}
     config["mcp"] = {"servers": {"files": {"command": sys.executable, "args": [str(server)]}}}
     with live_gateway(tmp_path / "gateway", config) as running, running.client(timeout=60) as client:
-        for _ in range(20):  # a run waits 5 s for what a server offers; on a busy machine that may be too short
+
+        def is_offered() -> bool:
             text_of(ask(client, "hi", headers={"x-openclaw-model": "stub/ok"}))
-            if "files__add" in str(upstream.requests[-1].body.get("tools")):
-                break
+            return "files__add" in str(upstream.requests[-1].body.get("tools"))
+
+        eventually(is_offered)  # a run waits 5 s for what a server offers; on a busy machine that may be too short
         assert text_of(ask(client, "add")) == "done"
         result = upstream.requests[-1].body["messages"][-1]
         assert (result["role"], "5" in result["content"]) == ("tool", True)

@@ -75,9 +75,11 @@ def test_status_sums_turns_of_session(store: Transcripts) -> None:
     say(store, OWN, user("a"), user("b"))
     say(store, OWN, user("c"), model="openai/b")
     say(store, SIBLING, user("d"))
+    session = store.get_session(OWN)
+    assert session is not None
     assert ask(store, "session_status") == {
         "session_key": OWN,
-        "session_id": "1",
+        "session_id": session.session_id,
         "agent": "main",
         "messages": 3,
         "model": "openai/b",
