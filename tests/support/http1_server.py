@@ -54,7 +54,7 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait until `condition` holds."""
-    until = time.monotonic() + 2 * _PATIENCE_SECONDS
+    until = time.monotonic() + 12 * _PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < until, "the condition did not become true in time"
         time.sleep(0.02)
