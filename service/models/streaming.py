@@ -43,7 +43,7 @@ class AnswerReader(Protocol):
         ...
 
     def read_repeated(self, payloads: Sequence[bytes], first: int) -> Sequence[str]:
-        """Process events from the index `first` on that only their text tells apart; return their texts."""
+        """Process events from the index `first` on that differ in their text alone; return their texts."""
         ...
 
     def is_complete(self) -> bool:

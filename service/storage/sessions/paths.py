@@ -43,7 +43,7 @@ _READ_SUMMARIES = PreparedStatement(
 
 @record
 class UnknownPart:
-    """What follows the conversation `known`: `rows` with roles and payloads; `covers` is that of the summary, or 0."""
+    """The messages after the conversation `known`: `rows` of roles and payloads; `covers` is the summary's, or 0."""
 
     known: CachedPath | None
     covers: int
