@@ -27,10 +27,8 @@ def test_recipe_prints_the_answer(block: Block, gateway: LiveGateway) -> None:
 
 
 def test_recipe_for_llm_prints_the_answer(gateway: LiveGateway) -> None:
-    [models, _proxy] = sorted(
-        (block for block in blocks_of(ROOT / "docs" / "recipes.md") if block.language == "yaml"),
-        key=lambda block: "model_id" not in block.text,
-    )
+    recipes = blocks_of(ROOT / "docs" / "recipes.md")
+    [models] = [block for block in recipes if block.language == "yaml" and "model_id" in block.text]
     directory = gateway.directory / "llm"
     directory.mkdir()
     (directory / "extra-openai-models.yaml").write_text(models.at(gateway.address), encoding="utf-8")
