@@ -15,22 +15,24 @@ from service.agent.request import AgentRequest
 from service.core.dataclass import record
 from service.core.messages import Message, Role
 from service.storage.runs.records import Protocol
+from service.storage.sessions.path_cache import LoadedPath
 from service.storage.sessions.transcripts import TranscriptStore
-from service.storage.sessions.tree import ROOT, SessionTree, last_of
+from service.storage.sessions.tree import ROOT, SessionHead, SessionTree, last_of
 
 
 @record
 class Placement:
     """The place of a turn: after message `parent`, which ends `history`; `new` are the messages that it adds.
 
-    `digest` is that of the history, `None` if it is unknown. `resends` is set if the request shows whether its client
-    sends the whole conversation each time.
+    `digest` is that of the history, `None` if it is unknown; `loaded` is the history as it is stored. `resends` is set
+    if the request shows whether its client sends the whole conversation each time.
     """
 
     parent: int
     history: tuple[Message, ...]
     new: tuple[IncomingMessage, ...]
     digest: str | None
+    loaded: LoadedPath
     resends: bool | None = None
 
     def digests(self, messages: Sequence[Message], reply_count: int) -> tuple[str | None, ...]:
@@ -41,8 +43,10 @@ class Placement:
         return digest_turn(self.digest, messages[:output], messages[output:])
 
 
-def place_request(request: AgentRequest, key: str, store: TranscriptStore) -> Placement:
-    """Find where `request` continues the session `key`.
+def place_request(
+    request: AgentRequest, key: str, store: TranscriptStore, head: SessionHead | None = None
+) -> Placement:
+    """Find where `request` continues the session `key`, which a run holds since it had `head`.
 
     * A request with an answer before its last messages brings the whole conversation. It continues after the longest
       beginning that the session has; that may be the root. If its last messages, too, have been sent there before,
@@ -55,16 +59,17 @@ def place_request(request: AgentRequest, key: str, store: TranscriptStore) -> Pl
     roles = {item.message.role for item in request.messages}
     is_answerable = not roles.isdisjoint((Role.USER, Role.TOOL))
     if is_answerable and (Role.ASSISTANT in roles or request.resends):
-        tree = store.read_tree(key)
+        tree = store.read_tree(key, head)
         if tree.entry_count:
             return _Search(request, key, store, tree).place()
-    tree, messages = store.load_current(key)
+    loaded = store.load_current(key, head)
+    tree = loaded.tree
     if is_answerable and tree.entry_count and tree.resends and request.protocol is Protocol.HTTP:
         return _Search(request, key, store, tree).place()
-    history = annotate_truncated(messages)
+    history = annotate_truncated(loaded.messages)
     new = select_new(history, request.messages, has_instructions=bool(request.system_text))
     digest = tree.digest if tree.entry_count else EMPTY
-    return Placement(tree.tip, history, new, digest, True if request.resends else None)
+    return Placement(tree.tip, history, new, digest, loaded, True if request.resends else None)
 
 
 class _Search:
@@ -92,11 +97,12 @@ class _Search:
         return self._placement(seq, kept)
 
     def _placement(self, seq: int, kept: int) -> Placement:
-        history = annotate_truncated(self._store.load_path(self._key, self._tree, seq))
+        loaded = self._store.load_path(self._key, self._tree, seq)
+        history = annotate_truncated(loaded.messages)
         new = self._incoming[kept:]
         if not history or history[-1].role is Role.ASSISTANT or new:
             check_new(history, new)
-        return Placement(seq, history, new, self._digests[kept], resends=True)
+        return Placement(seq, history, new, self._digests[kept], loaded, resends=True)
 
     def _find(self, digests: Sequence[str]) -> dict[str, list[int]]:
         found, wanted = self._store.find_digests(self._key, digests), frozenset(digests)

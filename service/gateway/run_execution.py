@@ -87,7 +87,7 @@ class RunExecutor:
                 slot.take(time.left_seconds)
                 time = time.after_wait()
                 with deadline(time.left_seconds):
-                    prepared = prepare(plan, run.accepted, self._storage)
+                    prepared = prepare(plan, run.accepted, self._storage, opened.head)
             run.replaced_tools = prepared.tools.own.replaced
             run.begin()
             return _BegunRun(opened, slot, time, prepared)
@@ -120,7 +120,10 @@ class RunExecutor:
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
         outcome = to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial)
-        begun.opened.finish(placed(outcome, prepared.place))
+        outcome = placed(outcome, prepared.place)
+        begun.opened.finish(outcome)
+        if prepared.place is not None:
+            self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)
         return end
 
 

@@ -24,10 +24,13 @@ from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.records import AcceptedRun
 from service.storage.sessions.keys import SessionKey
-from service.storage.sessions.path_cache import MIN_MESSAGES
+from service.storage.sessions.tree import SessionHead
 from service.storage.storage import Storage
 from service.tools.tool import ToolContext
 from service.tools.toolbox import Toolbox
+
+#: The encoding of shorter histories is not kept.
+_MIN_CONTINUED = 16
 
 #: Shorter waits for a slot are not mentioned in an error.
 _MENTIONED_SECONDS = 0.1
@@ -132,16 +135,19 @@ def _own_tools(plan: RunPlan) -> Toolbox:
     return own_tools
 
 
-def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage) -> PreparedRun:
+def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: SessionHead) -> PreparedRun:
     """Build the model request of a run that has its session: history, new messages, system prompt and tools.
+
+    `head` is that of the session.
 
     Waits for MCP servers and remote images. Raises `GatewayError` for what is wrong with the request.
     """
     request, agent, runtime = plan.request, plan.agent, plan.lease.runtime
     own_tools = _own_tools(plan)
-    place = None if accepted.stateless else place_request(request, accepted.session_key, storage.transcripts)
+    transcripts = storage.transcripts
+    place = None if accepted.stateless else place_request(request, accepted.session_key, transcripts, head)
     if place is None:
-        incoming = recall_steps(request.messages, agent.id, storage.records, storage.transcripts)
+        incoming = recall_steps(request.messages, agent.id, storage.records, transcripts)
         new = select_new((), incoming, has_instructions=bool(request.system_text))
     else:
         new = place.new
@@ -152,7 +158,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage) -> PreparedR
         system=to_system_text(agent, runtime.hidden, channel=request.channel, request_text=request.system_text),
         messages=conversation.messages,
         sampling=request.sampling,
-        continued=len(history) >= MIN_MESSAGES,
+        continued=len(history) >= _MIN_CONTINUED,
     )
     context = ToolContext(agent.id, agent.workspace, accepted.session_key, accepted.id, runtime.hidden)
     has_user_messages_only = all(message.role is Role.USER for message in conversation.new)

@@ -15,11 +15,10 @@ make_cooperative()
 from service.cli import openclaw  # noqa: E402  # what follows must already be patched
 from service.storage.database import open as opening  # noqa: E402
 from service.storage.database.database import Database, Operation  # noqa: E402
-from service.storage.runs.operations import AcceptRun, BeginRun, FinishRun  # noqa: E402
-from service.storage.sessions.transcripts import TranscriptStore  # noqa: E402
-from service.storage.sessions.tree import SessionTree  # noqa: E402
+from service.storage.runs.beginning import AcceptRun, BeginRun, Lease  # noqa: E402
+from service.storage.runs.finishing import FinishRun  # noqa: E402
 
-_OUTCOMES = {AcceptRun: None, BeginRun: 1, FinishRun: True}
+_OUTCOMES = {AcceptRun: None, BeginRun: Lease(1), FinishRun: True}
 
 
 class Forgetful(Database):
@@ -31,12 +30,6 @@ class Forgetful(Database):
         return _OUTCOMES[kind] if kind in _OUTCOMES else super().write(operation)
 
 
-def remember_nothing(_store: TranscriptStore, _key: str) -> tuple[SessionTree, tuple[()]]:
-    """Return a session without messages."""
-    return SessionTree(), ()
-
-
 if __name__ == "__main__":
     setattr(opening, "Database", Forgetful)  # noqa: B010  # a name of another module, on purpose
-    setattr(TranscriptStore, "load_current", remember_nothing)  # noqa: B010
     openclaw(args=sys.argv[4:], prog_name="openclaw")

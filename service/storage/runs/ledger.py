@@ -16,10 +16,12 @@ from service.storage.cluster.membership import Membership
 from service.storage.database.database import Database, Operation
 from service.storage.database.errors import StoreError
 from service.storage.database.notify import session_topic
-from service.storage.runs.operations import AcceptRun, BeginRun, FinishRun, Refusal
+from service.storage.runs.beginning import AcceptRun, BeginRun, Lease, Refusal
+from service.storage.runs.finishing import FinishRun
 from service.storage.runs.queue import QueueEntry, SessionQueue, session_busy
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunRecord
 from service.storage.runs.retraction import AbandonRun, RetractRun
+from service.storage.sessions.tree import SessionHead
 
 #: How long a free session is reserved for another gateway that waits for it.
 _RESERVATION_SECONDS = 1.0
@@ -37,12 +39,14 @@ class OpenRun:
     """A run that holds its session. Exactly one of `finish` and `retract` ends it."""
 
     def __init__(
-        self, ledger: RunLedger, run: AcceptedRun, gateway_id: str, fence: int | None, entry: QueueEntry | None
+        self, ledger: RunLedger, run: AcceptedRun, gateway_id: str, lease: Lease | None, entry: QueueEntry | None
     ) -> None:
         self.run = run
+        #: The session when the run acquired it; that of a new one for a stateless run.
+        self.head = SessionHead() if lease is None else lease.head
         self._ledger = ledger
         self._gateway_id = gateway_id
-        self._fence = fence
+        self._fence = None if lease is None else lease.fence
         self._entry = entry
 
     def finish(self, outcome: RunOutcome) -> None:
@@ -137,7 +141,7 @@ class RunLedger:
             gateway_id = self._membership.id
             override_waiter = monotonic() - began_at > _RESERVATION_SECONDS
             answer = self._database.write(BeginRun(run, gateway_id, self.now_ms(), override_waiter))
-            if not isinstance(answer, Refusal):
+            if isinstance(answer, Lease):
                 return OpenRun(self, run, gateway_id, answer, entry)
             if answer is Refusal.EVICTED:
                 self._membership.rejoin(gateway_id)

@@ -1,7 +1,7 @@
 """A FIFO lock per session.
 
 Sessions are independent of each other, and an unused session costs nothing. The queue orders the runs of one process;
-between processes the lease in the database decides (`service.storage.runs.operations`).
+between processes the lease in the database decides (`service.storage.runs.beginning`).
 """
 
 from __future__ import annotations

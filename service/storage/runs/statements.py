@@ -123,9 +123,6 @@ TAKE_STATELESS_TURN = PreparedStatement(
 CONTINUED = PreparedStatement(
     lambda dialect: sa.select(lanes.c.session_key).where(is_among(dialect, lanes.c.session_key, "keys"))
 )
-ENTRY_COUNT = PreparedStatement(
-    lambda _: sa.select(sessions.c.entry_count).where(sessions.c.key == sa.bindparam("of_key"))
-)
 ADD_SESSION = PreparedStatement(lambda dialect: insert(dialect, sessions))
 EXTEND_SESSION = PreparedStatement(
     lambda _: (

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from service.storage.database.database import SingleOperation
 from service.storage.database.schema import entries, sessions, summaries
 from service.storage.message_codec import from_payload
-from service.storage.runs.operations import restore_session
+from service.storage.runs.finishing import restore_session
 from service.storage.runs.rows import to_title
 from service.storage.sessions.paths import find_summary
 from service.storage.sessions.tree import Path, read_tree

@@ -1,44 +1,66 @@
-"""Decoded messages of the last used paths, so that a turn reads only what was added since.
+"""Decoded messages of the last used paths, so that a turn reads only what others have added since.
 
 Stored messages never change: a path of a session begins with the same messages for as long as the session exists. Other
-processes may add messages or a summary, which the reader sees in the session's row and in `summaries`.
+processes may add messages or a summary, which the reader sees in the session's row and in `summaries`; a summary is
+stored together with messages.
 """
 
 from __future__ import annotations
 
-from service.core.dataclass import record
-from service.core.messages import Message
-from service.storage.sessions.tree import Path
+from service.core.dataclass import record, replace
+from service.core.messages import Image, Message
+from service.storage.runs.records import RunOutcome
+from service.storage.sessions.tree import Path, SessionHead, SessionTree
 
 #: Bytes of one process.
 MAX_BYTES = 64 * 1024 * 1024
 
-#: Shorter paths are read as quickly.
-MIN_MESSAGES = 16
+#: Shorter paths are not kept: many sessions have one turn only.
+MIN_MESSAGES = 4
 
 _BYTES_A_MESSAGE = 600
 
 
 @record
-class CachedPath:
-    """The conversation on `path`: a summary of the messages before number `covers`, if that is not 0, and the others.
+class LoadedPath:
+    """The conversation on a `path` of `tree`.
 
-    `size` is an estimate of its bytes.
+    It consists of a summary of the messages before number `covers`, if that is not 0, and the others. `size` is an
+    estimate of its bytes.
     """
 
-    session_id: str
+    tree: SessionTree
     path: Path
     covers: int
     messages: tuple[Message, ...]
     size: int
 
     def is_beginning_of(self, path: Path) -> bool:
-        """Return True if `path` begins with the cached one."""
+        """Return True if `path` begins with the loaded one."""
         count = len(self.path)
         if not count or count > len(path) or self.path[:-1] != path[: count - 1]:
             return False
         own, other = self.path[-1], path[count - 1]
         return own.start == other.start and own.stop <= other.stop
+
+    def is_current(self, head: SessionHead) -> bool:
+        """Return True if this is the current branch of the session with `head`."""
+        tree = self.tree
+        is_same = (tree.session_id, tree.entry_count) == (head.session_id, head.entry_count)
+        return is_same and bool(self.path) and self.path[-1].stop == tree.entry_count
+
+    def extended(self, session_id: str, outcome: RunOutcome) -> LoadedPath:
+        """Return the path with the messages of a run that continues it; `session_id` is that of a new session."""
+        tree, added = self.tree.extended(outcome.parent, len(outcome.messages)), outcome.messages
+        tree = replace(
+            tree,
+            session_id=tree.session_id or session_id,
+            resends=tree.resends if outcome.resends is None else outcome.resends,
+            is_digested=tree.is_digested if self.tree.entry_count else outcome.digests[:1] not in ((), (None,)),
+            digest=outcome.digests[-1] if outcome.digests else None,
+        )
+        size = self.size + size_of(sum(map(_characters, added)), len(added))
+        return LoadedPath(tree, tree.path_to(tree.tip), self.covers, self.messages + added, size)
 
 
 class PathCache:
@@ -47,22 +69,27 @@ class PathCache:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._paths: dict[str, CachedPath] = {}
+        self._paths: dict[str, LoadedPath] = {}
 
-    def find(self, key: str, session_id: str, path: Path) -> CachedPath | None:
+    def find(self, key: str, session_id: str, path: Path) -> LoadedPath | None:
         """Return the cached conversation on a beginning of `path`, if there is one."""
         found = self._paths.get(key)
-        if found is None or found.session_id != session_id or not found.is_beginning_of(path):
+        if found is None or found.tree.session_id != session_id or not found.is_beginning_of(path):
             return None
         return found
 
-    def put(self, key: str, cached: CachedPath) -> None:
+    def find_current(self, key: str, head: SessionHead) -> LoadedPath | None:
+        """Return the current branch of the session `key`, which has `head`, if it is cached."""
+        found = self._paths.get(key)
+        return found if found is not None and found.is_current(head) else None
+
+    def put(self, key: str, loaded: LoadedPath) -> None:
         """Cache a conversation in place of the session's earlier one."""
         self._drop(key)
-        if len(cached.messages) < MIN_MESSAGES or cached.size > self._max_bytes:
+        if len(loaded.messages) < MIN_MESSAGES or loaded.size > self._max_bytes:
             return
-        self._paths[key] = cached
-        self._bytes += cached.size
+        self._paths[key] = loaded
+        self._bytes += loaded.size
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._paths)))
 
@@ -75,3 +102,9 @@ class PathCache:
 def size_of(payload_characters: int, messages: int) -> int:
     """Estimate the bytes of decoded messages."""
     return 2 * payload_characters + _BYTES_A_MESSAGE * messages
+
+
+def _characters(message: Message) -> int:
+    """Return about the number of characters of the message's payload."""
+    parts = sum(len(part.url if isinstance(part, Image) else part.text) for part in message.parts)
+    return parts + sum(len(call.arguments) for call in message.tool_calls)

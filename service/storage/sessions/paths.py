@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from service.core.dataclass import record
 from service.storage.database.prepared_statements import PreparedStatement, is_among, to_list
 from service.storage.database.schema import entries, summaries
-from service.storage.sessions.path_cache import CachedPath
+from service.storage.sessions.path_cache import LoadedPath
 from service.storage.sessions.queries import RECENT_COLUMNS
 from service.storage.sessions.tree import Path
 
@@ -45,12 +45,12 @@ _READ_SUMMARIES = PreparedStatement(
 class UnknownPart:
     """The messages after the conversation `known`: `rows` of roles and payloads; `covers` is the summary's, or 0."""
 
-    known: CachedPath | None
+    known: LoadedPath | None
     covers: int
     rows: list[Any]
 
 
-def read_conversation(connection: sa.Connection, key: str, path: Path, known: CachedPath | None) -> UnknownPart:
+def read_conversation(connection: sa.Connection, key: str, path: Path, known: LoadedPath | None) -> UnknownPart:
     """Read the conversation on `path` beyond `known`, which ends on the path: its latest summary, and the messages.
 
     `known` counts only if it has the same summary.

@@ -1,4 +1,4 @@
-"""Read access to the transcripts of sessions; runs write them (`service.storage.runs.operations`).
+"""Read access to the transcripts of sessions; runs write them (`service.storage.runs.finishing`).
 
 The cost of reading the end of a session does not depend on its length.
 """
@@ -30,8 +30,9 @@ from service.storage.database.schema import (
     summaries,
 )
 from service.storage.message_codec import from_payload
+from service.storage.runs.records import AcceptedRun, RunOutcome
 from service.storage.runs.stateless_turns import find_stateless_turn
-from service.storage.sessions.path_cache import CachedPath, PathCache, size_of
+from service.storage.sessions.path_cache import LoadedPath, PathCache, size_of
 from service.storage.sessions.paths import (
     UnknownPart,
     find_digests,
@@ -52,7 +53,7 @@ from service.storage.sessions.queries import (
     to_overview,
     to_recent_message,
 )
-from service.storage.sessions.tree import SessionTree, read_tree
+from service.storage.sessions.tree import SessionHead, SessionTree, read_tree
 
 __all__ = ["StoreError", "TranscriptStore"]
 
@@ -118,25 +119,37 @@ class TranscriptStore:
         if alone := self._stateless_entries(key):
             return tuple(from_payload(row.role, row.payload) for row in alone)
         tree = self.read_tree(key)
-        return self.load_path(key, tree, tree.tip)
+        return self.load_path(key, tree, tree.tip).messages
 
-    def read_tree(self, key: str) -> SessionTree:
-        """Return the shape of the session `key`."""
+    def read_tree(self, key: str, head: SessionHead | None = None) -> SessionTree:
+        """Return the shape of the session `key`; with its current `head`, what is known of it is not read again."""
+        if head is not None and (known := self._paths.find_current(key, head)):
+            return known.tree
         tree = self._database.read(partial(read_tree, key=key))
         return tree if tree.entry_count else SessionTree(entry_count=len(self._stateless_entries(key)))
 
-    def load_current(self, key: str) -> tuple[SessionTree, tuple[Message, ...]]:
-        """Return the shape of a session that a run holds, and its current branch as `load_conversation` does."""
+    def load_current(self, key: str, head: SessionHead | None = None) -> LoadedPath:
+        """Return the current branch of a session that a run holds, as `load_conversation` does.
+
+        With the current `head` of the session, what is known of it is not read again.
+        """
+        if head is not None and (head == SessionHead() or (known := self._paths.find_current(key, head))):
+            return known if head.entry_count else LoadedPath(SessionTree(), (), 0, (), 0)
 
         def load(connection: sa.Connection) -> tuple[SessionTree, UnknownPart]:
             tree = read_tree(connection, key)
             return tree, self._read(connection, key, tree, tree.tip)
 
         tree, read = self._database.read(load)
-        return tree, self._complete(key, tree, tree.tip, read)
+        return self._complete(key, tree, tree.tip, read)
 
-    def load_path(self, key: str, tree: SessionTree, end: int) -> tuple[Message, ...]:
-        """Return the messages on the path to message `end` for a model, as `load_conversation` does."""
+    def add_turn(self, run: AcceptedRun, before: LoadedPath, outcome: RunOutcome) -> None:
+        """Keep the messages that a run has stored after those of `before`, so that the next one need not read them."""
+        if outcome.messages and outcome.summary is None:
+            self._paths.put(run.session_key, before.extended(run.new_session_id, outcome))
+
+    def load_path(self, key: str, tree: SessionTree, end: int) -> LoadedPath:
+        """Return the path to message `end` for a model, as `load_conversation` does."""
         read = self._database.read(partial(self._read, key=key, tree=tree, end=end))
         return self._complete(key, tree, end, read)
 
@@ -144,14 +157,14 @@ class TranscriptStore:
         path = tree.path_to(end)
         return read_conversation(connection, key, path, self._paths.find(key, tree.session_id, path))
 
-    def _complete(self, key: str, tree: SessionTree, end: int, read: UnknownPart) -> tuple[Message, ...]:
+    def _complete(self, key: str, tree: SessionTree, end: int, read: UnknownPart) -> LoadedPath:
         added = tuple(from_payload(row.role, row.payload) for row in read.rows)
         before = () if read.known is None else read.known.messages
         size = size_of(sum(len(row.payload) for row in read.rows), len(added))
         size += 0 if read.known is None else read.known.size
-        messages = before + added
-        self._paths.put(key, CachedPath(tree.session_id, tree.path_to(end), read.covers, messages, size))
-        return messages
+        loaded = LoadedPath(tree, tree.path_to(end), read.covers, before + added, size)
+        self._paths.put(key, loaded)
+        return loaded
 
     def load_messages(self, key: str, seqs: Sequence[int]) -> tuple[Message, ...]:
         """Return a few messages by their numbers."""

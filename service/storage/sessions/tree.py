@@ -42,11 +42,23 @@ _READ_STATE = PreparedStatement(
         .where(sessions.c.key == sa.bindparam("of_key"))
     )
 )
+#: The values of a `SessionHead`.
+READ_HEAD = PreparedStatement(
+    lambda _: sa.select(sessions.c.session_id, sessions.c.entry_count).where(sessions.c.key == sa.bindparam("of_key"))
+)
 _READ_BRANCHES = (
     sa.select(branches.c.first_seq, branches.c.parent_seq)
     .where(branches.c.session_key == sa.bindparam("of_key"))
     .order_by(branches.c.first_seq)
 )
+
+
+@record
+class SessionHead:
+    """A session's id and number of messages. Nothing in it has changed while both are the same."""
+
+    session_id: str = ""
+    entry_count: int = 0
 
 
 @record
@@ -103,7 +115,9 @@ class SessionTree:
         """Return the tree with `count` further messages after message `parent`, `None` for the tip."""
         is_branch = parent is not None and parent != self.tip
         added = (Branch(self.entry_count, parent),) if parent is not None and is_branch and count else ()
-        return SessionTree(self.session_id, self.entry_count + count, (*self.branches, *added), self.resends)
+        return SessionTree(
+            self.session_id, self.entry_count + count, (*self.branches, *added), self.resends, self.is_digested
+        )
 
 
 def last_of(path: Path, count: int) -> tuple[int, ...]:

@@ -425,15 +425,19 @@ def test_run_in_preparation_can_be_aborted(postgres: Postgres, tmp_path: Path) -
         ThreadPoolExecutor(1) as pool,
         engine.connect() as other,
     ):
+        headers = {"x-openclaw-session-key": "prepared"}
+        assert text_of(ask(client, "before", headers=headers)) == "before"
+        [before] = other.execute(sa.select(runs.c.id)).scalars().all()
         other.exec_driver_sql("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")  # the conversation cannot be read
-        asked = pool.submit(ask, client, "hello", headers={"x-openclaw-session-key": "prepared"})
+        asked = pool.submit(ask, client, "hello", headers=headers)
         give_up_at = time.monotonic() + GENEROUS_SECONDS
-        while not (going_on := other.execute(sa.select(runs.c.id)).scalars().all()) and time.monotonic() < give_up_at:
+        going_on = sa.select(runs.c.id).where(runs.c.id != before)
+        while not (found := other.execute(going_on).scalars().all()) and time.monotonic() < give_up_at:
             time.sleep(0.02)
         try:
-            assert client.post(f"/v1/runs/{going_on[0]}/cancel").status_code < 300
+            assert client.post(f"/v1/runs/{found[0]}/cancel").status_code < 300
             assert error_of(asked.result(10))[1] == "run_aborted"
         finally:
             other.rollback()
-        assert other.execute(sa.select(runs.c.state)).scalars().all() == []
+        assert other.execute(going_on).scalars().all() == []
     engine.dispose()

@@ -11,8 +11,9 @@ from support.transcripts import Transcripts
 
 from service.core.messages import Message, Role, text_message
 from service.storage.database.open import open_database, open_file
-from service.storage.runs.records import RunOutcome, RunState
-from service.storage.sessions.path_cache import MIN_MESSAGES, CachedPath, PathCache
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
+from service.storage.sessions.path_cache import MIN_MESSAGES, LoadedPath, PathCache
+from service.storage.sessions.tree import SessionTree
 
 KEY = "agent:main:long"
 
@@ -21,11 +22,11 @@ def said(*texts: str) -> tuple[Message, ...]:
     return tuple(text_message(Role.USER, text) for text in texts)
 
 
-MANY = said(*(f"message {number}" for number in range(2 * MIN_MESSAGES)))
+MANY = said(*(f"message {number}" for number in range(32)))
 
 
-def cached(key: str, *, size: int = 10) -> CachedPath:
-    return CachedPath(f"id of {key}", (range(len(MANY)),), 0, MANY, size)
+def cached(key: str, *, size: int = 10) -> LoadedPath:
+    return LoadedPath(SessionTree(f"id of {key}", len(MANY)), (range(len(MANY)),), 0, MANY, size)
 
 
 @pytest.fixture
@@ -116,3 +117,45 @@ def test_short_sessions_are_not_cached(tmp_path: Path) -> None:
         assert store.load_conversation(KEY)[0] is not store.load_conversation(KEY)[0]
         add(store, *MANY)
         assert store.load_conversation(KEY)[0] is store.load_conversation(KEY)[0]
+
+
+def take_turn(store: Transcripts, *messages: Message, parent: int | None = None) -> tuple[Message, ...]:
+    """Execute a run in the session as the gateway does; return what it saw before its own messages."""
+    ledger = store.storage.ledger
+    run = AcceptedRun(ledger.new_id(), KEY, "main", Protocol.HTTP, ledger.now_ms(), stateless=False)
+    opened = ledger.open(run, None)
+    loaded = store.load_current(KEY, opened.head)
+    assert loaded.tree == store.read_tree(KEY)
+    outcome = RunOutcome(RunState.OK, messages=messages, parent=parent)
+    opened.finish(outcome)
+    if parent is None:
+        store.add_turn(run, loaded, outcome)
+    else:
+        store.add_turn(run, store.load_path(KEY, loaded.tree, parent), outcome)
+    return loaded.messages
+
+
+def test_own_turns_are_not_read_again(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, _ = stores
+    assert take_turn(one, *MANY) == ()
+    assert all(map(lambda seen, said: seen is said, take_turn(one, *said("more")), MANY))
+    seen = take_turn(one, *said("branch"), parent=MIN_MESSAGES)
+    assert seen == (*MANY, *said("more"))
+    assert take_turn(one) == (*MANY[: MIN_MESSAGES + 1], *said("branch"))
+
+
+def test_turn_behind_one_of_another_process_sees_it(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, other = stores
+    take_turn(one, *MANY)
+    take_turn(other, *said("from the other"))
+    assert take_turn(one, *said("own")) == (*MANY, *said("from the other"))
+    assert take_turn(other, *said("branch"), parent=0) == (*MANY, *said("from the other", "own"))
+    assert take_turn(one, *said("on the branch")) == (MANY[0], *said("branch"))
+    [summary] = said("summary")
+    other.finish_run(KEY, "main", "s", RunOutcome(RunState.OK, messages=said("last"), summary=summary, kept=2))
+    assert take_turn(one) == (summary, *said("on the branch", "last"))
+    assert other.delete_session(KEY)
+    assert take_turn(one, *MANY) == ()
+    assert other.delete_session(KEY)
+    take_turn(other, *MANY[::-1])
+    assert take_turn(one) == MANY[::-1]

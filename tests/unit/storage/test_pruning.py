@@ -22,8 +22,8 @@ from service.core.messages import Message, Role, Usage, text_message
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import claims, entries, lanes, runs, sessions, summaries
+from service.storage.runs.beginning import BeginRun, Refusal
 from service.storage.runs.idempotency import RETENTION_MS, Claim, IdempotencyKey
-from service.storage.runs.operations import BeginRun, Refusal
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.pruning import SESSIONS_PER_BATCH, Pruner, PruneResult
 from service.storage.sessions.retention import DeleteExpired, DeleteIdleLeases, RetentionPolicy

@@ -22,9 +22,9 @@ from service.storage.cluster.membership import MISSED_HEARTBEATS, _Heartbeat
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import lanes, metadata, runs, stateless_runs
+from service.storage.runs.beginning import BeginRun, Refusal
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun
-from service.storage.runs.operations import BeginRun, Refusal
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.storage import Storage
 

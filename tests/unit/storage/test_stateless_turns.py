@@ -16,8 +16,8 @@ from service.core.messages import Image, Message, Role, Text, ToolCall, Usage, t
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
 from service.storage.database.schema import stateless_turns
+from service.storage.runs.finishing import FinishRun
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.operations import FinishRun
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.queries import MAX_PAYLOAD_CHARACTERS, Position
 

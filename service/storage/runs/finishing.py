@@ -1,4 +1,4 @@
-"""Database operations that start and finish runs.
+"""Database operations that finish runs; `service.storage.runs.beginning` starts them.
 
 A session lease carries a fencing token that is incremented with every change of holder. A turn is stored only if the
 token is unchanged, in the same transaction that releases the lease: completely or not at all, and never by a process
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -18,129 +17,25 @@ from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Operation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.prepared_statements import to_list
-from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.runs.records import AcceptedRun, RunOutcome
 from service.storage.runs.rows import SessionStart, to_branch_rows, to_entry_rows, to_run_row, to_summary_row
 from service.storage.runs.stateless_turns import StatelessTurn, fits_one_row
 from service.storage.runs.statements import (
-    ACCEPT_RUN,
-    ACQUIRE_LEASE,
     ADD_BRANCH,
     ADD_ENDED_RUN,
     ADD_ENTRY,
     ADD_SESSION,
     ADD_STATELESS_TURN,
-    BEGIN_RUN,
     CONTINUED,
     END_RUN,
-    ENTRY_COUNT,
     EXTEND_SESSION,
     LOCK_LEASES,
-    LOCK_MEMBER,
     RELEASE_LEASE,
     REPLACE_SUMMARY,
-    REQUEST_LEASE,
     RUN_STATES,
     TAKE_STATELESS_TURN,
 )
-from service.storage.sessions.tree import Path, read_tree
-
-#: The token of the first holder of a session, which may have been stateless until then.
-_FIRST_FENCE = 1
-
-
-@dataclass(slots=True, eq=False)
-class AcceptRun(Operation[None]):
-    """Record a run that waits for its session."""
-
-    run: AcceptedRun
-    gateway_id: str
-
-    @classmethod
-    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[None]:
-        """See `Operation`."""
-        _record_accepted(connection, operations)
-        return [None] * len(operations)
-
-
-class Refusal(Enum):
-    """Reason why a session could not be acquired.
-
-    BUSY: another run holds it or is next. EVICTED: this gateway is no longer a member. OVER: another gateway ended the
-    run while it waited.
-    """
-
-    BUSY = "busy"
-    EVICTED = "evicted"
-    OVER = "over"
-
-
-@dataclass(slots=True, eq=False)
-class BeginRun(Operation["int | Refusal"]):
-    """Acquire the run's session and record the run as running; the result is the fencing token or a `Refusal`.
-
-    A refused gateway is recorded as the next, and others leave the session to it unless `override_waiter` is set; its
-    run is recorded as accepted, so that others can see and abort it.
-    """
-
-    run: AcceptedRun
-    gateway_id: str
-    at_ms: int
-    override_waiter: bool = False
-
-    @property
-    def session_key(self) -> str | None:
-        """See `Operation`."""
-        return self.run.session_key
-
-    @classmethod
-    def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[int | Refusal]:
-        """See `Operation`."""
-        members = {
-            own_id: LOCK_MEMBER.execute(connection, {"own_id": own_id}).first() is not None
-            for own_id in {one.gateway_id for one in operations}
-        }
-        results: dict[int, int | Refusal] = {}
-        # A fixed order, so that two gateways cannot deadlock.
-        for one in sorted(operations, key=lambda one: one.run.session_key):
-            results[id(one)] = one.acquire(connection) if members[one.gateway_id] else Refusal.EVICTED
-        begun = [one for one in operations if isinstance(results[id(one)], int)]
-        for over in _record_beginnings(connection, begun):
-            RELEASE_LEASE.execute(connection, {"of_key": over.run.session_key, "of_run": over.run.id})
-            results[id(over)] = Refusal.OVER
-        _record_accepted(connection, [one for one in operations if results[id(one)] is Refusal.BUSY])
-        return [results[id(one)] for one in operations]
-
-    def acquire(self, connection: sa.Connection) -> int | Refusal:
-        """Acquire the session lease, or record this gateway as waiting for it."""
-        key = self.run.session_key
-        parameters = {
-            "session_key": key,
-            "run_id": self.run.id,
-            "gateway_id": self.gateway_id,
-            "override_waiter": self.override_waiter,
-        }
-        row = ACQUIRE_LEASE.execute(connection, parameters).first()
-        if row is not None:
-            if row.fence == _FIRST_FENCE:
-                restore_session(connection, key)
-            return int(row.fence)
-        REQUEST_LEASE.execute(connection, {"of_key": key, "own_id": self.gateway_id})
-        return Refusal.BUSY
-
-
-def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun | BeginRun]) -> None:
-    rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
-    ACCEPT_RUN.execute_many(connection, rows)
-
-
-def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:
-    """Record runs as running; return those that were ended by others in the meantime."""
-    over = []
-    for one in operations:
-        row = {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms}
-        if BEGIN_RUN.execute(connection, row).first() is None:
-            over.append(one)
-    return over
+from service.storage.sessions.tree import READ_HEAD, Path, read_tree
 
 
 @dataclass(slots=True, eq=False)
@@ -266,7 +161,7 @@ class _Finishing:
             return lease.entry_count or restore_session(self._connection, one.run.session_key)
         if not one.again:
             return 0  # a new session, unless it was continued while its first answer was being sent
-        row = ENTRY_COUNT.execute(self._connection, {"of_key": one.run.session_key}).first()
+        row = READ_HEAD.execute(self._connection, {"of_key": one.run.session_key}).first()
         return 0 if row is None else row.entry_count
 
     def _path_of(self, one: FinishRun) -> Path:
