@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import settle_tool_calls
+from service.agent.draft import RunDraft
 from service.agent.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.agent.request import check_tool_choice
 from service.agent.run import Run
@@ -49,26 +49,6 @@ MAX_MESSAGE_CHARACTERS = 4 * 1024 * 1024
 
 #: Number of compactions of a conversation refused as too long by a provider that does not state its limit.
 MAX_OVERFLOWS = 3
-
-
-@dataclass(slots=True)
-class RunDraft:
-    """The output of a run so far.
-
-    `messages` go to the transcript: assistant messages and the results of the agent's own tools.
-    """
-
-    messages: list[Message] = field(default_factory=list)
-    stop_reason: StopReason = StopReason.STOP
-    usage: Usage = Usage()
-    pieces: list[str] = field(default_factory=list)  # of the unfinished message
-    summary: Message | None = None  # replaces the beginning of the conversation
-    kept: int = 0  # earlier messages that the summary does not replace; negative: it replaces some of `messages`, too
-
-    def to_messages(self) -> tuple[Message, ...]:
-        """Return the messages for the transcript, including the unfinished one."""
-        text = "".join(self.pieces)
-        return (*self.messages, Message(Role.ASSISTANT, (Text(text),))) if text else tuple(self.messages)
 
 
 @record
@@ -257,6 +237,8 @@ class AgentLoop:
         return replace(request, messages=compaction.messages)
 
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
+        self._run.step += 1
+        self._run.model = self._window.asked().ref
         settled = settle_tool_calls(request.messages)
         asked = request if settled == request.messages else replace(request, messages=settled)
         try:
@@ -309,6 +291,7 @@ class AgentLoop:
         draft.pieces.clear()
         self._message_characters = 0
         draft.usage += ended.usage
+        self._run.usage, self._run.model = draft.usage, self._window.asked().ref
         self._window.observe(request, ended.usage)
         draft.stop_reason = ended.stop_reason
         if ended.tool_calls and not calls:

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
-from service.agent.events import RunEnded, RunEvent, RunStarted, TextDelta, TextRetracted, ToolCallRequested, ToolEnded
+from service.agent.events import (
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    TextDelta,
+    TextRetracted,
+    ToolCallRequested,
+    ToolEnded,
+    ToolStarted,
+)
 from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event, Timeout
 from service.core.dataclass import record
@@ -23,6 +32,7 @@ from service.storage.runs.records import AcceptedRun, RunState
 logger = logging.getLogger("openclaw.runs")
 
 _WITH_TEXT = (TextDelta, ToolEnded)
+_OUTPUT = (TextDelta, ToolCallRequested)
 
 #: Events that are left as they came; beyond so many the log is searched for what can be merged.
 _UNMERGED = 256
@@ -71,7 +81,8 @@ class Run:
     idempotency key it was asked for with: such a run continues when its caller leaves. An `is_replay` run repeats the
     answer of another process or of an earlier time. `is_waiting` is set while it waits for an approval. `scope`
     surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
-    `replaced_tools` are the agent's tools that functions of the caller replace. Times in seconds since 1970.
+    `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model calls, `model`
+    is the model of the latest one, `usage` that of those that have ended. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
     fails, and each function of `on_evicted` is called.
@@ -101,6 +112,10 @@ class Run:
         self.replaced_tools: tuple[str, ...] = ()
         self.on_evicted: list[Callable[[], None]] = []
         self.observer: Observer | None = None
+        self.step = 0
+        self.model: str | None = None
+        self.usage = Usage()
+        self.first_output_at_ms: int | None = None
         self._queued_since = monotonic()
         self._running_since: float | None = None
         self._log: list[RunEvent] = []
@@ -132,6 +147,26 @@ class Run:
         return 0.0 if self._running_since is None else monotonic() - self._running_since
 
     @property
+    def started_at_ms(self) -> int | None:
+        """When the run began, in ms since 1970."""
+        return None if self._running_since is None else self._to_ms(self._running_since)
+
+    @property
+    def tool(self) -> str | None:
+        """The tool that runs now; of several the last to begin."""
+        ended = set()
+        for event in reversed(self._log):
+            if isinstance(event, ToolEnded):
+                ended.add(event.call.id)
+            elif isinstance(event, ToolStarted) and event.call.id not in ended:
+                return event.call.name
+        return None
+
+    def _to_ms(self, at: float) -> int:
+        """Convert a monotonic time to ms since 1970."""
+        return self.accepted.accepted_at_ms + int((at - self._queued_since) * 1000)
+
+    @property
     def queued_ms(self) -> int | None:
         """Milliseconds spent waiting for the session and the slot; `None` if negligible."""
         queued = (monotonic() if self._running_since is None else self._running_since) - self._queued_since
@@ -149,6 +184,8 @@ class Run:
     def append(self, event: RunEvent) -> None:
         """Append to the log, for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)
+        if self.first_output_at_ms is None and isinstance(event, _OUTPUT):
+            self.first_output_at_ms = self._to_ms(monotonic())
         self._count(len(event.text) if isinstance(event, _WITH_TEXT) else 0)
         for reader in self._readers:
             reader.news.set()

@@ -26,6 +26,11 @@ def uuid_of(milliseconds: int, name: str) -> str:
     return _to_uuid(milliseconds, int.from_bytes(hashlib.blake2b(name.encode(), digest_size=10).digest()))
 
 
+def with_time(uuid: str, milliseconds: int) -> str:
+    """Return a version 7 UUID with its time replaced, so that its order is that of the record it names."""
+    return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}{uuid[13:]}"
+
+
 def _to_uuid(milliseconds: int, bits: int) -> str:
     first, second = milliseconds >> 16, milliseconds & 0xFFFF
     third, fourth = _VERSION | bits >> 68, _VARIANT | bits >> 54 & 0x3FFF

@@ -18,7 +18,9 @@ from service.config.sessions import HttpSessionsConfig
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.errors import GatewayError, internal_error
+from service.core.ids import with_time
 from service.gateway.replay import Replayer
+from service.gateway.run_directory import RunDirectory
 from service.gateway.run_execution import RunExecutor
 from service.gateway.run_limiter import RunLimiter
 from service.gateway.run_outcome import (
@@ -35,7 +37,8 @@ from service.gateway.run_setup import RunPlan, plan_run
 from service.gateway.runtime import Runtime, RuntimeSlot
 from service.models.catalog import ModelCatalog
 from service.storage.runs.idempotency import Claim, IdempotencyKey
-from service.storage.runs.records import AcceptedRun, RunRecord, RunState
+from service.storage.runs.pages import RunFilter, RunPosition
+from service.storage.runs.records import RUN_ID_PREFIX, AcceptedRun, RunRecord
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import Storage
 from service.tools.process_slots import ToolSlots
@@ -76,6 +79,7 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.transcripts, budget)
+        self._directory = RunDirectory(storage, runs)
         self._draining = False
         storage.membership.on_evicted = self._abort_in_sessions
         storage.membership.on_poll = self._poll
@@ -105,12 +109,13 @@ class Gateway:
 
     def _to_accepted(self, plan: RunPlan) -> AcceptedRun:
         request, session = plan.request, plan.session
+        now_ms = int(self._clock() * 1000)
         return AcceptedRun(
-            id=request.run_id or f"chatcmpl_{self._new_id()}",
+            id=request.run_id or f"{RUN_ID_PREFIX}{with_time(self._new_id(), now_ms)}",
             session_key=session.key,
             agent_id=plan.agent.id,
             protocol=request.protocol,
-            accepted_at_ms=int(self._clock() * 1000),
+            accepted_at_ms=now_ms,
             stateless=session.fresh,
             claimed=request.idempotency_key is not None,
         )
@@ -211,19 +216,25 @@ class Gateway:
         return self._abort_here(run_id) or self._end_forgotten(run_id) or self.storage.records.request_abort(run_id)
 
     def get_run(self, run_id: str) -> RunRecord:
-        """The run's record, made up for a run of this process that is not recorded before its end.
+        """Return the run's record, made up for a run of this process as far as it is not stored yet.
 
         Raises `StoreError`, and `GatewayError` (`run_not_found`).
         """
-        run = self._find_executed(run_id)
-        here = None if run is None else RunRecord.of(run.accepted, self.storage.membership.id, run.state)
-        recorded = self.storage.records.get(run_id)
-        # The beginning of a run without a session to wait for is not recorded.
-        has_begun = here is not None and here.state.is_begun
-        found = here if recorded is None or (has_begun and recorded.state is RunState.ACCEPTED) else recorded
+        found = self._directory.find(run_id)
         if found is None:
             raise run_not_found(run_id)
         return found
+
+    def list_runs(self, which: RunFilter, after: RunPosition | None, limit: int) -> tuple[RunRecord, ...]:
+        """Return at most `limit` runs, newest first, behind `after`: those of this process and all that are recorded.
+
+        Raises `StoreError`.
+        """
+        return self._directory.list(which, after, limit)
+
+    def has_session(self, key: str) -> bool:
+        """Return True if the session `key` has had a run that is still known. Raises `StoreError`."""
+        return bool(self._directory.list(RunFilter(session_key=key), None, 1))
 
     def contact_servers(self) -> None:
         """Begin to ask the MCP servers that agents may use for their tools, so that the first run finds them."""
@@ -292,13 +303,8 @@ class Gateway:
         for unlisted in found:
             logger.info("Note: %s", unlisted.to_text())
 
-    def _find_executed(self, run_id: str) -> Run | None:
-        """The run that this process executes or is about to."""
-        run = self.runs.find(run_id)
-        return None if run is None or run.is_replay or run.end is not None else run
-
     def _abort_here(self, run_id: str) -> bool:
-        run = self._find_executed(run_id)
+        run = self._directory.find_executed(run_id)
         if run is not None:
             run.abort()
         return run is not None

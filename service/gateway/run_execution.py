@@ -120,7 +120,7 @@ class RunExecutor:
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
         outcome = to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial)
-        outcome = placed(outcome, prepared.place)
+        outcome = replace(placed(outcome, prepared.place), first_output_at_ms=run.first_output_at_ms, step=run.step)
         begun.opened.finish(outcome)
         if prepared.place is not None:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)

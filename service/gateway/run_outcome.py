@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from service.agent.conversation import ConversationDigest, unanswered_calls
+from service.agent.draft import RunDraft
 from service.agent.events import RunEnded
-from service.agent.loop import RunDraft
 from service.agent.placement import Placement
 from service.agent.run import Run
 from service.core.dataclass import replace

@@ -38,7 +38,7 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 
-_LISTS = ("models", "sessions", "approvals")
+_LISTS = ("models", "sessions", "runs", "approvals")
 
 #: The statuses for wrong input by operation: 401 where credentials are required, 404 where a part of the path can be
 #: wrong, 415 where there is a body.
@@ -49,6 +49,7 @@ REJECTIONS = {
     **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN)},
     **{label: ["400", "401", "404"] for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN)},
     **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in _LISTS},
+    **{f"{method} /v1/runs": ["400", "401", "414"] for method in ("GET", "HEAD")},  # keys and cursors may be long
     DOCS_ASSET: ["400", "404"],
     f"HEAD {DOCS_ASSET.partition(' ')[2]}": ["400", "404"],
 }

@@ -194,7 +194,7 @@ class _ParameterValidator:
                         "invalid_value", f"`{name}` was sent {len(values)} times. Send it once.", param=name
                     )
                 if values:
-                    request.query[name] = _to_json_value(values[0], declared["type"])
+                    request.query[name] = _to_json_value(values[0], declared.get("type"))
                     schema.check(request.query[name], name)
                 elif "default" in declared:
                     request.query[name] = declared["default"]
@@ -203,8 +203,8 @@ class _ParameterValidator:
         return checked
 
 
-def _to_json_value(text: str, kind: str) -> object:
-    """Convert `text` to the declared type `kind`; return it unchanged if it cannot be converted."""
+def _to_json_value(text: str, kind: str | None) -> object:
+    """Convert `text` to the declared type `kind`, `None` for a named schema; return it unchanged if it cannot be."""
     if kind == "integer" and _INTEGER.fullmatch(text):
         return int(text)
     if kind == "boolean" and text in ("true", "false"):

@@ -1,4 +1,4 @@
-"""Translate sessions and runs to the contract's objects, and parse the cursor of their list."""
+"""Translate sessions to the contract's objects, and parse the cursor of their list."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.core.messages import Message, Role
-from service.gateway.run_outcome import failure_of
-from service.storage.runs.records import RunRecord, RunState
+from service.storage.runs.records import RunRecord
 from service.storage.sessions.objects import (
     to_branches,
     to_message_fields,
     to_parent,
     to_session,
     to_time,
-    to_token_counts,
 )
 from service.storage.sessions.queries import Position, RecentMessage, SessionOverview
 from service.storage.sessions.tree import SessionTree
@@ -55,26 +53,4 @@ def _to_session_message(stored: RecentMessage, tree: SessionTree) -> dict[str, A
         **({"content": None} if stored.message is None else {}),
         "run_id": stored.run_id,
         "created_at": to_time(stored.at_ms),
-    }
-
-
-def to_run(run: RunRecord) -> dict[str, Any]:
-    """Translate to a `Run`."""
-    started, ended = run.started_at_ms, run.ended_at_ms
-    failed = run.state.is_final and run.state is not RunState.OK
-    return {
-        "id": run.id,
-        "object": "run",
-        "session_key": run.session_key,
-        "agent": run.agent_id,
-        "protocol": run.protocol,
-        "state": run.state,
-        "created_at": to_time(run.accepted_at_ms),
-        "started_at": None if started is None else to_time(started),
-        "ended_at": None if ended is None else to_time(ended),
-        "duration_ms": None if started is None or ended is None else max(0, ended - started),
-        "model": run.model,
-        "finish_reason": run.stop_reason,
-        "usage": to_token_counts(run.usage),
-        "error": failure_of(run).to_envelope()["error"] if failed else None,
     }

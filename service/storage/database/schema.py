@@ -11,11 +11,14 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0009"  # branches
+HEAD = "0010"  # run lists
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 metadata = sa.MetaData()
+
+#: SQL list of the states of runs without an answer, as in the index of them.
+FAILED_STATES = "'error', 'aborted', 'interrupted'"
 
 
 def _count(name: str) -> sa.Column[int]:
@@ -108,7 +111,8 @@ summaries = sa.Table(
 #: One row per run (`service.storage.runs.records`): its state and result; messages are in `entries`. `gateway_id` is
 #: the gateway that executes it, `reply_count` how many of the turn's last entries are the run's output. The row of
 #: a stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
-#: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before.
+#: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before. `step` counts
+#: the calls of the model.
 runs = sa.Table(
     "runs",
     metadata,
@@ -132,7 +136,12 @@ runs = sa.Table(
     sa.Column("asked_call_id", sa.Text),
     sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("asked_after", sa.Text),
+    sa.Column("first_output_at_ms", _BigInteger),
+    sa.Column("step", _BigInteger),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
+    sa.Index("runs_by_start", "accepted_at_ms", "id"),
+    sa.Index("runs_of_agent", "agent_id", "accepted_at_ms", "id"),
+    _partial_index("runs_failed", "state", "accepted_at_ms", "id", where=f"state IN ({FAILED_STATES})"),
     _partial_index("runs_asking", "asked_call_id", where="asked_call_id IS NOT NULL"),
     _partial_index("runs_going_on", "gateway_id", where="state IN ('accepted', 'running')"),
     sqlite_with_rowid=False,
@@ -171,9 +180,11 @@ stateless_turns = sa.Table(
 
 def _view(table: sa.Table, columns: dict[str, sa.ColumnElement[Any]]) -> sa.Subquery:
     """Select the stateless turns as rows of `table`: `columns`, and those of the same name."""
-    names = [column.name for column in table.c]
-    chosen = {name: columns.get(name, stateless_turns.c.get(name, sa.null())) for name in names}
-    return sa.select(*(chosen[name].label(name) for name in names)).subquery(f"stateless_{table.name}")
+    chosen = {
+        column.name: columns.get(column.name, stateless_turns.c.get(column.name, sa.cast(sa.null(), column.type)))
+        for column in table.c
+    }
+    return sa.select(*(chosen[name].label(name) for name in chosen)).subquery(f"stateless_{table.name}")
 
 
 #: The stateless turns as rows of `sessions` and of `runs`.

@@ -229,6 +229,8 @@ def _end_of(one: FinishRun | StatelessTurn) -> dict[str, Any]:
         "error_message": None if message is None else message.replace("\0", "\ufffd"),
         "asked_call_id": None if asked is None or "\0" in asked else asked,
         "asked_after": outcome.asked_after,
+        "first_output_at_ms": outcome.first_output_at_ms,
+        "step": outcome.step,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,6 +19,9 @@ from service.storage.cluster.membership import ACTIVE_STATES, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
 from service.storage.database.schema import approvals, runs, stateless_runs
+
+#: The beginning of the ids that gateways give; a version 7 UUID of the time of acceptance follows.
+RUN_ID_PREFIX = "chatcmpl_"
 
 
 class RunState(StrEnum):
@@ -112,11 +115,16 @@ class RunOutcome:
     parent: int | None = None
     digests: tuple[str | None, ...] = ()
     resends: bool | None = None
+    first_output_at_ms: int | None = None
+    step: int | None = None
 
 
 @record
 class RunRecord:
-    """The stored record of a run; times in ms since the epoch, `gateway_id` the executing gateway."""
+    """The record of a run, stored or as it is; times in ms since the epoch, `gateway_id` the executing gateway.
+
+    `step` is the number of its latest model call, `tool` the tool that runs now; `None` if not known.
+    """
 
     id: str
     session_key: str
@@ -134,40 +142,23 @@ class RunRecord:
     error_code: str | None
     error_message: str | None
     asked_after: str | None = None
-
-    @classmethod
-    def of(cls, run: AcceptedRun, gateway_id: str, state: RunState) -> Self:
-        """Build the record of a queued or running run that is not stored yet."""
-        return cls(
-            id=run.id,
-            session_key=run.session_key,
-            agent_id=run.agent_id,
-            gateway_id=gateway_id,
-            protocol=run.protocol,
-            state=state,
-            accepted_at_ms=run.accepted_at_ms,
-            started_at_ms=run.accepted_at_ms if state.is_begun else None,
-            ended_at_ms=None,
-            model=None,
-            stop_reason=None,
-            reply_count=0,
-            usage=Usage(),
-            error_code=None,
-            error_message=None,
-        )
+    first_output_at_ms: int | None = None
+    step: int | None = None
+    tool: str | None = None
 
 
-_WITH_WAIT = sa.select(
+#: The stored runs, each with `waits`: whether an approval of it is pending.
+WITH_WAIT = sa.select(
     runs, sa.exists().where(approvals.c.run_id == runs.c.id, approvals.c.state == PENDING).label("waits")
 )
 _BY_ID = sa.union_all(
-    _WITH_WAIT.where(runs.c.id == sa.bindparam("run_id")),
+    WITH_WAIT.where(runs.c.id == sa.bindparam("run_id")),
     sa.select(stateless_runs, sa.false().label("waits")).where(stateless_runs.c.id == sa.bindparam("run_id")),
 )
-_ACTIVE_IN_SESSION = _WITH_WAIT.where(
+_ACTIVE_IN_SESSION = WITH_WAIT.where(
     runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(ACTIVE_STATES)
 ).order_by(runs.c.accepted_at_ms, runs.c.id)
-_ASKING = _WITH_WAIT.where(
+_ASKING = WITH_WAIT.where(
     runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)),
     runs.c.agent_id == sa.bindparam("of_agent"),
 ).order_by(runs.c.accepted_at_ms, runs.c.id)
@@ -188,7 +179,7 @@ class RunRecords:
     def get(self, run_id: str) -> RunRecord | None:
         """Return the record of a run, if any. Raises `StoreError`."""
         rows = self._database.fetch(_BY_ID, {"run_id": run_id})
-        return _to_record(rows[0]) if rows else None
+        return to_record(rows[0]) if rows else None
 
     def find_asking(self, call_ids: Collection[str], agent_id: str) -> dict[str, RunRecord]:
         """Map call ids to the agent's last run that made the call after steps hidden from the caller.
@@ -197,11 +188,11 @@ class RunRecords:
         """
         storable = [call_id for call_id in call_ids if "\0" not in call_id]  # PostgreSQL rejects NUL in comparisons
         rows = self._database.fetch(_ASKING, {"call_ids": storable, "of_agent": agent_id})
-        return {row.asked_call_id: _to_record(row) for row in rows}
+        return {row.asked_call_id: to_record(row) for row in rows}
 
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
         """Return the queued and running runs of a session, oldest first. Raises `StoreError`."""
-        return tuple(map(_to_record, self._database.fetch(_ACTIVE_IN_SESSION, {"of_key": session_key})))
+        return tuple(map(to_record, self._database.fetch(_ACTIVE_IN_SESSION, {"of_key": session_key})))
 
     def list_failures(self, session_key: str) -> dict[str, str]:
         """Return the error codes of the failed or truncated runs of a session, by run id. Raises `StoreError`."""
@@ -230,7 +221,8 @@ class _RequestAbort(SingleOperation[bool]):
         return True
 
 
-def _to_record(row: sa.Row[Any]) -> RunRecord:
+def to_record(row: sa.Row[Any]) -> RunRecord:
+    """Convert a row of `WITH_WAIT`."""
     return RunRecord(
         id=row.id,
         session_key=row.session_key,
@@ -248,4 +240,6 @@ def _to_record(row: sa.Row[Any]) -> RunRecord:
         error_code=row.error_code,
         error_message=row.error_message,
         asked_after=row.asked_after,
+        first_output_at_ms=row.first_output_at_ms,
+        step=row.step,
     )

@@ -32,6 +32,8 @@ END_COLUMNS = (
     "error_message",
     "asked_call_id",
     "asked_after",
+    "first_output_at_ms",
+    "step",
 )
 
 

@@ -378,7 +378,7 @@ def test_queued_run_can_be_cancelled(talk: httpx.Client, raw: httpx.Client, pool
     second = pool.submit(ask, raw, "me too", headers=headers)
     both = until(lambda: ids if len(ids := talk.get(path_of(key)).json()["active_run_ids"]) == 2 else None)
     assert both[0] == holder
-    assert talk.get(f"/v1/runs/{both[1]}").json()["state"] == "accepted"
+    assert talk.get(f"/v1/runs/{both[1]}").json()["state"] == "queued"
     assert talk.post(f"/v1/runs/{both[1]}/cancel").json()["id"] == both[1]
     assert error_of(second.result(GENEROUS_SECONDS)) == (503, "run_aborted", None)
     until(lambda: talk.get(f"/v1/runs/{both[1]}").status_code == 404)

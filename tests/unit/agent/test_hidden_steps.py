@@ -19,9 +19,9 @@ from support.upstream import Exchange, Upstream, sent
 from support.workspace_tools import with_notes
 
 from service.agent.conversation import IncomingMessage
+from service.agent.draft import RunDraft
 from service.agent.events import RunEnded
 from service.agent.hidden_steps import recall_steps
-from service.agent.loop import RunDraft
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
 from service.gateway.run_outcome import to_outcome
 from service.storage.database.database import Database

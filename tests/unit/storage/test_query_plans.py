@@ -29,7 +29,8 @@ from service.gateway.gateway import Gateway
 from service.storage.database.open import FILE_NAME
 from service.storage.database.schema import metadata
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import Protocol
+from service.storage.runs.pages import RunFilter, RunPosition
+from service.storage.runs.records import Protocol, RunState
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:plans"
@@ -63,6 +64,7 @@ def use_everything(gateway: Gateway) -> None:
     ask(gateway, "named", key="named")
     run_id = ask(gateway, "named", key="named")
     gateway.get_run(run_id)
+    list_all_runs(gateway)
     gateway.abort(run_id)
     store = gateway.storage.transcripts
     store.get_session(SESSION)
@@ -75,6 +77,14 @@ def use_everything(gateway: Gateway) -> None:
     store.list_summaries(SESSION)
     store.delete_session(SESSION)
     assert gateway.failing() == []
+
+
+def list_all_runs(gateway: Gateway) -> None:
+    for agent in (None, "main"):
+        for session in (None, SESSION):
+            for state in (None, *RunState):
+                for after in (None, RunPosition(2_000_000_000_000, "chatcmpl_")):
+                    gateway.list_runs(RunFilter(agent, session, state), after, 10)
 
 
 @contextmanager

@@ -1,0 +1,67 @@
+"""Runs as they are: those that this process executes, joined with the records of all others."""
+
+from __future__ import annotations
+
+from service.agent.run import Run
+from service.gateway.run_registry import RunRegistry
+from service.storage.runs.pages import RunFilter, RunPosition, is_behind, list_runs, newest_first
+from service.storage.runs.records import RunRecord
+from service.storage.storage import Storage
+
+
+class RunDirectory:
+    """Finds and lists the runs of all gateways that share `storage`; `runs` has those of this process."""
+
+    def __init__(self, storage: Storage, runs: RunRegistry) -> None:
+        self._storage = storage
+        self._runs = runs
+
+    def find_executed(self, run_id: str) -> Run | None:
+        """Return the run if this process executes it, or is about to."""
+        run = self._runs.find(run_id)
+        return None if run is None or run.is_replay or run.end is not None else run
+
+    def find(self, run_id: str) -> RunRecord | None:
+        """Return a run, if it is known. Raises `StoreError`."""
+        run = self.find_executed(run_id)
+        here = None if run is None else self._to_record(run)
+        recorded = self._storage.records.get(run_id)
+        return recorded if here is None or (recorded is not None and _is_ahead(recorded, here)) else here
+
+    def list(self, which: RunFilter, after: RunPosition | None, limit: int) -> tuple[RunRecord, ...]:
+        """Return at most `limit` runs, newest first, behind `after`. Raises `StoreError`."""
+        # Before the records are read, so that a run that ends meanwhile is in both, not in neither.
+        live = {run.id: self._to_record(run) for run in self._runs.going_on() if not run.is_replay and run.end is None}
+        recorded = list_runs(self._storage.database, which, after, limit + len(live))
+        elsewhere = [run for run in recorded if run.id not in live or _is_ahead(run, live[run.id])]
+        for run in elsewhere:
+            live.pop(run.id, None)
+        here = [run for run in live.values() if which.admits(run) and is_behind(run, after)]
+        return newest_first([*here, *elsewhere])[:limit]
+
+    def _to_record(self, run: Run) -> RunRecord:
+        return RunRecord(
+            id=run.id,
+            session_key=run.session_key,
+            agent_id=run.agent_id,
+            gateway_id=self._storage.membership.id,
+            protocol=run.protocol,
+            state=run.state,
+            accepted_at_ms=run.accepted.accepted_at_ms,
+            started_at_ms=run.started_at_ms,
+            ended_at_ms=None,
+            model=run.model,
+            stop_reason=None,
+            reply_count=0,
+            usage=run.usage,
+            error_code=None,
+            error_message=None,
+            first_output_at_ms=run.first_output_at_ms,
+            step=run.step or None,
+            tool=run.tool,
+        )
+
+
+def _is_ahead(recorded: RunRecord, here: RunRecord) -> bool:
+    """Return True if the record shows more: the end, or that another process executes the run."""
+    return recorded.state.is_final or (recorded.state.is_begun and not here.state.is_begun)
