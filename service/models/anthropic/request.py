@@ -185,14 +185,8 @@ def _marked(wire: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_sampling(sampling: Sampling) -> None:
-    fields = {
-        "frequency_penalty": sampling.frequency_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "logit_bias": sampling.extra.get("logit_bias"),
-    }
-    for name, value in fields.items():
-        if value:  # 0 and {} ask for nothing
-            raise _unknown(name, f"`{name}` is not supported by the model's provider. Leave it out")
+    if sampling.extra.get("logit_bias"):  # an empty one asks for nothing
+        raise _unknown("logit_bias", "`logit_bias` is not supported by the model's provider. Leave it out")
 
 
 def _unknown(param: str, fault: str) -> GatewayError:

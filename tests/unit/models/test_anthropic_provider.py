@@ -306,13 +306,13 @@ def test_cache_control_is_omitted_after_model_refuses_it(
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
 
 
-def test_supported_sampling_fields_are_sent(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_supported_sampling_fields_are_sent_without_other_hints(provider: AnthropicProvider, upstream: Upstream) -> None:
     asked_format = {"type": "json_schema", "json_schema": {"name": "number", "schema": MappingProxyType(SCHEMA)}}
     sampling = Sampling(
         temperature=1.5,
         top_p=0.5,
-        frequency_penalty=0.0,
-        presence_penalty=0.0,
+        frequency_penalty=0.5,
+        presence_penalty=-1.0,
         seed=7,
         stop=("a", "b"),
         max_tokens=9,
@@ -370,8 +370,6 @@ def test_functions_and_tool_choice_are_sent(
 @pytest.mark.parametrize(
     ("sampling", "param"),
     [
-        (Sampling(frequency_penalty=0.5), "frequency_penalty"),
-        (Sampling(presence_penalty=-1), "presence_penalty"),
         (Sampling(extra={"logit_bias": {"1": 2}}), "logit_bias"),
         (Sampling(response_format={"type": "json_object"}), "response_format"),
         (Sampling(response_format={"type": "json_schema", "json_schema": {"name": "n"}}), "response_format"),
