@@ -16,8 +16,9 @@ from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
 from service.api.http.responses import Response, ok_response
 from service.core.byte_budget import HOLD_KEY
-from service.core.concurrency import CancelScope, sleep, spawn, watch_hangup
+from service.core.concurrency import CancelScope, sleep, spawn
 from service.core.errors import GatewayError
+from service.core.hangup import watch_hangup
 from service.core.logs import AccessEntry, access_entry
 from service.gateway.gateway import Gateway
 from service.storage.sessions.keys import encode_session_key

@@ -1,24 +1,22 @@
-"""Concurrency primitives: greenlets, events, deadlines, cancellation, threads for blocking calls, hang-up detection.
+"""Concurrency primitives: greenlets, events, deadlines, cancellation, threads for blocking calls.
 
-The rest of the gateway is plain sequential code; gevent's own names appear only here, in `uninterrupted`, in the server
-and where providers are read. Works with and without a patched standard library, as long as everything stays in one
-thread.
+The rest of the gateway is plain sequential code; gevent's own names appear only here, in `hangup`, in `uninterrupted`,
+in the server and where providers are read. Works with and without a patched standard library, as long as everything
+stays in one thread.
 """
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import gevent
+import gevent.event
 import gevent.pool
 import gevent.socket
 import gevent.threadpool
-from gevent.event import Event
 from gevent.hub import Waiter
 from gevent.lock import RLock, Semaphore
 from gevent.monkey import get_original
@@ -28,7 +26,6 @@ __all__ = [
     "Cancelled",
     "Deadline",
     "Event",
-    "ProbedConnection",
     "RLock",
     "Semaphore",
     "ThreadPool",
@@ -42,7 +39,6 @@ __all__ = [
     "sleep",
     "spawn",
     "wait_readable",
-    "watch_hangup",
 ]
 
 T = TypeVar("T")
@@ -61,8 +57,6 @@ _BETWEEN_STARTS_SECONDS = 0.001
 
 _PAUSE_SECONDS = 0.0001
 _SOON = 1e-6  # the loop treats a timer of 0 as none
-_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.01, 1.0
-_READABLE = 1  # gevent's READ flag for an io watcher
 
 
 def spawn(function: Callable[..., object], *args: object) -> gevent.Greenlet:
@@ -124,6 +118,18 @@ def run_concurrently(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
 
 class Deadline(BaseException):
     """Raised inside `deadline(...)` when the time is up. Not an `Exception`, so that only its owner handles it."""
+
+
+class Event(gevent.event.Event):  # type: ignore[misc]  # gevent has no types
+    """A flag to wait for; once it is set, `wait` returns at once.
+
+    gevent's own queues a wait that comes right after `set`, and forgets it when the last earlier waiter gives up in the
+    same turn of the event loop.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the flag is set, or for `timeout` seconds at most; return whether it is set."""
+        return self.is_set() or bool(super().wait(timeout))
 
 
 class Timeout:
@@ -272,69 +278,3 @@ def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseExc
         return job(*args), None
     except BaseException as error:  # noqa: BLE001  # the caller raises it
         return None, error
-
-
-class ProbedConnection(Protocol):
-    """A connection that can find out whether a peer that sends nothing more is still reading."""
-
-    def fileno(self) -> int:
-        """Return the descriptor of the socket."""
-
-    def recv(self, size: int, flags: int, /) -> bytes:
-        """Receive without waiting."""
-
-    def probe_peer(self) -> bool:
-        """Make a closed peer answer with a reset, without altering the response; False if it is gone or unknown."""
-
-
-class watch_hangup:  # noqa: N801 - reads like `deadline` and `suppress`
-    """Call `on_hangup` once if the peer closes `connection` while the block runs.
-
-    The end of a plain socket's input is a hang-up. A `ProbedConnection` is probed first, because a peer may close only
-    its own direction (RFC 9112 9.6). Bytes that the peer sends meanwhile (a pipelined request) stay unread and end the
-    watch. `on_hangup` runs in the event loop and must not wait.
-    """
-
-    def __init__(self, connection: socket.socket | ProbedConnection | None, on_hangup: Callable[[], None]) -> None:
-        self._connection = connection
-        self._on_hangup = on_hangup
-        self._watcher: Any = None
-        self._timer: Any = None
-        self._poll_seconds = _FIRST_POLL_SECONDS
-
-    def __enter__(self) -> None:
-        if self._connection is not None and self._connection.fileno() >= 0:
-            self._watcher = gevent.get_hub().loop.io(self._connection.fileno(), _READABLE)
-            self._watcher.start(self._on_readable)
-
-    def _on_readable(self) -> None:
-        self._watcher.stop()
-        self._check()
-
-    def _check(self) -> None:
-        state = _input_state(self._connection)
-        probe = getattr(self._connection, "probe_peer", None)
-        if state == "reset" or (state == "end" and not (probe and probe())):
-            self._on_hangup()
-        elif state == "end":
-            # The end of input stays readable, so only a timer can wait for the reset.
-            if self._timer is not None:
-                self._timer.close()
-            self._timer = gevent.get_hub().loop.timer(self._poll_seconds)
-            self._timer.start(self._check)
-            self._poll_seconds = min(2 * self._poll_seconds, _LONGEST_POLL_SECONDS)
-
-    def __exit__(self, *exc_info: object) -> None:
-        for watcher in (self._watcher, self._timer):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
-        self._watcher = self._timer = None
-
-
-def _input_state(connection: Any) -> Literal["open", "end", "reset"]:
-    raw = getattr(connection, "_sock", connection)  # gevent's wrapper blocks; the socket inside does not
-    try:
-        return "open" if raw.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) else "end"
-    except OSError as error:
-        return "open" if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR) else "reset"

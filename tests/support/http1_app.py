@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from service.core.concurrency import Event, watch_hangup
+from service.core.concurrency import Event
 from service.core.errors import GatewayError
+from service.core.hangup import watch_hangup
 from service.core.logs import access_entry
 from service.server.http1.connection import Limits
 from service.server.http1.server import Server

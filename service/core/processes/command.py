@@ -20,8 +20,9 @@ from typing import IO, Literal
 
 import orjson
 
-from service.core.concurrency import Event, sleep, watch_hangup
+from service.core.concurrency import Event, sleep
 from service.core.dataclass import record
+from service.core.hangup import watch_hangup
 from service.core.processes.process_tree import descendants_of
 from service.core.processes.reaper import kill_each, program
 from service.core.processes.sandbox import Limits, Sandbox

@@ -9,8 +9,9 @@ from support.runs import new_run
 
 from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
 from service.api.http.chat_response import ChunkStream
-from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn, watch_hangup
+from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, sleep, spawn
 from service.core.errors import GatewayError
+from service.core.hangup import watch_hangup
 from service.core.messages import StopReason, ToolCall, Usage
 
 

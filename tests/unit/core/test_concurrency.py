@@ -1,4 +1,4 @@
-"""Worker threads for blocking calls, and time limits."""
+"""Worker threads for blocking calls, time limits and events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from gevent.monkey import get_original
 
-from service.core.concurrency import Deadline, Timeout, WorkerThread, deadline, run_concurrently, sleep
+from service.core.concurrency import Deadline, Event, Timeout, WorkerThread, deadline, run_concurrently, sleep, spawn
 
 _blocking_sleep: Callable[[float], None] = get_original("time", "sleep")
 _thread_id: Callable[[], int] = get_original("threading", "get_ident")
@@ -116,3 +116,13 @@ def test_timeout_is_full_for_each_block() -> None:
             sleep(0.05)
     with pytest.raises(TimeoutError), timeout:
         sleep(5)
+
+
+def test_wait_returns_when_an_earlier_waiter_gives_up_after_the_event_was_set() -> None:
+    event = Event()
+    earlier = spawn(event.wait)
+    sleep(0)
+    earlier.kill(block=False)
+    event.set()
+    with deadline(5):
+        assert event.wait()

@@ -306,7 +306,7 @@ def test_cache_control_is_omitted_after_model_refuses_it(
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
 
 
-def test_supported_sampling_fields_are_sent_without_other_hints(provider: AnthropicProvider, upstream: Upstream) -> None:
+def test_supported_sampling_fields_are_sent(provider: AnthropicProvider, upstream: Upstream) -> None:
     asked_format = {"type": "json_schema", "json_schema": {"name": "number", "schema": MappingProxyType(SCHEMA)}}
     sampling = Sampling(
         temperature=1.5,
