@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import orjson
 
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.messages import NO_USER_MESSAGE, Image, Message, Role, Text, ToolCall, text_message
+from service.models.prefix_cache import Prefix, PrefixCache
+from service.models.provider import ModelRequest
+
+_MAX_SETTLED_BYTES = 8 * 1024 * 1024
+_BYTES_A_MESSAGE = 16
 
 _EXACT = 2**53  # up to here an integral float equals its integer
 
@@ -152,6 +156,30 @@ def annotate_truncated(messages: Iterable[Message]) -> tuple[Message, ...]:
 def _with_note(message: Message) -> Message:
     note = Text(f"\n\n(cut off here: {message.cut_off})")
     return replace(message, parts=(*message.parts, note), cut_off=None)
+
+
+class SettledHistories:
+    """`settle_tool_calls` for continued conversations, whose first messages are settled once."""
+
+    def __init__(self, max_bytes: int = _MAX_SETTLED_BYTES) -> None:
+        self._known: PrefixCache[tuple[Message, ...]] = PrefixCache(max_bytes)
+
+    def settle(self, request: ModelRequest) -> ModelRequest:
+        """Return `request` with its messages as `settle_tool_calls` returns them."""
+        messages = request.messages
+        settled = self._settled(messages) if request.continued else settle_tool_calls(messages)
+        return request if settled == messages else replace(request, messages=settled)
+
+    def _settled(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        known = self._known.find(None, messages)
+        before, count = ((), 0) if known is None else (known.value, len(known.messages))
+        added = messages[count:]
+        settled = before + settle_tool_calls(added)
+        # A later result goes to an unanswered call, and stays where it is without one.
+        if added and not unanswered_calls(added):
+            settled = messages if settled == messages else settled
+            self._known.put(Prefix(None, messages, settled, _BYTES_A_MESSAGE * len(settled)))
+        return settled
 
 
 def settle_tool_calls(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from service.agent.compaction.compactor import Compaction, Compactor
-from service.agent.conversation import settle_tool_calls
+from service.agent.conversation import SettledHistories
 from service.agent.draft import RunDraft
 from service.agent.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.agent.request import check_tool_choice
@@ -56,13 +56,14 @@ class ContextWindow:
     """The context window of the run's current model, and the compaction of conversations that exceed it.
 
     `asked` returns the model of the latest request (or of the first one); its window may be unknown. `skip_to_fallback`
-    makes later requests start after a model, and returns False if no fallback can take the request.
+    makes later requests start after a model; it returns False if no fallback can take it. `settled`: see its class.
     """
 
     asked: Callable[[], ChosenModel]
     skip_to_fallback: Callable[[ChosenModel, ModelRequest], bool]
     compactor: Compactor
     windows: LearnedWindows
+    settled: SettledHistories
 
     def limit(self, request: ModelRequest) -> int | None:
         """Return the token limit of `request`: the window less the room for the answer."""
@@ -234,13 +235,12 @@ class AgentLoop:
         if compaction.summary is not None:
             draft.summary, draft.kept = compaction.summary, compaction.kept - len(draft.messages)
         draft.usage += compaction.usage
-        return replace(request, messages=compaction.messages)
+        return replace(request, messages=compaction.messages, unsigned=0)
 
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
         self._run.step += 1
         self._run.model = self._window.asked().ref
-        settled = settle_tool_calls(request.messages)
-        asked = request if settled == request.messages else replace(request, messages=settled)
+        asked = self._window.settled.settle(request)
         try:
             ended = self._provider.ask(asked, self._append_text, self._take_back)
         except _TooLongError:

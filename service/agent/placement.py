@@ -66,10 +66,14 @@ def place_request(
     tree = loaded.tree
     if is_answerable and tree.entry_count and tree.resends and request.protocol is Protocol.HTTP:
         return _Search(request, key, store, tree).place()
-    history = annotate_truncated(loaded.messages)
+    history = _history_of(loaded)
     new = select_new(history, request.messages, has_instructions=bool(request.system_text))
     digest = tree.digest if tree.entry_count else EMPTY
     return Placement(tree.tip, history, new, digest, loaded, True if request.resends else None)
+
+
+def _history_of(loaded: LoadedPath) -> tuple[Message, ...]:
+    return annotate_truncated(loaded.messages) if loaded.is_cut_off else loaded.messages
 
 
 class _Search:
@@ -98,7 +102,7 @@ class _Search:
 
     def _placement(self, seq: int, kept: int) -> Placement:
         loaded = self._store.load_path(self._key, self._tree, seq)
-        history = annotate_truncated(loaded.messages)
+        history = _history_of(loaded)
         new = self._incoming[kept:]
         if not history or history[-1].role is Role.ASSISTANT or new:
             check_new(history, new)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from service.agent.compaction.compactor import Compactor
+from service.agent.conversation import SettledHistories
 from service.agent.events import RunEnded
 from service.agent.loop import AgentLoop, ContextWindow
 from service.agent.run import Run
@@ -50,6 +51,7 @@ class RunExecutor:
         self._storage = storage
         self._limiter = limiter
         self._compactor = compactor
+        self._settled = SettledHistories()
         self._clock = clock
         self._new_id = new_id
 
@@ -110,7 +112,9 @@ class RunExecutor:
             restartable=plan.request.is_restartable,
             clock=self._clock,
         )
-        window = ContextWindow(lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows)
+        window = ContextWindow(
+            lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows, self._settled
+        )
         limit = PausableDeadline(begun.time.left_seconds)
         config, approvals = runtime.limits.approvals, self._storage.approvals
         gate = ApprovalGate(run, approvals, config, slot=begun.slot, time=limit, new_id=self._new_id)

@@ -72,7 +72,7 @@ class ChosenModel:
 
     def to_request(self, request: ModelRequest) -> ModelRequest:
         """Return `request` for this model: its id, its answer limit, without provider data of other models."""
-        if any(one.provider_data is not None and self._is_foreign(one) for one in request.messages):
+        if any(map(self._is_foreign, request.messages[request.unsigned :])):
             messages = (replace(one, provider_data=None) if self._is_foreign(one) else one for one in request.messages)
             request = replace(request, messages=tuple(messages))
         bound = self.answer_tokens(request.sampling.max_tokens)

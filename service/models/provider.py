@@ -18,7 +18,8 @@ class ModelRequest:
 
     `model` is the provider's own id, or `provider/model` before a provider is chosen. `system` may be empty; `messages`
     have no system role. With `collected` only the complete answer is used, so that it may be restarted after a failure.
-    With `continued` the first messages are those of an earlier request, as the same objects.
+    With `continued` the first messages are those of an earlier request, as the same objects. The first `unsigned` ones
+    are known to have no provider data.
     """
 
     model: str
@@ -29,6 +30,7 @@ class ModelRequest:
     sampling: Sampling = Sampling()
     collected: bool = False
     continued: bool = False
+    unsigned: int = 0
 
 
 @record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from service.core.messages import Image, Message, Usage
+from service.models.prefix_cache import Prefix, PrefixCache
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
 
 BYTES_PER_TOKEN = 4
@@ -14,6 +15,7 @@ _FULL_IMAGE_TOKENS = 1_600  # the most that the large providers count for one
 _MIN_CORRECTION, _MAX_CORRECTION = 0.5, 4.0
 _MAX_CORRECTED_MODELS = 256
 _MIN_LEARNING_TOKENS = 1_000
+_MAX_COUNTED_BYTES = 4 * 1024 * 1024
 
 _MARGIN_PART = 20  # a twentieth of the window, for what the estimate misses
 
@@ -33,11 +35,15 @@ def estimate_message(message: Message) -> int:
 
 def estimate_request(request: ModelRequest) -> int:
     """Return the tokens of a whole request: system text, functions and messages."""
+    return _estimate_rest(request) + sum(map(estimate_message, request.messages))
+
+
+def _estimate_rest(request: ModelRequest) -> int:
     functions = sum(
         _MESSAGE_TOKENS + _tokens(function.name + (function.description or "")) + _json_tokens(function.parameters)
         for function in request.functions
     )
-    return _tokens(request.system) + functions + sum(map(estimate_message, request.messages))
+    return _tokens(request.system) + functions
 
 
 def _tokens(text: str) -> int:
@@ -52,15 +58,28 @@ class TokenEstimator:
     """Estimates the input tokens of requests, with one correction factor per model from reported usage.
 
     Keeps the factors of the most recently used models. Requests name them as `provider/model`: providers count
-    differently for models of the same name.
+    differently for models of the same name. The messages of continued conversations are counted once.
     """
 
     def __init__(self) -> None:
         self._corrections: dict[str, float] = {}
+        self._counted: PrefixCache[int] = PrefixCache(_MAX_COUNTED_BYTES)
 
     def estimate(self, request: ModelRequest) -> int:
         """Return the input tokens that the provider will probably count for `request`."""
-        return round(estimate_request(request) * self.correction(request.model))
+        return round(self._estimate(request) * self.correction(request.model))
+
+    def _estimate(self, request: ModelRequest) -> int:
+        """Return what `estimate_request` does."""
+        messages = request.messages
+        if not request.continued or not messages:
+            return estimate_request(request)
+        known = self._counted.find(None, messages)
+        count, tokens = (0, 0) if known is None else (len(known.messages), known.value)
+        tokens += sum(map(estimate_message, messages[count:]))
+        if count < len(messages):
+            self._counted.put(Prefix(None, messages, tokens))
+        return tokens + _estimate_rest(request)
 
     def correction(self, model: str) -> float:
         """Return the correction factor of `model`, 0.5 to 4; 1 until it has been used."""
@@ -71,13 +90,13 @@ class TokenEstimator:
 
         In a short request the fixed overhead that providers add would distort the factor.
         """
-        estimated = estimate_request(request)
+        estimated = self._estimate(request)
         if usage.input_tokens and estimated >= _MIN_LEARNING_TOKENS:
             self._learn(request.model, usage.input_tokens / estimated)
 
     def observe_overflow(self, request: ModelRequest, limit_tokens: int) -> None:
         """Learn that `request` has more than `limit_tokens`."""
-        at_least = limit_tokens / max(1, estimate_request(request))
+        at_least = limit_tokens / max(1, self._estimate(request))
         if at_least > self.correction(request.model):
             self._learn(request.model, at_least)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -135,12 +135,12 @@ class RequestWriter:
             self._reported.add(function.name)
         return replace(request, functions=kept)
 
-    def write(self, request: ModelRequest, style: RequestStyle) -> bytes:
-        """Return the body of `POST /v1/messages` in this `style`.
+    def write(self, request: ModelRequest, style: RequestStyle) -> Sequence[bytes]:
+        """Return the body of `POST /v1/messages` in this `style`, in pieces.
 
         Raises `GatewayError` `provider_rejected_request`, with the field, for what the API does not support.
         """
-        return orjson.dumps(_to_wire(style.tools.apply(request), style), default=_to_plain)
+        return (orjson.dumps(_to_wire(style.tools.apply(request), style), default=_to_plain),)
 
 
 def _to_wire(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
@@ -21,7 +21,7 @@ from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
 from service.core.fetch.decoding import Decoder
 from service.models.http.codings import PLAIN, choose_decoder, is_undecided
-from service.models.http.pool import open_pool
+from service.models.http.pool import open_pool, send_pieces
 from service.models.http.proxies import DIRECT, ProxySettings
 
 _BLOCK_BYTES = 32 * 1024
@@ -219,8 +219,8 @@ class Upstream:
         self._pool = open_pool(url.scheme, (url.hostname, port), proxy, network, size=max_connections, **options)
         self._closed = False
 
-    def post_stream(self, path: str, body: bytes) -> UpstreamResponse:
-        """POST the JSON `body` to `path` below the base address and return the response once its head has arrived.
+    def post_stream(self, path: str, body: Sequence[bytes]) -> UpstreamResponse:
+        """POST the JSON `body`, in pieces, to `path` below the base address; return when the response's head arrived.
 
         Raises `GatewayError`: `provider_unavailable` (no connection), `provider_timeout` (no head in time) or
         `provider_error` (the connection was dropped, or what came is not HTTP).
@@ -229,7 +229,7 @@ class Upstream:
 
     def get(self, path: str, query: str = "") -> UpstreamResponse:
         """GET `path` below the base address, with `query` besides the address's own; otherwise like `post_stream`."""
-        return self._request("GET", path, b"", query)
+        return self._request("GET", path, (), query)
 
     def redact(self, text: str) -> str:
         """Replace the secrets sent to this provider in `text`, in case it echoed them."""
@@ -242,12 +242,12 @@ class Upstream:
         self._closed = True
         self._pool.close()
 
-    def _request(self, method: str, path: str, body: bytes, query: str = "") -> UpstreamResponse:
+    def _request(self, method: str, path: str, body: Sequence[bytes], query: str = "") -> UpstreamResponse:
         target = f"{self._prefix}{path}{self._query}"
         if query:
             target += f"{'&' if self._query else '?'}{query}"
-        head = f"{method} {target} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
-        message = head.encode() + body
+        head = f"{method} {target} HTTP/1.1\r\n{self._head}Content-Length: {sum(map(len, body))}\r\n\r\n"
+        message = (head.encode(), *body)
         sock, unused = self._connect(fresh=False)
         try:
             try:
@@ -261,7 +261,7 @@ class Upstream:
         except (OSError, HTTPParseError) as error:
             raise _read_error(error) from error
 
-    def _exchange(self, sock: Any, message: bytes) -> UpstreamResponse:
+    def _exchange(self, sock: Any, message: Sequence[bytes]) -> UpstreamResponse:
         patience = Timeout(self.read_timeout_seconds)
         with patience:
             return self._send_and_await_head(sock, message, patience)
@@ -276,10 +276,9 @@ class Upstream:
             message = f"Cannot connect to the model provider at {self._route}: {reason}."
             raise GatewayError("provider_unavailable", message) from error
 
-    def _send_and_await_head(self, sock: Any, message: bytes, patience: Timeout) -> UpstreamResponse:
+    def _send_and_await_head(self, sock: Any, message: Sequence[bytes], patience: Timeout) -> UpstreamResponse:
         try:
-            if (sent := sock.send(message)) < len(message):
-                sock.sendall(message[sent:])
+            send_pieces(sock, message)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have answered before it closed; the read finds out
         except BaseException:

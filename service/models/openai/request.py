@@ -24,7 +24,7 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
-from service.models.openai.encoded_history import EncodedHistories, EncodedMessages
+from service.models import json_chunks
 from service.models.openai.hosts import (
     CALL_DATA,
     SAMPLING_HINTS,
@@ -35,12 +35,16 @@ from service.models.openai.hosts import (
     to_short_id,
 )
 from service.models.openai.reasoning import REASONING
+from service.models.prefix_cache import Prefix, PrefixCache
 from service.models.provider import ModelRequest
 from service.models.request_styles import StyleCache
 from service.models.tool_calls import CallIds, wire_arguments_text, wire_name
 from service.models.tool_schemas import with_properties
 
 logger = logging.getLogger("openclaw.models")
+
+#: Bytes of encoded histories of one provider.
+MAX_HISTORY_BYTES = 32 * 1024 * 1024
 
 _AUTO = "auto"  # the default of `detail`
 _STREAM_OPTIONS = {"include_usage": True}
@@ -69,21 +73,30 @@ class RequestWriter:
             for model, wants in models.items()
             if wants.requires_mistral_tool_ids is not None
         }
-        self._histories = EncodedHistories()
+        self._histories: PrefixCache[tuple[CallIds, json_chunks.Chunks]] = PrefixCache(MAX_HISTORY_BYTES)
         self._functions: tuple[Function, ...] = ()
         self._functions_style = usual
         self._encoded_functions = orjson.Fragment(b"[]")
 
-    def write(self, request: ModelRequest, style: RequestStyle) -> bytes:
-        """Return the body of `POST /chat/completions` in this `style`."""
-        return orjson.dumps(self._to_wire(style.tools.apply(request), style), default=_to_plain)
+    def write(self, request: ModelRequest, style: RequestStyle) -> Sequence[bytes]:
+        """Return the body of `POST /chat/completions` in this `style`, in pieces.
+
+        The messages of a continued conversation are encoded once.
+        """
+        request = style.tools.apply(request)
+        wire, system = self._to_wire(request, style), self._to_system(request, style)
+        if request.continued and request.messages:
+            before = _to_elements(system)
+            return json_chunks.to_object(_dump(wire), "messages", before, self._encode_messages(request, style))
+        ids = self._new_ids(request.model)
+        messages = self._to_messages(request.messages, request.model, style, ids)
+        return (_dump({**wire, "messages": [*system, *messages]}),)
 
     def _to_wire(self, request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
         sampling = request.sampling
         wire = {
             **sampling.extra,
             "model": request.model,
-            "messages": self._encode_messages(request, style),
             "stream": True,
         }
         if style.asks_usage:
@@ -115,21 +128,27 @@ class RequestWriter:
     def _renamed(self, wire: dict[str, Any]) -> dict[str, Any]:
         return {self._quirks.names.get(field, field): value for field, value in wire.items()}
 
-    def _encode_messages(self, request: ModelRequest, style: RequestStyle) -> Any:
-        """Return the messages in a form that orjson writes; those of a continued conversation are encoded once."""
+    def _new_ids(self, model: str) -> CallIds:
+        return CallIds(self._call_ids.get(model, self._quirks.to_call_id))
+
+    def _to_system(self, request: ModelRequest, style: RequestStyle) -> list[dict[str, Any]]:
+        """Return the messages before those of the conversation."""
         system = [{"role": "system", "content": request.system}] if request.system else []
-        messages, model = request.messages, request.model
-        if style.adds_user and not any(message.role is Role.USER for message in messages):
+        if style.adds_user and not any(message.role is Role.USER for message in request.messages):
             system.append({"role": "user", "content": NO_USER_MESSAGE})
-        known = self._histories.find(model, style, messages) if request.continued else None
-        ids = CallIds(self._call_ids.get(model, self._quirks.to_call_id)) if known is None else known.ids
-        added = self._to_messages(messages if known is None else messages[len(known.messages) :], model, style, ids)
-        if not request.continued or not messages:
-            return [*system, *added]
-        rest = orjson.dumps(list(added), default=_to_plain)[1:-1]
-        body = rest if known is None else b",".join(filter(None, (known.body, rest)))
-        self._histories.put(EncodedMessages(model, style, messages, ids, body))
-        return orjson.Fragment(b"[%b]" % b",".join(filter(None, (orjson.dumps(system)[1:-1], body))))
+        return system
+
+    def _encode_messages(self, request: ModelRequest, style: RequestStyle) -> json_chunks.Chunks:
+        messages, model = request.messages, request.model
+        variant = model, style
+        known = self._histories.find(variant, messages)
+        ids, chunks = (self._new_ids(model), ()) if known is None else known.value
+        added = messages if known is None else messages[len(known.messages) :]
+        if added:
+            elements = _to_elements(list(self._to_messages(added, model, style, ids)))
+            chunks = json_chunks.extend(chunks, elements)
+            self._histories.put(Prefix(variant, messages, (ids, chunks), sum(map(len, chunks))))
+        return chunks
 
     def _to_messages(
         self, messages: Sequence[Message], model: str, style: RequestStyle, ids: CallIds
@@ -248,6 +267,15 @@ def _to_function(function: Function, style: RequestStyle) -> dict[str, Any]:
     if function.parameters is not None:
         wire["parameters"] = with_properties(function.parameters)
     return wire
+
+
+def _dump(value: object) -> bytes:
+    return orjson.dumps(value, default=_to_plain)
+
+
+def _to_elements(values: list[Any]) -> bytes:
+    """Encode a list without its brackets."""
+    return _dump(values)[1:-1]
 
 
 def _to_plain(value: object) -> Any:

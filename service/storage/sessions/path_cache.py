@@ -7,6 +7,8 @@ stored together with messages.
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from service.core.dataclass import record, replace
 from service.core.messages import Image, Message
 from service.storage.runs.records import RunOutcome
@@ -26,7 +28,8 @@ class LoadedPath:
     """The conversation on a `path` of `tree`.
 
     It consists of a summary of the messages before number `covers`, if that is not 0, and the others. `size` is an
-    estimate of its bytes.
+    estimate of its bytes. At least one of the messages `is_cut_off`, or none; the first `unsigned` ones have no
+    provider data.
     """
 
     tree: SessionTree
@@ -34,6 +37,8 @@ class LoadedPath:
     covers: int
     messages: tuple[Message, ...]
     size: int
+    is_cut_off: bool = False
+    unsigned: int = 0
 
     def is_beginning_of(self, path: Path) -> bool:
         """Return True if `path` begins with the loaded one."""
@@ -59,8 +64,17 @@ class LoadedPath:
             is_digested=tree.is_digested if self.tree.entry_count else outcome.digests[:1] not in ((), (None,)),
             digest=outcome.digests[-1] if outcome.digests else None,
         )
-        size = self.size + size_of(sum(map(_characters, added)), len(added))
-        return LoadedPath(tree, tree.path_to(tree.tip), self.covers, self.messages + added, size)
+        return self.with_messages(
+            tree, tree.path_to(tree.tip), added, size_of(sum(map(_characters, added)), len(added))
+        )
+
+    def with_messages(self, tree: SessionTree, path: Path, added: tuple[Message, ...], size: int) -> LoadedPath:
+        """Return a path that begins with this one, with the messages that follow and an estimate of their bytes."""
+        unsigned = self.unsigned
+        if unsigned == len(self.messages):
+            unsigned += sum(1 for _ in takewhile(lambda message: message.provider_data is None, added))
+        is_cut_off = self.is_cut_off or any(message.cut_off is not None for message in added)
+        return LoadedPath(tree, path, self.covers, self.messages + added, self.size + size, is_cut_off, unsigned)
 
 
 class PathCache:

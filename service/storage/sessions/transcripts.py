@@ -159,10 +159,9 @@ class TranscriptStore:
 
     def _complete(self, key: str, tree: SessionTree, end: int, read: UnknownPart) -> LoadedPath:
         added = tuple(from_payload(row.role, row.payload) for row in read.rows)
-        before = () if read.known is None else read.known.messages
         size = size_of(sum(len(row.payload) for row in read.rows), len(added))
-        size += 0 if read.known is None else read.known.size
-        loaded = LoadedPath(tree, tree.path_to(end), read.covers, before + added, size)
+        known = read.known or LoadedPath(tree, (), read.covers, (), 0)
+        loaded = known.with_messages(tree, tree.path_to(end), added, size)
         self._paths.put(key, loaded)
         return loaded
 

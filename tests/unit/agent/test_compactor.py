@@ -314,6 +314,16 @@ def test_estimate_is_adjusted_to_provider_count() -> None:
     assert estimator.correction("m") == 1
 
 
+def test_continued_conversation_is_estimated_like_a_new_one() -> None:
+    estimator, messages = TokenEstimator(), (user("start"),)
+    for number in range(20):
+        messages += (user("a" * number), Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "f", "{}" * number),)))
+        asked = ModelRequest("m", "s" * number, messages, continued=True)
+        assert estimator.estimate(asked) == estimate_request(asked)
+    shorter = ModelRequest("m", "", messages[:7], continued=True)
+    assert estimator.estimate(shorter) == estimate_request(shorter)
+
+
 def test_short_request_does_not_adjust_estimate() -> None:
     estimator = TokenEstimator()
     estimator.observe(request(user("hi")), Usage(input_tokens=350))  # 346 of them stand before every request

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.agent.conversation import IncomingMessage, select_new, settle_tool_calls
+from service.agent.conversation import IncomingMessage, SettledHistories, select_new, settle_tool_calls
 from service.core.errors import GatewayError
 from service.core.messages import NO_USER_MESSAGE, Message, Role, Text, ToolCall, text_message
+from service.models.provider import ModelRequest
 
 USER, ANSWER = text_message(Role.USER, "one"), text_message(Role.ASSISTANT, "uno")
 NEXT = text_message(Role.USER, "two")
@@ -85,6 +88,28 @@ def test_two_calls_with_same_id_keep_both_results() -> None:
 def test_reused_id_belongs_to_its_own_call() -> None:
     messages = (CALLING, result("1"), NEXT, CALLING, result("2"))
     assert settle_tool_calls(messages) == messages
+
+
+STEPS = st.sampled_from(
+    [
+        NEXT,
+        ANSWER,
+        CALLING,
+        replace(CALLING, tool_calls=(ToolCall("c", "f", ""), ToolCall("c", "g", ""), ToolCall("d", "g", ""))),
+        result("1"),
+        result("2", "d"),
+    ]
+)
+
+
+@given(st.lists(st.lists(STEPS, min_size=1, max_size=4), max_size=6))
+def test_continued_conversation_is_settled_like_a_new_one(turns: list[list[Message]]) -> None:
+    histories, messages = SettledHistories(), (USER,)
+    for turn in turns:
+        messages += tuple(turn)
+        request = ModelRequest("m", "", messages, continued=True)
+        assert histories.settle(request).messages == settle_tool_calls(messages)
+        assert histories.settle(request).messages == settle_tool_calls(messages)
 
 
 def test_instructions_alone_need_no_user_message() -> None:

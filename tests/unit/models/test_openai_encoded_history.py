@@ -8,11 +8,9 @@ import orjson
 import pytest
 
 from service.core.messages import Image, Message, ProviderData, Role, Text, ToolCall, text_message
-from service.models.openai.encoded_history import EncodedHistories, EncodedMessages
-from service.models.openai.hosts import RequestStyle, quirks_of, to_short_id
+from service.models.openai.hosts import RequestStyle, quirks_of
 from service.models.openai.request import RequestWriter
 from service.models.provider import ModelRequest
-from service.models.tool_calls import CallIds
 
 HOSTS = ["api.openai.com", "api.mistral.ai", "generativelanguage.googleapis.com", "localhost"]
 STYLE = RequestStyle("max_tokens")
@@ -60,7 +58,7 @@ def test_continued_conversation_is_written_like_a_new_one(host: str, style: Requ
     for messages in TURNS:
         request = ModelRequest("m", system, messages, continued=True)
         fresh = RequestWriter(quirks_of(host)).write(copy.deepcopy(request), style)
-        assert orjson.loads(writer.write(request, style)) == orjson.loads(fresh)
+        assert orjson.loads(b"".join(writer.write(request, style))) == orjson.loads(b"".join(fresh))
 
 
 def test_model_and_style_have_encodings_of_their_own() -> None:
@@ -71,12 +69,10 @@ def test_model_and_style_have_encodings_of_their_own() -> None:
             assert writer.write(request, style) == RequestWriter(quirks_of("localhost")).write(request, style)
 
 
-def test_encoded_histories_are_bounded_in_bytes() -> None:
-    histories = EncodedHistories(max_bytes=1000)
-    conversations = [(text_message(Role.USER, str(number)),) for number in range(4)]
-    for messages in conversations:
-        histories.put(EncodedMessages("m", STYLE, messages, CallIds(to_short_id), b"x" * 200))
-    found = [histories.find("m", STYLE, messages) is not None for messages in conversations]
-    assert found == [False, True, True, True]
-    histories.put(EncodedMessages("m", STYLE, conversations[0], CallIds(to_short_id), b"x" * 1000))
-    assert histories.find("m", STYLE, conversations[0]) is None
+def test_new_request_of_one_conversation_is_written_like_a_continued_one() -> None:
+    for messages in (START, START[:1], (START[3],)):
+        written = [
+            orjson.loads(b"".join(RequestWriter(quirks_of("localhost")).write(request, STYLE)))
+            for request in (ModelRequest("m", "s", messages), ModelRequest("m", "s", messages, continued=True))
+        ]
+        assert written[0] == written[1]

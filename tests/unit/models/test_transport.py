@@ -17,8 +17,10 @@ from support.upstream import Exchange, Upstream
 from support.upstream_answers import TEXT, WORDS
 
 from service.core import concurrency
+from service.core.messages import Role, text_message
 from service.models.http import transport
 from service.models.openai.provider import OpenAIProvider
+from service.models.provider import ModelRequest
 from unit.models.wire_cases import said, whole
 
 INTERIM_ANSWER = b"HTTP/1.1 199 Nearly\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -286,3 +288,11 @@ def test_password_in_address_becomes_header(upstream: Upstream) -> None:
     assert upstream.requests[0].headers["authorization"] == "Basic YW5uOnBAc3M="
     assert "@" not in upstream.requests[0].headers["host"]
     provider.close()
+
+
+def test_long_continued_conversation_arrives_whole(upstream: Upstream, provider: OpenAIProvider) -> None:
+    messages = tuple(text_message(Role.USER, f"{number} " * 20_000) for number in range(20))
+    for count in (16, 18, 20):
+        ask(provider, ModelRequest("ok", "Be kind.", messages[:count], continued=True))
+        sent = upstream.requests[-1].body["messages"]
+        assert [one["content"] for one in sent] == ["Be kind.", *(one.text for one in messages[:count])]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.transcripts import Transcripts
 
-from service.core.messages import Message, Role, text_message
+from service.core.messages import Message, ProviderData, Role, text_message
 from service.storage.database.open import open_database, open_file
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.path_cache import MIN_MESSAGES, LoadedPath, PathCache
@@ -159,3 +160,11 @@ def test_turn_behind_one_of_another_process_sees_it(stores: tuple[Transcripts, T
     assert other.delete_session(KEY)
     take_turn(other, *MANY[::-1])
     assert take_turn(one) == MANY[::-1]
+
+
+def test_loaded_path_counts_the_messages_before_provider_data(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, other = stores
+    signed = replace(MANY[0], provider_data=ProviderData({"a": 1}, {}, "m"))
+    for added, unsigned in ((MANY, len(MANY)), ((MANY[0], signed, MANY[1]), len(MANY) + 1), (MANY, len(MANY) + 1)):
+        take_turn(one, *added)
+        assert {store.load_current(KEY).unsigned for store in (one, other)} == {unsigned}
