@@ -14,7 +14,7 @@ from service.agent.run import Run
 from service.api.http.chat_request import parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
-from service.api.http.responses import Response, ok_response
+from service.api.http.responses import REPLAYED, RUN_ID_HEADER, Response, ok_response
 from service.core.byte_budget import HOLD_KEY
 from service.core.concurrency import CancelScope, sleep, spawn
 from service.core.errors import GatewayError
@@ -50,8 +50,12 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
 
 
 def _run_headers(run: Run) -> list[tuple[str, str]]:
-    headers = [("x-openclaw-session-key", encode_session_key(run.session_key))]
-    return headers if run.queued_ms is None else [*headers, ("x-openclaw-queued", str(run.queued_ms))]
+    headers = [("x-openclaw-session-key", encode_session_key(run.session_key)), (RUN_ID_HEADER, run.id)]
+    if run.queued_ms is not None:
+        headers.append(("x-openclaw-queued", str(run.queued_ms)))
+    if run.is_replay:
+        headers.append(REPLAYED)
+    return headers
 
 
 class _Caller:
@@ -100,8 +104,12 @@ class _Caller:
         self._watch.__enter__()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._watch.__exit__(*exc_info)
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._watch.__exit__(kind, error, trace)
+        if self._run is not None and isinstance(error, GatewayError):
+            error.headers[RUN_ID_HEADER] = self._run.id
+            if self._run.is_replay:
+                error.headers.update([REPLAYED])
         del self._watch  # it refers to this object, and a reference cycle would keep the request's body
 
 

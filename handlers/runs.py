@@ -1,10 +1,16 @@
 """`/v1/runs`: the runs of all agents, and their cancellation."""
 
+from typing import Any
+
 from flask import current_app
 
-from service.api.http.responses import Response, json_response
+from service.api.http.connexion_app import current_request, environ_key
+from service.api.http.responses import REPLAYED, RUN_ID_HEADER, Response, accepted_response, json_response
+from service.api.http.run_request import in_run_terms, parse_run_request
 from service.api.http.run_response import parse_run_cursor, parse_run_state, to_run, to_run_list
+from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError
+from service.core.logs import access_entry
 from service.gateway.gateway import Gateway
 from service.storage.runs.pages import RunFilter
 from service.storage.sessions.keys import resolve_stored_key
@@ -30,6 +36,26 @@ def list_runs(
     )
     found = gateway.list_runs(which, None if after is None else parse_run_cursor(after), limit + 1)
     return json_response(to_run_list(found, limit))
+
+
+def create_run(body: dict[str, Any]) -> Response:
+    """Start a run that is not bound to its request."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    environ = current_request().environ
+    try:
+        run = gateway.submit(parse_run_request(body, environ.get(environ_key("Idempotency-Key"))))
+    except GatewayError as error:
+        raise in_run_terms(error) from None
+    entry = access_entry(environ)
+    entry.agent, entry.run = run.agent_id, run.id
+    headers = [(RUN_ID_HEADER, run.id)]
+    if run.is_replay:
+        run.leave()  # nobody reads the copy
+        headers.append(REPLAYED)
+    else:
+        run.retain(environ[HOLD_KEY])
+    found = gateway.get_run(run.id)
+    return accepted_response(to_run(found), f"/v1/runs/{run.id}", *headers)
 
 
 def get_run(run_id: str) -> Response:

@@ -22,7 +22,8 @@ class AgentRequest:
     `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
     `session_key` and `user` select the session; a client that `resends` sends all of it each time. `channel` goes into
     the system prompt. A request with a `task` is a side request of a chat program (`service.agent.side_tasks`).
-    Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. `run_id`
+    Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. A
+    `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it. `run_id`
     is the caller's own name for the run; `timeout_seconds` may shorten, not extend, the agent's limit. The output of a
     request that is not `streamed` is read only at its end, so that a failing model may be retried.
     """
@@ -42,6 +43,8 @@ class AgentRequest:
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
     idempotency_key: IdempotencyKey | None = None
+    detached: bool = False
+    metadata: str | None = None
     timeout_seconds: float | None = None
     streamed: bool = True
     run_id: str | None = None
@@ -53,8 +56,8 @@ class AgentRequest:
 
     @property
     def is_restartable(self) -> bool:
-        """True if no reader can get output before the end; a retry with the same idempotency key may stream."""
-        return not self.streamed and self.idempotency_key is None
+        """True if no reader can get output before the end, as from a retry with the same idempotency key."""
+        return not self.streamed and self.idempotency_key is None and not self.detached
 
 
 def check_names(functions: tuple[Function, ...], own: Toolbox) -> None:

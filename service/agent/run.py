@@ -236,8 +236,12 @@ class Run:
         self.scope.cancel()
 
     def leave(self) -> None:
-        """End the run because its caller is gone, unless it has begun and its answer can be asked for again."""
-        if self.key is None or self.is_replay or not self.has_begun:
+        """End the run because its caller is gone.
+
+        It continues if it is detached, or if it has begun and its answer can be asked for again.
+        """
+        stays = self.accepted.detached or (self.key is not None and self.has_begun)
+        if self.is_replay or not stays:
             self.abort()
 
     def follow(self, quiet_seconds: float | None = None) -> Iterator[Sequence[RunEvent]]:

@@ -45,7 +45,7 @@ from service.tools.process_slots import ToolSlots
 
 logger = logging.getLogger("openclaw.gateway")
 
-#: Runs named by their callers do not end with a connection, so their number has a limit.
+#: Runs named by their callers, and detached ones, do not end with a connection, so their numbers have a limit.
 MAX_NAMED_RUNS = 1024
 
 
@@ -96,6 +96,8 @@ class Gateway:
         with self._runtime.lease() as lease:
             plan = plan_run(request, lease, self._new_id)
             run = Run(self._to_accepted(plan), key=request.idempotency_key, budget=self.budget)
+            if request.detached and sum(one.accepted.detached for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
+                raise too_many_named_runs()
             known = self._find_named(run) if request.run_id is not None else None
             if known is not None:
                 return known
@@ -103,6 +105,8 @@ class Gateway:
             replay = None if run.key is None else self._claim(run, run.key)
             if replay is not None:
                 return replay
+            if run.key is None and run.accepted.detached:
+                self._record(run)
             lease.retain()
         spawn(self._executor.execute, run, plan)
         return run
@@ -118,6 +122,8 @@ class Gateway:
             accepted_at_ms=now_ms,
             stateless=session.fresh,
             claimed=request.idempotency_key is not None,
+            detached=request.detached,
+            metadata=request.metadata,
         )
 
     def _find_named(self, run: Run) -> Run | None:
@@ -131,6 +137,15 @@ class Gateway:
         if known.key != run.key:
             raise key_reused()
         return known
+
+    def _record(self, run: Run) -> None:
+        """Record a detached run, so that every process finds it from now on."""
+        try:
+            self.storage.ledger.accept(run.accepted)
+        except BaseException as failure:
+            spawn(self.storage.ledger.forget, run.accepted, self.storage.membership.id)
+            self._refuse(run, failure)
+            raise
 
     def _claim(self, run: Run, key: IdempotencyKey) -> Run | None:
         """Claim `key` for `run`; returns the replay that answers instead if an earlier request has claimed it."""

@@ -40,6 +40,9 @@ class RunDirectory:
         return newest_first([*here, *elsewhere])[:limit]
 
     def _to_record(self, run: Run) -> RunRecord:
+        started_at_ms = run.started_at_ms
+        if run.accepted.stateless and not run.accepted.is_recorded_early and started_at_ms is not None:
+            started_at_ms = run.accepted.accepted_at_ms  # as it will be stored
         return RunRecord(
             id=run.id,
             session_key=run.session_key,
@@ -48,7 +51,7 @@ class RunDirectory:
             protocol=run.protocol,
             state=run.state,
             accepted_at_ms=run.accepted.accepted_at_ms,
-            started_at_ms=run.started_at_ms,
+            started_at_ms=started_at_ms,
             ended_at_ms=None,
             model=run.model,
             stop_reason=None,
@@ -59,6 +62,7 @@ class RunDirectory:
             first_output_at_ms=run.first_output_at_ms,
             step=run.step or None,
             tool=run.tool,
+            metadata=run.accepted.metadata,
         )
 
 

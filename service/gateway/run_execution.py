@@ -16,7 +16,7 @@ from service.core.errors import GatewayError, internal_error
 from service.core.pausable_deadline import PausableDeadline
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.run_limiter import RunLimiter, RunSlot
-from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome
+from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider
@@ -67,6 +67,8 @@ class RunExecutor:
             end = RunEnded(error=internal_error())
         finally:
             plan.lease.release()
+        if end.error is not None and run.accepted.detached and not run.has_begun:
+            self._storage.ledger.refuse(run.accepted, end.error)
         if end.error is not None:
             level = logging.WARNING if run.has_begun else logging.INFO
             logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
@@ -124,7 +126,7 @@ class RunExecutor:
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
         outcome = to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial)
-        outcome = replace(placed(outcome, prepared.place), first_output_at_ms=run.first_output_at_ms, step=run.step)
+        outcome = placed(with_times(outcome, run), prepared.place)
         begun.opened.finish(outcome)
         if prepared.place is not None:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)

@@ -49,6 +49,13 @@ def to_outcome(
     )
 
 
+def with_times(outcome: RunOutcome, run: Run) -> RunOutcome:
+    """Return the outcome with the run's times and the number of its model calls."""
+    return replace(
+        outcome, started_at_ms=run.started_at_ms, first_output_at_ms=run.first_output_at_ms, step=run.step or None
+    )
+
+
 def placed(outcome: RunOutcome, place: Placement | None) -> RunOutcome:
     """Return the outcome with the turn's place in its session."""
     if place is None or not outcome.messages:

@@ -21,6 +21,7 @@ from contract.seeds import Seeds
 from contract.steering import (
     CANCEL_RUN,
     COMPLETION,
+    CREATE_RUN,
     DECIDE_APPROVAL,
     DELETE_SESSION,
     FORK_SESSION,
@@ -44,6 +45,7 @@ _LISTS = ("models", "sessions", "runs", "approvals")
 #: wrong, 415 where there is a body.
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
+    CREATE_RUN: ["400", "401", "415"],
     DECIDE_APPROVAL: ["400", "401", "404", "415"],
     FORK_SESSION: ["400", "401", "404", "415"],
     **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN)},
@@ -76,7 +78,7 @@ class Plan:
     operations: Sequence[str] = ()
     streaming: bool = False
     failing: bool = False
-    accepted: Sequence[str] = ("200", "201")
+    accepted: Sequence[str] = ("200", "201", "202")
     rejections: Mapping[str, Sequence[str]] = field(default_factory=lambda: REJECTIONS)
 
 

@@ -43,6 +43,7 @@ SESSION = "GET /v1/sessions/{key}"
 HEAD_SESSION = "HEAD /v1/sessions/{key}"
 DELETE_SESSION = "DELETE /v1/sessions/{key}"
 FORK_SESSION = "POST /v1/sessions/{key}/fork"
+CREATE_RUN = "POST /v1/runs"
 RUN = "GET /v1/runs/{run_id}"
 HEAD_RUN = "HEAD /v1/runs/{run_id}"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
@@ -55,6 +56,7 @@ PICTURE = (
     "fFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 
+_MAX_MESSAGES = 10_000
 _MAX_TOOLS = 128
 _MAX_PICTURES = 8
 _MAX_KEY = 2048
@@ -72,7 +74,10 @@ class Steering:
         self, document: Mapping[str, Any], seeds: Seeds | None, *, streaming: bool = False, failing: bool = False
     ) -> None:
         self._seeds = seeds
-        self._body = CompiledSchema({"$ref": "#/components/schemas/ChatCompletionRequest"}, document)
+        schemas = ((COMPLETION, "ChatCompletionRequest"), (CREATE_RUN, "RunRequest"))
+        self._bodies = {
+            label: CompiledSchema({"$ref": f"#/components/schemas/{name}"}, document) for label, name in schemas
+        }
         parameters = document["components"]["parameters"].values()
         self._headers = {one["name"]: CompiledSchema(one["schema"], document) for one in parameters}
         self._streaming = streaming
@@ -97,6 +102,9 @@ class Steering:
         if case.operation.label == COMPLETION:
             self._steer_headers(case)
             self._steer_body(case)
+        if case.operation.label == CREATE_RUN:
+            self._steer_idempotency_key(case)
+            self._steer_run(case)
         if self._seeds is not None:
             _steer_path(case, self._seeds)
         return case
@@ -136,8 +144,35 @@ class Steering:
             body["messages"] = mend_conversation(body["messages"], in_session=in_session)
         mend_tools(body)
         mend_pictures(body)
-        if self._body.is_valid(body) == self._body.is_valid(case.body):
+        self._replace_body(case, body)
+
+    def _replace_body(self, case: Case[Any], body: dict[str, Any]) -> None:
+        schema = self._bodies[case.operation.label]
+        if schema.is_valid(body) == schema.is_valid(case.body):
             case.body = body
+
+    def _steer_idempotency_key(self, case: Case[Any]) -> None:
+        wrong = {name.lower() for name, _ in negated_parameters(case.meta)}
+        key = case.headers.get("Idempotency-Key")
+        is_right = isinstance(key, str) and self._headers["Idempotency-Key"].is_valid(key.strip(" \t"))
+        if is_right and "authorization" not in wrong:
+            headers = case.headers.copy()
+            headers["Idempotency-Key"] = str(uuid.uuid4())  # a used key is valid for its request only
+            case.headers = headers
+
+    def _steer_run(self, case: Case[Any]) -> None:
+        if not isinstance(case.body, dict):
+            return
+        body: dict[str, Any] = copy.deepcopy(case.body)
+        for name, known in (("agent", AGENTS), ("model", PROVIDER_MODELS)):
+            if isinstance(body.get(name), str):
+                body[name] = _pick(known, body[name])
+        if isinstance(body.get("session_key"), str):
+            body["session_key"] = f"of-{len(body['session_key'])}-characters"
+        if isinstance(body.get("input"), list) and len(body["input"]) <= _MAX_MESSAGES:
+            body["input"] = mend_conversation(body["input"][: _MAX_MESSAGES // 2], in_session=False)
+            mend_pictures({"messages": body["input"]})
+        self._replace_body(case, body)
 
 
 def _grows_too_long(key: str) -> bool:

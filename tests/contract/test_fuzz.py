@@ -20,6 +20,7 @@ from contract.steering import (
     APPROVALS,
     CANCEL_RUN,
     COMPLETION,
+    CREATE_RUN,
     DECIDE_APPROVAL,
     DELETE_SESSION,
     FORK_SESSION,
@@ -37,7 +38,9 @@ LEAST_SHARE = 0.15
 #: A single operation has no links.
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
 SECURED = {
-    **dict.fromkeys((COMPLETION, "GET /v1/models", "GET /v1/sessions", "GET /v1/runs", APPROVALS), ("401",)),
+    **dict.fromkeys(
+        (COMPLETION, CREATE_RUN, "GET /v1/models", "GET /v1/sessions", "GET /v1/runs", APPROVALS), ("401",)
+    ),
     **dict.fromkeys(("HEAD /v1/models", "HEAD /v1/sessions", "HEAD /v1/runs", "HEAD /v1/approvals"), ("401",)),
     **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN, DECIDE_APPROVAL, FORK_SESSION), ("401", "404")),
     **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN), ("401", "404")),

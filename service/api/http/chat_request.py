@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -67,8 +67,8 @@ def parse_chat_request(
         chat_key = next((f"{name}:{chat_id}" for name, chat_id in ids if chat_id is not None), None)
     return AgentRequest(
         protocol=Protocol.HTTP,
-        messages=_parse_messages(body["messages"]),
-        system_text=_system_text(body["messages"]),
+        messages=parse_messages(body["messages"], "messages"),
+        system_text=parse_system_text(body["messages"]),
         model=body.get("model") or None,
         agent_id=header("x-openclaw-agent-id"),
         provider_model=header("x-openclaw-model"),
@@ -98,7 +98,8 @@ def _parse_idempotency_key(
     return IdempotencyKey.of(key, orjson.dumps([headers, fields], option=orjson.OPT_SORT_KEYS))
 
 
-def _system_text(messages: list[dict[str, Any]]) -> str:
+def parse_system_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Join the texts of the system and developer messages."""
     texts = [_plain_text(message["content"]) for message in messages if message["role"] in _SYSTEM_ROLES]
     return "\n\n".join(text for text in texts if text.strip())
 
@@ -109,7 +110,8 @@ def _plain_text(content: str | list[dict[str, Any]]) -> str:
     return "".join(part["text"] for part in content)
 
 
-def _parse_messages(messages: list[dict[str, Any]]) -> tuple[IncomingMessage, ...]:
+def parse_messages(messages: Sequence[dict[str, Any]], place: str) -> tuple[IncomingMessage, ...]:
+    """Translate messages other than those of the system; `place` is the name of their list in the request."""
     incoming: list[IncomingMessage] = []
     function_calls: dict[str, str] = {}  # deprecated protocol: function name -> id assigned to its last call
     for index, message in enumerate(messages):
@@ -124,7 +126,7 @@ def _parse_messages(messages: list[dict[str, Any]]) -> tuple[IncomingMessage, ..
             parsed = Message(Role.TOOL, _parse_parts(message["content"]), tool_call_id=call_id)
         else:
             parsed = _parse_plain(message)
-        incoming.append(IncomingMessage(f"messages[{index}]", parsed))
+        incoming.append(IncomingMessage(f"{place}[{index}]", parsed))
     return tuple(incoming)
 
 

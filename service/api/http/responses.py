@@ -27,6 +27,12 @@ _DATE_HEADER = "date"
 _COMMON_NAMES = frozenset((*(name.lower() for name, _ in SECURITY_HEADERS), REQUEST_ID_HEADER, _DATE_HEADER))
 _SECURITY_LINES = "".join(f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS)
 
+#: Of an answer that repeats that of an earlier request with the same idempotency key.
+REPLAYED = ("Idempotency-Replayed", "true")
+
+#: The id of the run.
+RUN_ID_HEADER = "x-openclaw-run-id"
+
 _NO_STORE = ("Cache-Control", "no-store")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
@@ -98,6 +104,12 @@ def json_response(value: object) -> Response:
 def created_response(value: object) -> Response:
     """Return the response for a created resource, `value` as JSON."""
     return Response("201 Created", [("Content-Type", "application/json"), _NO_STORE], orjson.dumps(value))
+
+
+def accepted_response(value: object, location: str, *headers: tuple[str, str]) -> Response:
+    """Return the response for work that has been accepted, which `location` shows."""
+    given = [("Content-Type", "application/json"), _NO_STORE, ("Location", location), *headers]
+    return Response("202 Accepted", given, orjson.dumps(value))
 
 
 def error_response(error: GatewayError) -> Response:

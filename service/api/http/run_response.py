@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.pages import RunPosition
 from service.storage.runs.records import RunRecord, RunState
@@ -33,6 +35,7 @@ def to_run(run: RunRecord) -> dict[str, Any]:
         "step": run.step,
         "tool": run.tool,
         "finish_reason": run.stop_reason,
+        "metadata": None if run.metadata is None else orjson.loads(run.metadata),
         "usage": to_token_counts(run.usage),
         "error": failure_of(run).to_envelope()["error"] if failed else None,
     }

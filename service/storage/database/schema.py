@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0010"  # run lists
+HEAD = "0011"  # metadata of runs
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -138,6 +138,7 @@ runs = sa.Table(
     sa.Column("asked_after", sa.Text),
     sa.Column("first_output_at_ms", _BigInteger),
     sa.Column("step", _BigInteger),
+    sa.Column("metadata", sa.Text),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
     sa.Index("runs_by_start", "accepted_at_ms", "id"),
     sa.Index("runs_of_agent", "agent_id", "accepted_at_ms", "id"),

@@ -235,9 +235,10 @@ def _end_of(one: FinishRun | StatelessTurn) -> dict[str, Any]:
 
 
 def _end_parameters(one: FinishRun) -> dict[str, Any]:
-    return {"of_run": one.run.id, **{f"new_{name}": value for name, value in _end_of(one).items()}}
+    start = {"of_run": one.run.id, "began_at_ms": one.outcome.started_at_ms}
+    return {**start, **{f"new_{name}": value for name, value in _end_of(one).items()}}
 
 
 def _ended_row(one: FinishRun | StatelessTurn) -> dict[str, Any]:
     start = to_run_row(one.run, one.gateway_id, one.outcome.state)
-    return {**start, "started_at_ms": one.run.accepted_at_ms, **_end_of(one)}
+    return {**start, "started_at_ms": one.outcome.started_at_ms or one.run.accepted_at_ms, **_end_of(one)}

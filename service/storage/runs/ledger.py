@@ -61,15 +61,18 @@ class OpenRun:
             self._release()
 
     def retract(self) -> None:
-        """Undo the start of a run that has not done anything yet, and release the session. Never raises."""
+        """Undo the start of a run that has not done anything yet, and release the session. Never raises.
+
+        The record of a detached run stays, and its lease: see `RunLedger.refuse`.
+        """
         try:
-            if self._fence is not None or self.run.claimed:
+            if (self._fence is not None or self.run.is_recorded_early) and not self.run.detached:
                 self._ledger.forget(self.run, self._gateway_id)
         finally:
             self._release()
 
     def _to_operation(self, outcome: RunOutcome) -> FinishRun:
-        recorded = self._fence is not None or self.run.claimed
+        recorded = self._fence is not None or self.run.is_recorded_early
         now_ms = self._ledger.now_ms()
         session_id = self._ledger.new_id() if self.run.stateless else self.run.new_session_id
         notify_peers = self._ledger.has_peers
@@ -128,7 +131,8 @@ class RunLedger:
             return self._acquire(run, entry, timeout_seconds, give_up_at)
         except BaseException:
             # A pending write is committed even if its caller was interrupted; this one is queued after it.
-            spawn(self.forget, run, self._membership.id)
+            if not run.detached:
+                spawn(self.forget, run, self._membership.id)
             self._known.discard(run.id)
             entry.release()
             raise
@@ -164,6 +168,19 @@ class RunLedger:
             raise
         if not stored:
             raise _session_lost()
+
+    def accept(self, run: AcceptedRun) -> None:
+        """Record a run before anything else is done for it. Raises `StoreError`."""
+        self._database.write(AcceptRun(run, self._membership.id))
+
+    def refuse(self, run: AcceptedRun, error: GatewayError) -> None:
+        """Record that a detached run ended before it began, retrying in the background if necessary. Never raises."""
+        refused = AbandonRun(run, self.now_ms(), error, self._membership.id)
+        try:
+            self._database.write(refused)
+        except StoreError as failure:
+            _log.warning("the end of run %s could not be recorded yet: %s", run.id, failure)
+            spawn(self._write_until_stored, refused)
 
     def forget(self, run: AcceptedRun, gateway_id: str) -> None:
         """Delete the record of a run, retrying in the background if necessary. Never raises."""

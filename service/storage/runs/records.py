@@ -65,7 +65,8 @@ class Protocol(StrEnum):
 class AcceptedRun:
     """A run to start; times in ms since the epoch.
 
-    A stateless run has its own session; `claimed`: it holds an idempotency key.
+    A stateless run has its own session. `claimed`: it holds an idempotency key. `detached`: it is not bound to its
+    request, and recorded whatever becomes of it. `metadata` is JSON of its caller.
     """
 
     id: str
@@ -75,6 +76,13 @@ class AcceptedRun:
     accepted_at_ms: int
     stateless: bool
     claimed: bool = False
+    detached: bool = False
+    metadata: str | None = None
+
+    @property
+    def is_recorded_early(self) -> bool:
+        """True if the run is recorded when it is accepted."""
+        return self.claimed or self.detached
 
     @property
     def new_session_id(self) -> str:
@@ -115,6 +123,7 @@ class RunOutcome:
     parent: int | None = None
     digests: tuple[str | None, ...] = ()
     resends: bool | None = None
+    started_at_ms: int | None = None
     first_output_at_ms: int | None = None
     step: int | None = None
 
@@ -145,6 +154,7 @@ class RunRecord:
     first_output_at_ms: int | None = None
     step: int | None = None
     tool: str | None = None
+    metadata: str | None = None
 
 
 #: The stored runs, each with `waits`: whether an approval of it is pending.
@@ -242,4 +252,5 @@ def to_record(row: sa.Row[Any]) -> RunRecord:
         asked_after=row.asked_after,
         first_output_at_ms=row.first_output_at_ms,
         step=row.step,
+        metadata=row.metadata,
     )

@@ -34,8 +34,7 @@ class RetractRun(Operation[None]):
         """See `Operation`."""
         for one in sorted(operations, key=lambda one: one.run.session_key):
             key = one.run.session_key
-            withdraw = lanes.update().where(lanes.c.session_key == key, lanes.c.wanted_by == one.gateway_id)
-            connection.execute(withdraw.values(wanted_by=None))
+            _withdraw(connection, key, one.gateway_id)
             if not one.is_kept(connection):
                 RELEASE_LEASE.execute(connection, {"of_key": key, "of_run": one.run.id})
                 connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
@@ -60,11 +59,15 @@ class RetractRun(Operation[None]):
 
 @dataclass(slots=True, eq=False)
 class AbandonRun(SingleOperation[None]):
-    """Record that an active run ended with `error` and without a turn, and release its session."""
+    """Record that an active run ended with `error` and without a turn, and release its session.
+
+    `waiting_gateway_id` is the gateway that waited for the session, if the run had not begun.
+    """
 
     run: AcceptedRun | RunRecord
     at_ms: int
     error: GatewayError
+    waiting_gateway_id: str | None = None
 
     @property
     def session_key(self) -> str | None:
@@ -75,6 +78,8 @@ class AbandonRun(SingleOperation[None]):
         """See `SingleOperation`."""
         key = self.run.session_key
         RELEASE_LEASE.execute(connection, {"of_key": key, "of_run": self.run.id})
+        if self.waiting_gateway_id is not None:
+            _withdraw(connection, key, self.waiting_gateway_id)
         failed = runs.update().where(runs.c.id == self.run.id, runs.c.state.in_(ACTIVE_STATES))
         connection.execute(
             failed.values(
@@ -85,3 +90,9 @@ class AbandonRun(SingleOperation[None]):
             )
         )
         notify_change(connection, session_topic(key))
+
+
+def _withdraw(connection: sa.Connection, session_key: str, gateway_id: str) -> None:
+    """Stop waiting for a session."""
+    waits = lanes.update().where(lanes.c.session_key == session_key, lanes.c.wanted_by == gateway_id)
+    connection.execute(waits.values(wanted_by=None))

@@ -56,6 +56,7 @@ def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, 
         "door": run.protocol,
         "state": state.value,
         "accepted_at_ms": run.accepted_at_ms,
+        "metadata": run.metadata,
     }
 
 

@@ -18,7 +18,7 @@ from service.storage.database.schema import (
     summaries,
 )
 
-_NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms")
+_NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms", "metadata")
 END_COLUMNS = (
     "state",
     "ended_at_ms",
@@ -159,7 +159,11 @@ END_RUN = PreparedStatement(
         .where(runs.c.id == sa.bindparam("of_run"))
         .values(
             {name: sa.bindparam(f"new_{name}") for name in END_COLUMNS}
-            | {"started_at_ms": sa.func.coalesce(runs.c.started_at_ms, runs.c.accepted_at_ms)}
+            | {
+                "started_at_ms": sa.func.coalesce(
+                    runs.c.started_at_ms, sa.bindparam("began_at_ms"), runs.c.accepted_at_ms
+                )
+            }
         )
     )
 )

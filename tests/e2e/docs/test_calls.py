@@ -41,7 +41,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory, configuration: dict[str
 def test_commands_in_document_succeed(block: Block, documented: LiveGateway) -> None:
     text = block.at(documented.address).replace(".tox/gateway/bin/openclaw", "openclaw")
     shown = succeed_in_shell(text, reader_environment(documented), documented.directory)
-    assert '"error"' not in shown
+    assert '"error":{' not in shown
     assert not block.calls_gateway or '"object"' in shown
 
 
