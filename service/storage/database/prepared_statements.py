@@ -1,11 +1,12 @@
 """Dialect differences, and statements compiled once per dialect.
 
-Looking up a compiled statement costs SQLAlchemy several times what SQLite needs to execute it. The statements of every
-run are therefore compiled once, and the driver gets their text.
+Looking up a compiled statement costs SQLAlchemy several times what SQLite needs to execute it, and so does its result.
+The statements of every run are therefore compiled once, and SQLite's driver gets their text.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +55,29 @@ class PreparedStatement:
         self._build = build
         self._columns = columns
         self._texts: dict[str, _Text] = {}
+        self._row: Any = None
 
     def execute(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> sa.CursorResult[Any]:
         """Execute it once."""
         text, order, constants = self._text(connection.dialect)
         return connection.exec_driver_sql(text, _bound(order, constants, parameters))
+
+    def all(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Execute it once and return all rows, whose columns are attributes."""
+        if connection.dialect.name != "sqlite":
+            return self.execute(connection, parameters).all()
+        text, order, constants = self._text(connection.dialect)
+        driver: Any = connection.connection.driver_connection
+        cursor = driver.execute(text, _bound(order, constants, parameters))
+        rows = cursor.fetchall()
+        if rows and self._row is None:
+            self._row = namedtuple("Row", [name for name, *_ in cursor.description])  # noqa: PYI024 - no types
+        return [self._row._make(row) for row in rows] if rows else []
+
+    def first(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> Any | None:
+        """Execute it once and return the first row, if there is one."""
+        rows = self.all(connection, parameters)
+        return rows[0] if rows else None
 
     def execute_many(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
         """Execute it for each of `rows`; return the number of rows it changed."""
@@ -76,10 +95,11 @@ class PreparedStatement:
             compiled: Any = self._build(dialect)
             compiled = compiled.compile(dialect=dialect, column_keys=self._columns)
             order = compiled.positiontup
-            self._texts[dialect.name] = str(compiled), None if order is None else tuple(order), compiled.params
+            constants = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
+            self._texts[dialect.name] = str(compiled), None if order is None else tuple(order), constants
         return self._texts[dialect.name]
 
 
 def _bound(order: tuple[str, ...] | None, constants: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
-    given = {**constants, **parameters}
+    given = {**constants, **parameters} if constants else parameters
     return given if order is None else tuple(map(given.__getitem__, order))

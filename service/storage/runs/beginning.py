@@ -84,7 +84,7 @@ class BeginRun(Operation["Lease | Refusal"]):
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[Lease | Refusal]:
         """See `Operation`."""
         members = {
-            own_id: LOCK_MEMBER.execute(connection, {"own_id": own_id}).first() is not None
+            own_id: LOCK_MEMBER.first(connection, {"own_id": own_id}) is not None
             for own_id in {one.gateway_id for one in operations}
         }
         results: dict[int, Lease | Refusal] = {}
@@ -93,7 +93,7 @@ class BeginRun(Operation["Lease | Refusal"]):
             results[id(one)] = one.acquire(connection) if members[one.gateway_id] else Refusal.EVICTED
         begun = [one for one in operations if isinstance(results[id(one)], Lease)]
         for over in _record_beginnings(connection, begun):
-            RELEASE_LEASE.execute(connection, {"of_key": over.run.session_key, "of_run": over.run.id})
+            RELEASE_LEASE.execute_many(connection, [{"of_key": over.run.session_key, "of_run": over.run.id}])
             results[id(over)] = Refusal.OVER
         _record_accepted(connection, [one for one in operations if results[id(one)] is Refusal.BUSY])
         return [results[id(one)] for one in operations]
@@ -107,14 +107,14 @@ class BeginRun(Operation["Lease | Refusal"]):
             "gateway_id": self.gateway_id,
             "override_waiter": self.override_waiter,
         }
-        row = ACQUIRE_LEASE.execute(connection, parameters).first()
+        row = ACQUIRE_LEASE.first(connection, parameters)
         if row is not None:
             if row.fence == _FIRST_FENCE:
                 restore_session(connection, key)
             # A statement of its own: the first one may have waited for the end of a turn that it does not see.
-            head = READ_HEAD.execute(connection, {"of_key": key}).first()
+            head = READ_HEAD.first(connection, {"of_key": key})
             return Lease(row.fence, SessionHead() if head is None else SessionHead(*head))
-        REQUEST_LEASE.execute(connection, {"of_key": key, "own_id": self.gateway_id})
+        REQUEST_LEASE.execute_many(connection, [{"of_key": key, "own_id": self.gateway_id}])
         return Refusal.BUSY
 
 
@@ -128,6 +128,6 @@ def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]
     over = []
     for one in operations:
         row = {**to_run_row(one.run, one.gateway_id, RunState.RUNNING), "started_at_ms": one.at_ms}
-        if BEGIN_RUN.execute(connection, row).first() is None:
+        if BEGIN_RUN.first(connection, row) is None:
             over.append(one)
     return over

@@ -78,12 +78,12 @@ class _Finishing:
     def run(self) -> list[bool]:
         keys = sorted({one.run.session_key for one in self._operations if one.fence is not None})
         if keys:
-            held = LOCK_LEASES.execute(self._connection, {"keys": self._to_list(keys)})
+            held = LOCK_LEASES.all(self._connection, {"keys": self._to_list(keys)})
             self._leases = {row.session_key: row for row in held}
         unconfirmed = [one.run.id for one in self._operations if self._is_unconfirmed(one)]
         states: dict[str, Any] = {}
         if unconfirmed:
-            found = RUN_STATES.execute(self._connection, {"ids": self._to_list(unconfirmed)})
+            found = RUN_STATES.all(self._connection, {"ids": self._to_list(unconfirmed)})
             states = {row.id: row for row in found}
         storable = [one for one in self._operations if self._should_store(one, states)]
         self._write(storable)
@@ -124,7 +124,7 @@ class _Finishing:
         if ADD_STATELESS_TURN.execute_many(self._connection, rows) == len(rows):
             return []
         keys = self._to_list([one.run.session_key for one in operations])
-        continued = {row.session_key for row in CONTINUED.execute(self._connection, {"keys": keys})}
+        continued = {row.session_key for row in CONTINUED.all(self._connection, {"keys": keys})}
         return [one for one in operations if one.run.session_key in continued]
 
     def _write_rows(self, operations: Sequence[FinishRun]) -> None:
@@ -161,7 +161,7 @@ class _Finishing:
             return lease.entry_count or restore_session(self._connection, one.run.session_key)
         if not one.again:
             return 0  # a new session, unless it was continued while its first answer was being sent
-        row = READ_HEAD.execute(self._connection, {"of_key": one.run.session_key}).first()
+        row = READ_HEAD.first(self._connection, {"of_key": one.run.session_key})
         return 0 if row is None else row.entry_count
 
     def _path_of(self, one: FinishRun) -> Path:
@@ -176,7 +176,7 @@ class _Finishing:
 
 def restore_session(connection: sa.Connection, key: str) -> int:
     """Move the stateless turn of the session `key`, if there is one, to the rows of a session; return its messages."""
-    row = TAKE_STATELESS_TURN.execute(connection, {"of_key": key}).first()
+    row = TAKE_STATELESS_TURN.first(connection, {"of_key": key})
     if row is None:
         return 0
     turn = StatelessTurn.from_row(row)

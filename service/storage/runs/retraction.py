@@ -36,7 +36,7 @@ class RetractRun(Operation[None]):
             key = one.run.session_key
             _withdraw(connection, key, one.gateway_id)
             if not one.is_kept(connection):
-                RELEASE_LEASE.execute(connection, {"of_key": key, "of_run": one.run.id})
+                RELEASE_LEASE.execute_many(connection, [{"of_key": key, "of_run": one.run.id}])
                 connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
                 connection.execute(runs.delete().where(runs.c.id == one.run.id))
             notify_change(connection, session_topic(key))
@@ -77,7 +77,7 @@ class AbandonRun(SingleOperation[None]):
     def apply(self, connection: sa.Connection) -> None:
         """See `SingleOperation`."""
         key = self.run.session_key
-        RELEASE_LEASE.execute(connection, {"of_key": key, "of_run": self.run.id})
+        RELEASE_LEASE.execute_many(connection, [{"of_key": key, "of_run": self.run.id}])
         if self.waiting_gateway_id is not None:
             _withdraw(connection, key, self.waiting_gateway_id)
         failed = runs.update().where(runs.c.id == self.run.id, runs.c.state.in_(ACTIVE_STATES))

@@ -79,7 +79,7 @@ def find_summary(connection: sa.Connection, key: str, path: Path) -> Any | None:
 
 def read_range(connection: sa.Connection, key: str, first: int, last: int) -> Sequence[Any]:
     """Return numbers, roles and payloads of messages that were stored in a row."""
-    return _READ_RANGE.execute(connection, {"of_key": key, "first": first, "last": last}).all()
+    return _READ_RANGE.all(connection, {"of_key": key, "first": first, "last": last})
 
 
 def read_recent(connection: sa.Connection, key: str, path: Path, limit: int) -> list[sa.Row[Any]]:

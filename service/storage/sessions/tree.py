@@ -128,7 +128,7 @@ def last_of(path: Path, count: int) -> tuple[int, ...]:
 
 def read_tree(connection: sa.Connection, key: str) -> SessionTree:
     """Read the tree of the session `key`; one without messages if it does not exist."""
-    state = _READ_STATE.execute(connection, {"of_key": key}).first()
+    state = _READ_STATE.first(connection, {"of_key": key})
     if state is None:
         return SessionTree()
     rows: Sequence[Any] = connection.execute(_READ_BRANCHES, {"of_key": key}).all() if state.branched else ()
