@@ -65,8 +65,17 @@ class CallIds:
 
     def of_result(self, call_id: str) -> str:
         """Return the id of the latest call `call_id`; for several in one message, each in turn."""
-        waiting = self._latest.get(call_id) or [self._to_wire(call_id)]
-        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        first, *others = self._latest.get(call_id) or [self._to_wire(call_id)]
+        if others:
+            self._latest[call_id] = others
+        return first
+
+    def copy(self) -> CallIds:
+        """Return a copy that assigns further ids on its own."""
+        copied = CallIds(self._to_wire)
+        copied._given, copied._numbers = set(self._given), dict(self._numbers)
+        copied._latest = dict(self._latest)  # whose lists are complete once `of_calls` has returned
+        return copied
 
     def _give(self, call_id: str) -> str:
         wanted = self._to_wire(call_id)

@@ -1,56 +1,35 @@
-"""Write requests of Anthropic's Messages API.
-
-Turns alternate and begin with the user: adjacent messages of one role become one turn. Blocks of white space only are
-left out, because the API refuses them.
-"""
+"""Write requests of Anthropic's Messages API; `service.models.anthropic.turns` converts their messages."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-
-import orjson
 
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import (
-    NO_USER_MESSAGE,
     Function,
-    Image,
-    Message,
-    Part,
-    Role,
     Sampling,
     ToolChoice,
     ToolChoiceMode,
 )
-from service.models.anthropic.content import THINKING, in_order
+from service.models import json_chunks
+from service.models.anthropic.content import THINKING
+from service.models.anthropic.turns import TurnHistories, Turns, to_json
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.models.request_styles import refused_fields
-from service.models.tool_calls import CallIds, wire_arguments, wire_name
 from service.models.tool_schemas import flatten
 from service.models.tool_style import ToolStyle, is_dispensable
 
 logger = logging.getLogger("openclaw.models")
 
 _MAX_TEMPERATURE = 1.0
-_MAX_ID_CHARS = 64
 _EFFORTS = {name: name for name in ("low", "medium", "high", "xhigh", "max")} | {"minimal": "low"}
-_PICTURE = re.compile(r"data:(image/(?:jpeg|png|gif|webp));base64,(.+)", re.DOTALL)
-_NO_ID_CHARACTER = re.compile(r"[^a-zA-Z0-9_-]")
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _KEPT = {"cache_control": {"type": "ephemeral"}}
-_BEFORE_THE_ASSISTANT = {"type": "text", "text": "(The beginning of this conversation is not shown.)"}
-
-
-def _to_call_id(call_id: str) -> str:
-    if len(call_id) > _MAX_ID_CHARS:
-        return f"call_{hashlib.sha256(call_id.encode(errors='surrogatepass')).hexdigest()[:32]}"
-    return _NO_ID_CHARACTER.sub("_", call_id) or "_"
 
 
 # Optional fields that do not change the meaning of an answer, and how error messages name them.
@@ -117,6 +96,7 @@ class RequestWriter:
 
     def __init__(self) -> None:
         self._reported: set[str] = set()
+        self._histories = TurnHistories()
 
     def with_usable_tools(self, request: ModelRequest) -> ModelRequest:
         """Return `request` without functions whose schema is no object: the API would refuse every request.
@@ -140,17 +120,21 @@ class RequestWriter:
 
         Raises `GatewayError` `provider_rejected_request`, with the field, for what the API does not support.
         """
-        return (orjson.dumps(_to_wire(style.tools.apply(request), style), default=_to_plain),)
+        request = style.tools.apply(request)
+        turns = self._histories.turns_of(request)
+        wire = _to_wire(request, style, turns)
+        if style.marks_cache and not request.collected:  # a summary is asked for once
+            _mark(wire, turns.open)
+        return json_chunks.to_object(to_json(wire), "messages", b"", turns.encoded, to_json(turns.open)[1:-1])
 
 
-def _to_wire(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
-    """Return the body of a request, which always limits the answer."""
+def _to_wire(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[str, Any]:
+    """Return the body of a request besides its messages; it always limits the answer."""
     sampling = request.sampling
     _check_sampling(sampling)
     wire: dict[str, Any] = {
         "model": request.model,
         "max_tokens": sampling.max_tokens or DEFAULT_ANSWER_TOKENS,
-        "messages": _to_turns(request.messages),
         "stream": True,
     }
     if request.system.strip():
@@ -163,12 +147,11 @@ def _to_wire(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
         wire["stop_sequences"] = sampling.stop
     if output := _to_output_config(sampling, style):
         wire["output_config"] = output
-    wire |= _to_tools(request, style)
-    return _marked(wire) if style.marks_cache and not request.collected else wire  # a summary is asked for once
+    return wire | _to_tools(request, style, turns)
 
 
-def _marked(wire: dict[str, Any]) -> dict[str, Any]:
-    """Mark `wire` for caching up to its system text, its last turn and the last turn of the request before.
+def _mark(wire: dict[str, Any], turns: list[dict[str, Any]]) -> None:
+    """Mark a request for caching up to its system text, the last of its `turns` and the last of the request before.
 
     The API looks back only 20 blocks from a mark, and the calls of one turn may be more.
     https://docs.claude.com/en/docs/build-with-claude/prompt-caching
@@ -177,11 +160,10 @@ def _marked(wire: dict[str, Any]) -> dict[str, Any]:
         wire["system"] = [{"type": "text", "text": wire["system"], **_KEPT}]
     elif "tools" in wire:
         wire["tools"][-1] |= _KEPT
-    for turn in wire["messages"][-1:-4:-2]:
+    for turn in turns[-1:-4:-2]:
         *before, block = turn["content"]
         if block["type"] not in THINKING:
             turn["content"] = [*before, block | _KEPT]
-    return wire
 
 
 def _check_sampling(sampling: Sampling) -> None:
@@ -210,59 +192,10 @@ def _to_output_config(sampling: Sampling, style: RequestStyle) -> dict[str, Any]
     return wire
 
 
-def _to_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = []
-    ids = CallIds(_to_call_id)
-    for message in messages:
-        blocks = list(_to_blocks(message, ids))
-        role = "assistant" if message.role is Role.ASSISTANT else "user"
-        if not blocks:
-            continue
-        if not turns and role == "assistant":
-            turns.append({"role": "user", "content": [_BEFORE_THE_ASSISTANT]})
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
-    if not turns:
-        return [
-            {"role": "user", "content": [{"type": "text", "text": NO_USER_MESSAGE}]}
-        ]  # the API wants a message beside the instructions
-    if turns[-1]["role"] == "assistant" and (last := turns[-1]["content"][-1])["type"] == "text":
-        turns[-1]["content"][-1] = {**last, "text": last["text"].rstrip()}  # the API refuses white space at the end
-    return turns
-
-
-def _to_blocks(message: Message, ids: CallIds) -> Iterator[dict[str, Any]]:
-    parts = [_to_block(part) for part in message.parts if isinstance(part, Image) or part.text.strip()]
-    if message.role is Role.TOOL:
-        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": ids.of_result(message.tool_call_id or "")}
-        yield result | {"content": parts} if parts else result
-        return
-    calls = [
-        {"type": "tool_use", "id": call_id, "name": wire_name(call), "input": wire_arguments(call)}
-        for call_id, call in zip(ids.of_calls(message.tool_calls), message.tool_calls, strict=True)
-    ]
-    by_id = {call.id: block for call, block in zip(message.tool_calls, calls, strict=True)}
-    thought = in_order(message.provider_data, by_id) if message.provider_data is not None else []
-    yield from thought or [*parts, *calls]
-
-
-def _to_block(part: Part) -> dict[str, Any]:
-    if not isinstance(part, Image):
-        return {"type": "text", "text": part.text}
-    picture = _PICTURE.fullmatch(part.url)
-    if picture is None:
-        message = "The model's provider accepts images as base64 data URIs of JPEG, PNG, GIF or WebP only."
-        raise GatewayError("provider_rejected_request", message, param="messages")
-    return {"type": "image", "source": {"type": "base64", "media_type": picture[1], "data": picture[2]}}
-
-
-def _to_tools(request: ModelRequest, style: RequestStyle) -> dict[str, Any]:
+def _to_tools(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[str, Any]:
     if not request.functions:
         # The API wants tools declared wherever the conversation shows calls of them.
-        names = dict.fromkeys(wire_name(call) for message in request.messages for call in message.tool_calls)
-        tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in names]
+        tools = [{"name": name, "input_schema": _NO_PARAMETERS} for name in turns.called]
         return {"tools": tools, "tool_choice": {"type": "none"}} if tools else {}
     wire: dict[str, Any] = {"tools": [_to_tool(function, style) for function in request.functions]}
     if choice := _to_tool_choice(request.tool_choice, request.sampling, style):
@@ -289,9 +222,3 @@ def _to_tool_choice(choice: ToolChoice, sampling: Sampling, style: RequestStyle)
     if choice.mode is ToolChoiceMode.REQUIRED:
         return {"type": "any", **one_at_a_time}
     return {"type": "auto", **one_at_a_time} if one_at_a_time else {}
-
-
-def _to_plain(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no place in JSON")

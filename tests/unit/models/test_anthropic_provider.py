@@ -264,7 +264,7 @@ def steps(count: int) -> tuple[Message, ...]:
 def test_cache_marks_let_each_turn_read_previous_turns_cache(provider: AnthropicProvider, upstream: Upstream) -> None:
     fields: dict[str, Any] = {"system": "Be kind.", "functions": (Function("look"),)}
     marks = [marks_of(sent(provider, upstream, request("ok", *steps(count), **fields))) for count in range(4)]
-    assert [mark.pop() for mark in marks] == ["Be kind."] * 4
+    assert [mark.pop(0) for mark in marks] == ["Be kind."] * 4
     assert marks == [["Look!"], ["Look!", "b0"], ["b0", "b1"], ["b1", "b2"]]
 
 
