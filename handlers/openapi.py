@@ -1,23 +1,31 @@
-"""`/openapi.json` and `/openapi.yaml`: the served contract."""
+"""The published contract: as OpenAPI 3.0 in JSON and YAML, and as OpenAPI 3.1 and 3.2."""
 
-import orjson
-import yaml
 from flask import current_app
 
+from service.api.http.published_contract import PublishedContract
 from service.api.http.responses import Response, ok_response
 
 
 def get_contract_json() -> Response:
-    """Return the contract as JSON."""
-    document = current_app.extensions["served_document"]
-    return ok_response("application/json", orjson.dumps(document))
+    """Return the contract as OpenAPI 3.0 in JSON."""
+    return ok_response("application/json", _contract().openapi_3_0)
 
 
 def get_contract_yaml() -> Response:
-    """Return the contract as YAML, without aliases, which some parsers do not support."""
-    extensions = current_app.extensions
-    if "served_yaml" not in extensions:  # cached: encoding takes 40 ms
-        document = orjson.loads(orjson.dumps(extensions["served_document"]))  # unshares nodes, hence no aliases
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
-        extensions["served_yaml"] = text.encode()
-    return ok_response("text/yaml; charset=utf-8", extensions["served_yaml"])
+    """Return the contract as OpenAPI 3.0 in YAML."""
+    return ok_response("text/yaml; charset=utf-8", _contract().openapi_3_0_yaml)
+
+
+def get_contract_3_1() -> Response:
+    """Return the contract as OpenAPI 3.1."""
+    return ok_response("application/json", _contract().openapi_3_1)
+
+
+def get_contract_3_2() -> Response:
+    """Return the contract as OpenAPI 3.2."""
+    return ok_response("application/json", _contract().openapi_3_2)
+
+
+def _contract() -> PublishedContract:
+    contract: PublishedContract = current_app.extensions["contract"]
+    return contract

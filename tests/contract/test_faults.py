@@ -21,7 +21,8 @@ from support.live import TOKEN
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.seeds import contract_config
 from contract.steering import APPROVALS, COMPLETION, DECIDE_APPROVAL
-from service.api.http.contract import load_contract, to_served_document
+from service.api.http.contract import load_contract
+from service.api.http.published_contract import to_openapi_3_0
 
 EXAMPLES = 8
 STOP_SECONDS = 20
@@ -97,7 +98,7 @@ def faulty_gateway(name: str, directory: Path) -> Iterator[str]:
 
 
 def fuzzed(url: str, operation: str, seed: int, *, streaming: bool) -> Outcome:
-    document = to_served_document(load_contract())
+    document = to_openapi_3_0(load_contract())
     phases = GENERATED if streaming else PHASES  # every stream shows a fault of streams
     return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, phases, (operation,), streaming=streaming))
 

@@ -13,7 +13,8 @@ import httpx
 import orjson
 import yaml
 
-from service.api.http.contract import load_contract, to_served_document
+from service.api.http.contract import load_contract
+from service.api.http.published_contract import to_openapi_3_0
 from service.api.http.schema_validation import CompiledSchema
 
 #: Headers of HTTP itself; all others must be in the contract.
@@ -28,7 +29,7 @@ class Conformance:
     """Validates responses against one contract."""
 
     def __init__(self, document: dict[str, Any] | None = None) -> None:
-        self.document = document or to_served_document(load_contract())
+        self.document = document or to_openapi_3_0(load_contract())
         self._patterns = [(self._pattern(path, item), item) for path, item in self.document["paths"].items()]
         self._schemas: dict[str, CompiledSchema] = {}
 

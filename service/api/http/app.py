@@ -20,8 +20,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from service.api.client_address import check_host, check_origin
 from service.api.http.body_limits import check_value_count
 from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
-from service.api.http.contract import to_served_document
 from service.api.http.path_suggestions import suggest_path
+from service.api.http.published_contract import PublishedContract
 from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
@@ -51,7 +51,7 @@ def create_app(gateway: Gateway, document: dict[str, Any], settings: SettingsSlo
     """Create the application for the contract `document`; handlers find the Gateway in its `extensions`."""
     app = Application(_Admission(document, settings, gateway.budget))
     app.extensions["gateway"] = gateway
-    app.extensions["served_document"] = to_served_document(document)
+    app.extensions["contract"] = PublishedContract(document)
     validators = {
         "body": functools.partial(_BodyValidator, document),
         "parameter": functools.partial(_ParameterValidator, document),

@@ -1,4 +1,4 @@
-"""Load the contract, `openapi.yaml`, and derive the served document and JSON Schemas from it.
+"""Load the contract, `openapi.yaml`, and derive JSON Schemas from it.
 
 The contract is the only definition of requests and responses.
 """
@@ -13,9 +13,6 @@ from typing import Any
 import yaml
 
 import service
-
-#: Keys for the program that serves the contract; they are not served.
-_INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc", "x-endpoint"})
 
 
 def contract_path() -> Path:
@@ -43,20 +40,6 @@ def _without_security(document: dict[str, Any]) -> dict[str, Any]:
         for operation in item.values():
             operation["responses"].pop("401", None)
     return open_document
-
-
-def to_served_document(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the contract for callers, without the keys meant for the program that serves it."""
-    served: dict[str, Any] = _without_keys(document, _INTERNAL_KEYS)
-    return served
-
-
-def _without_keys(node: Any, keys: frozenset[str]) -> Any:
-    if isinstance(node, Mapping):
-        return {key: _without_keys(value, keys) for key, value in node.items() if key not in keys}
-    if isinstance(node, list):
-        return [_without_keys(value, keys) for value in node]
-    return node
 
 
 def to_json_schema(schema: Any, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,187 @@
+"""The contract as it is published: OpenAPI 3.0, which this program serves, and 3.1 and 3.2, derived from it.
+
+Keys for this program become sentences or are left out. The derived documents have a schema for the data of each event
+of a stream, and have operations that answer with JSON or a stream twice, so that each has one type of answer: the
+path of the stream ends in `#stream`, which clients do not send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import orjson
+import yaml
+
+_STREAM, _JSON = "text/event-stream", "application/json"
+_PREFIX = "#/components/schemas/"
+_INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc", "x-endpoint", "x-expected"})
+_EVENT_KEYS = frozenset({"x-content-schema", "x-end"})
+_NULL = {"type": "null"}
+_STREAM_REQUEST = {
+    "type": "object",
+    "required": ["stream"],
+    "properties": {"stream": {"type": "boolean", "const": True}},
+}
+
+
+class PublishedContract:
+    """The documents made from one contract, each encoded on first use."""
+
+    def __init__(self, contract: Mapping[str, Any]) -> None:
+        self._contract = contract
+
+    @cached_property
+    def openapi_3_0(self) -> bytes:
+        """OpenAPI 3.0 as JSON."""
+        return orjson.dumps(to_openapi_3_0(self._contract))
+
+    @cached_property
+    def openapi_3_0_yaml(self) -> bytes:
+        """OpenAPI 3.0 as YAML, without aliases, which some parsers do not support."""
+        document = orjson.loads(self.openapi_3_0)  # unshares nodes, hence no aliases
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120).encode()
+
+    @cached_property
+    def openapi_3_1(self) -> bytes:
+        """OpenAPI 3.1 as JSON."""
+        return orjson.dumps(to_openapi_3_1(self._contract))
+
+    @cached_property
+    def openapi_3_2(self) -> bytes:
+        """OpenAPI 3.2 as JSON."""
+        return orjson.dumps(to_openapi_3_2(self._contract))
+
+
+def to_openapi_3_0(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `contract` for callers, without the keys meant for the program that serves it."""
+    return dict(_without_internal_keys(contract, _INTERNAL_KEYS | _EVENT_KEYS))
+
+
+def to_openapi_3_1(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `contract` as OpenAPI 3.1.
+
+    A stream is a string whose content is a list of events.
+    https://json-schema.org/draft/2020-12/json-schema-validation#name-contentschema
+    """
+    return _derive(contract, "3.1.1", lambda event: {"schema": _to_content(_STREAM, {"type": "array", "items": event})})
+
+
+def to_openapi_3_2(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `contract` as OpenAPI 3.2, whose `itemSchema` describes one event of a stream.
+
+    https://spec.openapis.org/oas/v3.2.0.html#sequential-media-types
+    """
+    return _derive(contract, "3.2.0", lambda event: {"itemSchema": event})
+
+
+def _derive(contract: Mapping[str, Any], version: str, to_stream: Callable[[Any], Any]) -> dict[str, Any]:
+    document = _to_2020_12(_without_internal_keys(contract, _INTERNAL_KEYS), _null_components(contract))
+    document["openapi"] = version
+    document["paths"] = dict(_split(document["paths"]))
+    for response in _responses(document["paths"]):
+        if _STREAM in response.get("content", {}):
+            response["content"][_STREAM] = to_stream(response["content"][_STREAM]["schema"])
+    return dict(document)
+
+
+def _without_internal_keys(node: Any, keys: frozenset[str]) -> Any:
+    if isinstance(node, list):
+        return [_without_internal_keys(value, keys) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    public = {key: _without_internal_keys(value, keys) for key, value in node.items() if key not in keys}
+    notes = list(_pop_notes(public))
+    if notes:
+        public["description"] = " ".join(filter(None, (public.get("description", "").strip(), *notes)))
+    return public
+
+
+def _pop_notes(schema: dict[str, Any]) -> Iterator[str]:
+    """Remove the reasons for refusals from `schema`, and return them as sentences."""
+    if isinstance(schema.get("x-unsupported"), str):
+        yield schema.pop("x-unsupported")
+    if "x-unsupported-values" in schema:
+        for value, reason in schema.pop("x-unsupported-values").items():
+            yield f"`{value}` is not supported: {reason}"
+
+
+def _null_components(contract: Mapping[str, Any]) -> frozenset[str]:
+    """Return the references to schemas that only null matches, which OpenAPI 3.0 has no type for."""
+    schemas = contract["components"]["schemas"]
+    return frozenset(_PREFIX + name for name, schema in schemas.items() if _is_null(schema))
+
+
+def _is_null(schema: Mapping[str, Any]) -> bool:
+    return schema.get("maxProperties") == 0 and bool(schema.get("minProperties"))
+
+
+def _to_2020_12(node: Any, null: frozenset[str]) -> Any:
+    """Translate all schemas of a document to JSON Schema 2020-12."""
+    if isinstance(node, list):
+        return [_to_2020_12(value, null) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    if node.get("$ref") in null or _is_null(node):
+        return _NULL | {key: node[key] for key in ("description",) if key in node and "$ref" not in node}
+    translated = {
+        key: _to_2020_12(value, null) for key, value in node.items() if key != "nullable" and _PREFIX + key not in null
+    }
+    if "x-content-schema" in translated:
+        translated = _to_event_data(translated)
+    return _with_null(translated) if node.get("nullable") is True else translated
+
+
+def _with_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if "enum" in schema and None not in schema["enum"]:
+        schema["enum"] = [*schema["enum"], None]
+    return schema | {"type": [schema["type"], "null"]}
+
+
+def _to_event_data(schema: dict[str, Any]) -> dict[str, Any]:
+    content = _to_content(_JSON, schema.pop("x-content-schema"))
+    end = schema.pop("x-end", None)
+    return schema | ({"oneOf": [{"const": end}, {"not": {"const": end}, **content}]} if end else content)
+
+
+def _to_content(media_type: str, schema: Any) -> dict[str, Any]:
+    return {"type": "string", "contentMediaType": media_type, "contentSchema": schema}
+
+
+def _split(paths: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Separate operations that answer with JSON or with a stream, chosen by the field `stream` of the body."""
+    for path, item in paths.items():
+        if "post" not in item or not _streams(item["post"]) or _JSON not in item["post"]["responses"]["200"]["content"]:
+            yield path, item
+            continue
+        yield path, item | {"post": _one_form(item["post"], _JSON)}
+        streamed = _one_form(item["post"], _STREAM)
+        streamed["operationId"] = item["post"]["operationId"].replace("create", "stream", 1)
+        streamed["summary"] += ", as a stream"
+        yield f"{path}#stream", {"post": streamed}
+
+
+def _one_form(operation: Mapping[str, Any], media_type: str) -> dict[str, Any]:
+    """Return `operation` with one type of answer, and with the requests that get it."""
+    streamed = media_type == _STREAM
+    body, ok = operation["requestBody"], operation["responses"]["200"]
+    request = body["content"][_JSON]
+    examples = request["examples"].items()
+    schema = {"allOf": [request["schema"], _STREAM_REQUEST]} if streamed else request["schema"]
+    request = {
+        "schema": schema,
+        "examples": {name: one for name, one in examples if one["value"].get("stream", False) is streamed},
+    }
+    responses = operation["responses"] | {"200": ok | {"content": {media_type: dict(ok["content"][media_type])}}}
+    return {**operation, "requestBody": body | {"content": {_JSON: request}}, "responses": responses}
+
+
+def _streams(operation: Mapping[str, Any]) -> bool:
+    return _STREAM in operation["responses"].get("200", {}).get("content", {})
+
+
+def _responses(paths: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for item in paths.values():
+        for operation in item.values():
+            yield from operation["responses"].values()
