@@ -14,7 +14,7 @@ from service.agent.run import Run
 from service.api.http.chat_request import parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request, environ_key
-from service.api.http.responses import REPLAYED, RUN_ID_HEADER, Response, ok_response
+from service.api.http.responses import NO_BUFFERING, REPLAYED, RUN_ID_HEADER, Response, ok_response
 from service.core.byte_budget import HOLD_KEY
 from service.core.concurrency import CancelScope, sleep, spawn
 from service.core.errors import GatewayError
@@ -28,7 +28,6 @@ logger = logging.getLogger("openclaw.http")
 _DEFAULT_MODEL = "openclaw"
 _CALLER_LEFT = 499  # nginx's status for it
 _LAST_READ_SECONDS = 0.25
-_NO_BUFFERING = ("X-Accel-Buffering", "no")
 
 
 def create_chat_completion(body: dict[str, Any]) -> Response:
@@ -41,7 +40,7 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
             chunks = ChunkStream(run, model, include_usage=include_usage)
             chunks.begin()
             return ok_response(
-                "text/event-stream", _WatchedChunks(run, chunks, caller), *_run_headers(run), _NO_BUFFERING
+                "text/event-stream", _WatchedChunks(run, chunks, caller), *_run_headers(run), NO_BUFFERING
             )
         result = run.wait()
         caller.note_end(run)

@@ -5,7 +5,17 @@ from typing import Any
 from flask import current_app
 
 from service.api.http.connexion_app import current_request, environ_key
-from service.api.http.responses import REPLAYED, RUN_ID_HEADER, Response, accepted_response, json_response
+from service.api.http.responses import (
+    NO_BUFFERING,
+    REPLAYED,
+    RUN_ID_HEADER,
+    Response,
+    accepted_response,
+    json_response,
+    no_content_response,
+    ok_response,
+)
+from service.api.http.run_events import QUIET_SECONDS, RunEventStream
 from service.api.http.run_request import in_run_terms, parse_run_request
 from service.api.http.run_response import parse_run_cursor, parse_run_state, to_run, to_run_list
 from service.core.byte_budget import HOLD_KEY
@@ -72,3 +82,17 @@ def cancel_run(run_id: str) -> Response:
         ended = gateway.get_run(run_id)
         raise GatewayError("run_ended", f'The run has ended already (state "{ended.state}") and was not changed.')
     return json_response(to_run(run))
+
+
+def list_run_events(run_id: str, after: int = 0) -> Response:
+    """Stream the events of a run after a number, then those to come."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    environ = current_request().environ
+    seen = environ.get(environ_key("Last-Event-ID"))
+    watch = gateway.event_feeds.watch(run_id, int(seen) if seen else after, QUIET_SECONDS)
+    access_entry(environ).run = run_id
+    if watch.is_over or environ["REQUEST_METHOD"] == "HEAD":
+        is_over = watch.is_over
+        watch.close()
+        return no_content_response() if is_over else ok_response("text/event-stream", b"", NO_BUFFERING)
+    return ok_response("text/event-stream", RunEventStream(watch, environ.get("openclaw.connection")), NO_BUFFERING)

@@ -44,6 +44,7 @@ class ToolEnded:
     call: ToolCall
     text: str
     failed: bool
+    duration_ms: int = 0
 
 
 @record
@@ -52,6 +53,32 @@ class ToolCallRequested:
 
     index: int
     call: ToolCall
+
+
+@record
+class StepEnded:
+    """A model call has ended that another one follows; `usage` is that of the run so far."""
+
+    usage: Usage
+
+
+@record
+class ApprovalRequested:
+    """A person has to decide about a tool call; `arguments` is JSON."""
+
+    id: str
+    tool: str
+    arguments: str
+    tool_call_id: str
+
+
+@record
+class ApprovalClosed:
+    """A decision was made, or none will be: `state` is an `ApprovalState`."""
+
+    id: str
+    state: str
+    decision: str | None
 
 
 @record
@@ -77,4 +104,14 @@ class RunEnded:
         return RunState.ABORTED if self.error.code == "run_aborted" else RunState.ERROR
 
 
-RunEvent = TextDelta | TextRetracted | ToolStarted | ToolEnded | ToolCallRequested | RunEnded
+RunEvent = (
+    TextDelta
+    | TextRetracted
+    | ToolStarted
+    | ToolEnded
+    | ToolCallRequested
+    | StepEnded
+    | ApprovalRequested
+    | ApprovalClosed
+    | RunEnded
+)

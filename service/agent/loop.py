@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import SettledHistories
 from service.agent.draft import RunDraft
-from service.agent.events import TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
+from service.agent.events import StepEnded, TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
 from service.agent.request import check_tool_choice
 from service.agent.run import Run
 from service.core.dataclass import record, replace
@@ -172,7 +172,10 @@ class AgentLoop:
             request, calls = self._ask_within_window(request)
             if not calls:
                 return
-            results = self._carry_out([call for call in calls if not self._tools.is_callers(call)])
+            own = [call for call in calls if not self._tools.is_callers(call)]
+            if own:
+                self._run.append(StepEnded(self.draft.usage))
+            results = self._carry_out(own)
             asked = [call for call in calls if self._tools.is_callers(call)]
             if asked:
                 for index, call in enumerate(asked):
@@ -328,6 +331,6 @@ class AgentLoop:
     def _log_call(self, event: CallEvent) -> None:
         if isinstance(event, CallEnded):
             self._ended_ms[event.call.id] = int(self._tools.clock() * 1000)
-            self._run.append(ToolEnded(event.call, event.text, event.failed))
+            self._run.append(ToolEnded(event.call, event.text, event.failed, event.duration_ms))
         else:
             self._run.append(ToolStarted(event.call))

@@ -19,7 +19,6 @@ from service.agent.events import (
     TextRetracted,
     ToolCallRequested,
     ToolEnded,
-    ToolStarted,
 )
 from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event, Timeout
@@ -152,15 +151,9 @@ class Run:
         return None if self._running_since is None else self._to_ms(self._running_since)
 
     @property
-    def tool(self) -> str | None:
-        """The tool that runs now; of several the last to begin."""
-        ended = set()
-        for event in reversed(self._log):
-            if isinstance(event, ToolEnded):
-                ended.add(event.call.id)
-            elif isinstance(event, ToolStarted) and event.call.id not in ended:
-                return event.call.name
-        return None
+    def log(self) -> Sequence[RunEvent]:
+        """The events so far; pieces of text are joined with time."""
+        return self._log
 
     def _to_ms(self, at: float) -> int:
         """Convert a monotonic time to ms since 1970."""

@@ -47,6 +47,7 @@ KINDS: dict[str, ErrorKind] = {
     "idempotency_key_reused": ErrorKind(409, _REQUEST, _INVALID, retryable=False),
     "run_ended": ErrorKind(409, _REQUEST, _INVALID, retryable=False),
     "approval_closed": ErrorKind(409, _REQUEST, _INVALID, "APPROVAL_ALREADY_RESOLVED", retryable=False),
+    "run_events_gone": ErrorKind(410, _REQUEST, _INVALID, retryable=False),
     "request_too_large": ErrorKind(413, _REQUEST, _INVALID),
     "uri_too_long": ErrorKind(414, _REQUEST, _INVALID),
     "unsupported_media_type": ErrorKind(415, _REQUEST, _INVALID),

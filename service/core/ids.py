@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import string
 import time
 
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _CALL_ID_CHARACTERS = string.ascii_letters + string.digits
 #: Its version and variant: RFC 9562, 5.7.
 _VERSION, _VARIANT = 0x7000, 0x8000
@@ -29,6 +31,11 @@ def uuid_of(milliseconds: int, name: str) -> str:
 def with_time(uuid: str, milliseconds: int) -> str:
     """Return a version 7 UUID with its time replaced, so that its order is that of the record it names."""
     return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}{uuid[13:]}"
+
+
+def time_of(uuid: str) -> int | None:
+    """Return the milliseconds of a version 7 UUID; `None` for any other text."""
+    return int(uuid[:8] + uuid[9:13], 16) if _UUID7.fullmatch(uuid) else None
 
 
 def _to_uuid(milliseconds: int, bits: int) -> str:

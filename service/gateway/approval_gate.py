@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from service.agent.events import ApprovalClosed, ApprovalRequested
 from service.agent.run import Run
 from service.config.approvals import ApprovalsConfig
 from service.core.messages import ApprovalDecision
@@ -66,14 +67,22 @@ class ApprovalGate:
         try:
             with self._waiting():
                 self._approvals.create(new)
+                for one in new:
+                    self._run.append(ApprovalRequested(one.id, one.tool, one.arguments, one.tool_call_id))
                 self._approvals.wait(ids, self._config.timeout_seconds)
         except BaseException:
             with suppress(StoreError):  # the record is closed with the gateway's membership then
-                self._approvals.close(ids, ApprovalState.CANCELLED)
+                self._note_closed(self._approvals.close(ids, ApprovalState.CANCELLED))
             raise
         allows = self._config.unattended == "allow"
         unattended = ApprovalDecision.ALLOW_ONCE if allows else ApprovalDecision.DENY
-        return self._approvals.close(ids, ApprovalState.EXPIRED, unattended)
+        return self._note_closed(self._approvals.close(ids, ApprovalState.EXPIRED, unattended))
+
+    def _note_closed(self, closed: Sequence[ApprovalRecord]) -> Sequence[ApprovalRecord]:
+        for one in closed:
+            decision = None if one.decision is None else one.decision.value
+            self._run.append(ApprovalClosed(one.id, one.state.value, decision))
+        return closed
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.ids import with_time
+from service.gateway.event_feeds import EventFeeds
 from service.gateway.replay import Replayer
 from service.gateway.run_directory import RunDirectory
 from service.gateway.run_execution import RunExecutor
@@ -80,6 +81,7 @@ class Gateway:
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.transcripts, budget)
         self._directory = RunDirectory(storage, runs)
+        self.event_feeds = EventFeeds(storage, runs, clock)
         self._draining = False
         storage.membership.on_evicted = self._abort_in_sessions
         storage.membership.on_poll = self._poll
@@ -282,6 +284,7 @@ class Gateway:
     def drain(self) -> None:
         """Refuse further runs and queued ones; those that have begun continue."""
         self._draining = True
+        self.event_feeds.close()  # they can be watched elsewhere, or again
         for run in self.runs.going_on():
             if not run.has_begun:
                 run.abort(shutting_down())
@@ -298,6 +301,7 @@ class Gateway:
         self.drain()
         for run in self.abort_all():
             run.wait_for_end(None)
+        self.event_feeds.close()
         self._runtime.close()
         self.storage.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.agent.event_log import current_tool
 from service.agent.run import Run
 from service.gateway.run_registry import RunRegistry
 from service.storage.runs.pages import RunFilter, RunPosition, is_behind, list_runs, newest_first
@@ -61,8 +62,9 @@ class RunDirectory:
             error_message=None,
             first_output_at_ms=run.first_output_at_ms,
             step=run.step or None,
-            tool=run.tool,
+            tool=current_tool(run),
             metadata=run.accepted.metadata,
+            detached=run.accepted.detached,
         )
 
 

@@ -10,11 +10,12 @@ from service.agent.conversation import SettledHistories
 from service.agent.events import RunEnded
 from service.agent.loop import AgentLoop, ContextWindow
 from service.agent.run import Run
-from service.core.concurrency import Cancelled, Deadline, deadline
+from service.core.concurrency import Cancelled, Deadline, deadline, spawn
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.pausable_deadline import PausableDeadline
 from service.gateway.approval_gate import ApprovalGate
+from service.gateway.event_recorder import EventRecorder
 from service.gateway.run_limiter import RunLimiter, RunSlot
 from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
@@ -57,8 +58,11 @@ class RunExecutor:
 
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
+        recorder = EventRecorder(run, self._storage) if run.accepted.detached else None
+        if recorder is not None:
+            spawn(recorder.record)
         try:
-            end = self._execute(run, plan)
+            end = self._execute(run, plan, recorder)
         except GatewayError as error:
             end = RunEnded(error=error)
         except Exception:
@@ -74,10 +78,10 @@ class RunExecutor:
             logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
         run.append(end)
 
-    def _execute(self, run: Run, plan: RunPlan) -> RunEnded:
+    def _execute(self, run: Run, plan: RunPlan, recorder: EventRecorder | None) -> RunEnded:
         begun = self._begin(run, plan)
         try:
-            return self._answer(run, plan, begun)
+            return self._answer(run, plan, begun, recorder)
         finally:
             begun.slot.give_back()
 
@@ -105,7 +109,7 @@ class RunExecutor:
                 raise time.to_error() from None
             raise
 
-    def _answer(self, run: Run, plan: RunPlan, begun: _BegunRun) -> RunEnded:
+    def _answer(self, run: Run, plan: RunPlan, begun: _BegunRun, recorder: EventRecorder | None) -> RunEnded:
         runtime, prepared = plan.lease.runtime, begun.prepared
         provider = FallbackProvider(
             prepared.choices,
@@ -127,6 +131,9 @@ class RunExecutor:
         new = prepared.conversation.new
         outcome = to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial)
         outcome = placed(with_times(outcome, run), prepared.place)
+        run.usage = loop.draft.usage
+        if recorder is not None:
+            outcome = replace(outcome, events=recorder.remaining())
         begun.opened.finish(outcome)
         if prepared.place is not None:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)

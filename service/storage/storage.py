@@ -8,6 +8,7 @@ from service.config.sessions import MaintenanceConfig
 from service.storage.cluster.membership import HEARTBEAT_SECONDS, Membership
 from service.storage.database.database import Database
 from service.storage.runs.approvals import Approvals
+from service.storage.runs.events import RunEvents
 from service.storage.runs.idempotency import IdempotencyStore
 from service.storage.runs.ledger import RunLedger
 from service.storage.runs.records import RunRecords
@@ -33,16 +34,19 @@ class Storage:
         self.membership = Membership(database, clock=clock, new_id=new_id, heartbeat_seconds=heartbeat_seconds)
         self.transcripts = TranscriptStore(database)
         self.records = RunRecords(database)
+        self.run_events = RunEvents(database)
         self.claims = IdempotencyStore(database)
         self.approvals = Approvals(database, self.membership, clock)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)
         self._clock = clock
         self._pruner: Pruner | None = None
+        self.runs_kept_seconds: int | None = None
 
     def maintain(self, config: MaintenanceConfig) -> None:
         """Prune according to `config` in the background, until `close` or the next call."""
         if self._pruner is not None:
             self._pruner.stop()
+        self.runs_kept_seconds = config.runs_after
         self._pruner = Pruner(self.database, config, self._clock)
         self._pruner.start()
 

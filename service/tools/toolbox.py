@@ -52,6 +52,7 @@ class CallEnded:
     call: ToolCall
     text: str
     failed: bool
+    duration_ms: int = 0
 
 
 CallEvent = CallStarted | CallEnded
@@ -173,8 +174,8 @@ class Toolbox:
             logger.exception("The tool %s failed in the run %s", _short(call.name), context.run_id)
             text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
         text = cut_text(to_unicode(text), self._max_result_characters)
-        on_event(CallEnded(call, text, failed))
         took_ms = round((monotonic() - began_at) * 1000)
+        on_event(CallEnded(call, text, failed, took_ms))
         parts = (Text(text),)
         return Message(Role.TOOL, parts, tool_call_id=call.id, approval=verdict.approval, duration_ms=took_ms)
 

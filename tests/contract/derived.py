@@ -35,6 +35,21 @@ STREAM = {
     "minContains": 1,
     "maxContains": 1,
 }
+CHAT_STREAM = {"schema": STREAM, "itemSchema": EVENT}
+RUN_STREAM = {
+    "schema": {"type": "array"},
+    "itemSchema": {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"$ref": "#/components/schemas/RunEvent"},
+            }
+        },
+    },
+}
 
 
 def to_streaming_document(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,8 +59,10 @@ def to_streaming_document(document: Mapping[str, Any]) -> dict[str, Any]:
     for item in derived["paths"].values():
         for operation in item.values():
             for response in operation["responses"].values():
-                if "text/event-stream" in response.get("content", {}):
-                    response["content"]["text/event-stream"] = {"schema": STREAM, "itemSchema": EVENT}
+                stream = response.get("content", {}).get("text/event-stream")
+                if stream is not None:
+                    of_run = stream["schema"]["$ref"].endswith("/RunStreamEvent")
+                    response["content"]["text/event-stream"] = RUN_STREAM if of_run else CHAT_STREAM
     return derived
 
 

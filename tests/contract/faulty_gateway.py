@@ -93,7 +93,7 @@ def altered_json(change: Callable[[Any], object], *, status: str = "200") -> Fau
     """The fault of `change` being made to the JSON of answers with `status`."""
 
     def alter(answer: Answer) -> Answer:
-        if not (answer.status.startswith(status) and answer.headers["content-type"] == "application/json"):
+        if not (answer.status.startswith(status) and answer.headers.get("content-type") == "application/json"):
             return answer
         value = orjson.loads(answer.body)
         change(value)
@@ -106,10 +106,23 @@ def altered_stream(change: Callable[[bytes], bytes]) -> Fault:
     """The fault of `change` being made to the bytes of streams."""
 
     def alter(answer: Answer) -> Answer:
-        is_stream = answer.headers["content-type"] == "text/event-stream"
+        is_stream = answer.headers.get("content-type") == "text/event-stream"
         return answer._replace(body=change(answer.body)) if is_stream else answer
 
     return altered(alter)
+
+
+def altered_event(kind: bytes, change: Callable[[bytes], bytes]) -> Fault:
+    """The fault of `change` being made to the first event of a kind in streams."""
+
+    def alter(body: bytes) -> bytes:
+        events = [event + b"\n\n" for event in body.split(b"\n\n")[:-1]]
+        place = next((at for at, event in enumerate(events) if b"event: " + kind in event), None)
+        if place is not None:
+            events[place] = change(events[place])
+        return b"".join(events)
+
+    return altered_stream(alter)
 
 
 def without_authentication(setup: Setup) -> Application:
@@ -177,6 +190,11 @@ FAULTS: dict[str, Fault] = {
     "chunk-that-is-not-json": altered_stream(lambda it: it.replace(b'"choices":[', b'"choices":[,', 1)),
     "approval-without-arguments": altered_json(_without_arguments),
     "decision-without-decider": altered_json(lambda it: it.pop("decided_by", None)),
+    "event-missing": altered_event(b"text.delta", lambda _: b""),
+    "event-repeated": altered_event(b"text.delta", lambda it: it + it),
+    "two-ends": altered_event(b"run.ended", lambda it: it + it),
+    "other-event-id": altered_event(b"text.delta", lambda it: it.replace(b"id: ", b"id: 1", 1)),
+    "event-without-text": altered_event(b"text.delta", lambda it: it.replace(b'"text":', b'"txet":')),
     "no-cache-control": without_header("cache-control"),
     "sniffing-allowed": with_headers(x_content_type_options="sniff"),
     "undocumented-header": with_headers(x_powered_by="curiosity"),

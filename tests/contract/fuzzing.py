@@ -27,9 +27,11 @@ from contract.steering import (
     FORK_SESSION,
     HEAD_MODEL,
     HEAD_RUN,
+    HEAD_RUN_EVENTS,
     HEAD_SESSION,
     MODEL,
     RUN,
+    RUN_EVENTS,
     SESSION,
     Steering,
 )
@@ -48,8 +50,8 @@ REJECTIONS = {
     CREATE_RUN: ["400", "401", "415"],
     DECIDE_APPROVAL: ["400", "401", "404", "415"],
     FORK_SESSION: ["400", "401", "404", "415"],
-    **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN)},
-    **{label: ["400", "401", "404"] for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN)},
+    **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CANCEL_RUN)},
+    **{label: ["400", "401", "404"] for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN, HEAD_RUN_EVENTS)},
     **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in _LISTS},
     **{f"{method} /v1/runs": ["400", "401", "414"] for method in ("GET", "HEAD")},  # keys and cursors may be long
     DOCS_ASSET: ["400", "404"],
@@ -78,7 +80,7 @@ class Plan:
     operations: Sequence[str] = ()
     streaming: bool = False
     failing: bool = False
-    accepted: Sequence[str] = ("200", "201", "202")
+    accepted: Sequence[str] = ("200", "201", "202", "204")
     rejections: Mapping[str, Sequence[str]] = field(default_factory=lambda: REJECTIONS)
 
 

@@ -44,6 +44,15 @@ class Seeds:
     def runs(self) -> list[str]:
         return [run_id for _, run_id in self._made]
 
+    @cached_property
+    def detached_runs(self) -> list[str]:
+        """Runs whose events are stored; they have ended."""
+        found = [self._client.post("/v1/runs", json={"input": f"seed {number}"}) for number in range(2)]
+        ids = [started.raise_for_status().json()["id"] for started in found]
+        for run_id in ids:
+            self._client.get(f"/v1/runs/{run_id}/events").raise_for_status()  # to the end
+        return ids
+
     def run_of(self, session: str) -> str:
         """Return the run of one of `sessions`."""
         return dict(self._made)[session]

@@ -46,6 +46,8 @@ FORK_SESSION = "POST /v1/sessions/{key}/fork"
 CREATE_RUN = "POST /v1/runs"
 RUN = "GET /v1/runs/{run_id}"
 HEAD_RUN = "HEAD /v1/runs/{run_id}"
+RUN_EVENTS = "GET /v1/runs/{run_id}/events"
+HEAD_RUN_EVENTS = "HEAD /v1/runs/{run_id}/events"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
 APPROVALS = "GET /v1/approvals"
 DECIDE_APPROVAL = "POST /v1/approvals/{approval_id}"
@@ -208,6 +210,8 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
             _steer_branch(case, seeds)
     elif label == DELETE_SESSION:
         case.path_parameters = {**path, "key": seeds.make_session() if is_right else "agent:main:nobody"}
+    elif label in (RUN_EVENTS, HEAD_RUN_EVENTS):
+        case.path_parameters = {**path, "run_id": _pick(seeds.detached_runs, str(path["run_id"]))}
     elif label in (RUN, HEAD_RUN):
         case.path_parameters = {**path, "run_id": _pick(seeds.runs, str(path["run_id"]))}
     elif label == CANCEL_RUN:

@@ -12,7 +12,7 @@ from typing import Any
 from contract.fuzzing import Outcome
 
 #: Statuses that no request can cause at a healthy gateway.
-UNPROVOKED = {"403", "408", "409", "413", "414", "429", "431", "500", "502", "503", "504"}
+UNPROVOKED = {"403", "408", "409", "410", "413", "414", "429", "431", "500", "502", "503", "504"}
 
 
 def to_table(outcome: Outcome, document: Mapping[str, Any]) -> list[str]:
@@ -78,7 +78,7 @@ def _parameters_of(label: str, outcome: Outcome) -> tuple[Counter[str], Counter[
         if exchange.operation == label and exchange.method == label.partition(" ")[0]:
             for name in exchange.parameters:
                 sent[name] += count
-                accepted[name] += count * (exchange.status in (200, 201, 202))
+                accepted[name] += count * (exchange.status in (200, 201, 202, 204))
     return sent, accepted
 
 

@@ -26,9 +26,11 @@ from contract.steering import (
     FORK_SESSION,
     HEAD_MODEL,
     HEAD_RUN,
+    HEAD_RUN_EVENTS,
     HEAD_SESSION,
     MODEL,
     RUN,
+    RUN_EVENTS,
     SESSION,
 )
 from contract.tally import never_accepted, never_answered, to_table
@@ -42,8 +44,10 @@ SECURED = {
         (COMPLETION, CREATE_RUN, "GET /v1/models", "GET /v1/sessions", "GET /v1/runs", APPROVALS), ("401",)
     ),
     **dict.fromkeys(("HEAD /v1/models", "HEAD /v1/sessions", "HEAD /v1/runs", "HEAD /v1/approvals"), ("401",)),
-    **dict.fromkeys((MODEL, SESSION, DELETE_SESSION, RUN, CANCEL_RUN, DECIDE_APPROVAL, FORK_SESSION), ("401", "404")),
-    **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN), ("401", "404")),
+    **dict.fromkeys(
+        (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CANCEL_RUN, DECIDE_APPROVAL, FORK_SESSION), ("401", "404")
+    ),
+    **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN, HEAD_RUN_EVENTS), ("401", "404")),
     **dict.fromkeys(("GET /v1/runs", "HEAD /v1/runs"), ("401", "414")),
 }
 

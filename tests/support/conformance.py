@@ -50,6 +50,12 @@ class Conformance:
         name = "ErrorEnvelope" if "error" in value else "ChatCompletionChunk"
         self._component(name).check(value)
 
+    def check_run_event(self, data: str) -> Any:
+        """Check the `data` of one event of a run, and return its value."""
+        value = orjson.loads(data)
+        self._component("RunEvent").check(value)
+        return value
+
     def check_error(self, body: Any) -> None:
         """Check the body of an error response."""
         self._component("ErrorEnvelope").check(body)
@@ -88,11 +94,22 @@ class Conformance:
             self._compiled(header["schema"]).check(value, name)
 
     def _check_body(self, response: httpx.Response, declared: Mapping[str, Any], where: str) -> None:
+        if "content" not in declared:
+            if response.content:
+                raise NonconformityError(f"{where}: a body that is not in the contract")
+            return
         kind = response.headers.get("content-type", "").partition(";")[0]
         if kind not in declared["content"]:
             raise NonconformityError(f"{where}: the content type {kind!r} is not in the contract")
         if kind == "text/event-stream":
-            check_stream(self, response.text, where)
+            schema = declared["content"][kind]["schema"]
+            if schema["$ref"].endswith("/RunStreamEvent"):
+                after = int(
+                    response.request.headers.get("last-event-id") or response.request.url.params.get("after", 0)
+                )
+                check_run_events(self, response.text, after, where)
+            else:
+                check_stream(self, response.text, where)
         elif kind == "application/json":
             self._compiled(declared["content"][kind]["schema"]).check(orjson.loads(response.content))
         elif kind == "text/yaml":
@@ -137,3 +154,23 @@ def check_stream(conformance: Conformance, text: str, where: str = "stream") -> 
     if data.count("[DONE]") != 1:
         raise NonconformityError(f"{where}: [DONE] occurs more than once")
     return data
+
+
+def check_run_events(conformance: Conformance, text: str, after: int = 0, where: str = "stream") -> list[Any]:
+    """Check events of a run behind number `after`, whole or cut after an event: no gap, no repetition, one end."""
+    blocks = ["\n".join(line for line in block.split("\n") if not line.startswith(":")) for block in text.split("\n\n")]
+    values = []
+    for block in filter(None, blocks):
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        value = conformance.check_run_event(fields["data"])
+        number = value["sequence_number"]
+        if fields.keys() != {"id", "event", "data"} or (fields["id"], fields["event"]) != (str(number), value["type"]):
+            raise NonconformityError(f"{where}: the event {number} is not what its data says")
+        units = len(value["text"]) if value["type"] == "text.delta" else 1
+        if number != after + units:
+            raise NonconformityError(f"{where}: the event {number} of {units} does not follow {after}")
+        if values and values[-1]["type"] == "run.ended":
+            raise NonconformityError(f"{where}: an event follows the end")
+        after = number
+        values.append(value)
+    return values

@@ -33,6 +33,9 @@ REPLAYED = ("Idempotency-Replayed", "true")
 #: The id of the run.
 RUN_ID_HEADER = "x-openclaw-run-id"
 
+#: Disables the buffering of nginx.
+NO_BUFFERING = ("X-Accel-Buffering", "no")
+
 _NO_STORE = ("Cache-Control", "no-store")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
@@ -110,6 +113,11 @@ def accepted_response(value: object, location: str, *headers: tuple[str, str]) -
     """Return the response for work that has been accepted, which `location` shows."""
     given = [("Content-Type", "application/json"), _NO_STORE, ("Location", location), *headers]
     return Response("202 Accepted", given, orjson.dumps(value))
+
+
+def no_content_response() -> Response:
+    """Return a successful response without a body."""
+    return Response("204 No Content", [_NO_STORE], b"")
 
 
 def error_response(error: GatewayError) -> Response:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0011"  # metadata of runs
+HEAD = "0012"  # run events
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -112,7 +112,7 @@ summaries = sa.Table(
 #: the gateway that executes it, `reply_count` how many of the turn's last entries are the run's output. The row of
 #: a stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
 #: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before. `step` counts
-#: the calls of the model.
+#: the calls of the model, `tool` is the one that runs now. `detached` runs have rows in `run_events`.
 runs = sa.Table(
     "runs",
     metadata,
@@ -139,12 +139,25 @@ runs = sa.Table(
     sa.Column("first_output_at_ms", _BigInteger),
     sa.Column("step", _BigInteger),
     sa.Column("metadata", sa.Text),
+    sa.Column("detached", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("tool", sa.Text),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
     sa.Index("runs_by_start", "accepted_at_ms", "id"),
     sa.Index("runs_of_agent", "agent_id", "accepted_at_ms", "id"),
     _partial_index("runs_failed", "state", "accepted_at_ms", "id", where=f"state IN ({FAILED_STATES})"),
     _partial_index("runs_asking", "asked_call_id", where="asked_call_id IS NOT NULL"),
     _partial_index("runs_going_on", "gateway_id", where="state IN ('accepted', 'running')"),
+    sqlite_with_rowid=False,
+)
+
+#: Events of detached runs in batches (`service.storage.runs.events`): those with the numbers `first` to `last`.
+run_events = sa.Table(
+    "run_events",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("first", _BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last", _BigInteger, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -208,6 +221,7 @@ stateless_runs = _view(
         "state": sa.literal_column("'ok'", sa.Text),
         "started_at_ms": stateless_turns.c.accepted_at_ms,
         "abort_requested": sa.false(),
+        "detached": sa.false(),
     },
 )
 

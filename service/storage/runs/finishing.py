@@ -17,6 +17,7 @@ from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Operation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.prepared_statements import to_list
+from service.storage.runs.events import add_events, run_topic
 from service.storage.runs.records import AcceptedRun, RunOutcome
 from service.storage.runs.rows import SessionStart, to_branch_rows, to_entry_rows, to_run_row, to_summary_row
 from service.storage.runs.stateless_turns import StatelessTurn, fits_one_row
@@ -148,12 +149,15 @@ class _Finishing:
         REPLACE_SUMMARY.execute_many(self._connection, summary_rows)
         ADD_ENDED_RUN.execute_many(self._connection, [_ended_row(one) for one in operations if not one.recorded])
         END_RUN.execute_many(self._connection, [_end_parameters(one) for one in operations if one.recorded])
+        add_events(self._connection, {one.run.id: one.outcome.events for one in operations if one.outcome.events})
         held = [one for one in operations if one.fence is not None]
         freed = [{"of_key": one.run.session_key, "of_run": one.run.id} for one in held]
         RELEASE_LEASE.execute_many(self._connection, freed)
-        for one in held:
-            if one.notify_peers:
+        for one in operations:
+            if one.notify_peers and one.fence is not None:
                 notify_change(self._connection, session_topic(one.run.session_key))
+            if one.notify_peers and one.run.detached:
+                notify_change(self._connection, run_topic(one.run.id))
 
     def _entry_count(self, one: FinishRun) -> int:
         lease = self._leases.get(one.run.session_key)

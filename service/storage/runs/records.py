@@ -19,6 +19,7 @@ from service.storage.cluster.membership import ACTIVE_STATES, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
 from service.storage.database.schema import approvals, runs, stateless_runs
+from service.storage.runs.events import EventBatch
 
 #: The beginning of the ids that gateways give; a version 7 UUID of the time of acceptance follows.
 RUN_ID_PREFIX = "chatcmpl_"
@@ -105,7 +106,8 @@ class RunOutcome:
     it, if the conversation before has the digest `asked_after` (`ConversationDigest`).
 
     The messages follow message `parent` of the session, `None` for the latest one; `digests` are their digests.
-    `resends` is set if the request shows whether its client sends the whole conversation each time.
+    `events` are those of a detached run that are not stored yet. `resends` is set if the request shows whether its
+    client sends the whole conversation each time.
     """
 
     state: RunState
@@ -126,6 +128,7 @@ class RunOutcome:
     started_at_ms: int | None = None
     first_output_at_ms: int | None = None
     step: int | None = None
+    events: tuple[EventBatch, ...] = ()
 
 
 @record
@@ -155,6 +158,7 @@ class RunRecord:
     step: int | None = None
     tool: str | None = None
     metadata: str | None = None
+    detached: bool = False
 
 
 #: The stored runs, each with `waits`: whether an approval of it is pending.
@@ -253,4 +257,6 @@ def to_record(row: sa.Row[Any]) -> RunRecord:
         first_output_at_ms=row.first_output_at_ms,
         step=row.step,
         metadata=row.metadata,
+        detached=row.detached,
+        tool=row.tool if row.state in ACTIVE_STATES else None,
     )

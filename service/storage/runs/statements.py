@@ -18,7 +18,10 @@ from service.storage.database.schema import (
     summaries,
 )
 
-_NEW_RUN_COLUMNS = ("id", "session_key", "agent_id", "gateway_id", "door", "state", "accepted_at_ms", "metadata")
+_NEW_RUN_COLUMNS = (
+    *("id", "session_key", "agent_id", "gateway_id", "door", "state"),
+    *("accepted_at_ms", "metadata", "detached"),
+)
 END_COLUMNS = (
     "state",
     "ended_at_ms",

@@ -15,7 +15,7 @@ from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import record
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.schema import approvals, claims, lanes, runs, sessions, stateless_sessions
+from service.storage.database.schema import approvals, claims, lanes, run_events, runs, sessions, stateless_sessions
 from service.storage.runs.idempotency import RETENTION_MS
 from service.storage.sessions.queries import SessionTable
 from service.storage.sessions.transcripts import delete_session
@@ -172,7 +172,9 @@ class DeleteOldRuns(SingleOperation[int]):
     def apply(self, connection: sa.Connection) -> int:
         """See `SingleOperation`."""
         ended = runs.c.id.in_(self.run_ids), runs.c.state.not_in(ACTIVE_STATES)
-        return connection.execute(runs.delete().where(*ended)).rowcount
+        deleted = connection.execute(runs.delete().where(*ended).returning(runs.c.id)).scalars().all()
+        connection.execute(run_events.delete().where(run_events.c.run_id.in_(deleted)))
+        return len(deleted)
 
 
 @dataclass(slots=True, eq=False)

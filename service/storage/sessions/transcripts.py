@@ -24,6 +24,7 @@ from service.storage.database.schema import (
     claims,
     entries,
     lanes,
+    run_events,
     runs,
     sessions,
     stateless_turns,
@@ -315,6 +316,7 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     connection.execute(entries.delete().where(entries.c.session_key == key))
     connection.execute(summaries.delete().where(summaries.c.session_key == key))
     connection.execute(branches.delete().where(branches.c.session_key == key))
+    connection.execute(run_events.delete().where(run_events.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(runs.delete().where(*ended))
     closed = approvals.c.session_key == key, approvals.c.state != PENDING
     connection.execute(approvals.delete().where(*closed))

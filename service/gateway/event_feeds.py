@@ -1,0 +1,240 @@
+"""Numbered events of runs for watchers: from this process's memory, or from the database for detached runs.
+
+A run's events are translated once for all its watchers in a process. They never hold the run up, and the more there
+are, the less often they are woken.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+
+from service.agent.event_log import ENDED, end_events, events_after, queued_event
+from service.agent.run import Run
+from service.core.concurrency import Event, sleep, spawn
+from service.core.errors import GatewayError
+from service.core.ids import time_of
+from service.gateway.run_outcome import failure_of, run_not_found
+from service.gateway.run_registry import RunRegistry
+from service.storage.database.errors import StoreError
+from service.storage.runs.events import LoggedEvent
+from service.storage.runs.records import RUN_ID_PREFIX, RunRecord, RunState
+from service.storage.storage import Storage
+
+logger = logging.getLogger("openclaw.runs")
+
+#: How often a silent run is looked at: for its start, and for its watchers having left.
+_QUIET_SECONDS = 0.25
+
+#: Watchers are woken once in this time for each of them, and at most so seldom.
+_SECONDS_A_WATCHER = 0.0005
+_LONGEST_PACE_SECONDS = 0.5
+
+#: The most events that a watcher gets at once.
+_EVENTS_AT_ONCE = 256
+
+
+class EventFeed:
+    """The events of one run so far, for any number of watchers. A closed feed that has not ended was interrupted."""
+
+    def __init__(self) -> None:
+        self.watchers = 0
+        self.is_closed = False
+        self._events: list[LoggedEvent] = []
+        self._news = Event()
+
+    @property
+    def last(self) -> int:
+        """The number of the last event; 0 before the first."""
+        return self._events[-1].number if self._events else 0
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the last event of the run is there."""
+        return bool(self._events) and self._events[-1].kind == ENDED
+
+    def extend(self, events: Sequence[LoggedEvent]) -> None:
+        """Add events."""
+        self._events += events
+        self.wake()
+
+    def close(self) -> None:
+        """Let watchers go when they have what there is."""
+        self.is_closed = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake all watchers."""
+        self._news, news = Event(), self._news
+        news.set()
+
+    def pause(self) -> None:
+        """Let others run before the watchers are woken again."""
+        sleep(min(_LONGEST_PACE_SECONDS, self.watchers * _SECONDS_A_WATCHER))
+
+    def read(self, after: int) -> list[LoggedEvent]:
+        """Return events after number `after`, not all of them at once."""
+        first = bisect_right(self._events, after, key=lambda event: event.number)
+        found = self._events[first : first + _EVENTS_AT_ONCE]
+        return [found[0].after(after), *found[1:]] if found else []
+
+    def wait(self, after: int, seconds: float) -> None:
+        """Wait until there is more after number `after`, or no more will come; at most `seconds`."""
+        news = self._news
+        if self.last <= after and not self.is_closed:
+            news.wait(seconds)
+
+
+class Watch:
+    """One watcher's way through a feed. `close` must be called, whether or not it was iterated."""
+
+    def __init__(self, feed: EventFeed, after: int, quiet_seconds: float) -> None:
+        self._feed = feed
+        self._after = after
+        self._quiet_seconds = quiet_seconds
+        self._is_open = True
+        feed.watchers += 1
+
+    @property
+    def is_over(self) -> bool:
+        """True if the run has ended and nothing is left to read."""
+        return self._feed.has_ended and self._after >= self._feed.last
+
+    def __iter__(self) -> Iterator[Sequence[LoggedEvent]]:
+        """Yield events in batches, an empty one after each quiet time; ends after the run, or when interrupted."""
+        while self._is_open:
+            batch = self._feed.read(self._after)
+            if batch:
+                self._after = batch[-1].number
+                yield batch
+            elif self._feed.has_ended or self._feed.is_closed:
+                return
+            else:
+                self._feed.wait(self._after, self._quiet_seconds)
+                if self._feed.last <= self._after and not self._feed.is_closed:
+                    yield ()
+
+    def close(self) -> None:
+        """Stop watching. A second call is a no-op."""
+        if self._is_open:
+            self._is_open = False
+            self._feed.watchers -= 1
+            self._feed.wake()
+
+
+class EventFeeds:
+    """The feeds of all runs that are watched in this process; `runs` has its own runs.
+
+    `clock` gives seconds since 1970.
+    """
+
+    def __init__(self, storage: Storage, runs: RunRegistry, clock: Callable[[], float]) -> None:
+        self._storage = storage
+        self._runs = runs
+        self._clock = clock
+        self._feeds: dict[str, EventFeed] = {}
+
+    def watch(self, run_id: str, after: int, quiet_seconds: float) -> Watch:
+        """Watch the events of a run behind number `after`, whichever process executes it.
+
+        Raises `StoreError`, and `GatewayError`: `run_not_found`, or `run_events_gone` if they are not kept.
+        """
+        return Watch(self._feeds.get(run_id) or self._open(run_id), after, quiet_seconds)
+
+    def close(self) -> None:
+        """End all watches."""
+        for feed in tuple(self._feeds.values()):
+            feed.close()
+
+    def _open(self, run_id: str) -> EventFeed:
+        run = self._runs.find(run_id)
+        if run is not None and not run.is_replay and not run.accepted.detached:
+            return self._open_live(run)
+        record = self._storage.records.get(run_id)
+        if record is None:
+            raise _events_gone(run_id) if self._is_past_retention(run_id) else run_not_found(run_id)
+        if not record.detached:
+            raise _events_gone(run_id)
+        return self._open_stored(record)
+
+    def _is_past_retention(self, run_id: str) -> bool:
+        """Return True if a run with this id would have been deleted by now."""
+        kept_seconds, began_at_ms = self._storage.runs_kept_seconds, time_of(run_id.removeprefix(RUN_ID_PREFIX))
+        if kept_seconds is None or began_at_ms is None:
+            return False
+        return began_at_ms <= (self._clock() - kept_seconds) * 1000
+
+    def _open_live(self, run: Run) -> EventFeed:
+        feed = EventFeed()
+        feed.extend(events_after(run, 0))
+        if not feed.has_ended:
+            self._feeds[run.id] = feed
+            spawn(self._follow_live, run, feed)
+        return feed
+
+    def _open_stored(self, record: RunRecord) -> EventFeed:
+        feed = self._feeds.get(record.id)  # another watcher may have opened it meanwhile
+        if feed is None:
+            feed = EventFeed()
+            self._feeds[record.id] = feed
+            try:
+                feed.extend([queued_event(record.id, record.agent_id, record.session_key)])
+                self._read(record, feed)
+            except BaseException:
+                self._forget(record.id, feed)
+                raise
+            if feed.has_ended:
+                self._forget(record.id, feed)
+            else:
+                spawn(self._follow_stored, record.id, feed)
+        return feed
+
+    def _follow_live(self, run: Run, feed: EventFeed) -> None:
+        for _ in run.follow(_QUIET_SECONDS):
+            feed.extend(events_after(run, feed.last))
+            if feed.has_ended or feed.is_closed or not feed.watchers:
+                break
+            feed.pause()
+        self._forget(run.id, feed)
+
+    def _follow_stored(self, run_id: str, feed: EventFeed) -> None:
+        try:
+            while not feed.has_ended and not feed.is_closed:
+                news = self._storage.run_events.news_of(run_id)
+                record = self._storage.records.get(run_id)  # before its events, which are complete once it has ended
+                if record is None:
+                    break
+                self._read(record, feed)
+                if not feed.watchers:
+                    break
+                feed.pause()
+                if record.gateway_id == self._storage.membership.id:
+                    news.wait(_QUIET_SECONDS)
+                else:
+                    self._storage.run_events.wait_elsewhere(run_id, _QUIET_SECONDS)
+        except StoreError as error:
+            logger.warning("run %s can no longer be watched: %s", run_id, error)
+        finally:
+            self._forget(run_id, feed)
+
+    def _read(self, record: RunRecord, feed: EventFeed) -> None:
+        while new := self._storage.run_events.read_after(record.id, feed.last):
+            feed.extend(new)
+        if record.state.is_final:
+            error = None if record.state is RunState.OK else failure_of(record)
+            feed.extend(end_events(feed.last, record.usage, record.state, record.stop_reason, error))
+
+    def _forget(self, run_id: str, feed: EventFeed) -> None:
+        if self._feeds.get(run_id) is feed:
+            del self._feeds[run_id]
+        feed.close()
+
+
+def _events_gone(run_id: str) -> GatewayError:
+    """The error for a run whose events are not kept."""
+    text = (
+        f"The events of run {run_id} are not kept, or only by the gateway that executes it. Those of runs that POST "
+        "/v1/runs starts are kept as long as the run's record."
+    )
+    return GatewayError("run_events_gone", text, param="run_id")
