@@ -22,7 +22,14 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
-_START = 'SwaggerUIBundle({url: "/openapi-3.1.json", dom_id: "#page", deepLinking: true, validatorUrl: null});\n'
+_START = """SwaggerUIBundle({
+  url: "/openapi-3.1.json",
+  dom_id: "#page",
+  deepLinking: true,
+  defaultModelsExpandDepth: 0,
+  validatorUrl: null,
+});
+"""
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'"
 
 

@@ -66,10 +66,11 @@ def test_every_error_response_has_envelope_and_common_headers(
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=lambda value: str(value)[:40])
-def test_every_operation_has_request_id_summary_and_verb(path: str, method: str, operation: dict[str, Any]) -> None:
+def test_every_operation_has_request_id_description_and_verb(path: str, method: str, operation: dict[str, Any]) -> None:
     del path, method
     assert {"$ref": "#/components/parameters/RequestId"} in operation["parameters"]
     assert operation["summary"]
+    assert operation["description"]
     assert operation["operationId"].partition("_")[0] in VERBS
 
 
