@@ -58,7 +58,7 @@ def _run_headers(run: Run) -> list[tuple[str, str]]:
 
 
 class _Caller:
-    """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left if it has a key.
+    """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left (`Run.leave`).
 
     `connection` is its socket, `entry` the request's part of the access log.
     """
@@ -73,7 +73,12 @@ class _Caller:
     def submit(self, body: dict[str, Any]) -> Run:
         """Submit the run that the request asks for."""
         gateway: Gateway = current_app.extensions["gateway"]
-        request = parse_chat_request(body, lambda header: self._environ.get(environ_key(header)), gateway.http_sessions)
+        request = parse_chat_request(
+            body,
+            lambda header: self._environ.get(environ_key(header)),
+            gateway.http_sessions,
+            continues=gateway.continues_by_default,
+        )
         try:
             with self._submission:
                 self._run = run = gateway.submit(request)

@@ -89,6 +89,7 @@ def open_runtime(
         slots,
         config.gateway.http.sessions,
         config.tasks,
+        config.gateway.http.endpoints.chat_completions.on_disconnect == "continue",
     )
 
 

@@ -234,7 +234,7 @@ class EventFeeds:
 def _events_gone(run_id: str) -> GatewayError:
     """The error for a run whose events are not kept."""
     text = (
-        f"The events of run {run_id} are not kept, or only by the gateway that executes it. Those of runs that POST "
-        "/v1/runs starts are kept as long as the run's record."
+        f"The events of run {run_id} are not kept, or only by the gateway that executes it. Kept are those of runs "
+        "that POST /v1/runs starts, and of chat completions with x-openclaw-on-disconnect: continue."
     )
     return GatewayError("run_events_gone", text, param="run_id")

@@ -210,6 +210,11 @@ class Gateway:
         return self._runtime.current.sessions
 
     @property
+    def continues_by_default(self) -> bool:
+        """Whether the run of a chat completion in force goes on when its client disconnects."""
+        return self._runtime.current.continues
+
+    @property
     def tool_slots(self) -> ToolSlots:
         """The limits of the tools' processes, which every configuration shares."""
         return self._runtime.current.slots

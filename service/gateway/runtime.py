@@ -49,7 +49,8 @@ class Runtime:
     `toolboxes` has each agent's own tools, `check_images` fetches and checks a request's images. `windows` records the
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
-    `sessions` selects the session of an HTTP request, `tasks` recognizes side requests.
+    `sessions` selects the session of an HTTP request, `tasks` recognizes side requests. `continues`: a run of a chat
+    completion goes on when its client disconnects, if the request does not say.
     """
 
     roster: Roster
@@ -62,6 +63,7 @@ class Runtime:
     slots: ToolSlots
     sessions: HttpSessionsConfig
     tasks: TasksConfig
+    continues: bool
 
     def adopt(self, older: Runtime) -> None:
         """Take over what is open in `older` and configured the same here; `older` does not close that."""

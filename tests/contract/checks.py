@@ -35,7 +35,8 @@ def conformance_check(document: Mapping[str, Any]) -> Callable[[CheckContext, Re
 
 def _to_httpx(response: Response) -> httpx.Response:
     headers = [(name, value) for name, values in response.headers.items() for value in values]
-    sent = {name: value for name, value in response.request.headers.items() if name.lower() == "last-event-id"}
+    seen = str(response.request.headers.get("Last-Event-ID", ""))
+    sent = {"Last-Event-ID": seen} if seen.isdecimal() and seen.isascii() else {}
     request = httpx.Request(str(response.request.method), str(response.request.url), headers=sent)
     return httpx.Response(response.status_code, headers=headers, content=response.content, request=request)
 

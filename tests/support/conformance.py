@@ -159,7 +159,7 @@ def check_stream(conformance: Conformance, text: str, where: str = "stream") -> 
 def check_run_events(conformance: Conformance, text: str, after: int = 0, where: str = "stream") -> list[Any]:
     """Check events of a run behind number `after`, whole or cut after an event: no gap, no repetition, one end."""
     blocks = ["\n".join(line for line in block.split("\n") if not line.startswith(":")) for block in text.split("\n\n")]
-    values = []
+    values: list[Any] = []
     for block in filter(None, blocks):
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         value = conformance.check_run_event(fields["data"])

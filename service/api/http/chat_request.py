@@ -48,12 +48,17 @@ _SYSTEM_ROLES = ("system", "developer")
 
 
 def parse_chat_request(
-    body: Mapping[str, Any], find_header: Callable[[str], str | None], sessions: HttpSessionsConfig
+    body: Mapping[str, Any],
+    find_header: Callable[[str], str | None],
+    sessions: HttpSessionsConfig,
+    *,
+    continues: bool = False,
 ) -> AgentRequest:
     """Translate a request.
 
     `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name,
-    `sessions` has the rules for its session. Raises `GatewayError` (400) for errors across fields: two tools with one
+    `sessions` has the rules for its session. The run `continues` when its client disconnects, if the request does not
+    say. Raises `GatewayError` (400) for errors across fields: two tools with one
     name, a `tool_choice` without its tool.
     """
 
@@ -81,6 +86,7 @@ def parse_chat_request(
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
         idempotency_key=_parse_idempotency_key(body, header, chat_key),
+        detached=continues if (choice := header("x-openclaw-on-disconnect")) is None else choice == "continue",
         streamed=bool(body.get("stream")),
     )
 

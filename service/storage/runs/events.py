@@ -111,11 +111,12 @@ class RunEvents:
         self.announce(append.run_id)
         return stored
 
-    def read_after(self, run_id: str, number: int) -> list[LoggedEvent]:
-        """Return stored events after `number`, in order, not all of them at once. Raises `StoreError`."""
-        rows = self._database.fetch(_READ_AFTER, {"of_run": run_id, "after": number})
-        found = [LoggedEvent(*one[:2], one[2].encode()) for row in rows for one in orjson.loads(row.payload)]
-        return [one.after(number) for one in found if one.number > number]
+    def read_after(self, run_id: str, after: int) -> list[LoggedEvent]:
+        """Return stored events after number `after`, in order, not all of them at once. Raises `StoreError`."""
+        rows = self._database.fetch(_READ_AFTER, {"of_run": run_id, "after": after})
+        stored = (one for row in rows for one in orjson.loads(row.payload))
+        found = [LoggedEvent(number, kind, data.encode()) for number, kind, data in stored]
+        return [one.after(after) for one in found if one.number > after]
 
     def announce(self, run_id: str) -> None:
         """Wake those who wait in this process for news of a run."""
@@ -145,6 +146,13 @@ def _add_events(dialect: Dialect) -> sa.Executable:
 
 
 ADD_EVENTS = PreparedStatement(_add_events, columns=[column.name for column in run_events.c])
+_PROGRESS: dict[str, sa.Column[Any]] = {
+    name: runs.c[name]
+    for name in (
+        *("state", "started_at_ms", "first_output_at_ms", "model", "step", "tool"),
+        *("input_tokens", "output_tokens", "cached_tokens"),
+    )
+}
 _NOTE_PROGRESS = PreparedStatement(
     lambda _: (
         runs.update()
@@ -157,13 +165,6 @@ _NOTE_PROGRESS = PreparedStatement(
         .returning(runs.c.id)
     )
 )
-_PROGRESS = {
-    name: runs.c[name]
-    for name in (
-        *("state", "started_at_ms", "first_output_at_ms", "model", "step", "tool"),
-        *("input_tokens", "output_tokens", "cached_tokens"),
-    )
-}
 
 
 @dataclass(slots=True, eq=False)
