@@ -26,6 +26,7 @@ from service.cli.gateway import gateway
 from service.cli.health import health, status
 from service.cli.mcp import mcp
 from service.cli.models import models
+from service.cli.runs import runs
 from service.cli.sessions import sessions
 from service.cli.setup import setup
 
@@ -85,6 +86,6 @@ def openclaw(**_options: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 
-_COMMANDS = (gateway, agent, agents, approvals, completion, config, health, mcp, models, sessions, setup, status)
+_COMMANDS = (gateway, agent, agents, approvals, completion, config, health, mcp, models, runs, sessions, setup, status)
 for _command in _COMMANDS:
     openclaw.add_command(_command)

@@ -1,8 +1,10 @@
-"""A small HTTP client for commands: one GET per connection, without slow imports."""
+"""A small HTTP client for commands: one request per connection, without slow imports."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,17 +24,31 @@ class Unreachable(click.ClickException):
 
 
 def get_json(url: str, *, secret: str = "", timeout_seconds: float | None = None) -> tuple[int, Any]:
-    """Send a GET and return the status and the decoded body, `None` if it is not JSON.
+    """Send a GET and return the status and the decoded body, as `request_json` does."""
+    return request_json("GET", url, secret=secret, timeout_seconds=timeout_seconds)
+
+
+def request_json(method: str, url: str, *, secret: str = "", timeout_seconds: float | None = None) -> tuple[int, Any]:
+    """Send a request without a body and return the status and the decoded body, `None` if it is not JSON.
 
     `timeout_seconds` limits each wait. Raises `Unreachable`.
     """
     parts = urlsplit(url)
+    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    with connect(url, timeout_seconds) as connection:
+        connection.request(method, target, headers=request_headers(secret))
+        response = connection.getresponse()
+        return response.status, decode(response.read(_MAX_ANSWER_BYTES))
+
+
+@contextmanager
+def connect(url: str, timeout_seconds: float | None) -> Iterator[HTTPConnection]:
+    """Connect to the host of `url`; `timeout_seconds` limits each wait. Errors of the block become `Unreachable`."""
+    parts = urlsplit(url)
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds)
     try:
-        connection.request("GET", parts.path, headers=_bearer(secret))
-        response = connection.getresponse()
-        return response.status, decode(response.read(_MAX_ANSWER_BYTES))
+        yield connection
     except TimeoutError:
         raise Unreachable(f"{_address(url)} did not answer within {timeout_seconds:g} s.") from None
     except (OSError, HTTPException) as error:
@@ -42,7 +58,7 @@ def get_json(url: str, *, secret: str = "", timeout_seconds: float | None = None
         connection.close()
 
 
-def _bearer(secret: str) -> dict[str, str]:
+def request_headers(secret: str) -> dict[str, str]:
     """Build the Authorization header, if there is a secret. http.client wants one character per byte."""
     return {"Authorization": f"Bearer {secret}".encode().decode("latin-1")} if secret else {}
 
