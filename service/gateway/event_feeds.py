@@ -216,6 +216,7 @@ class EventFeeds:
         except StoreError as error:
             logger.warning("run %s can no longer be watched: %s", run_id, error)
         finally:
+            self._storage.run_events.announce(run_id)  # nobody here waits for it any more
             self._forget(run_id, feed)
 
     def _read(self, record: RunRecord, feed: EventFeed) -> None:

@@ -125,7 +125,7 @@ class RunEvents:
             waiting.set()
 
     def news_of(self, run_id: str) -> Event:
-        """Return an event that is set when this process has stored more of a run."""
+        """Return an event that is set when this process has stored more of a run; `announce` drops it."""
         return self._waiting.setdefault(run_id, Event())
 
     def wait_elsewhere(self, run_id: str, seconds: float) -> None:

@@ -125,6 +125,6 @@ def test_refusals_and_missing_gateways_are_reported(gateway: LiveGateway, tmp_pa
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        for command in (("list",), ("watch", "x")):
-            done = openclaw(url, *command, "--json")
+        for arguments in (["list"], ["watch", "x"]):
+            done = openclaw(url, *arguments, "--json")
             assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "gateway_unreachable")

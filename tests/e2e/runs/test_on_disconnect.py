@@ -30,7 +30,8 @@ def config_of(upstream: Upstream, default: str | None) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=[None, "continue"])
 def default(request: pytest.FixtureRequest) -> str | None:
-    return request.param
+    value: str | None = request.param
+    return value
 
 
 @pytest.fixture(scope="module")
