@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from service.agent.event_log import ENDED, end_events, events_after, queued_event
 from service.agent.run import Run
-from service.core.concurrency import Event, sleep, spawn
+from service.core.concurrency import Event, pause, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.ids import time_of
 from service.gateway.run_outcome import failure_of, run_not_found
@@ -31,6 +31,9 @@ _QUIET_SECONDS = 0.25
 _SECONDS_A_WATCHER = 0.0005
 _LONGEST_PACE_SECONDS = 0.5
 
+#: Watchers are woken in so many groups.
+_GROUPS = 16
+
 #: The most events that a watcher gets at once.
 _EVENTS_AT_ONCE = 256
 
@@ -42,7 +45,7 @@ class EventFeed:
         self.watchers = 0
         self.is_closed = False
         self._events: list[LoggedEvent] = []
-        self._news = Event()
+        self._news = [Event() for _ in range(_GROUPS)]
 
     @property
     def last(self) -> int:
@@ -55,9 +58,12 @@ class EventFeed:
         return bool(self._events) and self._events[-1].kind == ENDED
 
     def extend(self, events: Sequence[LoggedEvent]) -> None:
-        """Add events."""
+        """Add events; others run between the groups of watchers."""
         self._events += events
-        self.wake()
+        for group in range(_GROUPS):
+            self._wake(group)
+            if self.watchers > _GROUPS:
+                pause()
 
     def close(self) -> None:
         """Let watchers go when they have what there is."""
@@ -65,8 +71,12 @@ class EventFeed:
         self.wake()
 
     def wake(self) -> None:
-        """Wake all watchers."""
-        self._news, news = Event(), self._news
+        """Wake all watchers at once."""
+        for group in range(_GROUPS):
+            self._wake(group)
+
+    def _wake(self, group: int) -> None:
+        self._news[group], news = Event(), self._news[group]
         news.set()
 
     def pause(self) -> None:
@@ -79,9 +89,9 @@ class EventFeed:
         found = self._events[first : first + _EVENTS_AT_ONCE]
         return [found[0].after(after), *found[1:]] if found else []
 
-    def wait(self, after: int, seconds: float) -> None:
+    def wait(self, after: int, seconds: float, group: int) -> None:
         """Wait until there is more after number `after`, or no more will come; at most `seconds`."""
-        news = self._news
+        news = self._news[group]
         if self.last <= after and not self.is_closed:
             news.wait(seconds)
 
@@ -94,6 +104,7 @@ class Watch:
         self._after = after
         self._quiet_seconds = quiet_seconds
         self._is_open = True
+        self._group = feed.watchers % _GROUPS
         feed.watchers += 1
 
     @property
@@ -111,7 +122,7 @@ class Watch:
             elif self._feed.has_ended or self._feed.is_closed:
                 return
             else:
-                self._feed.wait(self._after, self._quiet_seconds)
+                self._feed.wait(self._after, self._quiet_seconds, self._group)
                 if self._feed.last <= self._after and not self._feed.is_closed:
                     yield ()
 
