@@ -1,7 +1,8 @@
 """The gateway against the floor and its peers, measured in one run on one machine.
 
 `python tests/bench/bench.py [--rounds 5] [--peer litellm] [--only throughput,latency] [--output DIRECTORY]` prints one
-table and writes it, the figures of all rounds as JSON and a picture. The server that is measured has a core to itself;
+table and writes it, the figures of all rounds as JSON and a picture; `--growth` measures by the size of the database
+(`growth.py`). The server that is measured has a core to itself;
 the upstream and the callers share the others. CPU of the server per request is the main figure, because the
 callers' own speed affects it least. Rounds of all servers are interleaved.
 """
@@ -18,6 +19,7 @@ import time  # noqa: E402
 from contextlib import ExitStack  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import growth  # noqa: E402
 from harness import gateway, pin, program  # noqa: E402
 from peers import PEERS  # noqa: E402
 from results import Results  # noqa: E402
@@ -43,10 +45,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", action="append", choices=sorted(PEERS), default=[])
     parser.add_argument("--only", default="", help="names of rows, with commas between them")
+    parser.add_argument("--growth", action="store_true", help="the cost by the number of sessions instead")
+    parser.add_argument("--messages", type=int, default=20, help="of each session, with --growth")
     parser.add_argument("--output", type=Path, default=Path("bench-results"))
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     pin(os.getpid(), measured=False)
+    if options.growth:
+        growth.run(options.rounds, options.messages, options.output)
+        return
     begun = time.monotonic()
     results = Results(lambda row: print(f"[{time.monotonic() - begun:3.0f} s] {row}", flush=True))
     with ExitStack() as stack:

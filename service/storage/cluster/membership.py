@@ -32,13 +32,16 @@ _POLL_SECONDS = 0.5
 
 ACTIVE_STATES = ("accepted", "running")
 
+#: Condition for runs in these states. Literals, because no database uses a partial index for parameters.
+IS_ACTIVE = runs.c.state.in_([sa.literal_column(f"'{state}'") for state in ACTIVE_STATES])
+
 #: State of an approval that nobody has decided.
 PENDING = "pending"
 
 _log = logging.getLogger("openclaw.storage")
 
 _OTHERS = sa.select(gateways).where(gateways.c.id != sa.bindparam("own_id"))
-_ORPHANED = runs.c.state.in_(ACTIVE_STATES), runs.c.gateway_id.not_in(sa.select(gateways.c.id))
+_ORPHANED = IS_ACTIVE, runs.c.gateway_id.not_in(sa.select(gateways.c.id))
 _ORPHANED_APPROVAL = approvals.c.state == PENDING, approvals.c.gateway_id.not_in(sa.select(gateways.c.id))
 _ANY_ORPHAN = sa.select(sa.literal(1)).where(
     sa.or_(sa.exists().where(*_ORPHANED), sa.exists().where(*_ORPHANED_APPROVAL))
@@ -87,7 +90,7 @@ class _Evict(SingleOperation[bool]):
             connection.execute(freed.values(run_id=None, gateway_id=None, fence=lanes.c.fence + 1))
             notify_change(connection, session_topic(key))
         connection.execute(lanes.update().where(lanes.c.wanted_by == self.gateway_id).values(wanted_by=None))
-        going_on = runs.c.gateway_id == self.gateway_id, runs.c.state.in_(ACTIVE_STATES)
+        going_on = runs.c.gateway_id == self.gateway_id, IS_ACTIVE
         connection.execute(runs.update().where(*going_on).values(state="interrupted", ended_at_ms=self.at_ms))
         pending = approvals.c.gateway_id == self.gateway_id, approvals.c.state == PENDING
         connection.execute(approvals.update().where(*pending).values(state="interrupted", decided_at_ms=self.at_ms))

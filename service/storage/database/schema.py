@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0012"  # run events
+HEAD = "0013"  # new sessions
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -227,6 +227,7 @@ stateless_runs = _view(
 
 #: Session leases, one row per session that ever had a run. `run_id` and `gateway_id` are set while a run holds the
 #: session; `fence` is the fencing token, incremented with every change of holder. `wanted_by` is a waiting gateway.
+#: `new_since_ms` is set until the session has a turn.
 lanes = sa.Table(
     "lanes",
     metadata,
@@ -235,7 +236,10 @@ lanes = sa.Table(
     sa.Column("run_id", sa.Text),
     sa.Column("gateway_id", sa.Text),
     sa.Column("wanted_by", sa.Text),
+    sa.Column("new_since_ms", _BigInteger),
     _partial_index("lanes_held", "gateway_id", where="gateway_id IS NOT NULL"),
+    _partial_index("lanes_wanted", "wanted_by", where="wanted_by IS NOT NULL"),
+    _partial_index("lanes_new", "new_since_ms", "session_key", where="new_since_ms IS NOT NULL"),
     sqlite_with_rowid=False,
 )
 
@@ -262,6 +266,7 @@ approvals = sa.Table(
     sa.Index("approvals_of_session", "session_key", "subject"),
     sa.Index("approvals_of_run", "run_id"),
     sa.Index("approvals_by_state", "state", "created_at_ms"),
+    _partial_index("approvals_by_decision", "decided_at_ms", where="decided_at_ms IS NOT NULL"),
     sqlite_with_rowid=False,
 )
 

@@ -105,6 +105,7 @@ class BeginRun(Operation["Lease | Refusal"]):
             "session_key": key,
             "run_id": self.run.id,
             "gateway_id": self.gateway_id,
+            "at_ms": self.at_ms,
             "override_waiter": self.override_waiter,
         }
         row = ACQUIRE_LEASE.first(connection, parameters)

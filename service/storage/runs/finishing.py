@@ -31,6 +31,7 @@ from service.storage.runs.statements import (
     END_RUN,
     EXTEND_SESSION,
     LOCK_LEASES,
+    NOTE_FIRST_TURN,
     RELEASE_LEASE,
     REPLACE_SUMMARY,
     RUN_STATES,
@@ -142,7 +143,7 @@ class _Finishing:
                 branch_rows += to_branch_rows(one.run, one.outcome, count)
             else:
                 starts.append(SessionStart(one.run, one.outcome, one.session_id, one.at_ms).to_row())
-        ADD_SESSION.execute_many(self._connection, starts)
+        _add_sessions(self._connection, starts)
         EXTEND_SESSION.execute_many(self._connection, extensions)
         ADD_BRANCH.execute_many(self._connection, branch_rows)
         ADD_ENTRY.execute_many(self._connection, rows)
@@ -186,10 +187,15 @@ def restore_session(connection: sa.Connection, key: str) -> int:
     turn = StatelessTurn.from_row(row)
     entry_rows = to_entry_rows(turn.run, turn.outcome, 0, turn.at_ms)
     session = SessionStart(turn.run, turn.outcome, turn.session_id, turn.at_ms)
-    ADD_SESSION.execute_many(connection, [session.to_row()])
+    _add_sessions(connection, [session.to_row()])
     ADD_ENTRY.execute_many(connection, entry_rows)
     ADD_ENDED_RUN.execute_many(connection, [_ended_row(turn)])
     return len(entry_rows)
+
+
+def _add_sessions(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    ADD_SESSION.execute_many(connection, rows)
+    NOTE_FIRST_TURN.execute_many(connection, [{"of_key": row["key"]} for row in rows])
 
 
 def _is_stored(one: FinishRun, states: dict[str, Any]) -> bool:

@@ -13,14 +13,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.core.dataclass import record
-from service.storage.cluster.membership import ACTIVE_STATES
+from service.storage.cluster.membership import IS_ACTIVE
 from service.storage.database.database import Database
 from service.storage.database.schema import FAILED_STATES, runs, stateless_runs
 from service.storage.runs.records import RUN_ID_PREFIX, WITH_WAIT, RunRecord, RunState, to_record
 
 _WAITS = WITH_WAIT.selected_columns.waits
 _STATELESS = sa.select(stateless_runs, sa.false().label("waits"))
-_ACTIVE = runs.c.state.in_([sa.literal_column(f"'{state}'") for state in ACTIVE_STATES])
 _FAILED = sa.text(f"runs.state IN ({FAILED_STATES})")
 
 
@@ -97,9 +96,9 @@ def _in_state(state: RunState) -> tuple[sa.ColumnElement[bool] | sa.TextClause, 
     # The terms of the partial indexes are repeated literally, or SQLite would not use them.
     if state.is_begun:
         waits = _WAITS.element
-        return _ACTIVE, runs.c.state == RunState.RUNNING, waits if state is RunState.WAITING else ~waits
+        return IS_ACTIVE, runs.c.state == RunState.RUNNING, waits if state is RunState.WAITING else ~waits
     stored = runs.c.state == state
-    return (stored,) if state is RunState.OK else (_FAILED if state.is_final else _ACTIVE, stored)
+    return (stored,) if state is RunState.OK else (_FAILED if state.is_final else IS_ACTIVE, stored)
 
 
 def _stateless(which: RunFilter, after: RunPosition | None, limit: int) -> sa.Select[Any]:

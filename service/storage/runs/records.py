@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from service.core.dataclass import record
 from service.core.ids import uuid_of
 from service.core.messages import Message, Usage
-from service.storage.cluster.membership import ACTIVE_STATES, PENDING
+from service.storage.cluster.membership import ACTIVE_STATES, IS_ACTIVE, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
 from service.storage.database.schema import approvals, runs, stateless_runs
@@ -169,9 +169,9 @@ _BY_ID = sa.union_all(
     WITH_WAIT.where(runs.c.id == sa.bindparam("run_id")),
     sa.select(stateless_runs, sa.false().label("waits")).where(stateless_runs.c.id == sa.bindparam("run_id")),
 )
-_ACTIVE_IN_SESSION = WITH_WAIT.where(
-    runs.c.session_key == sa.bindparam("of_key"), runs.c.state.in_(ACTIVE_STATES)
-).order_by(runs.c.accepted_at_ms, runs.c.id)
+_ACTIVE_IN_SESSION = WITH_WAIT.where(runs.c.session_key == sa.bindparam("of_key"), IS_ACTIVE).order_by(
+    runs.c.accepted_at_ms, runs.c.id
+)
 _ASKING = WITH_WAIT.where(
     runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)),
     runs.c.agent_id == sa.bindparam("of_agent"),
@@ -180,7 +180,7 @@ _FAILED_IN_SESSION = sa.select(runs.c.id, runs.c.error_code).where(
     runs.c.session_key == sa.bindparam("of_key"), runs.c.error_code.is_not(None)
 )
 _TO_ABORT = sa.select(runs.c.id).where(
-    runs.c.gateway_id == sa.bindparam("of_gateway"), runs.c.state.in_(ACTIVE_STATES), runs.c.abort_requested
+    runs.c.gateway_id == sa.bindparam("of_gateway"), IS_ACTIVE, runs.c.abort_requested
 )
 
 
@@ -226,7 +226,7 @@ class _RequestAbort(SingleOperation[bool]):
     run_id: str
 
     def apply(self, connection: sa.Connection) -> bool:
-        wanted = runs.c.id == self.run_id, runs.c.state.in_(ACTIVE_STATES)
+        wanted = runs.c.id == self.run_id, IS_ACTIVE
         gateway_id = connection.execute(sa.select(runs.c.gateway_id).where(*wanted)).scalar_one_or_none()
         if gateway_id is None:
             return False

@@ -9,7 +9,7 @@ from typing import Self
 import sqlalchemy as sa
 
 from service.core.errors import GatewayError
-from service.storage.cluster.membership import ACTIVE_STATES
+from service.storage.cluster.membership import ACTIVE_STATES, IS_ACTIVE
 from service.storage.database.database import Operation, SingleOperation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.schema import claims, gateways, lanes, runs
@@ -80,7 +80,7 @@ class AbandonRun(SingleOperation[None]):
         RELEASE_LEASE.execute_many(connection, [{"of_key": key, "of_run": self.run.id}])
         if self.waiting_gateway_id is not None:
             _withdraw(connection, key, self.waiting_gateway_id)
-        failed = runs.update().where(runs.c.id == self.run.id, runs.c.state.in_(ACTIVE_STATES))
+        failed = runs.update().where(runs.c.id == self.run.id, IS_ACTIVE)
         connection.execute(
             failed.values(
                 state=(RunState.ABORTED if self.error.code == "run_aborted" else RunState.ERROR).value,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.storage.cluster.membership import ACTIVE_STATES
+from service.storage.cluster.membership import IS_ACTIVE
 from service.storage.database.prepared_statements import Dialect, PreparedStatement, insert, is_among
 from service.storage.database.schema import (
     branches,
@@ -43,7 +43,11 @@ END_COLUMNS = (
 def _acquire_lease(dialect: Dialect) -> sa.Executable:
     own_id = sa.bindparam("gateway_id", type_=sa.Text)
     add = insert(dialect, lanes).values(
-        session_key=sa.bindparam("session_key"), fence=1, run_id=sa.bindparam("run_id"), gateway_id=own_id
+        session_key=sa.bindparam("session_key"),
+        fence=1,
+        run_id=sa.bindparam("run_id"),
+        gateway_id=own_id,
+        new_since_ms=sa.bindparam("at_ms"),
     )
     # Within one gateway its queue decides: a lease it already holds is left over from a run whose end was not stored.
     free = sa.or_(lanes.c.run_id.is_(None), lanes.c.gateway_id == own_id)
@@ -62,10 +66,9 @@ def _acquire_lease(dialect: Dialect) -> sa.Executable:
 def _begin_run(dialect: Dialect) -> sa.Executable:
     add = insert(dialect, runs)
     updated = {name: add.excluded[name] for name in ("state", "started_at_ms", "gateway_id")}
-    going_on = runs.c.state.in_([sa.literal_column(f"'{state}'") for state in ACTIVE_STATES])
     # An evicted gateway has rejoined with a new id since it recorded the run; its old id is no member's.
     own = sa.or_(runs.c.gateway_id == add.excluded.gateway_id, runs.c.gateway_id.not_in(sa.select(gateways.c.id)))
-    same = sa.and_(going_on, own, runs.c.accepted_at_ms == add.excluded.accepted_at_ms)
+    same = sa.and_(IS_ACTIVE, own, runs.c.accepted_at_ms == add.excluded.accepted_at_ms)
     record = add.on_conflict_do_update(index_elements=["id"], set_=updated, where=same)
     return record.returning(runs.c.id)
 
@@ -106,6 +109,9 @@ LOCK_MEMBER = PreparedStatement(
     lambda _: sa.select(gateways.c.id).where(gateways.c.id == sa.bindparam("own_id")).with_for_update(key_share=True)
 )
 ACQUIRE_LEASE = PreparedStatement(_acquire_lease)
+NOTE_FIRST_TURN = PreparedStatement(
+    lambda _: lanes.update().where(lanes.c.session_key == sa.bindparam("of_key")).values(new_since_ms=None)
+)
 REQUEST_LEASE = PreparedStatement(
     lambda _: (
         lanes.update()

@@ -26,27 +26,35 @@ _LEASES_PER_PAGE = 500
 _APPROVALS_PER_BATCH = 500
 
 _COLUMNS = ("key", "agent_id", "updated_at_ms", "entry_count", "stateless")
-_AGENTS = sa.select(sessions.c.agent_id).distinct()
+_NEXT_AGENT = sa.select(sa.func.min(sessions.c.agent_id).label("id")).where(sessions.c.agent_id > sa.bindparam("after"))
 _RUN_PAGE = (
     sa.select(runs.c.id, runs.c.state, runs.c.accepted_at_ms, runs.c.ended_at_ms)
-    .where(runs.c.id > sa.bindparam("after"))
-    .order_by(runs.c.id)
+    .where(
+        runs.c.accepted_at_ms <= sa.bindparam("before_ms"),
+        sa.tuple_(runs.c.accepted_at_ms, runs.c.id) > sa.tuple_(sa.bindparam("after_ms"), sa.bindparam("after_id")),
+    )
+    .order_by(runs.c.accepted_at_ms, runs.c.id)
     .limit(_RUNS_PER_PAGE)
 )
-#: Sessions of runs that an idempotency key can still replay.
-_KEYED = sa.select(runs.c.session_key).select_from(claims.join(runs, runs.c.id == claims.c.run_id))
+#: A run of the session that an idempotency key can still replay.
+_KEYED = sa.exists().where(runs.c.session_key == sessions.c.key, claims.c.run_id == runs.c.id)
 
 #: An unused lease: without holder and waiter, for a session without turns.
 _IDLE = (
+    lanes.c.new_since_ms.is_not(None),
     lanes.c.run_id.is_(None),
     lanes.c.gateway_id.is_(None),
     lanes.c.wanted_by.is_(None),
     ~sa.exists().where(sessions.c.key == lanes.c.session_key),
 )
 _LEASE_PAGE = (
-    sa.select(lanes.c.session_key, sa.and_(*_IDLE).label("idle"))
-    .where(lanes.c.session_key > sa.bindparam("after"))
-    .order_by(lanes.c.session_key)
+    sa.select(lanes.c.session_key, lanes.c.new_since_ms, sa.and_(*_IDLE).label("idle"))
+    .where(
+        lanes.c.new_since_ms.is_not(None),
+        sa.tuple_(lanes.c.new_since_ms, lanes.c.session_key)
+        > sa.tuple_(sa.bindparam("after_ms"), sa.bindparam("after_key")),
+    )
+    .order_by(lanes.c.new_since_ms, lanes.c.session_key)
     .limit(_LEASES_PER_PAGE)
 )
 
@@ -77,7 +85,7 @@ class RetentionPolicy:
         """
         config = self._config
         # What was last used before any key that is kept was sent need not be looked for among the keys.
-        unclaimed = sa.or_(sessions.c.updated_at_ms <= now_ms - RETENTION_MS, sessions.c.key.not_in(_KEYED))
+        unclaimed = sa.or_(sessions.c.updated_at_ms <= now_ms - RETENTION_MS, ~_KEYED)
         if config.stateless_after is not None:
             before_ms = now_ms - config.stateless_after * 1000
             alone = sa.and_(sessions.c.stateless.is_(True), unclaimed)
@@ -97,13 +105,13 @@ class RetentionPolicy:
             return
         # A retained idempotency key needs its run.
         before_ms = now_ms - max(self._config.runs_after * 1000, RETENTION_MS)
-        after = ""
+        after = {"after_ms": -1, "after_id": ""}
         while True:
-            rows = self._database.fetch(_RUN_PAGE, {"after": after})
+            rows = self._database.fetch(_RUN_PAGE, {"before_ms": before_ms, **after})
             yield [row.id for row in rows if row.state not in ACTIVE_STATES and _end_of(row) <= before_ms]
             if len(rows) < _RUNS_PER_PAGE:
                 return
-            after = rows[-1].id
+            after = {"after_ms": rows[-1].accepted_at_ms, "after_id": rows[-1].id}
 
     def approvals_before_ms(self, now_ms: int) -> int | None:
         """Return the time before which approvals have expired, if they do: they are kept as long as runs."""
@@ -111,22 +119,28 @@ class RetentionPolicy:
 
     def iter_idle_leases(self) -> Iterator[Sequence[str]]:
         """Iterate over batches, possibly empty, of unused leases of sessions without turns."""
-        after = ""
+        after = {"after_ms": -1, "after_key": ""}
         while True:
-            rows = self._database.fetch(_LEASE_PAGE, {"after": after})
+            rows = self._database.fetch(_LEASE_PAGE, after)
             yield [row.session_key for row in rows if row.idle]
             if len(rows) < _LEASES_PER_PAGE:
                 return
-            after = rows[-1].session_key
+            after = {"after_ms": rows[-1].new_since_ms, "after_key": rows[-1].session_key}
 
     def _iter_beyond(self, most: int, which: sa.ColumnElement[bool], older_ms: int) -> Iterator[ExpiredSession]:
         """Iterate over the sessions in excess of the `most` last used of each agent, used after `older_ms`."""
-        for agent in self._database.fetch(_AGENTS, {}):
-            newer = sa.and_(sessions.c.agent_id == agent.agent_id, which, sessions.c.updated_at_ms > older_ms)
+        for agent_id in self._iter_agents():
+            newer = sa.and_(sessions.c.agent_id == agent_id, which, sessions.c.updated_at_ms > older_ms)
             counted = sa.select(sa.func.count().label("number")).select_from(sessions).where(newer)
             excess = self._database.fetch(counted, {})[0].number - most
-            oldest = self._iter_oldest(sessions, newer, f"more than {most} sessions of {agent.agent_id}")
+            oldest = self._iter_oldest(sessions, newer, f"more than {most} sessions of {agent_id}")
             yield from (session for session, _ in zip(oldest, range(excess), strict=False))
+
+    def _iter_agents(self) -> Iterator[str]:
+        """Iterate over the agents that have sessions, each found by the index."""
+        agent_id = ""
+        while (agent_id := self._database.fetch(_NEXT_AGENT, {"after": agent_id})[0].id) is not None:
+            yield agent_id
 
     def _iter_oldest(
         self, table: SessionTable, which: sa.ColumnElement[bool], reason: str, before_ms: int | None = None

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message
-from service.storage.cluster.membership import ACTIVE_STATES, PENDING
+from service.storage.cluster.membership import IS_ACTIVE, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.prepared_statements import insert
@@ -311,7 +311,7 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
         if session is None or session.updated_at_ms != last_used_ms:
             return False
     # Queued runs of the session are kept.
-    ended = runs.c.session_key == key, runs.c.state.not_in(ACTIVE_STATES)
+    ended = runs.c.session_key == key, ~IS_ACTIVE
     connection.execute(claims.delete().where(claims.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(entries.delete().where(entries.c.session_key == key))
     connection.execute(summaries.delete().where(summaries.c.session_key == key))
@@ -321,6 +321,7 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     closed = approvals.c.session_key == key, approvals.c.state != PENDING
     connection.execute(approvals.delete().where(*closed))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
+    connection.execute(lanes.update().where(lanes.c.session_key == key).values(new_since_ms=0))  # one that is wanted
     alone = connection.execute(stateless_turns.delete().where(stateless_turns.c.session_key == key)).rowcount
     return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount + alone == 1
 

@@ -73,7 +73,7 @@ class AddLeases(SingleOperation[None]):
         self.keys = keys
 
     def apply(self, connection: sa.Connection) -> None:
-        connection.execute(lanes.insert(), [{"session_key": key, "fence": 1} for key in self.keys])
+        connection.execute(lanes.insert(), [{"session_key": key, "fence": 1, "new_since_ms": 7} for key in self.keys])
 
 
 def keys(store: Transcripts) -> set[str]:

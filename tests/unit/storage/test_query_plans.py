@@ -1,11 +1,9 @@
-"""Plans of the statements of requests: every table is reached by an index, however long it is.
-
-Maintenance in the background reads whole tables on purpose and is left out.
-"""
+"""Plans of all statements, of requests and in the background: an index leads to the rows of every long table."""
 
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import cycle
@@ -22,18 +20,22 @@ from support.live import scripted_config
 from service.agent.conversation import IncomingMessage
 from service.agent.request import AgentRequest
 from service.config.schema import parse_config
+from service.config.sessions import MaintenanceConfig
 from service.config.source import Locations
 from service.core.messages import Role, text_message
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
+from service.storage.cluster.membership import _InterruptOrphans
 from service.storage.database.open import FILE_NAME
 from service.storage.database.schema import metadata
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.pages import RunFilter, RunPosition
 from service.storage.runs.records import Protocol, RunState
+from service.storage.sessions.pruning import Pruner
 
 GENEROUS_SECONDS = 60
 SESSION = "agent:main:plans"
+QUERIES = ("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")
 
 #: Small by nature, and read as a whole: the processes of a cluster, and the addresses that are locked out.
 SMALL_TABLES = {"gateways", "login_failures", "alembic_version"}
@@ -77,6 +79,31 @@ def use_everything(gateway: Gateway) -> None:
     store.list_summaries(SESSION)
     store.delete_session(SESSION)
     assert gateway.failing() == []
+    maintain(gateway)
+
+
+def maintain(gateway: Gateway) -> None:
+    """What happens in the background, and at the end: heartbeats, requests of others, pruning, leaving."""
+    ask(gateway, "old")
+    ask(gateway, "old", session=None)
+    ask(gateway, "old", key="old")
+    storage = gateway.storage
+    storage.records.list_to_abort(storage.membership.id)
+    storage.records.request_abort("unknown")
+    storage.database.write(_InterruptOrphans(0))
+    storage.membership._heartbeat()
+    pruned = [
+        Pruner(storage.database, MaintenanceConfig(**limits), lambda: time.time() + 10 * 24 * 3600).run()
+        for limits in (
+            {"runs_after": "1s", "stateless_after": False},
+            {"prune_after": "1s", "stateless_after": "1s", "max_entries": 1},
+        )
+    ]
+    assert [(one.sessions > 0, one.runs > 0, one.idempotency_keys > 0) for one in pruned] == [
+        (False, True, True),
+        (True, False, False),
+    ]
+    storage.membership.leave()
 
 
 def list_all_runs(gateway: Gateway) -> None:
@@ -98,25 +125,32 @@ def opened(tmp_path: Path, environ: dict[str, str]) -> Iterator[Gateway]:
 
 def test_no_statement_of_a_request_scans_a_table_of_sqlite(tmp_path: Path) -> None:
     statements: dict[str, None] = {}
+    executed: dict[str, Any] = {}  # with parameters, for which SQLite uses no partial index
 
     def trace(connection: Any, _record: object) -> None:
         connection.set_trace_callback(statements.setdefault)
 
+    def record(_connection: object, _cursor: object, text: str, parameters: Any, *_: object) -> None:
+        executed.setdefault(text, parameters)
+
     event.listen(sa.Engine, "connect", trace)
+    event.listen(sa.Engine, "before_cursor_execute", record)
     try:
         with opened(tmp_path, {}) as gateway:
             ask(gateway, "start")
             statements.clear()
             use_everything(gateway)
-            seen = [text for text in statements if text.startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"))]
+        seen = [(text, given) for text, given in executed.items() if text.startswith(QUERIES)]
+        seen += [(text, ()) for text in statements if text.startswith(QUERIES)]
     finally:
         event.remove(sa.Engine, "connect", trace)
-    assert len(seen) > 20
+        event.remove(sa.Engine, "before_cursor_execute", record)
+    assert len(seen) > 80
     tables = {table.name for table in metadata.sorted_tables} - SMALL_TABLES
     scans = []
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
-        for text in seen:
-            for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {text}"):
+        for text, given in seen:
+            for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {text}", given):
                 words = step.split()
                 if words[0] == "SCAN" and words[1] in tables and "USING" not in words:
                     scans.append((step, text))
@@ -152,7 +186,7 @@ def sequential_scans(url: str, statements: dict[str, Any]) -> Iterator[tuple[str
     with psycopg.connect(host=host, user="postgres", dbname=parsed.database, autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off")
         for text, parameters in statements.items():
-            if not text.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
+            if not text.lstrip().startswith(QUERIES):
                 continue
             given = parameters[0] if isinstance(parameters, list) else parameters
             for (line,) in connection.execute(f"EXPLAIN {text}", given).fetchall():
