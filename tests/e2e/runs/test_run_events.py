@@ -114,6 +114,8 @@ def test_events_come_live_and_are_replayed_by_every_process(
         stream = follow(gateway.url, path, TOKEN)
         assert [event["type"] for event in islice(stream, 2)] == ["run.queued", "run.started"]
         seen.append([*stream_until_text(model, stream)])
+    shown = until(lambda: run if (run := there.get(path).json())["first_output_at"] else None)
+    assert (shown["state"], shown["step"], shown["model"]) == ("running", 1, f"stub/{model.name}")
     model.go_on()
     whole = [events_of(client, path, conformance) for client in (here, there)]
     assert joined(whole[0]) == joined(whole[1])
