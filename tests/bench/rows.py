@@ -168,13 +168,13 @@ class Bench:
     def _turns(self, client: Any, messages: list[Any], key: str | None, turns: int) -> float:
         """Send the messages several times and return the CPU of each in ms."""
         headers = self.gateway.headers() | ({} if key is None else {"x-openclaw-session-key": key})
-        before = self.gateway.cpu_seconds()
+        before = self.gateway.cpu_seconds_of_threads()
         for _ in range(turns):
             response = client.post(PATH, self.gateway.body(messages=messages), headers=headers)
             answer = response.read()
             if b"word19" not in answer:
                 raise RuntimeError(f"a turn of a session failed: {answer[:300]!r}")
-        return (self.gateway.cpu_seconds() - before) / turns * 1000
+        return (self.gateway.cpu_seconds_of_threads() - before) / turns * 1000
 
     def workers(self, seconds: float = 2.0) -> None:
         """Compare CPU per request of two processes on one port with one."""
