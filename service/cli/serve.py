@@ -98,7 +98,7 @@ def _serve(apps: Apps, started: ResolvedConfig, grace_seconds: float, *, dev: bo
     opened.contact_servers()
     opened.check_models()
     on_stop = partial(_stop_accepting, opened, apps.app.extensions["rpc"], grace_seconds)
-    run_until_stopped(server, Stop(grace_seconds, on_stop, opened.abort_all))
+    run_until_stopped(server, Stop(grace_seconds, on_stop, opened.abort_all, opened.runs.join_detached))
     click.echo("Stopped.")
 
 

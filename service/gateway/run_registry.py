@@ -68,6 +68,12 @@ class RunRegistry:
         going_on = self.going_on(session_key)
         return tuple(run for run in going_on if run.state.is_begun and not run.is_replay)
 
+    def join_detached(self) -> None:
+        """Wait for the end of the runs that go on without a connection."""
+        for run in self.going_on():
+            if run.accepted.detached and not run.is_replay:
+                run.wait_for_end(None)
+
     def subscribe(self, observer: Observer) -> Callable[[], None]:
         """Call `observer` with the events of every run that begins, until the returned function is called."""
         self._observers = (*self._observers, observer)

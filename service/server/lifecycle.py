@@ -55,7 +55,7 @@ class StopSignals:
 
 @record
 class Stop:
-    """Shutdown settings: running requests get `grace_seconds` to finish.
+    """Shutdown settings: running requests, and what `join` waits for, get `grace_seconds` to finish.
 
     `on_asked` is called first; `on_over` is called when the time is up or the stop is forced, to abort the runs that
     requests wait for. Both must return quickly.
@@ -64,6 +64,7 @@ class Stop:
     grace_seconds: float = GRACE_SECONDS
     on_asked: Callable[[], None] = lambda: None
     on_over: Callable[[], object] = lambda: None
+    join: Callable[[], None] = lambda: None
 
 
 def run_until_stopped(server: Server, stop: Stop) -> None:
@@ -105,12 +106,17 @@ def _serve(server: Server, signals: StopSignals, stop: Stop) -> None:
     signals.asked.wait()
     stop.on_asked()
     server.close()
-    finished = gevent.spawn(server.pool.join)
+    finished = gevent.spawn(_join, server, stop)
     gevent.wait([finished, signals.forced], timeout=stop.grace_seconds, count=1)
     finished.kill()
     stop.on_over()
     server.pool.join(timeout=_FINAL_RESPONSE_SECONDS)
     server.pool.kill(block=True, timeout=1)
+
+
+def _join(server: Server, stop: Stop) -> None:
+    server.pool.join()
+    stop.join()
 
 
 def _freeze_startup_objects() -> None:

@@ -119,7 +119,7 @@ class Worker:
             self.gateway.contact_servers()
 
         try:
-            stop = Stop(grace_seconds, self._stop_accepting, self.gateway.abort_all)
+            stop = Stop(grace_seconds, self._stop_accepting, self.gateway.abort_all, self.gateway.runs.join_detached)
             run_until_dismissed(server, stop, on_started=on_started, is_wanted=is_wanted)
         finally:
             self.gateway.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
@@ -232,3 +233,27 @@ def test_runs_are_off_with_chat_completions(upstream: Upstream, tmp_path: Path) 
     with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
         assert error_of(start(client)) == (404, "endpoint_disabled", None)
         assert client.get("/v1/runs").json()["data"] == []
+
+
+def test_run_without_connection_is_finished_before_the_gateway_stops(upstream: Upstream, tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        exchange.event({"content": "done"})
+        assert release.wait(60)
+        exchange.end("stop")
+
+    upstream.answers["held"] = answer
+    config = config_of(upstream)
+    with live_gateway(tmp_path, config) as gateway:
+        with gateway.client() as client:
+            path = start(client, model="stub/held").headers["Location"]
+            until(lambda: client.get(path).json()["first_output_at"])
+        gateway.process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            gateway.process.wait(1)
+        release.set()
+        assert gateway.process.wait(60) == 0
+    with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
+        assert client.get(path).json()["state"] == "ok"
