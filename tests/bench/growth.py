@@ -113,7 +113,8 @@ def measure(store: Store, messages: int, number: int) -> None:
 
     def prune() -> None:
         database = open_database(*store.state)
-        limits = MaintenanceConfig(prune_after=f"{days - 1}d", stateless_after=False, runs_after=False)
+        kept = {"pruneAfter": f"{days - 1}d", "statelessAfter": False, "runsAfter": False}
+        limits = MaintenanceConfig.model_validate(kept)
         pruned = Pruner(database, limits, time.time).run()
         database.close()
         if pruned.sessions != DAY_SESSIONS:

@@ -110,7 +110,7 @@ def send_pieces(sock: Any, pieces: Sequence[bytes]) -> None:
         if (sent := sock.send(message)) < len(message):
             sock.sendall(memoryview(message)[sent:])
         return
-    left = deque(map(memoryview, pieces))
+    left: deque[memoryview] = deque(memoryview(piece) for piece in pieces)
     while left:
         sent = sock.sendmsg(left)
         while left and sent >= len(left[0]):

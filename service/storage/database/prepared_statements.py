@@ -71,7 +71,8 @@ class PreparedStatement:
         cursor = driver.execute(text, _bound(order, constants, parameters))
         rows = cursor.fetchall()
         if rows and self._row is None:
-            self._row = namedtuple("Row", [name for name, *_ in cursor.description])  # noqa: PYI024 - no types
+            names = [name for name, *_ in cursor.description]
+            self._row = namedtuple("Row", names)  # type: ignore[misc]  # noqa: PYI024 - its columns have no types
         return [self._row._make(row) for row in rows] if rows else []
 
     def first(self, connection: sa.Connection, parameters: Mapping[str, Any]) -> Any | None:

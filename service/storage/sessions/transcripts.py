@@ -134,8 +134,10 @@ class TranscriptStore:
 
         With the current `head` of the session, what is known of it is not read again.
         """
-        if head is not None and (head == SessionHead() or (known := self._paths.find_current(key, head))):
-            return known if head.entry_count else LoadedPath(SessionTree(), (), 0, (), 0)
+        if head == SessionHead():
+            return LoadedPath(SessionTree(), (), 0, (), 0)
+        if head is not None and (known := self._paths.find_current(key, head)):
+            return known
 
         def load(connection: sa.Connection) -> tuple[SessionTree, UnknownPart]:
             tree = read_tree(connection, key)

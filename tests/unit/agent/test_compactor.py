@@ -315,7 +315,8 @@ def test_estimate_is_adjusted_to_provider_count() -> None:
 
 
 def test_continued_conversation_is_estimated_like_a_new_one() -> None:
-    estimator, messages = TokenEstimator(), (user("start"),)
+    estimator = TokenEstimator()
+    messages: tuple[Message, ...] = (user("start"),)
     for number in range(20):
         messages += (user("a" * number), Message(Role.ASSISTANT, tool_calls=(ToolCall("c", "f", "{}" * number),)))
         asked = ModelRequest("m", "s" * number, messages, continued=True)

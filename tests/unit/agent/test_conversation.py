@@ -104,7 +104,8 @@ STEPS = st.sampled_from(
 
 @given(st.lists(st.lists(STEPS, min_size=1, max_size=4), max_size=6))
 def test_continued_conversation_is_settled_like_a_new_one(turns: list[list[Message]]) -> None:
-    histories, messages = SettledHistories(), (USER,)
+    histories = SettledHistories()
+    messages: tuple[Message, ...] = (USER,)
     for turn in turns:
         messages += tuple(turn)
         request = ModelRequest("m", "", messages, continued=True)

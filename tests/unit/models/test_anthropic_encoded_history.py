@@ -40,7 +40,8 @@ def written(writer: RequestWriter, request: ModelRequest, style: RequestStyle) -
 def test_continued_conversation_is_written_like_a_new_one(
     turns: list[tuple[int, list[Message]]], first: Message
 ) -> None:
-    writer, messages = RequestWriter(), (first,)
+    writer = RequestWriter()
+    messages: tuple[Message, ...] = (first,)
     for lost, added in turns:
         messages = (*messages[: max(1, len(messages) - lost)], *added)
         request = ModelRequest("m", "Be kind.", messages, continued=True)

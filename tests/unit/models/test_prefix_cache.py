@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from service.core.messages import Message, Role, text_message
-from service.models.json_chunks import extend, to_object
+from service.models.json_chunks import Chunks, extend, to_object
 from service.models.prefix_cache import Prefix, PrefixCache
 
 
@@ -45,7 +45,8 @@ def test_cache_is_bounded_in_bytes() -> None:
 @pytest.mark.parametrize("after", [b"", b"9", b"9,9"])
 def test_array_in_chunks_has_every_element(before: bytes, after: bytes) -> None:
     added = [b"", b"1", b"", b'2,"%b"' % (b"3" * 500), *(b"%d" % number for number in range(200))]
-    for chunks in accumulate(added, extend, initial=()):
+    nothing: Chunks = ()
+    for chunks in accumulate(added, extend, initial=nothing):
         elements = b",".join(filter(None, (before, b"".join(chunks), after)))
         whole = b"".join(to_object(b'{"a":1}', "m", before, chunks, after))
         assert orjson.loads(whole) == {"a": 1, "m": orjson.loads(b"[%b]" % elements)}

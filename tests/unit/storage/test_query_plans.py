@@ -92,13 +92,11 @@ def maintain(gateway: Gateway) -> None:
     storage.records.request_abort("unknown")
     storage.database.write(_InterruptOrphans(0))
     storage.membership._heartbeat()
-    pruned = [
-        Pruner(storage.database, MaintenanceConfig(**limits), lambda: time.time() + 10 * 24 * 3600).run()
-        for limits in (
-            {"runs_after": "1s", "stateless_after": False},
-            {"prune_after": "1s", "stateless_after": "1s", "max_entries": 1},
-        )
-    ]
+    limits = (
+        MaintenanceConfig.model_validate({"runsAfter": "1s", "statelessAfter": False}),
+        MaintenanceConfig.model_validate({"pruneAfter": "1s", "statelessAfter": "1s", "maxEntries": 1}),
+    )
+    pruned = [Pruner(storage.database, one, lambda: time.time() + 10 * 24 * 3600).run() for one in limits]
     assert [(one.sessions > 0, one.runs > 0, one.idempotency_keys > 0) for one in pruned] == [
         (False, True, True),
         (True, False, False),
