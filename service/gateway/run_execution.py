@@ -130,7 +130,9 @@ class RunExecutor:
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
         outcome = to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial)
-        outcome = placed(with_times(outcome, run), prepared.place)
+        if end.error is not None or not run.accepted.stateless or run.accepted.is_recorded_early:
+            outcome = with_times(outcome, run)  # the row of a stateless turn has no place for them
+        outcome = placed(outcome, prepared.place)
         run.usage = loop.draft.usage
         if recorder is not None:
             outcome = replace(outcome, events=recorder.remaining())
