@@ -8,6 +8,7 @@ from flask import current_app
 from service.api.http.responses import Response, created_response, json_response
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
+from service.gateway import session_list
 from service.gateway.gateway import Gateway
 from service.gateway.session_fork import fork_session, no_message
 from service.storage.runs.records import RunRecord
@@ -23,7 +24,7 @@ def list_sessions(
     gateway: Gateway = current_app.extensions["gateway"]
     position = None if after is None else parse_cursor(after)
     agent_id = None if agent is None else agent.lower()
-    found = gateway.storage.transcripts.list_from(position, limit + 1, agent_id=agent_id, stateless=stateless)
+    found = session_list.list_sessions(gateway.storage, position, limit + 1, agent_id=agent_id, stateless=stateless)
     return json_response(to_session_list(found, limit))
 
 

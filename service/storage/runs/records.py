@@ -18,7 +18,7 @@ from service.core.messages import Message, Usage
 from service.storage.cluster.membership import ACTIVE_STATES, IS_ACTIVE, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
-from service.storage.database.schema import approvals, runs, stateless_runs
+from service.storage.database.schema import approvals, lanes, runs, sessions, stateless_runs
 from service.storage.runs.events import EventBatch
 
 #: The beginning of the ids that gateways give; a version 7 UUID of the time of acceptance follows.
@@ -172,6 +172,11 @@ _BY_ID = sa.union_all(
 _ACTIVE_IN_SESSION = WITH_WAIT.where(runs.c.session_key == sa.bindparam("of_key"), IS_ACTIVE).order_by(
     runs.c.accepted_at_ms, runs.c.id
 )
+_IN_NEW_SESSIONS = WITH_WAIT.where(
+    IS_ACTIVE,
+    sa.exists().where(lanes.c.session_key == runs.c.session_key),  # a run without a session has no lease
+    ~sa.exists().where(sessions.c.key == runs.c.session_key),
+).order_by(runs.c.accepted_at_ms, runs.c.id)
 _ASKING = WITH_WAIT.where(
     runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)),
     runs.c.agent_id == sa.bindparam("of_agent"),
@@ -207,6 +212,10 @@ class RunRecords:
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
         """Return the queued and running runs of a session, oldest first. Raises `StoreError`."""
         return tuple(map(to_record, self._database.fetch(_ACTIVE_IN_SESSION, {"of_key": session_key})))
+
+    def list_in_new_sessions(self) -> tuple[RunRecord, ...]:
+        """Return the queued and running runs of sessions without turns, oldest first. Raises `StoreError`."""
+        return tuple(map(to_record, self._database.fetch(_IN_NEW_SESSIONS, {})))
 
     def list_failures(self, session_key: str) -> dict[str, str]:
         """Return the error codes of the failed or truncated runs of a session, by run id. Raises `StoreError`."""

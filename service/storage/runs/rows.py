@@ -32,7 +32,7 @@ class SessionStart:
             "session_id": self.session_id,
             "agent_id": self.run.agent_id,
             "entry_count": len(self.outcome.messages),
-            "created_at_ms": self.at_ms,
+            "created_at_ms": self.at_ms if self.run.stateless else self.run.accepted_at_ms,
             "updated_at_ms": self.at_ms,
             "title": to_title(self.outcome.messages),
             "model": self.outcome.model,

@@ -152,9 +152,18 @@ def test_session_exists_while_its_first_run_goes_on(relay: LiveGateway, talk: ht
         shown = talk.get(path).json()
         assert (shown["message_count"], shown["messages"], shown["branches"]) == (0, [], [])
         [run_id] = shown["active_run_ids"]
+        first, *_ = talk.get("/v1/sessions?agent=main&stateless=false&limit=1").json()["data"]
+        assert (first["id"], first["created_at"], first["message_count"]) == (shown["id"], shown["created_at"], 0)
+        assert shown["id"] not in listed_ids(talk, "stateless=true", "agent=beta")
         assert error_of(talk.post(f"{path}/fork", json={})) == (400, "invalid_value", "index")
         assert talk.post(f"/v1/runs/{run_id}/cancel").status_code == 200
     stored = talk.get(path).json()
     while not stored["messages"]:
         stored = talk.get(path).json()
-    assert stored["id"] == shown["id"]
+    assert (stored["id"], stored["created_at"]) == (shown["id"], shown["created_at"])
+    assert listed_ids(talk, "limit=100").count(shown["id"]) == 1
+
+
+def listed_ids(talk: httpx.Client, *queries: str) -> list[str]:
+    pages = [talk.get(f"/v1/sessions?{query}").json() for query in queries]
+    return [one["id"] for page in pages for one in page["data"]]

@@ -88,6 +88,7 @@ def maintain(gateway: Gateway) -> None:
     ask(gateway, "old", session=None)
     ask(gateway, "old", key="old")
     storage = gateway.storage
+    storage.records.list_in_new_sessions()
     storage.records.list_to_abort(storage.membership.id)
     storage.records.request_abort("unknown")
     storage.database.write(_InterruptOrphans(0))
