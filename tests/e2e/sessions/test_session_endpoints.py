@@ -206,6 +206,8 @@ def test_session_paths_allow_only_documented_methods(talk: httpx.Client) -> None
     for method in ("PUT", "OPTIONS"):
         assert talk.request(method, "/v1/sessions/x").headers["allow"] == "DELETE, GET, HEAD"
     assert talk.get("/v1/runs/x/cancel").headers["allow"] == "POST"
+    forks = talk.put("/v1/sessions/x/fork")  # a session may be called "x/fork", too
+    assert forks.headers["allow"] == "DELETE, GET, HEAD, POST"
     assert talk.post("/v1/sessions").status_code == 405
 
 
