@@ -88,7 +88,7 @@ class ChatCompletionsConfig(Section):
     enabled: Bool = False
     """Serve `POST /v1/chat/completions` and the endpoints beside it."""
     on_disconnect: Literal["cancel", "continue"] = "cancel"
-    """What becomes of a run whose client disconnects, unless the request has `x-openclaw-on-disconnect`."""
+    """The effect of a disconnect on a run, unless the request has `x-openclaw-on-disconnect`."""
     images: ImagesConfig = ImagesConfig()
     """Images in requests."""
 

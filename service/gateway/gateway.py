@@ -211,7 +211,7 @@ class Gateway:
 
     @property
     def continues_by_default(self) -> bool:
-        """Whether the run of a chat completion in force goes on when its client disconnects."""
+        """True if the run of a chat completion goes on when its client disconnects."""
         return self._runtime.current.continues
 
     @property
