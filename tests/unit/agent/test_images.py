@@ -134,6 +134,8 @@ def test_messages_without_images_and_other_parts_are_unchanged() -> None:
         ("data:image/png;base64,****", "not valid base64"),
         ("data:image/png;base64,AAAAA", "not valid base64"),
         ("data:image/png;base64,ü", "not valid base64"),
+        ("data:image/png;base64," + "A" * (1024 * 1024 - 1) + "=" + "AAAA", "not valid base64"),
+        ("data:image/png;base64,AAA=AAA=", "not valid base64"),
         ("data:image/png,plain", "Write it as `data:image/png;base64"),
         ("data:", "Write it as `data:image/png;base64"),
         ("http://site.test/a.png", r"images\.allowUrl"),

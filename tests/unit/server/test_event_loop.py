@@ -14,6 +14,7 @@ import flask
 import orjson
 import pytest
 from support.live import TOKEN, scripted_config
+from support.pictures import data_uri, picture
 
 from service.api.auth import Credentials
 from service.config.schema import parse_config
@@ -51,6 +52,22 @@ CASES: dict[str, tuple[bytes, int]] = {
             }
         ),
         400,
+    ),
+    "picture-answered": (
+        orjson.dumps(
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "look"},
+                            {"type": "image_url", "image_url": {"url": data_uri(picture("PNG") + bytes(9_500_000))}},
+                        ],
+                    }
+                ]
+            }
+        ),
+        200,
     ),
 }
 
