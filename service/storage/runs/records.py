@@ -176,7 +176,7 @@ _IN_NEW_SESSIONS = WITH_WAIT.where(
     IS_ACTIVE,
     sa.exists().where(lanes.c.session_key == runs.c.session_key),  # a run without a session has no lease
     ~sa.exists().where(sessions.c.key == runs.c.session_key),
-).order_by(runs.c.accepted_at_ms, runs.c.id)
+)  # not ordered, or SQLite walks all runs by an index of that order
 _ASKING = WITH_WAIT.where(
     runs.c.asked_call_id.in_(sa.bindparam("call_ids", expanding=True)),
     runs.c.agent_id == sa.bindparam("of_agent"),
@@ -215,7 +215,8 @@ class RunRecords:
 
     def list_in_new_sessions(self) -> tuple[RunRecord, ...]:
         """Return the queued and running runs of sessions without turns, oldest first. Raises `StoreError`."""
-        return tuple(map(to_record, self._database.fetch(_IN_NEW_SESSIONS, {})))
+        found = map(to_record, self._database.fetch(_IN_NEW_SESSIONS, {}))
+        return tuple(sorted(found, key=lambda run: (run.accepted_at_ms, run.id)))
 
     def list_failures(self, session_key: str) -> dict[str, str]:
         """Return the error codes of the failed or truncated runs of a session, by run id. Raises `StoreError`."""
