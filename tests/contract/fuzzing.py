@@ -174,8 +174,6 @@ def _to_config(plan: Plan) -> schemathesis.Config:
         {"include-name": name, "checks": {"negative_data_rejection": {"expected-statuses": list(statuses)}}}
         for name, statuses in plan.rejections.items()
     ]
-    # HEAD is served by the code of GET.
-    operations.append({"include-method": "HEAD", "generation": {"max-examples": max(plan.examples // 5, 12)}})
     # The path of a fork is that of a session, too, whose key may have slashes.
     operations.append({"include-name": FORK_SESSION, "checks": {"allow_header_conformance": {"enabled": False}}})
     if plan.operations:
