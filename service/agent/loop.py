@@ -258,6 +258,7 @@ class AgentLoop:
             self._run.append(TextDelta(PARAGRAPH))
         self.draft.pieces.append(text)
         self._run.append(TextDelta(text))
+        self._run.pause_output()
 
     def _take_back(self) -> None:
         """Retract the unfinished message."""

@@ -174,6 +174,11 @@ class Run:
             for reader in self._readers:
                 reader.news.set()
 
+    def pause_output(self) -> None:
+        """Wait, for the run itself and before it appends more, while the process has too much output in flight."""
+        if self._output is not None:
+            self._output.pause_output()
+
     def append(self, event: RunEvent) -> None:
         """Append to the log, for the run itself. Nothing may follow a `RunEnded`."""
         self._log.append(event)

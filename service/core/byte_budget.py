@@ -2,9 +2,9 @@
 
 Incoming data waits for room and is refused if none comes; while others wait, senders that are too slow make room.
 Data whose beginning is here already goes first, oldest first, because its end gives room back; if nothing of it can go
-on, the youngest is refused. Output cannot wait, because runs do not wait for their readers: beyond the limit, the
-largest holder of output is evicted. A quarter of the limit is reserved for output and small requests, so that large
-bodies do not take all of it.
+on, the youngest is refused. Runs do not wait for their readers: when output exceeds the limit, its largest holder is
+evicted, and those that produce more pause until that has left. A quarter of the limit is reserved for output and small
+requests, so that large bodies do not take all of it.
 """
 
 from __future__ import annotations
@@ -71,6 +71,11 @@ class Hold:
         """Add bytes of output, or give some back, without waiting."""
         self._budget.count(self, change)
 
+    def pause_output(self) -> None:
+        """Wait, not for long, until evicted holders have given enough room back. Holders of little need not wait."""
+        if self.size and not self.is_evicted:
+            self._budget.pause_output()
+
     def share(self) -> Hold:
         """Add an owner and return this hold."""
         self._owners += 1
@@ -130,6 +135,7 @@ class ByteBudget:
         self._on_freed = on_freed
         self._freed_bytes = 0
         self._leaving_bytes = 0  # of holders that were evicted and have not ended yet
+        self._has_room = Event()
         self._holds: dict[Hold, None] = {}  # those with bytes, oldest first
         self._queue: list[_Waiting] = []
         self._counted_holds = 0
@@ -142,6 +148,7 @@ class ByteBudget:
     def resize(self, limit_bytes: int) -> None:
         """Change the limit; what is in flight stays."""
         self.limit_bytes = limit_bytes
+        self._has_room.set()
         self._admit_waiting()
 
     def take(self, hold: Hold, size: int) -> None:
@@ -169,6 +176,12 @@ class ByteBudget:
             if not evictable:
                 return
             self._evict(max(evictable, key=lambda one: one.size))
+
+    def pause_output(self) -> None:
+        """Wait while more is in flight than the limit allows, until evicted holders have left."""
+        if self.used_bytes > self.limit_bytes:
+            self._has_room.clear()
+            self._has_room.wait(self._wait_seconds)
 
     def forget(self, hold: Hold) -> None:
         """Give back all bytes of `hold`."""
@@ -228,6 +241,8 @@ class ByteBudget:
             self._leaving_bytes += change
         if change < 0:
             self._count_freed(-change)
+        if self.used_bytes <= self.limit_bytes:
+            self._has_room.set()
         if hold.size:
             self._holds[hold] = None
         else:

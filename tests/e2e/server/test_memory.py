@@ -107,7 +107,7 @@ def test_readers_that_do_not_read_lose_their_runs_before_memory_runs_out(
 
     def answer_long(exchange: Exchange) -> None:
         exchange.head()
-        for _ in range(230):
+        for _ in range(500):
             exchange.event({"content": piece})
         exchange.end()
 
@@ -119,7 +119,7 @@ def test_readers_that_do_not_read_lose_their_runs_before_memory_runs_out(
     )
     memory = Memory(gateway)
     with ExitStack() as stack:
-        for _ in range(60):
+        for _ in range(150):
             reader = stack.enter_context(socket.socket())
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(gateway.address)

@@ -118,6 +118,31 @@ def test_output_beyond_the_limit_evicts_the_largest_holder_once() -> None:
     assert budget.used_bytes == 5 * MIB
 
 
+def test_output_pauses_until_what_was_evicted_has_left() -> None:
+    budget = ByteBudget(8 * MIB)
+    evicted, growing, small = budget.hold(lambda: None), budget.hold(), budget.hold()
+    growing.add(1 * MIB)
+    evicted.add(8 * MIB)
+    paused = spawn(growing.pause_output)
+    for holder in (evicted, small):
+        holder.pause_output()
+    sleep(0.05)
+    assert evicted.is_evicted
+    assert not paused.dead
+    evicted.release()
+    paused.join(5)
+    assert paused.successful()
+
+
+def test_output_pauses_only_for_a_while_if_nothing_leaves() -> None:
+    budget = ByteBudget(8 * MIB, wait_seconds=0.05)
+    growing, leaving = budget.hold(), budget.hold(lambda: None)
+    growing.add(1 * MIB)
+    leaving.add(8 * MIB)
+    growing.pause_output()
+    assert budget.used_bytes == 9 * MIB
+
+
 def test_a_larger_limit_admits_what_waits() -> None:
     budget = ByteBudget(8 * MIB)
     budget.hold().take(6 * MIB)
