@@ -70,32 +70,30 @@ class _Inspection:
         self._count += 1
         if self._count > MAX_IMAGES:
             raise _refusal(place, f"A request can have at most {MAX_IMAGES} images. Send fewer.")
-        if image.url[:5].lower() == "data:":
-            encoded, data = self._parse_data_uri(place, image.url)
-        else:
-            data = self._fetch(place, image.url)
-            encoded = base64.b64encode(data).decode()
+        url = image.url
+        data = self._parse_data_uri(place, url) if url[:5].lower() == "data:" else self._fetch(place, url)
         self._total_bytes += len(data)
         if self._total_bytes > MAX_TOTAL_BYTES:
             limit = _mebibytes(MAX_TOTAL_BYTES)
             raise _refusal(
                 place, f"The images of the request are larger than {limit} together. Send fewer or smaller ones."
             )
-        return replace(image, url=f"data:{self._check_content(place, data)};base64,{encoded}")
+        head = f"data:{self._check_content(place, data)};base64,"
+        return image if url.startswith(head) else replace(image, url=head + base64.b64encode(data).decode())
 
-    def _parse_data_uri(self, place: str, url: str) -> tuple[str, bytes]:
-        head, comma, encoded = url.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
+    def _parse_data_uri(self, place: str, url: str) -> bytes:
+        data_at = url.find(",") + 1
+        if not url[:data_at].lower().endswith(";base64,"):
             raise _refusal(place, "The `data:` URI is malformed. Write it as `data:image/png;base64,...`.")
-        if len(encoded) // 4 * 3 > self._config.max_bytes + 2:
+        if (len(url) - data_at) // 4 * 3 > self._config.max_bytes + 2:
             raise self._too_large(place)
         try:
-            data = _decode(encoded)
+            data = _decode(url, data_at)
         except ValueError:
             raise _refusal(place, "The data of the image is not valid base64.") from None
         if len(data) > self._config.max_bytes:
             raise self._too_large(place)
-        return encoded, data
+        return data
 
     def _fetch(self, place: str, url: str) -> bytes:
         if url.partition(":")[0].lower() not in ("http", "https"):
@@ -141,15 +139,18 @@ class _Inspection:
         return _refusal(place, f"The image is larger than {limit}, the limit for one image. Send a smaller one.")
 
 
-def _decode(encoded: str) -> bytes:
-    """Decode base64 while other greenlets run in between. Raises `ValueError` (`binascii.Error` is one)."""
-    if "=" in encoded[:-2]:
+def _decode(url: str, start: int) -> bytes:
+    """Decode the base64 at `start` while other greenlets run in between.
+
+    Raises `ValueError` (`binascii.Error` is one).
+    """
+    if url.find("=", start, -2) >= 0:
         raise ValueError("there is padding before the end")
     pieces = []
-    for start in range(0, len(encoded), _PIECE_CHARACTERS):
-        if start:
+    for at in range(start, len(url), _PIECE_CHARACTERS):
+        if at > start:
             pause()
-        pieces.append(base64.b64decode(encoded[start : start + _PIECE_CHARACTERS], validate=True))
+        pieces.append(base64.b64decode(url[at : at + _PIECE_CHARACTERS], validate=True))
     return b"".join(pieces)
 
 

@@ -191,15 +191,19 @@ def _normalize_url(url: str) -> str:
         return url
     if not url.isascii() or any(mark in url for mark in string.whitespace):  # much faster than to split in vain
         url = "".join(url.split())
-    head, comma, data = url[5:].partition(",")
-    if not head.lower().endswith(";base64"):
-        return f"data:{head}{comma}{data}"
+    data_at = url.find(",") + 1
+    if not url[:data_at].lower().endswith(";base64,"):
+        return f"data:{url[5:]}"
+    is_padded = (len(url) - data_at) % 4 == 0
+    if is_padded and url.startswith("data:") and not any(mark in url for mark in "%-_"):
+        return url
+    head, data = url[5:data_at], url[data_at:]
     if "%" in data:
         data = unquote(data)
     if "-" in data or "_" in data:
         data = data.translate(_URL_SAFE)
     padding = "=" * (-len(data) % 4) if not data.endswith("=") else ""
-    return f"data:{head},{data}{padding if len(padding) < _INVALID_PADDING else ''}"
+    return f"data:{head}{data}{padding if len(padding) < _INVALID_PADDING else ''}"
 
 
 def _parse_functions(tools: Iterable[dict[str, Any]]) -> tuple[Function, ...]:
