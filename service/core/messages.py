@@ -146,18 +146,32 @@ def text_message(role: Role, text: str) -> Message:
 
 @record
 class Usage:
-    """Token counts of one or more model calls, as reported by the provider."""
+    """Token counts of one or more model calls, as reported by the provider.
+
+    `reasoning_tokens` is the part of the output that the model has thought; `None` if a provider does not tell.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
+            self._added_reasoning(other),
         )
+
+    def _added_reasoning(self, other: Usage) -> int | None:
+        if not self.output_tokens:
+            return other.reasoning_tokens
+        if not other.output_tokens:
+            return self.reasoning_tokens
+        if self.reasoning_tokens is None or other.reasoning_tokens is None:
+            return None
+        return self.reasoning_tokens + other.reasoning_tokens
 
 
 @record

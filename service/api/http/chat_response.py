@@ -48,12 +48,15 @@ def _to_tool_call(call: ToolCall) -> dict[str, Any]:
 
 def to_usage(usage: Usage) -> dict[str, Any]:
     """Translate token counts to the contract's `Usage`."""
-    return {
+    counts: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+    if usage.reasoning_tokens is not None:
+        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return counts
 
 
 class ChunkStream:

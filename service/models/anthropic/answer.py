@@ -32,6 +32,7 @@ _ERROR_STATUSES = {
     "rate_limit_error": 429,
     "timeout_error": 504,
 }
+_THINKING_TOKENS = "thinking_tokens"
 #: Deltas that belong to blocks of known kinds.
 _DELTAS = ("input_json_delta", "thinking_delta", "signature_delta", "citations_delta")
 
@@ -257,13 +258,16 @@ class AnthropicAnswer:
     def _count(self, usage: dict[str, Any] | None) -> None:
         # Each report covers the whole answer so far; the last one may omit the input, or have 0 for it.
         counts = usage if isinstance(usage, dict) else {}
+        details = counts.get("output_tokens_details")
+        if isinstance(details, dict) and details.get(_THINKING_TOKENS) is not None:
+            counts = {**counts, _THINKING_TOKENS: details[_THINKING_TOKENS]}
         self._usage |= {name: max(to_count(count), self._usage.get(name, 0)) for name, count in counts.items()}
 
     def _to_usage(self) -> Usage:
         counts = self._usage
         cached = counts.get("cache_read_input_tokens", 0)
         fresh = counts.get("input_tokens", 0) + counts.get("cache_creation_input_tokens", 0)
-        return Usage(fresh + cached, counts.get("output_tokens", 0), cached)
+        return Usage(fresh + cached, counts.get("output_tokens", 0), cached, counts.get(_THINKING_TOKENS))
 
 
 def _text(value: object) -> str:

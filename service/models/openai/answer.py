@@ -25,8 +25,8 @@ from service.models.openai.parts import read_parts
 from service.models.openai.reasoning import REASONING, Reasoning
 from service.models.openai.repeated_chunks import RepeatedChunks
 from service.models.openai.surrogates import Joiner, load_event
+from service.models.openai.usage import read_usage
 from service.models.provider import ModelEnded
-from service.models.streaming import to_count
 from service.models.thoughts import ThoughtFilter
 
 #: Fields of an event, and of a choice, that need more than a look at the delta.
@@ -101,7 +101,7 @@ class OpenAIAnswer:
                 return text
             text = self._read_choice(choice)
             if usage := event.get("usage") or choice.get("usage") or _nested_usage(event):
-                self._usage = _to_usage(usage, self._usage)
+                self._usage = read_usage(usage, self._usage, self._upstream.host)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             message = "The model provider sent something that is not a chat completion."
             raise unreadable_error(self._upstream, payload, message) from error
@@ -258,19 +258,3 @@ def _plain_content(event: dict[str, Any], choice: dict[str, Any]) -> str | None:
 def _nested_usage(event: dict[str, Any]) -> Any:
     groq = event.get("x_groq")
     return groq.get("usage") if groq else None
-
-
-def _to_usage(usage: Any, earlier: Usage) -> Usage:
-    # A wrong count must not fail the answer.
-    counts = usage if isinstance(usage, dict) else {}
-    details = counts.get("prompt_tokens_details")
-    counted = Usage(
-        input_tokens=to_count(counts.get("prompt_tokens") or counts.get("input_tokens")),
-        output_tokens=to_count(counts.get("completion_tokens") or counts.get("output_tokens")),
-        cached_tokens=to_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
-    )
-    return Usage(  # some hosts send the counts in two chunks
-        max(earlier.input_tokens, counted.input_tokens),
-        max(earlier.output_tokens, counted.output_tokens),
-        max(earlier.cached_tokens, counted.cached_tokens),
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0013"  # new sessions
+HEAD = "0014"  # reasoning tokens
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -113,6 +113,7 @@ summaries = sa.Table(
 #: a stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
 #: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before. `step` counts
 #: the calls of the model, `tool` is the one that runs now. `detached` runs have rows in `run_events`.
+#: `reasoning_tokens` are those of the output, NULL if not known.
 runs = sa.Table(
     "runs",
     metadata,
@@ -141,6 +142,7 @@ runs = sa.Table(
     sa.Column("metadata", sa.Text),
     sa.Column("detached", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("tool", sa.Text),
+    sa.Column("reasoning_tokens", _BigInteger),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
     sa.Index("runs_by_start", "accepted_at_ms", "id"),
     sa.Index("runs_of_agent", "agent_id", "accepted_at_ms", "id"),

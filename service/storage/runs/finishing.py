@@ -241,6 +241,7 @@ def _end_of(one: FinishRun | StatelessTurn) -> dict[str, Any]:
         "asked_after": outcome.asked_after,
         "first_output_at_ms": outcome.first_output_at_ms,
         "step": outcome.step,
+        "reasoning_tokens": outcome.usage.reasoning_tokens,
     }
 
 

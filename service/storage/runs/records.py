@@ -260,7 +260,7 @@ def to_record(row: sa.Row[Any]) -> RunRecord:
         model=row.model,
         stop_reason=row.stop_reason,
         reply_count=row.reply_count,
-        usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
+        usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens),
         error_code=row.error_code,
         error_message=row.error_message,
         asked_after=row.asked_after,

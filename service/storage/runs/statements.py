@@ -37,6 +37,7 @@ END_COLUMNS = (
     "asked_after",
     "first_output_at_ms",
     "step",
+    "reasoning_tokens",
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,9 @@ class WireCase:
     """One answer: the `pieces` of its body and its label, then its text, its calls or the code of its error.
 
     A `text` of `None` is any.
-    `words` is part of the error's message. `usage` is what was counted (input, output). With `drops` the connection
-    ends before the body does. `system` and `asked`, by roles, are the request; without them it mentions no tag.
+    `words` is part of the error's message. `usage` is what was counted (input, output, reasoning if of interest). With
+    `drops` the connection ends before the body does. `system` and `asked`, by roles, are the
+    request; without them it mentions no tag.
     """
 
     name: str
@@ -45,7 +46,7 @@ class WireCase:
     reason: str = "stop"
     error: str | None = None
     words: str = ""
-    usage: tuple[int, int] | None = None
+    usage: tuple[int | None, ...] | None = None
     drops: bool = False
     system: str = ""
     asked: Mapping[Role, str] = field(default_factory=dict)
@@ -584,6 +585,31 @@ TEXTS = [
     ),
     _ok("byte that is not UTF-8", HI.replace(b"there", b"th\xffere"), dialect=ANTHROPIC, text="Hello th\ufffdere"),
 ]
+SAID = ("Hello ", "there")
+
+
+def _reasoning_counts() -> Iterator[WireCase]:
+    """How providers count reasoning, and what it comes to: OpenAI, xAI, SGLang, Google's dialect elsewhere."""
+    known = {"completion_tokens_details": {"reasoning_tokens": 3}}
+    for name, counted, expected in (
+        ("within the output", {**known, "total_tokens": 12}, (7, 5, 3)),
+        ("beside the output", {**known, "total_tokens": 15}, (7, 8, 3)),
+        ("more than the output", {"completion_tokens_details": {"reasoning_tokens": 9}}, (7, 14, 9)),
+        ("none", {"completion_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 12}, (7, 5, 0)),
+        ("among the counts", {"reasoning_tokens": 2}, (7, 5, 2)),
+        ("by another name", {"output_tokens_details": {"reasoning_tokens": 2}}, (7, 5, 2)),
+        ("not at all", {"total_tokens": 20, "completion_tokens_details": {"reasoning_tokens": None}}, (7, 5, None)),
+        ("not as a number", {"completion_tokens_details": [3]}, (7, 5, None)),
+    ):
+        usage = usage_chunk(usage={"prompt_tokens": 7, "completion_tokens": 5, **counted})
+        yield _ok(f"reasoning counted {name}", said(*SAID), STOP, usage, DONE, usage=expected)
+    for details, expected in (({"thinking_tokens": 3}, (9, 5, 3)), ({}, (9, 5, None)), ([3], (9, 5, None))):
+        last = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+        last["usage"] = {"output_tokens": 5, "output_tokens_details": details}
+        events = message_events(*anthropic.text(list(SAID)), last, {"type": "message_stop"}, end=False)
+        yield _ok(f"thinking counted as {details}", events, dialect=ANTHROPIC, usage=expected)
+
+
 COUNTS = [
     _ok(
         "usage in x_groq",
@@ -611,6 +637,7 @@ COUNTS = [
         DONE,
         usage=(7, 5),
     ),
+    *_reasoning_counts(),
 ]
 UNFINISHED = (
     "failed",
@@ -625,7 +652,6 @@ UNFINISHED = (
 )
 SHORTENED = ("MAX_TOKENS", "length", "token_limit", "maxPredictedTokensReached", "max-length")
 WITHHELD = ("SAFETY", "content-filter", "guardrail_intervened")
-SAID = ("Hello ", "there")
 
 
 def _endings(ending: Any, make: Callable[..., WireCase], **fields: Any) -> list[WireCase]:
