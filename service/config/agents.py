@@ -5,12 +5,15 @@ A request names an agent in its `model` field or in a header. A name that matche
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import field
 from pathlib import Path
 
+from service.config.model_settings import to_sampling
 from service.config.schema import AgentConfig, Config, IdentityConfig
 from service.core.dataclass import record
 from service.core.errors import GatewayError
+from service.core.messages import Sampling
 
 #: The only agent if none is configured; the default agent if it is configured and none is marked.
 MAIN_AGENT_ID = "main"
@@ -31,7 +34,8 @@ class Agent:
 
     `id` is in lower case. `instructions` is the system prompt, identity included, and may be empty. `model` is
     "provider/model", `None` if none is configured; `fallbacks` are asked in order when it fails. `timeout_seconds`
-    limits a run. Callers may choose `allowed_models`, `None` for any.
+    limits a run. Callers may choose `allowed_models`, `None` for any. `sampling` has the sampling parameters by model,
+    under "" those of all others. `aliases` are short names of models, in lower case.
     """
 
     id: str
@@ -42,6 +46,16 @@ class Agent:
     workspace: Path | None
     timeout_seconds: float
     allowed_models: tuple[str, ...] | None = None
+    sampling: Mapping[str, Sampling] = field(default_factory=dict, hash=False)
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def to_ref(self, name: str) -> str:
+        """Return the model ("provider/model") that `name` is an alias of, else `name`."""
+        return self.aliases.get(name.lower(), name)
+
+    def sampling_of(self, model: str) -> Sampling | None:
+        """Return the sampling parameters for requests to `model` that do not set them, `None` if there are none."""
+        return self.sampling.get(model) or self.sampling.get("")
 
     def may_use(self, model: str) -> bool:
         """Return True if a caller may choose `model` ("provider/model") for a run."""
@@ -51,10 +65,15 @@ class Agent:
 
 
 class Roster:
-    """The agents of this gateway, at least one, and the default agent."""
+    """The agents of this gateway, at least one, and the default agent.
 
-    def __init__(self, agents: Iterable[Agent], default_id: str) -> None:
+    `aliases` are further names for requests, each of a name with "openclaw/" or the like.
+    """
+
+    def __init__(self, agents: Iterable[Agent], default_id: str, aliases: Mapping[str, str] | None = None) -> None:
         self._agents = {agent.id: agent for agent in agents}
+        self._aliases = dict(aliases or {})
+        self._targets = {name.lower(): target for name, target in self._aliases.items()}
         self.default = self._agents[default_id]
 
     @classmethod
@@ -66,9 +85,8 @@ class Roster:
         roster = config.agents.roster or {MAIN_AGENT_ID: AgentConfig()}
         agents = [_agent(agent_id, entry, config) for agent_id, entry in roster.items()]
         marked = [agent_id for agent_id, entry in roster.items() if entry.default]
-        if marked:
-            return cls(agents, marked[0])
-        return cls(agents, MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id)
+        default_id = MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id
+        return cls(agents, marked[0] if marked else default_id, config.gateway.http.models)
 
     def __contains__(self, agent_id: object) -> bool:
         """Return True if an agent has this id."""
@@ -90,6 +108,7 @@ class Roster:
         if model is None:
             return self.default
         name = model.strip().lower()
+        name = self._targets.get(name, name).strip().lower()
         if name == _GENERIC_MODEL:
             return self.default
         prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
@@ -99,7 +118,27 @@ class Roster:
 
     def model_ids(self) -> list[str]:
         """Every value of the `model` field that is offered to callers, the general ones first."""
-        return [_GENERIC_MODEL, _DEFAULT_MODEL, *(f"openclaw/{agent_id}" for agent_id in self._agents)]
+        return [_GENERIC_MODEL, _DEFAULT_MODEL, *(f"openclaw/{agent_id}" for agent_id in self._agents), *self._aliases]
+
+    def unusable_aliases(self) -> dict[str, str]:
+        """Return the aliases that cannot be used, each with the reason."""
+        lowered = [name.lower() for name in self._aliases]
+        faults: dict[str, str] = {}
+        for name, target in self._aliases.items():
+            if lowered.count(name.lower()) > 1:
+                faults[name] = "differs from another name in upper and lower case only"
+            elif name.lower() == _GENERIC_MODEL or name.lower().startswith(_PREFIXES):
+                faults[name] = 'is a name of an agent already; names that begin with "openclaw" cannot be given away'
+            elif self._refuses(target):
+                faults[name] = 'must be the name of an agent of this gateway, such as "openclaw/main"'
+        return faults
+
+    def _refuses(self, target: str) -> bool:
+        try:
+            self.resolve(target, None)
+        except GatewayError:
+            return True
+        return target.lower() in self._targets  # an alias of an alias
 
     def _get(self, agent_id: str, written: str, param: str) -> Agent:
         if agent_id == "default":
@@ -115,6 +154,8 @@ class Roster:
             f"{fault} Use `openclaw` for the default agent or `openclaw/<agent id>` as the model, or the header "
             f"{AGENT_HEADER}. Agents: {', '.join(shown)}{more}."
         )
+        if self._aliases:
+            message = f"{message} Aliases: {', '.join(list(self._aliases)[:_MOST_SHOWN])}."
         return GatewayError("model_not_found", message, param=param)
 
 
@@ -126,24 +167,39 @@ def _agent(agent_id: str, entry: AgentConfig, config: Config) -> Agent:
     defaults = config.agents.defaults
     # An agent's model counts as a whole: the fallbacks of the defaults belong to the default model.
     choice = entry.model or defaults.model
+    aliases = config.agents.aliases_of(entry)
     workspace = entry.workspace or defaults.workspace
     own_words = entry.instructions if entry.instructions is not None else defaults.instructions
     return Agent(
         id=agent_id,
         name=entry.name or entry.identity.name or agent_id,
         instructions=_instructions(entry.identity, own_words or ""),
-        model=choice.primary if choice else None,
-        fallbacks=choice.fallbacks if choice else (),
+        model=aliases.get(choice.primary.lower(), choice.primary) if choice else None,
+        fallbacks=tuple(aliases.get(name.lower(), name) for name in choice.fallbacks) if choice else (),
         workspace=Path(workspace).expanduser() if workspace else None,
         timeout_seconds=defaults.timeout_seconds,
-        allowed_models=_allowed_models(entry, config),
+        allowed_models=_allowed_models(entry, config, aliases),
+        sampling=_sampling(entry, config),
+        aliases=aliases,
     )
 
 
-def _allowed_models(entry: AgentConfig, config: Config) -> tuple[str, ...] | None:
+def _sampling(entry: AgentConfig, config: Config) -> dict[str, Sampling]:
+    defaults = config.agents.defaults
+    thinking = entry.thinking_default or defaults.thinking_default
+    shared, own = defaults.models, entry.models
+    found = {}
+    for ref in ("", *dict.fromkeys((*shared, *own))):
+        of_model = [models[ref].params for models in (shared, own) if ref in models]
+        found[ref] = to_sampling((defaults.params, *of_model, entry.params), thinking)
+    return {ref: sampling for ref, sampling in found.items() if sampling != Sampling()}
+
+
+def _allowed_models(entry: AgentConfig, config: Config, aliases: Mapping[str, str]) -> tuple[str, ...] | None:
     """The models that callers may choose for an agent, `None` for any."""
     policies = (entry.model_policy.allow, config.agents.defaults.model_policy.allow, _legacy_allow_list(config))
     allowed = next((allow for allow in policies if allow is not None), None) or None
+    allowed = allowed and tuple(aliases.get(pattern.strip().lower(), pattern) for pattern in allowed)
     if config.models.mode == "merge":
         return allowed
     listed = [f"{name}/{model.id}" for name, provider in config.models.providers.items() for model in provider.models]

@@ -9,7 +9,18 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from service.config.problems import Section
 from service.config.sessions import HttpSessionsConfig
-from service.config.types import Bool, Count, ExactOrigin, GatewayUrl, Network, Origin, Port, Positive, Whole
+from service.config.types import (
+    Bool,
+    Count,
+    ExactOrigin,
+    GatewayUrl,
+    Network,
+    Origin,
+    Port,
+    Positive,
+    PublicName,
+    Whole,
+)
 from service.core.byte_budget import DEFAULT_BYTES
 
 DEFAULT_PORT = 18789
@@ -112,6 +123,8 @@ class HttpConfig(Section):
 
     endpoints: EndpointsConfig = EndpointsConfig()
     """HTTP endpoints that can be switched on."""
+    models: dict[PublicName, str] = Field(default_factory=dict)
+    """Further names of agents for the `model` of requests, such as `"gpt-4o": "openclaw/coder"`."""
     cors: CorsConfig = CorsConfig()
     """Requests of browsers from pages of other origins (CORS)."""
     sessions: HttpSessionsConfig = HttpSessionsConfig()

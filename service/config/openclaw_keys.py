@@ -246,9 +246,10 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "models.providers.*.models[].compat.supportsTemperature|supportsUsageInStreaming|thinkingFormat",
         "models.providers.*.models[].compat.toolCallArgumentsEncoding|toolSchemaProfile|vercelGatewayRouting",
         "models.providers.*.models[].compat.unsupportedToolSchemaKeywords|visibleReasoningDetailTypes|zaiToolStream",
-        "{agent}.fastModeDefault|imageMaxDimensionPx|imageQuality|llm|modelSelectionScope|params|reasoningDefault",
-        "{agent}.runRetries|thinkingDefault",
-        "{named}.models",
+        "{agent}.fastModeDefault|imageMaxDimensionPx|imageQuality|llm|modelSelectionScope|reasoningDefault|runRetries",
+        "{agent}.models.*.agentRuntime|codeMode|pickerRuntimes|streaming",
+        "{agent}.models.*.params.*",
+        "{agent}.params.*",
     ),
     "MCP servers are reached in this gateway's own way": (
         "mcp.sessionIdleTtlMs",

@@ -7,15 +7,16 @@ checked as a whole. Numbers carry their unit in their name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from service.config.approvals import ApprovalsConfig
 from service.config.gateway import GatewayConfig
-from service.config.key_paths import KeyPath
+from service.config.key_paths import KeyPath, format_path
 from service.config.key_rules import check_keys
 from service.config.mcp import McpConfig
+from service.config.model_settings import ModelEntry, ModelParams, ThinkingLevel
 from service.config.models import ModelsConfig
 from service.config.problems import Section, describe_failures
 from service.config.sessions import SessionConfig
@@ -26,7 +27,7 @@ from service.config.types import (
     AgentId,
     Bool,
     Directory,
-    ModelReference,
+    ModelName,
     Positive,
     Seconds,
 )
@@ -35,9 +36,9 @@ from service.config.types import (
 class ModelChoice(Section):
     """The model of an agent and the ones to fall back on."""
 
-    primary: ModelReference
-    """The model, as "provider/model"."""
-    fallbacks: tuple[ModelReference, ...] = ()
+    primary: ModelName
+    """The model, as "provider/model" or by its alias."""
+    fallbacks: tuple[ModelName, ...] = ()
     """Models to ask when that one fails, in order."""
 
 
@@ -45,7 +46,8 @@ class ModelPolicyConfig(Section):
     """The models that callers may choose for a run."""
 
     allow: tuple[str, ...] | None = None
-    """Models such as "openai/gpt-5" and "openai/*". Unset or empty: any. The agent's own model is always allowed."""
+    """Models such as "openai/gpt-5" and "openai/*", and aliases. Unset or empty: any. The agent's own model is always
+    allowed."""
 
 
 class IdentityConfig(Section):
@@ -72,8 +74,13 @@ class AgentDefaults(Section):
 
     model: Model = None
     """The model, as "provider/model" or with fallbacks. Unset: the embedded demo model."""
-    models: dict[str, Any] = Field(default_factory=dict)
-    """Models by name. In a file of OpenClaw before 2026.8.1 these are the only ones that callers may choose."""
+    models: dict[str, ModelEntry] = Field(default_factory=dict)
+    """Models by "provider/model". In a file of OpenClaw before 2026.8.1 these are the only ones that callers may
+    choose."""
+    params: ModelParams = ModelParams()
+    """Sampling parameters of requests that do not set them."""
+    thinking_default: ThinkingLevel | None = None
+    """Reasoning effort of requests that do not set one; "off" is "none". "adaptive" leaves it to the model."""
     model_policy: ModelPolicyConfig = ModelPolicyConfig()
     """The models that callers may choose for a run."""
     workspace: Directory | None = None
@@ -99,6 +106,12 @@ class AgentConfig(Section):
     """Directory that the file tools and commands work in."""
     model: Model = None
     """The model, as "provider/model" or with fallbacks. Replaces the default one together with its fallbacks."""
+    models: dict[str, ModelEntry] = Field(default_factory=dict)
+    """Models by "provider/model": settings for this agent only."""
+    params: ModelParams = ModelParams()
+    """Sampling parameters of requests that do not set them."""
+    thinking_default: ThinkingLevel | None = None
+    """Reasoning effort of requests that do not set one; "off" is "none". "adaptive" leaves it to the model."""
     model_policy: ModelPolicyConfig = ModelPolicyConfig()
     """The models that callers may choose for a run."""
     identity: IdentityConfig = IdentityConfig()
@@ -138,6 +151,23 @@ class AgentsConfig(Section):
             agent.id.lower(): ("agents", "list", index) for index, agent in enumerate(self.listed)
         }
         return (paths | {key.lower(): ("agents", "entries", key) for key in self.entries})[agent_id]
+
+    def aliases_of(self, agent: AgentConfig) -> dict[str, str]:
+        """Return the models ("provider/model") by their aliases in lower case; the agent's own come first."""
+        entries = [*self.defaults.models.items(), *agent.models.items()]
+        return {entry.alias.lower(): ref for ref, entry in entries if entry.alias is not None}
+
+    def unknown_aliases(self) -> list[str]:
+        """Describe each model that is named neither by "provider/model" nor by an alias."""
+        found = []
+        places: list[tuple[KeyPath, AgentDefaults | AgentConfig, AgentConfig]]
+        places = [(self.path_of(agent_id), agent, agent) for agent_id, agent in self.roster.items()]
+        for path, holder, agent in [(("agents", "defaults"), self.defaults, AgentConfig()), *places]:
+            names = () if holder.model is None else (holder.model.primary, *holder.model.fallbacks)
+            if any("/" not in name and name.lower() not in self.aliases_of(agent) for name in names):
+                problem = 'a model is named "provider/model", for example "openai/gpt-5", or by an alias of'
+                found.append(f"{format_path((*path, 'model'))}: {problem} agents.defaults.models")
+        return found
 
     @field_validator("listed")
     @classmethod
@@ -230,6 +260,7 @@ def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:
         config = Config.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ConfigError([*problems, *describe_failures(error)]) from None
+    problems = (*problems, *config.agents.unknown_aliases())
     if problems:
         raise ConfigError(problems)
     return config, notices

@@ -18,8 +18,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Sec
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PROVIDER_ID = re.compile(r"[^\s/]+")
 _MODEL_REFERENCE = re.compile(r"[^\s/]+/\S(?:.*\S)?")
+_MODEL_ALIAS = re.compile(r"[!-.0-~]+")
 _SPAN = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
+_LONGEST_NAME = 256
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 
@@ -59,6 +61,16 @@ def _provider_id(text: str) -> str:
 def _model_reference(text: str) -> str:
     if not _MODEL_REFERENCE.fullmatch(text):
         raise ValueError('a model is named "provider/model", for example "openai/gpt-5"')
+    return text
+
+
+def _model_name(text: str) -> str:
+    return text if _MODEL_ALIAS.fullmatch(text) else _model_reference(text)
+
+
+def _public_name(text: str) -> str:
+    if not (0 < len(text) <= _LONGEST_NAME and text.isprintable() and text == text.strip()):
+        raise ValueError(f"a name is 1 to {_LONGEST_NAME} printable characters without surrounding white space")
     return text
 
 
@@ -156,6 +168,10 @@ Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_sch
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]
 ModelReference = Annotated[str, AfterValidator(_model_reference)]
+#: A reference or an alias.
+ModelName = Annotated[str, AfterValidator(_model_name)]
+#: A value of the `model` field of requests.
+PublicName = Annotated[str, AfterValidator(_public_name)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 GatewayUrl = Annotated[str, AfterValidator(_gateway_url)]
 Origin = Annotated[str, AfterValidator(_origin)]

@@ -10,7 +10,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 
 #: The user message of a request that has only instructions, for models that require one.
 NO_USER_MESSAGE = "(There is no message from the user. Follow the instructions.)"
@@ -222,3 +222,17 @@ class Sampling:
     response_format: Mapping[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def over(self, defaults: Sampling) -> Sampling:
+        """Return these parameters with the temperature, `top_p`, answer limit and `extra` fields of `defaults`.
+
+        They apply where these have none. Temperature and `top_p` are one choice: many models refuse both together.
+        """
+        chooses = self.temperature is not None or self.top_p is not None
+        return replace(
+            self,
+            temperature=self.temperature if chooses else defaults.temperature,
+            top_p=self.top_p if chooses else defaults.top_p,
+            max_tokens=self.max_tokens or defaults.max_tokens,
+            extra={**defaults.extra, **self.extra},
+        )

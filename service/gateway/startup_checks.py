@@ -92,6 +92,8 @@ def check_agents(
     hidden = HiddenFiles(private_paths)
     if _is_sandboxed(config, roster) and (problem := hidden.link_problem()) is not None:
         findings.append(_Finding(f"tools.exec.sandbox: {problem}; commands are refused until then"))
+    for name, fault in roster.unusable_aliases().items():
+        findings.append(_Finding(f"{format_path(('gateway', 'http', 'models', name))}: {fault}", refused=True))
     waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
     if config.tasks.model is not None:
         findings += _check_model("tasks.model", config.tasks.model, catalog, waiting)

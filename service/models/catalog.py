@@ -20,7 +20,7 @@ from service.config.schema import Config
 from service.core.concurrency import run_concurrently
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
-from service.core.messages import Message, ToolChoice
+from service.core.messages import Message, Sampling, ToolChoice
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
@@ -46,7 +46,8 @@ class ChosenModel:
 
     `max_tokens` limits its answers and `context_window` its whole conversation, both in tokens, `None` if unknown.
     `requires_max_tokens` means that every request has to limit the answer. Without `retried` a failure is final: a
-    local model fails the same way twice. Without `calls_functions` it ignores the functions it is offered.
+    local model fails the same way twice. Without `calls_functions` it ignores the functions it is offered. `defaults`
+    are the agent's, for what an answer's request leaves open.
     """
 
     ref: str
@@ -58,13 +59,15 @@ class ChosenModel:
     retried: bool = True
     calls_functions: bool = True
     requires_max_tokens: bool = False
+    defaults: Sampling | None = None
 
     def answer_tokens(self, asked: int | None) -> int | None:
         """Return the answer limit in tokens where the caller asked for `asked`, `None` for the provider's default.
 
         The same number is sent and kept free in the context window: at most half of it, to leave room for the request.
         """
-        bound = asked or self.max_tokens or (DEFAULT_ANSWER_TOKENS if self.requires_max_tokens else None)
+        bound = asked or (self.defaults and self.defaults.max_tokens) or self.max_tokens
+        bound = bound or (DEFAULT_ANSWER_TOKENS if self.requires_max_tokens else None)
         if bound is None:
             return None
         half = None if self.context_window is None else max(1, self.context_window // 2)
@@ -75,6 +78,8 @@ class ChosenModel:
         if any(map(self._is_foreign, request.messages[request.unsigned :])):
             messages = (replace(one, provider_data=None) if self._is_foreign(one) else one for one in request.messages)
             request = replace(request, messages=tuple(messages))
+        if self.defaults is not None and not request.collected:
+            request = replace(request, sampling=request.sampling.over(self.defaults))
         bound = self.answer_tokens(request.sampling.max_tokens)
         if bound != request.sampling.max_tokens:
             request = replace(request, sampling=replace(request.sampling, max_tokens=bound))
@@ -113,11 +118,16 @@ class ModelCatalog:
         embedded model without its packages, `provider_unavailable` for an address, a key or a proxy that cannot be
         used.
         """
+        if requested is not None and "/" not in (requested := agent.to_ref(requested)):
+            text = f"No model has the alias {requested}. Name it as provider/model, or by an alias of"
+            known = ", ".join(sorted(agent.aliases)) or "none is configured"
+            raise _not_found(f"{text} agents.defaults.models ({known}).", by_caller=True)
         if requested is not None and not agent.may_use(requested):
             text = f"The model {requested} is not allowed for the agent {agent.id} (modelPolicy, models.mode)."
             text = f"{text} Use its own model, or one that the configuration allows."
             raise _not_found(text, by_caller=True)
-        return self._find(requested or agent.model or EMBEDDED_REFERENCE, by_caller=requested is not None)
+        found = self._find(requested or agent.model or EMBEDDED_REFERENCE, by_caller=requested is not None)
+        return _with_defaults(found, agent)
 
     def choices(self, requested: str | None, agent: Agent) -> tuple[ChosenModel, ...]:
         """Return the models of a run in order: that of `choose`, then the agent's fallbacks.
@@ -131,7 +141,7 @@ class ModelCatalog:
         problem: GatewayError | None = None
         for ref in dict.fromkeys((agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)):
             try:
-                found.append(self._find(ref, by_caller=False))
+                found.append(_with_defaults(self._find(ref, by_caller=False), agent))
             except GatewayError as error:
                 problem = problem or error
                 if agent.fallbacks:
@@ -239,6 +249,11 @@ class ModelCatalog:
         meant = next((known for known in here if known != provider_id and known.lower() == provider_id.lower()), None)
         hint = f" Did you mean {meant}{ref.removeprefix(provider_id)}?" if meant else ""
         return f"{fault}{hint} Available: {', '.join(here)}."
+
+
+def _with_defaults(model: ChosenModel, agent: Agent) -> ChosenModel:
+    defaults = agent.sampling_of(model.ref)
+    return model if defaults is None else replace(model, defaults=defaults)
 
 
 def _not_found(text: str, *, by_caller: bool) -> GatewayError:

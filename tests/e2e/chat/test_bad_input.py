@@ -226,7 +226,7 @@ def test_two_tools_with_one_name_are_refused(client: httpx.Client) -> None:
         ("x-request-id", "a b"),
         ("x-request-id", "x" * 129),
         ("x-openclaw-agent-id", "not an id"),
-        ("x-openclaw-model", "no-slash"),
+        ("x-openclaw-model", "/no-provider"),
         ("x-openclaw-message-channel", "a b"),
         ("x-openclaw-task", "a b"),
         ("x-openclaw-session-key", "x" * 2049),

@@ -10,6 +10,7 @@ import pytest
 from service.config.agents import Roster
 from service.config.schema import parse_config
 from service.core.errors import GatewayError
+from service.core.messages import Sampling
 
 
 def roster(**agents: Any) -> Roster:
@@ -83,6 +84,62 @@ def test_unknown_agent_is_refused_with_known_ones(model: str, agent_id: str | No
     assert (error.code, error.status, error.param) == ("model_not_found", 404, param)
     assert "`openclaw/<agent id>`" in error.message
     assert error.message.endswith("Agents: main, ops.")
+
+
+def test_aliases_name_agents_and_are_offered() -> None:
+    data = {"agents": {"entries": {"main": {}, "ops": {}}}, "gateway": {"http": {"models": {"GPT-4o": "openclaw/Ops"}}}}
+    agents = Roster.from_config(parse_config(data)[0])
+    assert agents.resolve(" gpt-4O", None).id == "ops"
+    assert agents.resolve("gpt-4o", "main").id == "main"
+    assert agents.model_ids()[-1] == "GPT-4o"
+    assert refused(agents, "gpt-4").message.endswith("Agents: main, ops. Aliases: GPT-4o.")
+
+
+@pytest.mark.parametrize(
+    ("aliases", "faulty"),
+    [
+        ({"a": "openclaw", "b": "agent:main"}, []),
+        ({"a": "main", "b": "openclaw/nobody", "c": "openai/gpt-5"}, ["a", "b", "c"]),
+        ({"a": "b", "b": "openclaw"}, ["a"]),
+        ({"a": "openclaw", "A": "openclaw"}, ["a", "A"]),
+        ({"OpenClaw": "openclaw/main", "agent:x": "openclaw/main"}, ["OpenClaw", "agent:x"]),
+    ],
+)
+def test_alias_names_one_agent_and_hides_none(aliases: dict[str, str], faulty: list[str]) -> None:
+    config = parse_config({"gateway": {"http": {"models": aliases}}})[0]
+    assert list(Roster.from_config(config).unusable_aliases()) == faulty
+
+
+def test_models_can_be_named_by_alias() -> None:
+    models = {"openai/gpt-5": {"alias": "Smart"}, "groq/fast-1": {"alias": "fast"}}
+    own = {"model": "smart", "models": {"groq/fast-2": {"alias": "fast"}}}
+    defaults = {
+        "model": {"primary": "SMART", "fallbacks": ["fast"]},
+        "models": models,
+        "modelPolicy": {"allow": ["fast"]},
+    }
+    agents = roster(defaults=defaults, entries={"plain": {}, "own": own})
+    plain, other = agents.agents
+    assert (plain.model, plain.fallbacks, plain.to_ref("Fast")) == ("openai/gpt-5", ("groq/fast-1",), "groq/fast-1")
+    assert (other.model, other.to_ref("fast"), other.to_ref("slow")) == ("openai/gpt-5", "groq/fast-2", "slow")
+    assert plain.may_use("groq/fast-1")
+    assert other.may_use("groq/fast-2")
+    assert not other.may_use("groq/fast-1")
+
+
+def test_later_layers_of_params_win_key_by_key() -> None:
+    defaults = {
+        "params": {"temperature": 0.1, "maxTokens": 100, "cacheRetention": "long"},
+        "models": {"p/a": {"params": {"temperature": 0.2, "topP": 0.5}}},
+        "thinkingDefault": "low",
+    }
+    own = {"models": {"p/a": {"params": {"topP": 0.6}}}, "params": {"maxTokens": 7, "textVerbosity": "low"}}
+    agents = roster(defaults=defaults, entries={"plain": {}, "own": {**own, "thinkingDefault": "off"}})
+    plain, other = agents.agents
+    assert plain.sampling_of("p/b") == Sampling(temperature=0.1, max_tokens=100, extra={"reasoning_effort": "low"})
+    extra = {"reasoning_effort": "none", "verbosity": "low"}
+    assert other.sampling_of("p/a") == Sampling(temperature=0.2, top_p=0.6, max_tokens=7, extra=extra)
+    assert roster(defaults={"thinkingDefault": "adaptive"}).default.sampling_of("p/a") is None
 
 
 def test_refusal_of_long_name_is_short() -> None:

@@ -27,7 +27,7 @@ KEYS = Path(__file__).with_name("openclaw_keys.txt")
 
 #: Objects of the schema whose keys are for the user to name, or that stand for one text.
 OPEN = (
-    *("agents.defaults.models", "models.providers.*.headers", "models.providers.*.localService.env"),
+    *("models.providers.*.headers", "models.providers.*.localService.env"),
     *("models.providers.*.models[].cost", "mcp.servers.*.env", "mcp.servers.*.headers"),
 )
 #: Keys that this gateway has under another name, and says so; and any other key of an MCP server.
