@@ -37,14 +37,14 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
         model = body.get("model") or _DEFAULT_MODEL
         if body.get("stream"):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            chunks = ChunkStream(run, model, include_usage=include_usage)
+            chunks = ChunkStream(run, model, include_usage=include_usage, shows=caller.shows)
             chunks.begin()
             return ok_response(
                 "text/event-stream", _WatchedChunks(run, chunks, caller), *_run_headers(run), NO_BUFFERING
             )
         result = run.wait()
         caller.note_end(run)
-        completion = to_completion(run, result, model, body.get("metadata"))
+        completion = to_completion(run, result, model, shows=caller.shows, metadata=body.get("metadata"))
     return ok_response("application/json", orjson.dumps(completion), *_run_headers(run))
 
 
@@ -60,13 +60,14 @@ def _run_headers(run: Run) -> list[tuple[str, str]]:
 class _Caller:
     """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left (`Run.leave`).
 
-    `connection` is its socket, `entry` the request's part of the access log.
+    `connection` is its socket, `entry` the request's part of the access log, `shows` what it wants to see beside text.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
         self._submission = CancelScope()
         self._run: Run | None = None
+        self.shows: frozenset[str] = frozenset()
         self.connection = environ.get("openclaw.connection")
         self.entry: AccessEntry = access_entry(environ)
 
@@ -78,7 +79,9 @@ class _Caller:
             lambda header: self._environ.get(environ_key(header)),
             gateway.http_sessions,
             continues=gateway.continues_by_default,
+            shows=gateway.shown_by_default,
         )
+        self.shows = request.shows
         try:
             with self._submission:
                 self._run = run = gateway.submit(request)

@@ -21,7 +21,7 @@ from itertools import groupby
 import orjson
 
 from service.agent.conversation import canonical_json, unanswered_calls
-from service.agent.loop import PARAGRAPH
+from service.agent.events import PARAGRAPH
 from service.core.messages import NO_USER_MESSAGE, Image, Message, Role, ToolCall
 from service.storage.sessions.transcripts import StoredEntry
 

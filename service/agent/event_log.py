@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
+
+import orjson
 
 from service.agent.events import (
     ApprovalClosed,
     ApprovalRequested,
+    ReasoningDelta,
+    ReasoningRetracted,
     RunEnded,
     RunEvent,
     StepEnded,
@@ -24,6 +29,10 @@ from service.storage.runs.events import LoggedEvent, RunProgress
 from service.storage.runs.records import RunState
 
 ENDED = "run.ended"
+_REASONING, _NO_REASONING = "reasoning.delta", "reasoning.retracted"
+
+#: Events that are texts, each character of which has a number.
+_TEXTS = (TextDelta, ReasoningDelta)
 
 #: The longest text of one event.
 TEXT_CHARACTERS = 16 * 1024
@@ -63,10 +72,25 @@ def events_after(run: Run, number: int) -> list[LoggedEvent]:
             finish_reason = event.stop_reason.value if event.error is None else None
             end = end_events(last, run.usage, event.state, finish_reason, event.error)
             return found + [one for one in end if one.number > number]
-        last += len(event.text) if isinstance(event, TextDelta) else 1
+        last += len(event.text) if isinstance(event, _TEXTS) else 1
         if last > number:
             found += _translate(last, number, event)
     return found
+
+
+def reasoning_events(run: Run) -> list[LoggedEvent]:
+    """Return the events of a run that are about its reasoning."""
+    return [event for event in events_after(run, 0) if event.kind in (_REASONING, _NO_REASONING)]
+
+
+def fold_reasoning(before: str, events: Sequence[LoggedEvent]) -> str:
+    """Return the reasoning after `events`, which follow those that led to `before`."""
+    for event in events:
+        if event.kind == _REASONING:
+            before += orjson.loads(event.data)["text"]
+        elif event.kind == _NO_REASONING:
+            before = before[: -orjson.loads(event.data)["characters"]]
+    return before
 
 
 def current_tool(run: Run) -> str | None:
@@ -87,20 +111,22 @@ def progress_of(run: Run) -> RunProgress:
 
 
 def _translate(last: int, number: int, event: RunEvent) -> list[LoggedEvent]:
-    if isinstance(event, TextDelta):
+    if isinstance(event, _TEXTS):
         text = event.text[-(last - number) :] if last - len(event.text) < number else event.text
         pieces = [text[begin : begin + TEXT_CHARACTERS] for begin in range(0, len(text), TEXT_CHARACTERS)]
         ends = accumulate(map(len, pieces), initial=last - len(text))
         next(ends)
-        return [LoggedEvent.of(end, "text.delta", {"text": piece}) for end, piece in zip(ends, pieces, strict=True)]
+        kind = "text.delta" if isinstance(event, TextDelta) else _REASONING
+        return [LoggedEvent.of(end, kind, {"text": piece}) for end, piece in zip(ends, pieces, strict=True)]
     kind, members = _describe(event)
     return [LoggedEvent.of(last, kind, members)]
 
 
 def _describe(event: RunEvent) -> tuple[str, dict[str, Any]]:
     match event:
-        case TextRetracted():
-            return "text.retracted", {"characters": event.characters}
+        case TextRetracted() | ReasoningRetracted():
+            kind = "text.retracted" if isinstance(event, TextRetracted) else _NO_REASONING
+            return kind, {"characters": event.characters}
         case ToolStarted():
             return "tool.started", _to_call(event.call)
         case ToolEnded():

@@ -7,6 +7,9 @@ from service.core.errors import GatewayError, clear_traceback
 from service.core.messages import StopReason, ToolCall, Usage
 from service.storage.runs.records import RunState
 
+#: Separator of two messages of one answer in its output, and of the reasoning that led to them.
+PARAGRAPH = "\n\n"
+
 
 @record
 class RunStarted:
@@ -25,6 +28,23 @@ class TextRetracted:
     """The last `characters` of the text so far are void: the model failed and restarts its message.
 
     Only in runs whose output is not streamed.
+    """
+
+    characters: int
+
+
+@record
+class ReasoningDelta:
+    """The model thought `text` next. Only in runs whose reasoning somebody may want to see."""
+
+    text: str
+
+
+@record
+class ReasoningRetracted:
+    """The last `characters` of the reasoning so far are void, as those of a text are (`TextRetracted`).
+
+    Only in runs whose caller does not see the reasoning while it is written.
     """
 
     characters: int
@@ -107,6 +127,8 @@ class RunEnded:
 RunEvent = (
     TextDelta
     | TextRetracted
+    | ReasoningDelta
+    | ReasoningRetracted
     | ToolStarted
     | ToolEnded
     | ToolCallRequested

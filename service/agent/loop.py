@@ -12,7 +12,16 @@ from collections.abc import Callable, Sequence
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import SettledHistories
 from service.agent.draft import RunDraft
-from service.agent.events import StepEnded, TextDelta, TextRetracted, ToolCallRequested, ToolEnded, ToolStarted
+from service.agent.events import (
+    PARAGRAPH,
+    StepEnded,
+    TextDelta,
+    TextRetracted,
+    ToolCallRequested,
+    ToolEnded,
+    ToolStarted,
+)
+from service.agent.reasoning_log import ReasoningLog
 from service.agent.request import check_tool_choice
 from service.agent.run import Run
 from service.core.dataclass import record, replace
@@ -39,9 +48,6 @@ from service.tools.tool import ToolContext
 from service.tools.toolbox import CallEnded, CallEvent, Toolbox
 
 logger = logging.getLogger("openclaw.runs")
-
-#: Separator of two messages of one answer in the output.
-PARAGRAPH = "\n\n"
 
 #: Limit of one message, several times the output limit of any model: an endless stream would otherwise be read until
 #: the run times out.
@@ -139,16 +145,26 @@ class _TooLongError(Exception):
 
 
 class AgentLoop:
-    """The loop of one run: call `run` once; `draft` has its output, complete or not."""
+    """The loop of one run: call `run` once; `draft` has its output, complete or not.
+
+    Without `reasoning` nobody wants to see that of the models.
+    """
 
     def __init__(
-        self, run: Run, provider: RestartingProvider, tools: AgentTools, window: ContextWindow, max_turns: int
+        self,
+        run: Run,
+        provider: RestartingProvider,
+        tools: AgentTools,
+        window: ContextWindow,
+        max_turns: int,
+        reasoning: ReasoningLog | None = None,
     ) -> None:
         self._run = run
         self._provider = provider
         self._tools = tools
         self._window = window
         self._max_turns = max_turns
+        self._reasoning = reasoning
         self._ended_ms: dict[str, int] = {}  # of the agent's calls
         self.draft = RunDraft()
         self._message_characters = 0
@@ -164,7 +180,7 @@ class AgentLoop:
         calls other tools nevertheless, the answer ends there with the stop reason "length".
         """
         functions, choice = self._tools.offered()
-        request = replace(request, functions=functions, tool_choice=choice)
+        request = replace(request, functions=functions, tool_choice=choice, drafts=self._reasoning)
         for turn in range(1, self._max_turns + 1):
             if turn == self._max_turns:
                 self._is_last_turn = True
@@ -189,8 +205,9 @@ class AgentLoop:
             try:
                 return request, self._ask(request)
             except GatewayError as error:
-                if self.draft.pieces:
+                if self.draft.pieces or (self._reasoning is not None and self._reasoning.has_shown):
                     raise
+                self._take_back()
                 if self._unfit is not None and overflow_of(error) is None:
                     raise self._unfit from error
                 request = self._after_refusal(request, error)
@@ -268,6 +285,8 @@ class AgentLoop:
             self._run.append(TextRetracted(paragraph + sum(map(len, pieces))))
         pieces.clear()
         self._message_characters = 0
+        if self._reasoning is not None:
+            self._reasoning.take_back()
 
     def _has_spoken(self) -> bool:
         return any(message.role is Role.ASSISTANT and message.text for message in self.draft.messages)
@@ -294,6 +313,8 @@ class AgentLoop:
         )
         draft.pieces.clear()
         self._message_characters = 0
+        if self._reasoning is not None:
+            self._reasoning.end_call()
         draft.usage += ended.usage
         self._run.usage, self._run.model = draft.usage, self._window.asked().ref
         self._window.observe(request, ended.usage)

@@ -14,6 +14,9 @@ from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import Protocol
 from service.tools.toolbox import Toolbox
 
+#: Kinds of events beside the text: the reasoning of the models, and the use of the agent's own tools.
+REASONING, TOOLS = "reasoning", "tools"
+
 
 @record
 class AgentRequest:
@@ -25,7 +28,8 @@ class AgentRequest:
     Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. A
     `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it. `run_id`
     is the caller's own name for the run; `timeout_seconds` may shorten, not extend, the agent's limit. The output of a
-    request that is not `streamed` is read only at its end, so that a failing model may be retried.
+    request that is not `streamed` is read only at its end, so that a failing model may be retried. `shows` are the
+    kinds of events beside the text, `REASONING` and `TOOLS`, that the caller wants to see.
     """
 
     protocol: Protocol
@@ -48,6 +52,7 @@ class AgentRequest:
     timeout_seconds: float | None = None
     streamed: bool = True
     run_id: str | None = None
+    shows: frozenset[str] = frozenset()
 
     @property
     def offers_functions(self) -> bool:

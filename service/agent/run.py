@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from service.agent.events import (
+    ReasoningDelta,
+    ReasoningRetracted,
     RunEnded,
     RunEvent,
     RunStarted,
@@ -30,7 +32,8 @@ from service.storage.runs.records import AcceptedRun, RunState
 
 logger = logging.getLogger("openclaw.runs")
 
-_WITH_TEXT = (TextDelta, ToolEnded)
+_PIECES = (TextDelta, ReasoningDelta)
+_WITH_TEXT = (*_PIECES, ToolEnded)
 _OUTPUT = (TextDelta, ToolCallRequested)
 
 #: Events that are left as they came; beyond so many the log is searched for what can be merged.
@@ -57,12 +60,16 @@ _LONG_QUEUED_SECONDS = 0.1
 
 @record
 class RunResult:
-    """A finished run, folded: its text, the calls of the caller's functions, the stop reason and the usage."""
+    """A finished run, folded: its text, the calls of the caller's functions, the stop reason and the usage.
+
+    `reasoning` is what led to the text, if the caller wanted to see it.
+    """
 
     text: str
     tool_calls: tuple[ToolCall, ...]
     stop_reason: StopReason
     usage: Usage
+    reasoning: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +85,8 @@ class Run:
 
     `accepted` has the facts fixed at acceptance, as they are recorded; its id is the answer's, too. `key` is the
     idempotency key it was asked for with: such a run continues when its caller leaves. An `is_replay` run repeats the
-    answer of another process or of an earlier time. `is_waiting` is set while it waits for an approval. `scope`
+    answer of another process or of an earlier time. With `shows_reasoning` its caller sees what the models think; the
+    log of other runs may lack it, or retract it. `is_waiting` is set while it waits for an approval. `scope`
     surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
     `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model calls, `model`
     is the model of the latest one, `usage` that of those that have ended. Times in seconds since 1970.
@@ -93,6 +101,7 @@ class Run:
         *,
         key: IdempotencyKey | None = None,
         is_replay: bool = False,
+        shows_reasoning: bool = False,
         budget: ByteBudget | None = None,
     ) -> None:
         self.accepted = accepted
@@ -104,6 +113,7 @@ class Run:
         self.ended_at: float | None = None
         self.key = key
         self.is_replay = is_replay
+        self.shows_reasoning = shows_reasoning
         self.scope = CancelScope()
         self.abort_reason: GatewayError | None = None
         self.is_waiting = False
@@ -281,11 +291,21 @@ class Run:
     @property
     def text(self) -> str:
         """The text so far, without what was retracted."""
+        return self._fold(TextDelta, TextRetracted)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far that its caller sees, without what was retracted."""
+        return self._fold(ReasoningDelta, ReasoningRetracted) if self.shows_reasoning else ""
+
+    def _fold(
+        self, delta: type[TextDelta | ReasoningDelta], retraction: type[TextRetracted | ReasoningRetracted]
+    ) -> str:
         text, pieces = "", []
         for event in self._log:
-            if isinstance(event, TextDelta):
+            if isinstance(event, delta):
                 pieces.append(event.text)
-            elif isinstance(event, TextRetracted):
+            elif isinstance(event, retraction):
                 text = (text + "".join(pieces))[: -event.characters]
                 pieces.clear()
         return text + "".join(pieces)
@@ -303,34 +323,43 @@ class Run:
         if end.error is not None:
             raise end.error.copy()
         calls = tuple(event.call for event in self._log if isinstance(event, ToolCallRequested))
-        return RunResult(self.text, calls, end.stop_reason, end.usage)
+        return RunResult(self.text, calls, end.stop_reason, end.usage, self.reasoning)
 
     def _merge(self) -> None:
-        """Join neighbouring pieces of text, except across a reader's position."""
+        """Join neighbouring pieces of text or reasoning, except across a reader's position."""
         barriers = {reader.position for reader in self._readers}
         moved: dict[int, int] = {}
         merged: list[RunEvent] = []
-        pieces: list[str] = []
+        pieces: list[TextDelta | ReasoningDelta] = []
         size = 0
         for position, event in enumerate(self._log):
-            text = event.text if isinstance(event, TextDelta) else ""
-            if pieces and (position in barriers or not text or size + len(text) > _MERGED_CHARACTERS):
-                merged.append(TextDelta("".join(pieces)))
+            piece = event if isinstance(event, _PIECES) else None
+            if pieces and (position in barriers or not _continues(piece, pieces[0], size)):
+                merged.append(_joined(pieces))
                 pieces, size = [], 0
             if position in barriers:
                 moved[position] = len(merged)
-            if text:
-                pieces.append(text)
-                size += len(text)
+            if piece is not None:
+                pieces.append(piece)
+                size += len(piece.text)
             else:
                 merged.append(event)
         if pieces:
-            merged.append(TextDelta("".join(pieces)))
+            merged.append(_joined(pieces))
         moved[len(self._log)] = len(merged)
         for reader in self._readers:
             reader.position = moved[reader.position]
         self._log = merged
         self._merge_at = 2 * len(merged) + _UNMERGED
+
+
+def _continues(piece: TextDelta | ReasoningDelta | None, first: TextDelta | ReasoningDelta, size: int) -> bool:
+    """Return True if `piece` is to be joined with the pieces from `first` on, which have `size` characters."""
+    return piece is not None and type(piece) is type(first) and size + len(piece.text) <= _MERGED_CHARACTERS
+
+
+def _joined(pieces: Sequence[TextDelta | ReasoningDelta]) -> TextDelta | ReasoningDelta:
+    return pieces[0] if len(pieces) == 1 else type(pieces[0])("".join([piece.text for piece in pieces]))
 
 
 def _comes(news: Event, quiet: Timeout) -> bool:

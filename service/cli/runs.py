@@ -91,7 +91,7 @@ def cancel(locations: Locations, run_id: str, *, as_json: bool) -> None:
 @json_option
 @pass_locations
 def watch(locations: Locations, run_id: str, *, after: int, as_json: bool) -> None:
-    """Show the run ID as it goes on: its text, and its tools on standard error.
+    """Show the run ID as it goes on: its text, and its reasoning and tools on standard error.
 
     With --json each event is a line. A lost connection is made again. Exits with 1 unless the run ends with an answer.
     """
@@ -116,7 +116,9 @@ def _print_event(event: dict[str, Any]) -> None:
     match event["type"]:
         case "text.delta":
             click.echo(printable(event["text"]), nl=False)
-        case "text.retracted":
+        case "reasoning.delta":
+            click.echo(click.style(printable(event["text"]), dim=True), nl=False, err=True)
+        case "text.retracted" | "reasoning.retracted":
             click.echo(f"\n[the last {event['characters']} characters are void]", err=True)
         case "tool.started" | "tool.requested":
             click.echo(f"[{printable(event['name'])} {printable(event['arguments'])}]", err=True)

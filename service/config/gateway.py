@@ -100,6 +100,8 @@ class ChatCompletionsConfig(Section):
     """Serve `POST /v1/chat/completions` and the endpoints beside it."""
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     """The effect of a disconnect on a run, unless the request has `x-openclaw-on-disconnect`."""
+    events: tuple[Literal["reasoning", "tools"], ...] = ()
+    """What an answer shows beside its text, unless the request has `x-openclaw-events`."""
     images: ImagesConfig = ImagesConfig()
     """Images in requests."""
 

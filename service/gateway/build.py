@@ -90,6 +90,7 @@ def open_runtime(
         config.gateway.http.sessions,
         config.tasks,
         config.gateway.http.endpoints.chat_completions.on_disconnect == "continue",
+        frozenset(config.gateway.http.endpoints.chat_completions.events),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.events import RunEnded
-from service.agent.request import AgentRequest
+from service.agent.request import REASONING, AgentRequest
 from service.agent.run import Run
 from service.config.agents import Roster
 from service.config.sessions import HttpSessionsConfig
@@ -79,7 +79,7 @@ class Gateway:
         self._executor = RunExecutor(storage, limiter, compactor, clock=clock, new_id=new_id)
         self._clock = clock
         self._new_id = new_id
-        self._replayer = Replayer(storage.records, storage.transcripts, budget)
+        self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
         self._directory = RunDirectory(storage, runs)
         self.event_feeds = EventFeeds(storage, runs, clock)
         self._draining = False
@@ -97,7 +97,12 @@ class Gateway:
             raise shutting_down()
         with self._runtime.lease() as lease:
             plan = plan_run(request, lease, self._new_id)
-            run = Run(self._to_accepted(plan), key=request.idempotency_key, budget=self.budget)
+            run = Run(
+                self._to_accepted(plan),
+                key=request.idempotency_key,
+                shows_reasoning=REASONING in request.shows,
+                budget=self.budget,
+            )
             if request.detached and sum(one.accepted.detached for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             known = self._find_named(run) if request.run_id is not None else None
@@ -213,6 +218,11 @@ class Gateway:
     def continues_by_default(self) -> bool:
         """True if the run of a chat completion goes on when its client disconnects."""
         return self._runtime.current.continues
+
+    @property
+    def shown_by_default(self) -> frozenset[str]:
+        """The kinds of events that a chat completion shows beside its text, if the request does not say."""
+        return self._runtime.current.shows
 
     @property
     def tool_slots(self) -> ToolSlots:

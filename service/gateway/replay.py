@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 
 from service.agent.conversation import unanswered_calls
-from service.agent.events import RunEnded, TextDelta, ToolCallRequested
-from service.agent.loop import PARAGRAPH
+from service.agent.event_log import fold_reasoning
+from service.agent.events import PARAGRAPH, ReasoningDelta, RunEnded, TextDelta, ToolCallRequested
 from service.agent.run import Run
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Role, StopReason
 from service.gateway.run_outcome import failure_of
+from service.storage.runs.events import RunEvents
 from service.storage.runs.records import AcceptedRun, RunRecord, RunRecords, RunState
 from service.storage.sessions.transcripts import TranscriptStore
 
@@ -26,16 +27,22 @@ POLL_SECONDS = 0.1
 
 
 class Replayer:
-    """Replays the runs of `records`, with their messages in `store`; their output counts in `budget`."""
+    """Replays the runs of `records`, with their `events` and their messages in `store`.
 
-    def __init__(self, records: RunRecords, store: TranscriptStore, budget: ByteBudget | None = None) -> None:
+    Their output counts in `budget`.
+    """
+
+    def __init__(
+        self, records: RunRecords, events: RunEvents, store: TranscriptStore, budget: ByteBudget | None = None
+    ) -> None:
         self._records = records
+        self._events = events
         self._store = store
         self._budget = budget
 
     def mirror(self, original: Run) -> Run:
         """A replay of a run of this process, event by event."""
-        copy = Run(original.accepted, is_replay=True, budget=self._budget)
+        copy = Run(original.accepted, is_replay=True, shows_reasoning=original.shows_reasoning, budget=self._budget)
         copy.begin()
         spawn(self._mirror, original, copy)
         return copy
@@ -60,7 +67,7 @@ class Replayer:
 
     def replay_as(self, copy: Run) -> None:
         """Make `copy` the replay of the recorded run with its id. Does not wait."""
-        copy.is_replay = True
+        copy.is_replay = copy.shows_reasoning = True
         copy.begin()
         spawn(self._replay_to, copy)
 
@@ -92,11 +99,20 @@ class Replayer:
             copy.append(RunEnded(error=failure_of(None)))
             return
         text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
+        if reasoning := self._load_reasoning(record.id):
+            copy.append(ReasoningDelta(reasoning))
         if text:
             copy.append(TextDelta(text))
         for index, call in enumerate(unanswered_calls(reply)):
             copy.append(ToolCallRequested(index, call))
         copy.append(RunEnded(StopReason(record.stop_reason or StopReason.STOP), record.usage))
+
+    def _load_reasoning(self, run_id: str) -> str:
+        reasoning, after = "", 0
+        while events := self._events.read_after(run_id, after):
+            after = events[-1].number
+            reasoning = fold_reasoning(reasoning, events)
+        return reasoning
 
 
 def _left() -> GatewayError:

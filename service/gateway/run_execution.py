@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.conversation import SettledHistories
+from service.agent.event_log import reasoning_events
 from service.agent.events import RunEnded
 from service.agent.loop import AgentLoop, ContextWindow
+from service.agent.reasoning_log import ReasoningLog
 from service.agent.run import Run
 from service.core.concurrency import Cancelled, Deadline, deadline, spawn
 from service.core.dataclass import record, replace
@@ -21,6 +23,7 @@ from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, wi
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider
+from service.storage.runs.events import to_batches
 from service.storage.runs.ledger import OpenRun
 from service.storage.storage import Storage
 
@@ -125,7 +128,7 @@ class RunExecutor:
         config, approvals = runtime.limits.approvals, self._storage.approvals
         gate = ApprovalGate(run, approvals, config, slot=begun.slot, time=limit, new_id=self._new_id)
         tools = replace(prepared.tools, gate=gate, clock=self._clock)
-        loop = AgentLoop(run, provider, tools, window, runtime.limits.max_turns)
+        loop = AgentLoop(run, provider, tools, window, runtime.limits.max_turns, _reasoning_log(run))
         end = _drive(run, loop, begun, limit)
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
@@ -136,10 +139,19 @@ class RunExecutor:
         run.usage = loop.draft.usage
         if recorder is not None:
             outcome = replace(outcome, events=recorder.remaining())
+        elif run.shows_reasoning and run.key is not None:
+            outcome = replace(outcome, events=tuple(to_batches(1, reasoning_events(run))))
         begun.opened.finish(outcome)
         if prepared.place is not None:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)
         return end
+
+
+def _reasoning_log(run: Run) -> ReasoningLog | None:
+    """Return the log of the run's reasoning, if its caller or the readers of its events may want to see it."""
+    if not (run.shows_reasoning or run.accepted.detached):
+        return None
+    return ReasoningLog(run, is_binding=run.shows_reasoning)
 
 
 def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline) -> RunEnded:

@@ -50,7 +50,8 @@ class Runtime:
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
     `sessions` selects the session of an HTTP request, `tasks` recognizes side requests. `continues`: a run of a chat
-    completion goes on when its client disconnects, if the request does not say.
+    completion goes on when its client disconnects, and `shows` are the kinds of events it shows beside its text, if the
+    request does not say.
     """
 
     roster: Roster
@@ -64,6 +65,7 @@ class Runtime:
     sessions: HttpSessionsConfig
     tasks: TasksConfig
     continues: bool
+    shows: frozenset[str]
 
     def adopt(self, older: Runtime) -> None:
         """Take over what is open in `older` and configured the same here; `older` does not close that."""

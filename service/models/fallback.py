@@ -10,13 +10,14 @@ import random as randomness
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Self
+from typing import Protocol, Self
 
 from service.config.models import RetryConfig
 from service.core import concurrency
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.models.catalog import ChosenModel
+from service.models.drafts import DraftReceiver
 from service.models.errors.http_errors import DETAIL_PREFIX, ModelMissingError, NonRetryableError
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
@@ -70,6 +71,41 @@ class _Receivers:
     on_restart: Callable[[], None]
 
 
+class _Begin(Protocol):
+    def __call__(self, *, is_binding: bool) -> None: ...
+
+
+class _Output:
+    """Passes on the output of one attempt, and calls `begin` before it: its text cannot be withdrawn once it is out."""
+
+    def __init__(self, on_text: TextReceiver, drafts: DraftReceiver | None, begin: _Begin) -> None:
+        self.is_binding = drafts is not None and drafts.is_binding
+        self._on_text = on_text
+        self._drafts = drafts
+        self._begin = begin
+        self._has_text = False
+        self._pieces = count(1)
+
+    def add_text(self, text: str) -> None:
+        """Pass on a piece of the text."""
+        if not self._has_text:
+            self._has_text = True
+            self._begin(is_binding=True)
+        self._on_text(text)
+        self._pause()
+
+    def add_reasoning(self, text: str) -> None:
+        """See `DraftReceiver`."""
+        self._begin(is_binding=self.is_binding)
+        if self._drafts is not None:
+            self._drafts.add_reasoning(text)
+        self._pause()
+
+    def _pause(self) -> None:
+        if next(self._pieces) % _PIECES_AT_ONCE == 0:
+            concurrency.pause()  # a provider that always has more would block every other greenlet
+
+
 class FallbackProvider:
     """The models of one run, tried in order until one answers.
 
@@ -94,7 +130,8 @@ class FallbackProvider:
         self._policy = policy
         self._windows = windows
         self._restartable = self._may_restart = restartable
-        self._started, self._tried = False, 0
+        self._started = self._has_output = False
+        self._tried = 0
         self._clock = clock
         self._sleep = sleep
         self._random = random
@@ -137,7 +174,8 @@ class FallbackProvider:
         """Do nothing: the models belong to their catalog."""
 
     def _answer(self, request: ModelRequest, receivers: _Receivers) -> ModelEnded:
-        self._started, self._tried = False, 0
+        self._started = self._has_output = False
+        self._tried = 0
         self._may_restart = self._restartable or request.collected
         *others, last = self._candidates(request)
         may_pass = False
@@ -185,25 +223,20 @@ class FallbackProvider:
 
     def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers) -> ModelEnded:
         has_begun = False
-        pieces = count(1)
 
-        def begin() -> None:
+        def begin(*, is_binding: bool) -> None:
             nonlocal has_begun
-            has_begun = True
-            if self._started:
-                receivers.on_restart()
-            self._started, self.answered, self._first = True, choice, self._choices.index(choice)
-
-        def receive(text: str) -> None:
             if not has_begun:
-                begin()
-            receivers.on_text(text)
-            if next(pieces) % _PIECES_AT_ONCE == 0:
-                concurrency.pause()  # a provider that always has more would block every other greenlet
+                has_begun = True
+                if self._has_output:
+                    receivers.on_restart()
+                self._has_output, self.answered, self._first = True, choice, self._choices.index(choice)
+            self._started = self._started or is_binding
 
-        end = choice.provider.ask(asked, receive)
-        if not has_begun:
-            begin()
+        output = _Output(receivers.on_text, asked.drafts, begin)
+        wanted = asked if asked.drafts is None else replace(asked, drafts=output)
+        end = choice.provider.ask(wanted, output.add_text)
+        begin(is_binding=True)
         return choice.signed(end)
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from service.core.dataclass import record
 from service.core.messages import Function, Message, ProviderData, Sampling, StopReason, ToolCall, ToolChoice, Usage
+from service.models.drafts import DraftReceiver
 
 #: Answer length assumed without a limit, in tokens; every Claude since 3.5 supports it.
 DEFAULT_ANSWER_TOKENS = 8_192
@@ -19,7 +20,7 @@ class ModelRequest:
     `model` is the provider's own id, or `provider/model` before a provider is chosen. `system` may be empty; `messages`
     have no system role. With `collected` only the complete answer is used, so that it may be restarted after a failure.
     With `continued` the first messages are those of an earlier request, as the same objects. The first `unsigned` ones
-    are known to have no provider data.
+    are known to have no provider data. `drafts` receives what the model writes beside its text; `None` costs nothing.
     """
 
     model: str
@@ -31,6 +32,7 @@ class ModelRequest:
     collected: bool = False
     continued: bool = False
     unsigned: int = 0
+    drafts: DraftReceiver | None = None
 
 
 @record

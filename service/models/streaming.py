@@ -15,9 +15,11 @@ from typing import Any, Protocol
 import gevent
 
 from service.core.errors import GatewayError
+from service.models.drafts import DraftReceiver, Drafts
 from service.models.errors.http_errors import check_no_page
 from service.models.http.body import BodyDecoder
 from service.models.http.transport import UpstreamResponse
+from service.models.provider import TextReceiver
 
 logger = logging.getLogger("openclaw.models")
 
@@ -37,6 +39,8 @@ class AnswerReader(Protocol):
 
     #: Set at the end mark: nothing follows.
     is_over: bool
+    #: What it has found beside the text; `None` if nobody wants it.
+    drafts: Drafts | None
 
     def read(self, payload: bytes) -> str:
         """Process one event and return its text, which may be empty. Raises `GatewayError`."""
@@ -67,6 +71,8 @@ def read_texts(
 ) -> Iterator[str]:
     """Pass the events of `response` to `reader` and yield their texts, until it is over or the body ends.
 
+    A text is empty if there are only drafts.
+
     Raises what `reader` raises, after the texts before it, and `GatewayError`: `provider_timeout` after about
     `timeout_seconds` (at most twice that) without a part of an event, `provider_error` for a dropped connection, an
     oversized event or answer, or a web page. Once `reader` is complete, errors are ignored, and what is missing (usage,
@@ -83,7 +89,7 @@ def read_texts(
         characters += len(text)
         if characters > MAX_ANSWER_CHARS:
             raise GatewayError("provider_error", "The model provider sent an answer of more than 16 MiB.")
-        if text:
+        if text or (reader.drafts is not None and reader.drafts.is_pending):
             yield text
         if problem is not None and grace_seconds is None:
             raise problem
@@ -97,6 +103,15 @@ def read_texts(
         response.finish(_TAIL_SECONDS)
     elif not (reader.is_complete() or characters):
         check_no_page(response)
+
+
+def deliver(texts: Iterator[str], reader: AnswerReader, on_text: TextReceiver, drafts: DraftReceiver | None) -> None:
+    """Pass `texts`, those of `reader`, to `on_text`, and its drafts before them to `drafts`."""
+    for text in texts:
+        if reader.drafts is not None and drafts is not None:
+            reader.drafts.pass_on(drafts)
+        if text:
+            on_text(text)
 
 
 class _Patience:

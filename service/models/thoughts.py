@@ -13,6 +13,7 @@ from functools import partial
 
 from service.core.errors import GatewayError
 from service.core.messages import Role
+from service.models.drafts import Drafts
 from service.models.provider import ModelRequest
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
@@ -77,6 +78,12 @@ def _split_at_lone_end(text: str) -> str | None:
     return None
 
 
+def _without_end(thoughts: str) -> str:
+    """Return thoughts that end with a closing tag without it."""
+    ends = list(_LONE_END.finditer(thoughts))
+    return thoughts[: ends[-1].start()] if ends else thoughts
+
+
 def _fence_after(fence: str, line: re.Match[str]) -> str:
     """Return the fence of the block of code that goes on after `line`, empty if none does."""
     marks = line[1] or line[3]
@@ -91,14 +98,15 @@ class ThoughtFilter:
 
     Tags that the request mentions are left in the text. With `is_open` the answer may begin with thoughts without an
     opening tag: text is held back until their end. `found` is set once there were thoughts; `is_done` once all further
-    text is part of the answer.
+    text is part of the answer. `drafts` gets the thoughts, if anybody wants them.
     """
 
-    __slots__ = ("_end", "_mentions", "_pending", "found", "is_done", "is_open")
+    __slots__ = ("_end", "_mentions", "_pending", "drafts", "found", "is_done", "is_open")
 
     def __init__(self, mentions: Mentions, *, is_open: bool = False) -> None:
         self.found = self.is_done = False
         self.is_open = is_open
+        self.drafts: Drafts | None = None
         self._mentions = mentions
         self._pending = ""
         self._end: re.Pattern[str] | None = None  # the tag that is awaited
@@ -111,8 +119,10 @@ class ThoughtFilter:
         if self._end is not None:
             end = self._end.search(self._pending)
             if end is None:
+                self._remove(self._pending[:-_MAX_HARMONY_CHARS])
                 self._pending = self._pending[-_MAX_HARMONY_CHARS:]
                 return ""
+            self._remove(self._pending[: end.start()])
             self._end, self._pending = None, self._pending[end.end() :]
         return self._find_start()
 
@@ -120,7 +130,10 @@ class ThoughtFilter:
         """Return the text that was held back and turned out to be the answer's."""
         if self._end is None and not self.is_done and self._closing_at(self._pending.strip() + "\n"):
             self.found, self._pending = True, ""
-        return "" if self._end is not None else self._pending
+        if self._end is not None:
+            self._remove(self._pending)
+            return ""
+        return self._pending
 
     def without_lone_end(self, text: str) -> str | None:
         """Return what follows thoughts without an opening tag in a whole answer; `None` if it has none."""
@@ -141,6 +154,7 @@ class ThoughtFilter:
         if not start:
             return ""
         if (answer := self.without_lone_end(self._pending)) is not None:
+            self._remove(_without_end(self._pending.removesuffix(answer)))
             self.found, self._pending = True, answer
             return self._find_start()
         if self.is_open and not self.found and len(self._pending) < _MAX_HELD_CHARS:
@@ -148,6 +162,10 @@ class ThoughtFilter:
         self.is_done = True
         text, self._pending = self._pending, ""
         return text
+
+    def _remove(self, thoughts: str) -> None:
+        if self.drafts is not None and thoughts:
+            self.drafts.reasoning.append(thoughts)
 
     def _is_mentioned(self, start: str) -> bool:
         tag = _OPENING.match(start) or _CLOSING.match(start)

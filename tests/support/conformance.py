@@ -166,7 +166,7 @@ def check_run_events(conformance: Conformance, text: str, after: int = 0, where:
         number = value["sequence_number"]
         if fields.keys() != {"id", "event", "data"} or (fields["id"], fields["event"]) != (str(number), value["type"]):
             raise NonconformityError(f"{where}: the event {number} is not what its data says")
-        units = len(value["text"]) if value["type"] == "text.delta" else 1
+        units = len(value["text"]) if value["type"] in ("text.delta", "reasoning.delta") else 1
         if number != after + units:
             raise NonconformityError(f"{where}: the event {number} of {units} does not follow {after}")
         if values and values[-1]["type"] == "run.ended":

@@ -22,6 +22,18 @@ QUESTION = text_message(Role.USER, "Hello?")
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 
+class DraftRecorder:
+    """Records what models write beside their text."""
+
+    def __init__(self, *, is_binding: bool = False) -> None:
+        self.is_binding = is_binding
+        self.reasoning = ""
+
+    def add_reasoning(self, text: str) -> None:
+        assert text
+        self.reasoning += text
+
+
 def open_provider(url: str, timeout_seconds: float = 5.0) -> OpenAIProvider:
     headers = {"Authorization": f"Bearer {KEY}", "X-Team": "blue"}
     return OpenAIProvider(transport.Upstream(url, headers, read_timeout_seconds=timeout_seconds))

@@ -198,11 +198,11 @@ class Exchange(BaseHTTPRequestHandler):
             if pause_seconds:
                 self.wait(pause_seconds)
 
-    def end(self, finish_reason: str | None = "stop") -> None:
+    def end(self, finish_reason: str | None = "stop", usage: Any = USAGE) -> None:
         """The finish reason, the usage, `[DONE]` and the end of the body."""
         if finish_reason:
             self.event({}, finish_reason)
-        self.send(frame({"choices": [], "usage": USAGE}))
+        self.send(frame({"choices": [], "usage": usage}))
         self.send(b"data: [DONE]\n\n")
         self.last_chunk()
 

@@ -34,6 +34,8 @@ from service.storage.sessions.keys import parse_chat_id, parse_session_key_heade
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
 #: Fields about the delivery of the response; they are no part of the request's identity.
 _DELIVERY = ("stream", "stream_options")
+_EVENTS_HEADER = "x-openclaw-events"
+_NO_EVENTS = "none"
 _IDENTITY_HEADERS = (
     "x-openclaw-agent-id",
     "x-openclaw-session-key",
@@ -54,13 +56,14 @@ def parse_chat_request(
     sessions: HttpSessionsConfig,
     *,
     continues: bool = False,
+    shows: frozenset[str] = frozenset(),
 ) -> AgentRequest:
     """Translate a request.
 
     `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name,
-    `sessions` has the rules for its session. The run `continues` when its client disconnects, if the request does not
-    say. Raises `GatewayError` (400) for errors across fields: two tools with one
-    name, a `tool_choice` without its tool.
+    `sessions` has the rules for its session. The run `continues` when its client disconnects, and its answer `shows`
+    these kinds of events, if the request does not say. Raises `GatewayError` (400) for errors across fields: two
+    tools with one name, a `tool_choice` without its tool.
     """
 
     def header(name: str) -> str | None:
@@ -89,7 +92,13 @@ def parse_chat_request(
         idempotency_key=_parse_idempotency_key(body, header, chat_key),
         detached=continues if (choice := header("x-openclaw-on-disconnect")) is None else choice == "continue",
         streamed=bool(body.get("stream")),
+        shows=shows if (events := header(_EVENTS_HEADER)) is None else _parse_events(events),
     )
+
+
+def _parse_events(text: str) -> frozenset[str]:
+    """Parse a value of the header, which the contract has checked."""
+    return frozenset(kind for part in text.split(",") if (kind := part.strip()) != _NO_EVENTS)
 
 
 def _parse_idempotency_key(

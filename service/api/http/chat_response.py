@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequested
+from service.agent.events import (
+    ReasoningDelta,
+    RunEnded,
+    RunEvent,
+    TextDelta,
+    ToolCallRequested,
+    ToolEnded,
+    ToolStarted,
+)
+from service.agent.request import REASONING, TOOLS
 from service.agent.run import Run, RunResult
 from service.api.http.responses import FinalPiece
 from service.core.messages import ToolCall, Usage
+from service.models.tool_calls import wire_arguments
 
 #: Maximum silence of a stream once its run has begun; then a comment line is sent.
 QUIET_SECONDS = 15.0
 
-#: Events that are visible to callers.
+#: Events that are visible to every caller, and by their kind to those that want to see them.
 _VISIBLE_EVENTS = (TextDelta, ToolCallRequested, RunEnded)
+_EVENTS_OF_KIND = {REASONING: (ReasoningDelta,), TOOLS: (ToolStarted, ToolEnded)}
+
+_LABEL_CHARACTERS = 80
 
 _COMMENT = b": still working\n\n"
 _DONE = b"data: [DONE]\n\n"
 
 
-def to_completion(run: Run, answer: RunResult, model: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Translate a finished run to a `ChatCompletion`; `model` is returned as the caller sent it."""
+def to_completion(
+    run: Run,
+    answer: RunResult,
+    model: str,
+    *,
+    shows: Collection[str] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Translate a finished run to a `ChatCompletion`; `model` is returned as the caller sent it.
+
+    `shows` are the kinds of events that the caller wants to see beside the text.
+    """
     content = answer.text if answer.text or not answer.tool_calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if answer.reasoning and REASONING in shows:
+        message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
         message["tool_calls"] = [_to_tool_call(call) for call in answer.tool_calls]
     choice = {"index": 0, "message": message, "finish_reason": answer.stop_reason, "logprobs": None}
@@ -59,14 +84,40 @@ def to_usage(usage: Usage) -> dict[str, Any]:
     return counts
 
 
+def _to_progress(kind: str, call: ToolCall) -> dict[str, Any]:
+    return {"type": kind, "tool_call_id": call.id, "name": call.name, "label": _to_label(call)}
+
+
+def _to_label(call: ToolCall) -> str:
+    """Return what people may read about a call: the name of the tool, and the first text of the arguments."""
+    arguments = wire_arguments(call)
+    text = next((" ".join(value.split()) for value in arguments.values() if isinstance(value, str)), "")
+    if len(text) > _LABEL_CHARACTERS:
+        text = f"{text[: _LABEL_CHARACTERS - 1]}…"
+    return f"{call.name}: {text}" if text else call.name
+
+
 class ChunkStream:
     """The events of a run as the bytes of an event stream: call `begin` first, then iterate.
 
     The constant part of every chunk is encoded once. After `quiet_seconds` without events a comment line is sent.
+    `shows` are the kinds of events that the caller wants to see beside the text.
     """
 
-    def __init__(self, run: Run, model: str, *, include_usage: bool, quiet_seconds: float = QUIET_SECONDS) -> None:
+    def __init__(
+        self,
+        run: Run,
+        model: str,
+        *,
+        include_usage: bool,
+        shows: Collection[str] = (),
+        quiet_seconds: float = QUIET_SECONDS,
+    ) -> None:
         self._run = run
+        self._visible: tuple[type[RunEvent], ...] = _VISIBLE_EVENTS
+        for kind in shows:
+            if kind != REASONING or run.shows_reasoning:
+                self._visible += _EVENTS_OF_KIND[kind]
         self._quiet_seconds = quiet_seconds
         self._batches = run.follow(quiet_seconds)
         self._first: list[RunEvent] = []
@@ -92,11 +143,11 @@ class ChunkStream:
         for batch in self._batches:
             self._first += batch
             is_quiet = not batch and self._run.has_begun
-            if is_quiet or any(isinstance(event, _VISIBLE_EVENTS) for event in batch):
+            if is_quiet or any(isinstance(event, self._visible) for event in batch):
                 break
             if self._run.running_seconds >= self._quiet_seconds:
                 break
-        visible = [event for event in self._first if isinstance(event, _VISIBLE_EVENTS)]
+        visible = [event for event in self._first if isinstance(event, self._visible)]
         if len(visible) == 1 and isinstance(visible[0], RunEnded) and visible[0].error is not None:
             raise visible[0].error.copy()
 
@@ -122,7 +173,20 @@ class ChunkStream:
             return self._tool_call(event.index, event.call)
         if isinstance(event, RunEnded):
             return self._end(event)
-        return b""  # the agent's tools are not visible to the caller
+        return self._beside_text(event) if isinstance(event, self._visible) else b""
+
+    def _beside_text(self, event: RunEvent) -> bytes:
+        if isinstance(event, ReasoningDelta):
+            return self._chunk({"reasoning_content": event.text})
+        if isinstance(event, ToolStarted):
+            return self._extension(_to_progress("tool.started", event.call))
+        if isinstance(event, ToolEnded):
+            outcome = {"ok": not event.failed, "duration_ms": event.duration_ms}
+            return self._extension(_to_progress("tool.ended", event.call) | outcome)
+        return b""
+
+    def _extension(self, members: object) -> bytes:
+        return b'%bnull,"delta":{}}],"openclaw":%b}\n\n' % (self._head, orjson.dumps(members))
 
     def _tool_call(self, index: int, call: ToolCall) -> bytes:
         opening = {"index": index, **_to_tool_call(ToolCall(call.id, call.name, ""))}

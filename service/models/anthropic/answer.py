@@ -12,6 +12,7 @@ from service.core.ids import new_call_id
 from service.core.messages import StopReason, ToolCall, Usage
 from service.models.anthropic.content import THINKING, Content
 from service.models.anthropic.given_texts import GivenTexts
+from service.models.drafts import Drafts
 from service.models.errors.answer_errors import answer_error, find_bare_error, find_error, unreadable_error
 from service.models.finish_reasons import to_stop_reason
 from service.models.finish_state import Completion
@@ -81,6 +82,8 @@ class AnthropicAnswer:
         self._completion = Completion()
         self._has_thoughts = self._has_unknown = False
         self._usage: dict[str, int] = {}
+        self.drafts: Drafts | None = None
+        self._thought_at_start: set[Any] = set()  # blocks whose thinking may come again
         self.is_over = False
         self._readers: dict[str, Callable[[dict[str, Any]], str]] = {
             "message_start": self._read_start,
@@ -191,6 +194,7 @@ class AnthropicAnswer:
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         text = "".join(self._read_block({"index": index, "content_block": block}) for index, block in enumerate(blocks))
         self._kinds_of_start = {index: block.get("type") for index, block in enumerate(blocks)}
+        self._thought_at_start = {index for index, block in enumerate(blocks) if block.get("thinking")}
         self._count(message.get("usage"))
         if text or self._calls:
             self._completion.add(None, has_output=True)
@@ -206,6 +210,7 @@ class AnthropicAnswer:
         if self._kinds_of_start.pop(index, None) == kind and kind in ("text", "tool_use"):
             return self._extend_text(index, self._given.begin(index, block["text"])) if kind == "text" else ""
         self._content.begin(index, block)
+        self._note(index, block.get("thinking"))
         self._has_thoughts = self._has_thoughts or kind in THINKING
         self._has_unknown = self._has_unknown or kind not in ("text", "tool_use", *THINKING)
         self._calls_by_index[index] = None
@@ -234,6 +239,7 @@ class AnthropicAnswer:
             text = self._joiner.join(_text(delta.get("text") or ""))
             return self._extend_text(index, self._given.extend(index, text))
         self._content.extend(index, delta)
+        self._note(index, delta.get("thinking"))
         self._has_unknown = self._has_unknown or kind not in _DELTAS
         if kind == "input_json_delta":
             piece = _text(delta.get("partial_json") or "")
@@ -244,6 +250,10 @@ class AnthropicAnswer:
                 call.pieces.append(piece)
                 self._completion.add(None, has_output=True)
         return ""
+
+    def _note(self, index: Any, thinking: object) -> None:
+        if self.drafts is not None and isinstance(thinking, str) and index not in self._thought_at_start:
+            self.drafts.reasoning.append(thinking)
 
     def _read_end(self, event: dict[str, Any]) -> str:
         if reason := (event.get("delta") or {}).get("stop_reason"):

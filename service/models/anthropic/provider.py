@@ -15,13 +15,14 @@ from typing import Self
 from service.config.models import ProviderConfig
 from service.models.anthropic.answer import AnthropicAnswer
 from service.models.anthropic.request import RequestStyle, RequestWriter, adapt_to_error
+from service.models.drafts import Drafts
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
 from service.models.model_lists import read_list
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 from service.models.request_styles import StyleCache
-from service.models.streaming import read_texts
+from service.models.streaming import deliver, read_texts
 from service.models.thoughts import ThoughtFilters
 
 #: The version that has `temperature` and `top_p`, and the one that other servers of this dialect support.
@@ -70,10 +71,10 @@ class AnthropicProvider:
             thoughts = self._thoughts.of(request)
             answer = AnthropicAnswer(self._upstream, thoughts)
             timeout_seconds = self._upstream.read_timeout_seconds
-            for text in read_texts(response, answer, timeout_seconds=timeout_seconds):
-                on_text(text)
+            if request.drafts is not None:
+                answer.drafts = thoughts.drafts = Drafts()
+            deliver(read_texts(response, answer, timeout_seconds=timeout_seconds), answer, on_text, request.drafts)
             end = answer.to_end()
             self._thoughts.check(request.model, thoughts, answer.text())
-            if rest := answer.rest():
-                on_text(rest)
+            deliver(iter([answer.rest()]), answer, on_text, request.drafts)
             return style.tools.restore(request, end)

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.core.errors import GatewayError
 from service.core.messages import Function, ProviderData, StopReason, Usage
+from service.models.drafts import Drafts
 from service.models.errors.answer_errors import (
     answer_error,
     find_bare_error,
@@ -61,6 +62,7 @@ class OpenAIAnswer:
         self._messages = Messages()  # where there are no deltas
         self._rest = ""
         self._usage = Usage()
+        self.drafts: Drafts | None = None
         self.is_over = False
 
     def is_complete(self) -> bool:
@@ -206,7 +208,7 @@ class OpenAIAnswer:
         elif calls := delta.get("function_call"):  # the predecessor of tool_calls
             self._calls.add([{"index": 0, "function": calls}])
         if not REASONING.isdisjoint(delta):
-            self._reasoning.read(delta)
+            self._note(self._reasoning.read(delta))
             self._has_thoughts = self._has_thoughts or any(delta.get(name) for name in REASONING)
         self._has_unknown = self._has_unknown or any(value and name not in _FIELDS for name, value in delta.items())
         content = content or delta.get("refusal") or ""
@@ -220,7 +222,12 @@ class OpenAIAnswer:
         parts = read_parts(content)
         self._has_thoughts = self._has_thoughts or parts.has_thoughts
         self._has_unknown = self._has_unknown or parts.has_unknown
+        self._note(parts.thoughts)
         return parts.text
+
+    def _note(self, reasoning: str) -> None:
+        if reasoning and self.drafts is not None:
+            self.drafts.reasoning.append(reasoning)
 
     def _read_message(self, message: dict[str, Any], *, is_last: bool) -> tuple[str, bool]:
         """Return what a message adds to the deltas, or to the messages before it; many repeat the whole answer."""
@@ -235,7 +242,7 @@ class OpenAIAnswer:
             self._texts.append(added)
             return added, bool(new_calls)
         self._calls.add_message(calls)
-        self._reasoning.read_message(message)
+        self._note(self._reasoning.read_message(message))
         self._has_thoughts = self._has_thoughts or any(message.get(name) for name in REASONING)
         rest = {name: value for name, value in message.items() if name not in _READ}
         _, has_call = self._read_delta(rest)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from service.config.models import ModelCompat, ProviderConfig
+from service.models.drafts import Drafts
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
@@ -18,7 +19,7 @@ from service.models.openai.answer import OpenAIAnswer
 from service.models.openai.hosts import RequestStyle, quirks_of
 from service.models.openai.request import RequestWriter
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
-from service.models.streaming import read_texts
+from service.models.streaming import deliver, read_texts
 from service.models.thoughts import ThoughtFilters
 
 
@@ -64,10 +65,10 @@ class OpenAIProvider:
             thoughts = self._thoughts.of(request)
             answer = OpenAIAnswer(self._upstream, thoughts, style.tools.apply(request).functions)
             timeout_seconds = self._upstream.read_timeout_seconds
-            for text in read_texts(response, answer, timeout_seconds=timeout_seconds):
-                on_text(text)
+            if request.drafts is not None:
+                answer.drafts = thoughts.drafts = Drafts()
+            deliver(read_texts(response, answer, timeout_seconds=timeout_seconds), answer, on_text, request.drafts)
             end = answer.to_end()
             self._thoughts.check(request.model, thoughts, answer.text())
-            if rest := answer.rest():
-                on_text(rest)
+            deliver(iter([answer.rest()]), answer, on_text, request.drafts)
             return style.tools.restore(request, end)

@@ -37,32 +37,51 @@ class Reasoning:
         self._texts: dict[str, list[str]] = {}
         self._details: list[_Detail] = []
         self._bytes = 0
+        self._shown: str | None = None  # the first field with text; hosts that use several repeat it
+        self._shown_chars = 0
 
-    def read(self, delta: dict[str, Any]) -> None:
-        """Process a delta or a whole message; unknown shapes are ignored.
+    def read(self, delta: dict[str, Any]) -> str:
+        """Process a delta or a whole message and return the text of its reasoning; unknown shapes are ignored.
 
         Raises `GatewayError` (`provider_error`) for more than 4 MiB of JSON or 4,096 details.
         """
         if REASONING.isdisjoint(delta):
-            return
+            return ""
+        shown = ""
         for name in _TEXTS:
             if isinstance(text := delta.get(name), str):
                 self._texts.setdefault(name, []).append(text)
                 self._count(text)
+                shown += self._show(name, text)
         details = delta.get(_DETAILS)
         for detail in details if isinstance(details, list) else ():
             if isinstance(detail, dict):
                 self._add(detail)
+                shown += self._show(_DETAILS, _text_of(detail))
+        return shown
 
-    def read_message(self, message: dict[str, Any]) -> None:
+    def read_message(self, message: dict[str, Any]) -> str:
         """Process a message of a stream without deltas, which may repeat the reasoning before it; see `read`."""
+        repeated = set()
         for name in _TEXTS:
             text, before = message.get(name), self._texts.get(name)
             if before and isinstance(text, str) and text.startswith("".join(before)):
                 before.clear()
+                repeated.add(name)
         if self._details and _begins_with(message.get(_DETAILS), self._details[0].whole()):
             self._details.clear()
-        self.read(message)
+            repeated.add(_DETAILS)
+        known = self._shown_chars if self._shown in repeated else 0
+        self._shown_chars -= known
+        return self.read(message)[known:]
+
+    def _show(self, name: str, text: str) -> str:
+        """Return `text` if it is part of what is shown."""
+        if not text or self._shown not in (None, name):
+            return ""
+        self._shown = name
+        self._shown_chars += len(text)
+        return text
 
     def to_message(self) -> dict[str, Any]:
         """Return the fields that go back with the message."""
@@ -80,6 +99,10 @@ class Reasoning:
     def _count(self, kept: Any) -> None:
         self._bytes += len(orjson.dumps(kept))
         check_reasoning(len(self._details), self._bytes)
+
+
+def _text_of(detail: dict[str, Any]) -> str:
+    return next((detail[name] for name in _PIECES if isinstance(detail.get(name), str)), "")
 
 
 def _begins_with(details: Any, first: dict[str, Any]) -> bool:

@@ -152,7 +152,8 @@ runs = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: Events of detached runs in batches (`service.storage.runs.events`): those with the numbers `first` to `last`.
+#: Events of detached runs in batches (`service.storage.runs.events`): those with the numbers `first` to `last`. Of
+#: other runs with an idempotency key those of the reasoning, if the answer shows it.
 run_events = sa.Table(
     "run_events",
     metadata,

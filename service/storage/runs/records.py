@@ -106,8 +106,8 @@ class RunOutcome:
     it, if the conversation before has the digest `asked_after` (`ConversationDigest`).
 
     The messages follow message `parent` of the session, `None` for the latest one; `digests` are their digests.
-    `events` are those of a detached run that are not stored yet. `resends` is set if the request shows whether its
-    client sends the whole conversation each time.
+    `events` are those of a detached run that are not stored yet, or the reasoning that a repetition shows. `resends` is
+    set if the request shows whether its client sends the whole conversation each time.
     """
 
     state: RunState

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
-from support.provider_calls import ask, fail, open_provider, receive, request
+from support.provider_calls import DraftRecorder, ask, fail, open_provider, receive, request
 from support.upstream import Exchange, Upstream
 
 from service.core.errors import GatewayError
@@ -56,11 +57,13 @@ def test_response_bytes_give_expected_answer(
     texts: list[str] = []
     end: ModelEnded | None = None
     error: GatewayError | None = None
+    drafts = DraftRecorder()
     try:
-        end = receive(providers[case.dialect], asked, texts)
+        end = receive(providers[case.dialect], replace(asked, drafts=drafts), texts)
     except GatewayError as failure:
         error = failure
     assert case.text is None or "".join(texts) == case.text
+    assert case.reasoning is None or drafts.reasoning == case.reasoning
     if case.error is not None:
         assert (error and error.code, end) == (case.error, None), error and error.message
         assert error is not None

@@ -32,8 +32,8 @@ class WireCase:
 
     A `text` of `None` is any.
     `words` is part of the error's message. `usage` is what was counted (input, output, reasoning if of interest). With
-    `drops` the connection ends before the body does. `system` and `asked`, by roles, are the
-    request; without them it mentions no tag.
+    `drops` the connection ends before the body does. A `reasoning` of `None` is any. `system` and
+    `asked`, by roles, are the request; without them it mentions no tag.
     """
 
     name: str
@@ -47,6 +47,7 @@ class WireCase:
     error: str | None = None
     words: str = ""
     usage: tuple[int | None, ...] | None = None
+    reasoning: str | None = None
     drops: bool = False
     system: str = ""
     asked: Mapping[Role, str] = field(default_factory=dict)
@@ -639,6 +640,59 @@ COUNTS = [
     ),
     *_reasoning_counts(),
 ]
+
+
+def _reasoning() -> Iterator[WireCase]:
+    """Reasoning in all its forms, as those see it who want to."""
+    thought = {"reasoning": "Hm. So."}
+    details = [{"type": "reasoning.text", "index": 0, "text": text} for text in ("Hm. ", "So.")]
+    whole_detail = [{"type": "reasoning.text", "index": 0, "text": "Hm. So."}]
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]} for text in ("Hm. ", "So.")]
+    forms: dict[str, list[dict[str, Any]]] = {
+        "reasoning_content": [{"reasoning_content": "Hm. "}, {"reasoning_content": "So."}],
+        "reasoning": [{"reasoning": "Hm. "}, {"reasoning": "So."}],
+        "both fields": [{"reasoning_content": text, "reasoning": text} for text in ("Hm. ", "So.")],
+        "details": [{"reasoning_details": [one]} for one in details],
+        "details of several": [{"reasoning_details": details}],
+        "field and details": [{"reasoning": one["text"], "reasoning_details": [one]} for one in details],
+        "encrypted details": [thought, {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}],
+        "thinking parts": [{"content": [one]} for one in parts],
+        "other parts": [{"content": [{"type": "reasoning", "text": "Hm. So."}]}],
+        "nulls": [{"reasoning_content": None, "reasoning": 5}, thought],
+    }
+    for name, pieces in forms.items():
+        deltas = b"".join(chunk(**one) for one in pieces)
+        yield _ok(f"reasoning as {name}", *(chunk(**one) for one in pieces), said(*SAID), STOP, DONE, **thought)
+        yield _ok(f"reasoning as {name}, at once", deltas + said(*SAID) + STOP + DONE, **thought)
+    for name, message in (
+        ("field", {"reasoning_content": "Hm. So."}),
+        ("details", {"reasoning_details": whole_detail}),
+    ):
+        yield _ok(f"reasoning of a message as {name}", whole("Hello there", **message), label=JSON, **thought)
+        repeated = chunk(**message), sse({"choices": [{"message": {"content": "Hello there", **message}}]})
+        yield _ok(f"reasoning repeated as {name}", *repeated, STOP, DONE, **thought)
+    harmony = ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>final<|message|>")
+    for opening, closing in (("<think>", "</think>"), ("[THINK]", "[/THINK]"), harmony):
+        written = (f"{opening}Hm. ", f"So.{closing}Hello ", "there")
+        yield _ok(f"reasoning in {opening}", said(*written), STOP, DONE, **thought)
+        letters = "".join(written)
+        yield _ok(f"reasoning in {opening} by letters", said(*letters), STOP, DONE, **thought)
+        events = message_events(*anthropic.text(list(letters)))
+        yield _ok(f"reasoning in {opening} by letters", events, dialect=ANTHROPIC, **thought)
+    untagged = said("Hm. So.\n</think>\n\nHello there")
+    yield _ok("reasoning without an opening tag", untagged, STOP, DONE, reasoning="Hm. So.\n")
+    cut = said("<think>Hm. ", "So.") + chunk("length") + DONE
+    yield _ok("reasoning in a tag cut by the limit", cut, text="", reason="length", **thought)
+    thinking = {"type": "thinking", "thinking": "", "signature": "s"}
+    thoughts = [{"type": "thinking_delta", "thinking": text} for text in ("Hm. ", "So.")]
+    blocks = [*anthropic.block(0, thinking, thoughts), *anthropic.text(list(SAID), 1)]
+    yield _ok("thinking", message_events(*blocks), dialect=ANTHROPIC, **thought)
+    content = [{**thinking, "thinking": "Hm. So."}, {"type": "text", "text": "Hello there"}]
+    answer = {"type": "message", "role": "assistant", "content": content, "stop_reason": "end_turn"}
+    yield _ok("thinking of a message", json.dumps(answer).encode(), dialect=ANTHROPIC, label=JSON, **thought)
+    yield _ok("no reasoning", said(*SAID), STOP, DONE, reasoning="")
+
+
 UNFINISHED = (
     "failed",
     "server_error",
@@ -1811,4 +1865,5 @@ CASES: list[WireCase] = [
     *MENTIONS,
     *PARTS,
     *SEPARATE_CALLS,
+    *_reasoning(),
 ]

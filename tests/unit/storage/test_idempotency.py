@@ -166,7 +166,7 @@ def test_recorded_run_is_replayed_with_its_calls(ann: Transcripts, ben: Transcri
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
     record = ben.storage.records.get("r")
     assert record is not None
-    copy = Replayer(ben.storage.records, ben).recall(record)
+    copy = Replayer(ben.storage.records, ben.storage.run_events, ben).recall(record)
     with deadline(GENEROUS_SECONDS):
         events = [event for batch in copy.follow() for event in batch]
     assert events[0] == TextDelta("answer")
@@ -180,7 +180,7 @@ def test_answer_that_cannot_be_replayed_ends_with_error(ann: Transcripts, ben: T
     opened = ann.storage.ledger.open(run, None)
     record = ben.storage.records.get("r")
     assert record is not None
-    copies = [Replayer(ben.storage.records, ben).recall(record) for _ in range(3)]
+    copies = [Replayer(ben.storage.records, ben.storage.run_events, ben).recall(record) for _ in range(3)]
     sleep(0.15)
     assert [copy.end for copy in copies] == [None] * 3
     ben.database.close()
@@ -194,7 +194,7 @@ def test_deleted_answer_is_not_replayed_as_empty(ann: Transcripts, ben: Transcri
     run_with_key(ann, new_run(ann, "r"), ANSWERED)
     record = ben.storage.records.get("r")
     assert record is not None
-    replays = Replayer(ben.storage.records, ben)
+    replays = Replayer(ben.storage.records, ben.storage.run_events, ben)
     ann.database.write(_Clear(entries))
     assert _error_of(replays.recall(record)) == ("run_interrupted", "its answer has been deleted")
     assert ann.delete_session(SESSION)
