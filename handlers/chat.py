@@ -74,13 +74,7 @@ class _Caller:
     def submit(self, body: dict[str, Any]) -> Run:
         """Submit the run that the request asks for."""
         gateway: Gateway = current_app.extensions["gateway"]
-        request = parse_chat_request(
-            body,
-            lambda header: self._environ.get(environ_key(header)),
-            gateway.http_sessions,
-            continues=gateway.continues_by_default,
-            shows=gateway.shown_by_default,
-        )
+        request = parse_chat_request(body, lambda header: self._environ.get(environ_key(header)), gateway.http)
         self.shows = request.shows
         try:
             with self._submission:

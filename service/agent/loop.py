@@ -6,9 +6,9 @@ A failure is raised as `GatewayError`; earlier output stays in the run's log and
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
+from service.agent.agent_tools import AgentTools
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import SettledHistories
 from service.agent.draft import RunDraft
@@ -26,15 +26,12 @@ from service.agent.request import check_tool_choice
 from service.agent.run import Run
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
-from service.core.ids import new_call_id
 from service.core.messages import (
-    Function,
     Message,
     Role,
     StopReason,
     Text,
     ToolCall,
-    ToolChoice,
     ToolChoiceMode,
     Usage,
 )
@@ -43,9 +40,7 @@ from service.models.errors.context_overflow import Overflow, compaction_failed_e
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider
 from service.models.tokens import input_limit
-from service.tools.approval import ApprovalDecider, refuse_all
-from service.tools.tool import ToolContext
-from service.tools.toolbox import CallEnded, CallEvent, Toolbox
+from service.tools.toolbox import CallEnded, CallEvent
 
 logger = logging.getLogger("openclaw.runs")
 
@@ -91,53 +86,6 @@ class ContextWindow:
         """Record the model's limit if `error` is about a too long request and states it."""
         if overflow_of(error) is Overflow.TOKENS and (limit := limit_from_error(error)) is not None:
             self.windows.observe(self.asked().ref, limit)
-
-
-@record
-class AgentTools:
-    """The functions available to the model in one run: the agent's own tools, which pass `gate`, and the caller's.
-
-    `clock` returns seconds since 1970.
-    """
-
-    own: Toolbox
-    context: ToolContext
-    callers: tuple[Function, ...]
-    choice: ToolChoice
-    new_call_id: Callable[[], str] = new_call_id
-    gate: ApprovalDecider = refuse_all
-    clock: Callable[[], float] = time.time
-
-    def offered(self) -> tuple[tuple[Function, ...], ToolChoice]:
-        """Return the functions and the tool choice to send to the model.
-
-        "required" and a named function mean the caller's functions, so only those are sent. "none" excludes the
-        caller's functions; the agent's own stay.
-        """
-        if self.choice.mode is ToolChoiceMode.REQUIRED:
-            return self.callers, self.choice
-        if self.choice.mode is ToolChoiceMode.NONE:
-            return self.own.functions(), ToolChoice()
-        return self.callers + self.own.functions(), self.choice
-
-    def limit_to_ends(self, request: ModelRequest) -> ModelRequest:
-        """Return `request` restricted to choices that end the run: calls of the caller's functions.
-
-        If none are available the tool choice is "none"; the functions stay, since providers require the definitions of
-        functions called earlier.
-        """
-        if self.choice.mode is ToolChoiceMode.NONE or not self.callers:
-            return replace(request, tool_choice=ToolChoice(ToolChoiceMode.NONE))
-        return replace(request, functions=self.callers)
-
-    def is_callers(self, call: ToolCall) -> bool:
-        """Return True if `call` is a call of an offered function of the caller."""
-        offered = self.choice.mode is not ToolChoiceMode.NONE
-        return offered and any(function.name == call.name for function in self.callers)
-
-    def with_own_ids(self, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-        """Return `calls`, with unique ids for the caller's functions: many providers merely number their calls."""
-        return tuple(replace(call, id=self.new_call_id()) if self.is_callers(call) else call for call in calls)
 
 
 class _TooLongError(Exception):

@@ -22,6 +22,7 @@ from service.agent.events import (
     ToolCallRequested,
     ToolEnded,
 )
+from service.agent.merging import PIECES, merge_pieces
 from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event, Timeout
 from service.core.dataclass import record
@@ -32,8 +33,7 @@ from service.storage.runs.records import AcceptedRun, RunState
 
 logger = logging.getLogger("openclaw.runs")
 
-_PIECES = (TextDelta, ReasoningDelta)
-_WITH_TEXT = (*_PIECES, ToolEnded)
+_WITH_TEXT = (*PIECES, ToolEnded)
 _OUTPUT = (TextDelta, ToolCallRequested)
 
 #: Events that are left as they came; beyond so many the log is searched for what can be merged.
@@ -41,9 +41,6 @@ _UNMERGED = 256
 
 #: One event and the end.
 _NOTHING_TO_MERGE = 2
-
-#: The longest text that deltas are merged into, so that repeated merging does not copy all of it.
-_MERGED_CHARACTERS = 64 * 1024
 
 #: The longest text of a batch for a reader, so that a reader far behind does not get a copy of the whole log.
 _BATCH_CHARACTERS = 256 * 1024
@@ -326,40 +323,11 @@ class Run:
         return RunResult(self.text, calls, end.stop_reason, end.usage, self.reasoning)
 
     def _merge(self) -> None:
-        """Join neighbouring pieces of text or reasoning, except across a reader's position."""
-        barriers = {reader.position for reader in self._readers}
-        moved: dict[int, int] = {}
-        merged: list[RunEvent] = []
-        pieces: list[TextDelta | ReasoningDelta] = []
-        size = 0
-        for position, event in enumerate(self._log):
-            piece = event if isinstance(event, _PIECES) else None
-            if pieces and (position in barriers or not _continues(piece, pieces[0], size)):
-                merged.append(_joined(pieces))
-                pieces, size = [], 0
-            if position in barriers:
-                moved[position] = len(merged)
-            if piece is not None:
-                pieces.append(piece)
-                size += len(piece.text)
-            else:
-                merged.append(event)
-        if pieces:
-            merged.append(_joined(pieces))
-        moved[len(self._log)] = len(merged)
+        """Join neighbouring pieces, except across a reader's position."""
+        self._log, moved = merge_pieces(self._log, {reader.position for reader in self._readers})
         for reader in self._readers:
             reader.position = moved[reader.position]
-        self._log = merged
-        self._merge_at = 2 * len(merged) + _UNMERGED
-
-
-def _continues(piece: TextDelta | ReasoningDelta | None, first: TextDelta | ReasoningDelta, size: int) -> bool:
-    """Return True if `piece` is to be joined with the pieces from `first` on, which have `size` characters."""
-    return piece is not None and type(piece) is type(first) and size + len(piece.text) <= _MERGED_CHARACTERS
-
-
-def _joined(pieces: Sequence[TextDelta | ReasoningDelta]) -> TextDelta | ReasoningDelta:
-    return pieces[0] if len(pieces) == 1 else type(pieces[0])("".join([piece.text for piece in pieces]))
+        self._merge_at = 2 * len(self._log) + _UNMERGED
 
 
 def _comes(news: Event, quiet: Timeout) -> bool:

@@ -87,10 +87,8 @@ def open_runtime(
         LearnedWindows(),
         locations.private_paths,
         slots,
-        config.gateway.http.sessions,
+        config.gateway.http,
         config.tasks,
-        config.gateway.http.endpoints.chat_completions.on_disconnect == "continue",
-        frozenset(config.gateway.http.endpoints.chat_completions.events),
     )
 
 

@@ -14,7 +14,7 @@ from service.agent.events import RunEnded
 from service.agent.request import REASONING, AgentRequest
 from service.agent.run import Run
 from service.config.agents import Roster
-from service.config.sessions import HttpSessionsConfig
+from service.config.gateway import HttpConfig
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.errors import GatewayError, internal_error
@@ -210,19 +210,9 @@ class Gateway:
         return self._runtime.current.catalog
 
     @property
-    def http_sessions(self) -> HttpSessionsConfig:
-        """The rules in force for the session of an HTTP request."""
-        return self._runtime.current.sessions
-
-    @property
-    def continues_by_default(self) -> bool:
-        """True if the run of a chat completion goes on when its client disconnects."""
-        return self._runtime.current.continues
-
-    @property
-    def shown_by_default(self) -> frozenset[str]:
-        """The kinds of events that a chat completion shows beside its text, if the request does not say."""
-        return self._runtime.current.shows
+    def http(self) -> HttpConfig:
+        """The rules in force for HTTP requests."""
+        return self._runtime.current.http
 
     @property
     def tool_slots(self) -> ToolSlots:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Self
 
+from service.agent.agent_tools import AgentTools
 from service.agent.conversation import Conversation, select_new
 from service.agent.hidden_steps import recall_steps
-from service.agent.loop import AgentTools
 from service.agent.model_fit import fit_choices
 from service.agent.placement import Placement, place_request
 from service.agent.request import AgentRequest, check_model, check_names

@@ -11,7 +11,7 @@ from typing import Self
 from service.agent.conversation import IncomingMessage
 from service.config.agents import Roster
 from service.config.approvals import ApprovalsConfig
-from service.config.sessions import HttpSessionsConfig
+from service.config.gateway import HttpConfig
 from service.config.tasks import TasksConfig
 from service.core.byte_budget import DEFAULT_BYTES
 from service.core.concurrency import RLock, spawn
@@ -49,9 +49,7 @@ class Runtime:
     `toolboxes` has each agent's own tools, `check_images` fetches and checks a request's images. `windows` records the
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
-    `sessions` selects the session of an HTTP request, `tasks` recognizes side requests. `continues`: a run of a chat
-    completion goes on when its client disconnects, and `shows` are the kinds of events it shows beside its text, if the
-    request does not say.
+    `http` has the rules for HTTP requests, `tasks` recognizes side requests.
     """
 
     roster: Roster
@@ -62,10 +60,8 @@ class Runtime:
     windows: LearnedWindows
     hidden: tuple[Path, ...]
     slots: ToolSlots
-    sessions: HttpSessionsConfig
+    http: HttpConfig
     tasks: TasksConfig
-    continues: bool
-    shows: frozenset[str]
 
     def adopt(self, older: Runtime) -> None:
         """Take over what is open in `older` and configured the same here; `older` does not close that."""

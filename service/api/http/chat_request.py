@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import orjson
 
 from service.agent.conversation import IncomingMessage
-from service.agent.request import AgentRequest
-from service.config.sessions import HttpSessionsConfig
+from service.agent.request import REASONING, TOOLS, AgentRequest
+from service.config.gateway import HttpConfig
 from service.core.concurrency import pause
 from service.core.errors import GatewayError
 from service.core.messages import (
@@ -35,7 +35,6 @@ _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key",
 #: Fields about the delivery of the response; they are no part of the request's identity.
 _DELIVERY = ("stream", "stream_options")
 _EVENTS_HEADER = "x-openclaw-events"
-_NO_EVENTS = "none"
 _IDENTITY_HEADERS = (
     "x-openclaw-agent-id",
     "x-openclaw-session-key",
@@ -51,24 +50,19 @@ _SYSTEM_ROLES = ("system", "developer")
 
 
 def parse_chat_request(
-    body: Mapping[str, Any],
-    find_header: Callable[[str], str | None],
-    sessions: HttpSessionsConfig,
-    *,
-    continues: bool = False,
-    shows: frozenset[str] = frozenset(),
+    body: Mapping[str, Any], find_header: Callable[[str], str | None], http: HttpConfig
 ) -> AgentRequest:
     """Translate a request.
 
-    `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name,
-    `sessions` has the rules for its session. The run `continues` when its client disconnects, and its answer `shows`
-    these kinds of events, if the request does not say. Raises `GatewayError` (400) for errors across fields: two
-    tools with one name, a `tool_choice` without its tool.
+    `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name, `http`
+    has the rules for its session, and for what the request does not say. Raises `GatewayError` (400) for errors across
+    fields: two tools with one name, a `tool_choice` without its tool.
     """
 
     def header(name: str) -> str | None:
         return find_header(name) or None  # an empty header counts as absent
 
+    sessions, defaults = http.sessions, http.endpoints.chat_completions
     functions = _parse_functions(body.get("tools") or ())
     session_key, chat_key = header("x-openclaw-session-key"), None
     if session_key is None:
@@ -90,15 +84,15 @@ def parse_chat_request(
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
         idempotency_key=_parse_idempotency_key(body, header, chat_key),
-        detached=continues if (choice := header("x-openclaw-on-disconnect")) is None else choice == "continue",
+        detached=(header("x-openclaw-on-disconnect") or defaults.on_disconnect) == "continue",
         streamed=bool(body.get("stream")),
-        shows=shows if (events := header(_EVENTS_HEADER)) is None else _parse_events(events),
+        shows=_parse_events(header(_EVENTS_HEADER) or ",".join(defaults.events)),
     )
 
 
 def _parse_events(text: str) -> frozenset[str]:
-    """Parse a value of the header, which the contract has checked."""
-    return frozenset(kind for part in text.split(",") if (kind := part.strip()) != _NO_EVENTS)
+    """Parse a value of the header, which the contract has checked; `none` names nothing."""
+    return frozenset(map(str.strip, text.split(","))) & {REASONING, TOOLS}
 
 
 def _parse_idempotency_key(
