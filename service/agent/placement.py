@@ -61,11 +61,11 @@ def place_request(
     if is_answerable and (Role.ASSISTANT in roles or request.resends):
         tree = store.read_tree(key, head)
         if tree.entry_count:
-            return _Search(request, key, store, tree).place()
+            return _Search(request, key, store, tree, head).place()
     loaded = store.load_current(key, head)
     tree = loaded.tree
     if is_answerable and tree.entry_count and tree.resends and request.protocol is Protocol.HTTP:
-        return _Search(request, key, store, tree).place()
+        return _Search(request, key, store, tree, head).place()
     history = _history_of(loaded)
     new = select_new(history, request.messages, has_instructions=bool(request.system_text))
     digest = tree.digest if tree.entry_count else EMPTY
@@ -79,11 +79,14 @@ def _history_of(loaded: LoadedPath) -> tuple[Message, ...]:
 class _Search:
     """Search of a session for the conversation of a request."""
 
-    def __init__(self, request: AgentRequest, key: str, store: TranscriptStore, tree: SessionTree) -> None:
+    def __init__(
+        self, request: AgentRequest, key: str, store: TranscriptStore, tree: SessionTree, head: SessionHead | None
+    ) -> None:
         self._incoming = request.messages
         self._key = key
         self._store = store
         self._tree = tree
+        self._head = head
         #: The digest before each message, and after the last one.
         self._digests = list(accumulate((item.message for item in self._incoming), follow, initial=EMPTY))
         self._early = {} if tree.is_digested else digest_entries(store.iter_entries(key))
@@ -92,6 +95,8 @@ class _Search:
         """Return the place of the request."""
         roles = [item.message.role for item in self._incoming]
         answered = max((index + 1 for index, role in enumerate(roles) if role is Role.ASSISTANT), default=0)
+        if answered and self._digests[answered] == self._tree.digest:  # what most requests bring: the current branch
+            return self._placement(self._tree.tip, answered)
         repeated = self._find_repeated(answered)
         if repeated is not None:
             return self._placement(repeated, len(roles))
@@ -101,7 +106,10 @@ class _Search:
         return self._placement(seq, kept)
 
     def _placement(self, seq: int, kept: int) -> Placement:
-        loaded = self._store.load_path(self._key, self._tree, seq)
+        if seq == self._tree.tip:
+            loaded = self._store.load_current(self._key, self._head)
+        else:
+            loaded = self._store.load_path(self._key, self._tree, seq)
         history = _history_of(loaded)
         new = self._incoming[kept:]
         if not history or history[-1].role is Role.ASSISTANT or new:
