@@ -49,7 +49,12 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
 
 
 def _run_headers(run: Run) -> list[tuple[str, str]]:
-    headers = [("x-openclaw-session-key", encode_session_key(run.session_key)), (RUN_ID_HEADER, run.id)]
+    return [("x-openclaw-session-key", encode_session_key(run.session_key)), *_delivery_headers(run)]
+
+
+def _delivery_headers(run: Run) -> list[tuple[str, str]]:
+    """Build the headers of answers and errors alike."""
+    headers = [(RUN_ID_HEADER, run.id)]
     if run.queued_ms is not None:
         headers.append(("x-openclaw-queued", str(run.queued_ms)))
     if run.is_replay:
@@ -108,9 +113,7 @@ class _Caller:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._watch.__exit__(kind, error, trace)
         if self._run is not None and isinstance(error, GatewayError):
-            error.headers[RUN_ID_HEADER] = self._run.id
-            if self._run.is_replay:
-                error.headers.update([REPLAYED])
+            error.headers.update(_delivery_headers(self._run))
         del self._watch  # it refers to this object, and a reference cycle would keep the request's body
 
 

@@ -161,5 +161,7 @@ def test_run_that_waits_too_long_is_refused(relay: LiveGateway, talk: httpx.Clie
     with httpx.stream("POST", f"{relay.url}{PATH}", json=body, headers=hung) as held:
         assert held.status_code == 200
         began = time.monotonic()
-        assert error_of(ask(talk, "hi", headers=chat)) == (409, "session_busy", None)
+        refused = ask(talk, "hi", headers=chat)
+        assert error_of(refused) == (409, "session_busy", None)
+        assert int(refused.headers["x-openclaw-queued"]) > 3000
         assert 3 < time.monotonic() - began < 20
