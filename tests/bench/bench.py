@@ -34,6 +34,7 @@ ROWS = (
     Bench.slow_streams,
     Bench.mixed,
     Bench.sessions,
+    Bench.resends,
     Bench.workers,
     Bench.start,
 )

@@ -44,7 +44,8 @@ TARGETS = {
     "2000 slow streams: memory of one": Target(60),
     "session turn behind 20 messages": Target(1.5, "stateless"),
     "session turn behind 5,000 messages": Target(2, "stateless"),
-    "session turn behind 9,900 messages": Target(3, "stateless"),
+    "session turn behind 20,000 messages": Target(3, "stateless"),
+    "turn that resends 500 messages": Target(1.5, "stateless"),
     "start to /readyz": Target(1.2),
     "memory idle": Target(90),
 }

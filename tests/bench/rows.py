@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 from harness import MEGABYTE, PATH, Server, ask, client_of, gateway, load
 from results import Results
 from streams import disturbed_by, percentile, run_streams
@@ -23,7 +24,9 @@ CALLERS = (8, 64)
 KINDS = ("JSON", "SSE")
 CONVERSATION = 500
 SLOW_STREAMS = 2000
-LENGTHS = (20, 5_000, 9_900)  # a request has at most 10,000 messages
+LENGTHS = (20, 5_000, 20_000)
+RESENT = (20, 500)
+AT_ONCE = 9_000  # a request has at most 10,000 messages
 
 _QUESTION = {"role": "user", "content": "hi"}
 
@@ -38,6 +41,7 @@ class Bench:
         self.floor = servers[0]
         self.results = results
         self.rounds = rounds
+        self._answer = ""  # the last one
 
     def throughput(self, seconds: float = 1.5) -> None:
         """Measure CPU per request and requests per second, JSON and SSE, rounds interleaved."""
@@ -151,18 +155,40 @@ class Bench:
         """Measure consecutive turns of sessions of different length beside requests without a session."""
         client = client_of(self.gateway)
         for count in (0, *LENGTHS):
-            long = [
-                {"role": "assistant" if number % 2 else "user", "content": f"message {number} of a long session"}
-                for number in range(count)
-            ]
             row = f"session turn behind {count:,} messages: CPU"
             for number in range(self.rounds):
                 key = f"long-{count}" if count else f"new-{number}"
                 if count and not number:
-                    self._turns(client, [*long, _QUESTION], key, 1)
-                    self._turns(client, [_QUESTION], key, 1)  # the first turn after a start reads everything
+                    self._fill(client, key, count)
                 self.results.add(row, "ms", "stateless", self._turns(client, [_QUESTION], None, turns))
                 self.results.add(row, "ms", "gateway", self._turns(client, [_QUESTION], key, turns))
+        client.close()
+
+    def _fill(self, client: Any, key: str, count: int) -> None:
+        for start in range(0, count, AT_ONCE):
+            said = range(start, min(start + AT_ONCE, count))
+            messages = [{"role": "user", "content": f"message {number} of a long session"} for number in said]
+            self._turns(client, messages, key, 1)
+        self._turns(client, [_QUESTION], key, 1)  # the first turn after a start reads everything
+
+    def resends(self, turns: int = 10) -> None:
+        """Measure turns of a client that sends the whole conversation, with and without a session."""
+        client = client_of(self.gateway)
+        for count in RESENT:
+            row = f"turn that resends {count} messages: CPU"
+            roles = ("user", "assistant")
+            begun = [
+                {"role": roles[number % 2], "content": f"message {number} " + "x" * 200} for number in range(count)
+            ]
+            for number in range(self.rounds):
+                for server, key in (("stateless", None), ("gateway", f"resent-{count}-{number}")):
+                    messages = [*begun, _QUESTION]
+                    self._turns(client, messages, key, 1)
+                    used = 0.0
+                    for _ in range(turns):
+                        messages += [{"role": "assistant", "content": self._answer}, _QUESTION]
+                        used += self._turns(client, messages, key, 1)
+                    self.results.add(row, "ms", server, used / turns)
         client.close()
 
     def _turns(self, client: Any, messages: list[Any], key: str | None, turns: int) -> float:
@@ -174,6 +200,7 @@ class Bench:
             answer = response.read()
             if b"word19" not in answer:
                 raise RuntimeError(f"a turn of a session failed: {answer[:300]!r}")
+            self._answer = orjson.loads(answer)["choices"][0]["message"]["content"]
         return (self.gateway.cpu_seconds_of_threads() - before) / turns * 1000
 
     def workers(self, seconds: float = 2.0) -> None:
