@@ -147,6 +147,14 @@ class AgentLoop:
                 return
             request = replace(request, messages=(*request.messages, self.draft.messages[-1 - len(results)], *results))
 
+    def count_discarded(self, usage: Usage) -> None:
+        """Count the tokens of an answer that its model has to give again."""
+        self._run.step += 1
+        self.draft.usage += usage
+        self._run.usage = self.draft.usage
+        if self._reasoning is not None:
+            self._reasoning.end_call()
+
     def _ask_within_window(self, request: ModelRequest) -> tuple[ModelRequest, tuple[ToolCall, ...]]:
         request = self._fitted(request)
         for _ in range(MAX_OVERFLOWS):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     help="The session, by its key; by default the agent's main session.",
 )
 @click.option("--model", type=Utf8Text(), metavar="PROVIDER/MODEL", help="Override the model for this turn.")
+@click.option(
+    "--json-schema",
+    "schema_path",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=False),
+    metavar="FILE",
+    help="Answer with JSON that is valid against the schema in this file.",
+)
 @click.option("--timeout", type=Seconds(), help="Seconds to wait for the complete answer.")
 @click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
 @click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
@@ -41,6 +49,7 @@ def agent(
     session_id: str | None,
     session_key: str | None,
     model: str | None,
+    schema_path: str | None,
     timeout: float | None,
     *,
     stream: bool,
@@ -56,12 +65,25 @@ def agent(
     agent_id, key = resolve_session(agent_id, session_id, session_key)
     text = sys.stdin.buffer.read().decode(errors="replace") if message == "-" else message
     _check_message(text)
-    request = AgentInvocation(text, agent_id, key, model, timeout)
+    schema = None if schema_path is None else _load_schema(schema_path)
+    request = AgentInvocation(text, agent_id, key, model, timeout, schema)
     result = _run(client, request, stream=stream)
     if as_json:
         print_json(result.outcome)
     elif not stream:
         click.echo(result.text)
+
+
+def _load_schema(path: str) -> dict[str, Any]:
+    import orjson
+
+    try:
+        schema = orjson.loads(Path(path).read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise click.BadParameter(f"{path} cannot be read as JSON: {error}", param_hint="--json-schema") from None
+    if not isinstance(schema, dict):
+        raise click.BadParameter(f"{path} is not a JSON schema, which is an object.", param_hint="--json-schema")
+    return schema
 
 
 def _check_message(text: str) -> None:

@@ -15,7 +15,8 @@ from service.storage.sessions.keys import default_session_key
 class AgentInvocation:
     """One turn of an agent: `agent_id` `None` is the default agent, `session_key` may lack the agent prefix.
 
-    `model` is "provider/model" for this run only; `timeout_seconds` limits the run, `None` uses the agent's limit.
+    `model` is "provider/model" for this run only; `timeout_seconds` limits the run, `None` uses the agent's limit. With
+    `json_schema` the answer is valid against it.
     """
 
     message: str
@@ -23,6 +24,7 @@ class AgentInvocation:
     session_key: str
     model: str | None
     timeout_seconds: float | None
+    json_schema: dict[str, Any] | None = None
 
 
 @record

@@ -28,9 +28,10 @@ from service.config.schema import Config
 from service.config.source import Locations
 from service.core.concurrency import Deadline, deadline, on_signal
 from service.core.errors import GatewayError
-from service.core.messages import Message, Role, Text
+from service.core.messages import Message, Role, Sampling, Text
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
+from service.models.output_format import strict_format
 from service.storage.database.errors import StoreError
 from service.storage.runs.records import Protocol
 
@@ -68,6 +69,7 @@ class LocalAgentClient:
         self._interrupt()
 
     def _start(self, gateway: Gateway, request: AgentInvocation) -> Run:
+        schema = request.json_schema
         message = IncomingMessage("message", Message(Role.USER, (Text(request.message),)))
         return gateway.submit(
             AgentRequest(
@@ -76,6 +78,7 @@ class LocalAgentClient:
                 agent_id=request.agent_id,
                 provider_model=request.model,
                 session_key=request.session_key,
+                sampling=Sampling(response_format=None if schema is None else strict_format(schema)),
             )
         )
 

@@ -120,6 +120,7 @@ class _RunFollower:
             "message": request.message,
             "idempotencyKey": self._run_id,
             "model": request.model,
+            "jsonSchema": request.json_schema,
             "timeout": None
             if seconds is None
             else math.ceil(seconds),  # in case this process dies before it can abort the run

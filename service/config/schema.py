@@ -26,6 +26,7 @@ from service.config.tools import GlobalToolsConfig, ToolsConfig
 from service.config.types import (
     AgentId,
     Bool,
+    Count,
     Directory,
     ModelName,
     Positive,
@@ -198,6 +199,14 @@ def _check_one_default(agent_ids: list[str]) -> None:
         raise ValueError(f"one agent can be marked `default: true`, not {len(agent_ids)}: {', '.join(agent_ids)}")
 
 
+class StructuredOutputConfig(Section):
+    """Answers in a format that is checked: `response_format` with a strict schema, or "json_object"."""
+
+    repairs: Annotated[Count, Field(le=10)] = 1
+    """Times that an answer without the format is sent back to its model, with the fault. As long as one may come, the
+    answer is not streamed."""
+
+
 class StateConfig(Section):
     """The database."""
 
@@ -241,6 +250,8 @@ class Config(Section):
     """Sessions."""
     tasks: TasksConfig = TasksConfig()
     """Side requests of chat programs."""
+    structured_output: StructuredOutputConfig = StructuredOutputConfig()
+    """Answers in a format that is checked."""
     state: StateConfig = StateConfig()
     """The database."""
     meta: MetaConfig = MetaConfig()

@@ -75,6 +75,7 @@ KINDS: dict[str, ErrorKind] = {
     "provider_error": ErrorKind(502, _API),
     "provider_authentication_failed": ErrorKind(502, _API, retryable=False),
     "tool_choice_not_met": ErrorKind(502, _API),
+    "output_not_valid": ErrorKind(502, _API),
     "rate_limit_exceeded": ErrorKind(429, _LIMIT),
     "too_many_runs": ErrorKind(429, _LIMIT),
     "too_many_requests": ErrorKind(429, _LIMIT),

@@ -83,6 +83,7 @@ def open_runtime(
             config.gateway.max_in_flight_bytes,
             config.approvals,
             None if config.session.queue_timeout_ms is None else config.session.queue_timeout_ms / 1000,
+            config.structured_output.repairs,
         ),
         LearnedWindows(),
         locations.private_paths,

@@ -12,9 +12,11 @@ from service.agent.events import RunEnded
 from service.agent.loop import AgentLoop, ContextWindow
 from service.agent.reasoning_log import ReasoningLog
 from service.agent.run import Run
+from service.agent.structured_output import ValidatedProvider
 from service.core.concurrency import Cancelled, Deadline, deadline, spawn
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
+from service.core.messages import Usage
 from service.core.pausable_deadline import PausableDeadline
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
@@ -23,6 +25,7 @@ from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, wi
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider
+from service.models.provider import RestartingProvider
 from service.storage.runs.events import to_batches
 from service.storage.runs.ledger import OpenRun
 from service.storage.storage import Storage
@@ -128,7 +131,13 @@ class RunExecutor:
         config, approvals = runtime.limits.approvals, self._storage.approvals
         gate = ApprovalGate(run, approvals, config, slot=begun.slot, time=limit, new_id=self._new_id)
         tools = replace(prepared.tools, gate=gate, clock=self._clock)
-        loop = AgentLoop(run, provider, tools, window, runtime.limits.max_turns, _reasoning_log(run))
+        asked = _checked(
+            provider,
+            prepared,
+            runtime.limits.repairs,
+            lambda usage: loop.count_discarded(usage),  # noqa: PLW0108 - the loop comes next
+        )
+        loop = AgentLoop(run, asked, tools, window, runtime.limits.max_turns, _reasoning_log(run))
         end = _drive(run, loop, begun, limit)
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
@@ -152,6 +161,13 @@ def _reasoning_log(run: Run) -> ReasoningLog | None:
     if not (run.shows_reasoning or run.accepted.detached):
         return None
     return ReasoningLog(run, is_binding=run.shows_reasoning)
+
+
+def _checked(
+    provider: RestartingProvider, prepared: PreparedRun, repairs: int, on_discarded: Callable[[Usage], None]
+) -> RestartingProvider:
+    check = prepared.output
+    return provider if check is None else ValidatedProvider(provider, check, repairs, on_discarded)
 
 
 def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline) -> RunEnded:

@@ -13,6 +13,7 @@ from service.agent.model_fit import fit_choices
 from service.agent.placement import Placement, place_request
 from service.agent.request import AgentRequest, check_model, check_names
 from service.agent.side_tasks import find_task
+from service.agent.structured_output import OutputCheck, open_check
 from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
 from service.core.dataclass import record, replace
@@ -117,6 +118,7 @@ class PreparedRun:
     conversation: Conversation
     place: Placement | None
     tools: AgentTools
+    output: OutputCheck | None
     keep_partial: bool
     """Store partial output if the run fails: only output that a reader has seen and no client sends again by itself."""
 
@@ -143,6 +145,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
     Waits for MCP servers and remote images. Raises `GatewayError` for what is wrong with the request.
     """
     request, agent, runtime = plan.request, plan.agent, plan.lease.runtime
+    output = open_check(request.sampling.response_format, runtime.slots.searches)
     own_tools = _own_tools(plan)
     transcripts = storage.transcripts
     place = None if accepted.stateless else place_request(request, accepted.session_key, transcripts, head)
@@ -169,5 +172,6 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         conversation=conversation,
         place=place,
         tools=AgentTools(own_tools, context, request.functions, request.tool_choice),
+        output=output,
         keep_partial=request.streamed and request.idempotency_key is None and has_user_messages_only,
     )

@@ -31,7 +31,8 @@ ImageCheck = Callable[[Sequence[IncomingMessage]], tuple[IncomingMessage, ...]]
 class RunLimits:
     """Limits of runs: model calls in one, retries, how many run at once, the data in flight, waits for approvals.
 
-    `queue_seconds` limits the wait for a session; `None` is the agent's time limit.
+    An answer that does not have its format is sent back up to `repairs` times. `queue_seconds` limits the wait for a
+    session; `None` is the agent's time limit.
     """
 
     max_turns: int
@@ -40,6 +41,7 @@ class RunLimits:
     in_flight_bytes: int = DEFAULT_BYTES
     approvals: ApprovalsConfig = ApprovalsConfig()
     queue_seconds: float | None = None
+    repairs: int = 1
 
 
 @record

@@ -111,8 +111,8 @@ class FallbackProvider:
 
     `answered` is the model that produced the latest answer, `None` before the first. Later calls start with it, so
     that a model that failed is not retried in each turn. One instance per run, one call at a time; `clock` returns
-    Unix time. With `restartable`, or for a request that is `collected`, an answer may also fail after it has started:
-    `on_restart` is called before the next attempt's output.
+    Unix time. With `restartable`, or for a request that is `collected` or `held`, an answer may also fail after it has
+    started: `on_restart` is called before the next attempt's output.
     """
 
     def __init__(
@@ -176,7 +176,8 @@ class FallbackProvider:
     def _answer(self, request: ModelRequest, receivers: _Receivers) -> ModelEnded:
         self._started = self._has_output = False
         self._tried = 0
-        self._may_restart = self._restartable or request.collected
+        shows_drafts = request.drafts is not None and request.drafts.is_binding
+        self._may_restart = self._restartable or request.collected or (request.held and not shows_drafts)
         *others, last = self._candidates(request)
         may_pass = False
         for choice in others:

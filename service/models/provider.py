@@ -19,6 +19,7 @@ class ModelRequest:
 
     `model` is the provider's own id, or `provider/model` before a provider is chosen. `system` may be empty; `messages`
     have no system role. With `collected` only the complete answer is used, so that it may be restarted after a failure.
+    `held` means the same of an answer that is read once it has been checked.
     With `continued` the first messages are those of an earlier request, as the same objects. The first `unsigned` ones
     are known to have no provider data. `drafts` receives what the model writes beside its text; `None` costs nothing.
     """
@@ -30,6 +31,7 @@ class ModelRequest:
     tool_choice: ToolChoice = ToolChoice()
     sampling: Sampling = Sampling()
     collected: bool = False
+    held: bool = False
     continued: bool = False
     unsigned: int = 0
     drafts: DraftReceiver | None = None

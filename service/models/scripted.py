@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+import orjson
+
 from service.core import concurrency
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
+from service.models.output_format import JSON_OBJECT, JSON_SCHEMA
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
 _EMPTY_INPUT_TEXT = "You said nothing."
@@ -30,7 +33,8 @@ class ScriptedProvider:
     * `tools` calls the first function offered, unless the last message is a tool's result; then it is `echo`
     * `fail-CODE` raises `GatewayError(CODE)`; `fail-midway` sends a few words and then raises `provider_error`
 
-    Any other id is `provider_rejected_request`. A tool choice that requires a function is met with a call of it with
+    Where a request asks for JSON, a text that is none (or, for `json_object`, no object) becomes its member `text`. Any
+    other id is `provider_rejected_request`. A tool choice that requires a function is met with a call of it with
     the arguments `{}`, except by failing and waiting models. Answers are cut at `max_tokens` words; usage counts words.
     """
 
@@ -77,6 +81,19 @@ def _failure(code: str) -> GatewayError:
 
 def _words(request: ModelRequest) -> Iterator[str]:
     """Return the answer's words with the white space around them; joined they are its text."""
+    wanted = (request.sampling.response_format or {}).get("type")
+    if wanted not in (JSON_OBJECT, JSON_SCHEMA) or request.model in ("slow", "fail-midway"):
+        return _plain_words(request)
+    text = "".join(_plain_words(request))
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = None
+    is_right = isinstance(value, dict) or (value is not None and wanted == JSON_SCHEMA)
+    return _split(text if is_right else orjson.dumps({"text": text}).decode())
+
+
+def _plain_words(request: ModelRequest) -> Iterator[str]:
     model = request.model
     if model in ("echo", "tools"):
         text = _last_input(request.messages)

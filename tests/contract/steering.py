@@ -145,6 +145,7 @@ class Steering:
             in_session = "x-openclaw-session-key" in case.headers or _says(body.get("user"))
             body["messages"] = mend_conversation(body["messages"], in_session=in_session)
         mend_tools(body)
+        mend_format(body)
         mend_pictures(body)
         self._replace_body(case, body)
 
@@ -312,6 +313,13 @@ def mend_tools(body: dict[str, Any]) -> None:
             body["tools"] = [_tool("look_up")]
         case {"function": {"name": str(name)}} if name not in names:
             body["tools"] = [*tools[: _MAX_TOOLS - 1], _tool(name)]
+
+
+def mend_format(body: dict[str, Any]) -> None:
+    """Let every answer be valid against a strict schema: generated ones are seldom schemas."""
+    match body.get("response_format"):
+        case {"json_schema": {"schema": dict(), "strict": True} as wanted}:
+            wanted["schema"] = {"description": "Any value."}
 
 
 def mend_pictures(body: dict[str, Any]) -> None:

@@ -12,8 +12,9 @@ from service.agent.request import AgentRequest
 from service.config.agents import AGENT_HEADER, Agent
 from service.core.dataclass import record
 from service.core.errors import GatewayError
-from service.core.messages import Role, text_message
+from service.core.messages import Role, Sampling, text_message
 from service.gateway.gateway import Gateway
+from service.models.output_format import strict_format
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import Protocol
 from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_key, session_key_for
@@ -35,7 +36,8 @@ def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -
     if model and params.get("provider"):
         model = f"{params['provider']}/{model}"
     run_id, system_text, channel = params["idempotencyKey"], params.get("extraSystemPrompt"), params.get("channel")
-    asked = orjson.dumps([params["message"], model or None, system_text or "", channel or None])
+    schema = params.get("jsonSchema")
+    asked = [params["message"], model or None, system_text or "", channel or None, *([schema] if schema else [])]
     return AgentRequest(
         messages=(IncomingMessage("message", text_message(Role.USER, params["message"])),),
         system_text=system_text or "",
@@ -43,12 +45,20 @@ def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -
         provider_model=model or None,
         session_key=default_session_key(params.get("sessionKey"), params.get("sessionId")),
         channel=channel or None,
+        sampling=Sampling(response_format=None if schema is None else strict_format(schema)),
         timeout_seconds=timeout_seconds or None,
         # Keys of other protocols have no control characters, so the two never collide.
-        idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", asked),
+        idempotency_key=IdempotencyKey.of(f"rpc\0{run_id}", _dump(asked)),
         run_id=run_id,
         protocol=Protocol.WEBSOCKET,
     )
+
+
+def _dump(asked: list[Any]) -> bytes:
+    try:
+        return orjson.dumps(asked)
+    except orjson.JSONEncodeError:
+        raise GatewayError("invalid_value", "The `jsonSchema` is nested too deeply.", param="jsonSchema") from None
 
 
 @record

@@ -2,10 +2,10 @@
 
 Upstream requests always stream; an answer is complete only with a stop reason.
 
-Fields without an equivalent are treated by their meaning. One that would change the answer (penalties other than 0,
-`logit_bias`, `response_format` of `json_object`) is refused by name; hints (`seed`, `verbosity`, cache and safety keys,
-names of participants) are left out. Thinking is left to the model and not shown; thinking that led to calls is sent
-back with them.
+Fields without an equivalent are treated by their meaning. `logit_bias`, which would change the answer, is refused by
+name; the format `json_object` becomes an instruction, as the answer is checked; hints (penalties, `seed`, `verbosity`,
+cache and safety keys, names of participants) are left out. Thinking is left to the model and not shown; thinking that
+led to calls is sent back with them.
 """
 
 from __future__ import annotations

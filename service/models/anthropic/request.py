@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,14 @@ from service.core.messages import (
 from service.models import json_chunks
 from service.models.anthropic.content import THINKING
 from service.models.anthropic.turns import TurnHistories, Turns, to_json
+from service.models.output_format import (
+    JSON_OBJECT,
+    JSON_SCHEMA,
+    is_checked,
+    refused_format,
+    schema_of,
+    with_instruction,
+)
 from service.models.provider import DEFAULT_ANSWER_TOKENS, ModelRequest
 from service.models.request_styles import refused_fields
 from service.models.tool_schemas import flatten
@@ -77,6 +85,11 @@ def adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) -> 
         fields = ", ".join(sorted(hints))
         logger.info("the model %s refuses %s of a request, which is repeated without it", request.model, fields)
         return replace(style, skipped=style.skipped | hints)
+    formats, is_lasting = refused_format(request, style.left_out, message)
+    if formats and is_lasting:
+        return replace(style, omitted=style.omitted | formats)
+    if formats:
+        return replace(style, skipped=style.skipped | formats)
     return replace(style, tools=style.tools.adapted(request, message))
 
 
@@ -137,8 +150,8 @@ def _to_wire(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[s
         "max_tokens": sampling.max_tokens or DEFAULT_ANSWER_TOKENS,
         "stream": True,
     }
-    if request.system.strip():
-        wire["system"] = request.system
+    if system := _to_system(request, style):
+        wire["system"] = system
     if sampling.temperature is not None and "temperature" not in style.left_out:
         wire["temperature"] = min(sampling.temperature, _MAX_TEMPERATURE)
     elif sampling.top_p is not None and "top_p" not in style.left_out:
@@ -148,6 +161,18 @@ def _to_wire(request: ModelRequest, style: RequestStyle, turns: Turns) -> dict[s
     if output := _to_output_config(sampling, style):
         wire["output_config"] = output
     return wire | _to_tools(request, style, turns)
+
+
+def _to_system(request: ModelRequest, style: RequestStyle) -> str:
+    wanted = request.sampling.response_format
+    if wanted is not None and not _is_native(wanted, style):
+        return with_instruction(request.system, wanted)
+    return request.system if request.system.strip() else ""
+
+
+def _is_native(wanted: Mapping[str, Any], style: RequestStyle) -> bool:
+    """Return True if the API itself ensures a format: it has none for any object."""
+    return wanted.get("type") != JSON_OBJECT and not (is_checked(wanted) and JSON_SCHEMA in style.left_out)
 
 
 def _mark(wire: dict[str, Any], turns: list[dict[str, Any]]) -> None:
@@ -181,11 +206,8 @@ def _to_output_config(sampling: Sampling, style: RequestStyle) -> dict[str, Any]
     if effort is not None and "effort" not in style.left_out:
         wire["effort"] = effort
     wanted = sampling.response_format or {}
-    if wanted.get("type") == "json_object":
-        fault = "`response_format` of type `json_object` is not supported by the model's provider. Send a `json_schema`"
-        raise _unknown("response_format", fault)
-    if wanted.get("type") == "json_schema":
-        schema = wanted["json_schema"].get("schema")
+    if wanted.get("type") == JSON_SCHEMA and _is_native(wanted, style):
+        schema = schema_of(wanted)
         if schema is None:
             raise _unknown("response_format", "The model's provider needs the `schema` of the `json_schema`. Add it")
         wire["format"] = {"type": "json_schema", "schema": schema}

@@ -35,6 +35,7 @@ from service.models.openai.hosts import (
     to_short_id,
 )
 from service.models.openai.reasoning import REASONING
+from service.models.output_format import checked_format, refused_format, with_instruction
 from service.models.prefix_cache import Prefix, PrefixCache
 from service.models.provider import ModelRequest
 from service.models.request_styles import StyleCache
@@ -113,6 +114,8 @@ class RequestWriter:
             wire |= _to_choice(request.tool_choice, sampling)
         for name in style.left_out:
             wire.pop(name, None)
+        if checked_format(sampling) in style.left_out:
+            wire.pop("response_format")
         if style.samples_by_one and "temperature" in wire:
             wire.pop("top_p", None)
         return self._renamed(wire) if self._quirks.names else wire
@@ -133,7 +136,10 @@ class RequestWriter:
 
     def _to_system(self, request: ModelRequest, style: RequestStyle) -> list[dict[str, Any]]:
         """Return the messages before those of the conversation."""
-        system = [{"role": "system", "content": request.system}] if request.system else []
+        text, wanted = request.system, request.sampling.response_format
+        if wanted is not None and checked_format(request.sampling) in style.left_out:
+            text = with_instruction(text, wanted)
+        system = [{"role": "system", "content": text}] if text else []
         if style.adds_user and not any(message.role is Role.USER for message in request.messages):
             system.append({"role": "user", "content": NO_USER_MESSAGE})
         return system
@@ -189,6 +195,10 @@ def _adapt_to_error(request: ModelRequest, style: RequestStyle, message: str) ->
         wanted = replace(style, tools=style.tools.adapted(request, message))
     if wanted == style and WANTS_USER.search(message) and not any(one.role is Role.USER for one in request.messages):
         wanted = replace(style, adds_user=True)
+    if wanted == style:
+        formats, is_lasting = refused_format(request, style.left_out, message)
+        wanted = replace(style, omitted=style.omitted | formats) if is_lasting else style
+        wanted = wanted if is_lasting else replace(style, skipped=style.skipped | formats)
     return wanted
 
 

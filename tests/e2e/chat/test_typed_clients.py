@@ -83,13 +83,13 @@ def test_request_with_every_optional_field_null_is_accepted(client: httpx.Client
         {"functions": None, "function_call": None},
         {"function_call": "none"},
         {"response_format": {"type": "text", "json_schema": None}},
-        {"response_format": {"type": "json_object", "json_schema": None}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "f", "schema": None, "strict": None}}},
         {"tools": [{"type": None, "function": {"name": "f", "parameters": None}}], "tool_choice": "none"},
         {"tools": [{"function": {"name": "f", "description": None, "strict": None}}], "tool_choice": "none"},
     ],
 )
 def test_empty_or_absent_functions_and_types_are_accepted(client: httpx.Client, fields: dict[str, Any]) -> None:
-    assert text_of(ask(client, "hi", headers=ECHO, **fields)) == "hi"
+    assert text_of(ask(client, "hi", headers=ECHO, **fields)) in ("hi", '{"text":"hi"}')
 
 
 @pytest.mark.parametrize(

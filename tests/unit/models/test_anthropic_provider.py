@@ -371,7 +371,6 @@ def test_functions_and_tool_choice_are_sent(
     ("sampling", "param"),
     [
         (Sampling(extra={"logit_bias": {"1": 2}}), "logit_bias"),
-        (Sampling(response_format={"type": "json_object"}), "response_format"),
         (Sampling(response_format={"type": "json_schema", "json_schema": {"name": "n"}}), "response_format"),
     ],
 )
@@ -518,6 +517,23 @@ def test_format_of_answer_is_not_omitted(provider: AnthropicProvider, upstream: 
     sampling = Sampling(response_format=wanted, extra={"reasoning_effort": "low"})
     assert words in fail(provider, request("play", sampling=sampling))[1].message
     assert len(upstream.requests) == 1
+
+
+def test_format_that_is_checked_becomes_an_instruction(provider: AnthropicProvider, upstream: Upstream) -> None:
+    def answer(exchange: Exchange) -> None:
+        words = "output_config.format.schema: For 'string' type, property 'minLength' is not supported"
+        is_sent = "output_config" in exchange.body
+        exchange.json(400, telling_error(words)) if is_sent else ANSWERS["ok"](exchange)
+
+    upstream.answers["play"] = answer
+    schema = {"type": "string", "minLength": 1}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
+    for _ in range(2):
+        asked = request("play", system="Be kind.", sampling=Sampling(response_format=wanted))
+        assert ask(provider, asked)[0] == TEXT
+    sent = ["output_config" in received.body for received in upstream.requests]
+    assert sent == [True, False, True, False]  # another schema may be accepted
+    assert all(part in str(upstream.requests[1].body["system"]) for part in ("Be kind.", '"minLength":1'))
 
 
 def test_overlong_id_is_shortened_for_call_and_result(provider: AnthropicProvider, upstream: Upstream) -> None:

@@ -43,6 +43,21 @@ def test_echo_repeats_last_user_message_exactly(provider: ScriptedProvider, said
     assert ask(provider, request("echo", *messages))[0] == said
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "answer"),
+    [
+        ("json_object", '{"a": 1}', '{"a": 1}'),
+        ("json_object", "[1]", '{"text":"[1]"}'),
+        ("json_schema", "[1]", "[1]"),
+        ("json_schema", "a b", '{"text":"a b"}'),
+        ("text", "a b", "a b"),
+    ],
+)
+def test_echo_answers_in_json(provider: ScriptedProvider, kind: str, said: str, answer: str) -> None:
+    sampling = Sampling(response_format={"type": kind})
+    assert ask(provider, request("echo", text_message(Role.USER, said), sampling=sampling))[0] == answer
+
+
 def test_echo_repeats_last_tool_message(provider: ScriptedProvider) -> None:
     assert ask(provider, request("echo", text_message(Role.USER, "weather?"), RESULT))[0] == "it rains"
 

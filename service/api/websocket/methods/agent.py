@@ -101,6 +101,7 @@ ROWS = (
             "extraSystemPrompt": {"type": "string"},
             "channel": {"type": "string", "maxLength": 256},
             "attachments": {"type": "array"},
+            "jsonSchema": {"type": "object"},
         },
         required=("message", "idempotencyKey"),
         ignored=_IGNORED,
