@@ -19,6 +19,7 @@ from service.agent.events import (
     TextDelta,
     TextRetracted,
     ToolCallRequested,
+    ToolCallWritten,
     ToolEnded,
     ToolStarted,
 )
@@ -72,6 +73,8 @@ def events_after(run: Run, number: int) -> list[LoggedEvent]:
             finish_reason = event.stop_reason.value if event.error is None else None
             end = end_events(last, run.usage, event.state, finish_reason, event.error)
             return found + [one for one in end if one.number > number]
+        if isinstance(event, ToolCallWritten):
+            continue
         last += len(event.text) if isinstance(event, _TEXTS) else 1
         if last > number:
             found += _translate(last, number, event)

@@ -68,6 +68,19 @@ class ToolEnded:
 
 
 @record
+class ToolCallWritten:
+    """The model wrote `text` next in the arguments of a call of the caller's functions.
+
+    Only where the output is streamed, and of the calls whose `ToolCallRequested` will follow. It has no number.
+    """
+
+    index: int
+    id: str
+    name: str
+    text: str
+
+
+@record
 class ToolCallRequested:
     """A complete call of one of the caller's functions, in the order of the model's answer."""
 
@@ -131,6 +144,7 @@ RunEvent = (
     | ReasoningRetracted
     | ToolStarted
     | ToolEnded
+    | ToolCallWritten
     | ToolCallRequested
     | StepEnded
     | ApprovalRequested

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from service.agent.agent_tools import AgentTools
 from service.agent.compaction.compactor import Compaction, Compactor
 from service.agent.conversation import SettledHistories
 from service.agent.draft import RunDraft
+from service.agent.draft_log import DraftLog
 from service.agent.events import (
     PARAGRAPH,
     StepEnded,
@@ -21,7 +23,6 @@ from service.agent.events import (
     ToolEnded,
     ToolStarted,
 )
-from service.agent.reasoning_log import ReasoningLog
 from service.agent.request import check_tool_choice
 from service.agent.run import Run
 from service.core.dataclass import record, replace
@@ -95,7 +96,7 @@ class _TooLongError(Exception):
 class AgentLoop:
     """The loop of one run: call `run` once; `draft` has its output, complete or not.
 
-    Without `reasoning` nobody wants to see that of the models.
+    Without `drafts` nobody wants to see what the models write beside their text.
     """
 
     def __init__(
@@ -105,14 +106,14 @@ class AgentLoop:
         tools: AgentTools,
         window: ContextWindow,
         max_turns: int,
-        reasoning: ReasoningLog | None = None,
+        drafts: DraftLog | None = None,
     ) -> None:
         self._run = run
         self._provider = provider
         self._tools = tools
         self._window = window
         self._max_turns = max_turns
-        self._reasoning = reasoning
+        self._drafts = drafts
         self._ended_ms: dict[str, int] = {}  # of the agent's calls
         self.draft = RunDraft()
         self._message_characters = 0
@@ -128,7 +129,7 @@ class AgentLoop:
         calls other tools nevertheless, the answer ends there with the stop reason "length".
         """
         functions, choice = self._tools.offered()
-        request = replace(request, functions=functions, tool_choice=choice, drafts=self._reasoning)
+        request = replace(request, functions=functions, tool_choice=choice, drafts=self._drafts)
         for turn in range(1, self._max_turns + 1):
             if turn == self._max_turns:
                 self._is_last_turn = True
@@ -152,8 +153,8 @@ class AgentLoop:
         self._run.step += 1
         self.draft.usage += usage
         self._run.usage = self.draft.usage
-        if self._reasoning is not None:
-            self._reasoning.end_call()
+        if self._drafts is not None:
+            self._drafts.end_call()
 
     def _ask_within_window(self, request: ModelRequest) -> tuple[ModelRequest, tuple[ToolCall, ...]]:
         request = self._fitted(request)
@@ -161,7 +162,7 @@ class AgentLoop:
             try:
                 return request, self._ask(request)
             except GatewayError as error:
-                if self.draft.pieces or (self._reasoning is not None and self._reasoning.has_shown):
+                if self.draft.pieces or (self._drafts is not None and self._drafts.has_shown):
                     raise
                 self._take_back()
                 if self._unfit is not None and overflow_of(error) is None:
@@ -216,6 +217,8 @@ class AgentLoop:
     def _ask(self, request: ModelRequest) -> tuple[ToolCall, ...]:
         self._run.step += 1
         self._run.model = self._window.asked().ref
+        if self._drafts is not None:
+            self._drafts.begin_call(partial(self._index_of, request))
         asked = self._window.settled.settle(request)
         try:
             ended = self._provider.ask(asked, self._append_text, self._take_back)
@@ -241,8 +244,8 @@ class AgentLoop:
             self._run.append(TextRetracted(paragraph + sum(map(len, pieces))))
         pieces.clear()
         self._message_characters = 0
-        if self._reasoning is not None:
-            self._reasoning.take_back()
+        if self._drafts is not None:
+            self._drafts.take_back()
 
     def _has_spoken(self) -> bool:
         return any(message.role is Role.ASSISTANT and message.text for message in self.draft.messages)
@@ -257,11 +260,15 @@ class AgentLoop:
         draft = self.draft
         calls = self._permitted(request, ended.tool_calls)
         data = ended.provider_data if calls else None
+        named = calls
         if data is not None or self._has_acted(calls):
             # Stateless follow-ups find the data and the agent's steps by this id.
             named = self._tools.with_own_ids(calls)
-            data = data and data.renamed({one.id: other.id for one, other in zip(calls, named, strict=True)})
-            calls = named
+        if self._drafts is not None:
+            ids = self._drafts.settle_calls(ended.tool_calls, tuple(filter(self._tools.is_callers, calls)))
+            named = tuple(replace(one, id=ids.get(call.id, one.id)) for call, one in zip(calls, named, strict=True))
+        data = data and data.renamed({one.id: other.id for one, other in zip(calls, named, strict=True)})
+        calls = named
         text = "".join(draft.pieces)
         parts = (Text(text),) if text else ()
         draft.messages.append(
@@ -269,8 +276,8 @@ class AgentLoop:
         )
         draft.pieces.clear()
         self._message_characters = 0
-        if self._reasoning is not None:
-            self._reasoning.end_call()
+        if self._drafts is not None:
+            self._drafts.end_call()
         draft.usage += ended.usage
         self._run.usage, self._run.model = draft.usage, self._window.asked().ref
         self._window.observe(request, ended.usage)
@@ -281,6 +288,12 @@ class AgentLoop:
             )
             draft.stop_reason = StopReason.LENGTH
         return calls
+
+    def _index_of(self, request: ModelRequest, names: Sequence[str]) -> int | None:
+        """Return the place of the last of an answer's calls, by their names, among those of the caller's functions."""
+        calls = tuple(ToolCall(str(place), name, "") for place, name in enumerate(names))
+        asked = tuple(filter(self._tools.is_callers, self._permitted(request, calls)))
+        return len(asked) - 1 if asked and asked[-1] == calls[-1] else None
 
     def _permitted(self, request: ModelRequest, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         """Return the calls that the request permits.

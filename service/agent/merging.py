@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from service.agent.events import ReasoningDelta, RunEvent, TextDelta
+from service.agent.events import ReasoningDelta, RunEvent, TextDelta, ToolCallWritten
+from service.core.dataclass import replace
 
 #: Events that neighbours of their kind are joined with.
-PIECES = (TextDelta, ReasoningDelta)
+PIECES = (TextDelta, ReasoningDelta, ToolCallWritten)
+_Piece = TextDelta | ReasoningDelta | ToolCallWritten
 
 #: The longest text that pieces are merged into, so that repeated merging does not copy all of it.
 _MERGED_CHARACTERS = 64 * 1024
@@ -17,7 +19,7 @@ def merge_pieces(log: Sequence[RunEvent], barriers: Collection[int]) -> tuple[li
     """Return `log` with neighbouring pieces joined, except across the places `barriers`, and where these are in it."""
     moved: dict[int, int] = {}
     merged: list[RunEvent] = []
-    pieces: list[TextDelta | ReasoningDelta] = []
+    pieces: list[_Piece] = []
     size = 0
     for place, event in enumerate(log):
         piece = event if isinstance(event, PIECES) else None
@@ -37,10 +39,12 @@ def merge_pieces(log: Sequence[RunEvent], barriers: Collection[int]) -> tuple[li
     return merged, moved
 
 
-def _continues(piece: TextDelta | ReasoningDelta | None, first: TextDelta | ReasoningDelta, size: int) -> bool:
+def _continues(piece: _Piece | None, first: _Piece, size: int) -> bool:
     """Return True if `piece` is to be joined with the pieces from `first` on, which have `size` characters."""
-    return piece is not None and type(piece) is type(first) and size + len(piece.text) <= _MERGED_CHARACTERS
+    if piece is None or type(piece) is not type(first) or size + len(piece.text) > _MERGED_CHARACTERS:
+        return False
+    return not isinstance(piece, ToolCallWritten) or piece.id == getattr(first, "id", None)
 
 
-def _joined(pieces: Sequence[TextDelta | ReasoningDelta]) -> TextDelta | ReasoningDelta:
-    return pieces[0] if len(pieces) == 1 else type(pieces[0])("".join([piece.text for piece in pieces]))
+def _joined(pieces: Sequence[_Piece]) -> _Piece:
+    return pieces[0] if len(pieces) == 1 else replace(pieces[0], text="".join([piece.text for piece in pieces]))

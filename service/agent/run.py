@@ -20,6 +20,7 @@ from service.agent.events import (
     TextDelta,
     TextRetracted,
     ToolCallRequested,
+    ToolCallWritten,
     ToolEnded,
 )
 from service.agent.merging import PIECES, merge_pieces
@@ -34,7 +35,7 @@ from service.storage.runs.records import AcceptedRun, RunState
 logger = logging.getLogger("openclaw.runs")
 
 _WITH_TEXT = (*PIECES, ToolEnded)
-_OUTPUT = (TextDelta, ToolCallRequested)
+_OUTPUT = (TextDelta, ToolCallWritten, ToolCallRequested)
 
 #: Events that are left as they came; beyond so many the log is searched for what can be merged.
 _UNMERGED = 256

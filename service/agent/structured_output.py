@@ -22,6 +22,7 @@ from service.core.dataclass import replace
 from service.core.errors import GatewayError
 from service.core.messages import Role, StopReason, Usage, text_message
 from service.core.processes.command import Command, CommandError, run_command
+from service.models.drafts import HeldReasoning
 from service.models.output_format import is_checked, schema_of, to_instruction
 from service.models.provider import ModelEnded, ModelRequest, RestartingProvider, TextReceiver
 from service.tools.process_slots import ProcessSlots
@@ -115,7 +116,8 @@ class ValidatedProvider:
     """Models whose answers are valid; one that is not is sent back to its model up to `repairs` times.
 
     `on_discarded` is called with the usage of each answer that is sent back or refused. Text beside tool calls, which
-    would not be part of the format, is dropped. Text is held back while a repair or a tool call may still come.
+    would not be part of the format, is dropped. Text and reasoning are held back while a repair or a tool call may
+    still come.
     """
 
     def __init__(
@@ -137,16 +139,21 @@ class ValidatedProvider:
         for repairs_left in range(self._repairs, -1, -1):
             is_held = repairs_left > 0 or bool(request.functions)
             answer = _Answer(on_text, on_restart, is_held=is_held)
-            end = self._provider.ask(replace(request, held=is_held), answer.receive, answer.restart)
+            drafts = answer.reasoning if is_held and request.drafts is not None else request.drafts
+            asked = replace(request, held=is_held, drafts=drafts)
+            end = self._provider.ask(asked, answer.receive, answer.restart)
             if end.tool_calls:
+                answer.reasoning.pass_on(request.drafts)
                 return end
             text = answer.text
             if end.stop_reason is not StopReason.STOP:
+                answer.reasoning.pass_on(request.drafts)
                 answer.release(text)
                 return end
             unwrapped = _without_fence(text) if is_held else text
             fault = self._check.fault_of(unwrapped)
             if fault is None:
+                answer.reasoning.pass_on(request.drafts)
                 answer.release(unwrapped)
                 return end
             self._on_discarded(end.usage)
@@ -162,12 +169,13 @@ class ValidatedProvider:
 
 
 class _Answer:
-    """The text of one answer, passed on as it comes or held back."""
+    """The text of one answer, passed on as it comes or held back with its `reasoning`."""
 
     def __init__(self, on_text: TextReceiver, on_restart: Callable[[], None], *, is_held: bool) -> None:
         self._on_text = on_text
         self._on_restart = on_restart
         self._is_held = is_held
+        self.reasoning = HeldReasoning()
         self._pieces: list[str] = []
         self._characters = 0
 
@@ -185,6 +193,7 @@ class _Answer:
 
     def restart(self) -> None:
         self._pieces.clear()
+        self.reasoning.clear()
         self._characters = 0
         self._on_restart()
 

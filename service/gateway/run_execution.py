@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.conversation import SettledHistories
+from service.agent.draft_log import DraftLog
 from service.agent.event_log import reasoning_events
 from service.agent.events import RunEnded
 from service.agent.loop import AgentLoop, ContextWindow
-from service.agent.reasoning_log import ReasoningLog
+from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.agent.structured_output import ValidatedProvider
 from service.core.concurrency import Cancelled, Deadline, deadline, spawn
@@ -137,7 +138,7 @@ class RunExecutor:
             runtime.limits.repairs,
             lambda usage: loop.count_discarded(usage),  # noqa: PLW0108 - the loop comes next
         )
-        loop = AgentLoop(run, asked, tools, window, runtime.limits.max_turns, _reasoning_log(run))
+        loop = AgentLoop(run, asked, tools, window, runtime.limits.max_turns, _draft_log(run, plan.request))
         end = _drive(run, loop, begun, limit)
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
@@ -156,11 +157,13 @@ class RunExecutor:
         return end
 
 
-def _reasoning_log(run: Run) -> ReasoningLog | None:
-    """Return the log of the run's reasoning, if its caller or the readers of its events may want to see it."""
-    if not (run.shows_reasoning or run.accepted.detached):
+def _draft_log(run: Run, request: AgentRequest) -> DraftLog | None:
+    """Return the log of the run's drafts, if its caller or the readers of its events may want to see them."""
+    reasoning = run.shows_reasoning or run.accepted.detached
+    calls = request.streamed and request.offers_functions
+    if not (reasoning or calls):
         return None
-    return ReasoningLog(run, is_binding=run.shows_reasoning)
+    return DraftLog(run, reasoning=reasoning, is_binding=run.shows_reasoning, wants_calls=calls)
 
 
 def _checked(

@@ -80,6 +80,7 @@ class _Output:
 
     def __init__(self, on_text: TextReceiver, drafts: DraftReceiver | None, begin: _Begin) -> None:
         self.is_binding = drafts is not None and drafts.is_binding
+        self.wants_calls = drafts is not None and drafts.wants_calls
         self._on_text = on_text
         self._drafts = drafts
         self._begin = begin
@@ -99,6 +100,13 @@ class _Output:
         self._begin(is_binding=self.is_binding)
         if self._drafts is not None:
             self._drafts.add_reasoning(text)
+        self._pause()
+
+    def add_arguments(self, names: Sequence[str], text: str) -> None:
+        """See `DraftReceiver`."""
+        self._begin(is_binding=True)
+        if self._drafts is not None:
+            self._drafts.add_arguments(names, text)
         self._pause()
 
     def _pause(self) -> None:

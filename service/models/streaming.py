@@ -106,12 +106,18 @@ def read_texts(
 
 
 def deliver(texts: Iterator[str], reader: AnswerReader, on_text: TextReceiver, drafts: DraftReceiver | None) -> None:
-    """Pass `texts`, those of `reader`, to `on_text`, and its drafts before them to `drafts`."""
+    """Pass `texts`, those of `reader`, to `on_text`, and what it has beside them to `drafts`.
+
+    Calls are not drafts any more once all of the answer is there: its end says whether they are calls at all.
+    """
     for text in texts:
-        if reader.drafts is not None and drafts is not None:
-            reader.drafts.pass_on(drafts)
+        found = None if drafts is None else reader.drafts
+        if drafts is not None and found is not None:
+            found.pass_reasoning(drafts)
         if text:
             on_text(text)
+        if drafts is not None and found is not None and not reader.is_complete():
+            found.pass_calls(drafts)
 
 
 class _Patience:

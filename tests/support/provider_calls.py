@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
@@ -27,11 +28,18 @@ class DraftRecorder:
 
     def __init__(self, *, is_binding: bool = False) -> None:
         self.is_binding = is_binding
+        self.wants_calls = True
         self.reasoning = ""
+        self.calls: dict[int, tuple[str, str]] = {}
 
     def add_reasoning(self, text: str) -> None:
         assert text
         self.reasoning += text
+
+    def add_arguments(self, names: Sequence[str], text: str) -> None:
+        assert text
+        place = len(names) - 1
+        self.calls[place] = (names[place], self.calls.get(place, ("", ""))[1] + text)
 
 
 def open_provider(url: str, timeout_seconds: float = 5.0) -> OpenAIProvider:

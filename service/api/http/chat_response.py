@@ -13,6 +13,7 @@ from service.agent.events import (
     RunEvent,
     TextDelta,
     ToolCallRequested,
+    ToolCallWritten,
     ToolEnded,
     ToolStarted,
 )
@@ -26,7 +27,7 @@ from service.models.tool_calls import wire_arguments
 QUIET_SECONDS = 15.0
 
 #: Events that are visible to every caller, and by their kind to those that want to see them.
-_VISIBLE_EVENTS = (TextDelta, ToolCallRequested, RunEnded)
+_VISIBLE_EVENTS = (TextDelta, ToolCallWritten, ToolCallRequested, RunEnded)
 _EVENTS_OF_KIND = {REASONING: (ReasoningDelta,), TOOLS: (ToolStarted, ToolEnded)}
 
 _LABEL_CHARACTERS = 80
@@ -121,6 +122,7 @@ class ChunkStream:
         self._quiet_seconds = quiet_seconds
         self._batches = run.follow(quiet_seconds)
         self._first: list[RunEvent] = []
+        self._written: dict[int, int] = {}  # characters of the arguments of calls, by their indexes
         head = {
             "id": run.id,
             "object": "chat.completion.chunk",
@@ -169,8 +171,11 @@ class ChunkStream:
     def _encode(self, event: RunEvent) -> bytes:
         if isinstance(event, TextDelta):
             return self._chunk({"content": event.text})
+        if isinstance(event, ToolCallWritten):
+            return self._arguments(event.index, event.id, event.name, event.text)
         if isinstance(event, ToolCallRequested):
-            return self._tool_call(event.index, event.call)
+            call = event.call
+            return self._arguments(event.index, call.id, call.name, call.arguments[self._written.get(event.index, 0) :])
         if isinstance(event, RunEnded):
             return self._end(event)
         return self._beside_text(event) if isinstance(event, self._visible) else b""
@@ -188,10 +193,13 @@ class ChunkStream:
     def _extension(self, members: object) -> bytes:
         return b'%bnull,"delta":{}}],"openclaw":%b}\n\n' % (self._head, orjson.dumps(members))
 
-    def _tool_call(self, index: int, call: ToolCall) -> bytes:
-        opening = {"index": index, **_to_tool_call(ToolCall(call.id, call.name, ""))}
-        arguments = {"index": index, "function": {"arguments": call.arguments}}
-        return self._chunk({"tool_calls": [opening]}) + self._chunk({"tool_calls": [arguments]})
+    def _arguments(self, index: int, call_id: str, name: str, text: str) -> bytes:
+        """Encode the next piece of a call's arguments, behind the opening of the call if it is the first one."""
+        opening = b""
+        if index not in self._written:
+            opening = self._chunk({"tool_calls": [{"index": index, **_to_tool_call(ToolCall(call_id, name, ""))}]})
+        self._written[index] = self._written.get(index, 0) + len(text)
+        return opening + self._chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
 
     def _end(self, end: RunEnded) -> bytes:
         if end.error is not None:

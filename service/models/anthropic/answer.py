@@ -65,11 +65,11 @@ class _PartialCall:
 
 
 class AnthropicAnswer:
-    """State of one answer; `thoughts` filters its text."""
+    """State of one answer; `thoughts` filters its text, `calls` are those so far."""
 
     def __init__(self, upstream: Upstream, thoughts: ThoughtFilter) -> None:
         self._upstream = upstream
-        self._calls: list[_PartialCall] = []
+        self.calls: list[_PartialCall] = []
         self._calls_by_index: dict[Any, _PartialCall | None] = {}  # of every block
         self._calls_chars = 0
         self._content = Content()
@@ -100,7 +100,7 @@ class AnthropicAnswer:
         if not self._completion.is_stated():
             return False
         is_ended = self._completion.is_ended
-        return self._stop_reason() is StopReason.LENGTH or all(call.is_whole(is_ended=is_ended) for call in self._calls)
+        return self._stop_reason() is StopReason.LENGTH or all(call.is_whole(is_ended=is_ended) for call in self.calls)
 
     def end_body(self, *, framed: bool, is_document: bool) -> None:
         """Note the end of the body; see `AnswerReader`. A message has a stop reason in any case."""
@@ -149,16 +149,16 @@ class AnthropicAnswer:
         reason = self._stop_reason()
         if reason is None:
             raise answer_error(self._upstream, None, finish_reason=completion.reason)
-        if self._calls and reason is StopReason.STOP:
+        if self.calls and reason is StopReason.STOP:
             reason = StopReason.TOOL_CALLS
-        if not self._calls and reason in (StopReason.STOP, StopReason.TOOL_CALLS):
+        if not self.calls and reason in (StopReason.STOP, StopReason.TOOL_CALLS):
             self._check_empty()
-        if reason is StopReason.TOOL_CALLS and not self._calls:
+        if reason is StopReason.TOOL_CALLS and not self.calls:
             raise GatewayError("provider_error", "The model provider announced tool calls and sent none.")
         if reason is not StopReason.TOOL_CALLS:
             return ModelEnded(reason, (), self._to_usage())  # a call that was cut off is not a call
         calls = with_distinct_ids(
-            ToolCall(call.id, call.name, whole_arguments(call.arguments())) for call in self._calls
+            ToolCall(call.id, call.name, whole_arguments(call.arguments())) for call in self.calls
         )
         return ModelEnded(reason, calls, self._to_usage(), self._content.to_data(calls))
 
@@ -196,7 +196,7 @@ class AnthropicAnswer:
         self._kinds_of_start = {index: block.get("type") for index, block in enumerate(blocks)}
         self._thought_at_start = {index for index, block in enumerate(blocks) if block.get("thinking")}
         self._count(message.get("usage"))
-        if text or self._calls:
+        if text or self.calls:
             self._completion.add(None, has_output=True)
         if reason := message.get("stop_reason"):
             self._completion.add(_text(reason), has_output=False)
@@ -216,10 +216,10 @@ class AnthropicAnswer:
         self._calls_by_index[index] = None
         if kind == "tool_use":
             call = self._calls_by_index[index] = _PartialCall(block)
-            self._calls.append(call)
+            self.calls.append(call)
             self._completion.add(None, has_output=True)
             self._calls_chars += len(call.arguments())
-            check_calls(len(self._calls), self._calls_chars)
+            check_calls(len(self.calls), self._calls_chars)
         return self._given.begin(index, block["text"]) if kind == "text" else ""
 
     def _extend_text(self, index: Any, text: str) -> str:
@@ -244,8 +244,8 @@ class AnthropicAnswer:
         if kind == "input_json_delta":
             piece = _text(delta.get("partial_json") or "")
             self._calls_chars += len(piece)
-            check_calls(len(self._calls), self._calls_chars)
-            latest = self._calls[-1] if self._calls else None  # for an index that no block began with
+            check_calls(len(self.calls), self._calls_chars)
+            latest = self.calls[-1] if self.calls else None  # for an index that no block began with
             if call := self._calls_by_index.get(index, latest):  # tools that the provider runs itself are not here
                 call.pieces.append(piece)
                 self._completion.add(None, has_output=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.core.errors import GatewayError
 from service.core.messages import Function, ProviderData, StopReason, Usage
-from service.models.drafts import Drafts
+from service.models.drafts import Drafts, WrittenCall
 from service.models.errors.answer_errors import (
     answer_error,
     find_bare_error,
@@ -64,6 +64,11 @@ class OpenAIAnswer:
         self._usage = Usage()
         self.drafts: Drafts | None = None
         self.is_over = False
+
+    @property
+    def calls(self) -> Sequence[WrittenCall]:
+        """The calls so far, as a list that grows."""
+        return self._calls.calls
 
     def is_complete(self) -> bool:
         """Return True once the provider has said that the answer ends, and no call is cut off."""

@@ -19,12 +19,12 @@ from service.models.tool_calls import check_calls, is_object, whole_arguments, w
 class PartialCall:
     """A tool call whose pieces are still arriving; `extra` is what its provider wants back with it."""
 
-    __slots__ = ("arguments", "extra", "id", "name")
+    __slots__ = ("extra", "id", "name", "pieces")
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
-        self.arguments: list[str] = []
+        self.pieces: list[str] = []
         self.extra: dict[str, Any] = {}
 
     def is_whole(self) -> bool:
@@ -33,12 +33,12 @@ class PartialCall:
 
     def is_empty(self) -> bool:
         """True without any arguments."""
-        return not any(self.arguments)
+        return not any(self.pieces)
 
     def text(self) -> str:
         """Return the arguments; some hosts repeat in each piece all that came before it."""
-        text = joined(self.arguments)
-        pieces = [piece for piece in self.arguments if piece]
+        text = joined(self.pieces)
+        pieces = [piece for piece in self.pieces if piece]
         if len(pieces) > 1 and pieces[1].startswith(pieces[0]) and not is_object(text):
             is_growing = all(later.startswith(piece) for piece, later in pairwise(pieces))
             return joined(pieces[-1:]) if is_growing and is_object(pieces[-1]) else text
@@ -46,16 +46,16 @@ class PartialCall:
 
 
 class CallAssembler:
-    """The tool calls of one answer to a request with `functions`."""
+    """The tool calls of one answer to a request with `functions`: `calls` as far as they are there."""
 
     def __init__(self, functions: Iterable[Function] = ()) -> None:
         self._names = frozenset(function.name for function in functions)
-        self._calls: list[PartialCall] = []
+        self.calls: list[PartialCall] = []
         self._by_index: dict[Any, PartialCall] = {}
         self._characters = 0
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self.calls)
 
     def add(self, pieces: list[dict[str, Any]]) -> None:
         """Process the pieces of one event. Raises `GatewayError` (`provider_error`) beyond the limits of an answer."""
@@ -65,10 +65,10 @@ class CallAssembler:
 
     def add_message(self, calls: list[dict[str, Any]]) -> None:
         """Process the calls of a whole message, which may repeat or continue those of the messages before it."""
-        known = len(self._calls)
+        known = len(self.calls)
         for place, whole in enumerate(calls[:known]):
-            if _is_repeated(call := self._calls[place], whole):
-                call.name, call.arguments = _name_of(whole), []
+            if _is_repeated(call := self.calls[place], whole):
+                call.name, call.pieces = _name_of(whole), []
                 self._by_index[place] = call
                 self._extend(call, whole, _arguments_of(whole))
             else:
@@ -82,38 +82,38 @@ class CallAssembler:
 
     def are_whole(self, *, is_ended: bool) -> bool:
         """True if no arguments are cut off; whether none at all are, shows at the end only."""
-        return all(call.is_whole() or (is_ended and call.is_empty()) for call in self._calls)
+        return all(call.is_whole() or (is_ended and call.is_empty()) for call in self.calls)
 
     def ends_empty(self) -> bool:
         """True if the last call, which no other one ends, has no arguments."""
-        return bool(self._calls) and self._calls[-1].is_empty()
+        return bool(self.calls) and self.calls[-1].is_empty()
 
     def to_calls(self) -> tuple[ToolCall, ...]:
         """Return the calls. Raises `GatewayError` (`provider_error`) for one without a name or with half arguments."""
-        return with_distinct_ids(map(_to_call, self._calls))
+        return with_distinct_ids(map(_to_call, self.calls))
 
     def extras_of(self, calls: tuple[ToolCall, ...]) -> dict[str, dict[str, Any]]:
         """Return the extra data of `calls`, the result of `to_calls`, by their ids."""
-        return {call.id: piece.extra for call, piece in zip(calls, self._calls, strict=True) if piece.extra}
+        return {call.id: piece.extra for call, piece in zip(calls, self.calls, strict=True) if piece.extra}
 
     def _begin(self, index: Any) -> PartialCall:
         call = self._by_index[index or 0] = PartialCall()
-        self._calls.append(call)
+        self.calls.append(call)
         return call
 
     def _extend(self, call: PartialCall, piece: dict[str, Any], arguments: str) -> None:
         call.id = call.id or str(piece.get("id") or "")
         call.name = self._longer_name(call, _name_of(piece))
-        call.arguments.append(arguments)
+        call.pieces.append(arguments)
         if extra := piece.get(CALL_DATA):
             call.extra[CALL_DATA] = extra
             self._characters += len(orjson.dumps(extra))
         self._characters += len(arguments) + len(call.name) + len(call.id)
-        check_calls(len(self._calls), self._characters)
+        check_calls(len(self.calls), self._characters)
 
     def _call_of(self, piece: dict[str, Any], arguments: str) -> PartialCall:
         index = piece.get("index")
-        call = self._calls[-1] if index is None and self._calls else self._by_index.get(index or 0)
+        call = self.calls[-1] if index is None and self.calls else self._by_index.get(index or 0)
         if call is None:
             call = self._continued(piece)
         is_split = call is not None and self._is_split(call, _name_of(piece))
@@ -124,7 +124,7 @@ class CallAssembler:
 
     def _continued(self, piece: dict[str, Any]) -> PartialCall | None:
         """Return the call that a piece at a new index continues: the latest one, if it lacks arguments."""
-        latest = self._calls[-1] if self._calls else None
+        latest = self.calls[-1] if self.calls else None
         if latest is None or latest.is_whole():
             return None
         call_id, name = piece.get("id"), _name_of(piece)
@@ -176,7 +176,7 @@ def _is_repeated(call: PartialCall, whole: dict[str, Any]) -> bool:
     """True if `whole` has all that is known of `call`, and perhaps more."""
     if (whole.get("id") or call.id) != call.id or not _name_of(whole).startswith(call.name):
         return False
-    return _arguments_of(whole).startswith("".join(call.arguments))
+    return _arguments_of(whole).startswith("".join(call.pieces))
 
 
 def _to_call(call: PartialCall) -> ToolCall:

@@ -66,7 +66,8 @@ class OpenAIProvider:
             answer = OpenAIAnswer(self._upstream, thoughts, style.tools.apply(request).functions)
             timeout_seconds = self._upstream.read_timeout_seconds
             if request.drafts is not None:
-                answer.drafts = thoughts.drafts = Drafts()
+                shows_calls = request.drafts.wants_calls and style.tools.name_chars is None
+                answer.drafts = thoughts.drafts = Drafts(answer.calls if shows_calls else ())
             deliver(read_texts(response, answer, timeout_seconds=timeout_seconds), answer, on_text, request.drafts)
             end = answer.to_end()
             self._thoughts.check(request.model, thoughts, answer.text())

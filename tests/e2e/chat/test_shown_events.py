@@ -174,3 +174,26 @@ def test_reasoning_of_a_client_goes_to_no_model(client: httpx.Client, upstream: 
     ask(client, "more", headers={"x-openclaw-session-key": "agent:main:thoughts"})
     assert all("secret thought" not in str(request.body) for request in upstream.requests)
     assert "So then." not in str(upstream.requests[-1].body)  # that led to no call
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
+def test_reasoning_of_a_discarded_answer_is_not_shown(
+    client: httpx.Client, upstream: Upstream, *, stream: bool
+) -> None:
+    answers = [("Wrong.", "no JSON"), ("Right.", '{"a": 1}')]
+
+    def answer(exchange: Exchange) -> None:
+        thought, text = answers.pop(0)
+        exchange.head()
+        for delta in ({"reasoning_content": thought}, {"content": text}):
+            exchange.event(delta)
+        exchange.end()
+
+    upstream.answers["thinker"] = answer
+    fields = {"response_format": {"type": "json_object"}, "stream": stream}
+    response = ask(client, "JSON, please", headers={EVENTS: "reasoning"}, **fields)
+    if stream:
+        assert (shown_by(chunks_of(response))[0], streamed_text(response)) == ("Right.", '{"a": 1}')
+    else:
+        message = response.json()["choices"][0]["message"]
+        assert (message["reasoning_content"], message["content"]) == ("Right.", '{"a": 1}')

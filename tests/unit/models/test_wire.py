@@ -73,6 +73,9 @@ def test_response_bytes_give_expected_answer(
     assert end is not None
     assert tuple((made.name, made.arguments) for made in end.tool_calls) == case.calls
     assert end.stop_reason.value == case.reason
+    for place, (name, beginning) in drafts.calls.items():
+        call = end.tool_calls[place]
+        assert (call.name, call.arguments[: len(beginning)]) == (name, beginning)
     counted = (end.usage.input_tokens, end.usage.output_tokens, end.usage.reasoning_tokens)
     assert case.usage is None or counted[: len(case.usage)] == case.usage
 
