@@ -24,6 +24,7 @@ from service.config.source import ConfigError
 from service.config.types import secret_fault
 from service.core.dataclass import record
 from service.core.errors import GatewayError
+from service.core.signals import LoginFailed, login_failed
 
 AuthMode = Literal["token", "password", "none"]
 
@@ -217,6 +218,7 @@ class Authenticator:
         if is_right:
             self._limiter.record_success(client_address)
             return self._principal
+        login_failed.emit(LoginFailed())
         self._limiter.record_failure(client_address)
         self._check_lockout(client_address)
         raise GatewayError(

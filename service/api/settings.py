@@ -16,7 +16,8 @@ class ApiSettings:
 
     `authenticator` is None when no authentication is configured; then only loopback host names are served.
     `allowed_origins` are the origins, in lower case, whose pages may open a WebSocket and, without authentication, send
-    requests; `cors_origins` are those whose pages may read the responses of the HTTP API.
+    requests; `cors_origins` are those whose pages may read the responses of the HTTP API. `enabled_endpoints` are the
+    names of the switchable endpoints that are on, as the contract has them in `x-endpoint`.
     """
 
     config: Config = field(repr=False)
@@ -24,7 +25,7 @@ class ApiSettings:
     addresses: ClientAddresses
     allowed_origins: frozenset[str]
     cors_origins: frozenset[str]
-    completions_enabled: bool
+    enabled_endpoints: frozenset[str]
 
     @classmethod
     def build(cls, config: Config, authenticator: Authenticator | None) -> ApiSettings:
@@ -35,7 +36,7 @@ class ApiSettings:
             ClientAddresses(config.gateway.trusted_proxies, config.gateway.trusted_proxy_header),
             frozenset(origin.lower() for origin in config.gateway.control_ui.allowed_origins),
             frozenset(config.gateway.http.cors.allowed_origins),
-            config.gateway.http.endpoints.chat_completions.enabled,
+            config.gateway.http.endpoints.enabled,
         )
 
 

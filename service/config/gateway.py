@@ -106,11 +106,26 @@ class ChatCompletionsConfig(Section):
     """Images in requests."""
 
 
+class MetricsConfig(Section):
+    """Metrics for Prometheus."""
+
+    enabled: Bool = False
+    """Count, and serve `GET /metrics`. With several workers a change needs a restart."""
+
+
 class EndpointsConfig(Section):
     """HTTP endpoints that can be switched on."""
 
     chat_completions: ChatCompletionsConfig = ChatCompletionsConfig()
     """The OpenAI-compatible endpoint."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Metrics for Prometheus."""
+
+    @property
+    def enabled(self) -> frozenset[str]:
+        """The names, as in the file, of those that are switched on."""
+        switches = {"chatCompletions": self.chat_completions.enabled, "metrics": self.metrics.enabled}
+        return frozenset(name for name, is_on in switches.items() if is_on)
 
 
 class CorsConfig(Section):

@@ -78,11 +78,12 @@ ENTRY_KEY = "openclaw.access_entry"
 class AccessEntry:
     """The application's part of an access line.
 
-    `status` replaces the one that was sent, `error` is an error code, `replaced_tools` are the agent's tools that the
-    caller's functions replaced.
+    `route` is the path as in the contract, `status` replaces the one that was sent, `error` is an error code,
+    `replaced_tools` are the agent's tools that the caller's functions replaced.
     """
 
     client: str | None = None
+    route: str | None = None
     agent: str | None = None
     run: str | None = None
     status: int | None = None

@@ -19,6 +19,7 @@ from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.pausable_deadline import PausableDeadline
+from service.core.signals import RunFinished, run_finished
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
 from service.gateway.run_limiter import RunLimiter, RunSlot
@@ -84,6 +85,7 @@ class RunExecutor:
             level = logging.WARNING if run.has_begun else logging.INFO
             logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
         run.append(end)
+        run_finished.emit(_to_finished(run, end))
 
     def _execute(self, run: Run, plan: RunPlan, recorder: EventRecorder | None) -> RunEnded:
         begun = self._begin(run, plan)
@@ -171,6 +173,21 @@ def _checked(
 ) -> RestartingProvider:
     check = prepared.output
     return provider if check is None else ValidatedProvider(provider, check, repairs, on_discarded)
+
+
+def _to_finished(run: Run, end: RunEnded) -> RunFinished:
+    accepted_at_ms, first_output_at_ms = run.accepted.accepted_at_ms, run.first_output_at_ms
+    begun_at = (run.ended_at or run.accepted_at) if run.started_at_ms is None else run.started_at_ms / 1000
+    return RunFinished(
+        agent=run.agent_id,
+        protocol=run.protocol,
+        model=run.model,
+        outcome="ok" if end.error is None else end.error.code,
+        queued_seconds=max(begun_at - run.accepted_at, 0.0),
+        seconds=run.running_seconds if run.has_begun else None,
+        first_output_seconds=None if first_output_at_ms is None else (first_output_at_ms - accepted_at_ms) / 1000,
+        usage=run.usage,
+    )
 
 
 def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline) -> RunEnded:

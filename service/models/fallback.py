@@ -9,13 +9,15 @@ import logging
 import random as randomness
 import time
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import count, pairwise
+from time import monotonic
 from typing import Protocol, Self
 
 from service.config.models import RetryConfig
 from service.core import concurrency
 from service.core.dataclass import record, replace
 from service.core.errors import NO_RETRY_HEADER, GatewayError
+from service.core.signals import ModelCalled, ModelReplaced, model_called, model_replaced
 from service.models.catalog import ChosenModel
 from service.models.drafts import DraftReceiver
 from service.models.errors.http_errors import DETAIL_PREFIX, ModelMissingError, NonRetryableError
@@ -176,6 +178,7 @@ class FallbackProvider:
         if place is None:
             return False
         self._first, self._asked = place, self._choices[place]
+        model_replaced.emit(ModelReplaced(model.ref, self._asked.ref, "context_length_exceeded"))
         return True
 
     def close(self) -> None:
@@ -186,18 +189,19 @@ class FallbackProvider:
         self._tried = 0
         shows_drafts = request.drafts is not None and request.drafts.is_binding
         self._may_restart = self._restartable or request.collected or (request.held and not shows_drafts)
-        *others, last = self._candidates(request)
+        candidates = self._candidates(request)
         may_pass = False
-        for choice in others:
+        for choice, following in pairwise(candidates):
             try:
                 return self._ask(choice, request, receivers)
             except GatewayError as error:
                 if self._is_final or not (error.code in REPLACEABLE or isinstance(error, ModelMissingError)):
                     raise
                 logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
+                model_replaced.emit(ModelReplaced(choice.ref, following.ref, error.code))
                 may_pass = may_pass or _may_pass(error)
         try:
-            return self._ask(last, request, receivers)
+            return self._ask(candidates[-1], request, receivers)
         except GatewayError as error:
             if may_pass:
                 error.headers.pop(NO_RETRY_HEADER, None)
@@ -244,7 +248,7 @@ class FallbackProvider:
 
         output = _Output(receivers.on_text, asked.drafts, begin)
         wanted = asked if asked.drafts is None else replace(asked, drafts=output)
-        end = choice.provider.ask(wanted, output.add_text)
+        end = _ask_once(choice, wanted, output.add_text)
         begin(is_binding=True)
         return choice.signed(end)
 
@@ -254,6 +258,19 @@ class FallbackProvider:
         retry_after = error.headers.get("Retry-After")
         seconds = None if retry_after is None else float(retry_after)
         return self._policy.delay_seconds(failures, self._random(), seconds)
+
+
+def _ask_once(choice: ChosenModel, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
+    outcome, began_at = "cancelled", monotonic()
+    try:
+        end = choice.provider.ask(request, on_text)
+        outcome = "ok"
+    except GatewayError as error:
+        outcome = error.code
+        raise
+    finally:
+        model_called.emit(ModelCalled(choice.ref, outcome, monotonic() - began_at))
+    return end
 
 
 def _may_pass(error: GatewayError) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from service.core.dataclass import record
 from service.core.ids import new_uuid
 from service.gateway.gateway import Gateway
 from service.storage.cluster.login_failures import LoginFailures
+from service.storage.runs.records import RunState
 
 
 @record
@@ -46,6 +49,7 @@ class Apps:
         before = self.settings.current.authenticator
         after = before and before.updated(credentials, config.gateway.auth.rate_limit)
         self.settings.current = ApiSettings.build(config, after)
+        switch_metrics(self.app, self.gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
         if before and after and not after.has_same_secret(before):
             self.app.extensions["rpc"].dismiss("the credentials have changed")
 
@@ -63,7 +67,33 @@ def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config
     # Replacing `wsgi_app` is Flask's documented way to wrap an application.
     app.wsgi_app = CrossOrigin(app.wsgi_app, document, settings)  # type: ignore[method-assign]
     add_websocket_app(app, gateway, settings, lambda: describe_config(settings.current.config, config_path))
+    switch_metrics(app, gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
     return Apps(app, gateway, settings)
+
+
+def switch_metrics(app: flask.Flask, gateway: Gateway, *, is_on: bool) -> None:
+    """Begin or end to count for `/metrics`; the library for it is imported only then."""
+    metrics = app.extensions.get("metrics")
+    if is_on and metrics is None:
+        from service.api.metrics.exporter import Metrics  # noqa: PLC0415
+
+        metrics = app.extensions["metrics"] = Metrics(partial(_read_figures, gateway, app.extensions["rpc"]))
+        metrics.connect()
+    elif metrics is not None and not is_on:
+        metrics.disconnect()
+        del app.extensions["metrics"]
+
+
+def _read_figures(gateway: Gateway, hub: Hub) -> Mapping[tuple[str, tuple[str, ...]], float]:
+    """Return the values of the gauges (`service.api.metrics.rows.GAUGES`)."""
+    going_on = Counter(run.state for run in gateway.runs.going_on() if not run.is_replay)
+    states = {"queued": RunState.ACCEPTED, "running": RunState.RUNNING, "waiting": RunState.WAITING}
+    runs = {("openclaw_runs", (name,)): float(going_on[state]) for name, state in states.items()}
+    return runs | {
+        ("openclaw_websocket_connections", ()): len(hub),
+        ("openclaw_in_flight_bytes", ()): gateway.budget.used_bytes,
+        ("openclaw_in_flight_limit_bytes", ()): gateway.budget.limit_bytes,
+    }
 
 
 def add_websocket_app(

@@ -20,6 +20,7 @@ import orjson
 from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
 from service.core.messages import Function, Message, Role, Text, ToolCall, to_unicode
+from service.core.signals import ToolExecuted, tool_executed
 from service.tools.approval import ApprovalDecider, ApprovalRequest, Verdict, refuse_all
 from service.tools.policy import Approval
 from service.tools.tool import Tool, ToolContext, ToolError
@@ -174,7 +175,9 @@ class Toolbox:
             logger.exception("The tool %s failed in the run %s", _short(call.name), context.run_id)
             text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
         text = cut_text(to_unicode(text), self._max_result_characters)
-        took_ms = round((monotonic() - began_at) * 1000)
+        seconds = monotonic() - began_at
+        tool_executed.emit(ToolExecuted(call.name if call.name in self._tools else None, failed, seconds))
+        took_ms = round(seconds * 1000)
         on_event(CallEnded(call, text, failed, took_ms))
         parts = (Text(text),)
         return Message(Role.TOOL, parts, tool_call_id=call.id, approval=verdict.approval, duration_ms=took_ms)

@@ -217,7 +217,7 @@ def main() -> None:
     limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
     gateway = open_gateway(config, locations, os.environ)
     authenticator = Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter)
-    settings = replace(ApiSettings.build(config, authenticator), completions_enabled=True)
+    settings = replace(ApiSettings.build(config, authenticator), enabled_endpoints=frozenset({"chatCompletions"}))
     try:
         serve(FAULTS[sys.argv[1]], Setup(gateway, load_contract(), settings))
     finally:

@@ -20,8 +20,9 @@ _PATIENCE_SECONDS = 30
 
 
 def contract_config() -> dict[str, Any]:
-    """A configuration with an agent, `asker`, whose every tool call has to be approved."""
+    """A configuration with an agent, `asker`, whose every tool call has to be approved, and every endpoint."""
     config = scripted_config()
+    config["gateway"]["http"]["endpoints"]["metrics"] = {"enabled": True}
     config["agents"]["list"].append({"id": "asker", "tools": {"approvals": {"*": "ask"}}})
     return config
 

@@ -43,7 +43,7 @@ LARGE_BODY_BYTES = 256 * 1024
 
 _PIECE_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-ENABLING_KEY = "gateway.http.endpoints.chatCompletions.enabled"
+_ENABLING_KEY = "gateway.http.endpoints.{}.enabled"
 _JSON = "application/json"
 
 
@@ -79,19 +79,27 @@ class _Admission:
         }
         self._public = {name for name, operation in operations.items() if operation.get("security") == []}
         self._with_body = {name for name, operation in operations.items() if "requestBody" in operation}
-        self._switchable = {name for name, operation in operations.items() if "x-endpoint" in operation}
+        self._endpoints = {
+            name: operation["x-endpoint"].split(",")
+            for name, operation in operations.items()
+            if "x-endpoint" in operation
+        }
 
     def __call__(self) -> None:
         request, settings = current_request(), self._settings.current
         environ = request.environ
         address = settings.addresses.check(environ.get("REMOTE_ADDR", ""), environ)
-        access_entry(environ).client = address
+        entry = access_entry(environ)
+        entry.client = address
+        entry.route = None if request.url_rule is None else request.url_rule.rule
         if settings.authenticator is None:
             check_host(environ.get("HTTP_HOST"))
         _check_route(request)
         public = request.endpoint in self._public
-        if request.endpoint in self._switchable and not settings.completions_enabled:
-            text = f"The OpenAI-compatible endpoint is disabled. Set {ENABLING_KEY} to true in the configuration."
+        endpoints = self._endpoints.get(request.endpoint or "")
+        if endpoints is not None and settings.enabled_endpoints.isdisjoint(endpoints):
+            key = _ENABLING_KEY.format(endpoints[0])
+            text = f"This endpoint is disabled. Set {key} to true in the configuration."
             raise GatewayError("endpoint_disabled", text)
         if not public and settings.authenticator is None:
             check_origin(environ, settings.allowed_origins | settings.cors_origins)

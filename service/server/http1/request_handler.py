@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -19,6 +19,7 @@ from service.api.http import responses
 from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError, internal_error
 from service.core.logs import ENTRY_KEY, AccessEntry, to_logfmt, write_access_line
+from service.core.signals import RequestEnded, StreamChanged, request_ended, stream_changed
 from service.server.http1.body import CONTINUE, Body
 from service.server.http1.connection import Connection, PeerGoneError
 from service.server.http1.parser import Framing, Head, parse_framing, parse_head
@@ -242,10 +243,14 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
 
     def process_result(self) -> None:
         """Send the application's result: a list in one write, a stream piece by piece."""
-        pieces = self.result
-        for piece in [b"".join(pieces)] if isinstance(pieces, (list, tuple)) else pieces:
-            if piece:
-                self.write(piece)
+        if isinstance(self.result, (list, tuple)):
+            self._write_pieces([b"".join(self.result)])
+        else:
+            stream_changed.emit(StreamChanged(1))
+            try:
+                self._write_pieces(self.result)
+            finally:
+                stream_changed.emit(StreamChanged(-1))
         if not self.headers_sent:
             self.write(b"")
         if self.response_use_chunked and not self.ended:
@@ -254,6 +259,11 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if not self.complete:
             _log.error("%s %s: the body is not as long as its Content-Length.", self.command, to_logfmt(self.path))
             self.close_connection = True
+
+    def _write_pieces(self, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            if piece:
+                self.write(piece)
 
     def _next_probe(self) -> bytes | None:
         # An interim response, or a leading zero of the next chunk's size: neither alters the response.
@@ -270,11 +280,13 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         """Write the access log line of the finished request."""
         self.time_finish = self.server.clock()
         entry = self.environ[ENTRY_KEY] if self.environ else AccessEntry()
+        status, seconds = entry.status or self.code or 0, self.time_finish - self.time_start
+        request_ended.emit(RequestEnded(self.command or "-", entry.route, status, seconds))
         write_access_line(
             method=self.command or "-",
             path=self.path.partition("?")[0],
-            status=entry.status or self.code or "-",
-            duration_ms=round((self.time_finish - self.time_start) * 1000, 1),
+            status=status or "-",
+            duration_ms=round(seconds * 1000, 1),
             bytes=self.response_length,
             request_id=self.request_id,
             client=entry.client or self.peer,

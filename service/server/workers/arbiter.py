@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
@@ -73,6 +76,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "timeout": int(_SILENCE_SECONDS),
             "graceful_timeout": int(self.options.grace + _CLOSING_SECONDS),
             "control_socket_disable": True,
+            "child_exit": _forget_figures,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -80,6 +84,13 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def opening(self) -> dict[str, Any]:
         """Return the arguments of `Worker.open` and `find_fault`."""
         return {"host": self.options.host, "dev": self.options.dev, "profile": self.options.profile}
+
+
+def _forget_figures(_: Arbiter, worker: Any) -> None:
+    """Leave the gauges of an ended worker out of the metrics."""
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - rarely needed
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
@@ -228,7 +239,20 @@ def main() -> None:
     make_undumpable()
     return_freed_memory()
     configure_logging(with_process=True)
-    GatewayArbiter(_Application(parser.parse_args())).run()
+    with _shared_figures():
+        GatewayArbiter(_Application(parser.parse_args())).run()
+
+
+@contextmanager
+def _shared_figures() -> Iterator[None]:
+    """Let the workers share the figures of their metrics in a directory, which goes with this process."""
+    arbiter = os.getpid()
+    directory = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="openclaw-metrics-")
+    try:
+        yield
+    finally:
+        if os.getpid() == arbiter:  # and not a worker, which is a fork of it
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

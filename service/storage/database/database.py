@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.core.concurrency import Event, sleep, spawn
+from service.core.signals import Committed, committed
 from service.storage.database.errors import (
     DatabaseReplacedError,
     StoreError,
@@ -231,9 +232,11 @@ class Database:
                 pending.settled.set()
 
     def _commit(self, batch: Sequence[_Pending]) -> None:
+        began_at = monotonic()
         try:
             self._retry(self._backend.write, lambda connection: _execute(connection, batch), batch)
         except Exception as error:  # noqa: BLE001 - every error is passed to the waiting callers
+            committed.emit(Committed(len(batch), failed=True, seconds=monotonic() - began_at))
             if not is_operation_error(error):
                 self._health.record_write(error)
             is_last_try = len(batch) == 1 and batch[0].operation.again
@@ -245,6 +248,7 @@ class Database:
                 pending.operation.again = True
                 self._commit([pending])
         else:
+            committed.emit(Committed(len(batch), failed=False, seconds=monotonic() - began_at))
             self._health.record_write(None)
 
     def _retry(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:

@@ -1,0 +1,129 @@
+"""Signals: what happens in this process, emitted where it happens, for metrics and whoever else subscribes.
+
+A signal without receivers costs a call. Receivers are called in the greenlet that emits and must not wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from service.core.dataclass import record
+from service.core.messages import Usage
+
+T = TypeVar("T")
+
+logger = logging.getLogger("openclaw.signals")
+
+
+class Signal(Generic[T]):
+    """A kind of event, with its receivers."""
+
+    def __init__(self) -> None:
+        self._receivers: tuple[Callable[[T], None], ...] = ()
+
+    def connect(self, receiver: Callable[[T], None]) -> None:
+        """Call `receiver` with every event from now on."""
+        self._receivers = (*self._receivers, receiver)
+
+    def disconnect(self, receiver: Callable[[T], None]) -> None:
+        """Do not call `receiver` any more. A no-op if it is not connected."""
+        self._receivers = tuple(one for one in self._receivers if one != receiver)
+
+    def emit(self, event: T) -> None:
+        """Call the receivers with `event`. Never raises: a defect of a receiver is logged."""
+        for receiver in self._receivers:
+            try:
+                receiver(event)
+            except Exception:
+                logger.exception("a receiver of %s failed", type(event).__name__)
+
+
+@record
+class RequestEnded:
+    """An HTTP request has been answered, or its client is gone; a WebSocket counts when it is closed.
+
+    `route` is the path as in the contract, `None` if it has none there; `seconds` since the first byte of the request.
+    """
+
+    method: str
+    route: str | None
+    status: int
+    seconds: float
+
+
+@record
+class RunFinished:
+    """A run has ended or was refused before it began, whatever its protocol.
+
+    `model` is `provider/model`, `None` if none was asked. `outcome` is "ok" or an error code. `queued_seconds` is the
+    wait for its session and slot, `seconds` the time from then on, `first_output_seconds` that to its first output.
+    """
+
+    agent: str
+    protocol: str
+    model: str | None
+    outcome: str
+    queued_seconds: float
+    seconds: float | None
+    first_output_seconds: float | None
+    usage: Usage
+
+
+@record
+class ModelCalled:
+    """One attempt to have a model (`provider/model`) answer has ended; `outcome` is "ok" or an error code."""
+
+    model: str
+    outcome: str
+    seconds: float
+
+
+@record
+class ModelReplaced:
+    """A fallback is asked because a model failed with the error code `reason`."""
+
+    model: str
+    fallback: str
+    reason: str
+
+
+@record
+class ToolExecuted:
+    """A call of one of an agent's own tools has ended; `name` is `None` if the agent has no such tool."""
+
+    name: str | None
+    failed: bool
+    seconds: float
+
+
+@record
+class Committed:
+    """A transaction of `operations` changes has ended; `failed` if it stored nothing."""
+
+    operations: int
+    failed: bool
+    seconds: float
+
+
+@record
+class StreamChanged:
+    """A stream of Server-Sent Events was opened (1) or closed (-1)."""
+
+    change: int
+
+
+@record
+class LoginFailed:
+    """A caller presented a wrong token or password."""
+
+
+request_ended: Signal[RequestEnded] = Signal()
+run_finished: Signal[RunFinished] = Signal()
+model_called: Signal[ModelCalled] = Signal()
+model_replaced: Signal[ModelReplaced] = Signal()
+tool_executed: Signal[ToolExecuted] = Signal()
+committed: Signal[Committed] = Signal()
+stream_changed: Signal[StreamChanged] = Signal()
+login_failed: Signal[LoginFailed] = Signal()
