@@ -148,7 +148,8 @@ def test_half_sent_websocket_messages_are_bounded_and_end_with_a_retryable_error
         assert memory.peak < memory.before + LIMIT + SLACK
         refused = sum(b'"OVERLOADED"' in _received(connection) for connection in clients)
         for connection in clients:
-            connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the gateway has closed some
+                connection.shutdown(socket.SHUT_RDWR)
         for one in sending:
             one.result()
     assert 0 < refused < len(clients)
