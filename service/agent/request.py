@@ -29,7 +29,8 @@ class AgentRequest:
     `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it. `run_id`
     is the caller's own name for the run; `timeout_seconds` may shorten, not extend, the agent's limit. The output of a
     request that is not `streamed` is read only at its end, so that a failing model may be retried. `shows` are the
-    kinds of events beside the text, `REASONING` and `TOOLS`, that the caller wants to see.
+    kinds of events beside the text, `REASONING` and `TOOLS`, that the caller wants to see. A request with a `call` of
+    one of the agent's tools asks no model; its session is only where the tool is used.
     """
 
     protocol: Protocol
@@ -53,6 +54,7 @@ class AgentRequest:
     streamed: bool = True
     run_id: str | None = None
     shows: frozenset[str] = frozenset()
+    call: ToolCall | None = None
 
     @property
     def offers_functions(self) -> bool:

@@ -113,6 +113,13 @@ class MetricsConfig(Section):
     """Count, and serve `GET /metrics`. With several workers a change needs a restart."""
 
 
+class SwitchConfig(Section):
+    """An endpoint that is only on or off."""
+
+    enabled: Bool = False
+    """Serve it."""
+
+
 class EndpointsConfig(Section):
     """HTTP endpoints that can be switched on."""
 
@@ -120,12 +127,14 @@ class EndpointsConfig(Section):
     """The OpenAI-compatible endpoint."""
     metrics: MetricsConfig = MetricsConfig()
     """Metrics for Prometheus."""
+    tools: SwitchConfig = SwitchConfig()
+    """`GET /v1/tools` and `POST /tools/invoke`: callers use the agents' tools themselves."""
 
     @property
     def enabled(self) -> frozenset[str]:
         """The names, as in the file, of those that are switched on."""
-        switches = {"chatCompletions": self.chat_completions.enabled, "metrics": self.metrics.enabled}
-        return frozenset(name for name, is_on in switches.items() if is_on)
+        fields = type(self).model_fields.items()
+        return frozenset(field.alias or name for name, field in fields if getattr(self, name).enabled)
 
 
 class CorsConfig(Section):
@@ -173,6 +182,13 @@ class ControlUiConfig(Section):
     """Origins of pages that may open a WebSocket, such as "https://ui.example.com". "*" is any."""
 
 
+class InvocableToolsConfig(Section):
+    """Tools that callers may call themselves (`POST /tools/invoke`): those of the agent, less those listed here."""
+
+    deny: tuple[str, ...] = ()
+    """Tools, patterns and groups that callers may not call."""
+
+
 class GatewayConfig(Section):
     """The gateway's address, authentication and endpoints."""
 
@@ -195,6 +211,8 @@ class GatewayConfig(Section):
     """TLS, which a reverse proxy has to provide."""
     remote: RemoteConfig = RemoteConfig()
     """The gateway on another host that the command line talks to with `mode` "remote"."""
+    tools: InvocableToolsConfig = InvocableToolsConfig()
+    """Tools that callers may call themselves."""
     http: HttpConfig = HttpConfig()
     """The HTTP API."""
     control_ui: ControlUiConfig = ControlUiConfig()

@@ -264,7 +264,8 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "session.maintenance.pruneDays|resetArchiveRetention|rotateBytes",
         "{agent}.sessionStore",
     ),
-    "the endpoint it belongs to does not exist here": ("gateway.http.endpoints.responses", "gateway.tools"),
+    "the endpoint it belongs to does not exist here": ("gateway.http.endpoints.responses",),
+    "callers may use every tool of the agent that is not denied": ("gateway.tools.allow",),
     "a reverse proxy has to provide TLS": ("gateway.tls.autoGenerate|caPath|certPath|keyPath",),
     "this gateway has limits, logs and updates of its own": (
         "$schema|audit|diagnostics|logging|telemetry|update",

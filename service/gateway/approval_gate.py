@@ -23,7 +23,10 @@ logger = logging.getLogger("openclaw.runs")
 
 
 class ApprovalGate:
-    """Asks about the calls of `run`. Calling it returns a verdict for each request, in order."""
+    """Asks about the calls of `run`. Calling it returns a verdict for each request, in order.
+
+    Decisions for a session are those of `session_key`, by default the run's session.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class ApprovalGate:
         slot: RunSlot,
         time: PausableDeadline,
         new_id: Callable[[], str],
+        session_key: str | None = None,
     ) -> None:
         self._run = run
         self._approvals = approvals
@@ -41,6 +45,7 @@ class ApprovalGate:
         self._slot = slot
         self._time = time
         self._new_id = new_id
+        self._session_key = session_key or run.session_key
 
     def __call__(self, requests: Sequence[ApprovalRequest]) -> Sequence[Verdict]:
         """Return the verdicts: those of decisions for the session at once, others when they come."""
@@ -53,7 +58,7 @@ class ApprovalGate:
 
     def _decide(self, requests: Sequence[ApprovalRequest]) -> Sequence[Verdict]:
         subjects = {one.subject for one in requests if one.subject is not None}
-        grants = self._approvals.find_grants(self._run.session_key, subjects)
+        grants = self._approvals.find_grants(self._session_key, subjects)
         granted = [grants.get(one.subject or "") for one in requests]
         asked = iter(self._ask([one for one, grant in zip(requests, granted, strict=True) if grant is None]))
         answers = [grant or next(asked) for grant in granted]
@@ -97,7 +102,7 @@ class ApprovalGate:
         now_ms = self._approvals.now_ms()
         return NewApproval(
             id=self._new_id(),
-            session_key=self._run.session_key,
+            session_key=self._session_key,
             run_id=self._run.id,
             agent_id=self._run.agent_id,
             tool=request.tool,

@@ -35,14 +35,13 @@ from service.gateway.run_outcome import (
 )
 from service.gateway.run_registry import RunRegistry
 from service.gateway.run_setup import RunPlan, plan_run
-from service.gateway.runtime import Runtime, RuntimeSlot
+from service.gateway.runtime import Runtime, RuntimeLease, RuntimeSlot
 from service.models.catalog import ModelCatalog
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.pages import RunFilter, RunPosition
 from service.storage.runs.records import RUN_ID_PREFIX, AcceptedRun, RunRecord
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import Storage
-from service.tools.process_slots import ToolSlots
 
 logger = logging.getLogger("openclaw.gateway")
 
@@ -95,7 +94,7 @@ class Gateway:
         """
         if self._draining:
             raise shutting_down()
-        with self._runtime.lease() as lease:
+        with self.lease() as lease:
             plan = plan_run(request, lease, self._new_id)
             run = Run(
                 self._to_accepted(plan),
@@ -214,10 +213,9 @@ class Gateway:
         """The rules in force for HTTP requests."""
         return self._runtime.current.http
 
-    @property
-    def tool_slots(self) -> ToolSlots:
-        """The limits of the tools' processes, which every configuration shares."""
-        return self._runtime.current.slots
+    def lease(self) -> RuntimeLease:
+        """The configuration in force, which a `with` block keeps open."""
+        return self._runtime.lease()
 
     def reconfigure(self, runtime: Runtime) -> None:
         """Put `runtime` in force for runs submitted from this moment; earlier ones keep theirs."""
@@ -317,7 +315,7 @@ class Gateway:
                 run.abort()
 
     def _log_unlisted_models(self) -> None:
-        with self._runtime.lease() as lease:
+        with self.lease() as lease:
             try:
                 found = lease.runtime.catalog.find_unlisted_models(lease.runtime.roster.agents)
             except Exception:

@@ -9,11 +9,12 @@ from service.agent.compaction.compactor import Compactor
 from service.agent.conversation import SettledHistories
 from service.agent.draft_log import DraftLog
 from service.agent.event_log import reasoning_events
-from service.agent.events import RunEnded
+from service.agent.events import RunEnded, ToolEnded
+from service.agent.invocation import INVOCATION_TURNS, InvokedTool
 from service.agent.loop import AgentLoop, ContextWindow
 from service.agent.request import AgentRequest
 from service.agent.run import Run
-from service.agent.structured_output import ValidatedProvider
+from service.agent.structured_output import OutputCheck, ValidatedProvider
 from service.core.concurrency import Cancelled, Deadline, deadline, spawn
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
@@ -131,16 +132,16 @@ class RunExecutor:
             lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows, self._settled
         )
         limit = PausableDeadline(begun.time.left_seconds)
-        config, approvals = runtime.limits.approvals, self._storage.approvals
-        gate = ApprovalGate(run, approvals, config, slot=begun.slot, time=limit, new_id=self._new_id)
-        tools = replace(prepared.tools, gate=gate, clock=self._clock)
-        asked = _checked(
+        tools = replace(prepared.tools, gate=self._gate(run, plan, begun, limit), clock=self._clock)
+        asked = _asked(
+            run,
+            plan,
             provider,
-            prepared,
-            runtime.limits.repairs,
+            prepared.output,
             lambda usage: loop.count_discarded(usage),  # noqa: PLW0108 - the loop comes next
         )
-        loop = AgentLoop(run, asked, tools, window, runtime.limits.max_turns, _draft_log(run, plan.request))
+        turns = runtime.limits.max_turns if plan.request.call is None else INVOCATION_TURNS
+        loop = AgentLoop(run, asked, tools, window, turns, _draft_log(run, plan.request))
         end = _drive(run, loop, begun, limit)
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
@@ -158,6 +159,17 @@ class RunExecutor:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)
         return end
 
+    def _gate(self, run: Run, plan: RunPlan, begun: _BegunRun, limit: PausableDeadline) -> ApprovalGate:
+        return ApprovalGate(
+            run,
+            self._storage.approvals,
+            plan.lease.runtime.limits.approvals,
+            slot=begun.slot,
+            time=limit,
+            new_id=self._new_id,
+            session_key=plan.context_key,
+        )
+
 
 def _draft_log(run: Run, request: AgentRequest) -> DraftLog | None:
     """Return the log of the run's drafts, if its caller or the readers of its events may want to see them."""
@@ -168,11 +180,20 @@ def _draft_log(run: Run, request: AgentRequest) -> DraftLog | None:
     return DraftLog(run, reasoning=reasoning, is_binding=run.shows_reasoning, wants_calls=calls)
 
 
-def _checked(
-    provider: RestartingProvider, prepared: PreparedRun, repairs: int, on_discarded: Callable[[Usage], None]
+def _asked(
+    run: Run,
+    plan: RunPlan,
+    provider: RestartingProvider,
+    check: OutputCheck | None,
+    on_discarded: Callable[[Usage], None],
 ) -> RestartingProvider:
-    check = prepared.output
-    return provider if check is None else ValidatedProvider(provider, check, repairs, on_discarded)
+    """Return what the loop asks: the models, those whose answers are checked, or the caller's own call."""
+    call = plan.request.call
+    if call is not None:
+        return InvokedTool(call, lambda: any(isinstance(one, ToolEnded) and one.failed for one in run.log))
+    if check is None:
+        return provider
+    return ValidatedProvider(provider, check, plan.lease.runtime.limits.repairs, on_discarded)
 
 
 def _to_finished(run: Run, end: RunEnded) -> RunFinished:

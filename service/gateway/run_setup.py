@@ -21,6 +21,7 @@ from service.core.errors import GatewayError
 from service.core.messages import Role
 from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
+from service.gateway.tool_invocation import Invocation, plan_invocation, prepare_invocation
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.records import AcceptedRun
@@ -46,6 +47,8 @@ class RunPlan:
     choices: tuple[ChosenModel, ...]
     session: SessionKey
     lease: RuntimeLease
+    context_key: str | None = None
+    """The session in which a tool is called without a model."""
 
     @property
     def queue_seconds(self) -> float:
@@ -61,6 +64,9 @@ def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], st
     support, a reserved session key.
     """
     runtime = lease.runtime
+    if request.call is not None:
+        call = plan_invocation(request, request.call, runtime, new_id)
+        return RunPlan(request, call.agent, call.choices, call.session, lease, call.context_key)
     task = find_task(request, runtime.tasks)
     if task is not None:
         request = replace(request, task=task, session_key=None, user=None)
@@ -137,6 +143,12 @@ def _own_tools(plan: RunPlan) -> Toolbox:
     return own_tools
 
 
+def _prepare_call(plan: RunPlan, call: Invocation) -> PreparedRun:
+    return PreparedRun(
+        plan.choices, call.model_request, call.conversation, None, call.tools, output=None, keep_partial=False
+    )
+
+
 def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: SessionHead) -> PreparedRun:
     """Build the model request of a run that has its session: history, new messages, system prompt and tools.
 
@@ -145,6 +157,9 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
     Waits for MCP servers and remote images. Raises `GatewayError` for what is wrong with the request.
     """
     request, agent, runtime = plan.request, plan.agent, plan.lease.runtime
+    if request.call is not None:
+        key = plan.context_key or accepted.session_key
+        return _prepare_call(plan, prepare_invocation(request.call, agent, runtime, accepted, key))
     output = open_check(request.sampling.response_format, runtime.slots.searches)
     own_tools = _own_tools(plan)
     transcripts = storage.transcripts

@@ -57,7 +57,8 @@ def follow_file(
     gateway = apps.gateway
 
     def open_next(config: Config) -> Runtime:
-        return open_runtime(config, gateway.storage.transcripts, locations, os.environ, gateway.tool_slots)
+        slots = gateway.lease().runtime.slots
+        return open_runtime(config, gateway.storage.transcripts, locations, os.environ, slots)
 
     reload = ConfigReload(apps, started, read, open_next)
     spawn(watch.follow, reload.apply)

@@ -104,6 +104,12 @@ def allowed_tools(
     ]
 
 
+def listed_tools(entries: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `names` that a deny list has, by name, pattern or group."""
+    included = _with_included(tuple(entries))
+    return tuple(name for name in names if _matches(included, name))
+
+
 def may_allow(global_config: GlobalToolsConfig, agent_config: ToolsConfig, prefix: str) -> bool:
     """Return whether any tool whose name begins with `prefix` could be allowed, before the full names are known."""
     granted, denies = _lists(global_config, agent_config)

@@ -11,7 +11,7 @@ from service.config.schema import Config
 from service.config.tools import ToolsConfig
 from service.core import concurrency
 from service.tools.mcp.servers import McpServers
-from service.tools.policy import Approval, allowed_tools, approval_for, may_allow
+from service.tools.policy import Approval, allowed_tools, approval_for, listed_tools, may_allow
 from service.tools.policy_checks import to_prefix
 from service.tools.tool import BuiltInTool, Tool
 from service.tools.toolbox import Toolbox
@@ -30,6 +30,7 @@ class ToolRegistry:
 
     def __init__(self, config: Config, roster: Roster, built_in: Collection[BuiltInTool], mcp: McpServers) -> None:
         self._global = config.tools
+        self._denied_to_callers = config.gateway.tools.deny
         self._own = {agent_id: agent.tools for agent_id, agent in config.agents.roster.items()}
         self._mcp = mcp
         self._built_in = {
@@ -64,6 +65,11 @@ class ToolRegistry:
         self._log_omitted(agent, tuple(tool.name for tool in extra))
         offered = [tool for tool in tools if tool not in extra]
         return Toolbox(offered, reported=self._reported, approvals=self._approvals(agent, offered)).without(replaced)
+
+    def invocable(self, agent: Agent, models: Collection[str]) -> Toolbox:
+        """Return the tools that callers may call themselves: the agent's, without those of `gateway.tools.deny`."""
+        tools = self.of(agent, (), models)
+        return tools.without(listed_tools(self._denied_to_callers, [one.name for one in tools.functions()]))
 
     @property
     def server_states(self) -> dict[str, str]:

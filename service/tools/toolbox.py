@@ -112,6 +112,10 @@ class Toolbox:
         rest.replaced = replaced
         return rest
 
+    def approval_of(self, name: str) -> Approval:
+        """Return what calls of the tool `name` need."""
+        return self._approvals.get(name, Approval.NONE)
+
     def functions(self) -> tuple[Function, ...]:
         """Return the function definitions for the model, one for each tool."""
         return self._functions
@@ -149,7 +153,7 @@ class Toolbox:
         requests: dict[int, ApprovalRequest] = {}
         verdicts: dict[int, Verdict] = {}
         for index, call in enumerate(calls):
-            approval = self._approvals.get(call.name, Approval.NONE)
+            approval = self.approval_of(call.name)
             if approval is not Approval.NONE and call.name in self._tools:
                 try:
                     arguments = self._tools[call.name].parse_arguments(call.arguments)

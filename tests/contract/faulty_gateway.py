@@ -190,6 +190,8 @@ FAULTS: dict[str, Fault] = {
     "chunk-that-is-not-json": altered_stream(lambda it: it.replace(b'"choices":[', b'"choices":[,', 1)),
     "approval-without-arguments": altered_json(_without_arguments),
     "decision-without-decider": altered_json(lambda it: it.pop("decided_by", None)),
+    "tool-without-parameters": altered_json(lambda it: [one.pop("parameters") for one in it["data"]]),
+    "result-without-text": altered_json(lambda it: it["result"]["content"][0].pop("text")),
     "event-missing": altered_event(b"text.delta", lambda _: b""),
     "event-repeated": altered_event(b"text.delta", lambda it: it + it),
     "two-ends": altered_event(b"run.ended", lambda it: it + it),
@@ -217,7 +219,7 @@ def main() -> None:
     limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
     gateway = open_gateway(config, locations, os.environ)
     authenticator = Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter)
-    settings = replace(ApiSettings.build(config, authenticator), enabled_endpoints=frozenset({"chatCompletions"}))
+    settings = ApiSettings.build(config, authenticator)
     try:
         serve(FAULTS[sys.argv[1]], Setup(gateway, load_contract(), settings))
     finally:

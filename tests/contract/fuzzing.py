@@ -19,6 +19,7 @@ from contract.checks import conformance_check, registered
 from contract.derived import to_streaming_document
 from contract.seeds import Seeds
 from contract.steering import (
+    CALL_TOOL,
     CANCEL_RUN,
     COMPLETION,
     CREATE_RUN,
@@ -41,13 +42,14 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 
-_LISTS = ("models", "sessions", "runs", "approvals")
+_LISTS = ("models", "sessions", "runs", "approvals", "tools")
 
 #: The statuses for wrong input by operation: 401 where credentials are required, 404 where a part of the path can be
 #: wrong, 415 where there is a body.
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
     CREATE_RUN: ["400", "401", "415"],
+    CALL_TOOL: ["400", "401", "404", "415"],
     DECIDE_APPROVAL: ["400", "401", "404", "415"],
     FORK_SESSION: ["400", "401", "404", "415"],
     **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CANCEL_RUN)},

@@ -23,6 +23,7 @@ def contract_config() -> dict[str, Any]:
     """A configuration with an agent, `asker`, whose every tool call has to be approved, and every endpoint."""
     config = scripted_config()
     config["gateway"]["http"]["endpoints"]["metrics"] = {"enabled": True}
+    config["gateway"]["http"]["endpoints"]["tools"] = {"enabled": True}
     config["agents"]["list"].append({"id": "asker", "tools": {"approvals": {"*": "ask"}}})
     return config
 

@@ -26,6 +26,8 @@ from service.api.http.schema_validation import CompiledSchema
 #: Every name of an agent of `scripted_config()`, including differences in case. The agent `asker` would wait.
 MODELS = ("openclaw", "openclaw/default", "openclaw/main", "openclaw/beta", "openclaw:beta", "agent:main", "OpenClaw")
 AGENTS = ("main", "beta", "Beta", "default")
+#: Tools that every agent has, and that need no arguments.
+TOOL_NAMES = ("sessions_list", "agents_list", "session_status")
 #: `tools` calls the first function, so that answers have tool calls without a `tool_choice`.
 PROVIDER_MODELS = ("scripted/echo", "scripted/count-3", "scripted/tools")
 FAILING_MODELS = (
@@ -49,6 +51,9 @@ HEAD_RUN = "HEAD /v1/runs/{run_id}"
 RUN_EVENTS = "GET /v1/runs/{run_id}/events"
 HEAD_RUN_EVENTS = "HEAD /v1/runs/{run_id}/events"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
+TOOLS = "GET /v1/tools"
+HEAD_TOOLS = "HEAD /v1/tools"
+CALL_TOOL = "POST /tools/invoke"
 APPROVALS = "GET /v1/approvals"
 DECIDE_APPROVAL = "POST /v1/approvals/{approval_id}"
 
@@ -76,7 +81,11 @@ class Steering:
         self, document: Mapping[str, Any], seeds: Seeds | None, *, streaming: bool = False, failing: bool = False
     ) -> None:
         self._seeds = seeds
-        schemas = ((COMPLETION, "ChatCompletionRequest"), (CREATE_RUN, "RunRequest"))
+        schemas = (
+            (COMPLETION, "ChatCompletionRequest"),
+            (CREATE_RUN, "RunRequest"),
+            (CALL_TOOL, "ToolInvocationRequest"),
+        )
         self._bodies = {
             label: CompiledSchema({"$ref": f"#/components/schemas/{name}"}, document) for label, name in schemas
         }
@@ -104,6 +113,11 @@ class Steering:
         if case.operation.label == COMPLETION:
             self._steer_headers(case)
             self._steer_body(case)
+        if case.operation.label in (TOOLS, HEAD_TOOLS) and _is_right(case) and isinstance(case.query.get("agent"), str):
+            case.query = {**case.query, "agent": _pick(AGENTS, case.query["agent"])}
+        if case.operation.label == CALL_TOOL:
+            self._steer_idempotency_key(case)
+            self._steer_call(case)
         if case.operation.label == CREATE_RUN:
             self._steer_idempotency_key(case)
             self._steer_run(case)
@@ -162,6 +176,29 @@ class Steering:
             headers = case.headers.copy()
             headers["Idempotency-Key"] = str(uuid.uuid4())  # a used key is valid for its request only
             case.headers = headers
+
+    def _steer_call(self, case: Case[Any]) -> None:
+        wrong = {name.lower() for name, _ in negated_parameters(case.meta)}
+        headers, agent = case.headers.copy(), case.headers.get("x-openclaw-agent-id")
+        is_right = isinstance(agent, str) and self._headers["x-openclaw-agent-id"].is_valid(agent)
+        if is_right and "authorization" not in wrong:
+            headers["x-openclaw-agent-id"] = _pick(AGENTS, str(agent))
+            case.headers = headers
+        if not isinstance(case.body, dict):
+            return
+        body: dict[str, Any] = copy.deepcopy(case.body)
+        name = "name" if isinstance(body.get("name"), str) and body.get("tool") is None else "tool"
+        body |= {
+            name: _pick(TOOL_NAMES, str(body.get(name))),
+            "args": {} if isinstance(body.get("args"), dict) else None,
+        }
+        if name == "tool" and isinstance(body.get("name"), str):
+            body["name"] = body["tool"]
+        if isinstance(body.get("sessionKey"), str):
+            body["sessionKey"] = f"of-{len(body['sessionKey'])}-characters"
+        if isinstance(body.get("agentId"), str):
+            body["agentId"] = _pick(AGENTS, body["agentId"])
+        self._replace_body(case, body)
 
     def _steer_run(self, case: Case[Any]) -> None:
         if not isinstance(case.body, dict):

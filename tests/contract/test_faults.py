@@ -20,7 +20,7 @@ from support.live import TOKEN
 
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.seeds import contract_config
-from contract.steering import APPROVALS, COMPLETION, DECIDE_APPROVAL, RUN_EVENTS
+from contract.steering import APPROVALS, CALL_TOOL, COMPLETION, DECIDE_APPROVAL, RUN_EVENTS, TOOLS
 from service.api.http.contract import load_contract
 from service.api.http.published_contract import to_openapi_3_0
 
@@ -60,6 +60,8 @@ FAULTS = (
     Fault("chunk-that-is-not-json", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
     Fault("approval-without-arguments", APPROVALS, ("response_schema_conformance", "contract_conformance")),
     Fault("decision-without-decider", DECIDE_APPROVAL, ("response_schema_conformance", "contract_conformance")),
+    Fault("tool-without-parameters", TOOLS, ("response_schema_conformance", "contract_conformance")),
+    Fault("result-without-text", CALL_TOOL, ("response_schema_conformance", "contract_conformance")),
     Fault("event-missing", RUN_EVENTS, ("contract_conformance",)),
     Fault("event-repeated", RUN_EVENTS, ("contract_conformance",)),
     Fault("two-ends", RUN_EVENTS, ("contract_conformance",)),

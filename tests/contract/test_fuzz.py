@@ -18,6 +18,7 @@ from contract.derived import to_streaming_document
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import (
     APPROVALS,
+    CALL_TOOL,
     CANCEL_RUN,
     COMPLETION,
     CREATE_RUN,
@@ -32,6 +33,7 @@ from contract.steering import (
     RUN,
     RUN_EVENTS,
     SESSION,
+    TOOLS,
 )
 from contract.tally import never_accepted, never_answered, to_table
 
@@ -41,9 +43,12 @@ LEAST_SHARE = 0.15
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
 SECURED = {
     **dict.fromkeys(
-        (COMPLETION, CREATE_RUN, "GET /v1/models", "GET /v1/sessions", "GET /v1/runs", APPROVALS), ("401",)
+        (COMPLETION, CREATE_RUN, CALL_TOOL, TOOLS, "GET /v1/models", "GET /v1/sessions", "GET /v1/runs", APPROVALS),
+        ("401",),
     ),
-    **dict.fromkeys(("HEAD /v1/models", "HEAD /v1/sessions", "HEAD /v1/runs", "HEAD /v1/approvals"), ("401",)),
+    **dict.fromkeys(
+        ("HEAD /v1/models", "HEAD /v1/sessions", "HEAD /v1/runs", "HEAD /v1/approvals", "HEAD /v1/tools"), ("401",)
+    ),
     **dict.fromkeys(
         (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CANCEL_RUN, DECIDE_APPROVAL, FORK_SESSION), ("401", "404")
     ),

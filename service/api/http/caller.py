@@ -1,0 +1,87 @@
+"""The client of a request that waits for a run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Self
+
+from service.agent.request import AgentRequest
+from service.agent.run import Run
+from service.api.http.connexion_app import environ_key
+from service.api.http.responses import REPLAYED, RUN_ID_HEADER
+from service.core.byte_budget import HOLD_KEY
+from service.core.concurrency import CancelScope
+from service.core.errors import GatewayError
+from service.core.hangup import watch_hangup
+from service.core.logs import AccessEntry, access_entry
+from service.gateway.gateway import Gateway
+
+logger = logging.getLogger("openclaw.http")
+
+_CALLER_LEFT = 499  # nginx's status for it
+
+
+def delivery_headers(run: Run) -> list[tuple[str, str]]:
+    """Build the headers of answers and errors alike."""
+    headers = [(RUN_ID_HEADER, run.id)]
+    if run.queued_ms is not None:
+        headers.append(("x-openclaw-queued", str(run.queued_ms)))
+    if run.is_replay:
+        headers.append(REPLAYED)
+    return headers
+
+
+class Caller:
+    """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left (`Run.leave`).
+
+    `connection` is its socket, `entry` the request's part of the access log.
+    """
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self._submission = CancelScope()
+        self._run: Run | None = None
+        self.connection = environ.get("openclaw.connection")
+        self.entry: AccessEntry = access_entry(environ)
+
+    def header(self, name: str) -> str | None:
+        """Return a header of the request."""
+        value: str | None = self._environ.get(environ_key(name))
+        return value
+
+    def submit(self, gateway: Gateway, request: AgentRequest) -> Run:
+        """Submit a run. Raises the errors of `Gateway.submit`."""
+        try:
+            with self._submission:
+                self._run = run = gateway.submit(request)
+        except GatewayError as error:
+            logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
+            raise
+        self.entry.agent, self.entry.run = run.agent_id, run.id
+        if HOLD_KEY in self._environ:
+            run.retain(self._environ[HOLD_KEY])
+        return run
+
+    def note_end(self, run: Run) -> None:
+        """Add the end of the run to the access log."""
+        self.entry.replaced_tools = ",".join(run.replaced_tools) or None
+        if run.end is not None and run.end.error is not None:
+            self.entry.error = run.end.error.code
+
+    def _on_hangup(self) -> None:
+        self.entry.status = _CALLER_LEFT
+        if self._run is None:
+            self._submission.cancel()
+        else:
+            self._run.leave()
+
+    def __enter__(self) -> Self:
+        self._watch = watch_hangup(self.connection, self._on_hangup)
+        self._watch.__enter__()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._watch.__exit__(kind, error, trace)
+        if self._run is not None and isinstance(error, GatewayError):
+            error.headers.update(delivery_headers(self._run))
+        del self._watch  # it refers to this object, and a reference cycle would keep the request's body
