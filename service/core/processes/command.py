@@ -24,8 +24,9 @@ from service.core.concurrency import Event, sleep
 from service.core.dataclass import record
 from service.core.hangup import watch_hangup
 from service.core.processes.process_tree import descendants_of
-from service.core.processes.reaper import kill_each, program
+from service.core.processes.reaper import adopt_orphans, kill_each, program
 from service.core.processes.sandbox import Limits, Sandbox
+from service.core.processes.strays import end_strays
 
 logger = logging.getLogger("openclaw.tools")
 
@@ -145,6 +146,7 @@ def _to_file(data: bytes) -> IO[bytes]:
 
 
 def _start(stdin: IO[bytes], report: IO[bytes], lifeline: socket.socket) -> subprocess.Popen[bytes]:
+    adopt_orphans()  # those of a command that kills its guard and its supervisor
     return subprocess.Popen(
         program(_SUPERVISOR, str(lifeline.fileno())),
         stdin=stdin,
@@ -165,6 +167,8 @@ def _end(process: subprocess.Popen[bytes], lifeline: socket.socket) -> None:
         _kill_all(process)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_REAP_SECONDS)
+    if process.returncode != 0 and not end_strays(_KILL_SECONDS, sleep):
+        logger.warning("processes that a command left (supervisor %d) could not be ended in time", process.pid)
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
@@ -188,7 +192,7 @@ def _wait_for_hangup(connection: socket.socket, seconds: float | None = None) ->
 
 def _parse_report(data: bytes) -> Outcome:
     if not data:
-        raise CommandError("its supervisor was killed; what it started may still be running")
+        raise CommandError("its supervisor was killed before it could report")
     try:
         report = orjson.loads(data)
         if "problem" in report:

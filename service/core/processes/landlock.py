@@ -13,12 +13,14 @@ import sys
 from collections.abc import Collection, Iterable
 
 #: The first version that controls truncation, without which a file that may not be written can be emptied: Linux 6.2.
-MIN_ABI = 3
+ABI_TRUNCATION = 3
+#: The first version that controls signals, without which a command can end the gateway: Linux 6.12.
+ABI_SIGNALS = 6
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on all architectures
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
-_ABI_NETWORK, _ABI_IOCTL, _ABI_SCOPE = 4, 5, 6
+_ABI_NETWORK, _ABI_IOCTL = 4, 5
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 1 << 1, 1 << 2, 1 << 3
 _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
@@ -56,9 +58,9 @@ class Ruleset:
         abi = abi_version()
         self._handled = _ALL_FILE_RIGHTS | (_IOCTL_DEV if abi >= _ABI_IOCTL else 0)
         denied_network = _BIND_TCP_AND_CONNECT_TCP if abi >= _ABI_NETWORK and not network else 0
-        scoped = _ABSTRACT_SOCKETS_AND_SIGNALS if abi >= _ABI_SCOPE else 0
+        scoped = _ABSTRACT_SOCKETS_AND_SIGNALS if abi >= ABI_SIGNALS else 0
         attributes = struct.pack("=QQQ", self._handled, denied_network, scoped)
-        size = 24 if abi >= _ABI_SCOPE else 16 if abi >= _ABI_NETWORK else 8
+        size = 24 if abi >= ABI_SIGNALS else 16 if abi >= _ABI_NETWORK else 8
         self._descriptor = _checked(_syscall(_CREATE_RULESET, attributes, size, 0))
 
     def allow(self, path: str, rights: int) -> None:

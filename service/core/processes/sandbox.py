@@ -195,9 +195,7 @@ def read_only(directory: str, hidden: Sequence[str]) -> bool:
     The `hidden` paths (each a real path) can only be listed. Python's own library, parts of which are loaded on first
     use, can be read, too. There is no network. Raises `OSError`.
     """
-    try:
-        _probe_landlock()
-    except OSError:
+    if landlock.abi_version() < landlock.ABI_TRUNCATION or not seccomp.is_supported():
         return False
     ruleset = landlock.Ruleset(network=False)
     ruleset.allow_reading([directory, os.path.dirname(os.path.realpath(os.__file__))], hidden)  # noqa: PTH120 - as above
@@ -212,12 +210,16 @@ def read_only(directory: str, hidden: Sequence[str]) -> bool:
 
 
 def _probe_landlock() -> str:
-    abi = landlock.abi_version()
-    if abi < landlock.MIN_ABI:
-        raise OSError(f"Landlock needs Linux 6.2 (this kernel has version {abi or 'none'} of it)")
+    check_landlock(landlock.abi_version())
     if not seccomp.is_supported():
         raise OSError(_no_filter())
     return ""
+
+
+def check_landlock(abi: int) -> None:
+    """Raise `OSError` if this version of Landlock does not keep a command from other processes."""
+    if abi < landlock.ABI_SIGNALS:
+        raise OSError(f"Landlock confines commands from Linux 6.12 on (this kernel has version {abi or 'none'} of it)")
 
 
 def _no_filter() -> str:

@@ -10,10 +10,10 @@ privileges by being executed (PR_SET_NO_NEW_PRIVS; `sudo` does not work), so tha
 program is two processes: the supervisor, the command's parent, and the guard, the supervisor's parent. A command that
 stops the supervisor gains nothing: the client continues it, and after the client's end the kernel does; the supervisor
 continues a guard that was stopped. A command that kills the supervisor is killed by the kernel (PR_SET_PDEATHSIG), and
-its processes are reparented to the guard, which kills them and reports. Without the guard the supervisor works on:
-only a command that kills both can leave processes behind. Without a sandbox a command can do that, or ask a running
-program (cron, systemd, docker) to start something. On other systems there is no guard, and only the command's process
-group is ended.
+its processes are reparented to the guard, which kills them and reports. Without the guard the supervisor works on. A
+command that kills both, which it can only do without a sandbox, leaves its processes to the client, which finds and
+kills them (`strays.py`). What remains, without a sandbox, is to ask a running program (cron, systemd, docker) to start
+something. On other systems there is no guard, and only the command's process group is ended.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from service.core.processes.reaper import (
     set_dumpable,
     tie_to_parent,
 )
+from service.core.processes.strays import mark
 
 GRACE_SECONDS = 0.4
 
@@ -230,6 +231,7 @@ def main(arguments: list[str]) -> int:
         if supervisor_pid:
             return _guard(supervisor_pid)
         _adopt_orphans()
+        mark()
     status = _supervise(arguments)
     if os.getppid() == guard_pid:
         os.kill(guard_pid, signal.SIGCONT)  # the command, which has ended, may have stopped it

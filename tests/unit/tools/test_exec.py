@@ -92,6 +92,27 @@ from service.core.processes.supervisor import main
 os.register_at_fork(**{moment: strike})
 sys.exit(main(sys.argv[3:]))
 """
+#: A process in a session of its own that ends its guard and its supervisor, which have been stopped, and lives on.
+KILL_BOTH = """
+import os, sys, time
+
+def parent_of(pid):
+    return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+
+supervisor = os.getppid()
+guard = parent_of(supervisor)
+assert b"supervisor" in open(f"/proc/{guard}/cmdline", "rb").read()
+if os.fork() == 0:
+    os.setsid()
+    for signal in (19, 9):
+        for pid in (guard, supervisor):
+            os.kill(pid, signal)
+    for _ in range(2):
+        os.fork()
+        os.setsid() if os.getpid() != os.getsid(0) else None
+    os.execv("/bin/sleep", ["sleep", sys.argv[1]])
+time.sleep(60)
+"""
 PACKAGE = str(Path(service.__file__).parents[1])
 
 
@@ -354,6 +375,17 @@ def test_command_that_kills_its_supervisor_leaves_nothing(context: ToolContext, 
         with pytest.raises(ToolError, match="its supervisor was killed"):
             run(context, argv=["/bin/sh", "-c", line, mark])
         assert not [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's reparenting")
+def test_command_that_kills_guard_and_supervisor_leaves_nothing(context: ToolContext) -> None:
+    mark = f"61.{os.getpid()}"
+    with started(["/bin/sleep", f"60.{os.getpid()}"]) as other, concurrency.deadline(GENEROUS_SECONDS):
+        with pytest.raises(ToolError, match="its supervisor was killed"):
+            run(context, argv=[sys.executable, "-c", KILL_BOTH, mark])
+        assert not [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
+        assert other.poll() is None, "a child that is no command's was killed"
+        other.kill()
 
 
 def test_command_that_kills_guard_is_supervised_all_same(context: ToolContext) -> None:

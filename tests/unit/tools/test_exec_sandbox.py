@@ -20,7 +20,7 @@ from support.processes import started
 import service
 from service.config.schema import parse_config
 from service.config.tools import ExecLimitsConfig, GlobalExecConfig
-from service.core.processes.sandbox import PROGRAM_DIRECTORIES, find_sandboxes
+from service.core.processes.sandbox import PROGRAM_DIRECTORIES, check_landlock, find_sandboxes
 from service.tools.exec import ExecTool
 from service.tools.exec_sandbox import ExecSandbox
 from service.tools.tool import ToolContext, ToolError
@@ -323,6 +323,14 @@ def test_commands_are_refused_without_sandbox(tmp_path: Path) -> None:
         tool.run({"command": "touch here"}, ToolContext("main", tmp_path, "s", "r"))
     assert not (tmp_path / "here").exists()
     assert "refused on this machine" in tool.description
+
+
+@pytest.mark.parametrize("abi", [0, 3, 5])
+def test_landlock_that_does_not_control_signals_is_no_sandbox(abi: int) -> None:
+    """A command could end the gateway."""
+    with pytest.raises(OSError, match=f"from Linux 6.12 on .*version {abi or 'none'} of it"):
+        check_landlock(abi)
+    check_landlock(6)
 
 
 def test_program_that_does_not_work_is_no_sandbox(tmp_path: Path) -> None:
