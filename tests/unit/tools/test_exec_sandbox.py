@@ -281,6 +281,21 @@ def test_devices_and_mounts_are_refused(place: Place) -> None:
     assert told.partition("stdout:\n")[2].startswith("fine\n")
 
 
+def test_terminals_are_out_of_reach(place: Place) -> None:
+    keyboard, terminal = os.openpty()
+    with open(keyboard, "wb", 0) as typing, open(terminal, "rb", 0) as screen:
+        name = os.ttyname(screen.fileno())
+        os.chown(name, place.user, -1)
+        typing.write(b"typed by somebody\n")
+        told = place.run(
+            f"timeout 2 head -n 1 {name}; echo written > {name}; head -c 1 /dev/tty; head -c 0 /dev/ptmx && echo opened; "
+            "true"
+        )
+        assert "typed" not in told
+        assert place.sandbox == "bwrap" or "opened" not in told  # bubblewrap has terminals of its own
+        assert screen.readline() == b"typed by somebody\n"
+
+
 def test_more_processes_than_allowed_end_command(place: Place) -> None:
     told = place.run(
         "for i in $(seq 60); do sleep 30 & done; sleep 30", limits={"maxProcesses": 20, "maxCpuSeconds": 60}
