@@ -88,7 +88,6 @@ class Ruleset:
         self._allow_all_but("/", {*hidden, "/dev"})
         for name in _DEVICES:
             self.allow(f"/dev/{name}", DEVICE | READ)
-        self.allow("/dev/shm", WRITE)  # noqa: S108 - where libraries keep semaphores
 
     def _allow_all_but(self, directory: str, hidden: Collection[str]) -> None:
         for path in _children(directory):

@@ -281,15 +281,30 @@ def test_devices_and_mounts_are_refused(place: Place) -> None:
     assert told.partition("stdout:\n")[2].startswith("fine\n")
 
 
+def test_shared_memory_of_other_programs_is_out_of_reach(place: Place) -> None:
+    directory = Path("/dev/shm")
+    if not directory.is_dir():
+        pytest.skip("there is no /dev/shm")
+    segment, left = directory / f"segment-{os.getpid()}", directory / f"left-{os.getpid()}"
+    segment.write_text(SECRET)
+    os.chown(segment, place.user, -1)
+    told = place.run(f"cat {segment}; echo changed > {segment}; echo x > {left}; ls {directory}; true")
+    after, lasting = segment.read_text(), left.exists()
+    segment.unlink()
+    left.unlink(missing_ok=True)
+    assert (SECRET in told, after, lasting) == (False, SECRET, False)
+    assert place.sandbox == "bwrap" or segment.name not in told.partition("stdout:\n")[2].partition("stderr:")[0]
+
+
 def test_terminals_are_out_of_reach(place: Place) -> None:
     keyboard, terminal = os.openpty()
-    with open(keyboard, "wb", 0) as typing, open(terminal, "rb", 0) as screen:
+    with os.fdopen(keyboard, "wb", 0) as typing, os.fdopen(terminal, "rb", 0) as screen:
         name = os.ttyname(screen.fileno())
         os.chown(name, place.user, -1)
         typing.write(b"typed by somebody\n")
         told = place.run(
-            f"timeout 2 head -n 1 {name}; echo written > {name}; head -c 1 /dev/tty; head -c 0 /dev/ptmx && echo opened; "
-            "true"
+            f"timeout 2 head -n 1 {name}; echo written > {name}; head -c 1 /dev/tty; "
+            "head -c 0 /dev/ptmx && echo opened; true"
         )
         assert "typed" not in told
         assert place.sandbox == "bwrap" or "opened" not in told  # bubblewrap has terminals of its own
