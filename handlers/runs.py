@@ -4,6 +4,9 @@ from typing import Any
 
 from flask import current_app
 
+from service.api.http.chat_chunks import ChunkEncoder
+from service.api.http.chat_request import parse_shown
+from service.api.http.chat_resume import ResumedChunks
 from service.api.http.connexion_app import current_request, environ_key
 from service.api.http.responses import (
     NO_BUFFERING,
@@ -96,3 +99,20 @@ def list_run_events(run_id: str, after: int = 0) -> Response:
         watch.close()
         return no_content_response() if is_over else ok_response("text/event-stream", b"", NO_BUFFERING)
     return ok_response("text/event-stream", RunEventStream(watch, environ.get("openclaw.connection")), NO_BUFFERING)
+
+
+def get_chat_stream(run_id: str, after: int = 0, *, include_usage: bool = False) -> Response:
+    """Stream a run as a chat completion, from behind a number on."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    environ = current_request().environ
+    run = gateway.get_run(run_id)
+    watch = gateway.event_feeds.watch(run_id, 0, QUIET_SECONDS)
+    access_entry(environ).run = run_id
+    if environ["REQUEST_METHOD"] == "HEAD":
+        watch.close()
+        return ok_response("text/event-stream", b"", NO_BUFFERING)
+    model = f"openclaw/{run.agent_id}"
+    encoder = ChunkEncoder(run_id, run.accepted_at_ms / 1000, model, include_usage=include_usage)
+    shows = parse_shown(lambda header: environ.get(environ_key(header)), gateway.http)
+    chunks = ResumedChunks(watch, encoder, after, shows, environ.get("openclaw.connection"))
+    return ok_response("text/event-stream", chunks, NO_BUFFERING)

@@ -73,12 +73,18 @@ def events_after(run: Run, number: int) -> list[LoggedEvent]:
             finish_reason = event.stop_reason.value if event.error is None else None
             end = end_events(last, run.usage, event.state, finish_reason, event.error)
             return found + [one for one in end if one.number > number]
-        if isinstance(event, ToolCallWritten):
-            continue
-        last += len(event.text) if isinstance(event, _TEXTS) else 1
-        if last > number:
+        units = units_of(event)
+        last += units
+        if units and last > number:
             found += _translate(last, number, event)
     return found
+
+
+def units_of(event: RunEvent) -> int:
+    """Return by how much the number of an event is higher than that of the one before it."""
+    if isinstance(event, ToolCallWritten):
+        return 0
+    return len(event.text) if isinstance(event, _TEXTS) else 1
 
 
 def reasoning_events(run: Run) -> list[LoggedEvent]:

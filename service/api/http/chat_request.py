@@ -86,12 +86,13 @@ def parse_chat_request(
         idempotency_key=_parse_idempotency_key(body, header, chat_key),
         detached=(header("x-openclaw-on-disconnect") or defaults.on_disconnect) == "continue",
         streamed=bool(body.get("stream")),
-        shows=_parse_events(header(_EVENTS_HEADER) or ",".join(defaults.events)),
+        shows=parse_shown(find_header, http),
     )
 
 
-def _parse_events(text: str) -> frozenset[str]:
-    """Parse a value of the header, which the contract has checked; `none` names nothing."""
+def parse_shown(find_header: Callable[[str], str | None], http: HttpConfig) -> frozenset[str]:
+    """Return the kinds of events that an answer shows beside its text; `none` names nothing."""
+    text = find_header(_EVENTS_HEADER) or ",".join(http.endpoints.chat_completions.events)
     return frozenset(map(str.strip, text.split(","))) & {REASONING, TOOLS}
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
+from service.agent.event_log import units_of
 from service.agent.events import (
     ReasoningDelta,
     RunEnded,
@@ -19,9 +18,8 @@ from service.agent.events import (
 )
 from service.agent.request import REASONING, TOOLS
 from service.agent.run import Run, RunResult
+from service.api.http.chat_chunks import ChunkEncoder, to_tool_call, to_usage
 from service.api.http.responses import FinalPiece
-from service.core.messages import ToolCall, Usage
-from service.models.tool_calls import wire_arguments
 
 #: Maximum silence of a stream once its run has begun; then a comment line is sent.
 QUIET_SECONDS = 15.0
@@ -30,10 +28,7 @@ QUIET_SECONDS = 15.0
 _VISIBLE_EVENTS = (TextDelta, ToolCallWritten, ToolCallRequested, RunEnded)
 _EVENTS_OF_KIND = {REASONING: (ReasoningDelta,), TOOLS: (ToolStarted, ToolEnded)}
 
-_LABEL_CHARACTERS = 80
-
 _COMMENT = b": still working\n\n"
-_DONE = b"data: [DONE]\n\n"
 
 
 def to_completion(
@@ -53,7 +48,7 @@ def to_completion(
     if answer.reasoning and REASONING in shows:
         message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
-        message["tool_calls"] = [_to_tool_call(call) for call in answer.tool_calls]
+        message["tool_calls"] = [to_tool_call(call) for call in answer.tool_calls]
     choice = {"index": 0, "message": message, "finish_reason": answer.stop_reason, "logprobs": None}
     completion = {
         "id": run.id,
@@ -68,41 +63,11 @@ def to_completion(
     return completion
 
 
-def _to_tool_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-
-
-def to_usage(usage: Usage) -> dict[str, Any]:
-    """Translate token counts to the contract's `Usage`."""
-    counts: dict[str, Any] = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
-    if usage.reasoning_tokens is not None:
-        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
-    return counts
-
-
-def _to_progress(kind: str, call: ToolCall) -> dict[str, Any]:
-    return {"type": kind, "tool_call_id": call.id, "name": call.name, "label": _to_label(call)}
-
-
-def _to_label(call: ToolCall) -> str:
-    """Return what people may read about a call: the name of the tool, and the first text of the arguments."""
-    arguments = wire_arguments(call)
-    text = next((" ".join(value.split()) for value in arguments.values() if isinstance(value, str)), "")
-    if len(text) > _LABEL_CHARACTERS:
-        text = f"{text[: _LABEL_CHARACTERS - 1]}…"
-    return f"{call.name}: {text}" if text else call.name
-
-
 class ChunkStream:
     """The events of a run as the bytes of an event stream: call `begin` first, then iterate.
 
-    The constant part of every chunk is encoded once. After `quiet_seconds` without events a comment line is sent.
-    `shows` are the kinds of events that the caller wants to see beside the text.
+    After `quiet_seconds` without events a comment line is sent. Chunks of detached runs, which can be resumed, are
+    numbered. `shows` are the kinds of events that the caller wants to see beside the text.
     """
 
     def __init__(
@@ -122,20 +87,8 @@ class ChunkStream:
         self._quiet_seconds = quiet_seconds
         self._batches = run.follow(quiet_seconds)
         self._first: list[RunEvent] = []
-        self._written: dict[int, int] = {}  # characters of the arguments of calls, by their indexes
-        head = {
-            "id": run.id,
-            "object": "chat.completion.chunk",
-            "created": int(run.accepted_at),
-            "model": model,
-        }
-        if include_usage:
-            head["usage"] = None
-        self._head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[{"index":0,"logprobs":null,"finish_reason":'
-        self._usage_head = None
-        if include_usage:
-            del head["usage"]
-            self._usage_head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":[],"usage":'
+        self._encoder = ChunkEncoder(run.id, run.accepted_at, model, include_usage=include_usage)
+        self._last = 2 if run.accepted.detached else None  # the number of the last event, behind the start of the run
 
     def begin(self) -> None:
         """Wait for the first event that is visible to the caller, at most `quiet_seconds` from the run's beginning.
@@ -155,8 +108,7 @@ class ChunkStream:
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the role and the first events, then events as they come, `[DONE]` last; never raises."""
-        opening = self._chunk({"role": "assistant", "content": "", "refusal": None})
-        yield self._to_piece(self._first, opening)
+        yield self._to_piece(self._first, self._encoder.opening())
         if not self._first or not isinstance(self._first[-1], RunEnded):
             for batch in self._batches:
                 yield self._to_piece(batch) if batch else _COMMENT
@@ -165,46 +117,27 @@ class ChunkStream:
         piece = opening + b"".join(map(self._encode, batch))
         return FinalPiece(piece) if batch and isinstance(batch[-1], RunEnded) else piece
 
-    def _chunk(self, delta: object, finish_reason: bytes = b"null") -> bytes:
-        return b'%b%b,"delta":%b}]}\n\n' % (self._head, finish_reason, orjson.dumps(delta))
-
     def _encode(self, event: RunEvent) -> bytes:
+        if self._last is not None:
+            self._last += units_of(event)
+        number, encoder = self._last, self._encoder
         if isinstance(event, TextDelta):
-            return self._chunk({"content": event.text})
+            return encoder.text(event.text, number)
         if isinstance(event, ToolCallWritten):
-            return self._arguments(event.index, event.id, event.name, event.text)
+            return encoder.arguments(event.index, event.id, event.name, event.text)
         if isinstance(event, ToolCallRequested):
-            call = event.call
-            return self._arguments(event.index, call.id, call.name, call.arguments[self._written.get(event.index, 0) :])
+            return encoder.call(event.index, event.call, number)
         if isinstance(event, RunEnded):
-            return self._end(event)
-        return self._beside_text(event) if isinstance(event, self._visible) else b""
+            if event.error is not None:
+                return encoder.failure(event.error.to_envelope()["error"])
+            return encoder.end(event.stop_reason, event.usage, None if number is None else number + 1)
+        return self._beside_text(event, number) if isinstance(event, self._visible) else b""
 
-    def _beside_text(self, event: RunEvent) -> bytes:
+    def _beside_text(self, event: RunEvent, number: int | None) -> bytes:
         if isinstance(event, ReasoningDelta):
-            return self._chunk({"reasoning_content": event.text})
+            return self._encoder.reasoning(event.text, number)
         if isinstance(event, ToolStarted):
-            return self._extension(_to_progress("tool.started", event.call))
+            return self._encoder.tool_start(event.call, number)
         if isinstance(event, ToolEnded):
-            outcome = {"ok": not event.failed, "duration_ms": event.duration_ms}
-            return self._extension(_to_progress("tool.ended", event.call) | outcome)
+            return self._encoder.tool_end(event.call, event.duration_ms, number, ok=not event.failed)
         return b""
-
-    def _extension(self, members: object) -> bytes:
-        return b'%bnull,"delta":{}}],"openclaw":%b}\n\n' % (self._head, orjson.dumps(members))
-
-    def _arguments(self, index: int, call_id: str, name: str, text: str) -> bytes:
-        """Encode the next piece of a call's arguments, behind the opening of the call if it is the first one."""
-        opening = b""
-        if index not in self._written:
-            opening = self._chunk({"tool_calls": [{"index": index, **_to_tool_call(ToolCall(call_id, name, ""))}]})
-        self._written[index] = self._written.get(index, 0) + len(text)
-        return opening + self._chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
-
-    def _end(self, end: RunEnded) -> bytes:
-        if end.error is not None:
-            return b"data: " + orjson.dumps(end.error.to_envelope()) + b"\n\n" + _DONE
-        finish = self._chunk({}, orjson.dumps(end.stop_reason))
-        if self._usage_head is None:
-            return finish + _DONE
-        return finish + self._usage_head + orjson.dumps(to_usage(end.usage)) + b"}\n\n" + _DONE
