@@ -21,11 +21,13 @@ from contract.seeds import Seeds
 from contract.steering import (
     CALL_TOOL,
     CANCEL_RUN,
+    CHAT_STREAM,
     COMPLETION,
     CREATE_RUN,
     DECIDE_APPROVAL,
     DELETE_SESSION,
     FORK_SESSION,
+    HEAD_CHAT_STREAM,
     HEAD_MODEL,
     HEAD_RUN,
     HEAD_RUN_EVENTS,
@@ -52,8 +54,14 @@ REJECTIONS = {
     CALL_TOOL: ["400", "401", "404", "415"],
     DECIDE_APPROVAL: ["400", "401", "404", "415"],
     FORK_SESSION: ["400", "401", "404", "415"],
-    **{label: ["400", "401", "404"] for label in (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CANCEL_RUN)},
-    **{label: ["400", "401", "404"] for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN, HEAD_RUN_EVENTS)},
+    **{
+        label: ["400", "401", "404"]
+        for label in (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CHAT_STREAM, CANCEL_RUN)
+    },
+    **{
+        label: ["400", "401", "404"]
+        for label in (HEAD_MODEL, HEAD_SESSION, HEAD_RUN, HEAD_RUN_EVENTS, HEAD_CHAT_STREAM)
+    },
     **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in _LISTS},
     **{f"{method} /v1/runs": ["400", "401", "414"] for method in ("GET", "HEAD")},  # keys and cursors may be long
     DOCS_ASSET: ["400", "404"],

@@ -50,6 +50,8 @@ RUN = "GET /v1/runs/{run_id}"
 HEAD_RUN = "HEAD /v1/runs/{run_id}"
 RUN_EVENTS = "GET /v1/runs/{run_id}/events"
 HEAD_RUN_EVENTS = "HEAD /v1/runs/{run_id}/events"
+CHAT_STREAM = "GET /v1/runs/{run_id}/chat-stream"
+HEAD_CHAT_STREAM = "HEAD /v1/runs/{run_id}/chat-stream"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
 TOOLS = "GET /v1/tools"
 HEAD_TOOLS = "HEAD /v1/tools"
@@ -248,7 +250,7 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
             _steer_branch(case, seeds)
     elif label == DELETE_SESSION:
         case.path_parameters = {**path, "key": seeds.make_session() if is_right else "agent:main:nobody"}
-    elif label in (RUN_EVENTS, HEAD_RUN_EVENTS):
+    elif label in (RUN_EVENTS, HEAD_RUN_EVENTS, CHAT_STREAM, HEAD_CHAT_STREAM):
         case.path_parameters = {**path, "run_id": _pick(seeds.detached_runs, str(path["run_id"]))}
     elif label in (RUN, HEAD_RUN):
         case.path_parameters = {**path, "run_id": _pick(seeds.runs, str(path["run_id"]))}

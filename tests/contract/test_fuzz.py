@@ -20,11 +20,13 @@ from contract.steering import (
     APPROVALS,
     CALL_TOOL,
     CANCEL_RUN,
+    CHAT_STREAM,
     COMPLETION,
     CREATE_RUN,
     DECIDE_APPROVAL,
     DELETE_SESSION,
     FORK_SESSION,
+    HEAD_CHAT_STREAM,
     HEAD_MODEL,
     HEAD_RUN,
     HEAD_RUN_EVENTS,
@@ -50,9 +52,10 @@ SECURED = {
         ("HEAD /v1/models", "HEAD /v1/sessions", "HEAD /v1/runs", "HEAD /v1/approvals", "HEAD /v1/tools"), ("401",)
     ),
     **dict.fromkeys(
-        (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CANCEL_RUN, DECIDE_APPROVAL, FORK_SESSION), ("401", "404")
+        (MODEL, SESSION, DELETE_SESSION, RUN, RUN_EVENTS, CHAT_STREAM, CANCEL_RUN, DECIDE_APPROVAL, FORK_SESSION),
+        ("401", "404"),
     ),
-    **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN, HEAD_RUN_EVENTS), ("401", "404")),
+    **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN, HEAD_RUN_EVENTS, HEAD_CHAT_STREAM), ("401", "404")),
     **dict.fromkeys(("GET /v1/runs", "HEAD /v1/runs"), ("401", "414")),
 }
 
