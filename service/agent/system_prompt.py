@@ -24,8 +24,8 @@ def to_system_text(agent: Agent, hidden: Sequence[Path], *, channel: str | None,
     request's own system and developer texts. Files at `hidden` are not read.
     """
     parts = [agent.instructions]
-    if agent.workspace is not None:
-        parts += [_file_section(Workspace(agent.workspace, hidden), name) for name in WORKSPACE_FILES]
+    if agent.workspace_root is not None:
+        parts += [_file_section(Workspace(agent.workspace_root, hidden), name) for name in WORKSPACE_FILES]
     if channel:
         parts.append(f"The message comes through the channel {channel}.")
     parts.append(request_text)

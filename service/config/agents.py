@@ -11,6 +11,7 @@ from pathlib import Path
 
 from service.config.model_settings import to_sampling
 from service.config.schema import AgentConfig, Config, IdentityConfig
+from service.config.workspaces import fix_workspaces
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Sampling
@@ -33,7 +34,8 @@ class Agent:
     """An agent.
 
     `id` is in lower case. `instructions` is the system prompt, identity included, and may be empty. `model` is
-    "provider/model", `None` if none is configured; `fallbacks` are asked in order when it fails. `timeout_seconds`
+    "provider/model", `None` if none is configured; `fallbacks` are asked in order when it fails. `workspace` is the
+    directory as it is configured, `workspace_root` the one that this meant then, without links. `timeout_seconds`
     limits a run. Callers may choose `allowed_models`, `None` for any. `sampling` has the sampling parameters by model,
     under "" those of all others. `aliases` are short names of models, in lower case.
     """
@@ -48,6 +50,7 @@ class Agent:
     allowed_models: tuple[str, ...] | None = None
     sampling: Mapping[str, Sampling] = field(default_factory=dict, hash=False)
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    workspace_root: Path | None = None
 
     def to_ref(self, name: str) -> str:
         """Return the model ("provider/model") that `name` is an alias of, else `name`."""
@@ -83,7 +86,9 @@ class Roster:
         Without any agent there is one, `main`. The default is the marked agent, else `main`, else the first.
         """
         roster = config.agents.roster or {MAIN_AGENT_ID: AgentConfig()}
-        agents = [_agent(agent_id, entry, config) for agent_id, entry in roster.items()]
+        workspaces = {agent_id: _workspace_of(entry, config) for agent_id, entry in roster.items()}
+        roots = fix_workspaces({path for path in workspaces.values() if path is not None})
+        agents = [_agent(agent_id, entry, config, workspaces[agent_id], roots) for agent_id, entry in roster.items()]
         marked = [agent_id for agent_id, entry in roster.items() if entry.default]
         default_id = MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id
         return cls(agents, marked[0] if marked else default_id, config.gateway.http.models)
@@ -163,12 +168,18 @@ def _quoted(name: str) -> str:
     return f"`{name[:_LONGEST_SHOWN_NAME]}{'...' if len(name) > _LONGEST_SHOWN_NAME else ''}`"
 
 
-def _agent(agent_id: str, entry: AgentConfig, config: Config) -> Agent:
+def _workspace_of(entry: AgentConfig, config: Config) -> Path | None:
+    workspace = entry.workspace or config.agents.defaults.workspace
+    return Path(workspace).expanduser() if workspace else None
+
+
+def _agent(
+    agent_id: str, entry: AgentConfig, config: Config, workspace: Path | None, roots: Mapping[Path, Path]
+) -> Agent:
     defaults = config.agents.defaults
     # An agent's model counts as a whole: the fallbacks of the defaults belong to the default model.
     choice = entry.model or defaults.model
     aliases = config.agents.aliases_of(entry)
-    workspace = entry.workspace or defaults.workspace
     own_words = entry.instructions if entry.instructions is not None else defaults.instructions
     return Agent(
         id=agent_id,
@@ -176,11 +187,12 @@ def _agent(agent_id: str, entry: AgentConfig, config: Config) -> Agent:
         instructions=_instructions(entry.identity, own_words or ""),
         model=aliases.get(choice.primary.lower(), choice.primary) if choice else None,
         fallbacks=tuple(aliases.get(name.lower(), name) for name in choice.fallbacks) if choice else (),
-        workspace=Path(workspace).expanduser() if workspace else None,
+        workspace=workspace,
         timeout_seconds=defaults.timeout_seconds,
         allowed_models=_allowed_models(entry, config, aliases),
         sampling=_sampling(entry, config),
         aliases=aliases,
+        workspace_root=None if workspace is None else roots[workspace],
     )
 
 

@@ -179,7 +179,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         continued=len(history) >= _MIN_CONTINUED,
         unsigned=0 if place is None else place.loaded.unsigned,
     )
-    context = ToolContext(agent.id, agent.workspace, accepted.session_key, accepted.id, runtime.hidden)
+    context = ToolContext(agent.id, agent.workspace_root, accepted.session_key, accepted.id, runtime.hidden)
     has_user_messages_only = all(message.role is Role.USER for message in conversation.new)
     return PreparedRun(
         choices=fit_choices(plan.choices, conversation, with_functions=request.offers_functions),

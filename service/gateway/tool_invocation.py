@@ -88,7 +88,7 @@ def prepare_invocation(call: ToolCall, agent: Agent, runtime: Runtime, accepted:
     if call.name not in tools:
         text = f"The agent {agent.id} has no tool of this name. GET /v1/tools lists its tools."
         raise GatewayError("tool_not_found", text, param="tool")
-    context = ToolContext(agent.id, agent.workspace, key, accepted.id, runtime.hidden)
+    context = ToolContext(agent.id, agent.workspace_root, key, accepted.id, runtime.hidden)
     return Invocation(
         ModelRequest(model=INVOKED, system="", messages=()),
         Conversation((), ()),

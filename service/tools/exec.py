@@ -6,6 +6,7 @@ memory are limited, and the command ends with the run. It gets a short list of h
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -20,6 +21,7 @@ from service.tools.process_slots import ProcessSlots
 from service.tools.terminal_text import is_binary, to_plain_text
 from service.tools.tool import ToolAccess, ToolContext, ToolError
 from service.tools.workspace.hidden_files import HiddenFiles
+from service.tools.workspace.paths import MOVED
 
 DEFAULT_TIMEOUT_SECONDS = 120
 MAX_TIMEOUT_SECONDS = 1800
@@ -156,13 +158,15 @@ def _directories(workspace: Path | None, cwd: str) -> tuple[Path, Path]:
         raise ToolError(
             "This agent has no workspace to run commands in. The operator can set `agents.defaults.workspace`."
         )
-    if not _is_directory(workspace):
+    root = workspace
+    if os.path.realpath(root) != str(root):
+        raise ToolError(MOVED)
+    if not _is_directory(root):
         raise ToolError(
             "The directory of this agent's workspace does not exist. Write a file to create it, or have the gateway's "
             "operator create it or set `agents.defaults.workspace`."
         )
     try:
-        root = workspace.resolve()
         directory = (root / cwd).resolve()
         usable = directory.is_relative_to(root) and directory.is_dir()
     except (OSError, ValueError, RuntimeError):  # a name that is too long, contains NUL, or links to itself

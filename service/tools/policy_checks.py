@@ -22,12 +22,15 @@ _SEPARATOR = "__"
 #: Built-in tools that need a workspace.
 IN_WORKSPACE = tuple(tool.name for tool in BUILT_IN_TOOLS if tool.access.needs_workspace)
 
+#: Built-in tools that change files.
+_CHANGING = ("write", "edit", "exec")
+
 #: All built-in tools.
 BUILT_IN = tuple(tool.name for tool in BUILT_IN_TOOLS)
 
 
 def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
-    """Return warnings: rules that match nothing, unused MCP servers, tools without a workspace, and the sandbox."""
+    """Return warnings about rules, unused MCP servers, missing and nested workspaces, and the sandbox."""
     entries = config.agents.roster
     own = {format_path((*config.agents.path_of(agent_id), "tools")): entries[agent_id].tools for agent_id in entries}
     prefixes = [to_prefix(server) for server in config.mcp.servers]
@@ -36,6 +39,7 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
         *_missing_package(config),
         *_unused_servers(config, roster),
         *_without_workspace(config, roster),
+        *_nested_workspaces(config, roster),
         *_sandbox(config, roster),
         *_server_sandboxes(config),
     )
@@ -75,6 +79,22 @@ def _without_workspace(config: Config, roster: Roster) -> Iterator[str]:
             f"agents.defaults.workspace: {', '.join(named)} allowed without effect: there is no workspace to "
             f"work in (agents: {', '.join(agents)}); set one here or for each agent"
         )
+
+
+def _nested_workspaces(config: Config, roster: Roster) -> Iterator[str]:
+    for inner in roster.agents:
+        for outer in roster.agents:
+            if inner.workspace_root is None or outer.workspace_root is None or inner.workspace == outer.workspace:
+                continue
+            means = allowed_tools(config.tools, _policy_of(config, outer.id), _CHANGING)
+            if means and outer.workspace_root in inner.workspace_root.parents:
+                entry = config.agents.roster.get(inner.id)
+                is_own = entry is not None and entry.workspace is not None
+                where = config.agents.path_of(inner.id) if is_own else ("agents", "defaults")
+                yield (
+                    f"{format_path((*where, 'workspace'))}: {inner.workspace} is inside the workspace of {outer.id}, "
+                    f"which can change it with {', '.join(means)}; name directories apart, or trust both agents alike"
+                )
 
 
 def _sandbox(config: Config, roster: Roster) -> Iterator[str]:

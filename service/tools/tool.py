@@ -18,7 +18,7 @@ class ToolError(Exception):
 
 @record
 class ToolContext:
-    """The caller of a tool: the agent, its workspace (`None`: it has none), the session and the run.
+    """The caller of a tool: the agent, its workspace (a real path; `None`: it has none), the session and the run.
 
     `hidden` are the gateway's own files and directories, which no tool may access. `caller_functions` are names of
     functions that the model may call besides the agent's tools.

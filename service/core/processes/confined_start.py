@@ -69,7 +69,8 @@ class ConfinedStart:
         sandbox = Sandbox(*order["sandbox"])
         temporary = "/tmp"  # noqa: S108 - bubblewrap's is private
         if sandbox.kind == "landlock":
-            temporary = self._temporary = f"{self._env.get('TMPDIR', temporary)}/openclaw-{os.urandom(8).hex()}"
+            parent = os.path.realpath(self._env.get("TMPDIR", temporary))
+            temporary = self._temporary = f"{parent}/openclaw-{os.urandom(8).hex()}"
             os.mkdir(temporary, 0o700)  # noqa: PTH102 - pathlib is slow to import
         self._env = {**self._env, "TMPDIR": temporary}
         self._confinement = Confinement(sandbox, order["argv"], order["cwd"], self._temporary)

@@ -12,6 +12,8 @@ import struct
 import sys
 from collections.abc import Collection, Iterable
 
+from service.core.real_paths import PASS, open_real
+
 #: The first version that controls truncation, without which a file that may not be written can be emptied: Linux 6.2.
 ABI_TRUNCATION = 3
 #: The first version that controls signals, without which a command can end the gateway: Linux 6.12.
@@ -64,13 +66,16 @@ class Ruleset:
         self._descriptor = _checked(_syscall(_CREATE_RULESET, attributes, size, 0))
 
     def allow(self, path: str, rights: int) -> None:
-        """Grant `rights` to what is at `path` and beneath it; a path that cannot be opened grants nothing."""
+        """Grant `rights` to what is at the real `path` and beneath it; one that cannot be opened grants nothing."""
         try:
-            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            descriptor = open_real(path, PASS)
         except OSError:
             return
         try:
-            if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISLNK(mode):
+                return
+            if not stat.S_ISDIR(mode):
                 rights &= _RIGHTS_OF_FILES
             if not rights:
                 return  # such as those to list a file; the kernel refuses an empty rule
@@ -87,7 +92,7 @@ class Ruleset:
         """
         self._allow_all_but("/", {*hidden, "/dev"})
         for name in _DEVICES:
-            self.allow(f"/dev/{name}", DEVICE | READ)
+            self.allow(os.path.realpath(f"/dev/{name}"), DEVICE | READ)
 
     def _allow_all_but(self, directory: str, hidden: Collection[str]) -> None:
         for path in _children(directory):

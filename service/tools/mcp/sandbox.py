@@ -48,7 +48,7 @@ class McpSandbox(NamedTuple):
         if set(writable) & set(files.paths):
             raise OSError("its directory is the gateway's own; set another cwd")
         with tempfile.TemporaryDirectory(prefix="openclaw-mcp-") as directory:
-            temporary = directory if kind == "landlock" else _PRIVATE
+            temporary = os.path.realpath(directory) if kind == "landlock" else _PRIVATE
             sandbox = Sandbox(kind, writable, files.paths, self.network, program)
             yield words_before(sandbox, temporary), {"TMPDIR": temporary}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from service.core.dataclass import record
+from service.core.real_paths import open_real
 from service.tools.tool import ToolContext, ToolError
 from service.tools.workspace.filenames import to_display
 from service.tools.workspace.hidden_files import HiddenFiles
@@ -25,6 +26,12 @@ from service.tools.workspace.hidden_files import HiddenFiles
 MAX_LINKS = 40
 #: The maximum depth of a path. Each directory is held open while the path is resolved.
 MAX_DEPTH = 100
+
+#: The message if the path of a workspace no longer leads to it.
+MOVED = (
+    "The workspace cannot be used: in its path is a symbolic link that was made after the gateway had read its "
+    "configuration, or that is inside another agent's workspace. The operator can configure the real path."
+)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # NONBLOCK: do not wait for the writer of a FIFO that has replaced a file.
@@ -100,7 +107,10 @@ def _copy_ownership(fd: int, old: os.stat_result) -> None:
 
 
 class Workspace:
-    """The tree under the trusted absolute path `root`, without the gateway's own files at `hidden`."""
+    """The tree under the real path `root`, without the gateway's own files at `hidden`.
+
+    Nothing is opened if a part of `root` has become a link.
+    """
 
     def __init__(self, root: Path, hidden: Iterable[Path | str]) -> None:
         self._root = root
@@ -119,11 +129,11 @@ class Workspace:
 
         With `create_parents` missing directories are created. Raises `ToolError`, also for any `OSError` of the block.
         """
-        with _oserror_as_tool_error(path):
-            if create_parents:
-                self._root.mkdir(parents=True, exist_ok=True)
-            with closing(_Walk(self._root, self._hidden)) as walk:
-                yield walk.resolve(path, create_parents=create_parents)
+        with (
+            _oserror_as_tool_error(path),
+            closing(_Walk(self._root, self._hidden, create=create_parents)) as walk,
+        ):
+            yield walk.resolve(path, create_parents=create_parents)
 
     def open_file(self, path: str) -> BinaryIO:
         """Open the regular file at `path` for reading; the caller closes it. Raises `ToolError`."""
@@ -134,13 +144,15 @@ class Workspace:
 class _Walk:
     """The open directories from the root to the current position of a path."""
 
-    def __init__(self, root: Path, hidden: HiddenFiles) -> None:
+    def __init__(self, root: Path, hidden: HiddenFiles, *, create: bool) -> None:
         self._root = root
         self._hidden = hidden
         try:
-            self._directories = [os.open(root, _DIRECTORY & ~os.O_NOFOLLOW)]
+            self._directories = [open_real(str(root), _DIRECTORY, create=create)]
         except FileNotFoundError:
             raise ToolError("The workspace is empty: its directory is created with the first file.") from None
+        except NotADirectoryError:
+            raise ToolError(MOVED) from None
         try:
             hidden.check(os.fstat(self._directories[0]), "The workspace")
         except ToolError:
@@ -182,9 +194,10 @@ class _Walk:
         return [name for name in path.split("/") if name not in ("", ".")]
 
     def _inside(self, path: str) -> str:
-        for root in (str(self._root), os.path.realpath(self._root)):
-            if path == root or path.startswith(root.rstrip("/") + "/"):
-                return path[len(root) :]
+        root = str(self._root)
+        for one in (path, os.path.realpath(path)):  # the workspace may have further names
+            if one == root or one.startswith(root.rstrip("/") + "/"):
+                return one[len(root) :]
         raise _escape(path)
 
     def _leave(self, path: str) -> None:

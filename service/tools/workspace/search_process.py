@@ -252,7 +252,7 @@ def main() -> None:
         signal.ITIMER_REAL, request["seconds"] + GRACE_SECONDS
     )  # without a handler the signal ends the process
     os.nice(_NICENESS)  # runs that stream have priority
-    read_only(os.path.realpath(request["root"]), [os.path.realpath(path) for path in request["hidden"]])
+    read_only(request["root"], [os.path.realpath(path) for path in request["hidden"]])
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     try:
         response = {"text": search(request)}

@@ -159,12 +159,18 @@ def test_links_in_circle_come_to_end(workspace: Path) -> None:
     assert f"more than {MAX_LINKS} symbolic links" in refusal(workspace, "read", path="a")
 
 
-def test_workspace_that_is_link_itself_is_one(workspace: Path) -> None:
+def test_further_names_of_workspace_are_understood(workspace: Path) -> None:
     (workspace / "a.txt").write_text("x")
     other = workspace.with_name("other")
     other.symlink_to(workspace)
     for path in ("a.txt", f"{other}/a.txt", f"{workspace}/a.txt"):
-        assert use(other, "read", path=path) == "     1\tx"
+        assert use(workspace, "read", path=path) == "     1\tx"
+
+
+def test_workspace_that_is_link_is_not_followed(workspace: Path, outside: Path) -> None:
+    workspace.rmdir()
+    workspace.symlink_to(outside)
+    assert "in its path is a symbolic link" in refusal(workspace, "read", path="secret.txt")
 
 
 @pytest.mark.parametrize("path", ["nul\0byte", "x" * 300, "a/" * 3_000 + "b", "missing/file"])
