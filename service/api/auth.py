@@ -32,6 +32,9 @@ _MIN_GENERATED_LENGTH = 32
 _MIN_DISTINCT_CHARACTERS = 10
 _MAX_STEP_SHARE = 0.3
 _MIN_CHANGE_SHARE = 0.4
+_REPEATED_CHARACTERS = 5
+_MAX_WALK_SHARE = 0.35
+_WALKS = "qwertyuiop asdfghjkl zxcvbnm 1qaz 2wsx 3edc 4rfv 5tgb 6yhn 7ujm 8ik 9ol !qaz @wsx #edc $rfv"
 _HEXADECIMAL = re.compile(r"[0-9a-f-]+|[0-9A-F-]+")
 _MAX_ADDRESSES = 10_000
 
@@ -241,12 +244,12 @@ class Authenticator:
 def is_generated(secret: str) -> bool:
     """Return True for a secret that a random generator made, of at least 32 characters.
 
-    Words, repetitions and sequences are not: characters must be hexadecimal and diverse, or change between upper case,
-    lower case, digits and symbols as often as random ones do.
+    Words, repetitions, sequences and walks over a keyboard are not: characters must be hexadecimal and diverse, or
+    change between upper case, lower case, digits and symbols as often as random ones do.
     """
     if len(secret) < _MIN_GENERATED_LENGTH or len(set(secret)) < _MIN_DISTINCT_CHARACTERS:
         return False
-    if max(map(_common_step_share, (secret, secret[::2]))) > _MAX_STEP_SHARE:
+    if max(map(_common_step_share, (secret, secret[::2]))) > _MAX_STEP_SHARE or _has_repetition(secret.lower()):
         return False
     if _HEXADECIMAL.fullmatch(secret):
         return True
@@ -259,6 +262,13 @@ def _common_step_share(text: str) -> float:
     """Return the share of the commonest distance between neighbours: high in sequences such as 0123 or abab."""
     steps = Counter(ord(after) - ord(before) for before, after in pairwise(text))
     return steps.most_common(1)[0][1] / len(text)
+
+
+def _has_repetition(text: str) -> bool:
+    """Return True if `text` has a piece twice, or much of it is neighbours on a keyboard."""
+    pieces = [text[start : start + _REPEATED_CHARACTERS] for start in range(len(text) - _REPEATED_CHARACTERS + 1)]
+    walked = sum(before + after in _WALKS or after + before in _WALKS for before, after in pairwise(text))
+    return len(set(pieces)) < len(pieces) or walked > _MAX_WALK_SHARE * len(text)
 
 
 def _parse_bearer(authorization: str) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from service.config.key_paths import format_path
 from service.config.loading import resolve_state_url
 from service.config.schema import AgentConfig, Config
 from service.config.source import ConfigError, Locations
+from service.core.path_links import find_links, is_inside
 from service.gateway.exec_approvals import find_restrictions
 from service.models.catalog import ModelCatalog
 from service.models.known_hosts import KNOWN_HOSTS
@@ -103,7 +104,9 @@ def check_agents(
         findings += _check_models(place, agent, catalog, waiting)
         place = _place_of(config, agent, "workspace", is_own=entry.workspace is not None)
         if agent.workspace is not None:
-            findings += (*_check_workspace(place, agent.workspace), *_check_hidden(place, agent.workspace, hidden))
+            findings += _check_workspace(place, agent.workspace)
+            findings += _check_hidden(place, agent.workspace, hidden)
+            findings += _check_links(place, agent.workspace, private_paths)
     distinct = dict.fromkeys(findings)
     problems = [finding.text for finding in distinct if finding.refused]
     if problems:
@@ -164,6 +167,18 @@ def _check_hidden(place: str, path: Path, hidden: HiddenFiles) -> Iterator[_Find
             f"{place}: {path} holds files of the gateway itself ({listed}), which tools do not reach; name a directory "
             "without them"
         )
+
+
+def _check_links(place: str, workspace: Path, private_paths: Sequence[Path]) -> Iterator[_Finding]:
+    """Refuse a workspace that holds a link to the gateway's own files: an agent could make it lead elsewhere."""
+    for path in private_paths:
+        for link in find_links(path):
+            if is_inside(link, workspace):
+                yield _Finding(
+                    f"{place}: {workspace} holds the symbolic link {link}, through which the gateway finds {path}; an "
+                    "agent could replace it. Name a directory without it, or give the gateway the real path",
+                    refused=True,
+                )
 
 
 def _unspoken(config: Config) -> Iterator[_Finding]:

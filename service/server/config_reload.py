@@ -22,7 +22,7 @@ from service.gateway.build import open_runtime
 from service.gateway.runtime import Runtime
 from service.gateway.startup_checks import check_agents, check_mode, check_state
 from service.server.app import Apps
-from service.tools.policy_checks import may_run_commands
+from service.tools.policy_checks import unconfined_programs
 
 logger = logging.getLogger("openclaw.config")
 
@@ -30,7 +30,10 @@ logger = logging.getLogger("openclaw.config")
 _DEPTH = 2
 _DEEPER = frozenset({"gateway.auth"})
 
-_MAYBE_A_COMMAND = "agents run commands without a sandbox (tools.exec.sandbox), and one of them may have made it."
+_WAITS_FOR_RESTART = (
+    "The edit of the configuration is in force only after a restart: agents use programs without a sandbox (%s), and "
+    "one of them may have made it."
+)
 
 #: Keys that wait together with a key that needs a restart.
 _WITH = {
@@ -94,8 +97,9 @@ class ConfigReload:
         try:
             wanted = self._read()
             changed = _changed_keys(self._current, wanted)
-            if changed and _commands_may_edit(self._current.config):
-                logger.warning("The edit of the configuration is in force only after a restart: %s", _MAYBE_A_COMMAND)
+            unconfined = unconfined_programs(self._current.config, Roster.from_config(self._current.config))
+            if changed and unconfined:
+                logger.warning(_WAITS_FOR_RESTART, ", ".join(unconfined))
             elif changed:
                 self._apply(wanted, changed)
             else:
@@ -138,11 +142,6 @@ class ConfigReload:
             logger.info("Note: %s", notice)
         if waiting:
             logger.warning("In force only after a restart: %s", ", ".join(waiting))
-
-
-def _commands_may_edit(config: Config) -> bool:
-    """Return whether an agent's command may have made an edit: it must not give itself more tools."""
-    return config.tools.exec.sandbox == "off" and may_run_commands(config, Roster.from_config(config))
 
 
 def _waiting_for_restart(started: ResolvedConfig, wanted: ResolvedConfig) -> list[str]:

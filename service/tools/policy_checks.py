@@ -41,7 +41,7 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
         *_without_workspace(config, roster),
         *_nested_workspaces(config, roster),
         *_sandbox(config, roster),
-        *_server_sandboxes(config),
+        *_server_sandboxes(config, roster),
     )
 
 
@@ -55,10 +55,14 @@ def _missing_package(config: Config) -> Iterator[str]:
         yield f"mcp.servers: MCP servers need a package that is not installed. {INSTALL_MCP}"
 
 
+def _is_used(server: str, config: Config, roster: Roster) -> bool:
+    policies = (_policy_of(config, agent.id) for agent in roster.agents)
+    return any(may_allow(config.tools, policy, to_prefix(server)) for policy in policies)
+
+
 def _unused_servers(config: Config, roster: Roster) -> Iterator[str]:
-    policies = [_policy_of(config, agent.id) for agent in roster.agents]
     for server in config.mcp.servers:
-        if not any(may_allow(config.tools, policy, to_prefix(server)) for policy in policies):
+        if not _is_used(server, config, roster):
             key = format_path(("mcp", "servers", server))
             yield (
                 f"{key}: no agent may use its tools, so it is never contacted; allow them, for example "
@@ -102,11 +106,26 @@ def _sandbox(config: Config, roster: Roster) -> Iterator[str]:
         yield f"tools.exec.sandbox: {ExecSandbox.choose(config.tools.exec).to_text()}"
 
 
-def _server_sandboxes(config: Config) -> Iterator[str]:
+def _server_sandboxes(config: Config, roster: Roster) -> Iterator[str]:
+    unconfined = set(unconfined_programs(config, roster))
     for name, server in config.mcp.servers.items():
+        key = format_path(("mcp", "servers", name, "sandbox"))
         if server.sandbox != "off":
-            key = format_path(("mcp", "servers", name, "sandbox"))
             yield f"{key}: {McpSandbox(server.sandbox, server.network).to_text()}"
+        elif key in unconfined:
+            yield (
+                f'{key}: "off": the server can do what the gateway\'s user can, whatever its tools are; edits of this '
+                "file need a restart"
+            )
+
+
+def unconfined_programs(config: Config, roster: Roster) -> tuple[str, ...]:
+    """Return the keys by which programs that agents use run without a sandbox: they reach the gateway's own files."""
+    keys = ["tools.exec.sandbox"] if config.tools.exec.sandbox == "off" and may_run_commands(config, roster) else []
+    for name, server in config.mcp.servers.items():
+        if server.command is not None and server.sandbox == "off" and _is_used(name, config, roster):
+            keys.append(format_path(("mcp", "servers", name, "sandbox")))
+    return tuple(keys)
 
 
 def may_run_commands(config: Config, roster: Roster) -> bool:

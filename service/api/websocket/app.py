@@ -13,7 +13,7 @@ from contextlib import suppress
 from socket import SHUT_RDWR
 from typing import Any
 
-from service.api.client_address import check_host
+from service.api.client_address import check_host, check_origin
 from service.api.http.responses import error_response
 from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.client import ConnectedClient
@@ -159,6 +159,8 @@ def _is_upgrade(environ: Mapping[str, Any]) -> bool:
 
 def _check_origin(environ: Mapping[str, Any], settings: ApiSettings) -> None:
     origin = environ.get("HTTP_ORIGIN")
+    if origin is None and settings.authenticator is None:
+        check_origin(environ, settings.allowed_origins)
     if origin is None or origin.lower() in settings.allowed_origins or "*" in settings.allowed_origins:
         return
     match = _ORIGIN.fullmatch(origin)

@@ -239,10 +239,13 @@ class WebSocket:
         self._written.wait()
 
     def release(self) -> None:
-        """Give back what the connection, which has ended, takes up of the budget."""
+        """Give back what the connection, which has ended, takes up of the budget and of memory."""
         self._queue.clear()
         for hold in (self._backlog, self._arriving, *(hold for _, hold in self._inbox)):
             hold.release()
+        self._inbox.clear()
+        self._message = None
+        self._protocol.parser_exc = None  # its traceback, a cycle of references, has the last message
 
     def _close_later(self) -> None:
         self._written.wait()

@@ -1,4 +1,7 @@
-"""Decode request frames; encode response and event frames. Free of I/O."""
+"""Decode request frames; encode response and event frames.
+
+Free of I/O, but other greenlets run while a large frame is checked.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from service.api.http.body_limits import check_value_count
 from service.api.http.json_repair import replace_lone_surrogates
 from service.core.dataclass import record
 from service.core.errors import GatewayError
@@ -75,7 +79,10 @@ def parse_request(message: bytes | None) -> Request:
 
 def _load(message: bytes) -> Any:
     try:
+        check_value_count(message)
         return orjson.loads(message)
+    except GatewayError as error:
+        raise FrameError(find_leading_id(message), error) from None
     except orjson.JSONDecodeError as error:
         if _SURROGATE.search(message):
             with suppress(orjson.JSONDecodeError):

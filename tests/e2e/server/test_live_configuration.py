@@ -333,7 +333,20 @@ def test_edit_waits_for_a_restart_if_a_command_may_have_made_it(tmp_path: Path) 
         editing = Editing(running)
         editing.config = {**config, "tools": {"profile": "full", "exec": {"sandbox": "off"}}}
         editing.write()
-        editing.wait_for(lambda: "agents run commands without a sandbox" in running.output)
+        editing.wait_for(lambda: "agents use programs without a sandbox (tools.exec.sandbox)" in running.output)
+        assert "in force: " not in running.output
+
+
+def test_edit_waits_for_a_restart_if_an_mcp_server_may_have_made_it(tmp_path: Path) -> None:
+    config = scripted_config()
+    config["mcp"] = {"servers": {"files": {"command": "false"}}}
+    config["tools"] = {"alsoAllow": ["files__*"]}
+    with live_gateway(tmp_path, config) as running:
+        assert 'mcp.servers.files.sandbox: "off"' in running.output
+        editing = Editing(running)
+        editing.config = {**config, "tools": {"profile": "full", "alsoAllow": ["files__*"]}}
+        editing.write()
+        editing.wait_for(lambda: "only after a restart: agents use programs without a sandbox" in running.output)
         assert "in force: " not in running.output
 
 

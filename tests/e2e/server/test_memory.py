@@ -12,6 +12,7 @@ import orjson
 import psutil
 import pytest
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.operator_client import operator_client
 from support.raw_websocket import raw_operator
 from support.upstream import Exchange, Upstream
 
@@ -166,6 +167,15 @@ def _received(client: socket.socket) -> bytes:
         return client.recv(65536, socket.MSG_DONTWAIT)
     except OSError:
         return b""
+
+
+def test_memory_of_connections_that_were_cut_goes_back(gateway: LiveGateway) -> None:
+    memory = Memory(gateway)
+    for number in range(16):
+        with operator_client(gateway) as client:
+            client.run("w" * (12 * MIB), f"cut-{number}", sessionKey=f"agent:main:cut-{number}")
+            client.connection.socket.shutdown(socket.SHUT_RDWR)
+    memory.wait_until_back()
 
 
 def test_a_message_without_room_gets_a_retryable_error_under_its_id(gateway: LiveGateway) -> None:

@@ -314,6 +314,9 @@ def test_generated_token_is_recognised(make: Callable[[], str]) -> None:
         "my-company-gateway-token-for-production-2024",
         "this is a long passphrase, 32 characters and more",
         "oPYNuyf9nKLQ47UD44D-vw",
+        "P@ssw0rd-P@ssw0rd-P@ssw0rd-2026!!",
+        "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol",
+        "Qwertyuiop123Asdfghjkl456Zxcvbnm789",
     ],
 )
 def test_guessable_token_is_not_taken_for_generated(secret: str) -> None:

@@ -51,11 +51,25 @@ def test_body_with_too_many_fields_is_refused(body: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["word " * 3_000_000, '{"a": [1, 2]}, ' * 700_000, "\\" * 5_000_000, '\\"' * 3_000_000, "\n" * 5_000_000],
-    ids=["words", "json", "backslashes", "escaped-quotes", "line-breaks"],
+    [
+        "word " * 3_000_000,
+        '{"a": [1, 2]}, ' * 200_000,
+        "\\" * 1_900_000,
+        '\\"' * 1_200_000,
+        "\n" * 3_900_000,
+        "ñ" * 3_900_000,
+    ],
+    ids=["words", "json", "backslashes", "escaped-quotes", "line-breaks", "letters"],
 )
 def test_long_text_is_accepted_whatever_it_contains(text: str) -> None:
     check_value_count(orjson.dumps({"messages": [{"role": "user", "content": text}]}))
+
+
+@pytest.mark.parametrize("text", ["\\" * 2_100_000, "\n" * 4_100_000, "ñ" * 5_000_000, "漢" * 3_500_000])
+def test_text_that_takes_long_to_parse_is_limited(text: str) -> None:
+    with pytest.raises(GatewayError, match="more than 8 MiB of text that is escaped or not ASCII") as caught:
+        check_value_count(orjson.dumps({"messages": [{"role": "user", "content": text}]}))
+    assert caught.value.code == "request_too_large"
 
 
 @pytest.mark.parametrize("escaped", ['"', "\\", '\\"', '\\\\"'])

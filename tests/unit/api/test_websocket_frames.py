@@ -48,6 +48,13 @@ def test_unreadable_frame_is_refused_under_its_id_if_that_is_certain(message: by
     assert (refused.value.id, refused.value.error.code) == (expected, "invalid_json")
 
 
+def test_frame_with_too_many_values_is_refused_under_its_id_before_it_is_parsed() -> None:
+    message = b'{"type":"req","id":"7","method":"x","params":{"list":[' + b"1," * 1_000_000 + b"1]}}"
+    with pytest.raises(FrameError, match="more than 200000 values") as refused:
+        parse_request(message)
+    assert (refused.value.id, refused.value.error.code) == ("7", "invalid_value")
+
+
 def test_binary_message_is_refused_as_binary() -> None:
     with pytest.raises(FrameError, match="binary") as refused:
         parse_request(None)

@@ -89,6 +89,18 @@ def test_workspace_with_own_files_is_noted(tmp_path: Path) -> None:
     assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=private) == ()
 
 
+def test_workspace_with_a_link_to_own_files_is_refused(tmp_path: Path) -> None:
+    private, workspace = _make(tmp_path / "state") / "openclaw.json", _make(tmp_path / "workspace")
+    private.write_text("{}")
+    agents = {"defaults": {"model": "stub/a", "workspace": str(workspace)}}
+    for link, target in (("config", private), ("state", private.parent)):
+        (workspace / link).symlink_to(target)
+    for path in (workspace / "config", workspace / "state" / "openclaw.json"):
+        with pytest.raises(ConfigError, match=f"holds the symbolic link {workspace}.*could replace it"):
+            check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=path)
+    assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=private) == ()
+
+
 def test_hidden_file_with_another_link_is_noted_where_commands_run(tmp_path: Path) -> None:
     private, workspace = tmp_path / "openclaw.json", _make(tmp_path / "workspace")
     private.write_text("{}")

@@ -32,6 +32,10 @@ CASES: dict[str, tuple[bytes, int]] = {
     "text": (orjson.dumps({"messages": [{"role": "user", "content": "x" * (15 * MIB)}]}), 502),
     "words": (orjson.dumps({"messages": [{"role": "user", "content": "word " * (3 * MIB)}]}), 502),
     "words-answered": (orjson.dumps({"messages": [{"role": "user", "content": "word " * 400_000}]}), 200),
+    "escapes": (b'{"messages":[{"role":"user","content":"' + b"\\\\" * 1_900_000 + b'"}]}', 200),
+    "too-many-escapes": (b'{"messages":[{"role":"user","content":"' + b"\\\\" * 9_000_000 + b'"}]}', 413),
+    "emoji": (orjson.dumps({"messages": [{"role": "user", "content": "\U0001f600" * 1_700_000}]}), 200),
+    "too-many-emoji": (orjson.dumps({"messages": [{"role": "user", "content": "\U0001f600" * 4_000_000}]}), 413),
     "surrogates": (b'{"messages":[{"role":"user","content":"' + rb"\ud83d" * 1_000_000 + b'"}]}', 200),
     "messages": (orjson.dumps({"messages": [USER] * 10_000}), 200),
     "too-many-messages": (orjson.dumps({"messages": [USER] * 650_000})[: 18 * MIB], 400),
@@ -75,7 +79,8 @@ CASES: dict[str, tuple[bytes, int]] = {
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[flask.Flask]:
     directory = tmp_path_factory.mktemp("loop")
-    config, _ = parse_config(scripted_config())
+    # The server gives the memory of requests back, and there is none here.
+    config, _ = parse_config(scripted_config(maxInFlightBytes=8192 * MIB))
     locations = Locations(directory / "openclaw.json", directory, dev=False)
     with closing(open_gateway(config, locations, {})) as gateway:
         yield open_apps(config, Credentials("token", TOKEN), gateway).app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,8 @@ def test_partial_heads_of_one_address_are_limited(tmp_path: Path) -> None:
 
 def test_connections_beyond_the_limit_wait_to_be_accepted(tmp_path: Path) -> None:
     with open_edge(tmp_path / "log", limits={"connections": 1}) as edge, edge.connect() as first:
-        first.sendall(b"GET /hello HTTP/1.1\r\nHost: edge\r\n\r\n")
-        read_until(first, b"hello")
+        first.sendall(b"GET /stream?count=100&gap=0.1 HTTP/1.1\r\nHost: edge\r\n\r\n")
+        read_until(first, b"0\n")
         with edge.connect() as second:
             second.sendall(b"GET /hello HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n")
             second.settimeout(0.2)
@@ -63,3 +64,16 @@ def test_connections_beyond_the_limit_wait_to_be_accepted(tmp_path: Path) -> Non
             first.close()
             second.settimeout(10)
             assert parse_answer(read_to_end(second)).body == b"hello"
+
+
+def test_connections_that_become_idle_make_room_when_all_places_are_taken(tmp_path: Path) -> None:
+    with open_edge(tmp_path / "log", limits={"connections": 3}) as edge, ExitStack() as stack:
+        kept = [stack.enter_context(edge.connect()) for _ in range(3)]
+        for connection in kept:  # all are busy when the next ones come
+            connection.sendall(b"GET /stream?count=3&gap=0.2 HTTP/1.1\r\nHost: edge\r\n\r\n")
+            read_until(connection, b"0\n")
+        asked_at = time.monotonic()
+        for _ in range(4):
+            assert edge.get("/hello").body == b"hello"
+        assert time.monotonic() - asked_at < 20
+        assert sum(read_to_end(connection).endswith(b"0\r\n\r\n") for connection in kept) == 3
