@@ -129,6 +129,8 @@ class EndpointsConfig(Section):
     """Metrics for Prometheus."""
     tools: SwitchConfig = SwitchConfig()
     """`GET /v1/tools` and `POST /tools/invoke`: callers use the agents' tools themselves."""
+    embeddings: SwitchConfig = SwitchConfig()
+    """`POST /v1/embeddings`: vectors of texts, by the model of `embeddings.model`."""
 
     @property
     def enabled(self) -> frozenset[str]:

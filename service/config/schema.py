@@ -29,6 +29,7 @@ from service.config.types import (
     Count,
     Directory,
     ModelName,
+    ModelReference,
     Positive,
     Seconds,
 )
@@ -207,6 +208,13 @@ class StructuredOutputConfig(Section):
     answer is not streamed."""
 
 
+class EmbeddingsConfig(Section):
+    """Vectors of texts (`POST /v1/embeddings`)."""
+
+    model: ModelReference | None = None
+    """The model that makes them, as "provider/model", unless a request names one."""
+
+
 class StateConfig(Section):
     """The database."""
 
@@ -250,6 +258,8 @@ class Config(Section):
     """Sessions."""
     tasks: TasksConfig = TasksConfig()
     """Side requests of chat programs."""
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    """Vectors of texts."""
     structured_output: StructuredOutputConfig = StructuredOutputConfig()
     """Answers in a format that is checked."""
     state: StateConfig = StateConfig()

@@ -90,6 +90,7 @@ def open_runtime(
         slots,
         config.gateway.http,
         config.tasks,
+        config.embeddings.model,
     )
 
 

@@ -74,7 +74,7 @@ class Gateway:
         self.budget = budget
         self.started_at = clock()
         self._runtime = RuntimeSlot(runtime)
-        self._limiter = limiter
+        self.limiter = limiter
         self._executor = RunExecutor(storage, limiter, compactor, clock=clock, new_id=new_id)
         self._clock = clock
         self._new_id = new_id
@@ -220,7 +220,7 @@ class Gateway:
     def reconfigure(self, runtime: Runtime) -> None:
         """Put `runtime` in force for runs submitted from this moment; earlier ones keep theirs."""
         self._runtime.replace(runtime)
-        self._limiter.resize(runtime.limits.max_concurrent)
+        self.limiter.resize(runtime.limits.max_concurrent)
         self.budget.resize(runtime.limits.in_flight_bytes)
 
     def find(self, run_id: str) -> Run | None:

@@ -72,7 +72,7 @@ def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], st
         request = replace(request, task=task, session_key=None, user=None)
     agent = runtime.roster.resolve(request.model, request.agent_id)
     if task is not None and runtime.tasks.model is not None and request.provider_model is None:
-        choices = runtime.catalog.choose_for_tasks(runtime.tasks.model)
+        choices: tuple[ChosenModel, ...] = (runtime.catalog.choose_named(runtime.tasks.model),)
     else:
         choices = runtime.catalog.choices(request.provider_model, agent)
     check_model(request, choices[0])

@@ -52,6 +52,7 @@ class Runtime:
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
     `http` has the rules for HTTP requests, `tasks` recognizes side requests.
+    `embedding_model` ("provider/model") makes embeddings.
     """
 
     roster: Roster
@@ -64,6 +65,7 @@ class Runtime:
     slots: ToolSlots
     http: HttpConfig
     tasks: TasksConfig
+    embedding_model: str | None = None
 
     def adopt(self, older: Runtime) -> None:
         """Take over what is open in `older` and configured the same here; `older` does not close that."""

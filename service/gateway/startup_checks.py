@@ -98,6 +98,8 @@ def check_agents(
     waiting = KNOWN_HOSTS.keys() - config.models.providers.keys()
     if config.tasks.model is not None:
         findings += _check_model("tasks.model", config.tasks.model, catalog, waiting)
+    if config.embeddings.model is not None:
+        findings += _check_model("embeddings.model", config.embeddings.model, catalog, waiting)
     for agent in roster.agents:
         entry = config.agents.roster.get(agent.id, AgentConfig())
         place = _place_of(config, agent, "model", is_own=entry.model is not None)

@@ -150,9 +150,9 @@ class ModelCatalog:
             raise problem
         return tuple(found)
 
-    def choose_for_tasks(self, ref: str) -> tuple[ChosenModel, ...]:
-        """Return the model `ref`, which the configuration names for side requests. Raises the errors of `choose`."""
-        return (self._find(ref, by_caller=False),)
+    def choose_named(self, ref: str) -> ChosenModel:
+        """Return the model `ref`, which the configuration names for a purpose. Raises the errors of `choose`."""
+        return self._find(ref, by_caller=False)
 
     def problem_of(self, ref: str) -> GatewayError | None:
         """Return the error of `choose` for the agent's model `ref`, `None` if it can be used. Nothing is contacted."""

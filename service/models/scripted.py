@@ -6,6 +6,8 @@ get equal answers.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator
 
@@ -14,12 +16,14 @@ import orjson
 from service.core import concurrency
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, StopReason, ToolCall, ToolChoiceMode, Usage
+from service.models.embeddings import EmbeddingRequest, Embeddings
 from service.models.output_format import JSON_OBJECT, JSON_SCHEMA
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
 _EMPTY_INPUT_TEXT = "You said nothing."
 _SLOW_TEXT = "This answer comes slowly, word by word, so that there is time to leave before it ends."
 _SLOW_SECONDS = 0.1
+_EMBEDDING_SIZE = 16
 _WORDS = re.compile(r"\s*\S+|\s+$")
 _COUNT = re.compile(r"count-([0-9]{1,6})")
 
@@ -67,8 +71,23 @@ class ScriptedProvider:
             raise GatewayError("provider_error", "This model fails in the middle of its answer.")
         return ModelEnded(reason, (), Usage(_count_words(request), sent))
 
+    def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return a vector of length 1 for each input, the same for equal inputs; `fail-CODE` fails."""
+        if request.model.startswith("fail-"):
+            raise _failure(request.model.removeprefix("fail-"))
+        size = request.dimensions or _EMBEDDING_SIZE
+        texts = [one if isinstance(one, str) else " ".join(map(str, one)) for one in request.inputs]
+        return Embeddings(tuple(_vector(text, size) for text in texts), sum(len(text.split()) for text in texts))
+
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
+
+
+def _vector(text: str, size: int) -> list[float]:
+    seed = hashlib.shake_128(text.encode(errors="surrogatepass")).digest(size)
+    numbers = [byte - 127.5 for byte in seed]
+    length = math.hypot(*numbers)
+    return [number / length for number in numbers]
 
 
 def _failure(code: str) -> GatewayError:

@@ -192,6 +192,7 @@ FAULTS: dict[str, Fault] = {
     "decision-without-decider": altered_json(lambda it: it.pop("decided_by", None)),
     "tool-without-parameters": altered_json(lambda it: [one.pop("parameters") for one in it["data"]]),
     "result-without-text": altered_json(lambda it: it["result"]["content"][0].pop("text")),
+    "vectors-without-index": altered_json(lambda it: [one.pop("index") for one in it["data"]]),
     "event-missing": altered_event(b"text.delta", lambda _: b""),
     "event-repeated": altered_event(b"text.delta", lambda it: it + it),
     "two-ends": altered_event(b"run.ended", lambda it: it + it),

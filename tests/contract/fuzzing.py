@@ -26,6 +26,7 @@ from contract.steering import (
     CREATE_RUN,
     DECIDE_APPROVAL,
     DELETE_SESSION,
+    EMBEDDINGS,
     FORK_SESSION,
     HEAD_CHAT_STREAM,
     HEAD_MODEL,
@@ -51,6 +52,7 @@ _LISTS = ("models", "sessions", "runs", "approvals", "tools")
 REJECTIONS = {
     COMPLETION: ["400", "401", "415"],
     CREATE_RUN: ["400", "401", "415"],
+    EMBEDDINGS: ["400", "401", "404", "415"],
     CALL_TOOL: ["400", "401", "404", "415"],
     DECIDE_APPROVAL: ["400", "401", "404", "415"],
     FORK_SESSION: ["400", "401", "404", "415"],

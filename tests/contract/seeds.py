@@ -24,6 +24,8 @@ def contract_config() -> dict[str, Any]:
     config = scripted_config()
     config["gateway"]["http"]["endpoints"]["metrics"] = {"enabled": True}
     config["gateway"]["http"]["endpoints"]["tools"] = {"enabled": True}
+    config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
+    config["embeddings"] = {"model": "scripted/echo"}
     config["agents"]["list"].append({"id": "asker", "tools": {"approvals": {"*": "ask"}}})
     return config
 

@@ -53,6 +53,7 @@ HEAD_RUN_EVENTS = "HEAD /v1/runs/{run_id}/events"
 CHAT_STREAM = "GET /v1/runs/{run_id}/chat-stream"
 HEAD_CHAT_STREAM = "HEAD /v1/runs/{run_id}/chat-stream"
 CANCEL_RUN = "POST /v1/runs/{run_id}/cancel"
+EMBEDDINGS = "POST /v1/embeddings"
 TOOLS = "GET /v1/tools"
 HEAD_TOOLS = "HEAD /v1/tools"
 CALL_TOOL = "POST /tools/invoke"
@@ -87,6 +88,7 @@ class Steering:
             (COMPLETION, "ChatCompletionRequest"),
             (CREATE_RUN, "RunRequest"),
             (CALL_TOOL, "ToolInvocationRequest"),
+            (EMBEDDINGS, "EmbeddingRequest"),
         )
         self._bodies = {
             label: CompiledSchema({"$ref": f"#/components/schemas/{name}"}, document) for label, name in schemas
@@ -115,6 +117,9 @@ class Steering:
         if case.operation.label == COMPLETION:
             self._steer_headers(case)
             self._steer_body(case)
+        if case.operation.label == EMBEDDINGS:
+            self._steer_headers(case)
+            self._steer_embeddings(case)
         if case.operation.label in (TOOLS, HEAD_TOOLS) and _is_right(case) and isinstance(case.query.get("agent"), str):
             case.query = {**case.query, "agent": _pick(AGENTS, case.query["agent"])}
         if case.operation.label == CALL_TOOL:
@@ -201,6 +206,11 @@ class Steering:
         if isinstance(body.get("agentId"), str):
             body["agentId"] = _pick(AGENTS, body["agentId"])
         self._replace_body(case, body)
+
+    def _steer_embeddings(self, case: Case[Any]) -> None:
+        body: Any = case.body
+        if isinstance(body, dict) and isinstance(body.get("model"), str) and "x-openclaw-agent-id" not in case.headers:
+            self._replace_body(case, {**body, "model": _pick(MODELS, body["model"])})
 
     def _steer_run(self, case: Case[Any]) -> None:
         if not isinstance(case.body, dict):

@@ -25,6 +25,7 @@ from contract.steering import (
     CREATE_RUN,
     DECIDE_APPROVAL,
     DELETE_SESSION,
+    EMBEDDINGS,
     FORK_SESSION,
     HEAD_CHAT_STREAM,
     HEAD_MODEL,
@@ -45,7 +46,17 @@ LEAST_SHARE = 0.15
 UNLINKED = tuple(phase for phase in PHASES if phase != "stateful")
 SECURED = {
     **dict.fromkeys(
-        (COMPLETION, CREATE_RUN, CALL_TOOL, TOOLS, "GET /v1/models", "GET /v1/sessions", "GET /v1/runs", APPROVALS),
+        (
+            COMPLETION,
+            CREATE_RUN,
+            CALL_TOOL,
+            EMBEDDINGS,
+            TOOLS,
+            "GET /v1/models",
+            "GET /v1/sessions",
+            "GET /v1/runs",
+            APPROVALS,
+        ),
         ("401",),
     ),
     **dict.fromkeys(

@@ -49,6 +49,11 @@ class Caller:
         value: str | None = self._environ.get(environ_key(name))
         return value
 
+    @property
+    def work(self) -> CancelScope:
+        """A block of work other than a run, which ends when the caller hangs up."""
+        return self._submission
+
     def submit(self, gateway: Gateway, request: AgentRequest) -> Run:
         """Submit a run. Raises the errors of `Gateway.submit`."""
         try:

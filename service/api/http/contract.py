@@ -112,10 +112,14 @@ def _by_discriminator(schema: Any, components: Mapping[str, Any]) -> dict[str, A
 
 
 def _by_type(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
-    branches = [_translate(branch, components) for branch in schema["oneOf"]]
-    types = [_types_of(branch, components) for branch in schema["oneOf"]]
-    choices = [{"if": {"type": names}, "then": branch} for names, branch in zip(types, branches, strict=True)]
-    return {"type": [name for names in types for name in names], "allOf": choices}
+    branches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for branch in schema["oneOf"]:
+        branches.setdefault(tuple(_types_of(branch, components)), []).append(_translate(branch, components))
+    choices = [
+        {"if": {"type": list(names)}, "then": same[0] if len(same) == 1 else {"oneOf": same}}
+        for names, same in branches.items()
+    ]
+    return {"type": [name for names in branches for name in names], "allOf": choices}
 
 
 def _types_of(branch: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:

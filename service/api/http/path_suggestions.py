@@ -17,7 +17,6 @@ _NOT_OFFERED = frozenset(
         "containers",
         "conversations",
         "edits",
-        "embeddings",
         "engines",
         "evals",
         "files",

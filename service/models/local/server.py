@@ -20,6 +20,7 @@ from service.config.models import LocalServiceConfig
 from service.core import concurrency
 from service.core.errors import GatewayError
 from service.core.processes.child import ChildProcess
+from service.models.embeddings import EmbeddingProvider, EmbeddingRequest, Embeddings, no_embeddings
 from service.models.http.transport import Upstream
 from service.models.local.shared_server import Endpoint, Share, Unshared, wait_for_stop
 from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
@@ -261,6 +262,13 @@ class LocalServiceProvider:
         """Start the server if necessary and ask the model; see `Provider.ask` for the contract."""
         with self._service.in_use():
             return self._provider.ask(request, on_text)
+
+    def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Start the server if necessary and make embeddings; see `EmbeddingProvider`."""
+        if not isinstance(self._provider, EmbeddingProvider):
+            raise no_embeddings(request.model)
+        with self._service.in_use():
+            return self._provider.embed(request)
 
     def close(self) -> None:
         """Close the connections and stop the server."""

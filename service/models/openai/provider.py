@@ -11,6 +11,7 @@ from typing import Self
 
 from service.config.models import ModelCompat, ProviderConfig
 from service.models.drafts import Drafts
+from service.models.embeddings import EmbeddingRequest, Embeddings, ask_upstream
 from service.models.errors.http_errors import check_success
 from service.models.http.proxies import DIRECT, ProxySettings
 from service.models.http.transport import Upstream
@@ -50,6 +51,10 @@ class OpenAIProvider:
     def ask(self, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
         """Ask the model; see `Provider.ask` for the contract."""
         return self._writer.styles.ask(request, on_text, self._ask)
+
+    def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Make embeddings; see `EmbeddingProvider`."""
+        return ask_upstream(self._upstream, request)
 
     def list_models(self) -> frozenset[str] | None:
         """Return the ids of its models; see `ListingProvider`."""
