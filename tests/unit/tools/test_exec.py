@@ -399,7 +399,10 @@ def test_command_that_kills_guard_is_supervised_all_same(context: ToolContext) -
 def test_command_that_stops_guard_is_not_waited_for_once_it_has_ended(context: ToolContext) -> None:
     guard = "$(sed -n 's/^PPid:\t//p' /proc/$PPID/status)"
     with concurrency.deadline(3 * GENEROUS_SECONDS):
-        told = run(context, command=f"kill -STOP {guard}; echo $(sed -n 's/^State:\t//p' /proc/{guard}/status)")
+        stopped = f"until grep -q '^State:.T' /proc/{guard}/status; do :; done"  # soon, not at once
+        told = run(
+            context, command=f"kill -STOP {guard}; {stopped}; echo $(sed -n 's/^State:\t//p' /proc/{guard}/status)"
+        )
     assert "T (stopped)" in told
 
 
