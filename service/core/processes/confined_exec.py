@@ -37,8 +37,29 @@ def main(arguments: list[str]) -> int:
         ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
             signal.signal(number, signal.SIG_DFL)
+        if sandbox.kind == "landlock":
+            _start_broker(confinement)
         confinement.enforce()
         os.execv(confinement.argv[0], confinement.argv)  # noqa: S606 - deliberately without a shell
     except OSError as error:
         sys.stderr.write(f"cannot start {command[0]} in its sandbox: {error.strerror or error}\n")
     return _CANNOT_START
+
+
+def _start_broker(confinement: Confinement) -> None:
+    """Start the process that answers the command's calls: not as its child, which it might wait for."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        if os.fork() == 0:
+            os.setsid()
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for descriptor in range(3):  # the streams are the command's
+                os.dup2(nothing, descriptor)
+            broker = confinement.open_broker()
+            if broker is not None:
+                broker.serve()
+    finally:
+        os._exit(0)

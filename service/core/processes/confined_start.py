@@ -11,6 +11,7 @@ from service.core.processes.process_tree import count_threads_of, tree_of
 from service.core.processes.reaper import set_dumpable, tie_to_parent
 
 if TYPE_CHECKING:
+    from service.core.processes.permission_broker import PermissionBroker
     from service.core.processes.sandbox import Confinement, Limits
 
 
@@ -24,6 +25,7 @@ class ConfinedStart:
         self._confinement: Confinement | None = None
         self._temporary: str | None = None
         self._running = 0
+        self.broker: PermissionBroker | None = None
         if order["limits"] is not None:
             from service.core.processes.sandbox import Limits  # noqa: PLC0415 - few commands need it
 
@@ -35,7 +37,7 @@ class ConfinedStart:
     def start(self) -> subprocess.Popen[bytes]:
         """Start the command. Raises `OSError`."""
         confinement, order = self._confinement, self._order
-        return subprocess.Popen(
+        process = subprocess.Popen(
             order["argv"] if confinement is None else confinement.argv,
             cwd=order["cwd"],
             env=self._env,
@@ -46,6 +48,9 @@ class ConfinedStart:
             pass_fds=() if confinement is None else confinement.descriptors,
             preexec_fn=self._become_command,  # noqa: PLW1509 - there is one thread
         )
+        if confinement is not None:
+            self.broker = confinement.open_broker()
+        return process
 
     def exceeded(self) -> str | None:
         """Return which limit the command and what it started exceed together, if any."""

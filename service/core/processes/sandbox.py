@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import resource
+import socket
 import struct
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from service.core.processes import landlock, seccomp
+from service.core.processes.permission_broker import PermissionBroker
 
 Kind = Literal["landlock", "bwrap"]
 
@@ -31,9 +33,9 @@ PROCESSES, MEMORY_BYTES, FILE_BYTES, CPU_SECONDS = 512, 4 * 1024**3, 4 * 1024**3
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38  # linux/prctl.h
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _MAX_CAPABILITY = 63
-# CHOWN, DAC_OVERRIDE, FOWNER and FSETID: what root needs to work on files of others.
-_KEPT_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4
-_KEPT_CAPABILITY_NAMES = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID")
+# What root needs to work in directories of others.
+_KEPT_CAPABILITY, _KEPT_CAPABILITY_NAME = 1, "CAP_DAC_OVERRIDE"
+_KEPT_CAPABILITIES = 1 << _KEPT_CAPABILITY
 _NICENESS = 10
 _OOM_SCORE = "1000"  # the first to go
 _PROBE_SECONDS = 5.0
@@ -86,7 +88,7 @@ class Sandbox(NamedTuple):
             elif os.path.exists(path):  # noqa: PTH110 - as above
                 options += ["--ro-bind", "/dev/null", path]
         if os.geteuid() == 0:
-            options += [word for name in _KEPT_CAPABILITY_NAMES for word in ("--cap-add", name)]
+            options += ["--cap-drop", "ALL", "--cap-add", _KEPT_CAPABILITY_NAME]  # root keeps them all otherwise
         return [self.program, *options, "--seccomp", str(filter_descriptor), "--chdir", cwd, "--", *argv]
 
     @property
@@ -101,7 +103,8 @@ class Confinement:
     def __init__(self, sandbox: Sandbox, argv: Sequence[str], cwd: str, temporary: str | None = None) -> None:
         self.argv = list(argv)
         self.descriptors: tuple[int, ...] = ()
-        self._filter = seccomp.filter_program(sandbox.families)
+        # In bubblewrap nothing but what is writable can be changed in any way.
+        self._filter = seccomp.filter_program(sandbox.families, ask_about_changes=sandbox.kind == "landlock")
         self._ruleset: landlock.Ruleset | None = None
         if sandbox.kind == "bwrap":
             descriptor = os.memfd_create("seccomp", 0)
@@ -114,13 +117,25 @@ class Confinement:
             self._ruleset = landlock.Ruleset(network=sandbox.network)
             self._ruleset.allow_reading_system(sandbox.hidden)
             self._ruleset.allow_writing(writable, sandbox.hidden)
+            self._changeable = writable, sandbox.hidden
+            self._channel = socket.socketpair()
 
     def enforce(self) -> None:
         """Confine this process, unless bubblewrap is to do so. Raises `OSError`."""
         if self._ruleset is not None:
             drop_capabilities()
             self._ruleset.enforce()
-            seccomp.enforce(self._filter)
+            listener = seccomp.enforce(self._filter)
+            socket.send_fds(self._channel[1], [b"."], [] if listener is None else [listener])
+
+    def open_broker(self) -> PermissionBroker | None:
+        """Wait for `enforce` in the child; return what answers its calls, `None` if there is nothing to answer."""
+        if self._ruleset is None:
+            return None
+        self._channel[1].close()
+        _, descriptors, _, _ = socket.recv_fds(self._channel[0], 1, 1)
+        self._channel[0].close()
+        return PermissionBroker(descriptors[0], *self._changeable) if descriptors else None
 
     def close(self) -> None:
         """Let go of what is open here."""
@@ -128,6 +143,8 @@ class Confinement:
             os.close(descriptor)
         if self._ruleset is not None:
             self._ruleset.close()
+            for end in self._channel:
+                end.close()
 
 
 class Support(NamedTuple):
@@ -205,7 +222,9 @@ def read_only(directory: str, hidden: Sequence[str]) -> bool:
     drop_capabilities()
     ruleset.enforce()
     ruleset.close()
-    seccomp.enforce(seccomp.filter_program(()))
+    listener = seccomp.enforce(seccomp.filter_program((), ask_about_changes=True))
+    if listener is not None:
+        os.close(listener)
     return True
 
 
@@ -245,7 +264,7 @@ def drop_capabilities() -> None:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(_MAX_CAPABILITY + 1):
-        if not _KEPT_CAPABILITIES >> capability & 1:
+        if capability != _KEPT_CAPABILITY:
             libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # EINVAL beyond the last one
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     kept = struct.pack("=6I", _KEPT_CAPABILITIES, _KEPT_CAPABILITIES, 0, 0, 0, 0)

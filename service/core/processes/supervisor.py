@@ -105,6 +105,8 @@ class Supervision:
         self._measure_at = 0.0
         self._start = ConfinedStart(order)
         self._command = self._start.start()
+        if self._start.broker is not None:
+            self._selector.register(self._start.broker, selectors.EVENT_READ, self._answer)
         for stream, capture in zip((self._command.stdout, self._command.stderr), self._captures, strict=True):
             assert stream is not None  # noqa: S101 - for the type checker: both are pipes
             os.set_blocking(stream.fileno(), False)
@@ -146,6 +148,12 @@ class Supervision:
     def _on_hangup(self, lifeline: socket.socket) -> None:
         self._selector.unregister(lifeline)  # end-of-file stays readable
         self._stop_asked = True
+
+    def _answer(self) -> bool:
+        broker = self._start.broker
+        if broker is not None and not broker.answer():
+            self._selector.unregister(broker)
+        return False
 
     def _reader(self, descriptor: int, capture: Capture) -> Callable[[], bool]:
         """Return a function that reads the stream once: false when nothing is available or the stream has ended."""

@@ -281,6 +281,185 @@ def test_devices_and_mounts_are_refused(place: Place) -> None:
     assert told.partition("stdout:\n")[2].startswith("fine\n")
 
 
+PUBLISH = """
+import ctypes, os, struct, sys
+
+libc = ctypes.CDLL(None)
+access_list = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, 7, 2**32 - 1) for tag in (1, 4, 16, 32)
+)
+
+def by_link(path):
+    os.symlink(path, "link")
+    try:
+        os.chmod("link", 0o777)
+    finally:
+        os.unlink("link")
+
+def by_descriptor(path):
+    file = os.open(path, os.O_PATH)
+    os.chmod(f"/proc/self/fd/{file}", 0o777)
+
+def by_directory(path):
+    directory = os.open(os.path.dirname(path), os.O_PATH)
+    os.chmod(os.path.basename(path), 0o777, dir_fd=directory)
+
+def by_empty_path(path):
+    file = os.open(path, os.O_PATH)
+    if libc.syscall(452, file, b"", 0o777, 0x1000):
+        raise OSError
+
+ways = [
+    lambda path: os.chmod(path, 0o777),
+    lambda path: os.chmod(os.path.relpath(path), 0o777),
+    by_link, by_descriptor, by_directory, by_empty_path,
+    lambda path: os.chmod(f"/proc/self/root{path}", 0o777),
+    lambda path: os.chmod(f"/proc/{os.getpid()}/cwd/{os.path.relpath(path)}", 0o777),
+    lambda path: os.fchmod(os.open(path, os.O_RDONLY), 0o777),
+    lambda path: os.setxattr(path, "system.posix_acl_access", access_list),
+    lambda path: os.chown(path, -1, 12345),
+    lambda path: os.lchown(path, 12345, -1),
+]
+for path in sys.argv[1:]:
+    for number, way in enumerate(ways):
+        try:
+            way(path)
+            print("done", number, path)
+        except OSError:
+            pass
+"""
+
+MODES = """
+import os, stat, subprocess, sys, tempfile
+
+def mode(path):
+    return oct(stat.S_IMODE(os.stat(path).st_mode))
+
+os.makedirs("a/b", exist_ok=True)
+with open("a/b/run", "w") as file:
+    file.write("#!/bin/sh\\necho it ran\\n")
+    os.fchmod(file.fileno(), 0o640)
+print(mode("a/b/run"))
+subprocess.run(["chmod", "+x", "a/b/run"], check=True)
+subprocess.run(["cp", "-p", "a/b/run", "copied"], check=True)
+subprocess.run(["./copied"], check=True)
+os.symlink("a/b/run", "soft")
+os.chmod("soft", 0o604)
+print(mode("a/b/run"))
+inside = os.open("a/b", os.O_RDONLY)
+os.chmod("run", 0o600, dir_fd=inside)
+print(mode("a/b/run"))
+os.chmod(os.path.abspath("a/b/run"), 0o606)
+print(mode("a/b/run"))
+os.chmod(f"/proc/self/fd/{inside}", 0o1750)
+print(mode("a/b"))
+os.chown("a", os.getuid(), -1)
+with tempfile.NamedTemporaryFile() as file:
+    os.chmod(file.name, 0o400)
+    print(mode(file.name))
+for path in ("missing", "x" * 300, "x" * 5000, "soft/b"):
+    try:
+        os.chmod(path, 0o600)
+    except OSError as error:
+        print(type(error).__name__, error.errno)
+"""
+
+
+@pytest.mark.parametrize("holds_state", [False, True])
+def test_private_files_are_not_published(place: Place, *, holds_state: bool) -> None:
+    private = [place.home / "openclaw.json", place.home / "state", place.home / "state" / "sessions.sqlite"]
+    if place.sandbox == "landlock" or not holds_state:
+        private.append(place.home)  # in bubblewrap the directory of the workspace itself may change
+    if not holds_state:
+        private.append(place.home / "readable.txt")
+    workspace = place.home / "project" if holds_state else place.workspace
+    workspace.mkdir(exist_ok=True)
+    (workspace / "publish.py").write_text(PUBLISH)
+    for path in private:
+        path.chmod(path.stat().st_mode & 0o700)
+    if os.getuid() == 0:
+        os.chown(workspace, place.user, -1)
+    before = [path.stat() for path in private]
+    told = place.run(
+        f"{PYTHON} {workspace}/publish.py {' '.join(map(str, private))}; echo ended",
+        workspace=place.home if holds_state else None,
+    )
+    kept = [(status.st_mode, status.st_uid, status.st_gid) for status in before]
+    assert "ended" in told
+    if place.sandbox == "landlock":  # bubblewrap has an empty directory in the place of a hidden one
+        assert "done" not in told
+    assert [(path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in private] == kept
+    assert not any("system.posix_acl_access" in os.listxattr(path) for path in private)
+
+
+def test_modes_in_workspace_are_changed(place: Place) -> None:
+    (place.workspace / "modes.py").write_text(MODES)
+    told = place.run(f"umask 022; {PYTHON} -u modes.py")
+    lines = told.partition("stdout:\n")[2].splitlines()
+    assert lines[:7] == ["0o640", "it ran", "0o604", "0o600", "0o606", "0o1750", "0o400"], told
+    assert lines[7:11] == [
+        "FileNotFoundError 2",
+        "OSError 36",
+        "OSError 36",
+        "NotADirectoryError 20",
+    ]
+
+
+PRIVILEGED = """
+import os, stat
+
+os.umask(0)
+ways = [
+    lambda path: os.open(path, os.O_CREAT | os.O_WRONLY, 0o4755),
+    lambda path: os.open(path, os.O_CREAT | os.O_WRONLY, 0o2755),
+    lambda path: os.mknod(path, stat.S_IFREG | 0o4755),
+    lambda path: os.chmod(path, 0o4755),
+    lambda path: os.fchmod(os.open(path, os.O_WRONLY), 0o6755),
+    lambda path: os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o4755),
+]
+for number, way in enumerate(ways):
+    with open("plain", "w"):
+        pass
+    try:
+        way(f"new{number}" if number < 3 else "plain")
+        print("done", number)
+    except OSError:
+        pass
+print("ended")
+"""
+
+
+def test_programs_with_rights_of_their_owner_are_not_made(place: Place) -> None:
+    (place.workspace / "privileged.py").write_text(PRIVILEGED)
+    told = place.run(f"{PYTHON} privileged.py")
+    assert told.partition("stdout:\n")[2].startswith("ended\n"), told
+    assert not [path for path in place.workspace.iterdir() if path.stat().st_mode & 0o6000]
+
+
+def test_command_of_root_has_few_capabilities(place: Place) -> None:
+    told = place.run("grep -E 'Cap(Eff|Prm|Bnd|Amb)' /proc/self/status")
+    rights = [int(line.split()[1], 16) for line in told.splitlines() if line.startswith(("CapEff", "CapPrm"))]
+    assert len(rights) == 2
+    assert all(right & ~(1 << 1) == 0 for right in rights)  # CAP_DAC_OVERRIDE
+
+
+UNCOUNTED = """
+import ctypes, os
+
+libc = ctypes.CDLL(None, use_errno=True)
+print("memfd", hasattr(os, "memfd_create") and libc.memfd_create(b"x", 0))
+print("segment", libc.shmget(0x4321, 1 << 20, 0o1600))
+print("semaphores", libc.semget(0x4321, 1, 0o1600))
+print("messages", libc.msgget(0x4321, 0o1600))
+"""
+
+
+def test_memory_that_no_limit_counts_is_refused(place: Place) -> None:
+    (place.workspace / "uncounted.py").write_text(UNCOUNTED)
+    told = place.run(f"{PYTHON} uncounted.py")
+    assert told.partition("stdout:\n")[2].startswith("memfd -1\nsegment -1\nsemaphores -1\nmessages -1\n"), told
+
+
 def test_shared_memory_of_other_programs_is_out_of_reach(place: Place) -> None:
     directory = Path("/dev/shm")
     if not directory.is_dir():

@@ -171,7 +171,11 @@ def test_command_is_confined_for_every_user(kind: Kind, home: Home, user: str) -
             os.chown(path, account.pw_uid, account.pw_gid)
     program = find_sandboxes(DIRECTORIES, [kind]).kinds[kind]
     words = words_before(Sandbox(kind, (str(home.work),), home.hidden, network=False, program=program), "")
-    line = f"echo tea > own.txt; cat own.txt ../sessions.sqlite {home.hidden[0]}; echo x > {home.path}/readable.txt"
+    line = (
+        f"echo tea > own.txt; cat own.txt ../sessions.sqlite {home.hidden[0]}; echo x > {home.path}/readable.txt; "
+        f"chmod 604 own.txt; chmod 666 {home.hidden[0]} ../sessions.sqlite"
+    )
+    modes = [path.stat().st_mode for path in (Path(home.hidden[0]), home.path / "state" / "sessions.sqlite")]
     done = subprocess.run(
         [PYTHON, *words[1:], "/bin/sh", "-c", line],
         user=account.pw_uid,
@@ -184,6 +188,8 @@ def test_command_is_confined_for_every_user(kind: Kind, home: Home, user: str) -
         check=False,
     )
     assert done.stdout == "tea\n", done.stderr
+    assert (home.work / "own.txt").stat().st_mode & 0o777 == 0o604
+    assert [path.stat().st_mode for path in (Path(home.hidden[0]), home.path / "state" / "sessions.sqlite")] == modes
     assert (home.path / "readable.txt").read_text() == SECRET
 
 
