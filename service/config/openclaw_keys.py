@@ -108,6 +108,8 @@ RESTRICTIONS: tuple[Restriction, ...] = (
         _only(False),
         'set it to false; tools.exec.ask "always" asks about every command, and mode "deny" keeps all from running',
     ),
+    Restriction("{named}.tools.exec.timeoutSec", _at_least(1800), "set tools.exec.timeoutSec, for all agents, instead"),
+    Restriction("{tools}.exec.timeoutSeconds", _at_least(1800), "set tools.exec.timeoutSec, for all agents, instead"),
     Restriction("{tools}.sandbox.tools.allow", _EMPTY, "move its entries to tools.allow"),
     Restriction("{tools}.sandbox.tools.deny", _EMPTY, "move its entries to tools.deny"),
     Restriction(
@@ -209,12 +211,11 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "{tools}.exec.safeBinTrustedDirs|safeBins",
     ),
     "commands end with their run, and have limits of their own": (
-        "{tools}.exec.backgroundMs|cleanupMs|node|notifyOnExit|notifyOnExitEmptySuccess|pathPrepend|timeoutSec",
-        "{tools}.exec.timeoutSeconds",
+        "{tools}.exec.backgroundMs|cleanupMs|node|notifyOnExit|notifyOnExitEmptySuccess|pathPrepend",
     ),
     "web_fetch reaches public addresses only, and has limits of its own": (
-        "tools.web.fetch.cacheTtlMinutes|firecrawl|headers|maxChars|maxCharsCap|maxRedirects|maxResponseBytes",
-        "tools.web.fetch.provider|readability|ssrfPolicy|timeoutSeconds|useTrustedEnvProxy|userAgent",
+        "tools.web.fetch.cacheTtlMinutes|firecrawl|headers|maxChars|maxCharsCap|provider|readability",
+        "tools.web.fetch.ssrfPolicy|useTrustedEnvProxy|userAgent",
     ),
     "agents.defaults.maxTurns ends every loop": ("{tools}.loopDetection",),
     "this gateway writes its own system prompt": (

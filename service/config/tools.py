@@ -8,7 +8,10 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from service.config.approvals import ApprovalRule
 from service.config.problems import Section
-from service.config.types import Bool, Positive
+from service.config.types import Bool, Count, Positive
+
+#: No command runs for longer.
+MAX_COMMAND_SECONDS = 1800
 
 
 class ToolLists(Section):
@@ -67,6 +70,8 @@ class GlobalExecConfig(ExecConfig):
     with the gateway's own rights. Without a sandbox that works, commands are refused."""
     network: Bool = False
     """`true` gives commands the network."""
+    timeout_sec: Annotated[int, Field(ge=1, le=MAX_COMMAND_SECONDS)] = MAX_COMMAND_SECONDS
+    """The longest time of a command, in seconds. A command that does not ask for more gets 120."""
     limits: ExecLimitsConfig = ExecLimitsConfig()
     """Limits of one command."""
 
@@ -128,6 +133,12 @@ class WebFetchConfig(Section):
     public host."""
     deny_hosts: tuple[str, ...] = ()
     """Hosts that are never fetched from, even if `allowHosts` names them."""
+    max_redirects: Count = 5
+    """Redirects to follow; more than 5 count as 5."""
+    max_response_bytes: Positive = 8 * 1024 * 1024
+    """Size of a page that is read; more than 8 MiB count as 8 MiB."""
+    timeout_seconds: Positive = 30
+    """Time limit for fetching a page; more than 30 count as 30."""
 
 
 class WebConfig(Section):

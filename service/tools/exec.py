@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from service.config.tools import GlobalExecConfig
+from service.config.tools import MAX_COMMAND_SECONDS, GlobalExecConfig
 from service.core.processes.command import Command, CommandError, Outcome, Output, run_command
 from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Limits
 from service.tools.exec_sandbox import ExecSandbox
@@ -24,7 +24,6 @@ from service.tools.workspace.hidden_files import HiddenFiles
 from service.tools.workspace.paths import MOVED
 
 DEFAULT_TIMEOUT_SECONDS = 120
-MAX_TIMEOUT_SECONDS = 1800
 
 #: Variables of the gateway's environment that are passed to commands. No proxies: their URLs may contain passwords.
 SAFE_NAMES = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
@@ -57,7 +56,7 @@ class ExecTool:
     name: ClassVar = "exec"
     access: ClassVar = ToolAccess(("group:runtime",), needs_workspace=True)
     parallel = False
-    timeout_seconds = MAX_TIMEOUT_SECONDS + _MARGIN_SECONDS
+    timeout_seconds = MAX_COMMAND_SECONDS + _MARGIN_SECONDS
 
     def __init__(
         self,
@@ -77,6 +76,10 @@ class ExecTool:
         return ExecSandbox.choose(self._config, self._program_directories)
 
     @property
+    def _default_seconds(self) -> int:
+        return min(DEFAULT_TIMEOUT_SECONDS, self._config.timeout_sec)
+
+    @property
     def description(self) -> str:
         """The description for the model, which depends on the sandbox."""
         return f"{_DESCRIPTION} {_confinement_text(self.sandbox)}"
@@ -84,7 +87,7 @@ class ExecTool:
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The JSON schema of the arguments. `run` checks that either `command` or `argv` is given."""
-        timeout = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_SECONDS}
+        timeout = {"type": "number", "exclusiveMinimum": 0, "maximum": self._config.timeout_sec}
         return {
             "type": "object",
             "properties": {
@@ -96,7 +99,7 @@ class ExecTool:
                 },
                 "timeout_seconds": {
                     **timeout,
-                    "description": f"When to end the command; {DEFAULT_TIMEOUT_SECONDS} if not given.",
+                    "description": f"When to end the command; {self._default_seconds} if not given.",
                 },
                 "env": {
                     "type": "object",
@@ -124,7 +127,7 @@ class ExecTool:
             argv=_argv(arguments),
             cwd=str(directory),
             env={**self._environment, **_variables(arguments.get("env", {}))},
-            timeout_seconds=arguments.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS),
+            timeout_seconds=arguments.get("timeout_seconds", self._default_seconds),
             limits=self.sandbox.limits,
             sandbox=self.sandbox.for_workspace(root, hidden),
         )

@@ -97,8 +97,10 @@ class WebFetchTool:
         *,
         converter: Path = _PAGE_TEXT,
         slots: ProcessSlots | None = None,
+        limits: FetchLimits = FETCH_LIMITS,
     ) -> None:
         self._client = client
+        self._limits = limits
         self._slots = slots or ProcessSlots()
         self._new_id = new_id
         self._converter = converter
@@ -107,14 +109,19 @@ class WebFetchTool:
     def from_config(cls, config: WebFetchConfig, slots: ProcessSlots) -> Self:
         """Return the tool for the hosts that `config` permits."""
         policy = AddressPolicy(hosts=config.allow_hosts, denied_hosts=config.deny_hosts)
-        return cls(PublicHttpClient(policy), new_uuid, slots=slots)
+        limits = FetchLimits(
+            max_bytes=min(config.max_response_bytes, FETCH_LIMITS.max_bytes),
+            timeout_seconds=min(config.timeout_seconds, FETCH_LIMITS.timeout_seconds),
+            max_redirects=min(config.max_redirects, FETCH_LIMITS.max_redirects),
+        )
+        return cls(PublicHttpClient(policy), new_uuid, slots=slots, limits=limits)
 
     def run(self, arguments: Mapping[str, Any], _context: ToolContext) -> str:
         """Fetch the page and return its text, whatever the status. Raises `ToolError`."""
         start = int(arguments.get("offset", 0))
         part = slice(start, start + int(arguments.get("max_characters", DEFAULT_CHARACTERS)))
         try:
-            with self._client.open(arguments["url"], FETCH_LIMITS, accept=_ACCEPT) as response:
+            with self._client.open(arguments["url"], self._limits, accept=_ACCEPT) as response:
                 _check_type(response)
                 data, whole = response.read_body()
         except FetchError as error:

@@ -119,6 +119,8 @@ SAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "{tools}.exec.mode": (["allowlist", "auto"], ["full", "ask", "deny"]),
     "{tools}.exec.security": (["allowlist"], ["full", "deny"]),
     "{tools}.exec.strictInlineEval": ([True, "true"], [False]),
+    "{named}.tools.exec.timeoutSec": ([60, "60"], [1800, 3600]),
+    "{tools}.exec.timeoutSeconds": ([60], [1800]),
     "{tools}.sandbox.tools.allow": ([ALL, "exec"], [[]]),
     "{tools}.sandbox.tools.deny": ([DENY], [[]]),
     "tools.web.fetch.ssrfPolicy.blockedHostnames": ([["example.com"]], [[]]),

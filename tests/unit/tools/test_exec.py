@@ -427,3 +427,9 @@ def test_terminal_codes_are_left_out_of_output(context: ToolContext) -> None:
 def test_binary_output_is_reported_as_such(context: ToolContext) -> None:
     told = run(context, command="head -c 1000000 /dev/zero")
     assert "stdout:\n[about 1000000 bytes of binary output, not shown]\n" in told
+
+
+def test_configured_time_limit_bounds_what_a_command_may_ask_for() -> None:
+    tool = ExecTool({}, GlobalExecConfig.model_validate({"timeoutSec": 60, "sandbox": "off"}))
+    limit = tool.parameters["properties"]["timeout_seconds"]
+    assert (limit["maximum"], "60 if not given" in limit["description"]) == (60, True)

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from support.page_server import PageServer, endless, page, raw, redirect
 
+from service.config.tools import WebFetchConfig
 from service.core import concurrency
 from service.core.fetch.addresses import AddressPolicy
-from service.core.fetch.client import PublicHttpClient
+from service.core.fetch.client import FetchLimits, PublicHttpClient
 from service.tools import page_text
+from service.tools.process_slots import ProcessSlots
 from service.tools.tool import ToolContext, ToolError
 from service.tools.web import FETCH_LIMITS, WebFetchTool
 
@@ -151,6 +153,13 @@ def test_error_page_is_reported_with_its_status(tool: WebFetchTool, server: Page
     told = fetch(tool, server.url("/missing"))
     assert "Status: 404" in told
     assert "nothing here" in told
+
+
+def test_configured_limits_are_kept_and_cannot_be_raised() -> None:
+    lower = {"maxRedirects": 0, "maxResponseBytes": 100, "timeoutSeconds": 3}
+    higher = {"maxRedirects": 50, "maxResponseBytes": 1_000_000_000, "timeoutSeconds": 3600}
+    tools = [WebFetchTool.from_config(WebFetchConfig.model_validate(one), ProcessSlots()) for one in (lower, higher)]
+    assert [tool._limits for tool in tools] == [FetchLimits(100, 3, 0), FETCH_LIMITS]
 
 
 def test_failed_fetch_is_reported_with_reason(tool: WebFetchTool) -> None:
