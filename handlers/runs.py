@@ -19,7 +19,7 @@ from service.api.http.responses import (
     ok_response,
 )
 from service.api.http.run_events import QUIET_SECONDS, RunEventStream
-from service.api.http.run_request import in_run_terms, parse_run_request
+from service.api.http.run_request import check_webhook, in_run_terms, parse_run_request
 from service.api.http.run_response import parse_run_cursor, parse_run_state, to_run, to_run_list
 from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError
@@ -56,7 +56,9 @@ def create_run(body: dict[str, Any]) -> Response:
     gateway: Gateway = current_app.extensions["gateway"]
     environ = current_request().environ
     try:
-        run = gateway.submit(parse_run_request(body, environ.get(environ_key("Idempotency-Key"))))
+        request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")))
+        check_webhook(request, gateway.webhooks.client)
+        run = gateway.submit(request)
     except GatewayError as error:
         raise in_run_terms(error) from None
     entry = access_entry(environ)

@@ -15,7 +15,8 @@ from service.config.gateway import ImagesConfig
 from service.core.concurrency import pause
 from service.core.errors import GatewayError
 from service.core.fetch.addresses import AddressPolicy
-from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
+from service.core.fetch.client import FetchLimits, PublicHttpClient
+from service.core.fetch.errors import FetchError
 from service.core.messages import Image, Part
 
 MAX_IMAGES = 8

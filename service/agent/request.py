@@ -11,7 +11,7 @@ from service.core.messages import Function, Sampling, ToolCall, ToolChoice, Tool
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import Protocol
+from service.storage.runs.records import Protocol, Webhook
 from service.tools.toolbox import Toolbox
 
 #: Kinds of events beside the text: the reasoning of the models, and the use of the agent's own tools.
@@ -26,11 +26,12 @@ class AgentRequest:
     `session_key` and `user` select the session; a client that `resends` sends all of it each time. `channel` goes into
     the system prompt. A request with a `task` is a side request of a chat program (`service.agent.side_tasks`).
     Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. A
-    `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it. `run_id`
-    is the caller's own name for the run; `timeout_seconds` may shorten, not extend, the agent's limit. The output of a
-    request that is not `streamed` is read only at its end, so that a failing model may be retried. `shows` are the
-    kinds of events beside the text, `REASONING` and `TOOLS`, that the caller wants to see. A request with a `call` of
-    one of the agent's tools asks no model; its session is only where the tool is used.
+    `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it;
+    `webhook` hears of its end. `run_id` is the caller's own name for the run; `timeout_seconds` may shorten, not
+    extend, the agent's limit. The output of a request that is not `streamed` is read only at its end, so that a
+    failing model may be retried. `shows` are the kinds of events beside the text, `REASONING` and `TOOLS`, that the
+    caller wants to see. A request with a `call` of one of the agent's tools asks no model; its session is only
+    where the tool is used.
     """
 
     protocol: Protocol
@@ -50,6 +51,7 @@ class AgentRequest:
     idempotency_key: IdempotencyKey | None = None
     detached: bool = False
     metadata: str | None = None
+    webhook: Webhook | None = None
     timeout_seconds: float | None = None
     streamed: bool = True
     run_id: str | None = None

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from service.config.problems import Section
 from service.config.sessions import HttpSessionsConfig
 from service.config.types import (
+    AddressAndPort,
     Bool,
     Count,
     ExactOrigin,
@@ -139,6 +140,16 @@ class EndpointsConfig(Section):
         return frozenset(field.alias or name for name, field in fields if getattr(self, name).enabled)
 
 
+class WebhooksConfig(Section):
+    """Webhooks of runs."""
+
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts that webhooks may be sent to, such as "hooks.example.com" or "*.example.com". Empty: any public host."""
+    private_addresses: tuple[AddressAndPort, ...] = ()
+    """Addresses that webhooks may be sent to although they are not public, or the port is not 80 or 443, such as
+    "10.0.0.5:8080" or "[fd00::5]:443"."""
+
+
 class CorsConfig(Section):
     """Requests of browsers from pages of other origins (CORS)."""
 
@@ -157,6 +168,8 @@ class HttpConfig(Section):
     """Requests of browsers from pages of other origins (CORS)."""
     sessions: HttpSessionsConfig = HttpSessionsConfig()
     """The session of a request without `x-openclaw-session-key`."""
+    webhooks: WebhooksConfig = WebhooksConfig()
+    """Webhooks of runs."""
 
 
 class RemoteConfig(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -24,6 +24,9 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 *
 _LONGEST_NAME = 256
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
+
+
+MAX_PORT = 65535
 
 
 def secret_fault(secret: str) -> str | None:
@@ -116,6 +119,17 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError('must be an IP address or network, such as "10.0.0.5" or "10.0.0.0/8"') from None
 
 
+def _address_and_port(value: object) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        address = None
+    if address is None or not colon or not port.isdecimal() or not 0 < int(port) <= MAX_PORT:
+        raise ValueError('must be an IP address and a port, such as "10.0.0.5:8080" or "[fd00::5]:443"')
+    return str(address), int(port)
+
+
 def _absolute_path(text: str) -> str:
     if not PurePosixPath(text).is_absolute():
         raise ValueError("must be an absolute path, beginning with /")
@@ -158,12 +172,14 @@ def _api_key(secret: SecretStr) -> SecretStr:
 
 Bool = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int), Field(strict=True)]
-Port = Annotated[Whole, Field(ge=0, le=65535)]
+Port = Annotated[Whole, Field(ge=0, le=MAX_PORT)]
 Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 #: Seconds, or `None` for never; in the file a string such as "30d", or false.
 Span = Annotated[int | None, PlainValidator(_span, json_schema_input_type=str | bool)]
+#: An address as text and a port.
+AddressAndPort = Annotated[tuple[str, int], PlainValidator(_address_and_port, json_schema_input_type=str)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]

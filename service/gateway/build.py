@@ -21,6 +21,7 @@ from service.gateway.gateway import Gateway
 from service.gateway.run_limiter import RunLimiter
 from service.gateway.run_registry import RunRegistry
 from service.gateway.runtime import RunLimits, Runtime
+from service.gateway.webhooks import webhook_client
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
 from service.models.learned_windows import LearnedWindows
@@ -89,6 +90,7 @@ def open_runtime(
         locations.private_paths,
         slots,
         config.gateway.http,
+        webhook_client(config.gateway.http.webhooks),
         config.tasks,
         config.embeddings.model,
     )

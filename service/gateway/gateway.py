@@ -35,7 +35,8 @@ from service.gateway.run_outcome import (
 )
 from service.gateway.run_registry import RunRegistry
 from service.gateway.run_setup import RunPlan, plan_run
-from service.gateway.runtime import Runtime, RuntimeLease, RuntimeSlot
+from service.gateway.runtime import Runtime, RuntimeLease, RuntimeSlot, log_unlisted_models
+from service.gateway.webhooks import WebhookSender
 from service.models.catalog import ModelCatalog
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.pages import RunFilter, RunPosition
@@ -75,7 +76,8 @@ class Gateway:
         self.started_at = clock()
         self._runtime = RuntimeSlot(runtime)
         self.limiter = limiter
-        self._executor = RunExecutor(storage, limiter, compactor, clock=clock, new_id=new_id)
+        self.webhooks = WebhookSender(storage, lambda: self._runtime.current.webhook_client, clock)
+        self._executor = RunExecutor(storage, limiter, compactor, self.webhooks, clock=clock, new_id=new_id)
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
@@ -130,6 +132,7 @@ class Gateway:
             claimed=request.idempotency_key is not None,
             detached=request.detached,
             metadata=request.metadata,
+            webhook=request.webhook,
         )
 
     def _find_named(self, run: Run) -> Run | None:
@@ -262,7 +265,7 @@ class Gateway:
 
     def check_models(self) -> None:
         """Begin to look for configured models on the lists of their providers, and log a note for each missing one."""
-        spawn(self._log_unlisted_models)
+        spawn(log_unlisted_models, self._runtime)
 
     @property
     def mcp_servers(self) -> dict[str, str]:
@@ -304,6 +307,7 @@ class Gateway:
         self.drain()
         for run in self.abort_all():
             run.wait_for_end(None)
+        self.webhooks.close()
         self.event_feeds.close()
         self._runtime.close()
         self.storage.close()
@@ -313,17 +317,6 @@ class Gateway:
         for run in self.runs.running():
             if not run.accepted.stateless:
                 run.abort()
-
-    def _log_unlisted_models(self) -> None:
-        with self.lease() as lease:
-            try:
-                found = lease.runtime.catalog.find_unlisted_models(lease.runtime.roster.agents)
-            except Exception:
-                # Nobody waits for this greenlet, so its failure is logged here.
-                logger.exception("the lists of models could not be compared")
-                return
-        for unlisted in found:
-            logger.info("Note: %s", unlisted.to_text())
 
     def _abort_here(self, run_id: str) -> bool:
         run = self._directory.find_executed(run_id)

@@ -26,6 +26,7 @@ from service.gateway.event_recorder import EventRecorder
 from service.gateway.run_limiter import RunLimiter, RunSlot
 from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
+from service.gateway.webhooks import WebhookSender
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider
 from service.models.provider import RestartingProvider
@@ -47,13 +48,14 @@ class _BegunRun:
 
 
 class RunExecutor:
-    """Executes runs. `clock` gives seconds since 1970, `new_id` unique ids."""
+    """Executes runs; `webhooks` hears of their ends. `clock` gives seconds since 1970, `new_id` unique ids."""
 
     def __init__(
         self,
         storage: Storage,
         limiter: RunLimiter,
         compactor: Compactor,
+        webhooks: WebhookSender,
         *,
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -61,6 +63,7 @@ class RunExecutor:
         self._storage = storage
         self._limiter = limiter
         self._compactor = compactor
+        self._webhooks = webhooks
         self._settled = SettledHistories()
         self._clock = clock
         self._new_id = new_id
@@ -87,6 +90,8 @@ class RunExecutor:
             logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
         run.append(end)
         run_finished.emit(_to_finished(run, end))
+        if run.accepted.webhook is not None:
+            self._webhooks.notify()
 
     def _execute(self, run: Run, plan: RunPlan, recorder: EventRecorder | None) -> RunEnded:
         begun = self._begin(run, plan)

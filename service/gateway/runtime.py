@@ -16,6 +16,7 @@ from service.config.tasks import TasksConfig
 from service.core.byte_budget import DEFAULT_BYTES
 from service.core.concurrency import RLock, spawn
 from service.core.dataclass import record
+from service.core.fetch.client import PublicHttpClient
 from service.models.catalog import ModelCatalog
 from service.models.fallback import RetryPolicy
 from service.models.learned_windows import LearnedWindows
@@ -51,7 +52,7 @@ class Runtime:
     `toolboxes` has each agent's own tools, `check_images` fetches and checks a request's images. `windows` records the
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
-    `http` has the rules for HTTP requests, `tasks` recognizes side requests.
+    `http` has the rules for HTTP requests, `webhook_client` sends the ends of runs, `tasks` recognizes side requests.
     `embedding_model` ("provider/model") makes embeddings.
     """
 
@@ -64,6 +65,7 @@ class Runtime:
     hidden: tuple[Path, ...]
     slots: ToolSlots
     http: HttpConfig
+    webhook_client: PublicHttpClient
     tasks: TasksConfig
     embedding_model: str | None = None
 
@@ -150,3 +152,16 @@ class RuntimeSlot:
                 except Exception:
                     # Nobody waits for this greenlet, so its failure is logged here.
                     logger.exception("models or tools of an earlier configuration could not be closed")
+
+
+def log_unlisted_models(runtimes: RuntimeSlot) -> None:
+    """Log a note for each configured model that its provider does not list. Never raises."""
+    with runtimes.lease() as lease:
+        try:
+            found = lease.runtime.catalog.find_unlisted_models(lease.runtime.roster.agents)
+        except Exception:
+            # Nobody waits for this greenlet, so its failure is logged here.
+            logger.exception("the lists of models could not be compared")
+            return
+    for unlisted in found:
+        logger.info("Note: %s", unlisted.to_text())

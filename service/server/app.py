@@ -15,6 +15,7 @@ from service.api.auth import Authenticator, Credentials
 from service.api.http.app import create_app
 from service.api.http.contract import load_contract
 from service.api.http.cross_origin import CrossOrigin
+from service.api.http.run_response import to_run
 from service.api.login_limiter import SharedLoginLimiter
 from service.api.settings import ApiSettings, SettingsSlot
 from service.api.websocket.app import WebSocketApp
@@ -68,6 +69,7 @@ def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config
     app.wsgi_app = CrossOrigin(app.wsgi_app, document, settings)  # type: ignore[method-assign]
     add_websocket_app(app, gateway, settings, lambda: describe_config(settings.current.config, config_path))
     switch_metrics(app, gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
+    gateway.webhooks.start(to_run)
     return Apps(app, gateway, settings)
 
 

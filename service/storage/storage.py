@@ -12,6 +12,7 @@ from service.storage.runs.events import RunEvents
 from service.storage.runs.idempotency import IdempotencyStore
 from service.storage.runs.ledger import RunLedger
 from service.storage.runs.records import RunRecords
+from service.storage.runs.webhooks import Webhooks
 from service.storage.sessions.pruning import Pruner
 from service.storage.sessions.transcripts import TranscriptStore
 
@@ -35,6 +36,7 @@ class Storage:
         self.transcripts = TranscriptStore(database)
         self.records = RunRecords(database)
         self.run_events = RunEvents(database)
+        self.webhooks = Webhooks(database)
         self.claims = IdempotencyStore(database)
         self.approvals = Approvals(database, self.membership, clock)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)

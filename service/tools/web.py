@@ -19,7 +19,8 @@ import orjson
 from service.config.tools import WebFetchConfig
 from service.core.dataclass import record
 from service.core.fetch.addresses import AddressPolicy
-from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
+from service.core.fetch.client import FetchLimits, PublicHttpClient, PublicResponse
+from service.core.fetch.errors import FetchError
 from service.core.ids import new_uuid
 from service.core.processes.command import Command, CommandError, Outcome, run_command
 from service.tools.page_text import TOO_LARGE

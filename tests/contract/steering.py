@@ -60,6 +60,8 @@ CALL_TOOL = "POST /tools/invoke"
 APPROVALS = "GET /v1/approvals"
 DECIDE_APPROVAL = "POST /v1/approvals/{approval_id}"
 
+_WEBHOOKS = ("https://hooks.example/one", "https://hooks.example/two")
+
 #: A picture of one pixel.
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
@@ -221,6 +223,8 @@ class Steering:
                 body[name] = _pick(known, body[name])
         if isinstance(body.get("session_key"), str):
             body["session_key"] = f"of-{len(body['session_key'])}-characters"
+        if isinstance(body.get("webhook"), dict) and isinstance(body["webhook"].get("url"), str):
+            body["webhook"]["url"] = body["webhook"]["url"] and _pick(_WEBHOOKS, body["webhook"]["url"])
         if isinstance(body.get("input"), list) and len(body["input"]) <= _MAX_MESSAGES:
             body["input"] = mend_conversation(body["input"][: _MAX_MESSAGES // 2], in_session=False)
             mend_pictures({"messages": body["input"]})

@@ -26,6 +26,15 @@ _CLOSED_IPV6 = tuple(
 )
 
 
+def is_address(host: str) -> bool:
+    """Return whether `host` is an address instead of a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def is_public(address: str) -> bool:
     """Return whether the string `address` is an IPv4 or IPv6 address of the public internet."""
     try:
@@ -46,7 +55,7 @@ class AddressPolicy:
 
     No name in `denied_hosts` is permitted. A host is a full name, `example.com`, or all names below one,
     `*.example.com`. `exempt` are address and port pairs (`127.0.0.1`, 8080) that are permitted although they are not
-    public; only tests set it.
+    public.
     """
 
     hosts: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""HTTP GET for untrusted URLs, restricted to public hosts (an SSRF guard).
+"""HTTP for untrusted URLs, restricted to public hosts (an SSRF guard).
 
 A name is resolved once, its addresses are checked, and the connection is made to a checked address; each redirect is
 checked like the first URL. Neither a name that resolves to an internal address, nor one that resolves differently the
@@ -14,21 +14,21 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, Self
-from urllib.parse import quote, urljoin, urlsplit
+from typing import Any, Self
 
 from service import __version__
 from service.core.concurrency import Deadline, deadline, sleep
 from service.core.dataclass import record
-from service.core.fetch.addresses import AddressPolicy, is_public
+from service.core.fetch.addresses import AddressPolicy, is_address, is_public
 from service.core.fetch.decoding import open_decoder
+from service.core.fetch.errors import FetchError
 from service.core.fetch.resolver import Resolver, SystemResolver
+from service.core.fetch.urls import Target, follow, parse_url
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_ADDRESSES = 4
@@ -36,16 +36,7 @@ _MAX_HEAD_BYTES = 256 * 1024  # interim responses included
 _BYTES_PER_BODY_BYTE = 2  # allowance for framing: small chunks, trailers
 _BUSY_SECONDS = 0.005
 _PAUSE_SECONDS = 0.0001
-_MAX_URL_CHARACTERS = 8192
 _REDIRECTS = (301, 302, 303, 307, 308)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_URL_CHARACTERS = "%/:?@!$&'()*+,;=-._~"
-_BLANK = re.compile(r"[\x00-\x20\x7f]")
-_HOST = re.compile(r"[a-z0-9._:-]+")
-
-
-class FetchError(Exception):
-    """A URL that was not fetched; the text is the reason, worded to follow a colon."""
 
 
 @record
@@ -78,18 +69,38 @@ class PublicHttpClient:
         give_up_at = time.monotonic() + limits.timeout_seconds
         with _report_errors(give_up_at):
             for _ in range(limits.max_redirects + 1):
-                target = _parse_url(url)
+                target = parse_url(url)
                 with ExitStack() as stack:
                     connection = stack.enter_context(self._connect(target, give_up_at))
-                    response = _exchange(connection, target, accept)
+                    response = _exchange(connection, target, f"Accept: {accept}")
                     location = response.headers.get("location") if response.status in _REDIRECTS else None
                     if location is None:
                         stack.pop_all()
                         return PublicResponse(target.url, response, connection, limits.max_bytes)
-                url = _follow(target.url, location)
+                url = follow(target.url, location)
         raise FetchError(f"more than {limits.max_redirects} redirects")
 
-    def _connect(self, target: _Target, give_up_at: float) -> _Connection:
+    def post(self, url: str, limits: FetchLimits, headers: Mapping[str, str], body: bytes) -> int:
+        """POST `body` to `url` and return the status. Redirects are not followed, and no body is read.
+
+        `headers` are ASCII. Raises `FetchError` as `open` does.
+        """
+        give_up_at = time.monotonic() + limits.timeout_seconds
+        with _report_errors(give_up_at):
+            target = parse_url(url)
+            lines = (*(f"{name}: {value}" for name, value in headers.items()), f"Content-Length: {len(body)}")
+            with self._connect(target, give_up_at) as connection:
+                return _exchange(connection, target, *lines, method="POST", body=body).status
+
+    def check(self, url: str) -> None:
+        """Raise `FetchError` for a URL that is malformed, or that is an address to which no connection is made."""
+        target = parse_url(url)
+        if not self._policy.permits_host(target.host):
+            raise FetchError(f"{target.host} is not among the allowed hosts")
+        if is_address(target.host) and not self._policy.permits(target.host, target.port):
+            raise FetchError(f"{target.authority} is not a public address with an allowed port")
+
+    def _connect(self, target: Target, give_up_at: float) -> _Connection:
         addresses = self._addresses(target)
         failure: OSError | None = None
         for index, address in enumerate(addresses):
@@ -105,7 +116,7 @@ class PublicHttpClient:
             return connection
         raise FetchError(f"{target.host} cannot be reached: {_reason(failure)}")
 
-    def _addresses(self, target: _Target) -> list[str]:
+    def _addresses(self, target: Target) -> list[str]:
         if not self._policy.permits_host(target.host):
             raise FetchError(f"{target.host} is not among the allowed hosts")
         try:
@@ -169,22 +180,6 @@ class PublicResponse:
 
     def __exit__(self, *exc_info: object) -> None:
         self._connection.close()
-
-
-class _Target(NamedTuple):
-    """A parsed URL; `url` is the normalized whole without its fragment."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-    url: str
-
-    @property
-    def authority(self) -> str:
-        """The value of the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 class _Connection:
@@ -287,52 +282,22 @@ def _report_errors(give_up_at: float) -> Iterator[None]:
         raise FetchError("the response is not valid HTTP or is incomplete") from error
 
 
-def _exchange(connection: _Connection, target: _Target, accept: str) -> http.client.HTTPResponse:
+def _exchange(
+    connection: _Connection, target: Target, *lines: str, method: str = "GET", body: bytes = b""
+) -> http.client.HTTPResponse:
     head = (
-        f"GET {target.path} HTTP/1.1",
+        f"{method} {target.path} HTTP/1.1",
         f"Host: {target.authority}",
         f"User-Agent: openclaw-gateway/{__version__}",
-        f"Accept: {accept}",
+        *lines,
         "Accept-Encoding: identity",
         "Connection: close",
     )
-    connection.sendall("".join(f"{line}\r\n" for line in (*head, "")).encode("ascii"))
+    connection.sendall("".join(f"{line}\r\n" for line in (*head, "")).encode("ascii") + body)
     as_socket: Any = connection
-    response = http.client.HTTPResponse(as_socket, method="GET")
+    response = http.client.HTTPResponse(as_socket, method=method)
     response.begin()
     return response
-
-
-def _parse_url(url: str) -> _Target:
-    if len(url) > _MAX_URL_CHARACTERS or _BLANK.search(url):
-        raise FetchError(f"a URL must have at most {_MAX_URL_CHARACTERS} characters and no white space")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        host = (
-            (parts.hostname or "").encode("idna" if not url.isascii() else "ascii").decode().lower().removesuffix(".")
-        )
-    except ValueError:
-        raise FetchError("not a valid URL") from None
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise FetchError("only http:// and https:// URLs are supported")
-    if not _HOST.fullmatch(host) or port == 0:
-        raise FetchError("not a valid URL: it has no host")
-    if "@" in parts.netloc:
-        raise FetchError("a URL must not contain a user name or password")
-    path = quote(parts.path or "/", safe=_URL_CHARACTERS)
-    if parts.query:
-        path += f"?{quote(parts.query, safe=_URL_CHARACTERS)}"
-    target = _Target(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], path, "")
-    return target._replace(url=f"{target.scheme}://{target.authority}{path}")
-
-
-def _follow(url: str, location: str) -> str:
-    # Headers are decoded as Latin-1; in practice a Location is often UTF-8 and contains blanks.
-    try:
-        return urljoin(url, quote(location.encode("latin-1"), safe=f"{_URL_CHARACTERS}#[]"))
-    except ValueError:
-        raise FetchError("it redirects to an invalid URL") from None
 
 
 def _reason(error: Exception | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0014"  # reasoning tokens
+HEAD = "0015"  # webhooks
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -161,6 +161,20 @@ run_events = sa.Table(
     sa.Column("first", _BigInteger, primary_key=True, autoincrement=False),
     sa.Column("last", _BigInteger, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Where the end of a run is still to be sent (`service.storage.runs.webhooks`): from `due_at_ms` on, which the process
+#: that sends it puts off before each of its `attempts`.
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("attempts", _BigInteger, nullable=False),
+    sa.Column("due_at_ms", _BigInteger, nullable=False),
+    sa.Index("webhooks_due", "due_at_ms"),
     sqlite_with_rowid=False,
 )
 

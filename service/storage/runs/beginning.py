@@ -13,10 +13,11 @@ from service.core.dataclass import record
 from service.storage.database.database import Operation
 from service.storage.runs.finishing import restore_session
 from service.storage.runs.records import AcceptedRun, RunState
-from service.storage.runs.rows import to_run_row
+from service.storage.runs.rows import to_run_row, to_webhook_rows
 from service.storage.runs.statements import (
     ACCEPT_RUN,
     ACQUIRE_LEASE,
+    ADD_WEBHOOK,
     BEGIN_RUN,
     LOCK_MEMBER,
     RELEASE_LEASE,
@@ -122,6 +123,7 @@ class BeginRun(Operation["Lease | Refusal"]):
 def _record_accepted(connection: sa.Connection, operations: Sequence[AcceptRun | BeginRun]) -> None:
     rows = [to_run_row(one.run, one.gateway_id, RunState.ACCEPTED) for one in operations]
     ACCEPT_RUN.execute_many(connection, rows)
+    ADD_WEBHOOK.execute_many(connection, to_webhook_rows(one.run for one in operations if isinstance(one, AcceptRun)))
 
 
 def _record_beginnings(connection: sa.Connection, operations: Sequence[BeginRun]) -> list[BeginRun]:

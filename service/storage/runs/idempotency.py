@@ -16,7 +16,8 @@ from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared_statements import insert
 from service.storage.database.schema import claims, runs, stateless_runs
 from service.storage.runs.records import AcceptedRun, RunState
-from service.storage.runs.rows import to_run_row
+from service.storage.runs.rows import to_run_row, to_webhook_rows
+from service.storage.runs.statements import ADD_WEBHOOK
 
 RETENTION_MS = 24 * 60 * 60 * 1000
 
@@ -101,6 +102,8 @@ class _ClaimKey(SingleOperation[Claim]):
         row = to_run_row(self.run, self.gateway_id, RunState.ACCEPTED)
         new = insert(connection.dialect, runs).values(row).on_conflict_do_nothing().returning(runs.c.id)
         is_own = connection.execute(new).first() is not None or self._is_recorded(connection)
+        if is_own:
+            ADD_WEBHOOK.execute_many(connection, to_webhook_rows([self.run]))
         return Claim(self.run.id, self.key.fingerprint, is_own)
 
     def _is_recorded(self, connection: sa.Connection) -> bool:

@@ -63,11 +63,19 @@ class Protocol(StrEnum):
 
 
 @record
+class Webhook:
+    """Where the end of a run is sent, and the secret that signs it."""
+
+    url: str
+    secret: str
+
+
+@record
 class AcceptedRun:
     """A run to start; times in ms since the epoch.
 
     A stateless run has its own session. `claimed`: it holds an idempotency key. `detached`: it is not bound to its
-    request, and recorded whatever becomes of it. `metadata` is JSON of its caller.
+    request, and recorded whatever becomes of it. `metadata` is JSON of its caller, `webhook` hears of its end.
     """
 
     id: str
@@ -79,6 +87,7 @@ class AcceptedRun:
     claimed: bool = False
     detached: bool = False
     metadata: str | None = None
+    webhook: Webhook | None = None
 
     @property
     def is_recorded_early(self) -> bool:

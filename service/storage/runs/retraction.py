@@ -12,7 +12,7 @@ from service.core.errors import GatewayError
 from service.storage.cluster.membership import ACTIVE_STATES, IS_ACTIVE
 from service.storage.database.database import Operation, SingleOperation
 from service.storage.database.notify import notify_change, session_topic
-from service.storage.database.schema import claims, gateways, lanes, runs
+from service.storage.database.schema import claims, gateways, lanes, runs, webhooks
 from service.storage.runs.records import AcceptedRun, RunRecord, RunState
 from service.storage.runs.statements import RELEASE_LEASE
 
@@ -39,6 +39,7 @@ class RetractRun(Operation[None]):
                 RELEASE_LEASE.execute_many(connection, [{"of_key": key, "of_run": one.run.id}])
                 connection.execute(claims.delete().where(claims.c.run_id == one.run.id))
                 connection.execute(runs.delete().where(runs.c.id == one.run.id))
+                connection.execute(webhooks.delete().where(webhooks.c.run_id == one.run.id))
             notify_change(connection, session_topic(key))
         return [None] * len(operations)
 

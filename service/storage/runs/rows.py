@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from service.core.dataclass import record
@@ -59,6 +60,21 @@ def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, 
         "metadata": run.metadata,
         "detached": run.detached,
     }
+
+
+def to_webhook_rows(accepted: Iterable[AcceptedRun]) -> list[dict[str, Any]]:
+    """Build rows of `webhooks`, for the runs that have one."""
+    return [
+        {
+            "run_id": run.id,
+            "url": run.webhook.url,
+            "secret": run.webhook.secret,
+            "attempts": 0,
+            "due_at_ms": run.accepted_at_ms,
+        }
+        for run in accepted
+        if run.webhook is not None
+    ]
 
 
 def to_entry_rows(run: AcceptedRun, outcome: RunOutcome, first_seq: int, at_ms: int) -> list[dict[str, Any]]:

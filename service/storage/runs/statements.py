@@ -16,6 +16,7 @@ from service.storage.database.schema import (
     stateless_runs,
     stateless_turns,
     summaries,
+    webhooks,
 )
 
 _NEW_RUN_COLUMNS = (
@@ -121,6 +122,9 @@ REQUEST_LEASE = PreparedStatement(
     )
 )
 ACCEPT_RUN = PreparedStatement(lambda dialect: insert(dialect, runs).on_conflict_do_nothing(), columns=_NEW_RUN_COLUMNS)
+ADD_WEBHOOK = PreparedStatement(
+    lambda dialect: insert(dialect, webhooks).on_conflict_do_nothing(), columns=[column.name for column in webhooks.c]
+)
 BEGIN_RUN = PreparedStatement(_begin_run, columns=(*_NEW_RUN_COLUMNS, "started_at_ms"))
 LOCK_LEASES = PreparedStatement(_lock_leases)
 RUN_STATES = PreparedStatement(_run_states)

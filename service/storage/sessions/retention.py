@@ -15,7 +15,16 @@ from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import record
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.schema import approvals, claims, lanes, run_events, runs, sessions, stateless_sessions
+from service.storage.database.schema import (
+    approvals,
+    claims,
+    lanes,
+    run_events,
+    runs,
+    sessions,
+    stateless_sessions,
+    webhooks,
+)
 from service.storage.runs.idempotency import RETENTION_MS
 from service.storage.sessions.queries import SessionTable
 from service.storage.sessions.transcripts import delete_session
@@ -188,6 +197,7 @@ class DeleteOldRuns(SingleOperation[int]):
         ended = runs.c.id.in_(self.run_ids), runs.c.state.not_in(ACTIVE_STATES)
         deleted = connection.execute(runs.delete().where(*ended).returning(runs.c.id)).scalars().all()
         connection.execute(run_events.delete().where(run_events.c.run_id.in_(deleted)))
+        connection.execute(webhooks.delete().where(webhooks.c.run_id.in_(deleted)))
         return len(deleted)
 
 

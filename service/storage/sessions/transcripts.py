@@ -29,6 +29,7 @@ from service.storage.database.schema import (
     sessions,
     stateless_turns,
     summaries,
+    webhooks,
 )
 from service.storage.message_codec import from_payload
 from service.storage.runs.records import AcceptedRun, RunOutcome
@@ -314,11 +315,10 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
             return False
     # Queued runs of the session are kept.
     ended = runs.c.session_key == key, ~IS_ACTIVE
-    connection.execute(claims.delete().where(claims.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
-    connection.execute(entries.delete().where(entries.c.session_key == key))
-    connection.execute(summaries.delete().where(summaries.c.session_key == key))
-    connection.execute(branches.delete().where(branches.c.session_key == key))
-    connection.execute(run_events.delete().where(run_events.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
+    for table in (entries, summaries, branches):
+        connection.execute(table.delete().where(table.c.session_key == key))
+    for table in (claims, run_events, webhooks):
+        connection.execute(table.delete().where(table.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(runs.delete().where(*ended))
     closed = approvals.c.session_key == key, approvals.c.state != PENDING
     connection.execute(approvals.delete().where(*closed))

@@ -21,7 +21,8 @@ from support.codings import zstd_compress
 from support.page_server import PageServer, endless, page, raw, redirect
 
 from service.core.fetch.addresses import AddressPolicy, is_public
-from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient, PublicResponse
+from service.core.fetch.client import FetchLimits, PublicHttpClient, PublicResponse
+from service.core.fetch.errors import FetchError
 from service.core.fetch.resolver import SystemResolver
 
 LIMITS = FetchLimits(max_bytes=1_000_000, timeout_seconds=20, max_redirects=3)
@@ -33,7 +34,8 @@ monkey.patch_all()
 import socket
 from service.core import concurrency
 from service.core.fetch.addresses import AddressPolicy
-from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
+from service.core.fetch.client import FetchLimits, PublicHttpClient
+from service.core.fetch.errors import FetchError
 
 def tick():
     global ticks
@@ -66,7 +68,8 @@ monkey.patch_all()
 import sys, time
 from service.core import concurrency
 from service.core.fetch.addresses import AddressPolicy
-from service.core.fetch.client import FetchError, FetchLimits, PublicHttpClient
+from service.core.fetch.client import FetchLimits, PublicHttpClient
+from service.core.fetch.errors import FetchError
 
 def tick():
     global worst

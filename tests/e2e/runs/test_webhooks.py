@@ -1,0 +1,188 @@
+"""The webhook of a run: signed, sent until it is answered, once, whatever becomes of the process."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.chat import error_of
+from support.live import LiveGateway, live_gateway, stubbed_config
+from support.polling import until
+from support.receiver import Message, Receiver, receiver
+from support.upstream import Exchange, Upstream
+
+KEY = bytes(range(32))
+SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
+QUIET_SECONDS = 2.0  # longer than the pause before a second attempt
+
+
+@pytest.fixture(scope="module")
+def hooks() -> Iterator[Receiver]:
+    with receiver() as started:
+        yield started
+
+
+def config_of(upstream: Upstream, hooks: Receiver, url: str | None) -> dict[str, Any]:
+    config = stubbed_config(upstream.url, defaults={"timeoutSeconds": 60})
+    config["gateway"]["http"]["webhooks"] = {"privateAddresses": [f"127.0.0.1:{hooks.port}"]}
+    return {**config, "state": {"url": url}}
+
+
+@pytest.fixture(scope="module")
+def pair(
+    module_upstream: Upstream,
+    hooks: Receiver,
+    lasting_database_url: str | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[LiveGateway, LiveGateway]]:
+    """Two gateways of one database."""
+    directory = tmp_path_factory.mktemp("pair")
+    config = config_of(module_upstream, hooks, lasting_database_url)
+    env = {"OPENCLAW_STATE_DIR": str(directory / "state")}
+    with (
+        live_gateway(directory / "one", config, env=env) as one,
+        live_gateway(directory / "two", config, env=env) as two,
+    ):
+        yield one, two
+
+
+@pytest.fixture
+def client(pair: tuple[LiveGateway, LiveGateway]) -> Iterator[httpx.Client]:
+    with pair[0].client() as opened:
+        yield opened
+
+
+def start(client: httpx.Client, hooks: Receiver, *statuses: int, headers: Any = None, **fields: Any) -> str:
+    hooks.statuses[:] = statuses or [204]
+    body = {"input": "hi", "webhook": {"url": hooks.url, "secret": SECRET}, **fields}
+    response = client.post("/v1/runs", json=body, headers=headers)
+    assert response.status_code == 202, response.text
+    run_id: str = response.json()["id"]
+    return run_id
+
+
+def check_signature(message: Message) -> None:
+    """As the specification says, with nothing of the gateway's."""
+    parts = (message.headers["webhook-id"].encode(), message.headers["webhook-timestamp"].encode(), message.body)
+    expected = base64.b64encode(hmac.new(KEY, b".".join(parts), hashlib.sha256).digest()).decode()
+    assert message.headers["webhook-signature"].split() == [f"v1,{expected}"]
+    assert abs(int(message.headers["webhook-timestamp"]) - time.time()) < 60
+
+
+@pytest.mark.parametrize("status", [200, 201, 299])
+def test_ended_run_is_posted_once_and_signed(client: httpx.Client, hooks: Receiver, status: int) -> None:
+    run_id = start(client, hooks, status, metadata={"mine": "à"})
+    [message] = hooks.wait_for(run_id)
+    check_signature(message)
+    run = client.get(f"/v1/runs/{run_id}").json()
+    assert (message.path, message.headers["content-type"]) == ("/hook", "application/json")
+    sent = httpx.Response(200, content=message.body).json()
+    assert sent == {"type": "run.ended", "timestamp": run["ended_at"], "data": run}
+    assert run["state"] == "ok"
+    time.sleep(QUIET_SECONDS)
+    assert len(hooks.of(run_id)) == 1
+
+
+@pytest.mark.parametrize("status", [500, 302, 404, 429])
+def test_refused_webhook_is_sent_again_with_its_id(client: httpx.Client, hooks: Receiver, status: int) -> None:
+    run_id = start(client, hooks, status, 204)
+    first, second = hooks.wait_for(run_id, 2)
+    check_signature(second)
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert first.body == second.body
+    time.sleep(QUIET_SECONDS)
+    assert len(hooks.of(run_id)) == 2
+
+
+def test_gone_receiver_is_left_alone(client: httpx.Client, hooks: Receiver) -> None:
+    run_id = start(client, hooks, 410)
+    hooks.wait_for(run_id)
+    time.sleep(QUIET_SECONDS)
+    assert len(hooks.of(run_id)) == 1
+
+
+def test_failed_and_cancelled_runs_are_posted(client: httpx.Client, upstream: Upstream, hooks: Receiver) -> None:
+    failed = start(client, hooks, model="stub/status-500")
+    assert b'"state":"error"' in hooks.wait_for(failed)[0].body
+    name = uuid.uuid4().hex
+    upstream.answers[name] = lambda exchange: exchange.wait(30)
+    cancelled = start(client, hooks, model=f"stub/{name}")
+    until(lambda: client.get(f"/v1/runs/{cancelled}").json()["state"] == "running")
+    assert client.post(f"/v1/runs/{cancelled}/cancel").status_code == 200
+    assert b'"state":"aborted"' in hooks.wait_for(cancelled)[0].body
+
+
+def test_repetitions_of_a_request_have_one_webhook(
+    pair: tuple[LiveGateway, LiveGateway], client: httpx.Client, hooks: Receiver
+) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    run_id = start(client, hooks, headers=headers)
+    with pair[1].client() as other:
+        assert start(other, hooks, headers=headers) == run_id
+    hooks.wait_for(run_id)
+    assert start(client, hooks, headers=headers) == run_id
+    time.sleep(QUIET_SECONDS)
+    assert len(hooks.of(run_id)) == 1
+
+
+@pytest.mark.parametrize(
+    ("webhook", "param"),
+    [
+        ({"url": "http://127.0.0.1:9/x", "secret": SECRET}, "webhook.url"),
+        ({"url": "http://10.0.0.1/x", "secret": SECRET}, "webhook.url"),
+        ({"url": "http://169.254.169.254/latest", "secret": SECRET}, "webhook.url"),
+        ({"url": "http://93.184.216.34:22/", "secret": SECRET}, "webhook.url"),
+        ({"url": "https://a@example.com/", "secret": SECRET}, "webhook.url"),
+        ({"url": "ftp://example.com/", "secret": SECRET}, "webhook.url"),
+        ({"url": "https://example.com/", "secret": "short"}, "webhook.secret"),
+        ({"url": "https://example.com/"}, "webhook.secret"),
+    ],
+)
+def test_unusable_webhook_is_refused(client: httpx.Client, webhook: dict[str, str], param: str) -> None:
+    answer = client.post("/v1/runs", json={"input": "hi", "webhook": webhook})
+    assert (error_of(answer)[0], error_of(answer)[2]) == (400, param)
+
+
+def test_no_webhook_is_none(client: httpx.Client) -> None:
+    assert client.post("/v1/runs", json={"input": "hi", "webhook": None}).status_code == 202
+
+
+def test_name_of_a_private_address_is_not_reached(client: httpx.Client, pair: tuple[LiveGateway, LiveGateway]) -> None:
+    with receiver() as other:
+        webhook = {"url": f"http://localhost:{other.port}/", "secret": SECRET}
+        run_id = client.post("/v1/runs", json={"input": "hi", "webhook": webhook}).json()["id"]
+        until(lambda: any(f"run {run_id}: its webhook was not delivered" in one.output for one in pair))
+        assert not other.messages
+
+
+def test_webhook_survives_the_death_of_its_process(
+    module_upstream: Upstream, hooks: Receiver, database_url: str | None, tmp_path: Path
+) -> None:
+    name = uuid.uuid4().hex
+    module_upstream.answers[name] = _hang
+    config = config_of(module_upstream, hooks, database_url)
+    env = {"OPENCLAW_STATE_DIR": str(tmp_path / "state")}
+    with live_gateway(tmp_path / "one", config, env=env) as one, one.client() as client:
+        waiting = start(client, hooks, model=f"stub/{name}")
+        refused = start(client, hooks, 503)
+        until(lambda: client.get(f"/v1/runs/{waiting}").json()["state"] == "running")
+        hooks.wait_for(refused)
+        one.process.kill()
+    hooks.statuses[:] = [204]
+    before = len(hooks.of(refused))
+    with live_gateway(tmp_path / "two", config, env=env):
+        assert b'"state":"interrupted"' in hooks.wait_for(waiting)[0].body
+        hooks.wait_for(refused, before + 1)
+
+
+def _hang(exchange: Exchange) -> None:
+    exchange.head()
+    exchange.wait(30)
