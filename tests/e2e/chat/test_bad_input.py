@@ -290,7 +290,7 @@ def test_unknown_path_is_404_with_envelope(gateway: LiveGateway, path: str) -> N
         ("//healthz", "Use /healthz."),
         ("/v1/completions", "OpenAI's /v1/completions is not offered. Use /v1/chat/completions."),
         ("/v1/audio/speech", "OpenAI's /v1/audio is not offered. Send such requests to a model provider."),
-        ("/embeddings", "OpenAI's /v1/embeddings is not offered. Send such requests to a model provider."),
+        ("/moderations", "OpenAI's /v1/moderations is not offered. Send such requests to a model provider."),
         ("/docs/x", "See /openapi.json for the paths of this gateway."),
         ("/nowhere", "See /openapi.json for the paths of this gateway."),
     ],
