@@ -21,6 +21,9 @@ from service.core.dataclass import record
 
 DEV_PORT = 19001
 
+#: Where the systemd unit in deploy/ reads the environment from.
+DEPLOYED_ENVIRONMENT = Path("/etc/openclaw/environment")
+
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 PROFILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _REFERENCE = re.compile(r"(?P<literal>\$)?\$\{(?P<name>[^{}]*)\}")
@@ -61,11 +64,16 @@ class Locations:
     state_dir: Path
     dev: bool
     profile: str | None = field(default=None, compare=False)
+    environment_path: Path = field(default=DEPLOYED_ENVIRONMENT, compare=False)
 
     @property
     def private_paths(self) -> tuple[Path, ...]:
-        """The files and directories that no agent may reach: they hold the gateway's secrets and all sessions."""
-        return self.config_path, self.state_dir
+        """The files and directories that no agent may reach: they hold the gateway's secrets and all sessions.
+
+        The file with the environment of a service is one of them where this process could read it.
+        """
+        environment = (self.environment_path,) if os.access(self.environment_path, os.R_OK) else ()
+        return self.config_path, self.state_dir, *environment
 
 
 def locate(environ: Mapping[str, str], *, dev: bool = False, profile: str | None = None) -> Locations:

@@ -116,10 +116,9 @@ class ExecTool:
             raise ToolError(f"The command did not run: {self.sandbox.to_text()}.")
         root, directory = _directories(context.workspace, arguments.get("cwd", "."))
         files = HiddenFiles(context.hidden)
-        hidden = files.paths
         if self.sandbox.kind is not None and (problem := files.link_problem()) is not None:
             raise ToolError(f"The command did not run: {problem}.")
-        if str(root) in hidden:
+        if str(root) in files.paths:
             raise ToolError(
                 "The command did not run: the workspace is the gateway's own directory. Configure another one."
             )
@@ -129,7 +128,7 @@ class ExecTool:
             env={**self._environment, **_variables(arguments.get("env", {}))},
             timeout_seconds=arguments.get("timeout_seconds", self._default_seconds),
             limits=self.sandbox.limits,
-            sandbox=self.sandbox.for_workspace(root, hidden),
+            sandbox=self.sandbox.for_workspace(root, files.paths_with_copies(str(root))),
         )
         try:
             with self._slots.hold(_QUEUE_SECONDS):

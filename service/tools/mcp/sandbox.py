@@ -49,7 +49,8 @@ class McpSandbox(NamedTuple):
             raise OSError("its directory is the gateway's own; set another cwd")
         with tempfile.TemporaryDirectory(prefix="openclaw-mcp-") as directory:
             temporary = os.path.realpath(directory) if kind == "landlock" else _PRIVATE
-            sandbox = Sandbox(kind, writable, files.paths, self.network, program)
+            hidden = files.paths_with_copies(writable[0] if writable else temporary)
+            sandbox = Sandbox(kind, writable, hidden, self.network, program)
             yield words_before(sandbox, temporary), {"TMPDIR": temporary}
 
 

@@ -28,8 +28,9 @@ class HiddenFiles:
         #: The real paths.
         self.paths = tuple(sorted({os.path.realpath(path) for path in paths}))
         named = [(os.path.realpath(path.parent), path.name) for path in map(Path, paths)]
+        self._places = frozenset((*map(os.path.split, self.paths), *named))
         self._identities = frozenset(_identities(self.paths))
-        self._names = _names_by_directory((*map(os.path.split, self.paths), *named))
+        self._names = _names_by_directory(self._places)
         self._process_device = _process_device()
         self._linked: frozenset[_Identity] | None = None
 
@@ -44,13 +45,14 @@ class HiddenFiles:
     def hides_name(self, directory: int, name: str) -> bool:
         """Return whether `name` in the open `directory` is hidden, even if it does not exist.
 
-        This includes copies next to a hidden file, such as `openclaw.json.bak` and temporary files that replace it.
+        This includes copies next to a hidden file, such as `openclaw.json.bak`, `openclaw.json~` and temporary files
+        that replace it.
         """
         if not self._names:
             return False
         status = os.fstat(directory)
         names = self._names.get((status.st_dev, status.st_ino), ())
-        return any(name == own or name.startswith((f"{own}.", f".{own}.")) for own in names)
+        return any(name == own or _is_copy(name, own) for own in names)
 
     def check(self, status: os.stat_result, shown: str) -> None:
         """Raise `ToolError` if the file or directory with this status is hidden."""
@@ -66,6 +68,19 @@ class HiddenFiles:
         """Return the hidden paths in `directory`, itself included."""
         root = os.path.realpath(directory)
         return tuple(path for path in self.paths if path == root or path.startswith(f"{root.rstrip('/')}/"))
+
+    def paths_with_copies(self, workspace: str) -> tuple[str, ...]:
+        """Return the paths and the copies next to them, except those that hold the `workspace`: a real path.
+
+        Links are left out: they have no content of their own.
+        """
+        copies = {
+            os.path.join(directory, entry.name)  # noqa: PTH118 - strings, as in `paths`
+            for directory, own in self._places
+            for entry in _entries_of(directory)
+            if _is_copy(entry.name, own) and not entry.is_symlink()
+        }
+        return (*self.paths, *sorted(path for path in copies if not f"{workspace}/".startswith(f"{path}/")))
 
     def link_problem(self) -> str | None:
         """Describe a hidden file with further hard links: a sandbox, which hides paths, would show it under those.
@@ -111,10 +126,19 @@ def _names_by_directory(paths: Iterable[tuple[str, str]]) -> dict[_Identity, lis
     return names
 
 
+def _is_copy(name: str, own: str) -> bool:
+    """Return whether an editor, a backup or a replacement of the file `own` may have this name."""
+    return name.startswith((f"{own}.", f"{own}~", f".{own}.", f".{own}~", f"#{own}", f".#{own}"))
+
+
 def _files_in(path: str) -> list[str]:
+    return sorted(entry.path for entry in _entries_of(path) if entry.is_file(follow_symlinks=False))
+
+
+def _entries_of(path: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(path) as entries:
-            return sorted(entry.path for entry in entries if entry.is_file(follow_symlinks=False))
+            return list(entries)
     except OSError:  # no directory
         return []
 

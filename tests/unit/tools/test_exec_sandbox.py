@@ -153,6 +153,21 @@ def test_private_files_cannot_be_read(place: Place) -> None:
     assert "sessions.sqlite" not in listed
 
 
+def test_copies_of_private_files_cannot_be_read(sandbox: str, tmp_path: Path) -> None:
+    workspace = tmp_path / "state" / "workspace"
+    workspace.mkdir(parents=True)
+    hidden = tmp_path / "openclaw.json"
+    copies = [tmp_path / name for name in ("openclaw.json.bak", ".openclaw.json.swp", "openclaw.json~")]
+    for file in (hidden, *copies):
+        file.write_text(SECRET)
+    tool = ExecTool({}, GlobalExecConfig.model_validate({"sandbox": sandbox}), DIRECTORIES)
+    for directory in (workspace, tmp_path):
+        context = ToolContext("main", directory, "s", "r", (hidden, tmp_path / "state"))
+        told = tool.run({"command": f"cat {hidden} {' '.join(map(str, copies))}; echo ended"}, context)
+        assert "ended" in told
+        assert SECRET not in told
+
+
 def test_hidden_file_with_another_link_refuses_commands(sandbox: str, tmp_path: Path) -> None:
     """Landlock grants what is beneath a directory, and bubblewrap hides a path: both would show the link."""
     workspace, state = tmp_path / "workspace", tmp_path / "state"

@@ -13,14 +13,26 @@ from typing import Any, NamedTuple
 import pytest
 from support.workspace_tools import FILE_TOOLS
 
+from service.config.source import Locations
 from service.core.concurrency import deadline
 from service.tools.process_slots import ProcessSlots
 from service.tools.tool import Tool, ToolContext, ToolError
+from service.tools.workspace.hidden_files import HiddenFiles
 from service.tools.workspace.search import FindTool, GrepTool
 
 GENEROUS_SECONDS = 30
 SECRET = "a-token-nobody-may-read"
 TOOLS: dict[str, Tool] = {**FILE_TOOLS, "find": FindTool(ProcessSlots()), "grep": GrepTool(ProcessSlots())}
+
+
+COPIES = (
+    "openclaw.json.bak",
+    ".openclaw.json.x7d2",
+    ".openclaw.json.swp",
+    "openclaw.json~",
+    "openclaw.json.~1~",
+    "#openclaw.json#",
+)
 
 
 class Home(NamedTuple):
@@ -89,8 +101,8 @@ def by_hard_link(home: Home) -> list[str]:
 
 
 def by_copy_beside(home: Home) -> list[str]:
-    """A backup, and the file that an edit of the configuration will put in its place."""
-    names = ["etc/openclaw.json.bak", "etc/.openclaw.json.x7d2"]
+    """Backups, what editors leave, and the file that an edit of the configuration will put in its place."""
+    names = [f"etc/{name}" for name in COPIES]
     for name in names:
         shutil.copy(home.config, home.path / name)
     return names
@@ -163,6 +175,24 @@ def test_replaced_configuration_stays_hidden(home: Home) -> None:
     replacement.write_text(json.dumps({"token": SECRET}))
     replacement.replace(home.config)
     home.refused("read", path="etc/openclaw.json")
+
+
+def test_copies_are_hidden_from_commands_unless_they_hold_workspace(home: Home) -> None:
+    by_copy_beside(home)
+    (home.path / "etc" / "openclaw.json.link").symlink_to("/usr")
+    for backup in (".openclaw.bak", ".openclaw.old"):
+        (home.path / backup / "work").mkdir(parents=True)
+    found = HiddenFiles([home.config, home.state]).paths_with_copies(f"{home.path}/.openclaw.old/work")
+    names = {*(f"etc/{name}" for name in COPIES), "etc/openclaw.json", ".openclaw", ".openclaw.bak"}
+    assert set(found) == {str(home.path / name) for name in names}
+
+
+def test_environment_of_service_is_private(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+    locations = Locations(tmp_path / "openclaw.json", tmp_path / "state", dev=False, environment_path=file)
+    assert file not in locations.private_paths
+    file.write_text(f"TOKEN={SECRET}")
+    assert set(locations.private_paths) == {tmp_path / "openclaw.json", tmp_path / "state", file}
 
 
 def test_workspace_inside_state_directory_is_used(home: Home) -> None:
