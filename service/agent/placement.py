@@ -13,6 +13,7 @@ from service.agent.comparison import EMPTY, digest_entries, digest_turn, follow,
 from service.agent.conversation import IncomingMessage, annotate_truncated, check_new, select_new
 from service.agent.request import AgentRequest
 from service.core.dataclass import record
+from service.core.errors import GatewayError
 from service.core.messages import Message, Role
 from service.storage.runs.records import Protocol
 from service.storage.sessions.path_cache import LoadedPath
@@ -51,11 +52,14 @@ def place_request(
     * A request with an answer before its last messages brings the whole conversation. It continues after the longest
       beginning that the session has; that may be the root. If its last messages, too, have been sent there before,
       they are answered again.
+    * One that follows a run continues after the last message of that run.
     * Without an answer, the messages are new and continue the current branch, unless the client is one that sends the
       whole conversation each time: then they are the whole conversation.
 
     Raises `StoreError`, and `GatewayError` (400) if there is nothing to answer or a tool result has no call.
     """
+    if request.follows is not None:
+        return _place_after(request.follows, request, key, store)
     roles = {item.message.role for item in request.messages}
     is_answerable = not roles.isdisjoint((Role.USER, Role.TOOL))
     if is_answerable and (Role.ASSISTANT in roles or request.resends):
@@ -70,6 +74,22 @@ def place_request(
     new = select_new(history, request.messages, has_instructions=bool(request.system_text))
     digest = tree.digest if tree.entry_count else EMPTY
     return Placement(tree.tip, history, new, digest, loaded, True if request.resends else None)
+
+
+def _place_after(run_id: str, request: AgentRequest, key: str, store: TranscriptStore) -> Placement:
+    found = store.find_last_of_run(key, run_id)
+    if found is None:
+        text = "The previous response has no messages to continue: it failed or was deleted. Send all of the input."
+        raise GatewayError("previous_response_not_found", text, param="previous_response_id")
+    seq, digest = found
+    loaded = store.load_path(key, store.read_tree(key), seq)
+    history = _history_of(loaded)
+    new = request.messages
+    if request.system_text and not any(item.message.role in (Role.USER, Role.TOOL) for item in new):
+        new = select_new(history, new, has_instructions=True)
+    else:
+        check_new(history, new)
+    return Placement(seq, history, tuple(new), digest, loaded)
 
 
 def _history_of(loaded: LoadedPath) -> tuple[Message, ...]:

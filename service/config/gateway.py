@@ -121,6 +121,13 @@ class SwitchConfig(Section):
     """Serve it."""
 
 
+class ResponsesConfig(Section):
+    """OpenAI's Responses API. Pictures and disconnects are treated as `chatCompletions` says."""
+
+    enabled: Bool = False
+    """Serve `/v1/responses`."""
+
+
 class EndpointsConfig(Section):
     """HTTP endpoints that can be switched on."""
 
@@ -132,6 +139,8 @@ class EndpointsConfig(Section):
     """`GET /v1/tools` and `POST /tools/invoke`: callers use the agents' tools themselves."""
     embeddings: SwitchConfig = SwitchConfig()
     """`POST /v1/embeddings`: vectors of texts, by the model of `embeddings.model`."""
+    responses: ResponsesConfig = ResponsesConfig()
+    """OpenAI's Responses API."""
 
     @property
     def enabled(self) -> frozenset[str]:

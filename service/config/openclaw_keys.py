@@ -85,6 +85,7 @@ _OTHER_CALLERS = Harmless(_denies_no_caller, '`action: "allow"`, or `match.chann
 
 _ROUTING = "name the model's upstream providers in its OpenRouter or Vercel account instead, and remove this key"
 _LIMIT = "remove it; this gateway's own limit, {}, cannot be lowered"
+_IMAGES = "set gateway.http.endpoints.chatCompletions.images, which holds for both endpoints, and remove this key"
 _PROXY = "set HTTPS_PROXY and HTTP_PROXY in the gateway's environment for models, and remove this key"
 _EXEC = 'set it to "full" to run any command, or to "deny" to run none; tools.exec.mode "ask" asks a person first'
 
@@ -124,6 +125,9 @@ RESTRICTIONS: tuple[Restriction, ...] = (
     Restriction(
         "gateway.http.endpoints.chatCompletions.maxTotalImageBytes", _at_least(20 << 20), _LIMIT.format("20 MiB")
     ),
+    Restriction("gateway.http.endpoints.responses.maxBodyBytes", _at_least(20 << 20), _LIMIT.format("20 MiB")),
+    Restriction("gateway.http.endpoints.responses.maxUrlParts", _at_least(8), _LIMIT.format("8 images")),
+    Restriction("gateway.http.endpoints.responses.images", _EMPTY, _IMAGES),
     Restriction("session.sendPolicy.default", _only("allow"), "remove it, and give the token to fewer callers"),
     Restriction("session.sendPolicy.rules[]", _OTHER_CALLERS, "remove the rule, and give the token to fewer callers"),
     Restriction("proxy", _NO_PROXY, f"{_PROXY}; web_fetch connects directly unless tools.web.fetch.enabled is false"),
@@ -265,8 +269,8 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "session.maintenance.pruneDays|resetArchiveRetention|rotateBytes",
         "{agent}.sessionStore",
     ),
-    "the endpoint it belongs to does not exist here": ("gateway.http.endpoints.responses",),
     "callers may use every tool of the agent that is not denied": ("gateway.tools.allow",),
+    "files in requests are refused": ("gateway.http.endpoints.responses.files",),
     "a reverse proxy has to provide TLS": ("gateway.tls.autoGenerate|caPath|certPath|keyPath",),
     "this gateway has limits, logs and updates of its own": (
         "$schema|audit|diagnostics|logging|telemetry|update",

@@ -65,6 +65,8 @@ KINDS: dict[str, ErrorKind] = {
     # missing resources
     "not_found": ErrorKind(404, _REQUEST, _INVALID),
     "run_not_found": ErrorKind(404, _REQUEST, _INVALID),
+    "response_not_found": ErrorKind(404, _REQUEST, _INVALID),
+    "previous_response_not_found": ErrorKind(404, _REQUEST, _INVALID),
     "session_not_found": ErrorKind(404, _REQUEST, _INVALID),
     "approval_not_found": ErrorKind(404, _REQUEST, _INVALID),
     "tool_not_found": ErrorKind(404, _REQUEST, _INVALID),

@@ -54,8 +54,7 @@ class Gateway:
     """Runs agents for every protocol.
 
     `runtime` is what the configuration says, `runs` has every run of this process, `compactor` keeps conversations
-    within their models' windows, `budget` limits the data in flight. `clock` gives seconds since 1970, `new_id` fresh
-    UUIDs as text.
+    within their models' windows, `budget` limits the data in flight. `clock` gives seconds since 1970, `new_id` UUIDs.
     """
 
     def __init__(
@@ -133,6 +132,7 @@ class Gateway:
             detached=request.detached,
             metadata=request.metadata,
             webhook=request.webhook,
+            response=request.response,
         )
 
     def _find_named(self, run: Run) -> Run | None:

@@ -51,6 +51,7 @@ class Replayer:
         try:
             with copy.scope:
                 for batch in original.follow():
+                    copy.ended_at = original.ended_at
                     for event in batch:
                         copy.append(event)
         except Cancelled:
@@ -94,6 +95,7 @@ class Replayer:
         if record is None or record.state is not RunState.OK:
             copy.append(RunEnded(error=failure_of(record)))
             return
+        copy.ended_at = None if record.ended_at_ms is None else record.ended_at_ms / 1000
         reply = self._store.load_reply(record.session_key, record.id, record.reply_count)
         if len(reply) != record.reply_count:  # deleted since
             copy.append(RunEnded(error=failure_of(None)))

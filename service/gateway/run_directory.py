@@ -64,6 +64,7 @@ class RunDirectory:
             step=run.step or None,
             tool=current_tool(run),
             metadata=run.accepted.metadata,
+            response=run.accepted.response,
             detached=run.accepted.detached,
         )
 

@@ -159,7 +159,7 @@ class RunExecutor:
             outcome = replace(outcome, events=recorder.remaining())
         elif run.shows_reasoning and run.key is not None:
             outcome = replace(outcome, events=tuple(to_batches(1, reasoning_events(run))))
-        begun.opened.finish(outcome)
+        run.ended_at = begun.opened.finish(outcome)
         if prepared.place is not None:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)
         return end

@@ -85,7 +85,7 @@ class RunRegistry:
 
     def _on_event(self, run: Run, event: RunStarted | RunEvent) -> None:
         if isinstance(event, RunEnded):
-            run.ended_at = self._clock()
+            run.ended_at = run.ended_at or self._clock()
             self._retire(run)
         if run.has_begun and not run.is_replay:
             self._publish(run, event)

@@ -19,9 +19,10 @@ def fork_session(
     """
     store, last = storage.transcripts, session.message_count - 1
     if run_id is not None:
-        index = store.find_last_of_run(session.key, run_id)
-        if index is None:
+        found = store.find_last_of_run(session.key, run_id)
+        if found is None:
             raise run_not_found(run_id)
+        index, _ = found
     end = last if index is None else index
     if not 0 <= end <= last:
         raise no_message("index", end, last)

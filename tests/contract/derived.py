@@ -51,6 +51,26 @@ RUN_STREAM = {
     },
 }
 
+#: Events of a response: `data` is an event as JSON, or the string that ends the stream.
+RESPONSE_STREAM = {
+    "schema": STREAM,
+    "itemSchema": {
+        "type": "object",
+        "required": ["data"],
+        "properties": {
+            "data": {
+                "type": "string",
+                "if": {"const": _DONE},
+                "else": {
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": "#/components/schemas/ResponseEvent"},
+                },
+            }
+        },
+    },
+}
+_STREAMS = {"RunStreamEvent": RUN_STREAM, "ResponseStreamEvent": RESPONSE_STREAM, "StreamEvent": CHAT_STREAM}
+
 
 def to_streaming_document(document: Mapping[str, Any]) -> dict[str, Any]:
     """`document` (OpenAPI 3.0) as OpenAPI 3.2, with schemas for event streams and the data of their events."""
@@ -61,8 +81,8 @@ def to_streaming_document(document: Mapping[str, Any]) -> dict[str, Any]:
             for response in operation["responses"].values():
                 stream = response.get("content", {}).get("text/event-stream")
                 if stream is not None:
-                    of_run = stream["schema"]["$ref"].endswith("/RunStreamEvent")
-                    response["content"]["text/event-stream"] = RUN_STREAM if of_run else CHAT_STREAM
+                    name = stream["schema"]["$ref"].rpartition("/")[2]
+                    response["content"]["text/event-stream"] = _STREAMS[name]
     return derived
 
 

@@ -57,6 +57,23 @@ class Seeds:
             self._client.get(f"/v1/runs/{run_id}/events").raise_for_status()  # to the end
         return ids
 
+    @cached_property
+    def responses(self) -> list[str]:
+        """Responses of the background, whose events are stored; they have ended."""
+        found = [
+            self._client.post("/v1/responses", json={"input": f"seed {number}", "background": True, "stream": True})
+            for number in range(2)
+        ]
+        return [_response_of(one) for one in found]
+
+    def make_response(self, *, lasts: bool = False) -> str:
+        """Create a response, which `lasts` until it is cancelled or has ended, and return its id."""
+        headers = {"x-openclaw-model": "scripted/stuck"} if lasts else {}
+        body = {"input": f"doomed {uuid.uuid4()}", "background": lasts}
+        found = self._client.post("/v1/responses", json=body, headers=headers).raise_for_status()
+        response_id: str = found.json()["id"]
+        return response_id
+
     def run_of(self, session: str) -> str:
         """Return the run of one of `sessions`."""
         return dict(self._made)[session]
@@ -106,3 +123,9 @@ class Seeds:
         headers = {"x-openclaw-session-key": quote(name)}
         answer = self._client.post(_PATH, json={"messages": _MESSAGES}, headers=headers).raise_for_status()
         return f"agent:main:{name}", answer.json()["id"]
+
+
+def _response_of(answer: httpx.Response) -> str:
+    first = next(line for line in answer.raise_for_status().text.splitlines() if line.startswith("data: {"))
+    response_id: str = orjson.loads(first.removeprefix("data: "))["response"]["id"]
+    return response_id

@@ -20,6 +20,7 @@ from schemathesis import BaseSchema, Case, HookContext
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation.meta import negated_parameters
 
+from contract.response_steering import mend_response_request
 from contract.seeds import Seeds
 from service.api.http.schema_validation import CompiledSchema
 
@@ -39,6 +40,13 @@ FAILING_MODELS = (
 )
 
 COMPLETION = "POST /v1/chat/completions"
+RESPONSE = "POST /v1/responses"
+GET_RESPONSE = "GET /v1/responses/{response_id}"
+HEAD_RESPONSE = "HEAD /v1/responses/{response_id}"
+DELETE_RESPONSE = "DELETE /v1/responses/{response_id}"
+CANCEL_RESPONSE = "POST /v1/responses/{response_id}/cancel"
+INPUT_ITEMS = "GET /v1/responses/{response_id}/input_items"
+HEAD_INPUT_ITEMS = "HEAD /v1/responses/{response_id}/input_items"
 MODEL = "GET /v1/models/{model}"
 HEAD_MODEL = "HEAD /v1/models/{model}"
 SESSION = "GET /v1/sessions/{key}"
@@ -88,6 +96,7 @@ class Steering:
         self._seeds = seeds
         schemas = (
             (COMPLETION, "ChatCompletionRequest"),
+            (RESPONSE, "ResponseRequest"),
             (CREATE_RUN, "RunRequest"),
             (CALL_TOOL, "ToolInvocationRequest"),
             (EMBEDDINGS, "EmbeddingRequest"),
@@ -116,7 +125,7 @@ class Steering:
 
     def steer(self, case: Case[Any]) -> Case[Any]:
         """Change `case` where the contract leaves open what the gateway requires."""
-        if case.operation.label == COMPLETION:
+        if case.operation.label in (COMPLETION, RESPONSE):
             self._steer_headers(case)
             self._steer_body(case)
         if case.operation.label == EMBEDDINGS:
@@ -131,7 +140,8 @@ class Steering:
             self._steer_idempotency_key(case)
             self._steer_run(case)
         if self._seeds is not None:
-            _steer_path(case, self._seeds)
+            steer_path = _steer_response if "response_id" in case.path_parameters else _steer_path
+            steer_path(case, self._seeds)
         return case
 
     def _steer_headers(self, case: Case[Any]) -> None:
@@ -164,12 +174,17 @@ class Steering:
             body["stream"] = True
         if "x-openclaw-agent-id" not in case.headers and isinstance(body.get("model"), str):
             body["model"] = _pick(MODELS, body["model"])
-        if isinstance(body.get("messages"), list):
-            in_session = "x-openclaw-session-key" in case.headers or _says(body.get("user"))
-            body["messages"] = mend_conversation(body["messages"], in_session=in_session)
-        mend_tools(body)
-        mend_format(body)
-        mend_pictures(body)
+        in_session = "x-openclaw-session-key" in case.headers or _says(body.get("user"))
+        if case.operation.label == RESPONSE:
+            mend_response_request(body, PICTURE, in_session=in_session)
+            if _says(body.get("previous_response_id")):
+                del body["previous_response_id"]  # of nothing
+        else:
+            if isinstance(body.get("messages"), list):
+                body["messages"] = mend_conversation(body["messages"], in_session=in_session)
+            mend_tools(body)
+            mend_format(body)
+            mend_pictures(body)
         self._replace_body(case, body)
 
     def _replace_body(self, case: Case[Any], body: dict[str, Any]) -> None:
@@ -274,6 +289,20 @@ def _steer_path(case: Case[Any], seeds: Seeds) -> None:
         case.path_parameters = {**path, "approval_id": seeds.make_approval() if is_right else "nobody"}
     elif label == APPROVALS:
         assert seeds.approvals  # the list has an element
+
+
+def _steer_response(case: Case[Any], seeds: Seeds) -> None:
+    label, path = case.operation.label, case.path_parameters
+    if any(place is ParameterLocation.PATH for _, place in negated_parameters(case.meta)):
+        return
+    if label in (DELETE_RESPONSE, CANCEL_RESPONSE):
+        made = seeds.make_response(lasts=label == CANCEL_RESPONSE) if _is_right(case) else "nobody"
+        case.path_parameters = {**path, "response_id": made}
+        return
+    case.path_parameters = {**path, "response_id": _pick(seeds.responses, str(path["response_id"]))}
+    if _is_right(case) and isinstance(case.query.get("after"), str):
+        item = case.path_parameters["response_id"].replace("resp_", "msg_")
+        case.query = {**case.query, "after": f"{item}_i0"}
 
 
 def _is_number(value: object) -> bool:

@@ -19,20 +19,27 @@ from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.steering import (
     APPROVALS,
     CALL_TOOL,
+    CANCEL_RESPONSE,
     CANCEL_RUN,
     CHAT_STREAM,
     COMPLETION,
     CREATE_RUN,
     DECIDE_APPROVAL,
+    DELETE_RESPONSE,
     DELETE_SESSION,
     EMBEDDINGS,
     FORK_SESSION,
+    GET_RESPONSE,
     HEAD_CHAT_STREAM,
+    HEAD_INPUT_ITEMS,
     HEAD_MODEL,
+    HEAD_RESPONSE,
     HEAD_RUN,
     HEAD_RUN_EVENTS,
     HEAD_SESSION,
+    INPUT_ITEMS,
     MODEL,
+    RESPONSE,
     RUN,
     RUN_EVENTS,
     SESSION,
@@ -51,6 +58,7 @@ SECURED = {
             CREATE_RUN,
             CALL_TOOL,
             EMBEDDINGS,
+            RESPONSE,
             TOOLS,
             "GET /v1/models",
             "GET /v1/sessions",
@@ -67,6 +75,8 @@ SECURED = {
         ("401", "404"),
     ),
     **dict.fromkeys((HEAD_MODEL, HEAD_SESSION, HEAD_RUN, HEAD_RUN_EVENTS, HEAD_CHAT_STREAM), ("401", "404")),
+    **dict.fromkeys((GET_RESPONSE, DELETE_RESPONSE, CANCEL_RESPONSE, INPUT_ITEMS), ("401", "404")),
+    **dict.fromkeys((HEAD_RESPONSE, HEAD_INPUT_ITEMS), ("401", "404")),
     **dict.fromkeys(("GET /v1/runs", "HEAD /v1/runs"), ("401", "414")),
 }
 
@@ -89,7 +99,7 @@ def everything(plan: Plan, table: Callable[[str], None]) -> Outcome:
 
 @pytest.fixture(scope="module")
 def streams(plan: Plan) -> Outcome:
-    return fuzz(replace(plan, phases=UNLINKED, operations=(COMPLETION,), streaming=True))
+    return fuzz(replace(plan, phases=UNLINKED, operations=(COMPLETION, RESPONSE), streaming=True))
 
 
 def shares(outcome: Outcome) -> dict[str, float]:
@@ -134,7 +144,7 @@ def test_failing_model_conforms_to_contract(plan: Plan, streaming: bool) -> None
         plan,
         examples=max(plan.examples // 4, 200),  # enough for each model to fail once
         phases=GENERATED,
-        operations=(COMPLETION,),
+        operations=(COMPLETION, RESPONSE),
         streaming=streaming,
         failing=True,
         accepted=("200", "429", "502", "503", "504"),

@@ -21,6 +21,10 @@ from service.api.http.schema_validation import CompiledSchema
 TRANSPORT_HEADERS = frozenset({"date", "content-length", "content-type", "transfer-encoding", "connection"})
 
 
+#: The events that end the stream of a response.
+RESPONSE_ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
 class NonconformityError(AssertionError):
     """A response that does not conform to the contract."""
 
@@ -54,6 +58,12 @@ class Conformance:
         """Check the `data` of one event of a run, and return its value."""
         value = orjson.loads(data)
         self._component("RunEvent").check(value)
+        return value
+
+    def check_response_event(self, data: str) -> Any:
+        """Check the `data` of one event of a response, and return its value."""
+        value = orjson.loads(data)
+        self._component("ResponseEvent").check(value)
         return value
 
     def check_error(self, body: Any) -> None:
@@ -108,6 +118,9 @@ class Conformance:
                     response.request.headers.get("last-event-id") or response.request.url.params.get("after", 0)
                 )
                 check_run_events(self, response.text, after, where)
+            elif schema["$ref"].endswith("/ResponseStreamEvent"):
+                after = int(response.request.url.params.get("starting_after", -1))
+                check_response_stream(self, response.text, after, where)
             else:
                 check_stream(self, response.text, where)
         elif kind == "application/json":
@@ -174,3 +187,65 @@ def check_run_events(conformance: Conformance, text: str, after: int = 0, where:
         after = number
         values.append(value)
     return values
+
+
+def check_response_stream(
+    conformance: Conformance, text: str, after: int = -1, where: str = "stream"
+) -> list[dict[str, Any]]:
+    """Check events of a response behind number `after`: numbered without a gap, in order, one end, then `[DONE]`."""
+    if not text.endswith("\n\ndata: [DONE]\n\n"):
+        raise NonconformityError(f"{where}: the stream does not end with [DONE]")
+    values: list[dict[str, Any]] = []
+    for block in text.split("\n\n")[:-2]:
+        if block.startswith(":"):
+            continue
+        kind, data = block.split("\n")
+        value = conformance.check_response_event(data.removeprefix("data: "))
+        if kind != f"event: {value['type']}":
+            raise NonconformityError(f"{where}: {kind} is not what its data says")
+        after += len(value.get("delta", "x"))
+        if value["sequence_number"] != after:
+            raise NonconformityError(f"{where}: the event {value['sequence_number']} is not number {after}")
+        values.append(value)
+    if not values and after >= 0:
+        return []  # the client has all of them
+    ends = [value["type"] for value in values if value["type"] in RESPONSE_ENDS]
+    if len(ends) != 1 or values[-1]["type"] != ends[0]:
+        raise NonconformityError(f"{where}: the ends {ends} before {values[-1]['type']}")
+    if values[0]["sequence_number"] == 0:
+        _check_order(values, where)
+    return values
+
+
+def _check_order(values: list[dict[str, Any]], where: str) -> None:
+    """Check a whole stream: its beginning, the life of each item, and that the response at the end has all of it."""
+    if [value["type"] for value in values[:2]] != ["response.created", "response.in_progress"]:
+        raise NonconformityError(f"{where}: does not begin with created and in_progress")
+    items: list[Any] = []
+    while len(values) > 1 + 2:
+        end = next(at for at, value in enumerate(values) if value["type"] == "response.output_item.done")
+        items.append(_check_item(values[2 : end + 1], len(items), where))
+        values = values[:2] + values[end + 1 :]
+    if values[-1]["response"]["output"] != items:
+        raise NonconformityError(f"{where}: the response has other items than the stream")
+
+
+def _check_item(values: list[dict[str, Any]], index: int, where: str) -> Any:
+    item = values[-1]["item"]
+    kinds = [value["type"].removeprefix("response.") for value in values if "delta" not in value]
+    if item["type"] == "message":
+        expected, whole = ["content_part.added", "output_text.done", "content_part.done"], item["content"][0]["text"]
+    elif item["type"] == "reasoning":
+        part, whole = "reasoning_summary_part", item["summary"][0]["text"]
+        expected = [f"{part}.added", "reasoning_summary_text.done", f"{part}.done"]
+    else:
+        expected, whole = ["function_call_arguments.done"], item["arguments"]
+    if kinds != ["output_item.added", *expected, "output_item.done"] or {value["output_index"] for value in values} != {
+        index
+    }:
+        raise NonconformityError(f"{where}: the item {index} has the events {kinds}")
+    if "".join(value.get("delta", "") for value in values) != whole:
+        raise NonconformityError(f"{where}: the deltas of item {index} are not its text")
+    if {value.get("item_id", item["id"]) for value in values} != {item["id"]}:
+        raise NonconformityError(f"{where}: events of item {index} name another one")
+    return item

@@ -95,7 +95,7 @@ def is_model_server(process: psutil.Process) -> bool:
 def scripted_config(**gateway: Any) -> dict[str, Any]:
     """A configuration whose agents are answered by the scripted provider: fast, and the same every time."""
     auth = {"mode": "token", "token": TOKEN, "rateLimit": {"exemptLoopback": True}}
-    http = {"endpoints": {"chatCompletions": {"enabled": True}}}
+    http = {"endpoints": {"chatCompletions": {"enabled": True}, "responses": {"enabled": True}}}
     return {
         "gateway": {"auth": auth, "http": http, **gateway},
         "agents": {

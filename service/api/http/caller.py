@@ -1,8 +1,10 @@
-"""The client of a request that waits for a run."""
+"""The client of a request that waits for a run, and the stream that it reads."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 from service.agent.request import AgentRequest
@@ -10,15 +12,22 @@ from service.agent.run import Run
 from service.api.http.connexion_app import environ_key
 from service.api.http.responses import REPLAYED, RUN_ID_HEADER
 from service.core.byte_budget import HOLD_KEY
-from service.core.concurrency import CancelScope
+from service.core.concurrency import CancelScope, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.hangup import watch_hangup
 from service.core.logs import AccessEntry, access_entry
 from service.gateway.gateway import Gateway
+from service.storage.sessions.keys import encode_session_key
 
 logger = logging.getLogger("openclaw.http")
 
 _CALLER_LEFT = 499  # nginx's status for it
+_LAST_READ_SECONDS = 0.25
+
+
+def run_headers(run: Run) -> list[tuple[str, str]]:
+    """Build the headers of a successful answer."""
+    return [("x-openclaw-session-key", encode_session_key(run.session_key)), *delivery_headers(run)]
 
 
 def delivery_headers(run: Run) -> list[tuple[str, str]]:
@@ -90,3 +99,38 @@ class Caller:
         if self._run is not None and isinstance(error, GatewayError):
             error.headers.update(delivery_headers(self._run))
         del self._watch  # it refers to this object, and a reference cycle would keep the request's body
+
+
+class WatchedStream:
+    """A stream's body: the run ends when the client hangs up or the server closes the body, read or not.
+
+    The access log gets the code of the error that ends the stream.
+    """
+
+    def __init__(self, run: Run, pieces: Iterable[bytes], caller: Caller) -> None:
+        self._run = run
+        self._pieces = pieces
+        self._caller = caller
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._run.on_evicted.append(self._on_evicted)
+        try:
+            with watch_hangup(self._caller.connection, self._run.leave):
+                yield from self._pieces
+        finally:
+            self._run.on_evicted.remove(self._on_evicted)
+        self._caller.note_end(self._run)
+
+    def _on_evicted(self) -> None:
+        spawn(self._abandon_later)
+
+    def _abandon_later(self) -> None:
+        """Close the connection of a client that does not read how its run has ended."""
+        sleep(_LAST_READ_SECONDS)
+        if self._on_evicted in self._run.on_evicted and self._caller.connection is not None:
+            with suppress(OSError):
+                self._caller.connection.abandon()
+
+    def close(self) -> None:
+        """Leave the run; called by the server. After the run's end a no-op."""
+        self._run.leave()

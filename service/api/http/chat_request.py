@@ -50,13 +50,17 @@ _SYSTEM_ROLES = ("system", "developer")
 
 
 def parse_chat_request(
-    body: Mapping[str, Any], find_header: Callable[[str], str | None], http: HttpConfig
+    body: Mapping[str, Any],
+    find_header: Callable[[str], str | None],
+    http: HttpConfig,
+    identity: Mapping[str, Any] | None = None,
 ) -> AgentRequest:
     """Translate a request.
 
     `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name, `http`
-    has the rules for its session, and for what the request does not say. Raises `GatewayError` (400) for errors across
-    fields: two tools with one name, a `tool_choice` without its tool.
+    has the rules for its session, and for what the request does not say. `identity` is what a request with the same
+    idempotency key must equal, `body` by default. Raises `GatewayError` (400) for errors across fields: two tools with
+    one name, a `tool_choice` without its tool.
     """
 
     def header(name: str) -> str | None:
@@ -83,7 +87,7 @@ def parse_chat_request(
         functions=functions,
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
-        idempotency_key=_parse_idempotency_key(body, header, chat_key),
+        idempotency_key=_parse_idempotency_key(body if identity is None else identity, header, chat_key),
         detached=(header("x-openclaw-on-disconnect") or defaults.on_disconnect) == "continue",
         streamed=bool(body.get("stream")),
         shows=parse_shown(find_header, http),

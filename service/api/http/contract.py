@@ -97,18 +97,36 @@ def _translate(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
 
 def _by_discriminator(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
     name, mapping = schema["discriminator"]["propertyName"], schema["discriminator"]["mapping"]
+    # The branch of values without the property, or with null, is the one that does not require it.
+    default = next((value for value, ref in mapping.items() if not _requires({"$ref": ref}, name, components)), None)
     values: dict[str, Any] = {"type": "string", "enum": list(mapping)}
+    if default is not None:
+        values = {"type": ["string", "null"], "enum": [*mapping, None]}
     if "x-unsupported-values" in schema:
         values["x-unsupported-values"] = schema["x-unsupported-values"]
     branches = [
         {
-            "if": {"type": "object", "required": [name], "properties": {name: {"const": value}}},
+            "if": {"type": "object", **_with_value(name, value, is_default=value == default)},
             "then": {"$ref": reference.replace("#/components/schemas/", "#/$defs/")},
         }
         for value, reference in mapping.items()
     ]
     types = list(dict.fromkeys(kind for branch in schema["oneOf"] for kind in _types_of(branch, components)))
-    return {"type": types, "required": [name], "properties": {name: values}, "allOf": branches}
+    required = [name] if default is None else []
+    return {"type": types, "required": required, "properties": {name: values}, "allOf": branches}
+
+
+def _requires(branch: Any, name: str, components: Mapping[str, Any]) -> bool:
+    schema = components[branch["$ref"].rpartition("/")[2]]
+    if "oneOf" in schema:
+        return any(_requires(part, name, components) for part in schema["oneOf"])
+    return name in schema.get("required", ())
+
+
+def _with_value(name: str, value: str, *, is_default: bool) -> dict[str, Any]:
+    if is_default:
+        return {"properties": {name: {"enum": [value, None]}}}
+    return {"required": [name], "properties": {name: {"const": value}}}
 
 
 def _by_type(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0015"  # webhooks
+HEAD = "0016"  # responses
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -140,6 +140,7 @@ runs = sa.Table(
     sa.Column("first_output_at_ms", _BigInteger),
     sa.Column("step", _BigInteger),
     sa.Column("metadata", sa.Text),
+    sa.Column("response", sa.Text),
     sa.Column("detached", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("tool", sa.Text),
     sa.Column("reasoning_tokens", _BigInteger),
@@ -180,7 +181,7 @@ webhooks = sa.Table(
 
 #: The session, run and messages of a stateless request that was answered: one row, moved to `sessions`, `runs` and
 #: `entries` when the session is continued. `messages` is a JSON list (`service.storage.message_codec`). Runs that
-#: claimed an idempotency key, and those that a follow-up finds by a tool call, are not stored here.
+#: claimed an idempotency key, those that a follow-up finds by a tool call, and stored responses are not stored here.
 stateless_turns = sa.Table(
     "stateless_turns",
     metadata,

@@ -49,14 +49,16 @@ class OpenRun:
         self._fence = None if lease is None else lease.fence
         self._entry = entry
 
-    def finish(self, outcome: RunOutcome) -> None:
+    def finish(self, outcome: RunOutcome) -> float:
         """Store the outcome and the turn, release the session, and return after the commit.
 
-        Raises `StoreError`, and `GatewayError` (`session_lost`) if this gateway was evicted in the meantime. Nothing of
-        the turn is stored then.
+        Returns the time of the end as it is stored, in seconds since 1970. Raises `StoreError`, and `GatewayError`
+        (`session_lost`) if this gateway was evicted in the meantime. Nothing of the turn is stored then.
         """
         try:
-            self._ledger.record_end(self._to_operation(outcome))
+            operation = self._to_operation(outcome)
+            self._ledger.record_end(operation)
+            return operation.at_ms / 1000
         finally:
             self._release()
 

@@ -76,6 +76,7 @@ class AcceptedRun:
 
     A stateless run has its own session. `claimed`: it holds an idempotency key. `detached`: it is not bound to its
     request, and recorded whatever becomes of it. `metadata` is JSON of its caller, `webhook` hears of its end.
+    `response` is JSON of what its response repeats of the request, if that is stored.
     """
 
     id: str
@@ -88,6 +89,7 @@ class AcceptedRun:
     detached: bool = False
     metadata: str | None = None
     webhook: Webhook | None = None
+    response: str | None = None
 
     @property
     def is_recorded_early(self) -> bool:
@@ -167,6 +169,7 @@ class RunRecord:
     step: int | None = None
     tool: str | None = None
     metadata: str | None = None
+    response: str | None = None
     detached: bool = False
 
 
@@ -276,6 +279,7 @@ def to_record(row: sa.Row[Any]) -> RunRecord:
         first_output_at_ms=row.first_output_at_ms,
         step=row.step,
         metadata=row.metadata,
+        response=row.response,
         detached=row.detached,
         tool=row.tool if row.state in ACTIVE_STATES else None,
     )

@@ -58,6 +58,7 @@ def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, 
         "state": state.value,
         "accepted_at_ms": run.accepted_at_ms,
         "metadata": run.metadata,
+        "response": run.response,
         "detached": run.detached,
     }
 

@@ -19,9 +19,10 @@ _OF_KEY = sa.select(stateless_turns).where(stateless_turns.c.session_key == sa.b
 
 
 def fits_one_row(run: AcceptedRun, outcome: RunOutcome) -> bool:
-    """Return True if the turn needs no row in `runs`: nothing will search for it by its key, call or error."""
+    """Return True if the turn needs no row in `runs`: nothing will search for it by its key, id, call or error."""
     is_plain = outcome.state is RunState.OK and outcome.asked_call_id is None and outcome.summary is None
-    return run.stateless and not run.is_recorded_early and is_plain and bool(outcome.messages)
+    is_found = run.is_recorded_early or run.response is not None
+    return run.stateless and not is_found and is_plain and bool(outcome.messages)
 
 
 @record

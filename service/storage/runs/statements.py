@@ -21,7 +21,7 @@ from service.storage.database.schema import (
 
 _NEW_RUN_COLUMNS = (
     *("id", "session_key", "agent_id", "gateway_id", "door", "state"),
-    *("accepted_at_ms", "metadata", "detached"),
+    *("accepted_at_ms", "metadata", "response", "detached"),
 )
 END_COLUMNS = (
     "state",

@@ -27,7 +27,7 @@ _READ_RANGE = PreparedStatement(
 )
 _READ_RECENT = sa.select(*RECENT_COLUMNS).where(*_IN_RANGE).order_by(entries.c.seq.desc()).limit(sa.bindparam("most"))
 _LAST_OF_RUN = (
-    sa.select(entries.c.seq)
+    sa.select(entries.c.seq, entries.c.digest)
     .where(entries.c.session_key == sa.bindparam("of_key"), entries.c.run_id == sa.bindparam("of_run"))
     .order_by(entries.c.seq.desc())
     .limit(1)
@@ -92,10 +92,10 @@ def read_recent(connection: sa.Connection, key: str, path: Path, limit: int) -> 
     return rows
 
 
-def find_last_of_run(connection: sa.Connection, key: str, run_id: str) -> int | None:
-    """Return the last message that a run added to the session, if any."""
-    found: int | None = connection.execute(_LAST_OF_RUN, {"of_key": key, "of_run": run_id}).scalar()
-    return found
+def find_last_of_run(connection: sa.Connection, key: str, run_id: str) -> tuple[int, str | None] | None:
+    """Return the number and the digest of the last message that a run added to the session, if any."""
+    found = connection.execute(_LAST_OF_RUN, {"of_key": key, "of_run": run_id}).first()
+    return None if found is None else (found.seq, found.digest)
 
 
 def find_digests(connection: sa.Connection, key: str, digests: Sequence[str]) -> dict[str, list[int]]:

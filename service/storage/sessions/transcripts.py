@@ -174,8 +174,8 @@ class TranscriptStore:
         rows = (row for seq in seqs for row in self._database.read(partial(read_range, key=key, first=seq, last=seq)))
         return tuple(from_payload(row.role, row.payload) for row in rows)
 
-    def find_last_of_run(self, key: str, run_id: str) -> int | None:
-        """Return the number of the last message that a run added to the session `key`, if any."""
+    def find_last_of_run(self, key: str, run_id: str) -> tuple[int, str | None] | None:
+        """Return the number and the digest of the last message that a run added to the session `key`, if any."""
         return self._database.read(partial(find_last_of_run, key=key, run_id=run_id))
 
     def find_digests(self, key: str, digests: Sequence[str]) -> dict[str, list[int]]:

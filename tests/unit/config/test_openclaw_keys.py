@@ -129,6 +129,9 @@ SAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
     "gateway.http.endpoints.chatCompletions.maxBodyBytes": ([1_000, True], [20 * 1024 * 1024]),
     "gateway.http.endpoints.chatCompletions.maxImageParts": ([0, 7], [8, 20]),
     "gateway.http.endpoints.chatCompletions.maxTotalImageBytes": ([1_000], [50_000_000]),
+    "gateway.http.endpoints.responses.maxBodyBytes": ([1_000], [20 * 1024 * 1024]),
+    "gateway.http.endpoints.responses.maxUrlParts": ([0, 7], [8, 20]),
+    "gateway.http.endpoints.responses.images": ([{"allowUrl": False}], [{}]),
     "session.sendPolicy.default": (["deny"], ["allow"]),
     "session.sendPolicy.rules[]": (
         [

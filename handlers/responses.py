@@ -1,0 +1,121 @@
+"""`/v1/responses`: OpenAI's Responses API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from flask import current_app
+
+from service.agent.request import AgentRequest
+from service.api.http.caller import Caller, WatchedStream, run_headers
+from service.api.http.connexion_app import current_request
+from service.api.http.openai_responses.echo import to_echo
+from service.api.http.openai_responses.input_items import to_input_items, to_item_list
+from service.api.http.openai_responses.output import ResponseFold, to_events
+from service.api.http.openai_responses.request import in_response_terms, parse_response_request
+from service.api.http.openai_responses.stored import (
+    StoredEvents,
+    find_item,
+    find_response,
+    get_record,
+    load_input,
+    to_stored_response,
+)
+from service.api.http.openai_responses.stream import ResponseStream, StoredResponseStream
+from service.api.http.responses import NO_BUFFERING, Response, json_response, ok_response
+from service.api.http.run_events import QUIET_SECONDS
+from service.core.errors import GatewayError
+from service.core.logs import access_entry
+from service.gateway.gateway import Gateway
+from service.storage.runs.responses import DeleteResponse
+
+_CANCEL_SECONDS = 5.0
+
+
+def create_response(body: dict[str, Any]) -> Response:
+    """Run an agent and answer with a response, whole or as a stream."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    with Caller(current_request().environ) as caller:
+        try:
+            request = parse_response_request(
+                body,
+                caller.header,
+                gateway.http,
+                find_previous=lambda response_id: find_response(gateway, response_id),
+                find_item=lambda item_id: find_item(gateway, item_id),
+            )
+            return _answer(gateway, caller, request, body)
+        except GatewayError as error:
+            raise in_response_terms(error) from None
+
+
+def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[str, Any]) -> Response:
+    run = caller.submit(gateway, request)
+    fold = ResponseFold(run.id, run.accepted_at, to_echo(body))
+    if body.get("stream"):
+        stream = ResponseStream(run, fold, request.shows)
+        stream.begin()
+        return ok_response("text/event-stream", WatchedStream(run, stream, caller), *run_headers(run), NO_BUFFERING)
+    if body.get("background"):
+        headers = run_headers(run)
+        if run.is_replay:
+            run.leave()  # nobody reads the copy
+        response = to_stored_response(gateway.storage, gateway.get_run(run.id))
+        return ok_response("application/json", orjson.dumps(response), *headers)
+    result = run.wait()
+    caller.note_end(run)
+    response = fold.add_all(to_events(result), run.ended_at)
+    return ok_response("application/json", orjson.dumps(response), *run_headers(run))
+
+
+def get_response(response_id: str, stream: bool = False, starting_after: int = -1) -> Response:
+    """Return a stored response, or stream its events after a number, then those to come."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    record = get_record(gateway, response_id)
+    if not stream:
+        return json_response(to_stored_response(gateway.storage, record))
+    environ = current_request().environ
+    access_entry(environ).run = record.id
+    if not record.detached:
+        text = "Only the events of responses in the background are kept. Send `background` with the request."
+        raise GatewayError("run_events_gone", text, param="response_id")
+    watch = gateway.event_feeds.watch(record.id, 0, QUIET_SECONDS)
+    if environ["REQUEST_METHOD"] == "HEAD":
+        watch.close()
+        return ok_response("text/event-stream", b"", NO_BUFFERING)
+    events = StoredEvents(gateway, record, starting_after)
+    body = StoredResponseStream(watch, events, environ.get("openclaw.connection"))
+    return ok_response("text/event-stream", body, NO_BUFFERING)
+
+
+def cancel_response(response_id: str) -> Response:
+    """Cancel a response, and return it; one that has ended is not changed."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    record = get_record(gateway, response_id)
+    if not record.state.is_final and gateway.abort(record.id):
+        run = gateway.runs.find(record.id)
+        if run is not None:
+            run.wait_for_end(_CANCEL_SECONDS)
+        record = find_response(gateway, response_id) or record
+    return json_response(to_stored_response(gateway.storage, record))
+
+
+def delete_response(response_id: str) -> Response:
+    """Delete a stored response."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    record = get_record(gateway, response_id)
+    if not record.state.is_final:
+        text = "The response is in progress. Cancel it first, with POST /v1/responses/{response_id}/cancel."
+        raise GatewayError("session_busy", text, param="response_id")
+    own = record.session_key.startswith(f"agent:{record.agent_id.lower()}:openai:")
+    gateway.storage.database.write(DeleteResponse(record.id, record.session_key if own else None))
+    return json_response({"id": response_id, "object": "response", "deleted": True})
+
+
+def list_input_items(response_id: str, limit: int, order: str, after: str | None = None) -> Response:
+    """List the input of a stored response."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    record = get_record(gateway, response_id)
+    items = to_input_items(record.id, load_input(gateway.storage, record))
+    return json_response(to_item_list(items, limit=limit, order=order, after=after))

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: its requests, its response object, and its stream of events."""

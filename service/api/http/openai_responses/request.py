@@ -1,0 +1,211 @@
+"""Translate a request of the Responses API, validated against the contract, to an `AgentRequest`.
+
+It becomes a chat completion first, which means the same in other words, so that both are understood in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from service.agent.conversation import IncomingMessage
+from service.agent.request import REASONING, AgentRequest
+from service.api.http.chat_request import parse_chat_request
+from service.api.http.openai_responses.echo import summary_of, to_echo
+from service.config.gateway import HttpConfig
+from service.core.dataclass import replace
+from service.core.errors import GatewayError
+from service.storage.runs.records import RunRecord
+from service.storage.sessions.keys import session_key_for
+
+#: Fields that a chat completion has, too.
+_SAME = (
+    *("model", "stream", "user", "parallel_tool_calls", "temperature", "top_p"),
+    *("frequency_penalty", "presence_penalty", "prompt_cache_key", "safety_identifier"),
+)
+_SYSTEM_ROLES = ("system", "developer")
+_DETAILS = {"original": "high"}  # the highest that every provider knows
+
+
+def parse_response_request(
+    body: Mapping[str, Any],
+    find_header: Callable[[str], str | None],
+    http: HttpConfig,
+    *,
+    find_previous: Callable[[str], RunRecord | None],
+    find_item: Callable[[str], Mapping[str, Any] | None],
+) -> AgentRequest:
+    """Translate a request; `body` satisfies the contract's `ResponseRequest`, the rest is as in `parse_chat_request`.
+
+    `find_previous` returns the run of a stored response by its id, `find_item` an item of a stored response by its id.
+    Raises `GatewayError` for errors across fields (400), and if there is no previous response with the id (404).
+    """
+    placed = list(_to_messages(_resolve(body["input"], find_item)))
+    choice, tools = _to_choice(body.get("tool_choice"), body.get("tools") or ())
+    completion = {
+        **{name: body[name] for name in _SAME if name in body},
+        **_to_options(body),
+        "messages": [message for _, message in placed],
+        "tools": tools,
+        "tool_choice": choice,
+    }
+    if body.get("instructions"):
+        completion["messages"].insert(0, {"role": "system", "content": body["instructions"]})
+    try:
+        request = parse_chat_request(completion, find_header, http, identity={"operation": "response", **body})
+    except GatewayError as error:
+        raise in_response_terms(error) from None
+    places = [place for place, message in placed if message["role"] not in _SYSTEM_ROLES]
+    messages = (IncomingMessage(place, item.message) for place, item in zip(places, request.messages, strict=True))
+    shows = frozenset({REASONING} if summary_of(body) else ())
+    request = replace(request, messages=tuple(messages), shows=shows, detached=request.detached or _is_detached(body))
+    if body.get("store") is not False:
+        request = replace(request, response=orjson.dumps(to_echo(body)).decode())
+    previous_id = body.get("previous_response_id")
+    return _continue(request, find_previous(previous_id), previous_id) if previous_id else request
+
+
+def _is_detached(body: Mapping[str, Any]) -> bool:
+    if body.get("background") and body.get("store") is False:
+        text = "A response in the background is read later, and has to be stored. Omit `store`, or send true."
+        raise GatewayError("invalid_value", text, param="store")
+    return bool(body.get("background"))
+
+
+def _continue(request: AgentRequest, previous: RunRecord | None, previous_id: str) -> AgentRequest:
+    """Return the request as one that continues after the run of a response, in its session and with its agent."""
+    if previous is None:
+        text = f'Previous response "{previous_id}" not found: it was never given, was not stored, or has been deleted.'
+        raise GatewayError("previous_response_not_found", text, param="previous_response_id")
+    if request.session_key is not None:
+        named = session_key_for(previous.agent_id, request.session_key, None, str).key
+        if named != previous.session_key:
+            text = "The previous response belongs to another session. Omit the session, or `previous_response_id`."
+            raise GatewayError("invalid_value", text, param="previous_response_id")
+    agent_id = request.agent_id
+    if agent_id is None and request.model is None:
+        agent_id = previous.agent_id
+    return replace(
+        request, agent_id=agent_id, session_key=previous.session_key, user=None, resends=False, follows=previous.id
+    )
+
+
+def _resolve(
+    given: str | Sequence[dict[str, Any]], find_item: Callable[[str], Mapping[str, Any] | None]
+) -> str | list[Mapping[str, Any]]:
+    """Return an input with the items that it refers to."""
+    if isinstance(given, str):
+        return given
+    items: list[Mapping[str, Any]] = []
+    for index, item in enumerate(given):
+        if item.get("type") != "item_reference":
+            items.append(item)
+            continue
+        found = find_item(item["id"])
+        if found is None:
+            text = f"`input[{index}]` refers to an item of no stored response. Send the item itself."
+            raise GatewayError("invalid_value", text, param=f"input[{index}].id")
+        items.append(found)
+    return items
+
+
+def in_response_terms(error: GatewayError) -> GatewayError:
+    """Return `error` with the parameter names of this API in place of those of chat completions."""
+    if error.param is not None:
+        renamed = error.param.replace(".function.", ".").replace("response_format", "text.format")
+        error.param = "input" if renamed == "messages" else renamed
+    return error
+
+
+def _to_options(body: Mapping[str, Any]) -> dict[str, Any]:
+    reasoning, text = body.get("reasoning") or {}, body.get("text") or {}
+    return {
+        "max_completion_tokens": body.get("max_output_tokens"),
+        "reasoning_effort": reasoning.get("effort"),
+        "verbosity": text.get("verbosity"),
+        "response_format": _to_format(text.get("format")),
+    }
+
+
+def _to_format(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if given is None or given["type"] == "text":
+        return None
+    if given["type"] == "json_object":
+        return {"type": "json_object"}
+    schema = {name: given[name] for name in ("name", "description", "schema", "strict") if name in given}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _to_choice(
+    choice: str | dict[str, Any] | None, tools: Sequence[dict[str, Any]]
+) -> tuple[str | dict[str, Any] | None, list[dict[str, Any]]]:
+    """Return the tool choice, and the tools it allows, as a chat completion has them."""
+    wrapped: list[dict[str, Any]] = [{"type": "function", "function": tool} for tool in tools]
+    if choice is None or isinstance(choice, str):
+        return choice, wrapped
+    if choice["type"] == "function":
+        return {"type": "function", "function": {"name": choice["name"]}}, wrapped
+    known = {tool["name"] for tool in tools}
+    for index, allowed in enumerate(choice["tools"]):
+        if allowed["name"] not in known:
+            text = "`tool_choice` allows a function that is not in `tools`. Name some of `tools`."
+            raise GatewayError("invalid_value", text, param=f"tool_choice.tools[{index}].name")
+    names = {allowed["name"] for allowed in choice["tools"]}
+    return choice["mode"], [tool for tool in wrapped if tool["function"]["name"] in names]
+
+
+def _to_messages(given: str | Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the messages that items amount to, each with the place of its first item.
+
+    Function calls join the assistant message before them.
+    """
+    if isinstance(given, str):
+        yield "input", {"role": "user", "content": given}
+        return
+    answer: tuple[str, dict[str, Any]] | None = None
+    for index, item in enumerate(given):
+        place, kind = f"input[{index}]", item.get("type") or "message"
+        if kind == "reasoning":
+            continue
+        if kind == "function_call":
+            answer = answer or (place, {"role": "assistant", "content": None})
+            answer[1].setdefault("tool_calls", []).append(_to_call(item))
+            continue
+        if answer is not None:
+            yield answer
+            answer = None
+        message = _to_output(item) if kind == "function_call_output" else _to_message(item)
+        if message["role"] == "assistant":
+            answer = place, message
+        else:
+            yield place, message
+    if answer is not None:
+        yield answer
+
+
+def _to_call(item: Mapping[str, Any]) -> dict[str, Any]:
+    function = {"name": item["name"], "arguments": item.get("arguments")}
+    return {"id": item["call_id"], "type": "function", "function": function}
+
+
+def _to_output(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": item["call_id"], "content": _to_content(item["output"])}
+
+
+def _to_message(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"role": item["role"], "content": _to_content(item["content"])}
+
+
+def _to_content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else [_to_part(part) for part in content]
+
+
+def _to_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "refusal":
+        return part
+    if part["type"] != "input_image":
+        return {"type": "text", "text": part["text"]}
+    detail = part.get("detail") or "auto"
+    return {"type": "image_url", "image_url": {"url": part["image_url"], "detail": _DETAILS.get(detail, detail)}}

@@ -1,0 +1,152 @@
+"""Responses that are read back: their state is the run's record, their items are the messages of its turn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from service.agent.conversation import unanswered_calls
+from service.agent.events import (
+    PARAGRAPH,
+    ReasoningDelta,
+    RunEnded,
+    RunEvent,
+    TextDelta,
+    ToolCallRequested,
+)
+from service.api.http.openai_responses.output import RESPONSE_ID_PREFIX, ResponseFold, StreamedEvent
+from service.core.errors import GatewayError
+from service.core.messages import Message, Role, StopReason, ToolCall
+from service.gateway.gateway import Gateway
+from service.gateway.run_outcome import failure_of
+from service.storage.runs.events import LoggedEvent
+from service.storage.runs.records import RUN_ID_PREFIX, RunRecord, RunState
+from service.storage.storage import Storage
+
+_ITEM_ID = re.compile(r"(?:msg|fc|rs)_([0-9a-f-]{36})_([0-9]{1,4})")
+_MOST_MESSAGES = 20_000  # of one turn
+
+
+def to_run_id(response_id: str) -> str:
+    """Return the id of the run that gives a response."""
+    return RUN_ID_PREFIX + response_id.removeprefix(RESPONSE_ID_PREFIX)
+
+
+def find_response(gateway: Gateway, response_id: str) -> RunRecord | None:
+    """Return the run of a stored response, if there is one. Raises `StoreError`."""
+    if not response_id.startswith(RESPONSE_ID_PREFIX):
+        return None
+    try:
+        found = gateway.get_run(to_run_id(response_id))
+    except GatewayError:
+        return None
+    return None if found.response is None else found
+
+
+def get_record(gateway: Gateway, response_id: str) -> RunRecord:
+    """Return the run of a stored response; raises `GatewayError` (`response_not_found`), and `StoreError`."""
+    found = find_response(gateway, response_id)
+    if found is None:
+        text = f'Response "{response_id}" not found: it was never given, was not stored, or has been deleted.'
+        raise GatewayError("response_not_found", text, param="response_id")
+    return found
+
+
+def open_fold(record: RunRecord) -> ResponseFold:
+    """Return the response of a run without its events."""
+    return ResponseFold(record.id, record.accepted_at_ms / 1000, orjson.loads(record.response or "{}"))
+
+
+def to_stored_response(storage: Storage, record: RunRecord) -> dict[str, Any]:
+    """Return a stored response as it is: with its output once its run has ended. Raises `StoreError`."""
+    if not record.state.is_final:
+        status = "queued" if record.state is RunState.ACCEPTED else "in_progress"
+        return {**open_fold(record).response, "status": status}
+    ended_at = None if record.ended_at_ms is None else record.ended_at_ms / 1000
+    events = _logged_output(storage, record) if record.detached else _told_output(storage, record)
+    return open_fold(record).add_all([*events, _end_of(record)], ended_at)
+
+
+def find_item(gateway: Gateway, item_id: str) -> dict[str, Any] | None:
+    """Return the item with this id of the output of a stored response. Raises `StoreError`."""
+    named = _ITEM_ID.fullmatch(item_id)
+    record = None if named is None else find_response(gateway, RESPONSE_ID_PREFIX + named[1])
+    if record is None:
+        return None
+    output = to_stored_response(gateway.storage, record)["output"]
+    return next((item for item in output if item["id"] == item_id), None)
+
+
+class StoredEvents:
+    """The events of a stream that is read again, translated from the numbered events of its run."""
+
+    def __init__(self, gateway: Gateway, record: RunRecord, after: int) -> None:
+        self._gateway = gateway
+        self._record = record
+        self._fold = open_fold(record)
+        self._after = after
+
+    def begin(self) -> list[StreamedEvent]:
+        """Return the first events, as far as they are behind the number."""
+        return self._behind(self._fold.begin())
+
+    def translate(self, batch: Iterable[LoggedEvent]) -> list[StreamedEvent]:
+        """Return the next events, as far as they are behind the number. Raises `StoreError`."""
+        return [one for event in batch for one in self._behind(self._add(event))]
+
+    def _add(self, logged: LoggedEvent) -> list[StreamedEvent]:
+        if logged.kind == "run.ended":
+            record = self._gateway.get_run(self._record.id)
+            return self._fold.add(_end_of(record), None if record.ended_at_ms is None else record.ended_at_ms / 1000)
+        event = _to_event(logged)
+        return [] if event is None else self._fold.add(event, None)
+
+    def _behind(self, events: Sequence[StreamedEvent]) -> list[StreamedEvent]:
+        return [event.after(self._after) for event in events if event.number > self._after]
+
+
+def _logged_output(storage: Storage, record: RunRecord) -> Iterator[RunEvent]:
+    """Yield the output of a detached run as it was streamed."""
+    after = 0
+    while batch := storage.run_events.read_after(record.id, after):
+        after = batch[-1].number
+        yield from filter(None, map(_to_event, batch))
+
+
+def _told_output(storage: Storage, record: RunRecord) -> Iterator[RunEvent]:
+    """Yield the output of a run that its turn has: of a failed one what was kept."""
+    reply = storage.transcripts.load_reply(record.session_key, record.id, record.reply_count)
+    text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
+    if text:
+        yield TextDelta(text)
+    if record.state is RunState.OK:
+        for index, call in enumerate(unanswered_calls(reply)):
+            yield ToolCallRequested(index, call)
+
+
+def load_input(storage: Storage, record: RunRecord) -> tuple[Message, ...]:
+    """Return the messages that the request of a response added to its session. Raises `StoreError`."""
+    turn = storage.transcripts.load_reply(record.session_key, record.id, _MOST_MESSAGES)
+    return turn[: len(turn) - record.reply_count]
+
+
+def _to_event(logged: LoggedEvent) -> RunEvent | None:
+    members = orjson.loads(logged.data)
+    match logged.kind:
+        case "text.delta":
+            return TextDelta(members["text"])
+        case "reasoning.delta":
+            return ReasoningDelta(members["text"])
+        case "tool.requested":
+            return ToolCallRequested(members["index"], ToolCall(members["id"], members["name"], members["arguments"]))
+        case _:
+            return None
+
+
+def _end_of(record: RunRecord) -> RunEnded:
+    if record.state is RunState.OK:
+        return RunEnded(StopReason(record.stop_reason or StopReason.STOP), record.usage)
+    return RunEnded(error=failure_of(record))

@@ -1,0 +1,82 @@
+"""The output of a run as an event stream for the caller that started it, whatever its events look like."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from service.agent.events import (
+    ReasoningDelta,
+    RunEnded,
+    RunEvent,
+    TextDelta,
+    ToolCallRequested,
+    ToolCallWritten,
+    ToolEnded,
+    ToolStarted,
+)
+from service.agent.request import REASONING, TOOLS
+from service.agent.run import Run
+from service.api.http.responses import FinalPiece
+
+#: Maximum silence of a stream once its run has begun; then a comment line is sent.
+QUIET_SECONDS = 15.0
+
+#: Events that are visible to every caller, and by their kind to those that want to see them.
+_VISIBLE_EVENTS = (TextDelta, ToolCallWritten, ToolCallRequested, RunEnded)
+_EVENTS_OF_KIND = {REASONING: (ReasoningDelta,), TOOLS: (ToolStarted, ToolEnded)}
+
+#: Keeps a silent stream open.
+COMMENT = b": still working\n\n"
+
+
+class RunStream:
+    """The events of a run as the bytes of an event stream: call `begin` first, then iterate.
+
+    After `quiet_seconds` without events a comment line is sent. `shows` are the kinds of events that the caller wants
+    to see beside the text.
+    """
+
+    def __init__(self, run: Run, shows: Collection[str], quiet_seconds: float) -> None:
+        self._run = run
+        self._visible: tuple[type[RunEvent], ...] = _VISIBLE_EVENTS
+        for kind in shows:
+            if kind != REASONING or run.shows_reasoning:
+                self._visible += _EVENTS_OF_KIND[kind]
+        self._quiet_seconds = quiet_seconds
+        self._batches = run.follow(quiet_seconds)
+        self._first: list[RunEvent] = []
+
+    def begin(self) -> None:
+        """Wait for the first event that is visible to the caller, at most `quiet_seconds` from the run's beginning.
+
+        Raises the `GatewayError` of a run that fails before that event, while the status can still be chosen.
+        """
+        for batch in self._batches:
+            self._first += batch
+            is_quiet = not batch and self._run.has_begun
+            if is_quiet or any(isinstance(event, self._visible) for event in batch):
+                break
+            if self._run.running_seconds >= self._quiet_seconds:
+                break
+        visible = [event for event in self._first if isinstance(event, self._visible)]
+        if len(visible) == 1 and isinstance(visible[0], RunEnded) and visible[0].error is not None:
+            raise visible[0].error.copy()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the opening and the first events, then events as they come, `[DONE]` last; never raises."""
+        yield self._to_piece(self._first, self._opening())
+        if not self._first or not isinstance(self._first[-1], RunEnded):
+            for batch in self._batches:
+                yield self._to_piece(batch) if batch else COMMENT
+
+    def _to_piece(self, batch: Sequence[RunEvent], opening: bytes = b"") -> bytes:
+        piece = opening + b"".join(map(self._encode, batch))
+        return FinalPiece(piece) if batch and isinstance(batch[-1], RunEnded) else piece
+
+    def _opening(self) -> bytes:
+        """Return what comes before the first event."""
+        raise NotImplementedError
+
+    def _encode(self, event: RunEvent) -> bytes:
+        """Encode an event of the run; the last one with the end of the stream."""
+        raise NotImplementedError

@@ -1,0 +1,103 @@
+"""Mend generated requests of the Responses API where the contract leaves open what the gateway requires."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_MAX_TOOLS = 128
+_MAX_PICTURES = 8
+_GO_ON = [{"role": "assistant", "content": "Go on."}, {"role": "user", "content": "Say this again, please."}]
+
+
+def mend_response_request(body: dict[str, Any], picture: str, *, in_session: bool) -> None:
+    """Give results their calls, tools unique names, choices existing tools, pictures that are some, and an input."""
+    given = body.get("input")
+    if isinstance(given, str) and not given.strip():
+        body["input"] = "Say this again, please."
+    if isinstance(given, list):
+        body["input"] = _mend_items(given, in_session=in_session)
+        _mend_pictures(body["input"], picture)
+    _mend_tools(body)
+    if body.get("background") is True and body.get("store") is False:
+        body["store"] = True
+    match body.get("text"):
+        case {"format": {"schema": dict(), "strict": True} as wanted}:
+            wanted["schema"] = {"description": "Any value."}  # generated ones are seldom schemas
+
+
+def _mend_items(items: Iterable[Any], *, in_session: bool) -> list[Any]:
+    called: set[str] = set()
+    mended: list[Any] = []
+    for item in items:
+        match item:
+            case {"type": "item_reference", "id": str()}:
+                continue  # to nothing
+            case {"type": "function_call_output", "call_id": str(call_id)} if call_id not in called:
+                mended.append({"type": "function_call", "call_id": call_id, "name": "look_up"})
+                called.add(call_id)
+            case {"type": "function_call", "call_id": str(call_id)}:
+                called.add(call_id)
+        mended.append(item)
+    # In a session only what follows the last answer is new.
+    return mended + _GO_ON if in_session or not any(map(_is_input, mended)) else mended
+
+
+def _is_input(item: Any) -> bool:
+    match item:
+        case {"type": "function_call_output"}:
+            return True
+        case {"role": "user", "content": str(text)}:
+            return bool(text.strip())
+        case {"role": "user", "content": list(parts)}:
+            return any(_is_shown(part) for part in parts)
+    return False
+
+
+def _is_shown(part: Any) -> bool:
+    match part:
+        case {"type": "input_image"}:
+            return True
+        case {"text": str(text)}:
+            return bool(text.strip())
+    return False
+
+
+def _mend_pictures(items: Iterable[Any], picture: str) -> None:
+    seen = 0
+    for item in items:
+        parts = item.get("content") if isinstance(item, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            match part:
+                case {"type": "input_image", "image_url": str(url)} if url.lower().startswith(("data:", "http")):
+                    seen += 1
+                    part["image_url"] = picture
+                    if seen > _MAX_PICTURES:
+                        part.clear()
+                        part.update({"type": "input_text", "text": "and another picture"})
+
+
+def _mend_tools(body: dict[str, Any]) -> None:
+    tools = [] if body.get("tools") is None else body["tools"]
+    if not isinstance(tools, list):
+        return
+    names: set[str] = set()
+    for index, tool in enumerate(tools):
+        if isinstance(tool, dict) and isinstance(tool.get("name"), str):
+            if tool["name"] in names:
+                tool["name"] = f"{tool['name'][:50]}-{index}"
+            names.add(tool["name"])
+    missing = [name for name in _chosen(body.get("tool_choice")) if name not in names]
+    if body.get("tool_choice") == "required" and not tools:
+        missing = ["look_up"]
+    if missing:
+        added = [{"type": "function", "name": name} for name in dict.fromkeys(missing)]
+        body["tools"] = [*tools[: max(0, _MAX_TOOLS - len(added))], *added]
+
+
+def _chosen(choice: Any) -> list[str]:
+    if not isinstance(choice, Mapping):
+        return []
+    tools = choice.get("tools")
+    named = [choice, *(tools if isinstance(tools, list) else ())]
+    return [one["name"] for one in named if isinstance(one, Mapping) and isinstance(one.get("name"), str)]
