@@ -25,6 +25,7 @@ from service.api.websocket.dispatch import MethodContext, Methods
 from service.api.websocket.handshake import Handshake
 from service.api.websocket.hub import Hub, HubLimits
 from service.api.websocket.methods import ROWS
+from service.api.websocket.peer_runs import PeerRunFeed
 from service.config.redaction import describe_config
 from service.config.schema import Config
 from service.core.dataclass import record
@@ -110,7 +111,13 @@ def add_websocket_app(
     handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
     feed = ApprovalFeed(hub, gateway.storage.approvals)
-    gateway.storage.approvals.on_change, gateway.storage.approvals.on_check = feed.publish, feed.refresh
+    peer_runs = PeerRunFeed(gateway, hub, broadcasts, clock)
+
+    def refresh() -> None:
+        feed.refresh()
+        peer_runs.refresh()
+
+    gateway.storage.approvals.on_change, gateway.storage.approvals.on_check = feed.publish, refresh
     app.extensions["rpc"] = hub
     app.wsgi_app = WebSocketApp(  # type: ignore[method-assign]
         app.wsgi_app, hub=hub, handshake=handshake, methods=methods, settings=settings, budget=gateway.budget

@@ -1,0 +1,138 @@
+"""Broadcast the runs of other gateways to the listeners of this one.
+
+Their records tell when they begin and end, and the transcript what they have answered. The text of a detached run comes
+while it is written, from its stored events; that of others at their end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import orjson
+
+from service.agent.events import RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
+from service.agent.run import Run
+from service.api.websocket.broadcaster import Broadcaster
+from service.api.websocket.hub import Hub
+from service.core.concurrency import spawn
+from service.core.errors import GatewayError
+from service.core.messages import ToolCall
+from service.gateway.gateway import Gateway
+from service.storage.database.errors import StoreError
+from service.storage.runs.events import LoggedEvent
+from service.storage.runs.peer_runs import get_runs, list_active_peer_runs, list_peer_runs
+from service.storage.runs.records import AcceptedRun, RunRecord, RunState
+
+logger = logging.getLogger("openclaw.rpc")
+
+#: A run may be recorded so much later than it was accepted.
+_OVERLAP_MS = 60_000
+_QUIET_SECONDS = 1.0
+
+
+class PeerRunFeed:
+    """Broadcasts the runs of other gateways through `broadcaster` while `hub` has connections."""
+
+    def __init__(self, gateway: Gateway, hub: Hub, broadcaster: Broadcaster, clock: Callable[[], float]) -> None:
+        self._gateway = gateway
+        self._hub = hub
+        self._broadcaster = broadcaster
+        self._clock = clock
+        self._listens = False
+        self._idle_at_ms = int(clock() * 1000)  # when there was nobody to hear of runs
+        self._seen: dict[str, int] = {}  # when the runs that were seen were accepted
+        self._going_on: dict[str, Run | None] = {}  # those that wait for their end, and `None` for their beginning
+
+    def refresh(self) -> None:
+        """Look at what other gateways have done since the last call. Raises `StoreError`."""
+        storage = self._gateway.storage
+        now_ms = int(self._clock() * 1000)
+        if not len(self._hub) or not (storage.membership.has_peers or self._going_on):
+            self._listens, self._idle_at_ms = False, now_ms
+            self._seen.clear()
+            self._going_on.clear()
+            return
+        since_ms = now_ms - _OVERLAP_MS
+        found = list_peer_runs(storage.database, storage.membership.id, since_ms)
+        if not self._listens:
+            self._listens = True
+            found += list_active_peer_runs(storage.database, storage.membership.id)
+        for record in reversed(found):
+            if record.id not in self._seen:
+                self._seen[record.id] = record.accepted_at_ms
+                if record.ended_at_ms is None or record.ended_at_ms >= self._idle_at_ms:
+                    self._going_on[record.id] = None
+        for record in get_runs(storage.database, self._going_on):
+            self._advance(record)
+        self._seen = {one: at for one, at in self._seen.items() if at >= since_ms - _OVERLAP_MS}
+
+    def _advance(self, record: RunRecord) -> None:
+        """Broadcast the beginning and the end of a run, if they are new."""
+        run = self._going_on[record.id]
+        if run is None and record.state is not RunState.ACCEPTED:
+            run = self._going_on[record.id] = _to_run(record)
+            self._broadcaster(run, RunStarted())
+            if record.detached:
+                del self._going_on[record.id]
+                spawn(self._follow, run)
+                return
+        if run is not None and record.state.is_final:
+            del self._going_on[record.id]
+            spawn(self._broadcast_end, run)
+
+    def _follow(self, run: Run) -> None:
+        """Broadcast the text and the tools of a detached run as they come, then its end."""
+        calls: dict[str, ToolCall] = {}
+        try:
+            watch = self._gateway.event_feeds.watch(run.id, 0, _QUIET_SECONDS)
+            try:
+                for batch in watch:
+                    for event in batch:
+                        for translated in _translate(event, calls):
+                            run.append(translated)
+                            self._broadcaster(run, translated)
+                    if not len(self._hub):
+                        return
+            finally:
+                watch.close()
+        except (StoreError, GatewayError) as error:
+            logger.warning("run %s of another gateway can no longer be followed: %s", run.id, error)
+        self._broadcast_end(run)
+
+    def _broadcast_end(self, run: Run) -> None:
+        """Broadcast what is missing of a run that has ended: its text, unless that was broadcast, and its end."""
+        try:
+            replay = self._gateway.find(run.id)
+        except StoreError as error:
+            logger.warning("the end of run %s of another gateway could not be read: %s", run.id, error)
+            return
+        if replay is None or replay is run:
+            return
+        replay.wait_for_end(None)
+        has_text = bool(run.text)
+        for event in replay.log:
+            if not (has_text and isinstance(event, TextDelta)):
+                run.append(event)
+                self._broadcaster(run, event)
+
+
+def _to_run(record: RunRecord) -> Run:
+    accepted = AcceptedRun(
+        record.id, record.session_key, record.agent_id, record.protocol, record.accepted_at_ms, stateless=False
+    )
+    run = Run(accepted, is_replay=True)
+    run.begin()
+    return run
+
+
+def _translate(event: LoggedEvent, calls: dict[str, ToolCall]) -> Iterator[RunEvent]:
+    members = orjson.loads(event.data)
+    match event.kind:
+        case "text.delta":
+            yield TextDelta(members["text"])
+        case "tool.started":
+            call = calls[members["id"]] = ToolCall(members["id"], members["name"], members["arguments"])
+            yield ToolStarted(call)
+        case "tool.ended" if members["id"] in calls:
+            yield ToolEnded(calls[members["id"]], members["summary"], not members["ok"], members["duration_ms"])

@@ -1,0 +1,104 @@
+"""Cost of a thousand watchers of one run: CPU of the gateway, and how late the run and its stream are.
+
+Run it from the top of the repository: `python tests/bench/watchers.py [watchers]`. The model writes a word every 20 ms;
+the caller's stream shows how late each word is.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.upstream import Exchange, Upstream
+
+WORDS = 400
+PAUSE_SECONDS = 0.02
+RUNS = 3
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    with tempfile.TemporaryDirectory() as directory, Upstream() as upstream:
+        sent: list[float] = []
+
+        def answer(exchange: Exchange) -> None:
+            exchange.head()
+            sent.clear()
+            for number in range(WORDS):
+                sent.append(time.monotonic())
+                exchange.event({"content": f"w{number} "})
+                exchange.wait(PAUSE_SECONDS)
+            exchange.end()
+
+        upstream.answers["slow"] = answer
+        with live_gateway(Path(directory), stubbed_config(upstream.url, "stub/slow")) as running:
+            for watchers in (0, count, 0, count):
+                figures = [measure(running, watchers, sent) for _ in range(RUNS)]
+                cpu, median, p99, took = (statistics.median(one) for one in zip(*figures, strict=True))
+                print(
+                    f"{watchers} watchers: {cpu:.2f} s of CPU, a word late by {median:.1f} ms (median), {p99:.1f} ms"
+                    f" (p99), run of {took:.2f} s"
+                )
+
+
+def measure(running: LiveGateway, watchers: int, sent: list[float]) -> tuple[float, float, float, float]:
+    """Return the CPU seconds of one run, the median and p99 of the lateness in ms, and its duration in seconds."""
+    process = psutil.Process(running.process.pid)
+    used = sum(process.cpu_times()[:2])
+    late: list[float] = []
+    began = time.monotonic()
+    body = {"messages": [{"role": "user", "content": "go on"}], "stream": True}
+    headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-on-disconnect": "continue"}
+    with (
+        httpx.Client(base_url=running.url, headers=headers, timeout=120) as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        stop = threading.Event()
+        path = f"/v1/runs/{response.headers['x-openclaw-run-id']}/events"
+        watching = threading.Thread(target=watch, args=(running, path, watchers, stop))
+        watching.start()
+        for line in response.iter_lines():
+            if '"content":"w' in line:
+                for _ in range(line.count(" ") - 1):
+                    late.append((time.monotonic() - sent[len(late)]) * 1000)
+        took = time.monotonic() - began
+        stop.set()
+        watching.join()
+    late.sort()
+    return sum(process.cpu_times()[:2]) - used, statistics.median(late), late[int(len(late) * 0.99)], took
+
+
+def watch(running: LiveGateway, path: str, watchers: int, stop: threading.Event) -> None:
+    """Open connections that watch the run, and read what they get until it has ended."""
+    selector: Any = selectors.DefaultSelector()
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    for _ in range(watchers):
+        connection = socket.create_connection(running.address)
+        connection.sendall(request)
+        connection.setblocking(False)
+        selector.register(connection, selectors.EVENT_READ)
+    while not stop.is_set() and selector.get_map():
+        for key, _ in selector.select(0.1):
+            if not key.fileobj.recv(256 * 1024):
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+    for key in list(selector.get_map().values()):
+        key.fileobj.close()
+    selector.close()
+
+
+if __name__ == "__main__":
+    main()
