@@ -8,6 +8,7 @@ from service.api.http.chat_chunks import ChunkEncoder
 from service.api.http.chat_request import parse_shown
 from service.api.http.chat_resume import ResumedChunks
 from service.api.http.connexion_app import current_request, environ_key
+from service.api.http.file_parts import with_file_texts
 from service.api.http.responses import (
     NO_BUFFERING,
     REPLAYED,
@@ -55,6 +56,8 @@ def create_run(body: dict[str, Any]) -> Response:
     """Start a run that is not bound to its request."""
     gateway: Gateway = current_app.extensions["gateway"]
     environ = current_request().environ
+    if isinstance(body["input"], list):
+        body = {**body, "input": with_file_texts(body["input"], "input", gateway.lease().runtime.files)}
     try:
         request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")))
         check_webhook(request, gateway.webhooks.client)

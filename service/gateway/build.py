@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from service.agent.compaction.compactor import Compactor
+from service.agent.files import FileReader
 from service.agent.images import check_images, image_client
 from service.config.agents import Roster
 from service.config.loading import resolve_state_url
@@ -92,6 +93,7 @@ def open_runtime(
         config.gateway.http,
         webhook_client(config.gateway.http.webhooks),
         config.tasks,
+        FileReader(slots.searches),
         config.embeddings.model,
     )
 

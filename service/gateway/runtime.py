@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from service.agent.conversation import IncomingMessage
+from service.agent.files import FileReader
 from service.config.agents import Roster
 from service.config.approvals import ApprovalsConfig
 from service.config.gateway import HttpConfig
@@ -53,7 +54,7 @@ class Runtime:
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
     `http` has the rules for HTTP requests, `webhook_client` sends the ends of runs, `tasks` recognizes side requests.
-    `embedding_model` ("provider/model") makes embeddings.
+    `files` reads those that requests bring. `embedding_model` ("provider/model") makes embeddings.
     """
 
     roster: Roster
@@ -67,6 +68,7 @@ class Runtime:
     http: HttpConfig
     webhook_client: PublicHttpClient
     tasks: TasksConfig
+    files: FileReader
     embedding_model: str | None = None
 
     def adopt(self, older: Runtime) -> None:

@@ -76,9 +76,12 @@ PICTURE = (
     "fFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 
+#: A file that says "hi".
+FILE = "data:text/plain;base64,aGk="
+
 _MAX_MESSAGES = 10_000
 _MAX_TOOLS = 128
-_MAX_PICTURES = 8
+_MAX_PICTURES = _MAX_FILES = 8
 _MAX_KEY = 2048
 _CALL = {"name": "look_up", "arguments": "{}"}
 
@@ -405,11 +408,17 @@ def mend_format(body: dict[str, Any]) -> None:
 
 
 def mend_pictures(body: dict[str, Any]) -> None:
-    """Replace pictures by a real one, within the limit of a request."""
-    seen = 0
+    """Replace pictures and files by real ones, within the limits of a request."""
+    seen = files = 0
     for message in _items(body.get("messages")):
         for part in _items(message.get("content")):
             match part:
+                case {"type": "file", "file": {"file_data": str(data)} as file} if data:
+                    file["file_data"] = FILE
+                    files += 1
+                    if files > _MAX_FILES:
+                        part.clear()
+                        part.update({"type": "text", "text": "and another file"})
                 case {"type": "image_url", "image_url": str(url) | {"url": str(url)}} if _is_image_url(url):
                     seen += 1
                     if isinstance(part["image_url"], dict):
