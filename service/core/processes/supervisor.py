@@ -265,6 +265,7 @@ def _guard(supervisor_pid: int) -> int:
 def _supervise(arguments: list[str]) -> int:
     lifeline = socket.socket(fileno=int(arguments[0]))
     os.set_inheritable(lifeline.fileno(), False)
+    lifeline.setblocking(True)  # gevent's are not, and the client may need time to send the order
     line = lifeline.makefile("rb").readline()
     if not line.endswith(b"\n"):
         return 1  # the client is gone

@@ -14,11 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from support.processes import started
+from support.processes import running_children, started
 
 import service
 from service.config.tools import GlobalExecConfig
 from service.core import concurrency
+from service.core.processes.reaper import program
 from service.tools.exec import ExecTool
 from service.tools.tool import ToolContext, ToolError
 
@@ -404,6 +405,30 @@ def test_command_that_stops_guard_is_not_waited_for_once_it_has_ended(context: T
             context, command=f"kill -STOP {guard}; {stopped}; echo $(sed -n 's/^State:\t//p' /proc/{guard}/status)"
         )
     assert "T (stopped)" in told
+
+
+def test_order_that_comes_late_to_socket_that_does_not_block_is_read() -> None:
+    """As of a gateway that is busy after it has started the supervisor."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        start = program("service.core.processes.supervisor", str(theirs.fileno()))
+        with started(start, stdout=subprocess.PIPE, pass_fds=[theirs.fileno()]) as process:
+            theirs.close()
+            while process.poll() is None and not running_children(process.pid):
+                time.sleep(0.01)
+            time.sleep(0.3)  # in which it would have given up
+            order: dict[str, Any] = {
+                "argv": ["/bin/echo", "tea"],
+                "cwd": "/",
+                "env": {},
+                "limits": None,
+                "sandbox": None,
+            }
+            limits = {"timeout_seconds": 60, "kept_bytes": 1000, "max_output_bytes": 1000}
+            ours.sendall(json.dumps({**order, **limits}).encode() + b"\n")
+            report = json.loads(process.communicate(timeout=GENEROUS_SECONDS)[0])
+    assert report["stdout"]["head"] == "tea\n"
 
 
 @pytest.mark.parametrize("moment", ["after_in_parent", "after_in_child"])
