@@ -1,7 +1,7 @@
 """Cost of a thousand watchers of one run: CPU of the gateway, and how late the run and its stream are.
 
 Run it from the top of the repository: `python tests/bench/watchers.py [watchers]`. The model writes a word every 20 ms;
-the caller's stream shows how late each word is.
+the caller's stream shows how late each word is, from the moment when all watchers have connected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from support.upstream import Exchange, Upstream
 
 WORDS = 400
 PAUSE_SECONDS = 0.02
-RUNS = 3
+RUNS = 2
 
 
 def main() -> None:
@@ -57,8 +57,8 @@ def main() -> None:
 def measure(running: LiveGateway, watchers: int, sent: list[float]) -> tuple[float, float, float, float]:
     """Return the CPU seconds of one run, the median and p99 of the lateness in ms, and its duration in seconds."""
     process = psutil.Process(running.process.pid)
-    used = sum(process.cpu_times()[:2])
-    late: list[float] = []
+    used: float | None = None
+    words, late = 0, [0.0]
     began = time.monotonic()
     body = {"messages": [{"role": "user", "content": "go on"}], "stream": True}
     headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-on-disconnect": "continue"}
@@ -66,23 +66,26 @@ def measure(running: LiveGateway, watchers: int, sent: list[float]) -> tuple[flo
         httpx.Client(base_url=running.url, headers=headers, timeout=120) as client,
         client.stream("POST", "/v1/chat/completions", json=body) as response,
     ):
-        stop = threading.Event()
+        ready, stop = threading.Event(), threading.Event()
         path = f"/v1/runs/{response.headers['x-openclaw-run-id']}/events"
-        watching = threading.Thread(target=watch, args=(running, path, watchers, stop))
+        watching = threading.Thread(target=watch, args=(running, path, watchers, ready, stop))
         watching.start()
         for line in response.iter_lines():
             if '"content":"w' in line:
-                for _ in range(line.count(" ") - 1):
-                    late.append((time.monotonic() - sent[len(late)]) * 1000)
+                words += line.count(" ") - 1
+                if ready.is_set():
+                    used = sum(process.cpu_times()[:2]) if used is None else used
+                    late.append((time.monotonic() - sent[words - 1]) * 1000)
         took = time.monotonic() - began
         stop.set()
         watching.join()
     late.sort()
-    return sum(process.cpu_times()[:2]) - used, statistics.median(late), late[int(len(late) * 0.99)], took
+    return sum(process.cpu_times()[:2]) - (used or 0.0), statistics.median(late), late[int(len(late) * 0.99)], took
 
 
-def watch(running: LiveGateway, path: str, watchers: int, stop: threading.Event) -> None:
-    """Open connections that watch the run, and read what they get until it has ended."""
+def watch(running: LiveGateway, path: str, watchers: int, ready: threading.Event, stop: threading.Event) -> None:
+    """Open connections that watch the run, and read what they get until it has ended; `ready` once all get it."""
+    waiting: set[Any] = set()
     selector: Any = selectors.DefaultSelector()
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
     for _ in range(watchers):
@@ -90,8 +93,14 @@ def watch(running: LiveGateway, path: str, watchers: int, stop: threading.Event)
         connection.sendall(request)
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ)
+        waiting.add(connection)
+    if not waiting:
+        ready.set()
     while not stop.is_set() and selector.get_map():
+        if not waiting:
+            ready.set()
         for key, _ in selector.select(0.1):
+            waiting.discard(key.fileobj)
             if not key.fileobj.recv(256 * 1024):
                 selector.unregister(key.fileobj)
                 key.fileobj.close()
