@@ -193,6 +193,12 @@ FAULTS: dict[str, Fault] = {
     "tool-without-parameters": altered_json(lambda it: [one.pop("parameters") for one in it["data"]]),
     "result-without-text": altered_json(lambda it: it["result"]["content"][0].pop("text")),
     "vectors-without-index": altered_json(lambda it: [one.pop("index") for one in it["data"]]),
+    "response-without-usage": altered_json(lambda it: it.pop("usage", None)),
+    "response-event-missing": altered_event(b"response.content_part.done", lambda _: b""),
+    "response-with-two-ends": altered_event(b"response.completed", lambda it: it + it),
+    "response-event-misnamed": altered_event(
+        b"response.output_item.added", lambda it: it.replace(b"event: response", b"event: reply", 1)
+    ),
     "event-missing": altered_event(b"text.delta", lambda _: b""),
     "event-repeated": altered_event(b"text.delta", lambda it: it + it),
     "two-ends": altered_event(b"run.ended", lambda it: it + it),
