@@ -45,17 +45,28 @@ def to_path(steps: Iterable[str | int]) -> str:
 
 
 def main() -> int:
-    """Print `{"refused": ...}` for an invalid schema, else `{"fault": ...}`, which is null for a valid value."""
+    """Print `{"refused": ...}` for an invalid schema, else `{"fault": ...}`, which is null for a valid value.
+
+    The last line counts: a fault is stated before it is explained, which can take longer than there is time.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
     task = json.load(sys.stdin.buffer)
     try:
         validator = compile_schema(task["schema"])
     except ValueError as error:
-        json.dump({"refused": str(error)}, sys.stdout)
+        _print({"refused": str(error)})
         return 0
-    fault = explain(validator, task["value"]) if "value" in task and not validator.is_valid(task["value"]) else None
-    json.dump({"fault": fault}, sys.stdout)
+    if "value" not in task or validator.is_valid(task["value"]):
+        _print({"fault": None})
+        return 0
+    _print({"fault": "it does not match the schema"})
+    _print({"fault": explain(validator, task["value"])})
     return 0
+
+
+def _print(report: dict[str, str | None]) -> None:
+    sys.stdout.write(f"{json.dumps(report)}\n")
+    sys.stdout.flush()
 
 
 def _refuse_reference(uri: str) -> Any:

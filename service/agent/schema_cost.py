@@ -17,6 +17,9 @@ MAX_VALUES = 20_000
 #: The most steps of a cheap check, for each value of the answer.
 _MAX_STEPS = 20_000
 
+#: The most steps of a check in the gateway's own process, where everything else waits: a tenth of a second.
+_MAX_TOTAL_STEPS = 4_000_000
+
 _MAX_LEVELS = 400
 _MAX_PATTERN_STEPS = 100_000
 _REPETITION = re.compile(r"\{(\d*),?(\d*)\}")
@@ -37,9 +40,14 @@ def count_values(schema: Any) -> int:
     return count
 
 
-def is_cheap(schema: dict[str, Any]) -> bool:
-    """Return True if a check is short whatever the answer is."""
-    return _Estimate(schema).steps(schema, 0) <= _MAX_STEPS
+def steps_of(schema: dict[str, Any]) -> float:
+    """Return the most steps of a check for each value of the answer, infinity if there is no bound or it is unknown."""
+    return _Estimate(schema).steps(schema, 0)
+
+
+def is_cheap(steps: float, characters: int = 1) -> bool:
+    """Return True if a check of these `steps` is short for an answer of so many `characters`."""
+    return steps <= _MAX_STEPS and steps * characters <= _MAX_TOTAL_STEPS
 
 
 class _Estimate:

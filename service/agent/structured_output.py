@@ -17,7 +17,7 @@ import orjson
 
 from service.agent.loop import MAX_MESSAGE_CHARACTERS
 from service.agent.schema_check import compile_schema
-from service.agent.schema_cost import MAX_VALUES, count_values, is_cheap
+from service.agent.schema_cost import MAX_VALUES, count_values, is_cheap, steps_of
 from service.core.dataclass import replace
 from service.core.errors import GatewayError
 from service.core.messages import Role, StopReason, Usage, text_message
@@ -50,6 +50,7 @@ class OutputCheck:
         schema = schema_of(response_format)
         self._schema = None if schema is None else dict(schema)
         self._validator = None
+        self._steps = 0.0
         if self._schema is None:
             return
         try:
@@ -58,7 +59,8 @@ class OutputCheck:
             raise _refused("is nested too deeply, or has a number that is too large. Send a simpler one.") from None
         if count_values(self._schema) > MAX_VALUES:
             raise _refused(f"has more than {MAX_VALUES} values. Send a smaller one.")
-        if not is_cheap(self._schema):
+        self._steps = steps_of(self._schema)
+        if not is_cheap(self._steps):
             self._run({"schema": self._schema})
             return
         try:
@@ -74,14 +76,10 @@ class OutputCheck:
             return f"it is not JSON: {error}"
         if self._schema is None:
             return None if isinstance(value, dict) else "it is JSON, but not an object"
-        if self._validator is not None and self._validator.is_valid(value):
+        validator = self._validator if is_cheap(self._steps, len(text)) else None
+        if validator is not None and validator.is_valid(value):
             return None
-        try:
-            return self._run({"schema": self._schema, "value": value})
-        except GatewayError:
-            if self._validator is None:
-                raise
-            return "it does not match the schema"  # what exactly is wrong takes too long to find out
+        return self._run({"schema": self._schema, "value": value})
 
     def _run(self, task: Mapping[str, Any]) -> str | None:
         command = Command(
@@ -96,9 +94,10 @@ class OutputCheck:
                 outcome = run_command(command)
         except (CommandError, ToolError) as error:
             raise GatewayError("overloaded", f"The answer's schema cannot be checked now: {error}.") from error
-        if outcome.status != 0:
+        lines = outcome.stdout.head.splitlines()
+        if not lines:
             raise _refused(_TOO_SLOW)
-        report = orjson.loads(outcome.stdout.head)
+        report = orjson.loads(lines[-1])
         if "refused" in report:
             raise _refused(f"is not a usable JSON schema: {report['refused']}")
         fault: str | None = report["fault"]

@@ -200,6 +200,14 @@ def test_backtracking_pattern_ends(client: httpx.Client, upstream: Upstream) -> 
     assert error_of(ask_for(client, "stub/pattern", strict({"pattern": "^(a+)+\\1$"})))[1] == "output_not_valid"
 
 
+def test_large_answer_to_wide_schema_is_checked_elsewhere(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.answers["large"] = saying(f"[{','.join(['299'] * 20_000)}]")
+    wide = {"type": "array", "items": {"anyOf": [{"const": number} for number in range(300)]}}
+    assert text_of(ask_for(client, "stub/large", strict(wide))).startswith("[299,299")
+    narrow = {"type": "array", "items": {"anyOf": [{"const": number} for number in range(299)]}}
+    assert error_of(ask_for(client, "stub/large", strict(narrow))) == (502, "output_not_valid", "response_format")
+
+
 def test_sdk_parses_and_raises(gateway: LiveGateway) -> None:
     messages: Any = [user("A pet?")]
     with OpenAI(base_url=f"{gateway.url}/v1", api_key=TOKEN, max_retries=0) as sdk:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.agent.schema_cost import MAX_VALUES, count_values, is_cheap
+from service.agent.schema_cost import MAX_VALUES, count_values, is_cheap, steps_of
 
 TREE = {"$defs": {"node": {"properties": {"left": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"}
 
@@ -33,7 +33,7 @@ def nested(levels: int) -> dict[str, Any]:
     ],
 )
 def test_usual_schemas_are_cheap(schema: dict[str, Any]) -> None:
-    assert is_cheap(schema)
+    assert is_cheap(steps_of(schema))
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,15 @@ def test_usual_schemas_are_cheap(schema: dict[str, Any]) -> None:
     ],
 )
 def test_unusual_schemas_are_not_cheap(schema: dict[str, Any]) -> None:
-    assert not is_cheap(schema)
+    assert not is_cheap(steps_of(schema))
 
 
 def test_values_are_counted_up_to_the_limit() -> None:
     assert count_values({"enum": [1, {"a": 2}]}) == 5
     assert count_values({"enum": [[0] * 100] * 1000}) == MAX_VALUES + 1
+
+
+def test_cheap_schema_is_not_cheap_for_every_answer() -> None:
+    steps = steps_of({"items": {"anyOf": [{"const": number} for number in range(4000)]}})
+    assert is_cheap(steps, 100)
+    assert not is_cheap(steps, 1_000_000)
