@@ -101,9 +101,12 @@ class Ruleset:
             elif path not in hidden:
                 self.allow(path, READ)
 
-    def allow_writing(self, directories: Iterable[str], hidden: Collection[str]) -> None:
-        """Grant everything in each of `directories`; in one that holds a hidden path, in what it holds beside that."""
-        self._allow_in(directories, WRITE, hidden)
+    def allow_writing(self, directories: Iterable[str], hidden: Collection[str]) -> list[str]:
+        """Grant everything in each of `directories`; in one that holds a hidden path, in what it holds beside that.
+
+        Returns the paths of what is granted, each with all beneath it.
+        """
+        return self._allow_in(directories, WRITE, hidden)
 
     def allow_reading(self, directories: Iterable[str], hidden: Collection[str]) -> None:
         """Grant reading each of `directories`, and only listing the hidden paths in them."""
@@ -113,13 +116,16 @@ class Ruleset:
         """Grant the names of files in `directory` and beneath it."""
         self.allow(directory, _READ_DIR)
 
-    def _allow_in(self, directories: Iterable[str], rights: int, hidden: Collection[str]) -> None:
+    def _allow_in(self, directories: Iterable[str], rights: int, hidden: Collection[str]) -> list[str]:
+        granted: list[str] = []
         for directory in directories:
             if not any(one.startswith(f"{directory.rstrip('/')}/") for one in hidden):
                 self.allow(directory, rights)
+                granted.append(directory)
                 continue
             self.allow(directory, _READ_DIR)
-            self._allow_in([path for path in _children(directory) if path not in hidden], rights, hidden)
+            granted += self._allow_in([path for path in _children(directory) if path not in hidden], rights, hidden)
+        return granted
 
     def enforce(self) -> None:
         """Restrict this process for good. It must not be able to gain privileges (PR_SET_NO_NEW_PRIVS)."""

@@ -30,14 +30,14 @@ _SELF = "/proc/self/"
 
 
 class PermissionBroker:
-    """Performs the calls that come to `listener`, its own from now on, on files in `writable` that are not `hidden`.
+    """Performs the calls that come to `listener`, its own from now on, on what is at the real paths `granted` or below.
 
-    Both are real paths. Directories that hold a hidden path do not change either.
+    These are what the command may write to. What is new beside a hidden file, such as one that will replace it, is not.
     """
 
-    def __init__(self, listener: int, writable: Sequence[str], hidden: Sequence[str]) -> None:
+    def __init__(self, listener: int, granted: Sequence[str]) -> None:
         self._listener = listener
-        self._areas = tuple((area, tuple(path for path in hidden if _is_below(path, area))) for area in writable)
+        self._granted = tuple(granted)
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
 
@@ -95,15 +95,7 @@ class PermissionBroker:
             os.close(file)
 
     def _may_change(self, path: str) -> bool:
-        return any(
-            (path == area or _is_below(path, area))
-            and not any(path == one or _is_below(path, one) or _is_below(one, path) for one in hidden)
-            for area, hidden in self._areas
-        )
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return path.startswith(f"{directory.rstrip('/')}/")
+        return any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in self._granted)
 
 
 def _check_owner(status: os.stat_result, user: int, group: int) -> None:

@@ -116,8 +116,7 @@ class Confinement:
             writable = (*sandbox.writable, *([temporary] if temporary else []))
             self._ruleset = landlock.Ruleset(network=sandbox.network)
             self._ruleset.allow_reading_system(sandbox.hidden)
-            self._ruleset.allow_writing(writable, sandbox.hidden)
-            self._changeable = writable, sandbox.hidden
+            self._changeable = self._ruleset.allow_writing(writable, sandbox.hidden)
             self._channel = socket.socketpair()
 
     def enforce(self) -> None:
@@ -135,7 +134,7 @@ class Confinement:
         self._channel[1].close()
         _, descriptors, _, _ = socket.recv_fds(self._channel[0], 1, 1)
         self._channel[0].close()
-        return PermissionBroker(descriptors[0], *self._changeable) if descriptors else None
+        return PermissionBroker(descriptors[0], self._changeable) if descriptors else None
 
     def close(self) -> None:
         """Let go of what is open here."""

@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -405,6 +407,35 @@ def test_private_files_are_not_published(place: Place, *, holds_state: bool) -> 
         assert "done" not in told
     assert [(path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) for path in private] == kept
     assert not any("system.posix_acl_access" in os.listxattr(path) for path in private)
+
+
+def test_file_that_will_replace_private_one_is_not_published(place: Place) -> None:
+    """Its name comes after the command has begun."""
+    if place.sandbox == "bwrap":
+        pytest.skip("bubblewrap hides what exists at the start")
+    project = place.home / "project"
+    project.mkdir()
+    if os.getuid() == 0:
+        os.chown(project, place.user, -1)
+    replacement = place.home / ".openclaw.json.new"
+    waiting = (
+        f"until test -e {replacement}; do sleep 0.02; done; chmod 666 {replacement}; chmod 700 project; echo ended"
+    )
+    told: list[str] = []
+    running = threading.Thread(
+        target=lambda: told.append(place.run(f"touch project/begun; {waiting}", workspace=place.home))
+    )
+    running.start()
+    give_up_at = time.monotonic() + 60
+    while not (project / "begun").exists() and time.monotonic() < give_up_at:
+        time.sleep(0.02)
+    replacement.touch(mode=0o600)
+    if os.getuid() == 0:
+        os.chown(replacement, place.user, -1)
+    running.join()
+    assert "ended" in told[0]
+    assert replacement.stat().st_mode & 0o777 == 0o600
+    assert project.stat().st_mode & 0o777 == 0o700
 
 
 def test_modes_in_workspace_are_changed(place: Place) -> None:
