@@ -1,6 +1,7 @@
 """Signals: what happens in this process, emitted where it happens, for metrics and whoever else subscribes.
 
-A signal without receivers costs a call. Receivers are called in the greenlet that emits and must not wait.
+A signal is true if it has receivers; an event that nobody receives need not be made. Receivers are called in the
+greenlet that emits and must not wait.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ class Signal(Generic[T]):
 
     def __init__(self) -> None:
         self._receivers: tuple[Callable[[T], None], ...] = ()
+
+    def __bool__(self) -> bool:
+        """True if it has receivers."""
+        return bool(self._receivers)
 
     def connect(self, receiver: Callable[[T], None]) -> None:
         """Call `receiver` with every event from now on."""

@@ -89,7 +89,8 @@ class RunExecutor:
             level = logging.WARNING if run.has_begun else logging.INFO
             logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
         run.append(end)
-        run_finished.emit(_to_finished(run, end))
+        if run_finished:
+            run_finished.emit(_to_finished(run, end))
         if run.accepted.webhook is not None:
             self._webhooks.notify()
 

@@ -269,7 +269,8 @@ def _ask_once(choice: ChosenModel, request: ModelRequest, on_text: TextReceiver)
         outcome = error.code
         raise
     finally:
-        model_called.emit(ModelCalled(choice.ref, outcome, monotonic() - began_at))
+        if model_called:
+            model_called.emit(ModelCalled(choice.ref, outcome, monotonic() - began_at))
     return end
 
 

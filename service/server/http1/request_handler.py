@@ -281,7 +281,8 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self.time_finish = self.server.clock()
         entry = self.environ[ENTRY_KEY] if self.environ else AccessEntry()
         status, seconds = entry.status or self.code or 0, self.time_finish - self.time_start
-        request_ended.emit(RequestEnded(self.command or "-", entry.route, status, seconds))
+        if request_ended:
+            request_ended.emit(RequestEnded(self.command or "-", entry.route, status, seconds))
         write_access_line(
             method=self.command or "-",
             path=self.path.partition("?")[0],

@@ -248,7 +248,8 @@ class Database:
                 pending.operation.again = True
                 self._commit([pending])
         else:
-            committed.emit(Committed(len(batch), failed=False, seconds=monotonic() - began_at))
+            if committed:
+                committed.emit(Committed(len(batch), failed=False, seconds=monotonic() - began_at))
             self._health.record_write(None)
 
     def _retry(self, attempt: Callable[[Job[T]], T], job: Job[T], batch: Sequence[_Pending] = ()) -> T:
