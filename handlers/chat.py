@@ -11,7 +11,7 @@ from service.api.http.caller import Caller, WatchedStream, run_headers
 from service.api.http.chat_request import parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request
-from service.api.http.file_parts import with_file_texts
+from service.api.http.file_parts import has_files, with_file_texts
 from service.api.http.responses import NO_BUFFERING, Response, ok_response
 from service.gateway.gateway import Gateway
 
@@ -22,9 +22,11 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
     """Run an agent and answer with its reply, whole or as a stream."""
     gateway: Gateway = current_app.extensions["gateway"]
     with Caller(current_request().environ) as caller:
-        with caller.work:
-            messages = with_file_texts(body["messages"], "messages", gateway.lease().runtime.files)
-        request = parse_chat_request({**body, "messages": messages}, caller.header, gateway.http)
+        if has_files(body["messages"]):
+            with caller.work:
+                messages = with_file_texts(body["messages"], "messages", gateway.lease().runtime.files)
+            body = {**body, "messages": messages}
+        request = parse_chat_request(body, caller.header, gateway.http)
         run = caller.submit(gateway, request)
         model = body.get("model") or _DEFAULT_MODEL
         if body.get("stream"):

@@ -17,6 +17,15 @@ MAX_FILES = 8
 _MAX_NAME_CHARACTERS = 200
 
 
+def has_files(messages: Sequence[dict[str, Any]]) -> bool:
+    """Return True if a message brings a file. Costs other requests next to nothing."""
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list) and any(map(_is_file, _parts_of(message))):
+            return True
+    return False
+
+
 def with_file_texts(messages: Sequence[dict[str, Any]], place: str, reader: FileReader) -> Sequence[dict[str, Any]]:
     """Return `messages` with a part of text for each file; `place` is the name of their list in the request.
 
