@@ -72,7 +72,7 @@ class PeerRunFeed:
         run = self._going_on[record.id]
         if run is None and record.state is not RunState.ACCEPTED:
             run = self._going_on[record.id] = _to_run(record)
-            self._broadcaster(run, RunStarted())
+            self._broadcast(run, RunStarted())
             if record.detached:
                 del self._going_on[record.id]
                 spawn(self._follow, run)
@@ -91,7 +91,7 @@ class PeerRunFeed:
                     for event in batch:
                         for translated in _translate(event, calls):
                             run.append(translated)
-                            self._broadcaster(run, translated)
+                            self._broadcast(run, translated)
                     if not len(self._hub):
                         return
             finally:
@@ -114,7 +114,14 @@ class PeerRunFeed:
         for event in replay.log:
             if not (has_text and isinstance(event, TextDelta)):
                 run.append(event)
-                self._broadcaster(run, event)
+                self._broadcast(run, event)
+
+    def _broadcast(self, run: Run, event: RunStarted | RunEvent) -> None:
+        try:
+            self._broadcaster(run, event)
+        except Exception:
+            # The poll that looks for runs of others must go on.
+            logger.exception("run %s of another gateway could not be broadcast", run.id)
 
 
 def _to_run(record: RunRecord) -> Run:
