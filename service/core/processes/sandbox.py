@@ -80,16 +80,42 @@ class Sandbox(NamedTuple):
         options = ["--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
         options += [] if self.network else ["--unshare-net"]
         options += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108 - private
-        for path in sorted((*self.writable, *self.hidden), key=lambda path: path.count("/")):
-            if path in self.writable:
+        rebuilt = self._directories_of_files()
+        for path in sorted({*self.writable, *self.hidden, *rebuilt}, key=lambda path: path.count("/")):
+            if path in rebuilt:
+                options += self._rebuild(path)
+            elif path in self.writable:
                 options += ["--bind", path, path]
             elif os.path.isdir(path):  # noqa: PTH112 - pathlib is slow to import
                 options += ["--tmpfs", path]
             elif os.path.exists(path):  # noqa: PTH110 - as above
                 options += ["--ro-bind", "/dev/null", path]
+        options += [word for path in rebuilt for word in ("--remount-ro", path)]
         if os.geteuid() == 0:
             options += ["--cap-drop", "ALL", "--cap-add", _KEPT_CAPABILITY_NAME]  # root keeps them all otherwise
         return [self.program, *options, "--seccomp", str(filter_descriptor), "--chdir", cwd, "--", *argv]
+
+    def _directories_of_files(self) -> tuple[str, ...]:
+        """Return the directories of hidden files.
+
+        A mount over a file is gone once the file is replaced outside, and a missing file has none. Therefore these
+        directories are rebuilt from what else they hold: what is new in them does not show.
+        """
+        directories = [path for path in self.hidden if os.path.isdir(path)]  # noqa: PTH112 - pathlib is slow to import
+        files = [path for path in self.hidden if not any(f"{path}/".startswith(f"{one}/") for one in directories)]
+        parents = {os.path.dirname(path) for path in files} - {"/"}  # noqa: PTH120 - as above
+        return tuple(sorted(path for path in parents if os.path.isdir(path)))  # noqa: PTH112 - as above
+
+    def _rebuild(self, directory: str) -> list[str]:
+        is_writable = any(f"{directory}/".startswith(f"{path}/") for path in self.writable)
+        options = ["--tmpfs", directory]
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    options += ["--symlink", os.readlink(entry.path), entry.path]  # noqa: PTH115 - as above
+                elif entry.path not in self.hidden:
+                    options += ["--bind" if is_writable else "--ro-bind", entry.path, entry.path]
+        return options
 
     @property
     def families(self) -> tuple[int, ...]:

@@ -438,6 +438,34 @@ def test_file_that_will_replace_private_one_is_not_published(place: Place) -> No
     assert project.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("is_workspace", [False, True])
+def test_replaced_private_file_stays_hidden_from_running_command(place: Place, *, is_workspace: bool) -> None:
+    """As when the configuration is edited meanwhile."""
+    config, project = place.home / "openclaw.json", place.home / "project"
+    project.mkdir()
+    if os.getuid() == 0:
+        os.chown(project, place.user, -1)
+    begun = (project if is_workspace else place.workspace) / "begun"
+    line = f"touch {begun}; until test -e {begun}.over; do sleep 0.02; done; cat {config}"
+    line += f" {place.home}/.openclaw.json.x; "
+    told: list[str] = []
+    workspace = place.home if is_workspace else None
+    running = threading.Thread(target=lambda: told.append(place.run(f"{line} echo ended", workspace=workspace)))
+    running.start()
+    give_up_at = time.monotonic() + 60
+    while not begun.exists() and time.monotonic() < give_up_at:
+        time.sleep(0.02)
+    for name in (".openclaw.json.x", ".openclaw.json.y"):
+        (place.home / name).write_text(SECRET)
+        if os.getuid() == 0:
+            os.chown(place.home / name, place.user, -1)
+    (place.home / ".openclaw.json.y").replace(config)
+    begun.with_name("begun.over").touch()
+    running.join()
+    assert "ended" in told[0]
+    assert SECRET not in told[0]
+
+
 def test_modes_in_workspace_are_changed(place: Place) -> None:
     (place.workspace / "modes.py").write_text(MODES)
     told = place.run(f"umask 022; {PYTHON} -u modes.py")
