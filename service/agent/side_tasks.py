@@ -24,8 +24,11 @@ def find_task(request: AgentRequest, config: TasksConfig) -> str | None:
     """Return the task of a side request, `None` for an ordinary one.
 
     A side request has a task by its header, or consists of a single message, system messages aside, and this message or
-    the system text begins with a marker of `config`. Case and white space do not count. Only HTTP has side requests.
+    the system text begins with a marker of `config`. Case and white space do not count. Only HTTP has side requests;
+    one that follows a run is none, because it is about what was said.
     """
+    if request.follows is not None:
+        return None
     if request.task is not None:
         return None if request.task.lower() == NO_TASK else request.task
     if request.protocol is not Protocol.HTTP or len(request.messages) > 1:

@@ -80,6 +80,12 @@ def test_response_of_named_session_is_continued_where_it_is(client: httpx.Client
     assert error_of(refused) == (400, "invalid_value", "previous_response_id")
 
 
+def test_side_request_that_follows_a_response_is_none(client: httpx.Client) -> None:
+    first = response_of(respond(client, "one two"))
+    marked = response_of(respond(client, "### Task: Generate a concise title", previous_response_id=first["id"]))
+    assert words_read(marked) == 2 + 2 + 6
+
+
 def test_agent_of_previous_response_answers(client: httpx.Client) -> None:
     first = response_of(respond(client, "hi", model="openclaw/beta"))
     answer = respond(client, "again", previous_response_id=first["id"])

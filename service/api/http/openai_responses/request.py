@@ -60,7 +60,14 @@ def parse_response_request(
     places = [place for place, message in placed if message["role"] not in _SYSTEM_ROLES]
     messages = (IncomingMessage(place, item.message) for place, item in zip(places, request.messages, strict=True))
     shows = frozenset({REASONING} if summary_of(body) else ())
-    request = replace(request, messages=tuple(messages), shows=shows, detached=request.detached or _is_detached(body))
+    detached = _is_detached(body) or request.detached
+    request = replace(
+        request,
+        messages=tuple(messages),
+        shows=shows,
+        detached=detached,
+        streamed=request.streamed or detached,  # its events can be read as they come
+    )
     if body.get("store") is not False:
         request = replace(request, response=orjson.dumps(to_echo(body)).decode())
     previous_id = body.get("previous_response_id")
