@@ -87,8 +87,9 @@ class _RecordFailure(SingleOperation[int]):
         failed.append(self.at_ms)
         if len(failed) > limit.max_attempts:
             return [], self.at_ms + limit.lockout_ms
-        # A lockout that ends later than one that starts now is from before the clock was set back.
-        is_stale = row.locked_until_ms > self.at_ms + limit.lockout_ms
+        # A lockout that ends much later than one that starts now is from before the clock was set back. One that ends
+        # a little later began while this failure waited to be recorded.
+        is_stale = row.locked_until_ms > self.at_ms + limit.lockout_ms + _OVERLAP_MS
         return failed, 0 if is_stale else row.locked_until_ms
 
 

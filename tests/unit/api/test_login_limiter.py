@@ -16,7 +16,7 @@ from support.live import live_gateway, scripted_config
 from service.api.login_limiter import SharedLoginLimiter
 from service.config.gateway import RateLimitConfig
 from service.core import concurrency
-from service.storage.cluster.login_failures import LoginFailures
+from service.storage.cluster.login_failures import LoginFailures, LoginLimit
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
 
@@ -158,6 +158,13 @@ def test_old_failures_are_removed(database: Database) -> None:
     clock.now += 3600
     limiter.record_failure(OTHER)
     assert set(LoginFailures(database).read_changes(int(clock.now * 1000))) == {OTHER}
+
+
+def test_failure_that_waited_to_be_recorded_does_not_end_a_lockout(database: Database) -> None:
+    failures, limit = LoginFailures(database), LoginLimit(max_attempts=2, window_ms=60_000, lockout_ms=300_000)
+    locked_until_ms = [failures.record("192.0.2.7", 1_000_000, limit) for _ in range(3)][-1]
+    assert locked_until_ms == 1_300_000
+    assert failures.record("192.0.2.7", 999_990, limit) == locked_until_ms
 
 
 def test_exempt_loopback_does_not_touch_database(database: Database) -> None:
