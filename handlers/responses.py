@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from flask import current_app
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller, WatchedStream, run_headers
 from service.api.http.connexion_app import current_request
+from service.api.http.file_parts import with_file_texts
 from service.api.http.openai_responses.echo import to_echo
 from service.api.http.openai_responses.input_items import to_input_items, to_item_list
 from service.api.http.openai_responses.output import ResponseFold, to_events
@@ -44,10 +46,16 @@ def create_response(body: dict[str, Any]) -> Response:
                 gateway.http,
                 find_previous=lambda response_id: find_response(gateway, response_id),
                 find_item=lambda item_id: find_item(gateway, item_id),
+                read_files=lambda messages: _read_files(gateway, caller, messages),
             )
             return _answer(gateway, caller, request, body)
         except GatewayError as error:
             raise in_response_terms(error) from None
+
+
+def _read_files(gateway: Gateway, caller: Caller, messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    with caller.work:
+        return with_file_texts(messages, "messages", gateway.lease().runtime.files)
 
 
 def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[str, Any]) -> Response:

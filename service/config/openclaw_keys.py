@@ -270,7 +270,7 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "{agent}.sessionStore",
     ),
     "callers may use every tool of the agent that is not denied": ("gateway.tools.allow",),
-    "files in requests are refused": ("gateway.http.endpoints.responses.files",),
+    "files in requests have limits of their own": ("gateway.http.endpoints.responses.files",),
     "a reverse proxy has to provide TLS": ("gateway.tls.autoGenerate|caPath|certPath|keyPath",),
     "this gateway has limits, logs and updates of its own": (
         "$schema|audit|diagnostics|logging|telemetry|update",

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _MAX_TOOLS = 128
-_MAX_PICTURES = 8
+_MAX_PICTURES = _MAX_FILES = 8
 _GO_ON = [{"role": "assistant", "content": "Go on."}, {"role": "user", "content": "Say this again, please."}]
 
 
-def mend_response_request(body: dict[str, Any], picture: str, *, in_session: bool) -> None:
+def mend_response_request(body: dict[str, Any], picture: str, file: str, *, in_session: bool) -> None:
     """Give results their calls, tools unique names, choices existing tools, pictures that are some, and an input."""
     given = body.get("input")
     if isinstance(given, str) and not given.strip():
         body["input"] = "Say this again, please."
     if isinstance(given, list):
         body["input"] = _mend_items(given, in_session=in_session)
-        _mend_pictures(body["input"], picture)
+        _mend_pictures(body["input"], picture, file)
     _mend_tools(body)
     if body.get("background") is True and body.get("store") is False:
         body["store"] = True
@@ -56,15 +56,15 @@ def _is_input(item: Any) -> bool:
 
 def _is_shown(part: Any) -> bool:
     match part:
-        case {"type": "input_image"}:
+        case {"type": "input_image" | "input_file"}:
             return True
         case {"text": str(text)}:
             return bool(text.strip())
     return False
 
 
-def _mend_pictures(items: Iterable[Any], picture: str) -> None:
-    seen = 0
+def _mend_pictures(items: Iterable[Any], picture: str, file: str) -> None:
+    seen = files = 0
     for item in items:
         parts = item.get("content") if isinstance(item, dict) else None
         for part in parts if isinstance(parts, list) else ():
@@ -75,6 +75,12 @@ def _mend_pictures(items: Iterable[Any], picture: str) -> None:
                     if seen > _MAX_PICTURES:
                         part.clear()
                         part.update({"type": "input_text", "text": "and another picture"})
+                case {"type": "input_file", "file_data": str(data)} if data:
+                    files += 1
+                    part["file_data"] = file
+                    if files > _MAX_FILES:
+                        part.clear()
+                        part.update({"type": "input_text", "text": "and another file"})
 
 
 def _mend_tools(body: dict[str, Any]) -> None:

@@ -110,6 +110,14 @@ def test_items_become_the_messages_of_a_conversation(talk: httpx.Client, upstrea
     assert [first["content"], second["content"]] == ["near", "far"]
 
 
+def test_file_is_read_to_the_model(client: httpx.Client) -> None:
+    file = {"type": "input_file", "filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="}
+    answer = respond(client, [{"role": "user", "content": [{"type": "input_text", "text": "Read"}, file]}])
+    assert "hello" in text_of(response_of(answer))
+    items = [{"role": "system", "content": "s"}, {"role": "user", "content": [{**file, "file_data": "AAEC"}]}]
+    assert error_of(respond(client, items)) == (400, "invalid_value", "input[1].content[0].file_data")
+
+
 def test_settings_reach_the_provider(talk: httpx.Client, upstream: Upstream) -> None:
     settings = {
         "max_output_tokens": 77,
@@ -239,8 +247,8 @@ def test_idempotency_key_returns_same_response(client: httpx.Client) -> None:
         ({"input": "hi", "top_logprobs": 3}, "top_logprobs"),
         ({"input": "hi", "include": ["message.output_text.logprobs"]}, "include[0]"),
         (
-            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
-            "input[0].content[0].type",
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": "aGk=", "file_id": "f"}]}]},
+            "input[0].content[0].file_id",
         ),
     ],
 )

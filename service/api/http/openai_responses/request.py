@@ -5,6 +5,7 @@ It becomes a chat completion first, which means the same in other words, so that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import orjson
 from service.agent.conversation import IncomingMessage
 from service.agent.request import REASONING, AgentRequest
 from service.api.http.chat_request import parse_chat_request
+from service.api.http.file_parts import has_files
 from service.api.http.openai_responses.echo import summary_of, to_echo
 from service.config.gateway import HttpConfig
 from service.core.dataclass import replace
@@ -26,6 +28,7 @@ _SAME = (
     *("frequency_penalty", "presence_penalty", "prompt_cache_key", "safety_identifier"),
 )
 _SYSTEM_ROLES = ("system", "developer")
+_MESSAGE = re.compile(r"messages\[([0-9]+)\]")
 _DETAILS = {"original": "high"}  # the highest that every provider knows
 
 
@@ -36,10 +39,12 @@ def parse_response_request(
     *,
     find_previous: Callable[[str], RunRecord | None],
     find_item: Callable[[str], Mapping[str, Any] | None],
+    read_files: Callable[[Sequence[dict[str, Any]]], Sequence[dict[str, Any]]],
 ) -> AgentRequest:
     """Translate a request; `body` satisfies the contract's `ResponseRequest`, the rest is as in `parse_chat_request`.
 
-    `find_previous` returns the run of a stored response by its id, `find_item` an item of a stored response by its id.
+    `find_previous` returns the run of a stored response by its id, `find_item` an item of a stored response by its id,
+    `read_files` the messages of a chat completion with texts in place of files.
     Raises `GatewayError` for errors across fields (400), and if there is no previous response with the id (404).
     """
     placed = list(_to_messages(_resolve(body["input"], find_item)))
@@ -47,7 +52,7 @@ def parse_response_request(
     completion = {
         **{name: body[name] for name in _SAME if name in body},
         **_to_options(body),
-        "messages": [message for _, message in placed],
+        "messages": list(_with_file_texts(placed, read_files)),
         "tools": tools,
         "tool_choice": choice,
     }
@@ -121,9 +126,26 @@ def _resolve(
 def in_response_terms(error: GatewayError) -> GatewayError:
     """Return `error` with the parameter names of this API in place of those of chat completions."""
     if error.param is not None:
-        renamed = error.param.replace(".function.", ".").replace("response_format", "text.format")
+        renamed = (
+            error.param.replace(".function.", ".").replace(".file.", ".").replace("response_format", "text.format")
+        )
         error.param = "input" if renamed == "messages" else renamed
     return error
+
+
+def _with_file_texts(
+    placed: Sequence[tuple[str, dict[str, Any]]],
+    read_files: Callable[[Sequence[dict[str, Any]]], Sequence[dict[str, Any]]],
+) -> Sequence[dict[str, Any]]:
+    messages = [message for _, message in placed]
+    if not has_files(messages):
+        return messages
+    try:
+        return read_files(messages)
+    except GatewayError as error:
+        if named := _MESSAGE.match(error.param or ""):
+            error.param = placed[int(named[1])][0] + (error.param or "")[named.end() :]
+        raise in_response_terms(error) from None
 
 
 def _to_options(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +234,8 @@ def _to_content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any
 def _to_part(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] == "refusal":
         return part
+    if part["type"] == "input_file":
+        return {"type": "file", "file": {"file_data": part["file_data"], "filename": part.get("filename")}}
     if part["type"] != "input_image":
         return {"type": "text", "text": part["text"]}
     detail = part.get("detail") or "auto"
