@@ -109,9 +109,20 @@ def _restrictions(nodes: Sequence[RuleNode], value: object, path: KeyPath) -> It
         if isinstance(rule, Restriction) and not rule.harmless.accepts(value):
             yield f"{format_path(path)}: {_shown(value)}is a restriction this gateway cannot enforce; {rule.remedy}"
             return
+    if value and not isinstance(value, dict | list) and any(map(_may_hold_restrictions, nodes)):
+        yield f"{format_path(path)}: {_shown(value)}is no object, so that what it restricts is unknown; remove it"
     for step, item in _children(value):
         if below := [found for node in nodes for found in _matching(node, step)]:
             yield from _restrictions(below, item, (*path, step))
+
+
+def _may_hold_restrictions(node: RuleNode) -> bool:
+    """Return True for a section that is ignored except for restrictions in it."""
+    return isinstance(node.rule, str) and any(map(_holds_restriction, node.below.values()))
+
+
+def _holds_restriction(node: RuleNode) -> bool:
+    return isinstance(node.rule, Restriction) or any(map(_holds_restriction, node.below.values()))
 
 
 def _rules_of(path: KeyPath, value: object) -> Iterator[tuple[KeyPath, Rule | None]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from service.config.agents import Roster
 from service.config.key_paths import format_path
 from service.config.schema import Config
 from service.config.tools import GlobalToolsConfig, ToolsConfig
+from service.models.catalog import EMBEDDED_PROVIDER
+from service.models.known_hosts import KNOWN_HOSTS
 from service.tools.built_in import BUILT_IN_TOOLS
 from service.tools.exec_sandbox import ExecSandbox
 from service.tools.mcp.results import INSTALL_MCP
@@ -36,6 +38,7 @@ def tool_warnings(config: Config, roster: Roster) -> tuple[str, ...]:
     prefixes = [to_prefix(server) for server in config.mcp.servers]
     return (
         *policy_warnings(config.tools, own, BUILT_IN, prefixes),
+        *_unmatched_limits(config, {"tools": config.tools, **own}),
         *_missing_package(config),
         *_unused_servers(config, roster),
         *_without_workspace(config, roster),
@@ -53,6 +56,18 @@ def to_prefix(server: str) -> str:
 def _missing_package(config: Config) -> Iterator[str]:
     if config.mcp.servers and importlib.util.find_spec("mcp") is None:
         yield f"mcp.servers: MCP servers need a package that is not installed. {INSTALL_MCP}"
+
+
+def _unmatched_limits(config: Config, places: Mapping[str, ToolsConfig]) -> Iterator[str]:
+    """Warn of limits by provider or sender that never apply."""
+    providers = {name.lower() for name in (*config.models.providers, *KNOWN_HOSTS, EMBEDDED_PROVIDER)}
+    for place, tools in places.items():
+        for name in tools.by_provider:
+            if name.strip().lower().partition("/")[0] not in providers:
+                yield f"{place}.{format_path(('byProvider', name))}: never applies: no provider has this name"
+        for name in tools.tools_by_sender:
+            if name != "*":
+                yield f"{place}.{format_path(('toolsBySender', name))}: never applies: callers have no sender's id"
 
 
 def _is_used(server: str, config: Config, roster: Roster) -> bool:

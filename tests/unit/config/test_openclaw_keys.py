@@ -206,6 +206,8 @@ def test_restriction_is_refused_and_harmless_value_accepted(pattern: str) -> Non
         ({"tools": {"exec": {"security": "allowlist"}}}, "tools.exec.security", '"deny"'),
         ({"tools": {"exec": {"mode": "auto"}}}, "tools.exec.mode", '"deny"'),
         ({"tools": {"sandbox": {"tools": {"deny": ["exec"]}}}}, "tools.sandbox.tools.deny", "tools.deny"),
+        ({"tools": {"sandbox": "strict"}}, "tools.sandbox", '"strict" is no object'),
+        ({"agents": {"list": [{"id": "a", "sandbox": True}]}}, "agents.list[0].sandbox", "true is no object"),
     ],
 )
 def test_refusal_names_key_and_remedy(data: Any, key: str, remedy: str) -> None:

@@ -16,6 +16,7 @@ from service.config.schema import parse_config
 from service.config.source import ConfigError
 from service.gateway.startup_checks import check_agents, check_mode
 from service.models.catalog import EMBEDDED_REFERENCE, ModelCatalog
+from service.tools.policy_checks import tool_warnings
 
 NOBODY = "http://127.0.0.1:9/v1"
 
@@ -202,6 +203,20 @@ def test_notices_are_printed_at_start(tmp_path: Path) -> None:
         assert error_of(refusal) == (404, "model_not_found", "x-openclaw-model")
         assert "Note: models.providers.odd.api:" in running.output
         assert "Note: agents.list[2].workspace: there is no directory" in running.output
+
+
+def test_limits_by_provider_or_sender_that_never_apply_are_noted() -> None:
+    deny = {"deny": ["read"]}
+    limits = {"byProvider": {"openay": deny, "openai/gpt-5": deny, "Mine": deny, "local": deny}}
+    data = {
+        "tools": {**limits, "toolsBySender": {"*": deny, "id:7": deny}},
+        "models": {"providers": {"mine": {"baseUrl": NOBODY}}},
+    }
+    config, _ = parse_config(data)
+    assert tool_warnings(config, Roster.from_config(config)) == (
+        "tools.byProvider.openay: never applies: no provider has this name",
+        'tools.toolsBySender["id:7"]: never applies: callers have no sender\'s id',
+    )
 
 
 def test_server_that_no_agent_may_use_is_noted_and_used_one_is_not(tmp_path: Path) -> None:
