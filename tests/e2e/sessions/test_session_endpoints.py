@@ -225,7 +225,7 @@ def test_unauthenticated_requests_get_401(relay: LiveGateway) -> None:
 
 def test_session_paths_are_served_while_chat_completions_are_off(upstream: Upstream, tmp_path: Path) -> None:
     config = relay_config(upstream)
-    config["gateway"]["http"]["endpoints"]["chatCompletions"]["enabled"] = False
+    config["gateway"]["http"]["endpoints"] = {}
     with live_gateway(tmp_path, config) as closed, closed.client() as client:
         assert client.get("/v1/sessions").json()["data"] == []
         assert error_of(client.post("/v1/runs/x/cancel"))[:2] == (404, "run_not_found")
