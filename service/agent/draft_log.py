@@ -1,4 +1,4 @@
-"""What a run's models write beside their text, in the run's log."""
+"""The log of what a run's models write beside their text."""
 
 from __future__ import annotations
 

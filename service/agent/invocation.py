@@ -20,7 +20,7 @@ _MAX_ERROR_CHARACTERS = 2000
 class InvokedTool:
     """Stands for a model that makes `call` and repeats its result.
 
-    `has_failed` tells whether the call has failed; then `tool_failed` is raised with the result.
+    `has_failed` is set if the call has failed; then `tool_failed` is raised with the result.
     """
 
     def __init__(self, call: ToolCall, has_failed: Callable[[], bool] = lambda: False) -> None:

@@ -102,7 +102,7 @@ class ChatCompletionsConfig(Section):
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     """The effect of a disconnect on a run, unless the request has `x-openclaw-on-disconnect`."""
     events: tuple[Literal["reasoning", "tools"], ...] = ()
-    """What an answer shows beside its text, unless the request has `x-openclaw-events`."""
+    """Further parts of an answer beside its text, unless the request has `x-openclaw-events`."""
     images: ImagesConfig = ImagesConfig()
     """Images in requests."""
 

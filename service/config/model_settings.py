@@ -1,4 +1,4 @@
-"""How an agent's models answer unless a request says otherwise, and the models' short names.
+"""The settings of an agent's models, below those of a request, and the models' short names.
 
 Keys are OpenClaw's: `params` of all agents, of one model, of an agent's model, of an agent; later ones win key by key.
 """

@@ -148,7 +148,7 @@ def text_message(role: Role, text: str) -> Message:
 class Usage:
     """Token counts of one or more model calls, as reported by the provider.
 
-    `reasoning_tokens` is the part of the output that the model has thought; `None` if a provider does not tell.
+    `reasoning_tokens` is the part of the output that the model has thought; `None` if a provider does not report it.
     """
 
     input_tokens: int = 0

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @record
 class EmbeddingTask:
-    """What a caller asks for: `model` and `agent_id` name the agent, `provider_model` another model."""
+    """A request for vectors: `model` and `agent_id` name the agent, `provider_model` another model."""
 
     inputs: Sequence[str] | Sequence[Sequence[int]]
     model: str | None

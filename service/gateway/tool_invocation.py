@@ -1,7 +1,7 @@
 """The tools of an agent as callers may use them: listed, and called without a model.
 
 A call is a run like any other: it has a slot, a time limit and a record, waits for approvals, ends with its caller, and
-can be asked for again by its idempotency key. It is a turn of no session; a session key only tells the tool, and the
+can be asked for again by its idempotency key. It is a turn of no session; a session key only concerns the tool, and the
 approvals, where it is used.
 """
 
@@ -49,7 +49,7 @@ def list_tools(lease: RuntimeLease, agent_id: str | None) -> tuple[Agent, tuple[
 
 @record
 class InvocationPlan:
-    """What a call resolves to: its agent, the model that stands for the call, its sessions."""
+    """The resolved parts of a call: its agent, the model that stands for the call, its sessions."""
 
     agent: Agent
     choices: tuple[ChosenModel, ...]

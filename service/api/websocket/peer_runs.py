@@ -1,6 +1,6 @@
 """Broadcast the runs of other gateways to the listeners of this one.
 
-Their records tell when they begin and end, and the transcript what they have answered. The text of a detached run comes
+Their records have their begin and end, and the transcript their answers. The text of a detached run comes
 while it is written, from its stored events; that of others at their end.
 """
 

@@ -1,4 +1,4 @@
-"""The items of a response's output, and the events that tell of each: it is added, written and done."""
+"""The items of a response's output, and their events: an item is added, written and done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ItemEvent = tuple[str, Mapping[str, Any], int]
 
 @record
 class ItemKind:
-    """How items of a type are written: `text` begins the names of the events of their text, `part` those of its part.
+    """The form of the items of a type: `text` begins the names of the events of their text, `part` those of its part.
 
     `whole` is the member with the text in the last of these events, `holder` the item's member with the part. All items
     of the kind have `members`, all events of the text have `extra`, and events of the text and the part have `place`.
