@@ -20,6 +20,7 @@ from service.core.processes.reaper import kill_each
 _RLIMIT_LOCKS = 10  # asm-generic/resource.h; the kernel does not use it any more
 _HIGHEST_MARK = 1 << 62
 _AGAIN_SECONDS = 0.01
+_EMPTY_LOOKS = 20
 
 
 def mark() -> None:
@@ -33,14 +34,16 @@ def mark() -> None:
 def end_strays(seconds: float, sleep: Callable[[float], object]) -> bool:
     """Kill the marked children of this process, and everything below them; return whether all are gone.
 
-    Gives up after `seconds`.
+    Looks again for a moment: a supervisor that is being killed still has its children. Gives up after `seconds`.
     """
-    give_up_at = time.monotonic() + seconds
-    while strays := list(_strays()):
-        if time.monotonic() >= give_up_at:
+    give_up_at, looks = time.monotonic() + seconds, 0
+    while looks < _EMPTY_LOOKS:
+        strays = list(_strays())
+        if strays and time.monotonic() >= give_up_at:
             return False
         for pid in strays:
             kill_each((pid, *descendants_of(pid)), signal.SIGKILL)
+        looks = 0 if strays else looks + 1
         sleep(_AGAIN_SECONDS)
     return True
 

@@ -58,6 +58,7 @@ class Connection:
         self.buffer = bytearray()
         self.limits = limits
         self.clock = clock
+        self.is_kept = False  # open for another request
         self._is_sending = False
         self._received_in_turn = 0
         self._probe: Callable[[], bytes | None] | None = None

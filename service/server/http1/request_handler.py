@@ -102,6 +102,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         self._expects_more = not self.body.is_at_hand
         if not self.close_connection:
             self.body.discard()
+            self.connection.is_kept = True
         return not self.close_connection
 
     def _reset(self) -> None:

@@ -110,8 +110,8 @@ class Server(WSGIServer):  # type: ignore[misc]  # gevent has no types
         if self.draining:
             return connection.has_input()
         self._idle[connection] = None
-        if self.pool is not None and not self.pool.free_count():  # others may wait to be accepted
-            self._make_room(1)
+        if connection.is_kept and self.pool is not None and not self.pool.free_count():
+            self._make_room(1)  # others may wait to be accepted
         try:
             return connection.wait_for_request()
         finally:
