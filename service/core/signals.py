@@ -1,4 +1,4 @@
-"""Signals: what happens in this process, emitted where it happens, for metrics and whoever else subscribes.
+"""Signals of this process: events, emitted where they happen, for metrics and other subscribers.
 
 A signal is true if it has receivers; an event that nobody receives need not be made. Receivers are called in the
 greenlet that emits and must not wait.

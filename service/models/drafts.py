@@ -1,4 +1,4 @@
-"""What a model writes beside its text, passed on as it arrives to those who want to see it."""
+"""Reasoning and calls of a model, passed on as they arrive to the receivers that want them."""
 
 from __future__ import annotations
 

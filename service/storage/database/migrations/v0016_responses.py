@@ -1,4 +1,4 @@
-"""What responses repeat of their requests."""
+"""The settings of requests that their responses repeat."""
 
 from __future__ import annotations
 
