@@ -71,17 +71,18 @@ class ApprovalGate:
         ids = [one.id for one in new]
         try:
             with self._waiting():
-                self._approvals.create(new)
-                for one in new:
+                created = self._approvals.create(new)
+                ids = [one.id for one in created]
+                for one in created:
                     self._run.append(ApprovalRequested(one.id, one.tool, one.arguments, one.tool_call_id))
                 self._approvals.wait(ids, self._config.timeout_seconds)
         except BaseException:
             with suppress(StoreError):  # the record is closed with the gateway's membership then
-                self._note_closed(self._approvals.close(ids, ApprovalState.CANCELLED))
+                self._note_closed(self._approvals.cancel(ids, self._run.id))
             raise
         allows = self._config.unattended == "allow"
         unattended = ApprovalDecision.ALLOW_ONCE if allows else ApprovalDecision.DENY
-        return self._note_closed(self._approvals.close(ids, ApprovalState.EXPIRED, unattended))
+        return self._note_closed(self._approvals.close(ids, self._run.id, ApprovalState.EXPIRED, unattended))
 
     def _note_closed(self, closed: Sequence[ApprovalRecord]) -> Sequence[ApprovalRecord]:
         for one in closed:

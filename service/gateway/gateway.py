@@ -297,6 +297,7 @@ class Gateway:
 
     def abort_all(self) -> tuple[Run, ...]:
         """Abort every run that has not ended, and return them; does not wait."""
+        self.storage.approvals.stop()
         going_on = self.runs.going_on()
         for run in going_on:
             run.abort()

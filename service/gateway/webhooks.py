@@ -33,7 +33,7 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
 _POLL_SECONDS = 5.0
 _LIMITS = FetchLimits(max_bytes=0, timeout_seconds=20.0)
 #: A process that has claimed a webhook sends it within this time, or has died.
-_CLAIM_SECONDS = 60.0
+_CLAIM_SECONDS = 30.0
 _AT_ONCE = 8
 #: Delays behind failed attempts; then it is given up.
 _DELAYS_SECONDS = (1, 5, 30, 120, 600, 1800, 7200, 21600)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-_GENEROUS_SECONDS = 60.0
+_GENEROUS_SECONDS = 120.0
 
 
 def until(look: Callable[[], Any]) -> Any:

@@ -2,7 +2,8 @@
 
 Each gateway increments the heartbeat counter of its row. A gateway whose counter stops is evicted by any other: its
 runs are marked as interrupted and its sessions are released, so that a gateway that was only paused cannot write in
-them when it resumes. Heartbeats are counted, not timed, so clocks are never compared.
+them when it resumes. Its pending approvals stay for the next run that asks about the same call. Heartbeats are counted,
+not timed, so clocks are never compared.
 """
 
 from __future__ import annotations
@@ -35,16 +36,29 @@ ACTIVE_STATES = ("accepted", "running")
 #: Condition for runs in these states. Literals, because no database uses a partial index for parameters.
 IS_ACTIVE = runs.c.state.in_([sa.literal_column(f"'{state}'") for state in ACTIVE_STATES])
 
-#: State of an approval that nobody has decided.
+#: State of an approval that nobody has decided, and of one that nobody decided in time.
 PENDING = "pending"
+EXPIRED = "expired"
+
+#: The gateway of an approval whose own gateway is gone.
+NO_GATEWAY = ""
 
 _log = logging.getLogger("openclaw.storage")
 
 _OTHERS = sa.select(gateways).where(gateways.c.id != sa.bindparam("own_id"))
 _ORPHANED = IS_ACTIVE, runs.c.gateway_id.not_in(sa.select(gateways.c.id))
-_ORPHANED_APPROVAL = approvals.c.state == PENDING, approvals.c.gateway_id.not_in(sa.select(gateways.c.id))
+_ORPHANED_APPROVAL = (
+    approvals.c.state == PENDING,
+    approvals.c.gateway_id != NO_GATEWAY,
+    approvals.c.gateway_id.not_in(sa.select(gateways.c.id)),
+)
+_EXPIRED_APPROVAL = (
+    approvals.c.state == PENDING,
+    approvals.c.gateway_id == NO_GATEWAY,
+    approvals.c.expires_at_ms <= sa.bindparam("now_ms"),
+)
 _ANY_ORPHAN = sa.select(sa.literal(1)).where(
-    sa.or_(sa.exists().where(*_ORPHANED), sa.exists().where(*_ORPHANED_APPROVAL))
+    sa.or_(*(sa.exists().where(*kind) for kind in (_ORPHANED, _ORPHANED_APPROVAL, _EXPIRED_APPROVAL)))
 )
 
 
@@ -93,20 +107,24 @@ class _Evict(SingleOperation[bool]):
         going_on = runs.c.gateway_id == self.gateway_id, IS_ACTIVE
         connection.execute(runs.update().where(*going_on).values(state="interrupted", ended_at_ms=self.at_ms))
         pending = approvals.c.gateway_id == self.gateway_id, approvals.c.state == PENDING
-        connection.execute(approvals.update().where(*pending).values(state="interrupted", decided_at_ms=self.at_ms))
+        connection.execute(approvals.update().where(*pending).values(gateway_id=NO_GATEWAY))
         return True
 
 
 @dataclass(slots=True, eq=False)
-class _InterruptOrphans(SingleOperation[None]):
-    """Interrupt runs and approvals of removed gateways, which a paused one may add before it notices its eviction."""
+class _EndOrphans(SingleOperation[None]):
+    """Interrupt runs of removed gateways, which a paused one may add before it notices its eviction.
+
+    Their approvals stay pending until they expire.
+    """
 
     at_ms: int
 
     def apply(self, connection: sa.Connection) -> None:
         connection.execute(runs.update().where(*_ORPHANED).values(state="interrupted", ended_at_ms=self.at_ms))
-        orphans = approvals.update().where(*_ORPHANED_APPROVAL)
-        connection.execute(orphans.values(state="interrupted", decided_at_ms=self.at_ms))
+        connection.execute(approvals.update().where(*_ORPHANED_APPROVAL).values(gateway_id=NO_GATEWAY))
+        expired = approvals.update().where(*_EXPIRED_APPROVAL).values(state=EXPIRED, decided_at_ms=self.at_ms)
+        connection.execute(expired, {"now_ms": self.at_ms})
 
 
 class Membership:
@@ -219,8 +237,8 @@ class Membership:
             else:
                 seen[row.id] = (row.beat, misses)
         self._seen = seen
-        if self._database.fetch(_ANY_ORPHAN, {}):
-            self._database.write(_InterruptOrphans(self._now_ms()))
+        if self._database.fetch(_ANY_ORPHAN, {"now_ms": self._now_ms()}):
+            self._database.write(_EndOrphans(self._now_ms()))
 
     @property
     def has_peers(self) -> bool:

@@ -2,12 +2,15 @@
 
 The gateway that executes the run waits; it notices decisions of other processes when it looks for its requests
 (`Membership.on_poll`), at once where the database has notifications. An approval is closed exactly once.
+
+If that gateway dies or stops, its pending approvals can be decided until they expire. The next run of the session that
+asks about the same call takes over such an approval, with the decision if there is one, instead of asking again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from time import monotonic
 from typing import Any
@@ -18,7 +21,7 @@ from service.core.concurrency import Event
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import ApprovalDecision, ToolApproval
-from service.storage.cluster.membership import PENDING, Membership
+from service.storage.cluster.membership import EXPIRED, NO_GATEWAY, PENDING, Membership
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
 from service.storage.database.prepared_statements import insert
@@ -26,21 +29,25 @@ from service.storage.database.schema import approvals
 
 
 class ApprovalState(StrEnum):
-    """State of an approval. `cancelled`: its run was ended; `interrupted`: its gateway died."""
+    """State of an approval. `cancelled`: its run was ended; `interrupted`: its run was lost."""
 
     PENDING = PENDING
     DECIDED = "decided"
-    EXPIRED = "expired"
+    EXPIRED = EXPIRED
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
+
+
+#: Subject of a command that a client runs itself: no run takes over its approval.
+NO_RUN = ""
 
 
 @record
 class NewApproval:
     """An approval to ask for; times in ms since the epoch, `arguments` is JSON.
 
-    `subject` is what a decision for the session covers: later calls in the session with the same subject. `None`: the
-    decision has to be made for each call.
+    `subject` is what a decision for the session covers: later calls in the session with the same subject. `None` or
+    `NO_RUN`: the decision has to be made for each call.
     """
 
     id: str
@@ -111,16 +118,26 @@ class Approvals:
         self._membership = membership
         self._clock = clock
         self._waiting: dict[str, Event] = {}
+        self._is_stopping = False
 
     def now_ms(self) -> int:
         """Current time in ms since the epoch."""
         return int(self._clock() * 1000)
 
-    def create(self, new: Sequence[NewApproval]) -> None:
-        """Store pending approvals. Raises `StoreError`."""
-        self._database.write(_Create(new, self._membership.id))
-        for one in new:
-            self.on_change(_pending(one))
+    def create(self, new: Sequence[NewApproval]) -> tuple[ApprovalRecord, ...]:
+        """Store pending approvals, or take over those about the same calls whose gateway is gone. Raises `StoreError`.
+
+        Returns them in the order of `new`; one that was taken over has its old `id`.
+        """
+        created = self._database.write(_Create(new, self._membership.id))
+        for one in created:
+            if one.state is ApprovalState.PENDING:
+                self.on_change(one)
+        return created
+
+    def stop(self) -> None:
+        """Leave pending approvals of runs that end from now on to be decided: the gateway stops."""
+        self._is_stopping = True
 
     def wait(self, ids: Collection[str], seconds: float) -> None:
         """Wait until all approvals are closed, at most `seconds`. Raises `StoreError`."""
@@ -130,11 +147,20 @@ class Approvals:
         for one in closed:
             one.wait(max(0.0, until - monotonic()))
 
+    def cancel(self, ids: Collection[str], run_id: str) -> tuple[ApprovalRecord, ...]:
+        """Close those of a run that ends, as `close` does; none if the gateway stops. Raises `StoreError`."""
+        if self._is_stopping:
+            return ()
+        return self.close(ids, run_id, ApprovalState.CANCELLED)
+
     def close(
-        self, ids: Collection[str], state: ApprovalState, decision: ApprovalDecision | None = None
+        self, ids: Collection[str], run_id: str, state: ApprovalState, decision: ApprovalDecision | None = None
     ) -> tuple[ApprovalRecord, ...]:
-        """Close those that are still pending, and return all in the order of `ids`. Raises `StoreError`."""
-        found, changed = self._database.write(_Close(tuple(ids), state, decision, self.now_ms()))
+        """Close those that are still pending, and return all in the order of `ids`. Raises `StoreError`.
+
+        Those that no longer belong to the run, because this gateway was taken for dead, are returned as interrupted.
+        """
+        found, changed = self._database.write(_Close(tuple(ids), run_id, state, decision, self.now_ms()))
         self._wake(ids)
         for one in found:
             if one.id in changed:
@@ -199,13 +225,43 @@ class Approvals:
 
 
 @dataclass(slots=True, eq=False)
-class _Create(SingleOperation[None]):
+class _Create(SingleOperation[tuple[ApprovalRecord, ...]]):
     new: Sequence[NewApproval]
     gateway_id: str
 
-    def apply(self, connection: sa.Connection) -> None:
-        rows = [{**_values(one), "gateway_id": self.gateway_id, "state": PENDING} for one in self.new]
-        connection.execute(insert(connection.dialect, approvals).on_conflict_do_nothing(), rows)
+    def apply(self, connection: sa.Connection) -> tuple[ApprovalRecord, ...]:
+        return tuple(self._take_over(connection, one) or self._insert(connection, one) for one in self.new)
+
+    def _take_over(self, connection: sa.Connection, new: NewApproval) -> ApprovalRecord | None:
+        if new.subject == NO_RUN:
+            return None
+        is_left = sa.and_(approvals.c.gateway_id == NO_GATEWAY, approvals.c.expires_at_ms > new.created_at_ms)
+        own = {
+            "gateway_id": self.gateway_id,
+            "run_id": new.run_id,
+            "tool_call_id": new.tool_call_id,
+            "expires_at_ms": new.expires_at_ms,
+        }
+        if self.again:  # an earlier attempt may have been committed without an acknowledgement
+            is_left = sa.or_(is_left, sa.and_(*(approvals.c[name] == one for name, one in own.items())))
+        same = (
+            approvals.c.session_key == new.session_key,
+            approvals.c.tool == new.tool,
+            approvals.c.arguments == new.arguments,
+            approvals.c.subject.is_not_distinct_from(new.subject),
+            approvals.c.state.in_((ApprovalState.PENDING, ApprovalState.DECIDED)),
+        )
+        left = sa.select(approvals.c.id).where(is_left, *same).order_by(approvals.c.created_at_ms).limit(1)
+        found = connection.execute(left.with_for_update()).scalar()
+        if found is None:
+            return None
+        taken = approvals.update().where(approvals.c.id == found).values(own).returning(approvals)
+        return _to_record(connection.execute(taken).one())
+
+    def _insert(self, connection: sa.Connection, new: NewApproval) -> ApprovalRecord:
+        row = {**_values(new), "gateway_id": self.gateway_id, "state": PENDING}
+        connection.execute(insert(connection.dialect, approvals).on_conflict_do_nothing(), [row])
+        return ApprovalRecord(**_values(new), state=ApprovalState.PENDING)
 
 
 @dataclass(slots=True, eq=False)
@@ -237,9 +293,10 @@ class _Decide(SingleOperation["ApprovalRecord | None"]):
 
 @dataclass(slots=True, eq=False)
 class _Close(SingleOperation[tuple[tuple[ApprovalRecord, ...], frozenset[str]]]):
-    """Close pending approvals; returns all of `ids`, and the ids of those that were pending."""
+    """Close pending approvals of a run; returns all of `ids`, and the ids of those that were pending."""
 
     ids: Sequence[str]
+    run_id: str
     state: ApprovalState
     decision: ApprovalDecision | None
     at_ms: int
@@ -250,15 +307,18 @@ class _Close(SingleOperation[tuple[tuple[ApprovalRecord, ...], frozenset[str]]])
             "decision": None if self.decision is None else self.decision.value,
             "decided_at_ms": self.at_ms,
         }
-        pending = approvals.c.id.in_(self.ids), approvals.c.state == PENDING
+        own = approvals.c.run_id == self.run_id, approvals.c.gateway_id != NO_GATEWAY
+        pending = approvals.c.id.in_(self.ids), approvals.c.state == PENDING, *own
         changed = connection.execute(sa.select(approvals.c.id).where(*pending).with_for_update()).scalars().all()
         connection.execute(approvals.update().where(approvals.c.id.in_(changed)).values(closed))
         rows = connection.execute(sa.select(approvals).where(approvals.c.id.in_(self.ids))).all()
-        return tuple(map(_to_record, rows)), frozenset(changed)
+        return tuple(map(self._to_own_record, rows)), frozenset(changed)
 
-
-def _pending(new: NewApproval) -> ApprovalRecord:
-    return ApprovalRecord(**_values(new), state=ApprovalState.PENDING)
+    def _to_own_record(self, row: sa.Row[Any]) -> ApprovalRecord:
+        found = _to_record(row)
+        if row.run_id == self.run_id and row.gateway_id != NO_GATEWAY:
+            return found
+        return replace(found, state=ApprovalState.INTERRUPTED, decision=None, decided_by=None, decided_at_ms=None)
 
 
 def _values(new: NewApproval) -> dict[str, Any]:

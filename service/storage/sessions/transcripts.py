@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message
-from service.storage.cluster.membership import IS_ACTIVE, PENDING
+from service.storage.cluster.membership import IS_ACTIVE, NO_GATEWAY, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.prepared_statements import insert
@@ -320,8 +320,8 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     for table in (claims, run_events, webhooks):
         connection.execute(table.delete().where(table.c.run_id.in_(sa.select(runs.c.id).where(*ended))))
     connection.execute(runs.delete().where(*ended))
-    closed = approvals.c.session_key == key, approvals.c.state != PENDING
-    connection.execute(approvals.delete().where(*closed))
+    nobody_waits = sa.or_(approvals.c.state != PENDING, approvals.c.gateway_id == NO_GATEWAY)
+    connection.execute(approvals.delete().where(approvals.c.session_key == key, nobody_waits))
     connection.execute(lanes.delete().where(lanes.c.session_key == key, lanes.c.wanted_by.is_(None)))
     connection.execute(lanes.update().where(lanes.c.session_key == key).values(new_since_ms=0))  # one that is wanted
     alone = connection.execute(stateless_turns.delete().where(stateless_turns.c.session_key == key)).rowcount

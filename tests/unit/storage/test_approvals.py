@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -19,7 +19,7 @@ from service.core.messages import ApprovalDecision, Role, ToolApproval, text_mes
 from service.storage.cluster.membership import _Evict
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
-from service.storage.runs.approvals import ApprovalRecord, ApprovalState, NewApproval
+from service.storage.runs.approvals import NO_RUN, ApprovalRecord, ApprovalState, NewApproval
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.pruning import Pruner
 
@@ -73,7 +73,7 @@ def test_other_gateway_decides_and_waiting_one_notices(ann: Transcripts, ben: Tr
     approvals.wait(["a"], GENEROUS_SECONDS)
     decider.join()
     assert monotonic() - began_at < 10
-    (closed,) = approvals.close(["a"], ApprovalState.EXPIRED, DENY)
+    (closed,) = approvals.close(["a"], "run", ApprovalState.EXPIRED, DENY)
     assert (closed.state, closed.decision, closed.decided_by) == (ApprovalState.DECIDED, ALLOW, "ben\ufffd")
 
 
@@ -103,7 +103,7 @@ def test_expiry_does_not_change_decision(ann: Transcripts, decision: ApprovalDec
     approvals.create([NEW, named("b")])
     approvals.decide("a", decision, "ann")
     approvals.wait(["a", "b"], 0.01)
-    decided, expired = approvals.close(["a", "b"], ApprovalState.EXPIRED, DENY)
+    decided, expired = approvals.close(["a", "b"], "run", ApprovalState.EXPIRED, DENY)
     assert (decided.state, decided.decision) == (ApprovalState.DECIDED, decision)
     assert (expired.state, expired.decision, expired.decided_by) == (ApprovalState.EXPIRED, DENY, None)
     with pytest.raises(GatewayError, match="closed already"):
@@ -115,8 +115,8 @@ def test_changes_are_reported_once(ann: Transcripts) -> None:
     approvals.on_change = lambda one: seen.append((one.id, one.state))
     approvals.create([NEW, named("b")])
     approvals.decide("a", DENY, "ann")
-    approvals.close(["a", "b"], ApprovalState.CANCELLED)
-    approvals.close(["a", "b"], ApprovalState.CANCELLED)
+    approvals.close(["a", "b"], "run", ApprovalState.CANCELLED)
+    approvals.close(["a", "b"], "run", ApprovalState.CANCELLED)
     assert seen == [("a", "pending"), ("b", "pending"), ("a", "decided"), ("b", "cancelled")]
 
 
@@ -145,29 +145,92 @@ def test_run_with_pending_approval_is_waiting(ann: Transcripts) -> None:
     opened.retract()
 
 
-def test_approvals_of_dead_gateway_are_interrupted(ann: Transcripts, ben: Transcripts) -> None:
+def test_approval_of_dead_gateway_is_taken_over_by_next_run(ann: Transcripts, ben: Transcripts) -> None:
     ann.storage.ledger.open(AcceptedRun("run", KEY, "main", Protocol.HTTP, 1_000, stateless=False), None)
-    # A stateless run has no record of its own while it goes on.
-    ann.storage.approvals.create([NEW, named("b", run_id="stateless")])
+    ann.storage.approvals.create([NEW])
     ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
-    for approval_id in ("a", "b"):
-        found = ben.storage.approvals.get(approval_id)
-        assert found is not None
-        assert (found.state, found.decided_at_ms, found.decision) == (ApprovalState.INTERRUPTED, 5_000, None)
-    with pytest.raises(GatewayError, match="interrupted"):
-        ben.storage.approvals.decide("a", ALLOW, "ben")
     run = ben.storage.records.get("run")
     assert run is not None
     assert run.state is RunState.INTERRUPTED
+    approvals = ben.storage.approvals
+    assert [one.id for one in approvals.list_pending(9)] == ["a"]
+    again = named("b", run_id="again", tool_call_id="other", created_at_ms=6_000, expires_at_ms=606_000)
+    (taken,) = approvals.create([again])
+    assert taken == ApprovalRecord(**asdict(again) | {"id": "a", "created_at_ms": 1_000}, state=ApprovalState.PENDING)
+    assert approvals.decide("a", ALLOW, "ben").run_id == "again"
 
 
-def test_approval_of_evicted_gateway_is_interrupted_at_next_look(ann: Transcripts, ben: Transcripts) -> None:
-    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+def test_decision_behind_death_counts_once(ann: Transcripts, ben: Transcripts) -> None:
     ann.storage.approvals.create([NEW])
-    ben.storage.membership._check_peers()
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+    approvals = ben.storage.approvals
+    approvals.decide("a", DENY, "ben")
+    first, second = approvals.create([named(name, run_id="again", created_at_ms=6_000) for name in "bc"])
+    assert (first.id, first.decision, first.decided_by) == ("a", DENY, "ben")
+    assert (second.id, second.state) == ("c", ApprovalState.PENDING)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        named("b", session_key="agent:main:other"),
+        named("b", tool="edit"),
+        named("b", arguments='{"a":1}'),
+        named("b", subject=NO_RUN),
+        named("b", created_at_ms=NEW.expires_at_ms),
+    ],
+    ids=["session", "tool", "arguments", "client's own", "too late"],
+)
+def test_decision_is_not_taken_over_by_others(ann: Transcripts, ben: Transcripts, other: NewApproval) -> None:
+    ann.storage.approvals.create([NEW])
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+    ben.storage.approvals.decide("a", ALLOW, "ben")
+    (new,) = ben.storage.approvals.create([other])
+    assert (new.id, new.state) == ("b", ApprovalState.PENDING)
+
+
+def test_decision_before_death_is_not_taken_over(ann: Transcripts, ben: Transcripts) -> None:
+    # The call may have been made already.
+    ann.storage.approvals.create([NEW])
+    ann.storage.approvals.decide("a", ALLOW, "ann")
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+    (new,) = ben.storage.approvals.create([named("b", run_id="again", created_at_ms=6_000)])
+    assert (new.id, new.state) == ("b", ApprovalState.PENDING)
+
+
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_gateway_that_was_only_paused_does_not_get_the_decision(
+    ann: Transcripts, ben: Transcripts, is_taken_over: bool
+) -> None:
+    ann.storage.approvals.create([NEW])
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+    if is_taken_over:
+        ben.storage.approvals.create([named("b", run_id="again", created_at_ms=6_000)])
+    ben.storage.approvals.decide("a", ALLOW, "ben")
+    (lost,) = ann.storage.approvals.close(["a"], "run", ApprovalState.EXPIRED)
+    assert (lost.state, lost.decision) == (ApprovalState.INTERRUPTED, None)
     found = ben.storage.approvals.get("a")
     assert found is not None
-    assert found.state is ApprovalState.INTERRUPTED
+    assert found.decision is ALLOW
+
+
+def test_approval_of_evicted_gateway_stays_until_it_expires(ann: Transcripts, ben: Transcripts) -> None:
+    now_ms = ben.storage.approvals.now_ms()
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+    ann.storage.approvals.create([NEW, named("b", expires_at_ms=now_ms + 600_000)])
+    ben.storage.membership._check_peers()
+    ben.storage.membership._check_peers()
+    states = [one.state for one in map(ben.storage.approvals.get, "ab") if one is not None]
+    assert states == [ApprovalState.EXPIRED, ApprovalState.PENDING]
+
+
+def test_approvals_of_ended_runs_stay_when_gateway_stops(ann: Transcripts, ben: Transcripts) -> None:
+    ann.storage.approvals.create([NEW])
+    ann.storage.approvals.stop()
+    assert ann.storage.approvals.cancel(["a"], "run") == ()
+    ann.storage.membership.leave()
+    (taken,) = ben.storage.approvals.create([named("b", run_id="again")])
+    assert taken.id == "a"
 
 
 def test_decision_is_kept_with_message(ann: Transcripts) -> None:

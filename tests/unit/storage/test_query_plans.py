@@ -25,7 +25,7 @@ from service.config.source import Locations
 from service.core.messages import Role, text_message
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
-from service.storage.cluster.membership import _InterruptOrphans
+from service.storage.cluster.membership import _EndOrphans
 from service.storage.database.open import FILE_NAME
 from service.storage.database.schema import metadata
 from service.storage.runs.idempotency import IdempotencyKey
@@ -99,7 +99,7 @@ def maintain(gateway: Gateway) -> None:
     storage.records.list_in_new_sessions()
     storage.records.list_to_abort(storage.membership.id)
     storage.records.request_abort("unknown")
-    storage.database.write(_InterruptOrphans(0))
+    storage.database.write(_EndOrphans(0))
     storage.membership._heartbeat()
     limits = (
         MaintenanceConfig.model_validate({"runsAfter": "1s", "statelessAfter": False}),

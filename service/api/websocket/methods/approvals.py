@@ -20,7 +20,7 @@ from service.api.websocket.client import APPROVALS
 from service.api.websocket.dispatch import Call, Method
 from service.core.errors import GatewayError
 from service.core.messages import ApprovalDecision
-from service.storage.runs.approvals import ApprovalRecord, ApprovalState, NewApproval
+from service.storage.runs.approvals import NO_RUN, ApprovalRecord, ApprovalState, NewApproval
 
 _DECISIONS = {str(one): one for one in ApprovalDecision} | {ALLOW_ALWAYS: ApprovalDecision.ALLOW_SESSION}
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 65_536}
@@ -97,7 +97,7 @@ def request_approval(call: Call) -> Any:
         times = {"createdAtMs": new.created_at_ms, "expiresAtMs": new.expires_at_ms}
         call.respond({"status": "accepted", "id": new.id, **times})
     approvals.wait([new.id], (new.expires_at_ms - new.created_at_ms) / 1000)
-    (closed,) = approvals.close([new.id], ApprovalState.EXPIRED)
+    (closed,) = approvals.close([new.id], new.run_id, ApprovalState.EXPIRED)
     return _to_outcome(closed)
 
 
@@ -118,7 +118,7 @@ def _to_new(call: Call, agent_id: str, session_key: str) -> NewApproval:
         tool="exec",
         arguments=orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS).decode(),
         tool_call_id=params.get("toolCallId") or "",
-        subject=None,  # what the client does with an answer for more than one command is not known here
+        subject=NO_RUN,  # what the client does with an answer for more than one command is not known here
         created_at_ms=now_ms,
         expires_at_ms=now_ms + params.get("timeoutMs", _WAIT_MS),
     )
