@@ -19,7 +19,7 @@ from service.core.messages import ApprovalDecision, Role, ToolApproval, text_mes
 from service.storage.cluster.membership import _Evict
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
-from service.storage.runs.approvals import NO_RUN, ApprovalRecord, ApprovalState, NewApproval
+from service.storage.runs.approvals import NO_RUN, ApprovalRecord, ApprovalState, NewApproval, _Create
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.sessions.pruning import Pruner
 
@@ -168,6 +168,17 @@ def test_decision_behind_death_counts_once(ann: Transcripts, ben: Transcripts) -
     first, second = approvals.create([named(name, run_id="again", created_at_ms=6_000) for name in "bc"])
     assert (first.id, first.decision, first.decided_by) == ("a", DENY, "ben")
     assert (second.id, second.state) == ("c", ApprovalState.PENDING)
+
+
+def test_creation_whose_commit_was_not_acknowledged_is_repeated(ann: Transcripts, ben: Transcripts) -> None:
+    ann.storage.approvals.create([NEW])
+    ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
+    ben.storage.approvals.decide("a", ALLOW, "ben")
+    later = {"run_id": "again", "created_at_ms": 6_000, "expires_at_ms": 606_000}
+    creation = _Create([named("b", **later), named("c", tool_call_id="c", **later)], ben.storage.membership.id)
+    first = ben.database.write(creation)
+    creation.again = True  # as after a connection that broke during the commit
+    assert [one.id for one in ben.database.write(creation)] == [one.id for one in first] == ["a", "c"]
 
 
 @pytest.mark.parametrize(
