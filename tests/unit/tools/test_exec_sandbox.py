@@ -226,6 +226,77 @@ def test_other_processes_are_out_of_reach(place: Place) -> None:
         other.send_signal(signal.SIGKILL)
 
 
+SET_OTHERS = """
+import ctypes, os, struct, sys
+libc, other = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
+PRLIMIT, IOPRIO_SET, UNSHARE = (302, 251, 272) if os.uname().machine == "x86_64" else (261, 30, 97)
+def call(*arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "")
+def attempt():
+    for name, attack in {
+        "time": lambda: call(PRLIMIT, other, 0, struct.pack("QQ", 0, 0), None),
+        "files": lambda: call(PRLIMIT, other, 7, struct.pack("QQ", 0, 0), None),
+        "priority": lambda: os.setpriority(os.PRIO_PROCESS, other, 19),
+        "priorities": lambda: os.setpriority(os.PRIO_PGRP, other, 19),
+        "processors": lambda: os.sched_setaffinity(other, os.sched_getaffinity(0)),
+        "scheduler": lambda: os.sched_setscheduler(other, os.SCHED_IDLE, os.sched_param(0)),
+        "disk": lambda: call(IOPRIO_SET, 1, other, 3 << 13),
+    }.items():
+        try:
+            attack()
+            print("set", name)
+        except OSError:
+            pass
+attempt()
+libc.syscall(UNSHARE, 0x10000000)  # a user namespace, in which it has all capabilities
+attempt()
+os.setpriority(os.PRIO_PROCESS, 0, 15)
+call(PRLIMIT, 0, 7, struct.pack("QQ", 64, 64), None)
+print("own", os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+def test_limits_and_priorities_of_other_processes_cannot_be_set(place: Place) -> None:
+    (place.workspace / "set.py").write_text(SET_OTHERS)
+    group = pwd.getpwuid(place.user).pw_gid
+    with started(["/bin/sleep", "120"], user=place.user, group=group, extra_groups=[], start_new_session=True) as other:
+        told = place.run(f"{PYTHON} set.py {other.pid}")
+        assert other.poll() is None
+        other.send_signal(signal.SIGKILL)
+    assert "stdout:\nown 15\n" in told
+
+
+DATAGRAMS = """
+import socket, sys
+for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+    try:
+        first, second = socket.socketpair(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+        first.sendto(b"leak", sys.argv[1])
+    except OSError:
+        pass
+for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+    first, second = socket.socketpair(socket.AF_UNIX, kind)
+    first.sendall(b"fine")
+    print(second.recv(4).decode())
+"""
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_datagrams_do_not_reach_sockets_of_file_system(place: Place, *, network: bool) -> None:
+    """Such as those of the system's log and of its service manager."""
+    (place.workspace / "send.py").write_text(DATAGRAMS)
+    path = place.home / "datagrams"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(path))
+        path.chmod(0o777)
+        receiver.setblocking(False)
+        told = place.run(f"{PYTHON} send.py {path}", network=network)
+        with pytest.raises(BlockingIOError):
+            receiver.recv(4)
+    assert "stdout:\nfine\nfine\n" in told
+
+
 def test_supervisor_and_guard_cannot_be_killed(place: Place) -> None:
     """Both together are what a command needed to kill to leave processes behind."""
     told = place.run(
