@@ -143,10 +143,9 @@ def validate(locations: Locations, *, as_json: bool) -> None:
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of the file, for editors."""
-    from service.config.schema import Config
+    from service.config.descriptions import describe_schema
 
-    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema(by_alias=True)}
-    print_json(document)
+    print_json(describe_schema())
 
 
 def _parse_value(text: str) -> Any:

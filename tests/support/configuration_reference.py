@@ -13,6 +13,7 @@ import orjson
 from pydantic import PlainValidator, SecretStr
 from pydantic.fields import FieldInfo
 
+from service.config.descriptions import read_descriptions
 from service.config.openclaw_keys import IGNORED, PLACES, RESTRICTIONS
 from service.config.problems import Section
 from service.config.schema import Config
@@ -62,10 +63,11 @@ _KINDS: dict[Any, str] = {
 
 
 class Key(NamedTuple):
-    """A key of the schema: its path as a pattern, its field, and its section if it has keys of its own."""
+    """A key of the schema: path as a pattern, field, description, and the section if it has keys of its own."""
 
     pattern: str
     field: FieldInfo
+    description: str
     section: type[Section] | None
 
 
@@ -73,10 +75,11 @@ def schema_keys(
     section: type[Section] = Config, prefix: str = "", once: set[type[Section]] | None = None
 ) -> Iterator[Key]:
     """Yield every key of `section` and below, in order; of sections in `once`, which grows, none below them."""
+    descriptions = read_descriptions(section)
     for name, field in section.model_fields.items():
         pattern = f"{prefix}{field.alias or name}"
         suffix, inner = _inner_section(field.annotation)
-        yield Key(pattern, field, inner)
+        yield Key(pattern, field, descriptions.get(name, ""), inner)
         if inner is not None and not (once and inner in once):
             yield from schema_keys(inner, f"{pattern}{suffix}.", once)
             if once is not None:
@@ -102,7 +105,7 @@ def render() -> str:
     shown: set[type[Section]] = set()
     for top in (key for key in schema_keys() if "." not in key.pattern):
         parts.append(
-            f"\n## {top.pattern}\n\n{top.field.description}\n\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
+            f"\n## {top.pattern}\n\n{top.description}\n\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
         )
         assert top.section is not None
         parts += [_row(key) for key in schema_keys(top.section, f"{top.pattern}.", shown)]
@@ -116,7 +119,7 @@ def render() -> str:
 
 
 def _row(key: Key) -> str:
-    kind, meaning = "time or false" if _is_time(key.field) else _kind(key.field.annotation), key.field.description or ""
+    kind, meaning = "time or false" if _is_time(key.field) else _kind(key.field.annotation), key.description
     return f"| `{key.pattern}` | {_cell(kind)} | {_cell(_default(key))} | {_cell(meaning)} |\n"
 
 

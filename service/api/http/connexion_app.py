@@ -17,6 +17,7 @@ from connexion import FlaskApi
 from connexion.decorators.decorator import BaseDecorator
 from connexion.lifecycle import ConnexionRequest
 from connexion.security import AbstractSecurityHandlerFactory
+from connexion.spec import OpenAPISpecification
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import Map, MapAdapter, Rule
 
@@ -130,6 +131,8 @@ class Api(FlaskApi):  # type: ignore[misc]  # connexion has no types
     """Connexion's binding of `document` to an `Application`'s blueprint."""
 
     def __init__(self, document: dict[str, Any], validator_map: dict[str, Any]) -> None:
+        # Connexion would check the contract at each start, which takes as long as all else it does; the tests check it.
+        OpenAPISpecification.openapi_schema = {}
         options = {"swagger_ui": False, "serve_spec": False, "uri_parser_class": _URIParser}
         super().__init__(_without_head(document), base_path="/", validator_map=validator_map, options=options)
 

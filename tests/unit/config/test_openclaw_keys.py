@@ -386,7 +386,7 @@ def test_model_policy_of_agent_replaces_default_one() -> None:
 
 
 def test_every_key_has_description() -> None:
-    assert [key.pattern for key in schema_keys() if not key.field.description] == []
+    assert [key.pattern for key in schema_keys() if not key.description] == []
 
 
 def test_reference_is_up_to_date() -> None:
