@@ -30,6 +30,9 @@ from service.storage.runs.events import LoggedEvent, RunProgress
 from service.storage.runs.records import RunState
 
 ENDED = "run.ended"
+
+#: The number of `run.started`.
+STARTED_NUMBER = 2
 _REASONING, _NO_REASONING = "reasoning.delta", "reasoning.retracted"
 
 #: Events that are texts, each character of which has a number.
@@ -65,7 +68,7 @@ def events_after(run: Run, number: int) -> list[LoggedEvent]:
         return found
     last = 1
     if run.has_begun:
-        last = 2
+        last = STARTED_NUMBER
         if number < last:
             found.append(LoggedEvent.of(last, "run.started", {}))
     for event in run.log:

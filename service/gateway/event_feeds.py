@@ -1,4 +1,6 @@
-"""Numbered events of runs for watchers: from this process's memory, or from the database for detached runs.
+"""Numbered events of runs for watchers: from this process's memory, or from the database.
+
+Those of detached runs are stored in any case, those of another process's runs as soon as they are watched here.
 
 A run's events are translated once for all its watchers in a process. They never hold the run up, and the more there
 are, the less often they are woken.
@@ -10,7 +12,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
-from service.agent.event_log import ENDED, end_events, events_after, queued_event
+from service.agent.event_log import ENDED, STARTED_NUMBER, end_events, events_after, queued_event
 from service.agent.run import Run
 from service.core.concurrency import Event, pause, sleep, spawn
 from service.core.errors import GatewayError
@@ -56,6 +58,11 @@ class EventFeed:
     def has_ended(self) -> bool:
         """True once the last event of the run is there."""
         return bool(self._events) and self._events[-1].kind == ENDED
+
+    @property
+    def has_begun(self) -> bool:
+        """True once the start of the run is there."""
+        return self.last >= STARTED_NUMBER
 
     def extend(self, events: Sequence[LoggedEvent]) -> None:
         """Add events; others run between the groups of watchers."""
@@ -165,8 +172,8 @@ class EventFeeds:
         record = self._storage.records.get(run_id)
         if record is None:
             raise _events_gone(run_id) if self._is_past_retention(run_id) else run_not_found(run_id)
-        if not record.detached:
-            raise _events_gone(run_id)
+        if not record.detached and not record.state.is_final:
+            self._storage.records.request_events(run_id)
         return self._open_stored(record)
 
     def _is_past_retention(self, run_id: str) -> bool:
@@ -191,7 +198,8 @@ class EventFeeds:
             self._feeds[record.id] = feed
             try:
                 feed.extend([queued_event(record.id, record.agent_id, record.session_key)])
-                self._read(record, feed)
+                if not self._read(record, feed):
+                    raise _events_gone(record.id)
             except BaseException:
                 self._forget(record.id, feed)
                 raise
@@ -216,8 +224,7 @@ class EventFeeds:
                 record = self._storage.records.get(run_id)  # before its events, which are complete once it has ended
                 if record is None:
                     break
-                self._read(record, feed)
-                if not feed.watchers:
+                if not self._read(record, feed) or not feed.watchers:
                     break
                 feed.pause()
                 if record.gateway_id == self._storage.membership.id:
@@ -230,12 +237,19 @@ class EventFeeds:
             self._storage.run_events.announce(run_id)  # nobody here waits for it any more
             self._forget(run_id, feed)
 
-    def _read(self, record: RunRecord, feed: EventFeed) -> None:
+    def _read(self, record: RunRecord, feed: EventFeed) -> bool:
+        """Add what is stored of a run; returns False if it has ended and its events were not stored."""
         while new := self._storage.run_events.read_after(record.id, feed.last):
+            if not feed.has_begun and new[0].number != STARTED_NUMBER:
+                break  # only its reasoning was stored, for repetitions of its answer
             feed.extend(new)
-        if record.state.is_final:
-            error = None if record.state is RunState.OK else failure_of(record)
-            feed.extend(end_events(feed.last, record.usage, record.state, record.stop_reason, error))
+        if not record.state.is_final:
+            return True
+        if not (record.detached or feed.has_begun):
+            return False
+        error = None if record.state is RunState.OK else failure_of(record)
+        feed.extend(end_events(feed.last, record.usage, record.state, record.stop_reason, error))
+        return True
 
     def _forget(self, run_id: str, feed: EventFeed) -> None:
         if self._feeds.get(run_id) is feed:
@@ -246,7 +260,7 @@ class EventFeeds:
 def _events_gone(run_id: str) -> GatewayError:
     """The error for a run whose events are not kept."""
     text = (
-        f"The events of run {run_id} are not kept, or only by the gateway that executes it. Kept are those of runs "
+        f"The events of run {run_id} are not kept, or only by the gateway that executed it. Kept are those of runs "
         "that POST /v1/runs starts, and of chat completions with x-openclaw-on-disconnect: continue."
     )
     return GatewayError("run_events_gone", text, param="run_id")

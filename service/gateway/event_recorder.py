@@ -1,4 +1,4 @@
-"""Storing of a detached run's events while it goes on."""
+"""Storing of a run's events while it goes on."""
 
 from __future__ import annotations
 

@@ -327,14 +327,16 @@ class Gateway:
 
     def _poll(self) -> None:
         """Notice what other processes have asked for."""
-        self._abort_requested()
-        self.storage.approvals.check()
-
-    def _abort_requested(self) -> None:
         if self.storage.membership.has_peers:
-            for run_id in self.storage.records.list_to_abort(self.storage.membership.id):
+            requests = self.storage.records.list_requests(self.storage.membership.id)
+            for run_id in requests.to_abort:
                 if not self._abort_here(run_id):
                     self._end_forgotten(run_id)
+            for run_id in requests.followed:
+                run = self._directory.find_executed(run_id)
+                if run is not None:
+                    self._executor.record_events(run)
+        self.storage.approvals.check()
 
     def _end_forgotten(self, run_id: str) -> bool:
         record = self.storage.records.get(run_id)

@@ -65,16 +65,16 @@ class RunExecutor:
         self._compactor = compactor
         self._webhooks = webhooks
         self._settled = SettledHistories()
+        self._recorders: dict[str, EventRecorder] = {}
         self._clock = clock
         self._new_id = new_id
 
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
-        recorder = EventRecorder(run, self._storage) if run.accepted.detached else None
-        if recorder is not None:
-            spawn(recorder.record)
+        if run.accepted.detached:
+            self.record_events(run)
         try:
-            end = self._execute(run, plan, recorder)
+            end = self._execute(run, plan)
         except GatewayError as error:
             end = RunEnded(error=error)
         except Exception:
@@ -89,15 +89,22 @@ class RunExecutor:
             level = logging.WARNING if run.has_begun else logging.INFO
             logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
         run.append(end)
+        self._recorders.pop(run.id, None)
         if run_finished:
             run_finished.emit(_to_finished(run, end))
         if run.accepted.webhook is not None:
             self._webhooks.notify()
 
-    def _execute(self, run: Run, plan: RunPlan, recorder: EventRecorder | None) -> RunEnded:
+    def record_events(self, run: Run) -> None:
+        """Store the events of a run that is executed here while it goes on. A second call is a no-op."""
+        if run.id not in self._recorders:
+            recorder = self._recorders[run.id] = EventRecorder(run, self._storage)
+            spawn(recorder.record)
+
+    def _execute(self, run: Run, plan: RunPlan) -> RunEnded:
         begun = self._begin(run, plan)
         try:
-            return self._answer(run, plan, begun, recorder)
+            return self._answer(run, plan, begun)
         finally:
             begun.slot.give_back()
 
@@ -125,7 +132,7 @@ class RunExecutor:
                 raise time.to_error() from None
             raise
 
-    def _answer(self, run: Run, plan: RunPlan, begun: _BegunRun, recorder: EventRecorder | None) -> RunEnded:
+    def _answer(self, run: Run, plan: RunPlan, begun: _BegunRun) -> RunEnded:
         runtime, prepared = plan.lease.runtime, begun.prepared
         provider = FallbackProvider(
             prepared.choices,
@@ -156,8 +163,8 @@ class RunExecutor:
             outcome = with_times(outcome, run)  # the row of a stateless turn has no place for them
         outcome = placed(outcome, prepared.place)
         run.usage = loop.draft.usage
-        if recorder is not None:
-            outcome = replace(outcome, events=recorder.remaining())
+        if run.id in self._recorders:
+            outcome = replace(outcome, events=self._recorders[run.id].remaining())
         elif run.shows_reasoning and run.key is not None:
             outcome = replace(outcome, events=tuple(to_batches(1, reasoning_events(run))))
         run.ended_at = begun.opened.finish(outcome)

@@ -1,7 +1,7 @@
 """Broadcast the runs of other gateways to the listeners of this one.
 
-Their records have their begin and end, and the transcript their answers. The text of a detached run comes
-while it is written, from its stored events; that of others at their end.
+Their records have their begin and end. What happens in between comes from their stored events, which the executing
+gateway stores because they are watched; of a run that ends before that, the transcript has the answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import orjson
 
-from service.agent.events import RunEvent, RunStarted, TextDelta, ToolEnded, ToolStarted
+from service.agent.events import RunEvent, RunStarted, TextDelta, TextRetracted, ToolEnded, ToolStarted
 from service.agent.run import Run
 from service.api.websocket.broadcaster import Broadcaster
 from service.api.websocket.hub import Hub
@@ -73,7 +73,7 @@ class PeerRunFeed:
         if run is None and record.state is not RunState.ACCEPTED:
             run = self._going_on[record.id] = _to_run(record)
             self._broadcast(run, RunStarted())
-            if record.detached:
+            if not record.state.is_final or record.detached:
                 del self._going_on[record.id]
                 spawn(self._follow, run)
                 return
@@ -82,7 +82,7 @@ class PeerRunFeed:
             spawn(self._broadcast_end, run)
 
     def _follow(self, run: Run) -> None:
-        """Broadcast the text and the tools of a detached run as they come, then its end."""
+        """Broadcast the text and the tools of a run as they come, then its end."""
         calls: dict[str, ToolCall] = {}
         try:
             watch = self._gateway.event_feeds.watch(run.id, 0, _QUIET_SECONDS)
@@ -96,8 +96,10 @@ class PeerRunFeed:
                         return
             finally:
                 watch.close()
-        except (StoreError, GatewayError) as error:
+        except StoreError as error:
             logger.warning("run %s of another gateway can no longer be followed: %s", run.id, error)
+        except GatewayError:
+            pass  # it ended before its events were stored
         self._broadcast_end(run)
 
     def _broadcast_end(self, run: Run) -> None:
@@ -138,6 +140,8 @@ def _translate(event: LoggedEvent, calls: dict[str, ToolCall]) -> Iterator[RunEv
     match event.kind:
         case "text.delta":
             yield TextDelta(members["text"])
+        case "text.retracted":
+            yield TextRetracted(members["characters"])
         case "tool.started":
             call = calls[members["id"]] = ToolCall(members["id"], members["name"], members["arguments"])
             yield ToolStarted(call)

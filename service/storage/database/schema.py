@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0016"  # responses
+HEAD = "0017"  # followed runs
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -112,7 +112,8 @@ summaries = sa.Table(
 #: the gateway that executes it, `reply_count` how many of the turn's last entries are the run's output. The row of
 #: a stateless run is written with its turn; `asked_call_id` is the first call of the caller's functions that it ended
 #: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before. `step` counts
-#: the calls of the model, `tool` is the one that runs now. `detached` runs have rows in `run_events`.
+#: the calls of the model, `tool` is the one that runs now. `detached` runs have rows in `run_events`, and so have those
+#: that were `followed` from another process, from then on.
 #: `reasoning_tokens` are those of the output, NULL if not known.
 runs = sa.Table(
     "runs",
@@ -144,6 +145,7 @@ runs = sa.Table(
     sa.Column("detached", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("tool", sa.Text),
     sa.Column("reasoning_tokens", _BigInteger),
+    sa.Column("followed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
     sa.Index("runs_by_start", "accepted_at_ms", "id"),
     sa.Index("runs_of_agent", "agent_id", "accepted_at_ms", "id"),
@@ -153,8 +155,8 @@ runs = sa.Table(
     sqlite_with_rowid=False,
 )
 
-#: Events of detached runs in batches (`service.storage.runs.events`): those with the numbers `first` to `last`. Of
-#: other runs with an idempotency key those of the reasoning, if the answer shows it.
+#: Events of detached and followed runs in batches (`service.storage.runs.events`): those with the numbers `first` to
+#: `last`. Of other runs with an idempotency key those of the reasoning, if the answer shows it.
 run_events = sa.Table(
     "run_events",
     metadata,
@@ -240,6 +242,7 @@ stateless_runs = _view(
         "started_at_ms": stateless_turns.c.accepted_at_ms,
         "abort_requested": sa.false(),
         "detached": sa.false(),
+        "followed": sa.false(),
     },
 )
 

@@ -157,7 +157,7 @@ class _Finishing:
         for one in operations:
             if one.notify_peers and one.fence is not None:
                 notify_change(self._connection, session_topic(one.run.session_key))
-            if one.notify_peers and one.run.detached:
+            if one.notify_peers and (one.run.detached or one.outcome.events):
                 notify_change(self._connection, run_topic(one.run.id))
 
     def _entry_count(self, one: FinishRun) -> int:

@@ -196,9 +196,17 @@ _ASKING = WITH_WAIT.where(
 _FAILED_IN_SESSION = sa.select(runs.c.id, runs.c.error_code).where(
     runs.c.session_key == sa.bindparam("of_key"), runs.c.error_code.is_not(None)
 )
-_TO_ABORT = sa.select(runs.c.id).where(
-    runs.c.gateway_id == sa.bindparam("of_gateway"), IS_ACTIVE, runs.c.abort_requested
+_REQUESTED = sa.select(runs.c.id, runs.c.abort_requested, runs.c.followed).where(
+    runs.c.gateway_id == sa.bindparam("of_gateway"), IS_ACTIVE, sa.or_(runs.c.abort_requested, runs.c.followed)
 )
+
+
+@record
+class RunRequests:
+    """What other gateways want of the runs of one: the ids of those to end, and of those whose events to store."""
+
+    to_abort: tuple[str, ...]
+    followed: tuple[str, ...]
 
 
 class RunRecords:
@@ -236,23 +244,32 @@ class RunRecords:
 
     def request_abort(self, run_id: str) -> bool:
         """Request the abort of a run from its gateway; returns whether it was active. Raises `StoreError`."""
-        return self._database.write(_RequestAbort(run_id))
+        return self._database.write(_Request(run_id, "abort_requested"))
 
-    def list_to_abort(self, gateway_id: str) -> tuple[str, ...]:
-        """Return the runs of a gateway with a pending abort request. Raises `StoreError`."""
-        return tuple(row.id for row in self._database.fetch(_TO_ABORT, {"of_gateway": gateway_id}))
+    def request_events(self, run_id: str) -> bool:
+        """Request that the gateway of a run stores its events; returns whether it was active. Raises `StoreError`."""
+        return self._database.write(_Request(run_id, "followed"))
+
+    def list_requests(self, gateway_id: str) -> RunRequests:
+        """Return what was requested of the active runs of a gateway. Raises `StoreError`."""
+        rows = self._database.fetch(_REQUESTED, {"of_gateway": gateway_id})
+        return RunRequests(
+            to_abort=tuple(row.id for row in rows if row.abort_requested),
+            followed=tuple(row.id for row in rows if row.followed),
+        )
 
 
 @dataclass(slots=True, eq=False)
-class _RequestAbort(SingleOperation[bool]):
+class _Request(SingleOperation[bool]):
     run_id: str
+    column: str
 
     def apply(self, connection: sa.Connection) -> bool:
         wanted = runs.c.id == self.run_id, IS_ACTIVE
         gateway_id = connection.execute(sa.select(runs.c.gateway_id).where(*wanted)).scalar_one_or_none()
         if gateway_id is None:
             return False
-        connection.execute(runs.update().where(*wanted).values(abort_requested=True))
+        connection.execute(runs.update().where(*wanted).values({self.column: True}))
         notify_change(connection, gateway_topic(gateway_id))
         return True
 

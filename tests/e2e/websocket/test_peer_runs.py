@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from support.chat import ask
+from support.conformance import Conformance
 from support.live import LiveGateway, live_gateway, stubbed_config
 from support.operator_client import OperatorClient, operator_client
+from support.run_events import parse_events, text_of
 from support.upstream import Exchange, Upstream
 
 TEXT = "Hello from the upstream."
@@ -68,8 +72,26 @@ def test_failed_run_is_seen(pair: tuple[LiveGateway, LiveGateway], operator: Ope
     assert operator.event("chat", runId=run_id, state="error")
 
 
-def test_detached_run_is_seen_while_it_goes_on(
-    pair: tuple[LiveGateway, LiveGateway], upstream: Upstream, operator: OperatorClient
+def start_detached(client: httpx.Client, model: str) -> None:
+    assert client.post("/v1/runs", json={"input": "hi", "model": model}).status_code == 202
+
+
+def start_whole(client: httpx.Client, model: str) -> None:
+    headers = {"x-openclaw-session-key": uuid.uuid4().hex, "x-openclaw-model": model}
+    assert ask(client, "hi", headers=headers).status_code == 200
+
+
+def start_streamed(client: httpx.Client, model: str) -> None:
+    headers = {"x-openclaw-session-key": uuid.uuid4().hex, "x-openclaw-model": model}
+    assert ask(client, "hi", stream=True, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("start", [start_detached, start_whole, start_streamed])
+def test_run_is_seen_while_it_goes_on(
+    pair: tuple[LiveGateway, LiveGateway],
+    upstream: Upstream,
+    operator: OperatorClient,
+    start: Callable[[httpx.Client, str], None],
 ) -> None:
     name, release = uuid.uuid4().hex, threading.Event()
 
@@ -81,11 +103,16 @@ def test_detached_run_is_seen_while_it_goes_on(
         exchange.end()
 
     upstream.answers[name] = answer
-    with pair[0].client() as client:
-        run_id = client.post("/v1/runs", json={"input": "hi", "model": f"stub/{name}"}).json()["id"]
-        assert operator.event("chat", runId=run_id, state="delta")["payload"]["deltaText"] == "one "
+    with pair[0].client() as client, pair[1].client() as elsewhere, ThreadPoolExecutor(1) as pool:
+        started = pool.submit(start, client, f"stub/{name}")
+        delta = operator.event("chat", state="delta")["payload"]
+        run_id = delta["runId"]
+        assert delta["deltaText"] == "one "
         release.set()
         final = operator.event("chat", runId=run_id, state="final")["payload"]
+        started.result()
+        watched = text_of(parse_events(Conformance(), elsewhere.get(f"/v1/runs/{run_id}/events").content))
+    assert watched == "one two"
     assert final["message"]["content"][0]["text"] == "one two"
     deltas = [one["data"]["delta"] for one in agent_events(operator, run_id) if one["stream"] == "assistant"]
     assert "".join(deltas) == "one two"

@@ -222,12 +222,12 @@ def test_any_gateway_can_request_abort(ann: Transcripts, ben: Transcripts) -> No
     assert [record.id for record in ben.storage.records.list_going_on(KEY)] == ["r"]
     assert ben.storage.records.request_abort("r")
     assert not ben.storage.records.request_abort("unknown")
-    assert ann.storage.records.list_to_abort(ann.storage.membership.id) == ("r",)
-    assert ann.storage.records.list_to_abort(ben.storage.membership.id) == ()
+    assert ann.storage.records.list_requests(ann.storage.membership.id).to_abort == ("r",)
+    assert ann.storage.records.list_requests(ben.storage.membership.id).to_abort == ()
     run.finish(RunOutcome(RunState.ABORTED))
     other.finish(saying("elsewhere"))
     assert not ben.storage.records.request_abort("r")
-    assert ann.storage.records.list_to_abort(ann.storage.membership.id) == ()
+    assert ann.storage.records.list_requests(ann.storage.membership.id).to_abort == ()
     assert state_of(ben, "r") is RunState.ABORTED
 
 

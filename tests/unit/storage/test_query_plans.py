@@ -97,8 +97,9 @@ def maintain(gateway: Gateway) -> None:
     ask(gateway, "old", key="old")
     storage = gateway.storage
     storage.records.list_in_new_sessions()
-    storage.records.list_to_abort(storage.membership.id)
+    storage.records.list_requests(storage.membership.id)
     storage.records.request_abort("unknown")
+    storage.records.request_events("unknown")
     storage.database.write(_EndOrphans(0))
     storage.membership._heartbeat()
     limits = (

@@ -341,7 +341,7 @@ class StateMachine(RuleBasedStateMachine):
         run_id = data.draw(st.sampled_from(sorted(self.runs)))
         run, records = self.runs[run_id], self.storages[member].records
         assert records.request_abort(run_id) is not run.state.is_final
-        assert (run_id in records.list_to_abort(run.gateway_id)) is not run.state.is_final
+        assert (run_id in records.list_requests(run.gateway_id).to_abort) is not run.state.is_final
 
     def renew_heartbeats(self, but: str = "") -> None:
         for member, database in enumerate(self.databases):
