@@ -8,11 +8,12 @@ import orjson
 from flask import current_app
 
 from service.api.http.caller import Caller, WatchedStream, run_headers
-from service.api.http.chat_request import parse_chat_request
+from service.api.http.chat_request import ON_DISCONNECT_HEADER, parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request
 from service.api.http.file_parts import has_files, with_file_texts
 from service.api.http.responses import NO_BUFFERING, Response, ok_response
+from service.api.http.webhook_request import check_webhook
 from service.gateway.gateway import Gateway
 
 _DEFAULT_MODEL = "openclaw"
@@ -27,12 +28,14 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
                 messages = with_file_texts(body["messages"], "messages", gateway.lease().runtime.files)
             body = {**body, "messages": messages}
         request = parse_chat_request(body, caller.header, gateway.http)
+        check_webhook(request.webhook, gateway.webhooks.client)
         run = caller.submit(gateway, request)
         model = body.get("model") or _DEFAULT_MODEL
         if body.get("stream"):
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
             chunks = ChunkStream(run, model, include_usage=include_usage, shows=request.shows)
-            chunks.begin()
+            if caller.header(ON_DISCONNECT_HEADER) != "continue":
+                chunks.begin()
             return ok_response("text/event-stream", WatchedStream(run, chunks, caller), *run_headers(run), NO_BUFFERING)
         result = run.wait()
         caller.note_end(run)

@@ -20,8 +20,9 @@ from service.api.http.responses import (
     ok_response,
 )
 from service.api.http.run_events import QUIET_SECONDS, RunEventStream
-from service.api.http.run_request import check_webhook, in_run_terms, parse_run_request
+from service.api.http.run_request import in_run_terms, parse_run_request
 from service.api.http.run_response import parse_run_cursor, parse_run_state, to_run, to_run_list
+from service.api.http.webhook_request import check_webhook
 from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError
 from service.core.logs import access_entry
@@ -60,7 +61,7 @@ def create_run(body: dict[str, Any]) -> Response:
         body = {**body, "input": with_file_texts(body["input"], "input", gateway.lease().runtime.files)}
     try:
         request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")))
-        check_webhook(request, gateway.webhooks.client)
+        check_webhook(request.webhook, gateway.webhooks.client)
         run = gateway.submit(request)
     except GatewayError as error:
         raise in_run_terms(error) from None

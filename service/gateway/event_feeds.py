@@ -198,11 +198,13 @@ class EventFeeds:
             self._feeds[record.id] = feed
             try:
                 feed.extend([queued_event(record.id, record.agent_id, record.session_key)])
-                if not self._read(record, feed):
-                    raise _events_gone(record.id)
+                goes_on = self._read(record, feed)
             except BaseException:
                 self._forget(record.id, feed)
                 raise
+            if not goes_on:
+                self._forget(record.id, feed)
+                raise _events_gone(record.id)
             if feed.has_ended:
                 self._forget(record.id, feed)
             else:

@@ -188,6 +188,9 @@ class Steering:
             mend_tools(body)
             mend_format(body)
             mend_pictures(body)
+            if case.headers.get("x-openclaw-on-disconnect") == "cancel":
+                body.pop("webhook", None)
+            mend_webhook(body)
         self._replace_body(case, body)
 
     def _replace_body(self, case: Case[Any], body: dict[str, Any]) -> None:
@@ -241,12 +244,18 @@ class Steering:
                 body[name] = _pick(known, body[name])
         if isinstance(body.get("session_key"), str):
             body["session_key"] = f"of-{len(body['session_key'])}-characters"
-        if isinstance(body.get("webhook"), dict) and isinstance(body["webhook"].get("url"), str):
-            body["webhook"]["url"] = body["webhook"]["url"] and _pick(_WEBHOOKS, body["webhook"]["url"])
+        mend_webhook(body)
         if isinstance(body.get("input"), list) and len(body["input"]) <= _MAX_MESSAGES:
             body["input"] = mend_conversation(body["input"][: _MAX_MESSAGES // 2], in_session=False)
             mend_pictures({"messages": body["input"]})
         self._replace_body(case, body)
+
+
+def mend_webhook(body: dict[str, Any]) -> None:
+    """Send webhooks to addresses that are not refused."""
+    webhook = body.get("webhook")
+    if isinstance(webhook, dict) and isinstance(webhook.get("url"), str):
+        webhook["url"] = webhook["url"] and _pick(_WEBHOOKS, webhook["url"])
 
 
 def _grows_too_long(key: str) -> bool:

@@ -66,6 +66,10 @@ class Conformance:
         self._component("ResponseEvent").check(value)
         return value
 
+    def check_run_ended(self, body: Any) -> None:
+        """Check the body of a webhook."""
+        self._component("RunEndedMessage").check(body)
+
     def check_error(self, body: Any) -> None:
         """Check the body of an error response."""
         self._component("ErrorEnvelope").check(body)

@@ -11,6 +11,7 @@ import orjson
 
 from service.agent.conversation import IncomingMessage
 from service.agent.request import REASONING, TOOLS, AgentRequest
+from service.api.http.webhook_request import parse_webhook
 from service.config.gateway import HttpConfig
 from service.core.concurrency import pause
 from service.core.errors import GatewayError
@@ -27,8 +28,10 @@ from service.core.messages import (
     ToolChoiceMode,
 )
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import Protocol
+from service.storage.runs.records import Protocol, Webhook
 from service.storage.sessions.keys import parse_chat_id, parse_session_key_header
+
+ON_DISCONNECT_HEADER = "x-openclaw-on-disconnect"
 
 #: Fields that are passed to the provider under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
@@ -67,6 +70,7 @@ def parse_chat_request(
         return find_header(name) or None  # an empty header counts as absent
 
     sessions, defaults = http.sessions, http.endpoints.chat_completions
+    webhook = parse_webhook(body)
     functions = _parse_functions(body.get("tools") or ())
     session_key, chat_key = header("x-openclaw-session-key"), None
     if session_key is None:
@@ -88,10 +92,24 @@ def parse_chat_request(
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
         idempotency_key=_parse_idempotency_key(body if identity is None else identity, header, chat_key),
-        detached=(header("x-openclaw-on-disconnect") or defaults.on_disconnect) == "continue",
+        detached=_goes_on(header(ON_DISCONNECT_HEADER), webhook, defaults.on_disconnect),
+        webhook=webhook,
         streamed=bool(body.get("stream")),
         shows=parse_shown(find_header, http),
     )
+
+
+def _goes_on(said: str | None, webhook: Webhook | None, default: str) -> bool:
+    """Return True if the run continues when its client disconnects; a run with a webhook does."""
+    if webhook is None:
+        return (said or default) == "continue"
+    if said == "cancel":
+        text = (
+            f"A run with a `webhook` goes on when its client disconnects, so `{ON_DISCONNECT_HEADER}` cannot be "
+            '"cancel". Leave one of them out.'
+        )
+        raise GatewayError("invalid_value", text, param=ON_DISCONNECT_HEADER)
+    return True
 
 
 def parse_shown(find_header: Callable[[str], str | None], http: HttpConfig) -> frozenset[str]:

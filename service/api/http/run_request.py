@@ -10,11 +10,10 @@ import orjson
 from service.agent.conversation import select_new
 from service.agent.request import AgentRequest
 from service.api.http.chat_request import parse_messages, parse_system_text
+from service.api.http.webhook_request import parse_webhook
 from service.core.errors import GatewayError
-from service.core.fetch.client import PublicHttpClient
-from service.core.fetch.errors import FetchError
 from service.storage.runs.idempotency import IdempotencyKey
-from service.storage.runs.records import Protocol, Webhook
+from service.storage.runs.records import Protocol
 from service.storage.sessions.keys import SESSION_KEY_HEADER
 
 #: The fields of a run in place of the headers of a chat completion.
@@ -33,7 +32,7 @@ def parse_run_request(body: Mapping[str, Any], idempotency_key: str | None) -> A
     session_key = (body.get("session_key") or "").strip(" ") or None
     if session_key is None:
         select_new((), incoming, has_instructions=bool(system_text))  # the run could only fail
-    metadata, webhook = body.get("metadata"), body.get("webhook")
+    metadata = body.get("metadata")
     key = None
     if idempotency_key:
         key = IdempotencyKey.of(idempotency_key, orjson.dumps(["run", body], option=orjson.OPT_SORT_KEYS))
@@ -47,17 +46,8 @@ def parse_run_request(body: Mapping[str, Any], idempotency_key: str | None) -> A
         idempotency_key=key,
         detached=True,
         metadata=None if metadata is None else orjson.dumps(metadata).decode(),
-        webhook=None if webhook is None else Webhook(webhook["url"], webhook["secret"]),
+        webhook=parse_webhook(body),
     )
-
-
-def check_webhook(request: AgentRequest, client: PublicHttpClient) -> None:
-    """Raise `GatewayError` (400) for a webhook that `client` cannot be sent to."""
-    if request.webhook is not None:
-        try:
-            client.check(request.webhook.url)
-        except FetchError as error:
-            raise GatewayError("invalid_value", f"`webhook.url`: {error}.", param="webhook.url") from None
 
 
 def in_run_terms(error: GatewayError) -> GatewayError:

@@ -30,10 +30,10 @@ COMMENT = b": still working\n\n"
 
 
 class RunStream:
-    """The events of a run as the bytes of an event stream: call `begin` first, then iterate.
+    """The events of a run as the bytes of an event stream.
 
-    After `quiet_seconds` without events a comment line is sent. `shows` are the kinds of events that the caller wants
-    to see beside the text.
+    Iterated at once, it begins before the run's first output, after `begin` with that. After `quiet_seconds` without
+    events a comment line is sent. `shows` are the kinds of events that the caller wants to see beside the text.
     """
 
     def __init__(self, run: Run, shows: Collection[str], quiet_seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,14 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
-from support.chat import error_of
-from support.live import LiveGateway, live_gateway, stubbed_config
+from support.chat import PATH, ask, error_of, user
+from support.conformance import Conformance
+from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.polling import until
 from support.receiver import Message, Receiver, receiver
 from support.upstream import Exchange, Upstream
 
 KEY = bytes(range(32))
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
+ON_DISCONNECT = "x-openclaw-on-disconnect"
 QUIET_SECONDS = 2.0  # longer than the pause before a second attempt
 
 
@@ -85,10 +88,47 @@ def test_ended_run_is_posted_once_and_signed(client: httpx.Client, hooks: Receiv
     run = client.get(f"/v1/runs/{run_id}").json()
     assert (message.path, message.headers["content-type"]) == ("/hook", "application/json")
     sent = httpx.Response(200, content=message.body).json()
+    Conformance().check_run_ended(sent)
     assert sent == {"type": "run.ended", "timestamp": run["ended_at"], "data": run}
     assert run["state"] == "ok"
     time.sleep(QUIET_SECONDS)
     assert len(hooks.of(run_id)) == 1
+
+
+@pytest.mark.parametrize("said", [None, "continue"])
+def test_chat_completion_goes_on_for_its_webhook(
+    pair: tuple[LiveGateway, LiveGateway], upstream: Upstream, hooks: Receiver, said: str | None
+) -> None:
+    """With `continue` the stream begins before the model has said anything."""
+    hooks.statuses[:] = [204]
+    name, release = uuid.uuid4().hex, threading.Event()
+
+    def answer(exchange: Exchange) -> None:
+        exchange.head()
+        if said is None:
+            exchange.event({"content": "one "})
+        assert release.wait(60)
+        exchange.event({"content": "two"})
+        exchange.end()
+
+    upstream.answers[name] = answer
+    body = {"messages": [user("hi")], "stream": True, "webhook": {"url": hooks.url, "secret": SECRET}}
+    headers = {"Authorization": f"Bearer {TOKEN}", "x-openclaw-model": f"stub/{name}"}
+    headers |= {} if said is None else {ON_DISCONNECT: said}
+    with httpx.stream("POST", f"{pair[0].url}{PATH}", json=body, headers=headers, timeout=60) as response:
+        run_id = response.headers["x-openclaw-run-id"]
+    release.set()
+    [message] = hooks.wait_for(run_id)
+    check_signature(message)
+    assert b'"state":"ok"' in message.body
+
+
+def test_chat_completion_with_webhook_is_not_cancelled(client: httpx.Client, hooks: Receiver) -> None:
+    webhook = {"url": hooks.url, "secret": SECRET}
+    refused = ask(client, "hi", headers={ON_DISCONNECT: "cancel"}, webhook=webhook)
+    assert error_of(refused) == (400, "invalid_value", ON_DISCONNECT)
+    unusable = ask(client, "hi", webhook={**webhook, "url": "http://10.0.0.1/x"})
+    assert error_of(unusable) == (400, "invalid_value", "webhook.url")
 
 
 @pytest.mark.parametrize("status", [500, 302, 404, 429])

@@ -138,3 +138,13 @@ def test_path_with_fragment_reaches_operation(client: httpx.Client) -> None:
     with client.stream("POST", f"{CHAT}#stream", json=body) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert [line for line in response.iter_lines() if line][-1] == "data: [DONE]"
+
+
+@DERIVATIONS
+def test_message_at_the_end_of_a_run_is_described_as_a_callback(derive: Derive) -> None:
+    document = derive(load_contract())
+    run_ended = document["paths"]["/v1/runs"]["post"]["callbacks"]["run_ended"]
+    for path in [path for path in document["paths"] if path.startswith(CHAT)]:
+        assert document["paths"][path]["post"]["callbacks"]["run_ended"] == run_ended
+    body = run_ended["{$request.body#/webhook/url}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/RunEndedMessage"}
