@@ -15,6 +15,7 @@ from service.config.types import (
     Count,
     ExactOrigin,
     GatewayUrl,
+    HostPattern,
     Network,
     Origin,
     Port,
@@ -152,7 +153,7 @@ class EndpointsConfig(Section):
 class WebhooksConfig(Section):
     """Webhooks of runs."""
 
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: tuple[HostPattern, ...] = ()
     """Hosts that webhooks may be sent to, such as "hooks.example.com" or "*.example.com". Empty: any public host."""
     private_addresses: tuple[AddressAndPort, ...] = ()
     """Addresses that webhooks may be sent to although they are not public, or the port is not 80 or 443, such as

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from service.config.approvals import ApprovalRule
 from service.config.problems import Section
-from service.config.types import Bool, Count, Positive
+from service.config.types import Bool, Count, HostPattern, Positive
 
 #: No command runs for longer.
 MAX_COMMAND_SECONDS = 1800
@@ -128,11 +128,11 @@ class WebFetchConfig(Section):
 
     enabled: Bool = True
     """`false` takes the tool away from every agent."""
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: tuple[HostPattern, ...] = ()
     """Hosts that may be fetched from, redirects included: "example.com", or "*.example.com" for all below. Empty: any
     public host."""
-    deny_hosts: tuple[str, ...] = ()
-    """Hosts that are never fetched from, even if `allowHosts` names them."""
+    deny_hosts: tuple[HostPattern, ...] = ()
+    """Hosts that are never fetched from, even if `allowHosts` names them. An address is refused under any name."""
     max_redirects: Count = 5
     """Redirects to follow; more than 5 count as 5."""
     max_response_bytes: Positive = 8 * 1024 * 1024

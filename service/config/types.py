@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 
+from service.core.fetch.addresses import canonical_host
+
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PROVIDER_ID = re.compile(r"[^\s/]+")
 _MODEL_REFERENCE = re.compile(r"[^\s/]+/\S(?:.*\S)?")
@@ -23,6 +25,7 @@ _SPAN = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60, "w": 7 * 24 * 60 * 60}
 _LONGEST_NAME = 256
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HOST = re.compile(r"[a-z0-9_-][a-z0-9._:-]*")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 
 
@@ -130,6 +133,17 @@ def _address_and_port(value: object) -> tuple[str, int]:
     return str(address), int(port)
 
 
+def _host_pattern(text: str) -> str:
+    below, host = ("*.", text[2:]) if text.startswith("*.") else ("", text.removeprefix("[").removesuffix("]"))
+    try:
+        host = canonical_host(host)
+    except ValueError:
+        host = ""
+    if not _HOST.fullmatch(host) and not host.startswith("::"):
+        raise ValueError('must be a host without a port, such as "example.com", "*.example.com" or "192.0.2.1"')
+    return below + host
+
+
 def _absolute_path(text: str) -> str:
     if not PurePosixPath(text).is_absolute():
         raise ValueError("must be an absolute path, beginning with /")
@@ -180,6 +194,8 @@ Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Span = Annotated[int | None, PlainValidator(_span, json_schema_input_type=str | bool)]
 #: An address as text and a port.
 AddressAndPort = Annotated[tuple[str, int], PlainValidator(_address_and_port, json_schema_input_type=str)]
+#: A name, "*." and a name, or an address, each in one spelling.
+HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str)]
 AgentId = Annotated[str, AfterValidator(_agent_id)]
 ProviderId = Annotated[str, AfterValidator(_provider_id)]

@@ -5,6 +5,7 @@ Default deny: an address is public only if it can belong to a host on the intern
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from service.core.dataclass import record
@@ -35,6 +36,21 @@ def is_address(host: str) -> bool:
     return True
 
 
+def canonical_host(host: str) -> str:
+    """Return the one spelling of a name or address, so that hosts can be compared.
+
+    Names are in lower case and ASCII (IDNA), without the full stop at their end. Addresses are read as connections read
+    them: 0x7f000001 and 127.1 are 127.0.0.1. Raises `ValueError`.
+    """
+    host = (host if host.isascii() else host.encode("idna").decode()).lower().removesuffix(".")
+    if ":" in host:
+        return str(ip_address(host))
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
+
+
 def is_public(address: str) -> bool:
     """Return whether the string `address` is an IPv4 or IPv6 address of the public internet."""
     try:
@@ -53,9 +69,9 @@ def is_public(address: str) -> bool:
 class AddressPolicy:
     """Permitted targets: public addresses on `ports`, and only the names in `hosts` unless that is empty.
 
-    No name in `denied_hosts` is permitted. A host is a full name, `example.com`, or all names below one,
-    `*.example.com`. `exempt` are address and port pairs (`127.0.0.1`, 8080) that are permitted although they are not
-    public.
+    No name in `denied_hosts` is permitted, nor an address in it, whatever name it has. A host is a full name,
+    `example.com`, all names below one, `*.example.com`, or an address, each as `canonical_host` returns it.
+    `exempt` are address and port pairs (`127.0.0.1`, 8080) that are permitted although they are not public.
     """
 
     hosts: tuple[str, ...] = ()
@@ -64,7 +80,7 @@ class AddressPolicy:
     denied_hosts: tuple[str, ...] = ()
 
     def permits_host(self, host: str) -> bool:
-        """Return whether the name `host`, in lower case, is permitted."""
+        """Return whether `host`, as `canonical_host` returns it, is permitted."""
         host = host.rstrip(".")  # a full stop at the end names the same host
         if any(_covers(pattern.strip().lower(), host) for pattern in self.denied_hosts):
             return False
@@ -72,6 +88,8 @@ class AddressPolicy:
 
     def permits(self, address: str, port: int) -> bool:
         """Return whether a connection to `address` is permitted."""
+        if address in self.denied_hosts:
+            return False
         return (address, port) in self.exempt or (port in self.ports and is_public(address))
 
 

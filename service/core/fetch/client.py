@@ -124,6 +124,8 @@ class PublicHttpClient:
         except (OSError, UnicodeError) as error:
             raise FetchError(f"the name {target.host} cannot be resolved: {_reason(error)}") from error
         permitted = [address for address in found if self._policy.permits(address, target.port)]
+        if not permitted and any(address in self._policy.denied_hosts for address in found):
+            raise FetchError(f"{target.host} is not among the allowed hosts")
         if not permitted and any(map(is_public, found)):
             ports = " and ".join(map(str, sorted(self._policy.ports)))
             raise FetchError(f"port {target.port} of {target.host} is not allowed; the allowed ports are {ports}")

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
+from service.core.fetch.addresses import canonical_host
 from service.core.fetch.errors import FetchError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -38,9 +39,7 @@ def parse_url(url: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
-        host = (
-            (parts.hostname or "").encode("idna" if not url.isascii() else "ascii").decode().lower().removesuffix(".")
-        )
+        host = canonical_host(parts.hostname or "")
     except ValueError:
         raise FetchError("not a valid URL") from None
     if parts.scheme not in _DEFAULT_PORTS:

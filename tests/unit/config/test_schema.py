@@ -270,3 +270,31 @@ def test_any_document_is_accepted_or_refused_readably(data: object) -> None:
     except ConfigError as error:
         problems = error.problems
     assert not [problem for problem in problems if "is not a value that can be used here" in problem]
+
+
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("Example.COM.", "example.com"),
+        ("b\u00fccher.example", "xn--bcher-kva.example"),
+        ("*.B\u00fccher.example", "*.xn--bcher-kva.example"),
+        ("1.1.257", "1.1.1.1"),
+        ("[2606:4700:4700:0::1111]", "2606:4700:4700::1111"),
+        ("::1", "::1"),
+        ("_tcp.example.com", "_tcp.example.com"),
+    ],
+)
+def test_hosts_have_one_spelling(written: str, host: str) -> None:
+    fetch = {"allowHosts": [written], "denyHosts": [written]}
+    config, _ = parse_config({"tools": {"web": {"fetch": fetch}}})
+    found = config.tools.web.fetch
+    assert (found.allow_hosts, found.deny_hosts) == ((host,), (host,))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["https://example.com", "example.com:443", "example.com/a", ".example.com", "*example.com", "a.*", "*", "", "a b"],
+)
+def test_host_that_would_match_nothing_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"denyHosts.*must be a host without a port"):
+        parse_config({"tools": {"web": {"fetch": {"denyHosts": [host]}}}})

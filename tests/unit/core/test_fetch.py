@@ -496,7 +496,7 @@ def test_flood_of_framing_is_ended_without_blocking_others(server: PageServer, h
 
 def test_denied_host_is_refused_even_if_it_is_allowed() -> None:
     policy = AddressPolicy(
-        hosts=("*.example.com", "example.com"), denied_hosts=("Internal.example.com", "*.old.example.com")
+        hosts=("*.example.com", "example.com"), denied_hosts=("internal.example.com", "*.old.example.com")
     )
     assert policy.permits_host("example.com")
     assert policy.permits_host("www.example.com.")
@@ -508,3 +508,22 @@ def test_denied_host_is_refused_without_an_allow_list() -> None:
     policy = AddressPolicy(denied_hosts=("example.com",))
     assert policy.permits_host("example.org")
     assert not policy.permits_host("example.com")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://16843009/",
+        "http://0x1.1.1.1/",
+        "http://1.1.257./",
+        "http://\u2460.1.1.1/",
+        "http://[2606:4700:4700:0:0:0:0:1111]/",
+        "http://[2606:4700:4700::0.0.17.17]/",
+        "http://other.example/",
+    ],
+)
+def test_denied_address_is_refused_in_every_spelling_and_under_any_name(names: FakeResolver, url: str) -> None:
+    names.hosts["other.example"] = ["1.1.1.1"]
+    client = PublicHttpClient(AddressPolicy(denied_hosts=("1.1.1.1", "2606:4700:4700::1111")), resolver=names)
+    with pytest.raises(FetchError, match="is not among the allowed hosts"):
+        client.open(url, LIMITS)
