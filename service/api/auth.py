@@ -18,7 +18,7 @@ from typing import Literal, Protocol, Self
 
 from pydantic import SecretStr
 
-from service.api.client_address import is_loopback
+from service.api.client_address import is_loopback, network_of
 from service.config.gateway import AuthConfig, RateLimitConfig
 from service.config.source import ConfigError
 from service.config.types import secret_fault
@@ -174,7 +174,7 @@ class LoginLimiter:
 
 
 class Authenticator:
-    """Admit callers that send the secret, unless their address is locked out."""
+    """Admit callers that send the secret, unless their address, or their /64 network of IPv6, is locked out."""
 
     def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
         self._limiter = limiter
@@ -214,16 +214,17 @@ class Authenticator:
         is_right = hmac.compare_digest(_digest(secret), self._digest)
         if is_right and self._is_unguessable:
             return self._principal
-        self._check_lockout(client_address)
+        client = network_of(client_address)
+        self._check_lockout(client)
         if not secret:
             headers = {"WWW-Authenticate": "Bearer"}
             raise GatewayError("missing_credentials", missing, param=param, headers=headers)
         if is_right:
-            self._limiter.record_success(client_address)
+            self._limiter.record_success(client)
             return self._principal
         login_failed.emit(LoginFailed())
-        self._limiter.record_failure(client_address)
-        self._check_lockout(client_address)
+        self._limiter.record_failure(client)
+        self._check_lockout(client)
         raise GatewayError(
             "invalid_api_key",
             f"Wrong {self._principal.mode}. Send the gateway's {self._principal.mode}.",
@@ -231,8 +232,8 @@ class Authenticator:
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
 
-    def _check_lockout(self, client_address: str) -> None:
-        seconds = math.ceil(self._limiter.lockout_seconds(client_address))
+    def _check_lockout(self, client: str) -> None:
+        seconds = math.ceil(self._limiter.lockout_seconds(client))
         if seconds > 0:
             raise GatewayError(
                 "too_many_failed_attempts",

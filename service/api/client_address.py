@@ -109,6 +109,14 @@ def is_loopback(address: str) -> bool:
     return parsed is not None and parsed.is_loopback
 
 
+def network_of(address: str) -> str:
+    """Return what one client has for certain: its IPv4 address, or the /64 network of its IPv6 address."""
+    parsed = _parse_address(address)
+    if not isinstance(parsed, IPv6Address) or parsed.is_loopback:
+        return address
+    return str(IPv6Network((parsed.packed, 64), strict=False))
+
+
 def check_origin(headers: Mapping[str, Any], allowed_origins: Collection[str]) -> None:
     """Refuse a request of a page with a foreign origin, for a gateway without authentication.
 

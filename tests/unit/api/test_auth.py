@@ -165,6 +165,16 @@ def test_too_many_failures_lock_address_out_even_for_right_secret(clock: Clock) 
     assert guard.check(header(TOKEN), CLIENT).mode == "token"
 
 
+def test_network_of_ipv6_is_one_address(clock: Clock) -> None:
+    """Who has one can send each guess from another address of it."""
+    guard = authenticator(clock, maxAttempts=3)
+    codes = [code for number in range(4) for code in fail(guard, 1, f"2001:db8::{number}")]
+    assert codes == ["invalid_api_key"] * 3 + ["too_many_failed_attempts"]
+    assert fail(guard, 1, "[2001:db8::5:6:7:8]:4711") == ["too_many_failed_attempts"]
+    for address in ("2001:db8:0:1::1", "::1", "::ffff:192.0.2.1"):
+        assert guard.check(header(TOKEN), address).mode == "token"
+
+
 def test_failure_count_restarts_after_lockout(clock: Clock) -> None:
     guard = authenticator(clock, maxAttempts=2, windowMs=3_600_000, lockoutMs=1000)
     fail(guard, 3)
