@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 
+from service.config.memory import EmbeddingSource, embedding_source
 from service.config.model_settings import to_sampling
 from service.config.schema import AgentConfig, Config, IdentityConfig
 from service.config.workspaces import fix_workspaces
@@ -37,7 +38,8 @@ class Agent:
     "provider/model", `None` if none is configured; `fallbacks` are asked in order when it fails. `workspace` is the
     directory as it is configured, `workspace_root` the one that this meant then, without links. `timeout_seconds`
     limits a run. Callers may choose `allowed_models`, `None` for any. `sampling` has the sampling parameters by model,
-    under "" those of all others. `aliases` are short names of models, in lower case.
+    under "" those of all others. `aliases` are short names of models, in lower case. `embedding_model` is the one
+    of the agent's memory ("provider/model"), `None` if none is configured.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Agent:
     sampling: Mapping[str, Sampling] = field(default_factory=dict, hash=False)
     aliases: Mapping[str, str] = field(default_factory=dict, hash=False)
     workspace_root: Path | None = None
+    embedding_model: str | None = None
 
     def to_ref(self, name: str) -> str:
         """Return the model ("provider/model") that `name` is an alias of, else `name`."""
@@ -180,6 +183,7 @@ def _agent(
     # An agent's model counts as a whole: the fallbacks of the defaults belong to the default model.
     choice = entry.model or defaults.model
     aliases = config.agents.aliases_of(entry)
+    source = embedding_source_of(entry, config)
     own_words = entry.instructions if entry.instructions is not None else defaults.instructions
     return Agent(
         id=agent_id,
@@ -193,6 +197,14 @@ def _agent(
         sampling=_sampling(entry, config),
         aliases=aliases,
         workspace_root=None if workspace is None else roots[workspace],
+        embedding_model=None if source is None else source.ref,
+    )
+
+
+def embedding_source_of(entry: AgentConfig, config: Config) -> EmbeddingSource | None:
+    """Return the model for embeddings that the settings of an agent's memory name, if they do."""
+    return embedding_source(
+        (entry.memory.search, entry.memory_search, config.memory.search, config.agents.defaults.memory_search)
     )
 
 

@@ -19,6 +19,11 @@ from typing import Any, NamedTuple
 PLACES: Mapping[str, tuple[str, ...]] = {
     "agent": ("agents.defaults", "agents.entries.*", "agents.list[]"),
     "named": ("agents.entries.*", "agents.list[]"),
+    "memory": (
+        "memory.search",
+        "agents.defaults.memorySearch",
+        *(f"agents.{place}.{key}" for place in ("entries.*", "list[]") for key in ("memorySearch", "memory.search")),
+    ),
     "tools": ("tools", "agents.entries.*.tools", "agents.list[].tools"),
     "routing": (
         "agents.defaults.params.provider",
@@ -198,12 +203,14 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "{tools}.sessions_spawn|subagents|swarm",
     ),
     "the tool it belongs to does not exist here": (
-        "media|memory",
+        "media",
+        "memory.backend|citations|qmd",
+        "{memory}.cache|chunking|documentInputType|experimental|extraPaths|fallback|inputType|local|multimodal",
+        "{memory}.outputDimensionality|qmd|query|queryInputType|rememberAcrossConversations|sources|store|sync",
         "tools.web.search|x_search",
         "{agent}.decisionModel|imageGenerationModel|imageModel|mediaGenerationAutoProviderFallback|mediaModels",
-        "{agent}.memorySearch|musicGenerationModel|pdfMaxBytesMb|pdfMaxMb|pdfMaxPages|pdfModel|utilityModel",
+        "{agent}.musicGenerationModel|pdfMaxBytesMb|pdfMaxMb|pdfMaxPages|pdfModel|utilityModel",
         "{agent}.videoGenerationModel",
-        "{named}.memory",
         "{tools}.codeMode|experimental|github|links|media|toolSearch|updatePlan",
         "{tools}.exec.applyPatch",
     ),

@@ -16,6 +16,7 @@ from service.config.gateway import GatewayConfig
 from service.config.key_paths import KeyPath, format_path
 from service.config.key_rules import check_keys
 from service.config.mcp import McpConfig
+from service.config.memory import MemoryConfig, MemorySearchConfig
 from service.config.model_settings import ModelEntry, ModelParams, ThinkingLevel
 from service.config.models import ModelsConfig
 from service.config.problems import Section, describe_failures
@@ -95,6 +96,8 @@ class AgentDefaults(Section):
     """Runs of all agents together; further ones wait. Unset: no limit."""
     max_turns: Positive = 32
     """Calls of the model in one run."""
+    memory_search: MemorySearchConfig = MemorySearchConfig()
+    """The former name of `memory.search`, which takes precedence."""
 
 
 class AgentConfig(Section):
@@ -122,6 +125,10 @@ class AgentConfig(Section):
     """The system prompt."""
     tools: ToolsConfig = ToolsConfig()
     """The tools that the agent may use."""
+    memory: MemoryConfig = MemoryConfig()
+    """OpenClaw's memory."""
+    memory_search: MemorySearchConfig = MemorySearchConfig()
+    """The former name of `memory.search`, which takes precedence."""
 
 
 class ListedAgent(AgentConfig):
@@ -212,7 +219,7 @@ class EmbeddingsConfig(Section):
     """Vectors of texts (`POST /v1/embeddings`)."""
 
     model: ModelReference | None = None
-    """The model that makes them, as "provider/model", unless a request names one."""
+    """The model that makes them, as "provider/model", unless a request names one. Unset: that of `memory.search`."""
 
 
 class StateConfig(Section):
@@ -260,6 +267,8 @@ class Config(Section):
     """Side requests of chat programs."""
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     """Vectors of texts."""
+    memory: MemoryConfig = MemoryConfig()
+    """OpenClaw's memory."""
     structured_output: StructuredOutputConfig = StructuredOutputConfig()
     """Answers in a format that is checked."""
     state: StateConfig = StateConfig()

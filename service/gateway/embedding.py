@@ -69,10 +69,11 @@ def create_embeddings(task: EmbeddingTask, lease: RuntimeLease, limiter: RunLimi
 def _choose(task: EmbeddingTask, agent: Agent, runtime: Runtime) -> ChosenModel:
     if task.provider_model is not None:
         return runtime.catalog.choose(task.provider_model, agent)
-    if runtime.embedding_model is None:
+    ref = runtime.embedding_model or agent.embedding_model
+    if ref is None:
         text = "No model for embeddings is configured. Set embeddings.model, or send the header x-openclaw-model."
         raise GatewayError("model_not_found", text, param="model")
-    return runtime.catalog.choose_named(runtime.embedding_model)
+    return runtime.catalog.choose_named(ref)
 
 
 def _with_retries(

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from service.config.agents import Agent
+from service.config.agents import Agent, embedding_source_of
 from service.config.models import ProviderConfig
-from service.config.schema import Config
+from service.config.schema import AgentConfig, Config
 from service.core.concurrency import run_concurrently
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
@@ -104,7 +104,10 @@ class ModelCatalog:
     """
 
     def __init__(self, config: Config, state_dir: Path, environ: Mapping[str, str] = _NOTHING) -> None:
-        self._configured = config.models.providers
+        agents = config.agents.roster.values() or (AgentConfig(),)
+        sources = filter(None, (embedding_source_of(agent, config) for agent in agents))
+        remotes = {source.provider_id: source.provider for source in sources if source.provider is not None}
+        self._configured = {**config.models.providers, **remotes}
         self._state_dir = state_dir
         self._environ = environ
         self._network = ProxySettings.from_environment(environ)

@@ -56,10 +56,17 @@ def upstream() -> Iterator[Upstream]:
 def gateway(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
     policy = {"id": "strict", "modelPolicy": {"allow": ["stub/vectors"]}}
     retry = {"attempts": 3, "minDelayMs": 1, "maxDelayMs": 5}
-    config = stubbed_config(upstream.url, agents=[{"id": "main"}, policy], retry=retry)
+    own = {"model": "vectors", "remote": {"baseUrl": upstream.url, "apiKey": "memory-key", "batch": {"wait": True}}}
+    agents = [
+        {"id": "main"},
+        policy,
+        {"id": "own", "memory": {"search": own}},
+        {"id": "former", "memorySearch": {"enabled": False}},
+    ]
+    config = stubbed_config(upstream.url, agents=agents, retry=retry, apiKey="key")
     config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
     config["gateway"]["http"]["models"] = {"text-embedding-3-small": "openclaw/main"}
-    config["embeddings"] = {"model": "stub/vectors"}
+    config["memory"] = {"search": {"provider": "stub", "model": "vectors", "store": {"path": "x"}}}
     with live_gateway(tmp_path_factory.mktemp("gateway"), config) as running:
         yield running
 
@@ -83,6 +90,16 @@ def test_vectors_come_in_order_and_in_both_encodings(client: httpx.Client, upstr
     encoded = embed(client, encoding_format="base64").raise_for_status().json()
     decoded = [list(array("f", base64.b64decode(one["embedding"]))) for one in encoded["data"]]
     assert decoded == [list(array("f", vector)) for vector in VECTORS]
+
+
+def test_model_is_that_of_the_agents_memory(client: httpx.Client, upstream: Upstream) -> None:
+    embed(client).raise_for_status()
+    assert upstream.requests[-1].headers["authorization"] == "Bearer key"
+    embed(client, model="openclaw/own").raise_for_status()
+    assert upstream.requests[-1].headers["authorization"] == "Bearer memory-key"
+    assert upstream.requests[-1].body["model"] == "vectors"
+    assert error_of(embed(client, model="openclaw/former"))[:2] == (404, "model_not_found")
+    assert embed(client, "stub/vectors", model="openclaw/former").is_success
 
 
 def test_sdk_gets_vectors(gateway: LiveGateway, upstream: Upstream) -> None:
