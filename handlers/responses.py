@@ -8,13 +8,14 @@ from typing import Any
 import orjson
 from flask import current_app
 
+from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller, WatchedStream, run_headers
 from service.api.http.connexion_app import current_request
 from service.api.http.file_parts import with_file_texts
 from service.api.http.openai_responses.echo import to_echo
 from service.api.http.openai_responses.input_items import to_input_items, to_item_list
-from service.api.http.openai_responses.output import ResponseFold, to_events
+from service.api.http.openai_responses.output import ResponseFold
 from service.api.http.openai_responses.request import in_response_terms, parse_response_request
 from service.api.http.openai_responses.stored import (
     StoredEvents,
@@ -50,7 +51,7 @@ def create_response(body: dict[str, Any]) -> Response:
             )
             return _answer(gateway, caller, request, body)
         except GatewayError as error:
-            raise in_response_terms(error) from None
+            raise in_response_terms(error, body) from None
 
 
 def _read_files(gateway: Gateway, caller: Caller, messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -71,9 +72,9 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
             run.leave()  # nobody reads the copy
         response = to_stored_response(gateway.storage, gateway.get_run(run.id))
         return ok_response("application/json", orjson.dumps(response), *headers)
-    result = run.wait()
+    run.wait()
     caller.note_end(run)
-    response = fold.add_all(to_events(result), run.ended_at)
+    response = fold.add_all(settled_events(run.log), run.ended_at)
     return ok_response("application/json", orjson.dumps(response), *run_headers(run))
 
 
@@ -125,5 +126,7 @@ def list_input_items(response_id: str, limit: int, order: str, after: str | None
     """List the input of a stored response."""
     gateway: Gateway = current_app.extensions["gateway"]
     record = get_record(gateway, response_id)
-    items = to_input_items(record.id, load_input(gateway.storage, record))
+    items = to_input_items(
+        record.id, load_input(gateway.storage, record), orjson.loads(record.response or "{}")["tools"]
+    )
     return json_response(to_item_list(items, limit=limit, order=order, after=after))

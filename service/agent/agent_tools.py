@@ -18,13 +18,14 @@ from service.tools.toolbox import Toolbox
 class AgentTools:
     """The functions available to the model in one run: the agent's own tools, which pass `gate`, and the caller's.
 
-    `clock` returns seconds since 1970.
+    The model may use the agent's own tools `max_calls` times. `clock` returns seconds since 1970.
     """
 
     own: Toolbox
     context: ToolContext
     callers: tuple[Function, ...]
     choice: ToolChoice
+    max_calls: int | None = None
     new_call_id: Callable[[], str] = new_call_id
     gate: ApprovalDecider = refuse_all
     clock: Callable[[], float] = time.time

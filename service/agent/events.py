@@ -116,7 +116,7 @@ class ApprovalClosed:
 
 @record
 class RunEnded:
-    """The end of the run: nothing follows. With `error` it failed; earlier output stays valid.
+    """The end of the run: nothing follows. With `error` it failed; earlier output stays valid, and `usage` counts.
 
     A successful end is appended after the turn has been committed to the session's transcript.
     """

@@ -117,7 +117,8 @@ class AgentLoop:
         self._ended_ms: dict[str, int] = {}  # of the agent's calls
         self.draft = RunDraft()
         self._message_characters = 0
-        self._is_last_turn = False
+        self._own_calls = 0
+        self._may_only_end = False
         self._summary_failed = False
         self._unfit: GatewayError | None = None  # the refusal for which a fallback is asked
 
@@ -126,19 +127,21 @@ class AgentLoop:
 
         Raises the provider's errors, and `tool_choice_not_met` without any call event if the model did not make the
         required call. The last of `max_turns` has to be an answer or calls of the caller's functions; if the model
-        calls other tools nevertheless, the answer ends there with the stop reason "length".
+        calls other tools nevertheless, the answer ends there with the stop reason "length". So it does once the agent
+        has used its own as often as it may.
         """
         functions, choice = self._tools.offered()
         request = replace(request, functions=functions, tool_choice=choice, drafts=self._drafts)
         for turn in range(1, self._max_turns + 1):
-            if turn == self._max_turns:
-                self._is_last_turn = True
+            if turn == self._max_turns or self._own_calls == self._tools.max_calls:
+                self._may_only_end = True
                 request = self._tools.limit_to_ends(request)
             request, calls = self._ask_within_window(request)
             if not calls:
                 return
             own = [call for call in calls if not self._tools.is_callers(call)]
             if own:
+                self._own_calls += len(own)
                 self._run.append(StepEnded(self.draft.usage))
             results = self._carry_out(own)
             asked = [call for call in calls if self._tools.is_callers(call)]
@@ -283,9 +286,7 @@ class AgentLoop:
         self._window.observe(request, ended.usage)
         draft.stop_reason = ended.stop_reason
         if ended.tool_calls and not calls:
-            logger.warning(
-                "run %s: the model still called tools when maxTurns (%d) was met", self._run.id, self._max_turns
-            )
+            logger.warning("run %s: the model still called tools when it had to answer", self._run.id)
             draft.stop_reason = StopReason.LENGTH
         return calls
 
@@ -298,12 +299,15 @@ class AgentLoop:
     def _permitted(self, request: ModelRequest, calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
         """Return the calls that the request permits.
 
-        In the last turn, or with a required choice, only the caller's functions, or the one that is named. Without
-        parallel calls, only the first.
+        In the last turn, or with a required choice, only the caller's functions, or the one that is named; of the calls
+        of the agent's own tools only as many as are left. Without parallel calls, only the first.
         """
         choice = request.tool_choice
-        if self._is_last_turn or choice.mode is ToolChoiceMode.REQUIRED:
+        if self._may_only_end or choice.mode is ToolChoiceMode.REQUIRED:
             calls = tuple(call for call in calls if self._tools.is_callers(call) and choice.name in (None, call.name))
+        elif self._tools.max_calls is not None:
+            left = iter(range(self._tools.max_calls - self._own_calls))
+            calls = tuple(call for call in calls if self._tools.is_callers(call) or next(left, None) is not None)
         return calls[:1] if request.sampling.parallel_tool_calls is False else calls
 
     def _carry_out(self, calls: Sequence[ToolCall]) -> list[Message]:

@@ -106,7 +106,7 @@ class Message:
     tool messages; `name` distinguishes participants of one role. `provider_data` is no part of the content: equality
     ignores it. `cut_off` is the reason why an assistant message is incomplete. `approval` is the decision on the call
     that a tool message is the result of, and no part of the content; neither are `at_ms`, when the message was complete
-    in ms since the epoch, and `duration_ms`, how long the tool took.
+    in ms since the epoch, `duration_ms`, how long the tool took, and `failed`, set if that is an error's message.
     """
 
     role: Role
@@ -119,6 +119,7 @@ class Message:
     approval: ToolApproval | None = field(default=None, compare=False)
     at_ms: int | None = field(default=None, compare=False)
     duration_ms: int | None = field(default=None, compare=False)
+    failed: bool = field(default=False, compare=False)
 
     @property
     def text(self) -> str:

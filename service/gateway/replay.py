@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 
-from service.agent.conversation import unanswered_calls
 from service.agent.event_log import fold_reasoning
-from service.agent.events import PARAGRAPH, ReasoningDelta, RunEnded, TextDelta, ToolCallRequested
+from service.agent.events import ReasoningDelta, RunEnded
+from service.agent.output_events import reply_events
 from service.agent.run import Run
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
-from service.core.messages import Role, StopReason
+from service.core.messages import StopReason
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.events import RunEvents
 from service.storage.runs.records import AcceptedRun, RunRecord, RunRecords, RunState
@@ -100,13 +100,10 @@ class Replayer:
         if len(reply) != record.reply_count:  # deleted since
             copy.append(RunEnded(error=failure_of(None)))
             return
-        text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
         if reasoning := self._load_reasoning(record.id):
             copy.append(ReasoningDelta(reasoning))
-        if text:
-            copy.append(TextDelta(text))
-        for index, call in enumerate(unanswered_calls(reply)):
-            copy.append(ToolCallRequested(index, call))
+        for event in reply_events(reply):
+            copy.append(event)
         copy.append(RunEnded(StopReason(record.stop_reason or StopReason.STOP), record.usage))
 
     def _load_reasoning(self, run_id: str) -> str:

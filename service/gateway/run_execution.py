@@ -229,13 +229,14 @@ def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline)
         with run.scope, limit:
             loop.run(begun.prepared.model_request)
     except Cancelled:
-        return RunEnded(error=run.abort_reason or GatewayError("run_aborted", "The run was aborted."))
+        aborted = run.abort_reason or GatewayError("run_aborted", "The run was aborted.")
+        return RunEnded(usage=loop.draft.usage, error=aborted)
     except Deadline:
-        return RunEnded(error=begun.time.to_error())
+        return RunEnded(usage=loop.draft.usage, error=begun.time.to_error())
     except GatewayError as error:
-        return RunEnded(error=to_caller_error(error))
+        return RunEnded(usage=loop.draft.usage, error=to_caller_error(error))
     except Exception:
         # The session has to be given back as after any other failure.
         logger.exception("run %s failed", run.id)
-        return RunEnded(error=internal_error())
+        return RunEnded(usage=loop.draft.usage, error=internal_error())
     return RunEnded(loop.draft.stop_reason, loop.draft.usage)

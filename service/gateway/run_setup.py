@@ -186,7 +186,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         model_request=model_request,
         conversation=conversation,
         place=place,
-        tools=AgentTools(own_tools, context, request.functions, request.tool_choice),
+        tools=AgentTools(own_tools, context, request.functions, request.tool_choice, request.max_tool_calls),
         output=output,
         keep_partial=request.streamed and request.idempotency_key is None and has_user_messages_only,
     )

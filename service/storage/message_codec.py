@@ -68,6 +68,8 @@ def _to_fields(message: Message) -> dict[str, Any]:
         payload["at_ms"] = message.at_ms
     if message.duration_ms is not None:
         payload["duration_ms"] = message.duration_ms
+    if message.failed:
+        payload["failed"] = True
     return payload
 
 
@@ -95,6 +97,7 @@ def _from_fields(role: str, payload: dict[str, Any]) -> Message:
         _to_approval(approval) if (approval := payload.get("approval")) else None,
         payload.get("at_ms"),
         payload.get("duration_ms"),
+        payload.get("failed", False),
     )
 
 

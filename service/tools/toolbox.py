@@ -183,8 +183,14 @@ class Toolbox:
         tool_executed.emit(ToolExecuted(call.name if call.name in self._tools else None, failed, seconds))
         took_ms = round(seconds * 1000)
         on_event(CallEnded(call, text, failed, took_ms))
-        parts = (Text(text),)
-        return Message(Role.TOOL, parts, tool_call_id=call.id, approval=verdict.approval, duration_ms=took_ms)
+        return Message(
+            Role.TOOL,
+            (Text(text),),
+            tool_call_id=call.id,
+            approval=verdict.approval,
+            duration_ms=took_ms,
+            failed=failed,
+        )
 
     def _run(self, call: ToolCall, context: ToolContext) -> str:
         compiled = self._tools.get(call.name)

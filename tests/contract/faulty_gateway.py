@@ -194,6 +194,7 @@ FAULTS: dict[str, Fault] = {
     "result-without-text": altered_json(lambda it: it["result"]["content"][0].pop("text")),
     "vectors-without-index": altered_json(lambda it: [one.pop("index") for one in it["data"]]),
     "response-without-usage": altered_json(lambda it: it.pop("usage", None)),
+    "input-without-last-id": altered_json(lambda it: it.pop("last_id")),
     "response-event-missing": altered_event(b"response.content_part.done", lambda _: b""),
     "response-with-two-ends": altered_event(b"response.completed", lambda it: it + it),
     "response-event-misnamed": altered_event(

@@ -11,7 +11,11 @@ _GO_ON = [{"role": "assistant", "content": "Go on."}, {"role": "user", "content"
 
 
 def mend_response_request(body: dict[str, Any], picture: str, file: str, *, in_session: bool) -> None:
-    """Give results their calls, tools unique names, choices existing tools, pictures that are some, and an input."""
+    """Give results their calls, tools unique names, choices existing tools, pictures that are some, and an input.
+
+    The name of a conversation is shortened, or left out of a request that is `in_session` by other fields.
+    """
+    in_session = _mend_conversation(body, in_session=in_session)
     given = body.get("input")
     if isinstance(given, str) and not given.strip():
         body["input"] = "Say this again, please."
@@ -24,6 +28,16 @@ def mend_response_request(body: dict[str, Any], picture: str, file: str, *, in_s
     match body.get("text"):
         case {"format": {"schema": dict(), "strict": True} as wanted}:
             wanted["schema"] = {"description": "Any value."}  # generated ones are seldom schemas
+
+
+def _mend_conversation(body: dict[str, Any], *, in_session: bool) -> bool:
+    match body.get("conversation"):
+        case str(name) | {"id": str(name)} if in_session or not name.strip():
+            del body["conversation"]
+        case str(name) | {"id": str(name)}:
+            body["conversation"] = f"of-{len(name)}-characters"
+            return True
+    return in_session
 
 
 def _mend_items(items: Iterable[Any], *, in_session: bool) -> list[Any]:
@@ -66,7 +80,8 @@ def _is_shown(part: Any) -> bool:
 def _mend_pictures(items: Iterable[Any], picture: str, file: str) -> None:
     seen = files = 0
     for item in items:
-        parts = item.get("content") if isinstance(item, dict) else None
+        is_output = isinstance(item, dict) and item.get("type") == "function_call_output"
+        parts = item.get("output" if is_output else "content") if isinstance(item, dict) else None
         for part in parts if isinstance(parts, list) else ():
             match part:
                 case {"type": "input_image", "image_url": str(url)} if url.lower().startswith(("data:", "http")):
@@ -87,18 +102,28 @@ def _mend_tools(body: dict[str, Any]) -> None:
     tools = [] if body.get("tools") is None else body["tools"]
     if not isinstance(tools, list):
         return
+    _mend_names(tools)
+    for tool in tools:
+        if isinstance(tool, dict) and tool.get("type") == "namespace" and isinstance(tool.get("tools"), list):
+            tool["tools"] = tool["tools"][:1] if len(tools) < _MAX_TOOLS else []
+            _mend_names(tool["tools"])
+    named = [tool for tool in tools if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
+    names = {tool["name"] for tool in named if tool.get("type") != "namespace"}
+    missing = [name for name in _chosen(body.get("tool_choice")) if name not in names]
+    if not names and (tools or body.get("tool_choice") == "required"):
+        missing = missing or ["look_up"]
+    if missing:
+        added = [{"type": "function", "name": name} for name in dict.fromkeys(missing)]
+        body["tools"] = [*tools[: max(0, _MAX_TOOLS - len(added))], *added]
+
+
+def _mend_names(tools: Iterable[Any]) -> None:
     names: set[str] = set()
     for index, tool in enumerate(tools):
         if isinstance(tool, dict) and isinstance(tool.get("name"), str):
             if tool["name"] in names:
                 tool["name"] = f"{tool['name'][:50]}-{index}"
             names.add(tool["name"])
-    missing = [name for name in _chosen(body.get("tool_choice")) if name not in names]
-    if body.get("tool_choice") == "required" and not tools:
-        missing = ["look_up"]
-    if missing:
-        added = [{"type": "function", "name": name} for name in dict.fromkeys(missing)]
-        body["tools"] = [*tools[: max(0, _MAX_TOOLS - len(added))], *added]
 
 
 def _chosen(choice: Any) -> list[str]:
@@ -106,4 +131,7 @@ def _chosen(choice: Any) -> list[str]:
         return []
     tools = choice.get("tools")
     named = [choice, *(tools if isinstance(tools, list) else ())]
+    for one in named:
+        if isinstance(one, dict) and isinstance(one.get("namespace"), str):
+            del one["namespace"]
     return [one["name"] for one in named if isinstance(one, Mapping) and isinstance(one.get("name"), str)]

@@ -20,7 +20,17 @@ from support.live import TOKEN
 
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
 from contract.seeds import contract_config
-from contract.steering import APPROVALS, CALL_TOOL, COMPLETION, DECIDE_APPROVAL, EMBEDDINGS, RESPONSE, RUN_EVENTS, TOOLS
+from contract.steering import (
+    APPROVALS,
+    CALL_TOOL,
+    COMPLETION,
+    DECIDE_APPROVAL,
+    EMBEDDINGS,
+    INPUT_ITEMS,
+    RESPONSE,
+    RUN_EVENTS,
+    TOOLS,
+)
 from service.api.http.contract import load_contract
 from service.api.http.published_contract import to_openapi_3_0
 
@@ -64,6 +74,7 @@ FAULTS = (
     Fault("result-without-text", CALL_TOOL, ("response_schema_conformance", "contract_conformance")),
     Fault("vectors-without-index", EMBEDDINGS, ("response_schema_conformance", "contract_conformance")),
     Fault("response-without-usage", RESPONSE, ("response_schema_conformance", "contract_conformance")),
+    Fault("input-without-last-id", INPUT_ITEMS, ("response_schema_conformance", "contract_conformance")),
     Fault("response-event-missing", RESPONSE, ("contract_conformance",), True),
     Fault("response-with-two-ends", RESPONSE, ("contract_conformance",), True),
     Fault("response-event-misnamed", RESPONSE, ("contract_conformance",), True),

@@ -1,7 +1,8 @@
-"""Codex CLI edits a file with a scripted model behind a live gateway."""
+"""Codex CLI, as it is configured by default, works with a scripted model behind a live gateway."""
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 from pathlib import Path
@@ -15,10 +16,6 @@ from interop_responses.conftest import Clients
 CONFIG = """
 model = "openclaw"
 model_provider = "openclaw"
-web_search = "disabled"
-
-[features]
-multi_agent = false
 
 [model_providers.openclaw]
 name = "OpenClaw Gateway"
@@ -27,15 +24,22 @@ env_key = "OPENCLAW_GATEWAY_TOKEN"
 wire_api = "responses"
 """
 SECONDS = 120
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def test_codex_edits_a_file(upstream: Upstream, clients: Clients, tmp_path: Path) -> None:
-    command = {"cmd": "sed -i s/old/new/ note.txt"}
-    upstream.answers["coder"] = Play(calls(("exec_command", command), text="I edit it."), calls(text="It is edited."))
+    upstream.answers["coder"] = Play(
+        calls(("exec_command", {"cmd": "sed -i s/old/new/ note.txt"}), text="I edit it."),
+        calls(("multi_agent_v1__close_agent", {"target": "nobody"}), ("view_image", {"path": "picture.png"})),
+        calls(text="It is edited."),
+    )
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     work.mkdir()
     (work / "note.txt").write_text("old", encoding="utf-8")
+    (work / "picture.png").write_bytes(PICTURE)
     with live_gateway(tmp_path / "gateway", stubbed_config(upstream.url, "stub/coder", apiKey="key")) as gateway:
         (home / "config.toml").write_text(CONFIG.format(url=gateway.url), encoding="utf-8")
         program = clients.modules / "@openai" / "codex" / "bin" / "codex.js"
@@ -53,3 +57,8 @@ def test_codex_edits_a_file(upstream: Upstream, clients: Clients, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert (work / "note.txt").read_text(encoding="utf-8") == "new"
     assert "It is edited." in done.stdout
+    *_, called, closed, viewed, picture = upstream.requests[-1].body["messages"]
+    assert [call["function"]["name"] for call in called["tool_calls"]] == ["multi_agent_v1__close_agent", "view_image"]
+    assert "nobody" in closed["content"]  # the error of Codex's own tool
+    assert "below" in viewed["content"]
+    assert [part["type"] for part in picture["content"]] == ["image_url"]

@@ -225,11 +225,18 @@ def _check_order(values: list[dict[str, Any]], where: str) -> None:
     """Check a whole stream: its beginning, the life of each item, and that the response at the end has all of it."""
     if [value["type"] for value in values[:2]] != ["response.created", "response.in_progress"]:
         raise NonconformityError(f"{where}: does not begin with created and in_progress")
-    items: list[Any] = []
-    while len(values) > 1 + 2:
-        end = next(at for at, value in enumerate(values) if value["type"] == "response.output_item.done")
-        items.append(_check_item(values[2 : end + 1], len(items), where))
-        values = values[:2] + values[end + 1 :]
+    events: dict[int, list[Any]] = {}
+    open_: int | None = None
+    for value in values[2:-1]:
+        index = value["output_index"]
+        if open_ not in (None, index):
+            raise NonconformityError(f"{where}: events of item {index} are within item {open_}")
+        events.setdefault(index, []).append(value)
+        is_over = value["type"] == "response.output_item.done" or events[index][0]["item"]["type"] == "mcp_call"
+        open_ = None if is_over else index
+    if list(events) != list(range(len(events))):
+        raise NonconformityError(f"{where}: the items begin in the order {list(events)}")
+    items = [_check_item(several, index, where) for index, several in events.items()]
     if values[-1]["response"]["output"] != items:
         raise NonconformityError(f"{where}: the response has other items than the stream")
 
@@ -242,6 +249,9 @@ def _check_item(values: list[dict[str, Any]], index: int, where: str) -> Any:
     elif item["type"] == "reasoning":
         part, whole = "reasoning_summary_part", item["summary"][0]["text"]
         expected = [f"{part}.added", "reasoning_summary_text.done", f"{part}.done"]
+    elif item["type"] == "mcp_call":
+        end = "completed" if item["status"] == "completed" else "failed"
+        expected, whole = ["mcp_call.in_progress", "mcp_call_arguments.done", f"mcp_call.{end}"], ""
     else:
         expected, whole = ["function_call_arguments.done"], item["arguments"]
     if kinds != ["output_item.added", *expected, "output_item.done"] or {value["output_index"] for value in values} != {

@@ -21,6 +21,8 @@ from support.responses import PATH, calls_of, events_of, function, respond, resp
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import WORDS
 
+NAMESPACED = "tools[0].tools[0].type"
+RESULT = {"type": "function_call_output", "output": "seen"}
 PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA"
     "fFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -241,9 +243,10 @@ def test_idempotency_key_returns_same_response(client: httpx.Client) -> None:
     ("fields", "param"),
     [
         ({"input": [{"type": "web_search_call"}]}, "input[0].type"),
-        ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"input": "hi", "conversation": "conv_1"}, "conversation"),
-        ({"input": "hi", "max_tool_calls": 3}, "max_tool_calls"),
+        ({"input": "hi", "tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"input": "hi", "tools": [{"type": "file_search"}]}, "tools[0].type"),
+        ({"input": "hi", "tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom"}]}]}, NAMESPACED),
+        ({"input": "hi", "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
         ({"input": "hi", "top_logprobs": 3}, "top_logprobs"),
         ({"input": "hi", "include": ["message.output_text.logprobs"]}, "include[0]"),
         (
@@ -254,6 +257,74 @@ def test_idempotency_key_returns_same_response(client: httpx.Client) -> None:
 )
 def test_what_is_not_done_is_refused_by_name(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
     assert error_of(client.post(PATH, json=fields)) == (400, "unsupported_parameter", param)
+
+
+def test_functions_in_namespaces_keep_both_names(client: httpx.Client) -> None:
+    functions = [function("look"), function("n" * 64)]
+    namespace = {"type": "namespace", "name": "eyes", "description": "About looking.", "tools": functions}
+    tools = [{"type": "web_search", "external_web_access": True}, namespace]
+    for place, choice in enumerate(functions):
+        chosen = {"type": "function", "namespace": "eyes", "name": choice["name"]}
+        asked = response_of(respond(client, "hi", scripted("tools"), tools=tools, tool_choice=chosen, stream=place > 0))
+        [call] = calls_of(asked)
+        assert (call["namespace"], call["name"]) == ("eyes", choice["name"])
+        assert [tool["type"] for tool in asked["tools"]] == ["namespace"]
+        assert response_of(client.get(f"{PATH}/{asked['id']}")) == asked
+        items = [{"role": "user", "content": "hi"}, call, {**RESULT, "call_id": call["call_id"]}]
+        answer = response_of(respond(client, items, scripted("tools"), tools=tools))
+        assert text_of(answer) == "seen"
+        listed = client.get(f"{PATH}/{answer['id']}/input_items", params={"order": "asc"}).json()["data"]
+        assert (listed[1]["namespace"], listed[1]["name"]) == ("eyes", choice["name"])
+    twice = respond(client, "hi", tools=[function("eyes__look"), namespace])
+    assert error_of(twice) == (400, "invalid_value", "tools[1].tools[0].name")
+    many = {**namespace, "tools": [function(f"f{number}") for number in range(100)]}
+    assert error_of(respond(client, "hi", tools=[many, {**many, "name": "ears"}])) == (400, "invalid_value", "tools")
+
+
+def test_model_knows_functions_of_namespaces_by_flat_names(talk: httpx.Client, upstream: Upstream) -> None:
+    namespace = {"type": "namespace", "name": "eyes", "description": "About looking.", "tools": [function("look")]}
+    tools = [namespace, function("look")]
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look"}]}
+    respond(talk, "hi", tools=tools).raise_for_status()
+    named = {tool["function"]["name"]: tool["function"].get("description") for tool in sent(upstream)["tools"]}
+    assert (named["eyes__look"], named["look"]) == ("Functions that begin with eyes__: About looking.", None)
+    respond(talk, "hi", tools=tools, tool_choice=allowed).raise_for_status()
+    allowed_names = {tool["function"]["name"] for tool in sent(upstream)["tools"]}
+    assert (named.keys() - allowed_names) == {"eyes__look"}
+
+
+def test_pictures_and_files_of_function_outputs_are_shown(talk: httpx.Client, upstream: Upstream) -> None:
+    file = {"type": "input_file", "filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="}
+    parts = [{"type": "input_text", "text": "seen"}, {"type": "input_image", "image_url": PICTURE}, file]
+    items = [
+        {"role": "user", "content": "Look"},
+        *({"type": "function_call", "call_id": call_id, "name": "look"} for call_id in "ab"),
+        {**RESULT, "call_id": "a", "output": parts},
+        {**RESULT, "call_id": "b"},
+        {"type": "function_call", "call_id": "c", "name": "look"},
+        {**RESULT, "call_id": "c"},
+    ]
+    respond(talk, items).raise_for_status()
+    assert [message["role"] for message in sent(upstream)["messages"]] == [
+        *("user", "assistant", "tool", "tool", "user", "assistant", "tool")
+    ]
+    kinds = [part["type"] for part in sent(upstream)["messages"][4]["content"]]
+    assert kinds == ["image_url", "text"]
+
+
+def test_conversation_is_a_session(client: httpx.Client) -> None:
+    name = uuid.uuid4().hex
+    first = respond(client, "one two", conversation=name)
+    assert first.json()["conversation"] == {"id": name}
+    assert first.headers["x-openclaw-session-key"] == f"agent:main:{name}"
+    again = respond(client, "three", conversation={"id": name})
+    assert again.json()["usage"]["input_tokens"] == 2 + 2 + 1
+    assert response_of(client.get(f"{PATH}/{again.json()['id']}")) == again.json()
+    for other, headers in (({"previous_response_id": first.json()["id"]}, None), ({}, {"x-openclaw-session-key": "x"})):
+        refused = respond(client, "hi", headers, conversation=name, **other)
+        assert error_of(refused) == (400, "invalid_value", "conversation")
+    for wrong in (" ", "agent:beta:x", "cron:x"):
+        assert error_of(respond(client, "hi", conversation=wrong)) == (400, "invalid_value", "conversation")
 
 
 def test_errors_name_places_in_this_request(client: httpx.Client) -> None:

@@ -91,7 +91,8 @@ def test_agent_of_previous_response_answers(client: httpx.Client) -> None:
     answer = respond(client, "again", previous_response_id=first["id"])
     assert answer.headers["x-openclaw-session-key"].startswith("agent:beta:")
     refused = respond(client, "again", previous_response_id=first["id"], model="openclaw/main")
-    assert error_of(refused)[:2] == (400, "invalid_value")
+    assert error_of(refused) == (400, "invalid_value", "previous_response_id")
+    assert "another agent" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stored", [True, False])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from service.api.http.openai_responses.tools import split_names
 from service.core.errors import GatewayError
 from service.core.messages import Image, Message, Part, Role
 from service.storage.runs.records import RUN_ID_PREFIX
 
 
-def to_input_items(run_id: str, messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Translate messages to items, in order."""
-    name = run_id.removeprefix(RUN_ID_PREFIX)
-    found = (item for message in messages for item in _to_items(message))
+def to_input_items(
+    run_id: str, messages: Sequence[Message], tools: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Translate messages to items, in order; `tools` are those that the run's response repeats."""
+    name, names = run_id.removeprefix(RUN_ID_PREFIX), split_names(tools)
+    found = (item for message in messages for item in _to_items(message, names))
     return [
         {"type": kind, "id": f"{prefix}_{name}_i{index}", **item} for index, (kind, prefix, item) in enumerate(found)
     ]
@@ -32,7 +35,7 @@ def to_item_list(items: list[dict[str, Any]], *, limit: int, order: str, after: 
     return {"object": "list", "data": page, **ends, "has_more": len(items) > limit}
 
 
-def _to_items(message: Message) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _to_items(message: Message, names: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if message.role is Role.TOOL:
         output = {"call_id": message.tool_call_id, "output": message.text, "status": "completed"}
         yield "function_call_output", "fco", output
@@ -41,7 +44,8 @@ def _to_items(message: Message) -> Iterator[tuple[str, str, dict[str, Any]]]:
         content = [_to_part(part, message.role) for part in message.parts]
         yield "message", "msg", {"role": message.role, "content": content, "status": "completed"}
     for call in message.tool_calls:
-        done = {"call_id": call.id, "name": call.name, "arguments": call.arguments, "status": "completed"}
+        called = names.get(call.name, {"name": call.name})
+        done = {"call_id": call.id, **called, "arguments": call.arguments, "status": "completed"}
         yield "function_call", "fc", done
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from service.agent.event_log import SUMMARY_CHARACTERS
 from service.core.dataclass import record
+from service.core.messages import ToolCall
 
 #: The name and the members of an event, and the units that its number counts.
 ItemEvent = tuple[str, Mapping[str, Any], int]
@@ -55,6 +57,9 @@ REASONING_ITEM = ItemKind(
 )
 CALL = ItemKind(type="function_call", prefix="fc", text="response.function_call_arguments", whole="arguments")
 
+#: The name of the gateway among the servers whose tools a response shows.
+SERVER_LABEL = "openclaw"
+
 _PART_MEMBERS: dict[str, dict[str, Any]] = {"output_text": {"annotations": [], "logprobs": []}}
 
 
@@ -100,7 +105,7 @@ class OpenItem:
         return item, [*events, ("response.output_item.done", self._in_output(item), 1)]
 
     def _in_output(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {"output_index": self._index, "item": item}
+        return _in_output(self._index, item)
 
     def _to_item(self, status: str, text: str | None) -> dict[str, Any]:
         item = {"type": self.kind.type, "id": self._id, **(self.kind.members or {}), **self._members}
@@ -113,3 +118,40 @@ class OpenItem:
     def _to_part(self, text: str) -> dict[str, Any]:
         kind = self.kind.part_type or ""
         return {"type": kind, "text": text, **_PART_MEMBERS.get(kind, {})}
+
+
+class OpenOwnCall:
+    """A call of one of the agent's own tools, as OpenAI shows the calls that its own servers make."""
+
+    def __init__(self, call: ToolCall, response: str, index: int) -> None:
+        self.index = index
+        self._arguments = call.arguments
+        self._item = {
+            "type": "mcp_call",
+            "id": f"mcp_{response}_{index}",
+            "server_label": SERVER_LABEL,
+            "name": call.name,
+            "approval_request_id": None,
+        }
+        self._place = {"item_id": self._item["id"], "output_index": index}
+
+    def begin(self) -> Iterator[ItemEvent]:
+        """Yield the first events."""
+        yield "response.output_item.added", _in_output(self.index, self._to_item("in_progress", "")), 1
+        yield "response.mcp_call.in_progress", self._place, 1
+        yield "response.mcp_call_arguments.done", {**self._place, "arguments": self._arguments}, 1
+
+    def end(self, status: str, text: str | None) -> tuple[dict[str, Any], list[ItemEvent]]:
+        """Return the item, and its last events; `text` is the result, or the error of a `failed` call."""
+        item = self._to_item(status, self._arguments, None if text is None else text[:SUMMARY_CHARACTERS])
+        kind = "response.mcp_call.completed" if status == "completed" else "response.mcp_call.failed"
+        return item, [(kind, self._place, 1), ("response.output_item.done", _in_output(self.index, item), 1)]
+
+    def _to_item(self, status: str, arguments: str, text: str | None = None) -> dict[str, Any]:
+        error = {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": text}]}
+        result = {"output": None, "error": error} if status == "failed" else {"output": text, "error": None}
+        return {**self._item, "arguments": arguments, **result, "status": status}
+
+
+def _in_output(index: int, item: dict[str, Any]) -> dict[str, Any]:
+    return {"output_index": index, "item": item}

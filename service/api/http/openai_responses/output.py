@@ -10,21 +10,32 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.agent.events import (
+    PARAGRAPH,
     ReasoningDelta,
     RunEnded,
     RunEvent,
     TextDelta,
     ToolCallRequested,
     ToolCallWritten,
+    ToolEnded,
+    ToolStarted,
 )
-from service.agent.run import RunResult
-from service.api.http.openai_responses.items import CALL, MESSAGE, REASONING_ITEM, ItemKind, OpenItem
+from service.api.http.openai_responses.items import (
+    CALL,
+    MESSAGE,
+    REASONING_ITEM,
+    ItemKind,
+    OpenItem,
+    OpenOwnCall,
+)
+from service.api.http.openai_responses.tools import split_names
 from service.core.dataclass import record
 from service.core.messages import StopReason, ToolCall, Usage
 from service.storage.runs.records import RUN_ID_PREFIX, RunState
 
 RESPONSE_ID_PREFIX = "resp_"
 
+_ANSWERS = (MESSAGE.type, CALL.type)
 _INCOMPLETE = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "content_filter"}
 
 
@@ -52,7 +63,7 @@ def to_response_id(run_id: str) -> str:
 class ResponseFold:
     """A response as it grows: call `begin`, then `add` for each event of the run; each returns the events of a stream.
 
-    `echo` are the members that repeat the request, `accepted_at` is in seconds since 1970.
+    `echo` is what `to_echo` returned, `accepted_at` is in seconds since 1970.
     """
 
     def __init__(self, run_id: str, accepted_at: float, echo: Mapping[str, Any]) -> None:
@@ -66,10 +77,14 @@ class ResponseFold:
             "error": None,
             "incomplete_details": None,
             "usage": None,
+            "conversation": None,
             **echo,
         }
+        self._shows_own = bool(self._head.pop("include", ()))
+        self._own: dict[str, OpenOwnCall] = {}  # by the ids of the calls
         self._shows_reasoning = shows_reasoning(echo)
-        self._items: list[dict[str, Any]] = []
+        self._split_names = split_names(echo["tools"])
+        self._items: list[dict[str, Any] | None] = []  # none of calls that go on
         self._open: OpenItem | None = None
         self._calls = 0
         self._late_text = ""  # that came while a call was written
@@ -78,7 +93,11 @@ class ResponseFold:
     @property
     def response(self) -> dict[str, Any]:
         """The response so far; an item that is being written is part of it only once it is complete."""
-        return {**self._head, "output": list(self._items)}
+        return {**self._head, "output": self._output}
+
+    @property
+    def _output(self) -> list[dict[str, Any]]:
+        return [item for item in self._items if item is not None]
 
     def begin(self) -> list[StreamedEvent]:
         """Return the first events."""
@@ -92,13 +111,13 @@ class ResponseFold:
             case ReasoningDelta() if self._shows_reasoning:
                 return self._write(REASONING_ITEM, event.text)
             case ToolCallWritten() if event.index == self._calls:  # further ones are shown when they are complete
-                return self._write(CALL, event.text, call_id=event.id, name=event.name)
+                return self._write(CALL, event.text, **self._name_call(event.id, event.name))
             case ToolCallRequested():
                 return self._add_call(event.call)
             case RunEnded():
                 return self._end(event, ended_at)
             case _:
-                return []
+                return self._add_own(event) if self._shows_own else []
 
     def add_all(self, events: Iterable[RunEvent], ended_at: float | None) -> dict[str, Any]:
         """Add the events of a whole run, and return the response."""
@@ -118,6 +137,8 @@ class ResponseFold:
         events: list[StreamedEvent] = []
         if self._open is None or self._open.kind is not kind:
             events += self._close("completed")
+            if any(item["type"] == kind.type for item in self._output):
+                text = text.removeprefix(PARAGRAPH)  # which parts it from the item before
             self._open = OpenItem(kind, self._name, len(self._items), **members)
             events += [self._event(*event) for event in self._open.begin()]
         return events + [self._event(*event) for event in self._open.write(text)]
@@ -138,25 +159,50 @@ class ResponseFold:
 
     def _add_call(self, call: ToolCall) -> list[StreamedEvent]:
         written = len(self._open.text) if self._open is not None and self._open.kind is CALL else 0
-        events = self._write(CALL, call.arguments[written:], call_id=call.id, name=call.name)
+        events = self._write(CALL, call.arguments[written:], **self._name_call(call.id, call.name))
         self._calls += 1
         events += self._close("completed")
         late, self._late_text = self._late_text, ""
         return events + (self._write(MESSAGE, late) if late else [])
 
+    def _add_own(self, event: RunEvent) -> list[StreamedEvent]:
+        if isinstance(event, ToolStarted):
+            return self._begin_own(event.call)
+        if isinstance(event, ToolEnded):
+            return self._end_own(event.call.id, "failed" if event.failed else "completed", event.text)
+        return []
+
+    def _begin_own(self, call: ToolCall) -> list[StreamedEvent]:
+        events = self._close("completed")
+        self._own[call.id] = opened = OpenOwnCall(call, self._name, len(self._items))
+        self._items.append(None)
+        return events + [self._event(*event) for event in opened.begin()]
+
+    def _end_own(self, call_id: str, status: str, text: str | None) -> list[StreamedEvent]:
+        opened = self._own.pop(call_id, None)
+        if opened is None:
+            return []
+        self._items[opened.index], events = opened.end(status, text)
+        return [self._event(*event) for event in events]
+
+    def _name_call(self, call_id: str, name: str) -> dict[str, str]:
+        return {"call_id": call_id, **self._split_names.get(name, {"name": name})}
+
     def _end(self, end: RunEnded, ended_at: float | None) -> list[StreamedEvent]:
         reason = None if end.error is not None else _INCOMPLETE.get(end.stop_reason)
         is_whole = end.error is None and reason is None
-        says_nothing = self._open is None and all(item["type"] == REASONING_ITEM.type for item in self._items)
+        says_nothing = self._open is None and not any(item["type"] in _ANSWERS for item in self._output)
         events = self._write(MESSAGE, "") if is_whole and says_nothing else []
         events += self._close("completed" if is_whole else "incomplete")
+        for call_id in tuple(self._own):
+            events += self._end_own(call_id, "incomplete", None)
         status = "completed" if is_whole else "incomplete" if reason else _to_failed_status(end)
         self._head |= {
             "status": status,
             "completed_at": int(ended_at) if is_whole and ended_at is not None else None,
             "error": None if end.error is None else {"code": end.error.code, "message": end.error.message},
             "incomplete_details": None if reason is None else {"reason": reason},
-            "usage": None if end.error is not None else to_response_usage(end.usage),
+            "usage": to_response_usage(end.usage) if end.error is None or end.usage != Usage() else None,
         }
         return [*events, self._state("response.failed" if end.error is not None else f"response.{status}")]
 
@@ -164,14 +210,6 @@ class ResponseFold:
 def shows_reasoning(echo: Mapping[str, Any]) -> bool:
     """Return True if the request of a response, which `echo` repeats, asks for a summary of the reasoning."""
     return echo["reasoning"]["summary"] is not None
-
-
-def to_events(result: RunResult) -> list[RunEvent]:
-    """Return the events that a finished run amounts to."""
-    events: list[RunEvent] = [ReasoningDelta(result.reasoning)] if result.reasoning else []
-    events += [TextDelta(result.text)] if result.text else []
-    events += [ToolCallRequested(index, call) for index, call in enumerate(result.tool_calls)]
-    return [*events, RunEnded(result.stop_reason, result.usage)]
 
 
 def _to_failed_status(end: RunEnded) -> str:

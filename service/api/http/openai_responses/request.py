@@ -12,15 +12,17 @@ from typing import Any
 import orjson
 
 from service.agent.conversation import IncomingMessage
-from service.agent.request import REASONING, AgentRequest
+from service.agent.request import REASONING, TOOLS, AgentRequest
 from service.api.http.chat_request import parse_chat_request
 from service.api.http.file_parts import has_files
-from service.api.http.openai_responses.echo import summary_of, to_echo
+from service.api.http.openai_responses.echo import OWN_CALLS, conversation_of, summary_of, to_echo
+from service.api.http.openai_responses.input_messages import PlacedMessage, to_messages
+from service.api.http.openai_responses.tools import PlacedFunction, flat_name, parse_tools
 from service.config.gateway import HttpConfig
 from service.core.dataclass import replace
 from service.core.errors import GatewayError
 from service.storage.runs.records import RunRecord
-from service.storage.sessions.keys import session_key_for
+from service.storage.sessions.keys import SESSION_KEY_HEADER, session_key_for
 
 #: Fields that a chat completion has, too.
 _SAME = (
@@ -29,7 +31,9 @@ _SAME = (
 )
 _SYSTEM_ROLES = ("system", "developer")
 _MESSAGE = re.compile(r"messages\[([0-9]+)\]")
-_DETAILS = {"original": "high"}  # the highest that every provider knows
+_TOOL = re.compile(r"tools\[([0-9]+)\]")
+
+_FileReader = Callable[[Sequence[dict[str, Any]]], Sequence[dict[str, Any]]]
 
 
 def parse_response_request(
@@ -39,7 +43,7 @@ def parse_response_request(
     *,
     find_previous: Callable[[str], RunRecord | None],
     find_item: Callable[[str], Mapping[str, Any] | None],
-    read_files: Callable[[Sequence[dict[str, Any]]], Sequence[dict[str, Any]]],
+    read_files: _FileReader,
 ) -> AgentRequest:
     """Translate a request; `body` satisfies the contract's `ResponseRequest`, the rest is as in `parse_chat_request`.
 
@@ -47,36 +51,59 @@ def parse_response_request(
     `read_files` the messages of a chat completion with texts in place of files.
     Raises `GatewayError` for errors across fields (400), and if there is no previous response with the id (404).
     """
-    placed = list(_to_messages(_resolve(body["input"], find_item)))
-    choice, tools = _to_choice(body.get("tool_choice"), body.get("tools") or ())
-    completion = {
-        **{name: body[name] for name in _SAME if name in body},
-        **_to_options(body),
-        "messages": list(_with_file_texts(placed, read_files)),
-        "tools": tools,
-        "tool_choice": choice,
-    }
-    if body.get("instructions"):
-        completion["messages"].insert(0, {"role": "system", "content": body["instructions"]})
+    placed = list(to_messages(_resolve(body["input"], find_item)))
+    completion = _to_completion(body, placed, read_files)
     try:
         request = parse_chat_request(completion, find_header, http, identity={"operation": "response", **body})
     except GatewayError as error:
-        raise in_response_terms(error) from None
+        raise in_response_terms(error, body) from None
     places = [place for place, message in placed if message["role"] not in _SYSTEM_ROLES]
     messages = (IncomingMessage(place, item.message) for place, item in zip(places, request.messages, strict=True))
-    shows = frozenset({REASONING} if summary_of(body) else ())
     detached = _is_detached(body) or request.detached
     request = replace(
         request,
         messages=tuple(messages),
-        shows=shows,
+        shows=frozenset(_shown(body)),
+        max_tool_calls=body.get("max_tool_calls"),
         detached=detached,
         streamed=request.streamed or detached,  # its events can be read as they come
+        response=None if body.get("store") is False else orjson.dumps(to_echo(body)).decode(),
     )
-    if body.get("store") is not False:
-        request = replace(request, response=orjson.dumps(to_echo(body)).decode())
+    if conversation_of(body) is not None:
+        return _in_conversation(request, body, find_header)
     previous_id = body.get("previous_response_id")
     return _continue(request, find_previous(previous_id), previous_id) if previous_id else request
+
+
+def _to_completion(body: Mapping[str, Any], placed: Sequence[PlacedMessage], read_files: _FileReader) -> dict[str, Any]:
+    """Return the chat completion that means the same."""
+    choice, tools = _to_choice(body.get("tool_choice"), parse_tools(body.get("tools") or ()))
+    messages = list(_with_file_texts(placed, read_files, body))
+    if body.get("instructions"):
+        messages.insert(0, {"role": "system", "content": body["instructions"]})
+    options = {**{name: body[name] for name in _SAME if name in body}, **_to_options(body)}
+    return {**options, "messages": messages, "tools": tools, "tool_choice": choice}
+
+
+def _shown(body: Mapping[str, Any]) -> Iterator[str]:
+    if summary_of(body):
+        yield REASONING
+    if OWN_CALLS in (body.get("include") or ()):
+        yield TOOLS
+
+
+def _in_conversation(
+    request: AgentRequest, body: Mapping[str, Any], find_header: Callable[[str], str | None]
+) -> AgentRequest:
+    """Return the request as one in the session that its conversation is."""
+    other = "previous_response_id" if body.get("previous_response_id") else SESSION_KEY_HEADER
+    if other != SESSION_KEY_HEADER or find_header(SESSION_KEY_HEADER):
+        text = f"`conversation` and {other} both say what the response continues. Send one of them."
+        raise GatewayError("invalid_value", text, param="conversation")
+    key = (conversation_of(body) or "").strip()
+    if not key:
+        raise GatewayError("invalid_value", "The id in `conversation` must not be blank.", param="conversation")
+    return replace(request, session_key=key, resends=False)
 
 
 def _is_detached(body: Mapping[str, Any]) -> bool:
@@ -123,9 +150,19 @@ def _resolve(
     return items
 
 
-def in_response_terms(error: GatewayError) -> GatewayError:
+def in_response_terms(error: GatewayError, body: Mapping[str, Any]) -> GatewayError:
     """Return `error` with the parameter names of this API in place of those of chat completions."""
+    if error.param == SESSION_KEY_HEADER and body.get("previous_response_id"):
+        error.message = (
+            "The previous response is of another agent, and agents share no conversations. "
+            "Name its agent in `model`, or omit `model` or `previous_response_id`."
+        )
+        error.param = "previous_response_id"
+    elif error.param == SESSION_KEY_HEADER and conversation_of(body) is not None:
+        error.param = "conversation"
     if error.param is not None:
+        if (named := _TOOL.match(error.param)) and ".function" in error.param:
+            error.param = parse_tools(body["tools"])[int(named[1])].place + error.param[named.end() :]
         renamed = (
             error.param.replace(".function.", ".").replace(".file.", ".").replace("response_format", "text.format")
         )
@@ -134,8 +171,9 @@ def in_response_terms(error: GatewayError) -> GatewayError:
 
 
 def _with_file_texts(
-    placed: Sequence[tuple[str, dict[str, Any]]],
-    read_files: Callable[[Sequence[dict[str, Any]]], Sequence[dict[str, Any]]],
+    placed: Sequence[PlacedMessage],
+    read_files: _FileReader,
+    body: Mapping[str, Any],
 ) -> Sequence[dict[str, Any]]:
     messages = [message for _, message in placed]
     if not has_files(messages):
@@ -145,7 +183,7 @@ def _with_file_texts(
     except GatewayError as error:
         if named := _MESSAGE.match(error.param or ""):
             error.param = placed[int(named[1])][0] + (error.param or "")[named.end() :]
-        raise in_response_terms(error) from None
+        raise in_response_terms(error, body) from None
 
 
 def _to_options(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,75 +206,22 @@ def _to_format(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _to_choice(
-    choice: str | dict[str, Any] | None, tools: Sequence[dict[str, Any]]
+    choice: str | dict[str, Any] | None, tools: Sequence[PlacedFunction]
 ) -> tuple[str | dict[str, Any] | None, list[dict[str, Any]]]:
     """Return the tool choice, and the tools it allows, as a chat completion has them."""
-    wrapped: list[dict[str, Any]] = [{"type": "function", "function": tool} for tool in tools]
+    wrapped: list[dict[str, Any]] = [{"type": "function", "function": tool.function} for tool in tools]
     if choice is None or isinstance(choice, str):
         return choice, wrapped
     if choice["type"] == "function":
-        return {"type": "function", "function": {"name": choice["name"]}}, wrapped
-    known = {tool["name"] for tool in tools}
-    for index, allowed in enumerate(choice["tools"]):
-        if allowed["name"] not in known:
+        return {"type": "function", "function": {"name": _chosen_name(choice)}}, wrapped
+    known = {tool.function["name"] for tool in tools}
+    names = list(map(_chosen_name, choice["tools"]))
+    for index, name in enumerate(names):
+        if name not in known:
             text = "`tool_choice` allows a function that is not in `tools`. Name some of `tools`."
             raise GatewayError("invalid_value", text, param=f"tool_choice.tools[{index}].name")
-    names = {allowed["name"] for allowed in choice["tools"]}
     return choice["mode"], [tool for tool in wrapped if tool["function"]["name"] in names]
 
 
-def _to_messages(given: str | Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the messages that items amount to, each with the place of its first item.
-
-    Function calls join the assistant message before them.
-    """
-    if isinstance(given, str):
-        yield "input", {"role": "user", "content": given}
-        return
-    answer: tuple[str, dict[str, Any]] | None = None
-    for index, item in enumerate(given):
-        place, kind = f"input[{index}]", item.get("type") or "message"
-        if kind == "reasoning":
-            continue
-        if kind == "function_call":
-            answer = answer or (place, {"role": "assistant", "content": None})
-            answer[1].setdefault("tool_calls", []).append(_to_call(item))
-            continue
-        if answer is not None:
-            yield answer
-            answer = None
-        message = _to_output(item) if kind == "function_call_output" else _to_message(item)
-        if message["role"] == "assistant":
-            answer = place, message
-        else:
-            yield place, message
-    if answer is not None:
-        yield answer
-
-
-def _to_call(item: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": item["name"], "arguments": item.get("arguments")}
-    return {"id": item["call_id"], "type": "function", "function": function}
-
-
-def _to_output(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": item["call_id"], "content": _to_content(item["output"])}
-
-
-def _to_message(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {"role": item["role"], "content": _to_content(item["content"])}
-
-
-def _to_content(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    return content if isinstance(content, str) else [_to_part(part) for part in content]
-
-
-def _to_part(part: dict[str, Any]) -> dict[str, Any]:
-    if part["type"] == "refusal":
-        return part
-    if part["type"] == "input_file":
-        return {"type": "file", "file": {"file_data": part["file_data"], "filename": part.get("filename")}}
-    if part["type"] != "input_image":
-        return {"type": "text", "text": part["text"]}
-    detail = part.get("detail") or "auto"
-    return {"type": "image_url", "image_url": {"url": part["image_url"], "detail": _DETAILS.get(detail, detail)}}
+def _chosen_name(choice: Mapping[str, Any]) -> str:
+    return flat_name(choice.get("namespace"), choice["name"])

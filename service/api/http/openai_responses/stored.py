@@ -8,25 +8,27 @@ from typing import Any
 
 import orjson
 
-from service.agent.conversation import unanswered_calls
 from service.agent.events import (
-    PARAGRAPH,
     ReasoningDelta,
     RunEnded,
     RunEvent,
     TextDelta,
     ToolCallRequested,
+    ToolEnded,
+    ToolStarted,
 )
+from service.agent.output_events import reply_events
 from service.api.http.openai_responses.output import RESPONSE_ID_PREFIX, ResponseFold, StreamedEvent
+from service.api.http.openai_responses.tools import parse_tools
 from service.core.errors import GatewayError
-from service.core.messages import Message, Role, StopReason, ToolCall
+from service.core.messages import Message, StopReason, ToolCall
 from service.gateway.gateway import Gateway
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.events import LoggedEvent
 from service.storage.runs.records import RUN_ID_PREFIX, RunRecord, RunState
 from service.storage.storage import Storage
 
-_ITEM_ID = re.compile(r"(?:msg|fc|rs)_([0-9a-f-]{36})_([0-9]{1,4})")
+_ITEM_ID = re.compile(r"(?:msg|fc|rs|mcp)_([0-9a-f-]{36})_([0-9]{1,4})")
 _MOST_MESSAGES = 20_000  # of one turn
 
 
@@ -66,7 +68,7 @@ def to_stored_response(storage: Storage, record: RunRecord) -> dict[str, Any]:
         status = "queued" if record.state is RunState.ACCEPTED else "in_progress"
         return {**open_fold(record).response, "status": status}
     ended_at = None if record.ended_at_ms is None else record.ended_at_ms / 1000
-    events = _logged_output(storage, record) if record.detached else _told_output(storage, record)
+    events = _logged_output(storage, record) if record.detached else _kept_output(storage, record)
     return open_fold(record).add_all([*events, _end_of(record)], ended_at)
 
 
@@ -116,15 +118,11 @@ def _logged_output(storage: Storage, record: RunRecord) -> Iterator[RunEvent]:
         yield from filter(None, map(_to_event, batch))
 
 
-def _told_output(storage: Storage, record: RunRecord) -> Iterator[RunEvent]:
+def _kept_output(storage: Storage, record: RunRecord) -> Iterator[RunEvent]:
     """Yield the output of a run that its turn has: of a failed one what was kept."""
     reply = storage.transcripts.load_reply(record.session_key, record.id, record.reply_count)
-    text = PARAGRAPH.join(message.text for message in reply if message.role is Role.ASSISTANT and message.text)
-    if text:
-        yield TextDelta(text)
-    if record.state is RunState.OK:
-        for index, call in enumerate(unanswered_calls(reply)):
-            yield ToolCallRequested(index, call)
+    tools = orjson.loads(record.response or "{}").get("tools", ())
+    return reply_events(reply, {tool.function["name"] for tool in parse_tools(tools)})
 
 
 def load_input(storage: Storage, record: RunRecord) -> tuple[Message, ...]:
@@ -140,6 +138,10 @@ def _to_event(logged: LoggedEvent) -> RunEvent | None:
             return TextDelta(members["text"])
         case "reasoning.delta":
             return ReasoningDelta(members["text"])
+        case "tool.started":
+            return ToolStarted(ToolCall(members["id"], members["name"], members["arguments"]))
+        case "tool.ended":
+            return ToolEnded(ToolCall(members["id"], "", ""), members["summary"], failed=not members["ok"])
         case "tool.requested":
             return ToolCallRequested(members["index"], ToolCall(members["id"], members["name"], members["arguments"]))
         case _:
@@ -149,4 +151,4 @@ def _to_event(logged: LoggedEvent) -> RunEvent | None:
 def _end_of(record: RunRecord) -> RunEnded:
     if record.state is RunState.OK:
         return RunEnded(StopReason(record.stop_reason or StopReason.STOP), record.usage)
-    return RunEnded(error=failure_of(record))
+    return RunEnded(usage=record.usage, error=failure_of(record))
