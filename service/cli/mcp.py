@@ -67,13 +67,15 @@ def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None
 
 
 def _test(config: Config, locations: Locations, names: Iterable[str]) -> list[dict[str, Any]]:
+    from service.config.agents import Roster
     from service.gateway.build import to_mcp_endpoint
     from service.tools.mcp.server import McpServer
     from service.tools.tool import ToolError
 
     results: list[dict[str, Any]] = []
+    roster = Roster.from_config(config)
     for name in names:
-        server = McpServer(to_mcp_endpoint(name, config.mcp.servers[name], locations))
+        server = McpServer(to_mcp_endpoint(name, config.mcp.servers[name], roster, locations))
         try:
             tools = [tool.name for tool in server.list_tools()]
             results.append({"name": name, "ok": True, "tools": tools, "problem": None})

@@ -20,6 +20,11 @@ def fix_workspaces(paths: Collection[Path]) -> dict[Path, Path]:
     return {path: Path(_resolve(str(path), roots)) for path in paths}
 
 
+def fix_directory(path: Path, workspaces: Collection[Path]) -> Path:
+    """Return the directory of the absolute `path`; links inside the `workspaces`, real paths, stay as they are."""
+    return Path(_resolve(str(path), {str(one) for one in workspaces}))
+
+
 def _resolve(path: str, roots: Collection[str]) -> str:
     steps = deque(path.split("/"))
     current, links = "/", 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.files import FileReader
@@ -14,6 +15,7 @@ from service.config.loading import resolve_state_url
 from service.config.mcp import McpServerConfig
 from service.config.schema import Config
 from service.config.source import Locations
+from service.config.workspaces import fix_directory
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import ThreadPool
 from service.core.ids import new_uuid
@@ -109,20 +111,24 @@ def open_toolboxes(
     """Each agent's tools. No MCP server is contacted yet."""
     sessions = VisibleSessions(store, config.tools.session_visibility)
     parts = ToolParts(config.tools, roster, sessions, environ, slots)
-    endpoints = [to_mcp_endpoint(name, server, locations) for name, server in config.mcp.servers.items()]
+    endpoints = [to_mcp_endpoint(name, server, roster, locations) for name, server in config.mcp.servers.items()]
     servers = McpServers(endpoints, locations.state_dir / "logs")
     return ToolRegistry(config, roster, open_built_in_tools(parts), servers)
 
 
-def to_mcp_endpoint(name: str, server: McpServerConfig, locations: Locations) -> McpEndpoint:
-    """Return the settings of the MCP server `name`; its sandbox hides the gateway's own files."""
+def to_mcp_endpoint(name: str, server: McpServerConfig, roster: Roster, locations: Locations) -> McpEndpoint:
+    """Return the settings of the MCP server `name`; its sandbox hides the gateway's own files.
+
+    No link that an agent can have made leads to its directory.
+    """
+    workspaces = [agent.workspace_root for agent in roster.agents if agent.workspace_root is not None]
     hidden = tuple(map(str, locations.private_paths))
     return McpEndpoint(
         name,
         command=server.command,
         args=server.args,
         env=server.env,
-        cwd=None if server.cwd is None else str(server.cwd),
+        cwd=None if server.cwd is None else str(fix_directory(Path(server.cwd), workspaces)),
         url=server.url,
         headers=server.headers,
         timeout_seconds=server.timeout_seconds,

@@ -44,7 +44,7 @@ class McpSandbox(NamedTuple):
         files = HiddenFiles(self.hidden)
         if (problem := files.link_problem()) is not None:
             raise OSError(problem)
-        writable = () if cwd is None else (os.path.realpath(cwd),)
+        writable = () if cwd is None else (cwd,)
         if set(writable) & set(files.paths):
             raise OSError("its directory is the gateway's own; set another cwd")
         with tempfile.TemporaryDirectory(prefix="openclaw-mcp-") as directory:
@@ -60,7 +60,12 @@ def _remedy(error: OSError) -> str:
 
 @contextmanager
 def confine(settings: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping[str, str]]]:
-    """Confine the command of a server's `settings` as `McpSandbox.confine` does; without a sandbox, add nothing."""
+    """Confine the command of a server's `settings` as `McpSandbox.confine` does; without a sandbox, add nothing.
+
+    Raises `OSError` if a link leads to its directory: an agent can have made it, to have the server work elsewhere.
+    """
+    if (cwd := settings["cwd"]) is not None and os.path.realpath(cwd) != cwd:
+        raise OSError("a symbolic link leads to its directory; set its cwd to the real path")
     if settings["sandbox"] is None:
         yield (), {}
         return

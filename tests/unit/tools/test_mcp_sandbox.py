@@ -19,8 +19,9 @@ import support
 from support.processes import running_children
 
 from service.config.agents import Roster
-from service.config.schema import parse_config
+from service.config.schema import Config, parse_config
 from service.config.source import ConfigError, Locations
+from service.config.workspaces import fix_directory
 from service.core.processes.confined_exec import words_before
 from service.core.processes.sandbox import PROGRAM_DIRECTORIES, Kind, Sandbox, find_sandboxes
 from service.gateway.build import to_mcp_endpoint
@@ -149,6 +150,31 @@ def test_directory_of_gateway_is_refused(kind: Kind, home: Home) -> None:
         server.list_tools()
 
 
+@pytest.mark.parametrize("sandbox", [None, McpSandbox("auto", program_directories=DIRECTORIES)])
+def test_directory_that_became_a_link_refuses_server(sandbox: McpSandbox | None, home: Home) -> None:
+    """An agent with commands can exchange what is in its workspace."""
+    other = home.path / "other"
+    other.mkdir()
+    home.work.rename(home.work.with_name("moved"))
+    home.work.symlink_to(other)
+    with (
+        closing(open_server(home, sandbox)) as server,
+        pytest.raises(ToolError, match="server notes failed: a symbolic link leads to its directory"),
+    ):
+        server.list_tools()
+
+
+def test_link_in_workspace_is_not_followed_to_directory(tmp_path: Path) -> None:
+    workspace, real = tmp_path / "workspace", tmp_path / "real"
+    (workspace / "notes").mkdir(parents=True)
+    (real / "notes").mkdir(parents=True)
+    (tmp_path / "configured").symlink_to(workspace)
+    (workspace / "link").symlink_to(real)
+    assert fix_directory(tmp_path / "configured" / "notes", [workspace]) == workspace / "notes"
+    assert fix_directory(workspace / "link" / "notes", [workspace]) == workspace / "link" / "notes"
+    assert fix_directory(workspace / "link" / "notes", []) == real / "notes"
+
+
 def test_hidden_file_with_another_link_refuses_server(kind: Kind, home: Home) -> None:
     sandbox = McpSandbox(kind, hidden=home.hidden, program_directories=DIRECTORIES)
     (home.work / "linked").hardlink_to(home.hidden[0])
@@ -200,10 +226,14 @@ def config_of(**server: Any) -> Any:
 
 def test_configuration_sets_sandbox() -> None:
     locations = Locations(Path("/home/me/openclaw.json"), Path("/home/me/state"), dev=False)
-    server = config_of(command="notes", sandbox="landlock", network=False).mcp.servers["notes"]
+    confined = config_of(command="notes", sandbox="landlock", network=False)
     hidden = ("/home/me/openclaw.json", "/home/me/state")
-    assert to_mcp_endpoint("notes", server, locations).sandbox == McpSandbox("landlock", network=False, hidden=hidden)
-    assert to_mcp_endpoint("notes", config_of(command="notes").mcp.servers["notes"], locations).sandbox is None
+    assert endpoint_of(confined, locations).sandbox == McpSandbox("landlock", network=False, hidden=hidden)
+    assert endpoint_of(config_of(command="notes"), locations).sandbox is None
+
+
+def endpoint_of(config: Config, locations: Locations) -> McpEndpoint:
+    return to_mcp_endpoint("notes", config.mcp.servers["notes"], Roster.from_config(config), locations)
 
 
 @pytest.mark.parametrize(
