@@ -2,8 +2,8 @@
 
 Those of detached runs are stored in any case, those of another process's runs as soon as they are watched here.
 
-A run's events are translated once for all its watchers in a process. They never hold the run up, and the more there
-are, the less often they are woken.
+A run's events are translated and encoded once for all its watchers in a process. They never hold the run up: the more
+there are, the less often they are woken, a few at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from service.agent.event_log import ENDED, STARTED_NUMBER, end_events, events_after, queued_event
 from service.agent.run import Run
-from service.core.concurrency import Event, pause, sleep, spawn
+from service.core.concurrency import Event, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.ids import time_of
 from service.gateway.run_outcome import failure_of, run_not_found
@@ -29,15 +29,26 @@ logger = logging.getLogger("openclaw.runs")
 #: How often a silent run is looked at: for its start, and for its watchers having left.
 _QUIET_SECONDS = 0.25
 
-#: Watchers are woken once in this time for each of them, and at most so seldom.
+#: Watchers are woken in groups, one after the other. So much time passes for each watcher, so that they take a part of
+#: the CPU only, and at most so much for all of them.
+_GROUPS = 128
 _SECONDS_A_WATCHER = 0.0005
 _LONGEST_PACE_SECONDS = 0.5
 
-#: Watchers are woken in so many groups.
-_GROUPS = 16
-
 #: The most events that a watcher gets at once.
 _EVENTS_AT_ONCE = 256
+
+
+class EventPage(list[LoggedEvent]):
+    """Consecutive events, which many watchers get."""
+
+    _encoded: tuple[Callable[[LoggedEvent], bytes], bytes] | None = None
+
+    def encode(self, encode: Callable[[LoggedEvent], bytes]) -> bytes:
+        """Return all events as `encode` makes them; the same function is not called again for further watchers."""
+        if self._encoded is None or self._encoded[0] is not encode:
+            self._encoded = encode, b"".join(map(encode, self))
+        return self._encoded[1]
 
 
 class EventFeed:
@@ -47,7 +58,8 @@ class EventFeed:
         self.watchers = 0
         self.is_closed = False
         self._events: list[LoggedEvent] = []
-        self._news = [Event() for _ in range(_GROUPS)]
+        self._news: dict[int, Event] = {}  # of the groups that wait
+        self._latest: tuple[int, int, EventPage] | None = None
 
     @property
     def last(self) -> int:
@@ -65,42 +77,41 @@ class EventFeed:
         return self.last >= STARTED_NUMBER
 
     def extend(self, events: Sequence[LoggedEvent]) -> None:
-        """Add events; others run between the groups of watchers."""
+        """Add events, which watchers get when they are woken."""
         self._events += events
-        for group in range(_GROUPS):
-            self._wake(group)
-            if self.watchers > _GROUPS:
-                pause()
 
     def close(self) -> None:
         """Let watchers go when they have what there is."""
         self.is_closed = True
-        self.wake()
+        for group in tuple(self._news):
+            self.wake(group)
 
-    def wake(self) -> None:
-        """Wake all watchers at once."""
-        for group in range(_GROUPS):
-            self._wake(group)
+    def wake(self, group: int) -> None:
+        """Wake the watchers of a group."""
+        news = self._news.pop(group, None)
+        if news is not None:
+            news.set()
 
-    def _wake(self, group: int) -> None:
-        self._news[group], news = Event(), self._news[group]
-        news.set()
+    def wake_all(self) -> None:
+        """Wake the watchers group by group, and let others run in between."""
+        waiting = tuple(self._news)
+        seconds = min(_LONGEST_PACE_SECONDS, self.watchers * _SECONDS_A_WATCHER) / (len(waiting) or 1)
+        for group in waiting:
+            self.wake(group)
+            sleep(seconds)
 
-    def pause(self) -> None:
-        """Let others run before the watchers are woken again."""
-        sleep(min(_LONGEST_PACE_SECONDS, self.watchers * _SECONDS_A_WATCHER))
-
-    def read(self, after: int) -> list[LoggedEvent]:
+    def read(self, after: int) -> EventPage:
         """Return events after number `after`, not all of them at once."""
-        first = bisect_right(self._events, after, key=lambda event: event.number)
-        found = self._events[first : first + _EVENTS_AT_ONCE]
-        return [found[0].after(after), *found[1:]] if found else []
+        if self._latest is None or self._latest[:2] != (after, self.last):
+            first = bisect_right(self._events, after, key=lambda event: event.number)
+            found = self._events[first : first + _EVENTS_AT_ONCE]
+            page = EventPage([found[0].after(after), *found[1:]] if found else ())
+            self._latest = after, self.last, page
+        return self._latest[2]
 
-    def wait(self, after: int, seconds: float, group: int) -> None:
-        """Wait until there is more after number `after`, or no more will come; at most `seconds`."""
-        news = self._news[group]
-        if self.last <= after and not self.is_closed:
-            news.wait(seconds)
+    def wait(self, after: int, seconds: float, group: int) -> bool:
+        """Wait until there is more after number `after`, or no more will come; False if `seconds` pass before that."""
+        return self.last > after or self.is_closed or self._news.setdefault(group, Event()).wait(seconds)
 
 
 class Watch:
@@ -119,7 +130,7 @@ class Watch:
         """True if the run has ended and nothing is left to read."""
         return self._feed.has_ended and self._after >= self._feed.last
 
-    def __iter__(self) -> Iterator[Sequence[LoggedEvent]]:
+    def __iter__(self) -> Iterator[EventPage]:
         """Yield events in batches, an empty one after each quiet time; ends after the run, or when interrupted."""
         while self._is_open:
             batch = self._feed.read(self._after)
@@ -128,17 +139,15 @@ class Watch:
                 yield batch
             elif self._feed.has_ended or self._feed.is_closed:
                 return
-            else:
-                self._feed.wait(self._after, self._quiet_seconds, self._group)
-                if self._feed.last <= self._after and not self._feed.is_closed:
-                    yield ()
+            elif not self._feed.wait(self._after, self._quiet_seconds, self._group):
+                yield EventPage()
 
     def close(self) -> None:
         """Stop watching. A second call is a no-op."""
         if self._is_open:
             self._is_open = False
             self._feed.watchers -= 1
-            self._feed.wake()
+            self._feed.wake(self._group)
 
 
 class EventFeeds:
@@ -214,9 +223,9 @@ class EventFeeds:
     def _follow_live(self, run: Run, feed: EventFeed) -> None:
         for _ in run.follow(_QUIET_SECONDS):
             feed.extend(events_after(run, feed.last))
+            feed.wake_all()
             if feed.has_ended or feed.is_closed or not feed.watchers:
                 break
-            feed.pause()
         self._forget(run.id, feed)
 
     def _follow_stored(self, run_id: str, feed: EventFeed) -> None:
@@ -226,9 +235,10 @@ class EventFeeds:
                 record = self._storage.records.get(run_id)  # before its events, which are complete once it has ended
                 if record is None:
                     break
-                if not self._read(record, feed) or not feed.watchers:
+                goes_on = self._read(record, feed)
+                feed.wake_all()
+                if not goes_on or not feed.watchers:
                     break
-                feed.pause()
                 if record.gateway_id == self._storage.membership.id:
                     news.wait(_QUIET_SECONDS)
                 else:

@@ -27,7 +27,7 @@ class RunEventStream:
         yield _COMMENT
         with watch_hangup(self._connection, self._watch.close):
             for batch in self._watch:
-                yield b"".join(map(_encode, batch)) if batch else _COMMENT
+                yield batch.encode(_encode) if batch else _COMMENT
 
     def close(self) -> None:
         """Stop watching; called by the server."""
