@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import schemathesis
 from schemathesis import Case, CheckContext, Response
 from schemathesis.checks import CHECKS
-from support.conformance import Conformance
+from support.conformance import Conformance, check_resumed_stream, check_run_events, check_stream
 
+from contract.steering import CHAT_STREAM
 from service.core.errors import GatewayError
 
 
@@ -23,14 +26,27 @@ def conformance_check(document: Mapping[str, Any]) -> Callable[[CheckContext, Re
     conformance = Conformance(dict(document))
 
     def contract_conformance(context: CheckContext, response: Response, case: Case[Any]) -> bool | None:
-        del context, case
+        del context
         try:
             conformance.check(_to_httpx(response))
+            if case.operation.label == CHAT_STREAM and response.status_code == HTTPStatus.OK:
+                _check_resumed(conformance, response)
         except (GatewayError, ValueError) as fault:
             raise AssertionError(str(fault)) from fault
         return None
 
     return contract_conformance
+
+
+def _check_resumed(conformance: Conformance, response: Response) -> None:
+    """Compare a resumed stream of a run that has ended with its events."""
+    url = httpx.URL(str(response.request.url))
+    run_id = unquote(url.path.split("/")[-2])
+    headers = {"Authorization": str(response.request.headers["Authorization"])}
+    events = httpx.get(url.copy_with(path=url.path.replace("/chat-stream", "/events"), query=None), headers=headers)
+    data = check_stream(conformance, response.content.decode())
+    after = int(url.params.get("after", 0))
+    check_resumed_stream(data, run_id, check_run_events(conformance, events.text), after)
 
 
 def _to_httpx(response: Response) -> httpx.Response:

@@ -114,10 +114,15 @@ def altered_stream(change: Callable[[bytes], bytes]) -> Fault:
 
 def altered_event(kind: bytes, change: Callable[[bytes], bytes]) -> Fault:
     """The fault of `change` being made to the first event of a kind in streams."""
+    return altered_block(b"event: " + kind, change)
+
+
+def altered_block(part: bytes, change: Callable[[bytes], bytes]) -> Fault:
+    """The fault of `change` being made to the first event that has `part` in streams."""
 
     def alter(body: bytes) -> bytes:
         events = [event + b"\n\n" for event in body.split(b"\n\n")[:-1]]
-        place = next((at for at, event in enumerate(events) if b"event: " + kind in event), None)
+        place = next((at for at, event in enumerate(events) if part in event), None)
         if place is not None:
             events[place] = change(events[place])
         return b"".join(events)
@@ -175,6 +180,9 @@ def _without_arguments(answer: Any) -> None:
         one.pop("arguments", None)
 
 
+#: A chunk of a chat stream that can be resumed behind it.
+_NUMBERED = b'"sequence_number":'
+
 FAULTS: dict[str, Fault] = {
     "none": Setup.create,
     "no-authentication": without_authentication,
@@ -204,6 +212,16 @@ FAULTS: dict[str, Fault] = {
     "event-repeated": altered_event(b"text.delta", lambda it: it + it),
     "two-ends": altered_event(b"run.ended", lambda it: it + it),
     "other-event-id": altered_event(b"text.delta", lambda it: it.replace(b"id: ", b"id: 1", 1)),
+    "resumed-chunk-missing": altered_block(_NUMBERED, lambda _: b""),
+    "resumed-chunk-repeated": altered_block(_NUMBERED, lambda it: it + it),
+    "resumed-chunk-with-other-text": altered_block(
+        _NUMBERED, lambda it: it.replace(b'"content":"', b'"content":"x', 1)
+    ),
+    "resumed-chunk-with-other-number": altered_block(
+        _NUMBERED, lambda it: it.replace(b'"sequence_number":', b'"sequence_number":1', 1)
+    ),
+    "resumed-chunk-of-another-run": altered_block(_NUMBERED, lambda it: it.replace(b"chatcmpl_", b"chatcmpl_0", 1)),
+    "resumed-stream-with-two-ends": altered_block(b'"finish_reason":"', lambda it: it + it),
     "event-without-text": altered_event(b"text.delta", lambda it: it.replace(b'"text":', b'"txet":')),
     "no-cache-control": without_header("cache-control"),
     "sniffing-allowed": with_headers(x_content_type_options="sniff"),

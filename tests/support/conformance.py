@@ -6,7 +6,7 @@ Stricter than a fuzzer's checks: undocumented headers are errors, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -191,6 +191,42 @@ def check_run_events(conformance: Conformance, text: str, after: int = 0, where:
         after = number
         values.append(value)
     return values
+
+
+def check_resumed_stream(
+    data: Sequence[str], run_id: str, events: Sequence[Mapping[str, Any]], after: int, where: str = "stream"
+) -> None:
+    """Check that the `data` of a chat stream, resumed behind number `after`, has what the `events` of the run have."""
+    chunks = [orjson.loads(one) for one in data if one != "[DONE]"]
+    ends = [event for event in events if event["type"] == "run.ended" and event["sequence_number"] > after]
+    text = ""
+    reasons = []
+    for chunk in chunks:
+        if "error" in chunk:
+            reasons.append(chunk["error"]["code"])
+            continue
+        if chunk["id"] != run_id:
+            raise NonconformityError(f"{where}: a chunk of {run_id} has the id {chunk['id']}")
+        for choice in chunk["choices"]:
+            content, number = choice["delta"].get("content"), chunk.get("openclaw", {}).get("sequence_number")
+            text += content or ""
+            reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
+            if content and text != _text_between(events, after, number):
+                raise NonconformityError(f"{where}: the text up to number {number} is not that of the run")
+    if text != _text_between(events, after, events[-1]["sequence_number"]):
+        raise NonconformityError(f"{where}: the text is not that of the run")
+    if reasons != [end["error"]["code"] if end["error"] else end["finish_reason"] for end in ends]:
+        raise NonconformityError(f"{where}: the ends {reasons} are not that of the run")
+
+
+def _text_between(events: Sequence[Mapping[str, Any]], after: int, last: int) -> str:
+    """Return the text with the numbers behind `after`, up to `last`."""
+    text = ""
+    for event in events:
+        if event["type"] == "text.delta":
+            first = event["sequence_number"] - len(event["text"]) + 1
+            text += event["text"][max(0, after + 1 - first) : max(0, last + 1 - first)]
+    return text
 
 
 def check_response_stream(
