@@ -6,10 +6,10 @@ import orjson
 from flask import current_app
 
 from service.api.http.caller import Caller
+from service.api.http.chat_request import parse_idempotency_key
 from service.api.http.connexion_app import current_request
 from service.api.http.embedding_request import parse_embedding_request, to_embedding_list
-from service.api.http.responses import Response, ok_response
-from service.gateway.embedding import create_embeddings
+from service.api.http.responses import REPLAYED, Response, ok_response
 from service.gateway.gateway import Gateway
 
 
@@ -18,5 +18,7 @@ def create_embedding(body: dict[str, Any]) -> Response:
     gateway: Gateway = current_app.extensions["gateway"]
     with Caller(current_request().environ) as caller, caller.work:
         task = parse_embedding_request(body, caller)
-        found = create_embeddings(task, gateway.lease(), gateway.limiter)
-    return ok_response("application/json", orjson.dumps(to_embedding_list(found, body)))
+        key = parse_idempotency_key({"operation": "embedding", **body}, caller.header)
+        found, is_repeated = gateway.embedder.create(task, key, gateway.lease())
+    answer = orjson.dumps(to_embedding_list(found, body))
+    return ok_response("application/json", answer, *([REPLAYED] if is_repeated else ()))

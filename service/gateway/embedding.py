@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import random as randomness
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import orjson
+
 from service.config.agents import Agent
-from service.core.concurrency import Deadline, deadline, sleep
+from service.core.concurrency import Deadline, Event, deadline, sleep, spawn
 from service.core.dataclass import record
-from service.core.errors import GatewayError
+from service.core.errors import GatewayError, internal_error
 from service.gateway.run_limiter import RunLimiter, RunSlot
+from service.gateway.run_outcome import key_reused
 from service.gateway.runtime import Runtime, RuntimeLease
 from service.models.catalog import ChosenModel
 from service.models.embeddings import (
@@ -21,8 +25,16 @@ from service.models.embeddings import (
     no_embeddings,
 )
 from service.models.fallback import RETRYABLE, RetryPolicy
+from service.storage.database.errors import StoreError
+from service.storage.runs.idempotency import IdempotencyKey
+from service.storage.runs.kept_answers import KeptAnswers
+
+logger = logging.getLogger("openclaw.gateway")
 
 T = TypeVar("T")
+
+#: The longest answer that is kept for requests with the same idempotency key, in characters of JSON.
+_MOST_KEPT = 16 * 1024 * 1024
 
 
 @record
@@ -35,6 +47,86 @@ class EmbeddingTask:
     provider_model: str | None
     dimensions: int | None
     user: str | None
+
+
+class _Work:
+    """Embeddings that are being made for all requests with one idempotency key."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.ended = Event()
+        self.found: Embeddings | None = None
+        self.failure: Exception | None = None
+        self.is_kept = False
+
+    def wait(self) -> Embeddings:
+        """Wait for the end and return the embeddings; raises what the work failed with."""
+        self.ended.wait()
+        if self.found is None:
+            failure = self.failure or internal_error()
+            raise failure.copy() if isinstance(failure, GatewayError) else failure
+        return self.found
+
+
+class Embedder:
+    """Makes embeddings, once for requests with the same idempotency key.
+
+    Processes that are asked at the same time may each make them; later answers are the one that was kept first.
+    """
+
+    def __init__(self, answers: KeptAnswers, limiter: RunLimiter, clock: Callable[[], float]) -> None:
+        self._answers = answers
+        self._limiter = limiter
+        self._clock = clock
+        self._going_on: dict[str, _Work] = {}  # by the hashes of keys
+
+    def create(self, task: EmbeddingTask, key: IdempotencyKey | None, lease: RuntimeLease) -> tuple[Embeddings, bool]:
+        """Return the vectors, and True if they answered an earlier request with the key.
+
+        The work for a key goes on when the caller leaves. Raises the errors of `create_embeddings`, `GatewayError`
+        (`idempotency_key_reused`) for a key that was sent with another request, and `StoreError`.
+        """
+        if key is None:
+            return create_embeddings(task, lease, self._limiter), False
+        work, is_own = self._going_on.get(key.key_hash), False
+        if work is None:
+            work, is_own = self._going_on.setdefault(key.key_hash, _Work(key.fingerprint)), True
+            spawn(self._make, work, key, task, lease)
+        if work.fingerprint != key.fingerprint:
+            raise key_reused()
+        found = work.wait()
+        return found, work.is_kept or not is_own
+
+    def _make(self, work: _Work, key: IdempotencyKey, task: EmbeddingTask, lease: RuntimeLease) -> None:
+        try:
+            work.found = self._find(work, key) or self._make_and_keep(key, task, lease)
+        except (GatewayError, StoreError) as failure:
+            work.failure = failure
+        except Exception:
+            logger.exception("embeddings failed")
+        finally:
+            del self._going_on[key.key_hash]
+            work.ended.set()
+
+    def _find(self, work: _Work, key: IdempotencyKey) -> Embeddings | None:
+        kept = self._answers.find(key, self._now_ms())
+        if kept is None:
+            return None
+        if kept.fingerprint != key.fingerprint:
+            raise key_reused()
+        work.is_kept = True
+        answer = orjson.loads(kept.answer)
+        return Embeddings(tuple(answer["vectors"]), answer["input_tokens"])
+
+    def _make_and_keep(self, key: IdempotencyKey, task: EmbeddingTask, lease: RuntimeLease) -> Embeddings:
+        found = create_embeddings(task, lease, self._limiter)
+        answer = orjson.dumps({"vectors": found.vectors, "input_tokens": found.input_tokens}).decode()
+        if len(answer) <= _MOST_KEPT:
+            self._answers.keep(key, answer, self._now_ms())
+        return found
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
 
 def create_embeddings(task: EmbeddingTask, lease: RuntimeLease, limiter: RunLimiter) -> Embeddings:

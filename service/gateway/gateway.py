@@ -19,6 +19,7 @@ from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.ids import with_time
+from service.gateway.embedding import Embedder
 from service.gateway.event_feeds import EventFeeds
 from service.gateway.replay import Replayer
 from service.gateway.run_directory import RunDirectory
@@ -80,6 +81,7 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
+        self.embedder = Embedder(storage.kept_answers, limiter, clock)
         self._directory = RunDirectory(storage, runs)
         self.event_feeds = EventFeeds(storage, runs, clock)
         self._draining = False

@@ -10,6 +10,7 @@ from service.storage.database.database import Database
 from service.storage.runs.approvals import Approvals
 from service.storage.runs.events import RunEvents
 from service.storage.runs.idempotency import IdempotencyStore
+from service.storage.runs.kept_answers import KeptAnswers
 from service.storage.runs.ledger import RunLedger
 from service.storage.runs.records import RunRecords
 from service.storage.runs.webhooks import Webhooks
@@ -38,6 +39,7 @@ class Storage:
         self.run_events = RunEvents(database)
         self.webhooks = Webhooks(database)
         self.claims = IdempotencyStore(database)
+        self.kept_answers = KeptAnswers(database)
         self.approvals = Approvals(database, self.membership, clock)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)
         self._clock = clock

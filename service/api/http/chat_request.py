@@ -91,7 +91,7 @@ def parse_chat_request(
         functions=functions,
         tool_choice=_parse_tool_choice(body.get("tool_choice"), functions),
         sampling=_parse_sampling(body),
-        idempotency_key=_parse_idempotency_key(body if identity is None else identity, header, chat_key),
+        idempotency_key=parse_idempotency_key(body if identity is None else identity, header, chat_key),
         detached=_goes_on(header(ON_DISCONNECT_HEADER), webhook, defaults.on_disconnect),
         webhook=webhook,
         streamed=bool(body.get("stream")),
@@ -118,9 +118,14 @@ def parse_shown(find_header: Callable[[str], str | None], http: HttpConfig) -> f
     return frozenset(map(str.strip, text.split(","))) & {REASONING, TOOLS}
 
 
-def _parse_idempotency_key(
-    body: Mapping[str, Any], header: Callable[[str], str | None], chat_key: str | None
+def parse_idempotency_key(
+    body: Mapping[str, Any], find_header: Callable[[str], str | None], chat_key: str | None = None
 ) -> IdempotencyKey | None:
+    """Return the key of a request that must equal `body`, but for how it is delivered; `None` if it has none."""
+
+    def header(name: str) -> str | None:
+        return find_header(name) or None
+
     key = header("idempotency-key")
     if key is None:
         return None

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0017"  # followed runs
+HEAD = "0018"  # kept answers
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -315,6 +315,17 @@ claims = sa.Table(
     sa.Index("claims_by_age", "created_at_ms"),
     sa.Index("claims_of_run", "run_id"),
     sqlite_with_rowid=False,
+)
+
+#: Answers without a run by the idempotency keys of their requests, as JSON.
+kept_answers = sa.Table(
+    "kept_answers",
+    metadata,
+    sa.Column("key_hash", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Index("kept_answers_by_age", "created_at_ms"),
 )
 
 #: Failed logins by client address: their times as a JSON list, and the end of the lockout.

@@ -16,6 +16,7 @@ from service.core.dataclass import record
 from service.storage.database.database import Database
 from service.storage.database.errors import StoreError
 from service.storage.runs.idempotency import IdempotencyStore
+from service.storage.runs.kept_answers import KeptAnswers
 from service.storage.sessions.retention import (
     DeleteExpired,
     DeleteIdleLeases,
@@ -141,14 +142,15 @@ class Pruner:
             _pause(began_at)
 
     def _delete_keys(self, keep_going: Callable[[], bool]) -> int:
-        count, claims = 0, IdempotencyStore(self._database)
-        while keep_going():
-            began_at = monotonic()
-            gone = claims.prune(self._now_ms())
-            if gone == 0:
-                break
-            count += gone
-            _pause(began_at)
+        count = 0
+        for keys in (IdempotencyStore(self._database), KeptAnswers(self._database)):
+            while keep_going():
+                began_at = monotonic()
+                gone = keys.prune(self._now_ms())
+                if gone == 0:
+                    break
+                count += gone
+                _pause(began_at)
         return count
 
     def _now_ms(self) -> int:

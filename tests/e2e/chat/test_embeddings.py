@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -100,6 +102,23 @@ def test_model_is_that_of_the_agents_memory(client: httpx.Client, upstream: Upst
     assert upstream.requests[-1].body["model"] == "vectors"
     assert error_of(embed(client, model="openclaw/former"))[:2] == (404, "model_not_found")
     assert embed(client, "stub/vectors", model="openclaw/former").is_success
+
+
+def test_idempotency_key_makes_vectors_once(client: httpx.Client, upstream: Upstream) -> None:
+    upstream.requests.clear()
+    key = {"Idempotency-Key": uuid.uuid4().hex, "x-openclaw-model": "stub/vectors"}
+    body = {"input": ["a", "b"]}
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda _: client.post(PATH, json=body, headers=key), range(3)))
+    answers.append(client.post(PATH, json=body, headers=key))
+    assert len({answer.raise_for_status().text for answer in answers}) == len(upstream.requests) == 1
+    assert [answer.headers.get("Idempotency-Replayed") for answer in answers].count("true") == 3
+    for other in ({"input": "a"}, {**body, "encoding_format": "base64"}):
+        assert error_of(client.post(PATH, json=other, headers=key))[1] == "idempotency_key_reused"
+    failing = {**key, "Idempotency-Key": uuid.uuid4().hex, "x-openclaw-model": "stub/rejects"}
+    for _ in range(2):
+        assert error_of(client.post(PATH, json=body, headers=failing))[1] == "provider_rejected_request"
+    assert len(upstream.requests) == 3
 
 
 def test_sdk_gets_vectors(gateway: LiveGateway, upstream: Upstream) -> None:
