@@ -1,4 +1,7 @@
-"""What the published schema of Open Responses requires, by our own checks: its seven cases, against a live gateway.
+"""What the published schema of Open Responses requires, by our own checks: its cases, against a live gateway.
+
+The first seven are those of its releases, the others those that its repository has since. Its cases for a file search
+and a web search are optional, and not met.
 
 https://www.openresponses.org
 """
@@ -71,6 +74,17 @@ CASES: dict[str, dict[str, Any]] = {
             message("user", "What is my name?"),
         ]
     },
+    "file-input": {
+        "input": [
+            message(
+                "user",
+                [
+                    {"type": "input_text", "text": "What is its title?"},
+                    {"type": "input_file", "filename": "title.txt", "file_data": "data:text/plain;base64,QSB0aXRsZQ=="},
+                ],
+            )
+        ]
+    },
 }
 
 
@@ -114,3 +128,24 @@ def test_case_is_met(client: httpx.Client, case: str) -> None:
         assert text_of(response)
     if given.get("stream"):
         check_events(events_of(answer), CALL_EVENTS if tools else TEXT_EVENTS)
+
+
+def test_call_is_answered_by_its_output(client: httpx.Client) -> None:
+    headers = {"x-openclaw-model": "scripted/tools"}
+    fields: dict[str, Any] = {"tools": [function("get_weather")]}
+    asked = response_of(
+        respond(client, "How warm is it?", headers, tool_choice={"type": "function", "name": "get_weather"}, **fields)
+    )
+    [call] = calls_of(asked)
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "18 degrees"}
+    answered = response_of(respond(client, [message("user", "How warm is it?"), call, output], headers, **fields))
+    for response in (asked, answered):
+        check_response(response)
+    assert (answered["status"], text_of(answered)) == ("completed", "18 degrees")
+
+
+def test_previous_response_is_continued(client: httpx.Client) -> None:
+    first = response_of(respond(client, "The word is papaya."))
+    second = response_of(respond(client, "Which word is it?", previous_response_id=first["id"]))
+    check_response(second)
+    assert (second["status"], second["previous_response_id"]) == ("completed", first["id"])

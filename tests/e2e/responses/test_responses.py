@@ -310,6 +310,9 @@ def test_pictures_and_files_of_function_outputs_are_shown(talk: httpx.Client, up
     ]
     kinds = [part["type"] for part in sent(upstream)["messages"][4]["content"]]
     assert kinds == ["image_url", "text"]
+    wrong = {**RESULT, "call_id": "a", "output": [{**file, "file_data": "AAEC"}]}
+    refused = respond(talk, [*items[:3], wrong])
+    assert error_of(refused) == (400, "invalid_value", "input[3].output")
 
 
 def test_conversation_is_a_session(client: httpx.Client) -> None:
@@ -323,6 +326,7 @@ def test_conversation_is_a_session(client: httpx.Client) -> None:
     for other, headers in (({"previous_response_id": first.json()["id"]}, None), ({}, {"x-openclaw-session-key": "x"})):
         refused = respond(client, "hi", headers, conversation=name, **other)
         assert error_of(refused) == (400, "invalid_value", "conversation")
+    assert respond(client, "one", conversation="").json()["conversation"] is None
     for wrong in (" ", "agent:beta:x", "cron:x"):
         assert error_of(respond(client, "hi", conversation=wrong)) == (400, "invalid_value", "conversation")
 

@@ -11,6 +11,9 @@ from service.api.http.openai_responses.tools import flat_name
 #: A message, and the place of its first item.
 PlacedMessage = tuple[str, dict[str, Any]]
 
+#: The end of the place of a message with pictures and files of outputs, whose own places are not known.
+SHOWN = ".output"
+
 _NEEDLESS = ("reasoning", "mcp_call")  # the gateway has them
 _DETAILS = {"original": "high"}  # the highest that every provider knows
 _SHOWN_BELOW = "(It is in the user's message below.)"
@@ -86,7 +89,7 @@ def _shown_with(shown: PlacedMessage | None, place: str, output: str | list[dict
     parts = [] if isinstance(output, str) else [_to_part(part) for part in output if "text" not in part]
     if not parts:
         return shown
-    shown = shown or (place, {"role": "user", "content": []})
+    shown = shown or (f"{place}{SHOWN}", {"role": "user", "content": []})
     shown[1]["content"] += parts
     return shown
 

@@ -16,7 +16,7 @@ from service.agent.request import REASONING, TOOLS, AgentRequest
 from service.api.http.chat_request import parse_chat_request
 from service.api.http.file_parts import has_files
 from service.api.http.openai_responses.echo import OWN_CALLS, conversation_of, summary_of, to_echo
-from service.api.http.openai_responses.input_messages import PlacedMessage, to_messages
+from service.api.http.openai_responses.input_messages import SHOWN, PlacedMessage, to_messages
 from service.api.http.openai_responses.tools import PlacedFunction, flat_name, parse_tools
 from service.config.gateway import HttpConfig
 from service.core.dataclass import replace
@@ -161,12 +161,15 @@ def in_response_terms(error: GatewayError, body: Mapping[str, Any]) -> GatewayEr
     elif error.param == SESSION_KEY_HEADER and conversation_of(body) is not None:
         error.param = "conversation"
     if error.param is not None:
+        item, shown, _ = error.param.partition(f"{SHOWN}.content")
+        error.param = f"{item}{SHOWN}" if shown else item
         if (named := _TOOL.match(error.param)) and ".function" in error.param:
             error.param = parse_tools(body["tools"])[int(named[1])].place + error.param[named.end() :]
         renamed = (
             error.param.replace(".function.", ".").replace(".file.", ".").replace("response_format", "text.format")
         )
         error.param = "input" if renamed == "messages" else renamed
+    error.message = error.message.replace("`response_format`", "`text.format`")
     return error
 
 
