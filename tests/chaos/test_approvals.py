@@ -27,7 +27,7 @@ NOTICED_SECONDS = 20
 
 @contextmanager
 def gateways(
-    directory: Path, upstream: Upstream, database_url: str | None, count: int = 2
+    directory: Path, upstream: Upstream, database_url: str | None, count: int = 2, arguments: tuple[str, ...] = ()
 ) -> Iterator[list[LiveGateway]]:
     """Gateways that share a database, a file or a server; their agents need approvals for everything."""
     agents = [{"id": "main", "workspace": str(directory), "tools": {"profile": "full", "approvals": {"*": "ask"}}}]
@@ -35,7 +35,8 @@ def gateways(
     env = {"OPENCLAW_STATE_URL": database_url} if database_url else {"OPENCLAW_STATE_DIR": str(directory / "state")}
     with ExitStack() as stack:
         yield [
-            stack.enter_context(live_gateway(directory / f"host-{number}", config, env=env)) for number in range(count)
+            stack.enter_context(live_gateway(directory / f"host-{number}", config, arguments=arguments, env=env))
+            for number in range(count)
         ]
 
 
@@ -101,15 +102,13 @@ def test_approval_outlives_a_restart(
 ) -> None:
     upstream.answers["play"] = Play(calls(WRITE), calls(WRITE), calls(text="Again."))
     with (
-        gateways(tmp_path, upstream, database_url, 1) as [only],
+        gateways(tmp_path, upstream, database_url, 1, ("--grace", "0")) as [only],
         only.client(timeout=120) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         answer = pool.submit(ask, client, "go", headers=SESSION)
         approval = wait_for_pending(client)
         only.process.send_signal(ends_with)
-        if ends_with is signal.SIGTERM:
-            only.process.send_signal(ends_with)  # at once
         with suppress(httpx.TransportError):
             answer.result()
     with gateways(tmp_path, upstream, database_url, 1) as [only], only.client(timeout=120) as client:

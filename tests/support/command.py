@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.preloaded import run
 
 #: Variables of the test environment that must not reach a command.
 _FOREIGN = ("OPENCLAW_", "OLLAMA_")
@@ -54,15 +54,6 @@ class Home:
 
     def run(self, *arguments: str, text: str = "", **env: str) -> Done:
         """Run `openclaw` with `arguments` to completion, with `text` on standard input."""
-        done = subprocess.run(
-            [sys.executable, "-m", "service", *arguments],
-            cwd=self.directory,
-            env=self.environment(**env),
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        done = run(arguments, cwd=self.directory, env=self.environment(**env), text=text)
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)

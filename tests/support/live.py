@@ -21,6 +21,7 @@ import orjson
 import psutil
 
 from support.conformance import Conformance
+from support.preloaded import Program, start
 
 TOKEN = "a-token-for-tests"
 START_SECONDS = 240
@@ -33,7 +34,7 @@ class LiveGateway:
     """A running gateway: where it is, its process, what it has printed so far."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Program
     output_path: Path
     state_dir: Path
 
@@ -157,11 +158,16 @@ def live_gateway(
         **(env or {}),
     }
     output_path = directory / "output.txt"
-    command = [*before, sys.executable, "-m", "service", "gateway", "--port", "0", *arguments]
-    with output_path.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+    command = ["gateway", "--port", "0", *arguments]
+    with output_path.open("wb") as output, Path(os.devnull).open("rb") as stdin:
+        process: subprocess.Popen[bytes] | Program
+        if before:
+            command = [*before, sys.executable, "-m", "service", *command]
+            process = subprocess.Popen(
+                command, cwd=directory, env=environment, stdin=stdin, stdout=output, stderr=output
+            )
+        else:
+            process = start(command, directory, environment, stdin.fileno(), output.fileno(), output.fileno())
     try:
         yield LiveGateway(_wait_until_listening(process, output_path), process, output_path, directory / "state")
     finally:
@@ -174,7 +180,7 @@ def live_gateway(
                 process.wait()
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], output_path: Path) -> str:
+def _wait_until_listening(process: subprocess.Popen[bytes] | Program, output_path: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         output = output_path.read_text(encoding="utf-8", errors="replace")

@@ -15,6 +15,7 @@ import orjson
 from support.approvals import wait_for_pending
 from support.chat import ask, text_of
 from support.live import live_gateway, stubbed_config
+from support.preloaded import Ended, run
 from support.processes import started
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
@@ -37,11 +38,8 @@ def environment(directory: Path) -> dict[str, str]:
     }
 
 
-def openclaw(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(
-        command, env=environment(directory), capture_output=True, text=True, timeout=60, check=False, encoding="utf-8"
-    )
+def openclaw(directory: Path, *arguments: str) -> Ended:
+    return run(arguments, cwd=directory, env=environment(directory))
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:

@@ -6,8 +6,6 @@ import json
 import os
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
 from support.polling import until
+from support.preloaded import Ended, run
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
 
@@ -30,13 +29,10 @@ def gateway(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
         yield running
 
 
-def openclaw(url: str, *arguments: str, secret: str = TOKEN) -> subprocess.CompletedProcess[str]:
+def openclaw(url: str, *arguments: str, secret: str = TOKEN) -> Ended:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")}
     environment |= {"OPENCLAW_GATEWAY_URL": url, "OPENCLAW_GATEWAY_TOKEN": secret}
-    command = [sys.executable, "-m", "service", "runs", *arguments]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False, encoding="utf-8"
-    )
+    return run(("runs", *arguments), cwd=Path.cwd(), env=environment)
 
 
 def start(gateway: LiveGateway, model: str, **fields: Any) -> str:

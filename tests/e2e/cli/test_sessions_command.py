@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from support.chat import ask, error_of
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.preloaded import Ended, run
 from support.processes import started
 from support.scripted_upstream import Play, calls
 from support.upstream import Upstream
@@ -37,14 +38,11 @@ class Place:
     directory: Path
     config: dict[str, Any]
 
-    def openclaw(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    def openclaw(self, *arguments: str, typed: str = "") -> Ended:
         """Run `openclaw sessions` on this state."""
         self.directory.mkdir(exist_ok=True)
         (self.directory / "openclaw.json").write_bytes(orjson.dumps(self.config))
-        command = [sys.executable, "-m", "service", "sessions", *arguments]
-        return subprocess.run(
-            command, env=self.environment(), input=typed, capture_output=True, text=True, timeout=60, check=False
-        )
+        return run(("sessions", *arguments), cwd=self.directory, env=self.environment(), text=typed)
 
     def environment(self) -> dict[str, str]:
         return {
