@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -12,7 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 from support.chat import ask, chunks_of, error_of
 from support.conformance import Conformance, check_stream
-from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.live import TOKEN, LiveGateway, stubbed_config
 from support.upstream import Exchange, Upstream
 
 from service.api.http.chat_chunks import ChunkEncoder
@@ -32,20 +31,10 @@ def conformance() -> Conformance:
 
 
 @pytest.fixture(scope="module")
-def pair(
-    module_upstream: Upstream, lasting_database_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[LiveGateway, LiveGateway]]:
-    """Two gateways of one database."""
-    directory = tmp_path_factory.mktemp("pair")
-    agent = {"id": "main", "workspace": str(directory), "tools": {"profile": "full"}}
-    config = stubbed_config(module_upstream.url, "stub/model", agents=[agent], defaults={"timeoutSeconds": 60})
-    config |= {"state": {"url": lasting_database_url}}
-    env = {"OPENCLAW_STATE_DIR": str(directory / "state")}
-    with (
-        live_gateway(directory / "one", config, env=env) as one,
-        live_gateway(directory / "two", config, env=env) as two,
-    ):
-        yield one, two
+def config(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    workspace = str(tmp_path_factory.mktemp("workspace"))
+    agent = {"id": "main", "workspace": workspace, "tools": {"profile": "full"}}
+    return stubbed_config(module_upstream.url, "stub/model", agents=[agent], defaults={"timeoutSeconds": 60})
 
 
 def model(upstream: Upstream, release: threading.Event | None = None) -> None:

@@ -30,37 +30,11 @@ def conformance() -> Conformance:
     return Conformance()
 
 
-def config_of(upstream: Upstream, directory: Path, url: str | None = None) -> dict[str, Any]:
-    agent = {"id": "main", "workspace": str(directory), "tools": {"profile": "full", "approvals": {"write": "ask"}}}
-    config = stubbed_config(upstream.url, agents=[agent], defaults={"timeoutSeconds": 120})
-    return {**config, "state": {"url": url}}
-
-
 @pytest.fixture(scope="module")
-def pair(
-    module_upstream: Upstream, lasting_database_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[LiveGateway, LiveGateway]]:
-    """Two gateways of one database."""
-    directory = tmp_path_factory.mktemp("pair")
-    config = config_of(module_upstream, directory, lasting_database_url)
-    env = {"OPENCLAW_STATE_DIR": str(directory / "state")}
-    with (
-        live_gateway(directory / "one", config, env=env) as one,
-        live_gateway(directory / "two", config, env=env) as two,
-    ):
-        yield one, two
-
-
-@pytest.fixture
-def here(pair: tuple[LiveGateway, LiveGateway]) -> Iterator[httpx.Client]:
-    with pair[0].client() as client:
-        yield client
-
-
-@pytest.fixture
-def there(pair: tuple[LiveGateway, LiveGateway]) -> Iterator[httpx.Client]:
-    with pair[1].client() as client:
-        yield client
+def config(module_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    directory = tmp_path_factory.mktemp("workspace")
+    agent = {"id": "main", "workspace": str(directory), "tools": {"profile": "full", "approvals": {"write": "ask"}}}
+    return stubbed_config(module_upstream.url, agents=[agent], defaults={"timeoutSeconds": 120})
 
 
 class Paced:
@@ -276,9 +250,9 @@ def test_head_has_the_headers_of_get(here: httpx.Client, upstream: Upstream, con
 
 
 def test_run_of_killed_process_is_replayed_and_ends_interrupted(
-    upstream: Upstream, database_url: str | None, tmp_path: Path, conformance: Conformance
+    config: dict[str, Any], upstream: Upstream, database_url: str | None, tmp_path: Path, conformance: Conformance
 ) -> None:
-    config = config_of(upstream, tmp_path, database_url)
+    config = {**config, "state": {"url": database_url}}
     env = {"OPENCLAW_STATE_DIR": str(tmp_path / "state")}
     models = [Paced(upstream, "one ", "two ", "three") for _ in range(2)]
     with live_gateway(tmp_path / "two", config, env=env) as two, two.client() as there, ThreadPoolExecutor(2) as pool:

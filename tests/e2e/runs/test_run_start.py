@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import threading
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support.chat import ask, chunks_of, error_of, text_of
-from support.live import LiveGateway, live_gateway, stubbed_config
+from support.live import live_gateway, stubbed_config
 from support.polling import until
 from support.upstream import Exchange, Upstream
 from support.upstream_answers import WORDS
@@ -20,37 +20,11 @@ from support.upstream_answers import WORDS
 ENDED = ("ok", "error", "aborted", "interrupted")
 
 
-def config_of(upstream: Upstream, url: str | None = None) -> dict[str, Any]:
-    agents = [{"id": "main", "default": True}, {"id": "beta", "instructions": "You are beta."}]
-    config = stubbed_config(upstream.url, agents=agents, defaults={"timeoutSeconds": 60})
-    return {**config, "state": {"url": url}, "session": {"queueTimeoutMs": 500}}
-
-
 @pytest.fixture(scope="module")
-def pair(
-    module_upstream: Upstream, lasting_database_url: str | None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[LiveGateway, LiveGateway]]:
-    """Two gateways of one database."""
-    config = config_of(module_upstream, lasting_database_url)
-    directory = tmp_path_factory.mktemp("pair")
-    env = {"OPENCLAW_STATE_DIR": str(directory / "state")}
-    with (
-        live_gateway(directory / "one", config, env=env) as one,
-        live_gateway(directory / "two", config, env=env) as two,
-    ):
-        yield one, two
-
-
-@pytest.fixture
-def here(pair: tuple[LiveGateway, LiveGateway]) -> Iterator[httpx.Client]:
-    with pair[0].client() as client:
-        yield client
-
-
-@pytest.fixture
-def there(pair: tuple[LiveGateway, LiveGateway]) -> Iterator[httpx.Client]:
-    with pair[1].client() as client:
-        yield client
+def config(module_upstream: Upstream) -> dict[str, Any]:
+    agents = [{"id": "main", "default": True}, {"id": "beta", "instructions": "You are beta."}]
+    stubbed = stubbed_config(module_upstream.url, agents=agents, defaults={"timeoutSeconds": 60})
+    return {**stubbed, "session": {"queueTimeoutMs": 500}}
 
 
 def start(client: httpx.Client, text: Any = "hi", key: str | None = None, **fields: Any) -> httpx.Response:
@@ -214,8 +188,10 @@ def test_wrong_request_is_refused_by_field(
     assert error_of(here.post("/v1/runs", json=body)) == wanted
 
 
-def test_run_of_dead_process_is_interrupted(upstream: Upstream, database_url: str | None, tmp_path: Path) -> None:
-    config = config_of(upstream, database_url)
+def test_run_of_dead_process_is_interrupted(
+    config: dict[str, Any], upstream: Upstream, database_url: str | None, tmp_path: Path
+) -> None:
+    config = {**config, "state": {"url": database_url}}
     with live_gateway(tmp_path, config) as gateway:
         with gateway.client() as client:
             started = [start(client, model="stub/hang", **more) for more in ({}, {"session_key": "dies"})]
@@ -227,15 +203,17 @@ def test_run_of_dead_process_is_interrupted(upstream: Upstream, database_url: st
             assert ended(client, one)["state"] == "interrupted"
 
 
-def test_runs_are_off_with_chat_completions(upstream: Upstream, tmp_path: Path) -> None:
-    config = config_of(upstream)
+def test_runs_are_off_with_chat_completions(config: dict[str, Any], tmp_path: Path) -> None:
+    config = copy.deepcopy(config)
     config["gateway"]["http"]["endpoints"]["chatCompletions"]["enabled"] = False
     with live_gateway(tmp_path, config) as gateway, gateway.client() as client:
         assert error_of(start(client)) == (404, "endpoint_disabled", None)
         assert client.get("/v1/runs").json()["data"] == []
 
 
-def test_run_without_connection_is_finished_before_the_gateway_stops(upstream: Upstream, tmp_path: Path) -> None:
+def test_run_without_connection_is_finished_before_the_gateway_stops(
+    config: dict[str, Any], upstream: Upstream, tmp_path: Path
+) -> None:
     release = threading.Event()
 
     def answer(exchange: Exchange) -> None:
@@ -245,7 +223,6 @@ def test_run_without_connection_is_finished_before_the_gateway_stops(upstream: U
         exchange.end("stop")
 
     upstream.answers["held"] = answer
-    config = config_of(upstream)
     with live_gateway(tmp_path, config) as gateway:
         with gateway.client() as client:
             path = start(client, model="stub/held").headers["Location"]

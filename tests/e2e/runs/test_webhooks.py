@@ -33,34 +33,11 @@ def hooks() -> Iterator[Receiver]:
         yield started
 
 
-def config_of(upstream: Upstream, hooks: Receiver, url: str | None) -> dict[str, Any]:
-    config = stubbed_config(upstream.url, defaults={"timeoutSeconds": 60})
-    config["gateway"]["http"]["webhooks"] = {"privateAddresses": [f"127.0.0.1:{hooks.port}"]}
-    return {**config, "state": {"url": url}}
-
-
 @pytest.fixture(scope="module")
-def pair(
-    module_upstream: Upstream,
-    hooks: Receiver,
-    lasting_database_url: str | None,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[LiveGateway, LiveGateway]]:
-    """Two gateways of one database."""
-    directory = tmp_path_factory.mktemp("pair")
-    config = config_of(module_upstream, hooks, lasting_database_url)
-    env = {"OPENCLAW_STATE_DIR": str(directory / "state")}
-    with (
-        live_gateway(directory / "one", config, env=env) as one,
-        live_gateway(directory / "two", config, env=env) as two,
-    ):
-        yield one, two
-
-
-@pytest.fixture
-def client(pair: tuple[LiveGateway, LiveGateway]) -> Iterator[httpx.Client]:
-    with pair[0].client() as opened:
-        yield opened
+def config(module_upstream: Upstream, hooks: Receiver) -> dict[str, Any]:
+    stubbed = stubbed_config(module_upstream.url, defaults={"timeoutSeconds": 60})
+    stubbed["gateway"]["http"]["webhooks"] = {"privateAddresses": [f"127.0.0.1:{hooks.port}"]}
+    return stubbed
 
 
 def start(client: httpx.Client, hooks: Receiver, *statuses: int, headers: Any = None, **fields: Any) -> str:
@@ -81,11 +58,11 @@ def check_signature(message: Message) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 201, 299])
-def test_ended_run_is_posted_once_and_signed(client: httpx.Client, hooks: Receiver, status: int) -> None:
-    run_id = start(client, hooks, status, metadata={"mine": "à"})
+def test_ended_run_is_posted_once_and_signed(here: httpx.Client, hooks: Receiver, status: int) -> None:
+    run_id = start(here, hooks, status, metadata={"mine": "à"})
     [message] = hooks.wait_for(run_id)
     check_signature(message)
-    run = client.get(f"/v1/runs/{run_id}").json()
+    run = here.get(f"/v1/runs/{run_id}").json()
     assert (message.path, message.headers["content-type"]) == ("/hook", "application/json")
     sent = httpx.Response(200, content=message.body).json()
     Conformance().check_run_ended(sent)
@@ -123,17 +100,17 @@ def test_chat_completion_goes_on_for_its_webhook(
     assert b'"state":"ok"' in message.body
 
 
-def test_chat_completion_with_webhook_is_not_cancelled(client: httpx.Client, hooks: Receiver) -> None:
+def test_chat_completion_with_webhook_is_not_cancelled(here: httpx.Client, hooks: Receiver) -> None:
     webhook = {"url": hooks.url, "secret": SECRET}
-    refused = ask(client, "hi", headers={ON_DISCONNECT: "cancel"}, webhook=webhook)
+    refused = ask(here, "hi", headers={ON_DISCONNECT: "cancel"}, webhook=webhook)
     assert error_of(refused) == (400, "invalid_value", ON_DISCONNECT)
-    unusable = ask(client, "hi", webhook={**webhook, "url": "http://10.0.0.1/x"})
+    unusable = ask(here, "hi", webhook={**webhook, "url": "http://10.0.0.1/x"})
     assert error_of(unusable) == (400, "invalid_value", "webhook.url")
 
 
 @pytest.mark.parametrize("status", [500, 302, 404, 429])
-def test_refused_webhook_is_sent_again_with_its_id(client: httpx.Client, hooks: Receiver, status: int) -> None:
-    run_id = start(client, hooks, status, 204)
+def test_refused_webhook_is_sent_again_with_its_id(here: httpx.Client, hooks: Receiver, status: int) -> None:
+    run_id = start(here, hooks, status, 204)
     first, second = hooks.wait_for(run_id, 2)
     check_signature(second)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
@@ -142,33 +119,30 @@ def test_refused_webhook_is_sent_again_with_its_id(client: httpx.Client, hooks: 
     assert len(hooks.of(run_id)) == 2
 
 
-def test_gone_receiver_is_left_alone(client: httpx.Client, hooks: Receiver) -> None:
-    run_id = start(client, hooks, 410)
+def test_gone_receiver_is_left_alone(here: httpx.Client, hooks: Receiver) -> None:
+    run_id = start(here, hooks, 410)
     hooks.wait_for(run_id)
     time.sleep(QUIET_SECONDS)
     assert len(hooks.of(run_id)) == 1
 
 
-def test_failed_and_cancelled_runs_are_posted(client: httpx.Client, upstream: Upstream, hooks: Receiver) -> None:
-    failed = start(client, hooks, model="stub/status-500")
+def test_failed_and_cancelled_runs_are_posted(here: httpx.Client, upstream: Upstream, hooks: Receiver) -> None:
+    failed = start(here, hooks, model="stub/status-500")
     assert b'"state":"error"' in hooks.wait_for(failed)[0].body
     name = uuid.uuid4().hex
     upstream.answers[name] = lambda exchange: exchange.wait(30)
-    cancelled = start(client, hooks, model=f"stub/{name}")
-    until(lambda: client.get(f"/v1/runs/{cancelled}").json()["state"] == "running")
-    assert client.post(f"/v1/runs/{cancelled}/cancel").status_code == 200
+    cancelled = start(here, hooks, model=f"stub/{name}")
+    until(lambda: here.get(f"/v1/runs/{cancelled}").json()["state"] == "running")
+    assert here.post(f"/v1/runs/{cancelled}/cancel").status_code == 200
     assert b'"state":"aborted"' in hooks.wait_for(cancelled)[0].body
 
 
-def test_repetitions_of_a_request_have_one_webhook(
-    pair: tuple[LiveGateway, LiveGateway], client: httpx.Client, hooks: Receiver
-) -> None:
+def test_repetitions_of_a_request_have_one_webhook(here: httpx.Client, there: httpx.Client, hooks: Receiver) -> None:
     headers = {"Idempotency-Key": uuid.uuid4().hex}
-    run_id = start(client, hooks, headers=headers)
-    with pair[1].client() as other:
-        assert start(other, hooks, headers=headers) == run_id
+    run_id = start(here, hooks, headers=headers)
+    assert start(there, hooks, headers=headers) == run_id
     hooks.wait_for(run_id)
-    assert start(client, hooks, headers=headers) == run_id
+    assert start(here, hooks, headers=headers) == run_id
     time.sleep(QUIET_SECONDS)
     assert len(hooks.of(run_id)) == 1
 
@@ -186,35 +160,36 @@ def test_repetitions_of_a_request_have_one_webhook(
         ({"url": "https://example.com/"}, "webhook.secret"),
     ],
 )
-def test_unusable_webhook_is_refused(client: httpx.Client, webhook: dict[str, str], param: str) -> None:
-    answer = client.post("/v1/runs", json={"input": "hi", "webhook": webhook})
+def test_unusable_webhook_is_refused(here: httpx.Client, webhook: dict[str, str], param: str) -> None:
+    answer = here.post("/v1/runs", json={"input": "hi", "webhook": webhook})
     assert (error_of(answer)[0], error_of(answer)[2]) == (400, param)
 
 
-def test_no_webhook_is_none(client: httpx.Client) -> None:
-    assert client.post("/v1/runs", json={"input": "hi", "webhook": None}).status_code == 202
+def test_no_webhook_is_none(here: httpx.Client) -> None:
+    assert here.post("/v1/runs", json={"input": "hi", "webhook": None}).status_code == 202
 
 
-def test_name_of_a_private_address_is_not_reached(client: httpx.Client, pair: tuple[LiveGateway, LiveGateway]) -> None:
+def test_name_of_a_private_address_is_not_reached(here: httpx.Client, pair: tuple[LiveGateway, LiveGateway]) -> None:
     with receiver() as other:
         webhook = {"url": f"http://localhost:{other.port}/", "secret": SECRET}
-        run_id = client.post("/v1/runs", json={"input": "hi", "webhook": webhook}).json()["id"]
+        run_id = here.post("/v1/runs", json={"input": "hi", "webhook": webhook}).json()["id"]
         until(lambda: any(f"run {run_id}: its webhook was not delivered" in one.output for one in pair))
         assert not other.messages
 
 
 def test_webhook_survives_the_death_of_its_process(
-    module_upstream: Upstream, hooks: Receiver, database_url: str | None, tmp_path: Path
+    config: dict[str, Any], upstream: Upstream, hooks: Receiver, database_url: str | None, tmp_path: Path
 ) -> None:
     name = uuid.uuid4().hex
-    module_upstream.answers[name] = _hang
-    config = config_of(module_upstream, hooks, database_url)
+    upstream.answers[name] = _hang
+    config = {**config, "state": {"url": database_url}}
     env = {"OPENCLAW_STATE_DIR": str(tmp_path / "state")}
     with live_gateway(tmp_path / "one", config, env=env) as one, one.client() as client:
         waiting = start(client, hooks, model=f"stub/{name}")
         refused = start(client, hooks, 503)
         until(lambda: client.get(f"/v1/runs/{waiting}").json()["state"] == "running")
-        hooks.wait_for(refused)
+        until(lambda: f"run {refused}: its webhook is sent again" in one.output)
+        client.post("/v1/runs", json={"input": "hi"})  # committed after what that says
         one.process.kill()
     hooks.statuses[:] = [204]
     before = len(hooks.of(refused))
