@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 
 from service.agent.events import (
@@ -29,7 +30,7 @@ _EVENTS_OF_KIND = {REASONING: (ReasoningDelta,), TOOLS: (ToolStarted, ToolEnded)
 COMMENT = b": still working\n\n"
 
 
-class RunStream:
+class RunStream(ABC):
     """The events of a run as the bytes of an event stream.
 
     Iterated at once, it begins before the run's first output, after `begin` with that. After `quiet_seconds` without
@@ -73,10 +74,10 @@ class RunStream:
         piece = opening + b"".join(map(self._encode, batch))
         return FinalPiece(piece) if batch and isinstance(batch[-1], RunEnded) else piece
 
+    @abstractmethod
     def _opening(self) -> bytes:
         """Return what comes before the first event."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _encode(self, event: RunEvent) -> bytes:
         """Encode an event of the run; the last one with the end of the stream."""
-        raise NotImplementedError
