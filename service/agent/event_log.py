@@ -59,8 +59,11 @@ def end_events(
     return [LoggedEvent.of(last + 1, "usage", _to_usage(usage)), LoggedEvent.of(last + 2, ENDED, members)]
 
 
-def events_after(run: Run, number: int) -> list[LoggedEvent]:
-    """Return the events of a run of this process after `number`, up to its end if it has ended."""
+def events_after(run: Run, number: int, log: Sequence[RunEvent] | None = None) -> list[LoggedEvent]:
+    """Return the events of a run of this process after `number`, up to its end if it has ended.
+
+    `log` takes the place of the run's own.
+    """
     found: list[LoggedEvent] = []
     if number < 1:
         found.append(queued_event(run.id, run.agent_id, run.session_key))
@@ -71,7 +74,7 @@ def events_after(run: Run, number: int) -> list[LoggedEvent]:
         last = STARTED_NUMBER
         if number < last:
             found.append(LoggedEvent.of(last, "run.started", {}))
-    for event in run.log:
+    for event in run.log if log is None else log:
         if isinstance(event, RunEnded):
             finish_reason = event.stop_reason.value if event.error is None else None
             end = end_events(last, run.usage, event.state, finish_reason, event.error)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from service.agent.compaction.compactor import Compactor
 from service.agent.conversation import SettledHistories
 from service.agent.draft_log import DraftLog
-from service.agent.event_log import reasoning_events
+from service.agent.event_log import events_after, reasoning_events
 from service.agent.events import RunEnded, ToolEnded
 from service.agent.invocation import INVOCATION_TURNS, InvokedTool
 from service.agent.loop import AgentLoop, ContextWindow
+from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.agent.structured_output import OutputCheck, ValidatedProvider
@@ -30,7 +31,7 @@ from service.gateway.webhooks import WebhookSender
 from service.models.errors.context_overflow import to_caller_error
 from service.models.fallback import FallbackProvider
 from service.models.provider import RestartingProvider
-from service.storage.runs.events import to_batches
+from service.storage.runs.events import EventBatch, to_batches
 from service.storage.runs.ledger import OpenRun
 from service.storage.storage import Storage
 
@@ -163,14 +164,22 @@ class RunExecutor:
             outcome = with_times(outcome, run)  # the row of a stateless turn has no place for them
         outcome = placed(outcome, prepared.place)
         run.usage = loop.draft.usage
-        if run.id in self._recorders:
-            outcome = replace(outcome, events=self._recorders[run.id].remaining())
-        elif run.shows_reasoning and run.key is not None:
-            outcome = replace(outcome, events=tuple(to_batches(1, reasoning_events(run))))
+        if events := self._kept_events(run):
+            outcome = replace(outcome, events=events)
         run.ended_at = begun.opened.finish(outcome)
         if prepared.place is not None:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)
         return end
+
+    def _kept_events(self, run: Run) -> tuple[EventBatch, ...]:
+        """Return the events to store with the end of a run: those that somebody may want and its turn does not have."""
+        if run.id in self._recorders:
+            return self._recorders[run.id].remaining()
+        if not run.shows_reasoning:
+            return ()
+        if run.accepted.response is not None:
+            return tuple(to_batches(2, events_after(run, 1, settled_events(run.log))))
+        return () if run.key is None else tuple(to_batches(1, reasoning_events(run)))
 
     def _gate(self, run: Run, plan: RunPlan, begun: _BegunRun, limit: PausableDeadline) -> ApprovalGate:
         return ApprovalGate(

@@ -373,6 +373,10 @@ def test_reasoning_is_an_item_where_it_is_asked_for(talk: httpx.Client, upstream
     assert [item["type"] for item in shown["output"]] == ["reasoning", "message"]
     assert shown["output"][0]["summary"] == [{"type": "summary_text", "text": "Let me see."}]
     assert text_of(shown) == text_of(plain) == "Yes."
+    assert response_of(talk.get(f"{PATH}/{shown['id']}")) == shown
+    given = [{"type": "item_reference", "id": item["id"]} for item in shown["output"]]
+    respond(talk, [{"role": "user", "content": "hi"}, *given, {"role": "user", "content": "why"}]).raise_for_status()
+    assert [message["content"] for message in sent(upstream)["messages"]] == ["hi", "Yes.", "why"]
 
 
 def think(exchange: Exchange) -> None:

@@ -63,7 +63,8 @@ def to_response_id(run_id: str) -> str:
 class ResponseFold:
     """A response as it grows: call `begin`, then `add` for each event of the run; each returns the events of a stream.
 
-    `echo` is what `to_echo` returned, `accepted_at` is in seconds since 1970.
+    `echo` is what `to_echo` returned, `accepted_at` is in seconds since 1970. With `shows_reasoning` the request asks
+    for summaries of the reasoning.
     """
 
     def __init__(self, run_id: str, accepted_at: float, echo: Mapping[str, Any]) -> None:
@@ -82,7 +83,7 @@ class ResponseFold:
         }
         self._shows_own = bool(self._head.pop("include", ()))
         self._own: dict[str, OpenOwnCall] = {}  # by the ids of the calls
-        self._shows_reasoning = shows_reasoning(echo)
+        self.shows_reasoning = shows_reasoning(echo)
         self._split_names = split_names(echo["tools"])
         self._items: list[dict[str, Any] | None] = []  # none of calls that go on
         self._open: OpenItem | None = None
@@ -108,7 +109,7 @@ class ResponseFold:
         match event:
             case TextDelta():
                 return self._add_text(event.text)
-            case ReasoningDelta() if self._shows_reasoning:
+            case ReasoningDelta() if self.shows_reasoning:
                 return self._write(REASONING_ITEM, event.text)
             case ToolCallWritten() if event.index == self._calls:  # further ones are shown when they are complete
                 return self._write(CALL, event.text, **self._name_call(event.id, event.name))

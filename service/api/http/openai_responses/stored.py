@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from service.agent.events import (
     ReasoningDelta,
+    ReasoningRetracted,
     RunEnded,
     RunEvent,
     TextDelta,
+    TextRetracted,
     ToolCallRequested,
     ToolEnded,
     ToolStarted,
 )
-from service.agent.output_events import reply_events
+from service.agent.output_events import reply_events, settled_events
 from service.api.http.openai_responses.output import RESPONSE_ID_PREFIX, ResponseFold, StreamedEvent
 from service.api.http.openai_responses.tools import parse_tools
 from service.core.errors import GatewayError
@@ -68,8 +70,10 @@ def to_stored_response(storage: Storage, record: RunRecord) -> dict[str, Any]:
         status = "queued" if record.state is RunState.ACCEPTED else "in_progress"
         return {**open_fold(record).response, "status": status}
     ended_at = None if record.ended_at_ms is None else record.ended_at_ms / 1000
-    events = _logged_output(storage, record) if record.detached else _kept_output(storage, record)
-    return open_fold(record).add_all([*events, _end_of(record)], ended_at)
+    fold = open_fold(record)
+    is_logged = record.detached or fold.shows_reasoning
+    events = _logged_output(storage, record) if is_logged else _kept_output(storage, record)
+    return fold.add_all([*settled_events(tuple(events)), _end_of(record)], ended_at)
 
 
 def find_item(gateway: Gateway, item_id: str) -> dict[str, Any] | None:
@@ -111,7 +115,7 @@ class StoredEvents:
 
 
 def _logged_output(storage: Storage, record: RunRecord) -> Iterator[RunEvent]:
-    """Yield the output of a detached run as it was streamed."""
+    """Yield the output of a run whose events are stored."""
     after = 0
     while batch := storage.run_events.read_after(record.id, after):
         after = batch[-1].number
@@ -132,20 +136,24 @@ def load_input(storage: Storage, record: RunRecord) -> tuple[Message, ...]:
 
 
 def _to_event(logged: LoggedEvent) -> RunEvent | None:
-    members = orjson.loads(logged.data)
-    match logged.kind:
-        case "text.delta":
-            return TextDelta(members["text"])
-        case "reasoning.delta":
-            return ReasoningDelta(members["text"])
-        case "tool.started":
-            return ToolStarted(ToolCall(members["id"], members["name"], members["arguments"]))
-        case "tool.ended":
-            return ToolEnded(ToolCall(members["id"], "", ""), members["summary"], failed=not members["ok"])
-        case "tool.requested":
-            return ToolCallRequested(members["index"], ToolCall(members["id"], members["name"], members["arguments"]))
-        case _:
-            return None
+    make = _EVENTS.get(logged.kind)
+    return None if make is None else make(orjson.loads(logged.data))
+
+
+def _to_call(members: Mapping[str, Any]) -> ToolCall:
+    return ToolCall(members["id"], members["name"], members["arguments"])
+
+
+#: The events of a run that its response is made of, by the kinds that they are stored as.
+_EVENTS: Mapping[str, Callable[[Mapping[str, Any]], RunEvent]] = {
+    "text.delta": lambda it: TextDelta(it["text"]),
+    "text.retracted": lambda it: TextRetracted(it["characters"]),
+    "reasoning.delta": lambda it: ReasoningDelta(it["text"]),
+    "reasoning.retracted": lambda it: ReasoningRetracted(it["characters"]),
+    "tool.started": lambda it: ToolStarted(_to_call(it)),
+    "tool.ended": lambda it: ToolEnded(ToolCall(it["id"], "", ""), it["summary"], failed=not it["ok"]),
+    "tool.requested": lambda it: ToolCallRequested(it["index"], _to_call(it)),
+}
 
 
 def _end_of(record: RunRecord) -> RunEnded:
