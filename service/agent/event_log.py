@@ -172,8 +172,9 @@ def _to_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _to_usage(usage: Usage) -> dict[str, Any]:
-    return {
+    counts = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cached_tokens": usage.cached_tokens,
     }
+    return counts if usage.reasoning_tokens is None else {**counts, "reasoning_tokens": usage.reasoning_tokens}

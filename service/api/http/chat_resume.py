@@ -75,7 +75,8 @@ class ResumedChunks:
         if kind == "tool.started":
             self._calls[members["id"]] = ToolCall(members["id"], members["name"], members["arguments"])
         elif kind == "usage":
-            self._usage = Usage(members["input_tokens"], members["output_tokens"], members["cached_tokens"])
+            counts = members["input_tokens"], members["output_tokens"], members["cached_tokens"]
+            self._usage = Usage(*counts, members.get("reasoning_tokens"))
 
     def _encode_new(self, event: LoggedEvent, members: dict[str, Any]) -> bytes:
         number, encoder = event.number, self._encoder

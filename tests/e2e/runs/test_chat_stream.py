@@ -13,6 +13,7 @@ from support.chat import ask, chunks_of, error_of
 from support.conformance import Conformance, check_stream
 from support.live import TOKEN, LiveGateway, stubbed_config
 from support.upstream import Exchange, Upstream
+from support.upstream_answers import USAGE
 
 from service.api.http.chat_chunks import ChunkEncoder
 from service.api.http.chat_resume import ResumedChunks
@@ -22,6 +23,7 @@ from service.storage.runs.events import LoggedEvent
 CONTINUE = {"x-openclaw-on-disconnect": "continue", "x-openclaw-events": "reasoning,tools"}
 FUNCTION: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 READ = {"index": 0, "id": "c1", "type": "function", "function": {"name": "read", "arguments": '{"path":"x"}'}}
+THOUGHT = {**USAGE, "completion_tokens_details": {"reasoning_tokens": 2}}
 WEATHER = ('{"city":', '"Hà ', 'Nội"}')
 
 
@@ -45,7 +47,7 @@ def model(upstream: Upstream, release: threading.Event | None = None) -> None:
         exchange.event({"reasoning_content": "Hm 𝄞. "})
         if not any(message["role"] == "tool" for message in exchange.body["messages"]):
             exchange.event({"tool_calls": [READ]})
-            exchange.end("tool_calls")
+            exchange.end("tool_calls", THOUGHT)
             return
         exchange.event({"content": "Ở Hà Nội 🎼 "})
         if release is not None:
@@ -54,7 +56,7 @@ def model(upstream: Upstream, release: threading.Event | None = None) -> None:
         exchange.event({"tool_calls": [{"index": 0, "id": "c2", "function": {"name": "weather", "arguments": ""}}]})
         for piece in WEATHER:
             exchange.event({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
-        exchange.end("tool_calls")
+        exchange.end("tool_calls", THOUGHT)
 
     upstream.answers["model"] = answer
 
@@ -92,9 +94,11 @@ def test_stream_goes_on_after_every_chunk(
 ) -> None:
     model(upstream)
     with pair[0].client() as here, pair[1].client() as there:
-        streamed = ask(here, "hi", headers=CONTINUE, stream=True, tools=[FUNCTION])
+        with_usage = {"include_usage": True}
+        streamed = ask(here, "hi", headers=CONTINUE, stream=True, tools=[FUNCTION], stream_options=with_usage)
         check_stream(conformance, streamed.text)
-        whole = chunks_of(streamed)
+        *whole, last = chunks_of(streamed)
+        assert last["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
         expected = fold(whole)
         assert expected["text"] == "Ở Hà Nội 🎼 trời nắng."
         assert expected["calls"] == {0: ["weather", '{"city":"Hà Nội"}']}
@@ -108,7 +112,7 @@ def test_stream_goes_on_after_every_chunk(
         for after in range(number_of(whole) + 1):  # within texts, too
             within = chunks_of(there.get(path, params={"after": after, "include_usage": "true"}, headers=CONTINUE))
             assert expected["text"].endswith(fold(within)["text"])
-            assert after == number_of(whole) or within[-1]["usage"]["prompt_tokens"]
+            assert after == number_of(whole) or within[-1]["usage"] == last["usage"]
         hidden = fold(chunks_of(there.get(path)))
         assert hidden == {**expected, "reasoning": "", "tools": []}
         assert there.head(path).status_code == 200
