@@ -130,14 +130,27 @@ def _with_value(name: str, value: str, *, is_default: bool) -> dict[str, Any]:
 
 
 def _by_type(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
-    branches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    branches: dict[tuple[str, ...], list[Any]] = {}
     for branch in schema["oneOf"]:
-        branches.setdefault(tuple(_types_of(branch, components)), []).append(_translate(branch, components))
+        branches.setdefault(tuple(_types_of(branch, components)), []).append(branch)
     choices = [
-        {"if": {"type": list(names)}, "then": same[0] if len(same) == 1 else {"oneOf": same}}
-        for names, same in branches.items()
+        {"if": {"type": list(names)}, "then": _any_of_type(names, same, components)} for names, same in branches.items()
     ]
     return {"type": [name for names in branches for name in names], "allOf": choices}
+
+
+def _any_of_type(names: tuple[str, ...], branches: list[Any], components: Mapping[str, Any]) -> dict[str, Any]:
+    same = [_translate(branch, components) for branch in branches]
+    if len(same) == 1:
+        return same[0]
+    if names != ("array",) or not all("items" in branch for branch in branches):
+        return {"oneOf": same}
+    # An error of `oneOf` has the errors of all branches, for every element: lists are chosen by their first one.
+    kinds = [_types_of(branch["items"], components) for branch in branches]
+    choices: list[dict[str, Any]] = [{"if": {"maxItems": 0}, "then": {"oneOf": same}}]
+    for kind, branch in zip(kinds, same, strict=True):
+        choices.append({"if": {"minItems": 1, "prefixItems": [{"type": kind}]}, "then": branch})
+    return {"prefixItems": [{"type": [name for kind in kinds for name in kind]}], "allOf": choices}
 
 
 def _types_of(branch: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ A message names the location, the error and the expected value; it quotes at mos
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -58,13 +57,15 @@ class CompiledSchema:
             value = self._check_sizes(value)
         if self._validator.is_valid(value):
             return
-        # An error copies the values around it, and `iter_errors` collects every error before it yields one: the errors
-        # are looked for in a small part of the value first.
-        for elements in (_MAX_ELEMENTS, sys.maxsize, None):
-            part = value if elements is None else _truncate(value, elements)
-            found = islice(self._validator.iter_errors(part), _MAX_ERRORS)
-            if errors := [self._to_error(one, name, subject) for one in found]:
-                raise _most_relevant(errors)
+        # `iter_errors` collects every error, with copies of the values around it, before it yields one: all errors are
+        # looked for in a small part of the value, and only one in the whole.
+        found = islice(self._validator.iter_errors(_truncate(value)), _MAX_ERRORS)
+        if errors := [self._to_error(one, name, subject) for one in found]:
+            raise _most_relevant(errors)
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            raise self._to_error(error, name, subject) from None
 
     def is_valid(self, value: Any) -> bool:
         """Return True if `value` is valid."""
@@ -106,13 +107,13 @@ def _most_relevant(errors: Sequence[GatewayError]) -> GatewayError:
     return next((error for error in errors if error.code == "unsupported_parameter"), errors[0])
 
 
-def _truncate(value: Any, elements: int, levels: int = _MAX_LEVELS) -> Any:
-    """Cut the arrays and objects of `value` to their first `elements`, which keep their positions, and long strings."""
+def _truncate(value: Any, levels: int = _MAX_LEVELS) -> Any:
+    """Cut the arrays and objects of `value` to their first elements, which keep their positions, and long strings."""
     if isinstance(value, dict):
         kept = value.items() if levels else ()
-        return {key: _truncate(item, elements, levels - 1) for key, item in islice(kept, elements)}
+        return {key: _truncate(item, levels - 1) for key, item in islice(kept, _MAX_ELEMENTS)}
     if isinstance(value, list):
-        return [_truncate(item, elements, levels - 1) for item in value[:elements]] if levels else []
+        return [_truncate(item, levels - 1) for item in value[:_MAX_ELEMENTS]] if levels else []
     return value[:_MAX_CHARACTERS] if isinstance(value, str) else value
 
 
