@@ -279,8 +279,8 @@ class Gateway:
         reasons = ["shutting down"] if self._draining else []
         try:
             self.storage.database.check()
-        except StoreError:
-            logger.exception("the session database is not usable")
+        except StoreError as error:
+            logger.warning("the session database is not usable: %s", error)
             reasons.append("session store")
         return reasons
 

@@ -33,6 +33,8 @@ MAX_CONCURRENT_CALLS = 4
 
 _PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
 _MAX_ERRORS = 5
+#: Arguments with more values are refused without a reason, which would take long to find.
+_MAX_EXPLAINED_VALUES = 2000
 _MAX_ERROR_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 80
 _MAX_LISTED_NAMES = 30
@@ -238,10 +240,16 @@ class _CompiledTool:
             raise ToolError(f"The arguments of {name} are not valid JSON: {error}. Write one JSON object.") from None
         if not isinstance(arguments, dict):
             raise ToolError(f"The arguments of {name} must be one JSON object.")
-        errors = [self._error_text(error) for error in islice(self._validator.iter_errors(arguments), _MAX_ERRORS)]
-        if errors:
-            raise ToolError(f"The arguments of {name} are invalid: {'; '.join(errors)}.")
+        if not self._validator.is_valid(arguments):
+            raise ToolError(f"The arguments of {name} are invalid: {self._describe_errors(arguments)}.")
         return arguments
+
+    def _describe_errors(self, arguments: Mapping[str, Any]) -> str:
+        # All errors are collected before the first is returned, and one of `anyOf` has those of every branch.
+        if _count_values(arguments, _MAX_EXPLAINED_VALUES) > _MAX_EXPLAINED_VALUES:
+            return f"they do not match its schema; with at most {_MAX_EXPLAINED_VALUES} values the error would be named"
+        errors = islice(self._validator.iter_errors(arguments), _MAX_ERRORS)
+        return "; ".join(map(self._error_text, errors))
 
     def _error_text(self, error: jsonschema_rs.ValidationError) -> str:
         path = ".".join(map(str, error.instance_path))
@@ -268,6 +276,17 @@ def cut_text(text: str, limit: int) -> str:
     tail = limit - head
     missing = len(text) - limit
     return f"{text[:head]}\n[... {missing} of {len(text)} characters omitted ...]\n{text[len(text) - tail :]}"
+
+
+def _count_values(value: Any, limit: int) -> int:
+    """Return the number of values in `value`; stops above `limit`."""
+    count, pending = 0, [value]
+    while pending and count <= limit:
+        one = pending.pop()
+        count += 1
+        if isinstance(one, dict | list):
+            pending.extend(islice(one.values() if isinstance(one, dict) else one, limit))
+    return count
 
 
 def _refuse_reference(uri: str) -> Any:

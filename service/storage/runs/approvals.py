@@ -83,10 +83,11 @@ class ApprovalRecord(NewApproval):
         return ToolApproval(self.id, self.decision, self.decided_by, self.decided_at_ms)
 
 
+_IS_LEFT_TOO_LONG = sa.and_(approvals.c.gateway_id == NO_GATEWAY, approvals.c.expires_at_ms <= sa.bindparam("now_ms"))
 _BY_IDS = sa.select(approvals).where(approvals.c.id.in_(sa.bindparam("ids", expanding=True)))
 _PENDING = (
     sa.select(approvals)
-    .where(approvals.c.state == PENDING)
+    .where(approvals.c.state == PENDING, ~_IS_LEFT_TOO_LONG)
     .order_by(approvals.c.created_at_ms, approvals.c.id)
     .limit(sa.bindparam("most"))
 )
@@ -175,7 +176,7 @@ class Approvals:
 
     def list_pending(self, limit: int) -> tuple[ApprovalRecord, ...]:
         """Return pending approvals, oldest first. Raises `StoreError`."""
-        return tuple(map(_to_record, self._database.fetch(_PENDING, {"most": limit})))
+        return tuple(map(_to_record, self._database.fetch(_PENDING, {"most": limit, "now_ms": self.now_ms()})))
 
     def find_grants(self, session_key: str, subjects: Collection[str]) -> dict[str, ApprovalRecord]:
         """Return the decisions for the session that cover `subjects`, by subject. Raises `StoreError`."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import timeit
+from collections.abc import Callable
+from typing import Any
+
 import orjson
 import pytest
 
@@ -106,3 +111,35 @@ def check(body: object) -> GatewayError:
 def test_sizes_are_checked_before_elements(body: object, code: str, param: str) -> None:
     error = check(body)
     assert (error.code, error.param) == (code, param)
+
+
+LONG = list(range(99_999))
+WRONG_PART = {"type": "input_text"}
+PARTS = [{"type": "input_text", "text": "x"}] * 64 + [WRONG_PART] * 40_000
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("EmbeddingRequest", {"input": ["x"] * 199_000}, "`input` must have at most 2048 elements."),
+        ("EmbeddingRequest", {"input": [[1]] * 60_000}, "`input` must have at most 2048 elements."),
+        ("EmbeddingRequest", {"input": [*LONG, "x"]}, "`input[99999]` must be an integer, not a string."),
+        ("EmbeddingRequest", {"input": [[*LONG, "x"]]}, "`input[0][99999]` must be an integer, not a string."),
+        ("EmbeddingRequest", {"input": [1.5] * 199_000}, "`input[0]` must be an integer, a string or an array"),
+        ("EmbeddingRequest", {"input": []}, "`input` does not match the contract."),
+        ("ResponseRequest", {"input": [{"role": "user", "content": PARTS}]}, "content[64].text` is missing."),
+    ],
+    ids=["texts", "lists", "last token", "last token of a list", "numbers", "empty", "parts"],
+)
+def test_error_of_a_large_body_is_found_quickly(name: str, body: dict[str, Any], message: str) -> None:
+    schema = CompiledSchema({"$ref": f"#/components/schemas/{name}"}, load_contract())
+
+    def fastest(look: Callable[[], object]) -> float:
+        return min(timeit.repeat(look, number=1, repeat=3))
+
+    def fail() -> None:
+        with pytest.raises(GatewayError, match=re.escape(message)):
+            schema.check({"model": "m", **body})
+
+    embedding = CompiledSchema({"$ref": "#/components/schemas/EmbeddingRequest"}, load_contract())
+    assert fastest(fail) < 30 * fastest(lambda: embedding.is_valid({"model": "m", "input": [LONG]}))

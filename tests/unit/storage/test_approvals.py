@@ -153,7 +153,9 @@ def test_approval_of_dead_gateway_is_taken_over_by_next_run(ann: Transcripts, be
     assert run is not None
     assert run.state is RunState.INTERRUPTED
     approvals = ben.storage.approvals
-    assert [one.id for one in approvals.list_pending(9)] == ["a"]
+    left = approvals.get("a")
+    assert left is not None
+    assert left.state is ApprovalState.PENDING
     again = named("b", run_id="again", tool_call_id="other", created_at_ms=6_000, expires_at_ms=606_000)
     (taken,) = approvals.create([again])
     assert taken == ApprovalRecord(**asdict(again) | {"id": "a", "created_at_ms": 1_000}, state=ApprovalState.PENDING)
@@ -230,6 +232,7 @@ def test_approval_of_evicted_gateway_stays_until_it_expires(ann: Transcripts, be
     ben.database.write(_Evict(ann.storage.membership.id, None, 5_000))
     ann.storage.approvals.create([NEW, named("b", expires_at_ms=now_ms + 600_000)])
     ben.storage.membership._check_peers()
+    assert [one.id for one in ben.storage.approvals.list_pending(9)] == ["b"]
     ben.storage.membership._check_peers()
     states = [one.state for one in map(ben.storage.approvals.get, "ab") if one is not None]
     assert states == [ApprovalState.EXPIRED, ApprovalState.PENDING]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
+import orjson
 import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, Deadline, deadline, run_concurrently, sleep, spawn
@@ -16,7 +17,15 @@ from service.core.messages import ApprovalDecision, Role, ToolApproval, ToolCall
 from service.tools.approval import MAX_ARGUMENT_CHARACTERS, ApprovalRequest, Verdict
 from service.tools.policy import Approval
 from service.tools.tool import ToolContext, ToolError
-from service.tools.toolbox import MAX_CONCURRENT_CALLS, CallEnded, CallEvent, CallStarted, Toolbox, cut_text
+from service.tools.toolbox import (
+    MAX_CONCURRENT_CALLS,
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    Toolbox,
+    _CompiledTool,
+    cut_text,
+)
 
 CONTEXT = ToolContext("main", None, "agent:main:x", "run-1")
 SCHEMA: Mapping[str, Any] = {
@@ -410,3 +419,15 @@ def test_arguments_that_nobody_can_read_are_refused(text: str) -> None:
     toolbox = Toolbox([StubTool("a", lambda _: "made")], approvals={"a": Approval.ASK})
     [message] = toolbox.execute([call("a", text)], CONTEXT, gate=lambda _: [Verdict(None)])
     assert "approved" in message.text
+
+
+def test_errors_of_many_arguments_are_not_explained() -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    texts = {"type": "array", "items": {"type": "string"}}
+    tool = StubTool("add", lambda _: "", {"type": "object", "properties": {"all": {"anyOf": [numbers, texts]}}})
+    compiled = _CompiledTool(tool)
+    assert compiled.parse_arguments(orjson.dumps({"all": [1] * 100_000}).decode())
+    with pytest.raises(ToolError, match="with at most 2000 values the error would be named"):
+        compiled.parse_arguments(orjson.dumps({"all": [1.5] * 100_000}).decode())
+    with pytest.raises(ToolError, match="invalid: all: "):
+        compiled.parse_arguments(orjson.dumps({"all": [1.5] * 1000}).decode())
