@@ -5,6 +5,7 @@ from typing import Any
 from flask import current_app, request
 
 from service.api.http.approval_response import to_approval, to_approval_list
+from service.api.http.connexion_app import current_principal
 from service.api.http.responses import Response, json_response
 from service.core.logs import access_entry
 from service.core.messages import ApprovalDecision
@@ -20,7 +21,7 @@ def list_approvals(limit: int) -> Response:
 def decide_approval(approval_id: str, body: dict[str, Any]) -> Response:
     """Decide a pending approval."""
     gateway: Gateway = current_app.extensions["gateway"]
-    # The caller is known by its address only: all share one secret.
-    decided_by = f"http {access_entry(request.environ).client}"
+    # A caller with the gateway's own secret is known by its address only.
+    decided_by = f"http {current_principal().name or access_entry(request.environ).client}"
     decided = gateway.storage.approvals.decide(approval_id, ApprovalDecision(body["decision"]), decided_by)
     return json_response(to_approval(decided))

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from flask import g
+from service.api.http.connexion_app import PRINCIPAL_KEY, current_request
 
 
 def principal_of(token: str) -> dict[str, Any] | None:
     """Return the authenticated principal; None (401) if the request was never checked."""
     del token
-    principal = g.get("principal")
+    principal = current_request().environ.get(PRINCIPAL_KEY)
     return None if principal is None else {"sub": principal}

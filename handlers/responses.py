@@ -11,7 +11,7 @@ from flask import current_app
 from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller, WatchedStream, run_headers
-from service.api.http.connexion_app import current_request
+from service.api.http.connexion_app import current_principal, current_request
 from service.api.http.file_parts import with_file_texts
 from service.api.http.openai_responses.echo import to_echo
 from service.api.http.openai_responses.input_items import to_input_items, to_item_list
@@ -32,6 +32,7 @@ from service.core.errors import GatewayError
 from service.core.logs import access_entry
 from service.gateway.gateway import Gateway
 from service.storage.runs.responses import DeleteResponse
+from service.storage.sessions.keys import key_prefix, owner_of
 
 _CANCEL_SECONDS = 5.0
 
@@ -45,8 +46,9 @@ def create_response(body: dict[str, Any]) -> Response:
                 body,
                 caller.header,
                 gateway.http,
-                find_previous=lambda response_id: find_response(gateway, response_id),
-                find_item=lambda item_id: find_item(gateway, item_id),
+                caller.principal,
+                find_previous=lambda response_id: find_response(gateway, response_id, caller.principal),
+                find_item=lambda item_id: find_item(gateway, item_id, caller.principal),
                 read_files=lambda messages: _read_files(gateway, caller, messages),
             )
             return _answer(gateway, caller, request, body)
@@ -70,7 +72,7 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
         headers = run_headers(run)
         if run.is_replay:
             run.leave()  # nobody reads the copy
-        response = to_stored_response(gateway.storage, gateway.get_run(run.id))
+        response = to_stored_response(gateway.storage, gateway.get_run(run.id, caller.principal))
         return ok_response("application/json", orjson.dumps(response), *headers)
     run.wait()
     caller.note_end(run)
@@ -81,7 +83,7 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
 def get_response(response_id: str, stream: bool = False, starting_after: int = -1) -> Response:
     """Return a stored response, or stream its events after a number, then those to come."""
     gateway: Gateway = current_app.extensions["gateway"]
-    record = get_record(gateway, response_id)
+    record = get_record(gateway, response_id, current_principal())
     if not stream:
         return json_response(to_stored_response(gateway.storage, record))
     environ = current_request().environ
@@ -101,31 +103,33 @@ def get_response(response_id: str, stream: bool = False, starting_after: int = -
 def cancel_response(response_id: str) -> Response:
     """Cancel a response, and return it; one that has ended is not changed."""
     gateway: Gateway = current_app.extensions["gateway"]
-    record = get_record(gateway, response_id)
+    record = get_record(gateway, response_id, current_principal())
     if not record.state.is_final and gateway.abort(record.id):
         run = gateway.runs.find(record.id)
         if run is not None:
             run.wait_for_end(_CANCEL_SECONDS)
-        record = find_response(gateway, response_id) or record
+        record = find_response(gateway, response_id, current_principal()) or record
     return json_response(to_stored_response(gateway.storage, record))
 
 
 def delete_response(response_id: str) -> Response:
     """Delete a stored response."""
     gateway: Gateway = current_app.extensions["gateway"]
-    record = get_record(gateway, response_id)
+    record = get_record(gateway, response_id, current_principal())
     if not record.state.is_final:
         text = "The response is in progress. Cancel it first, with POST /v1/responses/{response_id}/cancel."
         raise GatewayError("session_busy", text, param="response_id")
-    own = record.session_key.startswith(f"agent:{record.agent_id.lower()}:openai:")
-    gateway.storage.database.write(DeleteResponse(record.id, record.session_key if own else None))
+    prefix = key_prefix(record.agent_id, owner_of(record.session_key))
+    gateway.storage.database.write(
+        DeleteResponse(record.id, record.session_key if record.session_key.startswith(f"{prefix}openai:") else None)
+    )
     return json_response({"id": response_id, "object": "response", "deleted": True})
 
 
 def list_input_items(response_id: str, limit: int, order: str, after: str | None = None) -> Response:
     """List the input of a stored response."""
     gateway: Gateway = current_app.extensions["gateway"]
-    record = get_record(gateway, response_id)
+    record = get_record(gateway, response_id, current_principal())
     items = to_input_items(
         record.id, load_input(gateway.storage, record), orjson.loads(record.response or "{}")["tools"]
     )

@@ -7,7 +7,7 @@ from flask import current_app
 from service.api.http.chat_chunks import ChunkEncoder
 from service.api.http.chat_request import parse_shown
 from service.api.http.chat_resume import ResumedChunks
-from service.api.http.connexion_app import current_request, environ_key
+from service.api.http.connexion_app import current_principal, current_request, environ_key
 from service.api.http.file_parts import with_file_texts
 from service.api.http.responses import (
     NO_BUFFERING,
@@ -40,14 +40,17 @@ def list_runs(
 ) -> Response:
     """List a page of runs, newest first."""
     gateway: Gateway = current_app.extensions["gateway"]
+    principal = current_principal()
     if session_key is not None:
-        session_key = resolve_stored_key(session_key, gateway.roster.default.id, gateway.has_session)
+        default_id = gateway.roster.of(principal).default.id
+        session_key = resolve_stored_key(session_key, default_id, gateway.has_session, principal.owner)
         if session_key is None:
             return json_response(to_run_list((), limit))
     which = RunFilter(
         agent_id=None if agent is None else agent.lower(),
         session_key=session_key,
         state=None if state is None else parse_run_state(state),
+        owner=principal.owner,
     )
     found = gateway.list_runs(which, None if after is None else parse_run_cursor(after), limit + 1)
     return json_response(to_run_list(found, limit))
@@ -60,7 +63,7 @@ def create_run(body: dict[str, Any]) -> Response:
     if isinstance(body["input"], list):
         body = {**body, "input": with_file_texts(body["input"], "input", gateway.lease().runtime.files)}
     try:
-        request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")))
+        request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")), current_principal())
         check_webhook(request.webhook, gateway.webhooks.client)
         run = gateway.submit(request)
     except GatewayError as error:
@@ -73,22 +76,22 @@ def create_run(body: dict[str, Any]) -> Response:
         headers.append(REPLAYED)
     else:
         run.retain(environ[HOLD_KEY])
-    found = gateway.get_run(run.id)
+    found = gateway.get_run(run.id, request.principal)
     return accepted_response(to_run(found), f"/v1/runs/{run.id}", *headers)
 
 
 def get_run(run_id: str) -> Response:
     """Return one run."""
     gateway: Gateway = current_app.extensions["gateway"]
-    return json_response(to_run(gateway.get_run(run_id)))
+    return json_response(to_run(gateway.get_run(run_id, current_principal())))
 
 
 def cancel_run(run_id: str) -> Response:
     """Cancel a queued or running run."""
     gateway: Gateway = current_app.extensions["gateway"]
-    run = gateway.get_run(run_id)
+    run = gateway.get_run(run_id, current_principal())
     if not gateway.abort(run_id):
-        ended = gateway.get_run(run_id)
+        ended = gateway.get_run(run_id, current_principal())
         raise GatewayError("run_ended", f'The run has ended already (state "{ended.state}") and was not changed.')
     return json_response(to_run(run))
 
@@ -97,6 +100,8 @@ def list_run_events(run_id: str, after: int = 0) -> Response:
     """Stream the events of a run after a number, then those to come."""
     gateway: Gateway = current_app.extensions["gateway"]
     environ = current_request().environ
+    if (principal := current_principal()).owner is not None:
+        gateway.get_run(run_id, principal)  # who may see everything also hears of events that are gone
     seen = environ.get(environ_key("Last-Event-ID"))
     watch = gateway.event_feeds.watch(run_id, int(seen) if seen else after, QUIET_SECONDS)
     access_entry(environ).run = run_id
@@ -111,7 +116,7 @@ def get_chat_stream(run_id: str, after: int = 0, *, include_usage: bool = False)
     """Stream a run as a chat completion, from behind a number on."""
     gateway: Gateway = current_app.extensions["gateway"]
     environ = current_request().environ
-    run = gateway.get_run(run_id)
+    run = gateway.get_run(run_id, current_principal())
     watch = gateway.event_feeds.watch(run_id, 0, QUIET_SECONDS)
     access_entry(environ).run = run_id
     if environ["REQUEST_METHOD"] == "HEAD":

@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import current_app
 
+from service.api.http.connexion_app import current_principal
 from service.api.http.responses import Response, created_response, json_response
 from service.api.http.session_response import parse_cursor, to_session_list, to_session_with_messages
 from service.core.errors import GatewayError
@@ -24,7 +25,12 @@ def list_sessions(
     gateway: Gateway = current_app.extensions["gateway"]
     position = None if after is None else parse_cursor(after)
     agent_id = None if agent is None else agent.lower()
-    found = session_list.list_sessions(gateway.storage, position, limit + 1, agent_id=agent_id, stateless=stateless)
+    found = session_list.list_sessions(
+        *(gateway.storage, position, limit + 1),
+        agent_id=agent_id,
+        stateless=stateless,
+        owner=current_principal().owner,
+    )
     return json_response(to_session_list(found, limit))
 
 
@@ -66,10 +72,12 @@ def _find_key(key: str) -> str:
     gateway: Gateway = current_app.extensions["gateway"]
     storage = gateway.storage
     # A session whose first run has not ended exists, though without messages.
+    principal = current_principal()
     found = resolve_stored_key(
         key,
-        gateway.roster.default.id,
+        gateway.roster.of(principal).default.id,
         lambda one: storage.transcripts.get_session(one) or storage.records.list_going_on(one),
+        principal.owner,
     )
     if found is None:
         raise _not_found(key.encode("utf-8", "replace").decode())

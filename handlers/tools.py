@@ -6,7 +6,7 @@ import orjson
 from flask import current_app
 
 from service.api.http.caller import Caller, delivery_headers
-from service.api.http.connexion_app import current_request
+from service.api.http.connexion_app import current_principal, current_request
 from service.api.http.responses import Response, ok_response
 from service.api.http.tool_request import in_invocation_terms, parse_invocation, to_tool_list
 from service.core.errors import GatewayError
@@ -18,7 +18,7 @@ def list_tools(agent: str | None = None) -> Response:
     """List the tools of an agent that callers may call."""
     gateway: Gateway = current_app.extensions["gateway"]
     try:
-        listed = to_tool_list(*list_tools_of(gateway.lease(), agent))
+        listed = to_tool_list(*list_tools_of(gateway.lease(), agent, current_principal()))
     except GatewayError as error:
         error.param = "agent"
         raise

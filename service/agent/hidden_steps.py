@@ -17,14 +17,14 @@ from service.storage.sessions.transcripts import TranscriptStore
 
 
 def recall_steps(
-    incoming: Sequence[IncomingMessage], agent_id: str, records: RunRecords, store: TranscriptStore
+    incoming: Sequence[IncomingMessage], agent_id: str, owner: str | None, records: RunRecords, store: TranscriptStore
 ) -> tuple[IncomingMessage, ...]:
-    """Return the conversation of a stateless request with the agent's own tool steps restored.
+    """Return the conversation of a stateless request of `owner` with the agent's own tool steps restored.
 
     Raises `StoreError`.
     """
     asked = {item.message.tool_calls[0].id for item in incoming if item.message.tool_calls}
-    asking = records.find_asking(asked, agent_id) if asked else {}
+    asking = records.find_asking(asked, agent_id, owner) if asked else {}
     if not asking:
         return tuple(incoming)
     before = ConversationDigest()

@@ -8,6 +8,7 @@ from service.agent.conversation import IncomingMessage
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Function, Sampling, ToolCall, ToolChoice, ToolChoiceMode
+from service.core.principal import Principal
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.idempotency import IdempotencyKey
@@ -22,9 +23,10 @@ REASONING, TOOLS = "reasoning", "tools"
 class AgentRequest:
     """A request for a run, independent of the protocol that carried it.
 
-    `model` and `agent_id` name the agent, `provider_model` (`provider/model`) replaces the agent's model for this run,
-    `session_key` and `user` select the session; a client that `resends` sends all of it each time. `channel` goes into
-    the system prompt. A request with a `task` is a side request of a chat program (`service.agent.side_tasks`).
+    `principal` is who sent it: the session that it selects is one of that caller's. `model` and `agent_id` name the
+    agent, `provider_model` (`provider/model`) replaces the agent's model for this run, `session_key` and `user` select
+    the session; a client that `resends` sends all of it each time. `channel` goes into the system prompt. A request
+    with a `task` is a side request of a chat program (`service.agent.side_tasks`).
     Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. A
     `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it;
     `webhook` hears of its end. `run_id` is the caller's own name for the run. `response` is what a response repeats of
@@ -36,6 +38,7 @@ class AgentRequest:
     only where the tool is used.
     """
 
+    principal: Principal
     protocol: Protocol
     messages: tuple[IncomingMessage, ...]
     system_text: str = ""

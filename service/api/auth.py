@@ -1,4 +1,4 @@
-"""Authenticate callers by the gateway's secret and limit failed attempts.
+"""Authenticate callers by the gateway's secret or a named key, and limit failed attempts.
 
 Decisions use headers only, before a body is read. No message, log line or `repr` contains a secret.
 """
@@ -24,7 +24,13 @@ from service.config.source import ConfigError
 from service.config.types import secret_fault
 from service.core.dataclass import record
 from service.core.errors import GatewayError
+from service.core.principal import ADMINISTRATOR, Principal
 from service.core.signals import LoginFailed, login_failed
+
+#: How named keys begin.
+KEY_PREFIX = b"ocgw_"
+
+_WRONG_KEY = "Wrong API key. Send one that exists, and is neither expired nor revoked."
 
 AuthMode = Literal["token", "password", "none"]
 
@@ -45,13 +51,6 @@ class Credentials:
 
     mode: AuthMode
     secret: str = field(default="", repr=False)
-
-
-@record
-class Principal:
-    """An authenticated caller and the mode of authentication."""
-
-    mode: AuthMode
 
 
 def resolve_credentials(auth: AuthConfig, environ: Mapping[str, str], host: str) -> Credentials:
@@ -173,13 +172,26 @@ class LoginLimiter:
         self._failures.pop(address, None)
 
 
-class Authenticator:
-    """Admit callers that send the secret, unless their address, or their /64 network of IPv6, is locked out."""
+class NamedKeys(Protocol):
+    """The named keys. Both methods may wait, and raise `StoreError`."""
 
-    def __init__(self, credentials: Credentials, limiter: FailureLimits) -> None:
+    def authenticate(self, key: bytes) -> Principal | None:
+        """Return the caller with `key`, `None` for one that is not valid."""
+
+    def is_active(self, key_id: str) -> bool:
+        """Return True if a key that was accepted before still is."""
+
+
+class Authenticator:
+    """Admit callers that send the secret or one of `keys`.
+
+    Those whose address, or /64 network of IPv6, is locked out are refused.
+    """
+
+    def __init__(self, credentials: Credentials, limiter: FailureLimits, keys: NamedKeys | None = None) -> None:
         self._limiter = limiter
+        self._keys = keys
         self.mode = credentials.mode
-        self._principal = Principal(credentials.mode)
         self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
         self._is_unguessable = credentials.mode == "token" and is_generated(credentials.secret)
 
@@ -190,7 +202,7 @@ class Authenticator:
         """
         if (credentials.mode == "none") != (self.mode == "none"):
             raise ValueError("authentication cannot be switched on or off in a running gateway")
-        return Authenticator(credentials, self._limiter.with_config(rate_limit))
+        return Authenticator(credentials, self._limiter.with_config(rate_limit), self._keys)
 
     def has_same_secret(self, other: Authenticator) -> bool:
         """Return True if both accept the same secret in the same mode."""
@@ -199,21 +211,25 @@ class Authenticator:
     def check(self, authorization: str | None, client_address: str) -> Principal:
         """Authenticate an Authorization header, given as WSGI has it (each character one byte).
 
-        Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, except for the right token if
-        it is a generated one, which cannot be guessed; `missing_credentials` without a Bearer secret, which is no
-        attempt; `invalid_api_key` for a wrong one.
+        Raises `GatewayError`: `too_many_failed_attempts` while the address is locked out, except for named keys and for
+        the right token if it is a generated one, which cannot be guessed; `missing_credentials` without a Bearer
+        secret, which is no attempt; `invalid_api_key` for a wrong one. `StoreError` if a named key cannot be read.
         """
-        missing = f"Send the gateway's {self._principal.mode} as `Authorization: Bearer <secret>`."
+        missing = f"Send the gateway's {self.mode} or an API key as `Authorization: Bearer <secret>`."
         return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", missing)
 
     def check_secret(self, secret: bytes, client_address: str, param: str, missing: str) -> Principal:
         """Authenticate `secret`, sent in `param`; raises as `check` does, with the message `missing` if it is empty."""
         if self._digest is None:
-            return self._principal
+            return ADMINISTRATOR
         # Digests have one length: the comparison takes the same time for every guess.
         is_right = hmac.compare_digest(_digest(secret), self._digest)
         if is_right and self._is_unguessable:
-            return self._principal
+            return ADMINISTRATOR
+        if not is_right and self._keys is not None and secret.startswith(KEY_PREFIX):
+            principal = self._keys.authenticate(secret)
+            if principal is not None:
+                return principal
         client = network_of(client_address)
         self._check_lockout(client)
         if not secret:
@@ -221,16 +237,20 @@ class Authenticator:
             raise GatewayError("missing_credentials", missing, param=param, headers=headers)
         if is_right:
             self._limiter.record_success(client)
-            return self._principal
+            return ADMINISTRATOR
         login_failed.emit(LoginFailed())
         self._limiter.record_failure(client)
         self._check_lockout(client)
         raise GatewayError(
             "invalid_api_key",
-            f"Wrong {self._principal.mode}. Send the gateway's {self._principal.mode}.",
+            _WRONG_KEY if secret.startswith(KEY_PREFIX) else f"Wrong {self.mode}. Send the gateway's {self.mode}.",
             param=param,
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
+
+    def is_valid(self, principal: Principal) -> bool:
+        """Return True if a caller that was authenticated earlier still is: its key may be revoked or expired."""
+        return principal.key_id is None or (self._keys is not None and self._keys.is_active(principal.key_id))
 
     def _check_lockout(self, client: str) -> None:
         seconds = math.ceil(self._limiter.lockout_seconds(client))

@@ -24,6 +24,7 @@ from service.cli.completion import completion
 from service.cli.config import config
 from service.cli.gateway import gateway
 from service.cli.health import health, status
+from service.cli.keys import keys
 from service.cli.mcp import mcp
 from service.cli.models import models
 from service.cli.runs import runs
@@ -86,6 +87,8 @@ def openclaw(**_options: object) -> None:
     """Agents behind an OpenAI-compatible endpoint."""
 
 
-_COMMANDS = (gateway, agent, agents, approvals, completion, config, health, mcp, models, runs, sessions, setup, status)
+_COMMANDS = (
+    *(gateway, agent, agents, approvals, completion, config, health, keys, mcp, models, runs, sessions, setup, status),
+)
 for _command in _COMMANDS:
     openclaw.add_command(_command)

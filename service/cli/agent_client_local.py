@@ -29,6 +29,7 @@ from service.config.source import Locations
 from service.core.concurrency import Deadline, deadline, on_signal
 from service.core.errors import GatewayError
 from service.core.messages import Message, Role, Sampling, Text
+from service.core.principal import ADMINISTRATOR
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
 from service.models.output_format import strict_format
@@ -73,6 +74,7 @@ class LocalAgentClient:
         message = IncomingMessage("message", Message(Role.USER, (Text(request.message),)))
         return gateway.submit(
             AgentRequest(
+                principal=ADMINISTRATOR,
                 protocol=Protocol.LOCAL,
                 messages=(message,),
                 agent_id=request.agent_id,

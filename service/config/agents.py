@@ -16,6 +16,7 @@ from service.config.workspaces import fix_workspaces
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Sampling
+from service.core.principal import Principal, matches_model
 
 #: The only agent if none is configured; the default agent if it is configured and none is marked.
 MAIN_AGENT_ID = "main"
@@ -67,20 +68,23 @@ class Agent:
         """Return True if a caller may choose `model` ("provider/model") for a run."""
         if self.allowed_models is None or model == self.model:
             return True
-        return any(_matches(pattern.strip().lower(), model.lower()) for pattern in self.allowed_models)
+        return any(matches_model(pattern.strip().lower(), model.lower()) for pattern in self.allowed_models)
 
 
 class Roster:
-    """The agents of this gateway, at least one, and the default agent.
+    """The agents of this gateway and the default agent.
 
-    `aliases` are further names for requests, each of a name with "openclaw/" or the like.
+    There is at least one, except for a caller who may use none. `aliases` are further names for requests, each of a
+    name with "openclaw/" or the like.
     """
 
-    def __init__(self, agents: Iterable[Agent], default_id: str, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, agents: Iterable[Agent], default_id: str | None, aliases: Mapping[str, str] | None = None
+    ) -> None:
         self._agents = {agent.id: agent for agent in agents}
         self._aliases = dict(aliases or {})
         self._targets = {name.lower(): target for name, target in self._aliases.items()}
-        self.default = self._agents[default_id]
+        self._default = None if default_id is None else self._agents[default_id]
 
     @classmethod
     def from_config(cls, config: Config) -> Roster:
@@ -95,6 +99,27 @@ class Roster:
         marked = [agent_id for agent_id, entry in roster.items() if entry.default]
         default_id = MAIN_AGENT_ID if MAIN_AGENT_ID in roster else agents[0].id
         return cls(agents, marked[0] if marked else default_id, config.gateway.http.models)
+
+    def of(self, principal: Principal) -> Roster:
+        """Return the agents that `principal` may use, as if there were no others.
+
+        The default agent is the same if it is among them, else the first that was allowed.
+        """
+        if principal.agents is None:
+            return self
+        allowed = [self._agents[agent_id] for agent_id in principal.agents if agent_id in self._agents]
+        if not allowed:
+            return Roster((), None)
+        default_id = self.default.id if self.default in allowed else allowed[0].id
+        limited = Roster(allowed, default_id)
+        return Roster(allowed, default_id, {name: to for name, to in self._aliases.items() if not limited._refuses(to)})
+
+    @property
+    def default(self) -> Agent:
+        """The default agent. Raises `GatewayError` (`model_not_found`) for a caller who may use none."""
+        if self._default is None:
+            raise GatewayError("model_not_found", "This API key may not use any agent of this gateway.", param="model")
+        return self._default
 
     def __contains__(self, agent_id: object) -> bool:
         """Return True if an agent has this id."""
@@ -126,7 +151,8 @@ class Roster:
 
     def model_ids(self) -> list[str]:
         """Every value of the `model` field that is offered to callers, the general ones first."""
-        return [_GENERIC_MODEL, _DEFAULT_MODEL, *(f"openclaw/{agent_id}" for agent_id in self._agents), *self._aliases]
+        generic = () if self._default is None else (_GENERIC_MODEL, _DEFAULT_MODEL)
+        return [*generic, *(f"openclaw/{agent_id}" for agent_id in self._agents), *self._aliases]
 
     def unusable_aliases(self) -> dict[str, str]:
         """Return the aliases that cannot be used, each with the reason."""
@@ -230,7 +256,7 @@ def _allowed_models(entry: AgentConfig, config: Config, aliases: Mapping[str, st
     if allowed is None:
         return tuple(listed)
     patterns = [pattern.strip().lower() for pattern in allowed]
-    return tuple(model for model in listed if any(_matches(pattern, model.lower()) for pattern in patterns))
+    return tuple(model for model in listed if any(matches_model(pattern, model.lower()) for pattern in patterns))
 
 
 def _legacy_allow_list(config: Config) -> tuple[str, ...] | None:
@@ -239,10 +265,6 @@ def _legacy_allow_list(config: Config) -> tuple[str, ...] | None:
     if config.meta.migrations.model_policy_allowlist or "model_policy" in defaults.model_fields_set:
         return None
     return tuple(defaults.models) or None
-
-
-def _matches(pattern: str, model: str) -> bool:
-    return model == pattern or (pattern.endswith("/*") and model.startswith(pattern[:-1]))
 
 
 def _instructions(identity: IdentityConfig, own_words: str) -> str:

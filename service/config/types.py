@@ -168,7 +168,8 @@ def _header_value(text: str) -> str:
     return text
 
 
-def _span(value: object) -> int | None:
+def parse_span(value: object) -> int | None:
+    """Return the seconds of a time such as "30d", `None` for `False` and `None`. Raises `ValueError`."""
     if value is False or value is None:
         return None
     found = _SPAN.fullmatch(value) if isinstance(value, str) else None
@@ -191,7 +192,7 @@ Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 #: Seconds, or `None` for never; in the file a string such as "30d", or false.
-Span = Annotated[int | None, PlainValidator(_span, json_schema_input_type=str | bool)]
+Span = Annotated[int | None, PlainValidator(parse_span, json_schema_input_type=str | bool)]
 #: An address as text and a port.
 AddressAndPort = Annotated[tuple[str, int], PlainValidator(_address_and_port, json_schema_input_type=str)]
 #: A name, "*." and a name, or an address, each in one spelling.

@@ -79,10 +79,12 @@ class AccessEntry:
     """The application's part of an access line.
 
     `route` is the path as in the contract, `status` replaces the one that was sent, `error` is an error code,
-    `replaced_tools` are the agent's tools that the caller's functions replaced.
+    `key` is the id of the caller's API key, `replaced_tools` are the agent's tools that the caller's functions
+    replaced.
     """
 
     client: str | None = None
+    key: str | None = None
     route: str | None = None
     agent: str | None = None
     run: str | None = None

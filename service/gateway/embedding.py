@@ -14,6 +14,7 @@ from service.config.agents import Agent
 from service.core.concurrency import Deadline, Event, deadline, sleep, spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
+from service.core.principal import Principal
 from service.gateway.run_limiter import RunLimiter, RunSlot
 from service.gateway.run_outcome import key_reused
 from service.gateway.runtime import Runtime, RuntimeLease
@@ -47,6 +48,7 @@ class EmbeddingTask:
     provider_model: str | None
     dimensions: int | None
     user: str | None
+    principal: Principal
 
 
 class _Work:
@@ -88,6 +90,7 @@ class Embedder:
         """
         if key is None:
             return create_embeddings(task, lease, self._limiter), False
+        key = key.owned_by(task.principal.owner)
         work, is_own = self._going_on.get(key.key_hash), False
         if work is None:
             work, is_own = self._going_on.setdefault(key.key_hash, _Work(key.fingerprint)), True
@@ -137,7 +140,7 @@ def create_embeddings(task: EmbeddingTask, lease: RuntimeLease, limiter: RunLimi
     """
     with lease:
         runtime = lease.runtime
-        agent = runtime.roster.resolve(task.model, task.agent_id)
+        agent = runtime.roster.of(task.principal).resolve(task.model, task.agent_id)
         chosen = _choose(task, agent, runtime)
         provider = chosen.provider
         if not isinstance(provider, EmbeddingProvider):
@@ -160,10 +163,13 @@ def create_embeddings(task: EmbeddingTask, lease: RuntimeLease, limiter: RunLimi
 
 def _choose(task: EmbeddingTask, agent: Agent, runtime: Runtime) -> ChosenModel:
     if task.provider_model is not None:
-        return runtime.catalog.choose(task.provider_model, agent)
+        return runtime.catalog.choose(task.provider_model, agent, task.principal)
     ref = runtime.embedding_model or agent.embedding_model
     if ref is None:
         text = "No model for embeddings is configured. Set embeddings.model, or send the header x-openclaw-model."
+        raise GatewayError("model_not_found", text, param="model")
+    if not task.principal.may_use(ref):
+        text = "This API key may not use the model for embeddings. Name one that it may use in x-openclaw-model."
         raise GatewayError("model_not_found", text, param="model")
     return runtime.catalog.choose_named(ref)
 

@@ -19,6 +19,7 @@ from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
 from service.core.errors import GatewayError, internal_error
 from service.core.ids import with_time
+from service.core.principal import Principal
 from service.gateway.embedding import Embedder
 from service.gateway.event_feeds import EventFeeds
 from service.gateway.replay import Replayer
@@ -42,6 +43,7 @@ from service.models.catalog import ModelCatalog
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.pages import RunFilter, RunPosition
 from service.storage.runs.records import RUN_ID_PREFIX, AcceptedRun, RunRecord
+from service.storage.sessions.keys import own_run_id, owner_of
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import Storage
 
@@ -101,7 +103,7 @@ class Gateway:
             plan = plan_run(request, lease, self._new_id)
             run = Run(
                 self._to_accepted(plan),
-                key=request.idempotency_key,
+                key=request.idempotency_key and request.idempotency_key.owned_by(request.principal.owner),
                 shows_reasoning=REASONING in request.shows,
                 budget=self.budget,
             )
@@ -123,8 +125,9 @@ class Gateway:
     def _to_accepted(self, plan: RunPlan) -> AcceptedRun:
         request, session = plan.request, plan.session
         now_ms = int(self._clock() * 1000)
+        named = request.run_id and own_run_id(request.run_id, request.principal.owner)
         return AcceptedRun(
-            id=request.run_id or f"{RUN_ID_PREFIX}{with_time(self._new_id(), now_ms)}",
+            id=named or f"{RUN_ID_PREFIX}{with_time(self._new_id(), now_ms)}",
             session_key=session.key,
             agent_id=plan.agent.id,
             protocol=request.protocol,
@@ -240,13 +243,13 @@ class Gateway:
         """End a run soon, in whatever state and process; whether it had not ended. Raises `StoreError`."""
         return self._abort_here(run_id) or self._end_forgotten(run_id) or self.storage.records.request_abort(run_id)
 
-    def get_run(self, run_id: str) -> RunRecord:
+    def get_run(self, run_id: str, principal: Principal) -> RunRecord:
         """Return the run's record, made up for a run of this process as far as it is not stored yet.
 
-        Raises `StoreError`, and `GatewayError` (`run_not_found`).
+        Raises `StoreError`, and `GatewayError` (`run_not_found`), also for a run that `principal` may not see.
         """
         found = self._directory.find(run_id)
-        if found is None:
+        if found is None or not principal.may_see(owner_of(found.session_key)):
             raise run_not_found(run_id)
         return found
 

@@ -21,14 +21,13 @@ from service.core.errors import GatewayError
 from service.core.messages import Role
 from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
-from service.gateway.tool_invocation import Invocation, plan_invocation, prepare_invocation
+from service.gateway.tool_invocation import Invocation, plan_invocation, prepare_invocation, to_context
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
 from service.storage.runs.records import AcceptedRun
-from service.storage.sessions.keys import SessionKey
+from service.storage.sessions.keys import SessionKey, owner_of
 from service.storage.sessions.tree import SessionHead
 from service.storage.storage import Storage
-from service.tools.tool import ToolContext
 from service.tools.toolbox import Toolbox
 
 #: The encoding of shorter histories is not kept.
@@ -70,13 +69,16 @@ def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], st
     task = find_task(request, runtime.tasks)
     if task is not None:
         request = replace(request, task=task, session_key=None, user=None)
-    agent = runtime.roster.resolve(request.model, request.agent_id)
-    if task is not None and runtime.tasks.model is not None and request.provider_model is None:
-        choices: tuple[ChosenModel, ...] = (runtime.catalog.choose_named(runtime.tasks.model),)
+    principal, task_model = request.principal, runtime.tasks.model
+    roster = runtime.roster.of(principal)
+    agent = roster.resolve(request.model, request.agent_id)
+    is_for_task = task is not None and task_model is not None and request.provider_model is None
+    if is_for_task and task_model is not None and principal.may_use(task_model):
+        choices: tuple[ChosenModel, ...] = (runtime.catalog.choose_named(task_model),)
     else:
-        choices = runtime.catalog.choices(request.provider_model, agent)
+        choices = runtime.catalog.choices(request.provider_model, agent, principal)
     check_model(request, choices[0])
-    session = choose_session(agent.id, request.session_key, request.user, new_id, runtime.roster)
+    session = choose_session(agent.id, request.session_key, request.user, new_id, roster, principal.owner)
     return RunPlan(request, agent, choices, session, lease)
 
 
@@ -159,13 +161,15 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
     request, agent, runtime = plan.request, plan.agent, plan.lease.runtime
     if request.call is not None:
         key = plan.context_key or accepted.session_key
-        return _prepare_call(plan, prepare_invocation(request.call, agent, runtime, accepted, key))
+        return _prepare_call(plan, prepare_invocation(request, request.call, agent, runtime, accepted, key))
     output = open_check(request.sampling.response_format, runtime.slots.searches)
     own_tools = _own_tools(plan)
     transcripts = storage.transcripts
     place = None if accepted.stateless else place_request(request, accepted.session_key, transcripts, head)
     if place is None:
-        incoming = recall_steps(request.messages, agent.id, storage.records, transcripts)
+        incoming = recall_steps(
+            request.messages, agent.id, owner_of(accepted.session_key), storage.records, transcripts
+        )
         new = select_new((), incoming, has_instructions=bool(request.system_text))
     else:
         new = place.new
@@ -179,7 +183,7 @@ def prepare(plan: RunPlan, accepted: AcceptedRun, storage: Storage, head: Sessio
         continued=len(history) >= _MIN_CONTINUED,
         unsigned=0 if place is None else place.loaded.unsigned,
     )
-    context = ToolContext(agent.id, agent.workspace_root, accepted.session_key, accepted.id, runtime.hidden)
+    context = to_context(request, agent, runtime, accepted, accepted.session_key)
     has_user_messages_only = all(message.role is Role.USER for message in conversation.new)
     return PreparedRun(
         choices=fit_choices(plan.choices, conversation, with_functions=request.offers_functions),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.core.errors import GatewayError
 from service.gateway.run_outcome import run_not_found
 from service.storage.sessions.fork import ForkSession
+from service.storage.sessions.keys import key_prefix, owner_of
 from service.storage.sessions.queries import SessionOverview
 from service.storage.storage import Storage
 
@@ -26,7 +27,7 @@ def fork_session(
     end = last if index is None else index
     if not 0 <= end <= last:
         raise no_message("index", end, last)
-    key = f"agent:{session.agent_id.lower()}:fork:{storage.ledger.new_id()}"
+    key = f"{key_prefix(session.agent_id, owner_of(session.key))}fork:{storage.ledger.new_id()}"
     fork = ForkSession(session.key, end, key, storage.ledger.new_id(), storage.ledger.now_ms())
     forked = store.get_session(key) if storage.database.write(fork) else None
     if forked is None:

@@ -17,7 +17,12 @@ _SHOWN_CHARACTERS = 200
 
 
 def choose_session(
-    agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str], agents: Container[str] = ()
+    agent_id: str,
+    header_key: str | None,
+    user: str | None,
+    new_id: Callable[[], str],
+    agents: Container[str] = (),
+    owner: str | None = None,
 ) -> SessionKey:
     """Return the session key of `session_key_for`; raises its errors.
 
@@ -25,7 +30,7 @@ def choose_session(
     whose full encoded form exceeds the header limit: a client could not send it back to continue the session.
     """
     _check_owner(agent_id, header_key or "", agents)
-    session = session_key_for(agent_id, header_key, user, new_id)
+    session = session_key_for(agent_id, header_key, user, new_id, owner)
     length = len(encode_session_key(session.key))
     if length > MAX_HEADER_CHARACTERS:
         text = (

@@ -17,6 +17,7 @@ from service.config.agents import Agent
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Function, ToolCall, ToolChoice
+from service.core.principal import Principal
 from service.gateway.runtime import Runtime, RuntimeLease
 from service.gateway.session_selection import choose_session
 from service.models.catalog import EMBEDDED_REFERENCE, ChosenModel
@@ -36,13 +37,13 @@ class ListedTool:
     approval: Approval
 
 
-def list_tools(lease: RuntimeLease, agent_id: str | None) -> tuple[Agent, tuple[ListedTool, ...]]:
-    """Return the agent and the tools that its policy lets callers use. Waits for its MCP servers.
+def list_tools(lease: RuntimeLease, agent_id: str | None, principal: Principal) -> tuple[Agent, tuple[ListedTool, ...]]:
+    """Return the agent and the tools that its policy lets callers, here `principal`, use. Waits for its MCP servers.
 
     Raises `GatewayError` (`model_not_found`) for an unknown agent.
     """
     with lease:
-        agent = lease.runtime.roster.resolve(None, agent_id)
+        agent = lease.runtime.roster.of(principal).resolve(None, agent_id)
         tools = _tools_of(agent, lease.runtime)
         return agent, tuple(ListedTool(one, tools.approval_of(one.name)) for one in tools.functions())
 
@@ -61,11 +62,12 @@ def plan_invocation(
     request: AgentRequest, call: ToolCall, runtime: Runtime, new_id: Callable[[], str]
 ) -> InvocationPlan:
     """Resolve the agent and the sessions of a call. Raises the errors of `choose_session` and `Roster.resolve`."""
-    agent = runtime.roster.resolve(request.model, request.agent_id)
-    session = choose_session(agent.id, None, None, new_id)
+    roster, owner = runtime.roster.of(request.principal), request.principal.owner
+    agent = roster.resolve(request.model, request.agent_id)
+    session = choose_session(agent.id, None, None, new_id, owner=owner)
     context = session
     if request.session_key is not None:
-        context = choose_session(agent.id, request.session_key, None, new_id, runtime.roster)
+        context = choose_session(agent.id, request.session_key, None, new_id, roster, owner)
     choice = ChosenModel(INVOKED, call.name, InvokedTool(call), takes_images=False, retried=False)
     return InvocationPlan(agent, (choice,), session, context.key)
 
@@ -79,7 +81,9 @@ class Invocation:
     tools: AgentTools
 
 
-def prepare_invocation(call: ToolCall, agent: Agent, runtime: Runtime, accepted: AcceptedRun, key: str) -> Invocation:
+def prepare_invocation(
+    request: AgentRequest, call: ToolCall, agent: Agent, runtime: Runtime, accepted: AcceptedRun, key: str
+) -> Invocation:
     """Find the tool, in the session with this `key`. Waits for MCP servers.
 
     Raises `GatewayError` (`tool_not_found`) for a tool that does not exist or that the policy hides.
@@ -88,12 +92,18 @@ def prepare_invocation(call: ToolCall, agent: Agent, runtime: Runtime, accepted:
     if call.name not in tools:
         text = f"The agent {agent.id} has no tool of this name. GET /v1/tools lists its tools."
         raise GatewayError("tool_not_found", text, param="tool")
-    context = ToolContext(agent.id, agent.workspace_root, key, accepted.id, runtime.hidden)
+    context = to_context(request, agent, runtime, accepted, key)
     return Invocation(
         ModelRequest(model=INVOKED, system="", messages=()),
         Conversation((), ()),
         AgentTools(tools, context, (), ToolChoice()),
     )
+
+
+def to_context(request: AgentRequest, agent: Agent, runtime: Runtime, accepted: AcceptedRun, key: str) -> ToolContext:
+    """Return the context of the tools of a run in the session with this `key`."""
+    usable = request.principal.agents
+    return ToolContext(agent.id, agent.workspace_root, key, accepted.id, runtime.hidden, agents=usable)
 
 
 def _tools_of(agent: Agent, runtime: Runtime) -> Toolbox:

@@ -8,7 +8,7 @@ directory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from service.core.concurrency import run_concurrently
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.messages import Message, Sampling, ToolChoice
+from service.core.principal import ADMINISTRATOR, Principal
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
@@ -114,10 +115,11 @@ class ModelCatalog:
         self._open: dict[str, Provider] = {}
         self._adopted: set[str] = set()
 
-    def choose(self, requested: str | None, agent: Agent) -> ChosenModel:
+    def choose(self, requested: str | None, agent: Agent, principal: Principal = ADMINISTRATOR) -> ChosenModel:
         """Return the model of a run: `requested` (`x-openclaw-model`), else the agent's own.
 
-        Raises `GatewayError`: `model_not_found` for an unknown provider or dialect, `model_not_installed` for the
+        Raises `GatewayError`: `model_not_found` for an unknown provider or dialect and for a model that `principal` may
+        not use, `model_not_installed` for the
         embedded model without its packages, `provider_unavailable` for an address, a key or a proxy that cannot be
         used.
         """
@@ -129,29 +131,39 @@ class ModelCatalog:
             text = f"The model {requested} is not allowed for the agent {agent.id} (modelPolicy, models.mode)."
             text = f"{text} Use its own model, or one that the configuration allows."
             raise _not_found(text, by_caller=True)
-        found = self._find(requested or agent.model or EMBEDDED_REFERENCE, by_caller=requested is not None)
+        ref = requested or agent.model or EMBEDDED_REFERENCE
+        if not principal.may_use(ref):
+            raise _not_found(_not_of_key(requested, agent), by_caller=requested is not None)
+        found = self._find(ref, by_caller=requested is not None)
         return _with_defaults(found, agent)
 
-    def choices(self, requested: str | None, agent: Agent) -> tuple[ChosenModel, ...]:
+    def choices(
+        self, requested: str | None, agent: Agent, principal: Principal = ADMINISTRATOR
+    ) -> tuple[ChosenModel, ...]:
         """Return the models of a run in order: that of `choose`, then the agent's fallbacks.
 
-        A model named by the caller has no fallback. Fallbacks that cannot be used are skipped with a log line. Raises
-        the error of `choose` when no model is left.
+        A model named by the caller has no fallback. Those that `principal` may not use are left out. Fallbacks that
+        cannot be used are skipped with a log line. Raises the error of `choose` when no model is left.
         """
         if requested is not None:
-            return (self.choose(requested, agent),)
+            return (self.choose(requested, agent, principal),)
         found: list[ChosenModel] = []
         problem: GatewayError | None = None
-        for ref in dict.fromkeys((agent.model or EMBEDDED_REFERENCE, *agent.fallbacks)):
+        for ref in self.refs_of(agent, principal):
             try:
                 found.append(_with_defaults(self._find(ref, by_caller=False), agent))
             except GatewayError as error:
                 problem = problem or error
                 if agent.fallbacks:
                     logger.warning("agent %s cannot use the model %s: %s", agent.id, ref, error.code)
-        if not found and problem is not None:
-            raise problem
+        if not found:
+            raise problem or _not_found(_not_of_key(None, agent), by_caller=False)
         return tuple(found)
+
+    def refs_of(self, agent: Agent, principal: Principal) -> Sequence[str]:
+        """Return the models of an agent that `principal` may use, each once, in order."""
+        named = dict.fromkeys((agent.model or EMBEDDED_REFERENCE, *agent.fallbacks))
+        return [ref for ref in named if principal.may_use(ref)]
 
     def choose_named(self, ref: str) -> ChosenModel:
         """Return the model `ref`, which the configuration names for a purpose. Raises the errors of `choose`."""
@@ -165,9 +177,9 @@ class ModelCatalog:
             return error
         return None
 
-    def describe(self, agent: Agent) -> str:
-        """Describe the agent's model for people."""
-        ref = agent.model or EMBEDDED_REFERENCE
+    def describe(self, agent: Agent, principal: Principal = ADMINISTRATOR) -> str:
+        """Describe the model that answers `principal` as the agent for people."""
+        ref = next(iter(self.refs_of(agent, principal)), agent.model or EMBEDDED_REFERENCE)
         if ref == EMBEDDED_REFERENCE and EMBEDDED_PROVIDER not in self._configured:
             return f"{ref}, a small demo model that is often wrong and uses no tools"
         return ref
@@ -257,6 +269,12 @@ class ModelCatalog:
 def _with_defaults(model: ChosenModel, agent: Agent) -> ChosenModel:
     defaults = agent.sampling_of(model.ref)
     return model if defaults is None else replace(model, defaults=defaults)
+
+
+def _not_of_key(requested: str | None, agent: Agent) -> str:
+    if requested is not None:
+        return f"This API key may not use the model {requested}."
+    return f"This API key may not use the models of the agent {agent.id}. Name one that it may use in x-openclaw-model."
 
 
 def _not_found(text: str, *, by_caller: bool) -> GatewayError:

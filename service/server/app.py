@@ -30,6 +30,7 @@ from service.config.redaction import describe_config
 from service.config.schema import Config
 from service.core.dataclass import record
 from service.core.ids import new_uuid
+from service.core.principal import Principal
 from service.gateway.gateway import Gateway
 from service.storage.cluster.login_failures import LoginFailures
 from service.storage.runs.records import RunState
@@ -63,7 +64,8 @@ def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config
     limiter = SharedLoginLimiter(
         config.gateway.auth.rate_limit, failures, has_peers=lambda: others.has_peers, clock=time.time
     )
-    settings = SettingsSlot(ApiSettings.build(config, Authenticator(credentials, limiter) if authenticated else None))
+    authenticator = Authenticator(credentials, limiter, gateway.storage.api_keys) if authenticated else None
+    settings = SettingsSlot(ApiSettings.build(config, authenticator))
     document = load_contract(authenticated=authenticated)
     app = create_app(gateway, document, settings)
     # Replacing `wsgi_app` is Flask's documented way to wrap an application.
@@ -107,13 +109,19 @@ def add_websocket_app(
     limits = HubLimits()
     hub = Hub(limits, clock)
     broadcasts = Broadcaster(hub, clock)
-    methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock), ROWS)
+
+    def is_valid(principal: Principal) -> bool:
+        authenticator = settings.current.authenticator
+        return authenticator is None or authenticator.is_valid(principal)
+
+    methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock, is_valid), ROWS)
     handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
     gateway.runs.subscribe(broadcasts)
     feed = ApprovalFeed(hub, gateway.storage.approvals)
     peer_runs = PeerRunFeed(gateway, hub, broadcasts, clock)
 
     def refresh() -> None:
+        hub.dismiss("the API key has expired or was revoked", is_valid)
         feed.refresh()
         peer_runs.refresh()
 

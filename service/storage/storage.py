@@ -1,10 +1,11 @@
-"""Entry point to the persistent state: transcripts, runs, approvals, idempotency keys, gateway membership."""
+"""Entry point to the persistent state: transcripts, runs, approvals, keys, gateway membership."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from service.config.sessions import MaintenanceConfig
+from service.storage.api_keys import ApiKeys
 from service.storage.cluster.membership import HEARTBEAT_SECONDS, Membership
 from service.storage.database.database import Database
 from service.storage.runs.approvals import Approvals
@@ -40,6 +41,7 @@ class Storage:
         self.webhooks = Webhooks(database)
         self.claims = IdempotencyStore(database)
         self.kept_answers = KeptAnswers(database)
+        self.api_keys = ApiKeys(database, clock)
         self.approvals = Approvals(database, self.membership, clock)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)
         self._clock = clock

@@ -11,6 +11,7 @@ import orjson
 from service.config.agents import Roster
 from service.core.dataclass import record
 from service.core.messages import Message, Role
+from service.storage.sessions.keys import owner_of
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 from service.storage.sessions.transcripts import TranscriptStore
 from service.tools.tool import ToolAccess, ToolContext, ToolError
@@ -32,7 +33,7 @@ _KEY = {"type": "string", "minLength": 1, "description": "The key of a session, 
 
 @record
 class VisibleSessions:
-    """The sessions of `store` that the caller of a tool may see."""
+    """The sessions of `store` that the caller of a tool may see: of a named key, those of that key."""
 
     store: TranscriptStore
     visibility: Visibility
@@ -42,7 +43,8 @@ class VisibleSessions:
         if self.visibility == "self":
             own = self.store.get_session(context.session_key)
             return () if own is None else (own,)
-        return self.store.list_sessions(None if self.visibility == "all" else context.agent_id, limit)
+        agent_id = None if self.visibility == "all" else context.agent_id
+        return self.store.list_sessions(agent_id, limit, owner=owner_of(context.session_key))
 
     def get(self, key: str, context: ToolContext) -> SessionOverview:
         """Return the session `key`. Raises the same `ToolError` for unknown and for invisible sessions."""
@@ -52,7 +54,11 @@ class VisibleSessions:
         return session
 
     def _may_see(self, session: SessionOverview, context: ToolContext) -> bool:
-        if session.key == context.session_key or self.visibility == "all":
+        if session.key == context.session_key:
+            return True
+        if owner_of(context.session_key) not in (None, owner_of(session.key)):
+            return False
+        if self.visibility == "all":
             return True
         return self.visibility == "agent" and session.agent_id == context.agent_id
 
@@ -180,6 +186,7 @@ class AgentsListTool:
                 "you": agent.id == context.agent_id,
             }
             for agent in self._roster.agents
+            if context.agents is None or agent.id in context.agents
         ]
         return _to_text({"agents": agents})
 

@@ -21,7 +21,8 @@ class ToolContext:
     """The caller of a tool: the agent, its workspace (a real path; `None`: it has none), the session and the run.
 
     `hidden` are the gateway's own files and directories, which no tool may access. `caller_functions` are names of
-    functions that the model may call besides the agent's tools.
+    functions that the model may call besides the agent's tools. `agents` are those that the run's caller may use,
+    `None` for all.
     """
 
     agent_id: str
@@ -30,6 +31,7 @@ class ToolContext:
     run_id: str
     hidden: tuple[Path, ...] = ()
     caller_functions: tuple[str, ...] = ()
+    agents: tuple[str, ...] | None = None
 
 
 class Tool(Protocol):

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from chaos.clients import Ledger
 from service.storage.database.open import FILE_NAME
-from service.storage.database.schema import entries, runs, stateless_runs, stateless_turns
+from service.storage.database.schema import entries, runs, stateless_turns
+from service.storage.database.stateless_views import stateless_runs
 from service.storage.message_codec import from_payload
 from service.storage.runs.stateless_turns import StatelessTurn
 

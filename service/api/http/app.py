@@ -1,8 +1,8 @@
 """The HTTP API as a WSGI application: Connexion binds the contract's operations to `handlers/`, on Flask.
 
 Requests are checked in a fixed order: forwarding headers and Host (403), path (404), method (405), disabled endpoint
-(404), credentials (401, 429), media type (415) and size (413) of the body, then the contract (400). The body is not
-read before the caller is authenticated.
+(404), credentials (401, 429), scope (403), media type (415) and size (413) of the body, then the contract (400). The
+body is not read before the caller is authenticated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from service.api.client_address import check_host, check_origin
 from service.api.http.body_limits import check_value_count
-from service.api.http.connexion_app import BODY_KEY, Api, Application, current_request, environ_key
+from service.api.http.connexion_app import BODY_KEY, PRINCIPAL_KEY, Api, Application, current_request, environ_key
 from service.api.http.path_suggestions import suggest_path
 from service.api.http.published_contract import PublishedContract
 from service.api.http.responses import Response, error_response
@@ -29,6 +29,7 @@ from service.core.byte_budget import HOLD_KEY, ByteBudget, Hold
 from service.core.concurrency import pause
 from service.core.errors import GatewayError, clear_traceback, internal_error
 from service.core.logs import access_entry
+from service.core.principal import ADMINISTRATOR, Scope
 from service.gateway.gateway import Gateway
 
 logger = logging.getLogger("openclaw.http")
@@ -64,7 +65,7 @@ def create_app(gateway: Gateway, document: dict[str, Any], settings: SettingsSlo
 class _Admission:
     """Admit a request or raise the `GatewayError` that refuses it.
 
-    Stores the principal in `g.principal` and the body in the environ, None for operations without one.
+    Stores the principal and the body in the environ, None for operations without one.
     """
 
     def __init__(self, document: Mapping[str, Any], settings: SettingsSlot, budget: ByteBudget) -> None:
@@ -85,6 +86,11 @@ class _Admission:
             if "x-endpoint" in operation
         }
 
+        self._scopes = {
+            name: tuple(map(Scope, operation.get("x-scope", Scope.ADMIN).split(",")))
+            for name, operation in operations.items()
+        }
+
     def __call__(self) -> None:
         request, settings = current_request(), self._settings.current
         environ = request.environ
@@ -103,8 +109,11 @@ class _Admission:
             raise GatewayError("endpoint_disabled", text)
         if not public and settings.authenticator is None:
             check_origin(environ, settings.allowed_origins | settings.cors_origins)
-        if not public and settings.authenticator is not None:
-            flask.g.principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
+            environ[PRINCIPAL_KEY] = ADMINISTRATOR
+        elif not public and settings.authenticator is not None:
+            principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
+            environ[PRINCIPAL_KEY], entry.key = principal, principal.key_id
+            principal.check_scope(*self._scopes[request.endpoint or ""])
         environ[BODY_KEY] = self._read_body(request, environ) if request.endpoint in self._with_body else None
 
     def _read_body(self, request: flask.Request, environ: dict[str, Any]) -> bytes:

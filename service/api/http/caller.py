@@ -9,13 +9,14 @@ from typing import Any, Self
 
 from service.agent.request import AgentRequest
 from service.agent.run import Run
-from service.api.http.connexion_app import environ_key
+from service.api.http.connexion_app import PRINCIPAL_KEY, environ_key
 from service.api.http.responses import REPLAYED, RUN_ID_HEADER
 from service.core.byte_budget import HOLD_KEY
 from service.core.concurrency import CancelScope, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.hangup import watch_hangup
 from service.core.logs import AccessEntry, access_entry
+from service.core.principal import Principal
 from service.gateway.gateway import Gateway
 from service.storage.sessions.keys import encode_session_key
 
@@ -43,7 +44,7 @@ def delivery_headers(run: Run) -> list[tuple[str, str]]:
 class Caller:
     """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left (`Run.leave`).
 
-    `connection` is its socket, `entry` the request's part of the access log.
+    `connection` is its socket, `principal` who it is, `entry` the request's part of the access log.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -51,6 +52,7 @@ class Caller:
         self._submission = CancelScope()
         self._run: Run | None = None
         self.connection = environ.get("openclaw.connection")
+        self.principal: Principal = environ[PRINCIPAL_KEY]
         self.entry: AccessEntry = access_entry(environ)
 
     def header(self, name: str) -> str | None:

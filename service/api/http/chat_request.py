@@ -27,6 +27,7 @@ from service.core.messages import (
     ToolChoice,
     ToolChoiceMode,
 )
+from service.core.principal import Principal
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import Protocol, Webhook
 from service.storage.sessions.keys import parse_chat_id, parse_session_key_header
@@ -56,14 +57,15 @@ def parse_chat_request(
     body: Mapping[str, Any],
     find_header: Callable[[str], str | None],
     http: HttpConfig,
+    principal: Principal,
     identity: Mapping[str, Any] | None = None,
 ) -> AgentRequest:
     """Translate a request.
 
     `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name, `http`
-    has the rules for its session, and for what the request does not say. `identity` is what a request with the same
-    idempotency key must equal, `body` by default. Raises `GatewayError` (400) for errors across fields: two tools with
-    one name, a `tool_choice` without its tool.
+    has the rules for its session, and for what the request does not say. `principal` is who sent it. `identity` is what
+    a request with the same idempotency key must equal, `body` by default. Raises `GatewayError` (400) for errors across
+    fields: two tools with one name, a `tool_choice` without its tool.
     """
 
     def header(name: str) -> str | None:
@@ -77,6 +79,7 @@ def parse_chat_request(
         ids = ((name, parse_chat_id(name, header(name))) for name in sessions.headers)
         chat_key = next((f"{name}:{chat_id}" for name, chat_id in ids if chat_id is not None), None)
     return AgentRequest(
+        principal=principal,
         protocol=Protocol.HTTP,
         messages=parse_messages(body["messages"], "messages"),
         system_text=parse_system_text(body["messages"]),

@@ -23,9 +23,13 @@ from werkzeug.routing import Map, MapAdapter, Rule
 
 from service.api.http.json_repair import repair_json
 from service.core.errors import GatewayError
+from service.core.principal import Principal
 
 #: The environ key of the request body, once it is read.
 BODY_KEY = "openclaw.body"
+
+#: The key of the authenticated caller in the environ.
+PRINCIPAL_KEY = "openclaw.principal"
 
 
 class _NoSessions(SessionInterface):
@@ -181,6 +185,12 @@ def current_request() -> flask.Request:
     """Return the request itself; `flask.request` is a proxy that looks it up for each attribute."""
     request: flask.Request = flask.request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
     return request
+
+
+def current_principal() -> Principal:
+    """Return the authenticated caller of the request."""
+    principal: Principal = current_request().environ[PRINCIPAL_KEY]
+    return principal
 
 
 @lru_cache

@@ -28,6 +28,7 @@ def parse_embedding_request(body: Mapping[str, Any], caller: Caller) -> Embeddin
         provider_model=caller.header("x-openclaw-model") or None,
         dimensions=body.get("dimensions"),
         user=body.get("user") or None,
+        principal=caller.principal,
     )
 
 

@@ -12,6 +12,7 @@ from service.agent.request import AgentRequest
 from service.api.http.chat_request import parse_messages, parse_system_text
 from service.api.http.webhook_request import parse_webhook
 from service.core.errors import GatewayError
+from service.core.principal import Principal
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import Protocol
 from service.storage.sessions.keys import SESSION_KEY_HEADER
@@ -20,8 +21,8 @@ from service.storage.sessions.keys import SESSION_KEY_HEADER
 _FIELDS = {SESSION_KEY_HEADER: "session_key", "x-openclaw-agent-id": "agent", "x-openclaw-model": "model"}
 
 
-def parse_run_request(body: Mapping[str, Any], idempotency_key: str | None) -> AgentRequest:
-    """Translate a request; `body` satisfies the contract's `RunRequest`.
+def parse_run_request(body: Mapping[str, Any], idempotency_key: str | None, principal: Principal) -> AgentRequest:
+    """Translate a request of `principal`; `body` satisfies the contract's `RunRequest`.
 
     Raises `GatewayError` (400) for an input that leaves nothing to answer.
     """
@@ -37,6 +38,7 @@ def parse_run_request(body: Mapping[str, Any], idempotency_key: str | None) -> A
     if idempotency_key:
         key = IdempotencyKey.of(idempotency_key, orjson.dumps(["run", body], option=orjson.OPT_SORT_KEYS))
     return AgentRequest(
+        principal=principal,
         protocol=Protocol.HTTP,
         messages=incoming,
         system_text=system_text,

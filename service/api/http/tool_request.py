@@ -41,6 +41,7 @@ def parse_invocation(body: Mapping[str, Any], caller: Caller) -> AgentRequest:
     idempotency_key = caller.header("idempotency-key")
     asked = orjson.dumps(["tool", agent_id, session_key, name, arguments])
     return AgentRequest(
+        principal=caller.principal,
         protocol=Protocol.HTTP,
         messages=(),
         agent_id=agent_id,

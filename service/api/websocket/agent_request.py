@@ -13,18 +13,19 @@ from service.config.agents import AGENT_HEADER, Agent
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Role, Sampling, text_message
+from service.core.principal import Principal
 from service.gateway.gateway import Gateway
 from service.models.output_format import strict_format
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import Protocol
-from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_key, session_key_for
+from service.storage.sessions.keys import SESSION_KEY_HEADER, default_session_key, own_run_id, session_key_for
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 512, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"}
 NAME["x-expected"] = "a string without control characters"
 
 
-def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -> AgentRequest:
-    """Translate the parameters of `agent` and `chat.send`; the idempotency key becomes the run's id.
+def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None, principal: Principal) -> AgentRequest:
+    """Translate `principal`'s parameters of `agent` and `chat.send`; the idempotency key becomes the run's id.
 
     The same key with another message, model or session is refused. Raises `GatewayError` for a blank message and for a
     session key of another agent than `agentId`.
@@ -39,6 +40,7 @@ def to_agent_request(params: Mapping[str, Any], timeout_seconds: float | None) -
     schema = params.get("jsonSchema")
     asked = [params["message"], model or None, system_text or "", channel or None, *([schema] if schema else [])]
     return AgentRequest(
+        principal=principal,
         messages=(IncomingMessage("message", text_message(Role.USER, params["message"])),),
         system_text=system_text or "",
         agent_id=_agent_id(params, "sessionKey"),
@@ -69,15 +71,32 @@ class Target:
     session_key: str
 
 
-def find_target(gateway: Gateway, params: Mapping[str, Any], key_name: str = "sessionKey") -> Target:
-    """Resolve `agentId`, the session key at `key_name` and `sessionId` to an agent and a session.
+def find_target(
+    gateway: Gateway, params: Mapping[str, Any], principal: Principal, key_name: str = "sessionKey"
+) -> Target:
+    """Resolve, for `principal`, `agentId`, the session key at `key_name` and `sessionId` to an agent and a session.
 
     A key that begins with `agent:<id>:` names its agent; `main` and no key at all mean the agent's main session; a
     `sessionId` has a session of its own. Raises `GatewayError`: an unknown agent, a reserved key, a contradiction.
     """
-    agent = gateway.roster.resolve(None, _agent_id(params, key_name))
+    agent = gateway.roster.of(principal).resolve(None, _agent_id(params, key_name))
     key = default_session_key(params.get(key_name), params.get("sessionId"))
-    return Target(agent, session_key_for(agent.id, key, None, str).key)
+    return Target(agent, session_key_for(agent.id, key, None, str, principal.owner).key)
+
+
+def resolve_run_id(gateway: Gateway, run_id: str, principal: Principal) -> str:
+    """Return the id of the run that `principal` calls `run_id`.
+
+    Raises `StoreError`, and `GatewayError` (`run_not_found`) for one of somebody else.
+    """
+    if principal.owner is None:
+        return run_id
+    try:
+        return gateway.get_run(own_run_id(run_id, principal.owner), principal).id
+    except GatewayError as error:
+        if error.code != "run_not_found":
+            raise
+    return gateway.get_run(run_id, principal).id
 
 
 def _agent_id(params: Mapping[str, Any], key_name: str) -> str | None:

@@ -20,6 +20,7 @@ from service.api.websocket.payloads import parse_arguments, to_chat_message, to_
 from service.api.websocket.run_result import ABORTED
 from service.core.concurrency import sleep, spawn
 from service.storage.runs.records import RunState
+from service.storage.sessions.keys import shown_run_id
 
 #: Minimum batching interval, and its extension per listener and per repeated character. Sending to one listener takes
 #: 0.1 ms, so broadcasts use only a small share of the CPU.
@@ -138,10 +139,10 @@ class Broadcaster:
         return to_chat_message(text, int(self._clock() * 1000))
 
     def _send_agent(self, run: Run, progress: RunProgress, stream: str, data: dict[str, Any]) -> None:
-        _send("agent", self._agent_event(run, progress, stream, data), self._readers())
+        _send("agent", self._agent_event(run, progress, stream, data), self._readers(run.session_key))
 
     def _send_tool(self, run: Run, progress: RunProgress, data: dict[str, Any]) -> None:
-        wanting = (client for client in self._readers() if TOOL_EVENTS in client.caps)
+        wanting = (client for client in self._readers(run.session_key) if TOOL_EVENTS in client.caps)
         _send("agent", self._agent_event(run, progress, "tool", data), wanting)
 
     def _agent_event(self, run: Run, progress: RunProgress, stream: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class Broadcaster:
 
     def _send_chat(self, run: Run, progress: RunProgress, data: dict[str, Any]) -> None:
         about = {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "seq": progress.seq}
-        _send("chat", {**about, **data}, self._readers())
+        _send("chat", {**about, **data}, self._readers(run.session_key))
 
     def _send_session_of(self, run: Run, reason: str) -> None:
         self.send_session(run.session_key, run.agent_id, reason)
@@ -159,20 +160,25 @@ class Broadcaster:
     def send_session(self, session_key: str, agent_id: str, reason: str) -> None:
         """Send `sessions.changed` to the clients that subscribed to sessions."""
         payload = {"sessionKey": session_key, "agentId": agent_id, "reason": reason, "ts": int(self._clock() * 1000)}
-        _send("sessions.changed", payload, (client for client in self._readers() if client.follows_sessions))
+        readers = self._readers(session_key)
+        _send("sessions.changed", payload, (client for client in readers if client.follows_sessions))
 
     def send_injected(self, run_id: str, session_key: str, agent_id: str, message: dict[str, Any]) -> None:
         """Broadcast a message that was put into a session without a run."""
         about = {"runId": run_id, "sessionKey": session_key, "agentId": agent_id, "seq": 0}
-        _send("chat", {**about, "state": "final", "message": message}, self._readers())
+        _send("chat", {**about, "state": "final", "message": message}, self._readers(session_key))
         self.send_session(session_key, agent_id, "message-injected")
 
-    def _readers(self) -> Iterable[ConnectedClient]:
-        return (client for client in self._hub if client.may_read)
+    def _readers(self, session_key: str) -> Iterable[ConnectedClient]:
+        return (client for client in self._hub if client.may_see(session_key))
 
 
 def _send(event: str, payload: dict[str, Any], clients: Iterable[ConnectedClient]) -> None:
-    encoded = b""
+    encoded: dict[str | None, bytes] = {}
     for client in clients:
-        encoded = encoded or orjson.dumps(payload)
-        client.send_event(event, encoded)
+        owner = client.principal.owner
+        if owner not in encoded:
+            run_id = payload.get("runId")
+            seen = payload if owner is None or run_id is None else {**payload, "runId": shown_run_id(run_id, owner)}
+            encoded[owner] = orjson.dumps(seen)
+        client.send_event(event, encoded[owner])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from service.api.websocket.connection import WebSocket
 from service.api.websocket.frames import to_event, to_failure, to_response
 from service.core.errors import GatewayError
+from service.core.principal import ADMINISTRATOR, Principal
+from service.storage.sessions.keys import owner_of
 
 READ, WRITE, ADMIN = "operator.read", "operator.write", "operator.admin"
 
@@ -20,15 +22,31 @@ SCOPES = (ADMIN, APPROVALS, WRITE, READ)
 TOOL_EVENTS = "tool-events"
 
 
+_WIDER = {READ: (READ, WRITE, ADMIN), WRITE: (WRITE, ADMIN)}
+
+
+def includes(scopes: Collection[str], scope: str) -> bool:
+    """Return True if `scope` is one of `scopes` or in a wider one: admin includes all, write includes read."""
+    return any(one in scopes for one in _WIDER.get(scope, (scope, ADMIN)))
+
+
 class ConnectedClient:
     """An operator's connection.
 
     `id` is the connection's, `scopes` are granted, `caps` the client's capabilities, `name` is the client's own.
+    `principal` is who it is.
     """
 
     def __init__(
-        self, client_id: str, socket: WebSocket, scopes: Iterable[str], caps: Iterable[str], name: str = ""
+        self,
+        client_id: str,
+        socket: WebSocket,
+        scopes: Iterable[str],
+        caps: Iterable[str],
+        name: str = "",
+        principal: Principal = ADMINISTRATOR,
     ) -> None:
+        self.principal = principal
         self.id = client_id
         self.name = name
         self.socket = socket
@@ -38,14 +56,17 @@ class ConnectedClient:
         self._sent_events = 0
 
     def has_scope(self, scope: str) -> bool:
-        """Return True if `scope` was granted, directly or in a wider one: admin includes all, write includes read."""
-        wider = {READ: (READ, WRITE, ADMIN), WRITE: (WRITE, ADMIN)}.get(scope, (scope, ADMIN))
-        return any(one in self.scopes for one in wider)
+        """Return True if `scope` was granted, directly or in a wider one."""
+        return includes(self.scopes, scope)
 
     @property
     def may_read(self) -> bool:
         """True if the client may read sessions."""
         return self.has_scope(READ)
+
+    def may_see(self, session_key: str) -> bool:
+        """Return True if the session may be one that the client reads."""
+        return self.may_read and (self.principal.owner is None or self.principal.may_see(owner_of(session_key)))
 
     def send_event(self, event: str, payload: bytes) -> None:
         """Send a numbered event; `payload` is encoded JSON."""

@@ -16,6 +16,7 @@ from service.core.byte_budget import Hold
 from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
+from service.core.principal import Principal
 from service.gateway.gateway import Gateway
 
 logger = logging.getLogger("openclaw.rpc")
@@ -30,13 +31,18 @@ _NO_COMPONENTS: dict[str, Any] = {"components": {"schemas": {}}}
 
 @record
 class MethodContext:
-    """Dependencies of methods. `describe_config` returns the configuration without secrets, `clock` seconds."""
+    """Dependencies of methods.
+
+    `describe_config` returns the configuration without secrets, `clock` seconds, `is_valid` whether a caller that was
+    authenticated earlier still is.
+    """
 
     gateway: Gateway
     hub: Hub
     broadcasts: Broadcaster
     describe_config: Callable[[], dict[str, Any]]
     clock: Callable[[], float]
+    is_valid: Callable[[Principal], bool]
 
     @property
     def now_ms(self) -> int:
@@ -128,6 +134,10 @@ class Methods:
         self._in_progress[client.id] = in_progress + 1
         spawn(self._execute, client, request, hold.share())
 
+    def _check_valid(self, principal: Principal) -> None:
+        if principal.key_id is not None and not self._context.is_valid(principal):
+            raise GatewayError("invalid_api_key", "This API key has expired or was revoked.")
+
     def _find(self, name: str) -> Method:
         if name not in self._rows:
             raise GatewayError("unknown_method", f"unknown method: {name[:100]}", param="method")
@@ -135,6 +145,7 @@ class Methods:
 
     def _execute(self, client: ConnectedClient, request: Request, hold: Hold) -> None:
         try:
+            self._check_valid(client.principal)
             method = self._find(request.method)
             method.check(client, request.params)
             payload = method.function(Call(self._context, client, request, hold))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ from service import __version__
 from service.api.auth import Authenticator
 from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
-from service.api.websocket.client import SCOPES, ConnectedClient
+from service.api.websocket.client import ADMIN, APPROVALS, READ, SCOPES, WRITE, ConnectedClient, includes
 from service.api.websocket.connection import MAX_BUFFERED_BYTES, WebSocket
 from service.api.websocket.frames import (
     MAX_HANDSHAKE_BYTES,
@@ -26,7 +26,9 @@ from service.api.websocket.frames import (
 from service.core.concurrency import Deadline, deadline
 from service.core.dataclass import record
 from service.core.errors import GatewayError
+from service.core.principal import ADMINISTRATOR, Principal, Scope
 from service.gateway.gateway import Gateway
+from service.storage.sessions.keys import key_prefix
 
 HANDSHAKE_SECONDS = 10.0
 
@@ -122,14 +124,14 @@ class Handshake:
             "protocol": PROTOCOL,
             "server": {"version": __version__, "connId": client.id},
             "features": {"methods": list(self.methods), "events": list(EVENTS)},
-            "snapshot": self._snapshot(),
+            "snapshot": self._snapshot(client.principal),
             "auth": {"role": "operator", "scopes": [scope for scope in SCOPES if scope in client.scopes]},
             "policy": policy,
         }
         client.respond(request_id, hello)
 
-    def _snapshot(self) -> dict[str, Any]:
-        now, default = self.clock(), self.gateway.roster.default.id
+    def _snapshot(self, principal: Principal) -> dict[str, Any]:
+        now, default = self.clock(), self.gateway.roster.of(principal).default.id
         authenticator = self.settings.current.authenticator
         return {
             "presence": [],
@@ -139,7 +141,7 @@ class Handshake:
             "sessionDefaults": {
                 "defaultAgentId": default,
                 "mainKey": "main",
-                "mainSessionKey": f"agent:{default}:main",
+                "mainSessionKey": f"{key_prefix(default, principal.owner)}main",
                 "scope": "per-sender",
             },
             "authMode": authenticator.mode if authenticator else "none",
@@ -152,21 +154,32 @@ class Handshake:
         if params.get("role", "operator") != "operator":
             raise GatewayError("invalid_value", 'Only the role "operator" is served here.', param="role")
         authenticator = self.settings.current.authenticator
+        principal = ADMINISTRATOR
         if authenticator is not None:
-            self._check_secret(authenticator, params.get("auth", {}), address)
-        scopes = [scope for scope in params.get("scopes", ()) if scope in SCOPES]
-        return ConnectedClient(self.new_id(), socket, scopes, params.get("caps", ()), params["client"]["id"])
+            principal = self._check_secret(authenticator, params.get("auth", {}), address)
+        _ = self.gateway.roster.of(principal).default  # there is one
+        scopes = _granted([scope for scope in params.get("scopes", ()) if scope in SCOPES], principal)
+        caps, name = params.get("caps", ()), params["client"]["id"]
+        return ConnectedClient(self.new_id(), socket, scopes, caps, name, principal)
 
-    def _check_secret(self, authenticator: Authenticator, auth: Mapping[str, str], address: str) -> None:
+    def _check_secret(self, authenticator: Authenticator, auth: Mapping[str, str], address: str) -> Principal:
         mode = authenticator.mode
         missing = f"The {mode} of this gateway is missing. Send it as `auth.{mode}` with `connect`."
-        secret = auth.get(mode, "").encode()
+        secret = auth.get(mode, "") or auth.get("token", "")  # a named key is a token in every mode
         try:
-            authenticator.check_secret(secret, address, f"auth.{mode}", missing)
+            return authenticator.check_secret(secret.encode(), address, f"auth.{mode}", missing)
         except GatewayError as error:
             if error.kind.detail and mode == "password":
                 error.details["code"] = error.kind.detail.replace("TOKEN", "PASSWORD")
             raise
+
+
+def _granted(wanted: Sequence[str], principal: Principal) -> Sequence[str]:
+    """Return the scopes of a connection: those it wants, directly or in a wider one, as far as its key has them."""
+    if principal.key_id is None:
+        return wanted
+    permitted = {READ: Scope.READ, WRITE: Scope.WRITE, APPROVALS: Scope.ADMIN, ADMIN: Scope.ADMIN}
+    return [one for one in SCOPES if permitted[one] in principal.scopes and includes(wanted, one)]
 
 
 def _check_protocol(params: Mapping[str, Any]) -> None:

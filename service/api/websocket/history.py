@@ -8,6 +8,7 @@ from service.api.websocket.agent_request import Target
 from service.api.websocket.dispatch import MethodContext
 from service.api.websocket.payloads import parse_arguments
 from service.core.messages import Image, Message, Part, Role
+from service.storage.sessions.keys import shown_run_id
 from service.storage.sessions.queries import RecentMessage, SessionOverview
 
 #: Default limit of one text in a history; the rest is cut.
@@ -16,8 +17,10 @@ _TEXT_CHARACTERS = 100_000
 _ROLES = {Role.TOOL.value: "toolResult"}
 
 
-def to_history(context: MethodContext, target: Target, limit: int, text_characters: int | None) -> dict[str, Any]:
-    """Return the payload of `chat.history`."""
+def to_history(
+    context: MethodContext, target: Target, limit: int, text_characters: int | None, owner: str | None
+) -> dict[str, Any]:
+    """Return the payload of `chat.history`, for `owner`."""
     key, store = target.session_key, context.gateway.storage.transcripts
     session = store.get_session(key)
     recent = store.load_recent_messages(key, limit) if session is not None else ()
@@ -30,7 +33,7 @@ def to_history(context: MethodContext, target: Target, limit: int, text_characte
     if session is not None:
         answer["sessionId"] = session.session_id
     if (run := _in_flight(context, key)) is not None:
-        answer["inFlightRun"] = run
+        answer["inFlightRun"] = {**run, "runId": shown_run_id(run["runId"], owner)}
     return answer
 
 

@@ -13,6 +13,7 @@ from service.api.websocket.frames import to_event
 from service.core.concurrency import sleep, spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError
+from service.core.principal import Principal
 
 _DRAIN_POLL_SECONDS = 0.05
 
@@ -119,10 +120,11 @@ class Hub:
             if client.may_read:
                 client.send_event(event, encoded)
 
-    def dismiss(self, reason: str) -> None:
-        """Close every operator's connection; clients with valid credentials can reconnect."""
+    def dismiss(self, reason: str, is_valid: Callable[[Principal], bool] = lambda _: False) -> None:
+        """Close the connection of every operator that is not valid; those with valid credentials can reconnect."""
         for client in self:
-            client.socket.close(POLICY, reason)
+            if not is_valid(client.principal):
+                client.socket.close(POLICY, reason)
 
     def drain(self, is_idle: Callable[[], bool]) -> None:
         """Announce the shutdown; close every connection once `is_idle()`. Does not block."""

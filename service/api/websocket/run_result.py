@@ -9,15 +9,16 @@ from service.agent.run import Run
 from service.api.websocket.payloads import to_usage
 from service.gateway.gateway import Gateway
 from service.storage.runs.records import RunState
+from service.storage.sessions.keys import shown_run_id
 
 #: The stop reason of an aborted run.
 ABORTED = "rpc"
 
 
-def to_accepted(run: Run) -> dict[str, Any]:
-    """Return the first response to `agent`."""
+def to_accepted(run: Run, owner: str | None) -> dict[str, Any]:
+    """Return the first response to `agent`, for `owner`."""
     return {
-        "runId": run.id,
+        "runId": shown_run_id(run.id, owner),
         "sessionKey": run.session_key,
         "agentId": run.agent_id,
         "status": "accepted",
@@ -25,11 +26,15 @@ def to_accepted(run: Run) -> dict[str, Any]:
     }
 
 
-def to_outcome(run: Run, end: RunEnded, gateway: Gateway) -> dict[str, Any]:
-    """Return the last response to `agent`; with `status` "error" it is the payload of an error response."""
+def to_outcome(run: Run, end: RunEnded, gateway: Gateway, owner: str | None) -> dict[str, Any]:
+    """Return the last response to `agent`, for `owner`.
+
+    With `status` "error" it is the payload of an error response.
+    """
+    run_id = shown_run_id(run.id, owner)
     if end.error is not None and end.state is not RunState.ABORTED:
-        return {"runId": run.id, "status": "error", "summary": end.error.message}
-    outcome: dict[str, Any] = {"runId": run.id, "status": "ok", "summary": "completed"}
+        return {"runId": run_id, "status": "error", "summary": end.error.message}
+    outcome: dict[str, Any] = {"runId": run_id, "status": "ok", "summary": "completed"}
     if end.error is not None:
         outcome |= {"status": "timeout", "summary": "aborted", "stopReason": ABORTED}
     text = run.text

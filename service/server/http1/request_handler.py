@@ -292,6 +292,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             bytes=self.response_length,
             request_id=self.request_id,
             client=entry.client or self.peer,
+            key=entry.key,
             agent=entry.agent,
             run=entry.run,
             replaced_tools=entry.replaced_tools,

@@ -6,12 +6,10 @@ Times are milliseconds since the epoch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0018"  # kept answers
+HEAD = "0019"  # API keys
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -34,7 +32,7 @@ def _partial_index(name: str, *columns: str, where: str) -> sa.Index:
 #: The token counts are totals over all turns; `model` and `last_run_id` are those of the last turn. A stateless session
 #: belongs to a request without a session; it becomes an ordinary one when it is continued. Most have a row in
 #: `stateless_turns` instead. `resends`: its HTTP client sends the whole conversation each time. `branched`: it has rows
-#: in `branches`.
+#: in `branches`. `owner` follows from the key (`service.storage.sessions.keys.owner_of`) and is there to list by.
 sessions = sa.Table(
     "sessions",
     metadata,
@@ -53,10 +51,15 @@ sessions = sa.Table(
     sa.Column("stateless", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("resends", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("branched", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("owner", sa.Text),
     sa.Index("sessions_by_age", "stateless", "updated_at_ms"),
     sa.Index("sessions_of_agent", "agent_id", "updated_at_ms"),
     sa.Index("sessions_by_start", "stateless", "created_at_ms", "session_id"),
     sa.Index("sessions_of_agent_by_start", "agent_id", "stateless", "created_at_ms", "session_id"),
+    _partial_index("sessions_of_owner", "owner", "updated_at_ms", where="owner IS NOT NULL"),
+    _partial_index(
+        *("sessions_of_owner_by_start", "owner", "stateless", "created_at_ms", "session_id"), where="owner IS NOT NULL"
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -114,7 +117,7 @@ summaries = sa.Table(
 #: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before. `step` counts
 #: the calls of the model, `tool` is the one that runs now. `detached` runs have rows in `run_events`, and so have those
 #: that were `followed` from another process, from then on.
-#: `reasoning_tokens` are those of the output, NULL if not known.
+#: `reasoning_tokens` are those of the output, NULL if not known. `owner` is that of the session.
 runs = sa.Table(
     "runs",
     metadata,
@@ -146,9 +149,11 @@ runs = sa.Table(
     sa.Column("tool", sa.Text),
     sa.Column("reasoning_tokens", _BigInteger),
     sa.Column("followed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("owner", sa.Text),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
     sa.Index("runs_by_start", "accepted_at_ms", "id"),
     sa.Index("runs_of_agent", "agent_id", "accepted_at_ms", "id"),
+    _partial_index("runs_of_owner", "owner", "accepted_at_ms", "id", where="owner IS NOT NULL"),
     _partial_index("runs_failed", "state", "accepted_at_ms", "id", where=f"state IN ({FAILED_STATES})"),
     _partial_index("runs_asking", "asked_call_id", where="asked_call_id IS NOT NULL"),
     _partial_index("runs_going_on", "gateway_id", where="state IN ('accepted', 'running')"),
@@ -205,45 +210,13 @@ stateless_turns = sa.Table(
     sa.Column("output_tokens", _BigInteger, nullable=False),
     sa.Column("cached_tokens", _BigInteger, nullable=False),
     sa.Column("messages", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text),
     sa.Index("stateless_turns_by_key", "session_key", unique=True),
     sa.Index("stateless_turns_by_run", "run_id", unique=True),
     sa.Index("stateless_turns_by_age", "ended_at_ms"),
     sa.Index("stateless_turns_of_agent", "agent_id", "ended_at_ms"),
-)
-
-
-def _view(table: sa.Table, columns: dict[str, sa.ColumnElement[Any]]) -> sa.Subquery:
-    """Select the stateless turns as rows of `table`: `columns`, and those of the same name."""
-    chosen = {
-        column.name: columns.get(column.name, stateless_turns.c.get(column.name, sa.cast(sa.null(), column.type)))
-        for column in table.c
-    }
-    return sa.select(*(chosen[name].label(name) for name in chosen)).subquery(f"stateless_{table.name}")
-
-
-#: The stateless turns as rows of `sessions` and of `runs`.
-stateless_sessions = _view(
-    sessions,
-    {
-        "key": stateless_turns.c.session_key,
-        "created_at_ms": stateless_turns.c.ended_at_ms,
-        "updated_at_ms": stateless_turns.c.ended_at_ms,
-        "last_run_id": stateless_turns.c.run_id,
-        "stateless": sa.true(),
-        "resends": sa.false(),
-        "branched": sa.false(),
-    },
-)
-stateless_runs = _view(
-    runs,
-    {
-        "id": stateless_turns.c.run_id,
-        "state": sa.literal_column("'ok'", sa.Text),
-        "started_at_ms": stateless_turns.c.accepted_at_ms,
-        "abort_requested": sa.false(),
-        "detached": sa.false(),
-        "followed": sa.false(),
-    },
+    _partial_index("stateless_turns_of_owner", "owner", "ended_at_ms", where="owner IS NOT NULL"),
+    _partial_index("stateless_runs_of_owner", "owner", "run_id", where="owner IS NOT NULL"),
 )
 
 #: Session leases, one row per session that ever had a run. `run_id` and `gateway_id` are set while a run holds the
@@ -337,5 +310,25 @@ login_failures = sa.Table(
     sa.Column("locked_until_ms", _BigInteger, nullable=False),
     sa.Column("last_at_ms", _BigInteger, nullable=False),
     sa.Index("login_failures_by_age", "last_at_ms"),
+    sqlite_with_rowid=False,
+)
+
+#: Named keys (`service.storage.api_keys`): SHA-256 digests, in hexadecimal, of the key in force and of the one that it
+#: replaced, which is valid until `old_until_ms`. `scopes`, `agents` and `models` are JSON lists, NULL without a limit.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("old_digest", sa.Text),
+    sa.Column("old_until_ms", _BigInteger),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("agents", sa.Text),
+    sa.Column("models", sa.Text),
+    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("expires_at_ms", _BigInteger),
+    sa.Column("revoked_at_ms", _BigInteger),
+    sa.Column("last_used_at_ms", _BigInteger),
     sqlite_with_rowid=False,
 )

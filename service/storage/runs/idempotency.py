@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from service.core.dataclass import record
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared_statements import insert
-from service.storage.database.schema import claims, runs, stateless_runs
+from service.storage.database.schema import claims, runs
+from service.storage.database.stateless_views import stateless_runs
 from service.storage.runs.records import AcceptedRun, RunState
 from service.storage.runs.rows import to_run_row, to_webhook_rows
 from service.storage.runs.statements import ADD_WEBHOOK
@@ -37,6 +38,12 @@ class IdempotencyKey:
     def of(cls, key: str, request: bytes) -> Self:
         """Hash `key` and the canonical form `request` of its request."""
         return cls(hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(request).hexdigest())
+
+    def owned_by(self, owner: str | None) -> IdempotencyKey:
+        """Return the key as `owner` uses it, so that the keys of two owners never meet."""
+        if owner is None:
+            return self
+        return IdempotencyKey(hashlib.sha256(f"{owner}\0{self.key_hash}".encode()).hexdigest(), self.fingerprint)
 
 
 @record

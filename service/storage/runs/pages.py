@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from service.core.dataclass import record
 from service.storage.cluster.membership import IS_ACTIVE
 from service.storage.database.database import Database
-from service.storage.database.schema import FAILED_STATES, runs, stateless_runs
+from service.storage.database.schema import FAILED_STATES, runs
+from service.storage.database.stateless_views import stateless_runs
 from service.storage.runs.records import RUN_ID_PREFIX, WITH_WAIT, RunRecord, RunState, to_record
+from service.storage.sessions.keys import owner_of
 
 _WAITS = WITH_WAIT.selected_columns.waits
 _STATELESS = sa.select(stateless_runs, sa.false().label("waits"))
@@ -38,6 +40,7 @@ class RunFilter:
     agent_id: str | None = None
     session_key: str | None = None
     state: RunState | None = None
+    owner: str | None = None
 
     def admits(self, run: RunRecord) -> bool:
         """Return True if `run` is to be listed."""
@@ -45,6 +48,7 @@ class RunFilter:
             self.agent_id in (None, run.agent_id)
             and self.session_key in (None, run.session_key)
             and self.state in (None, run.state)
+            and self.owner in (None, owner_of(run.session_key))
         )
 
 
@@ -85,6 +89,8 @@ def _recorded(which: RunFilter, after: RunPosition | None, limit: int) -> sa.Sel
         found = found.where(runs.c.agent_id == which.agent_id)
     if which.session_key is not None:
         found = found.where(runs.c.session_key == which.session_key)
+    if which.owner is not None:
+        found = found.where(runs.c.owner == which.owner)
     if which.state is not None:
         found = found.where(*_in_state(which.state))
     if after is not None:
@@ -108,6 +114,8 @@ def _stateless(which: RunFilter, after: RunPosition | None, limit: int) -> sa.Se
         found = found.where(table.c.agent_id == which.agent_id)
     if which.session_key is not None:
         found = found.where(table.c.session_key == which.session_key)
+    if which.owner is not None:
+        found = found.where(table.c.owner == which.owner)
     if after is not None:
         found = found.where(table.c.id < _id_before(after))
     return found.order_by(table.c.id.desc()).limit(limit)

@@ -18,7 +18,8 @@ from service.core.messages import Message, Usage
 from service.storage.cluster.membership import ACTIVE_STATES, IS_ACTIVE, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
-from service.storage.database.schema import approvals, lanes, runs, sessions, stateless_runs
+from service.storage.database.schema import approvals, lanes, runs, sessions
+from service.storage.database.stateless_views import stateless_runs
 from service.storage.runs.events import EventBatch
 
 #: The beginning of the ids that gateways give; a version 7 UUID of the time of acceptance follows.
@@ -220,14 +221,14 @@ class RunRecords:
         rows = self._database.fetch(_BY_ID, {"run_id": run_id})
         return to_record(rows[0]) if rows else None
 
-    def find_asking(self, call_ids: Collection[str], agent_id: str) -> dict[str, RunRecord]:
-        """Map call ids to the agent's last run that made the call after steps hidden from the caller.
+    def find_asking(self, call_ids: Collection[str], agent_id: str, owner: str | None = None) -> dict[str, RunRecord]:
+        """Map call ids to the agent's last run for `owner` that made the call after steps hidden from the caller.
 
         Raises `StoreError`.
         """
         storable = [call_id for call_id in call_ids if "\0" not in call_id]  # PostgreSQL rejects NUL in comparisons
         rows = self._database.fetch(_ASKING, {"call_ids": storable, "of_agent": agent_id})
-        return {row.asked_call_id: to_record(row) for row in rows}
+        return {row.asked_call_id: to_record(row) for row in rows if row.owner == owner}
 
     def list_going_on(self, session_key: str) -> tuple[RunRecord, ...]:
         """Return the queued and running runs of a session, oldest first. Raises `StoreError`."""

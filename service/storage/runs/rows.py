@@ -10,6 +10,7 @@ from service.core.messages import Message, Role
 from service.storage.database.errors import StoreError
 from service.storage.message_codec import to_payload
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
+from service.storage.sessions.keys import owner_of
 from service.storage.sessions.tree import ROOT, Path, last_of
 
 #: Length limit of a session's title.
@@ -44,6 +45,7 @@ class SessionStart:
             "stateless": self.run.stateless,
             "resends": bool(self.outcome.resends),
             "branched": False,
+            "owner": owner_of(self.run.session_key),
         }
 
 
@@ -60,6 +62,7 @@ def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, 
         "metadata": run.metadata,
         "response": run.response,
         "detached": run.detached,
+        "owner": owner_of(run.session_key),
     }
 
 

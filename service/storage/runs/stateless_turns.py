@@ -14,6 +14,7 @@ from service.storage.database.schema import stateless_turns
 from service.storage.message_codec import from_payloads, to_payloads
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
 from service.storage.runs.rows import to_entry_rows, to_title
+from service.storage.sessions.keys import owner_of
 
 _OF_KEY = sa.select(stateless_turns).where(stateless_turns.c.session_key == sa.bindparam("of_key"))
 
@@ -56,6 +57,7 @@ class StatelessTurn:
             "output_tokens": usage.output_tokens,
             "cached_tokens": usage.cached_tokens,
             "messages": to_payloads(outcome.messages),
+            "owner": owner_of(run.session_key),
         }
 
     @classmethod

@@ -13,15 +13,15 @@ from service.storage.database.schema import (
     lanes,
     runs,
     sessions,
-    stateless_runs,
     stateless_turns,
     summaries,
     webhooks,
 )
+from service.storage.database.stateless_views import stateless_runs
 
 _NEW_RUN_COLUMNS = (
     *("id", "session_key", "agent_id", "gateway_id", "door", "state"),
-    *("accepted_at_ms", "metadata", "response", "detached"),
+    *("accepted_at_ms", "metadata", "response", "detached", "owner"),
 )
 END_COLUMNS = (
     "state",

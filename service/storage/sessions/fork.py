@@ -62,7 +62,7 @@ class ForkSession(SingleOperation[bool]):
             "created_at_ms": self.at_ms,
             "updated_at_ms": self.at_ms,
         }
-        copied = ("agent_id", "model", "resends")
+        copied = ("agent_id", "model", "resends", "owner")
         columns = (*(sessions.c[name] for name in copied), *(sa.literal(value) for value in values.values()))
         source = sa.select(*columns).where(sessions.c.key == self.source)
         connection.execute(sessions.insert().from_select([*copied, *values], source))

@@ -1,7 +1,8 @@
 """Parse, derive and encode session keys.
 
 A key is `agent:<agent id>:<rest>`, lower-case throughout. Derivation is idempotent: a later request can send back the
-key of a response.
+key of a response. The data of a named API key has keys of its own, `agent:<agent id>:key:<id>:<rest>`: whose a session,
+a run or an approval is follows from its session key and from nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _PLACEHOLDER = re.compile(r"\{\{.*\}\}")
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _BROKEN_TRIPLET = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
+_OWNER = re.compile(r"agent:[^:]+:(key:[0-9a-z]{12}):")
 #: The end of a key that was derived from a name with capitals.
 _SUFFIX = re.compile(r"~[0-9a-f]{16}$")
 _ENCODED = re.compile(r"[!-$&-~]*")
@@ -87,17 +89,44 @@ def parse_chat_id(header: str, value: str | None) -> str | None:
     return chat_id
 
 
-def session_key_for(agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str]) -> SessionKey:
-    """Derive the session of a request to `agent_id`.
+def owner_of(session_key: str) -> str | None:
+    """Return the owner of a session (`Principal.owner`), `None` for one of the administrator."""
+    if ":key:" not in session_key:  # most are
+        return None
+    owned = _OWNER.match(session_key)
+    return None if owned is None else owned[1]
+
+
+def key_prefix(agent_id: str, owner: str | None) -> str:
+    """Return what the session keys of `owner` with an agent begin with."""
+    prefix = f"agent:{agent_id.lower()}:"
+    return prefix if owner is None else f"{prefix}{owner}:"
+
+
+def own_run_id(run_id: str, owner: str | None) -> str:
+    """Return the id of a run that `owner` calls `run_id`, so that the names of two owners never meet."""
+    return run_id if owner is None else f"{owner}:{run_id}"
+
+
+def shown_run_id(run_id: str, owner: str | None) -> str:
+    """Return what `owner` calls the run `run_id`."""
+    return run_id if owner is None else run_id.removeprefix(f"{owner}:")
+
+
+def session_key_for(
+    agent_id: str, header_key: str | None, user: str | None, new_id: Callable[[], str], owner: str | None = None
+) -> SessionKey:
+    """Derive the session of a request of `owner` to `agent_id`.
 
     `header_key`, as `parse_session_key_header` returned it, takes precedence: `my-app:1` becomes `agent:<id>:my-app:1`,
-    and a key that starts with this agent's `agent:<id>:` is kept. Otherwise a non-blank `user` has one session with the
-    agent, and without one the session is fresh, named with `new_id()`. Raises `GatewayError` (`invalid_value`) for a
-    key in a reserved namespace and for a user with control characters.
+    and a key that starts with this agent's `agent:<id>:` is kept; those of an owner are always in its namespace.
+    Otherwise a non-blank `user` has one session with the agent, and without one the session is fresh, named with
+    `new_id()`. Raises `GatewayError` (`invalid_value`) for a key in a reserved namespace and for a user with control
+    characters.
     """
-    prefix = f"agent:{agent_id.lower()}:"
+    prefix = key_prefix(agent_id, owner)
     if header_key is not None:
-        return SessionKey(prefix + _own_part(header_key, prefix), fresh=False)
+        return SessionKey(prefix + _own_part(header_key, prefix, key_prefix(agent_id, None)), fresh=False)
     user = (user or "").strip()
     if _has_control_character(user):
         raise GatewayError("invalid_value", "`user` must not contain control characters.", param="user")
@@ -122,23 +151,26 @@ def encode_session_key(key: str) -> str:
     return key if _ENCODED.fullmatch(key) else quote(key, safe=_UNENCODED)
 
 
-def resolve_stored_key(key: str, agent_id: str, exists: Callable[[str], object]) -> str | None:
+def resolve_stored_key(
+    key: str, agent_id: str, exists: Callable[[str], object], owner: str | None = None
+) -> str | None:
     """Resolve `key` to a stored session: the exact key if it exists, else the short key of `agent_id`.
 
-    Returns `key` itself if neither exists; `None` for text that the database cannot store.
+    Returns `key` itself if neither exists; `None` for text that the database cannot store. With an `owner` it is always
+    a key in its namespace, or `None`.
     """
     if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
         return None
-    if exists(key):
+    if owner in (None, owner_of(key)) and exists(key):
         return key
     try:
-        full = session_key_for(agent_id, key, None, str).key
+        full = session_key_for(agent_id, key, None, str, owner).key
     except GatewayError:  # a reserved key
-        return key
-    return full if full != key and exists(full) else key
+        return key if owner is None else None
+    return full if owner is not None or (full != key and exists(full)) else key
 
 
-def _own_part(header_key: str, prefix: str) -> str:
+def _own_part(header_key: str, *prefixes: str) -> str:
     reserved = _RESERVED.match(header_key.lower())
     if reserved:
         raise GatewayError(
@@ -146,10 +178,10 @@ def _own_part(header_key: str, prefix: str) -> str:
             f"Session keys that begin with `{reserved[1]}:` are reserved for the gateway. Choose another name.",
             param=SESSION_KEY_HEADER,
         )
-    start, rest = header_key[: len(prefix)], header_key[len(prefix) :]
-    own = rest if rest and start.lower() == prefix else header_key
+    lowered = header_key.lower()
+    prefix = next((one for one in prefixes if lowered.startswith(one) and len(header_key) > len(one)), "")
     # Without the prefix: the lower case of a Greek capital sigma depends on the character before it.
-    return _fold_case(own)
+    return _fold_case(header_key[len(prefix) :])
 
 
 def _fold_case(name: str) -> str:

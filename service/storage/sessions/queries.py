@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.messages import Message, Usage
-from service.storage.database.schema import entries, sessions, stateless_sessions
+from service.storage.database.schema import entries, sessions
+from service.storage.database.stateless_views import stateless_sessions
 from service.storage.message_codec import from_payload
 from service.storage.runs.records import RunRecord, session_id_for
 
@@ -84,15 +85,25 @@ READ_SESSION = sa.union_all(
 
 
 def list_by_use(
-    table: SessionTable, agent_id: str | None, *, stateless: bool | None, search: str, since_ms: int, limit: int
+    table: SessionTable,
+    agent_id: str | None,
+    *,
+    stateless: bool | None,
+    search: str,
+    since_ms: int,
+    limit: int,
+    owner: str | None = None,
 ) -> sa.Select[Any]:
-    """Select the sessions of one agent (`None`: all) used since then whose keys contain `search`, last used first.
+    """Select the sessions of one agent and one owner (`None`: all) used since then whose keys contain `search`.
 
-    An index has the order for one agent, and for `stateless` or other sessions, but not for all.
+    Last used first. An index has the order for one agent or owner, and for `stateless` or other sessions, but not for
+    all.
     """
     listed = sa.select(table)
     if agent_id is not None:
         listed = listed.where(table.c.agent_id == agent_id)
+    if owner is not None:
+        listed = listed.where(table.c.owner == owner)
     if stateless is not None:
         listed = listed.where(table.c.stateless.is_(stateless))
     if search:
@@ -103,16 +114,34 @@ def list_by_use(
 
 
 def list_by_start(
-    table: SessionTable, agent_id: str | None, *, stateless: bool, after: Position | None, limit: int
+    table: SessionTable,
+    agent_id: str | None,
+    *,
+    stateless: bool,
+    after: Position | None,
+    limit: int,
+    owner: str | None = None,
 ) -> sa.Select[Any]:
-    """Select the stateless or the other sessions of one agent (`None`: all), newest first."""
+    """Select the stateless or the other sessions of one agent and one owner (`None`: all), newest first."""
     order = table.c.created_at_ms, table.c.session_id
     listed = sa.select(table).where(table.c.stateless.is_(stateless))
     if agent_id is not None:
         listed = listed.where(table.c.agent_id == agent_id)
+    if owner is not None:
+        listed = listed.where(table.c.owner == owner)
     if after is not None:
         listed = listed.where(sa.tuple_(*order) < sa.tuple_(after.created_at_ms, after.session_id))
     return listed.order_by(*(column.desc() for column in order)).limit(limit)
+
+
+def by_use(session: SessionOverview) -> tuple[int, str]:
+    """Return the sort key of sessions, last used first."""
+    return -session.updated_at_ms, session.key
+
+
+def by_start(session: SessionOverview) -> tuple[int, str]:
+    """Return the sort key of sessions, oldest first."""
+    return session.created_at_ms, session.session_id
 
 
 #: The columns of a `RecentMessage`.

@@ -15,16 +15,8 @@ from service.config.sessions import MaintenanceConfig
 from service.core.dataclass import record
 from service.storage.cluster.membership import ACTIVE_STATES
 from service.storage.database.database import Database, SingleOperation
-from service.storage.database.schema import (
-    approvals,
-    claims,
-    lanes,
-    run_events,
-    runs,
-    sessions,
-    stateless_sessions,
-    webhooks,
-)
+from service.storage.database.schema import approvals, claims, lanes, run_events, runs, sessions, webhooks
+from service.storage.database.stateless_views import stateless_sessions
 from service.storage.runs.idempotency import RETENTION_MS
 from service.storage.sessions.queries import SessionTable
 from service.storage.sessions.transcripts import delete_session

@@ -50,6 +50,8 @@ from service.storage.sessions.queries import (
     Position,
     RecentMessage,
     SessionOverview,
+    by_start,
+    by_use,
     list_by_start,
     list_by_use,
     to_overview,
@@ -188,37 +190,43 @@ class TranscriptStore:
         return to_overview(rows[0]) if rows else None
 
     def list_sessions(
-        self, agent_id: str | None, limit: int, *, search: str = "", since_ms: int = 0
+        self, agent_id: str | None, limit: int, *, search: str = "", since_ms: int = 0, owner: str | None = None
     ) -> tuple[SessionOverview, ...]:
-        """Return at most `limit` sessions of one agent (`None`: all), last used first.
+        """Return at most `limit` sessions of one agent and one owner (`None`: all), last used first.
 
         Only sessions whose keys contain the lower-case `search` and that were used at `since_ms` or later.
         """
         if len(search) > _MAX_SEARCH_CHARACTERS or "\0" in search:
             return ()  # no key is that long or contains NUL
-        kinds = (False, True) if agent_id is None else (None,)
+        kinds = (False, True) if agent_id is None and owner is None else (None,)
         statements = [
-            list_by_use(table, agent_id, stateless=kind, search=search, since_ms=since_ms, limit=limit)
+            list_by_use(table, agent_id, stateless=kind, search=search, since_ms=since_ms, limit=limit, owner=owner)
             for table in SESSION_TABLES
             for kind in kinds
         ]
-        return tuple(sorted(self._load_overviews(statements), key=_by_use)[:limit])
+        return tuple(sorted(self._load_overviews(statements), key=by_use)[:limit])
 
     def list_from(
-        self, after: Position | None, limit: int, *, agent_id: str | None = None, stateless: bool | None = None
+        self,
+        after: Position | None,
+        limit: int,
+        *,
+        agent_id: str | None = None,
+        stateless: bool | None = None,
+        owner: str | None = None,
     ) -> tuple[SessionOverview, ...]:
         """Return at most `limit` sessions, newest first, starting after the cursor `after`.
 
-        Every session is on exactly one page, however the sessions are used in the meantime. `agent_id` and
-        `stateless` filter the list.
+        Every session is on exactly one page, however the sessions are used in the meantime. `agent_id`,
+        `stateless` and `owner` filter the list.
         """
         kinds = (False, True) if stateless is None else (stateless,)
         statements = [
-            list_by_start(table, agent_id, stateless=kind, after=after, limit=limit)
+            list_by_start(table, agent_id, stateless=kind, after=after, limit=limit, owner=owner)
             for table in SESSION_TABLES
             for kind in kinds  # separate queries, because each is in the order of an index
         ]
-        return tuple(sorted(self._load_overviews(statements), key=_by_start, reverse=True)[:limit])
+        return tuple(sorted(self._load_overviews(statements), key=by_start, reverse=True)[:limit])
 
     def _load_overviews(self, statements: Sequence[sa.Select[Any]]) -> list[SessionOverview]:
         """Return what `statements` select, each session once."""
@@ -326,14 +334,6 @@ def delete_session(connection: sa.Connection, key: str, last_used_ms: int | None
     connection.execute(lanes.update().where(lanes.c.session_key == key).values(new_since_ms=0))  # one that is wanted
     alone = connection.execute(stateless_turns.delete().where(stateless_turns.c.session_key == key)).rowcount
     return connection.execute(sessions.delete().where(sessions.c.key == key)).rowcount + alone == 1
-
-
-def _by_use(session: SessionOverview) -> tuple[int, str]:
-    return -session.updated_at_ms, session.key
-
-
-def _by_start(session: SessionOverview) -> tuple[int, str]:
-    return session.created_at_ms, session.session_id
 
 
 def _to_entry(row: sa.Row[Any]) -> StoredEntry:

@@ -211,5 +211,5 @@ def test_image_given_by_address_equals_fetched_image(database: Database) -> None
             (text_message(Role.USER, "here?"), (text_message(Role.USER, "here?"), asks)),
         ):
             incoming = [IncomingMessage(f"messages[{place}]", one) for place, one in enumerate((first, asks))]
-            recalled = recall_steps(incoming, "main", store.storage.records, store)
+            recalled = recall_steps(incoming, "main", None, store.storage.records, store)
             assert tuple(item.message for item in recalled) == expected

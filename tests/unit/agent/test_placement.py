@@ -14,6 +14,7 @@ from service.agent.placement import place_request
 from service.agent.request import AgentRequest
 from service.core.errors import GatewayError
 from service.core.messages import Image, Message, Role, Text, ToolCall, text_message
+from service.core.principal import ADMINISTRATOR
 from service.gateway.run_outcome import placed
 from service.storage.database.open import open_database
 from service.storage.runs.records import Protocol, RunOutcome, RunState
@@ -57,7 +58,7 @@ class Chat:
         """Send a request, which is answered with `output`; strings are the user's, output the assistant's."""
         said = [user(one) if isinstance(one, str) else one for one in messages]
         incoming = tuple(IncomingMessage(f"messages[{index}]", one) for index, one in enumerate(said))
-        request = AgentRequest(Protocol.HTTP, incoming, resends=self._resends)
+        request = AgentRequest(ADMINISTRATOR, Protocol.HTTP, incoming, resends=self._resends)
         place = place_request(request, self._key, self._store)
         new = tuple(item.message for item in place.new)
         self.seen = [one.text for one in (*place.history, *new)]

@@ -9,6 +9,7 @@ from service.agent.request import AgentRequest
 from service.agent.side_tasks import find_task
 from service.config.tasks import TasksConfig
 from service.core.messages import Role, text_message
+from service.core.principal import ADMINISTRATOR
 from service.storage.runs.records import Protocol
 
 CONFIG = TasksConfig(markers=("Generate a title",))
@@ -16,7 +17,7 @@ CONFIG = TasksConfig(markers=("Generate a title",))
 
 def request(text: str, protocol: Protocol = Protocol.HTTP, task: str | None = None) -> AgentRequest:
     message = IncomingMessage("messages[0]", text_message(Role.USER, text))
-    return AgentRequest(protocol, (message,), task=task)
+    return AgentRequest(ADMINISTRATOR, protocol, (message,), task=task)
 
 
 @pytest.mark.parametrize(

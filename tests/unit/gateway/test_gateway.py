@@ -17,6 +17,7 @@ from service.config.source import Locations
 from service.core.concurrency import deadline, sleep, spawn
 from service.core.errors import GatewayError
 from service.core.messages import Role, text_message
+from service.core.principal import ADMINISTRATOR
 from service.gateway.build import open_gateway
 from service.gateway.gateway import MAX_NAMED_RUNS, Gateway
 from service.storage.runs.idempotency import IdempotencyKey
@@ -28,6 +29,7 @@ SESSION = "agent:main:named"
 
 def request(run_id: str, text: str = "hi", model: str = "scripted/echo", session: str = SESSION) -> AgentRequest:
     return AgentRequest(
+        principal=ADMINISTRATOR,
         messages=(IncomingMessage("message", text_message(Role.USER, text)),),
         agent_id="main",
         provider_model=model,
@@ -157,7 +159,7 @@ def test_submit_returns_at_once_for_busy_session_and_run_waits(gateways: list[Ga
         queued = [here.submit(request(name)) for name in ("second", "third")]
     sleep(0.1)
     assert [run.state for run in queued] == [RunState.ACCEPTED] * 2
-    assert here.get_run("second").state is RunState.ACCEPTED
+    assert here.get_run("second", ADMINISTRATOR).state is RunState.ACCEPTED
     assert here.abort("second")
     assert code_of(ended(queued[0])) == "run_aborted"
     holder.abort()

@@ -13,7 +13,10 @@ from service.storage.sessions.keys import (
     SESSION_KEY_HEADER,
     SessionKey,
     encode_session_key,
+    owner_of,
     parse_session_key_header,
+    resolve_stored_key,
+    session_key_for,
 )
 
 NAMES = ("Nguyễn Thị Minh Khai", "Đặng Trần Đức", "İstanbul", "ΟΔΟΣ", "Σ", "100% sure", "a b", "日本", "~!@#$&'()*+,;=")
@@ -213,3 +216,36 @@ def test_user_called_like_the_key_of_another_has_another_session() -> None:
     key = derive(user="Alice").key
     name = key.removeprefix("agent:main:openai-user:")
     assert derive(user=name).key.startswith(f"{key}~")
+
+
+OWNERS = (None, "key:aaaaaaaaaaaa", "key:bbbbbbbbbbbb")
+owned_keys = st.sampled_from([f"agent:main:{owner}:x" for owner in OWNERS[1:]] + ["agent:main:x", "key:aaaaaaaaaaaa:x"])
+
+
+@given(keys | owned_keys, st.sampled_from(OWNERS[1:]))
+@example("AGENT:Main:KEY:BBBBBBBBBBBB:x", OWNERS[1])
+@example("agent:main:key:aaaaaaaaaaaa:agent:main:x", OWNERS[1])
+def test_whatever_a_key_sends_stays_in_its_namespace(sent: str, owner: str) -> None:
+    try:
+        key = session_key_for("main", sent, None, str, owner).key
+    except GatewayError:
+        return
+    assert key.startswith(f"agent:main:{owner}:")
+    assert owner_of(key) == owner
+    assert session_key_for("main", key, None, str, owner).key == key
+    assert resolve_stored_key(sent, "main", lambda _: True, owner) in (key, sent if owner_of(sent) == owner else key)
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=30))
+@example("key:aaaaaaaaaaaa:x")
+def test_users_of_two_owners_are_two(user: str) -> None:
+    derived = [session_key_for("main", None, user, lambda: "new", owner).key for owner in OWNERS]
+    assert [owner_of(key) for key in derived] == list(OWNERS)
+
+
+@pytest.mark.parametrize("owner", OWNERS[1:])
+def test_a_foreign_key_is_resolved_to_none_of_its_sessions(owner: str) -> None:
+    foreign = "agent:main:key:cccccccccccc:x"
+    resolved = resolve_stored_key(foreign, "main", lambda key: key == foreign, owner)
+    assert resolved == f"agent:main:{owner}:key:cccccccccccc:x"
+    assert resolve_stored_key("cron:x", "main", lambda _: True, owner) is None

@@ -23,6 +23,7 @@ from service.config.schema import parse_config
 from service.config.sessions import MaintenanceConfig
 from service.config.source import Locations
 from service.core.messages import Role, text_message
+from service.core.principal import ADMINISTRATOR
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
 from service.storage.cluster.membership import _EndOrphans
@@ -55,7 +56,9 @@ def ask(gateway: Gateway, *texts: str, session: str | None = SESSION, key: str |
     said = (text_message(role, text) for text, role in zip(texts, cycle((Role.USER, Role.ASSISTANT)), strict=False))
     messages = tuple(IncomingMessage("message", message) for message in said)
     run = gateway.submit(
-        AgentRequest(Protocol.HTTP, messages, agent_id="main", session_key=session, idempotency_key=idempotency)
+        AgentRequest(
+            ADMINISTRATOR, Protocol.HTTP, messages, agent_id="main", session_key=session, idempotency_key=idempotency
+        )
     )
     end = run.wait_for_end(GENEROUS_SECONDS)
     assert end is not None
@@ -73,7 +76,7 @@ def use_everything(gateway: Gateway) -> None:
     ask(gateway, "alone", session=None)
     ask(gateway, "named", key="named")
     run_id = ask(gateway, "named", key="named")
-    gateway.get_run(run_id)
+    gateway.get_run(run_id, ADMINISTRATOR)
     list_all_runs(gateway)
     gateway.abort(run_id)
     store = gateway.storage.transcripts
@@ -82,6 +85,8 @@ def use_everything(gateway: Gateway) -> None:
     store.list_sessions("main", limit=10)
     store.list_sessions(None, search="o", limit=10)
     store.list_from(None, 10, agent_id="main")
+    store.list_sessions(None, owner="key:aaaaaaaaaaaa", limit=10)
+    store.list_from(None, 10, owner="key:aaaaaaaaaaaa")
     store.load_recent_messages(SESSION, 10)
     list(store.iter_entries(SESSION))
     store.list_summaries(SESSION)
@@ -120,6 +125,8 @@ def list_all_runs(gateway: Gateway) -> None:
             for state in (None, *RunState):
                 for after in (None, RunPosition(2_000_000_000_000, "chatcmpl_")):
                     gateway.list_runs(RunFilter(agent, session, state), after, 10)
+                    if agent is session is None:
+                        gateway.list_runs(RunFilter(state=state, owner="key:aaaaaaaaaaaa"), after, 10)
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from service.core.messages import Message, Role, Usage, text_message
 from service.storage.cluster.membership import MISSED_HEARTBEATS, _Heartbeat
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.open import open_database
-from service.storage.database.schema import lanes, metadata, runs, stateless_runs
+from service.storage.database.schema import lanes, metadata, runs
+from service.storage.database.stateless_views import stateless_runs
 from service.storage.runs.beginning import BeginRun, Refusal
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.ledger import OpenRun

@@ -21,8 +21,9 @@ from service.api.http.openai_responses.tools import PlacedFunction, flat_name, p
 from service.config.gateway import HttpConfig
 from service.core.dataclass import replace
 from service.core.errors import GatewayError
+from service.core.principal import Principal
 from service.storage.runs.records import RunRecord
-from service.storage.sessions.keys import SESSION_KEY_HEADER, session_key_for
+from service.storage.sessions.keys import SESSION_KEY_HEADER, owner_of, session_key_for
 
 #: Fields that a chat completion has, too.
 _SAME = (
@@ -40,6 +41,7 @@ def parse_response_request(
     body: Mapping[str, Any],
     find_header: Callable[[str], str | None],
     http: HttpConfig,
+    principal: Principal,
     *,
     find_previous: Callable[[str], RunRecord | None],
     find_item: Callable[[str], Mapping[str, Any] | None],
@@ -54,7 +56,7 @@ def parse_response_request(
     placed = list(to_messages(_resolve(body["input"], find_item)))
     completion = _to_completion(body, placed, read_files)
     try:
-        request = parse_chat_request(completion, find_header, http, identity={"operation": "response", **body})
+        request = parse_chat_request(completion, find_header, http, principal, {"operation": "response", **body})
     except GatewayError as error:
         raise in_response_terms(error, body) from None
     places = [place for place, message in placed if message["role"] not in _SYSTEM_ROLES]
@@ -119,7 +121,8 @@ def _continue(request: AgentRequest, previous: RunRecord | None, previous_id: st
         text = f'Previous response "{previous_id}" not found: it was never given, was not stored, or has been deleted.'
         raise GatewayError("previous_response_not_found", text, param="previous_response_id")
     if request.session_key is not None:
-        named = session_key_for(previous.agent_id, request.session_key, None, str).key
+        owner = owner_of(previous.session_key)
+        named = session_key_for(previous.agent_id, request.session_key, None, str, owner).key
         if named != previous.session_key:
             text = "The previous response belongs to another session. Omit the session, or `previous_response_id`."
             raise GatewayError("invalid_value", text, param="previous_response_id")

@@ -24,6 +24,7 @@ from service.api.http.openai_responses.output import RESPONSE_ID_PREFIX, Respons
 from service.api.http.openai_responses.tools import parse_tools
 from service.core.errors import GatewayError
 from service.core.messages import Message, StopReason, ToolCall
+from service.core.principal import ADMINISTRATOR, Principal
 from service.gateway.gateway import Gateway
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.events import LoggedEvent
@@ -39,20 +40,20 @@ def to_run_id(response_id: str) -> str:
     return RUN_ID_PREFIX + response_id.removeprefix(RESPONSE_ID_PREFIX)
 
 
-def find_response(gateway: Gateway, response_id: str) -> RunRecord | None:
-    """Return the run of a stored response, if there is one. Raises `StoreError`."""
+def find_response(gateway: Gateway, response_id: str, principal: Principal) -> RunRecord | None:
+    """Return the run of a stored response, if there is one that `principal` may see. Raises `StoreError`."""
     if not response_id.startswith(RESPONSE_ID_PREFIX):
         return None
     try:
-        found = gateway.get_run(to_run_id(response_id))
+        found = gateway.get_run(to_run_id(response_id), principal)
     except GatewayError:
         return None
     return None if found.response is None else found
 
 
-def get_record(gateway: Gateway, response_id: str) -> RunRecord:
+def get_record(gateway: Gateway, response_id: str, principal: Principal) -> RunRecord:
     """Return the run of a stored response; raises `GatewayError` (`response_not_found`), and `StoreError`."""
-    found = find_response(gateway, response_id)
+    found = find_response(gateway, response_id, principal)
     if found is None:
         text = f'Response "{response_id}" not found: it was never given, was not stored, or has been deleted.'
         raise GatewayError("response_not_found", text, param="response_id")
@@ -76,10 +77,10 @@ def to_stored_response(storage: Storage, record: RunRecord) -> dict[str, Any]:
     return fold.add_all([*settled_events(tuple(events)), _end_of(record)], ended_at)
 
 
-def find_item(gateway: Gateway, item_id: str) -> dict[str, Any] | None:
+def find_item(gateway: Gateway, item_id: str, principal: Principal) -> dict[str, Any] | None:
     """Return the item with this id of the output of a stored response. Raises `StoreError`."""
     named = _ITEM_ID.fullmatch(item_id)
-    record = None if named is None else find_response(gateway, RESPONSE_ID_PREFIX + named[1])
+    record = None if named is None else find_response(gateway, RESPONSE_ID_PREFIX + named[1], principal)
     if record is None:
         return None
     output = to_stored_response(gateway.storage, record)["output"]
@@ -105,7 +106,7 @@ class StoredEvents:
 
     def _add(self, logged: LoggedEvent) -> list[StreamedEvent]:
         if logged.kind == "run.ended":
-            record = self._gateway.get_run(self._record.id)
+            record = self._gateway.get_run(self._record.id, ADMINISTRATOR)
             return self._fold.add(_end_of(record), None if record.ended_at_ms is None else record.ended_at_ms / 1000)
         event = _to_event(logged)
         return [] if event is None else self._fold.add(event, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.agent.events import RunEnded
 from service.agent.run import Run
-from service.api.websocket.agent_request import NAME, to_agent_request
+from service.api.websocket.agent_request import NAME, resolve_run_id, to_agent_request
 from service.api.websocket.client import WRITE
 from service.api.websocket.dispatch import Call, FailedWithPayload, Method
 from service.api.websocket.run_result import ABORTED, to_accepted, to_outcome
@@ -16,6 +16,7 @@ from service.storage.runs.records import RunState
 
 _MESSAGE = {"type": "string", "minLength": 1}
 _WAIT_MS = 30_000
+_UNKNOWN_RUN = "Unknown run id. The id of a run is the idempotencyKey of its request."
 _LONGEST_WAIT_MS = 24 * 3600 * 1000
 
 #: Parameters of the protocol without effect on an agent without channels and devices.
@@ -31,7 +32,7 @@ def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None)
     if params.get("attachments"):
         text = "Attachments are not supported. Send images to the HTTP endpoint, in the message's content."
         raise GatewayError("unsupported_parameter", text, param="attachments")
-    run = call.context.gateway.submit(to_agent_request(params, timeout_seconds))
+    run = call.context.gateway.submit(to_agent_request(params, timeout_seconds, call.client.principal))
     run.retain(call.hold)
     return run
 
@@ -40,9 +41,9 @@ def run_agent(call: Call) -> Any:
     """Respond twice: when the run is accepted and when it has ended; once if it had ended before."""
     run = submit(call, call.params, call.params.get("timeout"))
     if run.end is None:
-        call.respond(to_accepted(run))
+        call.respond(to_accepted(run, call.client.principal.owner))
     end = run.wait_for_end(None) or RunEnded(error=internal_error())
-    outcome = to_outcome(run, end, call.context.gateway)
+    outcome = to_outcome(run, end, call.context.gateway, call.client.principal.owner)
     if outcome["status"] == "error":
         raise FailedWithPayload(_as_unavailable(end.error or internal_error()), outcome)
     return outcome
@@ -74,11 +75,15 @@ def wait_for_run(call: Call) -> Any:
 
 def _wait(call: Call, run_id: str, seconds: float) -> Run:
     gateway = call.context.gateway
+    unknown = GatewayError("run_not_found", _UNKNOWN_RUN, param="runId")
+    try:
+        run_id = resolve_run_id(gateway, run_id, call.client.principal)
+    except GatewayError as error:
+        raise unknown if error.code == unknown.code else error from None
     here = gateway.runs.find(run_id)
     run = here or gateway.find(run_id)
     if run is None:
-        text = "Unknown run id. The id of a run is the idempotencyKey of its request."
-        raise GatewayError("run_not_found", text, param="runId")
+        raise unknown
     if run.wait_for_end(seconds) is None and run is not here:
         run.abort()  # a replay without other readers
     return run

@@ -63,7 +63,7 @@ def resolve_approval(call: Call) -> Any:
     if decision is None:
         text = f"invalid decision. Use one of: {', '.join(_DECISIONS)}."
         raise GatewayError("invalid_value", text, param="decision")
-    decided_by = f"websocket {call.client.name}"
+    decided_by = f"websocket {call.client.principal.name or call.client.name}"
     try:
         call.context.gateway.storage.approvals.decide(call.params["id"], decision, decided_by)
     except GatewayError as error:
@@ -89,7 +89,7 @@ def request_approval(call: Call) -> Any:
 
     With `twoPhase` there are two responses: accepted at once, then the decision, null if nobody decided in time.
     """
-    target = find_target(call.context.gateway, {**call.params, "sessionId": None})
+    target = find_target(call.context.gateway, {**call.params, "sessionId": None}, call.client.principal)
     approvals = call.context.gateway.storage.approvals
     new = _to_new(call, target.agent.id, target.session_key)
     approvals.create([new])

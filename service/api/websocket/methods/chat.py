@@ -13,6 +13,7 @@ from service.api.websocket.methods.agent import submit
 from service.api.websocket.payloads import to_chat_message
 from service.core.messages import Role, text_message
 from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
+from service.storage.sessions.keys import shown_run_id
 
 _HISTORY_MESSAGES = 200
 _MOST_MESSAGES = 1000
@@ -36,32 +37,34 @@ def send_message(call: Call) -> Any:
 
 def abort_runs(call: Call) -> Any:
     """Abort the runs of a session, or the one named, of any protocol."""
-    target = find_target(call.context.gateway, call.params)
+    target = find_target(call.context.gateway, call.params, call.client.principal)
     aborted = abort_session(call, target.session_key, call.params.get("runId"))
     return {"ok": True, "aborted": bool(aborted), "runIds": aborted}
 
 
 def abort_session(call: Call, session_key: str, run_id: str | None) -> list[str]:
-    """Abort the queued and running runs of a session, all or the one named; returns their ids."""
-    gateway = call.context.gateway
+    """Abort the queued and running runs of a session, all or the one named; returns what the client calls them."""
+    gateway, owner = call.context.gateway, call.client.principal.owner
     here = [run.id for run in gateway.runs.going_on(session_key)]
     # A recorded run may belong to another process.
     recorded = [run.id for run in gateway.storage.records.list_going_on(session_key)]
-    chosen = [one for one in dict.fromkeys((*here, *recorded)) if run_id in (None, one)]
+    chosen = [one for one in dict.fromkeys((*here, *recorded)) if run_id in (None, one, shown_run_id(one, owner))]
     for one in chosen:
         gateway.abort(one)
-    return chosen
+    return [shown_run_id(one, owner) for one in chosen]
 
 
 def get_history(call: Call) -> Any:
     """Return the last messages of a session, oldest first, and the output of its running run."""
-    target = find_target(call.context.gateway, {**call.params, "sessionId": None})
-    return to_history(call.context, target, call.params.get("limit", _HISTORY_MESSAGES), call.params.get("maxChars"))
+    target = find_target(call.context.gateway, {**call.params, "sessionId": None}, call.client.principal)
+    limit, most = call.params.get("limit", _HISTORY_MESSAGES), call.params.get("maxChars")
+    return to_history(call.context, target, limit, most, call.client.principal.owner)
 
 
 def inject_message(call: Call) -> Any:
     """Append an assistant message to a session's transcript, without a model request."""
-    context, target = call.context, find_target(call.context.gateway, call.params)
+    context = call.context
+    target = find_target(context.gateway, call.params, call.client.principal)
     storage, run_id = context.gateway.storage, f"inject_{uuid.uuid4()}"
     session = storage.transcripts.get_session(target.session_key)
     new = AcceptedRun(run_id, target.session_key, target.agent.id, Protocol.WEBSOCKET, context.now_ms, stateless=False)

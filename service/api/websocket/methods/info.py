@@ -8,14 +8,15 @@ from service import __version__
 from service.api.websocket.agent_request import NAME
 from service.api.websocket.client import READ
 from service.api.websocket.dispatch import Call, Method
-from service.config.agents import Agent
+from service.config.agents import Agent, Roster
 from service.core.errors import GatewayError
-from service.storage.sessions.keys import MAIN_SESSION
+from service.core.principal import Scope
+from service.storage.sessions.keys import MAIN_SESSION, shown_run_id
 
 
 def list_agents(call: Call) -> Any:
     """Return the agents, the id of the default one and the session scope."""
-    roster = call.context.gateway.roster
+    roster = _roster(call)
     return {
         "defaultId": roster.default.id,
         "mainKey": MAIN_SESSION,
@@ -35,11 +36,12 @@ def _to_agent(agent: Agent) -> dict[str, Any]:
 
 def list_models(call: Call) -> Any:
     """Return the models that the configuration names, each once."""
-    return {"models": [_to_model(model) for model in call.context.gateway.catalog.list_models(_agents(call))]}
+    listed = call.context.gateway.catalog.list_models(_roster(call).agents)
+    return {"models": [_to_model(model) for model in listed if call.client.principal.may_use(model)]}
 
 
-def _agents(call: Call) -> tuple[Agent, ...]:
-    return call.context.gateway.roster.agents
+def _roster(call: Call) -> Roster:
+    return call.context.gateway.roster.of(call.client.principal)
 
 
 def _to_model(ref: str) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def _to_model(ref: str) -> dict[str, Any]:
 
 def get_config(call: Call) -> Any:
     """Return the configuration in force with masked secrets."""
+    call.client.principal.check_scope(Scope.ADMIN)
     return call.context.describe_config()
 
 
@@ -62,22 +65,28 @@ def get_health(call: Call) -> Any:
 
 
 def _default(call: Call) -> str:
-    return call.context.gateway.roster.default.id
+    return _roster(call).default.id
 
 
 def get_status(call: Call) -> Any:
     """Return the version, the uptime and the running runs."""
     context = call.context
     runs = [
-        {"runId": run.id, "sessionKey": run.session_key, "agentId": run.agent_id, "protocol": run.protocol}
+        {
+            "runId": shown_run_id(run.id, call.client.principal.owner),
+            "sessionKey": run.session_key,
+            "agentId": run.agent_id,
+            "protocol": run.protocol,
+        }
         for run in context.gateway.runs.running()
+        if call.client.may_see(run.session_key)
     ]
     return {
         "version": __version__,
         "ts": context.now_ms,
         "uptimeMs": context.now_ms - int(context.gateway.started_at * 1000),
         "defaultAgentId": _default(call),
-        "agents": [agent.id for agent in context.gateway.roster.agents],
+        "agents": [agent.id for agent in _roster(call).agents],
         "connections": len(context.hub),
         "runs": runs[:100],
         "runCount": len(runs),

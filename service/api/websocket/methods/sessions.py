@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.websocket.agent_request import NAME, find_target
+from service.api.websocket.agent_request import NAME, find_target, resolve_run_id
 from service.api.websocket.client import ADMIN, READ, WRITE
 from service.api.websocket.dispatch import Call, Method
 from service.api.websocket.history import to_history, to_session_row
@@ -28,14 +28,16 @@ _LIST_IGNORED = (
 
 def list_sessions(call: Call) -> Any:
     """List sessions, most recently used first."""
-    context, params = call.context, call.params
-    agent = find_target(context.gateway, {"agentId": params["agentId"]}).agent.id if "agentId" in params else None
+    context, params, principal = call.context, call.params, call.client.principal
+    named = {"agentId": params.get("agentId")}
+    agent = find_target(context.gateway, named, principal).agent.id if "agentId" in params else None
     since_ms = max(0, context.now_ms - params["activeMinutes"] * 60_000) if "activeMinutes" in params else 0
     found = context.gateway.storage.transcripts.list_sessions(
         agent,
         min(params.get("limit", _LISTED), _MOST_LISTED),
         search=params.get("search", "").lower(),
         since_ms=since_ms,
+        owner=principal.owner,
     )
     rows = [to_session_row(context, one) for one in found]
     return {"ts": context.now_ms, "count": len(rows), "sessions": rows}
@@ -43,12 +45,12 @@ def list_sessions(call: Call) -> Any:
 
 def get_session(call: Call) -> Any:
     """Return one session and its last messages."""
-    target = find_target(call.context.gateway, call.params, "key")
+    target = find_target(call.context.gateway, call.params, call.client.principal, "key")
     session = call.context.gateway.storage.transcripts.get_session(target.session_key)
     if session is None:
         text = "Unknown session. sessions.list returns the existing ones."
         raise GatewayError("session_not_found", text, param="key")
-    history = to_history(call.context, target, call.params.get("limit", _MESSAGES), None)
+    history = to_history(call.context, target, call.params.get("limit", _MESSAGES), None, call.client.principal.owner)
     return {"session": to_session_row(call.context, session), **history}
 
 
@@ -56,16 +58,23 @@ def abort_sessions(call: Call) -> Any:
     """Abort the runs of a session, or one run in any process."""
     run_id, key = call.params.get("runId"), call.params.get("key")
     if key is None:
-        gateway, wanted = call.context.gateway, run_id or ""
-        # A run that is only recorded may belong to another process.
-        found = gateway.runs.find(wanted) or gateway.storage.records.get(wanted)
-        if found is None:
-            raise GatewayError(
-                "run_not_found", "Send the `key` of a session or the `runId` of an active run.", param="key"
-            )
-        key = found.session_key
-    ended = abort_session(call, find_target(call.context.gateway, {"key": key}, "key").session_key, run_id)
+        key = _session_of(call, run_id or "")
+    target = find_target(call.context.gateway, {"key": key}, call.client.principal, "key")
+    ended = abort_session(call, target.session_key, run_id)
     return {"ok": True, "abortedRunId": ended[0] if ended else None, "status": "aborted" if ended else "no-active-run"}
+
+
+def _session_of(call: Call, run_id: str) -> str:
+    gateway = call.context.gateway
+    try:
+        run_id = resolve_run_id(gateway, run_id, call.client.principal)
+        # A run that is only recorded may belong to another process.
+        if (found := gateway.runs.find(run_id) or gateway.storage.records.get(run_id)) is not None:
+            return found.session_key
+    except GatewayError as error:
+        if error.code != "run_not_found":
+            raise
+    raise GatewayError("run_not_found", "Send the `key` of a session or the `runId` of an active run.", param="key")
 
 
 def delete_session(call: Call) -> Any:
@@ -81,7 +90,7 @@ def reset_session(call: Call) -> Any:
 
 
 def _delete(call: Call, reason: str) -> tuple[str, bool]:
-    target = find_target(call.context.gateway, call.params, "key")
+    target = find_target(call.context.gateway, call.params, call.client.principal, "key")
     key, store = target.session_key, call.context.gateway.storage.transcripts
     abort_session(call, key, None)
     give_up_at = call.context.clock() + _RELEASE_SECONDS
