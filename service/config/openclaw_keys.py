@@ -95,13 +95,6 @@ _PROXY = "set HTTPS_PROXY and HTTP_PROXY in the gateway's environment for models
 _EXEC = 'set it to "full" to run any command, or to "deny" to run none; tools.exec.mode "ask" asks a person first'
 
 RESTRICTIONS: tuple[Restriction, ...] = (
-    # The other keys of a sandbox have no effect while it is off; they need rows of their own once `mode` is honoured.
-    Restriction(
-        "{agent}.sandbox.mode",
-        _only("off"),
-        'set it to "off"; tools.exec.sandbox confines commands, and file tools keep to the workspace; to keep both '
-        'from an agent, deny "group:runtime" and "group:fs" in its tools',
-    ),
     Restriction(
         "{agent}.sandbox.perSession",
         _only(False),
@@ -216,7 +209,10 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
     ),
     "files are never reached outside an agent's workspace": ("{tools}.fs",),
     "commands never leave their sandbox": ("{agent}.elevatedDefault", "{tools}.elevated"),
-    "it has an effect only with a sandbox": ("{agent}.sandbox", "{tools}.sandbox"),
+    "the sandbox is that of tools.exec, not a container": (
+        "{agent}.sandbox.backend|browser|docker|prune|scope|sessionToolsVisibility|ssh|workspaceRoot",
+        "{tools}.sandbox",
+    ),
     "it has an effect only with an allow list of commands or a reviewer": (
         "{tools}.exec.approvalRunningNoticeMs|commandHighlighting|grantExpiryDays|reviewer|safeBinProfiles",
         "{tools}.exec.safeBinTrustedDirs|safeBins",

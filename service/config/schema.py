@@ -6,11 +6,12 @@ checked as a whole. Numbers carry their unit in their name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from service.config.agent_sandbox import Place, SandboxConfig, find_sandbox_problems
 from service.config.approvals import ApprovalsConfig
 from service.config.gateway import GatewayConfig
 from service.config.key_paths import KeyPath, format_path
@@ -98,6 +99,8 @@ class AgentDefaults(Section):
     """Calls of the model in one run."""
     memory_search: MemorySearchConfig = MemorySearchConfig()
     """The former name of `memory.search`, which takes precedence."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """OpenClaw's sandbox."""
 
 
 class AgentConfig(Section):
@@ -129,6 +132,8 @@ class AgentConfig(Section):
     """OpenClaw's memory."""
     memory_search: MemorySearchConfig = MemorySearchConfig()
     """The former name of `memory.search`, which takes precedence."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """OpenClaw's sandbox."""
 
 
 class ListedAgent(AgentConfig):
@@ -165,6 +170,23 @@ class AgentsConfig(Section):
         """Return the models ("provider/model") by their aliases in lower case; the agent's own come first."""
         entries = [*self.defaults.models.items(), *agent.models.items()]
         return {entry.alias.lower(): ref for ref, entry in entries if entry.alias is not None}
+
+    def sandbox_problems(self, data: Mapping[str, Any], *, is_off: bool) -> Iterator[str]:
+        """Yield what the agents' sandboxes demand in vain; `data` is this section in the file.
+
+        `is_off`: `tools.exec.sandbox` is "off".
+        """
+
+        def place(path: KeyPath, sandbox: SandboxConfig) -> Place:
+            given: Any = data
+            for step in path[1:]:
+                given = given.get(step, {}) if isinstance(given, Mapping) else given[step]
+            return Place((*path, "sandbox"), sandbox, given.get("sandbox") or {})
+
+        defaults = place(("agents", "defaults"), self.defaults.sandbox)
+        own = [place(self.path_of(agent_id), agent.sandbox) for agent_id, agent in self.roster.items()]
+        for agent in own or [defaults]:
+            yield from find_sandbox_problems(agent, defaults, is_off=is_off)
 
     def unknown_aliases(self) -> list[str]:
         """Describe each model that is named neither by "provider/model" nor by an alias."""
@@ -290,7 +312,8 @@ def parse_config(data: object) -> tuple[Config, tuple[str, ...]]:
         config = Config.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ConfigError([*problems, *describe_failures(error)]) from None
-    problems = (*problems, *config.agents.unknown_aliases())
+    sandboxes = config.agents.sandbox_problems(data.get("agents") or {}, is_off=config.tools.exec.sandbox == "off")
+    problems = (*problems, *config.agents.unknown_aliases(), *dict.fromkeys(sandboxes))
     if problems:
         raise ConfigError(problems)
     return config, notices

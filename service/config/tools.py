@@ -46,7 +46,8 @@ class ExecConfig(Section):
     """Ask a person first: "always" for every command, "on-miss" unless it is allowed for the session. "off": as `mode`
     and `tools.approvals` say."""
     host: Literal["auto", "gateway", "sandbox", "node"] | None = None
-    """The place of commands. There is no sandbox and no node here: "sandbox" and "node" take the tool `exec` away."""
+    """The place of commands. There are no nodes here: "node" takes the tool `exec` away, and so does "sandbox" while
+    `sandbox` is "off"."""
 
 
 class ExecLimitsConfig(Section):

@@ -187,7 +187,8 @@ def _disabled_tools(global_config: GlobalToolsConfig, agent_config: ToolsConfig)
     of_agent = agent_config.exec.mode is not None or agent_config.exec.security is not None
     setting = agent_config.exec if of_agent else global_config.exec
     host = agent_config.exec.host or global_config.exec.host
-    runs = {setting.mode, setting.security} <= {None, "full", "ask"} and host in (None, "auto", "gateway")
+    places = (None, "auto", "gateway", *(() if global_config.exec.sandbox == "off" else ("sandbox",)))
+    runs = {setting.mode, setting.security} <= {None, "full", "ask"} and host in places
     return (*(() if runs else ("exec",)), *(() if global_config.web.fetch.enabled else ("web_fetch",)))
 
 

@@ -114,7 +114,6 @@ def split_last(row: str) -> tuple[str, list[str]]:
 ALL, DENY = ["all"], ["exec"]
 #: Restricting values of each restriction, and harmless ones.
 SAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
-    "{agent}.sandbox.mode": (["all", "non-main", "ALL", None, {}], ["off"]),
     "{agent}.sandbox.perSession": ([True, 0], [False]),
     "{tools}.exec.mode": (["allowlist", "auto"], ["full", "ask", "deny"]),
     "{tools}.exec.security": (["allowlist"], ["full", "deny"]),
@@ -199,15 +198,15 @@ def test_restriction_is_refused_and_harmless_value_accepted(pattern: str) -> Non
 @pytest.mark.parametrize(
     ("data", "key", "remedy"),
     [
-        ({"agents": {"defaults": {"sandbox": {"mode": "all"}}}}, "agents.defaults.sandbox.mode", '"off"'),
-        ({"agents": {"list": [{"id": "a", "sandbox": {"mode": "all"}}]}}, "agents.list[0].sandbox.mode", '"off"'),
-        ({"agents": {"entries": {"a": {"sandbox": {"mode": "non-main"}}}}}, "agents.entries.a.sandbox.mode", '"off"'),
+        ({"agents": {"defaults": {"sandbox": {"mode": "all"}}}}, "agents.defaults.sandbox.mode", '"rw"'),
+        ({"agents": {"list": [{"id": "a", "sandbox": {"mode": "all"}}]}}, "agents.list[0].sandbox.mode", '"rw"'),
+        ({"agents": {"entries": {"a": {"sandbox": {"mode": "non-main"}}}}}, "agents.entries.a.sandbox.mode", '"rw"'),
         ({"tools": {"exec": {"strictInlineEval": True}}}, "tools.exec.strictInlineEval", '"always"'),
         ({"tools": {"exec": {"security": "allowlist"}}}, "tools.exec.security", '"deny"'),
         ({"tools": {"exec": {"mode": "auto"}}}, "tools.exec.mode", '"deny"'),
         ({"tools": {"sandbox": {"tools": {"deny": ["exec"]}}}}, "tools.sandbox.tools.deny", "tools.deny"),
         ({"tools": {"sandbox": "strict"}}, "tools.sandbox", '"strict" is no object'),
-        ({"agents": {"list": [{"id": "a", "sandbox": True}]}}, "agents.list[0].sandbox", "true is no object"),
+        ({"agents": {"list": [{"id": "a", "sandbox": True}]}}, "agents.list[0].sandbox", "object"),
     ],
 )
 def test_refusal_names_key_and_remedy(data: Any, key: str, remedy: str) -> None:
@@ -259,7 +258,8 @@ def offered(tmp_path: Path, everywhere: Any, *models: str, **agent: Any) -> set[
         ({"exec": {"ask": "always", "security": "deny"}}, {}, False),
         ({"exec": {"security": "deny"}}, {}, False),
         ({"exec": {"mode": "deny"}}, {}, False),
-        ({"exec": {"host": "sandbox"}}, {}, False),
+        ({"exec": {"host": "sandbox"}}, {}, True),
+        ({"exec": {"host": "sandbox", "sandbox": "off"}}, {}, False),
         ({"exec": {"host": "node"}}, {}, False),
         ({}, {"exec": {"security": "deny"}}, False),
         ({"exec": {"security": "deny"}}, {"exec": {"security": "full"}}, True),
@@ -391,3 +391,46 @@ def test_every_key_has_description() -> None:
 
 def test_reference_is_up_to_date() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == render(), "run tests/support/configuration_reference.py"
+
+
+SANDBOX = {"mode": "all", "workspaceAccess": "rw", "scope": "agent", "docker": {"network": "none", "image": "x"}}
+
+
+@pytest.mark.parametrize(
+    "agents",
+    [
+        {"defaults": {"sandbox": SANDBOX}},
+        {"list": [{"id": "a", "sandbox": SANDBOX}]},
+        {"defaults": {"sandbox": {"mode": "all"}}, "entries": {"a": {"sandbox": {"workspaceAccess": "rw"}}}},
+        {"defaults": {"sandbox": {"mode": "all"}}, "entries": {"a": {"sandbox": {"mode": "off"}}}},
+        {"defaults": {"sandbox": {"mode": "off", "docker": {"memory": "1g"}}}},
+    ],
+    ids=["defaults", "agent", "access of the agent", "off for the agent", "off"],
+)
+def test_sandbox_with_the_workspace_is_that_of_commands(agents: Any) -> None:
+    assert problems_of({"agents": agents}) == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "problem"),
+    [
+        ({"agents": {"defaults": {"sandbox": {**SANDBOX, "workspaceAccess": "ro"}}}}, "mode", '"rw"'),
+        ({"agents": {"defaults": {"sandbox": {"mode": "non-main"}}}}, "mode", '"rw"'),
+        ({"agents": {"defaults": {"sandbox": SANDBOX}}, "tools": {"exec": {"sandbox": "off"}}}, "mode", '"off"'),
+        ({"agents": {"defaults": {"sandbox": {**SANDBOX, "docker": {"memory": "1g"}}}}}, "docker.memory", "limits"),
+        (
+            {"agents": {"defaults": {"sandbox": {**SANDBOX, "docker": {"capDrop": ["ALL"]}}}}},
+            "docker.capDrop",
+            "remove",
+        ),
+    ],
+)
+def test_sandbox_that_cannot_be_had_is_refused(data: Any, key: str, problem: str) -> None:
+    (found,) = problems_of(data)
+    assert found.startswith(f"agents.defaults.sandbox.{key}: ")
+    assert problem in found
+
+
+def test_inherited_sandbox_is_refused_once() -> None:
+    agents = {"defaults": {"sandbox": {"mode": "all"}}, "list": [{"id": "a"}, {"id": "b"}]}
+    assert len(problems_of({"agents": agents})) == 1

@@ -220,7 +220,7 @@ def test_openclaw_keys_without_effect_are_ignored_with_notice() -> None:
         "plugins": [],
         "cron": {},
         "gateway": {"controlUi": {"enabled": True}},
-        "agents": {"defaults": {"models": {"openai/gpt-5": {}}}, "list": [{"id": "a", "sandbox": {}}]},
+        "agents": {"defaults": {"models": {"openai/gpt-5": {}}}, "list": [{"id": "a", "sandbox": {"prune": {}}}]},
     }
     config, notices = parse_config(data)
     assert list(config.agents.roster) == ["a"]
@@ -229,7 +229,7 @@ def test_openclaw_keys_without_effect_are_ignored_with_notice() -> None:
         "plugins",
         "cron",
         "gateway.controlUi.enabled",
-        "agents.list[0].sandbox",
+        "agents.list[0].sandbox.prune",
     ]
     assert SECRET not in " ".join(notices)
 
