@@ -28,7 +28,8 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
                 messages = with_file_texts(body["messages"], "messages", gateway.lease().runtime.files)
             body = {**body, "messages": messages}
         request = parse_chat_request(body, caller.header, gateway.http, caller.principal)
-        check_webhook(request.webhook, gateway.webhooks.client)
+        if request.webhook is not None:
+            check_webhook(request.webhook, gateway.webhooks.client)
         run = caller.submit(gateway, request)
         model = body.get("model") or _DEFAULT_MODEL
         if body.get("stream"):

@@ -64,7 +64,8 @@ def create_run(body: dict[str, Any]) -> Response:
         body = {**body, "input": with_file_texts(body["input"], "input", gateway.lease().runtime.files)}
     try:
         request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")), current_principal())
-        check_webhook(request.webhook, gateway.webhooks.client)
+        if request.webhook is not None:
+            check_webhook(request.webhook, gateway.webhooks.client)
         run = gateway.submit(request)
     except GatewayError as error:
         raise in_run_terms(error) from None

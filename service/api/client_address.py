@@ -111,6 +111,8 @@ def is_loopback(address: str) -> bool:
 
 def network_of(address: str) -> str:
     """Return what one client has for certain: its IPv4 address, or the /64 network of its IPv6 address."""
+    if ":" not in address:
+        return address
     parsed = _parse_address(address)
     if not isinstance(parsed, IPv6Address) or parsed.is_loopback:
         return address

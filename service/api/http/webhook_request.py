@@ -17,10 +17,9 @@ def parse_webhook(body: Mapping[str, Any]) -> Webhook | None:
     return None if given is None else Webhook(given["url"], given["secret"])
 
 
-def check_webhook(webhook: Webhook | None, client: PublicHttpClient) -> None:
+def check_webhook(webhook: Webhook, client: PublicHttpClient) -> None:
     """Raise `GatewayError` (400) for a webhook that `client` cannot be sent to."""
-    if webhook is not None:
-        try:
-            client.check(webhook.url)
-        except FetchError as error:
-            raise GatewayError("invalid_value", f"`webhook.url`: {error}.", param="webhook.url") from None
+    try:
+        client.check(webhook.url)
+    except FetchError as error:
+        raise GatewayError("invalid_value", f"`webhook.url`: {error}.", param="webhook.url") from None
