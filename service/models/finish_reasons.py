@@ -7,6 +7,7 @@ prefixes its own with OpenAI's (`content_filter: SAFETY`).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from service.core.messages import StopReason
 
@@ -14,6 +15,9 @@ _WORD_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 #: `FinishReason.STOP`, `FINISH_REASON_STOP` and `REASON_STOP` are `STOP`.
 _TYPE = re.compile(r"^(.*\.)?((finish_?|stop_?)?reason_)?(?=.)", re.IGNORECASE)
+
+#: More characters than any known reason has.
+_LONGEST = 128
 
 _STOP = (
     *("", "stop", "end_turn", "stop_sequence", "stop_sequence_reached", "stop_word", "stop_string_found"),
@@ -46,6 +50,11 @@ def to_stop_reason(reason: str) -> StopReason | None:
 
 
 def normalised(reason: str) -> str:
-    """Return a finish reason in lower case with underscores, without the name of its type."""
+    """Return a finish reason in lower case with underscores, without the name of its type; only its beginning."""
+    return _normalised(reason[:_LONGEST])
+
+
+@lru_cache(maxsize=256)
+def _normalised(reason: str) -> str:
     words = _WORD_ENDS.sub("_", _TYPE.sub("", reason.rpartition(":")[2].strip()))
     return words.lower().replace("-", "_").replace(" ", "_")

@@ -34,7 +34,7 @@ def find_error(event: Mapping[str, Any]) -> Any:
 
 def stated_error(error: Any) -> Any:
     """Return `error`, `None` if it states nothing: empty, as some servers send with each event, or a success."""
-    return None if _is_success(error) else error
+    return None if error is None or _is_success(error) else error
 
 
 def _is_success(value: Any) -> bool:
