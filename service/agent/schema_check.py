@@ -1,19 +1,24 @@
 """Check a JSON value against a schema of a caller's.
 
 Run as a program, `python -I schema_check.py`: `{schema, value}` on standard input, a JSON object on standard output. A
-schema can make a check slow without bound, and an explanation more so: the program limits its own memory, its parent
-limits its time. Without `value` only the schema is checked.
+schema can make a check slow without bound, and an explanation more so: the program limits its own memory and CPU time.
+Without `value` only the schema is checked.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import jsonschema_rs
+
+#: CPU time of a check.
+CHECK_SECONDS = 2
 
 _MAX_MEMORY_BYTES = 512 * 1024 * 1024
 _MAX_CHARACTERS = 300
@@ -50,6 +55,8 @@ def main() -> int:
     The last line counts: a fault is stated before it is explained, which can take longer than there is time.
     """
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY_BYTES, _MAX_MEMORY_BYTES))
+    cpu_seconds = math.ceil(time.process_time()) + CHECK_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     task = json.load(sys.stdin.buffer)
     try:
         validator = compile_schema(task["schema"])
