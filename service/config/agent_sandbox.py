@@ -26,7 +26,7 @@ class SandboxConfig(Section):
     """"all" and "non-main" demand a sandbox for the agent's commands, in every session: `tools.exec.sandbox` must not
     be "off", and `workspaceAccess` has to be "rw"."""
     workspace_access: Literal["none", "ro", "rw"] | None = None
-    """What a sandbox shows of the workspace. With "none", OpenClaw's default, and "ro" an agent would work in a
+    """The workspace as a sandbox shows it. With "none", OpenClaw's default, and "ro" an agent would work in a
     directory of its own, which there is not here: they are refused while `mode` demands a sandbox."""
 
 

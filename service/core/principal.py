@@ -10,7 +10,7 @@ from service.core.errors import GatewayError
 
 
 class Scope(StrEnum):
-    """What a named key may do. `write` includes `chat` and `read`, `admin` is everything on everybody's data."""
+    """Permission of a named key. `write` includes `chat` and `read`, `admin` is everything on everybody's data."""
 
     CHAT = "chat"
     READ = "read"

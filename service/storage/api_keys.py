@@ -93,7 +93,7 @@ def _digest(key: bytes) -> str:
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    """What was read of a key, and when; `used_at` is when its last use was stored."""
+    """A key as it was read, and when; `used_at` is when its last use was stored."""
 
     key: ApiKey | None
     read_at: float

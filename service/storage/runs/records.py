@@ -204,7 +204,7 @@ _REQUESTED = sa.select(runs.c.id, runs.c.abort_requested, runs.c.followed).where
 
 @record
 class RunRequests:
-    """What other gateways want of the runs of one: the ids of those to end, and of those whose events to store."""
+    """Requests of other gateways about the runs of one: the ids of those to end, and of those whose events to store."""
 
     to_abort: tuple[str, ...]
     followed: tuple[str, ...]
