@@ -26,6 +26,7 @@ from service.api.http.webhook_request import check_webhook
 from service.core.byte_budget import HOLD_KEY
 from service.core.errors import GatewayError
 from service.core.logs import access_entry
+from service.gateway.event_feeds import Watch
 from service.gateway.gateway import Gateway
 from service.storage.runs.pages import RunFilter
 from service.storage.sessions.keys import resolve_stored_key
@@ -101,10 +102,8 @@ def list_run_events(run_id: str, after: int = 0) -> Response:
     """Stream the events of a run after a number, then those to come."""
     gateway: Gateway = current_app.extensions["gateway"]
     environ = current_request().environ
-    if (principal := current_principal()).owner is not None:
-        gateway.get_run(run_id, principal)  # who may see everything also hears of events that are gone
     seen = environ.get(environ_key("Last-Event-ID"))
-    watch = gateway.event_feeds.watch(run_id, int(seen) if seen else after, QUIET_SECONDS)
+    watch = _watch(gateway, run_id, int(seen) if seen else after)
     access_entry(environ).run = run_id
     if watch.is_over or environ["REQUEST_METHOD"] == "HEAD":
         is_over = watch.is_over
@@ -117,8 +116,12 @@ def get_chat_stream(run_id: str, after: int = 0, *, include_usage: bool = False)
     """Stream a run as a chat completion, from behind a number on."""
     gateway: Gateway = current_app.extensions["gateway"]
     environ = current_request().environ
-    run = gateway.get_run(run_id, current_principal())
-    watch = gateway.event_feeds.watch(run_id, 0, QUIET_SECONDS)
+    watch = _watch(gateway, run_id, 0)
+    try:
+        run = gateway.get_run(run_id, current_principal())
+    except BaseException:
+        watch.close()
+        raise
     access_entry(environ).run = run_id
     if environ["REQUEST_METHOD"] == "HEAD":
         watch.close()
@@ -128,3 +131,9 @@ def get_chat_stream(run_id: str, after: int = 0, *, include_usage: bool = False)
     shows = parse_shown(lambda header: environ.get(environ_key(header)), gateway.http)
     chunks = ResumedChunks(watch, encoder, after, shows, environ.get("openclaw.connection"))
     return ok_response("text/event-stream", chunks, NO_BUFFERING)
+
+
+def _watch(gateway: Gateway, run_id: str, after: int) -> Watch:
+    if (principal := current_principal()).owner is not None:
+        gateway.get_run(run_id, principal)  # who may see everything also hears of events that are gone
+    return gateway.event_feeds.watch(run_id, after, QUIET_SECONDS)

@@ -161,6 +161,9 @@ def test_failure_and_unknown_runs(pair: tuple[LiveGateway, LiveGateway], upstrea
         assert [next(iter(chunk)) for chunk in chunks] == ["id", "error"]
         assert chunks[-1]["error"]["code"] == "provider_error"
         assert error_of(client.get("/v1/runs/nobody/chat-stream"))[:2] == (404, "run_not_found")
+        long_ago = "chatcmpl_01000000-0000-7000-8000-000000000000"
+        gone = client.get(f"/v1/runs/{long_ago}/chat-stream")
+        assert error_of(gone)[:2] == (410, "run_events_gone")
         assert client.get(path, params={"after": -1}).status_code == 400
         plain = ask(client, "hi", headers={"x-openclaw-model": "stub/ok"}, stream=True)
         assert not any("openclaw" in chunk for chunk in chunks_of(plain))
