@@ -79,8 +79,7 @@ class AgentDefaults(Section):
     model: Model = None
     """The model, as "provider/model" or with fallbacks. Unset: the embedded demo model."""
     models: dict[str, ModelEntry] = Field(default_factory=dict)
-    """Models by "provider/model". In a file of OpenClaw before 2026.8.1 these are the only ones that callers may
-    choose."""
+    """Models by "provider/model". Without a `modelPolicy` these are the only ones that callers may choose."""
     params: ModelParams = ModelParams()
     """Sampling parameters of requests that do not set them."""
     thinking_default: ThinkingLevel | None = None

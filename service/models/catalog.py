@@ -128,7 +128,8 @@ class ModelCatalog:
             known = ", ".join(sorted(agent.aliases)) or "none is configured"
             raise _not_found(f"{text} agents.defaults.models ({known}).", by_caller=True)
         if requested is not None and not agent.may_use(requested):
-            text = f"The model {requested} is not allowed for the agent {agent.id} (modelPolicy, models.mode)."
+            keys = "modelPolicy, agents.defaults.models, models.mode"
+            text = f"The model {requested} is not allowed for the agent {agent.id} ({keys})."
             text = f"{text} Use its own model, or one that the configuration allows."
             raise _not_found(text, by_caller=True)
         ref = requested or agent.model or EMBEDDED_REFERENCE

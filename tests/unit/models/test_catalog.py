@@ -286,7 +286,7 @@ def test_model_outside_agents_policy_is_refused(open_catalog: Open) -> None:
     assert catalog.choose(None, limited).ref == catalog.choose("scripted/echo", limited).ref == "scripted/echo"
     error = refused(catalog, "scripted/words", limited)
     assert (error.code, error.param) == ("model_not_found", "x-openclaw-model")
-    assert "modelPolicy" in error.message
+    assert "(modelPolicy, agents.defaults.models, models.mode)" in error.message
 
 
 def test_model_without_tool_support_gets_no_tools(open_catalog: Open) -> None:
