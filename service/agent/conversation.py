@@ -91,7 +91,7 @@ def _check_tool_results(history: Sequence[Message], new: Sequence[IncomingMessag
         else:
             text = (
                 f"`{item.place}` is the result of a tool call, but no message before it has a call with that id. "
-                "Send the assistant message with its `tool_calls` first."
+                "Send the call first, as it was in the answer."
             )
         raise GatewayError("invalid_value", text, param=item.place)
 
