@@ -36,7 +36,7 @@ def extract(data: bytes) -> dict[str, str]:
     """Return the `text` of a PDF, its pages separated by form feeds, or the `problem` for the sender."""
     # Imported here: the gateway itself needs the path of this program only.
     from pypdf import PdfReader  # noqa: PLC0415
-    from pypdf.errors import DependencyError  # noqa: PLC0415
+    from pypdf.errors import DependencyError, LimitReachedError  # noqa: PLC0415
 
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -47,6 +47,8 @@ def extract(data: bytes) -> dict[str, str]:
         return {"problem": "it is encrypted"}
     except MemoryError:
         raise
+    except LimitReachedError as error:
+        raise MemoryError from error
     except Exception:  # noqa: BLE001 - a damaged file can fail anywhere in the library
         return {"problem": "it is damaged"}
     if not text.strip():

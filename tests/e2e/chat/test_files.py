@@ -121,6 +121,7 @@ def test_pdf_that_grows_without_bound_is_refused(client: httpx.Client) -> None:
     assert len(bomb) < 1024 * 1024
     response = ask(client, user([part(bomb, "bomb.pdf")]), headers={"x-openclaw-model": "scripted/count-1"})
     assert error_of(response)[:2] == (400, "invalid_value")
+    assert "too much memory" in response.json()["error"]["message"]
     assert said(client, part(PDF, "r.pdf")).startswith("[File: r.pdf]")
 
 
