@@ -137,6 +137,16 @@ def test_response_in_background_is_read_and_streamed_again(client: httpx.Client)
     assert error_of(get(client, response_of(respond(client, "x"))["id"], stream="true"))[1] == "run_events_gone"
 
 
+def test_failure_in_background_has_the_names_of_its_request(client: httpx.Client) -> None:
+    schema = {"type": "object", "required": ["age"]}
+    wanted = {"format": {"type": "json_schema", "name": "pet", "schema": schema, "strict": True}}
+    begun = response_of(respond(client, "Rex", text=wanted, background=True))
+    error = ended(client, begun["id"])["error"]
+    assert error["code"] == "output_not_valid"
+    assert "`text.format` asks for" in error["message"]
+    assert events_of(get(client, begun["id"], stream="true"))[-1]["response"]["error"] == error
+
+
 def test_stream_in_background_has_the_numbers_it_has_later(client: httpx.Client) -> None:
     answer = respond(client, "one two", scripted("tools"), background=True, stream=True, tools=[function("f")])
     events = events_of(answer)

@@ -30,6 +30,7 @@ from service.api.http.openai_responses.items import (
 )
 from service.api.http.openai_responses.tools import split_names
 from service.core.dataclass import record
+from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
 from service.storage.runs.records import RUN_ID_PREFIX, RunState
 
@@ -201,7 +202,7 @@ class ResponseFold:
         self._head |= {
             "status": status,
             "completed_at": int(ended_at) if is_whole and ended_at is not None else None,
-            "error": None if end.error is None else {"code": end.error.code, "message": end.error.message},
+            "error": None if end.error is None else _to_failure(end.error),
             "incomplete_details": None if reason is None else {"reason": reason},
             "usage": to_response_usage(end.usage) if end.error is None or end.usage != Usage() else None,
         }
@@ -211,6 +212,15 @@ class ResponseFold:
 def shows_reasoning(echo: Mapping[str, Any]) -> bool:
     """Return True if the request of a response, which `echo` repeats, asks for a summary of the reasoning."""
     return echo["reasoning"]["summary"] is not None
+
+
+def in_own_words(message: str) -> str:
+    """Return the message of an error with this API's name of the format."""
+    return message.replace("`response_format`", "`text.format`")
+
+
+def _to_failure(error: GatewayError) -> dict[str, str]:
+    return {"code": error.code, "message": in_own_words(error.message)}
 
 
 def _to_failed_status(end: RunEnded) -> str:

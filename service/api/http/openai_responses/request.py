@@ -17,6 +17,7 @@ from service.api.http.chat_request import parse_chat_request
 from service.api.http.file_parts import has_files
 from service.api.http.openai_responses.echo import OWN_CALLS, conversation_of, summary_of, to_echo
 from service.api.http.openai_responses.input_messages import SHOWN, PlacedMessage, to_messages
+from service.api.http.openai_responses.output import in_own_words
 from service.api.http.openai_responses.tools import PlacedFunction, flat_name, parse_tools
 from service.config.gateway import HttpConfig
 from service.core.dataclass import replace
@@ -172,7 +173,7 @@ def in_response_terms(error: GatewayError, body: Mapping[str, Any]) -> GatewayEr
             error.param.replace(".function.", ".").replace(".file.", ".").replace("response_format", "text.format")
         )
         error.param = "input" if renamed == "messages" else renamed
-    error.message = error.message.replace("`response_format`", "`text.format`")
+    error.message = in_own_words(error.message)
     return error
 
 
