@@ -103,7 +103,7 @@ class PeerRunFeed:
         self._broadcast_end(run)
 
     def _broadcast_end(self, run: Run) -> None:
-        """Broadcast what is missing of a run that has ended: its text, unless that was broadcast, and its end."""
+        """Broadcast what is missing of a run that has ended: its text and tools, unless they were, and its end."""
         try:
             replay = self._gateway.find(run.id)
         except StoreError as error:
@@ -112,9 +112,10 @@ class PeerRunFeed:
         if replay is None or replay is run:
             return
         replay.wait_for_end(None)
-        has_text = bool(run.text)
+        has_text, known = bool(run.text), {_tool_of(event) for event in run.log}
         for event in replay.log:
-            if not (has_text and isinstance(event, TextDelta)):
+            tool = _tool_of(event)
+            if not (has_text and isinstance(event, TextDelta)) and (tool is None or tool not in known):
                 run.append(event)
                 self._broadcast(run, event)
 
@@ -133,6 +134,11 @@ def _to_run(record: RunRecord) -> Run:
     run = Run(accepted, is_replay=True)
     run.begin()
     return run
+
+
+def _tool_of(event: RunEvent) -> tuple[type[RunEvent], str] | None:
+    """Return what tells the beginnings and the ends of tools from each other, `None` for other events."""
+    return (type(event), event.call.id) if isinstance(event, ToolStarted | ToolEnded) else None
 
 
 def _translate(event: LoggedEvent, calls: dict[str, ToolCall]) -> Iterator[RunEvent]:

@@ -15,6 +15,7 @@ from support.conformance import Conformance
 from support.live import LiveGateway, live_gateway, stubbed_config
 from support.operator_client import OperatorClient, operator_client
 from support.run_events import parse_events, text_of
+from support.scripted_upstream import Play, calls
 from support.upstream import Exchange, Upstream
 
 TEXT = "Hello from the upstream."
@@ -116,6 +117,34 @@ def test_run_is_seen_while_it_goes_on(
     assert final["message"]["content"][0]["text"] == "one two"
     deltas = [one["data"]["delta"] for one in agent_events(operator, run_id) if one["stream"] == "assistant"]
     assert "".join(deltas) == "one two"
+
+
+@pytest.mark.parametrize("is_followed", [True, False])
+def test_tools_are_seen_once(pair: tuple[LiveGateway, LiveGateway], upstream: Upstream, *, is_followed: bool) -> None:
+    name, release = uuid.uuid4().hex, threading.Event()
+    play = Play(calls(("session_status", {}), text="one "), calls(text="two"))
+
+    def answer(exchange: Exchange) -> None:
+        if len(play.lines) == 1 and is_followed:
+            assert release.wait(30)
+        play(exchange)
+
+    upstream.answers[name] = answer
+    headers = {"x-openclaw-session-key": uuid.uuid4().hex, "x-openclaw-model": f"stub/{name}"}
+    with (
+        pair[0].client() as client,
+        operator_client(pair[1], caps=["tool-events"]) as operator,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        operator.call("sessions.subscribe")
+        answered = pool.submit(ask, client, "hi", headers=headers)
+        if is_followed:
+            operator.event("agent", stream="tool")
+            release.set()
+        run_id = answered.result().json()["id"]
+        operator.event("chat", runId=run_id, state="final")
+        phases = [one["data"]["phase"] for one in agent_events(operator, run_id) if one["stream"] == "tool"]
+    assert phases == ["start", "result"]
 
 
 def test_run_of_this_process_is_seen_once(pair: tuple[LiveGateway, LiveGateway], operator: OperatorClient) -> None:
