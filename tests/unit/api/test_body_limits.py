@@ -142,4 +142,4 @@ def test_error_of_a_large_body_is_found_quickly(name: str, body: dict[str, Any],
             schema.check({"model": "m", **body})
 
     embedding = CompiledSchema({"$ref": "#/components/schemas/EmbeddingRequest"}, load_contract())
-    assert fastest(fail) < 30 * fastest(lambda: embedding.is_valid({"model": "m", "input": [LONG]}))
+    assert fastest(fail) < 100 * fastest(lambda: embedding.is_valid({"model": "m", "input": [LONG]}))
