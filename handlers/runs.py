@@ -67,7 +67,7 @@ def create_run(body: dict[str, Any]) -> Response:
         request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")), current_principal())
         if request.webhook is not None:
             check_webhook(request.webhook, gateway.webhooks.client)
-        run = gateway.submit(request)
+        run = gateway.submit(request, environ.get("openclaw.request_id"))
     except GatewayError as error:
         raise in_run_terms(error) from None
     entry = access_entry(environ)

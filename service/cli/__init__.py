@@ -25,6 +25,7 @@ from service.cli.config import config
 from service.cli.gateway import gateway
 from service.cli.health import health, status
 from service.cli.keys import keys
+from service.cli.logs import logs
 from service.cli.mcp import mcp
 from service.cli.models import models
 from service.cli.runs import runs
@@ -88,7 +89,8 @@ def openclaw(**_options: object) -> None:
 
 
 _COMMANDS = (
-    *(gateway, agent, agents, approvals, completion, config, health, keys, mcp, models, runs, sessions, setup, status),
+    *(gateway, agent, agents, approvals, completion, config, health, keys, logs, mcp, models, runs, sessions, setup),
+    status,
 )
 for _command in _COMMANDS:
     openclaw.add_command(_command)

@@ -13,6 +13,7 @@ from service.agent.conversation import IncomingMessage
 from service.agent.events import RunEnded, TextDelta, ToolStarted
 from service.agent.request import AgentRequest
 from service.agent.run import Run
+from service.api.gateway_log import GatewayLog
 from service.api.websocket.run_result import to_meta
 from service.cli.agent_client import (
     AgentEvent,
@@ -48,8 +49,11 @@ class LocalAgentClient:
     def run(self, request: AgentInvocation) -> Iterator[AgentEvent]:
         """See `AgentClient.run`."""
         logging.basicConfig(level=logging.ERROR)  # the command reports failures itself
+        config = self._config()
+        if config.logging.file is not None:
+            GatewayLog(self._locations.state_dir, console=False, with_process=True).apply(config.logging)
         try:
-            gateway = open_gateway(self._config(), self._locations, os.environ)
+            gateway = open_gateway(config, self._locations, os.environ)
         except StoreError as error:
             raise AgentFailure(str(error)) from None
         with closing(gateway), on_signal(signal.SIGINT, self._on_interrupt):

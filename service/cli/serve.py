@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from service.api.auth import resolve_credentials
+from service.api.gateway_log import GatewayLog
 from service.cli.http_client import Unreachable, get_json
 from service.cli.weak_setups import list_weak_setups
 from service.config.file_watch import FileWatch
@@ -47,10 +48,13 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
     make_undumpable()
     return_freed_memory()
     configure_logging()
+    log = GatewayLog(locations.state_dir)
     if locations.dev and create_dev_config(locations, secrets.token_urlsafe(32)):
         click.echo(f"Wrote {locations.config_path} with a new token.")
     watch = FileWatch(locations.config_path)  # created before the file is read, so that no edit is missed
     started = _resolve(locations, port, bind)
+    if workers == 1:  # each worker has its own
+        log.apply(started.config.logging)
     for notice in started.notices:
         click.echo(f"Note: {notice}")
     try:
@@ -66,7 +70,7 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
             opened.close()  # opened only to report problems once
             _start_workers(locations, started.address, workers, grace_seconds)
         apps = open_apps(started.config, started.credentials, opened, locations.config_path)
-        follow_file(watch, apps, started, lambda: _resolve(locations, port, bind), locations)
+        follow_file(watch, apps, started, lambda: _resolve(locations, port, bind), locations, log)
         _serve(apps, started, grace_seconds, dev=locations.dev)
     finally:
         opened.close()

@@ -276,7 +276,8 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
     "files in requests have limits of their own": ("gateway.http.endpoints.responses.files",),
     "a reverse proxy has to provide TLS": ("gateway.tls.autoGenerate|caPath|certPath|keyPath",),
     "this gateway has limits, logs and updates of its own": (
-        "$schema|audit|diagnostics|logging|telemetry|update",
+        "$schema|audit|diagnostics|telemetry|update",
+        "logging.audit",
         "gateway.allowRealIpFallback|handshakeTimeoutMs",
         "gateway.http.securityHeaders",
         "gateway.reload.debounceMs|deferralTimeoutMs",

@@ -16,6 +16,7 @@ from service.config.approvals import ApprovalsConfig
 from service.config.gateway import GatewayConfig
 from service.config.key_paths import KeyPath, format_path
 from service.config.key_rules import check_keys
+from service.config.log_settings import LoggingConfig
 from service.config.mcp import McpConfig
 from service.config.memory import MemoryConfig, MemorySearchConfig
 from service.config.model_settings import ModelEntry, ModelParams, ThinkingLevel
@@ -294,6 +295,8 @@ class Config(Section):
     """Answers in a format that is checked."""
     state: StateConfig = StateConfig()
     """The database."""
+    logging: LoggingConfig = LoggingConfig()
+    """The log."""
     meta: MetaConfig = MetaConfig()
     """Notes that OpenClaw keeps in the file."""
 

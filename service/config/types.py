@@ -156,6 +156,12 @@ def _directory(text: str) -> str:
     return text
 
 
+def _log_path(text: str) -> str:
+    if not text.strip() or "\0" in text or text.endswith("/") or (text.startswith("~") and text[1:2] != "/"):
+        raise ValueError('must be the path of a file, such as "/var/log/openclaw/gateway.log" or "logs/gateway.log"')
+    return text
+
+
 def _header_name(text: str) -> str:
     if not _HEADER_NAME.fullmatch(text):
         raise ValueError("is not a header name")
@@ -211,6 +217,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 ExactOrigin = Annotated[str, AfterValidator(_exact_origin)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 Directory = Annotated[str, AfterValidator(_directory)]
+LogPath = Annotated[str, AfterValidator(_log_path)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]

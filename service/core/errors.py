@@ -109,8 +109,11 @@ class GatewayError(Exception):
 
     `message` is for people: the cause, then the remedy. `param` is the offending field in the caller's notation
     (`messages[2].content`) or the header. `headers` are extra response headers that the contract defines for the
-    status (`Retry-After`, `Allow`, `WWW-Authenticate`), `details` further members of the WebSocket error.
+    status (`Retry-After`, `Allow`, `WWW-Authenticate`), `details` further members of the WebSocket error. `reason` is
+    what the log may say about it beside the code, without any text of a message.
     """
+
+    reason: str | None = None
 
     def __init__(
         self,
@@ -145,7 +148,9 @@ class GatewayError(Exception):
 
     def copy(self) -> GatewayError:
         """Return an equal error to raise, so that a stored one does not collect the frames of every raise."""
-        return GatewayError(self.code, self.message, param=self.param, headers=self.headers, details=self.details)
+        copied = GatewayError(self.code, self.message, param=self.param, headers=self.headers, details=self.details)
+        copied.reason = self.reason
+        return copied
 
     def to_envelope(self) -> dict[str, Any]:
         """Return OpenAI's error envelope; all four keys are always present."""

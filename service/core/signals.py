@@ -64,8 +64,14 @@ class RunFinished:
 
     `model` is `provider/model`, `None` if none was asked. `outcome` is "ok" or an error code. `queued_seconds` is the
     wait for its session and slot, `seconds` the time from then on, `first_output_seconds` that to its first output.
+    `reason` is what may be logged of a failure: no text of a message is part of it. `key_id` is the id of the caller's
+    API key, `request_id` that of the HTTP request, `model_calls` counts the turns of the model.
     """
 
+    run_id: str
+    session_key: str
+    key_id: str | None
+    request_id: str | None
     agent: str
     protocol: str
     model: str | None
@@ -74,6 +80,9 @@ class RunFinished:
     seconds: float | None
     first_output_seconds: float | None
     usage: Usage
+    model_calls: int
+    has_begun: bool
+    reason: str | None
 
 
 @record
@@ -96,11 +105,18 @@ class ModelReplaced:
 
 @record
 class ToolExecuted:
-    """A call of one of an agent's own tools has ended; `name` is `None` if the agent has no such tool."""
+    """A call of one of an agent's own tools has ended; `name` is `None` if the agent has no such tool.
+
+    `arguments` is the JSON text from the model.
+    """
 
     name: str | None
     failed: bool
     seconds: float
+    run_id: str
+    session_key: str
+    agent: str
+    arguments: str
 
 
 @record

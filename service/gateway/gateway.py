@@ -90,8 +90,8 @@ class Gateway:
         storage.membership.on_evicted = self._abort_in_sessions
         storage.membership.on_poll = self._poll
 
-    def submit(self, request: AgentRequest) -> Run:
-        """Accept a run and return it; it continues whether or not it is followed.
+    def submit(self, request: AgentRequest, request_id: str | None = None) -> Run:
+        """Accept a run and return it; it continues whether or not it is followed. `request_id` is for the log.
 
         A request with a known idempotency key gets the run that answers the first one. Raises `GatewayError` for what
         is wrong with the request itself: an unknown agent or model, a reserved session key, a key used for another
@@ -107,6 +107,7 @@ class Gateway:
                 shows_reasoning=REASONING in request.shows,
                 budget=self.budget,
             )
+            run.request_id = request_id
             if request.detached and sum(one.accepted.detached for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             known = self._find_named(run) if request.run_id is not None else None

@@ -37,6 +37,11 @@ from service.storage.storage import Storage
 
 logger = logging.getLogger("openclaw.gateway")
 
+#: Errors whose messages are the gateway's own words alone, so that the log may have them.
+_OWN_WORDS = frozenset(
+    {"overloaded", "run_aborted", "run_interrupted", "run_timeout", "session_busy", "session_lost", "too_many_runs"}
+)
+
 
 @record
 class _BegunRun:
@@ -86,13 +91,10 @@ class RunExecutor:
             plan.lease.release()
         if end.error is not None and run.accepted.detached and not run.has_begun:
             self._storage.ledger.refuse(run.accepted, end.error)
-        if end.error is not None:
-            level = logging.WARNING if run.has_begun else logging.INFO
-            logger.log(level, "run %s %s: %s", run.id, "failed" if run.has_begun else "was refused", end.error.code)
         run.append(end)
         self._recorders.pop(run.id, None)
         if run_finished:
-            run_finished.emit(_to_finished(run, end))
+            run_finished.emit(_to_finished(run, plan, end))
         if run.accepted.webhook is not None:
             self._webhooks.notify()
 
@@ -141,6 +143,7 @@ class RunExecutor:
             windows=runtime.windows,
             restartable=plan.request.is_restartable,
             clock=self._clock,
+            run_id=run.id,
         )
         window = ContextWindow(
             lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows, self._settled
@@ -218,10 +221,14 @@ def _asked(
     return ValidatedProvider(provider, check, plan.lease.runtime.limits.repairs, on_discarded)
 
 
-def _to_finished(run: Run, end: RunEnded) -> RunFinished:
+def _to_finished(run: Run, plan: RunPlan, end: RunEnded) -> RunFinished:
     accepted_at_ms, first_output_at_ms = run.accepted.accepted_at_ms, run.first_output_at_ms
     begun_at = (run.ended_at or run.accepted_at) if run.started_at_ms is None else run.started_at_ms / 1000
     return RunFinished(
+        run_id=run.id,
+        session_key=plan.context_key or run.session_key,
+        key_id=plan.request.principal.key_id,
+        request_id=run.request_id,
         agent=run.agent_id,
         protocol=run.protocol,
         model=run.model,
@@ -230,7 +237,14 @@ def _to_finished(run: Run, end: RunEnded) -> RunFinished:
         seconds=run.running_seconds if run.has_begun else None,
         first_output_seconds=None if first_output_at_ms is None else (first_output_at_ms - accepted_at_ms) / 1000,
         usage=run.usage,
+        model_calls=run.step,
+        has_begun=run.has_begun,
+        reason=None if end.error is None else _reason_of(end.error),
     )
+
+
+def _reason_of(error: GatewayError) -> str | None:
+    return error.message if error.code in _OWN_WORDS else error.reason
 
 
 def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline) -> RunEnded:

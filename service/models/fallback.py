@@ -20,7 +20,8 @@ from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.core.signals import ModelCalled, ModelReplaced, model_called, model_replaced
 from service.models.catalog import ChosenModel
 from service.models.drafts import DraftReceiver
-from service.models.errors.http_errors import DETAIL_PREFIX, ModelMissingError, NonRetryableError
+from service.models.errors.http_errors import ModelMissingError
+from service.models.errors.log_words import log_words
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
 
@@ -33,9 +34,6 @@ RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailab
 REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
 
 _PIECES_AT_ONCE = 1000
-
-#: Codes whose messages may be logged up to `DETAIL_PREFIX`: providers may quote the conversation after it.
-_LOGGABLE = frozenset({"provider_unavailable", "provider_authentication_failed", "model_not_installed"})
 
 
 @record
@@ -121,8 +119,8 @@ class FallbackProvider:
 
     `answered` is the model that produced the latest answer, `None` before the first. Later calls start with it, so
     that a model that failed is not retried in each turn. One instance per run, one call at a time; `clock` returns
-    Unix time. With `restartable`, or for a request that is `collected` or `held`, an answer may also fail after it has
-    started: `on_restart` is called before the next attempt's output.
+    Unix time, `run_id` is for the log. With `restartable`, or for a request that is `collected` or `held`, an answer
+    may also fail after it has started: `on_restart` is called before the next attempt's output.
     """
 
     def __init__(
@@ -135,6 +133,7 @@ class FallbackProvider:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = concurrency.sleep,
         random: Callable[[], float] = randomness.random,
+        run_id: str = "",
     ) -> None:
         self._choices = tuple(choices)
         self._policy = policy
@@ -145,6 +144,7 @@ class FallbackProvider:
         self._clock = clock
         self._sleep = sleep
         self._random = random
+        self._log_extra = {"run": run_id}
         self._first = 0
         self._asked = self._choices[0]
         self.answered: ChosenModel | None = None
@@ -163,9 +163,9 @@ class FallbackProvider:
         try:
             return self._answer(request, _Receivers(on_text, on_restart))
         except GatewayError as error:
-            is_loggable = error.code in _LOGGABLE or isinstance(error, NonRetryableError)
-            why = f"{error.code}: {error.message.partition(DETAIL_PREFIX)[0]}" if is_loggable else error.code
-            logger.warning("the model %s failed: %s", self.asked.ref, why)
+            error.reason = None if self._has_output else log_words(error, request)
+            why = error.code if error.reason is None else f"{error.code}: {error.reason}"
+            logger.warning("the model %s failed: %s", self.asked.ref, why, extra=self._log_extra)
             tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
             error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
             raise
@@ -197,7 +197,9 @@ class FallbackProvider:
             except GatewayError as error:
                 if self._is_final or not (error.code in REPLACEABLE or isinstance(error, ModelMissingError)):
                     raise
-                logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
+                logger.warning(
+                    "the model %s failed (%s), asking the next", choice.ref, error.code, extra=self._log_extra
+                )
                 model_replaced.emit(ModelReplaced(choice.ref, following.ref, error.code))
                 may_pass = may_pass or _may_pass(error)
         try:
@@ -231,7 +233,8 @@ class FallbackProvider:
                 delay = None if self._is_final else self._delay_after(choice, error, failures)
                 if delay is None or self._clock() + delay > give_up_at:
                     raise
-                logger.warning("the model %s failed (%s), asking again in %.1f s", choice.ref, error.code, delay)
+                text = "the model %s failed (%s), asking again in %.1f s"
+                logger.warning(text, choice.ref, error.code, delay, extra=self._log_extra)
             self._sleep(delay)
 
     def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers) -> ModelEnded:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from service.api.auth import Credentials
+from service.api.gateway_log import GatewayLog
 from service.config.agents import Roster
 from service.config.file_watch import FileWatch
+from service.config.log_settings import LoggingConfig
 from service.config.schema import Config
 from service.config.source import ConfigError, Locations
 from service.core.concurrency import spawn
@@ -54,23 +56,29 @@ class ResolvedConfig:
 
 
 def follow_file(
-    watch: FileWatch, apps: Apps, started: ResolvedConfig, read: Callable[[], ResolvedConfig], locations: Locations
+    watch: FileWatch,
+    apps: Apps,
+    started: ResolvedConfig,
+    read: Callable[[], ResolvedConfig],
+    locations: Locations,
+    log: GatewayLog,
 ) -> None:
-    """Apply later edits of the file, read by `read`, to `apps` and their gateway, which began as `started`."""
+    """Apply later edits of the file, read by `read`, to `log`, `apps` and their gateway, which began as `started`."""
     gateway = apps.gateway
 
     def open_next(config: Config) -> Runtime:
         slots = gateway.lease().runtime.slots
         return open_runtime(config, gateway.storage.transcripts, locations, os.environ, slots)
 
-    reload = ConfigReload(apps, started, read, open_next)
+    reload = ConfigReload(apps, started, read, open_next, log.apply)
     spawn(watch.follow, reload.apply)
 
 
 class ConfigReload:
     """Applies edited configurations to a gateway that was started as `started`.
 
-    `read` raises `ConfigError` for an invalid file; `open_runtime` opens the gateway's runtime for a configuration.
+    `read` raises `ConfigError` for an invalid file; `open_runtime` opens the gateway's runtime for a configuration,
+    `apply_logging` raises `ConfigError` for a log that cannot be.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class ConfigReload:
         started: ResolvedConfig,
         read: Callable[[], ResolvedConfig],
         open_runtime: Callable[[Config], Runtime],
+        apply_logging: Callable[[LoggingConfig], None],
     ) -> None:
         self._apps = apps
         self._started = started
@@ -86,6 +95,7 @@ class ConfigReload:
         self._credentials = started.credentials  # in force; those of `_current` may be waiting for a restart
         self._read = read
         self._open_runtime = open_runtime
+        self._apply_logging = apply_logging
 
     def apply(self) -> None:
         """Apply the file's content, unless `gateway.reload.mode` is "off".
@@ -123,6 +133,7 @@ class ConfigReload:
         runtime = self._open_runtime(wanted.config)
         try:
             notices = check_agents(wanted.config, runtime.roster, runtime.catalog, runtime.hidden)
+            self._apply_logging(wanted.config.logging)
         except BaseException:
             runtime.close()
             raise

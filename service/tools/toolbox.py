@@ -182,7 +182,10 @@ class Toolbox:
             text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
         text = cut_text(to_unicode(text), self._max_result_characters)
         seconds = monotonic() - began_at
-        tool_executed.emit(ToolExecuted(call.name if call.name in self._tools else None, failed, seconds))
+        if tool_executed:
+            known = call.name if call.name in self._tools else None
+            ids = context.run_id, context.session_key, context.agent_id
+            tool_executed.emit(ToolExecuted(known, failed, seconds, *ids, call.arguments))
         took_ms = round(seconds * 1000)
         on_event(CallEnded(call, text, failed, took_ms))
         return Message(

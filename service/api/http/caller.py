@@ -69,7 +69,7 @@ class Caller:
         """Submit a run. Raises the errors of `Gateway.submit`."""
         try:
             with self._submission:
-                self._run = run = gateway.submit(request)
+                self._run = run = gateway.submit(request, self._environ.get("openclaw.request_id"))
         except GatewayError as error:
             logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
             raise

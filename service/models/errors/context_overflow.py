@@ -102,7 +102,9 @@ def to_caller_error(error: GatewayError) -> GatewayError:
     """Convert an overflow to OpenAI's code for it, `context_length_exceeded`; return other errors unchanged."""
     if overflow_of(error) is not Overflow.TOKENS:
         return error
-    return GatewayError("context_length_exceeded", error.message, param="messages")
+    converted = GatewayError("context_length_exceeded", error.message, param="messages")
+    converted.reason = error.reason
+    return converted
 
 
 def compaction_failed_error(refusal: GatewayError, failure: GatewayError) -> GatewayError:

@@ -285,13 +285,15 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
         if request_ended:
             request_ended.emit(RequestEnded(self.command or "-", entry.route, status, seconds))
         write_access_line(
-            method=self.command or "-",
-            path=self.path.partition("?")[0],
-            status=status or "-",
-            duration_ms=round(seconds * 1000, 1),
-            bytes=self.response_length,
-            request_id=self.request_id,
-            client=entry.client or self.peer,
+            {
+                "method": self.command or "-",
+                "path": self.path.partition("?")[0],
+                "status": status or "-",
+                "duration_ms": round(seconds * 1000, 1),
+                "bytes": self.response_length,
+                "request_id": self.request_id,
+                "client": entry.client or self.peer,
+            },
             key=entry.key,
             agent=entry.agent,
             run=entry.run,

@@ -14,6 +14,7 @@ from typing import Any, Self
 import gevent
 
 from service.api.auth import resolve_credentials
+from service.api.gateway_log import GatewayLog
 from service.config.file_watch import FileWatch
 from service.config.loading import load_config, resolve_bind, resolve_port
 from service.config.source import ConfigError, Locations, locate
@@ -83,11 +84,13 @@ class Worker:
             watch = FileWatch(locate(os.environ, dev=dev, profile=profile).config_path)
             settings = Settings.load(host, dev=dev, profile=profile)
             locations, resolved = settings.locations, settings.resolved
+            log = GatewayLog(locations.state_dir, with_process=True)
+            log.apply(resolved.config.logging)
             opened = open_gateway(resolved.config, locations, os.environ)
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
         apps = open_apps(resolved.config, resolved.credentials, opened, settings.locations.config_path)
-        follow_file(watch, apps, resolved, lambda: Settings.resolve(locations, host), locations)
+        follow_file(watch, apps, resolved, lambda: Settings.resolve(locations, host), locations, log)
         return cls(settings, opened, apps.app)
 
     def serve(

@@ -110,17 +110,14 @@ def test_stream_failure_is_status_before_first_event_and_error_event_after(
     [
         ("nobody/x", "provider_unavailable: Cannot connect to the model provider at http://127.0.0.1:9"),
         ("stub/status-401", "provider_authentication_failed: The model provider refused the gateway's credentials"),
-        ("stub/status-402", "provider_error: The model provider requires payment (HTTP 402).\n"),
-        ("stub/drop-after", "provider_error\n"),
-        ("stub/status-400", "provider_rejected_request\n"),
+        ("stub/status-402", "provider_error: The model provider requires payment (HTTP 402)."),
+        ("stub/drop-after", "provider_error run="),
+        ("stub/status-400", "provider_rejected_request: The model provider rejected the request"),
     ],
 )
-def test_log_has_failed_model_and_code_but_no_provider_text(
-    client: httpx.Client, relay: LiveGateway, model: str, why: str
-) -> None:
+def test_log_has_failed_model_code_and_reason(client: httpx.Client, relay: LiveGateway, model: str, why: str) -> None:
     ask(client, "hi", headers=by(model))
     wait_until(lambda: f"the model {model} failed: {why}" in relay.output)
-    assert "refused with" not in relay.output
 
 
 def test_log_has_codes_of_failed_runs_and_refused_requests(client: httpx.Client, relay: LiveGateway) -> None:
@@ -128,7 +125,7 @@ def test_log_has_codes_of_failed_runs_and_refused_requests(client: httpx.Client,
     wait_until(lambda: "request find-me was refused: model_not_found\n" in relay.output)
     answer = ask(client, "hi", stream=True, headers=by("stub/drop-after"))
     run_id = chunks_of(answer)[0]["id"]
-    wait_until(lambda: f"run {run_id} failed: provider_error\n" in relay.output)
+    wait_until(lambda: f"openclaw.run run={run_id} outcome=provider_error agent=main" in relay.output)
     refused = re.compile(r"access.* status=404 .*request_id=find-me .* error=model_not_found\n")
     broken = re.compile(rf"access.* status=200 .* run={run_id} error=provider_error\n")
     wait_until(lambda: refused.search(relay.output) is not None)

@@ -118,6 +118,9 @@ def test_last_failure_is_raised_unchanged(
     assert model_provider.answered is None
 
 
+REJECTED = "The model provider rejected the request: refused with 400"
+
+
 def test_every_failure_is_logged_with_its_model(
     clock: Clock, provider: OpenAIProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,7 +128,7 @@ def test_every_failure_is_logged_with_its_model(
         fail(resilient(clock, chosen(provider, "status-401"), chosen(provider, "status-400")), "any")
     assert [record.getMessage() for record in caplog.records] == [
         "the model stub/status-401 failed (provider_authentication_failed), asking the next",
-        "the model stub/status-400 failed: provider_rejected_request",
+        f"the model stub/status-400 failed: provider_rejected_request: {REJECTED}",
     ]
 
 

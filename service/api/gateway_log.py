@@ -1,0 +1,104 @@
+"""The log as the configuration wants it, with a line for each run and each call of an agent's own tool."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import orjson
+
+from service.config.log_settings import LoggingConfig
+from service.config.secrets import mask_secrets
+from service.config.source import ConfigError
+from service.core.logs import configure_logging, with_optional, write_event
+from service.core.signals import RunFinished, ToolExecuted, run_finished, tool_executed
+
+_runs = logging.getLogger("openclaw.run")
+_tools = logging.getLogger("openclaw.tool")
+
+#: Longer arguments are not searched for secrets, and left out.
+_MAX_ARGUMENTS_CHARACTERS = 10_000
+
+
+class GatewayLog:
+    """The log of this process. A relative `logging.file` is below `state_dir`.
+
+    `console`: standard error gets the lines, too. `with_process` adds the process id to each.
+    """
+
+    def __init__(self, state_dir: Path, *, console: bool = True, with_process: bool = False) -> None:
+        self._state_dir = state_dir
+        self._console = console
+        self._with_process = with_process
+        self._config: LoggingConfig | None = None
+
+    def apply(self, config: LoggingConfig) -> None:
+        """Log as `config` says from now on. Raises `ConfigError` if its file cannot be written."""
+        if config == self._config:
+            return
+        settings = config.to_settings(self._state_dir)
+        try:
+            configure_logging(settings, console=self._console, with_process=self._with_process)
+        except OSError as error:
+            raise ConfigError([f"logging.file: {settings.file} cannot be written: {error.strerror}"]) from None
+        if self._config is None:
+            run_finished.connect(write_run)
+            tool_executed.connect(self._write_call)
+        self._config = config
+
+    def _write_call(self, event: ToolExecuted) -> None:
+        config = self._config
+        arguments = _shown(event.arguments, config) if config is not None and config.tool_arguments else None
+        fields: dict[str, str | float] = {
+            "tool": event.name or "unknown",
+            "outcome": "error" if event.failed else "ok",
+            "duration_ms": round(event.seconds * 1000, 1),
+            "run": event.run_id,
+            "agent": event.agent,
+            "session": event.session_key,
+        }
+        write_event(_tools, with_optional(fields, {"arguments": arguments}))
+
+
+def write_run(event: RunFinished) -> None:
+    """Write the line of a run."""
+    failed, usage = event.outcome != "ok", event.usage
+    level = logging.WARNING if failed and event.has_begun else logging.INFO
+    fields: dict[str, str | float] = {
+        "run": event.run_id,
+        "outcome": event.outcome,
+        "agent": event.agent,
+        "session": event.session_key,
+        "protocol": event.protocol,
+        "model_calls": event.model_calls,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    optional = {
+        "cached_tokens": usage.cached_tokens or None,
+        "reasoning_tokens": usage.reasoning_tokens or None,
+        "queued_ms": round(event.queued_seconds * 1000) or None,
+        "duration_ms": _to_ms(event.seconds),
+        "first_output_ms": _to_ms(event.first_output_seconds),
+        "model": event.model,
+        "key": event.key_id,
+        "request_id": event.request_id,
+        "reason": event.reason,
+    }
+    write_event(_runs, with_optional(fields, optional), level)
+
+
+def _to_ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _shown(arguments: str, config: LoggingConfig) -> str | None:
+    """Return the arguments without secrets, `None` if they are no JSON in which these could be found."""
+    if config.redact_sensitive == "off":
+        return arguments
+    if len(arguments) > _MAX_ARGUMENTS_CHARACTERS:
+        return None
+    try:
+        return orjson.dumps(mask_secrets(orjson.loads(arguments))).decode()
+    except ValueError:
+        return None

@@ -1,0 +1,115 @@
+"""`openclaw logs`: the log file of the gateway, as text or as the JSON lines that it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from service.cli.common import json_option, pass_locations, printable
+from service.config.source import Locations
+from service.core.logs import rotated_path, to_logfmt
+
+_POLL_SECONDS = 0.25
+_HEAD = ("time", "level", "logger", "process", "message", "exception")
+_COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Print further lines as they come.")
+@click.option("--limit", type=click.IntRange(0), default=200, show_default=True, help="Lines from the end to print.")
+@json_option
+@pass_locations
+def logs(locations: Locations, *, follow: bool, limit: int, as_json: bool) -> None:
+    """Print the end of the log file of the gateway on this machine (`logging.file`)."""
+    path = _log_path(locations)
+    if not path.exists() and not follow:
+        raise click.ClickException(f"{path} does not exist: no gateway has written to it yet.")
+    tail = _Tail(path)
+    for line in tail.last(limit):
+        _print(line, as_json=as_json)
+    while follow:
+        for line in tail.more():
+            _print(line, as_json=as_json)
+        time.sleep(_POLL_SECONDS)
+
+
+def _log_path(locations: Locations) -> Path:
+    from service.config.loading import load_config
+
+    path = load_config(locations, os.environ).config.logging.path_in(locations.state_dir)
+    if path is None:
+        raise click.ClickException(
+            "The gateway logs to its standard error only: see the terminal or the service that runs it, such as "
+            "`journalctl --user --unit openclaw`. `openclaw config set logging.file logs/gateway.log` makes it log to "
+            "a file, too."
+        )
+    return path
+
+
+class _Tail:
+    """The lines of a file that grows, and that is moved away and begun again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: Any = None
+        self._rest = b""
+
+    def last(self, count: int) -> list[str]:
+        """Return the last `count` lines, the file before this one included; `more` continues there."""
+        lines: deque[str] = deque(maxlen=count)
+        self._open()
+        new = list(self.more())
+        if len(new) < count:
+            with suppress(OSError), rotated_path(self._path, 1).open("rb") as file:
+                lines.extend(line.decode(errors="replace").rstrip("\n") for line in file)
+        lines.extend(new)
+        return list(lines)
+
+    def more(self) -> Iterator[str]:
+        """Yield the complete lines that are new since the last call."""
+        while True:
+            while self._file is not None and (data := self._file.read(1 << 20)):
+                *complete, self._rest = (self._rest + data).split(b"\n")
+                yield from (line.decode(errors="replace") for line in complete)
+            if not self._open():
+                return
+
+    def _open(self) -> bool:
+        """Open the file that is at the path now; returns whether it is another one."""
+        try:
+            found = self._path.stat()
+            if self._file is not None:
+                current = os.fstat(self._file.fileno())
+                if (found.st_dev, found.st_ino) == (current.st_dev, current.st_ino):
+                    return False
+                self._file.close()
+            self._file, self._rest = self._path.open("rb"), b""
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _print(line: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(line)
+        return
+    try:
+        entry = json.loads(line)
+        level, process = str(entry["level"]), f"[{entry['process']}]" if "process" in entry else ""
+        words = [f"{entry['logger']}{process}"]
+        words += [str(entry["message"])] if "message" in entry else []
+        words += [f"{key}={to_logfmt(value)}" for key, value in entry.items() if key not in _HEAD]
+        words[-1] += f"\n{entry['exception']}" if "exception" in entry else ""
+        head = f"{printable(str(entry['time']))} {click.style(printable(level), fg=_COLOURS.get(level))}"
+    except (ValueError, KeyError, TypeError):  # cut short, or not by a gateway
+        click.echo(printable(line))
+    else:
+        click.echo(f"{head} {printable(' '.join(words))}")
