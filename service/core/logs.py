@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class _Stamp:
         return f"{text}.{milliseconds:03d}Z" if self._as_json else f"{text},{milliseconds:03d}"
 
 
-class _Handler(logging.Handler):
+class _Handler(logging.Handler, ABC):
     """Writes records and events as lines of one format. What cannot be written is lost."""
 
     def __init__(self, level: int, *, as_json: bool, with_process: bool) -> None:
@@ -127,8 +128,9 @@ class _Handler(logging.Handler):
             }
             return orjson.dumps(line | texts).decode() + "\n"
 
+    @abstractmethod
     def _write(self, line: str) -> None:
-        raise NotImplementedError
+        """Write a whole line."""
 
 
 class _ConsoleHandler(_Handler):
