@@ -91,6 +91,10 @@ def check_agents(
     if may_run_commands(config, roster):
         findings += [_Finding(problem, refused=True) for problem in find_restrictions(private_paths)]
     hidden = HiddenFiles(private_paths)
+    log_path = None if config.logging.file is None else Path(config.logging.file).expanduser()
+    log_paths = (
+        () if log_path is None or not log_path.is_absolute() else (log_path,)
+    )  # others are in the state directory
     if _is_sandboxed(config, roster) and (problem := hidden.link_problem()) is not None:
         findings.append(_Finding(f"tools.exec.sandbox: {problem}; commands are refused until then"))
     for name, fault in roster.unusable_aliases().items():
@@ -108,7 +112,9 @@ def check_agents(
         if agent.workspace is not None:
             findings += _check_workspace(place, agent.workspace)
             findings += _check_hidden(place, agent.workspace, hidden)
-            findings += _check_links(place, agent.workspace, private_paths)
+            findings += _check_links(place, agent.workspace, (*private_paths, *log_paths))
+            for path in log_paths:
+                findings += _check_log(path, agent, private_paths)
     distinct = dict.fromkeys(findings)
     problems = [finding.text for finding in distinct if finding.refused]
     if problems:
@@ -169,6 +175,16 @@ def _check_hidden(place: str, path: Path, hidden: HiddenFiles) -> Iterator[_Find
             f"{place}: {path} holds files of the gateway itself ({listed}), which tools do not reach; name a directory "
             "without them"
         )
+
+
+def _check_log(path: Path, agent: Agent, private_paths: Sequence[Path]) -> Iterator[_Finding]:
+    """Refuse a log file where an agent could change it."""
+    real = path.resolve()
+    if any(is_inside(real, private) for private in private_paths):
+        return  # in the state directory, which is hidden
+    if agent.workspace is not None and is_inside(real, agent.workspace):
+        text = f"logging.file: {path} is in the workspace of the agent {agent.id}, which could change it; move the file"
+        yield _Finding(text, refused=True)
 
 
 def _check_links(place: str, workspace: Path, private_paths: Sequence[Path]) -> Iterator[_Finding]:

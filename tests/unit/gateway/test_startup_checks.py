@@ -28,8 +28,10 @@ def check(
     *,
     environ: Mapping[str, str] | None = None,
     private_path: Path | None = None,
+    log: Path | None = None,
 ) -> tuple[str, ...]:
-    config, _ = parse_config({"agents": agents, "models": {"providers": providers or {}}})
+    logging = {} if log is None else {"logging": {"file": str(log)}}
+    config, _ = parse_config({"agents": agents, "models": {"providers": providers or {}}, **logging})
     catalog = ModelCatalog(config, tmp_path, environ or {})
     try:
         private = [private_path or tmp_path.parent / "openclaw.json"]
@@ -100,6 +102,18 @@ def test_workspace_with_a_link_to_own_files_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"holds the symbolic link {workspace}.*could replace it"):
             check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=path)
     assert check(tmp_path, agents, {"stub": {"baseUrl": NOBODY}}, private_path=private) == ()
+
+
+def test_log_file_in_a_workspace_is_refused(tmp_path: Path) -> None:
+    workspace = _make(tmp_path / "workspace")
+    (workspace / "link").symlink_to(tmp_path)
+    agents = {"defaults": {"model": "groq/a", "workspace": str(workspace)}}
+    check(tmp_path, agents, log=tmp_path / "gateway.log")
+    check(tmp_path, agents, log=workspace / "gateway.log", private_path=workspace)  # hidden there
+    with pytest.raises(ConfigError, match=r"logging.file: .* is in the workspace of the agent main"):
+        check(tmp_path, agents, log=workspace / "gateway.log")
+    with pytest.raises(ConfigError, match="holds the symbolic link"):
+        check(tmp_path, agents, log=workspace / "link" / "gateway.log")
 
 
 def test_hidden_file_with_another_link_is_noted_where_commands_run(tmp_path: Path) -> None:
