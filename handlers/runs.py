@@ -85,7 +85,7 @@ def create_run(body: dict[str, Any]) -> Response:
 def get_run(run_id: str) -> Response:
     """Return one run."""
     gateway: Gateway = current_app.extensions["gateway"]
-    return json_response(to_run(gateway.get_run(run_id, current_principal())))
+    return json_response(to_run(gateway.get_run(run_id, current_principal(), with_progress=True)))
 
 
 def cancel_run(run_id: str) -> Response:

@@ -244,22 +244,23 @@ class Gateway:
         """End a run soon, in whatever state and process; whether it had not ended. Raises `StoreError`."""
         return self._abort_here(run_id) or self._end_forgotten(run_id) or self.storage.records.request_abort(run_id)
 
-    def get_run(self, run_id: str, principal: Principal) -> RunRecord:
+    def get_run(self, run_id: str, principal: Principal, *, with_progress: bool = False) -> RunRecord:
         """Return the run's record, made up for a run of this process as far as it is not stored yet.
 
-        Raises `StoreError`, and `GatewayError` (`run_not_found`), also for a run that `principal` may not see.
+        Raises `StoreError`, and `GatewayError` (`run_not_found`), also for a run that `principal` may not see. With
+        `with_progress` it is as `RunDirectory.with_progress` returns it.
         """
         found = self._directory.find(run_id)
         if found is None or not principal.may_see(owner_of(found.session_key)):
             raise run_not_found(run_id)
-        return found
+        return self._directory.with_progress(found) if with_progress else found
 
     def list_runs(self, which: RunFilter, after: RunPosition | None, limit: int) -> tuple[RunRecord, ...]:
-        """Return at most `limit` runs, newest first, behind `after`: those of this process and all that are recorded.
-
-        Raises `StoreError`.
-        """
-        return self._directory.list(which, after, limit)
+        """Return at most `limit` runs of all processes, newest first, behind `after`. Raises `StoreError`."""
+        found = self._directory.list(which, after, limit)
+        for run in found:
+            self._directory.request_progress(run)
+        return found
 
     def has_session(self, key: str) -> bool:
         """Return True if the session `key` has had a run that is still known. Raises `StoreError`."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from service.agent.event_log import current_tool
 from service.agent.run import Run
 from service.gateway.run_registry import RunRegistry
 from service.storage.runs.pages import RunFilter, RunPosition, is_behind, list_runs, newest_first
 from service.storage.runs.records import RunRecord
 from service.storage.storage import Storage
+
+#: How long a look at a run of another process waits for its progress.
+_PROGRESS_SECONDS = 1.0
 
 
 class RunDirectory:
@@ -39,6 +44,25 @@ class RunDirectory:
             live.pop(run.id, None)
         here = [run for run in live.values() if which.admits(run) and is_behind(run, after)]
         return newest_first([*here, *elsewhere])[:limit]
+
+    def with_progress(self, run: RunRecord) -> RunRecord:
+        """Return a run with the progress that another process makes with it, as far as it has begun.
+
+        That is stored from the first call on; as long as nothing is, this waits for at most a second. Raises
+        `StoreError`.
+        """
+        until = monotonic() + _PROGRESS_SECONDS
+        if self.request_progress(run):
+            while run.state.is_begun and run.step is None and (left := until - monotonic()) > 0:
+                self._storage.run_events.wait_elsewhere(run.id, left)
+                run = self.find(run.id) or run
+        return run
+
+    def request_progress(self, run: RunRecord) -> bool:
+        """Have the process that executes a run store its progress; returns False if that is this one, or none."""
+        if run.gateway_id == self._storage.membership.id or run.state.is_final:
+            return False
+        return run.detached or run.followed or self._storage.records.request_events(run.id)
 
     def _to_record(self, run: Run) -> RunRecord:
         started_at_ms = run.started_at_ms

@@ -172,6 +172,7 @@ class RunRecord:
     metadata: str | None = None
     response: str | None = None
     detached: bool = False
+    followed: bool = False
 
 
 #: The stored runs, each with `waits`: whether an approval of it is pending.
@@ -300,4 +301,5 @@ def to_record(row: sa.Row[Any]) -> RunRecord:
         response=row.response,
         detached=row.detached,
         tool=row.tool if row.state in ACTIVE_STATES else None,
+        followed=bool(row.followed),
     )

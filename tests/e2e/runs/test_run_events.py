@@ -207,6 +207,43 @@ def test_chat_completion_can_be_watched_where_it_runs(
     assert joined(events_of(here, path, conformance)) == joined(events)
 
 
+def test_every_process_shows_the_progress_of_a_chat(
+    here: httpx.Client, there: httpx.Client, upstream: Upstream
+) -> None:
+    model = Paced(upstream, "one ", "two")
+    key = uuid.uuid4().hex
+    with ThreadPoolExecutor(1) as pool:
+        headers = {"x-openclaw-model": f"stub/{model.name}", "x-openclaw-session-key": key}
+        answer = pool.submit(ask, here, "hi", headers=headers)
+        (run,) = until(lambda: there.get("/v1/runs", params={"session_key": key, "state": "running"}).json()["data"])
+        model.go_on(1)
+        shown = until(lambda: there.get(f"/v1/runs/{run['id']}").json()["first_output_at"])
+        run = there.get(f"/v1/runs/{run['id']}").json()
+        assert (run["state"], run["model"], run["step"]) == ("running", f"stub/{model.name}", 1)
+        assert shown == here.get(f"/v1/runs/{run['id']}").json()["first_output_at"]
+        model.go_on()
+        assert answer.result().is_success
+    assert there.get(f"/v1/runs/{run['id']}").json()["state"] == "ok"
+
+
+def test_look_at_a_run_of_another_process_waits_for_its_progress(
+    here: httpx.Client, there: httpx.Client, upstream: Upstream
+) -> None:
+    model = Paced(upstream, "one")
+    key = uuid.uuid4().hex
+    looks: list[str | None] = []
+    with ThreadPoolExecutor(1) as pool:
+        headers = {"x-openclaw-model": f"stub/{model.name}", "x-openclaw-session-key": key}
+        answer = pool.submit(ask, here, "hi", headers=headers)
+        (run,) = until(lambda: here.get("/v1/runs", params={"session_key": key, "state": "running"}).json()["data"])
+        while not looks or looks[-1] is None:
+            looks.append(there.get(f"/v1/runs/{run['id']}").json()["model"])
+        model.go_on()
+        assert answer.result().is_success
+    assert looks[-1] == f"stub/{model.name}"
+    assert len(looks) < 10
+
+
 def test_failed_and_refused_runs_end_with_their_errors(
     here: httpx.Client, there: httpx.Client, upstream: Upstream, conformance: Conformance
 ) -> None:
