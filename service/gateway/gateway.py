@@ -235,10 +235,8 @@ class Gateway:
     def find(self, run_id: str) -> Run | None:
         """The run with this id: one of this process, or the replay of one that is only recorded."""
         found = self.runs.find(run_id)
-        if found is not None:
-            return found
-        record = self.storage.records.get(run_id)
-        return None if record is None else self._replayer.recall(record)
+        record = self.storage.records.get(run_id) if found is None else None
+        return found if record is None else self._replayer.recall(record)
 
     def abort(self, run_id: str) -> bool:
         """End a run soon, in whatever state and process; whether it had not ended. Raises `StoreError`."""
@@ -247,8 +245,8 @@ class Gateway:
     def get_run(self, run_id: str, principal: Principal, *, with_progress: bool = False) -> RunRecord:
         """Return the run's record, made up for a run of this process as far as it is not stored yet.
 
-        Raises `StoreError`, and `GatewayError` (`run_not_found`), also for a run that `principal` may not see. With
-        `with_progress` it is as `RunDirectory.with_progress` returns it.
+        `with_progress`: see `RunDirectory`. Raises `StoreError`, and `GatewayError` (`run_not_found`), also for a run
+        that `principal` may not see.
         """
         found = self._directory.find(run_id)
         if found is None or not principal.may_see(owner_of(found.session_key)):
