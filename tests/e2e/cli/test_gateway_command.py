@@ -166,7 +166,9 @@ def test_access_log_has_one_line_for_each_request_and_no_secret(tmp_path: Path) 
         with running.client() as client:
             answer = ask(client, "a private question", headers={"x-request-id": "find-me"})
         running.stop()
-        [line] = [line for line in running.output.splitlines() if "request_id=find-me" in line]
+        of_request = [line for line in running.output.splitlines() if "request_id=find-me" in line]
+        [line] = [line for line in of_request if "openclaw.access" in line]
+    assert len(of_request) == 2  # that of the run, too
     for part in ("method=POST", f"path={PATH}", "status=200", "agent=main", f"run={answer.json()['id']}"):
         assert part in line
     assert "private" not in running.output

@@ -131,8 +131,13 @@ def test_callers_function_replaces_agents_tool_of_its_name(
     offered = [tool["function"] for tool in upstream.requests[-1].body["tools"]]
     assert [function["description"] for function in offered if function["name"] == "read"] == ["The caller's own."]
     assert "ls" in {function["name"] for function in offered}
-    eventually(lambda: f"request_id=replacing-{stream}" in gateway.output)
-    [line] = [line for line in gateway.output.splitlines() if f"request_id=replacing-{stream}" in line]
+
+    def access_lines() -> list[str]:
+        lines = [line for line in gateway.output.splitlines() if "openclaw.access" in line]
+        return [line for line in lines if f"request_id=replacing-{stream}" in line]
+
+    eventually(lambda: bool(access_lines()))
+    [line] = access_lines()
     assert "replaced_tools=read" in line
 
 
