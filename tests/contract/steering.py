@@ -180,7 +180,7 @@ class Steering:
         in_session = "x-openclaw-session-key" in case.headers or _says(body.get("user"))
         if case.operation.label == RESPONSE:
             mend_response_request(body, PICTURE, FILE, in_session=in_session)
-            if _says(body.get("previous_response_id")):
+            if body.get("previous_response_id"):
                 del body["previous_response_id"]  # of nothing
         else:
             if isinstance(body.get("messages"), list):
