@@ -45,7 +45,7 @@ class LoggingConfig(Section):
     redact_sensitive: Literal["off", "tools"] = "tools"
     """"tools" masks arguments that are called like secrets, such as `password` and `apiKey`."""
     redact_patterns: tuple[str, ...] = ()
-    """What OpenClaw masks. Without `toolArguments` no line has such texts; together they are refused."""
+    """Patterns that OpenClaw masks. Without `toolArguments` no line has such texts; together they are refused."""
 
     @model_validator(mode="after")
     def _check_patterns(self) -> LoggingConfig:

@@ -49,7 +49,7 @@ Fields = Mapping[str, str | float]
 
 @record
 class LogSettings:
-    """What is logged, and where. `as_json` is the format on standard error; a file has JSON lines.
+    """Levels, format and place of the log. `as_json` is the format on standard error; a file has JSON lines.
 
     `level` is the least one of the file, `console_level` that of standard error. The file is rotated once it has
     `max_file_bytes`.

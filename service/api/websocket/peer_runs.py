@@ -137,7 +137,7 @@ def _to_run(record: RunRecord) -> Run:
 
 
 def _tool_of(event: RunEvent) -> tuple[type[RunEvent], str] | None:
-    """Return what tells the beginnings and the ends of tools from each other, `None` for other events."""
+    """Return the identity of the beginning or the end of a tool, `None` for other events."""
     return (type(event), event.call.id) if isinstance(event, ToolStarted | ToolEnded) else None
 
 

@@ -1,4 +1,4 @@
-"""What the log may repeat of a model's failure: the provider's words without anything it quotes of the conversation.
+"""Words of a failed model that the log may repeat: its provider's, without anything quoted from the conversation.
 
 Providers quote requests in their errors, whole or in part. A word is dropped if the request has it, unless it is one
 that such errors consist of anyway, and so is everything in quotation marks and braces.
