@@ -47,6 +47,8 @@ def _mend_items(items: Iterable[Any], *, in_session: bool) -> list[Any]:
         match item:
             case {"type": "item_reference", "id": str()}:
                 continue  # to nothing
+            case {"id": str()} if item.get("type") is item.get("role") is item.get("content") is None:
+                continue  # likewise
             case {"type": "function_call_output", "call_id": str(call_id)} if call_id not in called:
                 mended.append({"type": "function_call", "call_id": call_id, "name": "look_up"})
                 called.add(call_id)

@@ -97,36 +97,48 @@ def _translate(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
 
 def _by_discriminator(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:
     name, mapping = schema["discriminator"]["propertyName"], schema["discriminator"]["mapping"]
-    # The branch of values without the property, or with null, is the one that does not require it.
-    default = next((value for value, ref in mapping.items() if not _requires({"$ref": ref}, name, components)), None)
+    required = {value: _required_by(reference, components) for value, reference in mapping.items()}
+    chosen = {value: [{"required": [name], "properties": {name: {"const": value}}}] for value in mapping}
+    optional = [value for value in mapping if name not in required[value]]
+    for value, condition in _without_discriminator(name, {value: required[value] for value in optional}).items():
+        chosen[value].append(condition)
     values: dict[str, Any] = {"type": "string", "enum": list(mapping)}
-    if default is not None:
+    if optional:
         values = {"type": ["string", "null"], "enum": [*mapping, None]}
     if "x-unsupported-values" in schema:
         values["x-unsupported-values"] = schema["x-unsupported-values"]
     branches = [
         {
-            "if": {"type": "object", **_with_value(name, value, is_default=value == default)},
+            "if": {"type": "object", **(chosen[value][0] if len(chosen[value]) == 1 else {"anyOf": chosen[value]})},
             "then": {"$ref": reference.replace("#/components/schemas/", "#/$defs/")},
         }
         for value, reference in mapping.items()
     ]
     types = list(dict.fromkeys(kind for branch in schema["oneOf"] for kind in _types_of(branch, components)))
-    required = [name] if default is None else []
-    return {"type": types, "required": required, "properties": {name: values}, "allOf": branches}
+    return {"type": types, "required": [] if optional else [name], "properties": {name: values}, "allOf": branches}
 
 
-def _requires(branch: Any, name: str, components: Mapping[str, Any]) -> bool:
-    schema = components[branch["$ref"].rpartition("/")[2]]
-    if "oneOf" in schema:
-        return any(_requires(part, name, components) for part in schema["oneOf"])
-    return name in schema.get("required", ())
+def _without_discriminator(name: str, required: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the conditions for the branches of values without the property `name`, or with null.
+
+    `required` are the fields of the branches that do not require it. The first of them is chosen, unless the value has
+    what another one requires and nothing that the first one requires.
+    """
+    if not required:
+        return {}
+    null = {"type": "null"}
+    first, *others = required
+    absent = dict.fromkeys([name, *required[first]], null)
+    conditions: dict[str, Any] = {other: {"required": required[other], "properties": absent} for other in others}
+    otherwise = {"not": {"anyOf": list(conditions.values())}} if others else {}
+    return {first: {"properties": {name: null}, **otherwise}, **conditions}
 
 
-def _with_value(name: str, value: str, *, is_default: bool) -> dict[str, Any]:
-    if is_default:
-        return {"properties": {name: {"enum": [value, None]}}}
-    return {"required": [name], "properties": {name: {"const": value}}}
+def _required_by(reference: str, components: Mapping[str, Any]) -> list[str]:
+    """Return the fields that a component requires, or some of its variants."""
+    schema = components[reference.rpartition("/")[2]]
+    variants = [_required_by(part["$ref"], components) for part in schema.get("oneOf", ())]
+    return list(dict.fromkeys([*schema.get("required", ()), *(field for fields in variants for field in fields)]))
 
 
 def _by_type(schema: Any, components: Mapping[str, Any]) -> dict[str, Any]:

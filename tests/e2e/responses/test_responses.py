@@ -377,6 +377,28 @@ def test_reasoning_is_an_item_where_it_is_asked_for(talk: httpx.Client, upstream
     given = [{"type": "item_reference", "id": item["id"]} for item in shown["output"]]
     respond(talk, [{"role": "user", "content": "hi"}, *given, {"role": "user", "content": "why"}]).raise_for_status()
     assert [message["content"] for message in sent(upstream)["messages"]] == ["hi", "Yes.", "why"]
+    bare = {"id": shown["output"][1]["id"]}
+    respond(talk, [bare, {**bare, "type": None, "role": None}, {"role": "user", "content": "so"}]).raise_for_status()
+    assert [message["content"] for message in sent(upstream)["messages"]][-1] == "so"
+    assert "Yes." in str(sent(upstream)["messages"])
+
+
+@pytest.mark.parametrize(
+    ("item", "code", "param"),
+    [
+        ({"id": "msg_none"}, "invalid_value", "input[0].id"),
+        ({"id": 7}, "invalid_type", "input[0].id"),
+        ({"id": "msg_none", "content": "hi"}, "missing_required_parameter", "input[0].role"),
+        ({"id": "msg_none", "role": None, "content": "hi"}, "invalid_type", "input[0].role"),
+        ({"role": "user"}, "missing_required_parameter", "input[0].content"),
+        ({}, "missing_required_parameter", "input[0].role"),
+        ({"type": "item_reference"}, "missing_required_parameter", "input[0].id"),
+    ],
+)
+def test_item_without_type_is_a_message_or_a_reference(
+    client: httpx.Client, item: dict[str, Any], code: str, param: str
+) -> None:
+    assert error_of(respond(client, [item, {"role": "user", "content": "hi"}])) == (400, code, param)
 
 
 def think(exchange: Exchange) -> None:

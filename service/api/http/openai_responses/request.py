@@ -143,7 +143,7 @@ def _resolve(
         return given
     items: list[Mapping[str, Any]] = []
     for index, item in enumerate(given):
-        if item.get("type") != "item_reference":
+        if not _is_reference(item):
             items.append(item)
             continue
         found = find_item(item["id"])
@@ -152,6 +152,11 @@ def _resolve(
             raise GatewayError("invalid_value", text, param=f"input[{index}].id")
         items.append(found)
     return items
+
+
+def _is_reference(item: Mapping[str, Any]) -> bool:
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and item.get("role") is None)
 
 
 def in_response_terms(error: GatewayError, body: Mapping[str, Any]) -> GatewayError:
