@@ -63,7 +63,9 @@ def _read_files(gateway: Gateway, caller: Caller, messages: Sequence[dict[str, A
 
 def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[str, Any]) -> Response:
     run = caller.submit(gateway, request)
-    fold = ResponseFold(run.id, run.accepted_at, to_echo(body))
+    stored = run.accepted.response  # of a repeated request what the first one got
+    echo = to_echo(body, run.agent_id, run.sampling) if stored is None else orjson.loads(stored)
+    fold = ResponseFold(run.id, run.accepted_at, echo)
     if body.get("stream"):
         stream = ResponseStream(run, fold, request.shows)
         stream.begin()

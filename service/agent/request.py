@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from service.agent.conversation import IncomingMessage
 from service.core.dataclass import record
@@ -29,13 +29,13 @@ class AgentRequest:
     with a `task` is a side request of a chat program (`service.agent.side_tasks`).
     Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. A
     `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it;
-    `webhook` hears of its end. `run_id` is the caller's own name for the run. `response` is what a response repeats of
-    the request (JSON), if it is stored. The messages of a request that `follows` a run continue after that run's,
-    wherever these are in the session. `timeout_seconds` may shorten, not extend, the agent's limit. The output of a
-    request that is not `streamed` is read only at its end, so that a failing model may be retried. `shows` are the
-    kinds of events beside the text, `REASONING` and `TOOLS`, that the caller wants to see. The agent uses its own tools
-    at most `max_tool_calls` times. A request with a `call` of one of the agent's tools asks no model; its session is
-    only where the tool is used.
+    `webhook` hears of its end. `run_id` is the caller's own name for the run. `response` returns what a response that
+    is stored repeats of the request (JSON), given the agent's id and the parameters in force. The messages of a request
+    that `follows` a run continue after that run's, wherever these are in the session. `timeout_seconds` may shorten,
+    not extend, the agent's limit. The output of a request that is not `streamed` is read only at its end, so that a
+    failing model may be retried. `shows` are the kinds of events beside the text, `REASONING` and `TOOLS`, that the
+    caller wants to see. The agent uses its own tools at most `max_tool_calls` times. A request with a `call` of one of
+    the agent's tools asks no model; its session is only where the tool is used.
     """
 
     principal: Principal
@@ -57,7 +57,7 @@ class AgentRequest:
     detached: bool = False
     metadata: str | None = None
     webhook: Webhook | None = None
-    response: str | None = None
+    response: Callable[[str, Sampling], str] | None = None
     follows: str | None = None
     timeout_seconds: float | None = None
     streamed: bool = True

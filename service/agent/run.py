@@ -28,7 +28,7 @@ from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event, Timeout
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
-from service.core.messages import StopReason, ToolCall, Usage
+from service.core.messages import Sampling, StopReason, ToolCall, Usage
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import AcceptedRun, RunState
 
@@ -87,14 +87,15 @@ class Run:
     log of other runs may lack it, or retract it. `is_waiting` is set while it waits for an approval. `scope`
     surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
     `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model calls, `model`
-    is the model of the latest one, `usage` that of those that have ended. `request_id` is that of its HTTP request.
-    Times in seconds since 1970.
+    is the model of the latest one, `usage` that of those that have ended. `request_id` is that of its HTTP request,
+    `sampling` the parameters in force. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
     fails, and each function of `on_evicted` is called.
     """
 
     request_id: str | None = None
+    sampling = Sampling()
 
     def __init__(
         self,

@@ -107,7 +107,7 @@ class Gateway:
                 shows_reasoning=REASONING in request.shows,
                 budget=self.budget,
             )
-            run.request_id = request_id
+            run.request_id, run.sampling = request_id, plan.sampling
             if request.detached and sum(one.accepted.detached for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             known = self._find_named(run) if request.run_id is not None else None
@@ -138,7 +138,7 @@ class Gateway:
             detached=request.detached,
             metadata=request.metadata,
             webhook=request.webhook,
-            response=request.response,
+            response=None if request.response is None else request.response(plan.agent.id, plan.sampling),
         )
 
     def _find_named(self, run: Run) -> Run | None:
@@ -196,7 +196,7 @@ class Gateway:
             raise failure_of(None)
         if record.id != run.id:
             self.runs.discard(run)
-            return self._replayer.recall(record)
+            return self._replayer.recall(record, run.sampling)
         if record.session_key != run.session_key:
             raise run_id_taken()
         self._replayer.replay_as(run)

@@ -14,7 +14,7 @@ from service.agent.run import Run
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, sleep, spawn
 from service.core.errors import GatewayError, internal_error
-from service.core.messages import StopReason
+from service.core.messages import Sampling, StopReason
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.events import RunEvents
 from service.storage.runs.records import AcceptedRun, RunRecord, RunRecords, RunState
@@ -43,6 +43,7 @@ class Replayer:
     def mirror(self, original: Run) -> Run:
         """A replay of a run of this process, event by event."""
         copy = Run(original.accepted, is_replay=True, shows_reasoning=original.shows_reasoning, budget=self._budget)
+        copy.sampling = original.sampling
         copy.begin()
         spawn(self._mirror, original, copy)
         return copy
@@ -57,12 +58,19 @@ class Replayer:
         except Cancelled:
             copy.append(RunEnded(error=_left()))
 
-    def recall(self, record: RunRecord) -> Run:
-        """A replay of a recorded run, which ends once the recorded one has."""
+    def recall(self, record: RunRecord, sampling: Sampling = Run.sampling) -> Run:
+        """A replay of a recorded run, which ends once the recorded one has; `sampling` is not recorded."""
         accepted = AcceptedRun(
-            record.id, record.session_key, record.agent_id, record.protocol, record.accepted_at_ms, stateless=False
+            record.id,
+            record.session_key,
+            record.agent_id,
+            record.protocol,
+            record.accepted_at_ms,
+            stateless=False,
+            response=record.response,
         )
         copy = Run(accepted, is_replay=True, budget=self._budget)
+        copy.sampling = sampling
         self.replay_as(copy)
         return copy
 

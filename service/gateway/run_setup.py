@@ -18,7 +18,7 @@ from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
-from service.core.messages import Role
+from service.core.messages import Role, Sampling
 from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
 from service.gateway.tool_invocation import Invocation, plan_invocation, prepare_invocation, to_context
@@ -48,6 +48,12 @@ class RunPlan:
     lease: RuntimeLease
     context_key: str | None = None
     """The session in which a tool is called without a model."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling parameters in force: the request's, and where it has none the agent's for its first model."""
+        defaults = self.choices[0].defaults
+        return self.request.sampling if defaults is None else self.request.sampling.over(defaults)
 
     @property
     def queue_seconds(self) -> float:

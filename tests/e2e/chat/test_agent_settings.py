@@ -10,6 +10,7 @@ import pytest
 from openai import OpenAI
 from support.chat import ask, error_of, user
 from support.live import TOKEN, LiveGateway, live_gateway, stubbed_config
+from support.responses import events_of, respond, response_of
 from support.upstream import Upstream
 
 PARAMS = {"temperature": 0.3, "topP": 0.9, "maxTokens": 50, "textVerbosity": "low"}
@@ -52,6 +53,50 @@ def test_agents_parameters_stand_below_those_of_the_request(client: httpx.Client
     assert wire(upstream) == {"model": "ok", **own}
     ask(client, user("hi"), model="openclaw").raise_for_status()
     assert wire(upstream) == {"model": "ok"}
+
+
+def in_force(response: dict[str, Any]) -> dict[str, Any]:
+    names = ("model", "temperature", "top_p", "max_output_tokens")
+    effort, verbosity = response["reasoning"]["effort"], response["text"].get("verbosity")
+    return {**{name: response[name] for name in names}, "verbosity": verbosity, "effort": effort}
+
+
+def test_response_says_which_parameters_are_in_force(client: httpx.Client, upstream: Upstream) -> None:
+    agents = {
+        "model": "openclaw/coder",
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "max_output_tokens": 50,
+        "verbosity": "low",
+        "effort": "high",
+    }
+    first = respond(client, "hi", model="openclaw/coder")
+    assert in_force(first.json()) == agents
+    streamed = respond(client, "hi", previous_response_id=first.json()["id"], stream=True)
+    assert all(in_force(event["response"]) == agents for event in events_of(streamed) if "response" in event)
+    assert in_force(client.get(f"/v1/responses/{response_of(streamed)['id']}").json()) == agents
+    own = {"temperature": 1.5, "max_output_tokens": 9, "reasoning": {"effort": "low"}, "text": {"verbosity": "high"}}
+    key = {"Idempotency-Key": "in-force"}
+    for _ in range(2):
+        asked = respond(client, "hi", key, model="openclaw/coder", store=False, **own).json()
+        assert in_force(asked) == {
+            "model": "openclaw/coder",
+            "temperature": 1.5,
+            "top_p": 1,
+            "max_output_tokens": 9,
+            "verbosity": "high",
+            "effort": "low",
+        }
+    assert wire(upstream)["temperature"] == 1.5
+    plain = respond(client, "hi").json()
+    assert in_force(plain) == {
+        "model": "openclaw/main",
+        "temperature": 1,
+        "top_p": 1,
+        "max_output_tokens": None,
+        "verbosity": None,
+        "effort": None,
+    }
 
 
 def test_alias_of_a_model_is_taken_where_a_model_is_named(client: httpx.Client, upstream: Upstream) -> None:

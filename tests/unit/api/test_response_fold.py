@@ -10,14 +10,14 @@ from service.agent.events import RunEnded, RunEvent, TextDelta, ToolCallRequeste
 from service.api.http.openai_responses.echo import to_echo
 from service.api.http.openai_responses.output import ResponseFold, StreamedEvent
 from service.core.errors import GatewayError
-from service.core.messages import StopReason, ToolCall
+from service.core.messages import Sampling, StopReason, ToolCall
 
 RUN = "chatcmpl_01a2271b-d23c-73ee-bf4f-e018d388d97e"
 DELTA = "response.function_call_arguments.delta"
 
 
 def folded(*events: RunEvent) -> list[StreamedEvent]:
-    fold = ResponseFold(RUN, 1000.5, to_echo({"input": "hi"}))
+    fold = ResponseFold(RUN, 1000.5, to_echo({"input": "hi"}, "main", Sampling()))
     return [*fold.begin(), *(one for event in events for one in fold.add(event, 1001.5))]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from service.api.http.openai_responses.tools import PlacedFunction, flat_name, p
 from service.config.gateway import HttpConfig
 from service.core.dataclass import replace
 from service.core.errors import GatewayError
+from service.core.messages import Sampling
 from service.core.principal import Principal
 from service.storage.runs.records import RunRecord
 from service.storage.sessions.keys import SESSION_KEY_HEADER, owner_of, session_key_for
@@ -70,7 +72,7 @@ def parse_response_request(
         max_tool_calls=body.get("max_tool_calls"),
         detached=detached,
         streamed=request.streamed or detached,  # its events can be read as they come
-        response=None if body.get("store") is False else orjson.dumps(to_echo(body)).decode(),
+        response=None if body.get("store") is False else partial(_encode_echo, body),
     )
     if conversation_of(body) is not None:
         return _in_conversation(request, body, find_header)
@@ -152,6 +154,10 @@ def _resolve(
             raise GatewayError("invalid_value", text, param=f"input[{index}].id")
         items.append(found)
     return items
+
+
+def _encode_echo(body: Mapping[str, Any], agent_id: str, sampling: Sampling) -> str:
+    return orjson.dumps(to_echo(body, agent_id, sampling)).decode()
 
 
 def _is_reference(item: Mapping[str, Any]) -> bool:
