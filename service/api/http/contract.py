@@ -159,7 +159,8 @@ def _any_of_type(names: tuple[str, ...], branches: list[Any], components: Mappin
         return {"oneOf": same}
     # An error of `oneOf` has the errors of all branches, for every element: lists are chosen by their first one.
     kinds = [_types_of(branch["items"], components) for branch in branches]
-    choices: list[dict[str, Any]] = [{"if": {"maxItems": 0}, "then": {"oneOf": same}}]
+    empty = same[0] if all(branch.get("minItems") for branch in branches) else {"oneOf": same}
+    choices: list[dict[str, Any]] = [{"if": {"maxItems": 0}, "then": empty}]
     for kind, branch in zip(kinds, same, strict=True):
         choices.append({"if": {"minItems": 1, "prefixItems": [{"type": kind}]}, "then": branch})
     return {"prefixItems": [{"type": [name for kind in kinds for name in kind]}], "allOf": choices}

@@ -43,7 +43,7 @@ class CompiledSchema:
             (name, field[key], unit)
             for name, field in self._fields.items()
             for key, unit in (("maxItems", "elements"), ("maxProperties", "keys"))
-            if key in field
+            if key in field and "x-unsupported" not in field
         ]
         self._is_open = root.get("additionalProperties", True) is True
 

@@ -126,7 +126,7 @@ PARTS = [{"type": "input_text", "text": "x"}] * 64 + [WRONG_PART] * 40_000
         ("EmbeddingRequest", {"input": [*LONG, "x"]}, "`input[99999]` must be an integer, not a string."),
         ("EmbeddingRequest", {"input": [[*LONG, "x"]]}, "`input[0][99999]` must be an integer, not a string."),
         ("EmbeddingRequest", {"input": [1.5] * 199_000}, "`input[0]` must be an integer, a string or an array"),
-        ("EmbeddingRequest", {"input": []}, "`input` does not match the contract."),
+        ("EmbeddingRequest", {"input": []}, "`input` must have at least 1 element."),
         ("ResponseRequest", {"input": [{"role": "user", "content": PARTS}]}, "content[64].text` is missing."),
     ],
     ids=["texts", "lists", "last token", "last token of a list", "numbers", "empty", "parts"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,6 +129,32 @@ def test_no_component_is_named_like_a_type_of_a_language() -> None:
         "Set",
         "String",
     }
+
+
+#: What a request has that it may be sent with elsewhere, too, where it changes nothing.
+HARMLESS = {"stream_options", "metadata", "store", "service_tier", "prediction", "moderation", "prompt_cache_key"}
+HARMLESS |= {"safety_identifier", "truncation", "parallel_tool_calls", "include", "background"}
+REQUESTS = ("ChatCompletionRequest", "ResponseRequest", "RunRequest")
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, "EmbeddingRequest", "ToolInvocationRequest", "ForkRequest"])
+def test_fields_of_neighbouring_requests_are_refused_with_their_remedy(name: str) -> None:
+    document = load_contract()
+    schemas = document["components"]["schemas"]
+    fields = {of: schemas[of]["properties"] for of in (*REQUESTS, name)}
+    refused = {field: one["x-unsupported"] for field, one in fields[name].items() if "x-unsupported" in one}
+    check = CompiledSchema({"$ref": f"#/components/schemas/{name}"}, document).check
+    base: dict[str, Any] = {"input": "hi"} if "input" in fields[name].keys() - refused.keys() else {}
+    base |= {"messages": [{"role": "user", "content": "hi"}]} if name == "ChatCompletionRequest" else {}
+    for field, why in refused.items():
+        check({**base, field: None})
+        with pytest.raises(GatewayError, match="^" + re.escape(why)) as caught:
+            check({**base, field: {"x": "y"}})
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", field)
+        assert re.search(r"`\w|/v1/|Omit|Write|model", why), "no remedy"
+    if name in REQUESTS:
+        taken = {field for of in REQUESTS for field, one in fields[of].items() if "x-unsupported" not in one}
+        assert not taken - HARMLESS - fields[name].keys()
 
 
 def test_every_optional_field_of_a_request_accepts_null() -> None:
