@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from service.config.schema import Config
+    from service.core.rate_limits import RateLimits
     from service.storage.api_keys import ApiKey
     from service.storage.storage import Storage
 
 _SCOPES = ("chat", "read", "write", "admin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,11}")
 _MODEL = re.compile(r"[!-.0-~]+/[!-~]+")
 
 
@@ -38,9 +40,36 @@ class _Span(click.ParamType[int]):
             self.fail(f"{value} is not a time. Use a number with s, m, h, d or w: 90d.", param, ctx)
 
 
+class _Limit(click.ParamType[int]):
+    """A number of at least 1, or `none`, which is 0."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        text = str(value)
+        if text == "none":
+            return 0
+        if not _NUMBER.fullmatch(text):
+            self.fail(f"{text} is not a limit. Use a whole number of at least 1, or none.", param, ctx)
+        return int(text)
+
+
+def _limit_options(command: Any) -> Any:
+    """Add the options of the limits to a command."""
+    options = (
+        ("--rpm", "rpm", "Requests in any minute."),
+        ("--tpm", "tpm", "Tokens in any minute."),
+        ("--concurrent", "concurrent", "Runs at once."),
+    )
+    for flag, name, text in reversed(options):
+        command = click.option(flag, name, type=_Limit(), metavar="N|none", help=text)(command)
+    return command
+
+
 @click.group(cls=CommandGroup)
 def keys() -> None:
-    """Create, list, rotate and revoke API keys, each with its own data, scopes, agents and models."""
+    """Create, list, limit, rotate and revoke API keys, each with its own data, scopes, agents and models."""
 
 
 @keys.command()
@@ -51,6 +80,7 @@ def keys() -> None:
     "--model", "models", multiple=True, metavar="REF", help="A model (provider/model, provider/*); all by default."
 )
 @click.option("--expires", type=_Span(), metavar="TIME", help="When it expires: 90d. Never by default.")
+@_limit_options
 @json_option
 @pass_storage
 def create(
@@ -62,13 +92,16 @@ def create(
     models: tuple[str, ...],
     expires: int | None,
     as_json: bool,
+    **limits: int | None,
 ) -> None:
     """Create the key NAME and print it, once: only a digest of it is stored.
 
     chat starts runs, read reads what the key made, write does both, calls tools, cancels and deletes. admin may do
-    everything on everybody's data, as the gateway's own token may.
+    everything on everybody's data, as the gateway's own token may. Limits that are not given here are those of
+    gateway.limits.perKey.
     """
     from service.core.principal import Scope
+    from service.core.rate_limits import NO_LIMITS
 
     _check_options(name, scopes, agents, models)
     with opened(writes=True) as (storage, config):
@@ -80,8 +113,20 @@ def create(
             agents=_find_agents(config, agents) or None,
             models=models or None,
             expires_at_ms=expires_at_ms,
+            limits=_to_limits(limits, NO_LIMITS),
         )
     _print_new(key, text, as_json=as_json)
+
+
+def _to_limits(given: dict[str, int | None], before: RateLimits) -> RateLimits:
+    """Return the limits `before` with those that were given; 0 takes one away."""
+    from service.core.rate_limits import RateLimits
+
+    rpm, tpm, concurrent = (
+        old if (new := given[name]) is None else new or None
+        for name, old in zip(("rpm", "tpm", "concurrent"), before.to_tuple(), strict=True)
+    )
+    return RateLimits(rpm, tpm, concurrent)
 
 
 def _check_options(name: str, scopes: Sequence[str], agents: Sequence[str], models: Sequence[str]) -> None:
@@ -110,6 +155,30 @@ def _find_agents(config: Config, agents: Sequence[str]) -> list[str]:
             known = ", ".join(one.id for one in roster.agents)
             raise click.ClickException(f"{agent} is not an agent of this gateway. Agents: {known}.")
     return found
+
+
+@keys.command()
+@click.argument("key", metavar="NAME|ID")
+@_limit_options
+@json_option
+@pass_storage
+def limit(opened: Any, key: str, *, as_json: bool, **limits: int | None) -> None:
+    """Change the limits of a key, in all gateways within a second. Those that are not given stay."""
+    with opened(writes=True) as (storage, _):
+        found = _find(storage, key)
+        storage.api_keys.set_limits(found.id, _to_limits(limits, found.limits))
+        found = _find(storage, found.id)
+    shown = _to_object(found, int(time.time() * 1000))
+    if as_json:
+        print_json(shown)
+        return
+    click.echo(f"{printable(found.name)} ({found.id}): {_describe(found.limits)}.")
+
+
+def _describe(limits: RateLimits) -> str:
+    units = ("requests per minute", "tokens per minute", "runs at once")
+    shown = [f"{number} {unit}" for number, unit in zip(limits.to_tuple(), units, strict=True) if number is not None]
+    return ", ".join(shown) or "no limits of its own"
 
 
 @keys.command(name="list")
@@ -216,6 +285,7 @@ def _to_object(key: ApiKey, now_ms: int) -> dict[str, Any]:
         "scopes": list(key.scopes),
         "agents": None if key.agents is None else list(key.agents),
         "models": None if key.models is None else list(key.models),
+        **dict(zip(("rpm", "tpm", "concurrent"), key.limits.to_tuple(), strict=True)),
         "created_at": _to_time(key.created_at_ms),
         "expires_at": _to_time(key.expires_at_ms),
         "revoked_at": _to_time(key.revoked_at_ms),

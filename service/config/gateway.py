@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from service.config.limits import LimitsConfig
 from service.config.problems import Section
 from service.config.sessions import HttpSessionsConfig
 from service.config.types import (
@@ -242,6 +243,8 @@ class GatewayConfig(Section):
     """The HTTP API."""
     control_ui: ControlUiConfig = ControlUiConfig()
     """Pages in browsers."""
+    limits: LimitsConfig = LimitsConfig()
+    """Limits of callers and agents."""
     max_in_flight_bytes: Annotated[Whole, Field(ge=MIN_IN_FLIGHT_BYTES)] = DEFAULT_BYTES
     """Memory for data in flight in each process: bodies of requests, messages, and output that is not read yet. Beyond
     it new work waits briefly and is then refused with 503. At least 64 MiB."""

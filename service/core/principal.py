@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from service.core.dataclass import record
 from service.core.errors import GatewayError
+from service.core.rate_limits import NO_LIMITS, RateLimits
 
 
 class Scope(StrEnum):
@@ -33,7 +34,8 @@ class Principal:
     `owner` is the namespace of its data in session keys (`service.storage.sessions.keys`); a caller without one is an
     administrator, whose data has none and who sees everybody's. `key_id` and `name` are those of a named key. `scopes`
     are granted directly or in a wider one. `agents` and `models` (`provider/model`, `provider/*`) are those that it may
-    use, `None` for all.
+    use, `None` for all. `limits` are the key's own, `user` is the name of a user whom a trusted proxy has
+    authenticated.
     """
 
     owner: str | None = None
@@ -42,6 +44,8 @@ class Principal:
     scopes: frozenset[Scope] = frozenset(Scope)
     agents: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
+    limits: RateLimits = NO_LIMITS
+    user: str | None = None
 
     def may_see(self, owner: str | None) -> bool:
         """Return True if the caller may see the data of `owner`."""

@@ -97,6 +97,7 @@ def open_runtime(
         config.tasks,
         FileReader(slots.searches),
         config.embeddings.model,
+        config.gateway.limits,
     )
 
 

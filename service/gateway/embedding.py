@@ -14,7 +14,9 @@ from service.config.agents import Agent
 from service.core.concurrency import Deadline, Event, deadline, sleep, spawn
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
+from service.core.messages import Usage
 from service.core.principal import Principal
+from service.gateway.limiter import Limiter, estimate_inputs
 from service.gateway.run_limiter import RunLimiter, RunSlot
 from service.gateway.run_outcome import key_reused
 from service.gateway.runtime import Runtime, RuntimeLease
@@ -76,9 +78,10 @@ class Embedder:
     Processes that are asked at the same time may each make them; later answers are the one that was kept first.
     """
 
-    def __init__(self, answers: KeptAnswers, limiter: RunLimiter, clock: Callable[[], float]) -> None:
+    def __init__(self, answers: KeptAnswers, limiter: RunLimiter, limits: Limiter, clock: Callable[[], float]) -> None:
         self._answers = answers
         self._limiter = limiter
+        self._limits = limits
         self._clock = clock
         self._going_on: dict[str, _Work] = {}  # by the hashes of keys
 
@@ -89,7 +92,7 @@ class Embedder:
         (`idempotency_key_reused`) for a key that was sent with another request, and `StoreError`.
         """
         if key is None:
-            return create_embeddings(task, lease, self._limiter), False
+            return self._make_counted(task, lease), False
         key = key.owned_by(task.principal.owner)
         work, is_own = self._going_on.get(key.key_hash), False
         if work is None:
@@ -122,43 +125,58 @@ class Embedder:
         return Embeddings(tuple(answer["vectors"]), answer["input_tokens"])
 
     def _make_and_keep(self, key: IdempotencyKey, task: EmbeddingTask, lease: RuntimeLease) -> Embeddings:
-        found = create_embeddings(task, lease, self._limiter)
+        found = self._make_counted(task, lease)
         answer = orjson.dumps({"vectors": found.vectors, "input_tokens": found.input_tokens}).decode()
         if len(answer) <= _MOST_KEPT:
             self._answers.keep(key, answer, self._now_ms())
+        return found
+
+    def _make_counted(self, task: EmbeddingTask, lease: RuntimeLease) -> Embeddings:
+        with lease:
+            agent = find_agent(task, lease)
+            ticket = self._limits.admit(task.principal, agent.id, lambda: estimate_inputs(task.inputs))
+            used = Usage()
+            try:
+                found = create_embeddings(task, agent, lease.runtime, self._limiter)
+                used = Usage(found.input_tokens)
+            finally:
+                if ticket is not None:
+                    ticket.settle(used, failed=not used.input_tokens)
         return found
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
 
-def create_embeddings(task: EmbeddingTask, lease: RuntimeLease, limiter: RunLimiter) -> Embeddings:
+def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:
+    """Return the agent of a request. Raises the errors of `Roster.resolve`."""
+    return lease.runtime.roster.of(task.principal).resolve(task.model, task.agent_id)
+
+
+def create_embeddings(task: EmbeddingTask, agent: Agent, runtime: Runtime, limiter: RunLimiter) -> Embeddings:
     """Make the vectors, within the agent's time limit and the limit of runs at once.
 
-    Raises `GatewayError`: the errors of `Roster.resolve`, `ModelCatalog.choose` and of the provider;
-    `unsupported_parameter` for a model that makes no embeddings.
+    Raises `GatewayError`: the errors of `ModelCatalog.choose` and of the provider; `unsupported_parameter` for a model
+    that makes no embeddings.
     """
-    with lease:
-        runtime = lease.runtime
-        agent = runtime.roster.of(task.principal).resolve(task.model, task.agent_id)
-        chosen = _choose(task, agent, runtime)
-        provider = chosen.provider
-        if not isinstance(provider, EmbeddingProvider):
-            raise no_embeddings(chosen.ref)
-        request = EmbeddingRequest(chosen.id, task.inputs, task.dimensions, task.user)
-        slot = RunSlot(limiter)
-        try:
-            with deadline(agent.timeout_seconds):
-                slot.take(agent.timeout_seconds)
-                return _with_retries(runtime.limits.retries, lambda: provider.embed(request))
-        except Deadline:
-            text = f"The embeddings took longer than {agent.timeout_seconds:g} seconds."
-            raise GatewayError("run_timeout", text) from None
-        except GatewayError as error:
-            error.message = f"{error.message} (The model: {chosen.ref}.)"
-            raise
-        finally:
-            slot.give_back()
+    chosen = _choose(task, agent, runtime)
+    provider = chosen.provider
+    if not isinstance(provider, EmbeddingProvider):
+        raise no_embeddings(chosen.ref)
+    request = EmbeddingRequest(chosen.id, task.inputs, task.dimensions, task.user)
+    slot = RunSlot(limiter)
+    try:
+        with deadline(agent.timeout_seconds):
+            slot.take(agent.timeout_seconds)
+            return _with_retries(runtime.limits.retries, lambda: provider.embed(request))
+    except Deadline:
+        text = f"The embeddings took longer than {agent.timeout_seconds:g} seconds."
+        raise GatewayError("run_timeout", text) from None
+    except GatewayError as error:
+        error.message = f"{error.message} (The model: {chosen.ref}.)"
+        raise
+    finally:
+        slot.give_back()
 
 
 def _choose(task: EmbeddingTask, agent: Agent, runtime: Runtime) -> ChosenModel:

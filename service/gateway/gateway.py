@@ -17,11 +17,13 @@ from service.config.agents import Roster
 from service.config.gateway import HttpConfig
 from service.core.byte_budget import ByteBudget
 from service.core.concurrency import Cancelled, spawn
+from service.core.dataclass import replace
 from service.core.errors import GatewayError, internal_error
-from service.core.ids import with_time
 from service.core.principal import Principal
 from service.gateway.embedding import Embedder
 from service.gateway.event_feeds import EventFeeds
+from service.gateway.limiter import Limiter, Ticket, estimate_tokens, give_back
+from service.gateway.peer_requests import PeerRequests
 from service.gateway.replay import Replayer
 from service.gateway.run_directory import RunDirectory
 from service.gateway.run_execution import RunExecutor
@@ -36,14 +38,14 @@ from service.gateway.run_outcome import (
     too_many_named_runs,
 )
 from service.gateway.run_registry import RunRegistry
-from service.gateway.run_setup import RunPlan, plan_run
+from service.gateway.run_setup import RunPlan, plan_run, to_accepted
 from service.gateway.runtime import Runtime, RuntimeLease, RuntimeSlot, log_unlisted_models
 from service.gateway.webhooks import WebhookSender
 from service.models.catalog import ModelCatalog
 from service.storage.runs.idempotency import Claim, IdempotencyKey
 from service.storage.runs.pages import RunFilter, RunPosition
-from service.storage.runs.records import RUN_ID_PREFIX, AcceptedRun, RunRecord
-from service.storage.sessions.keys import own_run_id, owner_of
+from service.storage.runs.records import RunRecord
+from service.storage.sessions.keys import owner_of
 from service.storage.sessions.transcripts import StoreError
 from service.storage.storage import Storage
 
@@ -83,26 +85,28 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
-        self.embedder = Embedder(storage.kept_answers, limiter, clock)
+        self.limits = Limiter(storage, lambda: self._runtime.current.rate_limits)
+        self.embedder = Embedder(storage.kept_answers, limiter, self.limits, clock)
         self._directory = RunDirectory(storage, runs)
         self.event_feeds = EventFeeds(storage, runs, clock)
         self._draining = False
-        storage.membership.on_evicted = self._abort_in_sessions
-        storage.membership.on_poll = self._poll
+        self._peers = PeerRequests(storage, runs, self._directory, self._executor)
+        storage.membership.on_evicted = self._peers.abort_in_sessions
+        storage.membership.on_poll = self._peers.poll
 
     def submit(self, request: AgentRequest, request_id: str | None = None) -> Run:
         """Accept a run and return it; it continues whether or not it is followed. `request_id` is for the log.
 
         A request with a known idempotency key gets the run that answers the first one. Raises `GatewayError` for what
         is wrong with the request itself: an unknown agent or model, a reserved session key, a key used for another
-        request.
+        request, and beyond a limit.
         """
         if self._draining:
             raise shutting_down()
         with self.lease() as lease:
             plan = plan_run(request, lease, self._new_id)
             run = Run(
-                self._to_accepted(plan),
+                to_accepted(plan, self._new_id, int(self._clock() * 1000)),
                 key=request.idempotency_key and request.idempotency_key.owned_by(request.principal.owner),
                 shows_reasoning=REASONING in request.shows,
                 budget=self.budget,
@@ -114,32 +118,33 @@ class Gateway:
             if known is not None:
                 return known
             self.runs.add(run)
-            replay = None if run.key is None else self._claim(run, run.key)
+            ticket = self._admit(run, plan)
+            try:
+                replay = None if run.key is None else self._claim(run, run.key)
+                if run.key is None and run.accepted.detached:
+                    self._record(run)
+            except BaseException:
+                give_back(ticket)
+                raise
             if replay is not None:
+                give_back(ticket)
                 return replay
-            if run.key is None and run.accepted.detached:
-                self._record(run)
             lease.retain()
+        plan = plan if ticket is None else replace(plan, ticket=ticket)
         spawn(self._executor.execute, run, plan)
         return run
 
-    def _to_accepted(self, plan: RunPlan) -> AcceptedRun:
-        request, session = plan.request, plan.session
-        now_ms = int(self._clock() * 1000)
-        named = request.run_id and own_run_id(request.run_id, request.principal.owner)
-        return AcceptedRun(
-            id=named or f"{RUN_ID_PREFIX}{with_time(self._new_id(), now_ms)}",
-            session_key=session.key,
-            agent_id=plan.agent.id,
-            protocol=request.protocol,
-            accepted_at_ms=now_ms,
-            stateless=session.fresh,
-            claimed=request.idempotency_key is not None,
-            detached=request.detached,
-            metadata=request.metadata,
-            webhook=request.webhook,
-            response=None if request.response is None else request.response(plan.agent.id, plan.sampling),
-        )
+    def _admit(self, run: Run, plan: RunPlan) -> Ticket | None:
+        """Count the run, unless it will only repeat an answer."""
+        request = plan.request
+        try:
+            return self.limits.admit(request.principal, run.agent_id, lambda: estimate_tokens(request))
+        except BaseException as failure:
+            is_limit = isinstance(failure, GatewayError) and failure.code == "rate_limit_exceeded"
+            if is_limit and run.key is not None and self._directory.has_answer(run.key):
+                return None
+            self._refuse(run, failure)
+            raise
 
     def _find_named(self, run: Run) -> Run | None:
         known = self.runs.find(run.id)
@@ -240,7 +245,7 @@ class Gateway:
 
     def abort(self, run_id: str) -> bool:
         """End a run soon, in whatever state and process; whether it had not ended. Raises `StoreError`."""
-        return self._abort_here(run_id) or self._end_forgotten(run_id) or self.storage.records.request_abort(run_id)
+        return self._peers.abort(run_id)
 
     def get_run(self, run_id: str, principal: Principal, *, with_progress: bool = False) -> RunRecord:
         """Return the run's record, made up for a run of this process as far as it is not stored yet.
@@ -313,37 +318,8 @@ class Gateway:
         self.drain()
         for run in self.abort_all():
             run.wait_for_end(None)
+        self.limits.close()
         self.webhooks.close()
         self.event_feeds.close()
         self._runtime.close()
         self.storage.close()
-
-    def _abort_in_sessions(self) -> None:
-        """Abort the runs whose sessions other processes may have taken: their turns could not be stored."""
-        for run in self.runs.running():
-            if not run.accepted.stateless:
-                run.abort()
-
-    def _abort_here(self, run_id: str) -> bool:
-        run = self._directory.find_executed(run_id)
-        if run is not None:
-            run.abort()
-        return run is not None
-
-    def _poll(self) -> None:
-        """Notice what other processes have asked for."""
-        if self.storage.membership.has_peers:
-            requests = self.storage.records.list_requests(self.storage.membership.id)
-            for run_id in requests.to_abort:
-                if not self._abort_here(run_id):
-                    self._end_forgotten(run_id)
-            for run_id in requests.followed:
-                run = self._directory.find_executed(run_id)
-                if run is not None:
-                    self._executor.record_events(run)
-        self.storage.approvals.check()
-
-    def _end_forgotten(self, run_id: str) -> bool:
-        record = self.storage.records.get(run_id)
-        # The run may have been accepted here since.
-        return record is not None and (self._abort_here(run_id) or self.storage.ledger.end_forgotten(record))

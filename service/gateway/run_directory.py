@@ -7,8 +7,9 @@ from time import monotonic
 from service.agent.event_log import current_tool
 from service.agent.run import Run
 from service.gateway.run_registry import RunRegistry
+from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.pages import RunFilter, RunPosition, is_behind, list_runs, newest_first
-from service.storage.runs.records import RunRecord
+from service.storage.runs.records import RunRecord, RunState
 from service.storage.storage import Storage
 
 #: How long a look at a run of another process waits for its progress.
@@ -33,6 +34,12 @@ class RunDirectory:
         here = None if run is None else self._to_record(run)
         recorded = self._storage.records.get(run_id)
         return recorded if here is None or (recorded is not None and _is_ahead(recorded, here)) else here
+
+    def has_answer(self, key: IdempotencyKey) -> bool:
+        """Return True if a run that has not failed answers requests with `key`. Raises `StoreError`."""
+        claim = self._storage.claims.find(key)
+        record = None if claim is None else self._storage.records.get(claim.run_id)
+        return record is not None and (record.state is RunState.OK or not record.state.is_final)
 
     def list(self, which: RunFilter, after: RunPosition | None, limit: int) -> tuple[RunRecord, ...]:
         """Return at most `limit` runs, newest first, behind `after`. Raises `StoreError`."""

@@ -89,6 +89,8 @@ class RunExecutor:
             end = RunEnded(error=internal_error())
         finally:
             plan.lease.release()
+        if plan.ticket is not None:
+            plan.ticket.settle(end.usage, failed=end.error is not None)
         if end.error is not None and run.accepted.detached and not run.has_begun:
             self._storage.ledger.refuse(run.accepted, end.error)
         run.append(end)

@@ -18,14 +18,16 @@ from service.agent.system_prompt import to_system_text
 from service.config.agents import Agent
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
+from service.core.ids import with_time
 from service.core.messages import Role, Sampling
+from service.gateway.limiter import Ticket
 from service.gateway.runtime import RuntimeLease
 from service.gateway.session_selection import choose_session
 from service.gateway.tool_invocation import Invocation, plan_invocation, prepare_invocation, to_context
 from service.models.catalog import ChosenModel
 from service.models.provider import ModelRequest
-from service.storage.runs.records import AcceptedRun
-from service.storage.sessions.keys import SessionKey, owner_of
+from service.storage.runs.records import RUN_ID_PREFIX, AcceptedRun
+from service.storage.sessions.keys import SessionKey, own_run_id, owner_of
 from service.storage.sessions.tree import SessionHead
 from service.storage.storage import Storage
 from service.tools.toolbox import Toolbox
@@ -39,7 +41,10 @@ _MENTIONED_SECONDS = 0.1
 
 @record
 class RunPlan:
-    """A request and what it resolves to; `lease` keeps the configuration it was resolved with open."""
+    """A request and what it resolves to; `lease` keeps the configuration it was resolved with open.
+
+    `ticket` is its admission, if a limit concerns it.
+    """
 
     request: AgentRequest
     agent: Agent
@@ -48,6 +53,7 @@ class RunPlan:
     lease: RuntimeLease
     context_key: str | None = None
     """The session in which a tool is called without a model."""
+    ticket: Ticket | None = None
 
     @property
     def sampling(self) -> Sampling:
@@ -86,6 +92,25 @@ def plan_run(request: AgentRequest, lease: RuntimeLease, new_id: Callable[[], st
     check_model(request, choices[0])
     session = choose_session(agent.id, request.session_key, request.user, new_id, roster, principal.owner)
     return RunPlan(request, agent, choices, session, lease)
+
+
+def to_accepted(plan: RunPlan, new_id: Callable[[], str], now_ms: int) -> AcceptedRun:
+    """Return the facts of a run that is accepted now."""
+    request, session = plan.request, plan.session
+    named = request.run_id and own_run_id(request.run_id, request.principal.owner)
+    return AcceptedRun(
+        id=named or f"{RUN_ID_PREFIX}{with_time(new_id(), now_ms)}",
+        session_key=session.key,
+        agent_id=plan.agent.id,
+        protocol=request.protocol,
+        accepted_at_ms=now_ms,
+        stateless=session.fresh,
+        claimed=request.idempotency_key is not None,
+        detached=request.detached,
+        metadata=request.metadata,
+        webhook=request.webhook,
+        response=None if request.response is None else request.response(plan.agent.id, plan.sampling),
+    )
 
 
 @record

@@ -13,6 +13,7 @@ from service.agent.files import FileReader
 from service.config.agents import Roster
 from service.config.approvals import ApprovalsConfig
 from service.config.gateway import HttpConfig
+from service.config.limits import LimitsConfig
 from service.config.tasks import TasksConfig
 from service.core.byte_budget import DEFAULT_BYTES
 from service.core.concurrency import RLock, spawn
@@ -54,7 +55,8 @@ class Runtime:
     models' context windows, because another configuration may mean other models by the same names. `hidden` are the
     gateway's own files, which no tool may reach. `slots` limit the processes of tools, in all runtimes together.
     `http` has the rules for HTTP requests, `webhook_client` sends the ends of runs, `tasks` recognizes side requests.
-    `files` reads those that requests bring. `embedding_model` ("provider/model") makes embeddings.
+    `files` reads those that requests bring. `embedding_model` ("provider/model") makes embeddings. `rate_limits` are
+    those of callers and agents.
     """
 
     roster: Roster
@@ -70,6 +72,7 @@ class Runtime:
     tasks: TasksConfig
     files: FileReader
     embedding_model: str | None = None
+    rate_limits: LimitsConfig = LimitsConfig()
 
     def adopt(self, older: Runtime) -> None:
         """Take over what is open in `older` and configured the same here; `older` does not close that."""

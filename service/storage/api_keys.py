@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.core.principal import Principal, Scope, closure_of
+from service.core.rate_limits import NO_LIMITS, RateLimits
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.schema import api_keys
@@ -65,6 +66,7 @@ class ApiKey:
     last_used_at_ms: int | None = None
     old_digest: str | None = field(default=None, repr=False)
     old_until_ms: int | None = None
+    limits: RateLimits = NO_LIMITS
 
     def state_at(self, now_ms: int) -> str:
         """Return `active`, `expired` or `revoked`."""
@@ -76,7 +78,7 @@ class ApiKey:
         """Return the caller with this key."""
         scopes = closure_of(self.scopes)
         owner = None if Scope.ADMIN in scopes else f"key:{self.id}"
-        return Principal(owner, self.id, self.name, scopes, self.agents, self.models)
+        return Principal(owner, self.id, self.name, scopes, self.agents, self.models, self.limits)
 
 
 def new_key(key_id: str | None = None) -> tuple[str, str, str]:
@@ -170,6 +172,7 @@ class ApiKeys:
         agents: Sequence[str] | None = None,
         models: Sequence[str] | None = None,
         expires_at_ms: int | None = None,
+        limits: RateLimits = NO_LIMITS,
     ) -> tuple[ApiKey, str]:
         """Store a new key; return it with its text, which cannot be read again."""
         text, key_id, digest = new_key()
@@ -182,6 +185,7 @@ class ApiKeys:
             None if models is None else tuple(models),
             int(self._clock() * 1000),
             expires_at_ms,
+            limits=limits,
         )
         self._database.write(_Add(key))
         return key, text
@@ -193,6 +197,10 @@ class ApiKeys:
         changes = {"old_digest": api_keys.c.digest, "old_until_ms": until_ms, "digest": digest}
         self._database.write(_Change(key_id, changes))
         return text
+
+    def set_limits(self, key_id: str, limits: RateLimits) -> None:
+        """Change the limits of a key."""
+        self._database.write(_Change(key_id, _to_limit_row(limits)))
 
     def revoke(self, key_id: str) -> None:
         """End a key for good."""
@@ -231,7 +239,12 @@ def _to_row(key: ApiKey) -> dict[str, Any]:
         "models": _to_json(key.models),
         "created_at_ms": key.created_at_ms,
         "expires_at_ms": key.expires_at_ms,
+        **_to_limit_row(key.limits),
     }
+
+
+def _to_limit_row(limits: RateLimits) -> dict[str, Any]:
+    return dict(zip(("rpm", "tpm", "concurrent"), limits.to_tuple(), strict=True))
 
 
 def _to_json(names: Iterable[str] | None) -> str | None:
@@ -253,4 +266,5 @@ def _to_key(row: sa.Row[Any]) -> ApiKey:
         row.last_used_at_ms,
         row.old_digest,
         row.old_until_ms,
+        RateLimits(row.rpm, row.tpm, row.concurrent),
     )

@@ -50,7 +50,7 @@ _JSON = "application/json"
 
 def create_app(gateway: Gateway, document: dict[str, Any], settings: SettingsSlot) -> flask.Flask:
     """Create the application for the contract `document`; handlers find the Gateway in its `extensions`."""
-    app = Application(_Admission(document, settings, gateway.budget))
+    app = Application(_Admission(document, settings, gateway.budget), _LimitHeaders(document, gateway))
     app.extensions["gateway"] = gateway
     app.extensions["contract"] = PublishedContract(document)
     validators = {
@@ -71,13 +71,7 @@ class _Admission:
     def __init__(self, document: Mapping[str, Any], settings: SettingsSlot, budget: ByteBudget) -> None:
         self._settings = settings
         self._budget = budget
-        operations = {
-            f"/.handlers_{operation['x-openapi-router-controller'].rpartition('.')[2]}_{operation['operationId']}": (
-                operation
-            )
-            for item in document["paths"].values()
-            for operation in item.values()
-        }
+        operations = _operations(document)
         self._public = {name for name, operation in operations.items() if operation.get("security") == []}
         self._with_body = {name for name, operation in operations.items() if "requestBody" in operation}
         self._endpoints = {
@@ -124,6 +118,32 @@ class _Admission:
         body = _receive(environ["wsgi.input"], int(environ.get("CONTENT_LENGTH", 0)), hold)
         check_value_count(body)
         return body
+
+
+class _LimitHeaders:
+    """Add the headers of limits to the responses of the operations that they concern."""
+
+    def __init__(self, document: Mapping[str, Any], gateway: Gateway) -> None:
+        self._limits = gateway.limits
+        self._limited = {name for name, operation in _operations(document).items() if "x-limited" in operation}
+
+    def __call__(self, response: Response) -> None:
+        request = current_request()
+        if request.endpoint not in self._limited:
+            return
+        principal = request.environ.get(PRINCIPAL_KEY)
+        if principal is None or not self._limits.concern(principal):
+            return
+        if not any(name.startswith("x-ratelimit-") for name, _ in response.headers):  # a refusal has its own
+            agent_id = access_entry(request.environ).agent
+            response.headers.extend(self._limits.headers(principal, agent_id).items())
+
+
+def _operations(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the operations of the contract by the names of their endpoints."""
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    modules = [operation["x-openapi-router-controller"].rpartition(".")[2] for operation in operations]
+    return {f"/.handlers_{module}_{one['operationId']}": one for module, one in zip(modules, operations, strict=True)}
 
 
 def _check_route(request: flask.Request) -> None:

@@ -44,25 +44,29 @@ class _NoSessions(SessionInterface):
 class Application(flask.Flask):
     """Flask for handlers that are plain functions and return WSGI applications.
 
-    `admit` is called before anything else is done for a request, and may raise. There are no other hooks.
+    `admit` is called before anything else is done for a request, and may raise; `finish` may change the response. There
+    are no other hooks.
     """
 
     session_interface = _NoSessions()
 
-    def __init__(self, admit: Callable[[], None]) -> None:
+    def __init__(self, admit: Callable[[], None], finish: Callable[[Any], None]) -> None:
         super().__init__("openclaw", static_folder=None)
         self.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         self.url_map.merge_slashes = False
         self._admit = admit
+        self._finish = finish
         self._plain_rules: dict[tuple[str, str], Rule] = {}
 
     def full_dispatch_request(self) -> Any:
         """Admit the request and call its handler; an exception becomes an error response."""
         try:
             self._admit()
-            return self.dispatch_request()
+            response = self.dispatch_request()
         except Exception as error:  # noqa: BLE001 - the error handlers translate it
-            return self.handle_user_exception(error)
+            response = self.handle_user_exception(error)
+        self._finish(response)
+        return response
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
         """Do nothing: requests hold no resources of Flask."""

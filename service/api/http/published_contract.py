@@ -16,7 +16,9 @@ import yaml
 
 _STREAM, _JSON = "text/event-stream", "application/json"
 _PREFIX = "#/components/schemas/"
-_INTERNAL_KEYS = frozenset({"x-openapi-router-controller", "x-bearerInfoFunc", "x-endpoint", "x-scope", "x-expected"})
+_INTERNAL_KEYS = frozenset(
+    {"x-openapi-router-controller", "x-bearerInfoFunc", "x-endpoint", "x-scope", "x-limited", "x-expected"}
+)
 _EVENT_KEYS = frozenset({"x-content-schema", "x-end"})
 _NULL = {"type": "null"}
 _STREAM_REQUEST = {

@@ -63,6 +63,9 @@ class Operation(ABC, Generic[T]):
 
     again = False
 
+    #: True for operations that are executed after the others of their transaction: they lock rows that many use.
+    comes_last = False
+
     @property
     def session_key(self) -> str | None:
         """Session whose lease the operation needs, if any."""
@@ -284,6 +287,8 @@ def _execute(connection: sa.Connection, batch: Sequence[_Pending]) -> None:
         # One statement, one order: two gateways locking leases in the order of their operations could deadlock, which
         # PostgreSQL detects only after a second.
         connection.execute(_LOCK_LEASES, {"keys": list(keys)}).all()
+    if len(batch) > 1:
+        batch = sorted(batch, key=lambda pending: pending.operation.comes_last)
     # Adjacent operations of one kind are executed together; the order of arrival is kept.
     for kind, neighbours in groupby(batch, key=lambda pending: type(pending.operation)):
         group = list(neighbours)

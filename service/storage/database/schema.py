@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0019"  # API keys
+HEAD = "0020"  # limits
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -315,6 +315,7 @@ login_failures = sa.Table(
 
 #: Named keys (`service.storage.api_keys`): SHA-256 digests, in hexadecimal, of the key in force and of the one that it
 #: replaced, which is valid until `old_until_ms`. `scopes`, `agents` and `models` are JSON lists, NULL without a limit.
+#: `rpm`, `tpm` and `concurrent` limit requests and tokens per minute and runs at once.
 api_keys = sa.Table(
     "api_keys",
     metadata,
@@ -330,5 +331,18 @@ api_keys = sa.Table(
     sa.Column("expires_at_ms", _BigInteger),
     sa.Column("revoked_at_ms", _BigInteger),
     sa.Column("last_used_at_ms", _BigInteger),
+    *(sa.Column(name, _BigInteger) for name in ("rpm", "tpm", "concurrent")),
+    sqlite_with_rowid=False,
+)
+
+#: What was used of the limits of `subject` (`service.storage.limits.usage`): requests and tokens of the last minute as
+#: JSON lists of times and amounts, and runs at once as a JSON object by gateway.
+limit_usage = sa.Table(
+    "limit_usage",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("requests", "tokens", "runs")),
+    sa.Column("updated_at_ms", _BigInteger, nullable=False),
+    sa.Index("limit_usage_by_age", "updated_at_ms"),
     sqlite_with_rowid=False,
 )

@@ -39,6 +39,13 @@ def test_a_key_is_shown_once_and_managed_by_its_name(home: Home) -> None:
     assert rotated.out.strip() != key
     assert home.run("keys", "show", "anna", "--json").json["replaced_until"] is not None
 
+    limited = home.run("keys", "limit", "anna", "--rpm", "60", "--concurrent", "2", "--json").json
+    assert (limited["rpm"], limited["tpm"], limited["concurrent"]) == (60, None, 2)
+    assert "60 requests per minute, 9 tokens per minute." in home.run(
+        *("keys", "limit", "anna", "--tpm", "9", "--concurrent", "none")
+    ).out.replace("\n", " ")
+    assert home.run("keys", "show", "anna", "--json").json["tpm"] == 9
+
     assert home.run("keys", "revoke", "anna", "--json").json["state"] == "revoked"
     assert "is revoked" in home.run("keys", "rotate", "anna").err
     second = home.run("keys", "create", "anna").out.strip()
@@ -58,6 +65,9 @@ def test_a_key_that_would_not_mean_what_it_says_is_refused(home: Home) -> None:
         (("create", "ben", "--model", "gpt-5"), "provider/model"),
         (("create", "ben", "--scope", "admin", "--agent", "main"), "cannot be limited"),
         (("create", "ben", "--expires", "soon"), "not a time"),
+        (("create", "ben", "--rpm", "0"), "at least 1"),
+        (("limit", "anna", "--tpm", "many"), "not a limit"),
+        (("limit", "ben", "--rpm", "1"), "no key"),
         (("create", "ben", "--scope", "everything"), "everything"),
         (("show", "ben"), "no key"),
         (("revoke", "ben"), "no key"),

@@ -1,0 +1,178 @@
+"""Admission of runs within the limits that concern them: of the caller, of the agent, of all together."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+from service.agent.request import AgentRequest
+from service.config.limits import LimitsConfig
+from service.core.dataclass import record
+from service.core.errors import GatewayError
+from service.core.messages import Usage
+from service.core.principal import Principal
+from service.core.rate_limits import Quota, RateLimits
+from service.gateway.shared_limit import Admission, LimitReachedError, SharedLimit
+from service.models.tokens import BYTES_PER_TOKEN, estimate_message
+from service.storage.database.errors import StoreError
+from service.storage.limits.usage import WINDOW_MS
+from service.storage.storage import Storage
+
+_MAX_SUBJECTS = 10_000
+_TOTAL = "total"
+
+_UNITS = {"requests": "requests per minute", "tokens": "tokens per minute", "runs": "runs at once"}
+
+
+@record
+class Ticket:
+    """The admission of a run, which ends with `settle` or `give_back`."""
+
+    admissions: tuple[Admission, ...]
+
+    def settle(self, usage: Usage, *, failed: bool) -> None:
+        """Count what the run used. Where a provider does not count, the estimate stays, unless the run `failed`."""
+        tokens = usage.input_tokens + usage.output_tokens
+        for admission in self.admissions:
+            admission.settle(tokens if tokens or failed else admission.tokens)
+
+    def give_back(self) -> None:
+        """Count nothing: no run was needed."""
+        for admission in self.admissions:
+            admission.give_back()
+
+
+def give_back(ticket: Ticket | None) -> None:
+    """See `Ticket.give_back`; a run without a ticket has nothing to give back."""
+    if ticket is not None:
+        ticket.give_back()
+
+
+class Limiter:
+    """The limits of this gateway's callers and agents. `config` returns those in force."""
+
+    def __init__(self, storage: Storage, config: Callable[[], LimitsConfig], window_ms: int = WINDOW_MS) -> None:
+        self._storage = storage
+        self._config = config
+        self._window_ms = window_ms
+        self._shared: OrderedDict[str, SharedLimit] = OrderedDict()
+
+    def admit(self, principal: Principal, agent_id: str, tokens: Callable[[], int]) -> Ticket | None:
+        """Count a run that will probably use `tokens()`; `None` if no limit concerns it.
+
+        Raises `GatewayError` (`rate_limit_exceeded`) and `StoreError`.
+        """
+        if not self.concern(principal):
+            return None
+        concerned = list(self._limits_of(principal, agent_id))
+        if not concerned:
+            return None
+        estimate = tokens() if any(limits.tokens_per_minute is not None for _, limits in concerned) else 0
+        admissions: list[Admission] = []
+        try:
+            for subject, limits in concerned:
+                admissions.append(self._find(subject, limits).admit(estimate))
+        except BaseException as failure:
+            for admission in admissions:
+                admission.give_back()
+            if isinstance(failure, LimitReachedError):
+                raise self._refused(principal, agent_id, concerned[len(admissions)], failure) from None
+            raise
+        return Ticket(tuple(admissions))
+
+    def concern(self, principal: Principal) -> bool:
+        """Return True if requests of `principal` may be limited."""
+        return bool(principal.limits) or not self._config().is_empty
+
+    def headers(self, principal: Principal, agent_id: str | None) -> dict[str, str]:
+        """Return OpenAI's headers for the limits that concern a request, of each kind for the one with the least left.
+
+        Empty without a limit, and while the database cannot be read.
+        """
+        found: dict[str, str] = {}
+        with suppress(StoreError):  # logged
+            quotas = [self._find(*one).quotas() for one in self._limits_of(principal, agent_id)]
+            for name, of_kind in zip(("requests", "tokens"), zip(*quotas, strict=True), strict=False):
+                tightest = min(filter(None, of_kind), key=lambda quota: quota.remaining, default=None)
+                if tightest is not None:
+                    found |= to_headers(name, tightest)
+        return found
+
+    def close(self) -> None:
+        """Tell the other gateways what is not used any more."""
+        for shared in list(self._shared.values()):
+            with suppress(StoreError):  # logged
+                shared.flush()
+
+    def _limits_of(self, principal: Principal, agent_id: str | None) -> Iterator[tuple[str, RateLimits]]:
+        config = self._config()
+        if caller := config.of_caller(principal):
+            yield principal.owner or f"key:{principal.key_id}", caller
+        if agent_id is not None and (agent := config.of_agent(agent_id)):
+            yield f"agent:{agent_id}", agent
+        if total := config.total.limits:
+            yield _TOTAL, total
+
+    def _find(self, subject: str, limits: RateLimits) -> SharedLimit:
+        shared = self._shared.get(subject)
+        if shared is None:
+            others = self._storage.membership
+            shared = self._shared[subject] = SharedLimit(
+                *(subject, self._storage.limit_usage, lambda: others.id, lambda: others.has_peers),
+                window_ms=self._window_ms,
+            )
+            if len(self._shared) > _MAX_SUBJECTS:
+                self._forget_idle()
+        self._shared.move_to_end(subject)
+        shared.set_limits(limits)
+        return shared
+
+    def _forget_idle(self) -> None:
+        idle = [subject for subject, shared in self._shared.items() if shared.is_idle]
+        for subject in idle[: len(self._shared) - _MAX_SUBJECTS]:
+            del self._shared[subject]
+
+    def _refused(
+        self, principal: Principal, agent_id: str, reached: tuple[str, RateLimits], failure: LimitReachedError
+    ) -> GatewayError:
+        subject, limits = reached
+        number = dict(zip(_UNITS, limits.to_tuple(), strict=True))[failure.limit]
+        whose = {_TOTAL: "this gateway", f"agent:{agent_id}": f"the agent {agent_id}"}.get(subject)
+        whose = whose or ("this user" if principal.key_id is None else "this API key")
+        after = f"Try again in {failure.seconds:.1f} s." if failure.limit != "runs" else "Try again when one has ended."
+        text = f"Rate limit reached for {whose}: {number} {_UNITS[failure.limit]}. {after}"
+        headers = {"Retry-After": str(max(1, math.ceil(failure.seconds))), **self.headers(principal, agent_id)}
+        return GatewayError("rate_limit_exceeded", text, headers=headers)
+
+
+def to_headers(name: str, quota: Quota) -> dict[str, str]:
+    """Return the headers of `quota`, whose kind `name` is "requests" or "tokens"."""
+    return {
+        f"x-ratelimit-limit-{name}": str(quota.limit),
+        f"x-ratelimit-remaining-{name}": str(quota.remaining),
+        f"x-ratelimit-reset-{name}": format_duration(quota.reset_seconds),
+    }
+
+
+def format_duration(seconds: float) -> str:
+    """Format a time as OpenAI does: `20ms`, `1s`, `6m0s`."""
+    ms = round(seconds * 1000)
+    if ms < 1000:  # noqa: PLR2004
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    return f"{minutes}m{ms / 1000:g}s" if minutes else f"{ms / 1000:g}s"
+
+
+def estimate_tokens(request: AgentRequest) -> int:
+    """Return the tokens that a run will probably use at least: those of its new messages and of the longest answer."""
+    if request.call is not None:
+        return 0
+    messages = sum(estimate_message(item.message) for item in request.messages)
+    return messages + len(request.system_text) // BYTES_PER_TOKEN + (request.sampling.max_tokens or 0)
+
+
+def estimate_inputs(inputs: Iterable[str | Iterable[int]]) -> int:
+    """Return the tokens of the inputs of embeddings."""
+    return sum(len(one) // BYTES_PER_TOKEN + 1 if isinstance(one, str) else len(list(one)) for one in inputs)

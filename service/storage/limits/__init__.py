@@ -1,0 +1,1 @@
+"""Counts of requests, tokens and runs over all gateways that share a database."""
