@@ -17,6 +17,10 @@ import sys
 TOO_LARGE = 3
 
 _MAX_MEMORY_BYTES = 1024 * 1024 * 1024
+_END_MARK = b"%%EOF"
+_END_WITHIN_BYTES = 1024
+_TABLE_MARK = b"startxref"
+_NO_TABLE = b"\nstartxref\n0\n%%EOF"
 
 
 def main() -> int:
@@ -38,6 +42,8 @@ def extract(data: bytes) -> dict[str, str]:
     from pypdf import PdfReader  # noqa: PLC0415
     from pypdf.errors import DependencyError, LimitReachedError  # noqa: PLC0415
 
+    if _TABLE_MARK not in data and _END_MARK in data[-_END_WITHIN_BYTES:]:
+        data += _NO_TABLE  # a whole file without a table, as people write them: the library then looks for the objects
     try:
         reader = PdfReader(io.BytesIO(data))
         if reader.is_encrypted and not reader.decrypt(""):

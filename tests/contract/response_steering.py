@@ -17,7 +17,7 @@ def mend_response_request(body: dict[str, Any], picture: str, file: str, *, in_s
     """
     in_session = _mend_conversation(body, in_session=in_session)
     given = body.get("input")
-    if isinstance(given, str) and not given.strip():
+    if given is None or (isinstance(given, str) and not given.strip()):
         body["input"] = "Say this again, please."
     if isinstance(given, list):
         body["input"] = _mend_items(given, in_session=in_session)

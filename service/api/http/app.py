@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from service.api.client_address import check_host, check_origin
 from service.api.http.body_limits import check_value_count
 from service.api.http.connexion_app import BODY_KEY, PRINCIPAL_KEY, Api, Application, current_request, environ_key
-from service.api.http.path_suggestions import suggest_path
+from service.api.http.path_suggestions import explain_path, suggest_path
 from service.api.http.published_contract import PublishedContract
 from service.api.http.responses import Response, error_response
 from service.api.http.schema_validation import CompiledSchema
@@ -270,7 +270,9 @@ def _to_gateway_error(exception: Exception) -> GatewayError:
         return _not_found()
     if isinstance(exception, MethodNotAllowed):
         methods = ", ".join(sorted(set(exception.valid_methods or ()) - {"OPTIONS"}))
-        text = f"The method {flask.request.method} is not allowed here. Use {methods}."
+        text = (
+            explain_path(flask.request.path) or f"The method {flask.request.method} is not allowed here. Use {methods}."
+        )
         return GatewayError("method_not_allowed", text, headers={"Allow": methods})
     if isinstance(exception, ProblemException) and exception.status == 401:  # noqa: PLR2004  # Connexion's own check
         text = "Send the gateway's token in the header Authorization: Bearer <token>."

@@ -26,15 +26,23 @@ _NOT_OFFERED = frozenset(
         "organization",
         "projects",
         "realtime",
-        "responses",
         "threads",
         "uploads",
         "vector_stores",
         "videos",
     ]
 )
-#: Those that return a model's text, as chat completions do.
-_REPLACED = frozenset(["assistants", "completions", "conversations", "edits", "engines", "responses", "threads"])
+_PROVIDERS = "Send such requests to a model provider."
+#: What does the same.
+_REMEDIES = {
+    **dict.fromkeys(("assistants", "completions", "edits", "engines", "threads"), f"Use {_COMPLETIONS}."),
+    "conversations": "Name a session in `conversation` of POST /v1/responses.",
+}
+#: Operations of OpenAI's API whose paths are like that of a response.
+_BESIDE_RESPONSES = {
+    f"{_API}/responses/compact": "The gateway summarises conversations by itself.",
+    f"{_API}/responses/input_tokens": "The usage of a response has its tokens.",
+}
 
 
 def suggest_path(path: str, is_known: Callable[[str], bool]) -> str | None:
@@ -47,9 +55,14 @@ def suggest_path(path: str, is_known: Callable[[str], bool]) -> str | None:
             return f"Use {candidate}."
     part = next(iter(_relative(path).strip("/").split("/")))
     if part in _NOT_OFFERED:
-        remedy = f"Use {_COMPLETIONS}." if part in _REPLACED else "Send such requests to a model provider."
-        return f"OpenAI's {_API}/{part} is not offered. {remedy}"
+        return f"OpenAI's {_API}/{part} is not offered. {_REMEDIES.get(part, _PROVIDERS)}"
     return None
+
+
+def explain_path(path: str) -> str | None:
+    """Return why an operation of OpenAI's API at a path of another operation is not offered, if `path` is one's."""
+    remedy = _BESIDE_RESPONSES.get(_normalize(path))
+    return None if remedy is None else f"OpenAI's {_normalize(path)} is not offered. {remedy}"
 
 
 def _variants(path: str) -> Iterator[str]:

@@ -289,6 +289,11 @@ def test_unknown_path_is_404_with_envelope(gateway: LiveGateway, path: str) -> N
         ("//healthz", "Use /healthz."),
         ("/v1/completions", "OpenAI's /v1/completions is not offered. Use /v1/chat/completions."),
         ("/v1/audio/speech", "OpenAI's /v1/audio is not offered. Send such requests to a model provider."),
+        (
+            "/v1/conversations",
+            "OpenAI's /v1/conversations is not offered. Name a session in `conversation` of POST /v1/responses.",
+        ),
+        ("/v1/responses/x/y", "See /openapi.json for the paths of this gateway."),
         ("/moderations", "OpenAI's /v1/moderations is not offered. Send such requests to a model provider."),
         ("/docs/x", "See /openapi.json for the paths of this gateway."),
         ("/nowhere", "See /openapi.json for the paths of this gateway."),

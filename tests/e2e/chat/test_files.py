@@ -68,9 +68,10 @@ def said(client: httpx.Client, *parts: Any, **options: Any) -> str:
         (part("data:,a%20b"), "a b"),
         (part(base64.urlsafe_b64encode(b"bare??>>").decode().rstrip("=")), "bare??>>"),
         (part(PDF, "r.pdf", "text/plain"), "Quarterly report"),
+        (part(PDF[: PDF.index(b"xref")] + b"trailer\n<< /Root 1 0 R >>\n%%EOF", "hand.pdf"), "Quarterly report"),
         (part(b"<html><body><p>Hello page</p><script>no()</script></body></html>", "p.HTML"), "Hello page"),
     ],
-    ids=["markdown", "csv", "utf-16", "json", "uri", "base64", "pdf", "html"],
+    ids=["markdown", "csv", "utf-16", "json", "uri", "base64", "pdf", "pdf without a table", "html"],
 )
 def test_text_of_file_is_in_turn_with_its_name(client: httpx.Client, file: Any, text: str) -> None:
     name = file["file"]["filename"] or "file"

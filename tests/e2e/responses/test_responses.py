@@ -345,6 +345,25 @@ def test_errors_name_places_in_this_request(client: httpx.Client) -> None:
     )
 
 
+def test_input_may_be_missing_with_instructions(client: httpx.Client) -> None:
+    first = client.post(PATH, json={"instructions": "Greet."})
+    assert text_of(response_of(first)) == "You said nothing."
+    assert client.get(f"{PATH}/{first.json()['id']}/input_items").json()["data"] == []
+    empties: tuple[Any, ...] = (None, "", [])
+    for empty in empties:
+        assert response_of(respond(client, empty, instructions="Greet."))["status"] == "completed"
+        assert error_of(respond(client, empty)) == (400, "missing_required_parameter", "input")
+    again = respond(client, None, instructions="Part.", previous_response_id=first.json()["id"])
+    assert response_of(again)["previous_response_id"] == first.json()["id"]
+
+
+def test_operations_beside_responses_are_explained(client: httpx.Client) -> None:
+    for name in ("compact", "input_tokens"):
+        refused = client.post(f"{PATH}/{name}", json={"input": "hi"})
+        assert error_of(refused) == (405, "method_not_allowed", None)
+        assert f"OpenAI's /v1/responses/{name} is not offered." in refused.text
+
+
 def test_null_and_absent_are_the_same(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     fields = document["components"]["schemas"]["ResponseRequest"]["properties"]

@@ -56,7 +56,7 @@ def parse_response_request(
     `read_files` the messages of a chat completion with texts in place of files.
     Raises `GatewayError` for errors across fields (400), and if there is no previous response with the id (404).
     """
-    placed = list(to_messages(_resolve(body["input"], find_item)))
+    placed = list(to_messages(_resolve(body.get("input") or (), find_item)))
     completion = _to_completion(body, placed, read_files)
     try:
         request = parse_chat_request(completion, find_header, http, principal, {"operation": "response", **body})
