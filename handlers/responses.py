@@ -32,7 +32,7 @@ from service.core.errors import GatewayError
 from service.core.logs import access_entry
 from service.gateway.gateway import Gateway
 from service.storage.runs.responses import DeleteResponse
-from service.storage.sessions.keys import key_prefix, owner_of
+from service.storage.sessions.keys import is_unnamed
 
 _CANCEL_SECONDS = 5.0
 
@@ -121,10 +121,8 @@ def delete_response(response_id: str) -> Response:
     if not record.state.is_final:
         text = "The response is in progress. Cancel it first, with POST /v1/responses/{response_id}/cancel."
         raise GatewayError("session_busy", text, param="response_id")
-    prefix = key_prefix(record.agent_id, owner_of(record.session_key))
-    gateway.storage.database.write(
-        DeleteResponse(record.id, record.session_key if record.session_key.startswith(f"{prefix}openai:") else None)
-    )
+    unnamed = record.session_key if is_unnamed(record.session_key, record.agent_id) else None
+    gateway.storage.database.write(DeleteResponse(record.id, unnamed))
     return json_response({"id": response_id, "object": "response", "deleted": True})
 
 

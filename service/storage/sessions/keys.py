@@ -103,6 +103,11 @@ def key_prefix(agent_id: str, owner: str | None) -> str:
     return prefix if owner is None else f"{prefix}{owner}:"
 
 
+def is_unnamed(session_key: str, agent_id: str) -> bool:
+    """Return True for the session of a request that named none, or of one that continues such a request."""
+    return session_key.startswith(f"{key_prefix(agent_id, owner_of(session_key))}openai:")
+
+
 def own_run_id(run_id: str, owner: str | None) -> str:
     """Return the id of a run that `owner` calls `run_id`, so that the names of two owners never meet."""
     return run_id if owner is None else f"{owner}:{run_id}"

@@ -182,9 +182,11 @@ def test_deleted_response_takes_its_unnamed_session_along(client: httpx.Client, 
     assert client.get(f"/v1/sessions/{named.headers['x-openclaw-session-key']}").status_code == 200
 
 
-def test_running_response_is_not_deleted(client: httpx.Client) -> None:
+def test_running_response_is_neither_deleted_nor_continued(client: httpx.Client) -> None:
     begun = response_of(respond(client, "hi", scripted("stuck"), background=True))
     assert error_of(client.delete(f"/v1/responses/{begun['id']}")) == (409, "session_busy", "response_id")
+    refused = respond(client, "more", previous_response_id=begun["id"])
+    assert error_of(refused) == (409, "session_busy", "previous_response_id")
     client.post(f"/v1/responses/{begun['id']}/cancel").raise_for_status()
 
 

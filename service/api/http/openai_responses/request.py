@@ -26,7 +26,7 @@ from service.core.errors import GatewayError
 from service.core.messages import Sampling
 from service.core.principal import Principal
 from service.storage.runs.records import RunRecord
-from service.storage.sessions.keys import SESSION_KEY_HEADER, owner_of, session_key_for
+from service.storage.sessions.keys import SESSION_KEY_HEADER, is_unnamed, owner_of, session_key_for
 
 #: Fields that a chat completion has, too.
 _SAME = (
@@ -123,6 +123,9 @@ def _continue(request: AgentRequest, previous: RunRecord | None, previous_id: st
     if previous is None:
         text = f'Previous response "{previous_id}" not found: it was never given, was not stored, or has been deleted.'
         raise GatewayError("previous_response_not_found", text, param="previous_response_id")
+    if _is_beginning(previous):
+        text = "The previous response is in progress. Continue it when it has ended."
+        raise GatewayError("session_busy", text, param="previous_response_id")
     if request.session_key is not None:
         owner = owner_of(previous.session_key)
         named = session_key_for(previous.agent_id, request.session_key, None, str, owner).key
@@ -135,6 +138,12 @@ def _continue(request: AgentRequest, previous: RunRecord | None, previous_id: st
     return replace(
         request, agent_id=agent_id, session_key=previous.session_key, user=None, resends=False, follows=previous.id
     )
+
+
+def _is_beginning(previous: RunRecord) -> bool:
+    """Return True if a run that goes on is the first one of a session without a name, in which nothing waits."""
+    is_first = orjson.loads(previous.response or "{}").get("previous_response_id") is None
+    return not previous.state.is_final and is_first and is_unnamed(previous.session_key, previous.agent_id)
 
 
 def _resolve(
