@@ -336,6 +336,17 @@ def test_errors_name_places_in_this_request(client: httpx.Client) -> None:
     refused = respond(client, [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}, output])
     assert error_of(refused) == (400, "invalid_value", "input[2]")
     assert error_of(respond(client, " ")) == (400, "missing_required_parameter", "input")
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"not": deep}
+    schema = {"type": "json_schema", "name": "x", "schema": {"minimum": "x"}, "strict": True}
+    for fields, param in (
+        ({"tools": [function("f"), {**function("g"), "parameters": deep}]}, "tools[1].parameters"),
+        ({"text": {"format": schema}}, "text.format.schema"),
+    ):
+        refused = respond(client, "hi", **fields)
+        assert error_of(refused) == (400, "invalid_value", param)
+        assert refused.json()["error"]["message"].startswith(f"`{param}` is ")
     twice = respond(client, "hi", tools=[function("f"), function("f")])
     assert error_of(twice) == (400, "invalid_value", "tools[1].name")
     assert error_of(respond(client, "hi", tools=[function("f")], tool_choice={"type": "function", "name": "g"})) == (

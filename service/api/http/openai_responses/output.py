@@ -216,7 +216,7 @@ def shows_reasoning(echo: Mapping[str, Any]) -> bool:
 
 def in_own_words(message: str) -> str:
     """Return the message of an error with this API's name of the format."""
-    return message.replace("`response_format`", "`text.format`")
+    return message.replace("`response_format.json_schema", "`text.format").replace("`response_format", "`text.format")
 
 
 def _to_failure(error: GatewayError) -> dict[str, str]:

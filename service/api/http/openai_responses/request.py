@@ -184,15 +184,16 @@ def in_response_terms(error: GatewayError, body: Mapping[str, Any]) -> GatewayEr
         error.param = "previous_response_id"
     elif error.param == SESSION_KEY_HEADER and conversation_of(body) is not None:
         error.param = "conversation"
-    if error.param is not None:
-        item, shown, _ = error.param.partition(f"{SHOWN}.content")
+    given = error.param
+    if given is not None:
+        item, shown, _ = given.partition(f"{SHOWN}.content")
         error.param = f"{item}{SHOWN}" if shown else item
         if (named := _TOOL.match(error.param)) and ".function" in error.param:
             error.param = parse_tools(body["tools"])[int(named[1])].place + error.param[named.end() :]
-        renamed = (
-            error.param.replace(".function.", ".").replace(".file.", ".").replace("response_format", "text.format")
-        )
+        renamed = error.param.replace(".function.", ".").replace(".file.", ".")
+        renamed = in_own_words(f"`{renamed}`").strip("`")
         error.param = "input" if renamed == "messages" else renamed
+        error.message = error.message.replace(f"`{given}`", f"`{error.param}`")
     error.message = in_own_words(error.message)
     return error
 
