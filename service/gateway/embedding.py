@@ -164,7 +164,7 @@ def create_embeddings(task: EmbeddingTask, agent: Agent, runtime: Runtime, limit
     if not isinstance(provider, EmbeddingProvider):
         raise no_embeddings(chosen.ref)
     request = EmbeddingRequest(chosen.id, task.inputs, task.dimensions, task.user)
-    slot = RunSlot(limiter)
+    slot = RunSlot(limiter, (task.principal.owner or task.principal.key_id or "", ""))
     try:
         with deadline(agent.timeout_seconds):
             slot.take(agent.timeout_seconds)

@@ -13,7 +13,7 @@ from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import Usage
 from service.core.principal import Principal
-from service.core.rate_limits import Quota, RateLimits
+from service.core.rate_limits import NO_LIMITS, Quota, RateLimits
 from service.gateway.shared_limit import Admission, LimitReachedError, SharedLimit
 from service.models.tokens import BYTES_PER_TOKEN, estimate_message
 from service.storage.database.errors import StoreError
@@ -22,6 +22,9 @@ from service.storage.storage import Storage
 
 _MAX_SUBJECTS = 10_000
 _TOTAL = "total"
+
+#: The configuration and the limits of a caller with which its limits were found, and these.
+_Known = tuple[LimitsConfig, RateLimits, tuple[SharedLimit, ...]]
 
 _UNITS = {"requests": "requests per minute", "tokens": "tokens per minute", "runs": "runs at once"}
 
@@ -58,22 +61,21 @@ class Limiter:
         self._config = config
         self._window_ms = window_ms
         self._shared: OrderedDict[str, SharedLimit] = OrderedDict()
+        self._known: dict[tuple[str | None, str | None], _Known] = {}
 
     def admit(self, principal: Principal, agent_id: str, tokens: Callable[[], int]) -> Ticket | None:
         """Count a run that will probably use `tokens()`; `None` if no limit concerns it.
 
         Raises `GatewayError` (`rate_limit_exceeded`) and `StoreError`.
         """
-        if not self.concern(principal):
-            return None
-        concerned = list(self._limits_of(principal, agent_id))
+        concerned = self._concerned(principal, agent_id) if self.concern(principal) else ()
         if not concerned:
             return None
-        estimate = tokens() if any(limits.tokens_per_minute is not None for _, limits in concerned) else 0
+        estimate = tokens() if any(shared.limits.tokens_per_minute is not None for shared in concerned) else 0
         admissions: list[Admission] = []
         try:
-            for subject, limits in concerned:
-                admissions.append(self._find(subject, limits).admit(estimate))
+            for shared in concerned:
+                admissions.append(shared.admit(estimate))  # noqa: PERF401 - those before a failure are given back
         except BaseException as failure:
             for admission in admissions:
                 admission.give_back()
@@ -84,20 +86,22 @@ class Limiter:
 
     def concern(self, principal: Principal) -> bool:
         """Return True if requests of `principal` may be limited."""
-        return bool(principal.limits) or not self._config().is_empty
+        return not self._config().is_empty or (principal.limits is not NO_LIMITS and bool(principal.limits))
 
     def headers(self, principal: Principal, agent_id: str | None) -> dict[str, str]:
         """Return OpenAI's headers for the limits that concern a request, of each kind for the one with the least left.
 
         Empty without a limit, and while the database cannot be read.
         """
+        try:
+            quotas = [shared.quotas() for shared in self._concerned(principal, agent_id)]
+        except StoreError:  # logged
+            return {}
         found: dict[str, str] = {}
-        with suppress(StoreError):  # logged
-            quotas = [self._find(*one).quotas() for one in self._limits_of(principal, agent_id)]
-            for name, of_kind in zip(("requests", "tokens"), zip(*quotas, strict=True), strict=False):
-                tightest = min(filter(None, of_kind), key=lambda quota: quota.remaining, default=None)
-                if tightest is not None:
-                    found |= to_headers(name, tightest)
+        for name, of_kind in zip(("requests", "tokens"), zip(*quotas, strict=True), strict=False):
+            present = [quota for quota in of_kind if quota is not None]
+            if present:
+                found |= to_headers(name, min(present, key=lambda quota: quota.remaining))
         return found
 
     def close(self) -> None:
@@ -105,6 +109,18 @@ class Limiter:
         for shared in list(self._shared.values()):
             with suppress(StoreError):  # logged
                 shared.flush()
+
+    def _concerned(self, principal: Principal, agent_id: str | None) -> tuple[SharedLimit, ...]:
+        caller = principal.owner or principal.key_id
+        key, config = (caller, agent_id), self._config()
+        known = self._known.get(key)
+        if known is not None and known[0] is config and known[1] is principal.limits:
+            return known[2]
+        found = tuple(self._find(*one) for one in self._limits_of(principal, agent_id))
+        if len(self._known) >= _MAX_SUBJECTS:
+            self._known.clear()
+        self._known[key] = config, principal.limits, found
+        return found
 
     def _limits_of(self, principal: Principal, agent_id: str | None) -> Iterator[tuple[str, RateLimits]]:
         config = self._config()
@@ -133,17 +149,19 @@ class Limiter:
         idle = [subject for subject, shared in self._shared.items() if shared.is_idle]
         for subject in idle[: len(self._shared) - _MAX_SUBJECTS]:
             del self._shared[subject]
+        self._known.clear()
 
     def _refused(
-        self, principal: Principal, agent_id: str, reached: tuple[str, RateLimits], failure: LimitReachedError
+        self, principal: Principal, agent_id: str, reached: SharedLimit, failure: LimitReachedError
     ) -> GatewayError:
-        subject, limits = reached
-        number = dict(zip(_UNITS, limits.to_tuple(), strict=True))[failure.limit]
+        subject, number = reached.subject, dict(zip(_UNITS, reached.limits.to_tuple(), strict=True))[failure.limit]
         whose = {_TOTAL: "this gateway", f"agent:{agent_id}": f"the agent {agent_id}"}.get(subject)
         whose = whose or ("this user" if principal.key_id is None else "this API key")
         after = f"Try again in {failure.seconds:.1f} s." if failure.limit != "runs" else "Try again when one has ended."
         text = f"Rate limit reached for {whose}: {number} {_UNITS[failure.limit]}. {after}"
         headers = {"Retry-After": str(max(1, math.ceil(failure.seconds))), **self.headers(principal, agent_id)}
+        if failure.limit == "requests":
+            headers["x-ratelimit-remaining-requests"] = "0"  # also while places come back one after the other
         return GatewayError("rate_limit_exceeded", text, headers=headers)
 
 

@@ -24,7 +24,7 @@ from service.core.pausable_deadline import PausableDeadline
 from service.core.signals import RunFinished, run_finished
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
-from service.gateway.run_limiter import RunLimiter, RunSlot
+from service.gateway.run_limiter import RunLimiter, RunSlot, turn_of
 from service.gateway.run_outcome import aborted_in_queue, placed, to_outcome, with_times
 from service.gateway.run_setup import PreparedRun, RunDeadline, RunPlan, prepare
 from service.gateway.webhooks import WebhookSender
@@ -115,7 +115,8 @@ class RunExecutor:
 
     def _begin(self, run: Run, plan: RunPlan) -> _BegunRun:
         """Wait for the session, then for a slot, then prepare the run. Nothing is held if one of them fails."""
-        slot, opened = RunSlot(self._limiter), None
+        turn = turn_of(plan.request.principal, plan.session)
+        slot, opened = RunSlot(self._limiter, turn), None
         try:
             with run.scope:
                 opened = self._storage.ledger.open(run.accepted, plan.queue_seconds)

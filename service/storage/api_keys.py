@@ -266,5 +266,5 @@ def _to_key(row: sa.Row[Any]) -> ApiKey:
         row.last_used_at_ms,
         row.old_digest,
         row.old_until_ms,
-        RateLimits(row.rpm, row.tpm, row.concurrent),
+        RateLimits(row.rpm, row.tpm, row.concurrent) or NO_LIMITS,
     )

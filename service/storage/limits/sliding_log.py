@@ -16,22 +16,28 @@ class SlidingLog:
     """Amounts with the times of their use; `used` is the sum of those that are in the window.
 
     An amount leaves a window's length after its time. In a log of many amounts, times are rounded up, so that an amount
-    stays up to a two-hundredth of the window too long, and never too short.
+    stays up to a two-hundredth of the window too long, and never too short. `paced_from_ms` is when a full log had
+    room again after a refusal; it is remembered for two windows.
     """
 
     def __init__(self, window_ms: int, entries: Iterable[tuple[int, int]] = ()) -> None:
         self._window_ms = window_ms
         self._times: list[int] = []
         self._amounts: list[int] = []
+        self.paced_from_ms: int | None = None
         for at_ms, amount in entries:
-            self._times.append(at_ms)
-            self._amounts.append(amount)
+            if amount == 0:
+                self.paced_from_ms = at_ms
+            else:
+                self._times.append(at_ms)
+                self._amounts.append(amount)
         self.used = sum(self._amounts)
 
     @property
     def entries(self) -> list[tuple[int, int]]:
-        """The times and amounts, oldest first."""
-        return list(zip(self._times, self._amounts, strict=True))
+        """The times and amounts, oldest first, and `paced_from_ms` as an amount of 0."""
+        refused = [] if self.paced_from_ms is None else [(self.paced_from_ms, 0)]
+        return [*refused, *zip(self._times, self._amounts, strict=True)]
 
     def expire(self, now_ms: int) -> None:
         """Forget what has left the window that ends at `now_ms`."""
@@ -41,6 +47,8 @@ class SlidingLog:
             gone += 1
         if gone:
             del times[:gone], self._amounts[:gone]
+        if self.paced_from_ms is not None and self.paced_from_ms + 2 * self._window_ms <= now_ms:
+            self.paced_from_ms = None
 
     def add(self, at_ms: int, amount: int) -> None:
         """Add an amount that is used at `at_ms`."""
@@ -93,6 +101,20 @@ class SlidingLog:
             surplus -= entry
             now_ms = max(now_ms, at_ms + self._window_ms)
         return now_ms
+
+    def turn_at(self, limit: int, now_ms: int) -> int:
+        """Return when one more of `limit` has its turn, from `now_ms` on, and remember that the log is full.
+
+        What many used at once comes back in pairs after a refusal, a little faster than the limit lets them, but at
+        most within 1.5 seconds of a minute each. Else those who wait would use all of it at once again.
+        """
+        room_at_ms = self.room_at(1, limit, now_ms)
+        if room_at_ms > now_ms:
+            self.paced_from_ms = room_at_ms
+        elif self.paced_from_ms is not None and self.paced_from_ms <= now_ms and self.used > 1:
+            last_pair_at_ms = self._times[-1 if self._amounts[-1] > 1 else -2]
+            return max(now_ms, last_pair_at_ms + min(self._window_ms * 3 // (2 * limit), self._window_ms // 40))
+        return room_at_ms
 
     def _coarsen(self) -> None:
         step = max(self._window_ms // _STEPS, 1)

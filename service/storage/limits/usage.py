@@ -154,8 +154,11 @@ class Exchange(Operation[Exchanged]):
     def _admit(self, connection: sa.Connection, usage: _Usage, tokens: int) -> Refusal | None:
         rpm, tpm, concurrent = self.limits.to_tuple()
         now_ms = usage.now_ms
-        if rpm is not None and (room_at_ms := usage.requests.room_at(1, rpm, now_ms)) > now_ms:
-            return Refusal("requests", room_at_ms)
+        if rpm is not None:
+            is_leased = rpm >= _LEASED_PART
+            room_at_ms = usage.requests.room_at(1, rpm, now_ms) if is_leased else usage.requests.turn_at(rpm, now_ms)
+            if room_at_ms > now_ms:
+                return Refusal("requests", room_at_ms)
         if tpm is not None and (room_at_ms := usage.tokens.room_at(tokens, tpm, now_ms)) > now_ms:
             return Refusal("tokens", room_at_ms)
         if concurrent is not None and sum(usage.runs.values()) >= concurrent:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from service.core.concurrency import Cancelled, CancelScope, sleep, spawn
@@ -40,6 +42,66 @@ def test_full_queue_is_refused_with_limit_and_retry_after() -> None:
         slots.leave()
     for one in waiting:
         one.join()
+
+
+def waiting_in(slots: RunLimiter, order: list[str], name: str, *turn: str) -> Any:
+    def work() -> None:
+        try:
+            slots.enter(turn=(turn[0], turn[1]))
+        except GatewayError:
+            order.append("refused")
+            return
+        order.append(name)
+        slots.leave()
+
+    return spawn(work)
+
+
+def test_callers_take_turns_however_many_of_their_runs_wait() -> None:
+    slots, order = RunLimiter(60), list[str]()
+    for _ in range(60):
+        slots.enter()
+    waiting = [waiting_in(slots, order, "greedy", "key:greedy", "") for _ in range(240)]
+    waiting += [waiting_in(slots, order, name, f"key:{name}", "") for name in ("ann", "ben", "ann", "cleo")]
+    sleep(0)
+    slots.leave()
+    for one in waiting:
+        one.join()
+    assert order[:6] == ["greedy", "ann", "ben", "cleo", "greedy", "ann"]
+    assert order.count("greedy") == 240
+
+
+def test_sessions_of_one_caller_take_turns_without_more_turns_for_the_caller() -> None:
+    slots, order = RunLimiter(2), list[str]()
+    for _ in range(2):
+        slots.enter()
+    waiting = [waiting_in(slots, order, "none", "", "") for _ in range(4)]
+    waiting += [waiting_in(slots, order, name, "", name) for name in ("s1", "s2")]
+    waiting += [waiting_in(slots, order, "key", "key:1", "") for _ in range(3)]
+    sleep(0)
+    slots.leave()
+    for one in waiting:
+        one.join()
+    assert order == ["none", "key", "s1", "key", "s2", "key", "none", "none", "none"]
+
+
+def test_a_caller_that_fills_its_places_leaves_some_to_others() -> None:
+    slots, order = RunLimiter(1), list[str]()
+    slots.enter()
+    waiting = [waiting_in(slots, order, name, name, "") for name in "abcdef" for _ in range(WAITING_PER_SLOT)]
+    sleep(0)
+    assert order == ["refused"] * 6  # three of each of the last two
+    for caller in "af":
+        with pytest.raises(GatewayError, match="maxConcurrent") as caught:
+            slots.enter(turn=(caller, ""))
+        assert caught.value.code == "too_many_runs"
+    waiting.append(waiting_in(slots, order, "g", "g", ""))
+    sleep(0)
+    slots.leave()
+    for one in waiting:
+        one.join()
+    assert order[6:13] == ["a", "b", "c", "d", "e", "f", "g"]
+    slots.enter(0.01)
 
 
 def test_cancelled_waiter_leaves_queue() -> None:

@@ -86,6 +86,20 @@ def test_any_sliding_minute_has_the_limit(exchange: Exchanger, clock: Clock) -> 
     assert admitted(exchange(limits)) == 1
 
 
+def test_callers_that_were_refused_come_back_one_after_the_other(exchange: Exchanger, clock: Clock) -> None:
+    """A hundred callers that always ask begin with a burst; later every sliding minute has 60, give or take one."""
+    times, began = list[float](), clock.now
+    while clock.now < began + 400:
+        times += [clock.now - began] * admitted(exchange(RateLimits(60), 100, "a" if clock.now % 2 < 1 else "b"))
+        clock.now += 0.1
+    assert [at for at in times if at < 60] == [0.0] * 60
+    settled = [sum(begin <= at < begin + 60 for at in times) for begin in range(120, 340)]
+    assert (min(settled), max(settled)) in ((59, 60), (60, 60))
+    assert max(sum(begin <= at < begin + 1 for at in times) for begin in times if begin) <= 3
+    clock.now += 121  # nobody asks any more: a burst is not held against those who come later
+    assert admitted(exchange(RateLimits(60), 40)) == 40
+
+
 def test_leases_of_two_gateways_keep_to_the_limit(exchange: Exchanger, clock: Clock) -> None:
     """What is leased is used at its last moment; what is not used is given back."""
     limits, times, lease_ms = RateLimits(600), list[float](), 1000
