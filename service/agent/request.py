@@ -25,8 +25,8 @@ class AgentRequest:
 
     `principal` is who sent it: the session that it selects is one of that caller's. `model` and `agent_id` name the
     agent, `provider_model` (`provider/model`) replaces the agent's model for this run, `session_key` and `user` select
-    the session; a client that `resends` sends all of it each time. `channel` goes into the system prompt. A request
-    with a `task` is a side request of a chat program (`service.agent.side_tasks`).
+    the session; a client that `resends` sends all of it each time. The usage counts for `end_user`. `channel` goes into
+    the system prompt. A request with a `task` is a side request of a chat program (`service.agent.side_tasks`).
     Requests with the same `idempotency_key` get the answer of one run, which continues when its caller leaves. A
     `detached` run continues from the start, and is recorded with its `metadata` (JSON) whatever becomes of it;
     `webhook` hears of its end. `run_id` is the caller's own name for the run. `response` returns what a response that
@@ -47,6 +47,7 @@ class AgentRequest:
     provider_model: str | None = None
     session_key: str | None = None
     user: str | None = None
+    end_user: str | None = None
     resends: bool = False
     channel: str | None = None
     task: str | None = None

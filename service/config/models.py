@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from service.config.types import (
     ProviderId,
     Seconds,
 )
+from service.core.usage import Price
 
 #: The dialect of the built-in test provider, which has no address.
 SCRIPTED_API = "scripted"
@@ -35,6 +36,35 @@ class ModelCompat(Section):
     """`false`: offer the model no tools, and refuse requests that bring functions."""
 
 
+#: US dollars for a million tokens.
+_Dollars = Annotated[float, Field(strict=True, ge=0, le=1_000_000, allow_inf_nan=False)]
+
+#: A dollar for a million tokens, in pico-dollars for one.
+_PICO_PER_DOLLAR = 1_000_000
+
+
+class CostConfig(Section):
+    """Prices of a model in US dollars for a million tokens. Without `input` and `output` its cost is not known."""
+
+    input: _Dollars | None = None
+    """Input that was not read from a cache."""
+    output: _Dollars | None = None
+    """Output, reasoning included."""
+    cache_read: _Dollars | None = None
+    """Input that the provider read from its cache. Unset: as `input`."""
+    cache_write: _Dollars | None = None
+    """Input that the provider put into its cache. Unset: as `input`."""
+    tiered_pricing: tuple[dict[str, Any], ...] = ()
+    """Prices by the length of the input, which are not used: with them the cost of the model is not known."""
+
+    def to_price(self) -> Price | None:
+        """Return the price, `None` if it is not known."""
+        if self.input is None or self.output is None or self.tiered_pricing:
+            return None
+        cached = (self.input if price is None else price for price in (self.cache_read, self.cache_write))
+        return Price(*(round(price * _PICO_PER_DOLLAR) for price in (self.input, self.output, *cached)))
+
+
 class ModelConfig(Section):
     """A model of a provider."""
 
@@ -48,8 +78,8 @@ class ModelConfig(Section):
     """Tokens of a whole conversation, the answer included. Longer ones are shortened."""
     max_tokens: Positive | None = None
     """Most tokens of one answer."""
-    cost: dict[str, Any] = Field(default_factory=dict)
-    """Prices, as OpenClaw writes them."""
+    cost: CostConfig = CostConfig()
+    """Prices in US dollars for a million tokens."""
     compat: ModelCompat = ModelCompat()
     """Deviations of the model's API, where its host does not say."""
 

@@ -147,22 +147,30 @@ def text_message(role: Role, text: str) -> Message:
 
 @record
 class Usage:
-    """Token counts of one or more model calls, as reported by the provider.
+    """Token counts of one or more model calls, as reported by the provider, and what they cost.
 
     `reasoning_tokens` is the part of the output that the model has thought; `None` if a provider does not report it.
+    `cache_write_tokens` is the part of the input that the provider put into its cache. `cost_nano` is in nano-dollars
+    (1e-9 USD), `None` if the cost of a call is not known; it is no part of the counts.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int | None = None
+    cache_write_tokens: int = 0
+    cost_nano: int | None = field(default=0, compare=False)
 
     def __add__(self, other: Usage) -> Usage:
+        if not self.input_tokens and not self.output_tokens and self.cost_nano == 0:
+            return other  # in most runs there is only one call
         return Usage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
             self._added_reasoning(other),
+            self.cache_write_tokens + other.cache_write_tokens,
+            None if self.cost_nano is None or other.cost_nano is None else self.cost_nano + other.cost_nano,
         )
 
     def _added_reasoning(self, other: Usage) -> int | None:

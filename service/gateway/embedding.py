@@ -16,6 +16,7 @@ from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.principal import Principal
+from service.core.usage import ModelCall
 from service.gateway.limiter import Limiter, estimate_inputs
 from service.gateway.run_limiter import RunLimiter, RunSlot
 from service.gateway.run_outcome import key_reused
@@ -28,6 +29,7 @@ from service.models.embeddings import (
     no_embeddings,
 )
 from service.models.fallback import RETRYABLE, RetryPolicy
+from service.storage.database.daily_usage import UsageEntry
 from service.storage.database.errors import StoreError
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.kept_answers import KeptAnswers
@@ -92,7 +94,9 @@ class Embedder:
         (`idempotency_key_reused`) for a key that was sent with another request, and `StoreError`.
         """
         if key is None:
-            return self._make_counted(task, lease), False
+            found, usage = self._make_counted(task, lease)
+            self._answers.count(usage, usage.at_ms)
+            return found, False
         key = key.owned_by(task.principal.owner)
         work, is_own = self._going_on.get(key.key_hash), False
         if work is None:
@@ -125,24 +129,28 @@ class Embedder:
         return Embeddings(tuple(answer["vectors"]), answer["input_tokens"])
 
     def _make_and_keep(self, key: IdempotencyKey, task: EmbeddingTask, lease: RuntimeLease) -> Embeddings:
-        found = self._make_counted(task, lease)
+        found, usage = self._make_counted(task, lease)
         answer = orjson.dumps({"vectors": found.vectors, "input_tokens": found.input_tokens}).decode()
         if len(answer) <= _MOST_KEPT:
-            self._answers.keep(key, answer, self._now_ms())
+            self._answers.keep(key, answer, usage.at_ms, usage)
+        else:
+            self._answers.count(usage, usage.at_ms)
         return found
 
-    def _make_counted(self, task: EmbeddingTask, lease: RuntimeLease) -> Embeddings:
+    def _make_counted(self, task: EmbeddingTask, lease: RuntimeLease) -> tuple[Embeddings, UsageEntry]:
         with lease:
             agent = find_agent(task, lease)
             ticket = self._limits.admit(task.principal, agent.id, lambda: estimate_inputs(task.inputs))
             used = Usage()
             try:
-                found = create_embeddings(task, agent, lease.runtime, self._limiter)
-                used = Usage(found.input_tokens)
+                found, call = create_embeddings(task, agent, lease.runtime, self._limiter)
+                used = call.usage
             finally:
                 if ticket is not None:
                     ticket.settle(used, failed=not used.input_tokens)
-        return found
+        principal = task.principal
+        user = principal.user or task.user
+        return found, UsageEntry(self._now_ms(), principal.key_id, user, agent.id, (call,))
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -153,8 +161,10 @@ def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:
     return lease.runtime.roster.of(task.principal).resolve(task.model, task.agent_id)
 
 
-def create_embeddings(task: EmbeddingTask, agent: Agent, runtime: Runtime, limiter: RunLimiter) -> Embeddings:
-    """Make the vectors, within the agent's time limit and the limit of runs at once.
+def create_embeddings(
+    task: EmbeddingTask, agent: Agent, runtime: Runtime, limiter: RunLimiter
+) -> tuple[Embeddings, ModelCall]:
+    """Make the vectors, within the agent's time limit and the limit of runs at once; return also what they cost.
 
     Raises `GatewayError`: the errors of `ModelCatalog.choose` and of the provider; `unsupported_parameter` for a model
     that makes no embeddings.
@@ -168,7 +178,8 @@ def create_embeddings(task: EmbeddingTask, agent: Agent, runtime: Runtime, limit
     try:
         with deadline(agent.timeout_seconds):
             slot.take(agent.timeout_seconds)
-            return _with_retries(runtime.limits.retries, lambda: provider.embed(request))
+            found = _with_retries(runtime.limits.retries, lambda: provider.embed(request))
+            return found, ModelCall(chosen.ref, chosen.costed(Usage(found.input_tokens)))
     except Deadline:
         text = f"The embeddings took longer than {agent.timeout_seconds:g} seconds."
         raise GatewayError("run_timeout", text) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.conversation import SettledHistories
@@ -22,6 +22,7 @@ from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.pausable_deadline import PausableDeadline
 from service.core.signals import RunFinished, run_finished
+from service.core.usage import ModelCall, total_of
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
 from service.gateway.run_limiter import RunLimiter, RunSlot, turn_of
@@ -162,14 +163,14 @@ class RunExecutor:
         )
         turns = runtime.limits.max_turns if plan.request.call is None else INVOCATION_TURNS
         loop = AgentLoop(run, asked, tools, window, turns, _draft_log(run, plan.request))
-        end = _drive(run, loop, begun, limit)
+        end = _drive(run, loop, begun, limit, provider.calls)
+        run.usage = end.usage
         model = (provider.answered or prepared.choices[0]).ref
         new = prepared.conversation.new
-        outcome = to_outcome(end, new, loop.draft, model, keep_partial=prepared.keep_partial)
+        outcome = to_outcome(end, new, loop.draft, model, provider.calls, keep_partial=prepared.keep_partial)
         if end.error is not None or not run.accepted.stateless or run.accepted.is_recorded_early:
             outcome = with_times(outcome, run)  # the row of a stateless turn has no place for them
         outcome = placed(outcome, prepared.place)
-        run.usage = loop.draft.usage
         if events := self._kept_events(run):
             outcome = replace(outcome, events=events)
         run.ended_at = begun.opened.finish(outcome)
@@ -250,19 +251,21 @@ def _reason_of(error: GatewayError) -> str | None:
     return error.message if error.code in _OWN_WORDS else error.reason
 
 
-def _drive(run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline) -> RunEnded:
+def _drive(
+    run: Run, loop: AgentLoop, begun: _BegunRun, limit: PausableDeadline, calls: Sequence[ModelCall]
+) -> RunEnded:
     try:
         with run.scope, limit:
             loop.run(begun.prepared.model_request)
     except Cancelled:
         aborted = run.abort_reason or GatewayError("run_aborted", "The run was aborted.")
-        return RunEnded(usage=loop.draft.usage, error=aborted)
+        return RunEnded(usage=total_of(calls), error=aborted)
     except Deadline:
-        return RunEnded(usage=loop.draft.usage, error=begun.time.to_error())
+        return RunEnded(usage=total_of(calls), error=begun.time.to_error())
     except GatewayError as error:
-        return RunEnded(usage=loop.draft.usage, error=to_caller_error(error))
+        return RunEnded(usage=total_of(calls), error=to_caller_error(error))
     except Exception:
         # The session has to be given back as after any other failure.
         logger.exception("run %s failed", run.id)
-        return RunEnded(usage=loop.draft.usage, error=internal_error())
-    return RunEnded(loop.draft.stop_reason, loop.draft.usage)
+        return RunEnded(usage=total_of(calls), error=internal_error())
+    return RunEnded(loop.draft.stop_reason, total_of(calls))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.agent.conversation import ConversationDigest, unanswered_calls
 from service.agent.draft import RunDraft
 from service.agent.events import RunEnded
@@ -10,6 +12,7 @@ from service.agent.run import Run
 from service.core.dataclass import replace
 from service.core.errors import KINDS, GatewayError
 from service.core.messages import Message, Role, Text
+from service.core.usage import ModelCall
 from service.storage.runs.records import RunOutcome, RunRecord, RunState
 
 #: Errors that end a run from outside, and the reason the model reads beside calls and text they cut off.
@@ -17,18 +20,27 @@ _CUT = {"run_aborted": "the run was aborted", "run_timeout": "the time of the ru
 
 
 def to_outcome(
-    end: RunEnded, new: tuple[Message, ...], draft: RunDraft, model: str, *, keep_partial: bool = False
+    end: RunEnded,
+    new: tuple[Message, ...],
+    draft: RunDraft,
+    model: str,
+    calls: Sequence[ModelCall],
+    *,
+    keep_partial: bool = False,
 ) -> RunOutcome:
     """The record of a run that answered `new` with `draft` and ended with `end`; `model` is `provider/model`.
+
+    `calls` are those of its models.
 
     A run that was cut keeps its output so far; so does one that failed, with `keep_partial`. Any other failure leaves
     the session as it was, so that the request can be repeated, unless the agent's tools have already acted.
     """
     error = end.error
     if error is None:
-        ended = RunOutcome(RunState.OK, draft.usage, model, stop_reason=end.stop_reason)
+        ended = RunOutcome(RunState.OK, end.usage, model, stop_reason=end.stop_reason, calls=calls)
     else:
-        ended = RunOutcome(end.state, draft.usage, model, error_code=error.code, error_message=error.message)
+        code, message = error.code, error.message
+        ended = RunOutcome(end.state, end.usage, model, error_code=code, error_message=message, calls=calls)
     output = draft.to_messages()
     has_acted = any(message.role is Role.TOOL for message in output)
     if error is not None:

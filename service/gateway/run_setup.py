@@ -110,6 +110,8 @@ def to_accepted(plan: RunPlan, new_id: Callable[[], str], now_ms: int) -> Accept
         metadata=request.metadata,
         webhook=request.webhook,
         response=None if request.response is None else request.response(plan.agent.id, plan.sampling),
+        key_id=request.principal.key_id,
+        user=request.principal.user or request.end_user,
     )
 
 

@@ -20,8 +20,9 @@ from service.config.schema import AgentConfig, Config
 from service.core.concurrency import run_concurrently
 from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
-from service.core.messages import Message, Sampling, ToolChoice
+from service.core.messages import Message, Sampling, ToolChoice, Usage
 from service.core.principal import ADMINISTRATOR, Principal
+from service.core.usage import Price
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
@@ -48,7 +49,7 @@ class ChosenModel:
     `max_tokens` limits its answers and `context_window` its whole conversation, both in tokens, `None` if unknown.
     `requires_max_tokens` means that every request has to limit the answer. Without `retried` a failure is final: a
     local model fails the same way twice. Without `calls_functions` it ignores the functions it is offered. `defaults`
-    are the agent's, for what an answer's request leaves open.
+    are the agent's, for what an answer's request leaves open. `price` is `None` if it is not known.
     """
 
     ref: str
@@ -61,6 +62,7 @@ class ChosenModel:
     calls_functions: bool = True
     requires_max_tokens: bool = False
     defaults: Sampling | None = None
+    price: Price | None = None
 
     def answer_tokens(self, asked: int | None) -> int | None:
         """Return the answer limit in tokens where the caller asked for `asked`, `None` for the provider's default.
@@ -89,10 +91,23 @@ class ChosenModel:
         return request if request.model == self.id else replace(request, model=self.id)
 
     def signed(self, end: ModelEnded) -> ModelEnded:
-        """Return `end` with its provider data marked as this model's."""
-        if end.provider_data is None:
-            return end
-        return replace(end, provider_data=replace(end.provider_data, model=self.ref))
+        """Return `end` with its cost, and with its provider data marked as this model's."""
+        data = end.provider_data
+        if data is not None:
+            data = replace(data, model=self.ref)
+        return ModelEnded(end.stop_reason, end.tool_calls, self.costed(end.usage), data)
+
+    def costed(self, usage: Usage) -> Usage:
+        """Return the counts of one call with its cost, which is unknown if the provider has not counted anything."""
+        price, is_counted = self.price, usage.input_tokens or usage.output_tokens
+        return Usage(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.cache_write_tokens,
+            price.cost_of(usage) if price is not None and (is_counted or price.is_free) else None,
+        )
 
     def _is_foreign(self, message: Message) -> bool:
         return message.provider_data is not None and message.provider_data.model != self.ref
@@ -296,4 +311,5 @@ def _chosen(ref: str, model_id: str, provider: Provider, config: ProviderConfig)
         retried=dialect.retried,
         calls_functions=listed is None or listed.compat.supports_tools,
         requires_max_tokens=dialect.requires_max_tokens,
+        price=None if listed is None else listed.cost.to_price(),
     )

@@ -17,7 +17,9 @@ from service.config.models import RetryConfig
 from service.core import concurrency
 from service.core.dataclass import record, replace
 from service.core.errors import NO_RETRY_HEADER, GatewayError
+from service.core.messages import Usage
 from service.core.signals import ModelCalled, ModelReplaced, model_called, model_replaced
+from service.core.usage import ModelCall
 from service.models.catalog import ChosenModel
 from service.models.drafts import DraftReceiver
 from service.models.errors.http_errors import ModelMissingError
@@ -34,6 +36,9 @@ RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailab
 REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
 
 _PIECES_AT_ONCE = 1000
+
+#: The usage of a call that has begun and not ended, which no provider reports.
+_CUT_OFF = Usage(cost_nano=None)
 
 
 @record
@@ -120,7 +125,8 @@ class FallbackProvider:
     `answered` is the model that produced the latest answer, `None` before the first. Later calls start with it, so
     that a model that failed is not retried in each turn. One instance per run, one call at a time; `clock` returns
     Unix time, `run_id` is for the log. With `restartable`, or for a request that is `collected` or `held`, an answer
-    may also fail after it has started: `on_restart` is called before the next attempt's output.
+    may also fail after it has started: `on_restart` is called before the next attempt's output. `calls` are all that
+    the providers may charge for.
     """
 
     def __init__(
@@ -148,6 +154,7 @@ class FallbackProvider:
         self._first = 0
         self._asked = self._choices[0]
         self.answered: ChosenModel | None = None
+        self.calls: list[ModelCall] = []
 
     @property
     def asked(self) -> ChosenModel:
@@ -251,9 +258,15 @@ class FallbackProvider:
 
         output = _Output(receivers.on_text, asked.drafts, begin)
         wanted = asked if asked.drafts is None else replace(asked, drafts=output)
-        end = _ask_once(choice, wanted, output.add_text)
+        try:
+            end = choice.signed(_ask_once(choice, wanted, output.add_text))
+        except BaseException as error:
+            if has_begun or not isinstance(error, GatewayError) or error.code == "provider_timeout":
+                self.calls.append(ModelCall(choice.ref, _CUT_OFF))
+            raise
+        self.calls.append(ModelCall(choice.ref, end.usage))
         begin(is_binding=True)
-        return choice.signed(end)
+        return end
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
         if not choice.retried or not _may_pass(error):

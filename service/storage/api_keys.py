@@ -25,9 +25,9 @@ from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.core.principal import Principal, Scope, closure_of
 from service.core.rate_limits import NO_LIMITS, RateLimits
+from service.storage.database.caller_schema import api_keys
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
-from service.storage.database.schema import api_keys
 
 #: How long a row that was read is relied on.
 FRESH_SECONDS = 0.4

@@ -1,4 +1,4 @@
-"""Entry point to the persistent state: transcripts, runs, approvals, keys, gateway membership."""
+"""Entry point to the persistent state: transcripts, runs, usage, approvals, keys, gateway membership."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from service.storage.runs.records import RunRecords
 from service.storage.runs.webhooks import Webhooks
 from service.storage.sessions.pruning import Pruner
 from service.storage.sessions.transcripts import TranscriptStore
+from service.storage.usage import DailyUsage
 
 
 class Storage:
@@ -44,6 +45,7 @@ class Storage:
         self.kept_answers = KeptAnswers(database)
         self.api_keys = ApiKeys(database, clock)
         self.limit_usage = LimitUsage(database)
+        self.usage = DailyUsage(database)
         self.approvals = Approvals(database, self.membership, clock)
         self.ledger = RunLedger(database, self.membership, clock=clock, new_id=new_id)
         self._clock = clock

@@ -12,7 +12,7 @@ import httpx
 from support.live import TOKEN, live_gateway, scripted_config
 
 from chaos.clients import SESSIONS, Ledger, Talker, talking, wait_for_answer
-from chaos.transcript import check_against, connected, read_turns, runs_by_state
+from chaos.transcript import check_against, check_usage, connected, read_turns, runs_by_state
 
 CLIENTS = 6
 LONGEST_LIFE_SECONDS = 1.5
@@ -38,6 +38,7 @@ def test_finished_answers_are_stored_exactly_once(
                 gateway.process.wait()
             with connected(database_url, gateway.state_dir) as connection:
                 check_against(ledger, read_turns(connection))
+                check_usage(connection)
     _check_that_it_goes_on(database_url, tmp_path, ledger, env)
 
 
@@ -59,6 +60,7 @@ def _check_that_it_goes_on(database_url: str | None, directory: Path, ledger: Le
                 assert time.monotonic() - began_at < 10  # no wait for a dead gateway of the same host
         with connected(database_url, gateway.state_dir) as connection:
             check_against(ledger, read_turns(connection))
+            check_usage(connection)
             states = runs_by_state(connection)
     assert states["running"] == states["accepted"] == 0
     assert set(states) <= {"ok", "interrupted", "aborted", "error"}

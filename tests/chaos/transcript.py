@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from chaos.clients import Ledger
+from service.storage.database.caller_schema import daily_usage
 from service.storage.database.open import FILE_NAME
 from service.storage.database.schema import entries, runs, stateless_turns
 from service.storage.database.stateless_views import stateless_runs
@@ -59,6 +60,24 @@ def check_against(ledger: Ledger, turns: dict[str, list[str]]) -> None:
     said = Counter(text for texts in turns.values() for text in texts)
     keyed = {question.text for _, question in ledger.answers if question.idempotency_key is not None}
     assert {text: count for text, count in said.items() if text in keyed and count > 1} == {}
+
+
+def check_usage(connection: sa.Connection) -> None:
+    """Check that the totals have what the stored runs have used, no more and no less."""
+    names = ("input_tokens", "output_tokens", "cached_tokens")
+    recorded = sa.union_all(*(sa.select(*(table.c[name] for name in names)) for table in (runs, stateless_runs)))
+    sums = [
+        connection.execute(sa.select(*(sa.func.coalesce(sa.func.sum(source.c[name]), 0) for name in names))).one()
+        for source in (recorded.subquery(), daily_usage)
+    ]
+    ended = sa.union_all(
+        *(sa.select(table.c.id).where(table.c.input_tokens > 0) for table in (runs, stateless_runs))
+    ).subquery()
+    counted = sa.select(sa.func.coalesce(sa.func.sum(daily_usage.c.runs), 0))
+    counts = [connection.execute(one).scalar_one() for one in (sa.select(sa.func.count()).select_from(ended), counted)]
+    connection.rollback()
+    assert tuple(sums[0]) == tuple(sums[1])
+    assert counts[0] == counts[1]
 
 
 def runs_by_state(connection: sa.Connection) -> Counter[str]:

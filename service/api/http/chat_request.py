@@ -76,8 +76,7 @@ def parse_chat_request(
     functions = _parse_functions(body.get("tools") or ())
     session_key, chat_key = header("x-openclaw-session-key"), None
     if session_key is None:
-        ids = ((name, parse_chat_id(name, header(name))) for name in sessions.headers)
-        chat_key = next((f"{name}:{chat_id}" for name, chat_id in ids if chat_id is not None), None)
+        chat_key = _find_chat_key(header, sessions.headers)
     return AgentRequest(
         principal=principal,
         protocol=Protocol.HTTP,
@@ -89,6 +88,7 @@ def parse_chat_request(
         session_key=chat_key if session_key is None else parse_session_key_header(session_key),
         resends=chat_key is not None,
         user=body.get("user") if sessions.user == "session" else None,
+        end_user=body.get("user") or None,
         channel=header("x-openclaw-message-channel"),
         task=header("x-openclaw-task"),
         functions=functions,
@@ -100,6 +100,11 @@ def parse_chat_request(
         streamed=bool(body.get("stream")),
         shows=parse_shown(find_header, http),
     )
+
+
+def _find_chat_key(header: Callable[[str], str | None], names: Sequence[str]) -> str | None:
+    ids = ((name, parse_chat_id(name, header(name))) for name in names)
+    return next((f"{name}:{chat_id}" for name, chat_id in ids if chat_id is not None), None)
 
 
 def _goes_on(said: str | None, webhook: Webhook | None, default: str) -> bool:

@@ -276,8 +276,9 @@ class AnthropicAnswer:
     def _to_usage(self) -> Usage:
         counts = self._usage
         cached = counts.get("cache_read_input_tokens", 0)
-        fresh = counts.get("input_tokens", 0) + counts.get("cache_creation_input_tokens", 0)
-        return Usage(fresh + cached, counts.get("output_tokens", 0), cached, counts.get(_THINKING_TOKENS))
+        written = counts.get("cache_creation_input_tokens", 0)
+        total = counts.get("input_tokens", 0) + written + cached
+        return Usage(total, counts.get("output_tokens", 0), cached, counts.get(_THINKING_TOKENS), written)
 
 
 def _text(value: object) -> str:

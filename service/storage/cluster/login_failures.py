@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.core.dataclass import record
+from service.storage.database.caller_schema import login_failures
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared_statements import insert
-from service.storage.database.schema import login_failures
 
 #: Rows are read again for this long after they were written: the clocks of several hosts differ slightly.
 _OVERLAP_MS = 10_000

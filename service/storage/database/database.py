@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.core.concurrency import Event, sleep, spawn
 from service.core.signals import Committed, committed
+from service.storage.database.daily_usage import UsageEntry, UsageWriter
 from service.storage.database.errors import (
     DatabaseReplacedError,
     StoreError,
@@ -58,10 +59,12 @@ class Operation(ABC, Generic[T]):
     """A change of the database.
 
     `again` is set when an earlier attempt failed, or may have been committed without an acknowledgement (the connection
-    broke during the commit): an operation that is not idempotent has to check the stored state then.
+    broke during the commit): an operation that is not idempotent has to check the stored state then. `usage` is added
+    to the daily totals at the end of the transaction; `execute` may set it.
     """
 
     again = False
+    usage: UsageEntry | None = None
 
     #: True for operations that are executed after the others of their transaction: they lock rows that many use.
     comes_last = False
@@ -138,6 +141,7 @@ class Database:
         self._idle = Event()
         self._idle.set()
         self._closed = False
+        self._usage = UsageWriter()
         self._health = DatabaseHealth(backend.name, self._probe)
 
     @property
@@ -237,7 +241,7 @@ class Database:
     def _commit(self, batch: Sequence[_Pending]) -> None:
         began_at = monotonic()
         try:
-            self._retry(self._backend.write, lambda connection: _execute(connection, batch), batch)
+            self._retry(self._backend.write, lambda connection: _execute(connection, batch, self._usage), batch)
         except Exception as error:  # noqa: BLE001 - every error is passed to the waiting callers
             committed.emit(Committed(len(batch), failed=True, seconds=monotonic() - began_at))
             if not is_operation_error(error):
@@ -281,7 +285,7 @@ class Database:
             raise StoreError(f"The {self.name} is closed.")
 
 
-def _execute(connection: sa.Connection, batch: Sequence[_Pending]) -> None:
+def _execute(connection: sa.Connection, batch: Sequence[_Pending], writer: UsageWriter) -> None:
     keys = {pending.operation.session_key for pending in batch} - {None}
     if len(keys) > 1 and connection.dialect.name == "postgresql":
         # One statement, one order: two gateways locking leases in the order of their operations could deadlock, which
@@ -295,3 +299,6 @@ def _execute(connection: sa.Connection, batch: Sequence[_Pending]) -> None:
         results = kind.execute(connection, [pending.operation for pending in group])
         for pending, result in zip(group, results, strict=True):
             pending.result = result
+    usage = [pending.operation.usage for pending in batch if pending.operation.usage is not None]
+    if usage:
+        writer.add(connection, usage)

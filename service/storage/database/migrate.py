@@ -10,8 +10,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from service.storage.database.caller_schema import daily_usage
 from service.storage.database.errors import StoreError
-from service.storage.database.schema import HEAD, metadata
+from service.storage.database.schema import HEAD
+
+#: All tables, those about callers included.
+_METADATA = daily_usage.metadata
 
 _VERSIONS = Path(__file__).parent / "migrations"
 
@@ -42,7 +46,7 @@ def migrate(connection: sa.Connection) -> None:
 
 def _create(connection: sa.Connection) -> None:
     """Create the schema in an empty SQLite database without importing Alembic (12 MB)."""
-    metadata.create_all(connection)
+    _METADATA.create_all(connection)
     version = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
     version.create(connection)
     connection.execute(version.insert().values(version_num=HEAD))

@@ -1,7 +1,7 @@
 """The tables of the Gateway's database.
 
 They change only together with a migration in `migrations/`; `HEAD` is the last one's revision.
-Times are milliseconds since the epoch.
+Times are milliseconds since the epoch. Tables about callers are in `service.storage.database.caller_schema`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0020"  # limits
+HEAD = "0021"  # daily usage
 
-_BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+#: An integer of 64 bits.
+BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 metadata = sa.MetaData()
 
@@ -19,8 +20,9 @@ metadata = sa.MetaData()
 FAILED_STATES = "'error', 'aborted', 'interrupted'"
 
 
-def _count(name: str) -> sa.Column[int]:
-    return sa.Column(name, _BigInteger, nullable=False, server_default="0")
+def count_column(name: str) -> sa.Column[int]:
+    """Build a column of a count."""
+    return sa.Column(name, BigInteger, nullable=False, server_default="0")
 
 
 def _partial_index(name: str, *columns: str, where: str) -> sa.Index:
@@ -29,25 +31,27 @@ def _partial_index(name: str, *columns: str, where: str) -> sa.Index:
 
 
 #: One row per session key; `entry_count` is also the `seq` of the next entry. `title` is taken from the first message.
-#: The token counts are totals over all turns; `model` and `last_run_id` are those of the last turn. A stateless session
-#: belongs to a request without a session; it becomes an ordinary one when it is continued. Most have a row in
-#: `stateless_turns` instead. `resends`: its HTTP client sends the whole conversation each time. `branched`: it has rows
-#: in `branches`. `owner` follows from the key (`service.storage.sessions.keys.owner_of`) and is there to list by.
+#: The token counts are totals over all turns, and so is `cost_nano`, in nano-dollars, NULL if that of a turn is not
+#: known; `model` and `last_run_id` are those of the last turn. A stateless session belongs to a request without a
+#: session; it becomes an ordinary one when it is continued. Most have a row in `stateless_turns` instead.
+#: `resends`: its HTTP client sends the whole conversation each time. `branched`: it has rows in `branches`. `owner`
+#: follows from the key (`service.storage.sessions.keys.owner_of`) and is there to list by.
 sessions = sa.Table(
     "sessions",
     metadata,
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("session_id", sa.Text, nullable=False, unique=True),
     sa.Column("agent_id", sa.Text, nullable=False),
-    sa.Column("entry_count", _BigInteger, nullable=False),
-    sa.Column("created_at_ms", _BigInteger, nullable=False),
-    sa.Column("updated_at_ms", _BigInteger, nullable=False),
+    sa.Column("entry_count", BigInteger, nullable=False),
+    sa.Column("created_at_ms", BigInteger, nullable=False),
+    sa.Column("updated_at_ms", BigInteger, nullable=False),
     sa.Column("title", sa.Text),
     sa.Column("model", sa.Text),
     sa.Column("last_run_id", sa.Text),
-    _count("input_tokens"),
-    _count("output_tokens"),
-    _count("cached_tokens"),
+    count_column("input_tokens"),
+    count_column("output_tokens"),
+    count_column("cached_tokens"),
+    sa.Column("cost_nano", BigInteger),
     sa.Column("stateless", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("resends", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("branched", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -70,17 +74,17 @@ sessions = sa.Table(
 entries = sa.Table(
     "entries",
     metadata,
-    sa.Column("id", _BigInteger, primary_key=True, autoincrement=True),
+    sa.Column("id", BigInteger, primary_key=True, autoincrement=True),
     sa.Column("session_key", sa.Text, sa.ForeignKey("sessions.key"), nullable=False),
-    sa.Column("seq", _BigInteger, nullable=False),
+    sa.Column("seq", BigInteger, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("model", sa.Text),
-    sa.Column("input_tokens", _BigInteger),
-    sa.Column("output_tokens", _BigInteger),
-    sa.Column("cached_tokens", _BigInteger),
-    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("input_tokens", BigInteger),
+    sa.Column("output_tokens", BigInteger),
+    sa.Column("cached_tokens", BigInteger),
+    sa.Column("created_at_ms", BigInteger, nullable=False),
     sa.Column("digest", sa.Text),
     sa.UniqueConstraint("session_key", "seq", name="entries_in_order"),
     _partial_index("entries_by_digest", "session_key", "digest", where="digest IS NOT NULL"),
@@ -92,8 +96,8 @@ branches = sa.Table(
     "branches",
     metadata,
     sa.Column("session_key", sa.Text, sa.ForeignKey("sessions.key"), primary_key=True),
-    sa.Column("first_seq", _BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("parent_seq", _BigInteger),
+    sa.Column("first_seq", BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("parent_seq", BigInteger),
     sqlite_with_rowid=False,
 )
 
@@ -103,11 +107,11 @@ summaries = sa.Table(
     "summaries",
     metadata,
     sa.Column("session_key", sa.Text, sa.ForeignKey("sessions.key"), primary_key=True),
-    sa.Column("covers", _BigInteger, primary_key=True),
+    sa.Column("covers", BigInteger, primary_key=True),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
-    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("created_at_ms", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -117,7 +121,8 @@ summaries = sa.Table(
 #: with, if it has steps that the caller did not see, `asked_after` a digest of the conversation before. `step` counts
 #: the calls of the model, `tool` is the one that runs now. `detached` runs have rows in `run_events`, and so have those
 #: that were `followed` from another process, from then on.
-#: `reasoning_tokens` are those of the output, NULL if not known. `owner` is that of the session.
+#: `reasoning_tokens` are those of the output, `cost_nano` are nano-dollars; NULL if not known. `owner` is that of the
+#: session.
 runs = sa.Table(
     "runs",
     metadata,
@@ -127,27 +132,28 @@ runs = sa.Table(
     sa.Column("gateway_id", sa.Text, nullable=False),
     sa.Column("door", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("accepted_at_ms", _BigInteger, nullable=False),
-    sa.Column("started_at_ms", _BigInteger),
-    sa.Column("ended_at_ms", _BigInteger),
+    sa.Column("accepted_at_ms", BigInteger, nullable=False),
+    sa.Column("started_at_ms", BigInteger),
+    sa.Column("ended_at_ms", BigInteger),
     sa.Column("model", sa.Text),
     sa.Column("stop_reason", sa.Text),
-    _count("reply_count"),
-    _count("input_tokens"),
-    _count("output_tokens"),
-    _count("cached_tokens"),
+    count_column("reply_count"),
+    count_column("input_tokens"),
+    count_column("output_tokens"),
+    count_column("cached_tokens"),
     sa.Column("error_code", sa.Text),
     sa.Column("error_message", sa.Text),
     sa.Column("asked_call_id", sa.Text),
     sa.Column("abort_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("asked_after", sa.Text),
-    sa.Column("first_output_at_ms", _BigInteger),
-    sa.Column("step", _BigInteger),
+    sa.Column("first_output_at_ms", BigInteger),
+    sa.Column("step", BigInteger),
     sa.Column("metadata", sa.Text),
     sa.Column("response", sa.Text),
     sa.Column("detached", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("tool", sa.Text),
-    sa.Column("reasoning_tokens", _BigInteger),
+    sa.Column("reasoning_tokens", BigInteger),
+    sa.Column("cost_nano", BigInteger),
     sa.Column("followed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("owner", sa.Text),
     sa.Index("runs_of_session", "session_key", "accepted_at_ms"),
@@ -166,8 +172,8 @@ run_events = sa.Table(
     "run_events",
     metadata,
     sa.Column("run_id", sa.Text, primary_key=True),
-    sa.Column("first", _BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("last", _BigInteger, nullable=False),
+    sa.Column("first", BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last", BigInteger, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -180,8 +186,8 @@ webhooks = sa.Table(
     sa.Column("run_id", sa.Text, primary_key=True),
     sa.Column("url", sa.Text, nullable=False),
     sa.Column("secret", sa.Text, nullable=False),
-    sa.Column("attempts", _BigInteger, nullable=False),
-    sa.Column("due_at_ms", _BigInteger, nullable=False),
+    sa.Column("attempts", BigInteger, nullable=False),
+    sa.Column("due_at_ms", BigInteger, nullable=False),
     sa.Index("webhooks_due", "due_at_ms"),
     sqlite_with_rowid=False,
 )
@@ -192,23 +198,24 @@ webhooks = sa.Table(
 stateless_turns = sa.Table(
     "stateless_turns",
     metadata,
-    sa.Column("id", _BigInteger, primary_key=True),
+    sa.Column("id", BigInteger, primary_key=True),
     sa.Column("session_key", sa.Text, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("session_id", sa.Text, nullable=False),
     sa.Column("agent_id", sa.Text, nullable=False),
     sa.Column("gateway_id", sa.Text, nullable=False),
     sa.Column("door", sa.Text, nullable=False),
-    sa.Column("accepted_at_ms", _BigInteger, nullable=False),
-    sa.Column("ended_at_ms", _BigInteger, nullable=False),
+    sa.Column("accepted_at_ms", BigInteger, nullable=False),
+    sa.Column("ended_at_ms", BigInteger, nullable=False),
     sa.Column("title", sa.Text),
     sa.Column("model", sa.Text),
     sa.Column("stop_reason", sa.Text),
-    sa.Column("entry_count", _BigInteger, nullable=False),
-    sa.Column("reply_count", _BigInteger, nullable=False),
-    sa.Column("input_tokens", _BigInteger, nullable=False),
-    sa.Column("output_tokens", _BigInteger, nullable=False),
-    sa.Column("cached_tokens", _BigInteger, nullable=False),
+    sa.Column("entry_count", BigInteger, nullable=False),
+    sa.Column("reply_count", BigInteger, nullable=False),
+    sa.Column("input_tokens", BigInteger, nullable=False),
+    sa.Column("output_tokens", BigInteger, nullable=False),
+    sa.Column("cached_tokens", BigInteger, nullable=False),
+    sa.Column("cost_nano", BigInteger),
     sa.Column("messages", sa.Text, nullable=False),
     sa.Column("owner", sa.Text),
     sa.Index("stateless_turns_by_key", "session_key", unique=True),
@@ -226,11 +233,11 @@ lanes = sa.Table(
     "lanes",
     metadata,
     sa.Column("session_key", sa.Text, primary_key=True),
-    sa.Column("fence", _BigInteger, nullable=False),
+    sa.Column("fence", BigInteger, nullable=False),
     sa.Column("run_id", sa.Text),
     sa.Column("gateway_id", sa.Text),
     sa.Column("wanted_by", sa.Text),
-    sa.Column("new_since_ms", _BigInteger),
+    sa.Column("new_since_ms", BigInteger),
     _partial_index("lanes_held", "gateway_id", where="gateway_id IS NOT NULL"),
     _partial_index("lanes_wanted", "wanted_by", where="wanted_by IS NOT NULL"),
     _partial_index("lanes_new", "new_since_ms", "session_key", where="new_since_ms IS NOT NULL"),
@@ -252,11 +259,11 @@ approvals = sa.Table(
     sa.Column("tool_call_id", sa.Text, nullable=False),
     sa.Column("subject", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("created_at_ms", _BigInteger, nullable=False),
-    sa.Column("expires_at_ms", _BigInteger, nullable=False),
+    sa.Column("created_at_ms", BigInteger, nullable=False),
+    sa.Column("expires_at_ms", BigInteger, nullable=False),
     sa.Column("decision", sa.Text),
     sa.Column("decided_by", sa.Text),
-    sa.Column("decided_at_ms", _BigInteger),
+    sa.Column("decided_at_ms", BigInteger),
     sa.Index("approvals_of_session", "session_key", "subject"),
     sa.Index("approvals_of_run", "run_id"),
     sa.Index("approvals_by_state", "state", "created_at_ms"),
@@ -270,10 +277,10 @@ gateways = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("host", sa.Text, nullable=False),
-    sa.Column("pid", _BigInteger, nullable=False),
+    sa.Column("pid", BigInteger, nullable=False),
     sa.Column("process_start", sa.Text, nullable=False),
-    sa.Column("beat", _BigInteger, nullable=False),
-    sa.Column("started_at_ms", _BigInteger, nullable=False),
+    sa.Column("beat", BigInteger, nullable=False),
+    sa.Column("started_at_ms", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -284,7 +291,7 @@ claims = sa.Table(
     sa.Column("key_hash", sa.Text, primary_key=True),
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
-    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("created_at_ms", BigInteger, nullable=False),
     sa.Index("claims_by_age", "created_at_ms"),
     sa.Index("claims_of_run", "run_id"),
     sqlite_with_rowid=False,
@@ -297,52 +304,6 @@ kept_answers = sa.Table(
     sa.Column("key_hash", sa.Text, primary_key=True),
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
-    sa.Column("created_at_ms", _BigInteger, nullable=False),
+    sa.Column("created_at_ms", BigInteger, nullable=False),
     sa.Index("kept_answers_by_age", "created_at_ms"),
-)
-
-#: Failed logins by client address: their times as a JSON list, and the end of the lockout.
-login_failures = sa.Table(
-    "login_failures",
-    metadata,
-    sa.Column("address", sa.Text, primary_key=True),
-    sa.Column("failed_at_ms", sa.Text, nullable=False),
-    sa.Column("locked_until_ms", _BigInteger, nullable=False),
-    sa.Column("last_at_ms", _BigInteger, nullable=False),
-    sa.Index("login_failures_by_age", "last_at_ms"),
-    sqlite_with_rowid=False,
-)
-
-#: Named keys (`service.storage.api_keys`): SHA-256 digests, in hexadecimal, of the key in force and of the one that it
-#: replaced, which is valid until `old_until_ms`. `scopes`, `agents` and `models` are JSON lists, NULL without a limit.
-#: `rpm`, `tpm` and `concurrent` limit requests and tokens per minute and runs at once.
-api_keys = sa.Table(
-    "api_keys",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("old_digest", sa.Text),
-    sa.Column("old_until_ms", _BigInteger),
-    sa.Column("scopes", sa.Text, nullable=False),
-    sa.Column("agents", sa.Text),
-    sa.Column("models", sa.Text),
-    sa.Column("created_at_ms", _BigInteger, nullable=False),
-    sa.Column("expires_at_ms", _BigInteger),
-    sa.Column("revoked_at_ms", _BigInteger),
-    sa.Column("last_used_at_ms", _BigInteger),
-    *(sa.Column(name, _BigInteger) for name in ("rpm", "tpm", "concurrent")),
-    sqlite_with_rowid=False,
-)
-
-#: What was used of the limits of `subject` (`service.storage.limits.usage`): requests and tokens of the last minute as
-#: JSON lists of times and amounts, and runs at once as a JSON object by gateway.
-limit_usage = sa.Table(
-    "limit_usage",
-    metadata,
-    sa.Column("subject", sa.Text, primary_key=True),
-    *(sa.Column(name, sa.Text, nullable=False) for name in ("requests", "tokens", "runs")),
-    sa.Column("updated_at_ms", _BigInteger, nullable=False),
-    sa.Index("limit_usage_by_age", "updated_at_ms"),
-    sqlite_with_rowid=False,
 )

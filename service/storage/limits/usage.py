@@ -17,9 +17,10 @@ import sqlalchemy as sa
 
 from service.core.dataclass import record
 from service.core.rate_limits import RateLimits
+from service.storage.database.caller_schema import limit_usage
 from service.storage.database.database import Database, Operation, SingleOperation
 from service.storage.database.prepared_statements import PreparedStatement, insert, is_among, to_list
-from service.storage.database.schema import gateways, limit_usage
+from service.storage.database.schema import gateways
 from service.storage.limits.sliding_log import SlidingLog
 
 Dialect = sa.engine.interfaces.Dialect

@@ -14,12 +14,20 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from service.storage.cluster.membership import ACTIVE_STATES
+from service.storage.database.daily_usage import UsageEntry
 from service.storage.database.database import Operation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.prepared_statements import to_list
 from service.storage.runs.events import add_events, run_topic
 from service.storage.runs.records import AcceptedRun, RunOutcome
-from service.storage.runs.rows import SessionStart, to_branch_rows, to_entry_rows, to_run_row, to_summary_row
+from service.storage.runs.rows import (
+    SessionStart,
+    to_branch_rows,
+    to_entry_rows,
+    to_run_row,
+    to_summary_row,
+    to_usage_columns,
+)
 from service.storage.runs.stateless_turns import StatelessTurn, fits_one_row
 from service.storage.runs.statements import (
     ADD_BRANCH,
@@ -63,6 +71,11 @@ class FinishRun(Operation[bool]):
         """See `Operation`."""
         return None if self.fence is None else self.run.session_key
 
+    def to_usage(self) -> UsageEntry:
+        """Return what the run has used."""
+        run, outcome = self.run, self.outcome
+        return UsageEntry(self.at_ms, run.key_id, run.user, run.agent_id, outcome.calls, outcome.model)
+
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[bool]:
         """See `Operation`."""
@@ -90,6 +103,8 @@ class _Finishing:
         storable = [one for one in self._operations if self._should_store(one, states)]
         self._write(storable)
         stored = set(map(id, storable))
+        for one in self._operations:
+            one.usage = one.to_usage() if one.outcome.calls and id(one) in stored else None
         return [id(one) in stored or _is_stored(one, states) for one in self._operations]
 
     def _holds_lease(self, one: FinishRun) -> bool:
@@ -217,6 +232,7 @@ def _extension_parameters(one: FinishRun, count: int) -> dict[str, Any]:
         "input": usage.input_tokens,
         "output": usage.output_tokens,
         "cached": usage.cached_tokens,
+        "cost": usage.cost_nano,
     }
 
 
@@ -232,9 +248,7 @@ def _end_of(one: FinishRun | StatelessTurn) -> dict[str, Any]:
         "model": outcome.model,
         "stop_reason": outcome.stop_reason,
         "reply_count": outcome.reply_count,
-        "input_tokens": outcome.usage.input_tokens,
-        "output_tokens": outcome.usage.output_tokens,
-        "cached_tokens": outcome.usage.cached_tokens,
+        **to_usage_columns(outcome.usage),
         "error_code": outcome.error_code,
         "error_message": None if message is None else message.replace("\0", "\ufffd"),
         "asked_call_id": None if asked is None or "\0" in asked else asked,

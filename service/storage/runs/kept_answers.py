@@ -1,15 +1,17 @@
-"""Answers without a run, which requests with the same idempotency key get again.
+"""Answers without a run, which requests with the same idempotency key get again, and their usage.
 
 They are retained for a day, as idempotency keys are.
 """
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from service.core.dataclass import record
+from service.storage.database.daily_usage import UsageEntry
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.prepared_statements import insert
 from service.storage.database.schema import kept_answers
@@ -39,9 +41,13 @@ class KeptAnswers:
         fresh = [row for row in rows if row.created_at_ms > now_ms - RETENTION_MS]
         return KeptAnswer(fresh[0].fingerprint, fresh[0].answer) if fresh else None
 
-    def keep(self, key: IdempotencyKey, answer: str, now_ms: int) -> None:
-        """Store an answer, unless another process has stored one with the key. Raises `StoreError`."""
-        self._database.write(_Keep(key, answer, now_ms))
+    def keep(self, key: IdempotencyKey, answer: str, now_ms: int, usage: UsageEntry) -> None:
+        """Store an answer, unless another process has stored one with the key, and its usage. Raises `StoreError`."""
+        self._database.write(_Keep(key, answer, now_ms, usage))
+
+    def count(self, usage: UsageEntry, now_ms: int) -> None:
+        """Store the usage of an answer that is not kept, by a key of its own. Raises `StoreError`."""
+        self.keep(IdempotencyKey.of(secrets.token_hex(), b""), "", now_ms, usage)
 
     def prune(self, now_ms: int) -> int:
         """Delete a batch of expired answers; return their number. Raises `StoreError`."""
@@ -53,6 +59,7 @@ class _Keep(SingleOperation[None]):
     key: IdempotencyKey
     answer: str
     now_ms: int
+    spent: UsageEntry
 
     def apply(self, connection: sa.Connection) -> None:
         expired = kept_answers.c.created_at_ms <= self.now_ms - RETENTION_MS
@@ -63,7 +70,14 @@ class _Keep(SingleOperation[None]):
             "answer": self.answer,
             "created_at_ms": self.now_ms,
         }
-        connection.execute(insert(connection.dialect, kept_answers).values(row).on_conflict_do_nothing())
+        added = connection.execute(insert(connection.dialect, kept_answers).values(row).on_conflict_do_nothing())
+        is_counted = self.again and not added.rowcount and self._is_stored(connection)
+        self.usage = None if is_counted else self.spent
+
+    def _is_stored(self, connection: sa.Connection) -> bool:
+        """Return True if an earlier attempt was committed without an acknowledgement."""
+        row = connection.execute(_OF_KEY, {"of_key": self.key.key_hash}).one()
+        return (row.answer, row.created_at_ms) == (self.answer, self.now_ms)
 
 
 @dataclass(slots=True, eq=False)

@@ -166,7 +166,7 @@ class RunLedger:
         except StoreError:
             if operation.recorded:
                 lost = GatewayError("storage_unavailable", "The outcome of the run could not be stored.")
-                spawn(self._write_until_stored, AbandonRun(operation.run, self.now_ms(), lost))
+                spawn(self._write_until_stored, AbandonRun(operation.run, self.now_ms(), lost, lost=operation))
             raise
         if not stored:
             raise _session_lost()

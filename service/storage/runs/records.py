@@ -5,7 +5,7 @@ The messages of a run are stored only in its session's transcript.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from service.core.dataclass import record
 from service.core.ids import uuid_of
 from service.core.messages import Message, Usage
+from service.core.usage import ModelCall
 from service.storage.cluster.membership import ACTIVE_STATES, IS_ACTIVE, PENDING
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.notify import gateway_topic, notify_change
@@ -77,7 +78,8 @@ class AcceptedRun:
 
     A stateless run has its own session. `claimed`: it holds an idempotency key. `detached`: it is not bound to its
     request, and recorded whatever becomes of it. `metadata` is JSON of its caller, `webhook` hears of its end.
-    `response` is JSON of what its response repeats of the request, if that is stored.
+    `response` is JSON of what its response repeats of the request, if that is stored. Its usage counts for the API key
+    `key_id` and for `user`, whom its caller names.
     """
 
     id: str
@@ -91,6 +93,8 @@ class AcceptedRun:
     metadata: str | None = None
     webhook: Webhook | None = None
     response: str | None = None
+    key_id: str | None = None
+    user: str | None = None
 
     @property
     def is_recorded_early(self) -> bool:
@@ -119,7 +123,8 @@ class RunOutcome:
 
     The messages follow message `parent` of the session, `None` for the latest one; `digests` are their digests.
     `events` are those of a detached run that are not stored yet, or the reasoning that a repetition shows. `resends` is
-    set if the request shows whether its client sends the whole conversation each time.
+    set if the request shows whether its client sends the whole conversation each time. `calls` are those of
+    its models.
     """
 
     state: RunState
@@ -141,6 +146,7 @@ class RunOutcome:
     first_output_at_ms: int | None = None
     step: int | None = None
     events: tuple[EventBatch, ...] = ()
+    calls: Sequence[ModelCall] = ()
 
 
 @record
@@ -276,6 +282,12 @@ class _Request(SingleOperation[bool]):
         return True
 
 
+def to_usage(row: sa.Row[Any], reasoning_tokens: int | None = None) -> Usage:
+    """Return the usage of a row of runs or sessions."""
+    counts = row.input_tokens, row.output_tokens, row.cached_tokens
+    return Usage(*counts, reasoning_tokens, cost_nano=row.cost_nano)
+
+
 def to_record(row: sa.Row[Any]) -> RunRecord:
     """Convert a row of `WITH_WAIT`."""
     return RunRecord(
@@ -291,7 +303,7 @@ def to_record(row: sa.Row[Any]) -> RunRecord:
         model=row.model,
         stop_reason=row.stop_reason,
         reply_count=row.reply_count,
-        usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens),
+        usage=to_usage(row, row.reasoning_tokens),
         error_code=row.error_code,
         error_message=row.error_message,
         asked_after=row.asked_after,

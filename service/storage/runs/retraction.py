@@ -13,7 +13,9 @@ from service.storage.cluster.membership import ACTIVE_STATES, IS_ACTIVE
 from service.storage.database.database import Operation, SingleOperation
 from service.storage.database.notify import notify_change, session_topic
 from service.storage.database.schema import claims, gateways, lanes, runs, webhooks
+from service.storage.runs.finishing import FinishRun
 from service.storage.runs.records import AcceptedRun, RunRecord, RunState
+from service.storage.runs.rows import to_usage_columns
 from service.storage.runs.statements import RELEASE_LEASE
 
 
@@ -62,13 +64,15 @@ class RetractRun(Operation[None]):
 class AbandonRun(SingleOperation[None]):
     """Record that an active run ended with `error` and without a turn, and release its session.
 
-    `waiting_gateway_id` is the gateway that waited for the session, if the run had not begun.
+    `waiting_gateway_id` is the gateway that waited for the session, if the run had not begun; `lost` is the end of one
+    that could not be stored, whose usage is stored nevertheless.
     """
 
     run: AcceptedRun | RunRecord
     at_ms: int
     error: GatewayError
     waiting_gateway_id: str | None = None
+    lost: FinishRun | None = None
 
     @property
     def session_key(self) -> str | None:
@@ -82,14 +86,17 @@ class AbandonRun(SingleOperation[None]):
         if self.waiting_gateway_id is not None:
             _withdraw(connection, key, self.waiting_gateway_id)
         failed = runs.update().where(runs.c.id == self.run.id, IS_ACTIVE)
-        connection.execute(
+        used = {} if self.lost is None else to_usage_columns(self.lost.outcome.usage)
+        ended = connection.execute(
             failed.values(
                 state=(RunState.ABORTED if self.error.code == "run_aborted" else RunState.ERROR).value,
                 ended_at_ms=self.at_ms,
                 error_code=self.error.code,
                 error_message=self.error.message,
+                **used,
             )
         )
+        self.usage = None if self.lost is None or not ended.rowcount else self.lost.to_usage()
         notify_change(connection, session_topic(key))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from service.core.dataclass import record
-from service.core.messages import Message, Role
+from service.core.messages import Message, Role, Usage
 from service.storage.database.errors import StoreError
 from service.storage.message_codec import to_payload
 from service.storage.runs.records import AcceptedRun, RunOutcome, RunState
@@ -39,9 +39,7 @@ class SessionStart:
             "title": to_title(self.outcome.messages),
             "model": self.outcome.model,
             "last_run_id": self.run.id,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
+            **to_usage_columns(usage),
             "stateless": self.run.stateless,
             "resends": bool(self.outcome.resends),
             "branched": False,
@@ -63,6 +61,16 @@ def to_run_row(run: AcceptedRun, gateway_id: str, state: RunState) -> dict[str, 
         "response": run.response,
         "detached": run.detached,
         "owner": owner_of(run.session_key),
+    }
+
+
+def to_usage_columns(usage: Usage) -> dict[str, int | None]:
+    """Build the columns that runs, sessions and stateless turns have of their usage."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cost_nano": usage.cost_nano,
     }
 
 

@@ -8,12 +8,11 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from service.core.dataclass import record
-from service.core.messages import Usage
 from service.storage.database.database import Database
 from service.storage.database.schema import stateless_turns
 from service.storage.message_codec import from_payloads, to_payloads
-from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState
-from service.storage.runs.rows import to_entry_rows, to_title
+from service.storage.runs.records import AcceptedRun, Protocol, RunOutcome, RunState, to_usage
+from service.storage.runs.rows import to_entry_rows, to_title, to_usage_columns
 from service.storage.sessions.keys import owner_of
 
 _OF_KEY = sa.select(stateless_turns).where(stateless_turns.c.session_key == sa.bindparam("of_key"))
@@ -53,9 +52,7 @@ class StatelessTurn:
             "stop_reason": outcome.stop_reason,
             "entry_count": len(outcome.messages),
             "reply_count": outcome.reply_count,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
+            **to_usage_columns(usage),
             "messages": to_payloads(outcome.messages),
             "owner": owner_of(run.session_key),
         }
@@ -68,7 +65,7 @@ class StatelessTurn:
         )
         outcome = RunOutcome(
             RunState.OK,
-            Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
+            to_usage(row),
             row.model,
             row.stop_reason,
             messages=from_payloads(row.messages),

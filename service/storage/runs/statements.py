@@ -39,6 +39,7 @@ END_COLUMNS = (
     "first_output_at_ms",
     "step",
     "reasoning_tokens",
+    "cost_nano",
 )
 
 
@@ -155,6 +156,7 @@ EXTEND_SESSION = PreparedStatement(
             input_tokens=sessions.c.input_tokens + sa.bindparam("input"),
             output_tokens=sessions.c.output_tokens + sa.bindparam("output"),
             cached_tokens=sessions.c.cached_tokens + sa.bindparam("cached"),
+            cost_nano=sessions.c.cost_nano + sa.bindparam("cost", type_=sa.BigInteger),
         )
     )
 )

@@ -11,7 +11,7 @@ from service.core.messages import Message, Usage
 from service.storage.database.schema import entries, sessions
 from service.storage.database.stateless_views import stateless_sessions
 from service.storage.message_codec import from_payload
-from service.storage.runs.records import RunRecord, session_id_for
+from service.storage.runs.records import RunRecord, session_id_for, to_usage
 
 #: Longer messages (mostly images) are omitted from overviews.
 MAX_PAYLOAD_CHARACTERS = 200_000
@@ -166,7 +166,7 @@ def to_overview(row: sa.Row[Any]) -> SessionOverview:
         title=row.title,
         model=row.model,
         last_run_id=row.last_run_id,
-        usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
+        usage=to_usage(row),
         stateless=row.stateless,
     )
 

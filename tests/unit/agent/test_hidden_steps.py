@@ -204,7 +204,7 @@ def test_image_given_by_address_equals_fetched_image(database: Database) -> None
     asks = Message(Role.ASSISTANT, tool_calls=(ToolCall("asked", "weather", "{}"),))
     with closing(Transcripts(database)) as store:
         run = AcceptedRun("run", "agent:main:x", "main", Protocol.HTTP, 1, stateless=True)
-        outcome = to_outcome(RunEnded(), (fetched,), RunDraft([looks, looked, asks]), "stub/play")
+        outcome = to_outcome(RunEnded(), (fetched,), RunDraft([looks, looked, asks]), "stub/play", ())
         store.storage.ledger.open(run, None).finish(outcome)
         for first, expected in (
             (address, (address, looks, looked, asks)),

@@ -44,7 +44,7 @@ from service.core.messages import (
 from service.models.anthropic.provider import AnthropicProvider
 from service.models.provider import ModelEnded, ModelRequest
 
-STUB_USAGE = Usage(9, 5, 3)
+STUB_USAGE = Usage(9, 5, 3, cache_write_tokens=2)
 
 
 def telling_error(words: str) -> dict[str, Any]:

@@ -15,14 +15,16 @@ from support.upstream_answers import TEXT, WORDS, frame, ok
 
 from service.config.models import RetryConfig
 from service.core import concurrency
+from service.core.dataclass import replace
 from service.core.errors import GatewayError
-from service.core.messages import Image, Message, Role, Sampling
+from service.core.messages import Image, Message, Role, Sampling, Usage
+from service.core.usage import Price, total_of
 from service.models.catalog import ChosenModel
 from service.models.errors.http_errors import status_error
 from service.models.fallback import RETRYABLE, FallbackProvider, RetryPolicy
 from service.models.learned_windows import LearnedWindows
 from service.models.openai.provider import OpenAIProvider
-from service.models.provider import ModelEnded, ModelRequest, TextReceiver
+from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
 from service.models.scripted import ScriptedProvider
 
 PICTURE = Message(Role.USER, (Image("data:image/png;base64,iVBORw0KGgo="),))
@@ -72,7 +74,7 @@ def provider(upstream: Upstream) -> Iterator[OpenAIProvider]:
     opened.close()
 
 
-def chosen(provider: OpenAIProvider, model: str, *, takes_images: bool = True) -> ChosenModel:
+def chosen(provider: Provider, model: str, *, takes_images: bool = True) -> ChosenModel:
     return ChosenModel(f"stub/{model}", model, provider, takes_images)
 
 
@@ -380,3 +382,55 @@ def test_leaving_answer_ends_upstream_request(clock: Clock, provider: OpenAIProv
     assert answer.next_text() == WORDS[0]
     answer.leave()
     assert upstream.aborted.wait(2)
+
+
+def priced(provider: Provider, model: str) -> ChosenModel:
+    """Input is a dollar for a million tokens, a tenth of it if cached, and output four."""
+    return ChosenModel(
+        f"stub/{model}", model, provider, takes_images=True, price=Price(1_000_000, 4_000_000, 100_000, 0)
+    )
+
+
+COST_NANO = 4 * 1000 + 3 * 100 + 5 * 4000  # of seven tokens, three of them cached, and five of output
+
+
+def test_the_calls_of_a_run_are_known_with_their_cost(clock: Clock, provider: OpenAIProvider) -> None:
+    models = resilient(clock, priced(provider, "fail-2-503"), priced(provider, "ok"))
+    for _ in range(2):
+        assert ask(models, "any")[1].usage.cost_nano == COST_NANO
+    assert [call.model for call in models.calls] == ["stub/fail-2-503"] * 2
+    total = total_of(models.calls)
+    assert (total, total.cost_nano) == (Usage(14, 10, 6), 2 * COST_NANO)
+
+
+def test_the_cost_of_a_fallback_is_its_own(clock: Clock, provider: OpenAIProvider) -> None:
+    models = resilient(clock, chosen(provider, "status-401"), priced(provider, "ok"))
+    assert ask(models, "any")[1].usage.cost_nano == COST_NANO
+    assert [call.model for call in models.calls] == ["stub/ok"]  # a refused call costs nothing
+
+
+@pytest.mark.parametrize(("model", "calls"), [("drop-after", 1), ("hang", 3), ("status-400", 0)])
+def test_the_cost_of_a_call_that_was_cut_off_is_not_known(
+    clock: Clock, provider: OpenAIProvider, model: str, calls: int
+) -> None:
+    models = resilient(clock, priced(provider, model))
+    fail(models, "any")
+    assert [call.usage.cost_nano for call in models.calls] == [None] * calls
+    assert total_of(models.calls).cost_nano == (None if calls else 0)
+
+
+def test_the_cost_of_a_cancelled_call_is_not_known(clock: Clock) -> None:
+    models = resilient(clock, priced(ScriptedProvider(), "silent"))
+    with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
+        ask(models, "any")
+    assert [call.usage.cost_nano for call in models.calls] == [None]
+
+
+def test_a_model_without_a_price_or_a_count_has_no_cost_unless_it_is_free() -> None:
+    counted, uncounted = Usage(7, 5), Usage()
+    provider = ScriptedProvider()
+    assert priced(provider, "m").costed(counted).cost_nano == 7 * 1000 + 5 * 4000
+    assert chosen(provider, "m").costed(counted).cost_nano is None
+    assert priced(provider, "m").costed(uncounted).cost_nano is None
+    free = replace(priced(provider, "m"), price=Price(0, 0, 0, 0))
+    assert free.costed(uncounted).cost_nano == 0

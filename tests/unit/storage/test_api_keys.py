@@ -14,9 +14,9 @@ from support.polling import until
 from service.core.concurrency import sleep
 from service.core.principal import ADMINISTRATOR, Principal, Scope
 from service.storage.api_keys import FRESH_SECONDS, ApiKey, ApiKeys
+from service.storage.database.caller_schema import api_keys
 from service.storage.database.database import Database
 from service.storage.database.open import open_database
-from service.storage.database.schema import api_keys
 
 
 @pytest.fixture

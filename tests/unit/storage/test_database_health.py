@@ -19,10 +19,11 @@ from support.transcripts import Transcripts
 from service.core.concurrency import sleep, spawn
 from service.core.messages import Role, Usage, text_message
 from service.storage.database import health
+from service.storage.database.caller_schema import login_failures
 from service.storage.database.database import Database, SingleOperation
 from service.storage.database.errors import StoreError
 from service.storage.database.open import FILE_NAME, open_file
-from service.storage.database.schema import entries, login_failures
+from service.storage.database.schema import entries
 from service.storage.runs.records import AcceptedRun, Protocol
 
 GENEROUS_SECONDS = 30

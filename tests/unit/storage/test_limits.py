@@ -13,8 +13,8 @@ from support.clock import Clock
 
 from service.core.rate_limits import RateLimits
 from service.storage.cluster.membership import Membership
+from service.storage.database.caller_schema import limit_usage
 from service.storage.database.database import Database
-from service.storage.database.schema import limit_usage
 from service.storage.limits.sliding_log import MAX_ENTRIES, SlidingLog
 from service.storage.limits.usage import WINDOW_MS, Exchange, Exchanged, LimitUsage, Refusal
 

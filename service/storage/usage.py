@@ -1,0 +1,85 @@
+"""The usage of runs and other requests by day, caller, agent and model: sums of the daily totals."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.core.dataclass import record
+from service.core.usage import UsageTotals
+from service.storage.database.caller_schema import USAGE_COUNTS, daily_usage
+from service.storage.database.database import Database
+
+
+class UsageGroup(StrEnum):
+    """What usage is summed up by."""
+
+    KEY = "key"
+    USER = "user"
+    AGENT = "agent"
+    MODEL = "model"
+    DAY = "day"
+
+
+@record
+class UsageRow:
+    """A sum. Of `day` (days since 1970), `key_id`, `user`, `agent_id` and `model` those are set that it is grouped by.
+
+    `key_id` and `user` are "" for callers without; two API keys may use the same name for a user.
+    """
+
+    totals: UsageTotals
+    day: int | None = None
+    key_id: str | None = None
+    user: str | None = None
+    agent_id: str | None = None
+    model: str | None = None
+
+
+_COLUMNS = {
+    UsageGroup.KEY: ("key_id",),
+    UsageGroup.USER: ("key_id", "user_name"),
+    UsageGroup.AGENT: ("agent_id",),
+    UsageGroup.MODEL: ("model",),
+    UsageGroup.DAY: ("day",),
+}
+_SUMS = [sa.func.coalesce(sa.func.sum(daily_usage.c[name]), 0).label(name) for name in USAGE_COUNTS]
+_ALL_TOKENS = sa.func.sum(daily_usage.c.input_tokens + daily_usage.c.output_tokens)
+
+
+class DailyUsage:
+    """The usage of all gateways that share a database. Methods raise `StoreError`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(
+        self, by: UsageGroup, first_day: int, last_day: int, limit: int | None = None, *, key_id: str | None = None
+    ) -> tuple[UsageRow, ...]:
+        """Return at most `limit` sums of the days, those of days in their order, others with most tokens first.
+
+        `key_id` limits them to one key.
+        """
+        columns = [daily_usage.c[name] for name in _COLUMNS[by]]
+        found = sa.select(*columns, *_SUMS).where(*_within(first_day, last_day, key_id)).group_by(*columns)
+        found = found.order_by(*columns) if by is UsageGroup.DAY else found.order_by(_ALL_TOKENS.desc(), *columns)
+        return tuple(map(_to_row, self._database.fetch(found.limit(limit), {})))
+
+    def total(self, first_day: int, last_day: int, *, key_id: str | None = None) -> UsageRow:
+        """Return the sum of the days, of one key if `key_id` is set."""
+        return _to_row(self._database.fetch(sa.select(*_SUMS).where(*_within(first_day, last_day, key_id)), {})[0])
+
+
+def _within(first_day: int, last_day: int, key_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
+    days = daily_usage.c.day.between(first_day, last_day)
+    return (days,) if key_id is None else (days, daily_usage.c.key_id == key_id)
+
+
+def _to_row(row: sa.Row[Any]) -> UsageRow:
+    group = row._asdict()
+    totals = UsageTotals(*(int(group.pop(name)) for name in USAGE_COUNTS))  # PostgreSQL's sums are decimals
+    if "user_name" in group:
+        group["user"] = group.pop("user_name")
+    return UsageRow(totals, **group)
