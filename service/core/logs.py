@@ -135,8 +135,10 @@ class _Handler(logging.Handler, ABC):
 
 class _ConsoleHandler(_Handler):
     def _write(self, line: str) -> None:
-        with suppress(OSError):
-            os.write(_STDERR, line.encode(errors="backslashreplace"))  # half the instructions of `sys.stderr`
+        try:  # half the instructions of `sys.stderr`
+            os.write(_STDERR, line.encode(errors="backslashreplace"))
+        except OSError:
+            return
 
 
 class _FileHandler(_Handler):

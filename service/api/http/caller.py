@@ -56,9 +56,8 @@ class Caller:
         self.entry: AccessEntry = access_entry(environ)
 
     def header(self, name: str) -> str | None:
-        """Return a header of the request."""
-        value: str | None = self._environ.get(environ_key(name))
-        return value
+        """Return a header of the request; an empty one counts as absent."""
+        return self._environ.get(environ_key(name)) or None
 
     @property
     def work(self) -> CancelScope:

@@ -55,21 +55,18 @@ _SYSTEM_ROLES = ("system", "developer")
 
 def parse_chat_request(
     body: Mapping[str, Any],
-    find_header: Callable[[str], str | None],
+    header: Callable[[str], str | None],
     http: HttpConfig,
     principal: Principal,
     identity: Mapping[str, Any] | None = None,
 ) -> AgentRequest:
     """Translate a request.
 
-    `body` satisfies the contract's `ChatCompletionRequest`, `find_header` returns a header's value by its name, `http`
-    has the rules for its session, and for what the request does not say. `principal` is who sent it. `identity` is what
-    a request with the same idempotency key must equal, `body` by default. Raises `GatewayError` (400) for errors across
+    `body` satisfies the contract's `ChatCompletionRequest`, `header` returns a header's value by its name, `None`
+    for an empty one, `http` has the rules for its session, and for what the request does not say. `principal` is who
+    sent it. `identity` is what a request with the same idempotency key must equal, `body` by default. Raises `GatewayError` (400) for errors across
     fields: two tools with one name, a `tool_choice` without its tool.
     """
-
-    def header(name: str) -> str | None:
-        return find_header(name) or None  # an empty header counts as absent
 
     sessions, defaults = http.sessions, http.endpoints.chat_completions
     webhook = parse_webhook(body)
@@ -98,7 +95,7 @@ def parse_chat_request(
         detached=_goes_on(header(ON_DISCONNECT_HEADER), webhook, defaults.on_disconnect),
         webhook=webhook,
         streamed=bool(body.get("stream")),
-        shows=parse_shown(find_header, http),
+        shows=parse_shown(header, http),
     )
 
 
@@ -120,20 +117,16 @@ def _goes_on(said: str | None, webhook: Webhook | None, default: str) -> bool:
     return True
 
 
-def parse_shown(find_header: Callable[[str], str | None], http: HttpConfig) -> frozenset[str]:
+def parse_shown(header: Callable[[str], str | None], http: HttpConfig) -> frozenset[str]:
     """Return the kinds of events that an answer shows beside its text; `none` names nothing."""
-    text = find_header(_EVENTS_HEADER) or ",".join(http.endpoints.chat_completions.events)
+    text = header(_EVENTS_HEADER) or ",".join(http.endpoints.chat_completions.events)
     return frozenset(map(str.strip, text.split(","))) & {REASONING, TOOLS}
 
 
 def parse_idempotency_key(
-    body: Mapping[str, Any], find_header: Callable[[str], str | None], chat_key: str | None = None
+    body: Mapping[str, Any], header: Callable[[str], str | None], chat_key: str | None = None
 ) -> IdempotencyKey | None:
     """Return the key of a request that must equal `body`, but for how it is delivered; `None` if it has none."""
-
-    def header(name: str) -> str | None:
-        return find_header(name) or None
-
     key = header("idempotency-key")
     if key is None:
         return None
@@ -265,6 +258,8 @@ def _parse_functions(tools: Iterable[dict[str, Any]]) -> tuple[Function, ...]:
 
 
 def _check_depth(schema: Mapping[str, Any] | None, param: str) -> None:
+    if schema is None:
+        return
     # orjson reads up to 1,024 levels and writes up to 254; a request to a provider adds up to ten.
     try:
         orjson.dumps([[[[[[[[[[schema]]]]]]]]]])

@@ -24,8 +24,8 @@ def parse_embedding_request(body: Mapping[str, Any], caller: Caller) -> Embeddin
     return EmbeddingTask(
         inputs=[given] if is_one else given,
         model=body.get("model") or None,
-        agent_id=caller.header("x-openclaw-agent-id") or None,
-        provider_model=caller.header("x-openclaw-model") or None,
+        agent_id=caller.header("x-openclaw-agent-id"),
+        provider_model=caller.header("x-openclaw-model"),
         dimensions=body.get("dimensions"),
         user=body.get("user") or None,
         principal=caller.principal,

@@ -6,6 +6,8 @@ from service.core.errors import GatewayError
 from service.core.fetch.decoding import Decoder, open_decoder
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+#: Other bodies, as most are, begin with none of the magics.
+_FIRST_BYTES = frozenset(magic[:1] for magic in _MAGIC)
 #: Codings that never begin with other bytes than their magic.
 _MARKED = ("gzip", "x-gzip", "zstd")
 _MAX_CODING_CHARS = 20
@@ -27,6 +29,8 @@ PLAIN = PlainDecoder()
 
 def is_undecided(start: bytes) -> bool:
     """True if more bytes have to show whether `start` begins a compressed body."""
+    if start and start[:1] not in _FIRST_BYTES:
+        return False
     return any(magic.startswith(start) and magic != start for magic in _MAGIC)
 
 
@@ -51,6 +55,8 @@ def choose_decoder(label: str, start: bytes) -> Decoder:
 
 
 def _magic_of(start: bytes) -> str | None:
+    if start[:1] not in _FIRST_BYTES:
+        return None
     return next((coding for magic, coding in _MAGIC.items() if start.startswith(magic)), None)
 
 
