@@ -62,12 +62,11 @@ def parse_chat_request(
 ) -> AgentRequest:
     """Translate a request.
 
-    `body` satisfies the contract's `ChatCompletionRequest`, `header` returns a header's value by its name, `None`
-    for an empty one, `http` has the rules for its session, and for what the request does not say. `principal` is who
-    sent it. `identity` is what a request with the same idempotency key must equal, `body` by default. Raises `GatewayError` (400) for errors across
-    fields: two tools with one name, a `tool_choice` without its tool.
+    `body` satisfies the contract's `ChatCompletionRequest`, `header` returns a header's value by its name, `None` for
+    an empty one, `http` has the rules for its session, and for what the request does not say. `principal` is who sent
+    it. `identity` is what a request with the same idempotency key must equal, `body` by default. Raises `GatewayError`
+    (400) for errors across fields: two tools with one name, a `tool_choice` without its tool.
     """
-
     sessions, defaults = http.sessions, http.endpoints.chat_completions
     webhook = parse_webhook(body)
     functions = _parse_functions(body.get("tools") or ())

@@ -8,9 +8,8 @@ routes and error codes are those of the configuration and of this program, and m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import Enum, auto
 from typing import Any
-
-from prometheus_client import Counter, Gauge, Histogram
 
 from service.core import signals
 from service.core.dataclass import record
@@ -25,14 +24,23 @@ _OPERATIONS = (1, 2, 4, 8, 16, 32, 64, 128)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MAX_MODELS = 100
 _OTHER = "other"
-_models: set[str] = set()
+_NO_MODEL, _OTHER_MODEL = ("", ""), (_OTHER, _OTHER)
+_models: dict[str, tuple[str, str]] = {}
+
+
+class Kind(Enum):
+    """The kinds of metrics of signals. A gauge is that of a process, and ends with it."""
+
+    COUNTER = auto()
+    GAUGE = auto()
+    HISTOGRAM = auto()
 
 
 @record
 class Row:
     """A metric of a signal: `read` returns what an event adds to it."""
 
-    kind: type[Counter | Gauge | Histogram]
+    kind: Kind
     name: str
     text: str
     labels: tuple[str, ...]
@@ -44,12 +52,14 @@ class Row:
 def _split(ref: str | None) -> tuple[str, str]:
     """Return the provider and the model of `provider/model`."""
     if ref is None:
-        return "", ""
-    if ref not in _models:
-        if len(_models) >= _MAX_MODELS:
-            return _OTHER, _OTHER
-        _models.add(ref)
+        return _NO_MODEL
+    known = _models.get(ref)
+    if known is not None:
+        return known
+    if len(_models) >= _MAX_MODELS:
+        return _OTHER_MODEL
     provider, _, model = ref.partition("/")
+    _models[ref] = provider, model
     return provider, model
 
 
@@ -114,7 +124,7 @@ _OUTCOME = (*_MODEL, "outcome")
 
 ROWS = (
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_http_request_duration_seconds",
         "HTTP requests by path, from their first byte to the end of their response; a WebSocket's until it is closed.",
         ("method", "route", "status"),
@@ -122,7 +132,7 @@ ROWS = (
         _request,
     ),
     Row(
-        Gauge,
+        Kind.GAUGE,
         "openclaw_http_streams",
         "Open streams of Server-Sent Events.",
         (),
@@ -130,7 +140,7 @@ ROWS = (
         lambda event: (((), event.change),),
     ),
     Row(
-        Counter,
+        Kind.COUNTER,
         "openclaw_run_completed",
         "Runs that have ended or were refused before they began. The outcome is ok or an error code.",
         ("agent", *_MODEL, "trigger", "outcome"),
@@ -138,7 +148,7 @@ ROWS = (
         _run,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_run_duration_seconds",
         "Runs, from their begin to their end.",
         _OUTCOME,
@@ -146,7 +156,7 @@ ROWS = (
         _run_seconds,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_run_time_to_first_token_seconds",
         "From the acceptance of a run to its first output.",
         _MODEL,
@@ -154,7 +164,7 @@ ROWS = (
         _first_output,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_run_queue_wait_seconds",
         "Wait of runs for earlier ones of their session, and for a free slot.",
         (),
@@ -162,7 +172,7 @@ ROWS = (
         lambda event: (((), event.queued_seconds),),
     ),
     Row(
-        Counter,
+        Kind.COUNTER,
         "openclaw_model_tokens",
         "Tokens of runs. Those read from a cache are part of the input, and those of reasoning of the output.",
         ("agent", *_MODEL, "token_type"),
@@ -170,7 +180,7 @@ ROWS = (
         _tokens,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_gen_ai_client_token_usage",
         "Tokens of a run.",
         (*_MODEL, "token_type"),
@@ -179,7 +189,7 @@ ROWS = (
         _TOKENS,
     ),
     Row(
-        Counter,
+        Kind.COUNTER,
         "openclaw_model_call",
         "Attempts to have a model answer. The outcome is ok, cancelled, or an error code.",
         _OUTCOME,
@@ -187,7 +197,7 @@ ROWS = (
         _call,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_model_call_duration_seconds",
         "Attempts to have a model answer.",
         _OUTCOME,
@@ -195,7 +205,7 @@ ROWS = (
         _call_seconds,
     ),
     Row(
-        Counter,
+        Kind.COUNTER,
         "openclaw_model_failover",
         "Changes to a fallback. The reason is the error code of the model that failed.",
         ("from_provider", "from_model", "to_provider", "to_model", "reason"),
@@ -203,7 +213,7 @@ ROWS = (
         _failover,
     ),
     Row(
-        Counter,
+        Kind.COUNTER,
         "openclaw_tool_execution",
         "Calls of the agents' own tools.",
         ("tool", "outcome"),
@@ -211,7 +221,7 @@ ROWS = (
         _tool,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_tool_execution_duration_seconds",
         "Calls of the agents' own tools.",
         ("tool", "outcome"),
@@ -219,7 +229,7 @@ ROWS = (
         _tool_seconds,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_database_commit_duration_seconds",
         "Transactions that write, retries included.",
         ("outcome",),
@@ -227,7 +237,7 @@ ROWS = (
         _commit,
     ),
     Row(
-        Histogram,
+        Kind.HISTOGRAM,
         "openclaw_database_commit_operations",
         "Changes that were committed together.",
         (),
@@ -236,7 +246,7 @@ ROWS = (
         _OPERATIONS,
     ),
     Row(
-        Counter,
+        Kind.COUNTER,
         "openclaw_login_failures",
         "Wrong tokens and passwords.",
         (),
@@ -253,9 +263,11 @@ GAUGES = (
     ("openclaw_in_flight_limit_bytes", "The limit of this memory.", ()),
 )
 
-#: Gauges of the process, as prometheus_client's collector names them, where several processes are added up.
-PROCESS_GAUGES = (
-    ("process_resident_memory_bytes", "Resident memory of all workers.", ()),
-    ("process_virtual_memory_bytes", "Virtual memory of all workers.", ()),
-    ("process_open_fds", "Open file descriptors of all workers.", ()),
-)
+#: Figures of prometheus_client's collector of a process that can be added up over several.
+CPU_SECONDS = "process_cpu_seconds_total"
+PROCESS = {
+    CPU_SECONDS: "CPU time, in seconds.",
+    "process_resident_memory_bytes": "Resident memory.",
+    "process_virtual_memory_bytes": "Virtual memory.",
+    "process_open_fds": "Open file descriptors.",
+}

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
@@ -26,6 +27,7 @@ from gunicorn.glogging import Logger
 from gunicorn.sock import TCP6Socket, TCPSocket
 from gunicorn.workers.ggevent import GeventPyWSGIWorker
 
+from service.api.metrics.tallies import DIRECTORY_KEY, retire
 from service.core.logs import configure_logging
 from service.core.processes.hardening import make_undumpable, return_freed_memory
 
@@ -88,9 +90,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
 def _forget_figures(_: Arbiter, worker: Any) -> None:
     """Leave the gauges of an ended worker out of the metrics."""
-    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - rarely needed
-
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    retire(Path(os.environ[DIRECTORY_KEY]), worker.pid)
 
 
 class GatewayWorker(GeventPyWSGIWorker):  # type: ignore[misc]
@@ -247,7 +247,7 @@ def main() -> None:
 def _shared_figures() -> Iterator[None]:
     """Let the workers share the figures of their metrics in a directory, which goes with this process."""
     arbiter = os.getpid()
-    directory = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="openclaw-metrics-")
+    directory = os.environ[DIRECTORY_KEY] = tempfile.mkdtemp(prefix="openclaw-metrics-")
     try:
         yield
     finally:

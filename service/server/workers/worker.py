@@ -125,6 +125,8 @@ class Worker:
             stop = Stop(grace_seconds, self._stop_accepting, self.gateway.abort_all, self.gateway.runs.join_detached)
             run_until_dismissed(server, stop, on_started=on_started, is_wanted=is_wanted)
         finally:
+            if (metrics := self.app.extensions.get("metrics")) is not None:
+                metrics.publish()
             self.gateway.close()
             heartbeat.kill()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 from support.chat import ask, error_of, streamed_text, text_of
 from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.processes import running_children
 
 FAILING = "scripted/fail-provider_unavailable"
 
@@ -171,18 +174,25 @@ def test_metrics_of_all_workers_are_added_up(tmp_path: Path) -> None:
                 assert text_of(ask(client, "hi")) == "hi"
 
         in_threads([ask_anew] * 20)
-        for _ in range(6):
+
+        def workers() -> list[int]:
+            return [child.pid for child in running_children(running.process.pid, recursive=False)]
+
+        def read_anew(name: str) -> float:
             with running.client() as client:
-                figures = read(client)
-            assert figures.get("openclaw_run_completed_total", outcome="ok") == 20
-            assert figures.get("openclaw_build_info") == 1
-            assert figures.get("process_cpu_seconds_total") > 0
-        eventually(lambda: running_limits(running) == 2 * 512 * 1024 * 1024)
+                return read(client).get(name)
 
+        eventually(lambda: read_anew("openclaw_run_completed_total") == 20)
+        assert {read_anew("openclaw_run_completed_total") for _ in range(6)} == {20}
+        assert {read_anew("openclaw_build_info") for _ in range(6)} == {1}
+        assert read_anew("process_cpu_seconds_total") > 0
+        eventually(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
 
-def running_limits(running: LiveGateway) -> float:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    return Figures(httpx.get(f"{running.url}/metrics", headers=headers)).get("openclaw_in_flight_limit_bytes")
+        victim = workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: len(workers()) == 2 and victim not in workers())
+        eventually(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
+        assert read_anew("openclaw_run_completed_total") == 20
 
 
 def in_threads(jobs: Sequence[Any]) -> None:
