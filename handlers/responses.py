@@ -11,6 +11,7 @@ from flask import current_app
 from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller, WatchedStream, run_headers
+from service.api.http.chat_request import ON_DISCONNECT_HEADER
 from service.api.http.connexion_app import current_principal, current_request
 from service.api.http.file_parts import with_file_texts
 from service.api.http.openai_responses.echo import to_echo
@@ -68,7 +69,8 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
     fold = ResponseFold(run.id, run.accepted_at, echo)
     if body.get("stream"):
         stream = ResponseStream(run, fold, request.shows)
-        stream.begin()
+        if not body.get("background") and caller.header(ON_DISCONNECT_HEADER) != "continue":
+            stream.begin()
         return ok_response("text/event-stream", WatchedStream(run, stream, caller), *run_headers(run), NO_BUFFERING)
     if body.get("background"):
         headers = run_headers(run)

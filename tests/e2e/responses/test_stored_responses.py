@@ -153,6 +153,20 @@ def test_stream_in_background_has_the_numbers_it_has_later(client: httpx.Client)
     assert events_of(get(client, response_of(answer)["id"], stream="true")) == events
 
 
+@pytest.mark.parametrize(
+    ("fields", "headers"), [({"background": True}, {}), ({}, {"x-openclaw-on-disconnect": "continue"})]
+)
+def test_stream_of_response_that_goes_on_begins_at_once(
+    client: httpx.Client, fields: dict[str, Any], headers: dict[str, str]
+) -> None:
+    headers |= scripted("fail-rate_limit_exceeded")
+    events = events_of(respond(client, "hi", headers, stream=True, **fields))
+    assert [event["type"] for event in events] == ["response.created", "response.in_progress", "response.failed"]
+    failed = events[-1]["response"]
+    assert failed["error"]["code"] == "rate_limit_exceeded"
+    assert response_of(get(client, failed["id"])) == failed
+
+
 def test_response_is_cancelled(client: httpx.Client) -> None:
     begun = response_of(respond(client, "hi", scripted("stuck"), background=True))
     cancelled = client.post(f"/v1/responses/{begun['id']}/cancel").json()
