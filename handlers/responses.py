@@ -25,6 +25,7 @@ from service.api.http.openai_responses.stored import (
     get_record,
     load_input,
     to_stored_response,
+    wait_for_end,
 )
 from service.api.http.openai_responses.stream import ResponseStream, StoredResponseStream
 from service.api.http.responses import NO_BUFFERING, Response, json_response, ok_response
@@ -109,9 +110,7 @@ def cancel_response(response_id: str) -> Response:
     gateway: Gateway = current_app.extensions["gateway"]
     record = get_record(gateway, response_id, current_principal())
     if not record.state.is_final and gateway.abort(record.id):
-        run = gateway.runs.find(record.id)
-        if run is not None:
-            run.wait_for_end(_CANCEL_SECONDS)
+        wait_for_end(gateway, record.id, _CANCEL_SECONDS)
         record = find_response(gateway, response_id, current_principal()) or record
     return json_response(to_stored_response(gateway.storage, record))
 

@@ -255,5 +255,6 @@ def test_every_gateway_of_database_continues_and_reads_responses(pair: tuple[Liv
         assert response_of(get(other, first["id"])) == first
         assert words_read(response_of(respond(other, "three", previous_response_id=first["id"]))) == 5
         begun = response_of(respond(one, "hi", scripted("stuck"), background=True))
-        other.post(f"/v1/responses/{begun['id']}/cancel").raise_for_status()
-        assert ended(other, begun["id"])["status"] == "cancelled"
+        cancelled = response_of(other.post(f"/v1/responses/{begun['id']}/cancel"))
+        assert cancelled == response_of(get(one, begun["id"]))
+        assert cancelled["status"] == "cancelled"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -33,6 +34,7 @@ from service.storage.storage import Storage
 
 _ITEM_ID = re.compile(r"(?:msg|fc|rs|mcp)_([0-9a-f-]{36})_([0-9]{1,4})")
 _MOST_MESSAGES = 20_000  # of one turn
+_LOOK_SECONDS = 0.5
 
 
 def to_run_id(response_id: str) -> str:
@@ -58,6 +60,17 @@ def get_record(gateway: Gateway, response_id: str, principal: Principal) -> RunR
         text = f'Response "{response_id}" not found: it was never given, was not stored, or has been deleted.'
         raise GatewayError("response_not_found", text, param="response_id")
     return found
+
+
+def wait_for_end(gateway: Gateway, run_id: str, seconds: float) -> None:
+    """Wait until a run has ended, in whatever process, at most `seconds`. Raises `StoreError`."""
+    run = gateway.runs.find(run_id)
+    if run is not None:
+        run.wait_for_end(seconds)
+        return
+    until = monotonic() + seconds
+    while (left := until - monotonic()) > 0 and not gateway.get_run(run_id, ADMINISTRATOR).state.is_final:
+        gateway.storage.run_events.wait_elsewhere(run_id, min(left, _LOOK_SECONDS))
 
 
 def open_fold(record: RunRecord) -> ResponseFold:
