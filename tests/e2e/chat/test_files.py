@@ -26,26 +26,43 @@ def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
         yield open_client
 
 
-def pdf(content: bytes, *, more: bytes = b"") -> bytes:
-    """Return a PDF of one page with this content stream."""
-    stream = zlib.compress(content)
+PIXEL = b"""<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray
+/BitsPerComponent 8 /Length 1 >>
+stream
+x
+endstream"""
+
+
+def pdf(*contents: bytes) -> bytes:
+    """Return a PDF with a page for each of these content streams, which may draw text with /F and a picture /P."""
+    pages = range(5, 5 + 2 * len(contents), 2)
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /Contents 4 0 R /Resources << /Font << /F 5 0 R >> >> >>",
-        b"<< /Filter /FlateDecode /Length %d >>\nstream\n%b\nendstream" % (len(stream), stream),
+        b"<< /Type /Pages /Kids [%b] /Count %d >>" % (b" ".join(b"%d 0 R" % page for page in pages), len(pages)),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        PIXEL,
     ]
+    resources = b"<< /Font << /F 3 0 R >> /XObject << /P 4 0 R >> >>"
+    for page, content in zip(pages, contents, strict=True):
+        stream = zlib.compress(content)
+        objects += [
+            b"<< /Type /Page /Parent 2 0 R /Contents %d 0 R /Resources %b >>" % (page + 1, resources),
+            b"<< /Filter /FlateDecode /Length %d >>\nstream\n%b\nendstream" % (len(stream), stream),
+        ]
     out, places = b"%PDF-1.4\n", []
     for number, body in enumerate(objects, 1):
         places.append(len(out))
         out += b"%d 0 obj\n%b\nendobj\n" % (number, body)
     table = b"".join(b"%010d 00000 n \n" % place for place in places)
-    end = b"trailer\n<< /Size 6 /Root 1 0 R %b >>\nstartxref\n%d\n%%%%EOF" % (more, len(out))
-    return out + b"xref\n0 6\n0000000000 65535 f \n" + table + end
+    end = b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, len(out))
+    return out + b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1) + table + end
 
 
-PDF = pdf(b"BT /F 12 Tf 72 720 Td (Quarterly report) Tj ET")
+DRAWN = b"BT /F 12 Tf 72 720 Td (Quarterly report) Tj ET"
+PICTURE = b"q 9 0 0 9 0 0 cm /P Do Q"
+PDF = pdf(DRAWN)
+LOST = DRAWN.replace(b"Quarterly", b"Lost")
+PAGES = pdf(DRAWN, LOST)
 
 
 def part(data: bytes | str, name: str | None = "a.txt", media_type: str = "text/plain") -> dict[str, Any]:
@@ -69,9 +86,10 @@ def said(client: httpx.Client, *parts: Any, **options: Any) -> str:
         (part(base64.urlsafe_b64encode(b"bare??>>").decode().rstrip("=")), "bare??>>"),
         (part(PDF, "r.pdf", "text/plain"), "Quarterly report"),
         (part(PDF[: PDF.index(b"xref")] + b"trailer\n<< /Root 1 0 R >>\n%%EOF", "hand.pdf"), "Quarterly report"),
+        (part(pdf(DRAWN, PICTURE), "m.pdf"), "Quarterly report\f[This page has pictures, and no text.]"),
         (part(b"<html><body><p>Hello page</p><script>no()</script></body></html>", "p.HTML"), "Hello page"),
     ],
-    ids=["markdown", "csv", "utf-16", "json", "uri", "base64", "pdf", "pdf without a table", "html"],
+    ids=["markdown", "csv", "utf-16", "json", "uri", "base64", "pdf", "pdf without a table", "mixed pdf", "html"],
 )
 def test_text_of_file_is_in_turn_with_its_name(client: httpx.Client, file: Any, text: str) -> None:
     name = file["file"]["filename"] or "file"
@@ -88,7 +106,11 @@ def test_text_of_file_is_in_turn_with_its_name(client: httpx.Client, file: Any, 
         (part(b"PK\x03\x04\xff\xfe", "w.docx"), "neither a PDF nor text"),
         (part("data:text/plain;base64"), "no comma"),
         (part("data:text/plain;base64,!!"), "not base64"),
-        (part(pdf(b""), "scan.pdf"), "scanned"),
+        (part(pdf(PICTURE), "scan.pdf"), "scanned"),
+        (part(PAGES.replace(zlib.compress(LOST)[20:30], bytes(10)), "stream.pdf"), "its page 2 is damaged"),
+        (part(PAGES.replace(b"/Contents 8 0 R", b"/Contents 9 0 R"), "lost.pdf"), "its page 2 is damaged"),
+        (part(PAGES.replace(b"7 0 R]", b"9 0 R]"), "page.pdf"), "pages are missing"),
+        (part(PDF.replace(b"/F 3 0 R", b"        "), "font.pdf"), "its fonts do not say"),
         (part(PDF[:200], "half.pdf"), "damaged"),
         (part(b"%PDF-1.4 and nothing else", "no.pdf"), "damaged"),
         (part(b"<html></html>", "e.html"), "no text"),
