@@ -68,7 +68,9 @@ def ask_upstream(upstream: Upstream, request: EmbeddingRequest) -> Embeddings:
         raise GatewayError(
             "provider_error", "The model provider's embeddings are too large. Send fewer inputs at once."
         )
-    return _parse(data, len(request.inputs))
+    found = _parse(data, len(request.inputs))
+    _check_lengths(found.vectors, request.dimensions)
+    return found
 
 
 def _parse(data: bytes, count: int) -> Embeddings:
@@ -83,6 +85,15 @@ def _parse(data: bytes, count: int) -> Embeddings:
     if len(answer["data"]) != count or not isinstance(tokens, int) or not all(map(_is_vector, vectors)):
         raise _unreadable()
     return Embeddings(vectors, max(0, tokens))
+
+
+def _check_lengths(vectors: Sequence[Sequence[float]], dimensions: int | None) -> None:
+    lengths = set(map(len, vectors))
+    if len(lengths) > 1:
+        raise GatewayError("provider_error", "The model provider answered with vectors of different lengths.")
+    if dimensions is not None and lengths != {dimensions}:
+        text = f"The model ignores `dimensions`: its vectors have {lengths.pop()} numbers. Omit `dimensions`."
+        raise GatewayError("unsupported_parameter", text, param="dimensions")
 
 
 def _is_vector(value: Any) -> bool:

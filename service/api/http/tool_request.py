@@ -62,6 +62,8 @@ def in_invocation_terms(error: GatewayError) -> GatewayError:
     """Return `error` with the parameter names of this request."""
     names = {"x-openclaw-session-key": "sessionKey"}
     error.param = names.get(error.param or "", error.param)
+    if error.param == "sessionKey":
+        error.message = error.message.replace("`model`", "`agentId`")
     return error
 
 

@@ -41,6 +41,7 @@ ANSWERS: dict[str, Callable[[Exchange], None]] = {
     "truths": answering([True], [False]),
     "huge": answering([1e39], [1]),
     "empty": answering([], []),
+    "uneven": answering([1, 2], [3]),
     "page": lambda exchange: exchange.json(200, "hello"),
     "rejects": lambda exchange: exchange.json(400, {"error": {"message": "dimensions is not supported"}}),
     "waits": lambda exchange: exchange.wait(),
@@ -136,7 +137,7 @@ def test_failures_that_may_pass_are_retried(client: httpx.Client, upstream: Upst
     assert len(upstream.requests) == 3
 
 
-@pytest.mark.parametrize("model", ["one", "three", "words", "truths", "empty", "page"])
+@pytest.mark.parametrize("model", ["one", "three", "words", "truths", "empty", "uneven", "page"])
 def test_answer_without_a_vector_for_each_input_is_refused(client: httpx.Client, model: str) -> None:
     assert error_of(embed(client, f"stub/{model}"))[:2] == (502, "provider_error")
 
@@ -159,6 +160,7 @@ def test_number_beyond_32_bits_is_refused_in_base64(client: httpx.Client) -> Non
         (None, {"dimensions": 0}, (400, "invalid_value", "dimensions")),
         (None, {"encoding_format": "hex"}, (400, "invalid_value", "encoding_format")),
         (None, {"model": "openclaw/nobody"}, (404, "model_not_found", "model")),
+        ("stub/vectors", {"dimensions": 2}, (400, "unsupported_parameter", "dimensions")),
         ("stub/rejects", {"dimensions": 3}, (400, "provider_rejected_request", None)),
         ("claude/ok", {}, (400, "unsupported_parameter", "model")),
         ("stub/one", {"model": "openclaw/strict"}, (404, "model_not_found", "x-openclaw-model")),
