@@ -22,6 +22,7 @@ from service.cli.approvals import approvals
 from service.cli.common import CommandGroup, dev_option, profile_option
 from service.cli.completion import completion
 from service.cli.config import config
+from service.cli.doctor import doctor
 from service.cli.gateway import gateway
 from service.cli.health import health, status
 from service.cli.keys import keys
@@ -89,8 +90,8 @@ def openclaw(**_options: object) -> None:
 
 
 _COMMANDS = (
-    *(gateway, agent, agents, approvals, completion, config, health, keys, logs, mcp, models, runs, sessions, setup),
-    status,
+    *(gateway, agent, agents, approvals, completion, config, doctor, health, keys, logs, mcp, models, runs, sessions),
+    *(setup, status),
 )
 for _command in _COMMANDS:
     openclaw.add_command(_command)

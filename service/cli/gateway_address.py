@@ -36,9 +36,14 @@ class GatewayAddress:
         return f"Set the gateway's secret in {' or '.join(self.secret_keys)}.{self._setup_hint}"
 
     @property
+    def is_remote(self) -> bool:
+        """True if the gateway may be on another host."""
+        return self.origin in _REMOTE_ORIGINS
+
+    @property
     def start_hint(self) -> str:
         """Remedy for an unreachable gateway."""
-        if self.origin in _REMOTE_ORIGINS:
+        if self.is_remote:
             return f"The address is from {self.origin}."
         return f"Is the gateway running? `openclaw gateway` starts one.{self._setup_hint}"
 

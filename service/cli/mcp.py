@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,7 +55,7 @@ def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None
     config = load_config(locations, os.environ).config
     if unknown := [name for name in names if name not in config.mcp.servers]:
         raise click.ClickException(f"Unknown MCP server {unknown[0]}. `openclaw mcp list` shows the names.")
-    results = _test(config, locations, names or tuple(config.mcp.servers))
+    results = [test_server(config, locations, name) for name in names or config.mcp.servers]
     if as_json:
         print_json({"ok": all(one["ok"] for one in results), "servers": results})
     for one in () if as_json else results:
@@ -66,24 +65,22 @@ def test(locations: Locations, names: tuple[str, ...], *, as_json: bool) -> None
         raise click.exceptions.Exit(1)
 
 
-def _test(config: Config, locations: Locations, names: Iterable[str]) -> list[dict[str, Any]]:
+def test_server(config: Config, locations: Locations, name: str) -> dict[str, Any]:
+    """Start or contact the MCP server `name`; return its `name`, whether it is `ok`, its `tools` and its `problem`."""
     from service.config.agents import Roster
     from service.gateway.build import to_mcp_endpoint
     from service.tools.mcp.server import McpServer
     from service.tools.tool import ToolError
 
-    results: list[dict[str, Any]] = []
     roster = Roster.from_config(config)
-    for name in names:
-        server = McpServer(to_mcp_endpoint(name, config.mcp.servers[name], roster, locations))
-        try:
-            tools = [tool.name for tool in server.list_tools()]
-            results.append({"name": name, "ok": True, "tools": tools, "problem": None})
-        except ToolError as error:
-            results.append({"name": name, "ok": False, "tools": [], "problem": str(error)})
-        finally:
-            server.close()
-    return results
+    server = McpServer(to_mcp_endpoint(name, config.mcp.servers[name], roster, locations))
+    try:
+        tools = [tool.name for tool in server.list_tools()]
+    except ToolError as error:
+        return {"name": name, "ok": False, "tools": [], "problem": str(error)}
+    finally:
+        server.close()
+    return {"name": name, "ok": True, "tools": tools, "problem": None}
 
 
 def _agents_of(config: Config, server: str) -> list[str]:

@@ -1,0 +1,117 @@
+"""`openclaw doctor`: what it finds, with its remedy and its exit status."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support
+from support.command import Done, Home
+from support.live import TOKEN, live_gateway, scripted_config
+
+RAW_SERVER = str(Path(support.__file__).with_name("mcp_raw_server.py"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    return Home(tmp_path, {"OPENCLAW_GATEWAY_PORT": str(port)})
+
+
+def findings(done: Done) -> dict[str, tuple[str, str]]:
+    """The worst status of each subject, with its text and remedy."""
+    order = ("ok", "warning", "error")
+    found: dict[str, tuple[str, str]] = {}
+    for one in sorted(done.json["findings"], key=lambda one: order.index(one["status"])):
+        found[one["subject"]] = one["status"], f"{one['text']} {one['remedy']}"
+    return found
+
+
+def test_complete_set_up_ends_with_0_and_is_not_changed(home: Home) -> None:
+    config = scripted_config()
+    config["mcp"] = {"servers": {"raw": {"command": sys.executable, "args": [RAW_SERVER, "wild"], "sandbox": "auto"}}}
+    config["tools"] = {"alsoAllow": ["raw__*"]}
+    home.write(config)
+    before = sorted(home.directory.rglob("*"))
+    done = home.run("doctor", "--json")
+    assert done.status == 0, done.out
+    found = findings(done)
+    assert {status for status, _ in found.values()} == {"ok"}
+    assert "scripted/echo answered in" in found["provider scripted"][1]
+    assert "tools" in found["MCP server raw"][1]
+    assert "is free for one" in found["gateway"][1]
+    assert "set up by the first start" in found["database"][1]
+    assert sorted(home.directory.rglob("*")) == before
+    assert "ok       configuration: " in home.run("doctor", "--no-calls").out
+    assert "and was not" in findings(home.run("doctor", "--no-calls", "--json"))["provider scripted"][1]
+
+
+def test_missing_configuration_ends_with_2_and_names_setup(home: Home) -> None:
+    done = home.run("doctor")
+    assert (done.status, "openclaw setup" in done.out) == (2, True)
+
+
+def test_warnings_alone_end_with_1(home: Home) -> None:
+    config = scripted_config()
+    config["gateway"]["http"]["endpoints"]["chatCompletions"]["enabled"] = False
+    home.write(config)
+    done = home.run("doctor", "--json")
+    status, text = findings(done)["configuration"]
+    assert (done.status, status) == (1, "warning")
+    assert "openclaw config set gateway.http.endpoints.chatCompletions.enabled true" in text
+
+
+def broken_config() -> dict[str, Any]:
+    config = scripted_config(trustedProxies=["0.0.0.0/0"])
+    config["agents"]["defaults"]["model"] = {
+        "primary": "scripted/fail-provider_authentication_failed",
+        "fallbacks": ["away/m", "busy/fail-rate_limit_exceeded"],
+    }
+    providers = config["models"]["providers"]
+    providers["away"] = {"baseUrl": "http://127.0.0.1:9/v1"}
+    providers["busy"] = {"api": "scripted"}
+    config["mcp"] = {"servers": {"gone": {"command": "/nowhere/at-all"}}}
+    config["tools"] = {"alsoAllow": ["gone__*"]}
+    return config
+
+
+def test_every_fault_is_found_with_its_remedy(home: Home) -> None:
+    home.write(broken_config())
+    with sqlite3.connect(home.config_path.parent / "sessions.sqlite") as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        database.execute("INSERT INTO alembic_version VALUES ('9999')")
+    with socket.create_server(("127.0.0.1", int(home.env["OPENCLAW_GATEWAY_PORT"]))):
+        done = home.run("doctor", "--json", HTTPS_PROXY="http://127.0.0.1:9", SSL_CERT_FILE="/nowhere.pem")
+    found = findings(done)
+    assert (done.status, done.json["status"]) == (2, "error")
+    expected = {
+        "provider scripted": ("error", "apiKey"),
+        "provider away": ("error", "models.providers.away.baseUrl"),
+        "provider busy": ("warning", "Try again later"),
+        "MCP server gone": ("error", "openclaw mcp test gone"),
+        "sandbox of gone": ("warning", "mcp.servers.gone.sandbox"),
+        "reverse proxy": ("error", "0.0.0.0/0"),
+        "database": ("error", "newer version"),
+        "network": ("error", "HTTPS_PROXY"),
+        "gateway": ("error", "gateway.port"),
+    }
+    shown = {subject: (found[subject][0], part in found[subject][1]) for subject, (_, part) in expected.items()}
+    assert shown == {subject: (status, True) for subject, (status, _) in expected.items()}, done.out
+    assert "/nowhere.pem" in done.out
+
+
+def test_running_gateway_is_asked_with_the_secret(tmp_path: Path) -> None:
+    with live_gateway(tmp_path / "live", scripted_config()) as running:
+        home = Home(tmp_path, {"OPENCLAW_GATEWAY_PORT": str(running.address[1])})
+        home.write(scripted_config())
+        assert "is ready" in findings(home.run("doctor", "--json"))["gateway"][1]
+        config = scripted_config()
+        config["gateway"]["auth"]["token"] = TOKEN[::-1]
+        home.write(config)
+        status, text = findings(home.run("doctor", "--json"))["gateway"]
+        assert (status, "gateway.auth.token" in text) == ("error", True)
