@@ -32,7 +32,10 @@ KEY_PREFIX = b"ocgw_"
 
 _WRONG_KEY = "Wrong API key. Send one that exists, and is neither expired nor revoked."
 
-AuthMode = Literal["token", "password", "none"]
+_NO_USER = "No trusted proxy names a user. Log in there, or send an API key as `Authorization: Bearer <key>`."
+
+
+AuthMode = Literal["token", "password", "trusted-proxy", "none"]
 
 _MIN_GENERATED_LENGTH = 32
 _MIN_DISTINCT_CHARACTERS = 10
@@ -47,7 +50,7 @@ _MAX_ADDRESSES = 10_000
 
 @record
 class Credentials:
-    """The authentication mode and its secret, which is empty with mode "none"."""
+    """The authentication mode and its secret, which is empty with the modes "none" and "trusted-proxy"."""
 
     mode: AuthMode
     secret: str = field(default="", repr=False)
@@ -71,6 +74,8 @@ def resolve_credentials(auth: AuthConfig, environ: Mapping[str, str], host: str)
             )
             raise ConfigError([problem])
         return Credentials("none")
+    if mode == "trusted-proxy":
+        return Credentials("trusted-proxy")
     secret = secrets[mode]
     if secret is None:
         raise ConfigError(
@@ -192,7 +197,7 @@ class Authenticator:
         self._limiter = limiter
         self._keys = keys
         self.mode = credentials.mode
-        self._digest = None if credentials.mode == "none" else _digest(credentials.secret.encode())
+        self._digest = _digest(credentials.secret.encode()) if credentials.secret else b""  # equal to no digest
         self._is_unguessable = credentials.mode == "token" and is_generated(credentials.secret)
 
     def updated(self, credentials: Credentials, rate_limit: RateLimitConfig) -> Authenticator:
@@ -216,11 +221,13 @@ class Authenticator:
         secret, which is no attempt; `invalid_api_key` for a wrong one. `StoreError` if a named key cannot be read.
         """
         missing = f"Send the gateway's {self.mode} or an API key as `Authorization: Bearer <secret>`."
+        if self.mode == "trusted-proxy":
+            missing = _NO_USER
         return self.check_secret(_parse_bearer(authorization or ""), client_address, "authorization", missing)
 
     def check_secret(self, secret: bytes, client_address: str, param: str, missing: str) -> Principal:
         """Authenticate `secret`, sent in `param`; raises as `check` does, with the message `missing` if it is empty."""
-        if self._digest is None:
+        if self.mode == "none":
             return ADMINISTRATOR
         # Digests have one length: the comparison takes the same time for every guess.
         is_right = hmac.compare_digest(_digest(secret), self._digest)
@@ -243,10 +250,15 @@ class Authenticator:
         self._check_lockout(client)
         raise GatewayError(
             "invalid_api_key",
-            _WRONG_KEY if secret.startswith(KEY_PREFIX) else f"Wrong {self.mode}. Send the gateway's {self.mode}.",
+            self._wrong(secret),
             param=param,
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
+
+    def _wrong(self, secret: bytes) -> str:
+        if secret.startswith(KEY_PREFIX):
+            return _WRONG_KEY
+        return _NO_USER if self.mode == "trusted-proxy" else f"Wrong {self.mode}. Send the gateway's {self.mode}."
 
     def is_valid(self, principal: Principal) -> bool:
         """Return True if a caller that was authenticated earlier still is: its key may be revoked or expired."""
@@ -290,6 +302,11 @@ def _has_repetition(text: str) -> bool:
     pieces = [text[start : start + _REPEATED_CHARACTERS] for start in range(len(text) - _REPEATED_CHARACTERS + 1)]
     walked = sum(before + after in _WALKS or after + before in _WALKS for before, after in pairwise(text))
     return len(set(pieces)) < len(pieces) or walked > _MAX_WALK_SHARE * len(text)
+
+
+def is_named_key(authorization: str | None) -> bool:
+    """Return True if an Authorization header has a named API key, valid or not."""
+    return authorization is not None and _parse_bearer(authorization).startswith(KEY_PREFIX)
 
 
 def _parse_bearer(authorization: str) -> bytes:

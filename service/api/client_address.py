@@ -59,6 +59,10 @@ class ClientAddresses:
             )
         return clients.pop() if clients else peer
 
+    def is_trusted(self, peer: str) -> bool:
+        """Return True if `peer`, the address of a connection, is a trusted proxy."""
+        return self._is_trusted(_parse_address(peer))
+
     def _resolve(self, peer: str, nodes: Sequence[str]) -> str:
         client = peer
         for node in reversed(nodes):

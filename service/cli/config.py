@@ -126,7 +126,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
         resolve_port(None, os.environ, loaded.config, locations.dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
         notices = [*loaded.notices, *check_startable(loaded.config, locations, os.environ)]
-        notices += list_weak_setups(credentials, host, locations)
+        notices += list_weak_setups(credentials, host, locations, loaded.config.gateway)
     except ConfigError as error:
         if not as_json:
             raise

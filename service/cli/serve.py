@@ -64,7 +64,7 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
     try:
         for notice in check_agents(started.config, opened.roster, opened.catalog, locations.private_paths):
             click.echo(f"Note: {notice}")
-        for notice in list_weak_setups(started.credentials, started.address[0], locations):
+        for notice in list_weak_setups(started.credentials, started.address[0], locations, started.config.gateway):
             click.echo(f"Note: {notice}")
         if workers > 1:
             opened.close()  # opened only to report problems once

@@ -8,19 +8,39 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from service.api.auth import Credentials, is_generated
+from service.config.gateway import GatewayConfig
 from service.config.source import Locations
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def list_weak_setups(credentials: Credentials, host: str, locations: Locations) -> tuple[str, ...]:
+def list_weak_setups(
+    credentials: Credentials, host: str, locations: Locations, gateway: GatewayConfig
+) -> tuple[str, ...]:
     """Return a note for each weakness; `host` is the address to listen on."""
     paths = (locations.config_path, locations.config_path.parent, locations.state_dir)
-    return (*_check_secret(credentials, host), *(note for path in dict.fromkeys(paths) for note in _check_mode(path)))
+    by_mode = [note for path in dict.fromkeys(paths) for note in _check_mode(path)]
+    return (*_check_secret(credentials, host), *_check_proxy(gateway), *by_mode)
+
+
+def _check_proxy(gateway: GatewayConfig) -> Iterator[str]:
+    auth = gateway.auth
+    if auth.mode != "trusted-proxy" or auth.trusted_proxy is None:
+        return
+    if not auth.trusted_proxy.allow_users:
+        yield "gateway.auth.trustedProxy.allowUsers: is empty, so everybody whom the proxy names may use this gateway"
+    if any(network.is_loopback for network in gateway.trusted_proxies):
+        yield (
+            "gateway.trustedProxies: every program on this machine can name any user; run nothing else here, or the "
+            "proxy on another machine"
+        )
+    for name in ("token", "password"):
+        if getattr(auth, name) is not None:
+            yield f'gateway.auth.{name}: is not accepted with mode "trusted-proxy"; use a key with the scope admin'
 
 
 def _check_secret(credentials: Credentials, host: str) -> Iterator[str]:
-    if credentials.mode == "none" or ip_address(host).is_loopback or is_generated(credentials.secret):
+    if not credentials.secret or ip_address(host).is_loopback or is_generated(credentials.secret):
         return
     yield (
         f"gateway.auth.{credentials.mode}: other machines can reach {host} and could guess this secret; use a token "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -16,6 +16,7 @@ from service.config.types import (
     Count,
     ExactOrigin,
     GatewayUrl,
+    HeaderName,
     HostPattern,
     Network,
     Origin,
@@ -27,6 +28,11 @@ from service.config.types import (
 from service.core.byte_budget import DEFAULT_BYTES
 
 DEFAULT_PORT = 18789
+
+AnyNetwork = IPv4Network | IPv6Network
+
+#: A network of proxies that are trusted with users' names is not wider.
+_WIDEST_PREFIX = 8
 
 #: A body of the largest size takes about this much memory.
 MIN_IN_FLIGHT_BYTES = 64 * 1024 * 1024
@@ -45,23 +51,56 @@ class RateLimitConfig(Section):
     """Never lock out addresses of this machine."""
 
 
+#: Headers that callers, clients and proxies set for other ends, or that say something else about the request.
+_NO_USER_HEADERS = frozenset(
+    {"authorization", "connection", "content-length", "content-type", "cookie", "forwarded", "host", "origin"}
+    | {"referer", "transfer-encoding", "upgrade", "user-agent", "x-forwarded-for", "x-real-ip", "x-request-id"}
+    | {"idempotency-key"}
+)
+
+
+class TrustedProxyConfig(Section):
+    """Users whom a proxy in front of the gateway authenticates."""
+
+    user_header: HeaderName
+    """The header in which the proxy sends the user's name. It must replace the one that a caller sends."""
+    required_headers: tuple[HeaderName, ...] = ()
+    """Headers that the proxy always sends; requests without them are refused."""
+    allow_users: tuple[PublicName, ...] = ()
+    """Users that are allowed. Empty: whomever the proxy names."""
+    allow_loopback: Bool = True
+    """Accept a proxy on this machine. Every other program there can then name any user."""
+
+    @field_validator("user_header")
+    @classmethod
+    def _check_user_header(cls, name: str) -> str:
+        if name.lower() in _NO_USER_HEADERS or name.lower().startswith("x-openclaw-") or "_" in name:
+            raise ValueError(
+                "must be a header that the proxy alone sets, such as x-forwarded-user, without underscores"
+            )
+        return name.lower()
+
+
 class AuthConfig(Section):
     """Authentication of callers."""
 
-    mode: Literal["token", "password", "none"] | None = None
-    """The way callers authenticate. Unset: by whichever of `token` and `password` is set."""
+    mode: Literal["token", "password", "trusted-proxy", "none"] | None = None
+    """The way callers authenticate. "trusted-proxy" leaves it to a proxy in front. Unset: by whichever of `token` and
+    `password` is set."""
     token: SecretStr | None = None
     """The shared token. OPENCLAW_GATEWAY_TOKEN sets it from the environment."""
     password: SecretStr | None = None
     """The shared password. OPENCLAW_GATEWAY_PASSWORD sets it from the environment."""
     rate_limit: RateLimitConfig = RateLimitConfig()
     """Limits on failed authentications from one address."""
+    trusted_proxy: Annotated[TrustedProxyConfig | None, Field(validate_default=True)] = None
+    """How a proxy in front names the user, with `mode` "trusted-proxy"."""
 
-    @field_validator("mode", mode="before")
+    @field_validator("trusted_proxy")
     @classmethod
-    def _refuse_trusted_proxy(cls, value: object) -> object:
-        if value == "trusted-proxy":
-            raise ValueError('"trusted-proxy" is not supported by this gateway; use "token" or "password"')
+    def _check_trusted_proxy(cls, value: TrustedProxyConfig | None, info: ValidationInfo) -> TrustedProxyConfig | None:
+        if value is None and info.data.get("mode") == "trusted-proxy":
+            raise ValueError('is required with gateway.auth.mode "trusted-proxy": { userHeader: "x-forwarded-user" }')
         return value
 
 
@@ -228,7 +267,7 @@ class GatewayConfig(Section):
     """The IP address to listen on with `bind` "custom"."""
     auth: AuthConfig = AuthConfig()
     """Authentication of callers."""
-    trusted_proxies: tuple[Network, ...] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], Field(validate_default=True)] = ()
     """Addresses and networks of proxies whose forwarding headers count. Others that send such headers are refused."""
     trusted_proxy_header: Literal["x-forwarded-for", "forwarded", "x-real-ip"] | None = None
     """The header in which trusted proxies send the client's address; the others are ignored. Unset: whichever is sent,
@@ -250,6 +289,24 @@ class GatewayConfig(Section):
     it new work waits briefly and is then refused with 503. At least 64 MiB."""
     reload: ReloadConfig = ReloadConfig()
     """Edits of the file while the gateway runs."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_trusted_proxies(cls, networks: tuple[AnyNetwork, ...], info: ValidationInfo) -> tuple[AnyNetwork, ...]:
+        auth = info.data.get("auth")
+        if auth is None or auth.mode != "trusted-proxy":
+            return networks
+        if not networks:
+            raise ValueError('is required with gateway.auth.mode "trusted-proxy": the addresses of the proxy')
+        if any(network.prefixlen < _WIDEST_PREFIX for network in networks):
+            raise ValueError('is too wide for gateway.auth.mode "trusted-proxy": everybody there can be any user')
+        by_loopback = any(network.is_loopback for network in networks)
+        if by_loopback and auth.trusted_proxy is not None and not auth.trusted_proxy.allow_loopback:
+            raise ValueError("has a loopback address, which gateway.auth.trustedProxy.allowLoopback forbids")
+        on_loopback = info.data.get("bind") in ("loopback", "auto")
+        if on_loopback and not by_loopback:
+            raise ValueError('has no loopback address, but gateway.bind "loopback" serves only proxies on this machine')
+        return networks
 
     @field_validator("custom_bind_host")
     @classmethod

@@ -96,6 +96,11 @@ _EXEC = 'set it to "full" to run any command, or to "deny" to run none; tools.ex
 
 RESTRICTIONS: tuple[Restriction, ...] = (
     Restriction(
+        "gateway.auth.trustedProxy.cloudflareAccessOidc",
+        _EMPTY,
+        "let the proxy check the token itself, name its header in requiredHeaders, and remove this key",
+    ),
+    Restriction(
         "{agent}.sandbox.perSession",
         _only(False),
         'set it to false; to keep commands and files from an agent, deny "group:runtime" and "group:fs" in its tools',
@@ -156,7 +161,8 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
     "callers have no identity beside the shared secret": (
         "auth",
         "agents.ownership",
-        "gateway.auth.allowTailscale|identityScopes|trustedProxy",
+        "gateway.auth.allowTailscale|identityScopes",
+        "gateway.auth.trustedProxy.deviceAutoApprove",
         "session.sharing",
         "{agent}.authInheritance",
     ),

@@ -62,6 +62,7 @@ KINDS: dict[str, ErrorKind] = {
     "host_not_allowed": ErrorKind(403, _PERMISSION, _FORBIDDEN),
     "origin_not_allowed": ErrorKind(403, _PERMISSION, _FORBIDDEN),
     "missing_scope": ErrorKind(403, _PERMISSION, _FORBIDDEN),
+    "user_not_allowed": ErrorKind(403, _PERMISSION, _FORBIDDEN),
     # missing resources
     "not_found": ErrorKind(404, _REQUEST, _INVALID),
     "run_not_found": ErrorKind(404, _REQUEST, _INVALID),

@@ -111,8 +111,7 @@ def add_websocket_app(
     broadcasts = Broadcaster(hub, clock)
 
     def is_valid(principal: Principal) -> bool:
-        authenticator = settings.current.authenticator
-        return authenticator is None or authenticator.is_valid(principal)
+        return settings.current.is_valid(principal)
 
     methods = Methods(MethodContext(gateway, hub, broadcasts, describe, clock, is_valid), ROWS)
     handshake = Handshake(gateway, settings, tuple(methods.names), limits.tick_seconds, clock, new_uuid)
@@ -121,7 +120,7 @@ def add_websocket_app(
     peer_runs = PeerRunFeed(gateway, hub, broadcasts, clock)
 
     def refresh() -> None:
-        hub.dismiss("the API key has expired or was revoked", is_valid)
+        hub.dismiss("the API key has expired or was revoked, or the user is not allowed", is_valid)
         feed.refresh()
         peer_runs.refresh()
 

@@ -35,6 +35,6 @@ def to_banner(opened: Gateway, config: Config, credentials: Credentials, address
 
 
 def _example(url: str, credentials: Credentials) -> str:
-    header = "" if credentials.mode == "none" else f"-H 'Authorization: Bearer {credentials.secret}' "
+    header = "" if not credentials.secret else f"-H 'Authorization: Bearer {credentials.secret}' "
     call = f"curl -sS {url}/v1/chat/completions {header}-H 'Content-Type: application/json' -d '{_EXAMPLE_BODY}'"
     return f"\n{call}\n"

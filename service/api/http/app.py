@@ -105,8 +105,10 @@ class _Admission:
             check_origin(environ, settings.allowed_origins | settings.cors_origins)
             environ[PRINCIPAL_KEY] = ADMINISTRATOR
         elif not public and settings.authenticator is not None:
-            principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
-            environ[PRINCIPAL_KEY], entry.key = principal, principal.key_id
+            principal = settings.find_user(environ, settings.allowed_origins | settings.cors_origins)
+            if principal is None:
+                principal = settings.authenticator.check(environ.get("HTTP_AUTHORIZATION"), address)
+            environ[PRINCIPAL_KEY], entry.key = principal, principal.key_id or principal.owner
             principal.check_scope(*self._scopes[request.endpoint or ""])
         environ[BODY_KEY] = self._read_body(request, environ) if request.endpoint in self._with_body else None
 

@@ -25,6 +25,7 @@ from service.api.websocket.hub import Hub
 from service.core.byte_budget import ByteBudget, Hold
 from service.core.errors import GatewayError
 from service.core.logs import access_entry, to_logfmt
+from service.core.principal import Principal
 
 logger = logging.getLogger("openclaw.rpc")
 
@@ -84,6 +85,7 @@ class WebSocketApp:
             check_host(environ.get("HTTP_HOST"))
         _check_origin(environ, settings)
         _check_bodiless(environ)
+        user = settings.find_user(environ, settings.allowed_origins)
         headers = accept_upgrade(environ)
         connection = environ["openclaw.socket"]
 
@@ -100,15 +102,17 @@ class WebSocketApp:
                 budget=self._budget,
             )
             try:
-                self._serve_client(socket, address, introduced)
+                self._serve_client(socket, address, introduced, user)
             finally:
                 socket.release()
                 if socket.dropped is not None:
                     logger.warning("a connection of %s was dropped: %s", to_logfmt(address), socket.dropped)
 
-    def _serve_client(self, socket: WebSocket, address: str, introduced: Callable[[], None]) -> None:
+    def _serve_client(
+        self, socket: WebSocket, address: str, introduced: Callable[[], None], user: Principal | None
+    ) -> None:
         try:
-            authenticated = self._handshake.perform(socket, address)
+            authenticated = self._handshake.perform(socket, address, user)
         except RefusedError as refusal:
             socket.close(refusal.code, str(refusal))
             authenticated = None

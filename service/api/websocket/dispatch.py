@@ -135,8 +135,9 @@ class Methods:
         spawn(self._execute, client, request, hold.share())
 
     def _check_valid(self, principal: Principal) -> None:
-        if principal.key_id is not None and not self._context.is_valid(principal):
-            raise GatewayError("invalid_api_key", "This API key has expired or was revoked.")
+        if (principal.key_id or principal.owner) and not self._context.is_valid(principal):
+            text = "This API key has expired or was revoked, or this user is not allowed any more."
+            raise GatewayError("invalid_api_key", text)
 
     def _find(self, name: str) -> Method:
         if name not in self._rows:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from service import __version__
-from service.api.auth import Authenticator
+from service.api.auth import KEY_PREFIX, Authenticator
 from service.api.http.schema_validation import CompiledSchema
 from service.api.settings import SettingsSlot
 from service.api.websocket.client import ADMIN, APPROVALS, READ, SCOPES, WRITE, ConnectedClient, includes
@@ -85,8 +85,12 @@ class Handshake:
     new_id: Callable[[], str]
     handshake_seconds: float = HANDSHAKE_SECONDS
 
-    def perform(self, socket: WebSocket, address: str) -> tuple[ConnectedClient, str] | None:
+    def perform(
+        self, socket: WebSocket, address: str, user: Principal | None = None
+    ) -> tuple[ConnectedClient, str] | None:
         """Return the authenticated client and the id of its request; `None` if it disconnects.
+
+        `user` was named by a trusted proxy; an API key that the client sends is used instead.
 
         `welcome` sends the response. Raises `RefusedError` after the reason was sent to the client.
         """
@@ -104,7 +108,7 @@ class Handshake:
             return None
         request = _parse_connect(socket, message)
         try:
-            client = self._admit(request, socket, address)
+            client = self._admit(request, socket, address, user)
         except GatewayError as error:
             socket.send(to_failure(request.id, error))
             code = PROTOCOL_ERROR if error.code == "protocol_mismatch" else POLICY
@@ -147,7 +151,7 @@ class Handshake:
             "authMode": authenticator.mode if authenticator else "none",
         }
 
-    def _admit(self, request: Request, socket: WebSocket, address: str) -> ConnectedClient:
+    def _admit(self, request: Request, socket: WebSocket, address: str, user: Principal | None) -> ConnectedClient:
         params = request.params
         _CONNECT.check(params, subject="The parameters of connect")
         _check_protocol(params)
@@ -156,7 +160,9 @@ class Handshake:
         authenticator = self.settings.current.authenticator
         principal = ADMINISTRATOR
         if authenticator is not None:
-            principal = self._check_secret(authenticator, params.get("auth", {}), address)
+            auth = params.get("auth", {})
+            is_key = auth.get("token", "").encode().startswith(KEY_PREFIX)
+            principal = user if user and not is_key else self._check_secret(authenticator, auth, address)
         _ = self.gateway.roster.of(principal).default  # there is one
         scopes = _granted([scope for scope in params.get("scopes", ()) if scope in SCOPES], principal)
         caps, name = params.get("caps", ()), params["client"]["id"]
@@ -165,6 +171,8 @@ class Handshake:
     def _check_secret(self, authenticator: Authenticator, auth: Mapping[str, str], address: str) -> Principal:
         mode = authenticator.mode
         missing = f"The {mode} of this gateway is missing. Send it as `auth.{mode}` with `connect`."
+        if mode == "trusted-proxy":
+            mode, missing = "token", "No trusted proxy names a user. Log in there, or send an API key as `auth.token`."
         secret = auth.get(mode, "") or auth.get("token", "")  # a named key is a token in every mode
         try:
             return authenticator.check_secret(secret.encode(), address, f"auth.{mode}", missing)
@@ -176,7 +184,7 @@ class Handshake:
 
 def _granted(wanted: Sequence[str], principal: Principal) -> Sequence[str]:
     """Return the scopes of a connection: those it wants, directly or in a wider one, as far as its key has them."""
-    if principal.key_id is None:
+    if principal.key_id is None and principal.owner is None:
         return wanted
     permitted = {READ: Scope.READ, WRITE: Scope.WRITE, APPROVALS: Scope.ADMIN, ADMIN: Scope.ADMIN}
     return [one for one in SCOPES if permitted[one] in principal.scopes and includes(wanted, one)]

@@ -1,8 +1,9 @@
 """Parse, derive and encode session keys.
 
 A key is `agent:<agent id>:<rest>`, lower-case throughout. Derivation is idempotent: a later request can send back the
-key of a response. The data of a named API key has keys of its own, `agent:<agent id>:key:<id>:<rest>`: whose a session,
-a run or an approval is follows from its session key and from nothing else.
+key of a response. The data of a named API key has keys of its own, `agent:<agent id>:key:<id>:<rest>`, and that of a
+user of a trusted proxy `agent:<agent id>:user:<digest>:<rest>`: whose a session, a run or an approval is follows from
+its session key and from nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _PLACEHOLDER = re.compile(r"\{\{.*\}\}")
 _PRINTABLE_ASCII = re.compile(r"[ -~]*")
 _BROKEN_TRIPLET = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RESERVED = re.compile(r"(?:agent:[^:]+:)?(subagent|cron|acp):")
-_OWNER = re.compile(r"agent:[^:]+:(key:[0-9a-z]{12}):")
+_OWNER = re.compile(r"agent:[^:]+:(key:[0-9a-z]{12}|user:[0-9a-f]{20}):")
 #: The end of a key that was derived from a name with capitals.
 _SUFFIX = re.compile(r"~[0-9a-f]{16}$")
 _ENCODED = re.compile(r"[!-$&-~]*")
@@ -91,7 +92,7 @@ def parse_chat_id(header: str, value: str | None) -> str | None:
 
 def owner_of(session_key: str) -> str | None:
     """Return the owner of a session (`Principal.owner`), `None` for one of the administrator."""
-    if ":key:" not in session_key:  # most are
+    if ":key:" not in session_key and ":user:" not in session_key:  # most are
         return None
     owned = _OWNER.match(session_key)
     return None if owned is None else owned[1]

@@ -9,6 +9,7 @@ import pytest
 
 from service.api.auth import Credentials
 from service.cli.weak_setups import list_weak_setups
+from service.config.gateway import GatewayConfig
 from service.config.source import Locations
 
 GENERATED = Credentials("token", secrets.token_urlsafe(32))
@@ -26,32 +27,48 @@ def locations(tmp_path: Path) -> Locations:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0"])
 def test_generated_token_and_private_files_have_no_notes(locations: Locations, host: str) -> None:
-    assert list_weak_setups(GENERATED, host, locations) == ()
+    assert list_weak_setups(GENERATED, host, locations, GatewayConfig()) == ()
 
 
 @pytest.mark.parametrize("credentials", [Credentials("token", "short"), Credentials("password", "correct horse")])
 def test_secret_that_can_be_guessed_is_noted_beyond_loopback(locations: Locations, credentials: Credentials) -> None:
-    assert list_weak_setups(credentials, "127.0.0.1", locations) == ()
-    (note,) = list_weak_setups(credentials, "0.0.0.0", locations)
+    assert list_weak_setups(credentials, "127.0.0.1", locations, GatewayConfig()) == ()
+    (note,) = list_weak_setups(credentials, "0.0.0.0", locations, GatewayConfig())
     assert note.startswith(f"gateway.auth.{credentials.mode}: other machines can reach 0.0.0.0")
 
 
 @pytest.mark.parametrize("mode", [0o660, 0o602])
 def test_configuration_that_others_can_write_is_noted(locations: Locations, mode: int) -> None:
     locations.config_path.chmod(mode)
-    (note,) = list_weak_setups(GENERATED, "127.0.0.1", locations)
+    (note,) = list_weak_setups(GENERATED, "127.0.0.1", locations, GatewayConfig())
     assert note.startswith(f"{locations.config_path}: other users can change it")
 
 
 def test_directories_that_others_can_write_are_noted_unless_they_are_sticky(locations: Locations) -> None:
     locations.state_dir.chmod(0o770)
     locations.config_path.parent.chmod(0o777)
-    assert len(list_weak_setups(GENERATED, "127.0.0.1", locations)) == 2
+    assert len(list_weak_setups(GENERATED, "127.0.0.1", locations, GatewayConfig())) == 2
     locations.config_path.parent.chmod(0o1777)
-    (note,) = list_weak_setups(GENERATED, "127.0.0.1", locations)
+    (note,) = list_weak_setups(GENERATED, "127.0.0.1", locations, GatewayConfig())
     assert str(locations.state_dir) in note
 
 
 def test_missing_files_have_no_notes(tmp_path: Path) -> None:
     absent = Locations(tmp_path / "absent" / "openclaw.json", tmp_path / "absent", dev=False)
-    assert list_weak_setups(GENERATED, "0.0.0.0", absent) == ()
+    assert list_weak_setups(GENERATED, "0.0.0.0", absent, GatewayConfig()) == ()
+
+
+def test_risks_of_users_named_by_a_proxy_are_noted(tmp_path: Path) -> None:
+    locations = Locations(tmp_path / "a" / "b", tmp_path / "c", dev=False)
+    proxy = {"userHeader": "x-forwarded-user"}
+    auth = {"mode": "trusted-proxy", "trustedProxy": proxy, "token": "x"}
+    gateway = GatewayConfig.model_validate({"auth": auth, "trustedProxies": ["127.0.0.1"]})
+    notes = list_weak_setups(Credentials("trusted-proxy"), "0.0.0.0", locations, gateway)
+    assert [note.partition(":")[0] for note in notes] == [
+        "gateway.auth.trustedProxy.allowUsers",
+        "gateway.trustedProxies",
+        "gateway.auth.token",
+    ]
+    auth = {"mode": "trusted-proxy", "trustedProxy": {**proxy, "allowUsers": ["anna"]}}
+    gateway = GatewayConfig.model_validate({"auth": auth, "bind": "lan", "trustedProxies": ["10.0.0.1"]})
+    assert list_weak_setups(Credentials("trusted-proxy"), "0.0.0.0", locations, gateway) == ()

@@ -114,6 +114,7 @@ def split_last(row: str) -> tuple[str, list[str]]:
 ALL, DENY = ["all"], ["exec"]
 #: Restricting values of each restriction, and harmless ones.
 SAMPLES: dict[str, tuple[list[Any], list[Any]]] = {
+    "gateway.auth.trustedProxy.cloudflareAccessOidc": ([{"issuer": "https://example.com"}], []),
     "{agent}.sandbox.perSession": ([True, 0], [False]),
     "{tools}.exec.mode": (["allowlist", "auto"], ["full", "ask", "deny"]),
     "{tools}.exec.security": (["allowlist"], ["full", "deny"]),

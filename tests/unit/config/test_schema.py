@@ -55,6 +55,15 @@ def provider(**keys: Any) -> dict[str, Any]:
     return {"models": {"providers": {"p": {"baseUrl": "http://h/v1"} | keys}}}
 
 
+def proxied(
+    header: str = "x-forwarded-user",
+    trustedProxies: Any = ("127.0.0.1",),  # noqa: N803
+    **keys: Any,
+) -> dict[str, Any]:
+    auth = {"mode": "trusted-proxy", "trustedProxy": {"userHeader": header, **keys}}
+    return {"gateway": {"auth": auth, "trustedProxies": list(trustedProxies)}}
+
+
 def test_empty_configuration_is_loopback_with_endpoint_off() -> None:
     config, notices = parse_config({})
     assert (config.gateway.port, config.gateway.bind, config.gateway.mode) == (18789, "loopback", "local")
@@ -153,7 +162,16 @@ def test_list_and_entries_make_same_roster() -> None:
         ({"gateway": {"bind": "tailnet"}}, "gateway.bind", 'not "tailnet"'),
         ({"gateway": {"bind": "custom"}}, "gateway.customBindHost", "is required"),
         ({"gateway": {"customBindHost": "my host"}}, "gateway.customBindHost", "an IP address"),
-        ({"gateway": {"auth": {"mode": "trusted-proxy"}}}, "gateway.auth.mode", "not supported by this gateway"),
+        ({"gateway": {"auth": {"mode": "trusted-proxy"}}}, "gateway.auth.trustedProxy", "is required"),
+        (proxied(trustedProxies=[]), "gateway.trustedProxies", "is required"),
+        (proxied(trustedProxies=["0.0.0.0/0"]), "gateway.trustedProxies", "too wide"),
+        (proxied(trustedProxies=["::/0", "127.0.0.1"]), "gateway.trustedProxies", "too wide"),
+        (proxied(trustedProxies=["10.0.0.1"]), "gateway.trustedProxies", "no loopback"),
+        (proxied(allowLoopback=False), "gateway.trustedProxies", "allowLoopback forbids"),
+        (proxied("authorization"), "gateway.auth.trustedProxy.userHeader", "the proxy alone"),
+        (proxied("X-Forwarded-For"), "gateway.auth.trustedProxy.userHeader", "the proxy alone"),
+        (proxied("x-openclaw-agent-id"), "gateway.auth.trustedProxy.userHeader", "the proxy alone"),
+        (proxied("remote_user"), "gateway.auth.trustedProxy.userHeader", "underscores"),
         ({"gateway": {"tls": {"enabled": True}}}, "gateway.tls.enabled", "reverse proxy"),
         ({"gateway": {"trustedProxies": ["10.0.0.0/99"]}}, "gateway.trustedProxies[0]", "IP address or network"),
         ({"session": {"maintenance": {"pruneAfter": 30}}}, "session.maintenance.pruneAfter", 'such as "30d"'),

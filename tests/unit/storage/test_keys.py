@@ -22,7 +22,7 @@ from service.storage.sessions.keys import (
 NAMES = ("Nguyễn Thị Minh Khai", "Đặng Trần Đức", "İstanbul", "ΟΔΟΣ", "Σ", "100% sure", "a b", "日本", "~!@#$&'()*+,;=")
 
 keys = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=60).map(
-    lambda text: text.strip(" ")
+    lambda text: text.strip(" ") or "-"
 )
 
 
