@@ -1,9 +1,10 @@
-"""`/docs`: Swagger UI for the served contract; no foreign host is contacted."""
+"""`/docs`: Swagger UI for the served contract, and a page for each error code; no foreign host is contacted."""
 
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from service.api.http.error_pages import to_page
 from service.api.http.responses import Response
 
 _PAGE = """<!doctype html>
@@ -35,8 +36,17 @@ _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' 
 
 def get_docs() -> Response:
     """Return the page."""
+    return _page_response(_PAGE.encode())
+
+
+def get_error_page(code: str) -> Response:
+    """Return the page of an error code; the contract lists the codes."""
+    return _page_response(to_page(code))
+
+
+def _page_response(page: bytes) -> Response:
     headers = [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", _POLICY)]
-    return Response("200 OK", headers, _PAGE.encode())
+    return Response("200 OK", headers, page)
 
 
 def get_docs_asset(asset: str) -> Response:

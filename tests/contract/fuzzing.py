@@ -51,6 +51,7 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 #: For operations with few inputs, generated requests suffice, without the enumerated ones.
 GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
+ERROR_PAGE = "GET /docs/errors/{code}"
 
 _LISTS = ("models", "sessions", "runs", "approvals", "tools")
 
@@ -77,6 +78,8 @@ REJECTIONS = {
     **{f"{method} /v1/{name}": ["400", "401"] for method in ("GET", "HEAD") for name in _LISTS},
     **{f"{method} /v1/runs": ["400", "401", "414"] for method in ("GET", "HEAD")},  # keys and cursors may be long
     DOCS_ASSET: ["400", "404"],
+    ERROR_PAGE: ["400", "404"],
+    f"HEAD {ERROR_PAGE.partition(' ')[2]}": ["400", "404"],
     f"HEAD {DOCS_ASSET.partition(' ')[2]}": ["400", "404"],
 }
 

@@ -122,5 +122,6 @@ def no_content_response() -> Response:
 
 def error_response(error: GatewayError) -> Response:
     """Return the response for `error`."""
-    headers = [("Content-Type", "application/json"), *error.headers.items()]
+    page = ("Link", f'</docs/errors/{error.code}>; rel="describedby"')
+    headers = [("Content-Type", "application/json"), page, *error.headers.items()]
     return Response(f"{error.status} {HTTPStatus(error.status).phrase}", headers, orjson.dumps(error.to_envelope()))

@@ -215,6 +215,15 @@ def test_unsupported_fields_are_refused_by_name(client: httpx.Client) -> None:
         assert error_of(ask(client, "hi", **{field: value})) == (400, "unsupported_parameter", field)
 
 
+def test_error_names_the_page_that_explains_it(client: httpx.Client) -> None:
+    link = ask(client, "hi", n=2).headers["Link"]
+    assert link == '</docs/errors/unsupported_parameter>; rel="describedby"'
+    page = httpx.get(client.base_url.join(link[1 : link.index(">")]))  # without a token
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "<h2>What to do</h2>" in page.text
+    assert error_of(client.get("/docs/errors/none"))[:2] == (404, "not_found")
+
+
 def test_two_tools_with_one_name_are_refused(client: httpx.Client) -> None:
     assert error_of(ask(client, "hi", tools=[TOOL, TOOL])) == (400, "invalid_value", "tools[1].function.name")
 

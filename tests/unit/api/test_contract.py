@@ -12,6 +12,7 @@ import yaml
 from openapi_spec_validator import validate
 
 from service.api.http.contract import load_contract, to_json_schema
+from service.api.http.error_pages import EXPLANATIONS
 from service.api.http.published_contract import to_openapi_3_0
 from service.api.http.responses import error_response
 from service.api.http.schema_validation import CompiledSchema
@@ -42,6 +43,7 @@ def test_error_codes_and_types_equal_those_of_the_program() -> None:
     schemas = load_contract()["components"]["schemas"]
     assert set(schemas["ErrorCode"]["enum"]) == set(KINDS)
     assert set(schemas["ErrorType"]["enum"]) == {kind.type for kind in KINDS.values()}
+    assert EXPLANATIONS.keys() == KINDS.keys()
 
 
 def test_every_error_status_is_declared() -> None:
@@ -63,7 +65,7 @@ def test_every_error_response_has_envelope_and_common_headers(
         declared = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
         envelope = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
         assert declared.get("content") == (None if method == "head" else envelope)
-        assert set(declared["headers"]) >= ENVELOPE_HEADERS
+        assert set(declared["headers"]) >= ENVELOPE_HEADERS | {"Link"}
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=lambda value: str(value)[:40])

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from handlers.docs import get_docs_asset
+from handlers.docs import get_docs_asset, get_error_page
+from service.core.errors import KINDS
 
 
 @pytest.mark.parametrize("asset", ["swagger-ui.css", "swagger-ui-bundle.js", "start.js"])
@@ -14,6 +15,14 @@ def test_page_gets_its_files(asset: str) -> None:
     response = get_docs_asset(asset)
     content = b"".join(response({"REQUEST_METHOD": "GET"}, lambda *_: None))
     assert content
+
+
+@pytest.mark.parametrize("code", KINDS)
+def test_page_of_error_says_why_and_what_to_do(code: str) -> None:
+    page = b"".join(get_error_page(code)({"REQUEST_METHOD": "GET"}, lambda *_: None)).decode()
+    assert f"<h1><code>{code}</code></h1>\n<p>HTTP status {KINDS[code].status} (" in page
+    assert len(re.findall(r"<h2>[\w ]+</h2>\n<p>[^\n]+\.</p>", page)) == 2
+    assert "`" not in page
 
 
 def test_swagger_ui_is_of_a_maintained_version() -> None:
