@@ -125,6 +125,10 @@ EXPLANATIONS: dict[str, Explanation] = {
         "The operator lists the origin in `gateway.http.cors.allowedOrigins`, for the WebSocket in "
         "`gateway.controlUi.allowedOrigins`, or configures a token.",
     ),
+    "user_not_allowed": Explanation(
+        "The user that a trusted proxy names may not use the gateway.",
+        "The operator lists the user in `gateway.auth.trustedProxy.allowUsers`.",
+    ),
     "missing_scope": Explanation(
         "The API key is valid, but may not do this. The message names the scope.",
         "Use another key, or create one with `openclaw keys create --scope`.",
