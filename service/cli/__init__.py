@@ -32,6 +32,7 @@ from service.cli.models import models
 from service.cli.runs import runs
 from service.cli.sessions import sessions
 from service.cli.setup import setup
+from service.cli.usage import usage
 
 INTERRUPTED = 130  # the shell's status for SIGINT
 
@@ -91,7 +92,7 @@ def openclaw(**_options: object) -> None:
 
 _COMMANDS = (
     *(gateway, agent, agents, approvals, completion, config, doctor, health, keys, logs, mcp, models, runs, sessions),
-    *(setup, status),
+    *(setup, status, usage),
 )
 for _command in _COMMANDS:
     openclaw.add_command(_command)

@@ -10,6 +10,7 @@ import click
 
 from service.cli.common import CommandGroup, json_option, print_json, print_table, printable
 from service.cli.storage import pass_storage
+from service.cli.usage import format_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,9 +189,10 @@ def list_(opened: Any, *, as_json: bool) -> None:
     """List the keys, the oldest first, without their secrets."""
     with opened() as (storage, _):
         found = storage.api_keys.list()
+        usage = _load_usage(storage)
     now_ms = int(time.time() * 1000)
     if as_json:
-        print_json({"keys": [_to_object(key, now_ms) for key in found]})
+        print_json({"keys": [{**_to_object(key, now_ms), "usage": usage[key.id]} for key in found]})
         return
     rows = [
         (
@@ -202,10 +204,23 @@ def list_(opened: Any, *, as_json: bool) -> None:
             ",".join(key.models or ("all",)),
             _to_minute(key.expires_at_ms, "never"),
             _to_minute(key.last_used_at_ms, "never"),
+            str(usage[key.id]["runs"]),
+            format_cost(usage[key.id]),
         )
         for key in found
     ]
-    print_table(("ID", "NAME", "STATE", "SCOPES", "AGENTS", "MODELS", "EXPIRES (UTC)", "LAST USED (UTC)"), rows)
+    columns = ("ID", "NAME", "STATE", "SCOPES", "AGENTS", "MODELS", "EXPIRES (UTC)", "LAST USED (UTC)")
+    print_table((*columns, "RUNS", "COST (USD)"), rows)
+
+
+def _load_usage(storage: Storage) -> dict[str, dict[str, Any]]:
+    """Return the `UsageCounts` of all days by the ids of keys."""
+    from service.api.usage_report import to_counts
+    from service.core.usage import UsageTotals
+    from service.storage.usage import UsageGroup
+
+    used = {row.account: row.totals for row in storage.usage.list(UsageGroup.KEY)}
+    return {key.id: to_counts(used.get(key.id, UsageTotals())) for key in storage.api_keys.list()}
 
 
 @keys.command()
@@ -216,13 +231,15 @@ def show(opened: Any, key: str, *, as_json: bool) -> None:
     """Show a key, without its secret."""
     with opened() as (storage, _):
         found = _find(storage, key)
+        usage = _load_usage(storage)[found.id]
     shown = _to_object(found, int(time.time() * 1000))
     if as_json:
-        print_json(shown)
+        print_json({**shown, "usage": usage})
         return
+    shown |= {**usage, "cost": format_cost(usage)}
     for name, value in shown.items():
         text = ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
-        click.echo(f"{name:<16} {printable(text)}")
+        click.echo(f"{name:<18} {printable(text)}")
 
 
 @keys.command()

@@ -47,6 +47,11 @@ class Principal:
     limits: RateLimits = NO_LIMITS
     user: str | None = None
 
+    @property
+    def account(self) -> str:
+        """What the caller's usage counts for: its API key, or what it owns data as; "" for the gateway's own token."""
+        return self.key_id or self.owner or ""
+
     def may_see(self, owner: str | None) -> bool:
         """Return True if the caller may see the data of `owner`."""
         return self.owner is None or self.owner == owner

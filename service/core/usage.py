@@ -75,6 +75,11 @@ class ModelCall:
     usage: Usage
 
 
+def to_dollars(nano: int) -> float:
+    """Return US dollars, exact up to fifteen digits."""
+    return nano / NANO
+
+
 def total_of(calls: Iterable[ModelCall]) -> Usage:
     """Return the usage of all calls."""
     return sum((call.usage for call in calls), Usage())

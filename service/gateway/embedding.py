@@ -150,7 +150,7 @@ class Embedder:
                     ticket.settle(used, failed=not used.input_tokens)
         principal = task.principal
         user = principal.user or task.user
-        return found, UsageEntry(self._now_ms(), principal.key_id, user, agent.id, (call,))
+        return found, UsageEntry(self._now_ms(), principal.account, user, agent.id, (call,))
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -227,6 +227,10 @@ class Gateway:
         """The rules in force for HTTP requests."""
         return self._runtime.current.http
 
+    def now(self) -> float:
+        """The time in seconds since 1970."""
+        return self._clock()
+
     def lease(self) -> RuntimeLease:
         """The configuration in force, which a `with` block keeps open."""
         return self._runtime.lease()

@@ -110,7 +110,7 @@ def to_accepted(plan: RunPlan, new_id: Callable[[], str], now_ms: int) -> Accept
         metadata=request.metadata,
         webhook=request.webhook,
         response=None if request.response is None else request.response(plan.agent.id, plan.sampling),
-        key_id=request.principal.key_id,
+        account=request.principal.account,
         user=request.principal.user or request.end_user,
     )
 

@@ -25,27 +25,30 @@ class UsageGroup(StrEnum):
 
 @record
 class UsageRow:
-    """A sum. Of `day` (days since 1970), `key_id`, `user`, `agent_id` and `model` those are set that it is grouped by.
+    """A sum. Of `day` (days since 1970), `account`, `user`, `agent_id` and `model` those are set that it is grouped by.
 
-    `key_id` and `user` are "" for callers without; two API keys may use the same name for a user.
+    `account` and `user` are "" for callers without; two API keys may use the same name for a user.
     """
 
     totals: UsageTotals
     day: int | None = None
-    key_id: str | None = None
+    account: str | None = None
     user: str | None = None
     agent_id: str | None = None
     model: str | None = None
 
 
 _COLUMNS = {
-    UsageGroup.KEY: ("key_id",),
-    UsageGroup.USER: ("key_id", "user_name"),
+    UsageGroup.KEY: ("account",),
+    UsageGroup.USER: ("account", "user_name"),
     UsageGroup.AGENT: ("agent_id",),
     UsageGroup.MODEL: ("model",),
     UsageGroup.DAY: ("day",),
 }
 _SUMS = [sa.func.coalesce(sa.func.sum(daily_usage.c[name]), 0).label(name) for name in USAGE_COUNTS]
+#: A day that does not come.
+_LAST_DAY = 1_000_000
+
 _ALL_TOKENS = sa.func.sum(daily_usage.c.input_tokens + daily_usage.c.output_tokens)
 
 
@@ -56,25 +59,31 @@ class DailyUsage:
         self._database = database
 
     def list(
-        self, by: UsageGroup, first_day: int, last_day: int, limit: int | None = None, *, key_id: str | None = None
+        self,
+        by: UsageGroup,
+        first_day: int = 0,
+        last_day: int = _LAST_DAY,
+        limit: int | None = None,
+        *,
+        account: str | None = None,
     ) -> tuple[UsageRow, ...]:
         """Return at most `limit` sums of the days, those of days in their order, others with most tokens first.
 
-        `key_id` limits them to one key.
+        `account` limits them to one key.
         """
         columns = [daily_usage.c[name] for name in _COLUMNS[by]]
-        found = sa.select(*columns, *_SUMS).where(*_within(first_day, last_day, key_id)).group_by(*columns)
+        found = sa.select(*columns, *_SUMS).where(*_within(first_day, last_day, account)).group_by(*columns)
         found = found.order_by(*columns) if by is UsageGroup.DAY else found.order_by(_ALL_TOKENS.desc(), *columns)
         return tuple(map(_to_row, self._database.fetch(found.limit(limit), {})))
 
-    def total(self, first_day: int, last_day: int, *, key_id: str | None = None) -> UsageRow:
-        """Return the sum of the days, of one key if `key_id` is set."""
-        return _to_row(self._database.fetch(sa.select(*_SUMS).where(*_within(first_day, last_day, key_id)), {})[0])
+    def total(self, first_day: int, last_day: int, *, account: str | None = None) -> UsageRow:
+        """Return the sum of the days, of one key if `account` is set."""
+        return _to_row(self._database.fetch(sa.select(*_SUMS).where(*_within(first_day, last_day, account)), {})[0])
 
 
-def _within(first_day: int, last_day: int, key_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
+def _within(first_day: int, last_day: int, account: str | None) -> tuple[sa.ColumnElement[bool], ...]:
     days = daily_usage.c.day.between(first_day, last_day)
-    return (days,) if key_id is None else (days, daily_usage.c.key_id == key_id)
+    return (days,) if account is None else (days, daily_usage.c.account == account)
 
 
 def _to_row(row: sa.Row[Any]) -> UsageRow:

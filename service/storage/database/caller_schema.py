@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from service.storage.database.schema import BigInteger, count_column, metadata
 
 #: What a row of `daily_usage` is about, and its counts.
-USAGE_KEY = ("day", "key_id", "user_name", "agent_id", "model")
+USAGE_KEY = ("day", "account", "user_name", "agent_id", "model")
 USAGE_COUNTS = (
     *("runs", "model_calls", "uncosted_calls", "input_tokens", "cached_tokens", "cache_write_tokens"),
     *("output_tokens", "reasoning_tokens", "cost_nano"),
@@ -60,8 +60,9 @@ limit_usage = sa.Table(
 )
 
 #: What runs and other requests have used on a UTC day (`day`: days since 1970), by caller, agent and model. Added to in
-#: the transactions that end them (`service.storage.database.daily_usage`) and never recounted. `key_id` and `user_name`
-#: are "" where there is none. `runs` counts for the model that answered, `uncosted_calls` are missing in `cost_nano`.
+#: the transactions that end them (`service.storage.database.daily_usage`) and never recounted. `account` is that of the
+#: caller (`service.core.principal`), `user_name` the user whom it named; "" where there is none. `runs` counts for the
+#: model that answered, `uncosted_calls` are missing in `cost_nano`.
 daily_usage = sa.Table(
     "daily_usage",
     metadata,
@@ -69,6 +70,6 @@ daily_usage = sa.Table(
     sa.Column("day", sa.Integer, nullable=False),
     *(sa.Column(name, sa.Text, nullable=False) for name in USAGE_KEY[1:]),
     *(count_column(name) for name in USAGE_COUNTS),
-    sa.Index("daily_usage_of_key", "key_id", "day"),
+    sa.Index("daily_usage_of_key", "account", "day"),
     sa.Index("daily_usage_by_day", *USAGE_KEY, unique=True),
 )

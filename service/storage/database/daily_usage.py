@@ -33,7 +33,7 @@ class UsageEntry:
     """The calls of a run or a request that ended at `at_ms`; `model` is the one that answered a run."""
 
     at_ms: int
-    key_id: str | None
+    account: str
     user: str | None
     agent_id: str
     calls: Sequence[ModelCall]
@@ -86,16 +86,16 @@ class UsageWriter:
 
 
 def _add_entry(rows: dict[_Key, UsageTotals], entry: UsageEntry) -> None:
-    day, key_id, user = entry.at_ms // _DAY_MS, entry.key_id or "", to_user_name(entry.user) if entry.user else ""
+    day, account, user = entry.at_ms // _DAY_MS, entry.account, to_user_name(entry.user) if entry.user else ""
     totals = None
     for call in entry.calls:
-        key = (day, key_id, user, entry.agent_id, call.model)
+        key = (day, account, user, entry.agent_id, call.model)
         totals = rows.get(key)
         if totals is None:
             totals = rows[key] = UsageTotals()
         totals.add_call(call.usage)
     if totals is not None and entry.model is not None:
-        rows.get((day, key_id, user, entry.agent_id, entry.model), totals).runs += 1
+        rows.get((day, account, user, entry.agent_id, entry.model), totals).runs += 1
 
 
 def to_user_name(user: str) -> str:

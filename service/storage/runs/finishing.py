@@ -74,7 +74,7 @@ class FinishRun(Operation[bool]):
     def to_usage(self) -> UsageEntry:
         """Return what the run has used."""
         run, outcome = self.run, self.outcome
-        return UsageEntry(self.at_ms, run.key_id, run.user, run.agent_id, outcome.calls, outcome.model)
+        return UsageEntry(self.at_ms, run.account, run.user, run.agent_id, outcome.calls, outcome.model)
 
     @classmethod
     def execute(cls, connection: sa.Connection, operations: Sequence[Self]) -> Sequence[bool]:

@@ -78,8 +78,8 @@ class AcceptedRun:
 
     A stateless run has its own session. `claimed`: it holds an idempotency key. `detached`: it is not bound to its
     request, and recorded whatever becomes of it. `metadata` is JSON of its caller, `webhook` hears of its end.
-    `response` is JSON of what its response repeats of the request, if that is stored. Its usage counts for the API key
-    `key_id` and for `user`, whom its caller names.
+    `response` is JSON of what its response repeats of the request, if that is stored. Its usage counts for
+    `account` (`Principal.account`) and for `user`, whom its caller names.
     """
 
     id: str
@@ -93,7 +93,7 @@ class AcceptedRun:
     metadata: str | None = None
     webhook: Webhook | None = None
     response: str | None = None
-    key_id: str | None = None
+    account: str = ""
     user: str | None = None
 
     @property

@@ -29,8 +29,10 @@ def test_a_key_is_shown_once_and_managed_by_its_name(home: Home) -> None:
     assert key.split("_")[1] == made["id"]
     assert (made["name"], made["state"], made["scopes"]) == ("anna", "active", ["read", "chat"])
     assert (made["agents"], made["models"], made["last_used_at"]) == (["beta"], ["scripted/*"], None)
-    assert home.run("keys", "show", "anna", "--json").json == made
-    assert home.run("keys", "list", "--json").json == {"keys": [made]}
+    shown = home.run("keys", "show", "anna", "--json").json
+    assert home.run("keys", "list", "--json").json == {"keys": [shown]}
+    assert shown.pop("usage")["runs"] == 0
+    assert shown == made
     assert "read,chat" in home.run("keys", "list").out
 
     rotated = home.run("keys", "rotate", made["id"], "--grace", "5m")

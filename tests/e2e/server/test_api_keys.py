@@ -126,6 +126,7 @@ ROWS = {
     "list_run_events": Row("read", "GET", "/events", foreign=404, make=run),
     "get_chat_stream": Row("read", "GET", "/chat-stream", foreign=404, make=run),
     "cancel_run": Row("write", "POST", "/cancel", foreign=404, make=running),
+    "list_usage": Row("read", "GET", "/v1/usage"),
     "list_approvals": Row("admin", "GET", "/v1/approvals"),
     "decide_approval": Row("admin", "POST", "/v1/approvals/none", {"decision": "deny"}, ok=404),
     "get_metrics": Row("admin", "GET", "/metrics"),

@@ -60,10 +60,10 @@ def store(database: Database, clock: Clock) -> Iterator[Transcripts]:
         yield opened
 
 
-def new_run(run_id: str, *, key_id: str | None = None, user: str | None = None, **fields: Any) -> AcceptedRun:
+def new_run(run_id: str, *, account: str = "", user: str | None = None, **fields: Any) -> AcceptedRun:
     fields = {"session_key": f"agent:main:{run_id}", "stateless": True, **fields}
     return AcceptedRun(
-        run_id, agent_id="main", protocol=Protocol.HTTP, accepted_at_ms=NOON_MS, key_id=key_id, user=user, **fields
+        run_id, agent_id="main", protocol=Protocol.HTTP, accepted_at_ms=NOON_MS, account=account, user=user, **fields
     )
 
 
@@ -87,21 +87,23 @@ def rows(store: Transcripts, by: UsageGroup, first: int = DAY - 9, last: int = D
     return list(DailyUsage(store.database).list(by, first, last, **which))
 
 
-def total(store: Transcripts, key_id: str | None = None) -> UsageRow:
-    return DailyUsage(store.database).total(DAY - 9, DAY + 9, key_id=key_id)
+def total(store: Transcripts, account: str | None = None) -> UsageRow:
+    return DailyUsage(store.database).total(DAY - 9, DAY + 9, account=account)
 
 
 def test_runs_add_up_by_key_user_agent_model_and_day(store: Transcripts, clock: Clock) -> None:
-    finish(store, new_run("a", key_id="k1", user="ann"), used(fast=COSTED))
-    finish(store, new_run("b", key_id="k1", user="ben"), used(slow=[COSTED, UNKNOWN], fast=COSTED))
+    finish(store, new_run("a", account="k1", user="ann"), used(fast=COSTED))
+    finish(store, new_run("b", account="k1", user="ben"), used(slow=[COSTED, UNKNOWN], fast=COSTED))
     clock.ms += DAY_MS
-    finish(store, new_run("c", key_id="k2", user="ann", session_key="agent:main:s", stateless=False), used(fast=COSTED))
+    finish(
+        store, new_run("c", account="k2", user="ann", session_key="agent:main:s", stateless=False), used(fast=COSTED)
+    )
     finish(store, new_run("d"), used(free=FREE))
 
     assert total(store) == UsageRow(UsageTotals(4, 6, 1, 31, 12, 4, 23, 8, 160))
-    by_key = [(row.key_id, row.totals.runs, row.totals.cost_nano) for row in rows(store, UsageGroup.KEY)]
+    by_key = [(row.account, row.totals.runs, row.totals.cost_nano) for row in rows(store, UsageGroup.KEY)]
     assert by_key == [("k1", 2, 120), ("k2", 1, 40), ("", 1, 0)]
-    by_user = [(row.key_id, row.user, row.totals.model_calls) for row in rows(store, UsageGroup.USER)]
+    by_user = [(row.account, row.user, row.totals.model_calls) for row in rows(store, UsageGroup.USER)]
     assert by_user == [("k1", "ben", 3), ("k1", "ann", 1), ("k2", "ann", 1), ("", "", 1)]
     by_model = [(row.model, row.totals.runs, row.totals.uncosted_calls) for row in rows(store, UsageGroup.MODEL)]
     assert by_model == [("fast", 3, 0), ("slow", 0, 1), ("free", 1, 0)]
@@ -110,7 +112,7 @@ def test_runs_add_up_by_key_user_agent_model_and_day(store: Transcripts, clock: 
 
     assert rows(store, UsageGroup.DAY, DAY + 1, DAY + 1) == rows(store, UsageGroup.DAY)[1:]
     assert rows(store, UsageGroup.KEY, limit=1) == rows(store, UsageGroup.KEY)[:1]
-    assert [row.user for row in rows(store, UsageGroup.USER, key_id="k1")] == ["ben", "ann"]
+    assert [row.user for row in rows(store, UsageGroup.USER, account="k1")] == ["ben", "ann"]
     assert total(store, "k2").totals == rows(store, UsageGroup.KEY)[1].totals
     assert total(store, "none") == UsageRow(UsageTotals())
 
@@ -192,8 +194,8 @@ def test_processes_add_to_the_same_rows(store: Transcripts, database_url: str | 
     other = Transcripts(open_database(database_url, tmp_path), store.clock, map("ben {}".format, count()).__next__)
     with closing(other):
         for number in range(4):
-            finish(store, new_run(f"a{number}", key_id="k"), used(x=COSTED, y=COSTED))
-            finish(other, new_run(f"b{number}", key_id="k"), used(y=COSTED, x=COSTED))
+            finish(store, new_run(f"a{number}", account="k"), used(x=COSTED, y=COSTED))
+            finish(other, new_run(f"b{number}", account="k"), used(y=COSTED, x=COSTED))
         assert [(row.model, row.totals.model_calls, row.totals.runs) for row in rows(other, UsageGroup.MODEL)] == [
             ("x", 8, 4),
             ("y", 8, 4),
@@ -231,5 +233,5 @@ def test_embeddings_count_once_for_each_time_they_are_made(store: Transcripts) -
     assert row.totals == UsageTotals(0, 3, 0, 27, cost_nano=9)
     assert row.user is not None
     assert len(row.user) == 128
-    assert rows(store, UsageGroup.KEY)[0].key_id == "k"
+    assert rows(store, UsageGroup.KEY)[0].account == "k"
     assert answers.find(key, NOON_MS) is not None

@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 _BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_KEY = ["day", "key_id", "user_name", "agent_id", "model"]
+_KEY = ["day", "account", "user_name", "agent_id", "model"]
 _COUNTS = (
     *("runs", "model_calls", "uncosted_calls", "input_tokens", "cached_tokens", "cache_write_tokens"),
     *("output_tokens", "reasoning_tokens", "cost_nano"),
@@ -29,5 +29,5 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Text, nullable=False) for name in _KEY[1:]),
         *(sa.Column(name, _BigInteger, nullable=False, server_default="0") for name in _COUNTS),
     )
-    op.create_index("daily_usage_of_key", "daily_usage", ["key_id", "day"])
+    op.create_index("daily_usage_of_key", "daily_usage", ["account", "day"])
     op.create_index("daily_usage_by_day", "daily_usage", _KEY, unique=True)
