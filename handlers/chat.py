@@ -8,7 +8,7 @@ import orjson
 from flask import current_app
 
 from service.api.http.caller import Caller, WatchedStream, run_headers
-from service.api.http.chat_request import ON_DISCONNECT_HEADER, parse_chat_request
+from service.api.http.chat_request import ON_DISCONNECT_HEADER, includes_cost, parse_chat_request
 from service.api.http.chat_response import ChunkStream, to_completion
 from service.api.http.connexion_app import current_request
 from service.api.http.file_parts import has_files, with_file_texts
@@ -32,13 +32,19 @@ def create_chat_completion(body: dict[str, Any]) -> Response:
             check_webhook(request.webhook, gateway.webhooks.client)
         run = caller.submit(gateway, request)
         model = body.get("model") or _DEFAULT_MODEL
+        include_cost = includes_cost(body)
         if body.get("stream"):
-            include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            chunks = ChunkStream(run, model, include_usage=include_usage, shows=request.shows)
+            include_usage = include_cost or bool((body.get("stream_options") or {}).get("include_usage"))
+            chunks = ChunkStream(
+                run, model, include_usage=include_usage, include_cost=include_cost, shows=request.shows
+            )
             if caller.header(ON_DISCONNECT_HEADER) != "continue":
                 chunks.begin()
             return ok_response("text/event-stream", WatchedStream(run, chunks, caller), *run_headers(run), NO_BUFFERING)
         result = run.wait()
         caller.note_end(run)
-        completion = to_completion(run, result, model, shows=request.shows, metadata=body.get("metadata"))
+        metadata = body.get("metadata")
+        completion = to_completion(
+            run, result, model, shows=request.shows, metadata=metadata, include_cost=include_cost
+        )
     return ok_response("application/json", orjson.dumps(completion), *run_headers(run))

@@ -11,7 +11,7 @@ from flask import current_app
 from service.agent.output_events import settled_events
 from service.agent.request import AgentRequest
 from service.api.http.caller import Caller, WatchedStream, run_headers
-from service.api.http.chat_request import ON_DISCONNECT_HEADER
+from service.api.http.chat_request import ON_DISCONNECT_HEADER, includes_cost
 from service.api.http.connexion_app import current_principal, current_request
 from service.api.http.file_parts import with_file_texts
 from service.api.http.openai_responses.echo import to_echo
@@ -67,7 +67,7 @@ def _answer(gateway: Gateway, caller: Caller, request: AgentRequest, body: dict[
     run = caller.submit(gateway, request)
     stored = run.accepted.response  # of a repeated request what the first one got
     echo = to_echo(body, run.agent_id, run.sampling) if stored is None else orjson.loads(stored)
-    fold = ResponseFold(run.id, run.accepted_at, echo)
+    fold = ResponseFold(run.id, run.accepted_at, echo, include_cost=includes_cost(body))
     if body.get("stream"):
         stream = ResponseStream(run, fold, request.shows)
         if not body.get("background") and caller.header(ON_DISCONNECT_HEADER) != "continue":

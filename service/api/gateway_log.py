@@ -12,6 +12,7 @@ from service.config.secrets import mask_secrets
 from service.config.source import ConfigError
 from service.core.logs import configure_logging, with_optional, write_event
 from service.core.signals import RunFinished, ToolExecuted, run_finished, tool_executed
+from service.core.usage import to_dollars
 
 _runs = logging.getLogger("openclaw.run")
 _tools = logging.getLogger("openclaw.tool")
@@ -77,6 +78,7 @@ def write_run(event: RunFinished) -> None:
     optional = {
         "cached_tokens": usage.cached_tokens or None,
         "reasoning_tokens": usage.reasoning_tokens or None,
+        "cost": to_dollars(usage.cost_nano) if event.model_calls else None,
         "queued_ms": round(event.queued_seconds * 1000) or None,
         "duration_ms": _to_ms(event.seconds),
         "first_output_ms": _to_ms(event.first_output_seconds),

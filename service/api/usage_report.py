@@ -27,12 +27,10 @@ class Period:
 def parse_period(first: str | None, last: str | None, now: float) -> Period:
     """Return the period from `first` to `last`, days such as 2026-01-31; by default the 30 days up to today.
 
-    Raises `GatewayError` (`invalid_value`).
+    One that ends before it begins is empty. Raises `GatewayError` (`invalid_value`) for what is no day.
     """
     end = datetime.fromtimestamp(now, UTC).date() if last is None else _parse_day("to", last)
     begin = end - timedelta(days=_LISTED_DAYS - 1) if first is None else _parse_day("from", first)
-    if begin > end:
-        raise GatewayError("invalid_value", f"`from` ({begin}) is after `to` ({end}).", param="from")
     return Period((begin - _EPOCH).days, (end - _EPOCH).days)
 
 

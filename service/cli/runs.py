@@ -140,6 +140,7 @@ def _print(run: dict[str, Any]) -> None:
         "model": run["model"],
         "step": run["step"],
         "tokens": tokens,
+        "cost": None if usage["cost"] is None else f"{usage['cost']:.9f} USD",
         **{name: run[f"{name}_at"] and _to_second(run[f"{name}_at"]) for name in ("created", "started", "ended")},
         "error": run["error"] and run["error"]["message"],
     }

@@ -75,9 +75,9 @@ class ModelCall:
     usage: Usage
 
 
-def to_dollars(nano: int) -> float:
-    """Return US dollars, exact up to fifteen digits."""
-    return nano / NANO
+def to_dollars(nano: int | None) -> float | None:
+    """Return US dollars, exact up to fifteen digits; `None` is a cost that is not known."""
+    return None if nano is None else nano / NANO
 
 
 def total_of(calls: Iterable[ModelCall]) -> Usage:

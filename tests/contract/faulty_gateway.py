@@ -197,6 +197,7 @@ FAULTS: dict[str, Fault] = {
     "stream-without-done": altered_stream(lambda it: it.replace(b"data: [DONE]\n\n", b"")),
     "chunk-that-is-not-json": altered_stream(lambda it: it.replace(b'"choices":[', b'"choices":[,', 1)),
     "approval-without-arguments": altered_json(_without_arguments),
+    "usage-without-cost": altered_json(lambda it: it["total"].pop("cost")),
     "decision-without-decider": altered_json(lambda it: it.pop("decided_by", None)),
     "tool-without-parameters": altered_json(lambda it: [one.pop("parameters") for one in it["data"]]),
     "result-without-text": altered_json(lambda it: it["result"]["content"][0].pop("text")),

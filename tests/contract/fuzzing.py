@@ -53,7 +53,7 @@ GENERATED = ("examples", "fuzzing")
 DOCS_ASSET = "GET /docs/{asset}"
 ERROR_PAGE = "GET /docs/errors/{code}"
 
-_LISTS = ("models", "sessions", "runs", "approvals", "tools")
+_LISTS = ("models", "sessions", "runs", "usage", "approvals", "tools")
 
 #: The statuses for wrong input by operation: 401 where credentials are required, 404 where a part of the path can be
 #: wrong, 415 where there is a body.

@@ -69,6 +69,7 @@ FAULTS = (
     Fault("chunk-of-another-object", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
     Fault("stream-without-done", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
     Fault("chunk-that-is-not-json", COMPLETION, ("response_schema_conformance", "contract_conformance"), True),
+    Fault("usage-without-cost", "GET /v1/usage", ("response_schema_conformance", "contract_conformance")),
     Fault("approval-without-arguments", APPROVALS, ("response_schema_conformance", "contract_conformance")),
     Fault("decision-without-decider", DECIDE_APPROVAL, ("response_schema_conformance", "contract_conformance")),
     Fault("tool-without-parameters", TOOLS, ("response_schema_conformance", "contract_conformance")),

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from service.core.messages import ToolCall, Usage
+from service.core.usage import to_dollars
 from service.models.tool_calls import wire_arguments
 
 _LABEL_CHARACTERS = 80
@@ -20,7 +21,7 @@ def to_tool_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def to_usage(usage: Usage) -> dict[str, Any]:
+def to_usage(usage: Usage, *, with_cost: bool = False) -> dict[str, Any]:
     """Translate token counts to the contract's `Usage`."""
     counts: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
@@ -30,6 +31,8 @@ def to_usage(usage: Usage) -> dict[str, Any]:
     }
     if usage.reasoning_tokens is not None:
         counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    if with_cost:
+        counts["cost"] = to_dollars(usage.cost_nano)
     return counts
 
 
@@ -50,9 +53,13 @@ class ChunkEncoder:
     """Encodes the chunks of one stream. The constant part of every chunk is encoded once.
 
     A chunk that begins with an event of the run has its `number`, if there is one: the client can resume behind it.
+    With `include_cost` the usage has the cost.
     """
 
-    def __init__(self, run_id: str, created_at: float, model: str, *, include_usage: bool) -> None:
+    def __init__(
+        self, run_id: str, created_at: float, model: str, *, include_usage: bool, include_cost: bool = False
+    ) -> None:
+        self._include_cost = include_cost
         self._written: dict[int, int] = {}  # characters of the arguments of calls, by their indexes
         head = {"id": run_id, "object": "chat.completion.chunk", "created": int(created_at), "model": model}
         if include_usage:
@@ -103,7 +110,7 @@ class ChunkEncoder:
         finish = self._chunk({}, number, finish_reason=orjson.dumps(finish_reason))
         if self._usage_head is None:
             return finish + DONE
-        return finish + self._usage_head + orjson.dumps(to_usage(usage)) + b"}\n\n" + DONE
+        return finish + self._usage_head + orjson.dumps(to_usage(usage, with_cost=self._include_cost)) + b"}\n\n" + DONE
 
     def failure(self, error: object) -> bytes:
         """Encode the end of a run with an `ErrorDetails`."""

@@ -37,7 +37,7 @@ ON_DISCONNECT_HEADER = "x-openclaw-on-disconnect"
 #: Fields that are passed to the provider under the same name.
 _PASSED_ON = ("logit_bias", "reasoning_effort", "verbosity", "prompt_cache_key", "safety_identifier")
 #: Fields about the delivery of the response; they are no part of the request's identity.
-_DELIVERY = ("stream", "stream_options")
+_DELIVERY = ("stream", "stream_options", "usage")
 _EVENTS_HEADER = "x-openclaw-events"
 _IDENTITY_HEADERS = (
     "x-openclaw-agent-id",
@@ -96,6 +96,11 @@ def parse_chat_request(
         streamed=bool(body.get("stream")),
         shows=parse_shown(header, http),
     )
+
+
+def includes_cost(body: Mapping[str, Any]) -> bool:
+    """Return True if the answer to a request shows what it costs."""
+    return bool((body.get("usage") or {}).get("include"))
 
 
 def _find_chat_key(header: Callable[[str], str | None], names: Sequence[str]) -> str | None:

@@ -29,6 +29,7 @@ def to_completion(
     *,
     shows: Collection[str] = (),
     metadata: Mapping[str, str] | None = None,
+    include_cost: bool = False,
 ) -> dict[str, Any]:
     """Translate a finished run to a `ChatCompletion`; `model` is returned as the caller sent it.
 
@@ -47,7 +48,7 @@ def to_completion(
         "created": int(run.accepted_at),
         "model": model,
         "choices": [choice],
-        "usage": to_usage(answer.usage),
+        "usage": to_usage(answer.usage, with_cost=include_cost),
     }
     if metadata is not None:
         completion["metadata"] = metadata
@@ -66,11 +67,14 @@ class ChunkStream(RunStream):
         model: str,
         *,
         include_usage: bool,
+        include_cost: bool = False,
         shows: Collection[str] = (),
         quiet_seconds: float = QUIET_SECONDS,
     ) -> None:
         super().__init__(run, shows, quiet_seconds)
-        self._encoder = ChunkEncoder(run.id, run.accepted_at, model, include_usage=include_usage)
+        self._encoder = ChunkEncoder(
+            run.id, run.accepted_at, model, include_usage=include_usage, include_cost=include_cost
+        )
         self._last = 2 if run.accepted.detached else None  # the number of the last event, behind the start of the run
 
     def _opening(self) -> bytes:

@@ -10,7 +10,7 @@ import orjson
 from service.gateway.run_outcome import failure_of
 from service.storage.runs.pages import RunPosition
 from service.storage.runs.records import RunRecord, RunState
-from service.storage.sessions.objects import to_time, to_token_counts
+from service.storage.sessions.objects import to_time, to_usage_object
 
 _QUEUED = "queued"
 
@@ -36,7 +36,7 @@ def to_run(run: RunRecord) -> dict[str, Any]:
         "tool": run.tool,
         "finish_reason": run.stop_reason,
         "metadata": None if run.metadata is None else orjson.loads(run.metadata),
-        "usage": to_token_counts(run.usage),
+        "usage": to_usage_object(run.usage),
         "error": failure_of(run).to_envelope()["error"] if failed else None,
     }
 

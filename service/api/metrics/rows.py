@@ -14,6 +14,7 @@ from typing import Any
 from service.core import signals
 from service.core.dataclass import record
 from service.core.signals import Signal
+from service.core.usage import to_dollars
 
 #: Values of the labels, and the amount to add or observe.
 Sample = tuple[tuple[str, ...], float]
@@ -93,6 +94,11 @@ def _token_usage(event: signals.RunFinished) -> Iterable[Sample]:
         "reasoning": usage.reasoning_tokens,
     }
     return [((*model, kind), count) for kind, count in counts.items() if count]
+
+
+def _cost(event: signals.RunFinished) -> Iterable[Sample]:
+    cost = to_dollars(event.usage.cost_nano)
+    return (((event.agent, *_split(event.model)), cost),) if cost else ()
 
 
 def _call(event: signals.ModelCalled) -> Iterable[Sample]:
@@ -178,6 +184,14 @@ ROWS = (
         ("agent", *_MODEL, "token_type"),
         signals.run_finished,
         _tokens,
+    ),
+    Row(
+        Kind.COUNTER,
+        "openclaw_model_cost_usd",
+        "Cost of runs in US dollars, of those whose cost is known.",
+        ("agent", *_MODEL),
+        signals.run_finished,
+        _cost,
     ),
     Row(
         Kind.HISTOGRAM,

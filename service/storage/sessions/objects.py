@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.core.messages import Message, Part, Text, ToolApproval, Usage
+from service.core.usage import to_dollars
 from service.storage.sessions.queries import SessionOverview
 from service.storage.sessions.tree import ROOT, SessionTree
 
@@ -22,7 +23,7 @@ def to_session(session: SessionOverview) -> dict[str, Any]:
         "last_used_at": to_time(session.updated_at_ms),
         "message_count": session.message_count,
         "model": session.model,
-        "usage": to_token_counts(session.usage),
+        "usage": to_usage_object(session.usage),
         "last_run_id": session.last_run_id,
         "stateless": session.stateless,
     }
@@ -65,8 +66,13 @@ def to_message_fields(message: Message) -> dict[str, Any]:
     }
 
 
-def to_token_counts(usage: Usage) -> dict[str, int]:
+def to_usage_object(usage: Usage) -> dict[str, Any]:
     """Translate to the contract's `TokenCounts`."""
+    return {**to_token_counts(usage), "cost": to_dollars(usage.cost_nano)}
+
+
+def to_token_counts(usage: Usage) -> dict[str, int]:
+    """Return the counts of tokens alone."""
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,

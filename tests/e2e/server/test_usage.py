@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from support.api_keys import open_keys
 from support.chat import ask, error_of
@@ -39,7 +41,7 @@ class Setup:
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     """A gateway that two keys and the administrator have used."""
     config = scripted_config()
-    config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
+    config["gateway"]["http"]["endpoints"] |= {name: {"enabled": True} for name in ("embeddings", "metrics")}
     config["embeddings"] = {"model": "scripted/embed"}
     config["models"]["retry"] = {"attempts": 1}
     config["agents"]["list"].append(
@@ -117,8 +119,7 @@ def test_a_key_sees_its_own_usage(setup: Setup, by: str) -> None:
         ({"by": "session"}, "by"),
         ({"from": "2026-02-30"}, "from"),
         ({"from": "today"}, "from"),
-        ({"from": "2026-02-02", "to": "2026-02-01"}, "from"),
-        ({"from": "2099-01-01"}, "from"),
+        ({"to": "2100-02-29"}, "to"),
         ({"limit": 0}, "limit"),
     ],
 )
@@ -142,7 +143,44 @@ def test_the_command_line_shows_the_same(setup: Setup) -> None:
         "scripted/fail-midway": ["?"],
         "total": ["0.000053", "+", "?"],
     }
-    assert "is after" in home.run("usage", "--from", "2026-02-02", "--to", "2026-02-01").err
+    assert "no day 2026-02-30" in home.run("usage", "--from", "2026-02-30").err
+    assert home.run("usage", "--from", "2096-02-29", "--to", "2026-02-01", "--json").json["data"] == []
     [anna, ben] = home.run("keys", "list", "--json").json["keys"]
     assert (anna["usage"]["runs"], ben["usage"]["runs"]) == (3, 2)
     assert home.run("keys", "show", "anna", "--json").json["usage"] == setup.usage("anna", by="key")["total"]
+
+
+def test_the_cost_of_a_run_is_known_wherever_it_shows(setup: Setup) -> None:
+    cost = pytest.approx(2 * 1.5e-6 + 2 * 4e-6)
+    include = {"usage": {"include": True}}
+    with setup.gateway.client() as client:
+        answer = ask(client, "two words", headers={"Idempotency-Key": "cost"}, **include)
+        assert answer.json()["usage"]["cost"] == cost
+        again = ask(client, "two words", headers={"Idempotency-Key": "cost"}, **include)
+        assert (again.headers["idempotency-replayed"], again.json()["usage"]) == ("true", answer.json()["usage"])
+        stateless = ask(client, "two words", stream=True, **include)
+        *_, last, _ = stateless.text.strip().split("\n\n")
+        assert orjson.loads(last.removeprefix("data: "))["usage"]["cost"] == cost
+        assert "cost" not in ask(client, "two words").json()["usage"]
+        for extra in ({}, {"stream": True}):
+            response = client.post("/v1/responses", json={"input": "two words", **include, **extra})
+            [shown] = re.findall(r'"cost":([^,}]+)', response.text)
+            assert float(shown) == cost
+        assert '"cost"' not in client.post("/v1/responses", json={"input": "two words"}).text
+        for one in (answer, stateless):
+            run = client.get(f"/v1/runs/{one.headers['x-openclaw-run-id']}").json()
+            assert run["usage"]["cost"] == cost
+            session = client.get(f"/v1/sessions/{one.headers['x-openclaw-session-key']}").json()
+            assert session["usage"]["cost"] == cost
+        unknown = ask(client, "hi", headers={"x-openclaw-model": "scripted/count-4"}, **include)
+        assert unknown.json()["usage"]["cost"] is None
+        free = ask(client, "hi", headers={"x-openclaw-model": "scripted/count-3"}, **include)
+        assert free.json()["usage"]["cost"] == 0
+        metrics = client.get("/metrics").text
+    [line] = [line for line in metrics.splitlines() if line.startswith("openclaw_model_cost_usd_total")]
+    assert float(line.rpartition(" ")[2]) == pytest.approx(ECHO + 6 * 1.1e-5)
+    output = setup.gateway.output
+    lines = {line.partition("run=")[2].split()[0]: line for line in output.splitlines() if "outcome=ok" in line}
+    assert "cost=1.1e-05 " in lines[answer.headers["x-openclaw-run-id"]] + " "
+    assert "cost=" not in lines[unknown.headers["x-openclaw-run-id"]]
+    assert "cost=0.0 " in lines[free.headers["x-openclaw-run-id"]] + " "

@@ -135,7 +135,7 @@ def test_no_component_is_named_like_a_type_of_a_language() -> None:
 
 #: What a request has that it may be sent with elsewhere, too, where it changes nothing.
 HARMLESS = {"stream_options", "metadata", "store", "service_tier", "prediction", "moderation", "prompt_cache_key"}
-HARMLESS |= {"safety_identifier", "truncation", "parallel_tool_calls", "include", "background"}
+HARMLESS |= {"safety_identifier", "truncation", "parallel_tool_calls", "include", "background", "usage"}
 REQUESTS = ("ChatCompletionRequest", "ResponseRequest", "RunRequest")
 
 

@@ -32,6 +32,7 @@ from service.api.http.openai_responses.tools import split_names
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.messages import StopReason, ToolCall, Usage
+from service.core.usage import to_dollars
 from service.storage.runs.records import RUN_ID_PREFIX, RunState
 
 RESPONSE_ID_PREFIX = "resp_"
@@ -65,10 +66,11 @@ class ResponseFold:
     """A response as it grows: call `begin`, then `add` for each event of the run; each returns the events of a stream.
 
     `echo` is what `to_echo` returned, `accepted_at` is in seconds since 1970. With `shows_reasoning` the request asks
-    for summaries of the reasoning.
+    for summaries of the reasoning, with `include_cost` for what the response costs.
     """
 
-    def __init__(self, run_id: str, accepted_at: float, echo: Mapping[str, Any]) -> None:
+    def __init__(self, run_id: str, accepted_at: float, echo: Mapping[str, Any], *, include_cost: bool = False) -> None:
+        self._include_cost = include_cost
         self._name = run_id.removeprefix(RUN_ID_PREFIX)
         self._head = {
             "id": to_response_id(run_id),
@@ -204,9 +206,15 @@ class ResponseFold:
             "completed_at": int(ended_at) if is_whole and ended_at is not None else None,
             "error": None if end.error is None else _to_failure(end.error),
             "incomplete_details": None if reason is None else {"reason": reason},
-            "usage": to_response_usage(end.usage) if end.error is None or end.usage != Usage() else None,
+            "usage": self._to_usage(end),
         }
         return [*events, self._state("response.failed" if end.error is not None else f"response.{status}")]
+
+    def _to_usage(self, end: RunEnded) -> dict[str, Any] | None:
+        if end.error is not None and end.usage == Usage():
+            return None
+        usage = to_response_usage(end.usage)
+        return usage | {"cost": to_dollars(end.usage.cost_nano)} if self._include_cost else usage
 
 
 def shows_reasoning(echo: Mapping[str, Any]) -> bool:
