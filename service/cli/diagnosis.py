@@ -160,7 +160,7 @@ def _check_config(config: Config, locations: Locations) -> Iterator[Finding]:
         resolve_port(None, os.environ, config, locations.dev)
         credentials = resolve_credentials(config.gateway.auth, os.environ, host)
         notices = check_startable(config, locations, os.environ)
-        weak = list_weak_setups(credentials, host, locations)
+        weak = list_weak_setups(credentials, host, locations, config.gateway)
     except ConfigError as error:
         for problem in error.problems:
             yield Finding(subject, "error", problem, f"Edit {locations.config_path}.")
