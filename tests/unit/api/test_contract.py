@@ -46,6 +46,31 @@ def test_error_codes_and_types_equal_those_of_the_program() -> None:
     assert EXPLANATIONS.keys() == KINDS.keys()
 
 
+def test_every_error_code_has_an_example_with_its_status() -> None:
+    document = load_contract()
+    envelope = CompiledSchema({"$ref": "#/components/schemas/ErrorEnvelope"}, document)
+    declared = document["components"]["responses"]
+    shown = set()
+    for status, response in {pair for _, _, operation in OPERATIONS for pair in _references(operation)}:
+        for code, example in (
+            declared[response].get("content", {}).get("application/json", {}).get("examples", {}).items()
+        ):
+            envelope.check(example["value"])
+            error = example["value"]["error"]
+            kind = KINDS[code]
+            assert (error["code"], error["type"], str(kind.status)) == (code, kind.type, status)
+            shown.add(code)
+    assert KINDS.keys() - shown == {"protocol_mismatch", "unknown_method", "too_many_requests", "run_failed"}, (
+        "WebSocket's"
+    )
+
+
+def _references(operation: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for status, response in operation["responses"].items():
+        if "$ref" in response:
+            yield status, response["$ref"].rpartition("/")[2]
+
+
 def test_every_error_status_is_declared() -> None:
     statuses = {status for _, _, operation in OPERATIONS for status in operation["responses"]}
     assert {str(kind.status) for kind in KINDS.values()} <= statuses
@@ -63,8 +88,9 @@ def test_every_error_response_has_envelope_and_common_headers(
             assert set(response["headers"]) >= ENVELOPE_HEADERS
             continue
         declared = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
-        envelope = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
-        assert declared.get("content") == (None if method == "head" else envelope)
+        schemas = {kind: content["schema"] for kind, content in declared.get("content", {}).items()}
+        envelope = {"application/json": {"$ref": "#/components/schemas/ErrorEnvelope"}}
+        assert schemas == ({} if method == "head" else envelope)
         assert set(declared["headers"]) >= ENVELOPE_HEADERS | {"Link"}
 
 
