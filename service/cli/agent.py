@@ -11,25 +11,33 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.cli.common import Seconds, Utf8Text, json_option, pass_locations, print_json
+from service.cli.completed_types import AgentId, ModelRef, SessionKey
 from service.config.source import Locations
 
 if TYPE_CHECKING:
     from service.cli.agent_client import AgentClient, AgentInvocation, AgentResult
 
 
-@click.command()
-@click.option(
-    "-m", "--message", type=Utf8Text(replace=True), required=True, help="The message; `-` reads standard input."
+agent_option = click.option(
+    "--agent", "agent_id", type=AgentId(), metavar="ID", help="The agent; by default the default agent."
 )
-@click.option("--agent", "agent_id", type=Utf8Text(), metavar="ID", help="The agent; by default the default agent.")
-@click.option("--session-id", type=Utf8Text(), metavar="ID", help="The session, by an id of your choice.")
-@click.option(
+session_key_option = click.option(
     "--session-key",
-    type=Utf8Text(),
+    type=SessionKey(),
     metavar="KEY",
     help="The session, by its key; by default the agent's main session.",
 )
-@click.option("--model", type=Utf8Text(), metavar="PROVIDER/MODEL", help="Override the model for this turn.")
+model_option = click.option("--model", type=ModelRef(), metavar="PROVIDER/MODEL", help="Override the agent's model.")
+local_option = click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
+
+
+@click.command()
+@click.argument("text", type=Utf8Text(replace=True), required=False)
+@click.option("-m", "--message", type=Utf8Text(replace=True), help="The message, like TEXT; `-` reads standard input.")
+@agent_option
+@click.option("--session-id", type=Utf8Text(), metavar="ID", help="The session, by an id of your choice.")
+@session_key_option
+@model_option
 @click.option(
     "--json-schema",
     "schema_path",
@@ -39,12 +47,13 @@ if TYPE_CHECKING:
 )
 @click.option("--timeout", type=Seconds(), help="Seconds to wait for the complete answer.")
 @click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
-@click.option("--local", is_flag=True, help="Run in this process, without a gateway.")
+@local_option
 @json_option
 @pass_locations
 def agent(
     locations: Locations,
-    message: str,
+    text: str | None,
+    message: str | None,
     agent_id: str | None,
     session_id: str | None,
     session_key: str | None,
@@ -56,18 +65,27 @@ def agent(
     local: bool,
     as_json: bool,
 ) -> None:
-    """Run one turn of an agent through the gateway, or in this process with --local."""
+    """Run one turn of an agent through the gateway, or in this process with --local.
+
+    \b
+    Examples:
+      openclaw agent "What is in the workspace?"
+      git diff | openclaw agent - --agent reviewer --stream
+    """  # noqa: D301  # click's marker for unwrapped lines
+    if (text is None) == (message is None):
+        raise click.UsageError("Give the message once, as TEXT or with --message.")
     if stream and as_json:
         raise click.UsageError("Use either --stream or --json, not both.")
-    client = _open_client(locations, local=local)
+    client = open_client(locations, local=local)
     from service.cli.agent_client import AgentInvocation, resolve_session
 
     agent_id, key = resolve_session(agent_id, session_id, session_key)
-    text = sys.stdin.buffer.read().decode(errors="replace") if message == "-" else message
+    said = text if message is None else message
+    text = sys.stdin.buffer.read().decode(errors="replace") if said == "-" else said or ""
     _check_message(text)
     schema = None if schema_path is None else _load_schema(schema_path)
     request = AgentInvocation(text, agent_id, key, model, timeout, schema)
-    result = _run(client, request, stream=stream)
+    result = run_turn(client, request, stream=stream)
     if as_json:
         print_json(result.outcome)
     elif not stream:
@@ -91,7 +109,8 @@ def _check_message(text: str) -> None:
         raise click.BadParameter("the message is empty.", param_hint="--message")
 
 
-def _open_client(locations: Locations, *, local: bool) -> AgentClient:
+def open_client(locations: Locations, *, local: bool) -> AgentClient:
+    """Return a client for the gateway, or with `local` one that runs agents in this process."""
     if local:
         from service.server.monkey_patch import make_cooperative
 
@@ -105,7 +124,8 @@ def _open_client(locations: Locations, *, local: bool) -> AgentClient:
     return WebSocketAgentClient(resolve_gateway(locations, os.environ))
 
 
-def _run(client: AgentClient, request: AgentInvocation, *, stream: bool) -> AgentResult:
+def run_turn(client: AgentClient, request: AgentInvocation, *, stream: bool) -> AgentResult:
+    """Run a turn; with `stream` print its text and its tools as they come. Raises `AgentFailure`."""
     from service.cli.agent_client import AgentFailure, AgentResult, TextOutput
 
     line_open = False  # an unfinished line of the answer, which other output must not continue

@@ -28,13 +28,13 @@ def pass_storage(command: Command) -> Command:
 
         sections = ("approvals", "agents", "session")
         config = load_sections(locations, os.environ, required=("state",), optional=sections)
-        command(functools.partial(_open_storage, config, locations.state_dir), *arguments, **options)
+        command(functools.partial(open_storage, config, locations.state_dir), *arguments, **options)
 
     return with_storage
 
 
 @contextmanager
-def _open_storage(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[Storage, Config]]:
+def open_storage(config: Config, state_dir: Any, *, writes: bool = False) -> Iterator[tuple[Storage, Config]]:
     """Open the storage; with `writes`, first release the sessions of dead gateways."""
     from service.config.loading import resolve_state_url
     from service.storage.database.open import open_database

@@ -1,0 +1,81 @@
+"""`openclaw chat`: a conversation with an agent in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+import click
+
+from service.cli.agent import agent_option, local_option, model_option, open_client, run_turn, session_key_option
+from service.cli.common import pass_locations
+from service.config.source import Locations
+
+_HELP = "/new begins a new conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer. A final \\ continues the line."
+
+
+@click.command()
+@agent_option
+@session_key_option
+@model_option
+@local_option
+@pass_locations
+def chat(
+    locations: Locations, agent_id: str | None, session_key: str | None, model: str | None, *, local: bool
+) -> None:
+    """Talk with an agent, through the gateway or in this process with --local.
+
+    The conversation is the agent's session `main` unless --session-key names another one.
+
+    \b
+    Example: openclaw chat --agent coder --session-key refactoring
+    """  # noqa: D301  # click's marker for unwrapped lines
+    client = open_client(locations, local=local)
+    from service.cli.agent_client import AgentFailure, AgentInvocation, resolve_session
+    from service.core.ids import new_uuid
+
+    agent_id, key = resolve_session(agent_id, None, session_key)
+    is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        click.echo(click.style(f"{key} of {agent_id or 'the default agent'}. {_HELP}", dim=True))
+    failed = False
+    for text in _read_messages(is_terminal=is_terminal):
+        if text == "/new":
+            key = f"chat-{new_uuid()}"
+            click.echo(click.style(f"A new conversation: {key}", dim=True), err=True)
+        elif text.startswith("/"):
+            click.echo(click.style(_HELP, dim=True), err=True)
+        else:
+            try:
+                run_turn(client, AgentInvocation(text, agent_id, key, model, None), stream=True)
+            except AgentFailure as failure:
+                failed = True
+                failure.show()
+            except KeyboardInterrupt:
+                click.echo(click.style("Stopped.", dim=True), err=True)
+    if failed and not is_terminal:
+        raise click.exceptions.Exit(1)
+
+
+def _read_messages(*, is_terminal: bool) -> Iterator[str]:
+    """Yield what is typed until the end of the input or /exit, without empty lines."""
+    if is_terminal:
+        with suppress(ImportError):
+            import readline  # noqa: F401 - `input` edits lines and remembers them with it
+    prompt, text = "you> " if is_terminal else "", ""
+    while True:
+        try:
+            text += input(f"{'...> ' if is_terminal and text else prompt}")
+        except EOFError:
+            break
+        if text.endswith("\\"):
+            text = f"{text[:-1]}\n"
+            continue
+        message, text = text.strip(), ""
+        if message in ("/exit", "/quit"):
+            return
+        if message:
+            yield message
+    if text.strip():
+        yield text.strip()

@@ -1,0 +1,97 @@
+"""`openclaw chat`: a conversation in the terminal, and what the shell completes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.command import Home
+from support.live import scripted_config
+from support.preloaded import run
+
+SLOW = "scripted/slow"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path, {})
+    home.write(scripted_config())
+    return home
+
+
+def test_each_line_is_a_turn_of_one_session(home: Home) -> None:
+    done = home.run("chat", "--local", text="one\ntwo\\\nthree\n\n/new\n/huh\nfour\n/exit\nfive\n")
+    assert (done.status, done.out) == (0, "one\ntwo\nthree\nfour\n")
+    assert "/new begins" in done.err
+    sessions = home.run("sessions", "list", "--json").json["sessions"]
+    counts = {one["key"].split(":")[-1].partition("-")[0]: one["message_count"] for one in sessions}
+    assert counts == {"main": 4, "chat": 2}
+
+
+def test_failed_turn_is_reported_and_the_conversation_goes_on(home: Home) -> None:
+    failing = "scripted/fail-provider_rejected_request"
+    done = home.run("chat", "--local", "--model", failing, text="one\n")
+    assert (done.status, done.out) == (1, "")
+    assert "Error: " in done.err
+
+
+def test_interrupt_stops_the_answer_and_not_the_conversation(home: Home) -> None:
+    """In a terminal of its own, where Ctrl-C reaches the command as it does for people."""
+    command = [sys.executable, "-m", "service", "chat", "--local", "--model", SLOW]
+    environment = home.environment(TERM="dumb")
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(command[0], command, environment)
+    shown = Screen(terminal)
+    shown.wait_for("you> ")
+    os.write(terminal, b"go\n")
+    shown.wait_for("This answer")
+    os.write(terminal, b"\x03")
+    shown.wait_for("Stopped.")
+    shown.wait_for("you> ")
+    os.write(terminal, b"\x04")
+    _, status = os.waitpid(process, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+class Screen:
+    """What a terminal has shown."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._text = ""
+
+    def wait_for(self, text: str) -> None:
+        """Read up to `text`."""
+        give_up_at = time.monotonic() + 60
+        while text not in self._text:
+            assert select.select([self._terminal], [], [], max(0, give_up_at - time.monotonic()))[0], self._text
+            self._text += os.read(self._terminal, 4096).decode(errors="replace")
+        self._text = self._text.partition(text)[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("agent --agent b", ["beta"]),
+        ("chat --agent ", ["main", "beta"]),
+        ("agent --model scripted/e", ["scripted/echo"]),
+        ("chat --session-key agent:main", ["agent:main:main"]),
+    ],
+    ids=["agent", "agents", "model", "session"],
+)
+def test_shell_completes_what_there_is(home: Home, words: str, expected: list[str]) -> None:
+    home.run("chat", "--local", text="hi\n")
+    environment = {
+        "_OPENCLAW_COMPLETE": "zsh_complete",
+        "COMP_WORDS": f"openclaw {words}",
+        "COMP_CWORD": str(len(f"openclaw {words}".split(" ")) - 1),
+    }
+    done = run((), cwd=home.directory, env=home.environment(**environment))
+    assert done.stdout.split("\n")[1:-1:3] == expected
