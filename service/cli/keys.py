@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from service.cli.budget_option import budget_option, to_budget
 from service.cli.common import CommandGroup, json_option, print_json, print_table, printable
 from service.cli.storage import pass_storage
 from service.cli.usage import format_cost
@@ -82,6 +83,7 @@ def keys() -> None:
 )
 @click.option("--expires", type=_Span(), metavar="TIME", help="When it expires: 90d. Never by default.")
 @_limit_options
+@budget_option
 @json_option
 @pass_storage
 def create(
@@ -92,6 +94,7 @@ def create(
     agents: tuple[str, ...],
     models: tuple[str, ...],
     expires: int | None,
+    budget: str | None,
     as_json: bool,
     **limits: int | None,
 ) -> None:
@@ -115,6 +118,7 @@ def create(
             models=models or None,
             expires_at_ms=expires_at_ms,
             limits=_to_limits(limits, NO_LIMITS),
+            budget=to_budget(budget, None),
         )
     _print_new(key, text, as_json=as_json)
 
@@ -161,19 +165,22 @@ def _find_agents(config: Config, agents: Sequence[str]) -> list[str]:
 @keys.command()
 @click.argument("key", metavar="NAME|ID")
 @_limit_options
+@budget_option
 @json_option
 @pass_storage
-def limit(opened: Any, key: str, *, as_json: bool, **limits: int | None) -> None:
-    """Change the limits of a key, in all gateways within a second. Those that are not given stay."""
+def limit(opened: Any, key: str, *, budget: str | None, as_json: bool, **limits: int | None) -> None:
+    """Change the limits and the budget of a key, in all gateways within a second. Those that are not given stay."""
     with opened(writes=True) as (storage, _):
         found = _find(storage, key)
         storage.api_keys.set_limits(found.id, _to_limits(limits, found.limits))
+        storage.api_keys.set_budget(found.id, to_budget(budget, found.budget))
         found = _find(storage, found.id)
     shown = _to_object(found, int(time.time() * 1000))
     if as_json:
         print_json(shown)
         return
-    click.echo(f"{printable(found.name)} ({found.id}): {_describe(found.limits)}.")
+    described = _describe(found.limits) if found.budget is None else f"{_describe(found.limits)}, {found.budget}"
+    click.echo(f"{printable(found.name)} ({found.id}): {described}.")
 
 
 def _describe(limits: RateLimits) -> str:
@@ -303,6 +310,7 @@ def _to_object(key: ApiKey, now_ms: int) -> dict[str, Any]:
         "agents": None if key.agents is None else list(key.agents),
         "models": None if key.models is None else list(key.models),
         **dict(zip(("rpm", "tpm", "concurrent"), key.limits.to_tuple(), strict=True)),
+        "budget": None if key.budget is None else str(key.budget),
         "created_at": _to_time(key.created_at_ms),
         "expires_at": _to_time(key.expires_at_ms),
         "revoked_at": _to_time(key.revoked_at_ms),

@@ -7,7 +7,8 @@ from functools import cached_property
 from pydantic import Field
 
 from service.config.problems import Section
-from service.config.types import AgentId, Positive, PublicName
+from service.config.types import AgentId, MoneyBudget, Positive, PublicName
+from service.core.budgets import Budget
 from service.core.principal import Principal
 from service.core.rate_limits import NO_LIMITS, RateLimits
 
@@ -21,6 +22,9 @@ class LimitConfig(Section):
     """Tokens of input and output in any sliding minute."""
     concurrent_runs: Positive | None = None
     """Runs at once, those that wait for their session or for room included."""
+    budget: MoneyBudget | None = None
+    """US dollars for each day or month (UTC), such as "5usd/day" or "99.50usd/month". No run begins once they are
+    spent, and none with a model that has no price."""
 
     @cached_property
     def limits(self) -> RateLimits:
@@ -58,6 +62,25 @@ class LimitsConfig(Section):
             named = self.users.get(principal.user)
             return self.per_user.limits if named is None else named.limits.over(self.per_user.limits)
         return NO_LIMITS
+
+    @cached_property
+    def has_budgets(self) -> bool:
+        """True if there is a budget here."""
+        named = (*self.users.values(), *self.agents.values())
+        return any(one.budget is not None for one in (self.total, self.per_key, self.per_user, self.per_agent, *named))
+
+    def budget_of_caller(self, principal: Principal) -> Budget | None:
+        """Return the budget of a key or user; the caller with the gateway's own token has none."""
+        if principal.key_id is not None:
+            return principal.budget or self.per_key.budget
+        named = self.users.get(principal.user or "")
+        default = None if principal.user is None else self.per_user.budget
+        return default if named is None else named.budget or default
+
+    def budget_of_agent(self, agent_id: str) -> Budget | None:
+        """Return the budget of an agent, whose id is in lower case."""
+        named = next((one for name, one in self.agents.items() if name.lower() == agent_id), self.per_agent)
+        return named.budget or self.per_agent.budget
 
     def of_agent(self, agent_id: str) -> RateLimits:
         """Return the limits of an agent, whose id is in lower case."""

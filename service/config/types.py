@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 
+from service.core.budgets import Budget, parse_budget
 from service.core.fetch.addresses import canonical_host
 
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -191,6 +192,8 @@ def _api_key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+#: In the file a string such as "5usd/day".
+MoneyBudget = Annotated[Budget, PlainValidator(parse_budget, json_schema_input_type=str)]
 Bool = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int), Field(strict=True)]
 Port = Annotated[Whole, Field(ge=0, le=MAX_PORT)]

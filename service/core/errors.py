@@ -82,6 +82,7 @@ KINDS: dict[str, ErrorKind] = {
     "tool_choice_not_met": ErrorKind(502, _API),
     "output_not_valid": ErrorKind(502, _API),
     "rate_limit_exceeded": ErrorKind(429, _LIMIT),
+    "budget_exceeded": ErrorKind(429, _LIMIT, retryable=False),
     "too_many_runs": ErrorKind(429, _LIMIT),
     "too_many_requests": ErrorKind(429, _LIMIT),
     "too_many_connections": ErrorKind(503, _UNAVAILABLE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
+from service.core.budgets import Budget
 from service.core.dataclass import record
 from service.core.errors import GatewayError
 from service.core.rate_limits import NO_LIMITS, RateLimits
@@ -34,7 +35,7 @@ class Principal:
     `owner` is the namespace of its data in session keys (`service.storage.sessions.keys`); a caller without one is an
     administrator, whose data has none and who sees everybody's. `key_id` and `name` are those of a named key. `scopes`
     are granted directly or in a wider one. `agents` and `models` (`provider/model`, `provider/*`) are those that it may
-    use, `None` for all. `limits` are the key's own, `user` is the name of a user whom a trusted proxy has
+    use, `None` for all. `limits` and `budget` are the key's own, `user` is the name of a user whom a trusted proxy has
     authenticated.
     """
 
@@ -46,6 +47,7 @@ class Principal:
     models: tuple[str, ...] | None = None
     limits: RateLimits = NO_LIMITS
     user: str | None = None
+    budget: Budget | None = None
 
     @property
     def account(self) -> str:

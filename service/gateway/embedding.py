@@ -17,6 +17,7 @@ from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.principal import Principal
 from service.core.usage import ModelCall
+from service.gateway.budgets import Budgets
 from service.gateway.limiter import Limiter, estimate_inputs
 from service.gateway.run_limiter import RunLimiter, RunSlot
 from service.gateway.run_outcome import key_reused
@@ -80,7 +81,15 @@ class Embedder:
     Processes that are asked at the same time may each make them; later answers are the one that was kept first.
     """
 
-    def __init__(self, answers: KeptAnswers, limiter: RunLimiter, limits: Limiter, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        answers: KeptAnswers,
+        limiter: RunLimiter,
+        limits: Limiter,
+        budgets: Budgets,
+        clock: Callable[[], float],
+    ) -> None:
+        self._budgets = budgets
         self._answers = answers
         self._limiter = limiter
         self._limits = limits
@@ -96,6 +105,7 @@ class Embedder:
         if key is None:
             found, usage = self._make_counted(task, lease)
             self._answers.count(usage, usage.at_ms)
+            self._budgets.note(usage.account, usage.agent_id)
             return found, False
         key = key.owned_by(task.principal.owner)
         work, is_own = self._going_on.get(key.key_hash), False
@@ -135,15 +145,18 @@ class Embedder:
             self._answers.keep(key, answer, usage.at_ms, usage)
         else:
             self._answers.count(usage, usage.at_ms)
+        self._budgets.note(usage.account, usage.agent_id)
         return found
 
     def _make_counted(self, task: EmbeddingTask, lease: RuntimeLease) -> tuple[Embeddings, UsageEntry]:
         with lease:
             agent = find_agent(task, lease)
+            chosen = _choose(task, agent, lease.runtime)
+            self._budgets.check(task.principal, agent.id, (chosen,))
             ticket = self._limits.admit(task.principal, agent.id, lambda: estimate_inputs(task.inputs))
             used = Usage()
             try:
-                found, call = create_embeddings(task, agent, lease.runtime, self._limiter)
+                found, call = create_embeddings(task, agent, chosen, lease.runtime, self._limiter)
                 used = call.usage
             finally:
                 if ticket is not None:
@@ -162,14 +175,12 @@ def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:
 
 
 def create_embeddings(
-    task: EmbeddingTask, agent: Agent, runtime: Runtime, limiter: RunLimiter
+    task: EmbeddingTask, agent: Agent, chosen: ChosenModel, runtime: Runtime, limiter: RunLimiter
 ) -> tuple[Embeddings, ModelCall]:
     """Make the vectors, within the agent's time limit and the limit of runs at once; return also what they cost.
 
-    Raises `GatewayError`: the errors of `ModelCatalog.choose` and of the provider; `unsupported_parameter` for a model
-    that makes no embeddings.
+    Raises `GatewayError`: the errors of the provider; `unsupported_parameter` for a model that makes no embeddings.
     """
-    chosen = _choose(task, agent, runtime)
     provider = chosen.provider
     if not isinstance(provider, EmbeddingProvider):
         raise no_embeddings(chosen.ref)

@@ -20,6 +20,7 @@ from service.core.concurrency import Cancelled, spawn
 from service.core.dataclass import replace
 from service.core.errors import GatewayError, internal_error
 from service.core.principal import Principal
+from service.gateway.budgets import Budgets
 from service.gateway.embedding import Embedder
 from service.gateway.event_feeds import EventFeeds
 from service.gateway.limiter import Limiter, Ticket, estimate_tokens, give_back
@@ -54,6 +55,8 @@ logger = logging.getLogger("openclaw.gateway")
 #: Runs named by their callers, and detached ones, do not end with a connection, so their numbers have a limit.
 MAX_NAMED_RUNS = 1024
 
+_LIMIT_CODES = ("rate_limit_exceeded", "budget_exceeded")
+
 
 class Gateway:
     """Runs agents for every protocol.
@@ -86,7 +89,8 @@ class Gateway:
         self._new_id = new_id
         self._replayer = Replayer(storage.records, storage.run_events, storage.transcripts, budget)
         self.limits = Limiter(storage, lambda: self._runtime.current.rate_limits)
-        self.embedder = Embedder(storage.kept_answers, limiter, self.limits, clock)
+        self.budgets = Budgets(storage.usage, lambda: self._runtime.current.rate_limits, clock)
+        self.embedder = Embedder(storage.kept_answers, limiter, self.limits, self.budgets, clock)
         self._directory = RunDirectory(storage, runs)
         self.event_feeds = EventFeeds(storage, runs, clock)
         self._draining = False
@@ -118,7 +122,7 @@ class Gateway:
             if known is not None:
                 return known
             self.runs.add(run)
-            ticket = self._admit(run, plan)
+            plan, ticket = self._admit(run, plan)
             try:
                 replay = None if run.key is None else self._claim(run, run.key)
                 if run.key is None and run.accepted.detached:
@@ -134,15 +138,19 @@ class Gateway:
         spawn(self._executor.execute, run, plan)
         return run
 
-    def _admit(self, run: Run, plan: RunPlan) -> Ticket | None:
-        """Count the run, unless it will only repeat an answer."""
-        request = plan.request
+    def _admit(self, run: Run, plan: RunPlan) -> tuple[RunPlan, Ticket | None]:
+        """Count the run, unless it will only repeat an answer; leave models out that its budgets do not allow."""
+        request, principal = plan.request, plan.request.principal
         try:
-            return self.limits.admit(request.principal, run.agent_id, lambda: estimate_tokens(request))
+            choices = plan.choices
+            if request.call is None:  # else no model is asked
+                choices = self.budgets.check(principal, run.agent_id, choices)
+            ticket = self.limits.admit(principal, run.agent_id, lambda: estimate_tokens(request))
+            return plan if len(choices) == len(plan.choices) else replace(plan, choices=choices), ticket
         except BaseException as failure:
-            is_limit = isinstance(failure, GatewayError) and failure.code == "rate_limit_exceeded"
+            is_limit = isinstance(failure, GatewayError) and failure.code in _LIMIT_CODES
             if is_limit and run.key is not None and self._directory.has_answer(run.key):
-                return None
+                return plan, None
             self._refuse(run, failure)
             raise
 

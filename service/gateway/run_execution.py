@@ -174,6 +174,7 @@ class RunExecutor:
         if events := self._kept_events(run):
             outcome = replace(outcome, events=events)
         run.ended_at = begun.opened.finish(outcome)
+        self._storage.usage.forget(run.accepted.account, run.agent_id)
         if prepared.place is not None:
             self._storage.transcripts.add_turn(run.accepted, prepared.place.loaded, outcome)
         return end

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from service.core.budgets import Budget, parse_budget
 from service.core.concurrency import spawn
 from service.core.dataclass import record
 from service.core.principal import Principal, Scope, closure_of
@@ -67,6 +68,7 @@ class ApiKey:
     old_digest: str | None = field(default=None, repr=False)
     old_until_ms: int | None = None
     limits: RateLimits = NO_LIMITS
+    budget: Budget | None = None
 
     def state_at(self, now_ms: int) -> str:
         """Return `active`, `expired` or `revoked`."""
@@ -78,7 +80,7 @@ class ApiKey:
         """Return the caller with this key."""
         scopes = closure_of(self.scopes)
         owner = None if Scope.ADMIN in scopes else f"key:{self.id}"
-        return Principal(owner, self.id, self.name, scopes, self.agents, self.models, self.limits)
+        return Principal(owner, self.id, self.name, scopes, self.agents, self.models, self.limits, budget=self.budget)
 
 
 def new_key(key_id: str | None = None) -> tuple[str, str, str]:
@@ -173,6 +175,7 @@ class ApiKeys:
         models: Sequence[str] | None = None,
         expires_at_ms: int | None = None,
         limits: RateLimits = NO_LIMITS,
+        budget: Budget | None = None,
     ) -> tuple[ApiKey, str]:
         """Store a new key; return it with its text, which cannot be read again."""
         text, key_id, digest = new_key()
@@ -186,6 +189,7 @@ class ApiKeys:
             int(self._clock() * 1000),
             expires_at_ms,
             limits=limits,
+            budget=budget,
         )
         self._database.write(_Add(key))
         return key, text
@@ -201,6 +205,10 @@ class ApiKeys:
     def set_limits(self, key_id: str, limits: RateLimits) -> None:
         """Change the limits of a key."""
         self._database.write(_Change(key_id, _to_limit_row(limits)))
+
+    def set_budget(self, key_id: str, budget: Budget | None) -> None:
+        """Change the budget of a key."""
+        self._database.write(_Change(key_id, {"budget": None if budget is None else str(budget)}))
 
     def revoke(self, key_id: str) -> None:
         """End a key for good."""
@@ -240,6 +248,7 @@ def _to_row(key: ApiKey) -> dict[str, Any]:
         "created_at_ms": key.created_at_ms,
         "expires_at_ms": key.expires_at_ms,
         **_to_limit_row(key.limits),
+        "budget": None if key.budget is None else str(key.budget),
     }
 
 
@@ -267,4 +276,5 @@ def _to_key(row: sa.Row[Any]) -> ApiKey:
         row.old_digest,
         row.old_until_ms,
         RateLimits(row.rpm, row.tpm, row.concurrent) or NO_LIMITS,
+        None if row.budget is None else parse_budget(row.budget),
     )

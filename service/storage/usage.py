@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from time import monotonic
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,6 +47,12 @@ _COLUMNS = {
     UsageGroup.DAY: ("day",),
 }
 _SUMS = [sa.func.coalesce(sa.func.sum(daily_usage.c[name]), 0).label(name) for name in USAGE_COUNTS]
+#: How long what was spent is relied on.
+FRESH_SECONDS = 0.5
+
+_MAX_KNOWN = 10_000
+_UNREAD = (0.0, (0, 0), 0)
+
 #: A day that does not come.
 _LAST_DAY = 1_000_000
 
@@ -57,6 +64,7 @@ class DailyUsage:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._spent: dict[tuple[str | None, str | None], tuple[float, tuple[int, int], int]] = {}
 
     def list(
         self,
@@ -75,6 +83,31 @@ class DailyUsage:
         found = sa.select(*columns, *_SUMS).where(*_within(first_day, last_day, account)).group_by(*columns)
         found = found.order_by(*columns) if by is UsageGroup.DAY else found.order_by(_ALL_TOKENS.desc(), *columns)
         return tuple(map(_to_row, self._database.fetch(found.limit(limit), {})))
+
+    def spent(self, first_day: int, last_day: int, account: str | None = None, agent_id: str | None = None) -> int:
+        """Return the cost of the days in nano-dollars, of one account or one agent if it is set.
+
+        What other processes have added in the last `FRESH_SECONDS` may be missing.
+        """
+        key = (account, agent_id)
+        read_at, days, cost = self._spent.get(key, _UNREAD)
+        if days == (first_day, last_day) and monotonic() < read_at + FRESH_SECONDS:
+            return cost
+        within = list(_within(first_day, last_day, account))
+        if agent_id is not None:
+            within.append(daily_usage.c.agent_id == agent_id)
+        now, total = monotonic(), sa.func.coalesce(sa.func.sum(daily_usage.c.cost_nano), 0).label("cost")
+        cost = int(self._database.fetch(sa.select(total).where(*within), {})[0].cost)
+        if len(self._spent) >= _MAX_KNOWN:
+            self._spent.clear()
+        self._spent[key] = now, (first_day, last_day), cost
+        return cost
+
+    def forget(self, account: str, agent_id: str) -> None:
+        """Read again what was spent by the account, by the agent and in all: this process has added to it."""
+        if self._spent:
+            for key in ((account, None), (None, agent_id), (None, None)):
+                self._spent.pop(key, None)
 
     def total(self, first_day: int, last_day: int, *, account: str | None = None) -> UsageRow:
         """Return the sum of the days, of one key if `account` is set."""

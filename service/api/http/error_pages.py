@@ -193,6 +193,10 @@ EXPLANATIONS: dict[str, Explanation] = {
         "A limit of requests or tokens is reached: of the key, the user, the agent or the gateway, or the provider's.",
         _WAIT,
     ),
+    "budget_exceeded": Explanation(
+        "The money that the key, the user, the agent or the gateway may spend in a day or month is spent.",
+        "Wait until the budget renews, as the message says, or ask the gateway's operator for a larger one.",
+    ),
     "too_many_runs": Explanation("As many runs go on or wait as are allowed.", _WAIT),
     "too_many_requests": Explanation(
         "This WebSocket connection waits for too many answers.", "Wait for some of them before you send more."

@@ -27,7 +27,7 @@ login_failures = sa.Table(
 
 #: Named keys (`service.storage.api_keys`): SHA-256 digests, in hexadecimal, of the key in force and of the one that it
 #: replaced, which is valid until `old_until_ms`. `scopes`, `agents` and `models` are JSON lists, NULL without a limit.
-#: `rpm`, `tpm` and `concurrent` limit requests and tokens per minute and runs at once.
+#: `rpm`, `tpm` and `concurrent` limit requests and tokens per minute and runs at once, `budget` is "5usd/day".
 api_keys = sa.Table(
     "api_keys",
     metadata,
@@ -44,6 +44,7 @@ api_keys = sa.Table(
     sa.Column("revoked_at_ms", BigInteger),
     sa.Column("last_used_at_ms", BigInteger),
     *(sa.Column(name, BigInteger) for name in ("rpm", "tpm", "concurrent")),
+    sa.Column("budget", sa.Text),
     sqlite_with_rowid=False,
 )
 

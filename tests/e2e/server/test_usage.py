@@ -12,10 +12,12 @@ import httpx
 import orjson
 import pytest
 from support.api_keys import open_keys
-from support.chat import ask, error_of
+from support.chat import ask, error_of, text_of
 from support.command import Home
 from support.live import LiveGateway, live_gateway, scripted_config
+from support.polling import until
 
+from service.core.budgets import parse_budget
 from service.core.principal import Scope
 
 #: Four times two words of input and output of `echo`; the second request also reads the first turn of its session.
@@ -184,3 +186,71 @@ def test_the_cost_of_a_run_is_known_wherever_it_shows(setup: Setup) -> None:
     assert "cost=1.1e-05 " in lines[answer.headers["x-openclaw-run-id"]] + " "
     assert "cost=" not in lines[unknown.headers["x-openclaw-run-id"]]
     assert "cost=0.0 " in lines[free.headers["x-openclaw-run-id"]] + " "
+
+
+@pytest.fixture(scope="module")
+def budgeted(tmp_path_factory: pytest.TempPathFactory, lasting_database_url: str | None) -> Iterator[LiveGateway]:
+    """A gateway whose agents and keys have budgets; two words to `echo` cost four dollars."""
+    config = scripted_config()
+    config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
+    config["gateway"]["limits"] = {"agents": {"Beta": {"budget": "3usd/day"}}, "perKey": {"budget": "99usd/month"}}
+    prices = {"echo": {"input": 1e6, "output": 1e6}, "fail-provider_error": {"input": 1, "output": 1}}
+    provider = config["models"]["providers"]["scripted"]
+    provider["models"] = [{"id": model, "cost": cost} for model, cost in prices.items()]
+    config["models"]["retry"] = {"attempts": 1}
+    model = {"primary": "scripted/count-3", "fallbacks": ["scripted/echo"]}
+    config["agents"]["list"].append({"id": "cheap", "model": model})
+    environment = {} if lasting_database_url is None else {"OPENCLAW_STATE_URL": lasting_database_url}
+    with live_gateway(tmp_path_factory.mktemp("budgeted"), config, env=environment) as gateway:
+        yield gateway
+
+
+def refusal(response: httpx.Response) -> tuple[int, str, str | None]:
+    error = response.json()["error"]
+    return response.status_code, error["code"], response.headers.get("x-should-retry")
+
+
+def test_a_spent_budget_of_a_key_is_refused_until_it_is_raised(
+    budgeted: LiveGateway, lasting_database_url: str | None
+) -> None:
+    with open_keys(budgeted.state_dir, lasting_database_url) as stored:
+        key, text = stored.create("anna", [Scope.WRITE], budget=parse_budget("10usd/day"))
+    with budgeted.client(text) as client:
+        once = {"Idempotency-Key": "once"}
+        assert ask(client, "two words", headers=once).status_code == 200
+        assert ask(client, "two words", headers={"Idempotency-Key": "twice"}).status_code == 200
+        assert ask(client, "two words", headers={"Idempotency-Key": "thrice"}).status_code == 200  # 8 dollars so far
+        refused = ask(client, "two words")
+        assert refusal(refused) == (429, "budget_exceeded", "false")
+        message = refused.json()["error"]["message"]
+        assert re.fullmatch(
+            r"The budget of this API key is spent: 10usd/day\. It renews at 20\d\d-\d\d-\d\dT00:00:00Z\.", message
+        )
+        assert ask(client, "two words", headers=once).headers["idempotency-replayed"] == "true"
+        vectors = client.post("/v1/embeddings", json={"input": "hi"}, headers={"x-openclaw-model": "scripted/echo"})
+        assert refusal(vectors)[:2] == (429, "budget_exceeded")
+        assert client.get("/v1/usage", params={"by": "key"}).json()["total"]["cost"] == 12
+        with open_keys(budgeted.state_dir, lasting_database_url) as stored:
+            stored.set_budget(key.id, parse_budget("1000usd/month"))
+        until(lambda: ask(client, "two words").status_code == 200)
+
+
+def test_a_budget_of_an_agent_holds_for_all_its_callers(budgeted: LiveGateway) -> None:
+    with budgeted.client() as client:
+        assert ask(client, "two words", model="openclaw/beta").status_code == 200
+        refused = ask(client, "two words", model="openclaw/beta")
+        assert refusal(refused) == (429, "budget_exceeded", "false")
+        assert "the agent beta is spent: 3usd/day" in refused.text
+        assert ask(client, "two words").status_code == 200
+
+
+def test_a_budget_leaves_out_models_without_a_price(budgeted: LiveGateway, lasting_database_url: str | None) -> None:
+    with open_keys(budgeted.state_dir, lasting_database_url) as stored:
+        _, text = stored.create("ben", [Scope.WRITE])
+    with budgeted.client(text) as client, budgeted.client() as admin:
+        refused = ask(client, "hi", headers={"x-openclaw-model": "scripted/count-3"})
+        assert refusal(refused)[:2] == (404, "model_not_found")
+        assert "scripted/count-3 has no price" in refused.text
+        assert "this API key, 99usd/month" in refused.text
+        assert text_of(ask(client, "hi there", model="openclaw/cheap")) == "hi there"
+        assert text_of(ask(admin, "hi there", model="openclaw/cheap")) == "1 2 3 "
