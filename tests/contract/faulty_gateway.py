@@ -16,16 +16,20 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.api.auth import Authenticator, LoginLimiter, resolve_credentials
+from service.api.auth import Authenticator, LoginLimiter, NamedKeys, resolve_credentials
 from service.api.http.app import create_app
 from service.api.http.contract import load_contract
 from service.api.settings import ApiSettings, SettingsSlot
 from service.config.loading import load_config
+from service.config.schema import Config
 from service.config.source import locate
+from service.core.principal import Principal, Scope
+from service.core.rate_limits import NO_LIMITS
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
 from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_stopped
+from service.storage.api_keys import ApiKeys
 
 HOST = "127.0.0.1"
 
@@ -135,6 +139,44 @@ def without_authentication(setup: Setup) -> Application:
     return setup._replace(document=load_contract(authenticated=False), settings=settings).create()
 
 
+class FaultyKeys:
+    """The named keys, whose callers pass through `alter`; with `remembers` a key that was accepted once always is."""
+
+    def __init__(self, keys: ApiKeys, alter: Callable[[Principal], Principal], *, remembers: bool = False) -> None:
+        self._keys = keys
+        self._alter = alter
+        self._remembered: dict[bytes, Principal] | None = {} if remembers else None
+
+    def authenticate(self, key: bytes) -> Principal | None:
+        if self._remembered is not None and key in self._remembered:
+            return self._remembered[key]
+        principal = self._keys.authenticate(key)
+        if principal is None:
+            return None
+        if self._remembered is not None:
+            self._remembered[key] = principal
+        return self._alter(principal)
+
+    def is_active(self, key_id: str) -> bool:
+        return self._keys.is_active(key_id)
+
+
+def with_keys(alter: Callable[[Principal], Principal], *, remembers: bool = False) -> Fault:
+    """The fault of named keys that are not what they should be."""
+
+    def build(setup: Setup) -> Application:
+        keys = FaultyKeys(setup.gateway.storage.api_keys, alter, remembers=remembers)
+        settings = replace(setup.settings, authenticator=authenticator_of(setup.settings.config, keys))
+        return setup._replace(settings=settings).create()
+
+    return build
+
+
+def authenticator_of(config: Config, keys: NamedKeys) -> Authenticator:
+    limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
+    return Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter, keys)
+
+
 def without_header(name: str) -> Fault:
     def alter(answer: Answer) -> Answer:
         return answer._replace(headers={key: value for key, value in answer.headers.items() if key != name})
@@ -230,6 +272,10 @@ FAULTS: dict[str, Fault] = {
     "method-answered": altered(with_any_method),
     "no-allow": without_header("allow"),
     "false-allow": altered(with_false_allow),
+    "key-reads-foreign-sessions": with_keys(lambda it: replace(it, owner=None)),
+    "revoked-key-works": with_keys(lambda it: it, remembers=True),
+    "limited-key-is-not-limited": with_keys(lambda it: replace(it, limits=NO_LIMITS)),
+    "key-has-every-scope": with_keys(lambda it: replace(it, scopes=frozenset(Scope))),
 }
 
 
@@ -243,10 +289,8 @@ def serve(fault: Fault, setup: Setup) -> None:
 def main() -> None:
     locations = locate(os.environ, dev=False, profile=None)
     config = load_config(locations, os.environ).config
-    limiter = LoginLimiter(config.gateway.auth.rate_limit, lambda: 0.0)
     gateway = open_gateway(config, locations, os.environ)
-    authenticator = Authenticator(resolve_credentials(config.gateway.auth, os.environ, HOST), limiter)
-    settings = ApiSettings.build(config, authenticator)
+    settings = ApiSettings.build(config, authenticator_of(config, gateway.storage.api_keys))
     try:
         serve(FAULTS[sys.argv[1]], Setup(gateway, load_contract(), settings))
     finally:

@@ -26,6 +26,9 @@ def contract_config() -> dict[str, Any]:
     config["gateway"]["http"]["endpoints"]["tools"] = {"enabled": True}
     config["gateway"]["http"]["endpoints"]["embeddings"] = {"enabled": True}
     config["embeddings"] = {"model": "scripted/echo"}
+    never = 1_000_000_000  # so that every answer has the headers of limits
+    limits = {"requestsPerMinute": never, "tokensPerMinute": never, "concurrentRuns": never}
+    config["gateway"]["limits"] = {"total": limits}
     config["agents"]["list"].append({"id": "asker", "tools": {"approvals": {"*": "ask"}}})
     return config
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
+from support.api_keys import create_key, open_keys
+from support.chat import PATH, user
 from support.live import TOKEN
 
 from contract.fuzzing import GENERATED, PHASES, Outcome, Plan, fuzz
@@ -34,8 +38,10 @@ from contract.steering import (
 )
 from service.api.http.contract import load_contract
 from service.api.http.published_contract import to_openapi_3_0
+from service.core.rate_limits import RateLimits
 
 EXAMPLES = 8
+HELLO = {"messages": [user("hello")]}
 STOP_SECONDS = 20
 
 
@@ -132,6 +138,46 @@ def fuzzed(url: str, operation: str, seed: int, *, streaming: bool) -> Outcome:
     document = to_openapi_3_0(load_contract())
     phases = GENERATED if streaming else PHASES  # every stream shows a fault of streams
     return fuzz(Plan(url, document, TOKEN, seed, EXAMPLES, phases, (operation,), streaming=streaming))
+
+
+def broken_promises(url: str, state_dir: Path) -> set[str]:
+    """Try what named keys must not be able to do, and return what they can."""
+    found = set[str]()
+    limited, key_id = create_key(state_dir, limits=RateLimits(2))
+    (owner, _), (stranger, _), (reader, _) = (create_key(state_dir, scope) for scope in ("write", "write", "read"))
+
+    def client(key: str) -> httpx.Client:
+        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+
+    with client(owner) as mine, client(stranger) as other, client(reader) as read, client(limited) as few:
+        key = mine.post(PATH, json=HELLO).raise_for_status().headers["x-openclaw-session-key"]
+        if other.get(f"/v1/sessions/{key}").status_code != httpx.codes.NOT_FOUND:
+            found.add("foreign session")
+        if read.post(PATH, json=HELLO).status_code != httpx.codes.FORBIDDEN:
+            found.add("missing scope")
+        if [few.post(PATH, json=HELLO).status_code for _ in range(3)] != [200, 200, 429]:
+            found.add("limit")
+        with open_keys(state_dir) as keys:
+            keys.revoke(key_id)
+        time.sleep(1)  # so long a key may live on
+        if few.get("/v1/models").status_code != httpx.codes.UNAUTHORIZED:
+            found.add("revoked key")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "promises"),
+    [
+        ("none", set()),
+        ("key-reads-foreign-sessions", {"foreign session"}),
+        ("revoked-key-works", {"revoked key"}),
+        ("limited-key-is-not-limited", {"limit"}),
+        ("key-has-every-scope", {"missing scope"}),
+    ],
+)
+def test_fault_of_keys_is_found(fault: str, promises: set[str], tmp_path: Path) -> None:
+    with faulty_gateway(fault, tmp_path / "gateway") as url:
+        assert broken_promises(url, tmp_path / "gateway" / "state") == promises
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

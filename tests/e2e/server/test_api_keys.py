@@ -18,6 +18,7 @@ from support.operator_client import connect_params, operator_client, raw_client
 from support.polling import until
 
 from service.api.http.contract import load_contract
+from service.core.rate_limits import RateLimits
 
 SILENT = {"x-openclaw-model": "scripted/silent"}
 ADMINISTRATORS = ("token", "admin")
@@ -55,6 +56,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
         made["revoked"] = create_key(state)
         with open_keys(state) as stored:
             stored.revoke(made["revoked"][1])
+        made["exhausted"] = create_key(state, limits=RateLimits(1))
+        with gateway.client(made["exhausted"][0]) as client:
+            run(client)
         texts = {kind: text for kind, (text, _) in made.items()} | {"token": TOKEN}
         texts["unknown"] = f"ocgw_{'0' * 12}_{'x' * 43}"
         texts["wrong"] = texts["owner"][:-1] + ("0" if texts["owner"][-1] != "0" else "1")
@@ -98,6 +102,7 @@ class Row:
     ok: int = 200
     foreign: int = 0
     make: Callable[[httpx.Client], str] = nothing
+    is_limited: bool = False
 
     def send(self, client: httpx.Client, made: str) -> httpx.Response:
         return client.request(self.method, made + self.path, json=self.body)
@@ -105,14 +110,14 @@ class Row:
 
 MESSAGES = {"messages": [{"role": "user", "content": "hello"}]}
 ROWS = {
-    "create_chat_completion": Row("chat", "POST", "/v1/chat/completions", MESSAGES),
-    "create_response": Row("chat", "POST", "/v1/responses", {"input": "hello"}),
-    "create_embedding": Row("chat", "POST", "/v1/embeddings", {"input": "hello"}),
-    "create_run": Row("chat", "POST", "/v1/runs", {"input": "hello"}, ok=202),
+    "create_chat_completion": Row("chat", "POST", "/v1/chat/completions", MESSAGES, is_limited=True),
+    "create_response": Row("chat", "POST", "/v1/responses", {"input": "hello"}, is_limited=True),
+    "create_embedding": Row("chat", "POST", "/v1/embeddings", {"input": "hello"}, is_limited=True),
+    "create_run": Row("chat", "POST", "/v1/runs", {"input": "hello"}, ok=202, is_limited=True),
     "list_models": Row("chat read", "GET", "/v1/models"),
     "get_model": Row("chat read", "GET", "/v1/models/openclaw"),
     "list_tools": Row("read", "GET", "/v1/tools"),
-    "create_tool_call": Row("write", "POST", "/tools/invoke", {"tool": "sessions_list"}),
+    "create_tool_call": Row("write", "POST", "/tools/invoke", {"tool": "sessions_list"}, is_limited=True),
     "list_sessions": Row("read", "GET", "/v1/sessions"),
     "get_session": Row("read", "GET", "", foreign=404, make=session),
     "delete_session": Row("write", "DELETE", "", foreign=404, make=session),
@@ -138,12 +143,16 @@ def test_every_operation_has_a_row() -> None:
     operations = [one for item in load_contract(authenticated=True)["paths"].values() for one in item.items()]
     secured = {one["operationId"] for method, one in operations if method != "head" and one.get("security") != []}
     assert secured == set(ROWS)
+    limited = {one["operationId"] for method, one in operations if "x-limited" in one}
+    assert limited == {name for name, row in ROWS.items() if row.is_limited}
 
 
 def expected(row: Row, kind: str) -> int:
     if kind in ADMINISTRATORS:
         return row.ok
-    if kind in ("owner", "stranger"):
+    if kind == "exhausted" and row.is_limited:
+        return 429
+    if kind in ("owner", "stranger", "exhausted"):
         allowed = row.scopes != "admin"
         return 403 if not allowed else row.ok if kind == "owner" else row.foreign or row.ok
     return (row.foreign or row.ok) if kind in row.scopes.split() else 403
@@ -154,12 +163,13 @@ def test_an_operation_serves_those_who_may(keys: Keys, operation: str) -> None:
     row = ROWS[operation]
     with keys.client("owner") as owner:
         made = row.make(owner)
-        for kind in ("chat", "read", "stranger", "owner", *ADMINISTRATORS):
+        for kind in ("chat", "read", "stranger", "exhausted", "owner", *ADMINISTRATORS):
             with keys.client(kind) as client:
                 response = row.send(client, made)
             assert response.status_code == expected(row, kind), (kind, response.text)
-            if response.status_code == 403:
-                assert error_of(response)[1] == "missing_scope"
+            if response.status_code in (403, 429):
+                codes = {403: "missing_scope", 429: "rate_limit_exceeded"}
+                assert error_of(response)[1] == codes[response.status_code]
             if response.is_success and row.method != "GET":
                 made = row.make(owner)  # it may be gone
         refusals = []
