@@ -15,6 +15,7 @@ from service.core.messages import Usage
 from service.core.principal import Principal
 from service.core.rate_limits import NO_LIMITS, Quota, RateLimits
 from service.gateway.shared_limit import Admission, LimitReachedError, SharedLimit
+from service.models.provider import DEFAULT_ANSWER_TOKENS
 from service.models.tokens import BYTES_PER_TOKEN, estimate_message
 from service.storage.database.errors import StoreError
 from service.storage.limits.usage import WINDOW_MS
@@ -184,11 +185,15 @@ def format_duration(seconds: float) -> str:
 
 
 def estimate_tokens(request: AgentRequest) -> int:
-    """Return the tokens that a run will probably use at least: those of its new messages and of the longest answer."""
+    """Return the tokens that a run will probably use at least: those of its new messages, and of its answer if limited.
+
+    Many clients send a limit that no answer comes near, so that not more of it is taken than is usual.
+    """
     if request.call is not None:
         return 0
     messages = sum(estimate_message(item.message) for item in request.messages)
-    return messages + len(request.system_text) // BYTES_PER_TOKEN + (request.sampling.max_tokens or 0)
+    answer = min(request.sampling.max_tokens or 0, DEFAULT_ANSWER_TOKENS)
+    return messages + len(request.system_text) // BYTES_PER_TOKEN + answer
 
 
 def estimate_inputs(inputs: Iterable[str | Iterable[int]]) -> int:

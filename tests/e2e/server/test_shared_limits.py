@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from support.api_keys import create_key, open_keys
 from support.chat import ask, error_of
@@ -38,6 +40,10 @@ def hosts(
         yield first, second
 
 
+def is_refused(client: httpx.Client) -> bool:
+    return error_of(ask(client, "hello"))[:2] == (401, "invalid_api_key")
+
+
 def test_a_hundred_callers_at_two_gateways_get_the_limit(
     hosts: tuple[LiveGateway, LiveGateway], lasting_database_url: str | None
 ) -> None:
@@ -56,7 +62,7 @@ def test_a_hundred_callers_at_two_gateways_get_the_limit(
         with open_keys(state, lasting_database_url) as keys:
             keys.revoke(key_id)
         for client in clients:
-            until(lambda client=client: error_of(ask(client, "hello"))[:2] == (401, "invalid_api_key"))
+            until(partial(is_refused, client))
 
 
 def test_runs_at_once_are_those_of_both_gateways(
@@ -98,7 +104,7 @@ def test_no_window_has_more_than_the_limit(database_url: str | None, tmp_path: P
         callers = []
         for name in "ab":
             database = stack.enter_context(closing(open_database(database_url, tmp_path)))
-            storage = Storage(database, clock=time.time, new_id=lambda name=name: name)
+            storage = Storage(database, clock=time.time, new_id=partial(str, name))
             limits = Limiter(storage, LimitsConfig, WINDOW_MS)
             callers += [spawn(call, limits) for _ in range(50)]
         for caller in callers:
