@@ -108,6 +108,7 @@ class SharedLimit:
         self._spare_requests = self._spare_tokens = self._spare_at_ms = 0
         self._spare_until = -math.inf
         self._running = self._places = 0  # runs of this gateway; those that the database knows of
+        self._elsewhere = 0  # runs of other gateways
         self._idle_since = math.inf
         self._unused: list[tuple[int, int]] = []
         self._settled: list[tuple[int, int]] = []
@@ -132,7 +133,7 @@ class SharedLimit:
         now = monotonic()
         if self._fits_lease(tokens, now):
             return self._take_leased(tokens)
-        give_up_at = now + (_RUNS_WAIT_SECONDS if self._has_peers() else 0)
+        give_up_at = now + _RUNS_WAIT_SECONDS
         while True:
             if (refusal := self._recent_refusal(tokens)) is None:
                 waiter = self._ask(tokens)
@@ -141,7 +142,7 @@ class SharedLimit:
                 refusal = waiter.refusal
             if refusal is None:
                 raise internal_error()
-            if refusal.limit != "runs" or monotonic() >= give_up_at:
+            if refusal.limit != "runs" or not self._elsewhere or monotonic() >= give_up_at:
                 raise LimitReachedError(refusal, max(refusal.room_at_ms - self._now_ms(), 0) / 1000)
             sleep(_RUNS_PAUSE_SECONDS)
 
@@ -295,6 +296,7 @@ class SharedLimit:
         self._spare_requests, self._spare_tokens = found.spare_requests, found.spare_tokens
         self._spare_at_ms = found.spare_until_ms
         self._places = running + found.refusals.count(None)
+        self._elsewhere = found.runs - self._places
         self._recent_requests = self._recent_tokens = 0
         self._refused = None
 
