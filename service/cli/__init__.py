@@ -19,6 +19,7 @@ from service import __version__
 from service.cli.agent import agent
 from service.cli.agents import agents
 from service.cli.approvals import approvals
+from service.cli.backup import backup, restore
 from service.cli.chat import chat
 from service.cli.common import CommandGroup, dev_option, profile_option
 from service.cli.completion import completion
@@ -92,8 +93,8 @@ def openclaw(**_options: object) -> None:
 
 
 _COMMANDS = (
-    *(gateway, agent, agents, approvals, chat, completion, config, doctor, health, keys, logs, mcp, models, runs),
-    *(sessions, setup, status, usage),
+    *(gateway, agent, agents, approvals, backup, chat, completion, config, doctor, health, keys, logs, mcp, models),
+    *(restore, runs, sessions, setup, status, usage),
 )
 for _command in _COMMANDS:
     openclaw.add_command(_command)

@@ -46,7 +46,7 @@ def inspect_database(url: str | None, state_dir: Path) -> DatabaseState:
     """
     try:
         if url is None:
-            return _inspect_file(state_dir / FILE_NAME)
+            return inspect_file(state_dir / FILE_NAME)
         return _inspect_postgres(url)
     except ModuleNotFoundError as error:
         raise StoreError(f"state.url needs the driver: pip install '.[postgres]' ({error.name} is missing).") from None
@@ -54,7 +54,8 @@ def inspect_database(url: str | None, state_dir: Path) -> DatabaseState:
         raise StoreError(str(root_cause(error))) from error
 
 
-def _inspect_file(path: Path) -> DatabaseState:
+def inspect_file(path: Path) -> DatabaseState:
+    """Return the state of SQLite's file `path`, which may be missing. Raises `OSError` and SQLAlchemy's errors."""
     if not path.exists():
         return DatabaseState(str(path), None)
     engine = sa.create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", poolclass=sa.NullPool)

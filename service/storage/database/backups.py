@@ -1,0 +1,95 @@
+"""Copies of SQLite's file: one of a database in use, and one put in its place."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.storage.database.errors import StoreError, root_cause
+from service.storage.database.inspection import inspect_file
+
+_BUSY_SECONDS = 60.0
+
+
+def back_up(source: Path, target: Path) -> None:
+    """Write the database `source` to `target`, readable by its owner alone, as it is at one moment.
+
+    Whoever uses the database goes on meanwhile. `target` is replaced whole, or not at all. Raises `StoreError`.
+    """
+    _check(source)
+    with _replacing(target) as new, closing(_connect(source)) as connection:
+        connection.execute("VACUUM INTO ?", (str(new),))
+
+
+def restore(backup: Path, target: Path) -> Path | None:
+    """Put a copy of `backup` in place of the database `target`; return where what was there is now.
+
+    Raises `StoreError` if `backup` is damaged, of a newer version or no such database, and if `target` is in use.
+    """
+    _check(backup)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept = target.with_name(f"{target.name}.replaced") if target.exists() else None
+    with _replacing(target) as new:
+        with closing(_connect(backup)) as connection:
+            connection.execute("VACUUM INTO ?", (str(new),))
+        if kept is not None:
+            with _unused(target):
+                target.replace(kept)
+    return kept
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise StoreError(f"{path} does not exist.")
+    try:
+        state = inspect_file(path)
+        with closing(_connect(path)) as connection:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except (OSError, SQLAlchemyError, sqlite3.Error) as error:
+        raise StoreError(f"{path} cannot be read: {root_cause(error)}") from None
+    if found != "ok":
+        raise StoreError(f"{path} is damaged: {found}.")
+    if state.revision is None:
+        raise StoreError(f"{path} is no database of this program.")
+    if state.is_newer:
+        raise StoreError(f"{path} has the schema {state.revision} of a newer version of this program.")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield the path of a new private file that takes the place of `target` once the block has ended."""
+    new = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield new
+        with new.open("rb") as written:
+            os.fsync(written.fileno())
+        new.replace(target)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"{target} cannot be written: {error}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            new.unlink()
+
+
+@contextmanager
+def _unused(path: Path) -> Iterator[None]:
+    """Keep everybody from the database during the block. Raises `StoreError` if somebody has it open."""
+    with closing(_connect(path)) as connection:
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            # Only the last connection may leave the journal mode of the gateway.
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{path} is in use: stop the gateway and all commands ({error}).") from None
+        yield
