@@ -38,7 +38,10 @@ class Price:
 
 @dataclass(slots=True)
 class UsageTotals:
-    """The calls of models, and what is known of them. `cost_nano` leaves out the `uncosted_calls`."""
+    """The calls of models, and what is known of them.
+
+    `cost_nano` leaves out the `uncosted_calls`; `estimate_nano` is what they have probably cost.
+    """
 
     runs: int = 0
     model_calls: int = 0
@@ -49,9 +52,11 @@ class UsageTotals:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     cost_nano: int = 0
+    estimate_nano: int = 0
 
-    def add_call(self, usage: Usage) -> None:
+    def add_call(self, call: ModelCall) -> None:
         """Add a call; its cost may be unknown, as may the rest of one that was cut off."""
+        usage = call.usage
         self.model_calls += 1
         self.input_tokens += usage.input_tokens
         self.cached_tokens += usage.cached_tokens
@@ -60,6 +65,7 @@ class UsageTotals:
         self.reasoning_tokens += usage.reasoning_tokens or 0
         if usage.cost_nano is None:
             self.uncosted_calls += 1
+            self.estimate_nano += call.estimate_nano
         else:
             self.cost_nano += usage.cost_nano
 
@@ -68,11 +74,13 @@ class UsageTotals:
 class ModelCall:
     """A call of `model` ("provider/model") that its provider may charge for.
 
-    The usage of one that was cut off is `Usage(cost_nano=None)`.
+    The usage of one that was cut off is `Usage(cost_nano=None)`. Where the cost is not known, budgets count
+    `estimate_nano`, if the model has a price.
     """
 
     model: str
     usage: Usage
+    estimate_nano: int = 0
 
 
 def to_dollars(nano: int | None) -> float | None:

@@ -26,6 +26,7 @@ from service.models.errors.http_errors import ModelMissingError
 from service.models.errors.log_words import log_words
 from service.models.learned_windows import LearnedWindows
 from service.models.provider import ModelEnded, ModelRequest, TextReceiver
+from service.models.tokens import BYTES_PER_TOKEN, estimate_request
 
 logger = logging.getLogger("openclaw.models")
 
@@ -90,6 +91,7 @@ class _Output:
         self._drafts = drafts
         self._begin = begin
         self._has_text = False
+        self.characters = 0
         self._pieces = count(1)
 
     def add_text(self, text: str) -> None:
@@ -97,12 +99,14 @@ class _Output:
         if not self._has_text:
             self._has_text = True
             self._begin(is_binding=True)
+        self.characters += len(text)
         self._on_text(text)
         self._pause()
 
     def add_reasoning(self, text: str) -> None:
         """See `DraftReceiver`."""
         self._begin(is_binding=self.is_binding)
+        self.characters += len(text)
         if self._drafts is not None:
             self._drafts.add_reasoning(text)
         self._pause()
@@ -110,6 +114,7 @@ class _Output:
     def add_arguments(self, names: Sequence[str], text: str) -> None:
         """See `DraftReceiver`."""
         self._begin(is_binding=True)
+        self.characters += len(text)
         if self._drafts is not None:
             self._drafts.add_arguments(names, text)
         self._pause()
@@ -262,11 +267,18 @@ class FallbackProvider:
             end = choice.signed(_ask_once(choice, wanted, output.add_text))
         except BaseException as error:
             if has_begun or not isinstance(error, GatewayError) or error.code == "provider_timeout":
-                self.calls.append(ModelCall(choice.ref, _CUT_OFF))
+                self._count(choice, asked, _CUT_OFF, output.characters)
             raise
-        self.calls.append(ModelCall(choice.ref, end.usage))
+        self._count(choice, asked, end.usage, output.characters)
         begin(is_binding=True)
         return end
+
+    def _count(self, choice: ChosenModel, asked: ModelRequest, usage: Usage, characters: int) -> None:
+        """Count a call that has written `characters`, which stand for its output where the provider counts nothing."""
+        estimate = 0
+        if usage.cost_nano is None and choice.price is not None:
+            estimate = choice.price.cost_of(Usage(estimate_request(asked), characters // BYTES_PER_TOKEN))
+        self.calls.append(ModelCall(choice.ref, usage, estimate))
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
         if not choice.retried or not _may_pass(error):

@@ -56,6 +56,7 @@ _UNREAD = (0.0, (0, 0), 0)
 #: A day that does not come.
 _LAST_DAY = 1_000_000
 
+_SPENT = sa.func.coalesce(sa.func.sum(daily_usage.c.cost_nano + daily_usage.c.estimate_nano), 0).label("spent")
 _ALL_TOKENS = sa.func.sum(daily_usage.c.input_tokens + daily_usage.c.output_tokens)
 
 
@@ -85,7 +86,7 @@ class DailyUsage:
         return tuple(map(_to_row, self._database.fetch(found.limit(limit), {})))
 
     def spent(self, first_day: int, last_day: int, account: str | None = None, agent_id: str | None = None) -> int:
-        """Return the cost of the days in nano-dollars, of one account or one agent if it is set.
+        """Return the cost of the days in nano-dollars, estimates included, of one account or agent if it is set.
 
         What other processes have added in the last `FRESH_SECONDS` may be missing.
         """
@@ -96,7 +97,10 @@ class DailyUsage:
         within = list(_within(first_day, last_day, account))
         if agent_id is not None:
             within.append(daily_usage.c.agent_id == agent_id)
-        now, total = monotonic(), sa.func.coalesce(sa.func.sum(daily_usage.c.cost_nano), 0).label("cost")
+        now, total = (
+            monotonic(),
+            sa.func.coalesce(sa.func.sum(daily_usage.c.cost_nano + daily_usage.c.estimate_nano), 0).label("cost"),
+        )
         cost = int(self._database.fetch(sa.select(total).where(*within), {})[0].cost)
         if len(self._spent) >= _MAX_KNOWN:
             self._spent.clear()

@@ -10,7 +10,7 @@ from service.storage.database.schema import BigInteger, count_column, metadata
 USAGE_KEY = ("day", "account", "user_name", "agent_id", "model")
 USAGE_COUNTS = (
     *("runs", "model_calls", "uncosted_calls", "input_tokens", "cached_tokens", "cache_write_tokens"),
-    *("output_tokens", "reasoning_tokens", "cost_nano"),
+    *("output_tokens", "reasoning_tokens", "cost_nano", "estimate_nano"),
 )
 
 #: Failed logins by client address: their times as a JSON list, and the end of the lockout.
@@ -63,7 +63,8 @@ limit_usage = sa.Table(
 #: What runs and other requests have used on a UTC day (`day`: days since 1970), by caller, agent and model. Added to in
 #: the transactions that end them (`service.storage.database.daily_usage`) and never recounted. `account` is that of the
 #: caller (`service.core.principal`), `user_name` the user whom it named; "" where there is none. `runs` counts for the
-#: model that answered, `uncosted_calls` are missing in `cost_nano`.
+#: model that answered, `uncosted_calls` are missing in `cost_nano`;
+#: `estimate_nano` is an estimate of these for budgets.
 daily_usage = sa.Table(
     "daily_usage",
     metadata,

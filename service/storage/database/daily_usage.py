@@ -93,7 +93,7 @@ def _add_entry(rows: dict[_Key, UsageTotals], entry: UsageEntry) -> None:
         totals = rows.get(key)
         if totals is None:
             totals = rows[key] = UsageTotals()
-        totals.add_call(call.usage)
+        totals.add_call(call)
     if totals is not None and entry.model is not None:
         rows.get((day, account, user, entry.agent_id, entry.model), totals).runs += 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The revision of the schema that this program reads and writes.
-HEAD = "0022"  # budgets
+HEAD = "0023"  # estimates for budgets
 
 #: An integer of 64 bits.
 BigInteger = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

@@ -26,6 +26,7 @@ from service.models.learned_windows import LearnedWindows
 from service.models.openai.provider import OpenAIProvider
 from service.models.provider import ModelEnded, ModelRequest, Provider, TextReceiver
 from service.models.scripted import ScriptedProvider
+from service.models.tokens import BYTES_PER_TOKEN
 
 PICTURE = Message(Role.USER, (Image("data:image/png;base64,iVBORw0KGgo="),))
 
@@ -417,6 +418,7 @@ def test_the_cost_of_a_call_that_was_cut_off_is_not_known(
     fail(models, "any")
     assert [call.usage.cost_nano for call in models.calls] == [None] * calls
     assert total_of(models.calls).cost_nano == (None if calls else 0)
+    assert all(call.estimate_nano >= 1000 for call in models.calls)  # at least a token of input
 
 
 def test_the_cost_of_a_cancelled_call_is_not_known(clock: Clock) -> None:
@@ -424,6 +426,15 @@ def test_the_cost_of_a_cancelled_call_is_not_known(clock: Clock) -> None:
     with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
         ask(models, "any")
     assert [call.usage.cost_nano for call in models.calls] == [None]
+
+
+def test_a_call_that_was_cut_off_has_an_estimate_of_what_it_wrote(clock: Clock) -> None:
+    asked = [resilient(clock, priced(ScriptedProvider(), model)) for model in ("silent", "stuck")]
+    for models in asked:
+        with pytest.raises(concurrency.Deadline), concurrency.deadline(0.05):
+            ask(models, "any")
+    [silent], [stuck] = (models.calls for models in asked)
+    assert stuck.estimate_nano == silent.estimate_nano + len("Well") // BYTES_PER_TOKEN * 4000
 
 
 def test_a_model_without_a_price_or_a_count_has_no_cost_unless_it_is_free() -> None:

@@ -235,3 +235,15 @@ def test_embeddings_count_once_for_each_time_they_are_made(store: Transcripts) -
     assert len(row.user) == 128
     assert rows(store, UsageGroup.KEY)[0].account == "k"
     assert answers.find(key, NOON_MS) is not None
+
+
+def test_what_is_spent_has_estimates_and_is_read_again_when_it_may_have_changed(store: Transcripts) -> None:
+    usage = DailyUsage(store.database)
+    cut_off = used(m=UNKNOWN)
+    finish(store, new_run("a", account="k"), replace(cut_off, calls=(replace(cut_off.calls[0], estimate_nano=5),)))
+    assert usage.spent(DAY, DAY, "k") == usage.spent(DAY, DAY, None, "main") == usage.spent(DAY, DAY) == 5
+    finish(store, new_run("b", account="k"), used(m=COSTED))
+    usage.forget("k", "main")
+    assert usage.spent(DAY, DAY, "k") == usage.spent(DAY, DAY, None, "main") == usage.spent(DAY, DAY) == 45
+    assert usage.spent(DAY + 1, DAY + 1, "k") == usage.spent(DAY, DAY, "other") == usage.spent(DAY, DAY, None, "x") == 0
+    assert total(store).totals.cost_nano == 40
