@@ -27,6 +27,10 @@ _TOTAL = "total"
 #: The configuration and the limits of a caller with which its limits were found, and these.
 _Known = tuple[LimitsConfig, RateLimits, tuple[SharedLimit, ...]]
 
+#: OpenAI's headers of a limit.
+_REQUESTS = ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
+_TOKENS = ("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens")
+
 _UNITS = {"requests": "requests per minute", "tokens": "tokens per minute", "runs": "runs at once"}
 
 
@@ -72,11 +76,13 @@ class Limiter:
         concerned = self._concerned(principal, agent_id) if self.concern(principal) else ()
         if not concerned:
             return None
-        estimate = tokens() if any(shared.limits.tokens_per_minute is not None for shared in concerned) else 0
+        estimate: int | None = None
         admissions: list[Admission] = []
         try:
             for shared in concerned:
-                admissions.append(shared.admit(estimate))  # noqa: PERF401 - those before a failure are given back
+                if estimate is None and shared.limits.tokens_per_minute is not None:
+                    estimate = tokens()
+                admissions.append(shared.admit(estimate or 0))
         except BaseException as failure:
             for admission in admissions:
                 admission.give_back()
@@ -94,16 +100,16 @@ class Limiter:
 
         Empty without a limit, and while the database cannot be read.
         """
+        requests: Quota | None = None
+        tokens: Quota | None = None
         try:
-            quotas = [shared.quotas() for shared in self._concerned(principal, agent_id)]
+            for shared in self._concerned(principal, agent_id):
+                of_requests, of_tokens = shared.quotas()
+                requests, tokens = _tighter(requests, of_requests), _tighter(tokens, of_tokens)
         except StoreError:  # logged
             return {}
-        found: dict[str, str] = {}
-        for name, of_kind in zip(("requests", "tokens"), zip(*quotas, strict=True), strict=False):
-            present = [quota for quota in of_kind if quota is not None]
-            if present:
-                found |= to_headers(name, min(present, key=lambda quota: quota.remaining))
-        return found
+        found = {} if requests is None else to_headers(_REQUESTS, requests)
+        return found if tokens is None else found | to_headers(_TOKENS, tokens)
 
     def close(self) -> None:
         """Tell the other gateways what is not used any more."""
@@ -166,13 +172,17 @@ class Limiter:
         return GatewayError("rate_limit_exceeded", text, headers=headers)
 
 
-def to_headers(name: str, quota: Quota) -> dict[str, str]:
-    """Return the headers of `quota`, whose kind `name` is "requests" or "tokens"."""
-    return {
-        f"x-ratelimit-limit-{name}": str(quota.limit),
-        f"x-ratelimit-remaining-{name}": str(quota.remaining),
-        f"x-ratelimit-reset-{name}": format_duration(quota.reset_seconds),
-    }
+def _tighter(one: Quota | None, other: Quota | None) -> Quota | None:
+    if one is None or other is None:
+        return one or other
+    return other if other.remaining < one.remaining else one
+
+
+def to_headers(names: tuple[str, str, str], quota: Quota) -> dict[str, str]:
+    """Return the headers `names` of `quota`."""
+    limit, remaining, reset = names
+    reset_text = format_duration(quota.reset_seconds)
+    return {limit: str(quota.limit), remaining: str(quota.remaining), reset: reset_text}
 
 
 def format_duration(seconds: float) -> str:

@@ -136,7 +136,8 @@ class _LimitHeaders:
         principal = request.environ.get(PRINCIPAL_KEY)
         if principal is None or not self._limits.concern(principal):
             return
-        if not any(name.startswith("x-ratelimit-") for name, _ in response.headers):  # a refusal has its own
+        is_refusal = response.status.startswith("429") and any("x-ratelimit-" in name for name, _ in response.headers)
+        if not is_refusal:  # it has its own
             agent_id = access_entry(request.environ).agent
             response.headers.extend(self._limits.headers(principal, agent_id).items())
 
