@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import yaml
 from openapi_spec_validator import validate
@@ -44,6 +45,25 @@ def test_error_codes_and_types_equal_those_of_the_program() -> None:
     assert set(schemas["ErrorCode"]["enum"]) == set(KINDS)
     assert set(schemas["ErrorType"]["enum"]) == {kind.type for kind in KINDS.values()}
     assert EXPLANATIONS.keys() == KINDS.keys()
+
+
+def test_every_success_with_content_has_a_valid_example() -> None:
+    document = load_contract()
+    shown = 0
+    for path, method, operation in OPERATIONS:
+        for status, response in operation["responses"].items():
+            for kind, content in response.get("content", {}).items() if "$ref" not in response else ():
+                assert "example" in content, (path, method, status, kind)
+                _check_example(content["schema"], content["example"], document)
+                shown += 1
+    assert shown > 30
+
+
+def _check_example(schema: dict[str, Any], example: Any, document: dict[str, Any]) -> None:
+    CompiledSchema(schema, document).check(example)
+    fields = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], {}).get("properties", {})
+    if "x-content-schema" in fields.get("data", {}):
+        CompiledSchema(fields["data"]["x-content-schema"], document).check(orjson.loads(example["data"]))
 
 
 def test_every_error_code_has_an_example_with_its_status() -> None:
