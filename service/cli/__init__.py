@@ -21,7 +21,6 @@ from service.cli.agents import agents
 from service.cli.approvals import approvals
 from service.cli.backup import backup, restore
 from service.cli.chat import chat
-from service.cli.common import CommandGroup, dev_option, profile_option
 from service.cli.completion import completion
 from service.cli.config import config
 from service.cli.doctor import doctor
@@ -34,6 +33,7 @@ from service.cli.models import models
 from service.cli.runs import runs
 from service.cli.sessions import sessions
 from service.cli.setup import setup
+from service.cli.shared.common import CommandGroup, dev_option, profile_option
 from service.cli.usage import usage
 
 INTERRUPTED = 130  # the shell's status for SIGINT

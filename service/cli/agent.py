@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Seconds, Utf8Text, json_option, pass_locations, print_json
-from service.cli.completed_types import AgentId, ModelRef, SessionKey
+from service.cli.shared.common import Seconds, Utf8Text, json_option, pass_locations, print_json
+from service.cli.shared.completed_types import AgentId, ModelRef, SessionKey
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.agent_client import AgentClient, AgentInvocation, AgentResult
+    from service.cli.client.agent import AgentClient, AgentInvocation, AgentResult
 
 
 agent_option = click.option(
@@ -77,7 +77,7 @@ def agent(
     if stream and as_json:
         raise click.UsageError("Use either --stream or --json, not both.")
     client = open_client(locations, local=local)
-    from service.cli.agent_client import AgentInvocation, resolve_session
+    from service.cli.client.agent import AgentInvocation, resolve_session
 
     agent_id, key = resolve_session(agent_id, session_id, session_key)
     said = text if message is None else message
@@ -115,18 +115,18 @@ def open_client(locations: Locations, *, local: bool) -> AgentClient:
         from service.server.monkey_patch import make_cooperative
 
         make_cooperative()
-        from service.cli.agent_client_local import LocalAgentClient
+        from service.cli.client.agent_local import LocalAgentClient
 
         return LocalAgentClient(locations)
-    from service.cli.agent_client_websocket import WebSocketAgentClient
-    from service.cli.gateway_address import resolve_gateway
+    from service.cli.client.address import resolve_gateway
+    from service.cli.client.agent_websocket import WebSocketAgentClient
 
     return WebSocketAgentClient(resolve_gateway(locations, os.environ))
 
 
 def run_turn(client: AgentClient, request: AgentInvocation, *, stream: bool) -> AgentResult:
     """Run a turn; with `stream` print its text and its tools as they come. Raises `AgentFailure`."""
-    from service.cli.agent_client import AgentFailure, AgentResult, TextOutput
+    from service.cli.client.agent import AgentFailure, AgentResult, TextOutput
 
     line_open = False  # an unfinished line of the answer, which other output must not continue
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import CommandGroup, json_option, pass_locations, print_json, print_table
+from service.cli.shared.common import CommandGroup, json_option, pass_locations, print_json, print_table
 from service.config.source import Locations
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import CommandGroup, Utf8Text, json_option, print_json, printable
-from service.cli.storage import pass_storage
+from service.cli.shared.common import CommandGroup, Utf8Text, json_option, print_json, printable
+from service.cli.shared.storage import pass_storage
 
 if TYPE_CHECKING:
     from service.storage.runs.approvals import ApprovalRecord

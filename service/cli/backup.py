@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from service.cli.common import json_option, pass_locations, print_json
+from service.cli.shared.common import json_option, pass_locations, print_json
 from service.config.source import Locations
 
 _file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))

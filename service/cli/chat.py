@@ -9,7 +9,7 @@ from contextlib import suppress
 import click
 
 from service.cli.agent import agent_option, local_option, model_option, open_client, run_turn, session_key_option
-from service.cli.common import pass_locations
+from service.cli.shared.common import pass_locations
 from service.config.source import Locations
 
 _HELP = "/new begins a new conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer. A final \\ continues the line."
@@ -32,7 +32,7 @@ def chat(
     Example: openclaw chat --agent coder --session-key refactoring
     """  # noqa: D301  # click's marker for unwrapped lines
     client = open_client(locations, local=local)
-    from service.cli.agent_client import AgentFailure, AgentInvocation, resolve_session
+    from service.cli.client.agent import AgentFailure, AgentInvocation, resolve_session
     from service.core.ids import new_uuid
 
     agent_id, key = resolve_session(agent_id, None, session_key)

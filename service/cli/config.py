@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import CommandGroup, json_option, note, pass_locations, print_json
+from service.cli.shared.common import CommandGroup, json_option, note, pass_locations, print_json
 from service.config.key_paths import KeyPath, format_path, parse_path
 from service.config.source import ConfigError, Locations, parse_json5, read_config_text
 
@@ -115,7 +115,7 @@ def validate(locations: Locations, *, as_json: bool) -> None:
     A file for a gateway on another host is checked, too.
     """
     from service.api.auth import resolve_credentials
-    from service.cli.weak_setups import list_weak_setups
+    from service.cli.shared.weak_setups import list_weak_setups
     from service.config.loading import load_config, resolve_bind, resolve_port
     from service.gateway.startup_checks import check_startable
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from service.cli.common import json_option, pass_locations, print_json, printable
+from service.cli.shared.common import json_option, pass_locations, print_json, printable
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.diagnosis import Finding
+    from service.cli.shared.diagnosis import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 _EXIT = {"ok": 0, "warning": 1, "error": 2}
@@ -28,7 +28,7 @@ def doctor(locations: Locations, *, no_calls: bool, as_json: bool) -> None:
     from service.server.monkey_patch import make_cooperative
 
     make_cooperative()
-    from service.cli.diagnosis import diagnose
+    from service.cli.shared.diagnosis import diagnose
     from service.core.logs import configure_logging
 
     configure_logging(console=False)  # the findings have what it would say

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from service.cli.common import pass_locations
+from service.cli.shared.common import pass_locations
 from service.config.source import Locations
 from service.server.monkey_patch import make_cooperative
 
@@ -28,6 +28,6 @@ _MAX_GRACE_SECONDS = 86_400
 def gateway(locations: Locations, port: int | None, bind: str | None, workers: int, grace: float) -> None:
     """Run the gateway until Ctrl-C or SIGTERM, following edits of the configuration file."""
     make_cooperative()
-    from service.cli.serve import serve
+    from service.cli.shared.serve import serve
 
     serve(locations, port, bind, workers=workers, grace_seconds=grace)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import Seconds, json_option, pass_locations, print_json
+from service.cli.shared.common import Seconds, json_option, pass_locations, print_json
 from service.config.source import ConfigError, Locations
 from service.core.dataclass import record
 
 if TYPE_CHECKING:
-    from service.cli.gateway_address import GatewayAddress
+    from service.cli.client.address import GatewayAddress
 
 _timeout = click.option("--timeout", type=Seconds(), default=10, help="Seconds to wait.")
 
@@ -44,7 +44,7 @@ class _Health:
 @pass_locations
 def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
     """Check that the gateway is live and ready; status 1 if not."""
-    from service.cli.gateway_address import resolve_gateway
+    from service.cli.client.address import resolve_gateway
 
     found = _probe_health(resolve_gateway(locations, os.environ), timeout)
     if as_json:
@@ -57,7 +57,7 @@ def health(locations: Locations, timeout: float, *, as_json: bool) -> None:
 
 
 def _probe_health(address: GatewayAddress, timeout: float) -> _Health:
-    from service.cli.http_client import Unreachable, error_code, error_message, get_json
+    from service.cli.client.http import Unreachable, error_code, error_message, get_json
 
     url = address.url
     began = time.monotonic()
@@ -87,8 +87,8 @@ def _mcp_servers(ready: Any) -> tuple[tuple[str, str], ...]:
 @pass_locations
 def status(locations: Locations, timeout: float, *, as_json: bool) -> None:
     """Show the state of the configuration and the gateway; status 1 on problems."""
-    from service.cli.gateway_address import resolve_gateway
-    from service.cli.http_client import Unreachable
+    from service.cli.client.address import resolve_gateway
+    from service.cli.client.http import Unreachable
 
     code: str | None = None
     report: dict[str, Any] = {"ok": False, "config": _config_status(locations), "gateway": None}
@@ -135,7 +135,7 @@ def _config_status(locations: Locations) -> dict[str, Any]:
 
 
 def _endpoint_status(address: GatewayAddress, timeout: float) -> dict[str, Any]:
-    from service.cli.http_client import error_code, error_message, get_json
+    from service.cli.client.http import error_code, error_message, get_json
 
     answered, body = get_json(f"{address.url}/v1/models", secret=address.secret, timeout_seconds=timeout)
     agents: list[dict[str, str]] = []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.budget_option import budget_option, to_budget
-from service.cli.common import CommandGroup, json_option, print_json, print_table, printable
-from service.cli.storage import pass_storage
+from service.cli.shared.budget_option import budget_option, to_budget
+from service.cli.shared.common import CommandGroup, json_option, print_json, print_table, printable
+from service.cli.shared.storage import pass_storage
 from service.cli.usage import format_cost
 
 if TYPE_CHECKING:

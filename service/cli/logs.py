@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from service.cli.common import json_option, pass_locations, printable
+from service.cli.shared.common import json_option, pass_locations, printable
 from service.config.source import Locations
 from service.core.logs import rotated_path, to_logfmt
 

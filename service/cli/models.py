@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import (
+from service.cli.shared.common import (
     CommandGroup,
     json_option,
     note,
@@ -21,7 +21,7 @@ from service.cli.common import (
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.model_discovery import AvailableModel
+    from service.cli.shared.model_discovery import AvailableModel
 
 
 @click.group(cls=CommandGroup)
@@ -34,7 +34,7 @@ def models() -> None:
 @pass_locations
 def list_(locations: Locations, *, as_json: bool) -> None:
     """List the available models, their source and the agents that use them."""
-    from service.cli.model_discovery import find_models
+    from service.cli.shared.model_discovery import find_models
     from service.config.agents import Roster
     from service.config.loading import load_config
     from service.config.schema import Config

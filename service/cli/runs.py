@@ -9,11 +9,19 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from service.cli.common import CommandGroup, Utf8Text, json_option, pass_locations, print_json, print_table, printable
+from service.cli.shared.common import (
+    CommandGroup,
+    Utf8Text,
+    json_option,
+    pass_locations,
+    print_json,
+    print_table,
+    printable,
+)
 from service.config.source import Locations
 
 if TYPE_CHECKING:
-    from service.cli.gateway_address import GatewayAddress
+    from service.cli.client.address import GatewayAddress
 
 _STATES = ("queued", "running", "waiting", "ok", "error", "aborted", "interrupted")
 _TIMEOUT_SECONDS = 30.0
@@ -95,7 +103,7 @@ def watch(locations: Locations, run_id: str, *, after: int, as_json: bool) -> No
 
     With --json each event is a line. A lost connection is made again. Exits with 1 unless the run ends with an answer.
     """
-    from service.cli.run_watch import iter_events
+    from service.cli.client.run_watch import iter_events
 
     end: dict[str, Any] = {}
     for event in iter_events(_resolve(locations), _path_of(run_id), after):
@@ -154,7 +162,7 @@ def _to_second(time: str) -> str:
 
 
 def _resolve(locations: Locations) -> GatewayAddress:
-    from service.cli.gateway_address import resolve_gateway
+    from service.cli.client.address import resolve_gateway
 
     return resolve_gateway(locations, os.environ)
 
@@ -164,8 +172,8 @@ def _path_of(run_id: str) -> str:
 
 
 def _ask(address: GatewayAddress, method: str, path: str) -> Any:
-    from service.cli.http_client import Unreachable, request_json
-    from service.cli.run_watch import RefusedError
+    from service.cli.client.http import Unreachable, request_json
+    from service.cli.client.run_watch import RefusedError
 
     try:
         status, body = request_json(method, address.url + path, secret=address.secret, timeout_seconds=_TIMEOUT_SECONDS)

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import (
+from service.cli.shared.common import (
     CommandGroup,
     Utf8Text,
     json_option,
@@ -22,12 +22,12 @@ from service.cli.common import (
     print_table,
     printable,
 )
-from service.cli.storage import pass_storage
+from service.cli.shared.storage import pass_storage
 from service.config.source import Locations
 from service.core.errors import GatewayError
 
 if TYPE_CHECKING:
-    from service.cli.gateway_connection import OperatorConnection
+    from service.cli.client.connection import OperatorConnection
     from service.config.schema import Config
     from service.storage.sessions.queries import RecentMessage, SessionOverview
     from service.storage.storage import Storage
@@ -170,9 +170,9 @@ def abort(locations: Locations, key: str, *, agent: str | None, as_json: bool) -
     Asks the running gateway, which also aborts runs of other gateways that share its database. KEY is as for
     `openclaw agent --session-key`: agent:ID:NAME, or NAME alone for the default agent or the one of --agent.
     """
-    from service.cli.agent_client import resolve_session
-    from service.cli.gateway_address import resolve_gateway
-    from service.cli.gateway_connection import UnreachableError, open_operator
+    from service.cli.client.address import resolve_gateway
+    from service.cli.client.agent import resolve_session
+    from service.cli.client.connection import UnreachableError, open_operator
 
     agent_id, own_key = resolve_session(agent, None, key)
     address = resolve_gateway(locations, os.environ)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from service.cli.common import json_option, pass_locations, print_json
+from service.cli.shared.common import json_option, pass_locations, print_json
 from service.config.source import Locations
 
 _FILE = """// Configuration of the OpenClaw gateway. Edit it, or use `openclaw config set`; a running gateway follows.
@@ -90,7 +90,7 @@ def _check_absent(path: Path) -> None:
 
 
 def _choose_model(environ: Mapping[str, str]) -> tuple[str, str]:
-    from service.cli.model_discovery import find_ollama_models
+    from service.cli.shared.model_discovery import find_ollama_models
     from service.models.catalog import EMBEDDED_REFERENCE
     from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, ids_with_key
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.cli.common import json_option, print_json, print_table, printable
-from service.cli.storage import pass_storage
+from service.cli.shared.common import json_option, print_json, print_table, printable
+from service.cli.shared.storage import pass_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -52,7 +52,7 @@ def _preload(is_cooperative: bool) -> None:
         from service.server.monkey_patch import make_cooperative  # noqa: PLC0415  # before all others
 
         make_cooperative()
-    import service.cli.serve  # noqa: F401, PLC0415  # after the patch
+    import service.cli.shared.serve  # noqa: F401, PLC0415  # after the patch
 
 
 def _receive(requester: Any) -> tuple[dict[str, Any], list[int]]:

@@ -15,7 +15,7 @@ from support.live import LiveGateway, live_gateway, scripted_config
 from support.upstream import Upstream
 
 from service.cli import openclaw
-from service.cli.gateway_address import resolve_gateway
+from service.cli.client.address import resolve_gateway
 from service.config.source import ConfigError, Locations
 
 #: Hides any Ollama that runs on this machine.

@@ -183,7 +183,7 @@ def test_command_line_export_and_http_have_one_vocabulary(used: tuple[Place, Liv
     assert shown == over_http
     assert listed == {name: over_http[name] for name in listed}
     assert exported == {**listed, "branches": over_http["branches"]}
-    assert set(listed["usage"]) == {"input_tokens", "output_tokens", "cached_tokens"}
+    assert set(listed["usage"]) == {"input_tokens", "output_tokens", "cached_tokens", "cost"}
     assert datetime.fromisoformat(listed["created_at"]) <= datetime.fromisoformat(listed["last_used_at"])
     of_both = over_http["messages"][0].keys()
     assert [{name: one[name] for name in of_both} for one in messages] == over_http["messages"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.api.auth import Credentials
-from service.cli.weak_setups import list_weak_setups
+from service.cli.shared.weak_setups import list_weak_setups
 from service.config.gateway import GatewayConfig
 from service.config.source import Locations
 

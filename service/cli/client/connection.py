@@ -15,8 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from service import __version__
 from service.api.websocket.frames import PROTOCOL
-from service.cli.gateway_address import GatewayAddress
-from service.cli.http_client import UNREACHABLE, decode, error_message
+from service.cli.client.address import GatewayAddress
+from service.cli.client.http import UNREACHABLE, decode, error_message
 from service.core.errors import KINDS
 
 _CONNECT_SECONDS = 10.0

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from service.api.auth import resolve_credentials
-from service.cli.gateway_address import GatewayAddress, resolve_gateway
-from service.cli.http_client import Unreachable, error_message, get_json
+from service.cli.client.address import GatewayAddress, resolve_gateway
+from service.cli.client.http import Unreachable, error_message, get_json
 from service.cli.mcp import test_server
-from service.cli.weak_setups import list_weak_setups
+from service.cli.shared.weak_setups import list_weak_setups
 from service.config.agents import Roster
 from service.config.loading import load_config, resolve_bind, resolve_port, resolve_state_url
 from service.config.schema import Config

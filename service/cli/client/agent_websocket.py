@@ -12,7 +12,8 @@ from typing import Any
 import click
 from websockets.exceptions import WebSocketException
 
-from service.cli.agent_client import (
+from service.cli.client.address import GatewayAddress
+from service.cli.client.agent import (
     AgentEvent,
     AgentFailure,
     AgentInvocation,
@@ -21,8 +22,7 @@ from service.cli.agent_client import (
     ToolCallStarted,
     timed_out,
 )
-from service.cli.gateway_address import GatewayAddress
-from service.cli.gateway_connection import (
+from service.cli.client.connection import (
     OperatorConnection,
     RefusedRequestError,
     UnreachableError,

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from service.cli.common import note
-from service.cli.gateway_address import GatewayAddress
-from service.cli.http_client import Unreachable, connect, decode, error_code, error_message, request_headers
+from service.cli.client.address import GatewayAddress
+from service.cli.client.http import Unreachable, connect, decode, error_code, error_message, request_headers
+from service.cli.shared.common import note
 
 _OK, _NO_CONTENT, _UNAUTHORIZED, _SERVER_ERROR = 200, 204, 401, 500
 

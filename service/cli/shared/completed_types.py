@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from service.cli.common import Utf8Text
+from service.cli.shared.common import Utf8Text
 from service.config.source import Locations, locate
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ModelRef(_Completed):
 
     def values(self, locations: Locations) -> Iterable[str]:
         """See `_Completed`."""
-        from service.cli.model_discovery import ANY_MODEL, find_models
+        from service.cli.shared.model_discovery import ANY_MODEL, find_models
 
         return [model.ref for model in find_models(_load(locations), os.environ) if ANY_MODEL not in model.ref]
 
@@ -68,7 +68,7 @@ class SessionKey(_Completed):
 
     def values(self, locations: Locations) -> Iterable[str]:
         """See `_Completed`."""
-        from service.cli.storage import open_storage
+        from service.cli.shared.storage import open_storage
 
         with open_storage(_load(locations), locations.state_dir) as (storage, _):
             return [one.key for one in storage.transcripts.list_sessions(None, _MAX_SESSIONS)]

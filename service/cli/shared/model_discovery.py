@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from service.cli.http_client import Unreachable, get_json
+from service.cli.client.http import Unreachable, get_json
 from service.config.agents import Roster
 from service.config.schema import Config
 from service.core.dataclass import record

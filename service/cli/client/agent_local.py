@@ -15,7 +15,7 @@ from service.agent.request import AgentRequest
 from service.agent.run import Run
 from service.api.gateway_log import GatewayLog
 from service.api.websocket.run_result import to_meta
-from service.cli.agent_client import (
+from service.cli.client.agent import (
     AgentEvent,
     AgentFailure,
     AgentInvocation,

@@ -14,8 +14,8 @@ import click
 
 from service.api.auth import resolve_credentials
 from service.api.gateway_log import GatewayLog
-from service.cli.http_client import Unreachable, get_json
-from service.cli.weak_setups import list_weak_setups
+from service.cli.client.http import Unreachable, get_json
+from service.cli.shared.weak_setups import list_weak_setups
 from service.config.file_watch import FileWatch
 from service.config.loading import create_dev_config, load_config, resolve_bind, resolve_port
 from service.config.source import Locations

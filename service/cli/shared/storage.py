@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from service.cli.common import Command, pass_locations
+from service.cli.shared.common import Command, pass_locations
 from service.config.source import Locations
 
 if TYPE_CHECKING:
