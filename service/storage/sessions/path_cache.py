@@ -27,14 +27,14 @@ _BYTES_A_MESSAGE = 600
 class LoadedPath:
     """The conversation on a `path` of `tree`.
 
-    It consists of a summary of the messages before number `covers`, if that is not 0, and the others. `size` is an
-    estimate of its bytes. At least one of the messages `is_cut_off`, or none; the first `unsigned` ones have no
+    It begins with the summary of earlier messages by the run `summarised_by`, if there is one. `size` is an estimate of
+    its bytes. At least one of the messages `is_cut_off`, or none; the first `unsigned` ones have no
     provider data.
     """
 
     tree: SessionTree
     path: Path
-    covers: int
+    summarised_by: str | None
     messages: tuple[Message, ...]
     size: int
     is_cut_off: bool = False
@@ -74,7 +74,7 @@ class LoadedPath:
         if unsigned == len(self.messages):
             unsigned += sum(1 for _ in takewhile(lambda message: message.provider_data is None, added))
         is_cut_off = self.is_cut_off or any(message.cut_off is not None for message in added)
-        return LoadedPath(tree, path, self.covers, self.messages + added, self.size + size, is_cut_off, unsigned)
+        return LoadedPath(tree, path, self.summarised_by, self.messages + added, self.size + size, is_cut_off, unsigned)
 
 
 class PathCache:

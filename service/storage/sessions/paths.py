@@ -43,10 +43,13 @@ _READ_SUMMARIES = PreparedStatement(
 
 @record
 class UnknownPart:
-    """The messages after the conversation `known`: `rows` of roles and payloads; `covers` is the summary's, or 0."""
+    """The messages after the conversation `known`: `rows` of roles and payloads.
+
+    `summarised_by` is the run with the summary before them.
+    """
 
     known: LoadedPath | None
-    covers: int
+    summarised_by: str | None
     rows: list[Any]
 
 
@@ -56,16 +59,16 @@ def read_conversation(connection: sa.Connection, key: str, path: Path, known: Lo
     `known` counts only if it has the same summary.
     """
     summary = find_summary(connection, key, path)
-    covers = 0 if summary is None else summary.covers
-    if known is not None and known.covers == covers:
+    summarised_by = None if summary is None else summary.run_id
+    if known is not None and known.summarised_by == summarised_by:
         summary, first = None, known.path[-1].stop
     else:
-        known, first = None, covers
+        known, first = None, 0 if summary is None else summary.covers
     rows: list[Any] = [] if summary is None else [summary]
     for part in path:
         if part.stop > first:
             rows += read_range(connection, key, max(first, part.start), part[-1])
-    return UnknownPart(known, covers, rows)
+    return UnknownPart(known, summarised_by, rows)
 
 
 def find_summary(connection: sa.Connection, key: str, path: Path) -> Any | None:

@@ -138,7 +138,7 @@ class TranscriptStore:
         With the current `head` of the session, what is known of it is not read again.
         """
         if head == SessionHead():
-            return LoadedPath(SessionTree(), (), 0, (), 0)
+            return LoadedPath(SessionTree(), (), None, (), 0)
         if head is not None and (known := self._paths.find_current(key, head)):
             return known
 
@@ -166,7 +166,7 @@ class TranscriptStore:
     def _complete(self, key: str, tree: SessionTree, end: int, read: UnknownPart) -> LoadedPath:
         added = tuple(from_payload(row.role, row.payload) for row in read.rows)
         size = size_of(sum(len(row.payload) for row in read.rows), len(added))
-        known = read.known or LoadedPath(tree, (), read.covers, (), 0)
+        known = read.known or LoadedPath(tree, (), read.summarised_by, (), 0)
         loaded = known.with_messages(tree, tree.path_to(end), added, size)
         self._paths.put(key, loaded)
         return loaded

@@ -27,7 +27,7 @@ MANY = said(*(f"message {number}" for number in range(32)))
 
 
 def cached(key: str, *, size: int = 10) -> LoadedPath:
-    return LoadedPath(SessionTree(f"id of {key}", len(MANY)), (range(len(MANY)),), 0, MANY, size)
+    return LoadedPath(SessionTree(f"id of {key}", len(MANY)), (range(len(MANY)),), None, MANY, size)
 
 
 @pytest.fixture
@@ -64,6 +64,16 @@ def test_summary_of_another_process_is_read(stores: tuple[Transcripts, Transcrip
     assert one.load_conversation(KEY) == (summary, *MANY[-MIN_MESSAGES:])
     add(other, *said("more"))
     assert one.load_conversation(KEY) == (summary, *MANY[-MIN_MESSAGES:], *said("more"))
+
+
+def test_summary_in_place_of_the_cached_one_is_read(stores: tuple[Transcripts, Transcripts]) -> None:
+    one, other = stores
+    add(one, *MANY)
+    kept = MANY[-MIN_MESSAGES:]
+    for store, name in ((one, "first"), (other, "second")):
+        [summary] = said(name)
+        store.finish_run(KEY, "main", name, RunOutcome(RunState.OK, summary=summary, kept=MIN_MESSAGES))
+        assert one.load_conversation(KEY) == (summary, *kept)
 
 
 def test_branch_of_another_process_is_read(stores: tuple[Transcripts, Transcripts]) -> None:
