@@ -29,6 +29,7 @@ from service.core.concurrency import CancelScope, Event, Timeout
 from service.core.dataclass import record
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Sampling, StopReason, ToolCall, Usage
+from service.core.usage import ModelCall
 from service.storage.runs.idempotency import IdempotencyKey
 from service.storage.runs.records import AcceptedRun, RunState
 
@@ -87,7 +88,7 @@ class Run:
     log of other runs may lack it, or retract it. `is_waiting` is set while it waits for an approval. `scope`
     surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
     `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model calls, `model`
-    is the model of the latest one, `usage` that of those that have ended. `request_id` is that of its HTTP request,
+    is the model of the latest one, `usage` that of those that have ended, `model_calls` those that count. `request_id` is that of its HTTP request,
     `sampling` the parameters in force. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
@@ -126,6 +127,7 @@ class Run:
         self.step = 0
         self.model: str | None = None
         self.usage = Usage()
+        self.model_calls: Sequence[ModelCall] = ()
         self.first_output_at_ms: int | None = None
         self._queued_since = monotonic()
         self._running_since: float | None = None

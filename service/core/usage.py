@@ -74,13 +74,19 @@ class UsageTotals:
 class ModelCall:
     """A call of `model` ("provider/model") that its provider may charge for.
 
-    The usage of one that was cut off is `Usage(cost_nano=None)`. Where the cost is not known, budgets count
-    `estimate_nano`, if the model has a price.
+    The usage of one that was cut off is `Usage(cost_nano=None)`. Where the provider has not counted, limits count
+    `estimate_tokens`, and budgets `estimate_nano` if the model has a price.
     """
 
     model: str
     usage: Usage
     estimate_nano: int = 0
+    estimate_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that count for limits."""
+        return self.usage.input_tokens + self.usage.output_tokens + self.estimate_tokens
 
 
 def to_dollars(nano: int | None) -> float | None:

@@ -6,6 +6,7 @@ import logging
 import random as randomness
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import orjson
@@ -154,16 +155,27 @@ class Embedder:
             chosen = _choose(task, agent, lease.runtime)
             self._budgets.check(task.principal, agent.id, (chosen,))
             ticket = self._limits.admit(task.principal, agent.id, lambda: estimate_inputs(task.inputs))
-            used = Usage()
+            calls: list[ModelCall] = []
             try:
-                found, call = create_embeddings(task, agent, chosen, lease.runtime, self._limiter)
-                used = call.usage
+                found = create_embeddings(task, agent, chosen, lease.runtime, self._limiter, calls)
+            except BaseException:
+                if calls:
+                    spawn(self._count_failed, self._to_entry(task, agent, calls))
+                raise
             finally:
                 if ticket is not None:
-                    ticket.settle(used, failed=not used.input_tokens)
+                    ticket.settle(calls)
+        return found, self._to_entry(task, agent, calls)
+
+    def _to_entry(self, task: EmbeddingTask, agent: Agent, calls: Sequence[ModelCall]) -> UsageEntry:
         principal = task.principal
-        user = principal.user or task.user
-        return found, UsageEntry(self._now_ms(), principal.account, user, agent.id, (call,))
+        return UsageEntry(self._now_ms(), principal.account, principal.user or task.user, agent.id, tuple(calls))
+
+    def _count_failed(self, usage: UsageEntry) -> None:
+        """Count calls that were cut off, although their caller may have left."""
+        with suppress(StoreError):  # logged
+            self._answers.count(usage, usage.at_ms)
+            self._budgets.note(usage.account, usage.agent_id)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -175,11 +187,16 @@ def find_agent(task: EmbeddingTask, lease: RuntimeLease) -> Agent:
 
 
 def create_embeddings(
-    task: EmbeddingTask, agent: Agent, chosen: ChosenModel, runtime: Runtime, limiter: RunLimiter
-) -> tuple[Embeddings, ModelCall]:
-    """Make the vectors, within the agent's time limit and the limit of runs at once; return also what they cost.
+    task: EmbeddingTask,
+    agent: Agent,
+    chosen: ChosenModel,
+    runtime: Runtime,
+    limiter: RunLimiter,
+    calls: list[ModelCall],
+) -> Embeddings:
+    """Make the vectors, within the agent's time limit and the limit of runs at once.
 
-    Raises `GatewayError`: the errors of the provider; `unsupported_parameter` for a model that makes no embeddings.
+    Adds what the provider may charge for to `calls`, also where it fails. Raises `GatewayError`: the errors of the provider; `unsupported_parameter` for a model that makes no embeddings.
     """
     provider = chosen.provider
     if not isinstance(provider, EmbeddingProvider):
@@ -189,8 +206,7 @@ def create_embeddings(
     try:
         with deadline(agent.timeout_seconds):
             slot.take(agent.timeout_seconds)
-            found = _with_retries(runtime.limits.retries, lambda: provider.embed(request))
-            return found, ModelCall(chosen.ref, chosen.costed(Usage(found.input_tokens)))
+            return _with_retries(runtime.limits.retries, lambda: _embed_once(provider, chosen, request, calls))
     except Deadline:
         text = f"The embeddings took longer than {agent.timeout_seconds:g} seconds."
         raise GatewayError("run_timeout", text) from None
@@ -199,6 +215,24 @@ def create_embeddings(
         raise
     finally:
         slot.give_back()
+
+
+def _embed_once(
+    provider: EmbeddingProvider, chosen: ChosenModel, request: EmbeddingRequest, calls: list[ModelCall]
+) -> Embeddings:
+    usage: Usage | None = Usage(cost_nano=None)  # of a call that is cut off
+    try:
+        found = provider.embed(request)
+        usage = chosen.costed(Usage(found.input_tokens))
+    except GatewayError as error:
+        usage = usage if error.code == "provider_timeout" else None
+        raise
+    finally:
+        if usage is not None and usage.input_tokens:
+            calls.append(ModelCall(chosen.ref, usage))
+        elif usage is not None:
+            calls.append(chosen.estimated(usage, Usage(estimate_inputs(request.inputs))))
+    return found
 
 
 def _choose(task: EmbeddingTask, agent: Agent, runtime: Runtime) -> ChosenModel:

@@ -11,9 +11,9 @@ from service.agent.request import AgentRequest
 from service.config.limits import LimitsConfig
 from service.core.dataclass import record
 from service.core.errors import GatewayError
-from service.core.messages import Usage
 from service.core.principal import Principal
 from service.core.rate_limits import NO_LIMITS, Quota, RateLimits
+from service.core.usage import ModelCall
 from service.gateway.shared_limit import Admission, LimitReachedError, SharedLimit
 from service.models.provider import DEFAULT_ANSWER_TOKENS
 from service.models.tokens import BYTES_PER_TOKEN, estimate_message
@@ -40,11 +40,11 @@ class Ticket:
 
     admissions: tuple[Admission, ...]
 
-    def settle(self, usage: Usage, *, failed: bool) -> None:
-        """Count what the run used. Where a provider does not count, the estimate stays, unless the run `failed`."""
-        tokens = usage.input_tokens + usage.output_tokens
+    def settle(self, calls: Iterable[ModelCall]) -> None:
+        """Count what the run's calls of models used, instead of the estimate."""
+        tokens = sum(call.tokens for call in calls)
         for admission in self.admissions:
-            admission.settle(tokens if tokens or failed else admission.tokens)
+            admission.settle(tokens)
 
     def give_back(self) -> None:
         """Count nothing: no run was needed."""

@@ -91,7 +91,7 @@ class RunExecutor:
         finally:
             plan.lease.release()
         if plan.ticket is not None:
-            plan.ticket.settle(end.usage, failed=end.error is not None)
+            plan.ticket.settle(run.model_calls)
         if end.error is not None and run.accepted.detached and not run.has_begun:
             self._storage.ledger.refuse(run.accepted, end.error)
         run.append(end)
@@ -149,6 +149,7 @@ class RunExecutor:
             clock=self._clock,
             run_id=run.id,
         )
+        run.model_calls = provider.calls
         window = ContextWindow(
             lambda: provider.asked, provider.skip_to_fallback, self._compactor, runtime.windows, self._settled
         )

@@ -22,7 +22,7 @@ from service.core.dataclass import record, replace
 from service.core.errors import GatewayError
 from service.core.messages import Message, Sampling, ToolChoice, Usage
 from service.core.principal import ADMINISTRATOR, Principal
-from service.core.usage import Price
+from service.core.usage import ModelCall, Price
 from service.models.http.proxies import ProxySettings
 from service.models.known_hosts import KNOWN_HOSTS, OLLAMA, config_of, ids_with_key
 from service.models.local.embedded import EMBEDDED_MODEL, installation_problem, open_embedded_provider
@@ -108,6 +108,11 @@ class ChosenModel:
             usage.cache_write_tokens,
             price.cost_of(usage) if price is not None and (is_counted or price.is_free) else None,
         )
+
+    def estimated(self, usage: Usage, estimate: Usage) -> ModelCall:
+        """Return a call that its provider has not counted, and that probably used `estimate`."""
+        cost_nano = 0 if self.price is None else self.price.cost_of(estimate)
+        return ModelCall(self.ref, usage, cost_nano, estimate.input_tokens + estimate.output_tokens)
 
     def _is_foreign(self, message: Message) -> bool:
         return message.provider_data is not None and message.provider_data.model != self.ref

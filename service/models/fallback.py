@@ -275,10 +275,10 @@ class FallbackProvider:
 
     def _count(self, choice: ChosenModel, asked: ModelRequest, usage: Usage, characters: int) -> None:
         """Count a call that has written `characters`, which stand for its output where the provider counts nothing."""
-        estimate = 0
-        if usage.cost_nano is None and choice.price is not None:
-            estimate = choice.price.cost_of(Usage(estimate_request(asked), characters // BYTES_PER_TOKEN))
-        self.calls.append(ModelCall(choice.ref, usage, estimate))
+        if usage.input_tokens or usage.output_tokens:
+            self.calls.append(ModelCall(choice.ref, usage))
+        else:
+            self.calls.append(choice.estimated(usage, Usage(estimate_request(asked), characters // BYTES_PER_TOKEN)))
 
     def _delay_after(self, choice: ChosenModel, error: GatewayError, failures: int) -> float | None:
         if not choice.retried or not _may_pass(error):

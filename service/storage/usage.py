@@ -97,11 +97,8 @@ class DailyUsage:
         within = list(_within(first_day, last_day, account))
         if agent_id is not None:
             within.append(daily_usage.c.agent_id == agent_id)
-        now, total = (
-            monotonic(),
-            sa.func.coalesce(sa.func.sum(daily_usage.c.cost_nano + daily_usage.c.estimate_nano), 0).label("cost"),
-        )
-        cost = int(self._database.fetch(sa.select(total).where(*within), {})[0].cost)
+        now = monotonic()
+        cost = int(self._database.fetch(sa.select(_SPENT).where(*within), {})[0].spent)
         if len(self._spent) >= _MAX_KNOWN:
             self._spent.clear()
         self._spent[key] = now, (first_day, last_day), cost

@@ -15,6 +15,7 @@ import pytest
 from openai import OpenAI
 from support.chat import error_of
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config, stubbed_config
+from support.polling import until
 from support.upstream import Exchange, Upstream
 
 PATH = "/v1/embeddings"
@@ -173,8 +174,15 @@ def test_wrong_requests_are_refused(client: httpx.Client, model: str | None, bod
 def test_caller_that_leaves_ends_the_request(client: httpx.Client, upstream: Upstream) -> None:
     upstream.requests.clear()
     with pytest.raises(httpx.ReadTimeout):
-        client.post(PATH, json={"input": "a"}, headers={"x-openclaw-model": "stub/waits"}, timeout=0.5)
+        client.post(PATH, json={"input": "a", "user": "gone"}, headers={"x-openclaw-model": "stub/waits"}, timeout=0.5)
     assert upstream.aborted.wait(20)
+
+    def counted() -> Any:
+        listed = client.get("/v1/usage", params={"by": "user"}).json()["data"]
+        return next((one["usage"] for one in listed if one["user"] == "gone"), None)
+
+    until(counted)
+    assert (counted()["model_calls"], counted()["uncosted_calls"], counted()["cost"]) == (1, 1, None)
 
 
 def test_switch_and_model_are_named(tmp_path_factory: pytest.TempPathFactory) -> None:

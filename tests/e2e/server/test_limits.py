@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -119,6 +120,17 @@ def test_tokens_count_as_they_were_used(gateway: LiveGateway) -> None:
         assert error_of(refused)[:2] == (429, "rate_limit_exceeded")
         assert "300 tokens per minute" in refused.json()["error"]["message"]
         assert ask(client, "x").status_code == 200
+
+
+def test_tokens_of_a_run_that_was_cut_off_count(gateway: LiveGateway) -> None:
+    with gateway.client(key_with(gateway, None, 300)) as client:
+        run = client.post("/v1/runs", json={"input": "x" * 400, "model": "scripted/stuck"}).json()
+        path = f"/v1/runs/{run['id']}"
+        until(lambda: client.get(path).json()["first_output_at"])
+        assert client.post(f"{path}/cancel").is_success
+        until(lambda: client.get(path).json()["ended_at"])
+        time.sleep(0.2)  # longer than the end of a run takes
+        assert int(limit_headers(ask(client, "", model="openclaw/nobody"))["remaining-tokens"]) <= 200
 
 
 def test_a_run_is_refused_while_as_many_go_on_as_may(gateway: LiveGateway) -> None:
