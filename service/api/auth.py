@@ -183,8 +183,8 @@ class NamedKeys(Protocol):
     def authenticate(self, key: bytes) -> Principal | None:
         """Return the caller with `key`, `None` for one that is not valid."""
 
-    def is_active(self, key_id: str) -> bool:
-        """Return True if a key that was accepted before still is."""
+    def is_active(self, principal: Principal) -> bool:
+        """Return True if the key with which `principal` was accepted before still is."""
 
 
 class Authenticator:
@@ -261,8 +261,8 @@ class Authenticator:
         return _NO_USER if self.mode == "trusted-proxy" else f"Wrong {self.mode}. Send the gateway's {self.mode}."
 
     def is_valid(self, principal: Principal) -> bool:
-        """Return True if a caller that was authenticated earlier still is: its key may be revoked or expired."""
-        return principal.key_id is None or (self._keys is not None and self._keys.is_active(principal.key_id))
+        """Return True if a caller that was authenticated earlier still is: its key may be revoked, expired or replaced."""
+        return principal.key_id is None or (self._keys is not None and self._keys.is_active(principal))
 
     def _check_lockout(self, client: str) -> None:
         seconds = math.ceil(self._limiter.lockout_seconds(client))

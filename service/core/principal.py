@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import field
 from enum import StrEnum
 
 from service.core.budgets import Budget
@@ -32,7 +33,8 @@ _INCLUDED = {
 class Principal:
     """An authenticated caller.
 
-    `owner` is the namespace of its data in session keys (`service.storage.sessions.keys`); a caller without one is an
+    `key_digest` is that of the text that a named key was sent as, which may have been replaced since. `owner` is the
+    namespace of its data in session keys (`service.storage.sessions.keys`); a caller without one is an
     administrator, whose data has none and who sees everybody's. `key_id` and `name` are those of a named key. `scopes`
     are granted directly or in a wider one. `agents` and `models` (`provider/model`, `provider/*`) are those that it may
     use, `None` for all. `limits` and `budget` are the key's own, `user` is the name of a user whom a trusted proxy has
@@ -48,6 +50,7 @@ class Principal:
     limits: RateLimits = NO_LIMITS
     user: str | None = None
     budget: Budget | None = None
+    key_digest: str = field(default="", repr=False, compare=False)
 
     @property
     def account(self) -> str:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from service.core.budgets import Budget, parse_budget
 from service.core.concurrency import spawn
-from service.core.dataclass import record
+from service.core.dataclass import record, replace
 from service.core.principal import Principal, Scope, closure_of
 from service.core.rate_limits import NO_LIMITS, RateLimits
 from service.storage.database.caller_schema import api_keys
@@ -80,7 +80,22 @@ class ApiKey:
         """Return the caller with this key."""
         scopes = closure_of(self.scopes)
         owner = None if Scope.ADMIN in scopes else f"key:{self.id}"
-        return Principal(owner, self.id, self.name, scopes, self.agents, self.models, self.limits, budget=self.budget)
+        return Principal(
+            *(owner, self.id, self.name, scopes, self.agents, self.models, self.limits),
+            budget=self.budget,
+            key_digest=self.digest,
+        )
+
+    def accepts(self, digest: str, now_ms: int) -> bool:
+        """Return True if `digest` is that of the key in force, or of the one before in its time of grace."""
+        # Both comparisons are always made, so that wrong and replaced keys take the same time.
+        is_current = hmac.compare_digest(digest, self.digest)
+        is_old = hmac.compare_digest(digest, self.old_digest or _NO_DIGEST) and (self.old_until_ms or 0) > now_ms
+        return (is_current or is_old) and self.state_at(now_ms) == "active"
+
+
+#: Compared with where there is no key, so that unknown ones take as long as wrong ones.
+_UNKNOWN = ApiKey("", "", _NO_DIGEST, (), None, None, 0)
 
 
 def new_key(key_id: str | None = None) -> tuple[str, str, str]:
@@ -122,21 +137,17 @@ class ApiKeys:
         if parts is None:
             return None
         known = self._look_up(parts[1].decode())
-        digest, row = _digest(key), known.key
-        now_ms = int(self._clock() * 1000)
-        # Both comparisons are always made, so that unknown, wrong and replaced keys take the same time.
-        is_current = hmac.compare_digest(digest, _NO_DIGEST if row is None else row.digest)
-        is_old = hmac.compare_digest(digest, _NO_DIGEST if row is None or row.old_digest is None else row.old_digest)
-        is_old = is_old and row is not None and (row.old_until_ms or 0) > now_ms
-        if row is None or not (is_current or is_old) or row.state_at(now_ms) != "active":
+        digest, now_ms = _digest(key), int(self._clock() * 1000)
+        is_accepted = (known.key or _UNKNOWN).accepts(digest, now_ms)
+        if known.key is None or known.principal is None or not is_accepted:
             return None
-        self._note_use(known, row.id, now_ms)
-        return known.principal
+        self._note_use(known, known.key.id, now_ms)
+        return known.principal if digest == known.key.digest else replace(known.principal, key_digest=digest)
 
-    def is_active(self, key_id: str) -> bool:
-        """Return True if a key that was accepted before still is."""
-        key = self._look_up(key_id).key
-        return key is not None and key.state_at(int(self._clock() * 1000)) == "active"
+    def is_active(self, principal: Principal) -> bool:
+        """Return True if the key with which `principal` was accepted before still is."""
+        key = self._look_up(principal.key_id or "").key
+        return key is not None and key.accepts(principal.key_digest, int(self._clock() * 1000))
 
     def _look_up(self, key_id: str) -> _Known:
         known, now = self._known.get(key_id), monotonic()

@@ -157,8 +157,8 @@ class FaultyKeys:
             self._remembered[key] = principal
         return self._alter(principal)
 
-    def is_active(self, key_id: str) -> bool:
-        return self._keys.is_active(key_id)
+    def is_active(self, principal: Principal) -> bool:
+        return self._keys.is_active(principal)
 
 
 def with_keys(alter: Callable[[Principal], Principal], *, remembers: bool = False) -> Fault:

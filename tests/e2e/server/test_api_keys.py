@@ -270,9 +270,12 @@ def test_keys_are_rotated_and_revoked_while_in_use(keys: Keys) -> None:
 
     assert status_of(old) == 200
     with open_keys(state) as stored:
-        new = stored.rotate(key_id, grace_seconds=1)
-        assert status_of(old) == 200
-        until(lambda: status_of(new) == 200 and status_of(old) == 401)
+        with operator_client(keys.gateway, auth={"token": old}) as client:
+            new = stored.rotate(key_id, grace_seconds=1)
+            assert status_of(old) == 200
+            until(lambda: status_of(new) == 200 and status_of(old) == 401)
+            with pytest.raises(websockets.ConnectionClosed):
+                client.receive_until(lambda _: False)
         with operator_client(keys.gateway, auth={"token": new}) as client:
             assert client.call("health")["ok"]
             stored.revoke(key_id)

@@ -65,15 +65,21 @@ def test_only_digests_are_stored_and_shown(database: Database, clock: Clock) -> 
 def test_expiry_and_the_grace_of_an_old_key_end(database: Database, clock: Clock) -> None:
     keys = ApiKeys(database, clock)
     key, old = keys.create("anna", [Scope.CHAT], expires_at_ms=int(clock() * 1000) + 60_000)
+    connected = authenticated(keys, old)
+    assert connected
     new = keys.rotate(key.id, grace_seconds=10)
-    assert authenticated(keys, old)
-    assert authenticated(keys, new)
+    until(lambda: authenticated(keys, new))
+    assert authenticated(keys, old) == connected
+    assert keys.is_active(connected)
     clock.now += 11
+    assert not keys.is_active(connected)
     assert authenticated(keys, old) is None
-    assert authenticated(keys, new)
+    connected = authenticated(keys, new)
+    assert connected
+    assert keys.is_active(connected)
     clock.now += 60
     assert authenticated(keys, new) is None
-    assert not keys.is_active(key.id)
+    assert not keys.is_active(connected)
 
 
 def test_a_change_is_in_force_in_other_processes_within_a_second(database: Database, clock: Clock) -> None:
@@ -81,11 +87,12 @@ def test_a_change_is_in_force_in_other_processes_within_a_second(database: Datab
     here, there = ApiKeys(database, clock), ApiKeys(database, clock)
     key, text = here.create("anna", [Scope.CHAT])
     unknown = text.replace(key.id, "0" * 12)
-    assert authenticated(there, text)
+    connected = authenticated(there, text)
+    assert connected
     assert authenticated(there, unknown) is None
     here.revoke(key.id)
     until(lambda: authenticated(there, text) is None)
-    assert not there.is_active(key.id)
+    assert not there.is_active(connected)
 
 
 def test_the_last_use_is_stored(database: Database, clock: Clock) -> None:
