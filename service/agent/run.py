@@ -88,8 +88,8 @@ class Run:
     log of other runs may lack it, or retract it. `is_waiting` is set while it waits for an approval. `scope`
     surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
     `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model calls, `model`
-    is the model of the latest one, `usage` that of those that have ended, `model_calls` those that count. `request_id` is that of its HTTP request,
-    `sampling` the parameters in force. Times in seconds since 1970.
+    is the model of the latest one, `usage` that of those that have ended, `model_calls` those that count. `request_id`
+    is that of its HTTP request, `sampling` the parameters in force. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
     fails, and each function of `on_evicted` is called.

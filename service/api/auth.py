@@ -261,7 +261,7 @@ class Authenticator:
         return _NO_USER if self.mode == "trusted-proxy" else f"Wrong {self.mode}. Send the gateway's {self.mode}."
 
     def is_valid(self, principal: Principal) -> bool:
-        """Return True if a caller that was authenticated earlier still is: its key may be revoked, expired or replaced."""
+        """Return True if a caller that was authenticated earlier still is; keys are revoked, replaced, and expire."""
         return principal.key_id is None or (self._keys is not None and self._keys.is_active(principal))
 
     def _check_lockout(self, client: str) -> None:

@@ -196,7 +196,8 @@ def create_embeddings(
 ) -> Embeddings:
     """Make the vectors, within the agent's time limit and the limit of runs at once.
 
-    Adds what the provider may charge for to `calls`, also where it fails. Raises `GatewayError`: the errors of the provider; `unsupported_parameter` for a model that makes no embeddings.
+    Adds what the provider may charge for to `calls`, also where it fails. Raises `GatewayError`: the errors of the
+    provider; `unsupported_parameter` for a model that makes no embeddings.
     """
     provider = chosen.provider
     if not isinstance(provider, EmbeddingProvider):
