@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from service.core.dataclass import record
 from service.core.errors import GatewayError
@@ -49,20 +49,38 @@ class UsageReport:
         account = None if self.principal.owner is None else self.principal.account
         found = usage.list(self.by, *days, limit + 1, account=account)
         names = self._key_names() if self.by in (UsageGroup.KEY, UsageGroup.USER) else {}
+        names |= {row.account: row.user or "" for row in found if is_proxy_user(row.account)}
         return {
             "object": "list",
             "by": self.by,
             "from": _to_text(days[0]),
             "to": _to_text(days[1]),
-            "data": [_to_sum(row, names) for row in found[:limit]],
+            "data": [self._to_sum(row, names) for row in found[:limit]],
             "total": to_counts(usage.total(*days, account=account).totals),
             "has_more": len(found) > limit,
+        }
+
+    def _to_sum(self, row: UsageRow, names: dict[str, str]) -> dict[str, Any]:
+        return {
+            "object": "usage",
+            "day": None if row.day is None else _to_text(row.day),
+            "key": row.account or None,
+            "key_name": names.get(row.account or "") or None,
+            "user": row.user or None if self.by is UsageGroup.USER else None,
+            "agent": row.agent_id,
+            "model": row.model,
+            "usage": to_counts(row.totals),
         }
 
     def _key_names(self) -> dict[str, str]:
         if self.principal.owner is not None:
             return {self.principal.account: self.principal.name}
         return {key.id: key.name for key in self.storage.api_keys.list()}
+
+
+def is_proxy_user(account: str | None) -> TypeGuard[str]:
+    """Return True if the account is that of a user whom a trusted proxy named, not that of an API key."""
+    return account is not None and account.startswith("user:")
 
 
 def to_counts(totals: UsageTotals) -> dict[str, Any]:
@@ -78,19 +96,6 @@ def to_counts(totals: UsageTotals) -> dict[str, Any]:
         "output_tokens": totals.output_tokens,
         "reasoning_tokens": totals.reasoning_tokens,
         "cost": to_dollars(totals.cost_nano) if is_known else None,
-    }
-
-
-def _to_sum(row: UsageRow, names: dict[str, str]) -> dict[str, Any]:
-    return {
-        "object": "usage",
-        "day": None if row.day is None else _to_text(row.day),
-        "key": row.account or None,
-        "key_name": names.get(row.account or "") or None,
-        "user": row.user or None,
-        "agent": row.agent_id,
-        "model": row.model,
-        "usage": to_counts(row.totals),
     }
 
 

@@ -52,7 +52,11 @@ def usage(opened: Any, *, by: str, first: str | None, last: str | None, limit: i
 
 
 def _name_of(row: Mapping[str, Any], by: str) -> str:
+    from service.api.usage_report import is_proxy_user
+
     key = row["key_name"] or row["key"]
+    if by in ("key", "user") and is_proxy_user(row["key"]):
+        return f"{printable(key)} (user of a proxy)"
     if by == "key":
         return printable(key or "(none)")
     name = printable(row[by] or "(none)")

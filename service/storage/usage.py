@@ -28,7 +28,8 @@ class UsageGroup(StrEnum):
 class UsageRow:
     """A sum. Of `day` (days since 1970), `account`, `user`, `agent_id` and `model` those are set that it is grouped by.
 
-    `account` and `user` are "" for callers without; two API keys may use the same name for a user.
+    `account` and `user` are "" for callers without; two API keys may use the same name for a user. Sums of accounts
+    have the user whom a trusted proxy named, too.
     """
 
     totals: UsageTotals
@@ -57,6 +58,10 @@ _UNREAD = (0.0, (0, 0), 0)
 _LAST_DAY = 1_000_000
 
 _SPENT = sa.func.coalesce(sa.func.sum(daily_usage.c.cost_nano + daily_usage.c.estimate_nano), 0).label("spent")
+#: The name of the user whom a trusted proxy named: the account has only its digest.
+_PROXY_USER = sa.case(
+    (daily_usage.c.account.startswith("user:"), sa.func.max(daily_usage.c.user_name)), else_=""
+).label("user_name")
 _ALL_TOKENS = sa.func.sum(daily_usage.c.input_tokens + daily_usage.c.output_tokens)
 
 
@@ -81,7 +86,8 @@ class DailyUsage:
         `account` limits them to one key.
         """
         columns = [daily_usage.c[name] for name in _COLUMNS[by]]
-        found = sa.select(*columns, *_SUMS).where(*_within(first_day, last_day, account)).group_by(*columns)
+        shown = [*columns, _PROXY_USER] if by is UsageGroup.KEY else columns
+        found = sa.select(*shown, *_SUMS).where(*_within(first_day, last_day, account)).group_by(*columns)
         found = found.order_by(*columns) if by is UsageGroup.DAY else found.order_by(_ALL_TOKENS.desc(), *columns)
         return tuple(map(_to_row, self._database.fetch(found.limit(limit), {})))
 

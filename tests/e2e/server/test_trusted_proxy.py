@@ -118,6 +118,26 @@ def test_a_user_has_the_limits_of_the_configuration(gateway: LiveGateway) -> Non
         assert ask(other, "hello").status_code == 200
 
 
+def test_usage_has_the_names_of_users(gateway: LiveGateway) -> None:
+    with client(gateway, "ünal") as one:
+        assert ask(one, "hello", user="somebody else").status_code == 200
+    admin, _ = create_key(gateway.state_dir, "admin")
+    for program in (client(gateway, "ünal"), gateway.client(admin)):
+        with program:
+            named = [
+                next(
+                    row
+                    for row in program.get("/v1/usage", params={"by": by}).json()["data"]
+                    if row["key_name"] == "ünal"
+                )
+                for by in ("key", "user")
+            ]
+        assert named[0]["key"] == named[1]["key"]
+        assert named[0]["key"].startswith("user:")
+        assert named[0]["usage"] == named[1]["usage"]
+        assert [row["user"] for row in named] == [None, "ünal"]
+
+
 def test_foreign_pages_do_not_act_for_a_user(gateway: LiveGateway) -> None:
     with client(gateway, "anna", Origin="https://evil.example.com") as page:
         assert error_of(page.get("/v1/sessions"))[:2] == (403, "origin_not_allowed")
