@@ -124,7 +124,7 @@ def network_of(address: str) -> str:
 
 
 def check_origin(headers: Mapping[str, Any], allowed_origins: Collection[str]) -> None:
-    """Refuse a request of a page with a foreign origin, for a gateway without authentication.
+    """Refuse a request of a page with a foreign origin, where callers need no secret.
 
     Browsers send such requests on behalf of any page. An origin is foreign unless it is the request's Host or one of
     `allowed_origins` (lower-case; "*" allows all). `headers` has WSGI's names. Raises `GatewayError`
@@ -140,8 +140,7 @@ def check_origin(headers: Mapping[str, Any], allowed_origins: Collection[str]) -
     if is_foreign:
         raise GatewayError(
             "origin_not_allowed",
-            "Without authentication, pages of other origins are refused. Configure a token, or list the origin in "
-            "gateway.controlUi.allowedOrigins.",
+            "Pages of other origins are refused here. List the origin in gateway.controlUi.allowedOrigins.",
             param="origin" if origin is not None else "sec-fetch-site",
         )
 
