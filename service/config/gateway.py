@@ -94,7 +94,7 @@ class AuthConfig(Section):
     rate_limit: RateLimitConfig = RateLimitConfig()
     """Limits on failed authentications from one address."""
     trusted_proxy: Annotated[TrustedProxyConfig | None, Field(validate_default=True)] = None
-    """How a proxy in front names the user, with `mode` "trusted-proxy"."""
+    """The headers by which a proxy in front names the user, with `mode` "trusted-proxy"."""
 
     @field_validator("trusted_proxy")
     @classmethod

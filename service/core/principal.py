@@ -54,7 +54,7 @@ class Principal:
 
     @property
     def account(self) -> str:
-        """What the caller's usage counts for: its API key, or what it owns data as; "" for the gateway's own token."""
+        """The account of the caller's usage: its API key, or the owner of its data; "" for the gateway's own token."""
         return self.key_id or self.owner or ""
 
     def may_see(self, owner: str | None) -> bool:

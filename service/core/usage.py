@@ -1,4 +1,4 @@
-"""What models' calls add up to, and the prices of their tokens. Money is counted in whole nano-dollars (1e-9 USD)."""
+"""Totals of models' calls, and the prices of their tokens. Money is counted in whole nano-dollars (1e-9 USD)."""
 
 from __future__ import annotations
 

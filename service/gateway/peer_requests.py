@@ -1,4 +1,4 @@
-"""What gateways that share a database want of each other's runs: that they end, and that their events are stored."""
+"""Requests about runs between gateways that share a database: to end them, and to store their events."""
 
 from __future__ import annotations
 

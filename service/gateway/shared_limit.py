@@ -313,7 +313,7 @@ class SharedLimit:
             waiter.admission.give_back()
 
     def _due_at(self) -> float:
-        """Return when there is something to tell the other gateways, by the monotonic clock."""
+        """Return the monotonic time at which the other gateways need news of this one."""
         lease_ends_at = self._spare_until if self._spare_requests or self._spare_tokens else math.inf
         return min(self._settled_since + _SETTLE_SECONDS, self._idle_since + _IDLE_SECONDS, lease_ends_at)
 

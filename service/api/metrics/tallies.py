@@ -32,7 +32,7 @@ _LASTING = {CPU_SECONDS, *(row.name for row in ROWS if row.kind is not Kind.GAUG
 
 
 class Tally:
-    """What events add to the metric of `row`."""
+    """The sums of what events add to the metric of `row`."""
 
     def __init__(self, row: Row) -> None:
         self.row = row

@@ -1,1 +1,1 @@
-"""What several commands share: options, output, the storage, checks."""
+"""Parts that several commands share: options, output, the storage, checks."""

@@ -58,7 +58,7 @@ _PASSING = ("rate_limit_exceeded", "overloaded", "provider_timeout")
 
 @record
 class Finding:
-    """What a check found about its `subject`; `remedy` says what to do about it."""
+    """The result of a check of `subject`; `remedy` is how to mend it."""
 
     subject: str
     status: Status
@@ -187,7 +187,7 @@ def _check_proxies(config: Config) -> Iterator[Finding]:
             text = f"gateway.trustedProxies: {network} is a network of the internet"
             yield Finding(subject, "warning", text, "List the addresses of your proxies alone.")
     if config.gateway.bind != "loopback" and not trusted:
-        text = "other machines reach the gateway without TLS, or through a proxy whose clients it cannot tell apart"
+        text = "other machines reach the gateway without TLS, or through a proxy that hides its clients"
         remedy = "Put a proxy with TLS in front and list it in gateway.trustedProxies (docs/recipes.md)."
         yield Finding(subject, "warning", text, remedy)
 

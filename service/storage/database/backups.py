@@ -19,7 +19,7 @@ _BUSY_SECONDS = 60.0
 def back_up(source: Path, target: Path) -> None:
     """Write the database `source` to `target`, readable by its owner alone, as it is at one moment.
 
-    Whoever uses the database goes on meanwhile. `target` is replaced whole, or not at all. Raises `StoreError`.
+    The gateway goes on meanwhile. `target` is replaced whole, or not at all. Raises `StoreError`.
     """
     _check(source)
     with _replacing(target) as new, closing(_connect(source)) as connection:
