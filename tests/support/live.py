@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -172,12 +172,18 @@ def live_gateway(
         yield LiveGateway(_wait_until_listening(process, output_path), process, output_path, directory / "state")
     finally:
         if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes] | Program) -> None:
+    """Stop a gateway; the second signal aborts the runs that a test has left behind."""
+    for seconds in (1.5, 20):
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
+    process.kill()
+    process.wait()
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes] | Program, output_path: Path) -> str:
