@@ -68,7 +68,10 @@ FAULTS = (
     Fault(
         "plain-text-500",
         "GET /healthz",
-        ("not_a_server_error", "positive_data_acceptance", "content_type_conformance", "contract_conformance"),
+        (
+            *("not_a_server_error", "positive_data_acceptance", "content_type_conformance"),
+            *("response_headers_conformance", "contract_conformance"),
+        ),
     ),
     Fault("envelope-without-param", "GET /healthz", ("response_schema_conformance", "contract_conformance")),
     Fault("message-without-refusal", COMPLETION, ("response_schema_conformance", "contract_conformance")),
