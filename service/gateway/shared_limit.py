@@ -329,7 +329,7 @@ class SharedLimit:
                     self._ask(None)
                 else:
                     sleep(due_at - now)
-        except StoreError:  # logged; it is told with the next request
+        except StoreError:  # logged; the next request sends it
             pass
         finally:
             self._is_flushing = False

@@ -15,7 +15,7 @@ from service.storage.database.database import Database
 
 
 class UsageGroup(StrEnum):
-    """What usage is summed up by."""
+    """The subjects that usage is summed up by."""
 
     KEY = "key"
     USER = "user"

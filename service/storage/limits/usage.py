@@ -1,4 +1,4 @@
-"""What was used of limits by all gateways that share a database: one row per subject, changed under its lock.
+"""The use of limits by all gateways that share a database: one row per subject, changed under its lock.
 
 A gateway asks for runs that wait, and for a few more to admit on its own for a short time, the lease. What is leased
 counts from the moment of the lease until a window after its end, so that no sliding window has more than the limit,

@@ -1,4 +1,4 @@
-"""What runs cost, and daily totals of usage. They begin empty: nobody knows the prices of earlier runs."""
+"""The cost of runs, and daily totals of usage. They begin empty: the prices of earlier runs are not known."""
 
 from __future__ import annotations
 
