@@ -21,6 +21,8 @@ from gevent.hub import Waiter
 from gevent.lock import RLock, Semaphore
 from gevent.monkey import get_original
 
+from service.core.work import Work, current_work
+
 __all__ = [
     "CancelScope",
     "Cancelled",
@@ -95,16 +97,18 @@ def wait_readable(fd: int) -> None:
 def run_concurrently(jobs: Sequence[Callable[[], T]], at_most: int) -> list[T]:
     """Run each job in its own greenlet, at most `at_most` at a time, and return the results in order.
 
-    All jobs have ended when it returns or raises the first exception in the order of the jobs. When the caller is
-    interrupted, jobs that have not started are dropped and the others get `Cancelled` and a second to clean up.
+    They are part of the caller's work. All have ended when it returns or raises the first exception in their order.
+    When the caller is interrupted, jobs that have not started are dropped and the others get `Cancelled` and a second
+    to clean up.
     """
     pool = gevent.pool.Pool(at_most)
+    work = current_work.get()
     try:
         outcomes: list[gevent.Greenlet] = []
         for job in jobs:
             if outcomes:
                 gevent.sleep(_BETWEEN_STARTS_SECONDS)
-            outcomes.append(pool.spawn(_settled, job, ()))
+            outcomes.append(pool.spawn(_settled_in, work, job))
         pool.join()
     finally:
         pool.kill(Cancelled, timeout=CLEANUP_SECONDS)
@@ -270,6 +274,11 @@ class ThreadPool:
         if error is not None:
             raise error
         return cast(T, outcome)
+
+
+def _settled_in(work: Work, job: Callable[..., T]) -> tuple[Any, BaseException | None]:
+    current_work.set(work)
+    return _settled(job, ())
 
 
 def _settled(job: Callable[..., T], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:

@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 from service.core.dataclass import record
+from service.core.work import current_work
 
 MAX_VALUE_CHARACTERS = 256
 
@@ -32,9 +33,6 @@ KEPT_FILES = 5
 
 #: A level above all others: nothing is logged.
 SILENT = logging.CRITICAL + 10
-
-#: Members of a record's `extra` that its line shows.
-_EXTRAS = ("run",)
 
 _access_log = logging.getLogger("openclaw.access")
 _STDERR = 2
@@ -90,15 +88,15 @@ class _Handler(logging.Handler, ABC):
         self._exceptions = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line for `record`; its traceback follows in lines of its own, or as a member."""
+        """Write a line for `record` and the current work; its traceback follows in lines of its own, or as a member."""
         try:
-            extras = {name: getattr(record, name) for name in _EXTRAS if getattr(record, name, None)}
+            ids = current_work.get().ids
             trace = self._exceptions.formatException(record.exc_info) if record.exc_info else None
             if self._as_json:
-                fields = {"message": record.getMessage(), **extras, **({} if trace is None else {"exception": trace})}
+                fields = {"message": record.getMessage(), **ids, **({} if trace is None else {"exception": trace})}
                 self._write(self._json_line(record.name, record.levelno, fields, record.created))
             else:
-                words = "".join([record.getMessage(), *(f" {key}={to_logfmt(extras[key])}" for key in extras)])
+                words = "".join([record.getMessage(), *(f" {key}={to_logfmt(ids[key])}" for key in ids)])
                 text = words if trace is None else f"{words}\n{trace}"
                 self._write(self._text_line(record.name, record.levelno, text, record.created))
         except Exception:  # noqa: BLE001 - as logging does: a line never ends what it reports about

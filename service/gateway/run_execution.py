@@ -23,6 +23,7 @@ from service.core.messages import Usage
 from service.core.pausable_deadline import PausableDeadline
 from service.core.signals import RunFinished, run_finished
 from service.core.usage import ModelCall, total_of
+from service.core.work import Work, current_work
 from service.gateway.approval_gate import ApprovalGate
 from service.gateway.event_recorder import EventRecorder
 from service.gateway.run_limiter import RunLimiter, RunSlot, turn_of
@@ -78,6 +79,7 @@ class RunExecutor:
 
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
+        current_work.set(Work(_ids_of(run, plan)))
         if run.accepted.detached:
             self.record_events(run)
         try:
@@ -147,7 +149,6 @@ class RunExecutor:
             windows=runtime.windows,
             restartable=plan.request.is_restartable,
             clock=self._clock,
-            run_id=run.id,
         )
         run.model_calls = provider.calls
         window = ContextWindow(
@@ -225,6 +226,16 @@ def _asked(
     if check is None:
         return provider
     return ValidatedProvider(provider, check, plan.lease.runtime.limits.repairs, on_discarded)
+
+
+def _ids_of(run: Run, plan: RunPlan) -> dict[str, str]:
+    """Return what the log lines of the run's work name."""
+    ids = {"run": run.id, "agent": run.agent_id, "session": plan.context_key or run.session_key}
+    if run.request_id is not None:
+        ids["request_id"] = run.request_id
+    if plan.request.principal.key_id is not None:
+        ids["key"] = plan.request.principal.key_id
+    return ids
 
 
 def _to_finished(run: Run, plan: RunPlan, end: RunEnded) -> RunFinished:

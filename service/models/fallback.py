@@ -129,9 +129,8 @@ class FallbackProvider:
 
     `answered` is the model that produced the latest answer, `None` before the first. Later calls start with it, so
     that a model that failed is not retried in each turn. One instance per run, one call at a time; `clock` returns
-    Unix time, `run_id` is for the log. With `restartable`, or for a request that is `collected` or `held`, an answer
-    may also fail after it has started: `on_restart` is called before the next attempt's output. `calls` are all that
-    the providers may charge for.
+    Unix time. With `restartable`, or for a request that is `collected` or `held`, an answer may also fail after it has
+    started: `on_restart` is called before the next attempt's output. `calls` are all that the providers may charge for.
     """
 
     def __init__(
@@ -144,7 +143,6 @@ class FallbackProvider:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = concurrency.sleep,
         random: Callable[[], float] = randomness.random,
-        run_id: str = "",
     ) -> None:
         self._choices = tuple(choices)
         self._policy = policy
@@ -155,7 +153,6 @@ class FallbackProvider:
         self._clock = clock
         self._sleep = sleep
         self._random = random
-        self._log_extra = {"run": run_id}
         self._first = 0
         self._asked = self._choices[0]
         self.answered: ChosenModel | None = None
@@ -177,7 +174,7 @@ class FallbackProvider:
         except GatewayError as error:
             error.reason = None if self._has_output else log_words(error, request)
             why = error.code if error.reason is None else f"{error.code}: {error.reason}"
-            logger.warning("the model %s failed: %s", self.asked.ref, why, extra=self._log_extra)
+            logger.warning("the model %s failed: %s", self.asked.ref, why)
             tried = f"all {self._tried} models failed, the last was " if self._tried > 1 else ""
             error.message = f"{error.message} (The model: {tried}{self.asked.ref}.)"
             raise
@@ -209,9 +206,7 @@ class FallbackProvider:
             except GatewayError as error:
                 if self._is_final or not (error.code in REPLACEABLE or isinstance(error, ModelMissingError)):
                     raise
-                logger.warning(
-                    "the model %s failed (%s), asking the next", choice.ref, error.code, extra=self._log_extra
-                )
+                logger.warning("the model %s failed (%s), asking the next", choice.ref, error.code)
                 model_replaced.emit(ModelReplaced(choice.ref, following.ref, error.code))
                 may_pass = may_pass or _may_pass(error)
         try:
@@ -246,7 +241,7 @@ class FallbackProvider:
                 if delay is None or self._clock() + delay > give_up_at:
                     raise
                 text = "the model %s failed (%s), asking again in %.1f s"
-                logger.warning(text, choice.ref, error.code, delay, extra=self._log_extra)
+                logger.warning(text, choice.ref, error.code, delay)
             self._sleep(delay)
 
     def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers) -> ModelEnded:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from service.core import concurrency
+from service.core.work import Work, current_work
 from service.tools.mcp.connection import ConnectionLostError
 from service.tools.mcp.server import LISTING_WAIT_SECONDS, McpEndpoint, McpServer, RemoteTool
 from service.tools.tool import Tool, ToolContext, ToolError
@@ -76,7 +77,8 @@ class McpServers:
         """
         selected = [server for name, server in self._servers.items() if name in servers]
         listings: dict[str, tuple[RemoteTool, ...]] = {}
-        waiting = [concurrency.spawn(self._list_into, server, listings, wait_seconds) for server in selected]
+        work = current_work.get()
+        waiting = [concurrency.spawn(self._list_into, work, server, listings, wait_seconds) for server in selected]
         for listing in waiting:
             listing.join()
         tools: dict[str, Tool] = {}
@@ -87,8 +89,9 @@ class McpServers:
         return tuple(tools.values())
 
     def _list_into(
-        self, server: McpServer, listings: dict[str, tuple[RemoteTool, ...]], wait_seconds: float | None
+        self, work: Work, server: McpServer, listings: dict[str, tuple[RemoteTool, ...]], wait_seconds: float | None
     ) -> None:
+        current_work.set(work)
         name = server.endpoint.name
         try:
             listings[name] = server.list_tools(wait_seconds)

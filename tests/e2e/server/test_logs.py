@@ -135,9 +135,12 @@ def test_line_says_why_run_failed_in_providers_words_without_message(
     assert line["reason"].startswith(start_of_reason)
     upstream.answers["quota"] = rejecting(429, "You exceeded your current quota, see your plan.")
     ask(client, "hi", headers={"x-openclaw-model": "stub/quota", "x-request-id": "poor"})
-    assert entry(gateway, "run", request_id="poor")["reason"].endswith(
-        "It says: You exceeded your current quota, see your plan."
-    )
+    poor = entry(gateway, "run", request_id="poor")
+    assert poor["reason"].endswith("It says: You exceeded your current quota, see your plan.")
+    warning = entry(gateway, "models", request_id="poor")
+    assert {name: warning[name] for name in ("level", "run", "agent", "session")} == {
+        name: poor[name] for name in ("level", "run", "agent", "session")
+    }
     assert f"openclaw.run run={line['run']} outcome=provider_rejected_request" in gateway.output
 
     def break_off(exchange: Exchange) -> None:
