@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-from anthropic.types.message_create_params import MessageCreateParamsStreaming
-from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from pydantic import TypeAdapter
 
 from support.upstream import Received
 
-ANTHROPIC: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsStreaming)
-OPENAI: TypeAdapter[Any] = TypeAdapter(CompletionCreateParamsStreaming)
 #: Fields of the version that Anthropic's API is asked for, which its SDK's newest types have dropped.
 OLDER_FIELDS = {"temperature", "top_p"}
 
@@ -20,11 +17,25 @@ OLDER_FIELDS = {"temperature", "top_p"}
 def check_request(received: Received) -> None:
     """Every field of the request is one the SDK's types know, of a type they take."""
     if received.path.endswith("/messages"):
-        adapter, fields = ANTHROPIC, received.body.keys() - OLDER_FIELDS
+        adapter, fields = _anthropic(), received.body.keys() - OLDER_FIELDS
     else:
-        adapter, fields = OPENAI, received.body.keys()
+        adapter, fields = _openai(), received.body.keys()
     sent = {name: received.body[name] for name in fields}
     assert _plain(adapter.validate_python(sent)) == sent
+
+
+@functools.cache
+def _anthropic() -> TypeAdapter[Any]:
+    from anthropic.types.message_create_params import MessageCreateParamsStreaming  # noqa: PLC0415 - takes a second
+
+    return TypeAdapter(MessageCreateParamsStreaming)
+
+
+@functools.cache
+def _openai() -> TypeAdapter[Any]:
+    from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming  # noqa: PLC0415 - the same
+
+    return TypeAdapter(CompletionCreateParamsStreaming)
 
 
 def _plain(value: Any) -> Any:
