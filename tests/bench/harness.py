@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,13 @@ START_SECONDS = 120
 
 @dataclass(frozen=True)
 class Server:
-    """A server under test: its port, its processes, and the request for a model."""
+    """A server under test: its port, its processes, and the request for a model, with headers of its own."""
 
     name: str
     port: int
     process: psutil.Process
     model: str = "{model}"
+    own_headers: Mapping[str, str] = field(default_factory=dict)
 
     def cpu_seconds(self) -> float:
         """User and system time so far."""
@@ -63,7 +64,8 @@ class Server:
 
     def headers(self, model: str = "m") -> dict[str, str]:
         """Return the headers of a request."""
-        return HEADERS | ({"x-openclaw-model": f"instant/{model}"} if self.name == "gateway" else {})
+        chosen = {"x-openclaw-model": f"instant/{model}"} if self.name == "gateway" else {}
+        return {**HEADERS, **self.own_headers, **chosen}
 
 
 def pin(pid: int, *, measured: bool) -> None:
@@ -73,7 +75,12 @@ def pin(pid: int, *, measured: bool) -> None:
 
 @contextmanager
 def started(
-    name: str, command: Sequence[str], port: int, *, measured: bool, model: str = "{model}"
+    name: str,
+    command: Sequence[str],
+    port: int,
+    *,
+    measured: bool,
+    own_headers: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Start `command` and yield its server once it listens on `port`."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -84,7 +91,7 @@ def started(
             if process.poll() is not None or time.monotonic() > give_up_at:
                 raise RuntimeError(f"{shlex.join(command)} does not listen on port {port}")
             time.sleep(0.05)
-        yield Server(name, port, psutil.Process(process.pid), model)
+        yield Server(name, port, psutil.Process(process.pid), own_headers=own_headers or {})
     finally:
         process.terminate()
         process.wait()

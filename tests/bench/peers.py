@@ -1,4 +1,4 @@
-"""Other gateways, each in a virtual environment that is created on first use."""
+"""Other gateways, each in an environment of its own that is created on first use."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ def litellm(directory: Path, upstream_port: int) -> Iterator[Server]:
         yield server
 
 
+@contextmanager
+def portkey(_: Path, upstream_port: int) -> Iterator[Server]:
+    """Start Portkey's gateway from npm: a relay of one Node process that neither stores nor validates."""
+    home, port = ENVIRONMENTS / "peer-portkey", free_port()
+    program = home / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
+    if not program.exists():
+        options = ("--no-audit", "--no-fund", "--ignore-scripts")
+        subprocess.run(["npm", "install", "--prefix", str(home), *options, "@portkey-ai/gateway@1.15.2"], check=True)
+    host = f"http://127.0.0.1:{upstream_port}/v1"
+    own = {"x-portkey-provider": "openai", "x-portkey-custom-host": host}
+    command = ["node", str(program), "--headless", f"--port={port}"]
+    with started("portkey", command, port, measured=True, own_headers=own) as server:
+        yield server
+
+
 def _environment(name: str, requirement: str) -> Path:
     home = ENVIRONMENTS / f"peer-{name}"
     if not (home / "bin" / name).exists():
@@ -41,4 +56,4 @@ def _environment(name: str, requirement: str) -> Path:
     return home
 
 
-PEERS = {"litellm": litellm}
+PEERS = {"litellm": litellm, "portkey": portkey}

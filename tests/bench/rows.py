@@ -23,6 +23,8 @@ from service.api.http.schema_validation import CompiledSchema
 CALLERS = (8, 64)
 KINDS = ("JSON", "SSE")
 CONVERSATION = 500
+#: Portkey's gateway 1.15 answers every streamed request with 500 on Node 20 (`TypeError: immutable`).
+JSON_ONLY = ("fold", "portkey")
 SLOW_STREAMS = 2000
 LENGTHS = (20, 5_000, 20_000)
 RESENT = (20, 500)
@@ -51,7 +53,7 @@ class Bench:
             for kind in KINDS:
                 for callers in CALLERS:
                     for server in self.servers:
-                        if (kind, server.name) == ("SSE", "fold"):
+                        if kind == "SSE" and server.name in JSON_ONLY:
                             continue
                         before = server.cpu_seconds()
                         answers, took = load(server, callers, seconds, stream=kind == "SSE")
