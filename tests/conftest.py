@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 
 import httpx
+import hypothesis
 import pytest
 from support.clock import Clock
 from support.live import LiveGateway, live_gateway, scripted_config
@@ -56,6 +57,9 @@ def clock() -> Clock:
 
 
 def pytest_configure() -> None:
+    # Examples have no time limit: on a busy machine any of them may take a second.
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
     # Shells have what they start in the background ignore SIGINT, and so would every process that a test interrupts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

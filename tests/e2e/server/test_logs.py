@@ -103,8 +103,9 @@ def test_run_has_one_line_and_so_has_each_tool_call(
     assert called["session"] == line["session"]
     assert called["duration_ms"] >= 0
     assert "arguments" not in called
-    assert len(re.findall(rf"INFO openclaw\.run run={run_id} outcome=ok agent=main", gateway.output)) == 1
-    assert len(re.findall(rf"INFO openclaw\.tool tool=read outcome=error .*run={run_id}", gateway.output)) == 1
+    of_run = rf"INFO openclaw\.run run={run_id} outcome=ok agent=main"
+    of_call = rf"INFO openclaw\.tool tool=read outcome=error .*run={run_id}"
+    eventually(lambda: [len(re.findall(line, gateway.output)) for line in (of_run, of_call)] == [1, 1])
     assert secret not in gateway.output
 
 
@@ -141,7 +142,7 @@ def test_line_says_why_run_failed_in_providers_words_without_message(
     assert {name: warning[name] for name in ("level", "run", "agent", "session")} == {
         name: poor[name] for name in ("level", "run", "agent", "session")
     }
-    assert f"openclaw.run run={line['run']} outcome=provider_rejected_request" in gateway.output
+    eventually(lambda: f"openclaw.run run={line['run']} outcome=provider_rejected_request" in gateway.output)
 
     def break_off(exchange: Exchange) -> None:
         exchange.head()
@@ -162,7 +163,7 @@ def test_arguments_are_logged_where_asked_and_without_secrets(
     run_id = ask(client, "hi").json()["id"]
     called = entry(gateway, "tool", run=run_id)
     assert orjson.loads(called["arguments"])["path"] == "there.txt"
-    assert any(orjson.loads(line) == called for line in gateway.output.splitlines() if line.startswith("{"))
+    eventually(lambda: any(orjson.loads(line) == called for line in gateway.output.splitlines() if line[:1] == "{"))
     write_config(gateway, config)
     eventually(lambda: gateway.output.count("configuration is in force: logging") == 2)
 

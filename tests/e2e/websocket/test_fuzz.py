@@ -31,7 +31,7 @@ FRAMES = st.fixed_dictionaries(
     optional={"params": PARAMS | JSON, "id": JSON, "extra": JSON},
 )
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MARK = "mark"
 
 

@@ -94,7 +94,7 @@ def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
 
 
 @given(conversations())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_compacted_conversation_fits_and_keeps_calls_and_latest_user_message(
     messages: tuple[Message, ...],
 ) -> None:

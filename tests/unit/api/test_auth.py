@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import Clock
 
@@ -108,7 +108,6 @@ def test_right_secret_is_admitted_with_any_spelling_of_bearer(clock: Clock, sche
     assert guard.check(header(TOKEN, scheme) + "  ", CLIENT) is ADMINISTRATOR
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1))
 def test_any_usable_secret_is_admitted_and_its_extension_is_not(secret: str) -> None:
     config = AuthConfig.model_validate({"token": secret})

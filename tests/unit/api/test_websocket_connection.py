@@ -164,7 +164,7 @@ def test_closing_sends_what_waits_first(pair: Pair) -> None:
     assert listening.dead
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=400))
 def test_whatever_bytes_come_the_connection_ends_or_waits(noise: bytes) -> None:
     made = Pair()

@@ -193,7 +193,7 @@ def holder_of(document: Any, path: KeyPath) -> Any:
     return get_value(document, path[:-1])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), document=DOCUMENTS, value=VALUES)
 def test_any_document_changes_only_at_path(data: st.DataObject, document: dict[str, Any], value: Any) -> None:
     layout = Layout(data)

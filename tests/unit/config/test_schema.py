@@ -279,7 +279,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(JSON)
 def test_any_document_is_accepted_or_refused_readably(data: object) -> None:
     problems: tuple[str, ...] = ()

@@ -178,7 +178,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(bursts=st.lists(EVENTS, max_size=8), copies=st.integers(1, 20))
 def test_every_reader_gets_same_events_however_log_is_merged(bursts: list[list[RunEvent]], copies: int) -> None:
     run = new_run()

@@ -155,7 +155,7 @@ actions = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["run", "ki
 
 
 @given(actions)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_waiters_keep_order_when_others_give_up(plan: list[tuple[str, str]]) -> None:
     queue, gate = SessionQueue(), Event()
     done: dict[str, list[object]] = {key: [] for key in "abc"}

@@ -432,7 +432,6 @@ def test_gateways_sharing_database_agree_with_model(databases: list[Database], r
         settings=settings(
             max_examples=EXAMPLES_IN_A_THOROUGH_RUN if thorough else EXAMPLES,
             stateful_step_count=40,
-            deadline=None,
             phases=[Phase.generate, Phase.shrink] if thorough else [Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),

@@ -124,7 +124,7 @@ operations = st.lists(
 
 
 @given(st.lists(operations, min_size=1, max_size=3))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_store_matches_model_across_restarts(
     lives: list[list[tuple[str, list[Message]]]],
 ) -> None:
