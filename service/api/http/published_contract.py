@@ -58,7 +58,7 @@ class PublishedContract:
 
 def to_openapi_3_0(contract: Mapping[str, Any]) -> dict[str, Any]:
     """Return `contract` for callers, without the keys meant for the program that serves it."""
-    return dict(_without_internal_keys(contract, _INTERNAL_KEYS | _EVENT_KEYS))
+    return _to_public(contract, _INTERNAL_KEYS | _EVENT_KEYS)
 
 
 def to_openapi_3_1(contract: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,13 +79,31 @@ def to_openapi_3_2(contract: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _derive(contract: Mapping[str, Any], version: str, to_stream: Callable[[Any], Any]) -> dict[str, Any]:
-    document = _to_2020_12(_without_internal_keys(contract, _INTERNAL_KEYS), _null_components(contract))
+    document = _to_2020_12(_to_public(contract, _INTERNAL_KEYS), _null_components(contract))
     document["openapi"] = version
     document["paths"] = dict(_split(document["paths"]))
+    document["components"]["schemas"]["StreamRequest"] = _STREAM_REQUEST
     for response in _responses(document["paths"]):
         if _STREAM in response.get("content", {}):
             response["content"][_STREAM] = to_stream(response["content"][_STREAM]["schema"])
     return dict(document)
+
+
+def _to_public(contract: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    document: dict[str, Any] = _without_internal_keys(contract, keys)
+    schemas = document["components"]["schemas"]
+    for schema in schemas.values():
+        if "discriminator" in schema and not _is_required(schema["discriminator"], schemas):
+            # Who reads a discriminator demands its property; the variants differ without it, too.
+            del schema["discriminator"]
+            schema["anyOf"] = schema.pop("oneOf")
+    return document
+
+
+def _is_required(discriminator: Mapping[str, Any], schemas: Mapping[str, Any]) -> bool:
+    """Return True if all variants require the discriminator's property."""
+    variants = [schemas[reference.removeprefix(_PREFIX)] for reference in discriminator["mapping"].values()]
+    return all(discriminator["propertyName"] in variant.get("required", ()) for variant in variants)
 
 
 def _without_internal_keys(node: Any, keys: frozenset[str]) -> Any:
@@ -170,7 +188,7 @@ def _one_form(operation: Mapping[str, Any], media_type: str) -> dict[str, Any]:
     body, ok = operation["requestBody"], operation["responses"]["200"]
     request = body["content"][_JSON]
     examples = request["examples"].items()
-    schema = {"allOf": [request["schema"], _STREAM_REQUEST]} if streamed else request["schema"]
+    schema = {"allOf": [request["schema"], {"$ref": f"{_PREFIX}StreamRequest"}]} if streamed else request["schema"]
     request = {
         "schema": schema,
         "examples": {name: one for name, one in examples if one["value"].get("stream", False) is streamed},

@@ -144,8 +144,20 @@ def test_path_with_fragment_reaches_operation(client: httpx.Client) -> None:
 @DERIVATIONS
 def test_message_at_the_end_of_a_run_is_described_as_a_callback(derive: Derive) -> None:
     document = derive(load_contract())
-    run_ended = document["paths"]["/v1/runs"]["post"]["callbacks"]["run_ended"]
-    for path in [path for path in document["paths"] if path.startswith(CHAT)]:
-        assert document["paths"][path]["post"]["callbacks"]["run_ended"] == run_ended
+    referred = {"run_ended": {"$ref": "#/components/callbacks/RunEnded"}}
+    for path in ["/v1/runs", *(path for path in document["paths"] if path.startswith(CHAT))]:
+        assert document["paths"][path]["post"]["callbacks"] == referred
+    run_ended = document["components"]["callbacks"]["RunEnded"]
     body = run_ended["{$request.body#/webhook/url}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/RunEndedMessage"}
+
+
+@DERIVATIONS
+def test_discriminator_is_required_by_all_variants(derive: Derive) -> None:
+    schemas = derive(load_contract())["components"]["schemas"]
+    found = [schema["discriminator"] for schema in schemas.values() if "discriminator" in schema]
+    assert len(found) > 5
+    for discriminator in found:
+        for reference in discriminator["mapping"].values():
+            assert discriminator["propertyName"] in schemas[reference.rpartition("/")[2]]["required"]
+    assert "anyOf" in schemas["ResponseInputItem"]
