@@ -14,7 +14,9 @@ from contextlib import closing
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
+import orjson
 import pytest
+import yaml
 
 from service import __version__
 from service.storage.database.schema import HEAD
@@ -61,13 +63,15 @@ def sources(tmp_path: Path) -> Path:
 
 def test_the_contract_is_inside_once_and_unchanged(wheel: zipfile.ZipFile) -> None:
     assert [name for name in wheel.namelist() if name.endswith("openapi.yaml")] == ["service/openapi.yaml"]
-    assert wheel.read("service/openapi.yaml") == (CHECKOUT / "openapi.yaml").read_bytes()
+    contract = wheel.read("service/openapi.yaml")
+    assert contract == (CHECKOUT / "openapi.yaml").read_bytes()
+    assert orjson.loads(wheel.read("service/openapi.json")) == yaml.safe_load(contract)
 
 
 def test_every_module_is_inside_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     modules = {path.relative_to(CHECKOUT).as_posix() for name in PACKAGES for path in (CHECKOUT / name).rglob("*.py")}
     packed = {name for name in wheel.namelist() if not name.startswith(f"{DIST_INFO}/")}
-    assert packed == modules | {"service/openapi.yaml"}
+    assert packed == modules | {"service/openapi.yaml", "service/openapi.json"}
 
 
 MIGRATING_PROGRAM = """
