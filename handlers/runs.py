@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import current_app
 
+from service.api.http.caller import origin_of
 from service.api.http.chat_chunks import ChunkEncoder
 from service.api.http.chat_request import parse_shown
 from service.api.http.chat_resume import ResumedChunks
@@ -67,7 +68,7 @@ def create_run(body: dict[str, Any]) -> Response:
         request = parse_run_request(body, environ.get(environ_key("Idempotency-Key")), current_principal())
         if request.webhook is not None:
             check_webhook(request.webhook, gateway.webhooks.client)
-        run = gateway.submit(request, environ.get("openclaw.request_id"))
+        run = gateway.submit(request, *origin_of(environ))
     except GatewayError as error:
         raise in_run_terms(error) from None
     entry = access_entry(environ)

@@ -7,8 +7,7 @@ needs separately are merged, so that a slow or an absent reader costs the size o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 
 from service.agent.events import (
@@ -24,6 +23,7 @@ from service.agent.events import (
     ToolEnded,
 )
 from service.agent.merging import PIECES, merge_pieces
+from service.agent.run_reader import RunReader
 from service.core.byte_budget import ByteBudget, Hold
 from service.core.concurrency import CancelScope, Event, Timeout
 from service.core.dataclass import record
@@ -71,14 +71,6 @@ class RunResult:
     reasoning: str = ""
 
 
-@dataclass(slots=True, eq=False)
-class _Reader:
-    """A reader's position in the log, and the event that wakes it."""
-
-    position: int = 0
-    news: Event = field(default_factory=Event)
-
-
 class Run:
     """One run of an agent, from its acceptance to its end.
 
@@ -89,13 +81,16 @@ class Run:
     surrounds the work that may be cut, `observer` is called with each event as it is appended, and with `RunStarted`.
     `replaced_tools` are the agent's tools that functions of the caller replace. `step` counts its model calls, `model`
     is the model of the latest one, `usage` that of those that have ended, `model_calls` those that count. `request_id`
-    is that of its HTTP request, `sampling` the parameters in force. Times in seconds since 1970.
+    is that of its HTTP request, `caller_trace` the caller's headers of W3C's Trace Context, `trace_id` that of its
+    spans, `sampling` the parameters in force. Times in seconds since 1970.
 
     The output counts in `budget` until the run has ended and every reader has read it. A run that holds too much of it
     fails, and each function of `on_evicted` is called.
     """
 
     request_id: str | None = None
+    caller_trace: Mapping[str, str] | None = None
+    trace_id: str | None = None
     sampling = Sampling()
 
     def __init__(
@@ -132,7 +127,7 @@ class Run:
         self._queued_since = monotonic()
         self._running_since: float | None = None
         self._log: list[RunEvent] = []
-        self._readers: list[_Reader] = []
+        self._readers: list[RunReader] = []
         self._ended = Event()
         self._merge_at = _UNMERGED
         self._output = None if budget is None else budget.hold(self._evict)
@@ -262,13 +257,13 @@ class Run:
         Waits for news and yields an empty batch whenever none came for `quiet_seconds`; the beginning of a run that was
         queued is news. Pieces of text that came while the reader was busy may be merged.
         """
-        reader, quiet = _Reader(), Timeout(quiet_seconds)
+        reader, quiet = RunReader(), Timeout(quiet_seconds)
         self._readers.append(reader)
         try:
             while True:
                 reader.news.clear()
                 batch = self._next_batch(reader.position)
-                if batch or not _comes(reader.news, quiet):
+                if batch or not reader.has_news(quiet):
                     reader.position += len(batch)
                     yield batch
                     if batch and isinstance(batch[-1], RunEnded):
@@ -335,15 +330,6 @@ class Run:
         for reader in self._readers:
             reader.position = moved[reader.position]
         self._merge_at = 2 * len(self._log) + _UNMERGED
-
-
-def _comes(news: Event, quiet: Timeout) -> bool:
-    try:
-        with quiet:
-            news.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 #: Called with `RunStarted` and then each event, in order, before any other greenlet runs: it must not wait.

@@ -13,6 +13,7 @@ from service.config.source import ConfigError
 from service.core.logs import configure_logging, with_optional, write_event
 from service.core.signals import RunFinished, ToolExecuted, run_finished, tool_executed
 from service.core.usage import to_dollars
+from service.core.work import current_work
 
 _runs = logging.getLogger("openclaw.run")
 _tools = logging.getLogger("openclaw.tool")
@@ -52,13 +53,13 @@ class GatewayLog:
         arguments = _shown(event.arguments, config) if config is not None and config.tool_arguments else None
         fields: dict[str, str | float] = {
             "tool": event.name or "unknown",
-            "outcome": "error" if event.failed else "ok",
+            "outcome": event.outcome,
             "duration_ms": round(event.seconds * 1000, 1),
             "run": event.run_id,
             "agent": event.agent,
             "session": event.session_key,
         }
-        write_event(_tools, with_optional(fields, {"arguments": arguments}))
+        write_event(_tools, with_optional(fields, {"arguments": arguments, **_trace_ids()}))
 
 
 def write_run(event: RunFinished) -> None:
@@ -86,8 +87,14 @@ def write_run(event: RunFinished) -> None:
         "key": event.key_id,
         "request_id": event.request_id,
         "reason": event.reason,
+        **_trace_ids(),
     }
     write_event(_runs, with_optional(fields, optional), level)
+
+
+def _trace_ids() -> dict[str, str | None]:
+    ids = current_work.get().ids
+    return {"trace_id": ids["trace_id"], "span_id": ids["span_id"]} if "trace_id" in ids else {}
 
 
 def _to_ms(seconds: float | None) -> int | None:

@@ -282,7 +282,8 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
     "files in requests have limits of their own": ("gateway.http.endpoints.responses.files",),
     "a reverse proxy has to provide TLS": ("gateway.tls.autoGenerate|caPath|certPath|keyPath",),
     "this gateway has limits, logs and updates of its own": (
-        "$schema|audit|diagnostics|telemetry|update",
+        "$schema|audit|telemetry|update",
+        "diagnostics.cacheTrace|flags|memoryPressureSnapshot|stuckSessionAbortMs|stuckSessionWarnMs",
         "logging.audit",
         "gateway.allowRealIpFallback|handshakeTimeoutMs",
         "gateway.http.securityHeaders",
@@ -290,6 +291,10 @@ IGNORED: Mapping[str, tuple[str, ...]] = {
         "meta.lastTouchedAt|lastTouchedVersion",
         "meta.migrations.utilityModelSeparation",
         "security.audit",
+    ),
+    "only traces are sent to OpenTelemetry, and contents only if OpenTelemetry's own variable asks": (
+        "diagnostics.otel.captureContent|flushIntervalMs|logs|logsEndpoint|logsExporter|metricNamePrefix|metrics",
+        "diagnostics.otel.metricsEndpoint",
     ),
     "secrets and variables come from the environment": ("env|secrets",),
     "a remote gateway is reached at its url alone": (

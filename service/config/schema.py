@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 
 from service.config.agent_sandbox import Place, SandboxConfig, find_sandbox_problems
 from service.config.approvals import ApprovalsConfig
+from service.config.diagnostics import DiagnosticsConfig
 from service.config.gateway import GatewayConfig
 from service.config.key_paths import KeyPath, format_path
 from service.config.key_rules import check_keys
@@ -297,6 +298,8 @@ class Config(Section):
     """The database."""
     logging: LoggingConfig = LoggingConfig()
     """The log."""
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    """What the gateway tells about its work."""
     meta: MetaConfig = MetaConfig()
     """Notes that OpenClaw keeps in the file."""
 

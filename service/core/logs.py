@@ -247,7 +247,7 @@ class AccessEntry:
 
     `route` is the path as in the contract, `status` replaces the one that was sent, `error` is an error code,
     `key` is the id of the caller's API key, `replaced_tools` are the agent's tools that the caller's functions
-    replaced.
+    replaced, `trace_id` is the trace of the run.
     """
 
     client: str | None = None
@@ -258,6 +258,7 @@ class AccessEntry:
     status: int | None = None
     error: str | None = None
     replaced_tools: str | None = None
+    trace_id: str | None = None
 
 
 def access_entry(environ: MutableMapping[str, Any]) -> AccessEntry:

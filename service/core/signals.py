@@ -7,11 +7,11 @@ greenlet that emits and must not wait.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from service.core.dataclass import record
-from service.core.messages import Usage
+from service.core.messages import Message, Sampling, ToolCall, Usage
 
 T = TypeVar("T")
 
@@ -86,12 +86,63 @@ class RunFinished:
 
 
 @record
+class RunTaken:
+    """A run was accepted, and waits for its session and room; `accepted_at` is in seconds since 1970.
+
+    It is emitted in the greenlet that will execute it. `caller_trace` are the caller's headers of W3C's Trace Context.
+    """
+
+    run_id: str
+    session_key: str
+    agent: str
+    protocol: str
+    accepted_at: float
+    caller_trace: Mapping[str, str] | None
+    key_id: str | None
+    request_id: str | None
+
+
+@record
+class ModelCalling:
+    """An attempt to have a model (`provider/model`) answer begins, in its greenlet.
+
+    `attempt` counts those of this model for this answer from 1; the provider was not called during `waited_seconds`
+    since the one before.
+    """
+
+    model: str
+    attempt: int
+    waited_seconds: float
+    sampling: Sampling
+
+
+@record
+class ModelAnswered:
+    """The content of an attempt that has ended: what was asked, and the output, complete or not."""
+
+    system: str
+    messages: Sequence[Message]
+    text: str
+    tool_calls: Sequence[ToolCall]
+    stop_reason: str
+
+
+@record
 class ModelCalled:
-    """One attempt to have a model (`provider/model`) answer has ended; `outcome` is "ok" or an error code."""
+    """One attempt to have a model (`provider/model`) answer has ended, in its greenlet; see `ModelCalling`.
+
+    `outcome` is "ok" or an error code. `first_output_seconds` is the time to its first output, if there was any;
+    `stop_reason` and `usage`, as counted by the provider, are those of a complete answer.
+    """
 
     model: str
     outcome: str
+    attempt: int
+    waited_seconds: float
     seconds: float
+    first_output_seconds: float | None
+    usage: Usage
+    stop_reason: str | None
 
 
 @record
@@ -104,19 +155,28 @@ class ModelReplaced:
 
 
 @record
+class ToolCalling:
+    """A call of a tool begins, in its greenlet; `name` is as in `ToolExecuted`."""
+
+    name: str | None
+    call_id: str
+
+
+@record
 class ToolExecuted:
     """A call of one of an agent's own tools has ended; `name` is `None` if the agent has no such tool.
 
-    `arguments` is the JSON text from the model.
+    `outcome` is "ok", "error" or "cancelled", `arguments` the JSON text from the model, `result` the text for it.
     """
 
     name: str | None
-    failed: bool
+    outcome: str
     seconds: float
     run_id: str
     session_key: str
     agent: str
     arguments: str
+    result: str
 
 
 @record
@@ -141,9 +201,13 @@ class LoginFailed:
 
 
 request_ended: Signal[RequestEnded] = Signal()
+run_taken: Signal[RunTaken] = Signal()
 run_finished: Signal[RunFinished] = Signal()
+model_calling: Signal[ModelCalling] = Signal()
+model_answered: Signal[ModelAnswered] = Signal()
 model_called: Signal[ModelCalled] = Signal()
 model_replaced: Signal[ModelReplaced] = Signal()
+tool_calling: Signal[ToolCalling] = Signal()
 tool_executed: Signal[ToolExecuted] = Signal()
 committed: Signal[Committed] = Signal()
 stream_changed: Signal[StreamChanged] = Signal()

@@ -7,7 +7,7 @@ protocol reports with its own status.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from service.agent.compaction.compactor import Compactor
 from service.agent.events import RunEnded
@@ -98,8 +98,12 @@ class Gateway:
         storage.membership.on_evicted = self._peers.abort_in_sessions
         storage.membership.on_poll = self._peers.poll
 
-    def submit(self, request: AgentRequest, request_id: str | None = None) -> Run:
-        """Accept a run and return it; it continues whether or not it is followed. `request_id` is for the log.
+    def submit(
+        self, request: AgentRequest, request_id: str | None = None, caller_trace: Mapping[str, str] | None = None
+    ) -> Run:
+        """Accept a run and return it; it continues whether or not it is followed.
+
+        `request_id` is for the log, `caller_trace` (see `Run`) for traces.
 
         A request with a known idempotency key gets the run that answers the first one. Raises `GatewayError` for what
         is wrong with the request itself: an unknown agent or model, a reserved session key, a key used for another
@@ -115,7 +119,7 @@ class Gateway:
                 shows_reasoning=REASONING in request.shows,
                 budget=self.budget,
             )
-            run.request_id, run.sampling = request_id, plan.sampling
+            run.request_id, run.caller_trace, run.sampling = request_id, caller_trace, plan.sampling
             if request.detached and sum(one.accepted.detached for one in self.runs.going_on()) >= MAX_NAMED_RUNS:
                 raise too_many_named_runs()
             known = self._find_named(run) if request.run_id is not None else None

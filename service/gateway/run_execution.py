@@ -21,7 +21,7 @@ from service.core.dataclass import record, replace
 from service.core.errors import GatewayError, internal_error
 from service.core.messages import Usage
 from service.core.pausable_deadline import PausableDeadline
-from service.core.signals import RunFinished, run_finished
+from service.core.signals import RunFinished, RunTaken, run_finished, run_taken
 from service.core.usage import ModelCall, total_of
 from service.core.work import Work, current_work
 from service.gateway.approval_gate import ApprovalGate
@@ -80,6 +80,9 @@ class RunExecutor:
     def execute(self, run: Run, plan: RunPlan) -> None:
         """Execute an accepted run and release its configuration. Never raises: the log ends with the failure."""
         current_work.set(Work(_ids_of(run, plan)))
+        if run_taken:
+            run_taken.emit(_to_taken(run, plan))
+            run.trace_id = current_work.get().ids.get("trace_id")
         if run.accepted.detached:
             self.record_events(run)
         try:
@@ -236,6 +239,19 @@ def _ids_of(run: Run, plan: RunPlan) -> dict[str, str]:
     if plan.request.principal.key_id is not None:
         ids["key"] = plan.request.principal.key_id
     return ids
+
+
+def _to_taken(run: Run, plan: RunPlan) -> RunTaken:
+    return RunTaken(
+        run_id=run.id,
+        session_key=plan.context_key or run.session_key,
+        agent=run.agent_id,
+        protocol=run.protocol,
+        accepted_at=run.accepted_at,
+        caller_trace=run.caller_trace,
+        key_id=plan.request.principal.key_id,
+        request_id=run.request_id,
+    )
 
 
 def _to_finished(run: Run, plan: RunPlan, end: RunEnded) -> RunFinished:

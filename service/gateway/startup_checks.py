@@ -10,6 +10,8 @@ import os
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +41,18 @@ def check_mode(config: Config) -> None:
         raise ConfigError([problem])
 
 
+def check_traces(config: Config) -> None:
+    """Raises `ConfigError` for traces without the packages that send them."""
+    if not config.diagnostics.sends_traces:
+        return
+    try:
+        is_there = find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
+    except ModuleNotFoundError:
+        is_there = False
+    if not is_there:
+        raise ConfigError(["diagnostics.otel.enabled: traces need OpenTelemetry; pip install '.[otel]'"])
+
+
 def check_state(config: Config, environ: Mapping[str, str]) -> None:
     """Raises `ConfigError` for a database of a kind that is not spoken here. Nothing is contacted."""
     url = resolve_state_url(environ, config)
@@ -58,10 +72,11 @@ def check_startable(config: Config, locations: Locations, environ: Mapping[str, 
     """Return the notices of `check_agents` without a gateway. Raises `ConfigError` with every fatal problem."""
     problems: list[str] = []
     notices: tuple[str, ...] = ()
-    try:
-        check_state(config, environ)
-    except ConfigError as error:
-        problems += error.problems
+    for check in (partial(check_state, config, environ), partial(check_traces, config)):
+        try:
+            check()
+        except ConfigError as error:
+            problems += error.problems
     with closing(ModelCatalog(config, locations.state_dir, environ)) as catalog:
         try:
             notices = check_agents(config, Roster.from_config(config), catalog, locations.private_paths)

@@ -9,19 +9,19 @@ import logging
 import random as randomness
 import time
 from collections.abc import Callable, Sequence
-from itertools import count, pairwise
+from itertools import pairwise
 from time import monotonic
-from typing import Protocol, Self
+from typing import Self
 
 from service.config.models import RetryConfig
 from service.core import concurrency
 from service.core.dataclass import record, replace
 from service.core.errors import NO_RETRY_HEADER, GatewayError
 from service.core.messages import Usage
-from service.core.signals import ModelCalled, ModelReplaced, model_called, model_replaced
+from service.core.signals import ModelReplaced, model_replaced
 from service.core.usage import ModelCall
+from service.models.attempt import CUT_OFF, Attempt, Output, ask_once
 from service.models.catalog import ChosenModel
-from service.models.drafts import DraftReceiver
 from service.models.errors.http_errors import ModelMissingError
 from service.models.errors.log_words import log_words
 from service.models.learned_windows import LearnedWindows
@@ -35,11 +35,6 @@ RETRYABLE = frozenset({"provider_error", "provider_timeout", "provider_unavailab
 
 #: Failures that move on to the next model. Rejected requests are reported to the caller instead.
 REPLACEABLE = RETRYABLE | {"provider_authentication_failed", "model_not_installed"}
-
-_PIECES_AT_ONCE = 1000
-
-#: The usage of a call that has begun and not ended, which no provider reports.
-_CUT_OFF = Usage(cost_nano=None)
 
 
 @record
@@ -75,53 +70,6 @@ class RetryPolicy:
 class _Receivers:
     on_text: TextReceiver
     on_restart: Callable[[], None]
-
-
-class _Begin(Protocol):
-    def __call__(self, *, is_binding: bool) -> None: ...
-
-
-class _Output:
-    """Passes on the output of one attempt, and calls `begin` before it: its text cannot be withdrawn once it is out."""
-
-    def __init__(self, on_text: TextReceiver, drafts: DraftReceiver | None, begin: _Begin) -> None:
-        self.is_binding = drafts is not None and drafts.is_binding
-        self.wants_calls = drafts is not None and drafts.wants_calls
-        self._on_text = on_text
-        self._drafts = drafts
-        self._begin = begin
-        self._has_text = False
-        self.characters = 0
-        self._pieces = count(1)
-
-    def add_text(self, text: str) -> None:
-        """Pass on a piece of the text."""
-        if not self._has_text:
-            self._has_text = True
-            self._begin(is_binding=True)
-        self.characters += len(text)
-        self._on_text(text)
-        self._pause()
-
-    def add_reasoning(self, text: str) -> None:
-        """See `DraftReceiver`."""
-        self._begin(is_binding=self.is_binding)
-        self.characters += len(text)
-        if self._drafts is not None:
-            self._drafts.add_reasoning(text)
-        self._pause()
-
-    def add_arguments(self, names: Sequence[str], text: str) -> None:
-        """See `DraftReceiver`."""
-        self._begin(is_binding=True)
-        self.characters += len(text)
-        if self._drafts is not None:
-            self._drafts.add_arguments(names, text)
-        self._pause()
-
-    def _pause(self) -> None:
-        if next(self._pieces) % _PIECES_AT_ONCE == 0:
-            concurrency.pause()  # a provider that always has more would block every other greenlet
 
 
 class FallbackProvider:
@@ -231,38 +179,39 @@ class FallbackProvider:
         self._tried += 1
         asked = self.asked.to_request(request)
         give_up_at = self._clock() + self._policy.max_elapsed_seconds
-        failures = 0
+        failures, delay = 0, 0.0
         while True:
             try:
-                return self._attempt(choice, asked, receivers)
+                return self._attempt(choice, asked, receivers, Attempt(failures + 1, delay))
             except GatewayError as error:
                 failures += 1
-                delay = None if self._is_final else self._delay_after(choice, error, failures)
-                if delay is None or self._clock() + delay > give_up_at:
+                wanted = None if self._is_final else self._delay_after(choice, error, failures)
+                if wanted is None or self._clock() + wanted > give_up_at:
                     raise
+                delay = wanted
                 text = "the model %s failed (%s), asking again in %.1f s"
                 logger.warning(text, choice.ref, error.code, delay)
             self._sleep(delay)
 
-    def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers) -> ModelEnded:
+    def _attempt(self, choice: ChosenModel, asked: ModelRequest, receivers: _Receivers, attempt: Attempt) -> ModelEnded:
         has_begun = False
 
         def begin(*, is_binding: bool) -> None:
             nonlocal has_begun
             if not has_begun:
-                has_begun = True
+                has_begun, output.began_at = True, monotonic()
                 if self._has_output:
                     receivers.on_restart()
                 self._has_output, self.answered, self._first = True, choice, self._choices.index(choice)
             self._started = self._started or is_binding
 
-        output = _Output(receivers.on_text, asked.drafts, begin)
+        output = Output(receivers.on_text, asked.drafts, begin)
         wanted = asked if asked.drafts is None else replace(asked, drafts=output)
         try:
-            end = choice.signed(_ask_once(choice, wanted, output.add_text))
+            end = ask_once(choice, wanted, output, attempt)
         except BaseException as error:
             if has_begun or not isinstance(error, GatewayError) or error.code == "provider_timeout":
-                self._count(choice, asked, _CUT_OFF, output.characters)
+                self._count(choice, asked, CUT_OFF, output.characters)
             raise
         self._count(choice, asked, end.usage, output.characters)
         begin(is_binding=True)
@@ -281,20 +230,6 @@ class FallbackProvider:
         retry_after = error.headers.get("Retry-After")
         seconds = None if retry_after is None else float(retry_after)
         return self._policy.delay_seconds(failures, self._random(), seconds)
-
-
-def _ask_once(choice: ChosenModel, request: ModelRequest, on_text: TextReceiver) -> ModelEnded:
-    outcome, began_at = "cancelled", monotonic()
-    try:
-        end = choice.provider.ask(request, on_text)
-        outcome = "ok"
-    except GatewayError as error:
-        outcome = error.code
-        raise
-    finally:
-        if model_called:
-            model_called.emit(ModelCalled(choice.ref, outcome, monotonic() - began_at))
-    return end
 
 
 def _may_pass(error: GatewayError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from service.api.websocket.handshake import Handshake
 from service.api.websocket.hub import Hub, HubLimits
 from service.api.websocket.methods import ROWS
 from service.api.websocket.peer_runs import PeerRunFeed
+from service.config.diagnostics import DiagnosticsConfig
 from service.config.redaction import describe_config
 from service.config.schema import Config
 from service.core.dataclass import record
@@ -53,6 +55,7 @@ class Apps:
         after = before and before.updated(credentials, config.gateway.auth.rate_limit)
         self.settings.current = ApiSettings.build(config, after)
         switch_metrics(self.app, self.gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
+        switch_traces(self.app, config.diagnostics)
         if before and after and not after.has_same_secret(before):
             self.app.extensions["rpc"].dismiss("the credentials have changed")
 
@@ -72,6 +75,7 @@ def open_apps(config: Config, credentials: Credentials, gateway: Gateway, config
     app.wsgi_app = CrossOrigin(app.wsgi_app, document, settings)  # type: ignore[method-assign]
     add_websocket_app(app, gateway, settings, lambda: describe_config(settings.current.config, config_path))
     switch_metrics(app, gateway, is_on=config.gateway.http.endpoints.metrics.enabled)
+    switch_traces(app, config.diagnostics)
     gateway.webhooks.start(to_run)
     return Apps(app, gateway, settings)
 
@@ -87,6 +91,19 @@ def switch_metrics(app: flask.Flask, gateway: Gateway, *, is_on: bool) -> None:
     elif metrics is not None and not is_on:
         metrics.disconnect()
         del app.extensions["metrics"]
+
+
+def switch_traces(app: flask.Flask, config: DiagnosticsConfig | None) -> None:
+    """Begin or end to send traces as `config` says, `None` for not at all; the library is imported only for them."""
+    is_on = config is not None and config.sends_traces and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+    before = app.extensions.get("traces")
+    if before is not None and not (is_on and config is not None and before.config == config.otel):
+        del app.extensions["traces"]
+        before.close()
+    if is_on and config is not None and "traces" not in app.extensions:
+        from service.api.traces.export import Traces  # noqa: PLC0415
+
+        app.extensions["traces"] = Traces(config.otel, os.environ)
 
 
 def _read_figures(gateway: Gateway, hub: Hub) -> Mapping[tuple[str, tuple[str, ...]], float]:

@@ -20,7 +20,7 @@ import orjson
 from service.core.concurrency import Deadline, deadline, run_concurrently
 from service.core.dataclass import record
 from service.core.messages import Function, Message, Role, Text, ToolCall, to_unicode
-from service.core.signals import ToolExecuted, tool_executed
+from service.core.signals import ToolCalling, ToolExecuted, tool_calling, tool_executed
 from service.tools.approval import ApprovalDecider, ApprovalRequest, Verdict, refuse_all
 from service.tools.policy import Approval
 from service.tools.tool import Tool, ToolContext, ToolError
@@ -170,22 +170,18 @@ class Toolbox:
         self, call: ToolCall, context: ToolContext, on_event: Callable[[CallEvent], None], verdict: Verdict
     ) -> Message:
         on_event(CallStarted(call))
-        failed, began_at = False, monotonic()
+        known = call.name if call.name in self._tools else None
+        if tool_calling:
+            tool_calling.emit(ToolCalling(known, call.id))
+        text, outcome, began_at = "", "cancelled", monotonic()
         try:
-            verdict.check()
-            text = self._run(call, context) or "(no output)"
-        except ToolError as error:
-            text, failed = str(error), True
-        except Exception:
-            # A bug in a tool does not fail the run: it is logged here and reported without details.
-            logger.exception("The tool %s failed in the run %s", _short(call.name), context.run_id)
-            text, failed = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call.", True
-        text = cut_text(to_unicode(text), self._max_result_characters)
-        seconds = monotonic() - began_at
-        if tool_executed:
-            known = call.name if call.name in self._tools else None
-            ids = context.run_id, context.session_key, context.agent_id
-            tool_executed.emit(ToolExecuted(known, failed, seconds, *ids, call.arguments))
+            text, outcome = self._try(call, context, verdict)
+        finally:
+            seconds = monotonic() - began_at
+            if tool_executed:
+                ids = context.run_id, context.session_key, context.agent_id
+                tool_executed.emit(ToolExecuted(known, outcome, seconds, *ids, call.arguments, text))
+        failed = outcome != "ok"
         took_ms = round(seconds * 1000)
         on_event(CallEnded(call, text, failed, took_ms))
         return Message(
@@ -196,6 +192,21 @@ class Toolbox:
             duration_ms=took_ms,
             failed=failed,
         )
+
+    def _try(self, call: ToolCall, context: ToolContext, verdict: Verdict) -> tuple[str, str]:
+        """Return the text for the model and the outcome."""
+        outcome = "ok"
+        try:
+            verdict.check()
+            text = self._run(call, context) or "(no output)"
+        except ToolError as error:
+            text, outcome = str(error), "error"
+        except Exception:
+            # A bug in a tool does not fail the run: it is logged here and reported without details.
+            logger.exception("The tool %s failed in the run %s", _short(call.name), context.run_id)
+            text = f"The tool {_short(call.name)} failed. This is an error in the tool, not in the call."
+            outcome = "error"
+        return cut_text(to_unicode(text), self._max_result_characters), outcome
 
     def _run(self, call: ToolCall, context: ToolContext) -> str:
         compiled = self._tools.get(call.name)

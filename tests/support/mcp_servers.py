@@ -101,6 +101,13 @@ def attempt(action: str, target: str) -> str:
 
 
 @server.tool()
+def trace(ctx: Context[Any, Any]) -> str:
+    """Return the trace context of the message, and that of the HTTP request."""
+    meta: Any = ctx.request_context.meta or {}
+    return f"{meta.get('traceparent')} {(ctx.headers or {}).get('traceparent')}"
+
+
+@server.tool()
 def process() -> str:
     """The process id."""
     return str(os.getpid())

@@ -38,10 +38,10 @@ class OperatorClient:
             pass
         return frame
 
-    def send(self, method: str, params: Any = None, *, request_id: str | None = None) -> str:
-        """Send a request and return its id."""
+    def send(self, method: str, params: Any = None, *, request_id: str | None = None, **members: Any) -> str:
+        """Send a request, with further `members`, and return its id."""
         request_id = request_id or next(self._ids)
-        frame = {"type": "req", "id": request_id, "method": method}
+        frame = {"type": "req", "id": request_id, "method": method, **members}
         if params is not None:
             frame["params"] = params
         self.connection.send(orjson.dumps(frame).decode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -41,6 +41,14 @@ def delivery_headers(run: Run) -> list[tuple[str, str]]:
     return headers
 
 
+def origin_of(environ: Mapping[str, Any]) -> tuple[str | None, Mapping[str, str] | None]:
+    """Return the request's id and its headers of W3C's Trace Context, `None` without any."""
+    trace = None
+    if "HTTP_TRACEPARENT" in environ:
+        trace = {"traceparent": environ["HTTP_TRACEPARENT"], "tracestate": environ.get("HTTP_TRACESTATE", "")}
+    return environ.get("openclaw.request_id"), trace
+
+
 class Caller:
     """The client of a request. If it hangs up inside the `with` block, its run is cancelled, or left (`Run.leave`).
 
@@ -68,7 +76,7 @@ class Caller:
         """Submit a run. Raises the errors of `Gateway.submit`."""
         try:
             with self._submission:
-                self._run = run = gateway.submit(request, self._environ.get("openclaw.request_id"))
+                self._run = run = gateway.submit(request, *origin_of(self._environ))
         except GatewayError as error:
             logger.info("request %s was refused: %s", self._environ.get("openclaw.request_id"), error.code)
             raise
@@ -79,7 +87,7 @@ class Caller:
 
     def note_end(self, run: Run) -> None:
         """Add the end of the run to the access log."""
-        self.entry.replaced_tools = ",".join(run.replaced_tools) or None
+        self.entry.replaced_tools, self.entry.trace_id = ",".join(run.replaced_tools) or None, run.trace_id
         if run.end is not None and run.end.error is not None:
             self.entry.error = run.end.error.code
 

@@ -114,11 +114,11 @@ def _failover(event: signals.ModelReplaced) -> Iterable[Sample]:
 
 
 def _tool(event: signals.ToolExecuted) -> Iterable[Sample]:
-    return (((event.name or _OTHER, "error" if event.failed else "ok"), 1),)
+    return (((event.name or _OTHER, event.outcome), 1),)
 
 
 def _tool_seconds(event: signals.ToolExecuted) -> Iterable[Sample]:
-    return (((event.name or _OTHER, "error" if event.failed else "ok"), event.seconds),)
+    return (((event.name or _OTHER, event.outcome), event.seconds),)
 
 
 def _commit(event: signals.Committed) -> Iterable[Sample]:

@@ -51,13 +51,17 @@ class MethodContext:
 
 
 class Call:
-    """One request in progress: `params` satisfy the method's schema, `hold` is the memory of its message."""
+    """One request in progress: `params` satisfy the method's schema, `hold` is the memory of its message.
+
+    `trace` are the caller's headers of W3C's Trace Context.
+    """
 
     def __init__(self, context: MethodContext, client: ConnectedClient, request: Request, hold: Hold) -> None:
         self.context = context
         self.client = client
         self.params = request.params
         self.hold = hold
+        self.trace = None if request.traceparent is None else {"traceparent": request.traceparent}
         self._id = request.id
 
     def respond(self, payload: object) -> None:

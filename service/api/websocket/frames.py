@@ -41,11 +41,15 @@ _MAX_SEARCHED_BYTES = 1024 * 1024
 
 @record
 class Request:
-    """A request: `id` names its responses, `params` is not checked yet."""
+    """A request: `id` names its responses, `params` is not checked yet.
+
+    `traceparent` is the caller's, of W3C's Trace Context, valid or not.
+    """
 
     id: str
     method: str
     params: dict[str, Any]
+    traceparent: str | None = None
 
 
 class FrameError(Exception):
@@ -74,7 +78,8 @@ def parse_request(message: bytes | None) -> Request:
         raise FrameError(frame_id, _malformed("`method` must be the name of a method."))
     if not isinstance(params, dict | None):
         raise FrameError(frame_id, _malformed("`params` must be an object."))
-    return Request(frame_id, method, params or {})
+    trace = frame.get("traceparent")
+    return Request(frame_id, method, params or {}, trace if isinstance(trace, str) and trace else None)
 
 
 def _load(message: bytes) -> Any:

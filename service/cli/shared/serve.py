@@ -22,8 +22,8 @@ from service.config.source import Locations
 from service.core.logs import configure_logging
 from service.core.processes.hardening import make_undumpable, return_freed_memory
 from service.gateway.build import open_gateway
-from service.gateway.startup_checks import check_agents, check_mode
-from service.server.app import Apps, open_apps
+from service.gateway.startup_checks import check_agents, check_mode, check_traces
+from service.server.app import Apps, open_apps, switch_traces
 from service.server.banner import to_banner
 from service.server.config_reload import ResolvedConfig, follow_file
 from service.server.http1.connection import raise_open_file_limit
@@ -71,7 +71,11 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
             _start_workers(locations, started.address, workers, grace_seconds)
         apps = open_apps(started.config, started.credentials, opened, locations.config_path)
         follow_file(watch, apps, started, lambda: _resolve(locations, port, bind), locations, log)
-        _serve(apps, started, grace_seconds, dev=locations.dev)
+        try:
+            _serve(apps, started, grace_seconds, dev=locations.dev)
+        finally:
+            opened.close()
+            switch_traces(apps.app, None)
     finally:
         opened.close()
 
@@ -79,6 +83,7 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
 def _resolve(locations: Locations, port: int | None, bind: str | None) -> ResolvedConfig:
     loaded = load_config(locations, os.environ)
     check_mode(loaded.config)
+    check_traces(loaded.config)
     host = resolve_bind(bind, loaded.config)
     address = host, resolve_port(port, os.environ, loaded.config, locations.dev)
     credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)

@@ -20,6 +20,7 @@ from service import __version__
 from service.core.concurrency import Timeout
 from service.core.errors import GatewayError
 from service.core.fetch.decoding import Decoder
+from service.core.work import current_work
 from service.models.http.codings import PLAIN, choose_decoder, is_undecided
 from service.models.http.pool import open_pool, send_pieces
 from service.models.http.proxies import DIRECT, ProxySettings
@@ -212,6 +213,7 @@ class Upstream:
             headers["Proxy-Authorization"] = proxy.authorization
         self._secrets = _secrets(headers, userinfo, url.query)
         self._head = _header_lines(netloc, headers)
+        self._has_own_trace = "traceparent" in (name.lower() for name in headers)
         self._route = f"{self.address} through the proxy {proxy.host}:{proxy.port}" if proxy else self.address
         port = url.port or (443 if url.scheme == "https" else 80)
         # Waits on a connection are limited in this module; the package's own limit costs more per wait.
@@ -246,7 +248,8 @@ class Upstream:
         target = f"{self._prefix}{path}{self._query}"
         if query:
             target += f"{'&' if self._query else '?'}{query}"
-        head = f"{method} {target} HTTP/1.1\r\n{self._head}Content-Length: {sum(map(len, body))}\r\n\r\n"
+        trace = "" if self._has_own_trace else current_work.get().trace_lines
+        head = f"{method} {target} HTTP/1.1\r\n{self._head}{trace}Content-Length: {sum(map(len, body))}\r\n\r\n"
         message = (head.encode(), *body)
         sock, unused = self._connect(fresh=False)
         try:

@@ -299,5 +299,6 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]  # gevent has no types
             run=entry.run,
             replaced_tools=entry.replaced_tools,
             error=entry.error,
+            trace_id=entry.trace_id,
             complete=None if self.complete else "no",
         )

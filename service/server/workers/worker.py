@@ -21,7 +21,8 @@ from service.config.source import ConfigError, Locations, locate
 from service.core.dataclass import record
 from service.gateway.build import open_gateway
 from service.gateway.gateway import Gateway
-from service.server.app import open_apps
+from service.gateway.startup_checks import check_traces
+from service.server.app import open_apps, switch_traces
 from service.server.banner import to_banner
 from service.server.config_reload import ResolvedConfig, follow_file
 from service.server.http1.request_handler import RequestHandler
@@ -50,6 +51,7 @@ class Settings:
     def resolve(locations: Locations, host: str) -> ResolvedConfig:
         """Read the file again. Raises `ConfigError`."""
         loaded = load_config(locations, os.environ)
+        check_traces(loaded.config)
         address = resolve_bind(None, loaded.config), resolve_port(None, os.environ, loaded.config, locations.dev)
         credentials = resolve_credentials(loaded.config.gateway.auth, os.environ, host)
         return ResolvedConfig(loaded.config, loaded.notices, credentials, address)
@@ -128,6 +130,7 @@ class Worker:
             if (metrics := self.app.extensions.get("metrics")) is not None:
                 metrics.publish()
             self.gateway.close()
+            switch_traces(self.app, None)
             heartbeat.kill()
 
     def _stop_accepting(self) -> None:

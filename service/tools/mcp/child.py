@@ -2,11 +2,11 @@
 
 Run as a program, `python -P -m service.tools.mcp.child`. It exchanges JSON lines on standard input and output. The
 first line has the settings: `command`, `args`, `env` and `cwd`, or `url` and `headers`. Then come requests
-`{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`. Each but `cancel` gets a response with its `id` and
-`result`, `error`, or `failed` if the connection was lost during it; with `session_lost` the server had forgotten the
-session, and did not process the request. `{"event": "tools_changed"}` is sent as it occurs,
-and `{"failed": reason}` when connecting fails or the server closes the connection; requests after a `failed` get no
-response. End of input or SIGTERM stops the server and this program.
+`{"id", "method": "list_tools" | "call_tool" | "cancel", ...}`; the `trace` of a call goes into its `_meta`. Each but
+`cancel` gets a response with its `id` and `result`, `error`, or `failed` if the connection was lost during it; with
+`session_lost` the server had forgotten the session, and did not process the request. `{"event": "tools_changed"}` is
+sent as it occurs, and `{"failed": reason}` when connecting fails or the server closes the connection; requests after a
+`failed` get no response. End of input or SIGTERM stops the server and this program.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Bridge:
             if request["method"] == "list_tools":
                 response: dict[str, Any] = {"result": await self._list_tools()}
             else:
-                response = await self._call_tool(request["name"], request["arguments"])
+                response = await self._call_tool(request["name"], request["arguments"], request.get("trace"))
         except Exception as error:  # report any failure to the waiting caller
             session_lost = str(getattr(error, "data", "")).startswith(FORGOTTEN_SESSION)
             is_lost = session_lost or self._http_errors.session_lost or not await self._is_alive()
@@ -114,11 +114,11 @@ class Bridge:
         self._listed = {tool["name"] for tool in tools}
         return tools[:MAX_TOOLS]
 
-    async def _call_tool(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def _call_tool(self, name: str, arguments: dict[str, Any], trace: dict[str, str] | None) -> dict[str, Any]:
         if name not in self._listed:  # else the SDK lists them after the call, whose result a failure would lose
             await self._list_tools()
         try:
-            result = await self._client.call_tool(name, arguments)
+            result = await self._client.call_tool(name, arguments, meta=trace)
         except Exception as error:
             if getattr(error, "data", None) == f"{FORGOTTEN_SESSION}{_LIST}":  # the call itself was processed
                 raise ConnectionError(describe(error)) from error

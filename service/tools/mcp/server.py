@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from service.core import concurrency
 from service.core.dataclass import record
+from service.core.work import current_work
 from service.tools.mcp.connection import ConnectionLostError, McpConnection, SessionLostError
 from service.tools.mcp.results import redactor
 from service.tools.mcp.sandbox import McpSandbox
@@ -156,7 +157,10 @@ class McpServer:
 
     def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
         """Call a tool and return its result as text. Raises `ToolError` for every failure."""
-        result = str(self._request({"method": "call_tool", "name": name, "arguments": dict(arguments)}))
+        request = {"method": "call_tool", "name": name, "arguments": dict(arguments)}
+        if trace := current_work.get().trace_headers:
+            request["trace"] = dict(trace)
+        result = str(self._request(request))
         self._failures = 0
         self._recovering = False
         return result

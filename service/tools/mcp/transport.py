@@ -78,6 +78,15 @@ class HttpErrors:
             error.data = f"{FORGOTTEN_SESSION}{method}"
 
 
+async def _continue_trace(request: Any) -> None:
+    """Repeat the trace context of a message in the headers of its HTTP `request`. A hook of the SDK's HTTP client."""
+    if b'"traceparent"' not in request.content:
+        return
+    with suppress(ValueError, LookupError, TypeError):  # the word is in an argument
+        meta = json.loads(request.content)["params"]["_meta"]
+        request.headers.update({name: meta[name] for name in ("traceparent", "tracestate") if name in meta})
+
+
 async def _refuses_session(response: Any) -> bool:
     """True if `response` says that the session of its request is unknown: with status 404, or in words with 400.
 
@@ -114,7 +123,7 @@ def open_transport(
         from mcp.shared._httpx_utils import create_mcp_http_client  # noqa: PLC0415
 
         client = create_mcp_http_client(headers=settings["headers"])
-        client.event_hooks = {"response": [http_errors.record]}
+        client.event_hooks = {"request": [_continue_trace], "response": [http_errors.record]}
         return streamable_http_client(settings["url"], http_client=client, max_sse_event_size=MAX_EVENT_BYTES)
     from mcp.client.stdio import StdioServerParameters, stdio_client  # noqa: PLC0415
 

@@ -32,7 +32,8 @@ def submit(call: Call, params: Mapping[str, Any], timeout_seconds: float | None)
     if params.get("attachments"):
         text = "Attachments are not supported. Send images to the HTTP endpoint, in the message's content."
         raise GatewayError("unsupported_parameter", text, param="attachments")
-    run = call.context.gateway.submit(to_agent_request(params, timeout_seconds, call.client.principal))
+    request = to_agent_request(params, timeout_seconds, call.client.principal)
+    run = call.context.gateway.submit(request, caller_trace=call.trace)
     run.retain(call.hold)
     return run
 

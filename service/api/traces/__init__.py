@@ -1,0 +1,1 @@
+"""Traces for OpenTelemetry; imported only where they are switched on."""

@@ -1,0 +1,130 @@
+"""One attempt to have a model answer: its output on the way to the reader, and its signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from time import monotonic
+from typing import Protocol
+
+from service.core import concurrency
+from service.core.dataclass import record
+from service.core.errors import GatewayError
+from service.core.messages import Usage
+from service.core.signals import ModelAnswered, ModelCalled, ModelCalling, model_answered, model_called, model_calling
+from service.models.catalog import ChosenModel
+from service.models.drafts import DraftReceiver
+from service.models.provider import ModelEnded, ModelRequest, TextReceiver
+
+#: The usage of a call that has begun and not ended, which no provider reports.
+CUT_OFF = Usage(cost_nano=None)
+
+_PIECES_AT_ONCE = 1000
+
+
+@record
+class Attempt:
+    """The number of an attempt, from 1, and the wait since the one before."""
+
+    number: int
+    waited_seconds: float
+
+
+class _Begin(Protocol):
+    def __call__(self, *, is_binding: bool) -> None: ...
+
+
+class Output:
+    """Passes on the output of one attempt, and calls `begin` before it: its text cannot be withdrawn once it is out.
+
+    `texts` are the pieces of its text, `None` if nobody wants them, and `began_at` is the monotonic time of the first
+    output.
+    """
+
+    def __init__(self, on_text: TextReceiver, drafts: DraftReceiver | None, begin: _Begin) -> None:
+        self.texts: list[str] | None = [] if model_answered else None
+        self.is_binding = drafts is not None and drafts.is_binding
+        self.wants_calls = drafts is not None and drafts.wants_calls
+        self._on_text = on_text if self.texts is None else self._keeping(on_text, self.texts)
+        self._drafts = drafts
+        self._begin = begin
+        self._has_text = False
+        self.began_at: float | None = None
+        self.characters = 0
+        self._pieces = count(1)
+
+    @staticmethod
+    def _keeping(on_text: TextReceiver, texts: list[str]) -> TextReceiver:
+        def keep(text: str) -> None:
+            texts.append(text)
+            on_text(text)
+
+        return keep
+
+    def add_text(self, text: str) -> None:
+        """Pass on a piece of the text."""
+        if not self._has_text:
+            self._has_text = True
+            self._begin(is_binding=True)
+        self.characters += len(text)
+        self._on_text(text)
+        self._pause()
+
+    def add_reasoning(self, text: str) -> None:
+        """See `DraftReceiver`."""
+        self._begin(is_binding=self.is_binding)
+        self.characters += len(text)
+        if self._drafts is not None:
+            self._drafts.add_reasoning(text)
+        self._pause()
+
+    def add_arguments(self, names: Sequence[str], text: str) -> None:
+        """See `DraftReceiver`."""
+        self._begin(is_binding=True)
+        self.characters += len(text)
+        if self._drafts is not None:
+            self._drafts.add_arguments(names, text)
+        self._pause()
+
+    def _pause(self) -> None:
+        if next(self._pieces) % _PIECES_AT_ONCE == 0:
+            concurrency.pause()  # a provider that always has more would block every other greenlet
+
+
+def ask_once(choice: ChosenModel, request: ModelRequest, output: Output, attempt: Attempt) -> ModelEnded:
+    """Make the attempt and return its end, with its cost. Raises the errors of `Provider.ask`."""
+    if model_calling:
+        model_calling.emit(ModelCalling(choice.ref, attempt.number, attempt.waited_seconds, request.sampling))
+    outcome, end, began_at = "cancelled", None, monotonic()
+    try:
+        end = choice.signed(choice.provider.ask(request, output.add_text))
+        outcome = "ok"
+    except GatewayError as error:
+        outcome = error.code
+        raise
+    finally:
+        if output.texts is not None:
+            model_answered.emit(_to_answered(request, "".join(output.texts), end))
+        if model_called:
+            model_called.emit(_to_called(choice, outcome, attempt, output, end, began_at))
+    return end
+
+
+def _to_answered(request: ModelRequest, text: str, end: ModelEnded | None) -> ModelAnswered:
+    calls, reason = ((), "error") if end is None else (end.tool_calls, str(end.stop_reason))
+    return ModelAnswered(request.system, request.messages, text, calls, reason)
+
+
+def _to_called(
+    choice: ChosenModel, outcome: str, attempt: Attempt, output: Output, end: ModelEnded | None, began_at: float
+) -> ModelCalled:
+    return ModelCalled(
+        choice.ref,
+        outcome,
+        attempt.number,
+        attempt.waited_seconds,
+        monotonic() - began_at,
+        None if output.began_at is None else output.began_at - began_at,
+        CUT_OFF if end is None else end.usage,
+        None if end is None else str(end.stop_reason),
+    )
