@@ -179,7 +179,18 @@ def _split(paths: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         streamed = _one_form(item["post"], _STREAM)
         streamed["operationId"] = item["post"]["operationId"].replace("create", "stream", 1)
         streamed["summary"] += ", as a stream"
+        if "callbacks" in streamed:
+            streamed["callbacks"] = _renamed_callbacks(streamed["callbacks"])
         yield f"{path}#stream", {"post": streamed}
+
+
+def _renamed_callbacks(callbacks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return callbacks whose operations do not have the names of those they are copied from."""
+    name = "receive_stream_ended"
+    return {
+        event: {url: {"post": {**item["post"], "operationId": name}} for url, item in callback.items()}
+        for event, callback in callbacks.items()
+    }
 
 
 def _one_form(operation: Mapping[str, Any], media_type: str) -> dict[str, Any]:
