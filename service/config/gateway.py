@@ -153,6 +153,8 @@ class MetricsConfig(Section):
 
     enabled: Bool = False
     """Count, and serve `GET /metrics`. With several workers a change needs a restart."""
+    port: Annotated[Port, Field(ge=1)] | None = None
+    """A further port, of 127.0.0.1, on which `GET /metrics` needs no token. A change needs a restart."""
 
 
 class SwitchConfig(Section):

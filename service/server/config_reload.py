@@ -161,9 +161,14 @@ def _waiting_for_restart(started: ResolvedConfig, wanted: ResolvedConfig) -> lis
         "gateway.port": started.address[1] != wanted.address[1],
         # Without authentication the contract is different.
         "gateway.auth.mode": (started.credentials.mode == "none") != (wanted.credentials.mode == "none"),
+        "gateway.http.endpoints.metrics.port": _metrics_port(started) != _metrics_port(wanted),
         "state": started.config.state != wanted.config.state,
     }
     return [key for key, waits in found.items() if waits]
+
+
+def _metrics_port(resolved: ResolvedConfig) -> int | None:
+    return resolved.config.gateway.http.endpoints.metrics.port
 
 
 def _is_of(key: str, waiting: str) -> bool:

@@ -29,6 +29,7 @@ from service.server.config_reload import ResolvedConfig, follow_file
 from service.server.http1.connection import raise_open_file_limit
 from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_stopped
+from service.server.metrics_listener import listen, serve_metrics, share
 from service.server.workers.launch import become_arbiter
 from service.storage.database.errors import StoreError
 
@@ -66,10 +67,13 @@ def serve(locations: Locations, port: int | None, bind: str | None, *, workers: 
             click.echo(f"Note: {notice}")
         for notice in list_weak_setups(started.credentials, started.address[0], locations, started.config.gateway):
             click.echo(f"Note: {notice}")
+        metrics = listen(started.config.gateway.http.endpoints.metrics)
         if workers > 1:
             opened.close()  # opened only to report problems once
+            share(metrics)
             _start_workers(locations, started.address, workers, grace_seconds)
         apps = open_apps(started.config, started.credentials, opened, locations.config_path)
+        serve_metrics(metrics, apps.app)
         follow_file(watch, apps, started, lambda: _resolve(locations, port, bind), locations, log)
         try:
             _serve(apps, started, grace_seconds, dev=locations.dev)

@@ -28,6 +28,7 @@ from service.server.config_reload import ResolvedConfig, follow_file
 from service.server.http1.request_handler import RequestHandler
 from service.server.http1.server import Server
 from service.server.lifecycle import Stop, run_until_dismissed
+from service.server.metrics_listener import serve_metrics, take_shared
 from service.storage.database.errors import StoreError
 
 _BEAT_SECONDS = 1.0
@@ -92,6 +93,7 @@ class Worker:
         except (ConfigError, StoreError) as error:
             raise CannotOpenError(str(error)) from None
         apps = open_apps(resolved.config, resolved.credentials, opened, settings.locations.config_path)
+        serve_metrics(take_shared(), apps.app)
         follow_file(watch, apps, resolved, lambda: Settings.resolve(locations, host), locations, log)
         return cls(settings, opened, apps.app)
 

@@ -14,6 +14,7 @@ from service.api.websocket.methods import ROWS
 from service.cli import openclaw
 from service.core.errors import KINDS
 from service.models.known_hosts import KNOWN_HOSTS
+from service.server.metrics_listener import LISTENER_KEY
 from service.tools.policy import DEFAULT_TOOLS, GROUPS, PROFILES
 
 #: Codes that only the WebSocket sends.
@@ -92,6 +93,7 @@ def test_every_variable_is_explained() -> None:
     variables = {name for text in sources for name in re.findall(r"\bOPENCLAW_[A-Z_]*[A-Z]\b", text)} - {
         EMBEDDED_KEY,
         DIRECTORY_KEY,
+        LISTENER_KEY,
     }
     assert variables
     assert [name for name in sorted(variables) if f"`{name}`" not in page("configuration.md")] == []

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 from support.chat import ask, error_of, streamed_text, text_of
 from support.http1_server import eventually
 from support.live import TOKEN, LiveGateway, live_gateway, scripted_config
+from support.preloaded import run
 from support.processes import running_children
 
 FAILING = "scripted/fail-provider_unavailable"
@@ -166,8 +168,39 @@ def test_metrics_are_off_by_default(tmp_path: Path) -> None:
         assert error_of(client.get("/metrics"))[:2] == (404, "endpoint_disabled")
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_port_of_its_own_has_metrics_alone_for_programs_of_this_machine(tmp_path: Path) -> None:
+    config, port = metrics_config(tmp_path), free_port()
+    config["gateway"]["http"]["endpoints"]["metrics"]["port"] = port
+    with live_gateway(tmp_path / "one", config) as running, httpx.Client(base_url=f"http://127.0.0.1:{port}") as near:
+        with running.client() as client:
+            ask(client, "hi")
+        assert read(near).get("openclaw_run_completed_total") == 1
+        assert near.head("/metrics").content == b""
+        assert error_of(near.get("/v1/models"))[:2] == (404, "not_found")
+        assert error_of(near.post("/metrics"))[:2] == (405, "method_not_allowed")
+        foreign = near.get("/metrics", headers={"Host": "rebound.example.com"})
+        assert error_of(foreign)[:2] == (403, "host_not_allowed")
+        ended = run(["gateway", "--port", "0"], cwd=tmp_path / "one", env=environment_of(running))
+        assert ended.returncode != 0
+        assert f"gateway.http.endpoints.metrics.port: cannot listen on port {port}" in ended.stderr
+
+
+def environment_of(gateway: LiveGateway) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENCLAW_")}
+    paths = {"CONFIG_PATH": gateway.directory / "openclaw.json", "STATE_DIR": gateway.directory / "other"}
+    return kept | {f"OPENCLAW_{name}": str(path) for name, path in paths.items()}
+
+
 def test_metrics_of_all_workers_are_added_up(tmp_path: Path) -> None:
-    with live_gateway(tmp_path, metrics_config(tmp_path), arguments=("--workers", "2")) as running:
+    config, port = metrics_config(tmp_path), free_port()
+    config["gateway"]["http"]["endpoints"]["metrics"]["port"] = port
+    with live_gateway(tmp_path, config, arguments=("--workers", "2")) as running:
 
         def ask_anew(_: int = 0) -> None:  # on a new connection, which any worker may accept
             with running.client() as client:
@@ -193,6 +226,8 @@ def test_metrics_of_all_workers_are_added_up(tmp_path: Path) -> None:
         eventually(lambda: len(workers()) == 2 and victim not in workers())
         eventually(lambda: read_anew("openclaw_in_flight_limit_bytes") == 2 * 512 * 1024 * 1024)
         assert read_anew("openclaw_run_completed_total") == 20
+        near = [httpx.get(f"http://127.0.0.1:{port}/metrics") for _ in range(6)]
+        assert {Figures(one).get("openclaw_run_completed_total") for one in near} == {20}
 
 
 def in_threads(jobs: Sequence[Any]) -> None:
